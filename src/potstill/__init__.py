@@ -1,0 +1,21 @@
+"""potstill distils large language models into small ones, and proves what was gained."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from potstill.losses.terms import Loss
+    from potstill.targets.store import TargetStore
+    from potstill.trainer import DistilTrainer
+
+__all__ = ["DistilTrainer", "Loss", "TargetStore"]
+
+_HOMES = {"DistilTrainer": "potstill.trainer", "Loss": "potstill.losses.terms", "TargetStore": "potstill.targets.store"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: torch and transformers take seconds, and `potstill --help` needs neither.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'potstill' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,90 @@
+"""Console: progress with rate and time left on a terminal, quiet lines anywhere else."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from potstill import ranks
+
+SECONDS_BETWEEN_LINES = 15.0
+
+Advance = Callable[[int], None]
+"""Tell that so many more units are done."""
+
+
+def say(text: str) -> None:
+    """Print one line; of several ranks, the first speaks for all."""
+    if ranks.is_first():
+        print(text, flush=True)
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show how a long piece of work goes on; `done` units of it were done by an earlier attempt."""
+    show = _bar if sys.stdout.isatty() and ranks.is_first() else _lines
+    with show(what, total, unit, done) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn(f"  {what}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), rate)
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bar:
+        task = bar.add_task(what, total=total, completed=done, rate="")
+
+        def advance(units: int) -> None:
+            bar.advance(task, units)
+            speed = bar.tasks[0].speed
+            bar.update(task, rate=f"{speed:,.1f} {unit}/s" if speed else "")
+
+        yield advance
+
+
+@contextmanager
+def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    began = said = time.monotonic()
+    count = 0
+
+    def advance(units: int) -> None:
+        nonlocal count, said
+        count += units
+        moment = time.monotonic()
+        if moment - said >= SECONDS_BETWEEN_LINES and 0 < count < total - done:
+            said, rate = moment, count / (moment - began)
+            left = (total - done - count) / rate
+            say(f"  {what}: {done + count:,} of {total:,} {unit}, {rate:,.1f} {unit}/s, {duration(left)} left")
+
+    yield advance
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: 0.4 s, 42 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """A number of bytes as a person says it."""
+    unit = "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if round(count, 1) < 1000:
+            break
+        count, unit = count / 1000, larger
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

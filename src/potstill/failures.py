@@ -1,0 +1,49 @@
+"""Failures that a user can mend, told in one sentence: a full disk, memory that is too small."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from potstill.run import Step
+from potstill.words import UserError
+
+_TRAINING = "`distil.training.per_device_train_batch_size` (and raise `gradient_accumulation_steps` by as much)"
+LOWER = {
+    "capture": "lower `capture.batch_size` or `corpus.sequence_length`",
+    "distil": f"lower {_TRAINING} or `corpus.sequence_length`",
+    "control": f"lower {_TRAINING} or `corpus.sequence_length`",
+    "evaluate": "lower `evaluate.batch_size` or `corpus.sequence_length`",
+    "corpus": "give `corpus.sources` less text",
+}
+"""What takes less memory, by stage. Elsewhere it is the models themselves that do not fit."""
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+"""How CUDA, torch on a CPU and the operating system say it."""
+
+
+@contextmanager
+def explained(step: Step, folder: Path) -> Iterator[None]:
+    """Turn a failure with a known remedy into a UserError that says it; let every other one pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        sentence = _sentence(error, step, folder)
+        if sentence is None:
+            raise
+        raise UserError(sentence) from error
+
+
+def _sentence(error: Exception, step: Step, folder: Path) -> str | None:
+    text, number = str(error).lower(), error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or "no space left on device" in text:
+        return (
+            f"{step}: the disk that holds {folder} is full; make room there or choose another `--run-dir`, "
+            "then run the same command: it goes on from what is whole"
+        )
+    if number == errno.ENOMEM or isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY):
+        remedy = LOWER.get(step.stage, "free some, or choose a smaller model in `teachers` or `student`")
+        return f"{step}: out of memory; {remedy}, then run the same command"
+    return None

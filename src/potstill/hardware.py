@@ -1,0 +1,31 @@
+"""Hardware: which device this process computes on, and what that device is good at."""
+
+import os
+
+import torch
+
+
+def device() -> torch.device:
+    """The accelerator of this process, or the CPU where there is none; each rank of a machine has its own."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return torch.device("cpu")
+    return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def fast_bfloat16() -> bool:
+    """Whether matrices in bfloat16 are multiplied by hardware, and not emulated."""
+    if device().type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device().type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def device_name() -> str:
+    """The device as a person knows it, for manifests and reports."""
+    return (
+        torch.cuda.get_device_name()
+        if device().type == "cuda"
+        else f"{device().type}, {torch.get_num_threads()} threads"
+    )

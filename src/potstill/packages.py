@@ -1,0 +1,45 @@
+"""Files inside installed packages, found without importing the package: importing may be slow, or may fail."""
+
+import importlib.util
+from pathlib import Path
+
+from potstill.words import UserError
+
+
+def package_folder(package: str, key: str) -> Path:
+    """The folder of an installed package.
+
+    Raises:
+        UserError: no such package is installed; `key` is the recipe key that named it.
+    """
+    # Only the name of a whole package: to find a part of one, Python would import it.
+    spec = importlib.util.find_spec(package) if package.isidentifier() and package != "__main__" else None
+    if spec is None or not spec.submodule_search_locations:
+        name = package.replace("_", "-")
+        raise UserError(
+            f"`{key}`: no package {package!r} is installed here; install it into this environment: "
+            f"pip install --no-deps {name}"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def package_files(package: str, pattern: str, section: str, key: str) -> list[Path]:
+    """The files of an installed package that a pattern with the wildcards of a shell matches, sorted.
+
+    Args:
+        package: the package's import name.
+        pattern: the file, seen from the package's folder.
+        section: the part of the recipe that names both, for messages: the package as its `package`,
+        key: and the pattern under this key.
+
+    Raises:
+        UserError: there is no such package, or no such file in it.
+    """
+    folder = package_folder(package, f"{section}.package")
+    try:
+        files = sorted(file for file in folder.glob(pattern) if file.is_file())
+    except (ValueError, NotImplementedError):
+        files = []
+    if not files:
+        raise UserError(f"`{section}.{key}`: no file {pattern!r} in the installed package {package!r} ({folder})")
+    return files

@@ -1,0 +1,17 @@
+"""The project's own vocabulary: the one file that every part may import.
+
+Shapes in docstrings and annotations: B batch, T time, V vocabulary, H hidden size, K kept entries, N supervised tokens.
+A *supervised token* is a position whose next token is a label: ``labels[:, t + 1] != IGNORE_INDEX``.
+"""
+
+IGNORE_INDEX = -100
+"""The label of a token that must not be learned, as torch's ``cross_entropy`` has it."""
+
+
+class UserError(ValueError):
+    """Bad input, told in one sentence that names the key or the file and says what to do."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that says something of another library's error, or else the error's kind."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
