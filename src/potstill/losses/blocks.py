@@ -1,0 +1,179 @@
+"""A few rows of every product at once: from matrix products to values per token and the gradient for the product."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from potstill.losses.fused import can_fuse, fused_dense, fused_sparse
+from potstill.losses.gradients import dense, sparse
+from potstill.losses.logits import Logits, LogitsSource, chunks, statistics_dtype, teacher_products
+from potstill.losses.plan import Part, Plan
+from potstill.losses.sparse import Coefficient
+from potstill.losses.terms import Loss
+from potstill.teachers.target import MixedTarget, SparseTarget, TeacherTarget, leaves
+
+# Logits whose passes are done together: as many as stay in a CPU's cache, or keep a GPU busy, with all that is between
+# the passes. Fused passes leave little between them.
+_ON_CPU, _ON_GPU, _IF_FUSED = 2**18, 2**22, 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The same rows of everything that a plan's losses look at; teachers in the order of ``leaves``."""
+
+    student: Logits
+    teachers: Sequence[Logits]
+    sparse: Sequence[SparseTarget]
+    labels: Int[Tensor, "N"]
+
+    def __getitem__(self, rows: slice) -> "Rows":
+        first, last = rows.start, rows.stop
+        return Rows(
+            self.student.rows(first, last),
+            [teacher.rows(first, last) for teacher in self.teachers],
+            [target.rows(first, last) for target in self.sparse],
+            self.labels[first:last],
+        )
+
+
+def rows_in_chunks(
+    student: LogitsSource,
+    target: TeacherTarget | None,
+    labels: Int[Tensor, "N"],
+    vocabulary: int,
+    memory_budget: int,
+) -> Iterator[tuple[int, int, Rows]]:
+    """First token, last token and rows of each chunk, whose logits are overwritten by the next chunk's.
+
+    Autocast is looked at now, not when the first chunk is asked for.
+    """
+    teachers = teacher_products(target, vocabulary)
+    sparse = [leaf for leaf in leaves(target) if isinstance(leaf, SparseTarget)]
+
+    def rows(first: int, last: int, most: int) -> Rows:
+        return Rows(
+            student.logits(first, last, most),
+            [teacher.logits(first, last, most) for teacher in teachers],
+            [leaf.rows(first, last) for leaf in sparse],
+            labels[first:last],
+        )
+
+    bounds = chunks(len(labels), memory_budget, [student, *teachers])
+    return ((first, last, rows(first, last, most)) for first, last, most in bounds)
+
+
+def replace_by_gradient(
+    plan: Plan, rows: Rows, coefficients: Sequence[Coefficient], with_gradient: bool, compile: bool
+) -> Float[Tensor, "names"]:
+    """Sums of all of the plan's numbers; the student's product is overwritten by the gradient for it."""
+    fused = compile and can_fuse(plan, rows.student)
+    if fused and rows.sparse:
+        student, target = rows.student, rows.sparse[0]
+        return fused_sparse(student, target, rows.labels, plan.losses, coefficients, with_gradient).sum(-1)
+    total = torch.zeros(len(plan.names), dtype=statistics_dtype(rows.student.product.dtype), device=rows.labels.device)
+    for block in small_blocks(rows, _IF_FUSED if fused else 1):
+        if fused and len(block.labels) > 1:
+            teacher = block.teachers[0] if block.teachers else None
+            total += fused_dense(block.student, teacher, block.labels, plan.losses, coefficients, with_gradient).sum(-1)
+            continue
+        values, gradient = evaluate(plan, block, coefficients, with_gradient)
+        total += values.sum(-1)
+        if gradient is not None:
+            block.student.product.copy_(gradient)
+    return total
+
+
+def small_blocks(rows: Rows, larger: int = 1) -> Iterator[Rows]:
+    """A few rows at a time: what is between passes over the vocabulary stays in a CPU's cache, and small on a GPU."""
+    tokens, vocabulary = rows.student.product.shape
+    at_once = max(2, larger * (_ON_CPU if rows.labels.device.type == "cpu" else _ON_GPU) // vocabulary)
+    for first in range(0, tokens, at_once):
+        yield rows[first : min(first + at_once, tokens)]
+
+
+def evaluate(
+    plan: Plan, rows: Rows, coefficients: Sequence[Coefficient], with_gradient: bool
+) -> tuple[Float[Tensor, "names N"], Float[Tensor, "N V"] | None]:
+    """Every number of ``plan.names`` per token, and the gradient of Σ coefficient · loss for the student's product."""
+    logits = rows.student.finished()
+    values: list[Tensor | float] = [0.0] * len(plan.names)
+    gradient: Tensor | None = None
+    dense_leaves, sparse_leaves = iter(rows.teachers), iter(rows.sparse)
+    for part in plan.parts:
+        losses = [plan.losses[i] for i in part.positions]
+        shares = [part.share_of(loss) * coefficients[i] for i, loss in zip(part.positions, losses, strict=True)]
+        if part.is_dense:
+            members = [next(dense_leaves).finished() for _ in leaves(part.target)]
+            at = _at_temperatures(part.target, members, losses)
+            found, part_gradient = dense(logits, at, rows.labels, losses, shares, with_gradient)
+            if part.member is None and isinstance(part.target, MixedTarget):
+                _teachers_apart(values, plan, part.target, members, logits, rows.labels)
+        else:
+            target = next(sparse_leaves) if part.target is not None else None
+            found, part_gradient = sparse(logits, target, rows.labels, losses, shares, with_gradient)
+        _file(values, plan, part, found)
+        if part_gradient is not None:
+            gradient = part_gradient if gradient is None else gradient.add_(part_gradient)
+    if gradient is not None:
+        gradient = rows.student.back(gradient, logits)
+    return torch.stack([cast(Tensor, value) for value in values]), gradient
+
+
+def _at_temperatures(
+    target: TeacherTarget | None, members: Sequence[Float[Tensor, "N V"]], losses: Sequence[Loss]
+) -> dict[float, Float[Tensor, "N V"]]:
+    temperatures = {loss.temperature for loss in losses if loss.needs_teacher}
+    return {temperature: mixed(target, iter(members), temperature) for temperature in temperatures}
+
+
+def mixed(
+    target: TeacherTarget | None, members: Iterator[Float[Tensor, "N V"]], temperature: float
+) -> Float[Tensor, "N V"]:
+    """The logits of a dense target whose softmax at ``temperature`` is the ensemble's distribution at it."""
+    if not isinstance(target, MixedTarget):
+        return next(members)
+    each = [mixed(member, members, temperature) for member in target.targets]
+    if target.mix == "logits":
+        return sum(
+            (weight * logits for weight, logits in zip(target.weights, each, strict=True)), torch.zeros_like(each[0])
+        )
+    weighted = [
+        log_softmax(logits / temperature, dim=-1) + torch.tensor(weight, dtype=logits.dtype).log()
+        for weight, logits in zip(target.weights, each, strict=True)
+    ]
+    total = weighted[0]
+    for other in weighted[1:]:
+        total = torch.logaddexp(total, other)
+    return temperature * total
+
+
+def _file(values: list[Tensor | float], plan: Plan, part: Part, found: Sequence[Tensor]) -> None:
+    for position, value in zip(part.positions, found, strict=True):
+        values[position] = values[position] + part.share_of(plan.losses[position]) * value
+        if part.member is not None and plan.losses[position].needs_teacher:
+            place = plan.of_member(part.member, position)
+            values[place] = values[place] + part.share_of_member * value
+
+
+def _teachers_apart(
+    values: list[Tensor | float],
+    plan: Plan,
+    target: MixedTarget,
+    members: Sequence[Float[Tensor, "N V"]],
+    student: Float[Tensor, "N V"],
+    labels: Int[Tensor, "N"],
+) -> None:
+    """How far the student is from each teacher of a dense ensemble, without gradient."""
+    positions = [i for i, loss in enumerate(plan.losses) if loss.needs_teacher]
+    losses = [plan.losses[i] for i in positions]
+    remaining = iter(members)
+    for place, member in enumerate(target.targets):
+        at = _at_temperatures(member, [next(remaining) for _ in leaves(member)], losses)
+        found, _ = dense(student, at, labels, losses, [0.0] * len(losses), with_gradient=False)
+        for position, value in zip(positions, found, strict=True):
+            values[plan.of_member(place, position)] = value

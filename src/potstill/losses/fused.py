@@ -1,0 +1,275 @@
+"""The passes over the vocabulary, fused by torch.compile: what ``gradients.py`` does in a dozen, in two to four.
+
+The sums come first, unnormalised, because every pass that waits for another's result reads the logits once more. The
+formulas are those of ``closed_form.py``. What cannot be fused (ensembles, ``adaptive_kl``, fp64) takes the other path.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from potstill.losses.closed_form import summands
+from potstill.losses.divergence import FLOOR
+from potstill.losses.gradients import by_temperature
+from potstill.losses.logits import Logits
+from potstill.losses.plan import Plan
+from potstill.losses.sparse import NOTHING, Balance, Coefficient, Kept, balance
+from potstill.losses.terms import Loss
+from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
+
+logger = logging.getLogger(__name__)
+
+# Compiling takes about 15 s in a fresh process and saves 1 to 4 ns per logit on a CPU: what makes up for it threefold.
+_LOGITS_WORTH_COMPILING = 2e10
+
+
+def worth_compiling(tokens: float, vocabulary: int, device: torch.device | str) -> bool:
+    """Whether a run over so many supervised tokens, in all its steps, saves more time than compiling takes.
+
+    To be asked once, before the first step, with the figures of the whole run: a run that changed from one path to the
+    other half-way, or was resumed on another one, would not come to the same bits. False where nothing can compile.
+    """
+    has_compiler = shutil.which("g++") or shutil.which("clang++") if torch.device(device).type == "cpu" else True
+    return bool(has_compiler) and tokens * vocabulary >= _LOGITS_WORTH_COMPILING
+
+
+def can_fuse(plan: Plan, student: Logits) -> bool:
+    """One target that is not an ensemble, and more than one row: one row alone would be compiled apart."""
+    target = plan.parts[0].target
+    return (
+        len(plan.parts) == 1
+        and (target is None or isinstance(target, LogitsTarget | HiddenTarget | SparseTarget))
+        and all(loss.kind != "adaptive_kl" for loss in plan.losses)
+        and student.product.dtype != torch.float64
+        and len(student) > 1
+    )
+
+
+def fused_dense(
+    student: Logits,
+    teacher: Logits | None,
+    labels: Int[Tensor, "N"],
+    losses: Sequence[Loss],
+    coefficients: Sequence[Coefficient],
+    with_gradient: bool,
+) -> Float[Tensor, "losses N"]:
+    """Each loss's value per token; ``student.product`` is overwritten by the gradient for it."""
+    kernel = _dense_kernel(_unweighted(losses), with_gradient)
+    _rows_vary(student.product, labels, teacher.product if teacher is not None else None)
+    return kernel(student, teacher, labels, _as_tensor(coefficients, student))
+
+
+def fused_sparse(
+    student: Logits,
+    target: SparseTarget,
+    labels: Int[Tensor, "N"],
+    losses: Sequence[Loss],
+    coefficients: Sequence[Coefficient],
+    with_gradient: bool,
+) -> Float[Tensor, "losses N"]:
+    """As ``fused_dense``: two passes over the vocabulary, between which all is K + 1 wide."""
+    temperatures = dict(by_temperature(losses))
+    ids = target.ids.long()
+    at_kept, at_label = student.at(ids), student.at(labels[:, None])
+    kept = {temperature: Kept.of(target, at_kept / temperature) for temperature in temperatures}
+    if not target.sampled:
+        _add_at(student.product, ids, next(iter(kept.values())).holes())
+    _rows_vary(student.product)
+    sums = _sums_kernel(tuple(temperatures))(student)
+    each = {
+        temperature: balance(at_label / temperature, log_sum, kept[temperature], losses, coefficients, positions)
+        for (temperature, positions), log_sum in zip(temperatures.items(), sums, strict=True)
+    }
+    if with_gradient:
+        label = _gradient_at_label(student, at_label, labels, kept, each, sums, losses, coefficients)
+        of_tails = [it.of_tail for it in each.values()]
+        _rows_vary(student.product, *sums, *of_tails)
+        _write_kernel(tuple(temperatures))(student, sums, of_tails)
+        of_kept = torch.zeros_like(at_kept)
+        for it in each.values():
+            assert it.of_kept is not None
+            of_kept = of_kept + it.of_kept
+        _add_at(student.product, ids, student.back(of_kept, at_kept))
+        if label is not None:
+            rows = torch.arange(len(labels), device=labels.device)
+            student.product.index_put_((rows, labels), label[:, 0].to(student.product.dtype))
+    values = {position: value for it in each.values() for position, value in it.values.items()}
+    return torch.stack([values[i] for i in range(len(losses))])
+
+
+def _add_at(product: Float[Tensor, "N V"], ids: Int[Tensor, "N K"], values: Float[Tensor, "N K"]) -> None:
+    """``scatter_add_``, which on a CPU copies all of ``product`` where it is bf16: 200 times as slow in torch 2.13."""
+    if product.device.type != "cpu":
+        product.scatter_add_(1, ids, values.to(product.dtype))
+        return
+    rows = torch.arange(len(ids), device=ids.device)[:, None]
+    product.index_put_((rows.expand_as(ids), ids), values.to(product.dtype), accumulate=True)
+
+
+def _gradient_at_label(
+    student: Logits,
+    at_label: Float[Tensor, "N 1"],
+    labels: Int[Tensor, "N"],
+    kept: dict[float, Kept],
+    each: dict[float, Balance],
+    sums: Sequence[Float[Tensor, "N 1"]],
+    losses: Sequence[Loss],
+    coefficients: Sequence[Coefficient],
+) -> Float[Tensor, "N 1"] | None:
+    """The one entry that cross-entropy takes 1 from, in full: to add to it in bf16 would round what is left of it."""
+    of_label = [c for loss, c in zip(losses, coefficients, strict=True) if not loss.needs_teacher]
+    if not of_label:
+        return None
+    total = torch.zeros_like(at_label) - sum(of_label[1:], of_label[0])
+    for (temperature, it), log_sum in zip(each.items(), sums, strict=True):
+        entries = kept[temperature]
+        here = (entries.ids == labels[:, None]) & entries.used
+        from_tail = it.of_tail * (at_label / temperature - log_sum.clamp_min(NOTHING)).clamp_max(0).exp()
+        if not entries.sampled:
+            from_tail = from_tail.masked_fill(here.any(-1, keepdim=True), 0.0)
+        assert it.of_kept is not None
+        total = total + from_tail + (it.of_kept * here).sum(-1, keepdim=True)
+    return student.back(total, at_label)
+
+
+def _unweighted(losses: Sequence[Loss]) -> tuple[Loss, ...]:
+    """Weights are no constants of a kernel: a schedule of weights would compile one for each step."""
+    return tuple(replace(loss, weight=1.0) for loss in losses)
+
+
+def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tensor, "losses"]:
+    return torch.stack([torch.as_tensor(c, dtype=torch.float32, device=like.product.device) for c in coefficients])
+
+
+def _rows_vary(*tensors: Tensor | None) -> None:
+    """Any number of rows shares one kernel: nothing is compiled again for the last chunk, or the next batch."""
+    for tensor in tensors:
+        if tensor is not None:
+            torch._dynamo.mark_dynamic(tensor, 0)
+
+
+def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """torch.compile of ``kernel``, or ``kernel`` itself, with a warning, where nothing can be compiled."""
+    # On a code object of its own: the number of compilations is limited per code object, and the factory's is one.
+    own = FunctionType(kernel.__code__.replace(), kernel.__globals__, kernel.__name__, None, kernel.__closure__)
+    compiled = torch.compile(own, fullgraph=True)
+    failed = False
+
+    def call(*arguments: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            try:
+                return compiled(*arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                logger.warning("torch.compile failed, the loss goes on without it, more slowly: %s", error)
+                failed = True
+        return kernel(*arguments)
+
+    return call
+
+
+@cache
+def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[..., Tensor]:
+    def dense_kernel(
+        student: Logits, teacher: Logits | None, labels: Int[Tensor, "N"], coefficients: Float[Tensor, "losses"]
+    ) -> Float[Tensor, "losses N"]:
+        logits = student.finished()
+        teacher_logits = teacher.finished() if teacher is not None else None
+        values: list[Tensor] = [labels] * len(losses)
+        gradient: Tensor | float = 0.0
+        for temperature, positions in by_temperature(losses):
+            found, part = _at_temperature(logits, teacher_logits, labels, losses, coefficients, temperature, positions)
+            for i, value in found.items():
+                values[i] = value
+            gradient = gradient + part
+        if with_gradient:
+            assert isinstance(gradient, Tensor)
+            student.product.copy_(student.back(gradient, logits))
+        return torch.stack(values)
+
+    return _compiled(dense_kernel)
+
+
+def _at_temperature(
+    student: Float[Tensor, "N V"],
+    teacher: Float[Tensor, "N V"] | None,
+    labels: Int[Tensor, "N"],
+    losses: Sequence[Loss],
+    coefficients: Float[Tensor, "losses"],
+    temperature: float,
+    positions: Sequence[int],
+) -> tuple[dict[int, Float[Tensor, "N"]], Float[Tensor, "N V"]]:
+    """Values, and the gradient for the student's logits, of the losses that share one temperature."""
+    values: dict[int, Tensor] = {}
+    a, log_a = _shifted(student, temperature)
+    log_p = a - log_a
+    p = log_p.exp()
+    of_p: Tensor | float = 0.0
+    others: list[Tensor] = []
+    for i in positions:
+        if not losses[i].needs_teacher:
+            values[i] = -log_p.gather(1, labels[:, None])[:, 0]
+            of_p = of_p + coefficients[i]
+            here = torch.arange(student.shape[1], dtype=torch.int32, device=student.device) == labels[:, None].int()
+            others.append(torch.where(here, -coefficients[i], 0.0))
+    if teacher is not None and any(losses[i].needs_teacher for i in positions):
+        b, log_b = _shifted(teacher, temperature)
+        b = b.clamp_min(FLOOR)
+        log_q = b - log_b
+        q = log_q.exp()
+        for i in positions:
+            loss = losses[i]
+            if not loss.needs_teacher:
+                continue
+            coefficient = coefficients[i] * (loss.scale / temperature)
+            v, pd = summands(loss, p, q, log_p, log_q)
+            values[i] = loss.scale * v.sum(-1)
+            of_p = of_p - coefficient * (-1.0 if loss.kind == "forward_kl" else pd.sum(-1, keepdim=True))
+            others.append(coefficient * pd)
+    return values, sum(others, p * of_p)
+
+
+def _shifted(logits: Float[Tensor, "N V"], temperature: float) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N 1"]]:
+    """Logits over temperature, the greatest of them 0, and the logarithm of the sum of their exponentials."""
+    scores = logits - logits.amax(-1, keepdim=True)
+    if temperature != 1:
+        scores = scores / temperature
+    return scores, scores.exp().sum(-1, keepdim=True).log()
+
+
+def _with_holes(student: Logits) -> Float[Tensor, "N V"]:
+    """The finished logits, -inf where the product is: a soft cap would make a number of it."""
+    return student.finished().masked_fill(student.product == -torch.inf, -torch.inf)
+
+
+@cache
+def _sums_kernel(temperatures: tuple[float, ...]) -> Callable[..., list[Tensor]]:
+    def sums_kernel(student: Logits) -> list[Float[Tensor, "N 1"]]:
+        logits = _with_holes(student)
+        top = logits.amax(-1, keepdim=True).clamp_min(NOTHING)
+        each = [((logits - top) / temperature).exp().sum(-1, keepdim=True).log() for temperature in temperatures]
+        return [top / temperature + log for temperature, log in zip(temperatures, each, strict=True)]
+
+    return _compiled(sums_kernel)
+
+
+@cache
+def _write_kernel(temperatures: tuple[float, ...]) -> Callable[..., None]:
+    def write_kernel(student: Logits, sums: Sequence[Tensor], of_tail: Sequence[Tensor]) -> None:
+        logits = _with_holes(student)
+        gradient = torch.zeros_like(logits)
+        for temperature, log_sum, factor in zip(temperatures, sums, of_tail, strict=True):
+            gradient = gradient + factor * (logits / temperature - log_sum.clamp_min(NOTHING)).exp()
+        student.product.copy_(student.back(gradient, student.finished()))
+
+    return _compiled(write_kernel)

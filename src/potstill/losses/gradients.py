@@ -1,0 +1,120 @@
+"""Value and gradient of the losses for a few rows of logits that stay in the cache: dense teachers, and sparse ones.
+
+Everything here is pure, in the statistics' dtype (fp32, or fp64), and never writes to what it is given.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from potstill.losses.closed_form import summands
+from potstill.losses.divergence import FLOOR, head_threshold
+from potstill.losses.sparse import NOTHING, Coefficient, Kept, balance
+from potstill.losses.terms import Loss
+from potstill.teachers.target import SparseTarget
+
+
+def by_temperature(losses: Sequence[Loss]) -> Iterator[tuple[float, list[int]]]:
+    """The losses' positions, by temperature: those of one temperature share their probabilities."""
+    for temperature in dict.fromkeys(loss.temperature for loss in losses):
+        yield temperature, [i for i, loss in enumerate(losses) if loss.temperature == temperature]
+
+
+def dense(
+    student: Float[Tensor, "N V"],
+    teachers: dict[float, Float[Tensor, "N V"]],
+    labels: Int[Tensor, "N"],
+    losses: Sequence[Loss],
+    coefficients: Sequence[Coefficient],
+    with_gradient: bool = True,
+) -> tuple[list[Float[Tensor, "N"]], Float[Tensor, "N V"] | None]:
+    """Each loss's value per token, and the gradient of Σ coefficient · loss for the student's logits.
+
+    ``teachers`` holds the teacher's logits for each temperature that a divergence in ``losses`` has.
+    """
+    values: list[Tensor] = [labels] * len(losses)
+    gradient: Tensor | None = None
+    for temperature, positions in by_temperature(losses):
+        log_p = log_softmax(student / temperature if temperature != 1 else student, dim=-1)
+        p = log_p.exp()
+        # The gradient at one temperature is p · of_p + others: see closed_form.py.
+        of_p: Tensor | float = 0.0
+        others: list[Tensor] = []
+        of_label: list[Coefficient] = []
+        for i in positions:
+            loss, coefficient = losses[i], coefficients[i]
+            if not loss.needs_teacher:
+                values[i] = -log_p.gather(1, labels[:, None])[:, 0]
+                of_p = of_p + coefficient
+                of_label.append(coefficient)
+        divergences = [i for i in positions if losses[i].needs_teacher]
+        if divergences:
+            log_q = log_softmax(teachers[temperature] / temperature, dim=-1).clamp_min(FLOOR)
+            q = log_q.exp()
+        for i in divergences:
+            loss = losses[i]
+            threshold = head_threshold(log_q) if loss.kind == "adaptive_kl" else None
+            v, pd = summands(loss, p, q, log_p, log_q, threshold)
+            values[i] = loss.scale * v.sum(-1)
+            if with_gradient:
+                coefficient = coefficients[i] * (loss.scale / temperature)
+                mean = -1.0 if loss.kind == "forward_kl" else pd.sum(-1, keepdim=True)
+                of_p = of_p - coefficient * mean
+                others.append(coefficient * pd)
+        if with_gradient:
+            part = _minus_labels(sum(others, p * of_p), labels, of_label)
+            gradient = part if gradient is None else gradient + part
+    return values, gradient
+
+
+def sparse(
+    student: Float[Tensor, "N V"],
+    target: SparseTarget | None,
+    labels: Int[Tensor, "N"],
+    losses: Sequence[Loss],
+    coefficients: Sequence[Coefficient],
+    with_gradient: bool = True,
+) -> tuple[list[Float[Tensor, "N"]], Float[Tensor, "N V"] | None]:
+    """As ``dense``, for a sparse target, or for none where all losses are cross-entropy.
+
+    The student's tail is summed with holes where the kept entries are, instead of taken from one minus the rest: it is
+    exact however small it is, and costs no pass over the vocabulary of its own.
+    """
+    values: list[Tensor] = [labels] * len(losses)
+    gradient: Tensor | None = None
+    for temperature, positions in by_temperature(losses):
+        scores = student / temperature if temperature != 1 else student
+        kept = None
+        if target is not None and any(losses[i].needs_teacher for i in positions):
+            kept = Kept.of(target, scores.gather(1, target.ids.long()))
+        at_label = scores.gather(1, labels[:, None])
+        tail = scores if kept is None or kept.sampled else scores.scatter_add(1, kept.ids, kept.holes())
+        log_sum = tail.logsumexp(-1, keepdim=True)
+        it = balance(at_label, log_sum, kept, losses, coefficients, positions)
+        for i, value in it.values.items():
+            values[i] = value
+        if with_gradient:
+            part = (tail - log_sum.clamp_min(NOTHING)).exp_().mul_(it.of_tail)
+            if kept is not None and it.of_kept is not None:
+                part.scatter_add_(1, kept.ids, it.of_kept)
+            part = _minus_labels(part, labels, [coefficients[i] for i in positions if not losses[i].needs_teacher])
+            gradient = part if gradient is None else gradient + part
+    return values, gradient
+
+
+def _minus_labels(
+    gradient: Float[Tensor, "N V"], labels: Int[Tensor, "N"], coefficients: Sequence[Coefficient]
+) -> Float[Tensor, "N V"]:
+    """Cross-entropy's -1 at the label. ``gradient`` belongs to the caller and may be overwritten."""
+    if not coefficients:
+        return gradient
+    total = sum(coefficients[1:], coefficients[0])
+    if torch.compiler.is_compiling():
+        # Within one fused loop over the vocabulary a comparison is free, and a scatter is not.
+        here = torch.arange(gradient.shape[1], device=gradient.device) == labels[:, None]
+        return gradient - torch.where(here, total, 0.0)
+    at_label = gradient.gather(1, labels[:, None])
+    return gradient.scatter_(1, labels[:, None], at_label - total)

@@ -1,0 +1,82 @@
+"""The gradients for hidden states, head weight and head bias, summed up over the chunks of tokens."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from potstill.losses.logits import ProductInChunks, statistics_dtype
+
+# Elements of the head's gradient that are multiplied in half precision before they are added up in fp32.
+_SLICE = 2**20
+
+
+class HeadGradients:
+    """Takes the gradient for each chunk's matrix product. What nobody wants is neither allocated nor computed."""
+
+    def __init__(
+        self,
+        hidden: Float[Tensor, "N H"],
+        weight: Float[Tensor, "V H"],
+        bias: Float[Tensor, "V"] | None,
+        student: ProductInChunks,
+        wanted: Sequence[bool],
+        in_one_chunk: bool,
+    ) -> None:
+        self._student = student
+        self._dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
+        # A single product is rounded once, whatever it is written to; a sum of several must be kept in fp32.
+        dtype = weight.dtype if in_one_chunk else statistics_dtype(student.hidden.dtype)
+        self._hidden = torch.empty_like(hidden) if wanted[0] else None
+        self._weight = torch.empty_like(weight, dtype=dtype) if wanted[1] else None
+        self._bias = torch.zeros_like(bias, dtype=statistics_dtype(dtype)) if wanted[2] and bias is not None else None
+        if self._weight is not None:
+            # The padding beyond the compared ids has no part in the loss.
+            self._weight[len(student.weight) :] = 0
+
+    def add(self, first: int, last: int, product: Float[Tensor, "n V"]) -> None:
+        """``product`` is the gradient for the matrix product of rows ``first`` to ``last``."""
+        if self._hidden is not None:
+            out = self._hidden[first:last]
+            if out.dtype == product.dtype:
+                torch.mm(product, self._student.weight, out=out)
+            else:
+                out.copy_(product @ self._student.weight)
+        if self._weight is not None:
+            _accumulate(self._weight[: product.shape[1]], product, self._student.hidden[first:last], first == 0)
+        if self._bias is not None:
+            self._bias[: product.shape[1]] += product.sum(0, dtype=self._bias.dtype)
+
+    def finished(self, factor: float | Tensor) -> list[Tensor | None]:
+        """The three gradients, each in the dtype of what it is for."""
+        gradients = [self._hidden, self._weight, self._bias]
+        self._hidden = self._weight = self._bias = None
+        if not (isinstance(factor, float) and factor == 1):
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(factor)
+        return [
+            None if gradient is None else gradient.to(dtype)
+            for gradient, dtype in zip(gradients, self._dtypes, strict=True)
+        ]
+
+
+def _accumulate(
+    total: Float[Tensor, "V H"], product: Float[Tensor, "n V"], hidden: Float[Tensor, "n H"], is_first: bool
+) -> None:
+    """total += product.T @ hidden, never rounding the sum below the dtype of ``total``."""
+    beta = 0 if is_first else 1
+    if product.dtype == total.dtype:
+        torch.addmm(total, product.t(), hidden, beta=beta, out=total)
+    elif product.device.type == "cuda":
+        torch.addmm(total, product.t(), hidden, beta=beta, out_dtype=total.dtype, out=total)
+    else:
+        # No CPU kernel takes half precision in and gives fp32 out: round each chunk's product once, in the cache.
+        height = max(1, _SLICE // hidden.shape[1])
+        for start in range(0, len(total), height):
+            rows = product[:, start : start + height].t() @ hidden
+            if is_first:
+                total[start : start + height] = rows
+            else:
+                total[start : start + height] += rows

@@ -1,0 +1,136 @@
+"""Logits by the chunk: a student's and its teachers', as matrix products that nothing has been done to yet."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from potstill.losses.head import Head
+from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
+
+
+@dataclass(frozen=True)
+class Logits:
+    """``softcap * tanh(scale * (product + bias) / softcap)``: a matrix product, and what a head does to it after that.
+
+    Kept apart because the product stays in the matmul's dtype, while the rest is done in fp32, on a few rows at a time.
+    """
+
+    product: Float[Tensor, "N V"]
+    bias: Float[Tensor, "V"] | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.product)
+
+    def rows(self, first: int, last: int) -> "Logits":
+        """Some rows of it, as a view."""
+        return replace(self, product=self.product[first:last])
+
+    def finished(self) -> Float[Tensor, "N V"]:
+        """The logits in fp32, or fp64 where the product is fp64. May be the product itself: not to be written to."""
+        return self._finish(self.product, self.bias)
+
+    def at(self, ids: Int[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """The finished logits of some ids only."""
+        return self._finish(self.product.gather(1, ids), None if self.bias is None else self.bias[ids])
+
+    def _finish(self, product: Float[Tensor, "N K"], bias: Tensor | None) -> Float[Tensor, "N K"]:
+        logits = product.to(statistics_dtype(product.dtype))
+        if bias is not None:
+            logits = logits + bias
+        if self.scale != 1:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    def back(self, gradient: Float[Tensor, "N K"], finished: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        """The gradient for the product, from that for the finished logits."""
+        if self.softcap is not None:
+            gradient = gradient * (1 - (finished / self.softcap) ** 2)
+        return gradient * self.scale if self.scale != 1 else gradient
+
+
+def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums over the vocabulary: never below fp32, whatever the matrix products are in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """The dtype of ``hidden @ weight.T``: autocast's, where it is on and would take part, as it never does in fp64."""
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return dtype
+
+
+class ProductInChunks:
+    """``hidden @ weight[:vocabulary].T`` for some rows at a time, always into the same memory."""
+
+    def __init__(self, hidden: Float[Tensor, "N H"], head: Head, vocabulary: int, dtype: torch.dtype) -> None:
+        self.hidden = hidden.to(dtype)
+        self.weight = head.weight[:vocabulary].to(dtype)
+        self.bias = None if head.bias is None else head.bias[:vocabulary].to(statistics_dtype(dtype))
+        self.scale, self.softcap = head.scale, head.softcap
+        self.bytes_per_row = vocabulary * dtype.itemsize
+        self._memory: Tensor | None = None
+
+    def logits(self, first: int, last: int, most: int) -> Logits:
+        """Rows ``first`` to ``last``, in memory for ``most`` rows that the next call overwrites."""
+        if self._memory is None:
+            self._memory = self.hidden.new_empty(most, len(self.weight))
+        product = torch.mm(self.hidden[first:last], self.weight.t(), out=self._memory[: last - first])
+        return Logits(product, self.bias, self.scale, self.softcap)
+
+
+class GivenLogits:
+    """Logits that are in memory already, with the interface of ``ProductInChunks``."""
+
+    bytes_per_row = 0
+
+    def __init__(self, logits: Float[Tensor, "N V"], vocabulary: int) -> None:
+        self.whole = logits[:, :vocabulary]
+
+    def logits(self, first: int, last: int, most: int) -> Logits:
+        """Rows ``first`` to ``last``, as a view."""
+        return Logits(self.whole[first:last])
+
+
+LogitsSource = ProductInChunks | GivenLogits
+
+
+def teacher_products(target: TeacherTarget | None, vocabulary: int) -> list[LogitsSource]:
+    """One source of logits for each dense teacher in ``target``, in the order of ``leaves``."""
+    sources: list[LogitsSource] = []
+    for leaf in leaves(target):
+        if isinstance(leaf, HiddenTarget):
+            dtype = product_dtype(leaf.hidden, leaf.head.weight)
+            sources.append(ProductInChunks(leaf.hidden.detach(), _detached(leaf.head), vocabulary, dtype))
+        elif isinstance(leaf, LogitsTarget):
+            sources.append(GivenLogits(leaf.logits.detach(), vocabulary))
+        else:
+            assert isinstance(leaf, SparseTarget)
+    return sources
+
+
+def _detached(head: Head) -> Head:
+    return replace(head, weight=head.weight.detach(), bias=None if head.bias is None else head.bias.detach())
+
+
+def chunks(tokens: int, memory_budget: int, sources: Sequence[LogitsSource]) -> Iterator[tuple[int, int, int]]:
+    """First row, last row and the most rows of any chunk, as many as fit into the budget.
+
+    All chunks are of nearly one size: a last one of a few rows would make a poor matrix product.
+    """
+    # An eighth is left for what is between the passes over a few rows.
+    bytes_per_row = max(1, sum(source.bytes_per_row for source in sources))
+    most = max(1, min(tokens, memory_budget * 7 // 8 // bytes_per_row))
+    count = -(-tokens // most)
+    most = -(-tokens // count)
+    for first in range(0, tokens, most):
+        yield first, min(first + most, tokens), most

@@ -1,0 +1,170 @@
+"""Plan: which losses meet which teacher, checked once before any work is done."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from potstill.losses.terms import Loss
+from potstill.teachers.target import (
+    HiddenTarget,
+    LogitsTarget,
+    MixedTarget,
+    SparseTarget,
+    TeacherTarget,
+    leaves,
+)
+from potstill.words import UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One target that the losses at ``positions`` are taken against, and its share of their sum.
+
+    ``target`` is sparse, or made of dense teachers only. ``member`` is its place in an ensemble that is summed part by
+    part, and ``share_of_member`` its share of that place.
+    """
+
+    target: TeacherTarget | None
+    positions: tuple[int, ...]
+    share: float = 1.0
+    member: int | None = None
+    share_of_member: float = 1.0
+
+    def share_of(self, loss: Loss) -> float:
+        """What the part's value of ``loss`` counts for; cross-entropy is in one part only, in full."""
+        return self.share if loss.needs_teacher else 1.0
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether there is a teacher whose whole distribution is known."""
+        return self.target is not None and not isinstance(self.target, SparseTarget)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The losses, the parts their sum is made of, and the names of the numbers that are logged."""
+
+    losses: tuple[Loss, ...]
+    parts: tuple[Part, ...]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(losses: Sequence[Loss], target: TeacherTarget | None) -> "Plan":
+        """Checks that ``losses`` and ``target`` fit.
+
+        Raises:
+            UserError: no loss, no target for a divergence, or a target that a divergence cannot be taken against.
+        """
+        if not losses:
+            raise UserError("losses is empty: name at least one")
+        divergences = [loss for loss in losses if loss.needs_teacher]
+        if divergences and target is None:
+            raise UserError(f"{divergences[0].kind} needs a teacher's targets, and there are none")
+        if target is None or not divergences:
+            parts = [Part(None, tuple(range(len(losses))))]
+        else:
+            for loss in divergences:
+                _check(loss, target)
+            parts = _parts(losses, target)
+        names = [_name(losses, i) for i in range(len(losses))]
+        if divergences and isinstance(target, MixedTarget):
+            names += [f"{names[i]}/teacher{m}" for m in range(len(target.targets)) for i in _divergences(losses)]
+        return Plan(tuple(losses), tuple(parts), tuple(names))
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any loss compares the student with a teacher."""
+        return any(loss.needs_teacher for loss in self.losses)
+
+    @property
+    def weights(self) -> list[float]:
+        """What each named number is multiplied with in the loss: nothing, where it is only logged."""
+        return [loss.weight for loss in self.losses] + [0.0] * (len(self.names) - len(self.losses))
+
+    def of_member(self, member: int, position: int) -> int:
+        """Where the number of one teacher of an ensemble and one divergence stands in ``names``."""
+        order = _divergences(self.losses)
+        return len(self.losses) + member * len(order) + order.index(position)
+
+    def named(self, values: Float[Tensor, "names"]) -> dict[str, Float[Tensor, ""]]:
+        """The numbers by the names they are logged under."""
+        return dict(zip(self.names, values.unbind(), strict=True))
+
+
+def _divergences(losses: Sequence[Loss]) -> list[int]:
+    return [i for i, loss in enumerate(losses) if loss.needs_teacher]
+
+
+def _name(losses: Sequence[Loss], position: int) -> str:
+    kind = losses[position].kind
+    earlier = sum(loss.kind == kind for loss in losses[:position])
+    return f"{kind}_{earlier + 1}" if earlier else kind
+
+
+def _parts(losses: Sequence[Loss], target: TeacherTarget) -> list[Part]:
+    everything = tuple(range(len(losses)))
+    if not isinstance(target, MixedTarget) or not _has_sparse(target):
+        return [Part(target, everything)]
+    # KL(Σ w q ‖ p) and Σ w KL(q ‖ p) differ by a number that the student has no part in: the gradient is the same.
+    parts: list[Part] = []
+    for member, (of_member, weight) in enumerate(zip(target.targets, target.weights, strict=True)):
+        for leaf, share in _weighted_leaves(of_member):
+            positions = everything if not parts else tuple(_divergences(losses))
+            parts.append(Part(leaf, positions, weight * share, member, share))
+    return parts
+
+
+def _has_sparse(target: TeacherTarget) -> bool:
+    return any(isinstance(leaf, SparseTarget) for leaf in leaves(target))
+
+
+def _weighted_leaves(target: TeacherTarget, weight: float = 1.0) -> Iterator[tuple[TeacherTarget, float]]:
+    if isinstance(target, MixedTarget) and _has_sparse(target):
+        for member, share in zip(target.targets, target.weights, strict=True):
+            yield from _weighted_leaves(member, weight * share)
+    else:
+        yield target, weight
+
+
+def _check(loss: Loss, target: TeacherTarget) -> None:
+    if isinstance(target, SparseTarget):
+        if target.sampled and loss.kind != "forward_kl":
+            raise UserError(
+                f"{loss.kind} cannot be taken against sampled targets, which are right on average only: "
+                "use forward_kl, or capture top_k"
+            )
+        if target.temperature != loss.temperature:
+            raise UserError(
+                f"{loss.kind} has temperature {loss.temperature:g}, but its targets were captured at "
+                f"{target.temperature:g}: make them equal"
+            )
+    elif isinstance(target, MixedTarget):
+        if _has_sparse(target) and target.mix == "logits":
+            raise UserError("an ensemble with sparse targets cannot be mixed as logits: mix it as probabilities")
+        if _has_sparse(target) and loss.kind != "forward_kl":
+            raise UserError(f"{loss.kind} of an ensemble needs whole distributions: with sparse targets use forward_kl")
+        for member in target.targets:
+            _check(loss, member)
+
+
+def check_shapes(target: TeacherTarget, tokens: int, student: int, vocabulary: int | None) -> None:
+    """Checks that a target has a row for each token, and logits over the student's vocabulary or the one agreed on.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    for leaf in leaves(target):
+        if len(leaf) != tokens:
+            raise UserError(f"the target has {len(leaf)} rows, but there are {tokens} supervised tokens")
+        if isinstance(leaf, SparseTarget):
+            continue
+        width = leaf.logits.shape[1] if isinstance(leaf, LogitsTarget) else len(leaf.head.weight)
+        assert isinstance(leaf, LogitsTarget | HiddenTarget)
+        if vocabulary is None and width != student:
+            raise UserError(
+                f"the teacher has {width} logits and the student {student}: say how many ids they share (vocabulary)"
+            )
+        if vocabulary is not None and width < vocabulary:
+            raise UserError(f"the teacher has {width} logits, fewer than the {vocabulary} ids to compare")

@@ -1,0 +1,109 @@
+"""Scores per token, for evaluation: how well a model predicts, and how far it is from its teacher. No gradient."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from potstill.losses.blocks import Rows, evaluate, mixed, rows_in_chunks, small_blocks
+from potstill.losses.chunked import MEMORY_BUDGET, check_labels
+from potstill.losses.head import Head
+from potstill.losses.logits import GivenLogits, LogitsSource, ProductInChunks, product_dtype
+from potstill.losses.plan import Plan, check_shapes
+from potstill.losses.terms import Loss
+from potstill.teachers.target import MixedTarget, SparseTarget, TeacherTarget, leaves
+
+
+@torch.no_grad()
+def score_tokens(
+    hidden: Float[Tensor, "N H"],
+    head: Head | None,
+    labels: Int[Tensor, "N"],
+    target: TeacherTarget | None = None,
+    *,
+    vocabulary: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> dict[str, Tensor]:
+    """Numbers per supervised token, each [N].
+
+    ``nll``: -log p of the label. With a target also ``forward_kl``: KL(q‖p), at the temperature that a sparse target
+    was captured at and at 1 otherwise, never multiplied by T²; ``agreement``: whether student and teacher hold the same
+    id most probable; and for dense targets ``teacher_nll``: -log q of the label.
+
+    Args:
+        hidden: last hidden states at supervised tokens, or with no ``head`` their logits.
+
+    Raises:
+        UserError: as ``chunked.distillation_loss``.
+    """
+    width = hidden.shape[1] if head is None else len(head.weight)
+    losses = [Loss("cross_entropy")]
+    if target is not None:
+        check_shapes(target, len(hidden), width, vocabulary)
+        losses.append(Loss("forward_kl", temperature=_temperature(target)))
+    plan = Plan.of(losses, target)
+    vocabulary = vocabulary or width
+    student: LogitsSource
+    if head is None:
+        student = GivenLogits(hidden, vocabulary)
+    else:
+        student = ProductInChunks(hidden, head, vocabulary, product_dtype(hidden, head.weight))
+    if not len(hidden):
+        return {name: hidden.new_zeros(0) for name in _names(target)}
+    check_labels(labels, vocabulary)
+    found = []
+    chunks = rows_in_chunks(student, target, labels, vocabulary, memory_budget)
+    with torch.autocast(hidden.device.type, enabled=False):
+        for _, _, rows in chunks:
+            found += [_scores(plan, target, block) for block in small_blocks(rows)]
+    return {name: torch.cat([scores[name] for scores in found]) for name in _names(target)}
+
+
+def _names(target: TeacherTarget | None) -> list[str]:
+    if target is None:
+        return ["nll"]
+    is_dense = not any(isinstance(leaf, SparseTarget) for leaf in leaves(target))
+    return ["nll", "forward_kl", "agreement"] + ["teacher_nll"] * is_dense
+
+
+def _temperature(target: TeacherTarget) -> float:
+    return next((leaf.temperature for leaf in leaves(target) if isinstance(leaf, SparseTarget)), 1.0)
+
+
+def _scores(plan: Plan, target: TeacherTarget | None, rows: Rows) -> dict[str, Tensor]:
+    values, _ = evaluate(plan, rows, [0.0] * len(plan.losses), with_gradient=False)
+    scores = {"nll": values[0]}
+    if target is not None:
+        loss = plan.losses[1]
+        scores["forward_kl"] = values[1] / loss.scale
+        if rows.sparse:
+            teacher = _most_probable(target, rows)
+        else:
+            logits = mixed(target, (leaf.finished() for leaf in rows.teachers), 1.0)
+            teacher = logits.argmax(-1)
+            scores["teacher_nll"] = -log_softmax(logits, dim=-1).gather(1, rows.labels[:, None])[:, 0]
+        scores["agreement"] = rows.student.finished().argmax(-1) == teacher
+    return scores
+
+
+def _most_probable(target: TeacherTarget, rows: Rows) -> Int[Tensor, "N"]:
+    """The id that the teachers hold most probable, as far as their kept entries say."""
+    probabilities = torch.zeros_like(rows.student.finished())
+    dense, sparse = iter(rows.teachers), iter(rows.sparse)
+    for leaf, weight in _weighted(target):
+        if isinstance(leaf, SparseTarget):
+            kept = next(sparse)
+            probabilities.scatter_add_(1, kept.ids.long(), weight * kept.log_probs.to(probabilities.dtype).exp())
+        else:
+            probabilities += weight * next(dense).finished().softmax(-1)
+    return probabilities.argmax(-1)
+
+
+def _weighted(target: TeacherTarget, weight: float = 1.0) -> Iterator[tuple[TeacherTarget, float]]:
+    if isinstance(target, MixedTarget):
+        for member, share in zip(target.targets, target.weights, strict=True):
+            yield from _weighted(member, weight * share)
+    else:
+        yield target, weight

@@ -1,0 +1,120 @@
+"""Losses against a sparse target, once the student's vocabulary is summed up: nothing here is wider than K + 1.
+
+A kept entry is a category of its own; all other tokens together are one more, the *tail* ("ghost" category): the
+teacher's exact tail mass against the student's own. Nothing is renormalised, so no mass is invented for kept entries.
+A sampled target has no tail: its entries stand for the whole distribution.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from potstill.losses.closed_form import summands
+from potstill.losses.divergence import FLOOR, head_threshold
+from potstill.losses.terms import Loss
+from potstill.teachers.target import SparseTarget
+
+Coefficient = float | Tensor
+"""What a loss is multiplied with in the gradient: its weight, and usually 1 / the number of supervised tokens."""
+
+NOTHING = -1e30
+"""Stands for the log-sum-exp of no categories at all: -inf would make NaN of -inf - -inf."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A sparse target's rows, and the student's scores (logits over temperature) at its entries."""
+
+    ids: Int[Tensor, "N K"]
+    used: Bool[Tensor, "N K"]
+    log_q: Float[Tensor, "N K"]
+    log_tail: Float[Tensor, "N 1"]
+    scores: Float[Tensor, "N K"]
+    sampled: bool
+
+    @staticmethod
+    def of(target: SparseTarget, scores: Float[Tensor, "N K"]) -> "Kept":
+        """``target`` with the student's ``scores`` at its ids."""
+        log_q = target.log_probs.to(scores.dtype)
+        log_tail = target.log_tail.to(scores.dtype)[:, None]
+        return Kept(target.ids.long(), log_q > -torch.inf, log_q, log_tail, scores, target.sampled)
+
+    def holes(self) -> Float[Tensor, "N K"]:
+        """What to add to the student's scores at ``ids`` so that their sum is the sum of its tail.
+
+        Adding, because an unused place may carry the id of a used one, and must not bring it back.
+        """
+        return torch.zeros_like(self.scores).masked_fill(self.used, -torch.inf)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What the losses come to: values per token, and the gradient for the scores in terms of few numbers per token.
+
+    ``gradient = of_tail * softmax(scores without the kept)``, plus ``of_kept`` at the kept entries' ids.
+    """
+
+    values: dict[int, Float[Tensor, "N"]]
+    of_tail: Float[Tensor, "N 1"]
+    of_kept: Float[Tensor, "N K"] | None
+
+
+def balance(
+    at_label: Float[Tensor, "N 1"],
+    log_sum: Float[Tensor, "N 1"],
+    kept: Kept | None,
+    losses: Sequence[Loss],
+    coefficients: Sequence[Coefficient],
+    positions: Sequence[int],
+) -> Balance:
+    """The losses at ``positions``, all of one temperature, from the student's sums over the vocabulary.
+
+    Args:
+        at_label: the student's score of the label.
+        log_sum: log Σ exp of the student's scores; over its tail only, where ``kept`` has one.
+        kept: the sparse target, or None where all losses are cross-entropy.
+    """
+    if kept is None:
+        total = sum((coefficients[i] for i in positions), 0.0)
+        return Balance(dict.fromkeys(positions, (log_sum - at_label)[:, 0]), total * torch.ones_like(log_sum), None)
+    if kept.sampled:
+        log_z, log_p, log_q = log_sum, kept.scores - log_sum, kept.log_q
+    else:
+        log_rest = log_sum.clamp_min(NOTHING)
+        scores = kept.scores.masked_fill(~kept.used, NOTHING)
+        log_z = torch.logaddexp(log_rest, scores.logsumexp(-1, keepdim=True))
+        log_p = torch.cat([scores, log_rest], -1) - log_z
+        # Where the entries are the whole vocabulary, what rounding left over for the teacher's tail is no tail.
+        log_q = torch.cat([kept.log_q, kept.log_tail.masked_fill(log_sum == -torch.inf, -torch.inf)], -1)
+    log_q = log_q.clamp_min(FLOOR)
+    p, q = log_p.exp(), log_q.exp()
+    values: dict[int, Tensor] = {}
+    gradient = torch.zeros_like(p)
+    of_all: Tensor | float = 0.0
+    for i in positions:
+        loss, coefficient = losses[i], coefficients[i]
+        if not loss.needs_teacher:
+            values[i] = (log_z - at_label)[:, 0]
+            of_all = of_all + coefficient
+            continue
+        v, pd = summands(loss, p, q, log_p, log_q, _threshold(loss, log_q))
+        values[i] = loss.scale * v.sum(-1)
+        coefficient = coefficient * (loss.scale / loss.temperature)
+        gradient = gradient + coefficient * pd
+        of_all = of_all - coefficient * pd.sum(-1, keepdim=True)
+    if kept.sampled:
+        return Balance(values, of_all * torch.ones_like(log_sum), gradient)
+    gradient = gradient + of_all * p
+    return Balance(values, gradient[:, -1:], gradient[:, :-1].masked_fill(~kept.used, 0.0))
+
+
+def _threshold(loss: Loss, log_q: Float[Tensor, "N K"]) -> Float[Tensor, "N K"] | None:
+    """The tail is never in the head of ``adaptive_kl``, whatever its mass: its tokens are improbable one by one."""
+    if loss.kind != "adaptive_kl":
+        return None
+    threshold = head_threshold(log_q[:, :-1]).expand_as(log_q).clone()
+    threshold[:, -1] = torch.inf
+    return threshold

@@ -1,0 +1,22 @@
+"""Which tokens a loss looks at: the one place where labels are shifted and ignored tokens are left out."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from potstill.words import IGNORE_INDEX
+
+
+def supervised_positions(labels: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """Where supervised tokens stand in the batch flattened to B·T, row-major, and the label that follows each."""
+    following = labels[:, 1:]
+    rows, times = (following != IGNORE_INDEX).nonzero(as_tuple=True)
+    return rows * labels.shape[1] + times, following[rows, times]
+
+
+def supervised(
+    hidden: Float[Tensor, "B T H"], labels: Int[Tensor, "B T"]
+) -> tuple[Float[Tensor, "N H"], Int[Tensor, "N"]]:
+    """The hidden states (or logits) at supervised tokens, and the label that follows each; ``labels`` unshifted."""
+    assert hidden.shape[:2] == labels.shape, (hidden.shape, labels.shape)
+    positions, following = supervised_positions(labels)
+    return hidden.flatten(0, 1).index_select(0, positions), following

@@ -1,0 +1,103 @@
+"""TeacherTarget: what a teacher says about N supervised tokens, in the one form that every loss takes.
+
+A loss never asks where a target came from: a live model, a store of captured targets, a server, or several of them.
+Rows stand in the order of the supervised tokens of the student's batch, row-major over [B, T].
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import fsum
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from potstill.losses.head import Head
+from potstill.words import UserError
+
+
+@dataclass(frozen=True)
+class LogitsTarget:
+    """The teacher's logits, whole."""
+
+    logits: Float[Tensor, "N V"]
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+
+@dataclass(frozen=True)
+class HiddenTarget:
+    """The teacher's last hidden states and its head: exact, and never more than one chunk of logits in memory."""
+
+    hidden: Float[Tensor, "N Ht"]
+    head: Head
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+
+@dataclass(frozen=True)
+class SparseTarget:
+    """Some of the teacher's log-probabilities, and the exact mass of all the others together.
+
+    ``exp(log_probs).sum(-1) + exp(log_tail) == 1`` in every row. Unused places hold any id with a log-probability of
+    ``-inf``; ``log_tail`` is ``-inf`` where nothing is left over. No id is used twice in a row.
+
+    ``sampled`` says that ids were drawn from the teacher's distribution, and that ``log_probs`` are estimates that are
+    right on average only: good for losses that are linear in the teacher's probabilities (forward KL), refused by the
+    others. The samples stand for the whole distribution, so ``log_tail`` is ``-inf`` and is not looked at; an id may
+    come twice.
+    """
+
+    ids: Int[Tensor, "N K"]
+    log_probs: Float[Tensor, "N K"]
+    log_tail: Float[Tensor, "N"]
+    temperature: float = 1.0
+    sampled: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, first: int, last: int) -> "SparseTarget":
+        """Some rows of it, as a view."""
+        return replace(
+            self,
+            ids=self.ids[first:last],
+            log_probs=self.log_probs[first:last],
+            log_tail=self.log_tail[first:last],
+        )
+
+
+@dataclass(frozen=True)
+class MixedTarget:
+    """An ensemble: the weighted mean of several teachers' probabilities, or of their logits. Weights sum to one.
+
+    Raises:
+        UserError: no teachers, weights that are negative, do not sum to one or do not belong to one teacher each.
+    """
+
+    targets: tuple["TeacherTarget", ...]
+    weights: tuple[float, ...]
+    mix: Literal["probabilities", "logits"] = "probabilities"
+
+    def __post_init__(self) -> None:
+        if not self.targets or len(self.targets) != len(self.weights):
+            raise UserError(f"an ensemble of {len(self.targets)} teachers has {len(self.weights)} weights")
+        if min(self.weights) < 0 or abs(fsum(self.weights) - 1) > 1e-6:
+            raise UserError(f"an ensemble's weights must be at least 0 and sum to one, not {list(self.weights)}")
+
+    def __len__(self) -> int:
+        return len(self.targets[0])
+
+
+TeacherTarget = LogitsTarget | HiddenTarget | SparseTarget | MixedTarget
+
+
+def leaves(target: TeacherTarget | None) -> Iterator[LogitsTarget | HiddenTarget | SparseTarget]:
+    """The teachers of a target, one by one, ensembles of ensembles opened up; none of None."""
+    if isinstance(target, MixedTarget):
+        for member in target.targets:
+            yield from leaves(member)
+    elif target is not None:
+        yield target

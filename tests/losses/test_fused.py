@@ -1,0 +1,111 @@
+"""The compiled passes against the float64 reference: they are another path through the same formulas."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from potstill.losses import fused
+from potstill.losses.chunked import distillation_loss
+from potstill.losses.fused import worth_compiling
+from potstill.losses.head import Head
+from potstill.losses.terms import Loss
+from potstill.teachers.target import HiddenTarget, SparseTarget, TeacherTarget
+
+from .cases import DIVERGENCES, sampled, top_k
+from .naive import naive_loss
+
+TOKENS, WIDTH, VOCABULARY = 23, 16, 517
+FUSED = [kind for kind in DIVERGENCES if kind != "adaptive_kl"]
+
+
+def targets(kind: str, temperature: float) -> list[TeacherTarget]:
+    hidden, head = torch.randn(TOKENS, 6), Head(torch.randn(VOCABULARY, 6), softcap=20.0)
+    log_q = torch.randn(TOKENS, VOCABULARY).mul(3).div(temperature).log_softmax(-1)
+    sparse: list[TeacherTarget] = [top_k(log_q, 9, temperature, unused=2)]
+    if kind == "forward_kl":
+        sparse += [sampled(log_q, 12, temperature), top_k(log_q, VOCABULARY, temperature)]
+    return [HiddenTarget(hidden, head), *sparse]
+
+
+def assert_equal_to_naive(
+    target: TeacherTarget | None, losses: list[Loss], scale: float, softcap: float | None
+) -> None:
+    inputs = [torch.randn(TOKENS, WIDTH), torch.randn(VOCABULARY, WIDTH), torch.randn(VOCABULARY)]
+    labels = torch.randint(0, VOCABULARY, (TOKENS,))
+    if isinstance(target, SparseTarget):
+        labels[:9] = target.ids[:9, -1]  # labels that are kept entries, and others
+
+    def gradients(naive: bool) -> tuple[Tensor, ...]:
+        given = [tensor.to(torch.float64 if naive else torch.float32).requires_grad_() for tensor in inputs]
+        head = Head(given[1], given[2], scale, softcap)
+        if naive:
+            loss, _ = naive_loss(given[0], head, labels, target, losses, 5.0)
+        else:
+            # Chunks of 8, 8 and 7 rows.
+            budget = 8 * 4 * VOCABULARY * (2 if isinstance(target, HiddenTarget) else 1)
+            loss, _ = distillation_loss(
+                given[0], head, labels, target, losses, denominator=5.0, memory_budget=budget, compile=True
+            )
+        return loss.detach(), *torch.autograd.grad(loss, given)
+
+    for found, expected in zip(gradients(False), gradients(True), strict=True):
+        assert (found - expected).norm() < 2e-5 * expected.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FUSED)
+def test_equals_the_naive_loss(kind: str) -> None:
+    torch.manual_seed(0)
+    for temperature, scale, softcap in [(2.0, 1.0, None), (1.0, 0.5, 5.0)]:
+        for target in targets(kind, temperature):
+            losses = [Loss(kind, 0.7, temperature), Loss("cross_entropy", 0.3)]
+            assert_equal_to_naive(target, losses, scale, softcap)
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_again_for_other_numbers_of_tokens_or_other_weights() -> None:
+    torch._dynamo.reset()
+    fused._dense_kernel.cache_clear()
+    weight = torch.randn(VOCABULARY, WIDTH)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for tokens in (2, 40, 17, 64):
+            hidden = torch.randn(tokens, WIDTH, requires_grad=True)
+            losses = [Loss("cross_entropy", 1 / tokens)]
+            labels = torch.zeros(tokens, dtype=torch.long)
+            budget = 16 * 4 * VOCABULARY
+            loss, _ = distillation_loss(
+                hidden, Head(weight), labels, None, losses, denominator=tokens, memory_budget=budget, compile=True
+            )
+            loss.backward()
+
+
+def test_compiling_is_worth_it_for_long_runs_only() -> None:
+    assert not worth_compiling(tokens=50 * 16 * 128, vocabulary=49152, device="cpu")
+    assert worth_compiling(tokens=1e8, vocabulary=49152, device="cuda")
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_what_cannot_be_compiled_runs_as_it_is(
+    sparse: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def compile(kernel: object, **options: object) -> object:
+        def fails(*arguments: object) -> None:
+            raise RuntimeError("no compiler")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", compile)
+    factories = [fused._dense_kernel, fused._sums_kernel, fused._write_kernel]
+    for factory in factories:
+        factory.cache_clear()
+    torch.manual_seed(0)
+    for target in targets("jsd", 2.0)[sparse:][:1]:
+        assert_equal_to_naive(target, [Loss("jsd", 0.7, 2.0), Loss("cross_entropy", 0.3)], 1.0, 5.0)
+    for factory in factories:
+        factory.cache_clear()
+    assert "goes on without it" in caplog.text
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused.shutil, "which", lambda name: None)
+    assert not worth_compiling(tokens=1e12, vocabulary=49152, device="cpu")

@@ -1,0 +1,44 @@
+import pytest
+
+from potstill.losses.terms import KINDS, Loss
+from potstill.words import UserError
+
+
+def test_parameters_have_their_published_defaults() -> None:
+    assert Loss("jsd").beta == 0.5
+    assert Loss("jsd").alpha is None
+    assert Loss("skew_kl").alpha == Loss("skew_reverse_kl").alpha == 0.1
+    assert Loss("forward_kl").beta is None
+
+
+def test_every_kind_is_a_divergence_or_cross_entropy() -> None:
+    from potstill.losses import divergence
+
+    for kind in KINDS:
+        assert kind == "cross_entropy" or callable(getattr(divergence, kind))
+        assert Loss(kind).needs_teacher == (kind != "cross_entropy")
+
+
+def test_scale_is_what_temperature_multiplies_with() -> None:
+    assert Loss("forward_kl", temperature=3).scale == 9
+    assert Loss("total_variation", temperature=3).scale == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("no loss 'foward_kl'.*mean forward_kl", {"kind": "foward_kl"}),
+        ("the kinds are", {"kind": "xyz"}),
+        ("weight must be", {"kind": "jsd", "weight": -1.0}),
+        ("weight must be", {"kind": "jsd", "weight": float("nan")}),
+        ("temperature must be above 0", {"kind": "jsd", "temperature": 0.0}),
+        ("cross_entropy has no temperature", {"kind": "cross_entropy", "temperature": 2.0}),
+        ("forward_kl has no beta; it belongs to jsd", {"kind": "forward_kl", "beta": 0.5}),
+        ("jsd has no alpha; it belongs to skew_kl, skew_reverse_kl", {"kind": "jsd", "alpha": 0.5}),
+        ("beta must lie between 0 and 1", {"kind": "jsd", "beta": 1.0}),
+        ("alpha must lie between 0 and 1", {"kind": "skew_kl", "alpha": 0.0}),
+    ],
+)
+def test_mistakes_are_told(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
+    with pytest.raises(UserError, match=message):
+        Loss(**arguments)

@@ -1,0 +1,36 @@
+import pytest
+
+from potstill.losses.vocabulary import shared_vocabulary
+from potstill.words import UserError
+
+
+class Tokens:
+    def __init__(self, name: str, *tokens: str) -> None:
+        self.name_or_path = name
+        self._vocab = {token: id for id, token in enumerate(tokens)}
+
+    def get_vocab(self) -> dict[str, int]:
+        return self._vocab
+
+
+def test_equal_vocabularies_share_everything() -> None:
+    assert shared_vocabulary(Tokens("a", "x", "y"), Tokens("b", "x", "y")) == 2
+
+
+def test_tokens_that_come_after_all_shared_ones_are_left_out() -> None:
+    assert shared_vocabulary(Tokens("a", "x", "y"), Tokens("b", "x", "y", "<think>")) == 2
+    assert shared_vocabulary(Tokens("a", "x", "y", "<think>"), Tokens("b", "x", "y")) == 2
+
+
+def test_other_vocabularies_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"'small'.*'large'.*id 1 is 'y' in the one and 'z'"):
+        shared_vocabulary(Tokens("small", "x", "y"), Tokens("large", "x", "z"))
+    with pytest.raises(UserError, match="share no token"):
+        shared_vocabulary(Tokens("small"), Tokens("large", "x"))
+
+
+def test_a_hole_is_no_token() -> None:
+    holed = Tokens("holed", "x", "y", "z")
+    del holed.get_vocab()["y"]
+    with pytest.raises(UserError, match="id 1 is no token in the one and 'y'"):
+        shared_vocabulary(holed, Tokens("full", "x", "y", "z"))
