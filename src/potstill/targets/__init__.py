@@ -1,0 +1,30 @@
+"""Captured teacher targets on disk: written once by ``potstill capture``, read by content while a student trains."""
+
+from potstill.targets.codec import Codec, Estimate, estimate, make_codec
+from potstill.targets.describe import describe
+from potstill.targets.fidelity import Fidelity, fidelity
+from potstill.targets.header import Provenance
+from potstill.targets.hidden import Hidden
+from potstill.targets.keys import sample_key
+from potstill.targets.sample import Hybrid, Sample
+from potstill.targets.store import TargetStore
+from potstill.targets.top_k import TopK
+from potstill.targets.writer import StoreWriter
+
+__all__ = [
+    "Codec",
+    "Estimate",
+    "Fidelity",
+    "Hidden",
+    "Hybrid",
+    "Provenance",
+    "Sample",
+    "StoreWriter",
+    "TargetStore",
+    "TopK",
+    "describe",
+    "estimate",
+    "fidelity",
+    "make_codec",
+    "sample_key",
+]

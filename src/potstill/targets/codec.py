@@ -1,0 +1,48 @@
+"""The codecs by name, and what they cost: pure functions of a store's settings."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from potstill.targets.hidden import Hidden
+from potstill.targets.sample import Hybrid, Sample
+from potstill.targets.shard import ENTRY
+from potstill.targets.top_k import TopK
+from potstill.words import UserError
+
+Codec = TopK | Sample | Hybrid | Hidden
+
+CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopK, Sample, Hybrid, Hidden)}
+
+
+def make_codec(mode: str, **settings: Any) -> Codec:
+    """The codec called ``mode``: top_k, sample, hybrid or hidden.
+
+    Raises:
+        UserError: an unknown mode, or a setting that it does not have or cannot take.
+    """
+    if mode not in CODECS:
+        raise UserError(f"capture.keep is {mode!r}: it must be one of {', '.join(CODECS)}.")
+    known = {field.name for field in fields(CODECS[mode])}
+    if unknown := sorted(set(settings) - known):
+        raise UserError(f"capture.keep: {mode} has no setting {unknown[0]!r}; it takes {', '.join(sorted(known))}.")
+    codec: Codec = CODECS[mode](**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+    return codec
+
+
+def codec_settings(codec: Codec) -> dict[str, Any]:
+    """What :func:`make_codec` makes the same codec of, fit for JSON."""
+    return {"mode": codec.mode} | {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(codec).items()}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a store will take on disk."""
+
+    bytes_per_token: float
+    total_bytes: int
+
+
+def estimate(codec: Codec, tokens: int, samples: int) -> Estimate:
+    """Bytes of a store of ``tokens`` supervised tokens in ``samples`` samples, index included, header and head not."""
+    total = tokens * codec.layout.record_bytes + samples * ENTRY.itemsize
+    return Estimate(total / max(tokens, 1), total)

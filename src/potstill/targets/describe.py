@@ -1,0 +1,31 @@
+"""What a store holds, for people: a finished one or one that is still being written."""
+
+from pathlib import Path
+from typing import Any
+
+from potstill.targets.codec import estimate
+from potstill.targets.header import read_header
+from potstill.targets.shard import ENTRY, index_path
+
+
+def samples_written(store: Path) -> int:
+    """How many samples of a store are committed; a header must be there."""
+    header = read_header(store)
+    paths = [index_path(store, shard) for shard in range(header.shards)]
+    return sum(path.stat().st_size // ENTRY.itemsize for path in paths if path.exists())
+
+
+def describe(store: Path | str) -> dict[str, Any]:
+    """The header, how far the store is written, and what it takes on disk (bytes). Nothing is verified.
+
+    Raises:
+        UserError: no store, one of another version, or a damaged header.
+    """
+    store = Path(store)
+    header = read_header(store)
+    return header.describe() | {
+        "shards": header.shards,
+        "samples_written": samples_written(store),
+        "bytes_per_token": estimate(header.codec, header.tokens, header.samples).bytes_per_token,
+        "bytes_on_disk": sum(path.stat().st_size for path in store.iterdir() if path.is_file()),
+    }

@@ -1,0 +1,72 @@
+"""Writing so that a crash, a full disk or a second process leaves nothing half-done."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from potstill.words import UserError
+
+
+@contextmanager
+def user_told(path: Path) -> Iterator[None]:
+    """Turn a full disk into a sentence.
+
+    Raises:
+        UserError: the disk, the quota or the largest allowed file is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"the disk is full: {path} could not be written; make room and run the same command again, "
+            f"it goes on where it stopped."
+        ) from error
+
+
+def write_all(file: int, data: np.ndarray, path: Path) -> None:
+    """Append all bytes of a contiguous array to an open file.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    view = data.reshape(-1).view(np.uint8).data
+    with user_told(path):
+        while len(view):
+            view = view[os.write(file, view) :]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all; the caller holds :func:`locked`.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        write_all(file, np.frombuffer(data, np.uint8), path)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    temporary.replace(path)
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Keep other processes that would make the same store waiting, and clear what a killed one left behind."""
+    folder = os.open(store, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        for stale in store.glob("*.tmp"):
+            stale.unlink()
+        yield
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,82 @@
+"""Fidelity: what a store keeps of its teacher, measured against the live one."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from potstill.targets.rows import logit_rows
+from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
+
+FLATTER = 2.0
+"""The stand-in for a student is the teacher itself, at this much higher a temperature."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far stored targets are from the live teacher: means over tokens, divergences in nats."""
+
+    tokens: int
+    kl: float
+    """KL(teacher ‖ stored) over the whole vocabulary, the tail spread evenly over the tokens not kept: what the target
+    leaves unsaid as well as what it says wrongly. Infinite for drawn targets, which give most tokens nothing."""
+    kl_kept: float
+    """KL(teacher ‖ stored) over the kept tokens and the tail as one: what it says wrongly. Infinite as above."""
+    total_variation: float
+    """Half the summed differences of probabilities, the tail spread evenly."""
+    gradient_cosine: float
+    """Between a token's gradients of forward KL for a stand-in student's logits, under live and stored targets."""
+    mean_gradient_cosine: float
+    """The same for the mean gradient of all tokens: close to one where errors average out, as unbiased ones do."""
+
+
+def fidelity(
+    live: LogitsTarget | HiddenTarget, stored: SparseTarget | HiddenTarget, vocabulary: int, temperature: float = 1.0
+) -> Fidelity:
+    """Compare stored targets with the live teacher's on the same N tokens, at one temperature, a few rows at a time."""
+    sums = torch.zeros(4, dtype=torch.float64)
+    mean_live, mean_stored = torch.zeros(2, vocabulary, dtype=torch.float64)
+    tokens = 0
+    for rows, logits in logit_rows(live, vocabulary):
+        log_p = torch.log_softmax(logits / temperature, -1)
+        student = torch.softmax(logits / (temperature * FLATTER), -1)
+        dense, kept_kl, gradient = _stored(stored, rows, log_p, student, temperature)
+        own = student - log_p.exp()
+        kl = (log_p.exp() * (log_p - dense)).nan_to_num(0.0, posinf=math.inf).sum(-1)
+        variation = 0.5 * (log_p.exp() - dense.exp()).abs().sum(-1)
+        cosine = torch.nn.functional.cosine_similarity(own, gradient, dim=-1)
+        sums += torch.stack([part.double().sum().cpu() for part in (kl, kept_kl, variation, cosine)])
+        mean_live += own.sum(0).double().cpu()
+        mean_stored += gradient.sum(0).double().cpu()
+        tokens += len(logits)
+    of_means = torch.nn.functional.cosine_similarity(mean_live, mean_stored, dim=0)
+    means = (sums / max(tokens, 1)).tolist()
+    return Fidelity(tokens, means[0], means[1], means[2], means[3], of_means.item())
+
+
+def _stored(
+    stored: SparseTarget | HiddenTarget,
+    rows: slice,
+    log_p: Float[Tensor, "n V"],
+    student: Float[Tensor, "n V"],
+    temperature: float,
+) -> tuple[Float[Tensor, "n V"], Float[Tensor, "n"], Float[Tensor, "n V"]]:
+    """Stored log-probabilities over the vocabulary, KL over what is kept, and the gradient for the student's logits."""
+    if isinstance(stored, HiddenTarget):
+        part = HiddenTarget(stored.hidden[rows], stored.head)
+        logits = torch.cat([logits for _, logits in logit_rows(part, log_p.shape[1])])
+        dense = torch.log_softmax(logits / temperature, -1)
+        return dense, (log_p.exp() * (log_p - dense)).sum(-1), student - dense.exp()
+    ids, log_probs, log_tail = stored.ids[rows], stored.log_probs[rows], stored.log_tail[rows]
+    mass = torch.zeros_like(log_p).scatter_add_(-1, ids, log_probs.exp())
+    kept = mass > 0
+    others = (~kept).sum(-1)
+    dense = torch.where(kept, mass.log(), (log_tail - others.log())[:, None])
+    p_rest = log_p.exp().masked_fill(kept, 0.0).sum(-1)
+    kl = torch.where(kept, log_p.exp() * (log_p - dense), 0.0).sum(-1)
+    kl += torch.where(p_rest > 0, p_rest * (p_rest.log() - log_tail), 0.0)
+    student_rest = student.masked_fill(kept, 0.0).sum(-1)
+    share = student / student_rest.clamp_min(torch.finfo(student.dtype).tiny)[:, None] * log_tail.exp()[:, None]
+    return dense, kl, student - torch.where(kept, mass, share)

@@ -1,0 +1,50 @@
+"""Content keys: a sample is found by what the teacher saw and what the student is taught, never by where it stood."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int, UInt8
+
+KEY_BYTES = 16
+
+
+def sample_key(
+    teacher_ids: Int[np.ndarray, "teacher_time"],
+    student_ids: Int[np.ndarray, "student_time"],
+    supervised: Bool[np.ndarray, "student_time"],
+) -> bytes:
+    """The 16-byte key of one sample, padding removed.
+
+    ``supervised[t]`` says that position ``t`` is taught: that its next token is a label. What a whole store has in
+    common (teacher, tokenizer, template) stands in its header instead. The format is part of docs/targets-format.md.
+    """
+    same = teacher_ids is student_ids or np.array_equal(teacher_ids, student_ids)
+    assert len(supervised) == len(student_ids), (len(supervised), len(student_ids))
+    sizes = np.array([0 if same else len(teacher_ids), len(student_ids)], "<u4")
+    digest = hashlib.blake2b(sizes.data, digest_size=KEY_BYTES, person=b"potstill sample")
+    if not same:
+        digest.update(np.ascontiguousarray(teacher_ids, "<u4").data)
+    digest.update(np.ascontiguousarray(student_ids, "<u4").data)
+    digest.update(np.packbits(supervised, bitorder="little").data)
+    return digest.digest()
+
+
+def key_array(keys: Iterable[bytes]) -> UInt8[np.ndarray, "samples 16"]:
+    """Keys, one a row."""
+    joined = b"".join(keys)
+    return np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
+
+
+def uniforms(key: bytes, count: int) -> Float64[np.ndarray, "count"]:
+    """Numbers in (0, 1) that depend on nothing but the sample's key: what a codec that draws draws with.
+
+    So a resumed capture, another rank or another order of samples draws the same. The numbers are the upper halves of
+    the SplitMix64 stream (Steele, Lea & Flood 2014) that starts at the key's first eight bytes.
+    """
+    seed = np.frombuffer(key, "<u8", 1)
+    z = seed + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return ((z >> np.uint64(32)).astype(np.float64) + 0.5) / 2.0**32

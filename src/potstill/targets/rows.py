@@ -1,0 +1,64 @@
+"""A teacher's logits, a few rows at a time, so that capturing needs little memory beside the teacher's own."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from potstill.losses.head import Head
+from potstill.teachers.target import HiddenTarget, LogitsTarget, TeacherTarget
+from potstill.words import UserError
+
+HEADED = 1 << 24
+"""Logits that a head makes at a time: enough rows for its matrix product to be worth reading the weights."""
+
+CACHED = 1 << 18
+"""Logits handed on at a time on a CPU, which is five times faster while they stay in its cache."""
+
+
+def apply_head(head: Head, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
+    """The logits that the head makes of hidden states, as the model's own forward does."""
+    logits = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
+    if head.scale != 1.0:
+        logits = logits * head.scale
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+
+def logit_rows(target: TeacherTarget, vocabulary: int) -> Iterator[tuple[slice, Float[Tensor, "n V"]]]:
+    """Slices of N and their logits, in float32 (float64 stays float64).
+
+    Raises:
+        UserError: the target has no logits, another vocabulary than the store, or a number that is not one.
+    """
+    if not isinstance(target, LogitsTarget | HiddenTarget):
+        raise UserError(f"capture needs a teacher's logits or hidden states, and got a {type(target).__name__}.")
+    whole = target.logits if isinstance(target, LogitsTarget) else target.hidden
+    many, few = (max(1, limit // vocabulary) for limit in (HEADED, CACHED if whole.device.type == "cpu" else HEADED))
+    for start in range(0, len(whole), many):
+        part = whole[start : start + many]
+        logits = part if isinstance(target, LogitsTarget) else apply_head(target.head, part)
+        if logits.shape[1] != vocabulary:
+            raise UserError(
+                f"the teacher answers with {logits.shape[1]} logits, the store was made for {vocabulary}: "
+                f"capture with the vocabulary of its logits."
+            )
+        for first in range(0, len(logits), few):
+            rows = logits[first : first + few]
+            at = slice(start + first, start + first + len(rows))
+            yield at, rows if rows.dtype == torch.float64 else rows.float()
+
+
+def stack(records: list[UInt8[Tensor, "n record_bytes"]], record_bytes: int) -> UInt8[Tensor, "N record_bytes"]:
+    """Records of some rows after those of others; there may be no rows at all."""
+    return torch.cat(records) if records else torch.empty(0, record_bytes, dtype=torch.uint8)
+
+
+def must_be_numbers(log_mass: Tensor) -> None:
+    """Refuse what a NaN or an infinite logit makes of a row's log-sum-exp.
+
+    Raises:
+        UserError: a row is not finite.
+    """
+    if not torch.isfinite(log_mass).all():
+        raise UserError("the teacher answered with logits that are not numbers (NaN or infinite): run it in float32.")

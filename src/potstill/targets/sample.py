@@ -1,0 +1,148 @@
+"""Codecs that draw from the teacher's distribution: unbiased, so that their error shrinks as tokens are averaged."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from potstill.losses.head import Head
+from potstill.targets.bits import list_bytes, pack_ids, unpack_ids
+from potstill.targets.checks import check_draws, check_temperatures, check_vocabulary, expect_temperature
+from potstill.targets.layout import Layout
+from potstill.targets.rows import logit_rows, must_be_numbers, stack
+from potstill.targets.top_k import TopK
+from potstill.teachers.target import SparseTarget, TeacherTarget
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Random sampling of the teacher's distribution: the smallest, and unbiased.
+
+    A record is the ids drawn; an id drawn n times weighs n / draws. Anshumann et al. (2025), "Sparse Logit Sampling:
+    Accelerating Knowledge Distillation in LLMs", who draw independently; systematic draws have the same mean and less
+    variance.
+    """
+
+    vocabulary: int
+    draws: int = 30
+    temperature: float = 1.0
+    mode: ClassVar[str] = "sample"
+
+    def __post_init__(self) -> None:
+        check_vocabulary(self.vocabulary)
+        check_draws(self.draws)
+        check_temperatures([self.temperature])
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The fields of a record."""
+        low, high = list_bytes(self.vocabulary, self.draws)
+        return Layout({"draws_low": low, "draws_high": high})
+
+    def encode(self, target: TeacherTarget, uniforms: Float[Tensor, "N"]) -> UInt8[Tensor, "N record_bytes"]:
+        """Records of N tokens, on the target's device, drawn with one number in (0, 1) each."""
+        rows = logit_rows(target, self.vocabulary)
+        return stack([self.encode_rows(logits, uniforms[part]) for part, logits in rows], self.layout.record_bytes)
+
+    def encode_rows(
+        self, logits: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]
+    ) -> UInt8[Tensor, "N record_bytes"]:
+        """Records of draws from softmax(logits / temperature)."""
+        ids = draw(logits / self.temperature, uniforms, self.draws)
+        low, high = pack_ids(ids, self.vocabulary)
+        return self.layout.join(draws_low=low, draws_high=high)
+
+    def decode(
+        self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0, head: Head | None = None
+    ) -> SparseTarget:
+        """What N records say, on the device of ``packed``, in float32; there is no tail.
+
+        Raises:
+            UserError: the store was not captured at this temperature.
+        """
+        expect_temperature([self.temperature], temperature)
+        fields = self.layout.split(packed)
+        ids = unpack_ids(fields["draws_low"], fields["draws_high"], self.vocabulary, self.draws)
+        no_tail = torch.full((len(ids),), -torch.inf, device=ids.device)
+        return SparseTarget(ids, log_shares(ids), no_tail, temperature, sampled=True)
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """The k likeliest tokens as top_k keeps them, and in place of a tail draws from all the others: unbiased too.
+
+    A record is one of top_k followed by one of sample.
+    """
+
+    vocabulary: int
+    k: int = 16
+    draws: int = 16
+    bits: int = 8
+    temperature: float = 1.0
+    mode: ClassVar[str] = "hybrid"
+
+    @cached_property
+    def _kept(self) -> TopK:
+        return TopK(self.vocabulary, self.k, self.bits, (self.temperature,))
+
+    @cached_property
+    def _drawn(self) -> Sample:
+        return Sample(self.vocabulary, self.draws, self.temperature)
+
+    def __post_init__(self) -> None:
+        _ = self._kept, self._drawn  # their checks are this one's
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The fields of a record."""
+        return Layout({**self._kept.layout.sizes, **self._drawn.layout.sizes})
+
+    def encode(self, target: TeacherTarget, uniforms: Float[Tensor, "N"]) -> UInt8[Tensor, "N record_bytes"]:
+        """Records of N tokens, on the target's device, drawn with one number in (0, 1) each."""
+        records = []
+        for part, logits in logit_rows(target, self.vocabulary):
+            kept, rest = self._kept.encode_rows(logits)
+            records.append(torch.cat([kept, self._drawn.encode_rows(rest, uniforms[part])], 1))
+        return stack(records, self.layout.record_bytes)
+
+    def decode(
+        self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0, head: Head | None = None
+    ) -> SparseTarget:
+        """What N records say, on the device of ``packed``, in float32; the tail is spread over what was drawn of it.
+
+        Raises:
+            UserError: the store was not captured at this temperature.
+        """
+        kept_bytes = self._kept.layout.record_bytes
+        kept = self._kept.decode(packed[:, :kept_bytes], temperature)
+        drawn = self._drawn.decode(packed[:, kept_bytes:], temperature)
+        log_probs = torch.cat([kept.log_probs, drawn.log_probs + kept.log_tail[:, None]], 1)
+        ids = torch.cat([kept.ids, drawn.ids], 1)
+        return SparseTarget(ids, log_probs, drawn.log_tail, temperature, sampled=True)
+
+
+def draw(scores: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"], draws: int) -> Int[Tensor, "N draws"]:
+    """Ids drawn from softmax(scores), ascending, with one random number a row.
+
+    Systematic sampling (Madow 1949): the points ``(u + j) / draws`` on the cumulative distribution. A token of
+    probability p is drawn ``draws * p`` times on average, as in independent draws, but never a whole draw more or less.
+    Where all scores are ``-inf`` the last id is drawn.
+    """
+    weights = torch.softmax(scores, -1).masked_fill(scores == -torch.inf, 0.0)
+    cumulative = weights.double().cumsum(-1)
+    must_be_numbers(cumulative[:, -1])
+    steps = torch.arange(draws, dtype=torch.float64, device=scores.device)
+    points = (uniforms.to(scores.device)[:, None] + steps) / draws * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, points, right=True).clamp(max=scores.shape[1] - 1)
+
+
+def log_shares(ids: Int[Tensor, "N draws"]) -> Float[Tensor, "N draws"]:
+    """The log of each id's share of ascending draws, at its first place; ``-inf`` where it is repeated."""
+    first = torch.ones_like(ids, dtype=torch.bool)
+    first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    run = first.cumsum(-1) - 1
+    counts = torch.zeros_like(ids).scatter_add_(1, run, torch.ones_like(ids)).gather(1, run)
+    return (counts * first / ids.shape[1]).log()

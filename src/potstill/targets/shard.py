@@ -1,0 +1,148 @@
+"""One shard of a store: a file of records and a file of index entries, both only ever appended to.
+
+Records reach the disk before the entries that speak of them. So whatever a killed writer leaves, the entries that are
+whole and agree with the plan and with their checksums are true, and all that follows them is cut off.
+"""
+
+import fcntl
+import os
+import time
+import zlib
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import UInt8
+
+from potstill.targets.disk import write_all
+from potstill.words import UserError
+
+ENTRY = np.dtype([("key", "V16"), ("count", "<u4"), ("checksum", "<u4")])
+"""One sample in the index: its key, how many records it has, and their CRC-32."""
+
+COMMIT_SECONDS = 5.0
+"""How much work a killed capture loses at most."""
+
+
+def records_path(store: Path, shard: int) -> Path:
+    """Where a shard's records lie."""
+    return store / f"{shard:05d}.records"
+
+
+def index_path(store: Path, shard: int) -> Path:
+    """Where a shard's index entries lie."""
+    return store / f"{shard:05d}.index"
+
+
+def read_index(store: Path, shard: int) -> np.ndarray:
+    """A shard's whole entries, as ENTRY; none if there is no shard yet."""
+    path = index_path(store, shard)
+    return np.fromfile(path, ENTRY) if path.exists() else np.empty(0, ENTRY)
+
+
+def checksum(records: UInt8[np.ndarray, "n record_bytes"]) -> int:
+    """CRC-32 (as in zlib) of a sample's records."""
+    return zlib.crc32(records.data)
+
+
+class ShardWriter:
+    """Appends samples to one shard, alone, from where an earlier writer stopped.
+
+    Args:
+        store: the folder.
+        shard: the shard's number.
+        planned: the shard's samples in order, as ENTRY with checksums yet unknown.
+        record_bytes: the size of a record.
+        align: go on at a multiple of this many samples, so that batches are those of an uninterrupted run.
+
+    Raises:
+        UserError: another process writes this shard.
+    """
+
+    def __init__(self, store: Path, shard: int, planned: np.ndarray, record_bytes: int, align: int) -> None:
+        self.path, self.index = records_path(store, shard), index_path(store, shard)
+        self.planned, self.record_bytes = planned, record_bytes
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        self._records = os.open(self.path, flags, 0o644)
+        try:
+            fcntl.flock(self._records, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._records)
+            raise UserError(f"{self.path} is being written by another process: wait for it, or stop it.") from None
+        self._entries = os.open(self.index, flags, 0o644)
+        self._waiting: list[np.ndarray] = []
+        self._committed = time.monotonic()
+        self.done = self._sound(read_index(store, shard)[: len(planned)], align)
+        os.ftruncate(self._entries, self.done * ENTRY.itemsize)
+        os.ftruncate(self._records, int(planned["count"][: self.done].sum(dtype=np.int64)) * record_bytes)
+
+    def _sound(self, found: np.ndarray, align: int) -> int:
+        """How many samples of an earlier writer can stay."""
+        stops = np.cumsum(found["count"], dtype=np.int64) * self.record_bytes
+        planned = self.planned[: len(found)]
+        good = (found["key"] == planned["key"]) & (found["count"] == planned["count"])
+        good &= stops <= os.fstat(self._records).st_size
+        done = len(found) if good.all() else int(good.argmin())
+        if done == len(self.planned):
+            return done
+        for sample in range(done):
+            size = int(found["count"][sample]) * self.record_bytes
+            if zlib.crc32(os.pread(self._records, size, int(stops[sample]) - size)) != found["checksum"][sample]:
+                done = sample
+                break
+        return done - done % align
+
+    def append(self, records: UInt8[np.ndarray, "n record_bytes"], samples: int) -> None:
+        """Append the records of the next ``samples`` samples.
+
+        Raises:
+            UserError: the disk is full. The shard can be opened again and goes on.
+        """
+        entries = self.planned[self.done : self.done + samples].copy()
+        assert len(entries) == samples
+        stops = np.cumsum(entries["count"], dtype=np.int64)
+        assert records.shape == (stops[-1], self.record_bytes), (records.shape, stops[-1], self.record_bytes)
+        parts = np.split(np.ascontiguousarray(records), stops[:-1])
+        entries["checksum"] = [checksum(part) for part in parts]
+        self._write(self._records, records, self.path)
+        self.done += samples
+        self._waiting.append(entries)
+        if self.done == len(self.planned) or time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make everything appended so far survive whatever comes.
+
+        Raises:
+            UserError: the disk is full. The shard can be opened again and goes on.
+        """
+        if self._waiting:
+            os.fsync(self._records)
+            self._write(self._entries, np.concatenate(self._waiting), self.index)
+            os.fsync(self._entries)
+        self._waiting, self._committed = [], time.monotonic()
+
+    def _write(self, file: int, data: np.ndarray, path: Path) -> None:
+        try:
+            write_all(file, np.ascontiguousarray(data), path)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Leave the shard, and what is not committed for the next writer to cut off."""
+        os.close(self._entries)
+        os.close(self._records)
+        self._records, self._waiting = -1, []
+
+    def close(self) -> None:
+        """Commit, and let go of the shard."""
+        if self._records >= 0:
+            self.commit()
+            self._let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()

@@ -1,0 +1,195 @@
+"""TargetStore: captured targets, read by content."""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from potstill.losses.head import Head
+from potstill.targets.head_file import read_head
+from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
+from potstill.targets.hidden import Hidden
+from potstill.targets.keys import key_array
+from potstill.targets.shard import checksum, index_path, read_index, records_path
+from potstill.teachers.target import HiddenTarget, SparseTarget
+from potstill.words import UserError
+
+
+class TargetStore:
+    """A finished store, open for reading.
+
+    Opening reads the index and compares it with the header; records are checked when a sample is first read. It
+    pickles as its path, so DataLoader workers open their own. Safe under any order of samples.
+
+    Args:
+        store: the folder.
+        expect: what the targets must come from; ``None`` only to look at a store.
+
+    Raises:
+        UserError: no store, an unfinished or damaged one, or one of another teacher, tokenizer or template.
+    """
+
+    def __init__(self, store: Path | str, expect: Provenance | None) -> None:
+        self.path, self.expect = Path(store), expect
+        self.header: Header = read_header(self.path)
+        if expect is not None:
+            expect_provenance(self.path, self.header.provenance, expect)
+        self.codec = self.header.codec
+        self._index = self._read_index()
+        self._check_sizes()
+        self._verified = np.zeros(len(self._index), bool)
+        self._heads: dict[torch.device, Head] = {}
+        self._maps: dict[int, UInt8[np.ndarray, "rows record_bytes"]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TargetStore, (self.path, self.expect)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def _read_index(self) -> np.ndarray:
+        size, samples = self.header.samples_per_shard, self.header.samples
+        parts = []
+        for shard in range(self.header.shards):
+            parts.append(read_index(self.path, shard))
+            planned = min(size, samples - shard * size)
+            if len(parts[-1]) != planned:
+                raise UserError(
+                    f"{self.path} is not finished ({len(parts[-1])} of {planned} samples in "
+                    f"{index_path(self.path, shard).name}): run `potstill capture` again, it writes what is missing."
+                )
+        index = np.concatenate(parts)
+        if plan_digest(index) != self.header.plan:
+            raise UserError(
+                f"the index of {self.path} is damaged (it does not match {self.path / 'store.json'}): "
+                f"delete its *.index files and run `potstill capture` again."
+            )
+        return index
+
+    @cached_property
+    def _starts(self) -> Int[np.ndarray, "samples"]:
+        """The row, within its shard, at which each sample's records start."""
+        counts = self._index["count"].astype(np.int64)
+        starts = np.cumsum(counts) - counts
+        size = self.header.samples_per_shard
+        return starts - starts[np.arange(len(starts)) // size * size]
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, Int[np.ndarray, "samples"], np.ndarray]:
+        """Keys as two numbers each, and the order that sorts them by the first."""
+        halves = np.ascontiguousarray(self._index["key"]).view("<u8").reshape(-1, 2)
+        order = np.argsort(halves[:, 0], kind="stable")
+        return halves[order, 0], order, halves[order, 1]
+
+    def find(self, keys: Sequence[bytes]) -> Int[np.ndarray, "samples"]:
+        """The places of samples in the store.
+
+        Raises:
+            UserError: a sample was not captured.
+        """
+        first, order, second = self._sorted
+        wanted = key_array(keys).view("<u8")
+        at = np.searchsorted(first, wanted[:, 0])
+        while True:
+            at = np.minimum(at, len(first) - 1)
+            collided = (first[at] == wanted[:, 0]) & (second[at] != wanted[:, 1])
+            if not collided.any():
+                break
+            at = at + collided
+        missing = first[at] != wanted[:, 0]
+        if missing.any():
+            raise UserError(
+                f"{missing.sum()} of {len(keys)} samples are not among the {len(self)} captured in {self.path}: they "
+                f"were cut, masked or prompted otherwise; capture what is trained on with `potstill capture`."
+            )
+        places: np.ndarray = order[at]
+        return places
+
+    def counts(self, keys: Sequence[bytes]) -> Int[np.ndarray, "samples"]:
+        """How many supervised tokens each sample has."""
+        return self._index["count"][self.find(keys)].astype(np.int64)
+
+    def _rows(self, shard: int) -> int:
+        size = self.header.samples_per_shard
+        return int(self._index["count"][shard * size : (shard + 1) * size].sum(dtype=np.int64))
+
+    def _check_sizes(self) -> None:
+        for shard in range(self.header.shards):
+            path, need = records_path(self.path, shard), self._rows(shard) * self.codec.layout.record_bytes
+            have = path.stat().st_size if path.exists() else 0
+            if have != need:
+                raise UserError(
+                    f"{path} is damaged: it has {have} bytes instead of {need}; delete it and run `potstill capture` "
+                    f"again, which writes only this file."
+                )
+
+    def _shard(self, shard: int) -> UInt8[np.ndarray, "rows record_bytes"]:
+        """The records of a shard, memory-mapped."""
+        if shard not in self._maps:
+            with records_path(self.path, shard).open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self._rows(shard) else b""
+            self._maps[shard] = np.frombuffer(mapped, np.uint8).reshape(-1, self.codec.layout.record_bytes)
+        return self._maps[shard]
+
+    def _records(self, sample: int) -> UInt8[np.ndarray, "n record_bytes"]:
+        """One sample's records, checked."""
+        shard, start = sample // self.header.samples_per_shard, self._starts[sample]
+        records = self._shard(shard)[start : start + int(self._index["count"][sample])]
+        if not self._verified[sample]:
+            if checksum(records) != self._index["checksum"][sample]:
+                path = records_path(self.path, shard)
+                raise UserError(
+                    f"{path} is damaged: the checksum of a sample is wrong; delete it and run `potstill capture` "
+                    f"again, which writes only this file."
+                )
+            self._verified[sample] = True
+        return records
+
+    def packed(self, keys: Sequence[bytes]) -> UInt8[Tensor, "N record_bytes"]:
+        """The records of samples, one after another, undecoded: what a collator puts into a batch.
+
+        Raises:
+            UserError: a sample was not captured, or its file is damaged.
+        """
+        samples = self.find(keys).tolist()
+        parts = [self._records(sample) for sample in samples]
+        if not parts:
+            return torch.empty(0, self.codec.layout.record_bytes, dtype=torch.uint8)
+        return torch.from_numpy(np.concatenate(parts))
+
+    def decode(self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0) -> SparseTarget | HiddenTarget:
+        """What records say, on the device where they lie.
+
+        Raises:
+            UserError: the store was not captured at this temperature.
+        """
+        if not isinstance(self.codec, Hidden):
+            return self.codec.decode(packed, temperature)
+        if packed.device not in self._heads:
+            assert self.header.head is not None
+            self._heads[packed.device] = read_head(self.path, self.header.head, packed.device)
+        return self.codec.decode(packed, temperature, self._heads[packed.device])
+
+    def read(
+        self, keys: Sequence[bytes], temperature: float = 1.0, device: torch.device | str | None = None
+    ) -> SparseTarget | HiddenTarget:
+        """The targets of samples, sample after sample: :meth:`packed` and :meth:`decode` in one."""
+        return self.decode(self.packed(keys).to(device), temperature)
+
+    def verify(self) -> Iterator[int]:
+        """Check the head and every record, yielding how many samples were found sound so far.
+
+        Raises:
+            UserError: the first damage.
+        """
+        if self.header.head is not None:
+            read_head(self.path, self.header.head, torch.device("cpu"))
+        for sample in range(len(self)):
+            self._records(sample)
+            yield sample + 1

@@ -1,0 +1,160 @@
+"""StoreWriter: captures a list of samples into a store, by any number of workers, resumed any number of times.
+
+The list alone decides which record stands where: sample ``i`` lies in shard ``i // samples_per_shard``. So a finished
+store is byte for byte the same, whoever wrote it and however often it was interrupted.
+"""
+
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from potstill.losses.head import Head
+from potstill.targets.codec import Codec, estimate
+from potstill.targets.describe import samples_written
+from potstill.targets.disk import locked
+from potstill.targets.head_file import head_bytes, head_entry, write_head
+from potstill.targets.header import NAME, Header, Provenance, expect_same, plan_digest, read_header, write_header
+from potstill.targets.hidden import Hidden
+from potstill.targets.keys import uniforms
+from potstill.targets.shard import ENTRY, ShardWriter, index_path, records_path
+from potstill.teachers.target import TeacherTarget
+from potstill.words import UserError
+
+SHARD_BYTES = 256 << 20
+SMALLEST_SHARD = 256
+MOST_SHARDS = 512
+
+
+def shard_size(samples: int, total_bytes: int) -> int:
+    """Samples in a shard: eight shards or more for eight workers, but none too small to be worth a file."""
+    shards = min(max(8, math.ceil(total_bytes / SHARD_BYTES)), MOST_SHARDS)
+    return max(SMALLEST_SHARD, math.ceil(samples / shards))
+
+
+class StoreWriter:
+    """Writes a store, or what is missing of it.
+
+    Args:
+        store: the folder.
+        codec: what to keep of each token.
+        provenance: where the targets come from.
+        keys: one :func:`sample_key` for each sample, in any order that stays the same. Repeated ones are written once.
+        counts: the number of supervised tokens of each sample.
+        head: the teacher's head, for hidden states only.
+        samples_per_shard: how many samples go into one file; by default it follows from how many there are.
+
+    Raises:
+        UserError: nothing to capture, a folder begun for something else, or too little room on the disk.
+    """
+
+    def __init__(
+        self,
+        store: Path | str,
+        codec: Codec,
+        provenance: Provenance,
+        keys: Sequence[bytes],
+        counts: Sequence[int] | Int[np.ndarray, "samples"],
+        head: Head | None = None,
+        samples_per_shard: int | None = None,
+    ) -> None:
+        assert (head is not None) == isinstance(codec, Hidden), "hidden states, and they alone, need the teacher's head"
+        self.store, self.codec = Path(store), codec
+        assert len(keys) == len(counts), (len(keys), len(counts))
+        first: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            first.setdefault(key, place)
+        self._chosen = np.fromiter(first.values(), np.int64, len(first))
+        self._planned = np.zeros(len(self._chosen), ENTRY)
+        self._planned["key"] = np.frombuffer(b"".join(first), "V16")
+        self._planned["count"] = np.asarray(counts)[self._chosen]
+        tokens = int(self._planned["count"].sum(dtype=np.int64))
+        if not tokens:
+            raise UserError("there is nothing to capture: no sample has a supervised token.")
+        size = samples_per_shard or shard_size(len(first), estimate(codec, tokens, len(first)).total_bytes)
+        saved = head_bytes(head) if head else b""
+        entry = head_entry(head, saved) if head else None
+        self.header = Header(provenance, codec, len(first), tokens, size, plan_digest(self._planned), entry)
+        self._shard: ShardWriter | None = None
+        self._begin(saved)
+
+    def _begin(self, head: bytes) -> None:
+        self.store.mkdir(parents=True, exist_ok=True)
+        with locked(self.store):
+            if (self.store / NAME).exists():
+                expect_same(self.store, read_header(self.store), self.header)
+            else:
+                if head:
+                    write_head(self.store, head)
+                write_header(self.store, self.header)
+        self._must_fit()
+
+    def samples_written(self) -> int:
+        """How many samples are committed by now, by all workers."""
+        return samples_written(self.store)
+
+    def _must_fit(self) -> None:
+        there = sum(
+            path(self.store, shard).stat().st_size
+            for shard in range(self.header.shards)
+            for path in (records_path, index_path)
+            if path(self.store, shard).exists()
+        )
+        need = estimate(self.codec, self.header.tokens, self.header.samples).total_bytes - there
+        free = shutil.disk_usage(self.store).free
+        if need > free:
+            raise UserError(
+                f"{self.store} needs {need / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB left: "
+                f"make room, or keep less (capture.k)."
+            )
+
+    def pending(self, batch_size: int, worker: int = 0, workers: int = 1) -> Iterator[Int[np.ndarray, "batch"]]:
+        """What worker number ``worker`` of ``workers`` has yet to write: batches of places in ``keys``.
+
+        Hand each to :meth:`write` before the next. Batches are the same ones whenever the batch size is.
+
+        Raises:
+            UserError: another process writes one of these shards.
+        """
+        size = self.header.samples_per_shard
+        for number in range(worker, self.header.shards, workers):
+            start, stop = number * size, min((number + 1) * size, self.header.samples)
+            planned = self._planned[start:stop]
+            with ShardWriter(self.store, number, planned, self.codec.layout.record_bytes, batch_size) as self._shard:
+                while self._shard.done < len(planned):
+                    at = start + self._shard.done
+                    self._batch = slice(at, min(at + batch_size, stop))
+                    yield self._chosen[self._batch]
+                    assert start + self._shard.done == self._batch.stop, "write() each batch before the next"
+
+    def write(self, target: TeacherTarget) -> None:
+        """Write the batch that :meth:`pending` gave last.
+
+        ``target`` covers its supervised tokens, sample after sample.
+
+        Raises:
+            UserError: the disk is full, or the target does not fit the store. What was committed stays.
+        """
+        assert self._shard is not None, "write() answers a batch from pending()"
+        entries = self._planned[self._batch]
+        drawn = [uniforms(entry["key"].tobytes(), int(entry["count"])) for entry in entries]
+        with torch.no_grad():
+            records = self.codec.encode(target, torch.from_numpy(np.concatenate(drawn)))
+        assert len(records) == entries["count"].sum(), f"{len(records)} targets for {entries['count'].sum()} tokens"
+        self._shard.append(records.cpu().numpy(), len(entries))
+
+    def close(self) -> None:
+        """Commit what is written."""
+        if self._shard is not None:
+            self._shard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()

@@ -1,0 +1,63 @@
+"""The documented reader reads, and the documented numbers are the ones in use."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from potstill.targets import TargetStore, TopK, sample_key
+from potstill.targets.layout import LINEAR, RANGE
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "targets-format.md"
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_reader_in_the_document_reads_a_store(tmp_path, corpus, write, provenance, temperature) -> None:
+    folder = write(tmp_path / "store", corpus, TopK(61, 8, temperatures=(1.0, 2.0)))
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    samples = dict(names["read"](folder, temperature))
+    assert set(samples) == set(corpus.keys)
+    store = TargetStore(folder, provenance)
+    for key, tokens in samples.items():
+        target = store.read([key], temperature)
+        assert len(tokens) == len(target.ids)
+        for row, (log_probs, tail) in enumerate(tokens):
+            assert list(log_probs) == target.ids[row].tolist()
+            np.testing.assert_allclose(list(log_probs.values()), target.log_probs[row], rtol=1e-5, atol=1e-5)
+            assert tail == target.log_tail[row].item()
+
+
+def test_the_curve_is_the_documented_one() -> None:
+    assert f"`-{RANGE:g} * ({LINEAR} * u + {1 - LINEAR} * u * u)`" in DOCUMENT.read_text()
+
+
+def test_the_key_is_the_documented_one() -> None:
+    teacher, student, taught = [7, 8, 9], [1, 2], [True, False]
+    content = np.array([3, 2, *teacher, *student], "<u4").tobytes() + bytes([0b01])
+    expected = hashlib.blake2b(content, digest_size=16, person=b"potstill sample").digest()
+    assert sample_key(np.array(teacher), np.array(student), np.array(taught)) == expected
+    content = np.array([0, 2, *student], "<u4").tobytes() + bytes([0b01])
+    expected = hashlib.blake2b(content, digest_size=16, person=b"potstill sample").digest()
+    assert sample_key(np.array(student), np.array(student), np.array(taught)) == expected
+
+
+def test_the_checksums_are_the_documented_ones(store) -> None:
+    header = json.loads((store / "store.json").read_text())
+    claimed = header.pop("checksum")
+    assert hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16).hexdigest() == claimed
+    entries = [path.read_bytes() for path in sorted(store.glob("*.index"))]
+    rows = [part[at : at + 24] for part in entries for at in range(0, len(part), 24)]
+    plan = b"".join(row[:16] for row in rows) + b"".join(row[16:20] for row in rows)
+    assert hashlib.blake2b(plan, digest_size=16).hexdigest() == header["plan"]
+
+
+def test_the_example_needs_no_library() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert not re.search(r"numpy|torch", code)
+    assert torch.__name__ not in code

@@ -1,0 +1,65 @@
+import time
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potstill.targets.keys import sample_key, uniforms
+
+IDS = st.lists(st.integers(0, 2**20), min_size=1, max_size=8)
+
+
+@given(IDS, IDS, st.data())
+def test_a_key_depends_on_what_was_seen_taught_and_supervised(
+    teacher: list[int], student: list[int], data: st.DataObject
+) -> None:
+    taught = data.draw(st.lists(st.booleans(), min_size=len(student), max_size=len(student)))
+    same = [np.array(teacher), np.array(student), np.array(taught, dtype=bool)]
+    key = sample_key(*same)
+    assert len(key) == 16
+    assert key == sample_key(same[0].astype(np.int32), same[1].astype(np.uint32), same[2])
+    at = data.draw(st.integers(0, len(student) - 1))
+    for part in range(3):
+        other = [array.copy() for array in same]
+        other[part][at % len(other[part])] ^= 1
+        assert sample_key(*other) != key
+    if teacher != student:
+        assert sample_key(same[1], same[1], same[2]) != key
+
+
+def test_tokens_do_not_move_between_teacher_and_student() -> None:
+    taught = np.ones(2, dtype=bool)
+    keys = {
+        sample_key(np.array(teacher), np.array(student), taught)
+        for teacher, student in [([1], [2, 3]), ([1, 2], [2, 3]), ([1, 2, 3], [2, 3]), ([2, 3], [2, 3])]
+    }
+    assert len(keys) == 4
+
+
+def test_a_key_is_quick() -> None:
+    ids, taught = np.arange(2048), np.ones(2048, dtype=bool)
+    best = min(_seconds(lambda: sample_key(ids, ids, taught)) for _ in range(20))
+    assert best < 50e-6, "measured: 9 µs"
+
+
+def _seconds(call: object) -> float:
+    start = time.process_time()
+    for _ in range(50):
+        call()  # type: ignore[operator]
+    return (time.process_time() - start) / 50
+
+
+def test_numbers_are_those_of_splitmix64() -> None:
+    """The first outputs for seed 1234567, as in the reference implementation."""
+    outputs = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    expected = [((output >> 32) + 0.5) / 2**32 for output in outputs]
+    key = (1234567).to_bytes(8, "little") + b"whatever"
+    assert uniforms(key, 3).tolist() == expected
+
+
+def test_numbers_lie_evenly_between_zero_and_one() -> None:
+    numbers = np.concatenate([uniforms(np.random.default_rng(seed).bytes(16), 50) for seed in range(400)])
+    assert numbers.min() > 0
+    assert numbers.max() < 1
+    counts = np.histogram(numbers, 20, (0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 44, "chi-squared with 19 degrees of freedom: one in a thousand"
