@@ -1,0 +1,114 @@
+"""What a report is drawn from: plain data, so that the page can be drawn without a model, a recipe or a run folder."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from potstill.scoring.emissions import Cost
+from potstill.scoring.statistics import Paired, Row
+
+TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
+"""The four models of every experiment, as `Row.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
+before training. Any other name in a row is a model of its own and is shown beside them."""
+
+LABELS = {TEACHER: "Teacher", START: "Student before", STUDENT: "Student", CONTROL: "Control"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown. ``better`` is None where neither direction is; ``percent`` shows 0.53 as 53%."""
+
+    name: str
+    label: str
+    unit: str
+    better: Literal["lower", "higher"] | None
+    percent: bool = False
+
+
+HELD_OUT_METRICS = (
+    Metric("loss", "Loss", "nats per token", "lower"),
+    Metric("kl_to_teacher", "KL to the teacher", "nats per token", "lower"),
+    Metric("agreement", "Agreement", "same likeliest token as the teacher", "higher", percent=True),
+    Metric("bits_per_byte", "Bits per byte", "comparable across tokenizers", "lower"),
+    Metric("perplexity", "Perplexity", "exp of the loss", "lower"),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One line of the table of models. ``name`` is free; ``role`` says which of the four it is, or is empty."""
+
+    name: str
+    parameters: int
+    layers: int | None = None
+    hidden: int | None = None
+    bytes: int | None = None
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one training run logged. Each point has ``step`` and ``loss``, and as it was logged ``tokens``,
+    ``learning_rate`` and each loss term by its own name (``forward_kl``, ``cross_entropy``, ...)."""
+
+    model: str
+    seed: int
+    points: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a held-out passage, and what both models expected in its place.
+
+    ``kl`` is KL(teacher ‖ student) in nats at this place; None for the first token, which nobody predicts.
+    ``teacher_top5`` and ``student_top5`` are (token, probability), the likeliest first.
+    """
+
+    text: str
+    kl: float | None = None
+    student_nll: float | None = None
+    teacher_nll: float | None = None
+    teacher_top5: tuple[tuple[str, float], ...] = ()
+    student_top5: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A held-out passage; ``title`` says which."""
+
+    title: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage made, in words, and at what cost. ``attempts`` above 1: it was stopped and went on."""
+
+    name: str
+    made: str
+    cost: Cost
+    bytes: int | None = None
+    tokens: int | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page. Sections without data are left out, except what law 7 asks for: then it says so."""
+
+    title: str
+    recipe: str
+    story: str
+    version: str
+    date: str
+    host: str
+    command: str
+    rows: tuple[Row, ...]
+    paired: tuple[Paired, ...]
+    models: tuple[Model, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    notes: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = HELD_OUT_METRICS
+    units: str = "held-out passages"
+    confidence: float = 0.95

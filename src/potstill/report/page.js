@@ -1,0 +1,81 @@
+"use strict";
+// Two cards on hover, focus and tap: what a chart's mark says, and what both models expected in a token's place.
+(() => {
+  const card = document.getElementById("card");
+  const passages = JSON.parse(document.getElementById("tokens").textContent);
+  const make = (tag, name, text) => Object.assign(document.createElement(tag), { className: name, textContent: text });
+  const seen = text => text.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "∅";
+  const percent = p => (p >= 0.9995 ? "100" : p >= 0.1 ? (100 * p).toFixed(1) : (100 * p).toPrecision(2)) + "%";
+
+  function side(name, label, guesses, actual) {
+    const box = make("div", "side " + name, "");
+    box.append(make("b", "", label));
+    for (const [text, probability] of guesses) {
+      const line = make("div", text === actual ? "guess actual" : "guess", "");
+      const bar = make("i", "", "");
+      bar.style.width = 100 * Math.min(1, probability) + "%";
+      line.append(bar, make("span", "", seen(text)), make("span", "", percent(probability)));
+      box.append(line);
+    }
+    return box;
+  }
+
+  function tokenCard(token) {
+    const head = make("p", "head", "");
+    head.append(make("b", "", seen(token.text)), ` is what stands here · KL ${token.kl.toFixed(2)} nats`);
+    const sides = make("div", "sides", "");
+    sides.append(side("teacher", "Teacher", token.teacher, token.text), side("student", "Student", token.student, token.text));
+    const chance = nll => (nll === null ? "?" : percent(Math.exp(-nll)));
+    const foot = `It gets ${chance(token.teacher_nll)} from the teacher, ${chance(token.student_nll)} from the student.`;
+    card.replaceChildren(head, sides, make("p", "foot", foot));
+    card.className = "wide";
+  }
+
+  function place(target, x) {
+    card.hidden = false;
+    const box = target.getBoundingClientRect();
+    const left = Math.min(Math.max(8, (x ?? box.left) - 24), innerWidth - card.offsetWidth - 8);
+    const below = box.bottom + 8;
+    const fits = below + card.offsetHeight < innerHeight || box.top < card.offsetHeight + 16;
+    card.style.left = Math.max(8, left) + "px";
+    card.style.top = (fits ? below : box.top - card.offsetHeight - 8) + "px";
+  }
+
+  function show(event) {
+    const token = event.target.closest?.("[data-token]");
+    const mark = event.target.closest?.(".chart .role-mark [aria-label]");
+    if (token) {
+      tokenCard(passages[token.parentNode.dataset.passage][token.dataset.token]);
+      place(token);
+    } else if (mark) {
+      card.replaceChildren(mark.getAttribute("aria-label"));
+      card.className = "";
+      place(mark, event.clientX);
+    } else if (event.type !== "focusin") {
+      card.hidden = true;
+    }
+  }
+
+  function walk(event) {
+    const token = event.target.closest?.("[data-token]");
+    if (event.key === "Escape") card.hidden = true;
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!token || !step) return;
+    const tokens = [...token.parentNode.querySelectorAll("[data-token]")];
+    const next = tokens[tokens.indexOf(token) + step];
+    if (!next) return;
+    event.preventDefault();
+    token.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  }
+
+  for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, show);
+  document.addEventListener("focusout", () => { card.hidden = true; });
+  // A focus often scrolls: the card follows its token then, instead of vanishing.
+  document.addEventListener("scroll", () => {
+    if (document.activeElement.matches("[data-token]")) place(document.activeElement);
+    else card.hidden = true;
+  }, { passive: true });
+  document.addEventListener("keydown", walk);
+})();

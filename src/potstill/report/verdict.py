@@ -1,0 +1,175 @@
+"""The first thing a reader sees: did distillation help, against what, by how much, and how far is the teacher still?
+
+Computed from the paired differences alone. A null and a loss are told in the same words as a gain.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from potstill.report import wording
+from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report
+from potstill.scoring.statistics import Paired, Row
+
+Judgement = Literal["better", "worse", "different", "within chance"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure to be printed large, and what it is."""
+
+    text: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``tone`` is good, bad or open; ``sentences`` hold the figures that the headline rests on."""
+
+    headline: str
+    tone: Literal["good", "bad", "open"]
+    figures: tuple[Figure, ...]
+    sentences: tuple[str, ...]
+
+
+def judge(pair: Paired, metric: Metric) -> Judgement:
+    """Whether ``pair.a`` is better than ``pair.b``; ``different`` where the metric has no better direction."""
+    if not pair.beyond_chance:
+        return "within chance"
+    if metric.better is None:
+        return "different"
+    return "better" if (pair.difference < 0) == (metric.better == "lower") else "worse"
+
+
+def verdict(report: Report) -> Verdict:
+    """The verdict on the first of the report's metrics that has a direction and was taken of the student."""
+    rows = {(row.model, row.metric): row for row in report.rows}
+    directed = [metric for metric in report.metrics if metric.better and (STUDENT, metric.name) in rows]
+    if not directed:
+        return Verdict("No verdict: the student was not evaluated.", "open", (), ())
+    metric = directed[0]
+    pairs = {pair.b: pair for pair in report.paired if pair.a == STUDENT and pair.metric == metric.name}
+    against = {other: judge(pairs[other], metric) for other in (CONTROL, START) if other in pairs}
+    headline, tone = _headline(against.get(CONTROL), against.get(START))
+    models = {model: row for (model, name), row in rows.items() if name == metric.name}
+    sentences = (
+        _against_control(metric, models, pairs, report.units),
+        _against_start(metric, models, pairs),
+        _against_teacher(metric, models),
+        _other_metrics(report, metric),
+        _seeds(metric, models[STUDENT], pairs.get(CONTROL)),
+    )
+    return Verdict(
+        headline, tone, _figures(metric, models, pairs), tuple(sentence for sentence in sentences if sentence)
+    )
+
+
+def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, Literal["good", "bad", "open"]]:
+    if start == "worse":
+        return "It did not work: the student is worse than before training.", "bad"
+    if control == "worse":
+        return "Distillation hurt: the same training without the teacher does better.", "bad"
+    if control == "better" and start == "within chance":
+        return "Better than the control, but no better than before training.", "open"
+    if control == "better":
+        return "Distillation helped.", "good"
+    if control == "within chance" and start == "within chance":
+        return "No gain: neither training nor the teacher made a difference beyond chance.", "open"
+    if control == "within chance":
+        trained = "Training helped; the teacher" if start == "better" else "The teacher"
+        return f"{trained} made no difference beyond chance.", "open"
+    if start == "better":
+        return "Training helped; whether the teacher did is unknown, for there is no control.", "open"
+    if start == "within chance":
+        return "No gain beyond chance, and no control to compare with.", "open"
+    return "No verdict: there is nothing to compare the student with.", "open"
+
+
+def _figures(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -> tuple[Figure, ...]:
+    figures = [
+        Figure(wording.difference(pairs[other], metric).replace(" points", " pp"), f"{_name(metric)} against {name}")
+        for other, name in ((CONTROL, "the control"), (START, "the student before training"))
+        if other in pairs
+    ]
+    closed = _closed(models, STUDENT)
+    if closed is not None and closed >= 0:
+        figures.append(Figure(f"{closed:.0%}", "of the way from there to the teacher"))
+    return tuple(figures)
+
+
+def _against_control(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired], units: str) -> str:
+    student = models[STUDENT]
+    own = f"On {student.n:,} {units} the student’s {_name(metric)} is {wording.interval(student, metric)}"
+    if CONTROL not in pairs:
+        return f"{own}. No control was trained on the same tokens without the teacher."
+    other = f" is {wording.interval(models[CONTROL], metric)}" if CONTROL in models else ""
+    return (
+        f"{own}; that of the control, trained on the same tokens without the teacher,{other}: "
+        f"{_difference(pairs[CONTROL], metric)}."
+    )
+
+
+def _against_start(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -> str:
+    if START not in pairs or START not in models:
+        return "What the student was before training was not measured."
+    return f"Before training it was {wording.interval(models[START], metric)}: {_difference(pairs[START], metric)}."
+
+
+def _against_teacher(metric: Metric, models: dict[str, Row]) -> str:
+    if TEACHER not in models:
+        return ""
+    teacher, student = models[TEACHER], models[STUDENT]
+    ahead = (teacher.value < student.value) == (metric.better == "lower")
+    if not ahead or teacher.value == student.value:
+        return f"The teacher, at {wording.interval(teacher, metric)}, is not ahead."
+    still = f"The teacher is still ahead at {wording.interval(teacher, metric)}"
+    closed = _closed(models, STUDENT)
+    if closed is None:
+        return f"{still}."
+    if closed < 0:
+        return f"{still}, further than before training."
+    control = _closed(models, CONTROL) if CONTROL in models else None
+    beside = f", the control {control:.0%}" if control is not None and control >= 0 else ""
+    return f"{still}: training closed {closed:.0%} of the way to it{beside}."
+
+
+def _closed(models: dict[str, Row], model: str) -> float | None:
+    """The share of the way from the start to the teacher that a model has come; None where there is no way to go."""
+    if not {START, TEACHER} <= models.keys() or models[START].value == models[TEACHER].value:
+        return None
+    way = models[START].value - models[TEACHER].value
+    return (models[START].value - models[model].value) / way
+
+
+def _other_metrics(report: Report, chosen: Metric) -> str:
+    groups: dict[Judgement, list[str]] = {"better": [], "worse": [], "different": [], "within chance": []}
+    for metric in report.metrics:
+        for pair in report.paired:
+            if (pair.a, pair.b, pair.metric) == (STUDENT, CONTROL, metric.name) and metric is not chosen:
+                groups[judge(pair, metric)].append(f"{_name(metric)} ({wording.difference(pair, metric)})")
+    told = [f"{judgement} in {_listed(names)}" for judgement, names in groups.items() if names]
+    return f"Otherwise, against the control: {'; '.join(told)}." if told else ""
+
+
+def _seeds(metric: Metric, student: Row, control: Paired | None) -> str:
+    if student.seeds is None:
+        return "One seed was trained: the intervals tell chance in the text, not in the training."
+    if control is None or control.seeds is None:
+        return f"Means of {student.seeds.n} seeds."
+    low, high = (wording.signed(bound, control, metric) for bound in (control.seeds.low, control.seeds.high))
+    return f"Means of {student.seeds.n} seeds, which differ from their controls by {low} to {high}."
+
+
+def _difference(pair: Paired, metric: Metric) -> str:
+    judgement = judge(pair, metric)
+    told = "within chance" if judgement == "within chance" else f"{judgement}, beyond chance"
+    return f"a difference of {wording.difference_interval(pair, metric)}, {told}"
+
+
+def _name(metric: Metric) -> str:
+    """A label inside a sentence: Loss becomes loss, KL stays KL."""
+    first = metric.label.split(" ")[0]
+    return metric.label if first.isupper() else metric.label[:1].lower() + metric.label[1:]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

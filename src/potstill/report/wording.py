@@ -1,0 +1,100 @@
+"""Figures as a person reads them: as many digits as the interval bears, a true minus, units that fit."""
+
+import math
+
+from potstill.report.data import LABELS, START, Metric
+from potstill.scoring.statistics import Paired, Row, Spread
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def value(row: Row, metric: Metric) -> str:
+    """A metric's value alone: 4.68, 53.2%, 98.4k."""
+    return _number(row.value, metric, _decimals(row.low, row.high, metric))
+
+
+def interval(row: Row, metric: Metric) -> str:
+    """A value with its interval: 4.68 [4.60, 4.75]."""
+    return _with_bounds(row.value, row.low, row.high, metric)
+
+
+def difference(pair: Paired, metric: Metric) -> str:
+    """A signed difference alone: −0.10, +2.1 points."""
+    return signed(pair.difference, pair, metric)
+
+
+def signed(number: float, pair: Paired, metric: Metric) -> str:
+    """Any difference to the digits that ``pair``'s interval bears."""
+    return _number(number, metric, _decimals(pair.low, pair.high, metric), signed=True).replace("%", " points")
+
+
+def difference_interval(pair: Paired, metric: Metric) -> str:
+    """A signed difference with its interval: −0.10 [−0.12, −0.08]."""
+    text = _with_bounds(pair.difference, pair.low, pair.high, metric, signed=True)
+    return text.replace("%", "") + (" points" if metric.percent else "")
+
+
+def minus(other: str) -> str:
+    """What a difference is called: Student − control."""
+    return f"Student {MINUS} {'before' if other == START else LABELS.get(other, other).lower()}"
+
+
+def spread(seeds: Spread, metric: Metric) -> str:
+    """How far seeds lie apart: 3 seeds: 4.66 to 4.69, sd 0.012."""
+    decimals = _decimals(seeds.low, seeds.high, metric)
+    low, high = (_number(bound, metric, decimals) for bound in (seeds.low, seeds.high))
+    deviation = _number(seeds.deviation, metric, decimals + 1)
+    return f"{seeds.n} seeds: {low} to {high}, sd {deviation}"
+
+
+def count(number: int) -> str:
+    """A count of parameters or tokens: 960, 102,400, 134.5M, 1.2B."""
+    for unit, size in (("B", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:,}"
+
+
+def energy(kwh: float) -> str:
+    """Energy in the unit that fits: 12 mWh, 0.9 Wh, 1.2 kWh."""
+    return _scaled(1000 * kwh, (("kWh", 1e3), ("Wh", 0.1), ("mWh", 1e-3)))
+
+
+def carbon(kg: float) -> str:
+    """A mass of CO2-equivalent in the unit that fits: 40 mg, 1.3 g, 2.0 kg."""
+    return _scaled(1000 * kg, (("kg", 1e3), ("g", 0.1), ("mg", 1e-3)))
+
+
+def _scaled(amount: float, units: tuple[tuple[str, float], ...]) -> str:
+    unit, size = next((pair for pair in units if amount >= pair[1]), units[-1])
+    scaled = amount / (1.0 if size == 0.1 else size)
+    return f"{scaled:,.0f} {unit}" if scaled >= 99.5 else f"{scaled:.2g} {unit}"
+
+
+def _with_bounds(middle: float, low: float, high: float, metric: Metric, signed: bool = False) -> str:
+    decimals = _decimals(low, high, metric)
+    middle_text, low_text, high_text = (_number(bound, metric, decimals, signed) for bound in (middle, low, high))
+    return f"{middle_text} [{low_text}, {high_text}]"
+
+
+def _decimals(low: float, high: float, metric: Metric) -> int:
+    """So many that the interval's half-width shows one digit, and no fewer than readers expect."""
+    half = abs(high - low) / 2 * (100 if metric.percent else 1)
+    shown = max(abs(low), abs(high)) * (100 if metric.percent else 1)
+    least = 1 if metric.percent or shown >= 20 else 2
+    if not math.isfinite(half) or half == 0:
+        return least
+    return min(6, max(least, -math.floor(math.log10(half)))) if shown < 1000 else 0
+
+
+def _number(number: float, metric: Metric, decimals: int, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    if metric.percent:
+        text = f"{100 * number:{sign}.{decimals}f}%"
+    elif abs(number) >= 1e6:
+        text = f"{number:{sign}.2e}"
+    elif abs(number) >= 1e4:
+        text = f"{number / 1000:{sign}.1f}k"
+    else:
+        text = f"{number:{sign},.{decimals}f}"
+    return text.replace("-", MINUS)

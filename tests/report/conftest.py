@@ -1,0 +1,230 @@
+"""Reports as a run would make them, with made-up figures: the quickstart's, and what goes wrong."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from potstill.report.data import Curve, Model, Passage, Report, Stage, Token
+from potstill.scoring.emissions import Cost
+from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
+
+TEXT = (
+    "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "
+    "it drains an area of 117,054 km², or more than a fifth of France’s land area.\nIts source is in the Cévennes, at "
+    "1,350 m near Mont Gerbier de Jonc; it flows north through Nevers to Orléans, then west through Tours and Nantes "
+    "until it reaches the Bay of Biscay."
+)
+OTHER = (
+    "In Python, a < b and b > c is written a < b > c; “&” is another operator & <script>alert('no')</script> is text. "
+    "日本語のテキスト and naïve café 🙂 are text as well.\n\n\tIndented, and two blank  spaces."
+)
+WORDS = (" the", " a", ",", " in", " of", " river", " France", ".", " and", " is", "\n", " to", " it", " from", " 1")
+
+
+def sums(units: int, seeds: int) -> dict[str, dict[str, Sums]]:
+    """By metric and model: what a distilled student, its control and the others score on each passage."""
+    random = np.random.default_rng(7)
+    tokens = random.integers(30, 128, units).astype(float)
+    bytes_ = tokens * random.normal(4.4, 0.3, units)
+    hard = random.normal(0, 0.45, units)
+
+    def nats(mean: float, noise: float, count: int = 1) -> np.ndarray:
+        rows = [(mean + shift + hard + random.normal(0, noise, units)) * tokens for shift in (0, 0.012, -0.009)[:count]]
+        return np.stack(rows) if count > 1 else rows[0]
+
+    loss = {
+        "teacher": nats(3.47, 0.05),
+        "start": nats(11.5, 0.4),
+        "student": nats(4.68, 0.1, seeds),
+        "control": nats(4.78, 0.1, seeds),
+    }
+    kl = {"start": (8.2, 0.5, 1), "student": (1.84, 0.2, seeds), "control": (2.31, 0.25, seeds)}
+    agree = {"start": (0.01, 1), "student": (0.392, seeds), "control": (0.351, seeds)}
+    return {
+        "loss": {model: Sums(value, tokens) for model, value in loss.items()},
+        "bits_per_byte": {model: Sums(value / math.log(2), bytes_) for model, value in loss.items()},
+        "perplexity": {model: Sums(value, tokens) for model, value in loss.items()},
+        "kl_to_teacher": {model: Sums(nats(*figures), tokens) for model, figures in kl.items()},
+        "agreement": {
+            model: Sums(random.binomial(tokens.astype(int), share, (count, units)).astype(float), tokens)
+            for model, (share, count) in agree.items()
+        },
+    }
+
+
+def scored(seeds: int) -> tuple[tuple[Row, ...], tuple[Paired, ...]]:
+    rows, pairs = [], []
+    for metric, models in sums(304, seeds).items():
+        how = {"transform": "exp" if metric == "perplexity" else "identity", "resamples": 1000}
+        rows += [bootstrap(model, metric, scores, **how) for model, scores in models.items()]
+        pairs += [
+            paired("student", other, metric, models["student"], models[other], **how) for other in ("control", "start")
+        ]
+    return tuple(rows), tuple(pairs)
+
+
+def curves(seeds: int, steps: int = 50) -> tuple[Curve, ...]:
+    random = np.random.default_rng(3)
+    made = []
+    for seed in range(seeds):
+        for model in ("student", "control"):
+            points = []
+            for step in range(1, steps + 1):
+                left = math.exp(-step / (steps / 4))
+                cross = 4.6 + 0.1 * (model == "control") + 6.5 * left + random.normal(0, 0.08)
+                kl = 1.8 + 6.2 * left + random.normal(0, 0.08)
+                rate = 1e-3 * min(step / (steps / 10), 1) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+                point = {"step": step, "tokens": step * 2048, "learning_rate": rate, "cross_entropy": cross}
+                both = {"forward_kl": kl, "loss": 0.5 * cross + 0.5 * kl}
+                points.append(point | (both if model == "student" else {"loss": cross}))
+            made.append(Curve(model, seed, tuple(points)))
+    return tuple(made)
+
+
+def passage(title: str, text: str, seed: int) -> Passage:
+    random = np.random.default_rng(seed)
+    pieces, start = [], 0
+    while start < len(text):
+        end = start + 1
+        while end < len(text) and text[end].isalnum() and text[end - 1 : end].isascii() and end - start < 9:
+            end += 1
+        pieces.append(text[start:end])
+        start = end
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and merged[-1] == " " and piece.strip():
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    tokens = [Token(merged[0])]
+    for piece in merged[1:]:
+        kl = float(random.gamma(1.1, 1.5))
+        nll = float(random.gamma(1.5, 1.2))
+        own = float(max(0.01, nll + random.normal(kl * 0.6, 0.5)))
+        tokens.append(Token(piece, kl, own, nll, top5(random, piece, nll), top5(random, piece, own)))
+    return Passage(title, tuple(tokens))
+
+
+def top5(random: np.random.Generator, actual: str, nll: float) -> tuple[tuple[str, float], ...]:
+    others = [str(word) for word in random.choice(WORDS, 6, replace=False) if word != actual][:5]
+    chances = sorted(random.dirichlet([0.6] * 6)[:5] * (1 - math.exp(-nll)), reverse=True)
+    found = [(word, float(chance)) for word, chance in zip(others, chances, strict=True)] + [(actual, math.exp(-nll))]
+    return tuple(sorted(found, key=lambda pair: -pair[1])[:5])
+
+
+STAGES = (
+    Stage(
+        "corpus", "14,905 passages to train on, 304 held out", Cost(14.2, 0.00021, 0.0001, "x"), 8_400_000, 2_914_560
+    ),
+    Stage(
+        "student", "15 of 30 layers: 0–5, 8, 11, 14, 17, 20, 23, 26, 28, 29", Cost(2.1, 2e-5, 1e-5, "x"), 162_000_000
+    ),
+    Stage("capture", "top 64 and tail of 800 sequences", Cost(61, 0.0011, 0.0005, "x"), 19_660_800, 102_400),
+    Stage("distil", "student and control, 50 steps each", Cost(318, 0.0058, 0.0028, "x"), 324_000_000, 204_800, 2),
+    Stage("evaluate", "4 models on 304 passages", Cost(74, 0.0013, 0.0006, "x"), 41_000, 38_912),
+)
+METHOD = (
+    "estimated: CPU, from its load and a rated power of 8 W; estimated: memory, from its size; "
+    "CO2e: the world's average grid, 475 g/kWh"
+)
+
+
+@cache
+def report(seeds: int = 1) -> Report:
+    rows, pairs = scored(seeds)
+    return Report(
+        title="Half of SmolLM2, healed by its own teacher",
+        recipe="quickstart",
+        story="SmolLM2-135M-Instruct (135M parameters, 30 layers) was distilled into a student of 81M and 15 layers, "
+        "from 102,400 tokens of Wikipedia passages.",
+        version="0.1.0",
+        date="2026-11-21",
+        host="2 cores, AMD EPYC, 23 GB",
+        command="potstill run quickstart",
+        rows=rows,
+        paired=pairs,
+        models=(
+            Model("SmolLM2-135M-Instruct (Q4_1)", 134_515_008, 30, 576, 91_600_000, "teacher"),
+            Model("15 layers of it", 81_419_904, 15, 576, 162_900_000, "student"),
+            Model("15 layers of it, cross-entropy only", 81_419_904, 15, 576, 162_900_000, "control"),
+        ),
+        stages=tuple(replace(stage, cost=replace(stage.cost, method=METHOD)) for stage in STAGES),
+        curves=curves(seeds),
+        passages=(passage("Loire", TEXT, 1), passage("Operators <&>", OTHER, 2)),
+        notes=("No passage of the held-out set shares 13 words in a row with the training set.",),
+    )
+
+
+def without_control() -> Report:
+    whole = report()
+    return replace(
+        whole,
+        rows=tuple(row for row in whole.rows if row.model != "control"),
+        paired=tuple(pair for pair in whole.paired if pair.b != "control"),
+        curves=tuple(run for run in whole.curves if run.model != "control"),
+    )
+
+
+def negative() -> Report:
+    """The student and its control change places: the teacher did harm."""
+    whole = report()
+    swap = {"student": "control", "control": "student"}
+    rows = tuple(replace(row, model=swap.get(row.model, row.model)) for row in whole.rows)
+    pairs = tuple(
+        replace(pair, difference=-pair.difference, low=-pair.high, high=-pair.low) if pair.b == "control" else pair
+        for pair in whole.paired
+    )
+    return replace(whole, rows=rows, paired=pairs)
+
+
+def null() -> Report:
+    """The student and its control are the same but for chance."""
+    whole = report()
+    pairs = tuple(
+        replace(pair, difference=pair.difference / 20, low=pair.low / 20 - abs(pair.low), high=abs(pair.high))
+        if pair.b == "control"
+        else pair
+        for pair in whole.paired
+    )
+    return replace(whole, paired=pairs)
+
+
+def hostile() -> Report:
+    """Markup in every name that a user can choose."""
+    bad = "<script>window.broken = 1</script> & \"quotes\" 'too' </style>"
+    whole = report()
+    return replace(
+        whole,
+        title=bad,
+        recipe=bad,
+        story=bad,
+        host=bad,
+        command=bad,
+        notes=(bad,),
+        units=bad,
+        models=(Model(bad, 1, 1, 1, 1, "student"),),
+        stages=(Stage(bad, bad, Cost(1, None, None, f"not measured: {bad}")),),
+        rows=(*whole.rows, replace(whole.rows[0], model=bad)),
+        curves=(Curve(bad, 0, ({"step": 1, "loss": 2.0, bad: 1.0}, {"step": 2, "loss": 1.0, bad: 1.0})),),
+        passages=(Passage(bad, (Token(bad), Token(bad, 1.0, 1.0, 1.0, ((bad, 0.5),), ((bad, 0.4),)))),),
+    )
+
+
+@pytest.fixture(scope="session")
+def examples() -> dict[str, Callable[[], Report]]:
+    """By name, a function that makes the report."""
+    return EXAMPLES
+
+
+EXAMPLES: dict[str, Callable[[], Report]] = {
+    "one seed": report,
+    "three seeds": lambda: report(3),
+    "no control": without_control,
+    "negative": negative,
+    "null": null,
+    "hostile": hostile,
+}

@@ -1,0 +1,85 @@
+"""Charts are well-formed SVG in the page's colours, and stay readable when one model is far off."""
+
+import math
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from potstill.report import charts
+from potstill.report.data import HELD_OUT_METRICS, Curve
+
+LOSS = HELD_OUT_METRICS[0]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def labels(svg: str) -> list[str]:
+    return [label for node in ElementTree.fromstring(svg).iter() if (label := node.get("aria-label"))]
+
+
+def texts(svg: str) -> list[str]:
+    return [node.text or "" for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+@pytest.fixture
+def rows(examples):
+    return [row for row in examples["three seeds"]().rows if row.metric == "loss"]
+
+
+def test_every_model_is_drawn_with_its_value(rows):
+    svg = charts.intervals(LOSS, rows)
+    assert {"Teacher", "Student", "Control", "Student before", "4.64", "11.45"} <= set(texts(svg))
+    assert any("Student: Loss 4.64 [" in label for label in labels(svg))
+    assert "var(--student)" in svg
+
+
+def test_a_start_far_off_does_not_squeeze_the_others(rows):
+    low, high = charts.domain(rows)
+    assert 3 < low < 3.6
+    assert 4.7 < high < 5.5
+
+
+def test_a_start_nearby_is_drawn_to_scale(rows):
+    near = [replace(row, value=5.1, low=5.0, high=5.2) if row.model == "start" else row for row in rows]
+    assert charts.domain(near)[1] > 5.2
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_one_model_without_width_still_has_an_axis(rows, value):
+    low, high = charts.domain([replace(rows[0], value=value, low=value, high=value, seeds=None)])
+    assert low < value < high
+
+
+def test_differences_are_drawn_against_zero(examples):
+    pairs = [pair for pair in examples["negative"]().paired if (pair.b, pair.metric) == ("control", "loss")]
+    svg = charts.differences(LOSS, pairs)
+    assert "Student − control" in texts(svg)
+    assert "var(--bad)" in svg
+
+
+def test_long_logs_are_averaged_and_told_on_hover():
+    points = tuple({"step": step, "loss": float(step % 2)} for step in range(1, 1001))
+    svg = charts.curve("loss", [Curve("student", 0, points)])
+    told = [label for label in labels(svg) if label.startswith("step ")]
+    assert len(told) == charts.POINTS
+    assert told[-1] == "step 1,000: Student 0.5"
+
+
+def test_what_is_not_finite_is_left_out_of_the_drawing(rows):
+    endless = [
+        replace(row, value=math.inf, low=math.inf, high=math.inf) if row.model == "start" else row for row in rows
+    ]
+    assert "inf" in texts(charts.intervals(LOSS, endless))
+    points = ({"step": 1, "loss": 2.0}, {"step": 2, "loss": math.nan}, {"step": 3, "loss": 1.0})
+    told = [label for label in labels(charts.curve("loss", [Curve("student", 0, points)])) if "Student" in label]
+    assert told == ["step 1: Student 2", "step 3: Student 1"]
+
+
+def test_runs_that_saw_different_tokens_are_drawn_by_step():
+    runs = [Curve("student", seed, ({"step": 1, "tokens": 100 + seed, "loss": 2.0},) * 2) for seed in (0, 1)]
+    assert "step" in texts(charts.curve("loss", runs))
+
+
+def test_a_term_that_only_one_run_logs(examples):
+    runs = [run for run in examples["one seed"]().curves if run.model == "student"]
+    assert "tokens" in texts(charts.curve("forward_kl", runs))

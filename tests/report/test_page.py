@@ -1,0 +1,138 @@
+"""The page holds what it was given, escaped, and nothing from elsewhere."""
+
+import json
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from potstill.report.data import Report
+from potstill.report.page import render
+from potstill.scoring.emissions import Cost
+
+NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile"]
+
+
+class Page(HTMLParser):
+    """The text a reader sees, the tags, and every address the page could load something from."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts, self.tags, self.addresses, self.open = [], [], [], []
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", "".join(self.texts))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag in ("script", "style"):
+            self.open.append(tag)
+        self.addresses += [
+            value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset", "data")
+        ]
+
+    def handle_endtag(self, tag):
+        if self.open and tag == self.open[-1]:
+            self.open.pop()
+
+    def handle_data(self, data):
+        if not self.open:
+            self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def pages(examples) -> dict[str, str]:
+    return {name: render(examples[name]()) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_loaded_from_anywhere(pages, name):
+    html = pages[name]
+    assert all(address.startswith("data:image/svg+xml,") for address in Page(html).addresses)
+    without_names_of_grammars = html.replace("http://www.w3.org/2000/svg", "").replace(
+        "http://www.w3.org/1999/xlink", ""
+    )
+    assert not re.search(r"(url\(|@import|https?://(?!www\.w3\.org%2F2000))", without_names_of_grammars)
+    assert len(html.encode()) < 500_000
+
+
+def test_what_was_given_is_on_the_page(pages, examples):
+    report, page = examples["one seed"](), Page(pages["one seed"])
+    for text in (report.title, report.story, report.recipe, report.date, report.version, report.host, report.command):
+        assert text in page.text
+    for text in (
+        "4.64 [4.59, 4.70]",
+        "38.5% [",
+        "✓ −0.10 [−0.12, −0.08]",
+        "134.5M",
+        "162.9 MB",
+        "1 min 01 s",
+        "5.8 Wh",
+    ):
+        assert text in page.text
+    for model in report.models:
+        assert model.name in page.text
+    for stage in report.stages:
+        assert stage.made in page.text
+    assert "2 attempts" in page.text
+    assert "estimated: CPU, from its load and a rated power of 8 W" in page.text
+    assert page.tags.count("svg") == 2 * 5 + 4
+
+
+def test_verdict_comes_before_the_rest(pages):
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", pages["one seed"])
+    assert headings[0] == "Distillation helped."
+    assert headings[1] == "The comparison"
+
+
+def test_text_reads_as_text(pages, examples):
+    page, html = Page(pages["one seed"]), pages["one seed"]
+    assert "The Loire is the longest river in France and the 171st" in page.text
+    assert "↵\n" in unescape(html)
+    assert "日本語のテキスト and naïve café 🙂" in page.text
+
+
+def test_markup_in_names_stays_text(pages, examples):
+    html = pages["hostile"]
+    assert "<script>window.broken" not in html
+    assert "<script>alert" not in pages["one seed"]
+    page, bad = Page(html), examples["hostile"]().title
+    assert page.tags.count("script") == 2
+    assert page.text.count(bad) >= 10
+
+
+def test_cards_know_both_models(pages, examples):
+    found = re.search(r'<script type="application/json" id="tokens">(.*?)</script>', pages["one seed"], re.DOTALL)
+    assert found
+    passage, token = json.loads(found[1])[0], examples["one seed"]().passages[0].tokens[3]
+    assert passage[0] is None
+    assert passage[3]["text"] == token.text
+    assert [text for text, _ in passage[3]["student"]] == [text for text, _ in token.student_top5]
+    assert len(passage[3]["teacher"]) == 5
+
+
+def test_seeds_add_their_spread(pages):
+    assert "3 seeds: 4.63 to 4.65, sd" in Page(pages["three seeds"]).text
+    assert "seeds:" not in Page(pages["one seed"]).text
+
+
+def test_without_a_control_the_start_is_compared(pages):
+    text = Page(pages["no control"]).text
+    assert "Student − before" in text
+    assert "Student − control" not in text
+
+
+def test_an_almost_empty_report_is_still_a_page(examples):
+    whole = examples["one seed"]()
+    empty = Report("t", "r", "s", "v", "d", "h", "c", rows=(), paired=())
+    assert "the student was not evaluated" in render(empty)
+    assert render(replace(empty, rows=whole.rows[:1]))
+
+
+def test_unmeasured_energy_is_not_zero(examples):
+    whole = examples["one seed"]()
+    stages = tuple(replace(stage, cost=Cost(1.0, None, None, "not measured: no meter")) for stage in whole.stages)
+    text = Page(render(replace(whole, stages=stages))).text
+    assert "not measured: no meter" in text
+    assert "0 Wh" not in text

@@ -1,0 +1,92 @@
+"""The page in a real browser: no error, charts drawn, cards shown by pointer and by keyboard, something to look at."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from potstill.report.page import render
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=3000"
+)
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
+
+ERRORS = "<script>window.errors = []; addEventListener('error', event => errors.push(event.message));</script>"
+PROBE = """<script>addEventListener("load", () => {
+  const card = document.getElementById("card"), found = {};
+  const look = name => { found[name] = card.hidden ? "hidden" : card.innerText; };
+  look("before");
+  const tokens = document.querySelectorAll("[data-token]");
+  tokens[3]?.dispatchEvent(new MouseEvent("mouseover", { bubbles: true })); look("pointer");
+  document.body.dispatchEvent(new MouseEvent("mouseover", { bubbles: true })); look("away");
+  tokens[0]?.focus(); look("focus");
+  tokens[0]?.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true })); look("arrow");
+  document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true })); look("escape");
+  const mark = document.querySelector(".chart .role-mark [aria-label]");
+  mark?.dispatchEvent(new MouseEvent("mouseover", { bubbles: true })); look("mark");
+  found.errors = errors.join(); found.broken = String(window.broken);
+  found.drawn = [...document.querySelectorAll(".chart svg")].every(svg => svg.getBoundingClientRect().height > 30);
+  found.paper = getComputedStyle(document.body).backgroundColor;
+  found["mark-colour"] = getComputedStyle(document.querySelector(".chart .role-mark path")).fill;
+  found.wide = document.documentElement.scrollWidth > innerWidth;
+  document.body.innerHTML = "<pre id=found></pre>";
+  for (const [name, value] of Object.entries(found)) document.getElementById("found").append(`@${name}=${value}`);
+});</script>"""
+
+
+def browse(folder: Path, html: str, *flags: str) -> str:
+    page = folder / "index.html"
+    page.write_text(html, encoding="utf-8")
+    command = [str(BROWSER), *FLAGS.split(), f"--user-data-dir={folder / 'profile'}", *flags, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def probe(folder: Path, html: str, *flags: str) -> dict[str, str]:
+    watched = html.replace("<head>", f"<head>{ERRORS}", 1)
+    dom = browse(folder, watched.replace("</body>", f"{PROBE}</body>"), "--dump-dom", *flags)
+    found = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)
+    assert found, dom[-2000:]
+    return dict(part.split("=", 1) for part in found[1].split("@")[1:])
+
+
+@pytest.mark.parametrize("window", ["1280,800", "500,900"])
+def test_the_page_works(tmp_path, examples, window):
+    report = examples["three seeds"]()
+    seen = probe(tmp_path, render(report), f"--window-size={window}")
+    assert seen["errors"] == ""
+    assert seen["drawn"] == "true"
+    assert seen["wide"] == "false"
+    assert [seen[name] for name in ("before", "away", "escape")] == ["hidden"] * 3
+    token = report.passages[0].tokens[4]
+    for word, _ in (*token.teacher_top5, *token.student_top5):
+        assert word.replace(" ", "␣").replace("\n", "↵") in seen["pointer"]
+    assert "Teacher" in seen["pointer"]
+    assert f"KL {token.kl:.2f}" in seen["pointer"]
+    assert seen["focus"] not in ("hidden", seen["arrow"])
+    assert "Loss" in seen["mark"]
+
+
+def test_markup_in_names_runs_nowhere(tmp_path, examples):
+    seen = probe(tmp_path, render(examples["hostile"]()))
+    assert seen["errors"] == ""
+    assert seen["broken"] == "undefined"
+
+
+def test_the_page_follows_the_readers_scheme(tmp_path, examples):
+    html = render(examples["one seed"]())
+    light, dark = (probe(tmp_path, html, f"--blink-settings=preferredColorScheme={scheme}") for scheme in (1, 0))
+    assert light["paper"] == "rgb(252, 251, 248)"
+    assert dark["paper"] == "rgb(22, 21, 19)"
+    assert light["mark-colour"] != dark["mark-colour"]
+
+
+def test_there_is_something_to_look_at(tmp_path, examples):
+    picture = tmp_path / "page.png"
+    browse(tmp_path, render(examples["one seed"]()), f"--screenshot={picture}", "--window-size=1280,800")
+    assert picture.stat().st_size > 50_000, "a blank page of this size makes a PNG of 5 kB"

@@ -1,0 +1,84 @@
+"""The verdict says what the intervals say: gain, loss and nothing in equally plain words."""
+
+from dataclasses import replace
+
+import pytest
+
+from potstill.report.data import HELD_OUT_METRICS, Metric
+from potstill.report.verdict import judge, verdict
+from potstill.scoring.statistics import Paired, Spread
+
+
+def pair(other: str, difference: float, half: float = 0.02, **more) -> Paired:
+    return Paired("student", other, "loss", difference, difference - half, difference + half, 304, 0.01, **more)
+
+
+@pytest.mark.parametrize(
+    ("control", "start", "tone", "words"),
+    [
+        (-0.1, -6.8, "good", "Distillation helped"),
+        (0.1, -6.8, "bad", "without the teacher does better"),
+        (0.0, -6.8, "open", "Training helped; the teacher made no difference beyond chance"),
+        (0.0, 0.0, "open", "No gain"),
+        (-0.1, 0.5, "bad", "worse than before training"),
+        (0.1, 0.5, "bad", "worse than before training"),
+        (-0.1, 0.0, "open", "no better than before training"),
+        (0.0, None, "open", "The teacher made no difference"),
+        (None, -6.8, "open", "whether the teacher did is unknown"),
+        (None, 0.5, "bad", "worse than before training"),
+        (None, 0.0, "open", "No gain beyond chance"),
+        (None, None, "open", "No verdict"),
+    ],
+)
+def test_every_outcome_has_its_headline(examples, control, start, tone, words):
+    pairs = [pair(name, value) for name, value in (("control", control), ("start", start)) if value is not None]
+    found = verdict(replace(examples["one seed"](), paired=tuple(pairs)))
+    assert words in found.headline
+    assert found.tone == tone
+
+
+def test_a_gain_is_told_with_all_its_figures(examples):
+    told = " ".join(verdict(examples["one seed"]()).sentences)
+    assert "On 304 held-out passages the student’s loss is 4.64 [4.59, 4.70]" in told
+    assert "−0.10 [−0.12, −0.08], better, beyond chance" in told
+    assert "training closed 85% of the way" in told
+    assert "One seed" in told
+
+
+def test_a_missing_control_is_said(examples):
+    assert "No control was trained" in verdict(examples["no control"]()).sentences[0]
+
+
+def test_an_unmeasured_student_has_no_verdict(examples):
+    report = examples["one seed"]()
+    rows = tuple(row for row in report.rows if row.model != "student")
+    assert "not evaluated" in verdict(replace(report, rows=rows)).headline
+
+
+def test_seeds_that_disagree_are_within_chance():
+    loss = HELD_OUT_METRICS[0]
+    assert judge(pair("control", -0.1), loss) == "better"
+    assert judge(pair("control", -0.1, seeds=Spread((-0.3, 0.1))), loss) == "within chance"
+
+
+def test_the_better_direction_belongs_to_the_metric():
+    up, none = Metric("x", "X", "", "higher"), Metric("x", "X", "", None)
+    assert judge(pair("control", 0.1), up) == "better"
+    assert judge(pair("control", -0.1), up) == "worse"
+    assert judge(pair("control", -0.1), none) == "different"
+
+
+def test_a_student_past_its_teacher_or_further_off_than_before(examples):
+    report = examples["one seed"]()
+
+    def told(student: float) -> str:
+        moved = [
+            replace(row, value=student, low=student - 0.01, high=student + 0.01)
+            if (row.model, row.metric) == ("student", "loss")
+            else row
+            for row in report.rows
+        ]
+        return " ".join(verdict(replace(report, rows=tuple(moved))).sentences)
+
+    assert "is not ahead" in told(3.0)
+    assert "further than before training" in told(12.5)

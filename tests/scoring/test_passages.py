@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from potstill.scoring.passages import token_view
+from tiny import llama, tokenizer
+
+
+def test_each_token_has_what_both_models_expected_in_its_place():
+    teacher, student = llama(0), llama(1, layers=2)
+    ids = [0, *tokenizer()("the river crosses old stone").input_ids]
+    view = token_view(teacher, student, tokenizer(), ids)
+    assert "".join(token["text"] for token in view) == "<|endoftext|>the river crosses old stone"
+    assert set(view[0]) == {"text"}, "nothing predicts the first token"
+    with torch.no_grad():
+        theirs, ours = (model(torch.tensor([ids])).logits[0].double().log_softmax(-1) for model in (teacher, student))
+    for place, token in enumerate(view[1:]):
+        assert token["kl"] == pytest.approx(
+            (theirs[place].exp() * (theirs[place] - ours[place])).sum().item(), rel=1e-3
+        )
+        assert token["teacher_nll"] == pytest.approx(-theirs[place, ids[place + 1]].item(), rel=1e-4)
+        assert token["student_nll"] == pytest.approx(-ours[place, ids[place + 1]].item(), rel=1e-4)
+        likeliest, probability = token["student_top5"][0]
+        assert likeliest == tokenizer().decode([ours[place].argmax().item()])
+        assert probability == pytest.approx(ours[place].exp().max().item(), rel=1e-4)
+        assert sorted(token["teacher_top5"], key=lambda pair: -pair[1]) == token["teacher_top5"]
