@@ -1,0 +1,27 @@
+"""`capture:` — run the teacher once and keep what it says. Left out: the teacher runs beside the student."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from potstill.recipe.section import Section
+
+
+class Capture(Section):
+    """What is kept of each of the teacher's distributions."""
+
+    keep: Literal["top_k", "sample", "hybrid", "hidden"] = "top_k"
+    """`top_k`: the most likely tokens and the exact mass of the rest. `sample`: tokens drawn from the distribution,
+    unbiased and smallest. `hybrid`: an exact head and a sampled tail. `hidden`: hidden states, exact and largest."""
+
+    k: int = Field(64, gt=0)
+    """Tokens kept of each distribution."""
+
+    samples: int = Field(32, gt=0)
+    """Draws from each distribution (`sample`, and the tail of `hybrid`)."""
+
+    bits: Literal[8, 16, 32] = 8
+    """Bits of a kept log-probability."""
+
+    batch_size: int = Field(16, gt=0)
+    """Sequences the teacher reads at a time."""

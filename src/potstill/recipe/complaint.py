@@ -1,0 +1,90 @@
+"""Complaints: what pydantic found wrong with a recipe, as one sentence that names the key and what is wanted."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "list_type": "a list",
+    "dict_type": "a section with keys",
+    "model_type": "a section with keys",
+    "model_attributes_type": "a section with keys",
+    "literal_error": "{expected}",
+    "union_tag_invalid": "one of {expected_tags}",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
+"""What a value must be, by the type of pydantic's error."""
+
+
+def complaint(error: ValidationError, raw: Any) -> str:
+    """The first thing that is wrong; where a value fits none of several types, what all of them want."""
+    found = [(_key(one, raw), one) for one in error.errors(include_url=False)]
+    # In a union, the branch that got furthest into the value is the one that was meant.
+    key = max((key for key, _ in found if key.startswith(found[0][0])), key=lambda key: key.count("."))
+    same = [one for other, one in found if other == key]
+    same = [one for one in same if not _of_type(one)] or same
+    wanted = [WANTED[one["type"]].format(**one.get("ctx", {})) for one in same if one["type"] in WANTED]
+    told = f"must be {' or '.join(dict.fromkeys(wanted))}, not {_shown(same[0])}"
+    message = told if wanted else _message(same[0])
+    others = {other for other, _ in found} - {key, found[0][0]}
+    more = f" ({len(others)} more)" if others else ""
+    return f"`{key}`: {message}{more}" if key else f"{message}{more}"
+
+
+def _of_type(error: Any) -> bool:
+    """Whether a value is not even of the right type: less telling than that it is out of range."""
+    return error["type"].endswith(("_type", "_parsing", "_from_float"))
+
+
+def _message(error: Any) -> str:
+    match error["type"]:
+        case "missing" | "union_tag_not_found":
+            return "is missing; `potstill schema` says what it takes"
+        case "too_short":
+            return "is empty; give at least one"
+        case "string_pattern_mismatch":
+            return "may have letters, digits, `.`, `_` and `-` only, and begins with a letter or digit"
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _key(error: Any, raw: Any) -> str:
+    """The dotted key of an error: its location without the branches of unions, which are no keys."""
+    parts, node = [], raw
+    for part in error["loc"]:
+        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
+            parts.append(str(part))
+            node = node[part]
+    if error["type"] == "missing":
+        parts.append(str(error["loc"][-1]))
+    elif error["type"] == "about_key":
+        parts.append(error["ctx"]["key"])
+    elif error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        parts.append(error["ctx"]["discriminator"].strip("'"))
+    return ".".join(parts)
+
+
+def _shown(error: Any) -> str:
+    """The wrong value as the recipe's author knows it."""
+    if error["type"] == "union_tag_invalid":
+        return repr(error["ctx"]["tag"])
+    match error["input"]:
+        case None:
+            return "nothing"
+        case bool() as value:
+            return str(value).lower()
+        case dict():
+            return "a section"
+        case list():
+            return "a list"
+        case value:
+            return repr(value)

@@ -1,0 +1,109 @@
+"""`distil:` and `control:` — how the student is trained, and how the control is."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from potstill.recipe.section import Section, about_key
+
+SET_BY_POTSTILL = {
+    "output_dir": "the run folder holds everything",
+    "seed": "`seeds:` lists the seeds",
+    "data_seed": "`seeds:` lists the seeds",
+    "label_smoothing_factor": "the loss is `distil.losses`",
+    "use_liger_kernel": "the loss is `distil.losses`",
+    "average_tokens_across_devices": "the loss is always divided by the supervised tokens of the whole step",
+    "remove_unused_columns": "captured targets need them",
+    "label_names": "the labels are `labels`",
+    "logging_nan_inf_filter": "a loss that is not a number stops the run",
+    "resume_from_checkpoint": "a run that was stopped goes on by itself",
+    "ignore_data_skip": "a run that goes on must see the samples it would have seen",
+    "auto_find_batch_size": "another batch size would be another experiment",
+    "save_only_model": "a run that goes on needs the optimizer",
+    "disable_tqdm": "potstill shows its own progress",
+    "eval_strategy": "`evaluate:` measures, on held-out documents",
+    "use_cpu": "everything runs on the accelerator, or on the CPU where there is none",
+    "load_best_model_at_end": "the control must be compared at the same step",
+}
+"""Fields of `TrainingArguments` that a recipe may not set, and why."""
+
+
+def _not_ours(training: dict[str, Any]) -> dict[str, Any]:
+    for key in training:
+        if key in SET_BY_POTSTILL:
+            raise about_key(key, f"is set by potstill, because {SET_BY_POTSTILL[key]}; remove it")
+    return training
+
+
+Training = Annotated[dict[str, Any], AfterValidator(_not_ours)]
+
+
+class LossBase(Section):
+    weight: float = Field(1.0, ge=0)
+    """This loss's share of the sum."""
+
+
+class CrossEntropy(LossBase):
+    """The negative log-likelihood of the text itself."""
+
+    kind: Literal["cross_entropy"]
+    """Which loss this is. It needs no teacher."""
+
+
+class Divergence(LossBase):
+    """A distance between the teacher's and the student's distribution over the next token."""
+
+    kind: Literal["forward_kl", "reverse_kl", "total_variation", "adaptive_kl"]
+    """Which loss this is."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Both distributions are flattened by it, and the loss multiplied so that its gradient keeps its size."""
+
+
+class JensenShannon(LossBase):
+    """The generalised Jensen-Shannon divergence."""
+
+    kind: Literal["jsd"]
+    """Which loss this is."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Both distributions are flattened by it, and the loss multiplied so that its gradient keeps its size."""
+
+    beta: float = Field(0.5, gt=0, lt=1)
+    """The teacher's share of the mixture that both are compared with."""
+
+
+class SkewedDivergence(LossBase):
+    """KL towards a mixture of teacher and student."""
+
+    kind: Literal["skew_kl", "skew_reverse_kl"]
+    """Which loss this is."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Both distributions are flattened by it, and the loss multiplied so that its gradient keeps its size."""
+
+    alpha: float = Field(0.1, gt=0, lt=1)
+    """The share of the mixture that comes from the distribution measured from."""
+
+
+Loss = Annotated[CrossEntropy | Divergence | JensenShannon | SkewedDivergence, Field(discriminator="kind")]
+
+
+class Distil(Section):
+    """The student's training."""
+
+    losses: list[Loss] = Field(min_length=1)
+    """The losses, added up by their weights. Each is a mean over the supervised tokens of the optimizer step."""
+
+    mix: Literal["probabilities", "logits"] = "probabilities"
+    """How several teachers are averaged."""
+
+    training: Training = Field(default_factory=dict)
+    """Any field of transformers' `TrainingArguments`, under its own name."""
+
+
+class Control(Section):
+    """The control: the student's start, the student's samples in the same order, no teacher."""
+
+    training: Training = Field(default_factory=dict)
+    """Fields that differ from `distil.training`."""

@@ -1,0 +1,94 @@
+"""Reading a recipe: find the file, parse the YAML, apply overrides, check; and writing one down."""
+
+import difflib
+import io
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from potstill.recipe.complaint import complaint
+from potstill.recipe.override import override
+from potstill.recipe.recipe import Recipe
+from potstill.words import UserError, first_line
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The text of each recipe that ships with potstill, by name."""
+    folder = resources.files("potstill") / "recipes"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def read_recipe_text(name_or_path: str) -> str:
+    """The text of a recipe file, or of the shipped recipe of that name.
+
+    Raises:
+        UserError: there is neither, or the file cannot be read.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"recipe {name_or_path}: is not UTF-8 (byte {error.start}); convert it first") from None
+        except OSError as error:
+            raise UserError(
+                f"recipe {name_or_path}: cannot be read ({(error.strerror or str(error)).lower()})"
+            ) from None
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    if path.is_dir():
+        raise UserError(f"{name_or_path!r} is a folder; name the recipe file in it")
+    near = difflib.get_close_matches(name_or_path, shipped, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"recipes that ship: {', '.join(shipped)}"
+    raise UserError(f"there is no recipe file {name_or_path!r} and no recipe of that name: {hint}")
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    Args:
+        name_or_path: a YAML file, or the name of a recipe that ships.
+        overrides: `dotted.key=value`, the value in YAML; list items by their index (`seeds.0=1`).
+
+    Raises:
+        UserError: the file, the YAML, a key or a value is wrong.
+    """
+    raw = _parse(read_recipe_text(name_or_path), f"recipe {name_or_path}")
+    if not isinstance(raw, dict):
+        raise UserError(f"recipe {name_or_path}: holds no sections; `potstill init` writes one to start from")
+    for given in overrides:
+        key, equals, value = given.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UserError(f"--set {given!r}: write it as `section.key=value`")
+        override(raw, key, _parse(value, f"--set {given!r}"))
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"recipe {name_or_path}: {complaint(error, raw)}") from None
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe as YAML, defaults filled in; `load_recipe` reads the same recipe from it."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    stream = io.StringIO()
+    yaml.dump(recipe.model_dump(mode="json", by_alias=True), stream)
+    return stream.getvalue()
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        # YAML 1.2, in which 1e-4 is a number and `no` is a word.
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{origin}{where}: not valid YAML: {problem or first_line(error)}") from None

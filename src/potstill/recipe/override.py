@@ -1,0 +1,35 @@
+"""Overrides: `--set section.key=value` on a recipe that was read and is not checked yet."""
+
+from typing import Any
+
+from potstill.words import UserError
+
+
+def override(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key; sections on the way that are not there are made, list items are named by their index.
+
+    Raises:
+        UserError: the key leads into a plain value, or to an item that a list does not have.
+    """
+    node: Any = raw
+    parts = key.split(".")
+    while parts:
+        part = _next(node, parts)
+        del parts[: part.count(".") + 1]
+        here = key.removesuffix("." + ".".join(parts)) if parts else key
+        if isinstance(node, list) and not (part.isdecimal() and int(part) < len(node)):
+            raise UserError(f"--set {key}: `{here}` is no item of a list of {len(node)}; items count from 0")
+        if not isinstance(node, dict | list):
+            raise UserError(f"--set {key}: `{here.rpartition('.')[0]}` is a plain value and has no keys")
+        place: Any = int(part) if isinstance(node, list) else part
+        if not parts:
+            node[place] = value
+        elif isinstance(node, dict) and node.get(place) is None:
+            node[place] = {}
+        node = node[place]
+
+
+def _next(node: Any, parts: list[str]) -> str:
+    """The first part of the rest of a key, or more of them where a name has dots itself: `teachers.qwen2.5.weight`."""
+    joined = (".".join(parts[:count]) for count in range(len(parts), 1, -1))
+    return next((name for name in joined if isinstance(node, dict) and name in node), parts[0])

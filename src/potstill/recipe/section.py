@@ -1,0 +1,44 @@
+"""Section: the base of everything that a recipe may say."""
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """A part of a recipe: immutable, every key known, the docstring under a field is its help in editors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_key_known(cls, data: Any) -> Any:
+        # Pydantic refuses them too, but only the section itself can say which keys it has.
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for key in data if isinstance(data, dict) else ():
+            if key not in known:
+                raise about_key(key, f"unknown key; {_hint(str(key), known)}")
+        return data
+
+
+def about_key(key: Any, message: str) -> PydanticCustomError:
+    """A complaint about one key of the section under validation."""
+    return PydanticCustomError("about_key", "{message}", {"key": str(key), "message": message})
+
+
+def told_apart_by(*keys: str) -> Discriminator:
+    """For a union of sections: the first of these keys that a section has is its kind, tagged `<key>`."""
+
+    def kind(value: Any) -> str | None:
+        has = vars(value) if isinstance(value, Section) else value if isinstance(value, dict) else ()
+        return next((f"<{key}>" for key in keys if key in has), None)
+
+    named = ", ".join(f"`{key}`" for key in keys[:-1])
+    return Discriminator(kind, "no_kind", f"must have one of the keys {named} or `{keys[-1]}`")
+
+
+def _hint(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    return f"did you mean `{near[0]}`?" if near else f"the keys here are {', '.join(known)}"

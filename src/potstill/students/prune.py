@@ -1,0 +1,103 @@
+"""Pruning layers: a student that is its teacher with some of its layers left out."""
+
+import re
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from potstill.words import UserError
+
+LAYER_LISTS = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "indexer_types")
+"""Fields of a configuration that hold one entry a layer."""
+
+LAYER_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "attn_layer_indices")
+"""Fields of a configuration that list some of the layers by their numbers."""
+
+FIRST_LAYERS = ("first_k_dense_replace",)
+"""Fields of a configuration that say how many of the first layers are of another kind."""
+
+
+def chosen_layers(total: int, layers: int | list[int], rule: str) -> list[int]:
+    """The layers to keep, counted from 0, in order.
+
+    Args:
+        total: how many layers the teacher has.
+        layers: how many to keep, or which.
+        rule: `spread`: round(i * (total - 1) / (layers - 1)), so the first and the last are kept and the distances are
+            even; one alone is the last. `ends`: of the layers that are kept, two fifths (rounded down) are the first,
+            two the last, and the others lie at even distances in between; of fewer than five, as `spread`.
+
+    Raises:
+        UserError: a layer that the teacher does not have, one named twice, none, or more than there are.
+    """
+    if isinstance(layers, list):
+        if wrong := [layer for layer in layers if not 0 <= layer < total]:
+            raise UserError(f"`student.layers` names {wrong[0]}, but the teacher's layers are 0 to {total - 1}")
+        if sorted(set(layers)) != layers or not layers:
+            raise UserError("`student.layers` must name each layer once, in rising order")
+        return layers
+    if not 1 <= layers <= total:
+        raise UserError(f"`student.layers` is {layers}, but the teacher has {total} layers")
+    if rule == "spread" or layers < 5:
+        return _spread(0, total - 1, layers)
+    front = layers * 2 // 5
+    middle = _spread(front - 1, total - 2, layers - front)[1:]
+    return [*range(front), *middle, total - 1]
+
+
+def _spread(first: int, last: int, count: int) -> list[int]:
+    if count == 1:
+        return [last]
+    return [first + round(index * (last - first) / (count - 1)) for index in range(count)]
+
+
+def prune_layers(teacher: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
+    """A copy of the teacher that has only the layers `keep`; every other weight is the teacher's own.
+
+    Raises:
+        UserError: the model's layers cannot be told apart by their names, or are not alike enough to leave some out.
+    """
+    prefix = _layers_prefix(teacher)
+    number = {old: new for new, old in enumerate(keep)}
+    weights: dict[str, Tensor] = {}
+    for name, tensor in teacher.state_dict().items():
+        match = re.match(rf"{re.escape(prefix)}\.(\d+)\.(.*)", name)
+        if match is None:
+            weights[name] = tensor
+        elif int(match[1]) in number:
+            weights[f"{prefix}.{number[int(match[1])]}.{match[2]}"] = tensor
+    try:
+        student = AutoModelForCausalLM.from_config(_shortened(teacher.config, number), dtype=teacher.dtype)
+        student.load_state_dict(weights)
+    except (RuntimeError, ValueError, StrictDataclassError) as error:
+        kind = type(teacher).__name__
+        raise UserError(f"`student.start`: potstill cannot leave layers out of a {kind}; start otherwise") from error
+    student.generation_config = teacher.generation_config
+    return student
+
+
+def _layers_prefix(model: PreTrainedModel) -> str:
+    """The name of the list of a model's layers, such as `model.layers` or `transformer.h`."""
+    total = model.config.num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == total:
+            return name
+    raise UserError(f"{type(model).__name__} keeps its {total} layers in no list, so none can be left out")
+
+
+def _shortened(config: Any, number: dict[int, int]) -> Any:
+    """The configuration of a model that keeps some layers; `number` gives the new number of each."""
+    total, fields = config.num_hidden_layers, config.to_dict()
+    fields["num_hidden_layers"] = len(number)
+    for name in LAYER_LISTS:
+        if isinstance(fields.get(name), list) and len(fields[name]) == total:
+            fields[name] = [fields[name][layer] for layer in number]
+    for name in LAYER_NUMBERS:
+        if isinstance(fields.get(name), list):
+            fields[name] = [number[layer] for layer in fields[name] if layer in number]
+    for name in FIRST_LAYERS:
+        if isinstance(fields.get(name), int):
+            fields[name] = sum(layer < fields[name] for layer in number)
+    return config.__class__.from_dict(fields)

@@ -1,0 +1,35 @@
+"""Splitting: which documents are held out, decided by each document's own text and nothing else."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Split:
+    """The distinct documents of a corpus, each side in the order of the documents' hashes."""
+
+    train: list[str]
+    held_out: list[str]
+    repeated: int
+    """How many documents were left out because they had occurred before."""
+
+
+def split_documents(documents: Iterable[str], held_out: float) -> Split:
+    """Split documents into training and held-out ones.
+
+    A document is held out if its hash, read as a fraction, lies below `held_out`: so the same text is on the same side
+    whatever else is in the corpus and in whatever order, and no document is on both.
+    """
+    by_hash: dict[bytes, str] = {}
+    count = 0
+    for document in documents:
+        count += 1
+        by_hash.setdefault(hashlib.blake2b(document.encode(), digest_size=16).digest(), document)
+    train: list[tuple[bytes, str]] = []
+    held: list[tuple[bytes, str]] = []
+    for hashed in sorted(by_hash):
+        # The order within a side comes from the rest of the hash: the first bytes decided the side.
+        side = held if int.from_bytes(hashed[:8], "big") < held_out * 2**64 else train
+        side.append((hashed[8:], by_hash[hashed]))
+    return Split([text for _, text in sorted(train)], [text for _, text in sorted(held)], count - len(by_hash))

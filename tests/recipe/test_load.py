@@ -1,0 +1,206 @@
+"""What a person can get wrong in a recipe, and the one sentence that each mistake is answered with."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minimal
+from potstill.recipe import Recipe, load_recipe, read_recipe_text, recipe_text, shipped_recipes
+from potstill.words import UserError
+
+
+def refusal(folder, *overrides, text=minimal.TEXT):
+    """What is said of a recipe, without the file's name."""
+    file = minimal.write(folder, text)
+    with pytest.raises(UserError) as told:
+        load_recipe(str(file), overrides)
+    sentence = str(told.value)
+    assert "\n" not in sentence
+    assert sentence.startswith((f"recipe {file}", "--set "))
+    return sentence.removeprefix(f"recipe {file}: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("abuot=x", "`abuot`: unknown key; did you mean `about`?"),
+        ("corpus.seperator=x", "`corpus.seperator`: unknown key; did you mean `separator`?"),
+        ("corpus.sources.0.feld=x", "`corpus.sources.0.feld`: unknown key; did you mean `field`?"),
+        ("teachers.t.revison=x", "`teachers.t.revison`: unknown key; did you mean `revision`?"),
+        ("distil.losses.0.temprature=2", "`distil.losses.0.temprature`: unknown key; did you mean `temperature`?"),
+        ("student.teacher=t", "`student.teacher`: unknown key; the keys here are start, from, layers, rule"),
+        # A key of another section is not near, however well it is spelt.
+        ("control.temperature=1", "`control.temperature`: unknown key; the keys here are training"),
+        ("distil.losses.0.beta=.5", "`distil.losses.0.beta`: unknown key; the keys here are weight, kind, temperature"),
+    ],
+)
+def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, override, sentence):
+    assert refusal(tmp_path, override) == sentence
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("about=3", "`about`: must be text, not 3"),
+        ("about=null", "`about`: must be text, not nothing"),
+        ("corpus=null", "`corpus`: must be a section with keys, not nothing"),
+        ("corpus=[1]", "`corpus`: must be a section with keys, not a list"),
+        ("corpus.sources=a.txt", "`corpus.sources`: must be a list, not 'a.txt'"),
+        ("corpus.sources=[]", "`corpus.sources`: is empty; give at least one"),
+        ("corpus.sources=[a.txt]", "`corpus.sources.0`: must have one of the keys `package`, `path` or `dataset`"),
+        ("corpus.held_out=2%", "`corpus.held_out`: must be a number, not '2%'"),
+        ("corpus.held_out=1", "`corpus.held_out`: must be less than 1, not 1"),
+        ("corpus.sequence_length=8.5", "`corpus.sequence_length`: must be a whole number, not 8.5"),
+        ("corpus.sequence_length=1", "`corpus.sequence_length`: must be greater than 1, not 1"),
+        ("corpus.layout=pakced", "`corpus.layout`: must be 'packed' or 'padded', not 'pakced'"),
+        ("teachers={}", "`teachers`: is empty; give at least one"),
+        ("teachers.t=gpt2", "`teachers.t`: must have one of the keys `package` or `model`"),
+        ("teachers.t.weight=.inf", "`teachers.t.weight`: must be a finite number, not inf"),
+        (
+            "teachers={a b: {model: x}}",
+            "`teachers.a b`: may have letters, digits, `.`, `_` and `-` only, and begins with a letter or digit",
+        ),
+        ("student.layers=0", "`student.layers`: must be greater than 0, not 0"),
+        ("student.layers=some", "`student.layers`: must be a whole number or a list, not 'some'"),
+        ("student.layers=[]", "`student.layers`: is empty; give at least one"),
+        ("student.layers=[0, x]", "`student.layers.1`: must be a whole number, not 'x'"),
+        ("student.layers=[-1]", "`student.layers.0`: must be at least 0, not -1"),
+        (
+            "student.start=prune",
+            "`student.start`: must be one of 'prune_layers', 'checkpoint', 'scratch', not 'prune'",
+        ),
+        ("capture.bits=4", "`capture.bits`: must be 8, 16 or 32, not 4"),
+        ("distil.losses=[forward_kl]", "`distil.losses.0`: must be a section with keys, not 'forward_kl'"),
+        ("distil.losses.0.weight=-1", "`distil.losses.0.weight`: must be at least 0, not -1"),
+        ("distil.training=null", "`distil.training`: must be a section with keys, not nothing"),
+        ("seeds=0", "`seeds`: must be a list, not 0"),
+        ("seeds=[no]", "`seeds.0`: must be a whole number, not 'no'"),
+        ("seeds=[-1]", "`seeds.0`: must be at least 0, not -1"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_wanted_and_what_arrived(tmp_path, override, sentence):
+    assert refusal(tmp_path, override) == sentence
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("corpus={sources: [{path: x}]}", "corpus.sequence_length"),
+        ("student={}", "student.start"),
+        ("student={start: scratch}", "student.config"),
+        ("distil.losses=[{weight: 1}]", "distil.losses.0.kind"),
+        ("teachers={t: {package: x}}", "teachers.t.gguf"),
+    ],
+)
+def test_a_missing_key_is_named(tmp_path, override, key):
+    assert refusal(tmp_path, override) == f"`{key}`: is missing; `potstill schema` says what it takes"
+
+
+def test_the_first_of_several_mistakes_is_told_and_the_others_are_counted(tmp_path):
+    wrong = ("distil.losses=[{kind: forward_kl, tempearture: 1}, {kind: foo}]", "seeds=[x]")
+    assert refusal(tmp_path, *wrong).endswith("did you mean `temperature`? (2 more)")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("about: x\nabout: y\n", ', line 2: not valid YAML: found duplicate key "about"'),
+        ("about: [\n", ", line 2: not valid YAML: "),
+        ("a: b: c\n", ", line 1: not valid YAML: mapping values are not allowed here"),
+        ("\t about: x", ", line 1: not valid YAML: found character '\\t'"),
+        ("---\na: 1\n---\nb: 2\n", ", line 3: not valid YAML: "),
+        ("a: \0", "not valid YAML: unacceptable character #x0000"),
+        ("a: !!python/object:os.system x", ", line 1: not valid YAML: could not determine a constructor"),
+        ("", "holds no sections; `potstill init` writes one to start from"),
+        ("- a list\n", "holds no sections"),
+        (b"about: \xff\n", "is not UTF-8 (byte 7); convert it first"),
+    ],
+)
+def test_a_file_that_is_no_recipe_says_why_and_where(tmp_path, text, sentence):
+    assert sentence in refusal(tmp_path, text=text)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("quikstart", "did you mean 'quickstart'?"),
+        ("quickstart.yaml", "did you mean 'quickstart'?"),
+        ("nowhere/mine.yaml", "recipes that ship: quickstart"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path, monkeypatch, name, hint):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no recipe file") as told:
+        load_recipe(name)
+    assert hint in str(told.value)
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(UserError, match="is a folder; name the recipe file in it"):
+        load_recipe(str(tmp_path))
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    file = minimal.write(tmp_path)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(file), "read_text", refuse)
+    with pytest.raises(UserError, match=r"recipe\.yaml: cannot be read \(permission denied\)"):
+        load_recipe(str(file))
+
+
+def test_a_file_beats_a_recipe_that_ships_under_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").write_text(minimal.TEXT)
+    assert load_recipe("quickstart").about == "a test"
+
+
+def test_yaml_is_1_2(tmp_path):
+    overrides = ("distil.training.learning_rate=1e-4", "about=no", "corpus.train_tokens=102_400")
+    recipe = minimal.recipe(tmp_path, *overrides)
+    assert recipe.distil.training["learning_rate"] == 1e-4
+    assert recipe.about == "no"
+    assert recipe.corpus.train_tokens == 102_400
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+    assert load_recipe(str(minimal.write(tmp_path, "\ufeff" + minimal.TEXT))).about == "a test"
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_what_ships_loads_and_says_what_it_is(name):
+    recipe = load_recipe(name)
+    assert recipe.about
+    assert "\n" not in recipe.about
+    assert read_recipe_text(name).startswith("#"), "a shipped recipe begins with a comment on what it is"
+
+
+VALUES = {
+    "about": st.text(max_size=40),
+    "seeds": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
+    "teachers": st.just({"t": {"model": "~/x"}, "q-2.5": {"package": "p", "gguf": "null"}}),
+    "student": st.one_of(
+        st.builds(lambda layers: {"start": "prune_layers", "from": "t", "layers": layers}, st.integers(1, 9)),
+        st.just({"start": "prune_layers", "from": "t", "layers": [0, 3]}),
+        st.just({"start": "scratch", "config": {"model_type": "llama", "rope": {"theta": 1e4}}}),
+        st.builds(lambda name: {"start": "checkpoint", "model": name}, st.text(max_size=9)),
+    ),
+    "capture": st.sampled_from([None, {}, {"keep": "hybrid", "samples": 3}]),
+    "control": st.sampled_from([None, {}, {"training": {"learning_rate": 1e-07}}]),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=VALUES))
+def test_a_recipe_shown_is_the_same_recipe(tmp_path_factory, changes):
+    folder = tmp_path_factory.mktemp("shown")
+    plain = minimal.recipe(folder).model_dump(mode="json", by_alias=True)
+    recipe = Recipe.model_validate(plain | changes)
+    assert load_recipe(str(minimal.write(folder, recipe_text(recipe)))) == recipe
+
+
+def test_a_recipe_is_shown_in_the_order_of_its_stages(tmp_path):
+    shown = recipe_text(minimal.recipe(tmp_path))
+    sections = [line.partition(":")[0] for line in shown.splitlines() if line[0].isalpha()]
+    assert sections == list(Recipe.model_fields)

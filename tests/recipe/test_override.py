@@ -1,0 +1,73 @@
+"""`--set`: what it changes, and what it says where it cannot."""
+
+import pytest
+
+import minimal
+from potstill.recipe import load_recipe
+from potstill.recipe.override import override
+from potstill.words import UserError
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "then"),
+    [
+        ("a", 1, {"a": 1, "b": {"c": [1, {"d": 2}]}}),
+        ("b.c.0", 9, {"b": {"c": [9, {"d": 2}]}}),
+        ("b.c.1.d", 9, {"b": {"c": [1, {"d": 9}]}}),
+        ("b.c", None, {"b": {"c": None}}),
+        ("x.y.z", 9, {"b": {"c": [1, {"d": 2}]}, "x": {"y": {"z": 9}}}),
+        ("empty.k", 9, {"b": {"c": [1, {"d": 2}]}, "empty": {"k": 9}}),
+    ],
+)
+def test_one_key_is_set_and_nothing_else(key, value, then):
+    raw = {"b": {"c": [1, {"d": 2}]}} | ({"empty": None} if key.startswith("empty") else {})
+    override(raw, key, value)
+    assert raw == then
+
+
+def test_a_name_may_have_dots_itself():
+    raw = {"teachers": {"qwen2.5": {"weight": 1}, "qwen2": {"weight": 1}}}
+    override(raw, "teachers.qwen2.5.weight", 3)
+    assert raw == {"teachers": {"qwen2.5": {"weight": 3}, "qwen2": {"weight": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("list.2", "--set list.2: `list.2` is no item of a list of 2; items count from 0"),
+        ("list.-1", "--set list.-1: `list.-1` is no item of a list of 2; items count from 0"),
+        ("list.x.y", "--set list.x.y: `list.x` is no item of a list of 2; items count from 0"),
+        ("word.x", "--set word.x: `word` is a plain value and has no keys"),
+        ("list.0.x", "--set list.0.x: `list.0` is a plain value and has no keys"),
+    ],
+)
+def test_a_key_that_leads_nowhere_is_refused(key, sentence):
+    raw = {"list": [1, 2], "word": "w"}
+    with pytest.raises(UserError) as told:
+        override(raw, key, 1)
+    assert str(told.value) == sentence
+    assert raw == {"list": [1, 2], "word": "w"}
+
+
+@pytest.mark.parametrize("nonsense", ["about", "=1", "a..b=1", ".a=1", "a.=1"])
+def test_what_is_no_assignment_is_refused(tmp_path, nonsense):
+    with pytest.raises(UserError) as told:
+        minimal.recipe(tmp_path, nonsense)
+    assert str(told.value) == f"--set {nonsense!r}: write it as `section.key=value`"
+
+
+def test_values_are_yaml(tmp_path):
+    sets = ("seeds=[0, 1]", "control=null", "capture.keep=hidden", "distil.training.learning_rate=3e-4")
+    recipe = minimal.recipe(tmp_path, *sets)
+    assert recipe.seeds == [0, 1]
+    assert recipe.control is None
+    assert recipe.capture.keep == "hidden"
+    assert recipe.distil.training["learning_rate"] == 3e-4
+    with pytest.raises(UserError, match=r"^--set 'seeds=\[', line 1: not valid YAML"):
+        minimal.recipe(tmp_path, "seeds=[")
+
+
+def test_later_overrides_win_and_the_file_is_left_alone(tmp_path):
+    file = minimal.write(tmp_path)
+    assert load_recipe(str(file), ["about=one", "about=two"]).about == "two"
+    assert file.read_text() == minimal.TEXT

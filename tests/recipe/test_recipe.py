@@ -1,0 +1,112 @@
+"""The schema as a whole: every key has its help, and what does not fit together is refused."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import minimal
+from potstill.recipe import Recipe
+from potstill.recipe.distil import SET_BY_POTSTILL
+from potstill.words import UserError
+
+SCHEMA = Recipe.model_json_schema(by_alias=True)
+PARTS = {"Recipe": SCHEMA, **SCHEMA["$defs"]}
+
+
+def references(node):
+    if isinstance(node, dict):
+        yield from [node["$ref"]] if "$ref" in node else []
+        yield from (found for value in node.values() for found in references(value))
+    elif isinstance(node, list):
+        yield from (found for value in node for found in references(value))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_section_and_every_key_has_its_help(part):
+    assert PARTS[part].get("description"), f"{part} has no docstring"
+    silent = [key for key, field in PARTS[part]["properties"].items() if not field.get("description")]
+    assert not silent, f"no docstring under {silent} of {part}"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_editors_mark_unknown_keys(part):
+    assert PARTS[part]["additionalProperties"] is False
+
+
+def test_the_schema_is_whole():
+    named = set(references(SCHEMA))
+    assert named == {f"#/$defs/{name}" for name in SCHEMA["$defs"]}
+    assert set(SCHEMA["required"]) == {"about", "teachers", "corpus", "student", "distil"}
+
+
+@pytest.mark.parametrize("key", SET_BY_POTSTILL)
+@pytest.mark.parametrize("section", ["distil", "control"])
+def test_what_potstill_sets_itself_is_refused_with_the_reason(tmp_path, section, key):
+    with pytest.raises(UserError) as told:
+        minimal.recipe(tmp_path, f"{section}.training.{key}=1")
+    assert f"`{section}.training.{key}`: is set by potstill, because {SET_BY_POTSTILL[key]}; remove it" in str(
+        told.value
+    )
+
+
+def test_what_is_refused_in_training_is_what_transformers_knows_and_what_potstill_sets(monkeypatch):
+    import transformers
+
+    from potstill.training import DEFAULTS, training_arguments
+
+    known = {field.name for field in fields(transformers.TrainingArguments)}
+    assert set(SET_BY_POTSTILL) <= known
+    assert not set(DEFAULTS) & set(SET_BY_POTSTILL), "a default is there to be changed"
+    # Whatever potstill itself sets a recipe must not set in vain.
+    given = {}
+    monkeypatch.setattr("potstill.training.TrainingArguments", recorder(transformers.TrainingArguments, given))
+    training_arguments({}, "distil.training", Path("x"), 0)
+    assert set(given) - set(DEFAULTS) <= set(SET_BY_POTSTILL)
+
+
+def recorder(arguments, given):
+    @dataclass
+    class Recorder(arguments):
+        def __init__(self, **fields):
+            given.update(fields)
+
+    return Recorder
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("student.from=u", "`student.from`: 'u' is none of `teachers`, which has t"),
+        ("seeds=[1, 1]", "`seeds`: one is named twice"),
+        ("distil.losses=[{kind: cross_entropy}]", "`distil.losses`: none is a divergence with a weight above 0"),
+        ("distil.losses.0.weight=0", "`distil.losses`: none is a divergence with a weight above 0"),
+        ("student={start: scratch, config: {}}", "`student.config.model_type`: is missing; name an architecture"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(tmp_path, override, sentence):
+    with pytest.raises(UserError) as told:
+        minimal.recipe(tmp_path, override)
+    assert sentence in str(told.value)
+
+
+def test_what_is_left_out_has_its_default(tmp_path):
+    recipe = minimal.recipe(tmp_path, "capture=null")
+    assert recipe.capture is None
+    assert recipe.control is not None
+    assert recipe.seeds == [0]
+    assert recipe.evaluate.confidence == 0.95
+
+
+def test_a_recipe_cannot_be_changed_once_it_is_read(tmp_path):
+    with pytest.raises(ValidationError, match="frozen"):
+        minimal.recipe(tmp_path).corpus.held_out = 0.5
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("{path: x}", "PathSource"), ("{package: x, file: y}", "PackageSource"), ("{dataset: x}", "HubSource")],
+)
+def test_a_source_is_told_by_its_keys(tmp_path, source, kind):
+    assert type(minimal.recipe(tmp_path, f"corpus.sources=[{source}]").corpus.sources[0]).__name__ == kind

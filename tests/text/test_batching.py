@@ -1,0 +1,42 @@
+"""Samples of unequal length as one batch."""
+
+import pytest
+import torch
+
+from potstill.text.batching import Collator, pad_token_id
+from potstill.words import IGNORE_INDEX
+
+
+def test_short_rows_are_padded_on_the_right_masked_and_not_learned():
+    batch = Collator(pad_token_id=9)([{"input_ids": [1, 2, 3]}, {"input_ids": [4]}])
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[1, 2, 3], [4, IGNORE_INDEX, IGNORE_INDEX]]
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_a_sample_may_say_what_is_learned():
+    batch = Collator(0)([{"input_ids": [1, 2, 3], "labels": [IGNORE_INDEX, 2, 3]}, {"input_ids": [4, 5, 6]}])
+    assert batch["labels"].tolist() == [[IGNORE_INDEX, 2, 3], [4, 5, 6]]
+
+
+def test_a_real_token_that_is_the_pad_token_is_still_learned():
+    batch = Collator(pad_token_id=2)([{"input_ids": [1, 2]}, {"input_ids": [3]}])
+    assert batch["labels"].tolist() == [[1, 2], [3, IGNORE_INDEX]]
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]]
+
+
+def test_tensors_are_samples_too_and_are_left_as_they_were():
+    ids = torch.tensor([1, 2])
+    Collator(0)([{"input_ids": ids}, {"input_ids": [1, 2, 3]}])
+    assert ids.tolist() == [1, 2]
+
+
+class Named:
+    def __init__(self, pad):
+        self.pad_token_id = pad
+
+
+@pytest.mark.parametrize(("pad", "expected"), [(0, 0), (7, 7), (None, 0)])
+def test_any_token_pads_where_a_tokenizer_has_none(pad, expected):
+    assert pad_token_id(Named(pad)) == expected
