@@ -1,0 +1,205 @@
+"""The command line: one verb a stage, and what looks at a run. Heavy libraries are imported where a verb needs them."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from potstill.pipeline import STAGES
+from potstill.words import UserError
+
+if TYPE_CHECKING:
+    from potstill.run import Run
+
+app = typer.Typer(
+    name="potstill",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships (`potstill recipes`).")]
+RunDir = Annotated[Path | None, typer.Option(help="The run folder. Default: runs/<the recipe's name>.")]
+Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")]
+Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again though it is done.")]
+ForceThis = Annotated[bool, typer.Option("--force", help="Run it again though it is done.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Say what it will take, in bytes and hours, and stop.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
+StoreFolder = Annotated[Path, typer.Argument(help="A store, RUN/capture/TEACHER.")]
+Fidelity = Annotated[int, typer.Option(metavar="SAMPLES", help="Samples to compare with the live teacher; 0 for none.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+NewFile = Annotated[Path, typer.Argument(help="The recipe to write.")]
+From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from; anywhere on the line.")]
+
+
+@app.callback()
+def potstill(debug: Debug = False) -> None:
+    """Distil a large language model into a small one, and prove what was gained."""
+
+
+@app.command(rich_help_panel="Whole runs")
+def run(recipe: RecipeName, run_dir: RunDir = None, until: Until = None, force: Force = None, set_: Set = None) -> None:
+    """Do everything that a recipe asks for and that is not done yet."""
+    _run(recipe, run_dir, until, force or [], set_ or [])
+
+
+def _run(recipe: str, run_dir: Path | None, until: str | None, force: list[str], overrides: list[str]) -> None:
+    from potstill.recipe import load_recipe
+    from potstill.runner import run_recipe
+
+    folder = _run_of(recipe, run_dir)
+    run_recipe(load_recipe(recipe, overrides), folder, until, force)
+    if until in (None, "report"):
+        print(f"the report: {folder.path('report') / 'index.html'}")
+
+
+def _run_of(recipe: str, run_dir: Path | None) -> "Run":
+    from potstill.run import Run
+
+    return Run(run_dir or Path("runs") / Path(recipe).stem)
+
+
+def _stage_verb(name: str) -> Callable[..., None]:
+    def verb(recipe: RecipeName, run_dir: RunDir = None, force: ForceThis = False, set_: Set = None) -> None:
+        _run(recipe, run_dir, name, [name] if force else [], set_ or [])
+
+    return verb
+
+
+def _capture(
+    recipe: RecipeName, run_dir: RunDir = None, force: ForceThis = False, set_: Set = None, estimate: Estimate = False
+) -> None:
+    if not estimate:
+        _run(recipe, run_dir, "capture", ["capture"] if force else [], set_ or [])
+        return
+    _run(recipe, run_dir, "corpus", [], set_ or [])
+    from potstill.pipeline import Work
+    from potstill.recipe import load_recipe
+    from potstill.run import Step
+    from potstill.stages.capture import forecast
+
+    print(forecast(Work(load_recipe(recipe, set_ or []), _run_of(recipe, run_dir), Step("capture"))))
+
+
+for _stage in STAGES:
+    app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after what it needs")(
+        _capture if _stage.name == "capture" else _stage_verb(_stage.name)
+    )
+
+
+@app.command(rich_help_panel="Looking at runs")
+def status(run: RunFolder) -> None:
+    """Say what is done in a run, what is left, and how long it took."""
+    from potstill.status import describe
+
+    print(describe(run))
+
+
+@app.command(rich_help_panel="Looking at runs")
+def compare(runs: RunFolders, as_json: AsJson = False) -> None:
+    """Print what was measured in one or more runs: model, metric, value, interval, n."""
+    from potstill.status import comparison, comparison_table
+
+    rows = comparison(runs)
+    print(json.dumps(rows, indent=2) if as_json else comparison_table(rows))
+
+
+@app.command(rich_help_panel="Looking at runs")
+def targets(store: StoreFolder, fidelity: Fidelity = 16, as_json: AsJson = False) -> None:
+    """Describe a store of captured targets, check it, and compare it with its teacher on a few samples."""
+    from potstill.stores import inspect, shown
+
+    found = inspect(store, fidelity)
+    print(json.dumps(found, indent=2) if as_json else shown(found))
+
+
+@app.command(rich_help_panel="Recipes")
+def recipes() -> None:
+    """List the recipes that ship."""
+    from potstill.recipe import load_recipe, shipped_recipes
+
+    width = max(map(len, shipped_recipes()))
+    for name in shipped_recipes():
+        print(f"{name:<{width}}  {load_recipe(name).about}")
+
+
+@app.command(rich_help_panel="Recipes")
+def init(file: NewFile, from_: From = "quickstart") -> None:
+    """Write a recipe of your own, copied with its comments from one that ships."""
+    from potstill.files import write_text
+    from potstill.recipe import read_recipe_text
+
+    if file.exists():
+        raise UserError(f"{file} is there already; choose another name")
+    try:
+        write_text(file, read_recipe_text(from_))
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be written ({(error.strerror or str(error)).lower()}); choose another place"
+        ) from error
+    print(f"{file} written; `potstill run {file}` runs it")
+
+
+@app.command(rich_help_panel="Recipes")
+def show(recipe: RecipeName, set_: Set = None) -> None:
+    """Print a recipe as it is run: overrides applied, defaults filled in."""
+    from potstill.recipe import load_recipe, recipe_text
+
+    print(recipe_text(load_recipe(recipe, set_ or [])), end="")
+
+
+@app.command(rich_help_panel="Recipes")
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors to complete from."""
+    from potstill.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=2))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one sentence and exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    _quiet_libraries()
+    try:
+        sys.exit(_call(arguments or ["--help"]))
+    except (UserError, TyperException) as error:
+        if debug:
+            raise
+        print(f"potstill: {_sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _call(arguments: Sequence[str]) -> int:
+    code = app(args=arguments, prog_name="potstill", standalone_mode=False)
+    if code == 130:  # what typer makes of Ctrl-C
+        print("\npotstill: stopped; the same command goes on from here", file=sys.stderr)
+    return code or 0
+
+
+def _sentence(error: UserError | TyperException) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    message, context = error.format_message().strip().rstrip("."), getattr(error, "ctx", None)
+    return f"{message[:1].lower()}{message[1:]}; see `{context.command_path if context else 'potstill'} --help`"
+
+
+def _quiet_libraries() -> None:
+    """Before they are imported: potstill tells their failures itself, and bars are for terminals."""
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+if __name__ == "__main__":
+    main()

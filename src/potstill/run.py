@@ -1,0 +1,159 @@
+"""Run: the folder of one experiment; per step what it made, and a manifest that says from what and at what cost.
+
+A *step* is a stage, once for each seed where the stage trains. Its folder is in one of three states: absent; begun
+(`unfinished.json`); done (`manifest.json`, written last and by renaming, so it is never half there).
+"""
+
+import os
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from potstill.files import digest, read_json, sha256, write_json
+from potstill.words import UserError
+
+MANIFEST, UNFINISHED, RECIPE = "manifest.json", "unfinished.json", "recipe.json"
+VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage, and the seed where the stage runs once for each."""
+
+    stage: str
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        return self.stage if self.seed is None else f"{self.stage}/seed-{self.seed}"
+
+
+class Run:
+    """A run folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, step: Step | str) -> Path:
+        """Where a step keeps what it makes."""
+        return self.folder / str(step)
+
+    def open(self, recipe: dict[str, Any]) -> None:
+        """Make the folder, and note in it the recipe that the run is now asked for.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / RECIPE, recipe)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"the run folder {self.folder} cannot be written ({reason}); name another `--run-dir`"
+            ) from error
+
+    def recipe(self) -> dict[str, Any] | None:
+        """The recipe that the run was last asked for; None where the folder is no run."""
+        return read_json(self.folder / RECIPE)
+
+    def manifest(self, step: Step | str) -> dict[str, Any] | None:
+        """The manifest of a finished step; None where it is not finished, or what it made is no longer there."""
+        manifest = read_json(self.path(step) / MANIFEST)
+        if manifest is None:
+            return None
+        whole = all(_size(self.path(step) / name) == made["bytes"] for name, made in manifest["outputs"].items())
+        return manifest if whole else None
+
+    def unfinished(self, step: Step) -> dict[str, Any] | None:
+        """What is known of a step that was begun and not finished."""
+        return read_json(self.path(step) / UNFINISHED)
+
+    def earlier(self, step: Step) -> dict[str, Any] | None:
+        """What is known of a step's last attempt, be it finished, stopped, or finished and damaged since."""
+        return read_json(self.path(step) / MANIFEST) or self.unfinished(step)
+
+    def begin(self, step: Step, inputs: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+        """Make a step's folder ready, and return what is known of it: `attempts`, and what earlier ones had cost.
+
+        A stopped attempt with the same inputs goes on. Whatever else is there is moved to `replaced/`, never deleted:
+        it may have taken days.
+        """
+        key, earlier = digest(inputs), self.unfinished(step)
+        if earlier is None or earlier["key"] != key or (self.path(step) / MANIFEST).exists():
+            self.replace(step)
+            earlier = {"key": key, "inputs": inputs, "started": now(), "attempts": 0, "cost": None}
+        self.path(step).mkdir(parents=True, exist_ok=True)
+        state = {**earlier, "attempts": earlier["attempts"] + 1, "recipe": recipe}
+        write_json(self.path(step) / UNFINISHED, state)
+        return state
+
+    def replace(self, step: Step) -> Path | None:
+        """Move a step's folder aside, and return where to."""
+        if not self.path(step).exists():
+            return None
+        aside = self.folder / "replaced" / f"{str(step).replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        while aside.exists():
+            aside = aside.with_name(aside.name + "+")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        self.path(step).rename(aside)
+        return aside
+
+    def spend(self, step: Step, cost: dict[str, Any]) -> None:
+        """Remember what the attempts so far have cost, so that the whole step's cost is known at its end."""
+        state = self.unfinished(step)
+        if state is not None:
+            write_json(self.path(step) / UNFINISHED, {**state, "cost": cost})
+
+    def finish(self, step: Step, cost: dict[str, Any], outputs: Iterable[Path], summary: dict[str, Any]) -> None:
+        """Write a step's manifest."""
+        folder, state = self.path(step), self.unfinished(step)
+        assert state is not None, f"{step} was never begun"
+        made = {
+            str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+            for file in sorted(file for path in outputs for file in _files(path))
+        }
+        manifest = {
+            "step": str(step),
+            "key": state["key"],
+            "inputs": state["inputs"],
+            "started": state["started"],
+            "finished": now(),
+            "attempts": state["attempts"],
+            "cost": cost,
+            "summary": summary,
+            "outputs": made,
+            "recipe": state["recipe"],
+            "versions": versions(),
+            "host": {"name": platform.node(), "system": platform.platform(), "cpus": os.cpu_count()},
+        }
+        write_json(folder / MANIFEST, manifest)
+        (folder / UNFINISHED).unlink()
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _files(output: Path) -> list[Path]:
+    assert output.exists(), f"a stage says that it made {output}, which is not there"
+    return [output] if output.is_file() else [file for file in output.rglob("*") if file.is_file()]
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None

@@ -1,0 +1,154 @@
+"""Runner: which steps of a recipe have to run, and running them.
+
+A step's *inputs* are everything it depends on: its part of the recipe, the files named there, and the contents of what
+the steps before it made. A step whose manifest stands for the same inputs is done; any other runs, or goes on.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from potstill import ranks
+from potstill.console import duration, say
+from potstill.failures import explained
+from potstill.files import digest
+from potstill.pipeline import BY_NAME, Made, Work, all_steps, asked_for, steps_of
+from potstill.recipe import Recipe
+from potstill.run import Run, Step
+from potstill.words import UserError
+
+GROUPS = ("recipe", "files", "steps")
+NAMED_AT_MOST = 3
+"""Changes of a step's inputs that are told by name."""
+
+
+def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
+    """What a step depends on, by name; None while a step that it needs is not done.
+
+    Raises:
+        UserError: a file that the recipe names is missing.
+    """
+    stage, steps = BY_NAME[step.stage], {}
+    for needed in (needed for name in stage.needs for needed in steps_of(recipe, BY_NAME[name])):
+        manifest = run.manifest(needed)
+        if manifest is None:
+            return None
+        steps[str(needed)] = digest(manifest if stage.reads_manifests else manifest["outputs"])
+    return {"step": str(step), "recipe": _plain(stage.reads(recipe)), "files": stage.files(recipe), "steps": steps}
+
+
+def is_done(recipe: Recipe, run: Run, step: Step) -> bool:
+    """Whether a step is finished and would come out the same from today's inputs."""
+    manifest = run.manifest(step)
+    return manifest is not None and manifest["key"] == digest(inputs_of(recipe, run, step))
+
+
+def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> None:
+    """Do every step that is not done, in order; each goes on where an earlier attempt stopped.
+
+    Args:
+        recipe: what to do.
+        run: where.
+        until: do only this stage and what it needs.
+        force: do these stages again though they are done.
+
+    Raises:
+        UserError: bad input, or a failure with a known remedy.
+    """
+    steps = all_steps(recipe, until)
+    forced = [step for name in force for step in steps_of(recipe, asked_for(recipe, name))]
+    if unneeded := [step for step in forced if step not in steps]:
+        raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
+    if ranks.is_first():
+        run.open(recipe.model_dump(mode="json", by_alias=True))
+    did = 0
+    for step in steps:
+        inputs, manifest = inputs_of(recipe, run, step), run.manifest(step)
+        assert inputs is not None, f"{step} needs a step that has not run"
+        if manifest is not None and manifest["key"] == digest(inputs) and step not in forced:
+            say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}")
+            continue
+        if did == 0:
+            _check_training(recipe, run)
+        did += 1
+        reason = _reason(run, step, inputs)
+        # Every rank has read the folder and come to the same decision before the first one changes it.
+        ranks.wait()
+        if not ranks.is_first():
+            _follow(Work(recipe, run, step))
+            continue
+        if reason is not None:
+            say(f"{step}: {reason}, so it begins anew; what it made before goes to replaced/")
+        _do(Work(recipe, run, step), inputs)
+
+
+def _do(work: Work, inputs: dict[str, Any]) -> None:
+    from potstill.scoring.emissions import Cost, measure
+
+    run, step = work.run, work.step
+    # All of it: where the disk is full, a stage's failure is not the last thing that cannot be written.
+    with explained(step, work.folder):
+        state = run.begin(step, inputs, work.recipe.model_dump(mode="json", by_alias=True))
+        say(f"{step}: {'begins' if state['attempts'] == 1 else 'goes on'}")
+        spent = Cost.from_dict(state["cost"]) if state["cost"] else None
+        module = importlib.import_module(f"potstill.stages.{step.stage}")
+        with measure() as meter:
+            try:
+                ranks.wait()
+                made: Made = module.run(work)
+                ranks.wait()
+            finally:
+                total = meter.cost if spent is None else spent + meter.cost
+                run.spend(step, total.to_dict())
+        run.finish(step, total.to_dict(), made.outputs, made.summary)
+        ranks.wait()
+    say(f"{step}: done in {duration(total.seconds)}")
+
+
+def _follow(work: Work) -> None:
+    """What the other ranks do while the first one does a step: their share of it, if it has shares."""
+    with explained(work.step, work.folder):
+        ranks.wait()
+        if BY_NAME[work.step.stage].all_ranks:
+            importlib.import_module(f"potstill.stages.{work.step.stage}").run(work)
+        ranks.wait()
+        ranks.wait()
+
+
+def _reason(run: Run, step: Step, inputs: dict[str, Any]) -> str | None:
+    """Why what there is of a step is of no use; None where there is nothing, or a stopped attempt that goes on."""
+    earlier = run.earlier(step)
+    if earlier is None:
+        return None
+    if changed := [name for group in GROUPS for name in _changed(earlier["inputs"][group], inputs[group])]:
+        more = f" and {len(changed) - NAMED_AT_MOST} more" if len(changed) > NAMED_AT_MOST else ""
+        return f"{', '.join(changed[:NAMED_AT_MOST])}{more} changed"
+    if "finished" not in earlier:
+        return None
+    return "what it made is no longer whole" if run.manifest(step) is None else "`--force` asks for it"
+
+
+def _changed(before: Any, after: Any, name: str = "") -> list[str]:
+    """The dotted names of what differs between two trees of dicts."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        inside = (_changed(before.get(key), after.get(key), f"{name}.{key}".strip(".")) for key in before | after)
+        return [changed for each in inside for changed in each]
+    return [] if before == after else [name]
+
+
+def _check_training(recipe: Recipe, run: Run) -> None:
+    """Refuse a `training:` that transformers would refuse, before anything has been spent."""
+    from potstill.training import training_arguments
+
+    training_arguments(recipe.distil.training, "distil.training", run.folder, recipe.seeds[0])
+    if recipe.control is not None:
+        both = recipe.distil.training | recipe.control.training
+        training_arguments(both, "control.training", run.folder, recipe.seeds[0])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.model_dump(mode="json", by_alias=True) if hasattr(value, "model_dump") else value

@@ -1,0 +1,46 @@
+"""Passages: where, within one document, a student departs from its teacher, token by token."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+TOP = 5
+
+
+@torch.no_grad()
+def token_view(
+    teacher: PreTrainedModel, student: PreTrainedModel, tokenizer: Any, input_ids: list[int]
+) -> list[dict[str, Any]]:
+    """Each token of a document with what both models expected in its place.
+
+    Returns a dict a token: `text`; and, but for the first one, which nothing predicts: `kl` (nats, of the teacher
+    against the student), `teacher_nll`, `student_nll` (nats), `teacher_top5`, `student_top5` ((text, probability)).
+    """
+    ids = torch.tensor([input_ids], device=student.device)
+    theirs, ours = (_log_probs(model, ids) for model in (teacher, student))
+    kl = (theirs.exp() * (theirs - ours)).sum(-1)
+    view: list[dict[str, Any]] = [{"text": tokenizer.decode(input_ids[:1])}]
+    for place, token in enumerate(input_ids[1:]):
+        view.append(
+            {
+                "text": tokenizer.decode([token]),
+                "kl": kl[place].item(),
+                "teacher_nll": -theirs[place, token].item(),
+                "student_nll": -ours[place, token].item(),
+                "teacher_top5": _likeliest(theirs[place], tokenizer),
+                "student_top5": _likeliest(ours[place], tokenizer),
+            }
+        )
+    return view
+
+
+def _log_probs(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    return model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+
+
+def _likeliest(log_probs: Tensor, tokenizer: Any) -> list[tuple[str, float]]:
+    top = log_probs.topk(TOP)
+    pairs = zip(top.indices.tolist(), top.values.exp().tolist(), strict=True)
+    return [(tokenizer.decode([token]), value) for token, value in pairs]

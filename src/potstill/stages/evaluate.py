@@ -1,0 +1,190 @@
+"""evaluate: teacher, student before, student after and control, side by side on the same held-out documents.
+
+Makes `comparison.json` (rows with intervals, and paired differences), `scores/` (each model's sums by document) and
+`passages.json`. Models that were scored before a stop are not scored again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset, load_from_disk
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from potstill.console import progress
+from potstill.files import read_json, remove, write_json
+from potstill.hardware import device
+from potstill.pipeline import Made, Work
+from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
+from potstill.scoring.passages import token_view
+from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
+from potstill.stages.capture import provenance
+from potstill.targets import TargetStore, make_codec
+from potstill.teachers.captured import batch_keys, capture
+from potstill.teachers.huggingface import Prepared, run_dtype
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.target import MixedTarget, TeacherTarget
+from potstill.text.batching import Collator, pad_token_id
+
+PASSAGES = 2
+READABLE_TOKENS = range(60, 161)
+"""Lengths of a passage that is shown whole in the report."""
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The held-out text as models read it."""
+
+    windows: list[Window]
+    document_bytes: list[int]
+    collate: Collator
+    batch_size: int
+
+    def samples(self) -> list[dict[str, Any]]:
+        return [{"input_ids": window.input_ids} for window in self.windows]
+
+    def batches(self) -> Iterator[tuple[list[Window], dict[str, Tensor]]]:
+        for at in range(0, len(self.windows), self.batch_size):
+            rows = self.windows[at : at + self.batch_size]
+            batch = self.collate([{"input_ids": row.input_ids} for row in rows])
+            yield rows, {name: value.to(device()) for name, value in batch.items()}
+
+
+def run(work: Work) -> Made:
+    """Score every model, compare them, and keep some passages to look at."""
+    recipe = work.recipe
+    teachers = [Prepared.load(work.run.path("teachers") / name) for name in recipe.teachers]
+    held_out = load_from_disk(work.run.path("corpus") / "held_out")
+    held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
+    sizes = [len(text.encode()) for text in held_out["text"]]
+    text = _HeldOut(
+        document_windows(held_out["input_ids"], recipe.corpus.sequence_length),
+        sizes,
+        Collator(pad_token_id(teachers[0].tokenizer())),
+        recipe.evaluate.batch_size,
+    )
+    scores = _score_all(work, teachers, text)
+    rows, pairs = compare(scores, recipe.evaluate.confidence, recipe.evaluate.resamples)
+    comparison = work.folder / "comparison.json"
+    write_json(comparison, {"rows": [row.to_dict() for row in rows], "paired": [pair.to_dict() for pair in pairs]})
+    passages = work.folder / "passages.json"
+    write_json(passages, _passages(work, teachers[0], held_out, scores["student"][0]))
+    remove(work.folder / "teacher_states")
+    tokens = int(scores["start"][0].tokens.sum())
+    made = f"{sum(map(len, scores.values()))} models on {len(sizes):,} held-out documents"
+    return Made(
+        [comparison, passages, work.folder / "scores"], {"documents": len(sizes), "tokens": tokens, "made": made}
+    )
+
+
+def models_of(work: Work) -> dict[str, list[Path]]:
+    """The folders of each model under comparison, one a seed where it was trained."""
+    models = {"start": [work.run.path("student") / "start"]}
+    for name, stage in (("student", "distil"), ("control", "control")):
+        if stage == "distil" or work.recipe.control is not None:
+            models[name] = [work.run.path(f"{stage}/seed-{seed}") / "student" for seed in work.recipe.seeds]
+    return models
+
+
+def _score_all(work: Work, teachers: list[Prepared], text: _HeldOut) -> dict[str, list[DocumentScores]]:
+    reference = _Reference(work, teachers, text)
+    scores: dict[str, list[DocumentScores]] = {}
+    for teacher in teachers:
+        name = "teacher" if len(teachers) == 1 else f"teacher {teacher.name}"
+        scores[name] = [_scored(work, name, teacher.model, text, reference)]
+    for name, folders in models_of(work).items():
+        scores[name] = [
+            _scored(work, f"{name} {n}", partial(load_student, folder), text, reference)
+            for n, folder in enumerate(folders)
+        ]
+    return scores
+
+
+def _scored(
+    work: Work, name: str, load: Callable[[], PreTrainedModel], text: _HeldOut, reference: "_Reference"
+) -> DocumentScores:
+    file = work.folder / "scores" / f"{name.replace(' ', '-')}.json"
+    saved = read_json(file)
+    if saved is not None:
+        return DocumentScores.from_dict(saved)
+    with progress(f"scoring {name}", len(text.windows), "sequences") as advance:
+        scores = score_documents(load(), text.batches(), text.document_bytes, reference.target, advance)
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, scores.to_dict())
+    return scores
+
+
+def load_student(folder: Path) -> PreTrainedModel:
+    """A student for reading only, in the number format in which the teachers run."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=run_dtype("auto")).to(device()).eval()
+
+
+class _Reference:
+    """The teachers' last hidden states on the held-out text, computed once and read again for every model."""
+
+    def __init__(self, work: Work, teachers: list[Prepared], text: _HeldOut) -> None:
+        weights = [work.recipe.teachers[teacher.name].weight for teacher in teachers]
+        self._weights = tuple(weight / sum(weights) for weight in weights)
+        self._mix = work.recipe.distil.mix
+        folder = work.folder / "teacher_states"
+        self._sources = [_read_once(folder, teacher, text) for teacher in teachers]
+
+    def target(self, batch: Mapping[str, Tensor]) -> TeacherTarget:
+        targets = tuple(source(batch) for source in self._sources)
+        return targets[0] if len(targets) == 1 else MixedTarget(targets, self._weights, self._mix)
+
+
+def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
+    live = LiveTeacher(teacher.model())
+    if live.head is None:
+        return live.target
+    vocabulary, hidden_size = live.head.weight.shape
+    bits = 16 if live.head.weight.dtype == torch.bfloat16 else 32
+    codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
+    origin, place = provenance(teacher), folder / teacher.name
+    capture(place, live, codec, origin, text.samples(), text.collate, text.batch_size)
+    store = TargetStore(place, expect=origin)
+    return lambda batch: store.read(batch_keys(batch), device=device())
+
+
+def compare(
+    scores: dict[str, list[DocumentScores]], confidence: float, resamples: int
+) -> tuple[list[Row], list[Paired]]:
+    """Every model's metrics, and the student's differences from its start and from its control."""
+    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
+    rows, pairs = [], []
+    for metric in METRICS:
+        transform: Literal["exp", "identity"] = "exp" if metric == "perplexity" else "identity"
+        for name in scores:
+            if not (name.startswith("teacher") and metric in ("kl_to_teacher", "agreement")):
+                rows.append(bootstrap(name, metric, _sums(scores[name], metric), transform=transform, **how))
+        for other in ("start", "control"):
+            if other in scores:
+                sums = _sums(scores["student"], metric), _sums(scores[other], metric)
+                pairs.append(paired("student", other, metric, *sums, transform=transform, **how))
+    return rows, pairs
+
+
+def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
+    each = [scores.sums(metric) for scores in seeds]
+    if len(each) == 1:
+        return each[0]
+    return Sums(np.stack([sums.numerator for sums in each]), each[0].denominator)
+
+
+def _passages(work: Work, teacher: Prepared, held_out: Dataset, scores: DocumentScores) -> list[dict[str, Any]]:
+    """The passages whose KL to the teacher is nearest to the median of all: neither the best nor the worst."""
+    whole = work.recipe.corpus.sequence_length
+    readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
+    kl = scores.kl / np.maximum(scores.tokens, 1)
+    typical = sorted(readable, key=lambda n: abs(kl[n] - np.median(kl)))[:PASSAGES]
+    tokenizer, models = teacher.tokenizer(), (teacher.model(), load_student(models_of(work)["student"][0]))
+    return [
+        {"title": f"held-out document {n}", "tokens": token_view(*models, tokenizer, held_out[n]["input_ids"])}
+        for n in typical
+    ]

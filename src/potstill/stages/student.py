@@ -1,0 +1,32 @@
+"""student: build the student as it is before training, and say what it is."""
+
+import torch
+
+from potstill.console import say
+from potstill.files import remove
+from potstill.pipeline import Made, Work
+from potstill.students.build import build
+from potstill.teachers.huggingface import Prepared, check_length
+
+
+def run(work: Work) -> Made:
+    """Write the student's start as a plain Hugging Face folder, tokenizer included."""
+    recipe = work.recipe
+    teachers = {name: Prepared.load(work.run.path("teachers") / name) for name in recipe.teachers}
+    model, summary = build(recipe.student, teachers)
+    check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
+    partial, folder = work.folder / ".start.partial", work.folder / "start"
+    remove(partial)
+    model.save_pretrained(partial)
+    next(iter(teachers.values())).tokenizer().save_pretrained(partial)
+    remove(folder)
+    partial.rename(folder)
+    with torch.no_grad():
+        summary["parameters"] = sum(weight.numel() for weight in model.parameters())
+    summary["layers"] = model.config.num_hidden_layers
+    say(f"  {summary['parameters']:,} parameters in {summary['layers']} layers")
+    if "layers_kept" in summary:
+        say(f"  layers kept: {', '.join(map(str, summary['layers_kept']))}")
+    kept = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""
+    summary["made"] = f"{summary['layers']} layers of {summary['from']}{kept}"
+    return Made([folder], summary)

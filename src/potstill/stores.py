@@ -1,0 +1,74 @@
+"""What a store of captured targets can tell: what it holds, whether it is whole, and how true it is to its teacher."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import load_from_disk
+
+from potstill.console import progress, size
+from potstill.hardware import device
+from potstill.targets import TargetStore, describe, fidelity
+from potstill.targets.fidelity import Fidelity
+from potstill.teachers.captured import batch_keys
+from potstill.teachers.huggingface import Prepared
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
+from potstill.text.batching import Collator, pad_token_id
+from potstill.words import UserError
+
+
+def inspect(folder: Path, samples: int) -> dict[str, Any]:
+    """Describe a store, check every byte of it, and compare it with its teacher on some of the samples it was made of.
+
+    Args:
+        folder: the store; for the comparison it must lie in its run folder, `RUN/capture/TEACHER`.
+        samples: how many samples to compare; 0 leaves the comparison out.
+
+    Raises:
+        UserError: no store, a damaged one, or no run around it to compare with.
+    """
+    found = describe(folder)
+    whole = found["samples_written"] == found["samples"]
+    there = f"{found['samples_written']:,} of {found['samples']:,} samples"
+    found["state"] = "finished" if whole else f"unfinished: {there}"
+    if whole:
+        store = TargetStore(folder, expect=None)
+        with progress("checking", found["shards"], "shards") as advance:
+            for _ in store.verify():
+                advance(1)
+        found["checksums"] = "all right"
+        if samples:
+            found["fidelity"] = vars(measured(store, folder, samples))
+    return found
+
+
+def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
+    """How far the store's targets are from the live teacher's, on samples spread over the corpus it was made of."""
+    run = folder.resolve().parent.parent
+    teacher_folder, corpus = run / "teachers" / folder.name, run / "corpus" / "train"
+    if not teacher_folder.is_dir() or not corpus.is_dir():
+        raise UserError(
+            f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
+            "give `--fidelity 0` to leave the comparison out"
+        )
+    prepared, text = Prepared.load(teacher_folder), load_from_disk(corpus)
+    collate, teacher = Collator(pad_token_id(prepared.tokenizer())), LiveTeacher(prepared.model())
+    places = range(0, len(text), max(len(text) // samples, 1))[:samples]
+    batch = {name: value.to(device()) for name, value in collate([text[place] for place in places]).items()}
+    live = teacher.target(batch)
+    temperature = getattr(store.codec, "temperature", None) or getattr(store.codec, "temperatures", (1.0,))[0]
+    stored = store.read(batch_keys(batch), temperature=temperature, device=device())
+    assert isinstance(live, LogitsTarget | HiddenTarget)
+    assert isinstance(stored, SparseTarget | HiddenTarget)
+    return fidelity(live, stored, store.codec.vocabulary, temperature)
+
+
+def shown(found: dict[str, Any]) -> str:
+    """What `inspect` found, a line each."""
+    lines = {name: value for name, value in found.items() if name != "fidelity"}
+    lines["bytes_on_disk"] = size(found["bytes_on_disk"])
+    lines["bytes_per_token"] = f"{found['bytes_per_token']:.1f}"
+    for name, value in found.get("fidelity", {}).items():
+        lines[f"fidelity.{name}"] = f"{value:,}" if isinstance(value, int) else f"{value:.5f}"
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())

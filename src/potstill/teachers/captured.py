@@ -1,0 +1,101 @@
+"""A teacher whose targets were captured: written once, and found again by the content of each sample of a batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from potstill.console import progress
+from potstill.hardware import device
+from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, sample_key
+from potstill.teachers.live import LiveTeacher
+from potstill.words import IGNORE_INDEX
+
+SAMPLES_AT_ONCE = 512
+
+Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
+
+
+def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
+    """The content key of each row of a batch: its real tokens, and which of them are supervised; padding is no content.
+
+    ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T].
+    """
+    ids, labels = batch["input_ids"].cpu().numpy(), batch["labels"].cpu().numpy()
+    real = batch["attention_mask"].cpu().numpy().astype(bool) if "attention_mask" in batch else np.ones(ids.shape, bool)
+    taught = np.zeros(labels.shape, bool)
+    taught[:, :-1] = labels[:, 1:] != IGNORE_INDEX
+    keys = []
+    for row_ids, row_taught, row_real in zip(ids, taught, real, strict=True):
+        tokens = row_ids[row_real]
+        keys.append(sample_key(tokens, tokens, row_taught[row_real]))
+    return keys
+
+
+def contents(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
+    """The content key, and the number of supervised tokens, of each sample of an indexable collection of them."""
+    keys: list[bytes] = []
+    counts: list[int] = []
+    for start in range(0, len(samples), SAMPLES_AT_ONCE):
+        batch = collate([samples[at] for at in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))])
+        keys += batch_keys(batch)
+        counts += (batch["labels"][:, 1:] != IGNORE_INDEX).sum(1).tolist()
+    return keys, counts
+
+
+def capture(
+    folder: Path,
+    teacher: LiveTeacher,
+    codec: Codec,
+    provenance: Provenance,
+    samples: Any,
+    collate: Collate,
+    batch_size: int,
+    worker: int = 0,
+    workers: int = 1,
+) -> int:
+    """Write what a teacher says about samples into a store, or what is missing of it; returns the supervised tokens.
+
+    Several workers write a store together, each the shards that are its own.
+
+    Raises:
+        UserError: the folder holds another teacher's or another corpus's store, or the disk is full.
+    """
+    keys, counts = contents(samples, collate)
+    what = f"capturing {provenance.teacher}"
+    head = teacher.head if codec.mode == "hidden" else None
+    with (
+        StoreWriter(folder, codec, provenance, keys, counts, head) as writer,
+        progress(what, writer.header.samples, "samples", writer.samples_written()) as advance,
+    ):
+        for places in writer.pending(batch_size, worker, workers):
+            batch = collate([samples[int(place)] for place in places])
+            writer.write(teacher.target({name: value.to(device()) for name, value in batch.items()}))
+            advance(len(places))
+    return sum(counts)
+
+
+def field(index: int) -> str:
+    """The name under which a batch carries the records of the teacher of that number."""
+    return f"captured_targets_{index}"
+
+
+@dataclass(frozen=True)
+class WithTargets:
+    """A collator that adds to each batch the records of its samples, so that reading happens in the loader's workers.
+
+    Raises:
+        UserError: a sample was never captured, or a store is damaged.
+    """
+
+    collate: Collate
+    stores: Mapping[int, TargetStore]
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The collator's batch, with the records of each store in the order of its rows."""
+        batch = self.collate(samples)
+        keys = batch_keys(batch)
+        return batch | {field(index): store.packed(keys) for index, store in self.stores.items()}

@@ -1,0 +1,264 @@
+"""DistilTrainer: a transformers Trainer whose loss comes from teachers; everything else is Trainer's own."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer
+
+from potstill.losses.chunked import distillation_loss
+from potstill.losses.dense_logits import distillation_loss_of_logits
+from potstill.losses.fused import worth_compiling
+from potstill.losses.model_head import head_of, read_head
+from potstill.losses.reading import MODEL_INPUTS, read_batch
+from potstill.losses.terms import Loss
+from potstill.targets import TargetStore
+from potstill.teachers.captured import WithTargets, field
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.target import MixedTarget, TeacherTarget
+from potstill.text.batching import Collator, pad_token_id
+from potstill.text.tokenizers import tokenizer_fingerprint
+from potstill.words import IGNORE_INDEX, UserError
+
+Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
+"""A model that runs beside the student, a store of captured targets, or the folder of one."""
+
+TYPICAL_LENGTH = 512
+"""Tokens in a sample, where samples are streamed and none can be looked at ahead."""
+
+DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
+
+
+class DistilTrainer(Trainer):
+    """Trains a student from one teacher, several, or none.
+
+    The loss is the sum over `losses` of weight x (sum over the supervised tokens of the whole optimizer step, on all
+    ranks and in all accumulated batches) / (their number): how a batch is cut changes nothing.
+
+    Args:
+        teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where only cross-entropy is
+            asked for. A teacher reads the student's own batch.
+        losses: what is added up. Default: forward KL and cross-entropy, half each.
+        temperature: if given, the temperature of every divergence in `losses`.
+        teacher_weights: the share of each of several teachers. Default: equal shares.
+        mix: whether several teachers' probabilities or their logits are averaged.
+        compile: whether the loss's kernels are compiled. Default: where that saves more time than it takes.
+        **trainer: everything that :class:`transformers.Trainer` takes. Without a `data_collator`, samples are padded
+            with `processing_class`'s pad token and every real token is learned.
+
+    Raises:
+        UserError: the losses need a teacher and there is none, a store does not fit, or the loss is not finite.
+    """
+
+    # The loss is divided by the tokens of the whole step already; Trainer must not divide it again.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *args: Any,
+        teacher: Teacher | Sequence[Teacher] | None = None,
+        losses: Sequence[Loss] = DEFAULT_LOSSES,
+        temperature: float | None = None,
+        teacher_weights: Sequence[float] | None = None,
+        mix: Literal["probabilities", "logits"] = "probabilities",
+        compile: bool | None = None,
+        **trainer: Any,
+    ) -> None:
+        given = [] if teacher is None else [teacher] if isinstance(teacher, Teacher) else list(teacher)
+        student = args[0] if args else trainer.get("model")
+        if any(one is student for one in given):
+            raise UserError("a teacher is the student itself, and would be frozen; give a copy (`copy.deepcopy`)")
+        self.teachers = [_opened(one) for one in given]
+        self.losses = [
+            replace(loss, temperature=temperature) if temperature is not None and loss.needs_teacher else loss
+            for loss in losses
+        ]
+        self.mix, self.teacher_weights = mix, _shares(teacher_weights, len(self.teachers))
+        self._check_losses()
+        super().__init__(*args, **trainer)
+        self._check_trainer()
+        self.model_accepts_loss_kwargs = True
+        self.data_collator = self._collator(trainer.get("data_collator"))
+        for one in self.teachers:
+            if isinstance(one, LiveTeacher):
+                one.model.to(self.args.device)
+                one.head = head_of(one.model)
+        self._check_teachers()
+        self._head_is_readable = head_of(self.model) is not None
+        self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
+        self._steps_not_logged = 0
+        self._compile = compile
+
+    def _check_losses(self) -> None:
+        needing = [loss.kind for loss in self.losses if loss.needs_teacher]
+        if not self.losses:
+            raise UserError("`losses` is empty; give at least one Loss")
+        if needing and not self.teachers:
+            raise UserError(f"{needing[0]} needs a teacher; give `teacher=` a model or a store of captured targets")
+
+    def _check_trainer(self) -> None:
+        if self.args.n_gpu > 1:
+            raise UserError(
+                f"one process sees {self.args.n_gpu} GPUs; start one process a GPU: torchrun --nproc_per_node"
+            )
+        if self.args.label_smoothing_factor or self.compute_loss_func is not None:
+            name = "compute_loss_func" if self.compute_loss_func is not None else "label_smoothing_factor"
+            raise UserError(f"`{name}` would change nothing: the loss is the sum of `losses`; leave it out")
+
+    def _check_teachers(self) -> None:
+        ours = _vocabulary(self.model)
+        for one in self.teachers:
+            theirs = one.codec.vocabulary if isinstance(one, TargetStore) else _vocabulary(one.model)
+            if theirs != ours:
+                raise UserError(
+                    f"a teacher has a vocabulary of {theirs:,} tokens and the student one of {ours:,}; they must be of "
+                    "one tokenizer and one size: `resize_token_embeddings` pads the smaller one"
+                )
+            if isinstance(one, TargetStore):
+                self._check_store(one)
+
+    def _check_store(self, store: TargetStore) -> None:
+        temperatures = sorted({loss.temperature for loss in self.losses if loss.needs_teacher})
+        if len(temperatures) > 1 and store.codec.mode != "hidden":
+            raise UserError(
+                f"the losses have temperatures {temperatures}, but from {store.path} one temperature can be read at a "
+                "time; give them one, capture hidden states, or let the teacher run beside the student"
+            )
+        if self.processing_class is not None:
+            captured, here = store.header.provenance.tokenizer, tokenizer_fingerprint(self.processing_class)
+            if captured != here:
+                raise UserError(
+                    f"the targets in {store.path} were captured with tokenizer {captured}, but `processing_class` is "
+                    f"tokenizer {here}; give the one that they were captured with, or capture them again"
+                )
+
+    def _collator(self, given: Any) -> Any:
+        collator = given
+        if collator is None:
+            collator = Collator(0 if self.processing_class is None else pad_token_id(self.processing_class))
+        stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
+        return WithTargets(collator, stores) if stores else collator
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # What is read, whatever the student's forward says it takes: without their labels, prompts would be learned.
+        self._signature_columns = [*MODEL_INPUTS, "labels"]
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The micro-batches of one optimizer step, and the number of supervised tokens in all of them, on all ranks."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        count = sum((batch["labels"][:, 1:] != IGNORE_INDEX).sum() for batch in batches)
+        tokens = torch.as_tensor(count, device=device)
+        self._steps_not_logged += 1
+        if self.args.world_size > 1:
+            tokens = self.accelerator.gather(tokens).sum()
+        return batches, tokens
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step."""
+        head = read_head(model) if self._head_is_readable else None
+        states, labels = read_batch(model, head, inputs)
+        ranks = self.args.world_size if num_items_in_batch is not None else 1
+        tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
+        common: dict[str, Any] = {"denominator": tokens.clamp(min=1), "compile": self._compiles()}
+        # Outside the student's autocast: a live teacher runs in its own dtype, as one that is captured does.
+        target = self._target(inputs)
+        with self.accelerator.autocast():
+            if head is None:
+                loss, terms = distillation_loss_of_logits(states, labels, target, self.losses, **common)
+            else:
+                loss, terms = distillation_loss(states, head, labels, target, self.losses, **common)
+        # Ranks' gradients are averaged, and this is a sum over ranks.
+        loss = loss * ranks
+        if model.training:
+            for name, value in terms.items():
+                self._terms[name] += value * ranks
+        if return_outputs:
+            return loss, {"loss": loss}
+        return loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch forward and backward; stops at a loss that is not finite, before any weight is changed."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the checkpoints before it are good: "
+                "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
+            )
+        return loss
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The loss of one batch and, where somebody asks for them (`compute_metrics`, `predict`), its logits, whole."""
+        loss, _, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if prediction_loss_only:
+            return loss, None, None
+        with torch.no_grad():
+            read = {name: value for name, value in self._prepare_inputs(inputs).items() if name in MODEL_INPUTS}
+            return loss, model(**read, use_cache=False).logits, labels
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the student, as a checkpoint or at the end; weights that are not finite are never written."""
+        # A finite loss can still have an infinite gradient, and then the step after it has ruined the weights.
+        if not all(weight.isfinite().all() for weight in self.model.parameters() if weight.requires_grad):
+            raise UserError(
+                f"a weight is not finite after step {self.state.global_step}, so it was not saved; the checkpoints "
+                "before are good: lower `learning_rate`, or `max_grad_norm`, and start again from there"
+            )
+        super().save_model(output_dir, _internal_call)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with each loss term apart: its mean over the steps since the last log, before its weight."""
+        if "loss" in logs and self._steps_not_logged:
+            for name, total in self._terms.items():
+                logs[name] = self.accelerator.gather(total).mean().item() / self._steps_not_logged
+            self._terms.clear()
+            self._steps_not_logged = 0
+        super().log(logs, start_time)
+
+    def _compiles(self) -> bool:
+        """Whether the loss's kernels are compiled: decided by the length of the whole training, so that one that is
+        resumed decides the same."""
+        if self._compile is None:
+            first = self.train_dataset[0] if hasattr(self.train_dataset, "__len__") else {}
+            length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
+            a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            tokens = self.state.max_steps * a_step * length
+            self._compile = worth_compiling(tokens, _vocabulary(self.model), self.args.device)
+        return self._compile
+
+    def _target(self, inputs: Mapping[str, Tensor]) -> TeacherTarget | None:
+        temperatures = [loss.temperature for loss in self.losses if loss.needs_teacher]
+        if not temperatures:
+            return None
+        targets = [
+            one.target(inputs) if isinstance(one, LiveTeacher) else one.decode(inputs[field(index)], temperatures[0])
+            for index, one in enumerate(self.teachers)
+        ]
+        return targets[0] if len(targets) == 1 else MixedTarget(tuple(targets), self.teacher_weights, self.mix)
+
+
+def _opened(teacher: Teacher) -> LiveTeacher | TargetStore:
+    if isinstance(teacher, TargetStore):
+        return teacher
+    if isinstance(teacher, str | Path):
+        return TargetStore(teacher, expect=None)
+    return LiveTeacher(teacher)
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    config = model.config
+    return (config.get_text_config() if hasattr(config, "get_text_config") else config).vocab_size
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    given = [1.0] * count if weights is None else list(weights)
+    if len(given) != count or any(weight <= 0 for weight in given):
+        raise UserError(f"`teacher_weights` must give each of the {count} teachers a weight above 0, not {given}")
+    return tuple(weight / sum(given) for weight in given)

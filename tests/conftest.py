@@ -1,0 +1,15 @@
+"""Shared by all tests: no network, one thread, and one finished toy run for whoever only looks at one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: a test must not depend on what the hub answers, nor on how many cores there are.
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tiny teachers and the tiny text of toy recipes lie."""
+    return tmp_path_factory.mktemp("toy")

@@ -1,0 +1,31 @@
+"""One finished toy run of three seeds, for all who only look at what a stage made."""
+
+from pathlib import Path
+
+import pytest
+
+from potstill.recipe import Recipe
+from potstill.run import Run
+from potstill.runner import run_recipe
+from tiny import toy_recipe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _float32():
+    # Figures can be done by hand to six digits, whatever this machine's fastest number format is.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("potstill.teachers.huggingface.fast_bfloat16", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def recipe(toy_folder: Path) -> Recipe:
+    return toy_recipe(toy_folder, "seeds=[0, 1, 2]", "distil.training.bf16=false")
+
+
+@pytest.fixture(scope="session")
+def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Looked at by many tests: none may write into it."""
+    made = Run(tmp_path_factory.mktemp("runs") / "toy")
+    run_recipe(recipe, made)
+    return made

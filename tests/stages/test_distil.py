@@ -1,0 +1,149 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.stages.distil import last_whole_checkpoint
+from potstill.trainer import DistilTrainer
+from potstill.words import UserError
+from tiny import SEQUENCE_LENGTH, llama, tokenizer, toy_recipe
+
+STEPS, BATCH = 5, 4
+
+
+def _log(run, step):
+    return [json.loads(line) for line in (run.path(step) / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_student_is_a_plain_folder_with_its_tokenizer(run):
+    folder = run.path("distil") / "student"
+    model, tokens = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert tokens.get_vocab() == tokenizer().get_vocab()
+    start = AutoModelForCausalLM.from_pretrained(run.path("student") / "start").state_dict()
+    moved = [name for name, weight in model.state_dict().items() if not torch.equal(weight, start[name])]
+    assert set(moved) == set(start), "every weight has learned"
+    model.generate(torch.tensor([[5, 6]]), max_new_tokens=2, do_sample=False)
+
+
+def test_the_student_is_the_first_seed_s(run):
+    assert (run.path("distil") / "student").resolve() == (run.path("distil/seed-0") / "student").resolve()
+
+
+def test_nothing_but_student_and_log_is_left(run):
+    for seed in range(3):
+        folder = run.path(f"distil/seed-{seed}")
+        assert not list(folder.glob("checkpoint*"))
+        assert not list(folder.rglob("training_args.bin")), "a pickle is no part of a plain folder"
+        assert not list(folder.glob(".*"))
+
+
+def test_each_step_is_logged_with_each_loss_apart(run):
+    log = _log(run, "distil/seed-0")
+    assert [entry["step"] for entry in log] == list(range(1, STEPS + 1))
+    for entry in log:
+        assert entry["loss"] == pytest.approx(0.5 * entry["forward_kl"] + 0.5 * entry["cross_entropy"], rel=1e-4)
+    assert log[-1]["num_input_tokens_seen"] == STEPS * BATCH * SEQUENCE_LENGTH
+    assert run.manifest("distil/seed-0")["summary"]["steps"] == STEPS
+
+
+def test_seeds_see_samples_in_another_order(run):
+    first = [_log(run, f"distil/seed-{seed}")[0]["cross_entropy"] for seed in range(3)]
+    assert len(set(first)) == 3
+
+
+def test_captured_or_not_the_student_is_nearly_the_same(tmp_path, run):
+    online, exact = Run(tmp_path / "online"), Run(tmp_path / "exact")
+    plain = "distil.training.bf16=false"
+    run_recipe(toy_recipe(tmp_path, "capture=null", plain), online, until="distil")
+    run_recipe(toy_recipe(tmp_path, "capture.k=300", "capture.bits=32", plain), exact, until="distil")
+    one, other = (_log(which, "distil/seed-0") for which in (online, exact))
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours["forward_kl"] == pytest.approx(theirs["forward_kl"], rel=1e-3)
+
+
+def test_a_log_may_be_rare(tmp_path):
+    run = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, "distil.training.logging_steps=100"), run)
+    assert (run.path("report") / "index.html").is_file()
+
+
+def test_a_run_without_checkpoints_is_possible(tmp_path):
+    run = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, "distil.training.save_strategy=no", "control=null"), run)
+    assert (
+        AutoModelForCausalLM.from_pretrained(run.path("distil") / "student").num_parameters() < llama().num_parameters()
+    )
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"at step \d|after step \d"):
+        run_recipe(toy_recipe(tmp_path, "distil.training.learning_rate=1e30", "distil.training.save_steps=1"), run)
+    assert not (run.path("distil/seed-0") / "student").exists()
+    assert run.manifest("distil/seed-0") is None
+    for checkpoint in run.path("distil/seed-0").glob("checkpoints/checkpoint-*"):
+        weights = AutoModelForCausalLM.from_pretrained(checkpoint).parameters()
+        assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    for number, content in ((2, '{"global_step": 2}'), (10, '{"global_step": 10}'), (12, '{"global_st'), (14, None)):
+        folder = tmp_path / f"checkpoint-{number}"
+        folder.mkdir()
+        if content is not None:
+            (folder / "trainer_state.json").write_text(content)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert last_whole_checkpoint(tmp_path / "none") is None
+
+
+def test_a_stopped_training_does_only_what_is_left(tmp_path, monkeypatch):
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    recipe = toy_recipe(tmp_path)
+    run_recipe(recipe, whole, until="distil")
+    steps, plain = [], DistilTrainer.training_step
+
+    def training_step(self, *args):
+        steps.append(self.state.global_step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(DistilTrainer, "training_step", training_step)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, cut, until="distil")
+    run_recipe(recipe, cut, until="distil")
+    assert steps == [0, 1, 2, 3, 2, 3, 4], "the checkpoint lies at step 2"
+    one, other = (run.path("distil/seed-0") / "student" / "model.safetensors" for run in (whole, cut))
+    assert one.read_bytes() == other.read_bytes()
+    one, other = (
+        [
+            {key: value for key, value in entry.items() if not key.startswith("train_")}
+            for entry in _log(run, "distil/seed-0")
+        ]
+        for run in (whole, cut)
+    )
+    assert one == other
+
+
+def test_a_training_that_had_ended_is_not_done_again(tmp_path, monkeypatch):
+    # Stopped after the last step, while the outputs were being hashed: hours of training must not be lost.
+    run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path, "control=null")
+    with monkeypatch.context() as patch:
+        plain = Run.finish
+
+        def finish(self, step, *rest):
+            if step.stage == "distil":
+                raise KeyboardInterrupt
+            plain(self, step, *rest)
+
+        patch.setattr(Run, "finish", finish)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe, run)
+    before = (run.path("distil/seed-0") / "student" / "model.safetensors").stat()
+    monkeypatch.setattr("potstill.stages.distil.DistilTrainer", None)
+    run_recipe(recipe, run, until="distil")
+    assert (run.path("distil/seed-0") / "student" / "model.safetensors").stat().st_mtime_ns == before.st_mtime_ns
+    assert run.manifest("distil/seed-0")["summary"]["steps"] == STEPS

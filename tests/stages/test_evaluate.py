@@ -1,0 +1,173 @@
+import json
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_from_disk
+from transformers import AutoModelForCausalLM
+
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.scoring.held_out import document_windows
+from potstill.text.layouts import windows
+from tiny import SEQUENCE_LENGTH, llama, toy_recipe
+
+DOCUMENTS = 8
+
+
+def _comparison(run):
+    return json.loads((run.path("evaluate") / "comparison.json").read_text())
+
+
+def _held_out(run):
+    return load_from_disk(run.path("corpus") / "held_out").select(range(DOCUMENTS))
+
+
+@torch.no_grad()
+def _by_hand(run, model, teacher):
+    """Sums over each document, one window at a time, one token at a time."""
+    sums = {name: [] for name in ("nll", "kl", "agreement", "tokens", "bytes")}
+    for row in _held_out(run):
+        totals = dict.fromkeys(sums, 0.0)
+        totals["bytes"] = len(row["text"].encode())
+        for ids in windows(row["input_ids"], SEQUENCE_LENGTH):
+            ours, theirs = (one(torch.tensor([ids])).logits[0].double().log_softmax(-1) for one in (model, teacher))
+            for place, token in enumerate(ids[1:]):
+                totals["nll"] -= ours[place, token].item()
+                totals["kl"] += (theirs[place].exp() * (theirs[place] - ours[place])).sum().item()
+                totals["agreement"] += float(ours[place].argmax() == theirs[place].argmax())
+                totals["tokens"] += 1
+        for name, total in totals.items():
+            sums[name].append(total)
+    return {name: np.array(values) for name, values in sums.items()}
+
+
+@cache
+def _models():
+    return {
+        "teacher": "teacher",
+        "start": "student/start",
+        "student-1": "distil/seed-1/student",
+        "control-2": "control/seed-2/student",
+    }
+
+
+@pytest.mark.parametrize("name", ["teacher", "start", "student-1", "control-2"])
+def test_scores_are_what_a_hand_computes(run, name):
+    where = {"start-0": "student/start"} | _models()
+    model = llama(0) if name == "teacher" else AutoModelForCausalLM.from_pretrained(run.folder / where[name]).eval()
+    expected = _by_hand(run, model, llama(0))
+    file = {"start": "start-0"}.get(name, name)
+    found = json.loads((run.path("evaluate") / "scores" / f"{file}.json").read_text())
+    for what, values in expected.items():
+        np.testing.assert_allclose(found[what], values, rtol=2e-5, atol=2e-4, err_msg=what)
+
+
+def test_rows_are_ratios_of_those_sums(run):
+    rows = {(row["model"], row["metric"]): row for row in _comparison(run)["rows"]}
+    sums = _by_hand(run, llama(0), llama(0))
+    nats, tokens = sums["nll"].sum(), sums["tokens"].sum()
+    assert rows["teacher", "loss"]["value"] == pytest.approx(nats / tokens, rel=1e-5)
+    assert rows["teacher", "perplexity"]["value"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+    assert rows["teacher", "bits_per_byte"]["value"] == pytest.approx(
+        nats / math.log(2) / sums["bytes"].sum(), rel=1e-5
+    )
+    assert ("teacher", "kl_to_teacher") not in rows, "a teacher is not compared with itself"
+    for row in rows.values():
+        assert row["n"] == DOCUMENTS
+        assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_every_model_has_every_metric(run):
+    rows = _comparison(run)["rows"]
+    for model in ("start", "student", "control"):
+        metrics = [row["metric"] for row in rows if row["model"] == model]
+        assert metrics == ["loss", "perplexity", "bits_per_byte", "kl_to_teacher", "agreement"]
+
+
+def test_seeds_give_a_spread(run):
+    rows = {(row["model"], row["metric"]): row for row in _comparison(run)["rows"]}
+    for model in ("student", "control"):
+        seeds = rows[model, "loss"]["seeds"]
+        assert len(seeds["values"]) == 3
+        assert len(set(seeds["values"])) == 3
+        assert np.mean(seeds["values"]) == pytest.approx(rows[model, "loss"]["value"], rel=1e-6)
+        for seed, value in enumerate(seeds["values"]):
+            scores = json.loads((run.path("evaluate") / "scores" / f"{model}-{seed}.json").read_text())
+            assert value == pytest.approx(sum(scores["nll"]) / sum(scores["tokens"]), rel=1e-9)
+    assert rows["start", "loss"]["seeds"] is None
+
+
+def test_the_student_is_paired_with_its_start_and_its_control(run):
+    rows = {(row["model"], row["metric"]): row["value"] for row in _comparison(run)["rows"]}
+    pairs = _comparison(run)["paired"]
+    assert {(pair["a"], pair["b"]) for pair in pairs} == {("student", "start"), ("student", "control")}
+    for pair in pairs:
+        difference = rows["student", pair["metric"]] - rows[pair["b"], pair["metric"]]
+        assert pair["difference"] == pytest.approx(difference, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 31, 32, 33, 63, 64, 200])
+def test_windows_predict_each_token_once(length):
+    document = list(range(1000, 1000 + length))
+    cut = document_windows([[7, 8, 9], document], SEQUENCE_LENGTH)
+    mine = [window.input_ids for window in cut if window.document == 1]
+    predicted = [token for ids in mine for token in ids[1:]]
+    assert sorted(predicted) == document[1:]
+    assert all(1 < len(ids) <= SEQUENCE_LENGTH for ids in mine)
+
+
+def test_without_a_control_there_is_none(tmp_path):
+    run = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, "control=null"), run)
+    assert {row["model"] for row in _comparison(run)["rows"]} == {"teacher", "start", "student"}
+    assert {pair["b"] for pair in _comparison(run)["paired"]} == {"start"}
+    assert not run.path("control").exists()
+
+
+def test_a_model_that_was_scored_is_not_scored_again(tmp_path, monkeypatch):
+    from potstill.stages import evaluate
+
+    run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path)
+    run_recipe(recipe, run, until="control")
+    scored, plain = [], evaluate.score_documents
+
+    def score(*args):
+        if len(scored) == 2:
+            scored.append("stopped")
+            raise KeyboardInterrupt
+        scored.append("scored")
+        return plain(*args)
+
+    monkeypatch.setattr(evaluate, "score_documents", score)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, run)
+    run_recipe(recipe, run)
+    assert scored == ["scored", "scored", "stopped", "scored", "scored"]
+    whole = Run(tmp_path / "whole")
+    monkeypatch.setattr(evaluate, "score_documents", plain)
+    run_recipe(recipe, whole, until="evaluate")
+    assert _comparison(run) == _comparison(whole)
+    assert not (run.path("evaluate") / "teacher_states").exists()
+
+
+def test_passages_show_every_token(tmp_path):
+    # Long enough sequences for a passage to be shown whole.
+    run = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, "corpus.sequence_length=128", "control=null"), run)
+    passages = json.loads((run.path("evaluate") / "passages.json").read_text())
+    assert passages
+    texts = set(load_from_disk(run.path("corpus") / "held_out")["text"])
+    for passage in passages:
+        first, *rest = passage["tokens"]
+        assert first == {"text": "<|endoftext|>"}
+        assert (
+            "".join(token["text"] for token in rest).replace("\ufffd", "")
+            in {text.encode("ascii", "ignore").decode() for text in texts} | texts
+        )
+        for token in rest:
+            assert token["kl"] > -1e-6
+            assert len(token["teacher_top5"]) == len(token["student_top5"]) == 5
+            assert 0 < sum(p for _, p in token["teacher_top5"]) <= 1.00001

@@ -1,0 +1,168 @@
+"""The laws of the house that a machine can check (CONTRIBUTING.md has them all)."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from potstill.pipeline import STAGES
+from potstill.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "potstill"
+TIERS = (
+    {"words"},
+    {"files", "packages", "console", "hardware"},
+    {"recipe"},
+    {"text"},
+    {"losses", "targets", "teachers"},
+    {"students", "scoring", "trainer", "training"},
+    {"report"},
+    # Up to here everything is pure: it knows nothing of run folders. From here on, the disk.
+    {"run", "failures", "fingerprints"},
+    {"pipeline"},
+    {"stages"},
+    {"runner"},
+    {"status"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+"""Who may import whom: a part imports from its own tier and from those above it in this table."""
+WITHOUT_SECTION = {"report"}
+"""Stages that have nothing to choose, and therefore no section in the recipe."""
+ONLY_WHERE_USED = {
+    "bitsandbytes",
+    "codecarbon",
+    "liger_kernel",
+    "llama_cpp",
+    "lm_eval",
+    "peft",
+    "torchao",
+    "triton",
+    "vl_convert",
+}
+"""Packages that are slow to import, or that not everybody has: imported in the function that needs them."""
+LIGHT = {"typer"}
+"""What `potstill --help` may import besides the standard library."""
+MOST_LINES = 400
+MOST_IMPORTERS = 1 / 3
+"""The share of all modules that may import one module, lest it become the place for everything; words.py is that."""
+
+
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(file): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(SOURCE.rglob("*.py"))}
+
+
+def imported(tree: ast.AST, *, at_once: bool = False) -> Iterator[str]:
+    """The modules that a module imports, all of them or only those imported with it; never those for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else str(node.module) for name in whole)
+        elif not (at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            yield from imported(node, at_once=at_once)
+
+
+@cache
+def ours(module: str, *, at_once: bool = False) -> set[str]:
+    return {name for name in imported(MODULES[module], at_once=at_once) if name.partition(".")[0] == "potstill"}
+
+
+def part(module: str) -> str:
+    """The folder or the file right under `potstill/` that a module belongs to."""
+    return (*module.split("."), "__init__")[1]
+
+
+def tier(module: str) -> int:
+    found = [number for number, parts in enumerate(TIERS) if part(module) in parts]
+    assert found, f"{part(module)} is in none of the tiers: say in TIERS where it belongs"
+    return found[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module):
+    wrong = [name for name in ours(module) if tier(name) > tier(module)]
+    assert not wrong, f"{module} must not know of {', '.join(wrong)}"
+
+
+def test_nobody_imports_a_stage_but_stages():
+    # The runner finds them by their names in the table of stages, and nobody else needs one.
+    stage = ("potstill.stages",)
+    others = [module for module in MODULES if part(module) != "stages"]
+    assert not [module for module in others if any(name.startswith(stage) for name in ours(module))]
+
+
+def test_no_two_modules_need_each_other():
+    TopologicalSorter({module: ours(module) for module in MODULES}).prepare()
+
+
+def test_every_import_of_ours_is_of_a_module_that_there_is():
+    for module in MODULES:
+        assert ours(module) <= set(MODULES) | {"potstill.stages"}
+
+
+def test_optional_and_slow_packages_are_imported_only_where_they_are_used():
+    for module, tree in MODULES.items():
+        at_once = {name.partition(".")[0] for name in imported(tree, at_once=True)}
+        assert not at_once & ONLY_WHERE_USED, module
+
+
+def test_the_command_line_imports_next_to_nothing():
+    import sys
+
+    todo, seen = ["potstill", "potstill.cli"], set()
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            todo += ours(module, at_once=True)
+    foreign = {name.partition(".")[0] for module in seen for name in imported(MODULES[module], at_once=True)}
+    assert foreign - set(sys.stdlib_module_names) - {"potstill"} == LIGHT
+
+
+def test_only_the_vocabulary_is_imported_everywhere():
+    for hub in set(MODULES) - {"potstill.words"}:
+        importers = [module for module in MODULES if hub in ours(module)]
+        assert len(importers) <= MOST_IMPORTERS * len(MODULES), hub
+
+
+def test_the_vocabulary_itself_imports_nothing():
+    assert list(imported(MODULES["potstill.words"])) == []
+
+
+@pytest.mark.parametrize("folder", ["src", "tests"])
+def test_no_file_is_long(folder):
+    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / folder).rglob("*.py")}
+    assert lines
+    assert not {str(file): count for file, count in lines.items() if count > MOST_LINES}
+
+
+def test_every_module_says_what_it_is():
+    silent = [module for module, tree in MODULES.items() if tree.body and not ast.get_docstring(tree)]
+    assert not silent
+
+
+@pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
+def test_a_stage_is_found_in_one_guess(stage):
+    assert f"potstill.stages.{stage}" in MODULES
+    assert (stage in Recipe.model_fields) != (stage in WITHOUT_SECTION)
+    assert (ROOT / "tests" / "stages" / f"test_{stage}.py").is_file()
+    functions = {node.name for node in MODULES[f"potstill.stages.{stage}"].body if isinstance(node, ast.FunctionDef)}
+    assert "run" in functions, "what the runner calls"
+
+
+def test_every_module_among_the_stages_is_one_and_every_section_of_a_recipe_is_read():
+    names = {stage.name for stage in STAGES}
+    assert {module.rpartition(".")[2] for module in MODULES if part(module) == "stages"} == names
+    assert set(Recipe.model_fields) == names - WITHOUT_SECTION | {"about", "seeds"}

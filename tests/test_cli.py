@@ -1,0 +1,288 @@
+"""The command line: its verbs and options, what it prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import minimal
+from potstill import cli, runner
+from potstill.pipeline import STAGES
+from potstill.recipe import Recipe, load_recipe, read_recipe_text
+from potstill.run import Run, Step
+from potstill.words import UserError
+
+STAGE = ["recipe", "--run-dir", "--force", "--set"]
+VERBS = {
+    "run": ["recipe", "--run-dir", "--until", "--force", "--set"],
+    "teachers": STAGE,
+    "corpus": STAGE,
+    "student": STAGE,
+    "capture": [*STAGE, "--estimate"],
+    "distil": STAGE,
+    "control": STAGE,
+    "evaluate": STAGE,
+    "report": STAGE,
+    "status": ["run"],
+    "compare": ["runs", "--json"],
+    "targets": ["store", "--fidelity", "--json"],
+    "recipes": [],
+    "init": ["file", "--from"],
+    "show": ["recipe", "--set"],
+    "schema": [],
+}
+"""Every verb and what it takes. People's scripts depend on it: a change here is a change for them."""
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Call the command line in an empty folder; returns exit code, what was printed, and what was complained about."""
+    monkeypatch.chdir(tmp_path)
+
+    def main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["potstill", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return main
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the runner was asked to do, in place of doing it."""
+    calls = []
+    monkeypatch.setattr(
+        runner, "run_recipe", lambda recipe, run, until, force: calls.append((run, recipe, until, force))
+    )
+    return calls
+
+
+def shell(*arguments, cwd=None):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_the_verbs_and_their_options():
+    commands = get_command(cli.app).commands
+    assert {name: [param.opts[0] for param in command.params] for name, command in commands.items()} == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_that_names_all_it_takes(call, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = call(verb, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: potstill {verb}" in out
+    assert all(name in out for name in VERBS[verb])
+    command = get_command(cli.app).commands[verb]
+    assert command.help
+    assert all(param.help for param in command.params), f"an option of {verb} has no help"
+
+
+def test_without_a_verb_it_says_what_there_is(call):
+    code, out, _ = call()
+    assert code == 0
+    assert all(verb in out for verb in VERBS)
+    assert "--debug" in out
+
+
+def test_verbs_of_stages_are_the_stages():
+    verbs = list(get_command(cli.app).commands)
+    assert verbs[1 : 1 + len(STAGES)] == [stage.name for stage in STAGES]
+
+
+def test_help_needs_no_heavy_library():
+    code = (
+        "import sys; from potstill.cli import main; sys.argv = ['potstill', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    ended = shell("-c", code)
+    loaded = set(ended.stderr.split())
+    assert "Usage: potstill" in ended.stdout
+    assert "typer" in loaded
+    assert not loaded & {"torch", "transformers", "pydantic", "datasets", "numpy", "ruamel", "codecarbon"}
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path):
+    ended = shell("-m", "potstill", "run", "no-such-recipe", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("potstill: there is no recipe file 'no-such-recipe'")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("--debug", "show", "nothing"), ("show", "nothing", "--debug")])
+def test_debug_shows_where_a_mistake_was_found(tmp_path, arguments):
+    ended = shell("-m", "potstill", *arguments, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "UserError: there is no recipe file 'nothing'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "verb"),
+    [
+        (["frobnicate"], "no such command 'frobnicate'", "potstill"),
+        (["run"], "missing argument 'recipe'", "potstill run"),
+        (["run", "quickstart", "--nope"], "no such option: --nope", "potstill run"),
+        (["compare"], "missing argument 'runs'", "potstill compare"),
+        (["run", "quickstart", "--until"], "option '--until' requires an argument", "potstill"),
+        (["schema", "x"], "got unexpected extra argument", "potstill schema"),
+        (["corpus", "x", "--until", "report"], "no such option: --until", "potstill corpus"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_like_any_other_mistake(call, arguments, said, verb):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"potstill: {said}")
+    assert err.endswith(f"; see `{verb} --help`\n")
+    assert err.count("\n") == 1
+
+
+def test_ctrl_c_says_that_nothing_is_lost(call, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_recipe", interrupted)
+    code, _, err = call("run", "quickstart")
+    assert code == 130
+    assert err == "\npotstill: stopped; the same command goes on from here\n"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def bug(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runner, "run_recipe", bug)
+    monkeypatch.setattr(sys, "argv", ["potstill", "run", "quickstart"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_run_hands_on_what_it_was_told(call, asked):
+    options = ("--run-dir", "here", "--until", "evaluate", "--force", "corpus", "--force", "capture")
+    assert call("run", "quickstart", *options, "--set", "about=x", "--set", "seeds=[4]")[0] == 0
+    ((run, recipe, until, force),) = asked
+    assert run.folder == Path("here")
+    assert (recipe.about, recipe.seeds) == ("x", [4])
+    assert (until, force) == ("evaluate", ["corpus", "capture"])
+
+
+def test_a_run_has_the_recipes_name_and_says_where_the_report_is(call, asked, tmp_path):
+    (tmp_path / "my.half.yaml").write_text(minimal.TEXT)
+    _, out, _ = call("run", "my.half.yaml")
+    assert asked[0][0].folder == Path("runs/my.half")
+    assert asked[0][2:] == (None, [])
+    assert out == "the report: runs/my.half/report/index.html\n"
+    assert call("run", "quickstart", "--until", "corpus")[1] == ""
+
+
+@pytest.mark.parametrize("stage", [stage.name for stage in STAGES])
+def test_the_verb_of_a_stage_runs_up_to_it(call, asked, stage):
+    assert call(stage, "quickstart")[0] == 0
+    assert call(stage, "quickstart", "--force")[0] == 0
+    assert [(until, force) for _, _, until, force in asked] == [(stage, []), (stage, [stage])]
+
+
+def test_recipes_lists_what_ships_with_a_sentence_each(call):
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert f"quickstart  {load_recipe('quickstart').about}\n" in out
+
+
+def test_init_copies_a_recipe_with_its_comments(call, tmp_path):
+    code, out, _ = call("init", "my.yaml", "--from", "quickstart")
+    assert (code, out) == (0, "my.yaml written; `potstill run my.yaml` runs it\n")
+    assert (tmp_path / "my.yaml").read_text() == read_recipe_text("quickstart")
+    assert load_recipe("my.yaml") == load_recipe("quickstart")
+    assert call("init", "yours.yaml", "--from", "my.yaml")[0] == 0
+    assert (tmp_path / "yours.yaml").read_text() == (tmp_path / "my.yaml").read_text()
+
+
+def test_init_overwrites_nothing(call, tmp_path):
+    (tmp_path / "my.yaml").write_text("precious")
+    code, _, err = call("init", "my.yaml")
+    assert (code, err) == (2, "potstill: my.yaml is there already; choose another name\n")
+    assert (tmp_path / "my.yaml").read_text() == "precious"
+
+
+@pytest.mark.parametrize("arguments", [("no/such/my.yaml",), ("my.yaml", "--from", "quikstart")])
+def test_init_that_fails_leaves_nothing_behind(call, tmp_path, arguments):
+    code, _, err = call("init", *arguments)
+    assert code == 2
+    assert err.startswith("potstill: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_is_a_recipe_with_overrides_and_defaults(call, tmp_path):
+    code, out, _ = call("show", "quickstart", "--set", "student.layers=3")
+    assert code == 0
+    (tmp_path / "shown.yaml").write_text(out)
+    assert load_recipe("shown.yaml") == load_recipe("quickstart", ["student.layers=3"])
+    assert "confidence: 0.95" in out, "defaults are filled in"
+
+
+def test_schema_is_the_recipes(call):
+    code, out, _ = call("schema")
+    assert code == 0
+    assert json.loads(out) == json.loads(json.dumps(Recipe.model_json_schema(by_alias=True)))
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A run whose evaluation is done, as the runner would leave it."""
+    run, step = Run(tmp_path / "runs" / "mine"), Step("evaluate")
+    recipe = minimal.recipe(tmp_path).model_dump(mode="json", by_alias=True)
+    run.open(recipe)
+    run.begin(step, {"of": "nothing"}, recipe)
+    row = {"model": "student", "metric": "loss", "value": 4.5, "low": 4.25, "high": 4.75, "n": 20}
+    comparison = run.path(step) / "comparison.json"
+    comparison.write_text(json.dumps({"rows": [row], "paired": []}))
+    run.finish(step, {"seconds": 61.0}, [comparison], {})
+    return run
+
+
+def test_status_says_what_is_done_and_what_is_left(call, finished):
+    code, out, _ = call("status", "runs/mine")
+    assert code == 0
+    assert "corpus           left\n" in out
+    assert "1 min 01 s" in out
+
+
+def test_compare_prints_a_table_or_json(call, finished):
+    assert call("compare", "runs/mine")[1].splitlines() == [
+        "run   model    metric  value  low   high  n",
+        "mine  student  loss    4.5    4.25  4.75  20",
+    ]
+    code, out, _ = call("compare", "runs/mine", "--json")
+    assert code == 0
+    assert [(row["run"], row["model"], row["n"]) for row in json.loads(out)] == [("mine", "student", 20)]
+
+
+@pytest.mark.parametrize("verb", ["status", "compare"])
+def test_a_folder_that_is_no_run_is_said(call, verb):
+    code, _, err = call(verb, "nowhere")
+    assert (code, err) == (2, "potstill: nowhere is no run folder; `potstill run RECIPE` makes one under runs/\n")
+
+
+def test_other_libraries_draw_no_bars_off_a_terminal(call, monkeypatch):
+    for name in ("DATASETS_VERBOSITY", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.delenv(name, raising=False)
+    call("recipes")
+    assert cli.os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    monkeypatch.setattr(cli.os, "environ", {})
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    cli._quiet_libraries()
+    assert cli.os.environ == {"DATASETS_VERBOSITY": "critical"}
+
+
+def test_a_user_error_from_anywhere_is_told(call, monkeypatch):
+    def refuse(*_):
+        raise UserError("`corpus.sources`: no")
+
+    monkeypatch.setattr(runner, "run_recipe", refuse)
+    assert call("corpus", "quickstart") == (2, "", "potstill: `corpus.sources`: no\n")

@@ -1,0 +1,99 @@
+"""Fingerprints change when a file that a recipe names does, and with nothing else."""
+
+import os
+
+import pytest
+
+import minimal
+from potstill import fingerprints
+from potstill.fingerprints import fingerprint, source_files, teacher_files
+from potstill.words import UserError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    minimal.inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_content_counts_and_time_and_place_do_not(folder):
+    before = source_files(minimal.recipe(folder))
+    os.utime(folder / "text.txt", (1, 1))
+    assert source_files(minimal.recipe(folder)) == before
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "text.txt").rename(elsewhere / "text.txt")
+    assert source_files(minimal.recipe(folder, "corpus.sources.0.path=elsewhere/text.txt")) == before
+    (elsewhere / "text.txt").write_text("Another text.....")
+    assert source_files(minimal.recipe(folder, "corpus.sources.0.path=elsewhere/text.txt")) != before
+
+
+def test_files_of_one_name_in_different_folders_all_count(folder):
+    for name in ("a", "b"):
+        (folder / "texts" / name).mkdir(parents=True)
+        (folder / "texts" / name / "text.txt").write_text(f"in {name}")
+    recipe = minimal.recipe(folder, "corpus.sources=[{path: texts}, {path: texts/a/text.txt}]")
+    found = source_files(recipe)
+    assert list(found) == ["corpus.sources.0: a/text.txt", "corpus.sources.0: b/text.txt", "corpus.sources.1: text.txt"]
+    (folder / "texts" / "a" / "text.txt").write_text("otherwise")
+    changed = source_files(recipe)
+    assert [name for name in found if changed[name] != found[name]] == [
+        "corpus.sources.0: a/text.txt",
+        "corpus.sources.1: text.txt",
+    ]
+
+
+def test_a_new_file_in_a_folder_counts(folder):
+    recipe = minimal.recipe(folder, "corpus.sources=[{path: .}]")
+    before = source_files(recipe)
+    (folder / "more.txt").write_text("more")
+    assert source_files(recipe) != before
+
+
+def test_a_data_set_in_a_folder_counts_and_one_on_the_hub_has_no_files_here(folder):
+    (folder / "set").mkdir()
+    (folder / "set" / "train.jsonl").write_text("{}")
+    recipe = minimal.recipe(folder, "corpus.sources=[{dataset: set}, {dataset: Salesforce/wikitext}]")
+    assert list(source_files(recipe)) == ["corpus.sources.0: train.jsonl"]
+
+
+def test_a_missing_file_is_told_by_its_key(folder):
+    with pytest.raises(UserError, match=r"^`corpus\.sources\.0\.path`"):
+        source_files(minimal.recipe(folder, "corpus.sources.0.path=nothing.txt"))
+    with pytest.raises(UserError, match=r"^`corpus\.sources\.0\.package`"):
+        source_files(minimal.recipe(folder, "corpus.sources=[{package: no_such, file: x.txt}]"))
+    with pytest.raises(UserError, match=r"^`teachers\.t\.package`"):
+        teacher_files(minimal.recipe(folder, "teachers.t={package: no_such, gguf: x.gguf}"))
+
+
+def test_every_file_of_a_teachers_folder_counts(folder):
+    recipe = minimal.recipe(folder)
+    before = teacher_files(recipe)
+    assert list(before) == ["teachers.t: model.safetensors"]
+    (folder / "teacher" / "tokenizer.json").write_text("{}")
+    assert list(teacher_files(recipe)) == ["teachers.t: model.safetensors", "teachers.t: tokenizer.json"]
+
+
+def test_of_a_folder_of_ggufs_only_the_named_one_counts(folder):
+    (folder / "teacher" / "q4.gguf").write_text("weights")
+    assert list(teacher_files(minimal.recipe(folder, "teachers.t.gguf=q4.gguf"))) == ["teachers.t: q4.gguf"]
+
+
+def test_a_teacher_in_the_home_folder_counts(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    assert teacher_files(minimal.recipe(folder, "teachers.t.model=~/teacher"))
+
+
+def test_a_teacher_on_the_hub_has_no_files_here(folder):
+    assert teacher_files(minimal.recipe(folder, "teachers.t.model=HuggingFaceTB/SmolLM2-135M")) == {}
+
+
+def test_a_large_file_is_told_by_its_size_and_time(folder, monkeypatch):
+    monkeypatch.setattr(fingerprints, "HASHED_UP_TO", 3)
+    file = folder / "text.txt"
+    before = fingerprint(file)
+    os.utime(file, ns=(1, 1))
+    after = fingerprint(file)
+    assert after != before
+    assert after == f"{file.stat().st_size} bytes, 1"

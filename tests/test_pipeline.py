@@ -1,0 +1,78 @@
+"""The table of stages: what a recipe asks for, and that no key of a recipe is without effect."""
+
+import pytest
+
+import minimal
+from potstill.pipeline import BY_NAME, STAGES, all_steps, steps_of
+from potstill.runner import _plain
+from potstill.words import UserError
+
+HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}
+"""Keys that change how fast something is computed, or in how much memory, and not what comes out."""
+
+
+def leaves(value, name=""):
+    if isinstance(value, dict) and value:
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{name}.{key}".strip("."))]
+    return [name]
+
+
+def test_a_stage_needs_only_stages_before_it():
+    for index, stage in enumerate(STAGES):
+        assert set(stage.needs) <= {earlier.name for earlier in STAGES[:index]}
+        assert stage.about.endswith(".")
+
+
+def test_every_key_of_a_recipe_is_read_by_a_stage(tmp_path):
+    recipe = minimal.recipe(tmp_path)
+    read = {leaf for stage in STAGES for leaf in leaves(_plain(stage.reads(recipe)))}
+    read = {"teachers.t.weight" if leaf == "teachers.weight.t" else leaf for leaf in read}
+    unread = set(leaves(recipe.model_dump(mode="json", by_alias=True))) - read
+    assert unread == HOW_NOT_WHAT
+
+
+@pytest.mark.parametrize(
+    ("override", "gone"),
+    [("capture=null", ["capture"]), ("control=null", ["control/seed-0"]), ("about=x", [])],
+)
+def test_what_a_recipe_leaves_out_is_no_step(tmp_path, override, gone):
+    everything = [str(step) for step in all_steps(minimal.recipe(tmp_path))]
+    left = [str(step) for step in all_steps(minimal.recipe(tmp_path, override))]
+    assert [name for name in everything if name not in left] == gone
+
+
+def test_what_trains_is_a_step_for_each_seed(tmp_path):
+    recipe = minimal.recipe(tmp_path, "seeds=[3, 1]")
+    for stage in STAGES:
+        expected = (
+            [f"{stage.name}/seed-3", f"{stage.name}/seed-1"] if stage.name in ("distil", "control") else [stage.name]
+        )
+        assert [str(step) for step in steps_of(recipe, stage)] == expected
+
+
+@pytest.mark.parametrize(
+    ("until", "steps"),
+    [
+        ("teachers", ["teachers"]),
+        ("corpus", ["teachers", "corpus"]),
+        ("student", ["teachers", "student"]),
+        ("control", ["teachers", "corpus", "student", "control/seed-0"]),
+        ("distil", ["teachers", "corpus", "student", "capture", "distil/seed-0"]),
+    ],
+)
+def test_a_verb_asks_for_its_stage_and_what_that_needs(tmp_path, until, steps):
+    assert [str(step) for step in all_steps(minimal.recipe(tmp_path), until)] == steps
+
+
+def test_the_report_needs_everything(tmp_path):
+    recipe = minimal.recipe(tmp_path)
+    assert all_steps(recipe, "report") == all_steps(recipe)
+
+
+def test_what_is_not_there_cannot_be_asked_for(tmp_path):
+    with pytest.raises(UserError, match=f"no stage 'destil'; the stages are {', '.join(BY_NAME)}"):
+        all_steps(minimal.recipe(tmp_path), "destil")
+    with pytest.raises(
+        UserError, match=r"leaves `control` out, so there is nothing to do; add a section `control: \{\}`"
+    ):
+        all_steps(minimal.recipe(tmp_path, "control=null"), "control")

@@ -1,0 +1,54 @@
+"""Several processes on one run: `torchrun -m potstill run` must come to what one process comes to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill import ranks
+from potstill.run import Run
+from potstill.status import describe
+from tiny import toy_overrides
+
+
+def test_alone_nothing_is_waited_for(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    ranks.wait()
+    assert (ranks.count(), ranks.own(), ranks.is_first()) == (1, 0, True)
+    assert ranks.any_of(True) is True
+    assert ranks.any_of(False) is False
+
+
+@pytest.mark.slow
+def test_two_ranks_end_in_the_student_of_one(toy_folder: Path, tmp_path: Path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run([sys.executable], alone, toy_folder, batch=4)
+    run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"], together, toy_folder, 2)
+    assert "left" not in describe(together)
+    for student in ("distil/student", "control/seed-0/student"):
+        ours, theirs = (load_file(folder / student / "model.safetensors") for folder in (together, alone))
+        for name, weight in theirs.items():
+            torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-6)
+    store = "capture/smollm2"
+    records = sorted((alone / store).glob("*.records"))
+    assert records
+    for file in records:
+        assert (together / store / file.name).read_bytes() == file.read_bytes()
+    assert Run(together).manifest("report") is not None
+
+
+def run(launcher: list[str], folder: Path, toys: Path, batch: int) -> None:
+    sets = [
+        *toy_overrides("quickstart", toys),
+        f"distil.training.per_device_train_batch_size={batch}",
+        "distil.training.bf16=false",
+    ]
+    command = [*launcher, "-m", "potstill", "run", "quickstart", "--run-dir", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    arguments = [part for override in sets for part in ("--set", override)]
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,156 @@
+"""What a run folder tells: each step's state, and the figures."""
+
+import json
+from contextlib import nullcontext
+
+import pytest
+
+import fake_stages
+import minimal
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.status import comparison, comparison_table, describe
+from potstill.words import UserError
+
+ROW = {"model": "student", "metric": "loss", "value": 4.6812, "low": 4.6, "high": 4.7, "n": 200, "seeds": None}
+PAIR = {"a": "student", "b": "control", "metric": "loss", "difference": -0.1, "low": -0.2, "high": -0.05, "n": 200}
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    return fake_stages.install(monkeypatch)
+
+
+@pytest.fixture
+def do(tmp_path, monkeypatch, stages):
+    minimal.inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def evaluate(work):
+        (work.folder / "comparison.json").write_text(json.dumps({"rows": [ROW], "paired": [PAIR]}))
+
+    stages.during["evaluate"] = evaluate
+    return lambda *overrides, folder="run", **how: run_recipe(minimal.recipe(tmp_path, *overrides), Run(folder), **how)
+
+
+def states(run):
+    """By step: its state, and whatever else the line says."""
+    return {line[:16].strip(): line[17:37].strip() for line in describe(run.folder).splitlines()[:-1]}
+
+
+def test_a_whole_run(do):
+    do()
+    assert set(states(Run("run")).values()) == {"done"}
+    last = describe(Run("run").folder).splitlines()[-1]
+    assert last.split() == ["in", "all", "8.0", "s"]
+
+
+def test_each_line_says_how_long_it_took_and_what_it_weighs(do):
+    do()
+    line = describe(Run("run").folder).splitlines()[4]
+    assert line.split() == ["distil/seed-0", "done", "1.0", "s", "64", "B"]
+
+
+def test_what_is_left_what_was_stopped_and_what_it_cost(do, stages):
+    def stop(work):
+        raise KeyboardInterrupt
+
+    stages.during["corpus"] = stop
+    with pytest.raises(KeyboardInterrupt):
+        do()
+    found = states(Run("run"))
+    assert list(found.values()) == ["done", "stopped midway"] + ["left"] * 6
+    assert describe(Run("run").folder).splitlines()[1].split()[-2:] == ["1.0", "s"]
+    assert describe(Run("run").folder).splitlines()[-1].split()[-2:] == ["2.0", "s"]
+
+
+def test_a_changed_file_and_all_that_waits_for_it(do, tmp_path):
+    do()
+    (tmp_path / "text.txt").write_text("Twice upon a time.")
+    found = states(Run("run"))
+    assert found["corpus"] == "inputs changed"
+    assert found["student"] == "done"
+    assert found["capture"] == found["control/seed-0"] == "waits for corpus"
+
+
+def test_a_missing_file_and_a_missing_output(do, tmp_path):
+    do()
+    (tmp_path / "text.txt").unlink()
+    (tmp_path / "run/student/made/line.txt").unlink()
+    found = states(Run("run"))
+    assert found["corpus"] == "inputs missing"
+    assert found["student"] == "incomplete"
+
+
+def test_it_is_measured_against_what_was_last_asked_for_even_if_that_did_nothing(do):
+    do()
+    do("seeds=[0, 1]", until="corpus")
+    assert states(Run("run"))["distil/seed-1"] == "left"
+
+
+@pytest.mark.parametrize("look", [describe, lambda folder: comparison([folder])])
+def test_what_is_no_run_is_said(tmp_path, look):
+    with pytest.raises(UserError, match=r"is no run folder; `potstill run RECIPE` makes one under runs/"):
+        look(tmp_path)
+
+
+def test_a_run_of_another_version_is_said(do, tmp_path):
+    do()
+    (tmp_path / "run" / "recipe.json").write_text('{"about": "x", "forgotten": 1}')
+    with pytest.raises(UserError, match=r"recipe\.json is none that this version of potstill reads"):
+        describe(Run("run").folder)
+
+
+def test_rows_and_differences_of_several_runs(do, tmp_path):
+    do()
+    do(folder="other")
+    rows = comparison([tmp_path / "run", tmp_path / "other"])
+    assert [(row["run"], row["model"], row["value"]) for row in rows] == [
+        ("run", "student", 4.6812),
+        ("run", "student - control", -0.1),
+        ("other", "student", 4.6812),
+        ("other", "student - control", -0.1),
+    ]
+    assert {"model", "metric", "value", "low", "high", "n"} <= set(rows[1])
+
+
+def test_runs_of_one_name_are_told_apart(do, tmp_path):
+    do(folder="a/run")
+    do(folder="b/run")
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert [row["run"] for row in comparison(folders)[::2]] == [str(folder) for folder in folders]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_without_a_finished_evaluation_has_no_figures(do, stages, tmp_path, stopped):
+    def stop(work):
+        (work.folder / "comparison.json").write_text(json.dumps({"rows": [ROW], "paired": []}))
+        raise KeyboardInterrupt
+
+    stages.during["evaluate"] = stop
+    with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+        do(until="evaluate" if stopped else "distil")
+    with pytest.raises(UserError, match="run has no evaluation yet; `potstill status"):
+        comparison([tmp_path / "run"])
+
+
+def test_a_table_for_people():
+    rows = [
+        {"run": "a", **ROW},
+        {"run": "b", **ROW, "metric": "agreement"},
+        {"run": "b", **ROW, "model": "student - control"},
+    ]
+    assert comparison_table(rows).splitlines() == [
+        "run  model              metric     value  low  high  n",
+        "a    student            loss       4.681  4.6  4.7   200",
+        "b    student - control  loss       4.681  4.6  4.7   200",
+        "b    student            agreement  4.681  4.6  4.7   200",
+    ]
+
+
+def test_a_table_shows_seeds_where_there_are_any():
+    rows = [{"run": "a", **ROW, "seeds": {"values": [4.6, 4.75]}}, {"run": "a", **ROW}]
+    lines = comparison_table(rows).splitlines()
+    assert lines[0].endswith("n    seeds")
+    assert lines[1].endswith("200  4.6, 4.75")
+    assert lines[2].endswith("200")

@@ -1,0 +1,84 @@
+"""Looking at a store: what it says of itself, that it finds damage, and how true it finds its targets."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from potstill import cli
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.stores import inspect, shown
+from potstill.words import UserError
+from tiny import VOCABULARY, toy_overrides, toy_recipe
+
+
+@pytest.fixture(scope="module")
+def run(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("potstill.teachers.huggingface.fast_bfloat16", lambda: False)
+        made = Run(tmp_path_factory.mktemp("stores") / "toy")
+        run_recipe(toy_recipe(toy_folder, f"capture={{keep: top_k, k: {VOCABULARY}, bits: 32}}"), made, "capture")
+        return made
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    monkeypatch.setattr("potstill.teachers.huggingface.fast_bfloat16", lambda: False)
+
+
+def test_a_store_that_keeps_everything_is_true_to_its_teacher(run):
+    found = inspect(run.path("capture") / "smollm2", samples=4)
+    assert found["state"] == "finished"
+    assert found["checksums"] == "all right"
+    assert found["fidelity"]["tokens"] > 0
+    assert found["fidelity"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert found["fidelity"]["gradient_cosine"] == pytest.approx(1, abs=1e-5)
+    assert "fidelity.total_variation" in shown(found)
+
+
+def test_a_store_that_keeps_little_is_less_true(toy_folder, tmp_path):
+    small = Run(tmp_path / "small")
+    run_recipe(toy_recipe(toy_folder, "capture={keep: top_k, k: 2}"), small, "capture")
+    assert inspect(small.path("capture") / "smollm2", samples=4)["fidelity"]["kl"] > 0.01
+
+
+def test_a_flipped_bit_is_found(run, tmp_path):
+    damaged = shutil.copytree(run.path("capture") / "smollm2", tmp_path / "smollm2")
+    records = max((file for file in damaged.iterdir() if file.is_file()), key=lambda file: file.stat().st_size)
+    content = bytearray(records.read_bytes())
+    content[len(content) // 2] ^= 1
+    records.write_bytes(content)
+    with pytest.raises(UserError, match=str(records.name)):
+        inspect(damaged, samples=0)
+
+
+def test_without_a_run_around_it_there_is_nothing_to_compare_with(run, tmp_path):
+    alone = shutil.copytree(run.path("capture") / "smollm2", tmp_path / "smollm2")
+    assert "fidelity" not in inspect(alone, samples=0)
+    with pytest.raises(UserError, match="--fidelity 0"):
+        inspect(alone, samples=2)
+
+
+def test_the_verb_prints_what_was_found(run, monkeypatch, capsys):
+    store = str(run.path("capture") / "smollm2")
+    monkeypatch.setattr(sys, "argv", ["potstill", "targets", store, "--fidelity", "2", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["fidelity"]["tokens"] > 0
+
+
+def test_an_estimate_is_printed_and_nothing_is_captured(toy_folder, tmp_path, monkeypatch, capsys):
+    sets = [part for override in toy_overrides("quickstart", toy_folder) for part in ("--set", override)]
+    where = ["--run-dir", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["potstill", "capture", "quickstart", *where, *sets, "--estimate"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert ended.value.code == 0
+    assert last.startswith("smollm2: ")
+    assert "bytes a token" in last
+    assert not (tmp_path / "run" / "capture").exists()

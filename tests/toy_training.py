@@ -1,0 +1,136 @@
+"""Toy trainings whose every gradient can be done by hand: plain SGD, no clipping, samples in a known order."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from transformers import PreTrainedModel, TrainingArguments
+
+from potstill import DistilTrainer, Loss, TargetStore
+from potstill.targets import Codec, Provenance, make_codec
+from potstill.teachers.captured import capture
+from potstill.teachers.live import LiveTeacher
+from potstill.text.batching import Collator
+from potstill.text.tokenizers import tokenizer_fingerprint
+from potstill.words import IGNORE_INDEX
+from tiny import VOCABULARY, llama, tokenizer
+
+Sample = dict[str, list[int]]
+
+KL_AND_CE = (Loss("forward_kl", weight=0.7, temperature=2.0), Loss("cross_entropy", weight=0.3))
+
+
+def samples(count: int = 8, seed: int = 0, longest: int = 24) -> list[Sample]:
+    """Samples of very different lengths, whose prompts (up to all but two tokens) must not be learned."""
+    draw = random.Random(seed)
+    made = []
+    for _ in range(count):
+        ids = [draw.randrange(2, VOCABULARY) for _ in range(draw.randint(4, longest))]
+        prompt = draw.randint(0, len(ids) - 2)
+        made.append({"input_ids": ids, "labels": [IGNORE_INDEX] * prompt + ids[prompt:]})
+    return made
+
+
+def arguments(folder: Path, **fields: Any) -> TrainingArguments:
+    """SGD takes each gradient as it is: Adam and clipping would hide one that is four times too large."""
+    given = {
+        "optim": "sgd",
+        "learning_rate": 0.5,
+        "max_grad_norm": 0.0,
+        "lr_scheduler_type": "constant",
+        "train_sampling_strategy": "sequential",
+        "max_steps": 2,
+        "per_device_train_batch_size": 8,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+    }
+    return TrainingArguments(output_dir=str(folder), **{**given, **fields})
+
+
+def trainer(folder: Path, student: PreTrainedModel | None = None, **given: Any) -> DistilTrainer:
+    """A trainer of toy samples; arguments of `TrainingArguments` and of `DistilTrainer` alike."""
+    own = ("teacher", "losses", "temperature", "teacher_weights", "mix", "train_dataset", "eval_dataset")
+    extra = ("data_collator", "processing_class", "callbacks", "compute_metrics", "compute_loss_func")
+    distilling = {name: given.pop(name) for name in (*own, *extra) if name in given}
+    distilling = {"losses": KL_AND_CE, "train_dataset": samples(), **distilling}
+    return DistilTrainer(model=student or llama(seed=1, layers=2), args=arguments(folder, **given), **distilling)
+
+
+def trained(folder: Path, student: PreTrainedModel | None = None, **given: Any) -> dict[str, Tensor]:
+    """The weights after training."""
+    one = trainer(folder, student, **given)
+    one.train()
+    return weights(one.model)
+
+
+def weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """A copy of every weight."""
+    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 0.0) -> None:
+    """Weights that are the same: bit for bit unless a tolerance is given."""
+    assert one.keys() == other.keys()
+    for name in one:
+        if tolerance == 0:
+            assert torch.equal(one[name], other[name]), name
+        else:
+            torch.testing.assert_close(
+                one[name], other[name], rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+            )
+
+
+def sums_by_hand(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Sequence[Sample], temperature: float = 1.0
+) -> tuple[dict[str, Tensor], int]:
+    """Sums of cross-entropy and T² · KL, each sample read alone, and the number of supervised tokens."""
+    sums, tokens = {"cross_entropy": torch.tensor(0.0), "forward_kl": torch.tensor(0.0)}, 0
+    for row in rows:
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])[1:]
+        taught = labels != IGNORE_INDEX
+        logits = student(input_ids=ids).logits[0, :-1][taught]
+        sums["cross_entropy"] = sums["cross_entropy"] + cross_entropy(logits, labels[taught], reduction="sum")
+        if teacher is not None:
+            with torch.no_grad():
+                theirs = log_softmax(teacher(input_ids=ids).logits[0, :-1][taught] / temperature, -1)
+            ours = log_softmax(logits / temperature, -1)
+            divergence = kl_div(ours, theirs, log_target=True, reduction="sum")
+            sums["forward_kl"] = sums["forward_kl"] + temperature**2 * divergence
+        tokens += int(taught.sum())
+    return sums, tokens
+
+
+def captured(
+    folder: Path, teacher: PreTrainedModel, rows: Sequence[Sample], revision: str = "one", codec: Codec | None = None
+) -> TargetStore:
+    """A store of a teacher's targets; everything that the teacher says unless a codec is given."""
+    exact = make_codec("top_k", vocabulary=VOCABULARY, k=VOCABULARY, bits=32, temperatures=(2.0,))
+    origin = Provenance("toy", revision, tokenizer_fingerprint(tokenizer()), "none")
+    capture(folder, LiveTeacher(teacher), codec or exact, origin, list(rows), Collator(0), batch_size=4)
+    return TargetStore(folder, expect=origin)
+
+
+def naive_step(
+    student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Sample], learning_rate: float = 0.5
+) -> dict[str, Tensor]:
+    """The weights after one step of SGD on `KL_AND_CE`, by autograd of the formula."""
+    sums, tokens = sums_by_hand(student, teacher, rows, temperature=2.0)
+    ((0.7 * sums["forward_kl"] + 0.3 * sums["cross_entropy"]) / tokens).backward()
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight -= learning_rate * weight.grad
+    return weights(student)
+
+
+def shuffled(rows: Sequence[Sample], seed: int) -> list[Sample]:
+    """The same samples in another order."""
+    return [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
