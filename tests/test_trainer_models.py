@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from tiny import gpt2, llama
@@ -35,10 +34,11 @@ def test_checkpointed_activations_change_nothing(tmp_path):
 
 
 def _with_adapter(student):
+    peft = pytest.importorskip("peft")
     torch.manual_seed(5)
-    adapted = get_peft_model(student, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
-    adapted.config.use_cache = False
-    return adapted
+    return peft.get_peft_model(
+        student, peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    )
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

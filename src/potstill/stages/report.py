@@ -12,7 +12,7 @@ from potstill.hardware import device_name
 from potstill.pipeline import BY_NAME, STAGES, Made, Work, steps_of
 from potstill.report.data import Curve, Model, Passage, Report, Stage, Token
 from potstill.report.page import render
-from potstill.run import Step, now, versions
+from potstill.run import RECIPE, Step, now, versions
 from potstill.scoring.emissions import Cost
 from potstill.scoring.statistics import Paired, Row
 from potstill.teachers.huggingface import Prepared
@@ -44,13 +44,13 @@ def gather(work: Work) -> Report:
     )
     name = run.folder.name
     return Report(
-        title=f"{name}: {recipe.about}",
+        title=recipe.about,
         recipe=name,
         story=story,
         version=versions()["potstill"],
         date=now(),
         host=f"{platform.machine()}, {device_name()}",
-        command=f"potstill run {name}",
+        command=f"potstill run {run.folder / RECIPE} --run-dir runs/again",
         rows=tuple(Row.from_dict(row) for row in comparison["rows"]),
         paired=tuple(Paired.from_dict(pair) for pair in comparison["paired"]),
         models=tuple(models),

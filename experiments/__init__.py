@@ -1,0 +1,1 @@
+"""Experiments: each a command that runs it and writes its page under docs/experiments/."""
