@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "potstill"
 TIERS = (
     {"words"},
+    {"ranks"},
     {"files", "packages", "console", "hardware"},
     {"recipe"},
     {"text"},
@@ -26,7 +27,7 @@ TIERS = (
     {"pipeline"},
     {"stages"},
     {"runner"},
-    {"status"},
+    {"status", "stores"},
     {"cli"},
     {"__init__", "__main__"},
 )

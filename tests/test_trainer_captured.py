@@ -10,7 +10,7 @@ from potstill.targets import Provenance, make_codec
 from potstill.text.tokenizers import tokenizer_fingerprint
 from potstill.words import IGNORE_INDEX, UserError
 from tiny import VOCABULARY, gpt2, llama, tokenizer
-from toy_training import assert_equal, captured, samples, shuffled, sums_by_hand, trained, trainer, weights
+from toy_training import assert_equal, captured, left_padded, samples, shuffled, sums_by_hand, trained, trainer, weights
 
 
 @pytest.fixture
@@ -47,6 +47,14 @@ def test_targets_are_found_by_content(tmp_path, rows):
     random = {"train_sampling_strategy": "random", "seed": 3}
     online = trained(tmp_path, teacher=llama(), **cut, **random)
     assert_equal(trained(tmp_path, teacher=store, **cut, **random), online, tolerance=1e-5)
+
+
+def test_targets_fit_whichever_side_is_padded(tmp_path, rows):
+    store = captured(tmp_path / "store", llama(), rows)
+    right = trained(tmp_path, teacher=store, train_dataset=rows)
+    for teacher in (store, llama()):
+        left = trained(tmp_path, teacher=teacher, train_dataset=rows, data_collator=left_padded)
+        assert_equal(left, right, tolerance=1e-5)
 
 
 def test_targets_are_read_by_workers_too(tmp_path, rows):

@@ -134,3 +134,13 @@ def naive_step(
 def shuffled(rows: Sequence[Sample], seed: int) -> list[Sample]:
     """The same samples in another order."""
     return [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
+
+
+def left_padded(rows: Sequence[Sample]) -> dict[str, Tensor]:
+    """A batch as generation wants it: pads first."""
+    batch = Collator(0)(rows)
+    lengths = batch["attention_mask"].sum(1).tolist()
+    return {
+        name: torch.stack([row.roll(len(row) - n) for row, n in zip(value, lengths, strict=True)])
+        for name, value in batch.items()
+    }

@@ -80,13 +80,10 @@ def _capture(
     if not estimate:
         _run(recipe, run_dir, "capture", ["capture"] if force else [], set_ or [])
         return
-    _run(recipe, run_dir, "corpus", [], set_ or [])
-    from potstill.pipeline import Work
     from potstill.recipe import load_recipe
-    from potstill.run import Step
-    from potstill.stages.capture import forecast
+    from potstill.runner import forecast_capture
 
-    print(forecast(Work(load_recipe(recipe, set_ or []), _run_of(recipe, run_dir), Step("capture"))))
+    print(forecast_capture(load_recipe(recipe, set_ or []), _run_of(recipe, run_dir)))
 
 
 for _stage in STAGES:

@@ -42,11 +42,9 @@ def any_of(mine: bool) -> bool:
     _connect()
     import torch
 
-    from potstill.hardware import device
-
-    flag = torch.tensor(float(mine), device=device())
-    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return bool(flag.item())
+    flags: list[bool] = [False] * count()
+    torch.distributed.all_gather_object(flags, mine)
+    return any(flags)
 
 
 def _connect() -> None:

@@ -5,6 +5,7 @@ the steps before it made. A step whose manifest stands for the same inputs is do
 """
 
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,6 +83,17 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
         _do(Work(recipe, run, step), inputs)
 
 
+def forecast_capture(recipe: Recipe, run: Run) -> str:
+    """What the recipe's capture will take, in bytes and hours; only what it needs is done.
+
+    Raises:
+        UserError: the recipe captures nothing, or bad input.
+    """
+    work = Work(recipe, run, steps_of(recipe, asked_for(recipe, "capture"))[0])
+    run_recipe(recipe, run, until="corpus")
+    return importlib.import_module("potstill.stages.capture").forecast(work)
+
+
 def _do(work: Work, inputs: dict[str, Any]) -> None:
     from potstill.scoring.emissions import Cost, measure
 
@@ -91,6 +103,7 @@ def _do(work: Work, inputs: dict[str, Any]) -> None:
         state = run.begin(step, inputs, work.recipe.model_dump(mode="json", by_alias=True))
         say(f"{step}: {'begins' if state['attempts'] == 1 else 'goes on'}")
         spent = Cost.from_dict(state["cost"]) if state["cost"] else None
+        _quiet_transformers()
         module = importlib.import_module(f"potstill.stages.{step.stage}")
         with measure() as meter:
             try:
@@ -103,6 +116,16 @@ def _do(work: Work, inputs: dict[str, Any]) -> None:
         run.finish(step, total.to_dict(), made.outputs, made.summary)
         ranks.wait()
     say(f"{step}: done in {duration(total.seconds)}")
+
+
+def _quiet_transformers() -> None:
+    """Its bars, one for each checkpoint, would tear ours; those of downloads from the hub stay."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if sys.stdout.isatty():
+        enable_progress_bars()
 
 
 def _follow(work: Work) -> None:

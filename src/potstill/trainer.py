@@ -14,7 +14,7 @@ from potstill.losses.chunked import distillation_loss
 from potstill.losses.dense_logits import distillation_loss_of_logits
 from potstill.losses.fused import worth_compiling
 from potstill.losses.model_head import head_of, read_head
-from potstill.losses.reading import MODEL_INPUTS, read_batch
+from potstill.losses.reading import MODEL_INPUTS, labels_of, read_batch
 from potstill.losses.terms import Loss
 from potstill.targets import TargetStore
 from potstill.teachers.captured import WithTargets, field
@@ -150,7 +150,7 @@ class DistilTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of one optimizer step, and the number of supervised tokens in all of them, on all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = sum((batch["labels"][:, 1:] != IGNORE_INDEX).sum() for batch in batches)
+        count = sum((labels_of(batch)[:, 1:] != IGNORE_INDEX).sum() for batch in batches)
         tokens = torch.as_tensor(count, device=device)
         self._steps_not_logged += 1
         if self.args.world_size > 1:

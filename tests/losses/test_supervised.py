@@ -1,6 +1,6 @@
 import torch
 
-from potstill.losses.supervised import supervised, supervised_positions
+from potstill.losses.supervised import learned_labels, supervised, supervised_positions
 from potstill.words import IGNORE_INDEX
 
 
@@ -26,3 +26,10 @@ def test_nothing_supervised() -> None:
     rows, following = supervised(torch.randn(2, 3, 4), torch.full((2, 3), IGNORE_INDEX))
     assert rows.shape == (0, 4)
     assert following.shape == (0,)
+
+
+def test_what_only_a_pad_could_predict_is_not_learned() -> None:
+    labels = torch.tensor([[IGNORE_INDEX, 5, 6, 7], [4, 5, 6, IGNORE_INDEX]])
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
+    assert learned_labels(labels, mask).tolist() == [[IGNORE_INDEX, IGNORE_INDEX, 6, 7], [4, 5, 6, IGNORE_INDEX]]
+    assert learned_labels(labels) is labels

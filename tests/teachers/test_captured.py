@@ -5,7 +5,7 @@ from potstill.teachers.captured import WithTargets, batch_keys, contents, field
 from potstill.text.batching import Collator
 from potstill.words import IGNORE_INDEX, UserError
 from tiny import VOCABULARY, llama
-from toy_training import captured, samples
+from toy_training import captured, left_padded, samples
 
 
 def test_a_key_is_the_content_and_not_the_padding():
@@ -44,3 +44,9 @@ def test_a_batch_has_the_records_of_each_store(tmp_path):
     assert field(1) not in batch
     with pytest.raises(UserError, match="not among the 8 captured"):
         collate([{"input_ids": [9, 9, 9]}])
+
+
+def test_padding_on_the_left_is_no_content_either():
+    rows = samples(6)
+    assert batch_keys(left_padded(rows)) == batch_keys(Collator(0)(rows))
+    assert contents(rows, left_padded) == contents(rows, Collator(0))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from potstill.losses.head import Head
 from potstill.losses.model_head import hidden_states
-from potstill.losses.supervised import supervised
+from potstill.losses.supervised import learned_labels, supervised
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
 """What of a batch a model reads; labels are the loss's business."""
@@ -30,4 +30,9 @@ def read_batch(
         states = model(**inputs, use_cache=False).logits
     else:
         states, _ = hidden_states(model, **inputs, use_cache=False)
-    return supervised(states, batch["labels"])
+    return supervised(states, labels_of(batch))
+
+
+def labels_of(batch: Mapping[str, Tensor]) -> Int[Tensor, "B T"]:
+    """The labels of a batch that are learned, unshifted; padding it on either side changes nothing."""
+    return learned_labels(batch["labels"], batch.get("attention_mask"))

@@ -1,9 +1,19 @@
 """Which tokens a loss looks at: the one place where labels are shifted and ignored tokens are left out."""
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.words import IGNORE_INDEX
+
+
+def learned_labels(labels: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"] | None = None) -> Int[Tensor, "B T"]:
+    """The labels without those that only a pad could predict: the first token of a row that is padded on the left."""
+    if attention_mask is None:
+        return labels
+    after_a_pad = torch.zeros_like(labels, dtype=torch.bool)
+    after_a_pad[:, 1:] = attention_mask[:, :-1] == 0
+    return labels.masked_fill(after_a_pad, IGNORE_INDEX)
 
 
 def supervised_positions(labels: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:

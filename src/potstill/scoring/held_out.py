@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from potstill.console import Advance
 from potstill.losses.model_head import head_of
-from potstill.losses.reading import read_batch
+from potstill.losses.reading import labels_of, read_batch
 from potstill.losses.scores import score_tokens
 from potstill.scoring.statistics import Sums
 from potstill.teachers.target import TeacherTarget
@@ -88,7 +88,7 @@ def score_documents(
     for rows, batch in batches:
         states, labels = read_batch(model, head, batch)
         scores = score_tokens(states, head, labels, reference(batch))
-        counts = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
+        counts = (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
         document = np.repeat([row.document for row in rows], counts)
         for name, found in (("nll", "nll"), ("kl", "forward_kl"), ("agreement", "agreement")):
             np.add.at(sums[name], document, scores[found].double().cpu().numpy())

@@ -51,8 +51,7 @@ def estimated(work: Work, teacher: Prepared) -> Estimate:
 def forecast(work: Work) -> str:
     """What the capture will take: bytes, and hours by the pace of one batch; a line a teacher."""
     settings, lines = work.recipe.capture, []
-    if settings is None:
-        raise UserError("the recipe captures nothing, so there is nothing to estimate; add a section `capture:`")
+    assert settings is not None
     samples = load_from_disk(work.run.path("corpus") / "train")
     for name in work.recipe.teachers:
         teacher = Prepared.load(work.run.path("teachers") / name)

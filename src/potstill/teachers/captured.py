@@ -10,6 +10,7 @@ from torch import Tensor
 
 from potstill.console import progress
 from potstill.hardware import device
+from potstill.losses.reading import labels_of
 from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, sample_key
 from potstill.teachers.live import LiveTeacher
 from potstill.words import IGNORE_INDEX
@@ -24,7 +25,7 @@ def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
 
     ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T].
     """
-    ids, labels = batch["input_ids"].cpu().numpy(), batch["labels"].cpu().numpy()
+    ids, labels = batch["input_ids"].cpu().numpy(), labels_of(batch).cpu().numpy()
     real = batch["attention_mask"].cpu().numpy().astype(bool) if "attention_mask" in batch else np.ones(ids.shape, bool)
     taught = np.zeros(labels.shape, bool)
     taught[:, :-1] = labels[:, 1:] != IGNORE_INDEX
@@ -42,7 +43,7 @@ def contents(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
     for start in range(0, len(samples), SAMPLES_AT_ONCE):
         batch = collate([samples[at] for at in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))])
         keys += batch_keys(batch)
-        counts += (batch["labels"][:, 1:] != IGNORE_INDEX).sum(1).tolist()
+        counts += (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).tolist()
     return keys, counts
 
 
