@@ -16,7 +16,13 @@ from potstill.status import comparison
 RUNS = Path("runs/experiments/captured")
 PAGE = Path("docs/experiments/captured.md")
 SEEDS = [0, 1, 2]
-SHARED = [f"seeds={SEEDS}", "corpus.train_tokens=51_200", "evaluate.documents=100", "distil.training.save_steps=25"]
+SHARED = [
+    f"seeds={SEEDS}",
+    "control=null",
+    "corpus.train_tokens=51_200",
+    "evaluate.documents=100",
+    "distil.training.save_steps=25",
+]
 VARIANTS = {
     "live teacher": ["capture=null"],
     "top-64 and tail, 8 bits": ["capture={keep: top_k, k: 64}"],

@@ -120,7 +120,7 @@ def _do(work: Work, inputs: dict[str, Any]) -> None:
 
 def _quiet_transformers() -> None:
     """Its bars, one for each checkpoint, would tear ours; those of downloads from the hub stay."""
-    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
     logging.disable_progress_bar()
