@@ -1,0 +1,1 @@
+"""Benchmarks: what the losses and the store cost, as ratios of things measured side by side in one run."""

@@ -1,0 +1,80 @@
+"""``python -m benchmarks``: everything that issue 3 must reach, measured in one run."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from benchmarks import loss, machine, memory, steps, store
+from benchmarks.aims import Measured, summary
+from benchmarks.page import page
+from benchmarks.peers import missing
+from benchmarks.run import Settings
+from benchmarks.table import Table
+
+SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = {
+    "loss": loss.section,
+    "steps": steps.section,
+    "memory": memory.section,
+    "store": store.section,
+}
+HEADINGS = {"loss": "The loss head", "steps": "Training steps", "memory": "Memory", "store": "The store"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the sections that are asked for, print the tables, and write the page."""
+    options = _parser().parse_args(arguments)
+    names = options.only.split(",") if options.only else list(SECTIONS)
+    if unknown := [name for name in names if name not in SECTIONS]:
+        sys.exit(f"--only: there is no section {unknown[0]!r}; the sections are {', '.join(SECTIONS)}")
+    start, load = time.monotonic(), machine.load()
+    # A peer's compiled code has as many versions as there are shapes and settings; torch would give up after eight.
+    torch._dynamo.config.recompile_limit = 64
+    settings = Settings(machine.device(), options.quick, 2 if options.quick else options.rounds)
+    core = machine.pin()
+    parts: list[tuple[str, list[Table]]] = []
+    measured: list[Measured] = []
+    text = ""
+    for name in names:
+        tables, found = SECTIONS[name](settings)
+        parts.append((HEADINGS[name], tables))
+        measured += found
+        facts = _facts(sys.argv[1:] if arguments is None else arguments, settings, core, load, start)
+        text = page(facts, summary(measured, settings.device.type == "cuda"), parts)
+        if options.write:  # after each section: a run that is stopped leaves what it has
+            options.write.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _facts(arguments: Sequence[str], settings: Settings, core: int, load: float, start: float) -> list[str]:
+    """What must be known of a run."""
+    facts = [
+        f"Command: `python -m benchmarks {shlex.join(arguments)}`",
+        f"When: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {(time.monotonic() - start) / 60:.0f} minutes",
+        f"Machine: {machine.processor()}; core {core}, one thread",
+        f"Load before and after (this process is 1.0): {load:.1f}, {machine.load():.1f}",
+        f"Versions: {machine.versions()}",
+    ]
+    if missing():
+        facts.append(f"Peers left out, because they are not installed: {', '.join(missing())}")
+    if settings.quick:
+        facts.append("**A quick run: toy sizes and two rounds, to see that all of it works.**")
+    return facts
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="toy sizes, two rounds: does it work?")
+    parser.add_argument("--only", metavar="SECTIONS", help=f"some of {','.join(SECTIONS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="shuffled rounds of each comparison (default: 5)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page here too")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What must be reached, and whether it was."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.table import Table
+from benchmarks.timing import Ratio
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One line of the table of aims; measured by its worst case."""
+
+    key: str
+    what: str
+    cpu: str
+    cpu_most: float
+    gpu: str
+    gpu_most: float | None
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure that an aim speaks of, and where it was measured."""
+
+    key: str
+    value: Ratio | float
+    where: str
+
+    @property
+    def median(self) -> float:
+        """What is compared with the aim."""
+        return self.value.median if isinstance(self.value, Ratio) else self.value
+
+
+AIMS = (
+    Aim("online, fp32", "online step, KL + CE ÷ (teacher forward + best CE step), fp32", "≤ 1.05", 1.05, "", None),
+    Aim("online, bf16", "the same, bf16", "≤ 1.10", 1.10, "≤ 1.05", 1.05),
+    Aim("online, others", "the same with JSD or reverse KL", "≤ 1.15", 1.15, "≤ 1.08", 1.08),
+    Aim("head, fp32", "loss head ÷ its bare matrix products, fp32", "≤ 1.10", 1.10, "", None),
+    Aim("head, bf16", "the same, bf16", "≤ 1.25", 1.25, "≤ 1.3", 1.3),
+    Aim("captured, fp32", "step from captured targets ÷ CE step, reader included, fp32", "≤ 1.02", 1.02, "", None),
+    Aim("captured, bf16", "the same, bf16", "≤ 1.06", 1.06, "≤ 1.03", 1.03),
+    Aim("memory", "transient memory beyond the head's gradient, V = 128k, MiB", "≤ 256", 256, "≤ 600", 600),
+    Aim("memory, growth", "the same, growth when B·T doubles, MiB", "flat (≤ 8)", 8, "flat (≤ 8)", 8),
+    Aim("store, bytes", "default store, B/token", "≤ 200", 200, "≤ 200", 200),
+    Aim("store, KL", "default store, KL on the 135M teacher", "≤ 0.2", 0.2, "≤ 0.2", 0.2),
+    Aim("store, unbiased", "an unbiased mode, B/token", "≤ 50", 50, "≤ 50", 50),
+    Aim("reader", "reader, one core, M tokens/s", "≥ 4", 4, "loader stall < 1%", None, at_least=True),
+    Aim("writer", "writer, one core, M tokens/s", "≥ 2", 2, "", None, at_least=True),
+)
+
+
+def summary(measured: Sequence[Measured], on_gpu: bool) -> Table:
+    """Every aim with its worst figure, and whether that reaches it."""
+    table = Table(
+        "What must be reached",
+        ("what", "aim on a CPU", "measured: median (best)", "", "aim on an H100", "measured there", "worst case"),
+        "Judged by the median of the worst case; `potstill, compiled` where a loss is timed.",
+    )
+    for aim in AIMS:
+        found = [one for one in measured if one.key == aim.key]
+        if not found:
+            mine, verdict, where = "not run", "", ""
+        else:
+            worst = (min if aim.at_least else max)(found, key=lambda one: one.median)
+            mine, where = _figure(worst.value), worst.where
+            verdict = _verdict(aim, worst.median, on_gpu)
+        here, there = ("not measured: ran on a GPU", mine) if on_gpu else (mine, "not measured: no GPU on this machine")
+        table.add(aim.what, aim.cpu, here, verdict, aim.gpu or "–", there if aim.gpu else "–", where)
+    return table
+
+
+def _figure(value: Ratio | float) -> str:
+    return str(value) if isinstance(value, Ratio) else f"{value:.3g}"
+
+
+def _verdict(aim: Aim, value: float, on_gpu: bool) -> str:
+    limit = aim.gpu_most if on_gpu else aim.cpu_most
+    if limit is None:
+        return ""
+    return "reached" if (value >= limit if aim.at_least else value <= limit) else "**not reached**"

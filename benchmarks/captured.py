@@ -1,0 +1,177 @@
+"""A training step from captured targets, over the best cross-entropy step; reading the store is part of it."""
+
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks import steps
+from benchmarks.aims import Measured
+from benchmarks.checking import check, fill, passed
+from benchmarks.models import Pair, Step
+from benchmarks.problem import Problem
+from benchmarks.reference import Checker, spread_evenly
+from benchmarks.run import Settings, say
+from benchmarks.table import Table
+from benchmarks.timing import measure
+from benchmarks.variants import COMPILED, OURS, Variant, ours
+from potstill.losses.head import Head
+from potstill.losses.terms import Loss
+from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
+from potstill.teachers.captured import WithTargets, contents, field
+from potstill.teachers.target import HiddenTarget, SparseTarget
+from potstill.text.batching import Collator
+
+LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
+CE = (Loss("cross_entropy"),)
+K, TEACHER_WIDTH, BATCHES = 64, 64, 8
+
+Samples = list[dict[str, list[int]]]
+
+
+def section(pair: Pair, settings: Settings) -> tuple[list[Table], list[Measured]]:
+    """The table, and what it says of the aim."""
+    say(f"step from captured targets: {steps.title(pair)}")
+    with tempfile.TemporaryDirectory() as folder:
+        samples = _samples(pair)
+        _write(Path(folder) / "store", samples, pair.shape.vocabulary)
+        return _measured(pair, settings, Path(folder) / "store", samples)
+
+
+def _samples(pair: Pair) -> Samples:
+    ids = torch.randint(0, pair.shape.vocabulary, (BATCHES * pair.shape.rows, pair.shape.length))
+    return [{"input_ids": row.tolist()} for row in ids]
+
+
+def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
+    """A store of a teacher that answers at random: what is read costs the same, whatever it says."""
+    keys, counts = contents(samples, Collator(0))
+    head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
+    with StoreWriter(folder, TopK(vocabulary, K), Provenance("random", "-", "-", "none"), keys, counts) as writer:
+        for places in writer.pending(4):
+            hidden = torch.randn(sum(counts[place] for place in places), TEACHER_WIDTH)
+            writer.write(HiddenTarget(hidden, head))
+
+
+class Reader:
+    """A loader of its own for each variant, which reads every sample for the first time at first, and in order."""
+
+    def __init__(self, pair: Pair, folder: Path, samples: Samples, with_targets: bool) -> None:
+        self.store, self.device = TargetStore(folder, expect=None), pair.device
+        self.collate: Any = WithTargets(Collator(0), {0: self.store}) if with_targets else Collator(0)
+        rows = pair.shape.rows
+        self._turns: Iterator[int] = cycle(range(0, len(samples), rows))
+        self._samples, self._rows = samples, rows
+
+    def next(self) -> tuple[dict[str, Tensor], SparseTarget | None]:
+        """A batch, and its targets decoded."""
+        first = next(self._turns)
+        batch = self.collate(self._samples[first : first + self._rows])
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        packed = batch.pop(field(0), None)
+        if packed is None:
+            return batch, None
+        target = self.store.decode(packed)
+        assert isinstance(target, SparseTarget)
+        return batch, target
+
+
+def _measured(pair: Pair, settings: Settings, folder: Path, samples: Samples) -> tuple[list[Table], list[Measured]]:
+    reader = partial(Reader, pair, folder, samples)
+    batch, target = reader(True).next()
+    assert target is not None
+    problem = pair.captured_problem(batch, target)
+    checked = check([ours(LOSSES, False), ours(LOSSES, True), *peers()], Checker(problem))
+    actions: dict[str, Step] = {f"CE: {name}": step for name, step in _ce_steps(pair, reader(False)).items()}
+    scales = list(actions)
+    for variant in passed(checked):
+        actions[variant.name] = partial(_step, pair, variant, reader(True))
+    times = measure(actions, settings.rounds, settings.device)
+    best = times.fastest(scales)
+    table = Table(
+        f"Step from captured targets, forward KL + CE, {steps.title(pair)}",
+        ("variant", "over the best CE step: median (best)", "ms", "worst relative error"),
+        f"Top {K} and exact tail. Over `{best}`, {times.median(best) * 1e3:.0f} ms; {settings.rounds} rounds. Both "
+        "sides collate; captured ones find, verify and decode their records too, in the same thread.",
+    )
+    fill(table, checked, times, [best])
+    if COMPILED not in times.seconds:
+        return [table], []
+    key = f"captured, {'bf16' if pair.autocast else 'fp32'}"
+    return [table], [Measured(key, times.ratio(COMPILED, [best]), f"top {K}")]
+
+
+def _ce_steps(pair: Pair, reader: Reader) -> dict[str, Step]:
+    return {
+        "Hugging Face": lambda: pair.hugging_face_step(reader.next()[0]),
+        OURS: lambda: pair.our_step(CE, False, reader.next()[0]),
+        COMPILED: lambda: pair.our_step(CE, True, reader.next()[0]),
+    }
+
+
+def _step(pair: Pair, variant: Variant, reader: Reader) -> None:
+    batch, target = reader.next()
+    if variant.name in (OURS, COMPILED):
+        pair.our_step(LOSSES, variant.name == COMPILED, batch, target)
+    else:
+        pair.peer_step(variant, batch, target)
+
+
+def peers() -> list[Variant]:
+    """Other ways to learn from the same records; those that lose the tail are there to be refused."""
+    return [
+        Variant("scattered to a dense target", LOSSES, scattered, spread=True),
+        Variant("DistillKit's sparse loss, re-stated", LOSSES, sparse_with_tail),
+        Variant("the same, missing mass as zero", LOSSES, truncated),
+        Variant("top-k renormalised", LOSSES, renormalised),
+    ]
+
+
+def _student(problem: Problem) -> tuple[Tensor, SparseTarget]:
+    assert problem.captured is not None
+    return (problem.hidden @ problem.weight.T).float(), problem.captured
+
+
+def scattered(problem: Problem) -> Tensor:
+    """A dense teacher made of the records, the tail spread evenly, and the naive loss on it."""
+    logits, target = _student(problem)
+    log_q = spread_evenly(target, logits.shape[1])
+    divergence = F.kl_div(logits.log_softmax(-1), log_q, reduction="batchmean", log_target=True)
+    return 0.5 * divergence + 0.5 * F.cross_entropy(logits, problem.labels)
+
+
+def _kept_log_probs(logits: Tensor, target: SparseTarget) -> Tensor:
+    return logits.gather(1, target.ids) - logits.logsumexp(-1, keepdim=True)
+
+
+def sparse_with_tail(problem: Problem) -> Tensor:
+    """Log-probabilities of the kept ids only, and on both sides the missing mass, taken as evenly spread."""
+    logits, target = _student(problem)
+    log_p, log_q = _kept_log_probs(logits, target), target.log_probs
+    kept = (log_q.exp() * (log_q - log_p)).sum(-1)
+    p_rest = (1 - log_p.exp().sum(-1)).clamp_min(1e-8)
+    q_rest = (1 - log_q.exp().sum(-1)).clamp_min(1e-8)
+    divergence = (kept + q_rest * (q_rest.log() - p_rest.log())).mean()
+    return 0.5 * divergence + 0.5 * F.cross_entropy(logits, problem.labels)
+
+
+def truncated(problem: Problem) -> Tensor:
+    """The missing mass left out: not a divergence any more, and negative where the student holds more in the kept."""
+    logits, target = _student(problem)
+    log_p, log_q = _kept_log_probs(logits, target), target.log_probs
+    divergence = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    return 0.5 * divergence + 0.5 * F.cross_entropy(logits, problem.labels)
+
+
+def renormalised(problem: Problem) -> Tensor:
+    """The kept tokens as if they were all there are, for the teacher."""
+    logits, target = _student(problem)
+    log_p, log_q = _kept_log_probs(logits, target), target.log_probs.log_softmax(-1)
+    divergence = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    return 0.5 * divergence + 0.5 * F.cross_entropy(logits, problem.labels)

@@ -1,0 +1,40 @@
+"""Checking variants before they are timed, and writing down what came of it."""
+
+import torch
+
+from benchmarks.reference import Checker, Errors
+from benchmarks.table import Table
+from benchmarks.timing import Times
+from benchmarks.variants import Variant
+
+Checked = list[tuple[Variant, Errors | str]]
+
+
+def check(variants: list[Variant], checker: Checker) -> Checked:
+    """Each variant with its errors on the problem, or why it could not answer."""
+    checked: Checked = []
+    for variant in variants:
+        try:
+            checked.append((variant, checker.errors(variant)))
+        except Exception as error:  # noqa: BLE001 - a peer may fail in any way, and must not take the others with it
+            checked.append((variant, f"failed: {type(error).__name__}"))
+            torch.cuda.empty_cache()
+    return checked
+
+
+def passed(checked: Checked) -> list[Variant]:
+    """The variants that may be timed."""
+    return [variant for variant, errors in checked if isinstance(errors, Errors) and errors.refusal is None]
+
+
+def fill(table: Table, checked: Checked, times: Times, over: list[str], prefix: str = "") -> None:
+    """One row a variant: its ratio, or why it has none. ``prefix`` stands before its name in ``times``."""
+    for variant, errors in checked:
+        if isinstance(errors, str):
+            table.add(variant.name, errors, "", "")
+        elif errors.refusal is not None:
+            table.add(variant.name, errors.refusal, "", f"{errors.worst:.1e}")
+        else:
+            name = prefix + variant.name
+            ratio = times.ratio(name, over)
+            table.add(variant.name, str(ratio), f"{times.median(name) * 1e3:.0f}", f"{errors.worst:.1e}")

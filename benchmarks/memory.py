@@ -1,0 +1,122 @@
+"""Section `memory`: what a loss needs beyond the gradients it leaves behind, at a vocabulary of 128k.
+
+Each variant runs in a process of its own, because what one has freed the next would find in its heap. On a CPU that is
+the process's greatest resident size, on a GPU what CUDA's allocator handed out at most. Nothing here is timed.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import machine
+from benchmarks.aims import Measured
+from benchmarks.peers import GKD, LIGER, LIGER_COMPILED, NAIVE, TRL_CHUNKED, peers
+from benchmarks.problem import make_problem
+from benchmarks.run import Settings, say
+from benchmarks.table import Table
+from benchmarks.variants import COMPILED, OURS, Variant, ours
+from potstill.losses.terms import Loss
+
+VOCABULARY, WIDTH = 128256, 576
+MIB = 2**20
+# How many times the logits of one model a variant is expected to take: those that need more than there is are not run.
+_WHOLE_LOGITS = {(NAIVE, "forward_kl"): 8, (GKD, "jsd"): 17}
+RUNS = [
+    (OURS, "forward_kl"),
+    (COMPILED, "forward_kl"),
+    (OURS, "jsd"),
+    (COMPILED, "jsd"),
+    (NAIVE, "forward_kl"),
+    (GKD, "jsd"),
+    (TRL_CHUNKED, "jsd"),
+    (LIGER, "jsd"),
+    (LIGER_COMPILED, "jsd"),
+]
+
+
+def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
+    """The table, and what it says of the aims."""
+    few = 512 if settings.quick else 2048
+    dtype = "bfloat16" if settings.device.type == "cuda" else "float32"
+    table = Table(
+        f"Transient memory of the loss, V = {VOCABULARY}, H = {WIDTH}, {dtype}, MiB",
+        ("variant", "loss", f"{few} tokens", f"{2 * few} tokens", "growth"),
+        "Beyond inputs, weights and the gradients that are left behind. A variant that would not fit was not run.",
+    )
+    measured = []
+    for name, kind in RUNS[:2] if settings.quick else RUNS:
+        say(f"memory: {name}, {kind}")
+        found = [_measured_apart(name, kind, tokens, dtype) for tokens in (few, 2 * few)]
+        cells = [one if isinstance(one, str) else f"{one:.0f}" for one in found]
+        first, second = found
+        if isinstance(first, str) or isinstance(second, str):
+            table.add(name, kind, *cells, "")
+            continue
+        table.add(name, kind, *cells, f"{second - first:+.0f}")
+        if name in (OURS, COMPILED):
+            measured.append(Measured("memory", max(first, second), f"{name}, {kind}"))
+            measured.append(Measured("memory, growth", second - first, f"{name}, {kind}"))
+    return [table], measured
+
+
+def _measured_apart(name: str, kind: str, tokens: int, dtype: str) -> float | str:
+    needed = _WHOLE_LOGITS.get((name, kind), 0) * tokens * VOCABULARY * 4
+    if needed > 0.8 * machine.available_bytes():
+        return f"does not fit (about {needed / 2**30:.0f} GiB)"
+    command = [sys.executable, "-m", "benchmarks.memory", name, kind, str(tokens), dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return f"failed ({done.stderr.strip().splitlines()[-1][:60] if done.stderr.strip() else done.returncode})"
+    return float(json.loads(done.stdout.splitlines()[-1])["mib"])
+
+
+def transient(variant: Variant, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
+    """MiB beyond what was there before and what is there after."""
+    problem = make_problem(tokens, VOCABULARY, WIDTH, dtype, device)
+    # Compiles, and lets libraries take what they keep: as many rows only where that is what gets compiled.
+    some = tokens if variant.name == LIGER_COMPILED else 256
+    variant.step(make_problem(some, VOCABULARY, WIDTH, dtype, device))
+    before = _resident(device, reset=True)
+    variant.step(problem)
+    assert problem.hidden.grad is not None
+    assert problem.weight.grad is not None
+    left = problem.hidden.grad.nbytes + problem.weight.grad.nbytes
+    return (_resident(device) - before - left) / MIB
+
+
+def _resident(device: torch.device, reset: bool = False) -> int:
+    """The most bytes since the last reset."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        if reset:
+            gc.collect()
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def main(name: str, kind: str, tokens: str, dtype: str) -> None:
+    """Measure one variant and print it: what :func:`section` starts."""
+    # Not timed: whatever cores there are may help.
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    losses, device = (Loss(kind),), machine.device()
+    variants = [ours(losses, False), ours(losses, True), *peers(losses, device)]
+    chosen = next((variant for variant in variants if variant.name == name), None)
+    if chosen is None:
+        sys.exit(f"{name} is not installed")
+    print(json.dumps({"mib": transient(chosen, int(tokens), getattr(torch, dtype), device)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,134 @@
+"""A student and a teacher of real shapes and few layers, and steps through both of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.problem import SPREAD, Problem
+from benchmarks.variants import Variant
+from potstill.losses.chunked import distillation_loss
+from potstill.losses.model_head import head_of, read_head
+from potstill.losses.reading import read_batch
+from potstill.losses.supervised import supervised
+from potstill.losses.terms import Loss
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.target import SparseTarget, TeacherTarget
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of both models and of a batch; the layers' are SmolLM2-135M's unless told."""
+
+    vocabulary: int = 32000
+    width: int = 576
+    student_layers: int = 4
+    teacher_layers: int = 8
+    rows: int = 4
+    length: int = 128
+
+    def config(self, layers: int) -> LlamaConfig:
+        """A Llama of these sizes. Its head is its own: a tied one at random says its input back, and nothing else."""
+        return LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            intermediate_size=self.width * 8 // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=self.width // 64,
+            num_key_value_heads=max(1, self.width // 192),
+            max_position_embeddings=self.length,
+            tie_word_embeddings=False,
+        )
+
+
+class Pair:
+    """A student that learns (fp32 weights, bf16 by autocast) and a teacher that only runs (bf16 outright)."""
+
+    def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.shape, self.device = shape, device
+        self.autocast = dtype == torch.bfloat16
+        self.student = _model(shape.config(shape.student_layers)).to(device)
+        self.teacher = _model(shape.config(shape.teacher_layers)).to(device, dtype).eval().requires_grad_(False)
+        ids = torch.randint(0, shape.vocabulary, (shape.rows, shape.length)).to(device)
+        self.batch = {"input_ids": ids, "labels": ids}
+        self.head = head_of(self.student)
+        self.live = LiveTeacher(self.teacher)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What a loss is given in a step of these models: to check variants on."""
+        with torch.no_grad():
+            return self._problem(self.batch, None)
+
+    def _body(self, model: LlamaForCausalLM, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        states = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
+        return supervised(states, batch["labels"])
+
+    def _problem(self, batch: dict[str, Tensor], captured: SparseTarget | None, with_teacher: bool = True) -> Problem:
+        with self.context():
+            hidden, labels = self._body(self.student, batch)
+        teacher = hidden[:0].detach()
+        if captured is None and with_teacher:
+            with torch.no_grad():
+                teacher, _ = self._body(self.teacher, batch)
+        weights = self.student.lm_head.weight, self.teacher.lm_head.weight
+        return Problem(hidden, weights[0], teacher, weights[1], labels, self.autocast, captured)
+
+    def captured_problem(self, batch: dict[str, Tensor], captured: SparseTarget) -> Problem:
+        """The same with captured targets in the teacher's place."""
+        with torch.no_grad():
+            return self._problem(batch, captured)
+
+    def context(self) -> torch.autocast:
+        """Autocast, where the student is trained in bf16."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+    def teacher_forward(self) -> object:
+        """The teacher alone, its logits whole, as transformers computes them."""
+        with torch.no_grad():
+            return self.teacher(input_ids=self.batch["input_ids"], use_cache=False).logits
+
+    def hugging_face_step(self, batch: dict[str, Tensor]) -> None:
+        """The cross-entropy step of transformers: forward and backward."""
+        self.student.zero_grad(set_to_none=True)
+        with self.context():
+            loss = self.student(input_ids=batch["input_ids"], labels=batch["labels"], use_cache=False).loss
+        loss.backward()
+
+    def peer_step(self, variant: Variant, batch: dict[str, Tensor], captured: SparseTarget | None = None) -> None:
+        """Both models' bodies, and a variant for the heads and the loss; no teacher where targets are captured."""
+        self.student.zero_grad(set_to_none=True)
+        problem = self._problem(batch, captured, any(loss.needs_teacher for loss in variant.losses))
+        with self.context():
+            loss = variant.loss(problem)
+        loss.backward()
+
+    def our_step(
+        self, losses: tuple[Loss, ...], compile: bool, batch: dict[str, Tensor], captured: SparseTarget | None = None
+    ) -> None:
+        """What DistilTrainer does in a step."""
+        self.student.zero_grad(set_to_none=True)
+        target: TeacherTarget | None = captured
+        if captured is None and any(loss.needs_teacher for loss in losses):
+            target = self.live.target(batch)
+        with self.context():
+            states, labels = read_batch(self.student, self.head, batch)
+            head = read_head(self.student)
+            assert head is not None
+            loss, _ = distillation_loss(
+                states, head, labels, target, losses, denominator=float(len(labels)), compile=compile
+            )
+        loss.backward()
+
+
+def _model(config: LlamaConfig) -> LlamaForCausalLM:
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # logits as widely spread as a trained model's
+        model.lm_head.weight.mul_(SPREAD / (config.initializer_range * config.hidden_size**0.5))
+    return model

@@ -1,0 +1,44 @@
+"""The bare matrix products of a loss head: what no way to compute it can do without."""
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.problem import Problem
+from potstill.losses.chunked import MEMORY_BUDGET
+
+WHOLE, CHUNKED = "bare products, whole", "bare products, in chunks"
+
+
+def bare(problem: Problem, with_teacher: bool) -> dict[str, Callable[[], object]]:
+    """Logits of student (and teacher), and the gradients for hidden states and head from a gradient that is there.
+
+    At once, or into preallocated memory by chunks of the size that potstill takes: the faster of the two is the scale.
+    """
+    hidden, weight, teacher_hidden, teacher_weight = (
+        part.detach() for part in (problem.hidden, problem.weight, problem.teacher_hidden, problem.teacher_weight)
+    )
+    tokens, vocabulary = len(hidden), len(weight)
+    row_bytes = vocabulary * hidden.element_size() * (2 if with_teacher else 1)
+    count = -(-tokens // max(1, MEMORY_BUDGET * 7 // 8 // row_bytes))
+    rows = -(-tokens // count)
+    gradient = torch.rand(tokens, vocabulary, device=hidden.device).to(hidden.dtype)
+    student, teacher = torch.empty(2, rows, vocabulary, dtype=hidden.dtype, device=hidden.device)
+
+    def whole() -> object:
+        kept = [hidden @ weight.T, gradient @ weight, gradient.T @ hidden]
+        return [*kept, teacher_hidden @ teacher_weight.T] if with_teacher else kept
+
+    def chunked() -> object:
+        of_hidden, of_weight = torch.empty_like(hidden), torch.empty_like(weight)
+        for first in range(0, tokens, rows):
+            at = slice(first, first + rows)
+            part = gradient[at]
+            torch.mm(hidden[at], weight.T, out=student[: len(part)])
+            if with_teacher:
+                torch.mm(teacher_hidden[at], teacher_weight.T, out=teacher[: len(part)])
+            torch.mm(part, weight, out=of_hidden[at])
+            torch.addmm(of_weight, part.T, hidden[at], beta=0 if first == 0 else 1, out=of_weight)
+        return of_hidden, of_weight
+
+    return {WHOLE: whole, CHUNKED: chunked}

@@ -1,0 +1,40 @@
+"""Sparse targets: ours and those that keep the tail are right, and those that lose it are refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from benchmarks.captured import LOSSES, peers
+from benchmarks.problem import Problem, make_problem
+from benchmarks.reference import Checker
+from benchmarks.variants import ours
+
+from potstill.targets.top_k import log_tail, top_k
+from potstill.teachers.target import SparseTarget
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def problem(request: pytest.FixtureRequest) -> Problem:
+    whole = make_problem(48, 301, 32, request.param, torch.device("cpu"))
+    logits = (whole.teacher_hidden @ whole.teacher_weight.T).float()
+    kept, ids = top_k(logits, 16)
+    tail = log_tail(kept, logits.scatter(1, ids, -torch.inf), 1.0)
+    return replace(whole, captured=SparseTarget(ids, logits.log_softmax(-1).gather(1, ids), tail))
+
+
+def test_ours_passes(problem: Problem) -> None:
+    assert Checker(problem).errors(ours(LOSSES, compile=False)).refusal is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_right"),
+    [
+        ("scattered to a dense target", True),
+        ("DistillKit's sparse loss, re-stated", True),
+        ("the same, missing mass as zero", False),
+        ("top-k renormalised", False),
+    ],
+)
+def test_who_loses_the_tail_is_refused(problem: Problem, name: str, is_right: bool) -> None:
+    variant = next(one for one in peers() if one.name == name)
+    assert (Checker(problem).errors(variant).refusal is None) == is_right
