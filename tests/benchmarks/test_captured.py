@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from benchmarks.captured import LOSSES, peers
 from benchmarks.problem import Problem, make_problem
 from benchmarks.reference import Checker
 from benchmarks.variants import ours
-
 from potstill.targets.top_k import log_tail, top_k
 from potstill.teachers.target import SparseTarget
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from benchmarks.checking import check, fill, passed
 from benchmarks.peers import GKD, LIGER, NAIVE, TRL_CHUNKED, peers
 from benchmarks.problem import Problem, make_problem
@@ -13,8 +15,6 @@ from benchmarks.reference import Checker, Errors
 from benchmarks.table import Table
 from benchmarks.timing import Times
 from benchmarks.variants import Variant, ours
-from torch import Tensor
-
 from potstill.losses.terms import Loss
 
 KINDS = ("cross_entropy", "forward_kl", "reverse_kl", "jsd")

@@ -48,7 +48,7 @@ def gather(work: Work) -> Report:
         recipe=name,
         story=story,
         version=versions()["potstill"],
-        date=now(),
+        date=now().partition("T")[0],
         host=f"{platform.machine()}, {device_name()}",
         command=f"potstill run {run.folder / RECIPE} --run-dir runs/again",
         rows=tuple(Row.from_dict(row) for row in comparison["rows"]),
