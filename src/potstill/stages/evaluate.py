@@ -182,9 +182,16 @@ def _passages(work: Work, teacher: Prepared, held_out: Dataset, scores: Document
     whole = work.recipe.corpus.sequence_length
     readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
     kl = scores.kl / np.maximum(scores.tokens, 1)
-    typical = sorted(readable, key=lambda n: abs(kl[n] - np.median(kl)))[:PASSAGES]
-    tokenizer, models = teacher.tokenizer(), (teacher.model(), load_student(models_of(work)["student"][0]))
+    tokenizer = teacher.tokenizer()
+    # A token that is only a part of a character cannot be shown as text; where there is other text, that is taken.
+    broken = {n: any("\ufffd" in piece for piece in _pieces(tokenizer, held_out[n]["input_ids"])) for n in readable}
+    typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
+    models = (teacher.model(), load_student(models_of(work)["student"][0]))
     return [
         {"title": f"held-out document {n}", "tokens": token_view(*models, tokenizer, held_out[n]["input_ids"])}
         for n in typical
     ]
+
+
+def _pieces(tokenizer: Any, input_ids: list[int]) -> list[str]:
+    return [tokenizer.decode([token]) for token in input_ids]
