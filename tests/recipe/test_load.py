@@ -1,7 +1,7 @@
 """What a person can get wrong in a recipe, and the one sentence that each mistake is answered with."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import minimal
@@ -193,6 +193,9 @@ VALUES = {
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
+@example({"student": {"start": "checkpoint", "model": "\x85"}})
+@example({"about": "a\u2028b"})
+@example({"about": "naïve \x85"})
 def test_a_recipe_shown_is_the_same_recipe(tmp_path_factory, changes):
     folder = tmp_path_factory.mktemp("shown")
     plain = minimal.recipe(folder).model_dump(mode="json", by_alias=True)

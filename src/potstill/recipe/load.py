@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -79,8 +80,11 @@ def recipe_text(recipe: Recipe) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
+    content = recipe.model_dump(mode="json", by_alias=True)
+    # The library writes these three as they are, and reads them as line breaks; escaped, they come back.
+    yaml.allow_unicode = not any(odd in json.dumps(content, ensure_ascii=False) for odd in "\x85\u2028\u2029")
     stream = io.StringIO()
-    yaml.dump(recipe.model_dump(mode="json", by_alias=True), stream)
+    yaml.dump(content, stream)
     return stream.getvalue()
 
 
