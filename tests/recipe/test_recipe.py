@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 import minimal
-from potstill.recipe import Recipe
+from potstill.recipe import Recipe, load_recipe
 from potstill.recipe.distil import SET_BY_POTSTILL
 from potstill.words import UserError
 
@@ -110,3 +110,13 @@ def test_a_recipe_cannot_be_changed_once_it_is_read(tmp_path):
 )
 def test_a_source_is_told_by_its_keys(tmp_path, source, kind):
     assert type(minimal.recipe(tmp_path, f"corpus.sources=[{source}]").corpus.sources[0]).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("capture", "name"),
+    [("{keep: hidden, k: 8}", "k"), ("{keep: sample, bits: 16}", "bits"), ("{keep: top_k, samples: 8}", "samples")],
+)
+def test_what_would_have_no_effect_on_a_capture_is_refused(capture, name):
+    with pytest.raises(UserError, match=rf"`{name}` has no effect"):
+        load_recipe("quickstart", [f"capture={capture}"])
+    assert load_recipe("quickstart", ["capture={keep: hybrid, k: 8, samples: 9, bits: 16}"]).capture.k == 8

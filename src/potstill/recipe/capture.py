@@ -2,9 +2,12 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from potstill.recipe.section import Section
+
+SETTINGS = {"top_k": {"k", "bits"}, "sample": {"samples"}, "hybrid": {"k", "samples", "bits"}, "hidden": set()}
+"""What each way of keeping has to choose."""
 
 
 class Capture(Section):
@@ -25,3 +28,10 @@ class Capture(Section):
 
     batch_size: int = Field(16, gt=0)
     """Sequences the teacher reads at a time."""
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> "Capture":
+        for name in ("k", "samples", "bits"):
+            if name not in SETTINGS[self.keep] and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` has no effect where `keep` is {self.keep}; remove it")
+        return self
