@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from potstill import HiddenLoss, Loss
 from potstill.words import IGNORE_INDEX
 from tiny import gpt2, llama
 from toy_training import captured, samples, trainer, weights
@@ -33,6 +34,14 @@ def cases(folder: Path, ranks: int):
         "silent": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
         "tied": {"teacher": llama(), "student": still_gpt2(), **size},
         "captured": {"teacher": store, **size},
+        "matched": {
+            "teacher": llama(hidden_size=48),
+            **size,
+            **cut,
+            "train_dataset": silent(rows),
+            "losses": [HiddenLoss(layers=[(0, 1)]), Loss("forward_kl")],
+        },
+        "matched alone": {"teacher": llama(hidden_size=48), **size, **cut, "losses": [HiddenLoss(layers=[(0, 1)])]},
         "shuffled": {"teacher": llama(), **size, "train_sampling_strategy": "random", "max_steps": 5},
     }
 
@@ -45,9 +54,12 @@ def run(folder: Path, ranks: int):
         one = trainer(folder / "trainer", **backend, **given)
         one.train()
         logged = [
-            {key: entry[key] for key in ("loss", "forward_kl")} for entry in one.state.log_history if "loss" in entry
+            {key: entry[key] for key in ("loss", "forward_kl", "hidden_match") if key in entry}
+            for entry in one.state.log_history
+            if "loss" in entry
         ]
-        found[name] = weights(one.model), logged
+        projectors = {} if one._matching is None else weights(one._matching)
+        found[name] = {**weights(one.model), **projectors}, logged
     return found
 
 

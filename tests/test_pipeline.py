@@ -41,6 +41,15 @@ def test_what_a_recipe_leaves_out_is_no_step(tmp_path, override, gone):
     assert [name for name in everything if name not in left] == gone
 
 
+def test_a_capture_is_made_for_a_student_from_elsewhere_or_for_one_of_its_teacher_s_making(tmp_path):
+    # The one is compared on the tokens, the other on all that the head has.
+    reads = BY_NAME["capture"].reads
+    checkpoints = [f"student={{start: checkpoint, model: {name}}}" for name in "ab"]
+    one, other = (reads(minimal.recipe(tmp_path, student)) for student in checkpoints)
+    assert one == other, "any other checkpoint can be trained from the same capture"
+    assert one != reads(minimal.recipe(tmp_path)) == reads(minimal.recipe(tmp_path, "student.layers=1"))
+
+
 def test_what_trains_is_a_step_for_each_seed(tmp_path):
     recipe = minimal.recipe(tmp_path, "seeds=[3, 1]")
     for stage in STAGES:

@@ -32,7 +32,9 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["plain", "accumulated", "silent", "tied", "captured", "shuffled"])
+@pytest.mark.parametrize(
+    "case", ["plain", "accumulated", "silent", "tied", "captured", "matched", "matched alone", "shuffled"]
+)
 def test_two_ranks_are_one(both, case):
     (one, logged), (two, also_logged) = (found[case] for found in both)
     assert_equal(two, one, tolerance=5e-6)

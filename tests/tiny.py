@@ -63,6 +63,17 @@ def llama(seed: int = 0, layers: int = LAYERS, **fields: Any) -> LlamaForCausalL
     return LlamaForCausalLM(config).eval()
 
 
+def padded(model: PreTrainedModel, rows: int) -> PreTrainedModel:
+    """The model with embeddings and a head of more rows; no token has them, and whoever counts them is far off."""
+    before = model.get_output_embeddings().weight.shape[0]
+    torch.manual_seed(rows)
+    model.resize_token_embeddings(rows)
+    with torch.no_grad():
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            module.weight[before:].normal_(std=2.0)
+    return model
+
+
 def gpt2(seed: int = 0, layers: int = LAYERS, **fields: Any) -> GPT2LMHeadModel:
     """A random GPT-2 in float32: another family, with biases, learned positions, a tied head and dropout."""
     torch.manual_seed(seed)

@@ -59,7 +59,14 @@ def arguments(folder: Path, **fields: Any) -> TrainingArguments:
 def trainer(folder: Path, student: PreTrainedModel | None = None, **given: Any) -> DistilTrainer:
     """A trainer of toy samples; arguments of `TrainingArguments` and of `DistilTrainer` alike."""
     own = ("teacher", "losses", "temperature", "teacher_weights", "mix", "train_dataset", "eval_dataset")
-    extra = ("data_collator", "processing_class", "callbacks", "compute_metrics", "compute_loss_func")
+    extra = (
+        "teacher_tokenizer",
+        "data_collator",
+        "processing_class",
+        "callbacks",
+        "compute_metrics",
+        "compute_loss_func",
+    )
     distilling = {name: given.pop(name) for name in (*own, *extra) if name in given}
     distilling = {"losses": KL_AND_CE, "train_dataset": samples(), **distilling}
     return DistilTrainer(model=student or llama(seed=1, layers=2), args=arguments(folder, **given), **distilling)
@@ -115,7 +122,8 @@ def captured(
     """A store of a teacher's targets; everything that the teacher says unless a codec is given."""
     exact = make_codec("top_k", vocabulary=VOCABULARY, k=VOCABULARY, bits=32, temperatures=(2.0,))
     origin = Provenance("toy", revision, tokenizer_fingerprint(tokenizer()), "none")
-    capture(folder, LiveTeacher(teacher), codec or exact, origin, list(rows), Collator(0), batch_size=4)
+    codec = codec or exact
+    capture(folder, LiveTeacher(teacher, codec.vocabulary), codec, origin, list(rows), Collator(0), batch_size=4)
     return TargetStore(folder, expect=origin)
 
 

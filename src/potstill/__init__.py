@@ -3,13 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from potstill.losses.hidden import HiddenLoss
     from potstill.losses.terms import Loss
     from potstill.targets.store import TargetStore
     from potstill.trainer import DistilTrainer
 
-__all__ = ["DistilTrainer", "Loss", "TargetStore"]
+__all__ = ["DistilTrainer", "HiddenLoss", "Loss", "TargetStore"]
 
-_HOMES = {"DistilTrainer": "potstill.trainer", "Loss": "potstill.losses.terms", "TargetStore": "potstill.targets.store"}
+_HOMES = {
+    "DistilTrainer": "potstill.trainer",
+    "HiddenLoss": "potstill.losses.hidden",
+    "Loss": "potstill.losses.terms",
+    "TargetStore": "potstill.targets.store",
+}
 
 
 def __getattr__(name: str) -> Any:

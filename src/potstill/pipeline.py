@@ -32,8 +32,9 @@ def _weights(recipe: "Recipe") -> dict[str, float]:
     return {name: teacher.weight for name, teacher in recipe.teachers.items()}
 
 
-def _temperatures(recipe: "Recipe") -> list[float]:
-    return sorted({loss.temperature for loss in recipe.distil.losses if loss.kind != "cross_entropy"})
+def _foreign_start(recipe: "Recipe") -> dict[str, str]:
+    """A student that is not made of its teacher is compared with it on tokens, and not on all that its head has."""
+    return {"student.start": recipe.student.start} if recipe.student.start == "checkpoint" else {}
 
 
 def _all_but(section: Any, *left_out: str) -> Any:
@@ -86,7 +87,11 @@ STAGES = (
     Stage(
         "capture",
         "Run the teachers once and keep their targets.",
-        lambda r: {"capture": _all_but(r.capture, "batch_size"), "distil.losses.temperature": _temperatures(r)},
+        lambda r: {
+            "capture": _all_but(r.capture, "batch_size"),
+            "distil.losses.temperature": r.distil.temperatures,
+            **_foreign_start(r),
+        },
         ("teachers", "corpus"),
         all_ranks=True,
         wanted=lambda r: r.capture is not None,

@@ -52,7 +52,8 @@ def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
             "give `--fidelity 0` to leave the comparison out"
         )
     prepared, text = Prepared.load(teacher_folder), load_from_disk(corpus)
-    collate, teacher = Collator(pad_token_id(prepared.tokenizer())), LiveTeacher(prepared.model())
+    collate = Collator(pad_token_id(prepared.tokenizer()))
+    teacher = LiveTeacher(prepared.model(), store.codec.vocabulary)
     places = range(0, len(text), max(len(text) // samples, 1))[:samples]
     batch = {name: value.to(device()) for name, value in collate([text[place] for place in places]).items()}
     live = teacher.target(batch)

@@ -13,15 +13,17 @@ from transformers import PreTrainedModel, Trainer
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.dense_logits import distillation_loss_of_logits
 from potstill.losses.fused import worth_compiling
+from potstill.losses.hidden import HiddenLoss
+from potstill.losses.hidden_matching import HiddenMatching, Layers
 from potstill.losses.model_head import head_of, read_head
-from potstill.losses.reading import MODEL_INPUTS, labels_of, read_batch
+from potstill.losses.reading import MODEL_INPUTS, labels_of, read_layers
 from potstill.losses.terms import Loss
 from potstill.targets import TargetStore
+from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.captured import WithTargets, field
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import MixedTarget, TeacherTarget
-from potstill.text.batching import Collator, pad_token_id
-from potstill.text.tokenizers import tokenizer_fingerprint
+from potstill.text.batching import Collator, SharedTokens, pad_token_id
 from potstill.words import IGNORE_INDEX, UserError
 
 Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
@@ -42,10 +44,14 @@ class DistilTrainer(Trainer):
     Args:
         teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where only cross-entropy is
             asked for. A teacher reads the student's own batch.
-        losses: what is added up. Default: forward KL and cross-entropy, half each.
+        losses: what is added up, each a :class:`Loss` or a :class:`HiddenLoss`. Default: forward KL and cross-entropy,
+            half each.
         temperature: if given, the temperature of every divergence in `losses`.
         teacher_weights: the share of each of several teachers. Default: equal shares.
         mix: whether several teachers' probabilities or their logits are averaged.
+        teacher_tokenizer: the teacher's tokenizer, or a list of one for each teacher; needed where a teacher's head is
+            of another size than the student's. Then all losses look at the ids only that are proven to be the same
+            tokens in `processing_class`. A store says itself which tokenizer it was captured with.
         compile: whether the loss's kernels are compiled. Default: where that saves more time than it takes.
         **trainer: everything that :class:`transformers.Trainer` takes. Without a `data_collator`, samples are padded
             with `processing_class`'s pad token and every real token is learned.
@@ -61,10 +67,11 @@ class DistilTrainer(Trainer):
         self,
         *args: Any,
         teacher: Teacher | Sequence[Teacher] | None = None,
-        losses: Sequence[Loss] = DEFAULT_LOSSES,
+        losses: Sequence[Loss | HiddenLoss] = DEFAULT_LOSSES,
         temperature: float | None = None,
         teacher_weights: Sequence[float] | None = None,
         mix: Literal["probabilities", "logits"] = "probabilities",
+        teacher_tokenizer: Any = None,
         compile: bool | None = None,
         **trainer: Any,
     ) -> None:
@@ -76,29 +83,39 @@ class DistilTrainer(Trainer):
         self.losses = [
             replace(loss, temperature=temperature) if temperature is not None and loss.needs_teacher else loss
             for loss in losses
+            if not isinstance(loss, HiddenLoss)
         ]
+        self.hidden_losses = [loss for loss in losses if isinstance(loss, HiddenLoss)]
         self.mix, self.teacher_weights = mix, _shares(teacher_weights, len(self.teachers))
         self._check_losses()
         super().__init__(*args, **trainer)
         self._check_trainer()
         self.model_accepts_loss_kwargs = True
+        self.vocabulary = agreed_vocabulary(
+            self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
+        )
         self.data_collator = self._collator(trainer.get("data_collator"))
         for one in self.teachers:
             if isinstance(one, LiveTeacher):
-                one.model.to(self.args.device)
-                one.head = head_of(one.model)
-        self._check_teachers()
+                one.to(self.args.device)
+        self._matching = self._hidden_matching()
         self._head_is_readable = head_of(self.model) is not None
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
         self._compile = compile
 
     def _check_losses(self) -> None:
-        needing = [loss.kind for loss in self.losses if loss.needs_teacher]
-        if not self.losses:
+        needing = [loss.kind for loss in self.losses if loss.needs_teacher] + [one.kind for one in self.hidden_losses]
+        if not self.losses and not self.hidden_losses:
             raise UserError("`losses` is empty; give at least one Loss")
         if needing and not self.teachers:
             raise UserError(f"{needing[0]} needs a teacher; give `teacher=` a model or a store of captured targets")
+        stores = [one.path for one in self.teachers if isinstance(one, TargetStore)]
+        if self.hidden_losses and stores:
+            raise UserError(
+                f"hidden_match needs the teacher's layers, and {stores[0]} keeps none of them, in any mode of "
+                "capture; give the teacher itself as `teacher=`, or leave hidden_match out"
+            )
 
     def _check_trainer(self) -> None:
         if self.args.n_gpu > 1:
@@ -109,37 +126,25 @@ class DistilTrainer(Trainer):
             name = "compute_loss_func" if self.compute_loss_func is not None else "label_smoothing_factor"
             raise UserError(f"`{name}` would change nothing: the loss is the sum of `losses`; leave it out")
 
-    def _check_teachers(self) -> None:
-        ours = _vocabulary(self.model)
-        for one in self.teachers:
-            theirs = one.codec.vocabulary if isinstance(one, TargetStore) else _vocabulary(one.model)
-            if theirs != ours:
-                raise UserError(
-                    f"a teacher has a vocabulary of {theirs:,} tokens and the student one of {ours:,}; they must be of "
-                    "one tokenizer and one size: `resize_token_embeddings` pads the smaller one"
-                )
-            if isinstance(one, TargetStore):
-                self._check_store(one)
-
-    def _check_store(self, store: TargetStore) -> None:
-        temperatures = sorted({loss.temperature for loss in self.losses if loss.needs_teacher})
-        if len(temperatures) > 1 and store.codec.mode != "hidden":
+    def _hidden_matching(self) -> HiddenMatching | None:
+        if not self.hidden_losses:
+            return None
+        configs = [one.model.config for one in self.teachers if isinstance(one, LiveTeacher)]
+        shares, seed = self.teacher_weights, self.args.seed
+        matching = HiddenMatching(self.hidden_losses, self.model.config, configs, shares, seed).to(self.args.device)
+        if matching.learns and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
-                f"the losses have temperatures {temperatures}, but from {store.path} one temperature can be read at a "
-                "time; give them one, capture hidden states, or let the teacher run beside the student"
+                "hidden_match between models of different hidden sizes learns projectors, which FSDP and DeepSpeed do "
+                "not know of; train with DDP, or match models of one hidden size"
             )
-        if self.processing_class is not None:
-            captured, here = store.header.provenance.tokenizer, tokenizer_fingerprint(self.processing_class)
-            if captured != here:
-                raise UserError(
-                    f"the targets in {store.path} were captured with tokenizer {captured}, but `processing_class` is "
-                    f"tokenizer {here}; give the one that they were captured with, or capture them again"
-                )
+        return matching
 
     def _collator(self, given: Any) -> Any:
         collator = given
         if collator is None:
             collator = Collator(0 if self.processing_class is None else pad_token_id(self.processing_class))
+        if self.vocabulary is not None:
+            collator = SharedTokens(collator, self.vocabulary)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         return WithTargets(collator, stores) if stores else collator
 
@@ -153,6 +158,9 @@ class DistilTrainer(Trainer):
         count = sum((labels_of(batch)[:, 1:] != IGNORE_INDEX).sum() for batch in batches)
         tokens = torch.as_tensor(count, device=device)
         self._steps_not_logged += 1
+        if self._matching is not None:
+            # Trainer does this for the student after each step, and knows nothing of projectors.
+            self._matching.zero_grad()
         if self.args.world_size > 1:
             tokens = self.accelerator.gather(tokens).sum()
         return batches, tokens
@@ -162,17 +170,30 @@ class DistilTrainer(Trainer):
     ) -> Any:
         """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step."""
         head = read_head(model) if self._head_is_readable else None
-        states, labels = read_batch(model, head, inputs)
+        matching = self._matching
+        states, labels, layers = read_layers(model, head, inputs, matching.student_layers if matching else ())
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
-        common: dict[str, Any] = {"denominator": tokens.clamp(min=1), "compile": self._compiles()}
+        denominator = tokens.clamp(min=1)
+        common: dict[str, Any] = {
+            "denominator": denominator,
+            "vocabulary": self.vocabulary,
+            "compile": self._compiles(),
+        }
         # Outside the student's autocast: a live teacher runs in its own dtype, as one that is captured does.
-        target = self._target(inputs)
+        target, theirs = self._heard(inputs)
+        losses = self.losses
+        if not losses:
+            # Nothing, but with a graph that reaches every weight: DDP waits for the gradients of all of them.
+            states, labels, losses = states[:0], labels[:0], [Loss("cross_entropy", weight=0.0)]
         with self.accelerator.autocast():
             if head is None:
-                loss, terms = distillation_loss_of_logits(states, labels, target, self.losses, **common)
+                loss, terms = distillation_loss_of_logits(states, labels, target, losses, **common)
             else:
-                loss, terms = distillation_loss(states, head, labels, target, self.losses, **common)
+                loss, terms = distillation_loss(states, head, labels, target, losses, **common)
+            if matching is not None:
+                of_layers, of_each = matching(layers, theirs, denominator)
+                loss, terms = loss + of_layers, {**(terms if self.losses else {}), **of_each}
         # Ranks' gradients are averaged, and this is a sum over ranks.
         loss = loss * ranks
         if model.training:
@@ -190,7 +211,26 @@ class DistilTrainer(Trainer):
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}; the checkpoints before it are good: "
                 "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
             )
+        if self._matching is not None and self.accelerator.sync_gradients:
+            self._matching.average_gradients(self.args.world_size)
         return loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Trainer's own; hidden_match's projectors are learned with the student."""
+        optimizer = super().create_optimizer(model)
+        if self._matching is not None:
+            self._matching.join(optimizer, self.args.weight_decay)
+        return optimizer
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._matching is not None and self.args.should_save:
+            self._matching.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._matching is not None and checkpoint is not None:
+            self._matching.load(Path(checkpoint))
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -230,18 +270,27 @@ class DistilTrainer(Trainer):
             length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
             a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
             tokens = self.state.max_steps * a_step * length
-            self._compile = worth_compiling(tokens, _vocabulary(self.model), self.args.device)
+            self._compile = worth_compiling(tokens, head_rows(self.model), self.args.device)
         return self._compile
 
-    def _target(self, inputs: Mapping[str, Tensor]) -> TeacherTarget | None:
+    def _heard(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[Layers]]:
+        """What the teachers say about a batch, as far as a loss asks for it; and the layers that hidden_match does."""
         temperatures = [loss.temperature for loss in self.losses if loss.needs_teacher]
+        if not temperatures and self._matching is None:
+            return None, []
+        targets: list[TeacherTarget] = []
+        layers: list[Layers] = []
+        for index, one in enumerate(self.teachers):
+            if isinstance(one, LiveTeacher):
+                target, inner = one.read(inputs, self._matching.teacher_layers[index] if self._matching else ())
+                layers.append(inner)
+            else:
+                target = one.decode(inputs[field(index)], temperatures[0])
+            targets.append(target)
         if not temperatures:
-            return None
-        targets = [
-            one.target(inputs) if isinstance(one, LiveTeacher) else one.decode(inputs[field(index)], temperatures[0])
-            for index, one in enumerate(self.teachers)
-        ]
-        return targets[0] if len(targets) == 1 else MixedTarget(tuple(targets), self.teacher_weights, self.mix)
+            return None, layers
+        whole = targets[0] if len(targets) == 1 else MixedTarget(tuple(targets), self.teacher_weights, self.mix)
+        return whole, layers
 
 
 def _opened(teacher: Teacher) -> LiveTeacher | TargetStore:
@@ -250,11 +299,6 @@ def _opened(teacher: Teacher) -> LiveTeacher | TargetStore:
     if isinstance(teacher, str | Path):
         return TargetStore(teacher, expect=None)
     return LiveTeacher(teacher)
-
-
-def _vocabulary(model: PreTrainedModel) -> int:
-    config = model.config
-    return (config.get_text_config() if hasattr(config, "get_text_config") else config).vocab_size
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

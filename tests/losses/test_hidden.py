@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from potstill.losses.hidden import HiddenMatch, uniform_layer_map
+from potstill.losses.hidden import HiddenLoss, HiddenMatch, uniform_layer_map
 from potstill.words import UserError
 
 
@@ -45,3 +45,39 @@ def test_mistakes_are_told() -> None:
         HiddenMatch([(0, 0)], 2, 2, "l1")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"pair 1, 0.*1 and 1 layers"):
         HiddenMatch([(1, 0)], 2, 2)([torch.zeros(1, 2)], [torch.zeros(1, 2)])
+
+
+def test_a_projector_is_learned_in_float32_beside_a_student_in_bfloat16() -> None:
+    match = HiddenMatch([(0, 0)], 4, 7)
+    distances = match([torch.randn(6, 4, dtype=torch.bfloat16)], [torch.randn(6, 7, dtype=torch.bfloat16)])
+    assert distances.dtype == torch.float32
+
+
+def test_layers_may_be_given_by_number() -> None:
+    match, states = HiddenMatch([(1, 3)], 4, 4), torch.randn(6, 4)
+    torch.testing.assert_close(match({1: states}, {3: states}), torch.zeros(6))
+    with pytest.raises(UserError, match=r"pair 1, 3"):
+        match({0: states}, {3: states})
+
+
+def test_pairs_are_those_given_or_by_depth() -> None:
+    assert HiddenLoss().layer_map(2, 5) == [(0, 1), (1, 4)]
+    assert HiddenLoss(layers=[(1, 0), (1, 4)]).layer_map(2, 5) == [(1, 0), (1, 4)]
+    with pytest.raises(UserError, match=r"pair 1, 5, but the student has 2 layers and the teacher 5, counted from 0"):
+        HiddenLoss(layers=[(1, 5)]).layer_map(2, 5)
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("weight must be", {"weight": -1.0}),
+        ("weight must be", {"weight": float("inf")}),
+        ("no distance 'l1'; use mse or cosine", {"distance": "l1"}),
+        ("layers is 'all'; give pairs", {"layers": "all"}),
+        ("layers must be pairs", {"layers": []}),
+        ("layers must be pairs", {"layers": [(1, 2, 3)]}),
+    ],
+)
+def test_a_wrong_loss_is_told(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
+    with pytest.raises(UserError, match=f"hidden_match: .*{message}"):
+        HiddenLoss(**arguments)

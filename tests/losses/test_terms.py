@@ -29,6 +29,7 @@ def test_scale_is_what_temperature_multiplies_with() -> None:
     [
         ("no loss 'foward_kl'.*mean forward_kl", {"kind": "foward_kl"}),
         ("the kinds are", {"kind": "xyz"}),
+        ("write HiddenLoss", {"kind": "hidden_match"}),
         ("weight must be", {"kind": "jsd", "weight": -1.0}),
         ("weight must be", {"kind": "jsd", "weight": float("nan")}),
         ("temperature must be above 0", {"kind": "jsd", "temperature": 0.0}),

@@ -1,6 +1,6 @@
 import pytest
 
-from potstill.losses.vocabulary import shared_vocabulary
+from potstill.losses.vocabulary import compared_vocabulary, shared_vocabulary
 from potstill.words import UserError
 
 
@@ -34,3 +34,16 @@ def test_a_hole_is_no_token() -> None:
     del holed.get_vocab()["y"]
     with pytest.raises(UserError, match="id 1 is no token in the one and 'y'"):
         shared_vocabulary(holed, Tokens("full", "x", "y", "z"))
+
+
+def test_heads_of_one_size_need_no_proof_and_other_heads_do() -> None:
+    tokens = Tokens("a", "x", "y")
+    assert compared_vocabulary(4, None, [(4, None)]) is None
+    assert compared_vocabulary(2, tokens, [(2, tokens)]) is None, "nothing is padded"
+    assert compared_vocabulary(4, tokens, [(4, tokens)]) == 2
+    assert compared_vocabulary(4, tokens, [(4, None), (3, Tokens("b", "x"))]) == 1
+    assert compared_vocabulary(4, tokens, [(1, tokens)]) == 1, "no head answers for more than its rows"
+    with pytest.raises(UserError, match="3 ids and the student one of 4; give `teacher_tokenizer`"):
+        compared_vocabulary(4, tokens, [(3, None)])
+    with pytest.raises(UserError, match="give `processing_class`"):
+        compared_vocabulary(4, None, [(3, tokens)])

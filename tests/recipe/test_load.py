@@ -190,12 +190,14 @@ VALUES = {
     "capture": st.sampled_from([None, {}, {"keep": "hybrid", "samples": 3}]),
     "control": st.sampled_from([None, {}, {"training": {"learning_rate": 1e-07}}]),
 }
+MATCHED = [{"kind": "hidden_match", "layers": [[0, 3], [1, 5]]}, {"kind": "hidden_match", "distance": "cosine"}]
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
 @example({"student": {"start": "checkpoint", "model": "\x85"}})
 @example({"about": "a\u2028b"})
 @example({"about": "naïve \x85"})
+@example({"capture": None, "distil": {"losses": MATCHED}})
 def test_a_recipe_shown_is_the_same_recipe(tmp_path_factory, changes):
     folder = tmp_path_factory.mktemp("shown")
     plain = minimal.recipe(folder).model_dump(mode="json", by_alias=True)

@@ -91,6 +91,38 @@ def test_what_does_not_fit_together_is_refused(tmp_path, override, sentence):
     assert sentence in str(told.value)
 
 
+HIDDEN = "distil.losses=[{kind: hidden_match%s}]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([HIDDEN % ""], "`distil.losses`: hidden_match needs the teacher's layers, and `capture` keeps none of them"),
+        (
+            ["capture=null", HIDDEN % ", distance: l1"],
+            "`distil.losses.0.distance`: must be 'mse' or 'cosine', not 'l1'",
+        ),
+        (["capture=null", HIDDEN % ", layers: []"], "`distil.losses.0.layers`: is empty; give at least one"),
+        (["capture=null", HIDDEN % ", layers: [[0, -1]]"], "`distil.losses.0.layers.0.1`: must be at least 0, not -1"),
+        (
+            ["capture=null", HIDDEN % ", temperature: 2"],
+            "`distil.losses.0.temperature`: unknown key; the keys here are weight, kind, distance, layers",
+        ),
+    ],
+)
+def test_what_cannot_be_matched_is_refused(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as told:
+        minimal.recipe(tmp_path, *overrides)
+    assert sentence in str(told.value)
+
+
+def test_hidden_match_is_a_loss_of_a_teacher_and_has_no_temperature(tmp_path):
+    recipe = minimal.recipe(tmp_path, "capture=null", HIDDEN % ", layers: [[0, 3]]")
+    assert recipe.distil.temperatures == []
+    assert recipe.distil.losses[0].layers == [[0, 3]]
+    assert minimal.recipe(tmp_path, "distil.losses.0.temperature=3").distil.temperatures == [3.0]
+
+
 def test_what_is_left_out_has_its_default(tmp_path):
     recipe = minimal.recipe(tmp_path, "capture=null")
     assert recipe.capture is None

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from potstill.scoring.passages import token_view
-from tiny import llama, tokenizer
+from tiny import VOCABULARY, llama, padded, tokenizer
 
 
 def test_each_token_has_what_both_models_expected_in_its_place():
@@ -23,3 +23,12 @@ def test_each_token_has_what_both_models_expected_in_its_place():
         assert likeliest == tokenizer().decode([ours[place].argmax().item()])
         assert probability == pytest.approx(ours[place].exp().max().item(), rel=1e-4)
         assert sorted(token["teacher_top5"], key=lambda pair: -pair[1]) == token["teacher_top5"]
+
+
+def test_models_of_two_sizes_are_compared_on_their_tokens():
+    ids = [0, *tokenizer()("the river crosses old stone").input_ids]
+    plain = token_view(llama(0), llama(1, layers=2), tokenizer(), ids)
+    wide = token_view(padded(llama(0), 304), padded(llama(1, layers=2), 320), tokenizer(), ids, VOCABULARY)
+    for one, other in zip(plain[1:], wide[1:], strict=True):
+        for name in ("kl", "teacher_nll", "student_nll"):
+            assert other[name] == pytest.approx(one[name], rel=1e-4)

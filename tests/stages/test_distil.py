@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.run import Run
@@ -9,7 +10,7 @@ from potstill.runner import run_recipe
 from potstill.stages.distil import last_whole_checkpoint
 from potstill.trainer import DistilTrainer
 from potstill.words import UserError
-from tiny import SEQUENCE_LENGTH, llama, tokenizer, toy_recipe
+from tiny import SEQUENCE_LENGTH, llama, padded, save_model, tokenizer, toy_recipe
 
 STEPS, BATCH = 5, 4
 
@@ -147,3 +148,49 @@ def test_a_training_that_had_ended_is_not_done_again(tmp_path, monkeypatch):
     run_recipe(recipe, run, until="distil")
     assert (run.path("distil/seed-0") / "student" / "model.safetensors").stat().st_mtime_ns == before.st_mtime_ns
     assert run.manifest("distil/seed-0")["summary"]["steps"] == STEPS
+
+
+def test_layers_are_matched_beside_the_live_teacher(tmp_path):
+    losses = [{"kind": "forward_kl"}, {"kind": "hidden_match", "weight": 0.5, "distance": "cosine"}]
+    run, shape = Run(tmp_path / "run"), llama(layers=2, hidden_size=16).config.to_diff_dict()
+    shape.pop("transformers_version")
+    scratch = f"student={json.dumps({'start': 'scratch', 'config': shape})}"
+    given = ["capture=null", "control=null", scratch, f"distil.losses={json.dumps(losses)}"]
+    run_recipe(toy_recipe(tmp_path, *given), run, until="distil")
+    for entry in _log(run, "distil/seed-0"):
+        assert entry["loss"] == pytest.approx(entry["forward_kl"] + 0.5 * entry["hidden_match"], rel=1e-3)
+    folder = run.path("distil") / "student"
+    assert not list(folder.glob("projectors*"))
+    start = AutoModelForCausalLM.from_pretrained(run.path("student") / "start")
+    trained, before = (load_file(each / "model.safetensors") for each in (folder, run.path("student") / "start"))
+    assert set(trained) == set(before)
+    assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() == start.num_parameters()
+
+
+@pytest.mark.parametrize("keep", [None, "top_k", "sample", "hybrid", "hidden"])
+def test_a_checkpoint_padded_otherwise_learns_as_one_that_is_not(tmp_path, keep):
+    small, wide = llama(5, layers=2), padded(llama(5, layers=2), 320)
+    students = {"plain": save_model(small, tmp_path / "plain"), "wide": save_model(wide, tmp_path / "wide")}
+    large, wider = llama(0), padded(llama(0), 304)
+    teachers = {"plain": save_model(large, tmp_path / "large"), "wide": save_model(wider, tmp_path / "wider")}
+    logs, rows = {}, {}
+    for name, student in students.items():
+        run = Run(tmp_path / f"run-{name}")
+        given = [
+            f"teachers={json.dumps({'t': {'model': str(teachers[name]), 'dtype': 'float32'}})}",
+            f"student={json.dumps({'start': 'checkpoint', 'model': str(student)})}",
+            f"capture={json.dumps(keep and {'keep': keep})}",
+            "distil.training.bf16=false",
+            # SGD: Adam divides by gradients that are nearly nothing, and makes a difference of what is only rounding.
+            "distil.training.optim=sgd",
+        ]
+        run_recipe(toy_recipe(tmp_path, *given), run, until="evaluate")
+        logs[name] = _log(run, "distil/seed-0") + _log(run, "control/seed-0")
+        rows[name] = json.loads((run.path("evaluate") / "comparison.json").read_text())["rows"]
+        model = AutoModelForCausalLM.from_pretrained(run.path("distil") / "student")
+        assert model.config.vocab_size == (320 if name == "wide" else 300)
+    for ours, theirs in zip(logs["wide"], logs["plain"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    for ours, theirs in zip(rows["wide"], rows["plain"], strict=True):
+        assert (ours["model"], ours["metric"]) == (theirs["model"], theirs["metric"])
+        assert ours["value"] == pytest.approx(theirs["value"], rel=1e-3, abs=1e-6)

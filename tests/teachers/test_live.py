@@ -5,7 +5,7 @@ from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import HiddenTarget
 from potstill.text.batching import Collator
 from potstill.words import IGNORE_INDEX
-from tiny import gpt2, llama
+from tiny import VOCABULARY, gpt2, llama, padded
 from toy_training import samples
 
 
@@ -22,3 +22,30 @@ def test_rows_are_the_supervised_tokens_of_the_batch(model):
     found = target.hidden @ target.head.weight.T
     torch.testing.assert_close(found, torch.cat(wanted), rtol=0, atol=1e-4)
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_teacher_may_speak_of_its_tokens_alone(readable, monkeypatch):
+    if not readable:
+        monkeypatch.setattr("potstill.teachers.live.head_of", lambda model: None)
+    batch = Collator(0)(samples(6))
+    plain, wide = LiveTeacher(llama(0)).target(batch), LiveTeacher(padded(llama(0), 320), VOCABULARY).target(batch)
+    if readable:
+        assert torch.equal(wide.hidden, plain.hidden)
+        assert torch.equal(wide.head.weight, plain.head.weight)
+    else:
+        torch.testing.assert_close(wide.logits, plain.logits)
+
+
+def test_layers_are_read_in_the_same_forward():
+    model, batch = llama(0), Collator(0)(samples(3))
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    teacher = LiveTeacher(model)
+    calls.clear()
+    target, layers = teacher.read(batch, {1, 3})
+    assert len(calls) == 1
+    assert set(layers) == {1, 3}
+    assert torch.equal(layers[3], target.hidden), "the last layer's states are those that go into the head"
+    assert layers[1].shape == target.hidden.shape
+    assert not torch.equal(layers[1], layers[3])

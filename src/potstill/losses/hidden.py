@@ -1,13 +1,62 @@
 """Hidden-state matching: how far a student's hidden states are from those of its teacher's layers, per token."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from potstill.words import UserError
+
+DISTANCES = ("mse", "cosine")
+
+
+@dataclass(frozen=True)
+class HiddenLoss:
+    """One term beside :class:`Loss`: ``weight`` times the sum over supervised tokens of the distance between layers.
+
+    Args:
+        weight: its share of the sum.
+        distance: ``mse`` or ``cosine``; see :class:`HiddenMatch`.
+        layers: pairs of a student's and a teacher's layer, counted from 0, or ``uniform``: ``uniform_layer_map``.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    weight: float = 1.0
+    distance: Literal["mse", "cosine"] = "mse"
+    layers: Literal["uniform"] | Sequence[tuple[int, int]] = "uniform"
+    kind: ClassVar[str] = "hidden_match"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise UserError(f"{self.kind}: weight must be a number of at least 0, not {self.weight}")
+        if self.distance not in DISTANCES:
+            raise UserError(f"{self.kind}: there is no distance {self.distance!r}; use {' or '.join(DISTANCES)}")
+        if isinstance(self.layers, str):
+            if self.layers != "uniform":
+                raise UserError(f"{self.kind}: layers is {self.layers!r}; give pairs of layers, or uniform")
+        elif not self.layers or any(len(pair) != 2 for pair in self.layers):
+            raise UserError(f"{self.kind}: layers must be pairs of a student's and a teacher's, not {self.layers}")
+
+    def layer_map(self, student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
+        """The pairs, for models of so many layers.
+
+        Raises:
+            UserError: a layer that does not exist, or a student too deep for a uniform map.
+        """
+        if isinstance(self.layers, str):
+            return uniform_layer_map(student_layers, teacher_layers)
+        for student, teacher in self.layers:
+            if not (0 <= student < student_layers and 0 <= teacher < teacher_layers):
+                raise UserError(
+                    f"{self.kind}: layers has the pair {student}, {teacher}, but the student has {student_layers} "
+                    f"layers and the teacher {teacher_layers}, counted from 0"
+                )
+        return [(student, teacher) for student, teacher in self.layers]
 
 
 def uniform_layer_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
@@ -45,7 +94,7 @@ class HiddenMatch(nn.Module):
         super().__init__()
         if not layer_map:
             raise UserError("layer_map is empty: name at least one pair of layers")
-        if distance not in ("mse", "cosine"):
+        if distance not in DISTANCES:
             raise UserError(f"there is no distance {distance!r} between hidden states: use mse or cosine")
         self.layer_map = [(student, teacher) for student, teacher in layer_map]
         self.distance = distance
@@ -55,17 +104,19 @@ class HiddenMatch(nn.Module):
         )
 
     def forward(
-        self, student: Sequence[Float[Tensor, "N Hs"]], teacher: Sequence[Float[Tensor, "N Ht"]]
+        self,
+        student: Sequence[Float[Tensor, "N Hs"]] | Mapping[int, Float[Tensor, "N Hs"]],
+        teacher: Sequence[Float[Tensor, "N Ht"]] | Mapping[int, Float[Tensor, "N Ht"]],
     ) -> Float[Tensor, "N"]:
         """``student`` and ``teacher`` hold each layer's output at supervised tokens, the embeddings' not among them."""
         for student_layer, teacher_layer in self.layer_map:
-            if not (0 <= student_layer < len(student) and 0 <= teacher_layer < len(teacher)):
+            if student_layer not in _numbers(student) or teacher_layer not in _numbers(teacher):
                 raise UserError(
                     f"layer_map names the pair {student_layer}, {teacher_layer}, but there are {len(student)} and "
                     f"{len(teacher)} layers, counted from 0"
                 )
         distances = [
-            self._distance(project(student[of_student]), teacher[of_teacher].detach())
+            self._distance(_projected(student[of_student], project), teacher[of_teacher].detach())
             for (of_student, of_teacher), project in zip(self.layer_map, self.projectors, strict=True)
         ]
         return torch.stack(distances).mean(0)
@@ -76,3 +127,12 @@ class HiddenMatch(nn.Module):
         if self.distance == "mse":
             return (student - teacher).square().mean(-1)
         return 1 - nn.functional.cosine_similarity(student, teacher, dim=-1)
+
+
+def _projected(student: Float[Tensor, "N Hs"], project: nn.Module) -> Float[Tensor, "N Ht"]:
+    # A projector is learned in float32 beside a student in bfloat16 too.
+    return project(student.to(project.weight.dtype)) if isinstance(project, nn.Linear) else student
+
+
+def _numbers(layers: Sequence[Tensor] | Mapping[int, Tensor]) -> Collection[int]:
+    return layers.keys() if isinstance(layers, Mapping) else range(len(layers))

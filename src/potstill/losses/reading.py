@@ -1,6 +1,6 @@
 """Reading a batch: what a model makes of its supervised tokens, in the form that the losses take."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -25,12 +25,27 @@ def read_batch(
         head: what ``head_of`` said of it.
         batch: `input_ids`, `labels` (unshifted) and, if rows are padded, `attention_mask`, all [B, T].
     """
+    states, labels, _ = read_layers(model, head, batch, ())
+    return states, labels
+
+
+def read_layers(
+    model: nn.Module, head: Head | None, batch: Mapping[str, Tensor], layers: Collection[int]
+) -> tuple[Float[Tensor, "N states"], Int[Tensor, "N"], dict[int, Float[Tensor, "N H"]]]:
+    """As ``read_batch``, and what each of ``layers`` gave out for the same tokens.
+
+    Layers are counted from 0, the embeddings not among them; the last one's states are those that go into the head.
+    """
     inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+    wanted = {"output_hidden_states": True} if layers else {}
     if head is None:
-        states = model(**inputs, use_cache=False).logits
+        outputs = model(**inputs, **wanted, use_cache=False)
+        states = outputs.logits
     else:
-        states, _ = hidden_states(model, **inputs, use_cache=False)
-    return supervised(states, labels_of(batch))
+        states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
+    labels = labels_of(batch)
+    inner = {layer: supervised(outputs.hidden_states[layer + 1], labels)[0] for layer in layers}
+    return *supervised(states, labels), inner
 
 
 def labels_of(batch: Mapping[str, Tensor]) -> Int[Tensor, "B T"]:

@@ -46,6 +46,8 @@ class Loss:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
+        if self.kind == "hidden_match":
+            raise UserError("hidden_match looks at no distribution and is a loss of its own: write HiddenLoss(...)")
         if self.kind not in KINDS:
             raise UserError(f"there is no loss {self.kind!r}{_near(self.kind)}; the kinds are {', '.join(KINDS)}")
         if not 0 <= self.weight < float("inf"):

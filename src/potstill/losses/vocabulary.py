@@ -5,6 +5,7 @@ padding: no token, no label, and logits that nobody trained. A loss looks at the
 are both normalised over them (``vocabulary`` in ``chunked.distillation_loss``), and padding gets no gradient at all.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from potstill.words import UserError
@@ -40,6 +41,36 @@ def shared_vocabulary(student: Tokenizer, teacher: Tokenizer) -> int:
     if not shared:
         raise UserError(f"the tokenizers {student.name_or_path!r} and {teacher.name_or_path!r} share no token")
     return shared
+
+
+def compared_vocabulary(
+    student: int, tokenizer: Tokenizer | None, teachers: Iterable[tuple[int, Tokenizer | None]]
+) -> int | None:
+    """The number of ids that a student and all of its teachers are compared on; None: all of them, nothing is padded.
+
+    Args:
+        student: the rows of the student's head.
+        tokenizer: the student's.
+        teachers: of each teacher the rows of its head and its tokenizer, which may be left out only where its head is
+            of the student's size.
+
+    Raises:
+        UserError: two sizes and no tokenizer to prove that they are of one family, or two families.
+    """
+    found, sizes = [], {student}
+    for theirs, other in teachers:
+        sizes.add(theirs)
+        if other is None and theirs == student:
+            continue
+        if tokenizer is None or other is None:
+            missing = "`processing_class`" if tokenizer is None else "`teacher_tokenizer`"
+            raise UserError(
+                f"a teacher has a vocabulary of {theirs:,} ids and the student one of {student:,}; give {missing}, so "
+                "that they can be compared on the tokens that they share"
+            )
+        found.append(min(theirs, shared_vocabulary(tokenizer, other)))
+    shared = min([student, *found])
+    return None if sizes == {shared} else shared
 
 
 def _named(token: str | None) -> str:

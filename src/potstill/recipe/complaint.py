@@ -42,8 +42,8 @@ def complaint(error: ValidationError, raw: Any) -> str:
 
 
 def _of_type(error: Any) -> bool:
-    """Whether a value is not even of the right type: less telling than that it is out of range."""
-    return error["type"].endswith(("_type", "_parsing", "_from_float"))
+    """Whether a value is not even of the right type, or word: less telling than that it is out of range."""
+    return error["type"].endswith(("_type", "_parsing", "_from_float", "literal_error"))
 
 
 def _message(error: Any) -> str:

@@ -38,6 +38,9 @@ def _not_ours(training: dict[str, Any]) -> dict[str, Any]:
 Training = Annotated[dict[str, Any], AfterValidator(_not_ours)]
 
 
+LayerPair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
 class LossBase(Section):
     weight: float = Field(1.0, ge=0)
     """This loss's share of the sum."""
@@ -86,7 +89,24 @@ class SkewedDivergence(LossBase):
     """The share of the mixture that comes from the distribution measured from."""
 
 
-Loss = Annotated[CrossEntropy | Divergence | JensenShannon | SkewedDivergence, Field(discriminator="kind")]
+class HiddenMatch(LossBase):
+    """The distance between the hidden states of the student's layers and those of its teachers' layers."""
+
+    kind: Literal["hidden_match"]
+    """Which loss this is. The teachers must run beside the student: a capture keeps none of their layers."""
+
+    distance: Literal["mse", "cosine"] = "mse"
+    """`mse`: mean squared difference. `cosine`: one minus the cosine. Where the models have different hidden sizes, a
+    linear map from the student's to the teacher's is learned for each pair of layers, and left out of the student."""
+
+    layers: Literal["uniform"] | Annotated[list[LayerPair], Field(min_length=1)] = "uniform"
+    """Pairs `[student's, teacher's]` of layers, counted from 0. `uniform`: each of the student's layers with the
+    teacher's at the same relative depth."""
+
+
+Loss = Annotated[
+    CrossEntropy | Divergence | JensenShannon | SkewedDivergence | HiddenMatch, Field(discriminator="kind")
+]
 
 
 class Distil(Section):
@@ -100,6 +120,11 @@ class Distil(Section):
 
     training: Training = Field(default_factory=dict)
     """Any field of transformers' `TrainingArguments`, under its own name."""
+
+    @property
+    def temperatures(self) -> list[float]:
+        """Those at which teachers' distributions are looked at."""
+        return sorted({loss.temperature for loss in self.losses if not isinstance(loss, CrossEntropy | HiddenMatch)})
 
 
 class Control(Section):

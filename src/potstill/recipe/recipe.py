@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from potstill.recipe.capture import Capture
 from potstill.recipe.corpus import Corpus
-from potstill.recipe.distil import Control, Distil
+from potstill.recipe.distil import Control, Distil, HiddenMatch
 from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.section import Section
 from potstill.recipe.student import PrunedLayers, Student
@@ -57,5 +57,10 @@ class Recipe(Section):
         if not any(loss.kind != "cross_entropy" and loss.weight > 0 for loss in self.distil.losses):
             raise ValueError(
                 "`distil.losses`: none is a divergence with a weight above 0, so no teacher would be used; add one"
+            )
+        if self.capture is not None and any(isinstance(loss, HiddenMatch) for loss in self.distil.losses):
+            raise ValueError(
+                "`distil.losses`: hidden_match needs the teacher's layers, and `capture` keeps none of them; leave one "
+                "of the two out"
             )
         return self

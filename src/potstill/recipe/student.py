@@ -26,7 +26,7 @@ class PrunedLayers(Section):
 
 
 class Checkpoint(Section):
-    """A smaller model that exists already."""
+    """A smaller model that exists already, of the teachers' tokenizer; its head may be padded to another size."""
 
     start: Literal["checkpoint"]
     """Where the student comes from: a model that exists already."""

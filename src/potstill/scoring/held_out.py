@@ -73,6 +73,7 @@ def score_documents(
     document_bytes: list[int],
     reference: Reference,
     advance: Advance,
+    vocabulary: int | None = None,
 ) -> DocumentScores:
     """Score a model on every document.
 
@@ -82,12 +83,13 @@ def score_documents(
         document_bytes: bytes of UTF-8 of each document.
         reference: gives the teacher's target for a batch.
         advance: told the number of windows done.
+        vocabulary: look at the first so many ids only; default: all that the heads have.
     """
     sums = {name: np.zeros(len(document_bytes)) for name in ("nll", "kl", "agreement", "tokens")}
     head = head_of(model)
     for rows, batch in batches:
         states, labels = read_batch(model, head, batch)
-        scores = score_tokens(states, head, labels, reference(batch))
+        scores = score_tokens(states, head, labels, reference(batch), vocabulary=vocabulary)
         counts = (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
         document = np.repeat([row.document for row in rows], counts)
         for name, found in (("nll", "nll"), ("kl", "forward_kl"), ("agreement", "agreement")):

@@ -11,15 +11,20 @@ TOP = 5
 
 @torch.no_grad()
 def token_view(
-    teacher: PreTrainedModel, student: PreTrainedModel, tokenizer: Any, input_ids: list[int]
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    tokenizer: Any,
+    input_ids: list[int],
+    vocabulary: int | None = None,
 ) -> list[dict[str, Any]]:
     """Each token of a document with what both models expected in its place.
 
     Returns a dict a token: `text`; and, but for the first one, which nothing predicts: `kl` (nats, of the teacher
     against the student), `teacher_nll`, `student_nll` (nats), `teacher_top5`, `student_top5` ((text, probability)).
+    With `vocabulary`, both models' distributions are over the first so many ids.
     """
     ids = torch.tensor([input_ids], device=student.device)
-    theirs, ours = (_log_probs(model, ids) for model in (teacher, student))
+    theirs, ours = (_log_probs(model, ids, vocabulary) for model in (teacher, student))
     kl = (theirs.exp() * (theirs - ours)).sum(-1)
     view: list[dict[str, Any]] = [{"text": tokenizer.decode(input_ids[:1])}]
     for place, token in enumerate(input_ids[1:]):
@@ -36,8 +41,8 @@ def token_view(
     return view
 
 
-def _log_probs(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    return model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+def _log_probs(model: PreTrainedModel, ids: Tensor, vocabulary: int | None) -> Tensor:
+    return model(input_ids=ids, use_cache=False).logits[0, :-1, :vocabulary].float().log_softmax(-1)
 
 
 def _likeliest(log_probs: Tensor, tokenizer: Any) -> list[tuple[str, float]]:

@@ -12,7 +12,7 @@ from potstill import ranks
 from potstill.console import duration, say, size
 from potstill.hardware import device
 from potstill.pipeline import Made, Work
-from potstill.recipe import Recipe
+from potstill.stages.teachers import compared_vocabulary
 from potstill.targets import Codec, Estimate, Provenance, estimate, make_codec
 from potstill.teachers.captured import capture, contents
 from potstill.teachers.huggingface import Prepared, run_dtype
@@ -33,7 +33,8 @@ def run(work: Work) -> Made:
         expected = estimated(work, teacher)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, collator = work.folder / name, Collator(pad_token_id(teacher.tokenizer()))
-        codec, live = codec_of(work.recipe, teacher), LiveTeacher(teacher.model())
+        codec = codec_of(work, teacher)
+        live = LiveTeacher(teacher.model(), codec.vocabulary)
         batches = (samples, collator, settings.batch_size)
         tokens = capture(folder, live, codec, provenance(teacher), *batches, ranks.own(), ranks.count())
         folders.append(folder)
@@ -45,7 +46,7 @@ def estimated(work: Work, teacher: Prepared) -> Estimate:
     """What a capture of this teacher will weigh."""
     samples = load_from_disk(work.run.path("corpus") / "train")
     _, counts = contents(samples, Collator(pad_token_id(teacher.tokenizer())))
-    return estimate(codec_of(work.recipe, teacher), tokens=sum(counts), samples=len(counts))
+    return estimate(codec_of(work, teacher), tokens=sum(counts), samples=len(counts))
 
 
 def forecast(work: Work) -> str:
@@ -67,18 +68,21 @@ def forecast(work: Work) -> str:
     return "\n".join(lines)
 
 
-def codec_of(recipe: Recipe, teacher: Prepared) -> Codec:
+def codec_of(work: Work, teacher: Prepared) -> Codec:
     """The codec that the recipe's `capture:` asks for, at the temperatures that its losses use.
+
+    It is over the ids that student and teachers are compared on: what a tail says of others could not be told apart.
 
     Raises:
         UserError: the losses have several temperatures, and what is to be kept has one.
     """
-    capture, config = recipe.capture, teacher.config()
+    recipe, config = work.recipe, teacher.config()
+    capture, vocabulary = recipe.capture, compared_vocabulary(work) or config.vocab_size
     assert capture is not None
     if capture.keep == "hidden":
         bits = 16 if run_dtype(teacher.dtype) == torch.bfloat16 else 32
-        return make_codec("hidden", vocabulary=config.vocab_size, hidden_size=config.hidden_size, bits=bits)
-    temperatures = sorted({loss.temperature for loss in recipe.distil.losses if loss.kind != "cross_entropy"})
+        return make_codec("hidden", vocabulary=vocabulary, hidden_size=config.hidden_size, bits=bits)
+    temperatures = recipe.distil.temperatures
     if len(temperatures) > 1:
         raise UserError(
             f"`capture.keep: {capture.keep}` is read at one temperature, but `distil.losses` have {temperatures}; give "
@@ -86,10 +90,10 @@ def codec_of(recipe: Recipe, teacher: Prepared) -> Codec:
         )
     exact = {"k": capture.k, "bits": capture.bits}
     if capture.keep == "top_k":
-        return make_codec("top_k", vocabulary=config.vocab_size, temperatures=temperatures, **exact)
+        return make_codec("top_k", vocabulary=vocabulary, temperatures=temperatures, **exact)
     drawn = {"draws": capture.samples, "temperature": temperatures[0]}
     settings = drawn | exact if capture.keep == "hybrid" else drawn
-    return make_codec(capture.keep, vocabulary=config.vocab_size, **settings)
+    return make_codec(capture.keep, vocabulary=vocabulary, **settings)
 
 
 def provenance(teacher: Prepared) -> Provenance:

@@ -25,12 +25,14 @@ from transformers import (
 from potstill import ranks
 from potstill.console import Advance, progress, say
 from potstill.files import read_json, remove, write_json
+from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.distil import HiddenMatch
 from potstill.stages.capture import provenance
+from potstill.stages.teachers import compared_vocabulary, prepared
 from potstill.targets import TargetStore
-from potstill.teachers.huggingface import Prepared
 from potstill.text.batching import Collator, pad_token_id
 from potstill.trainer import DistilTrainer, Teacher
 from potstill.training import training_arguments
@@ -57,21 +59,24 @@ def run(work: Work) -> Made:
     return made
 
 
-def losses_of(recipe: Recipe) -> list[Loss]:
+def losses_of(recipe: Recipe) -> list[Loss | HiddenLoss]:
     """The recipe's losses as the trainer takes them."""
-    return [Loss(**loss.model_dump()) for loss in recipe.distil.losses]
+    return [
+        HiddenLoss(**loss.model_dump(exclude={"kind"})) if isinstance(loss, HiddenMatch) else Loss(**loss.model_dump())
+        for loss in recipe.distil.losses
+    ]
 
 
 def teachers_of(work: Work) -> list[Teacher]:
     """What was captured of each teacher, or, where the recipe captures nothing, the teachers themselves."""
-    prepared = [Prepared.load(work.run.path("teachers") / name) for name in work.recipe.teachers]
+    teachers = prepared(work)
     if work.recipe.capture is None:
-        return [teacher.model() for teacher in prepared]
+        return [teacher.model() for teacher in teachers]
     folder = work.run.path("capture")
-    return [TargetStore(folder / teacher.name, expect=provenance(teacher)) for teacher in prepared]
+    return [TargetStore(folder / teacher.name, expect=provenance(teacher)) for teacher in teachers]
 
 
-def train(work: Work, training: dict[str, Any], key: str, losses: Sequence[Loss], **teaching: Any) -> Made:
+def train(work: Work, training: dict[str, Any], key: str, losses: Sequence[Loss | HiddenLoss], **teaching: Any) -> Made:
     """Train the student's start on the corpus, or go on training it, and save what it became.
 
     Args:
@@ -97,6 +102,8 @@ def train(work: Work, training: dict[str, Any], key: str, losses: Sequence[Loss]
         data_collator=Collator(pad_token_id(tokenizer)),
         processing_class=tokenizer,
         losses=losses,
+        # The start has its teachers' tokenizer.
+        teacher_tokenizer=None if compared_vocabulary(work) is None else tokenizer,
         **teaching,
     )
     last = last_whole_checkpoint(checkpoints)

@@ -24,6 +24,7 @@ from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window
 from potstill.scoring.passages import token_view
 from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 from potstill.stages.capture import provenance
+from potstill.stages.teachers import compared_vocabulary
 from potstill.targets import TargetStore, make_codec
 from potstill.teachers.captured import batch_keys, capture
 from potstill.teachers.huggingface import Prepared, run_dtype
@@ -44,6 +45,8 @@ class _HeldOut:
     document_bytes: list[int]
     collate: Collator
     batch_size: int
+    vocabulary: int | None
+    """The number of ids that all models are compared on; None: all that their heads have."""
 
     def samples(self) -> list[dict[str, Any]]:
         return [{"input_ids": window.input_ids} for window in self.windows]
@@ -67,13 +70,14 @@ def run(work: Work) -> Made:
         sizes,
         Collator(pad_token_id(teachers[0].tokenizer())),
         recipe.evaluate.batch_size,
+        compared_vocabulary(work),
     )
     scores = _score_all(work, teachers, text)
     rows, pairs = compare(scores, recipe.evaluate.confidence, recipe.evaluate.resamples)
     comparison = work.folder / "comparison.json"
     write_json(comparison, {"rows": [row.to_dict() for row in rows], "paired": [pair.to_dict() for pair in pairs]})
     passages = work.folder / "passages.json"
-    write_json(passages, _passages(work, teachers[0], held_out, scores["student"][0]))
+    write_json(passages, _passages(work, teachers[0], held_out, scores["student"][0], text.vocabulary))
     remove(work.folder / "teacher_states")
     tokens = int(scores["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {len(sizes):,} held-out documents"
@@ -113,7 +117,8 @@ def _scored(
     if saved is not None:
         return DocumentScores.from_dict(saved)
     with progress(f"scoring {name}", len(text.windows), "sequences") as advance:
-        scores = score_documents(load(), text.batches(), text.document_bytes, reference.target, advance)
+        batches, sizes = text.batches(), text.document_bytes
+        scores = score_documents(load(), batches, sizes, reference.target, advance, text.vocabulary)
     file.parent.mkdir(exist_ok=True)
     write_json(file, scores.to_dict())
     return scores
@@ -177,7 +182,9 @@ def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
     return Sums(np.stack([sums.numerator for sums in each]), each[0].denominator)
 
 
-def _passages(work: Work, teacher: Prepared, held_out: Dataset, scores: DocumentScores) -> list[dict[str, Any]]:
+def _passages(
+    work: Work, teacher: Prepared, held_out: Dataset, scores: DocumentScores, vocabulary: int | None
+) -> list[dict[str, Any]]:
     """The passages whose KL to the teacher is nearest to the median of all: neither the best nor the worst."""
     whole = work.recipe.corpus.sequence_length
     readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
@@ -188,7 +195,10 @@ def _passages(work: Work, teacher: Prepared, held_out: Dataset, scores: Document
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
     models = (teacher.model(), load_student(models_of(work)["student"][0]))
     return [
-        {"title": f"held-out document {n}", "tokens": token_view(*models, tokenizer, held_out[n]["input_ids"])}
+        {
+            "title": f"held-out document {n}",
+            "tokens": token_view(*models, tokenizer, held_out[n]["input_ids"], vocabulary),
+        }
         for n in typical
     ]
 

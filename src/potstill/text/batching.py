@@ -1,13 +1,13 @@
 """Batching: samples of unequal length as one right-padded batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from potstill.words import IGNORE_INDEX
+from potstill.words import IGNORE_INDEX, UserError
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,33 @@ class Collator:
             "attention_mask": rows(real, 0),
             "labels": rows(taught, IGNORE_INDEX),
         }
+
+
+@dataclass(frozen=True)
+class SharedTokens:
+    """A collator whose batches hold only ids that student and teachers share; a pad may be any id, and becomes 0.
+
+    Looked at here, in the loader: on a GPU, another id would be read as another token, or stop the device.
+
+    Raises:
+        UserError: a token, or a label, that is not shared.
+    """
+
+    collate: Callable[[Sequence[Any]], dict[str, Tensor]]
+    vocabulary: int
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The collator's batch."""
+        batch = self.collate(samples)
+        ids, real = batch["input_ids"], batch.get("attention_mask")
+        is_pad = torch.zeros_like(ids, dtype=torch.bool) if real is None else real == 0
+        greatest = max(int(batch["labels"].max()), int(ids.masked_fill(is_pad, 0).max()))
+        if greatest >= self.vocabulary:
+            raise UserError(
+                f"a sample has the token {greatest}, but student and teacher share only the {self.vocabulary:,} tokens "
+                "before it; leave out what holds other tokens"
+            )
+        return batch | {"input_ids": ids.masked_fill(ids >= self.vocabulary, 0)}
 
 
 def pad_token_id(tokenizer: Any) -> int:

@@ -1,0 +1,144 @@
+"""The hidden_match losses of one training: layers and projectors for each teacher, and the sum of the distances."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from potstill.losses.hidden import HiddenLoss, HiddenMatch
+from potstill.words import UserError
+
+Layers = Mapping[int, Float[Tensor, "N H"]]
+"""What some of a model's layers gave out for the supervised tokens of a batch, by the number of the layer."""
+
+PROJECTORS = "projectors.safetensors"
+"""The file of a checkpoint that holds the projectors: they are no part of the student, and end with the training."""
+
+
+class HiddenMatching(nn.Module):
+    """Each loss against each teacher, its own projectors each; teachers count by their shares.
+
+    It stands beside the student, not in it: the student is saved, wrapped and clipped as it is without. What that
+    leaves to do for the projectors' gradients and for their checkpoints is done here.
+
+    Args:
+        losses: the losses, in the order in which they are logged.
+        student: the student's configuration.
+        teachers: each teacher's.
+        shares: each teacher's, with a sum of one.
+        seed: what the projectors are drawn from, the same on every rank.
+
+    Raises:
+        UserError: a layer that does not exist, or a student too deep for a uniform map.
+    """
+
+    def __init__(
+        self, losses: Sequence[HiddenLoss], student: Any, teachers: Sequence[Any], shares: Sequence[float], seed: int
+    ) -> None:
+        super().__init__()
+        self.losses, self.shares = losses, shares
+        ours, theirs = _text(student), [_text(teacher) for teacher in teachers]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.matches = nn.ModuleList(
+                nn.ModuleList(
+                    HiddenMatch(
+                        loss.layer_map(ours.num_hidden_layers, teacher.num_hidden_layers),
+                        ours.hidden_size,
+                        teacher.hidden_size,
+                        loss.distance,
+                    )
+                    for teacher in theirs
+                )
+                for loss in losses
+            )
+        self.student_layers = {pair[0] for _, _, match in self._each() for pair in match.layer_map}
+        self.teacher_layers = [
+            {pair[1] for _, place, match in self._each() if place == wanted for pair in match.layer_map}
+            for wanted in range(len(teachers))
+        ]
+
+    def forward(
+        self, student: Layers, teachers: Sequence[Layers], denominator: Tensor
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The weighted sum over tokens, losses and teachers, divided by ``denominator``; and, detached, what is logged.
+
+        Logged are each loss's mean without its weight, and of several teachers each one's: ``hidden_match/teacher0``.
+        """
+        terms: dict[str, Tensor] = {_name(place): torch.zeros(()) for place in range(len(self.losses))}
+        total: Tensor | float = 0.0
+        for number, place, match in self._each():
+            mean = match(student, teachers[place]).sum() / denominator
+            total = total + self.losses[number].weight * self.shares[place] * mean
+            name, alone = _name(number), mean.detach()
+            terms[name] = terms[name].to(alone) + self.shares[place] * alone
+            if len(teachers) > 1:
+                terms[f"{name}/teacher{place}"] = alone
+        assert isinstance(total, Tensor)
+        return total, terms
+
+    def _each(self) -> Iterator[tuple[int, int, HiddenMatch]]:
+        """Every loss's number, every teacher's, and what matches the two."""
+        for number, of_loss in enumerate(self.matches):
+            assert isinstance(of_loss, nn.ModuleList)
+            for place, match in enumerate(of_loss):
+                assert isinstance(match, HiddenMatch)
+                yield number, place, match
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are projectors: none where student and teachers have one hidden size."""
+        return any(True for _ in self.parameters())
+
+    def join(self, optimizer: Optimizer, weight_decay: float) -> None:
+        """Have the projectors learned by the student's optimizer, unless they are already."""
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if self.learns and not any(id(parameter) in known for parameter in self.parameters()):
+            optimizer.add_param_group({"params": list(self.parameters()), "weight_decay": weight_decay})
+
+    def average_gradients(self, ranks: int) -> None:
+        """What DDP does for the student's gradients; to be called after the last backward of a step."""
+        for gradient in _gradients(self.parameters()) if ranks > 1 else ():
+            torch.distributed.all_reduce(gradient)
+            gradient /= ranks
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the projectors into a checkpoint, if there are any."""
+        if self.learns:
+            save_file(
+                {name: weight.contiguous() for name, weight in self.state_dict().items()}, checkpoint / PROJECTORS
+            )
+
+    def load(self, checkpoint: Path) -> None:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: the checkpoint has none, or those of other losses, layers or teachers.
+        """
+        if not self.learns:
+            return
+        file = checkpoint / PROJECTORS
+        try:
+            self.load_state_dict(load_file(file))
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"{file} does not hold the projectors of these hidden_match losses; resume with the losses and the "
+                "teachers that the checkpoint was made with, or start anew"
+            ) from error
+
+
+def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _name(number: int) -> str:
+    return HiddenLoss.kind + (f"_{number + 1}" if number else "")
+
+
+def _text(config: Any) -> Any:
+    return config.get_text_config() if hasattr(config, "get_text_config") else config

@@ -1,0 +1,86 @@
+"""Whether a student and its teachers speak the same tokens, and on how many of them they are compared."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from potstill.losses.terms import Loss
+from potstill.losses.vocabulary import compared_vocabulary
+from potstill.targets import TargetStore
+from potstill.teachers.live import LiveTeacher
+from potstill.text.tokenizers import tokenizer_fingerprint
+from potstill.words import UserError
+
+
+def agreed_vocabulary(
+    student: PreTrainedModel,
+    tokenizer: Any,
+    teachers: Sequence[LiveTeacher | TargetStore],
+    given: Any,
+    losses: Sequence[Loss],
+) -> int | None:
+    """The number of ids that all losses look at; None: all that the heads have.
+
+    Args:
+        student: the student.
+        tokenizer: the student's, or None.
+        teachers: what it learns from.
+        given: the tokenizer of all teachers, or a list of one for each, or None. A student without a teacher that is
+            given one is compared as a student of such a teacher is.
+        losses: the losses that look at tokens.
+
+    Raises:
+        UserError: a store of another tokenizer or temperature, or models that share no tokens that could be proven.
+    """
+    tokenizers = list(given) if isinstance(given, list | tuple) else [given] * max(1, len(teachers))
+    if teachers and len(tokenizers) != len(teachers):
+        raise UserError(f"`teacher_tokenizer` has {len(tokenizers)} tokenizers for {len(teachers)} teachers")
+    ours = head_rows(student)
+    found = [] if teachers else [(ours, theirs) for theirs in tokenizers]
+    for one, theirs in zip(teachers, tokenizers, strict=False):
+        if isinstance(one, LiveTeacher):
+            found.append((head_rows(one.model), theirs))
+            continue
+        _check_store(one, tokenizer, losses)
+        rows = one.codec.vocabulary
+        # That its targets are of the student's own tokenizer is proven now.
+        found.append((rows, tokenizer if theirs is None and rows != ours else theirs))
+    shared = compared_vocabulary(ours, tokenizer, found)
+    for one in teachers:
+        if isinstance(one, TargetStore):
+            _check_width(one, shared or ours)
+    return shared
+
+
+def head_rows(model: PreTrainedModel) -> int:
+    """The number of ids that a model's head has, padding among them."""
+    config = model.config
+    return (config.get_text_config() if hasattr(config, "get_text_config") else config).vocab_size
+
+
+def _check_store(store: TargetStore, tokenizer: Any, losses: Sequence[Loss]) -> None:
+    temperatures = sorted({loss.temperature for loss in losses if loss.needs_teacher})
+    if len(temperatures) > 1 and store.codec.mode != "hidden":
+        raise UserError(
+            f"the losses have temperatures {temperatures}, but from {store.path} one temperature can be read at a "
+            "time; give them one, capture hidden states, or let the teacher run beside the student"
+        )
+    if tokenizer is not None:
+        captured, here = store.header.provenance.tokenizer, tokenizer_fingerprint(tokenizer)
+        if captured != here:
+            raise UserError(
+                f"the targets in {store.path} were captured with tokenizer {captured}, but `processing_class` is "
+                f"tokenizer {here}; give the one that they were captured with, or capture them again"
+            )
+
+
+def _check_width(store: TargetStore, shared: int) -> None:
+    """Of hidden states the head can be cut; of a tail nobody knows what share lies on ids that are not shared."""
+    captured = store.codec.vocabulary
+    if captured > shared and store.codec.mode != "hidden":
+        raise UserError(
+            f"the targets in {store.path} were captured over {captured:,} ids, but student and teachers share "
+            f"{shared:,}, and the mass of the others cannot be taken out of them; capture again over the shared ids "
+            f"(`LiveTeacher(model, vocabulary={shared})`), or capture hidden states"
+        )
