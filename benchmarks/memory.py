@@ -21,6 +21,7 @@ from benchmarks.problem import make_problem
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.variants import COMPILED, OURS, Variant, ours
+from potstill.losses.allocation import let_go
 from potstill.losses.terms import Loss
 
 VOCABULARY, WIDTH = 128256, 576
@@ -100,6 +101,7 @@ def _resident(device: torch.device, reset: bool = False) -> int:
         return torch.cuda.max_memory_allocated()
     if reset:
         gc.collect()
+        let_go()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()

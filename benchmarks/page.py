@@ -25,13 +25,15 @@ How to read it:
   on the same numbers in fp32. One that misses is **refused**: the row says by how much, and has no time to quote.
 - **Loss head**: forward and backward from hidden states of student and teacher, over the matrix products that nothing
   can do without: both logits, and the gradients for hidden states and head. The products are done whole and in chunks,
-  and the faster is the scale.
+  and the faster is the scale. Those in chunks write their logits into memory that is there, as potstill does after the
+  first step.
 - **Step**: forward and backward of a student with random weights, real in shape and short of layers, so that the loss
   weighs more than it does in practice. No optimizer: it would bring every ratio nearer to one. bf16 is autocast over
   fp32 weights, as `bf16=True` trains. The best cross-entropy step is the fastest of all that are right, not our own.
 - **`potstill`** is the eager path, **`potstill, compiled`** the one for runs long enough to pay for compiling
   (`losses/fused.py`). Aims are judged by the latter.
-- **Peers** get hidden states at supervised tokens only, which is kinder than how most of them are called.
+- **Peers** get hidden states at supervised tokens only, which is kinder than how most of them are called. TRL's chunked
+  loss is left out of the loss head in bf16 on a CPU, where it takes ten times as long as all else.
 """
 
 

@@ -63,6 +63,22 @@ def test_equals_the_naive_loss(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jsd", "skew_kl", "skew_reverse_kl"])
+def test_mixtures_of_what_has_nothing_in_common_stay_finite(kind: str) -> None:
+    torch.manual_seed(0)
+    hidden = (100 * torch.eye(WIDTH)[:4]).requires_grad_()
+    target = HiddenTarget(100 * torch.eye(WIDTH)[4:8], Head(torch.eye(WIDTH)))
+    labels = torch.zeros(4, dtype=torch.long)
+    losses, head = [Loss(kind)], Head(torch.eye(WIDTH))
+    loss, _ = distillation_loss(hidden, head, labels, target, losses, denominator=4.0, compile=True)
+    expected, _ = naive_loss(hidden.detach().double(), Head(torch.eye(WIDTH).double()), labels, target, losses, 4.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert hidden.grad is not None
+    assert hidden.grad.abs().max() < 1e-6
+
+
+@pytest.mark.slow
 def test_nothing_is_compiled_again_for_other_numbers_of_tokens_or_other_weights() -> None:
     torch._dynamo.reset()
     fused._dense_kernel.cache_clear()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.head import Head
 from potstill.losses.terms import Loss
@@ -43,6 +44,7 @@ def peak(tokens: int, budget: int, frozen: bool, dtype: torch.dtype = torch.floa
     weight = torch.randn(vocabulary, width, dtype=dtype, requires_grad=not frozen)
     target = HiddenTarget(torch.randn(tokens, 8, dtype=dtype), Head(torch.randn(vocabulary, 8, dtype=dtype)))
     labels = torch.zeros(tokens, dtype=torch.long)
+    let_go()
     with Allocations() as allocations:
         loss, _ = distillation_loss(
             hidden,

@@ -19,7 +19,7 @@ from potstill.teachers.target import MixedTarget, SparseTarget, TeacherTarget, l
 
 # Logits whose passes are done together: as many as stay in a CPU's cache, or keep a GPU busy, with all that is between
 # the passes. Fused passes leave little between them.
-_ON_CPU, _ON_GPU, _IF_FUSED = 2**18, 2**22, 4
+_ON_CPU, _ON_GPU, _IF_FUSED = 2**18, 2**22, 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def rows_in_chunks(
 ) -> Iterator[tuple[int, int, Rows]]:
     """First token, last token and rows of each chunk, whose logits are overwritten by the next chunk's.
 
-    Autocast is looked at now, not when the first chunk is asked for.
+    Autocast is looked at now, not when the first chunk is asked for. Nobody may keep any of the logits after the last.
     """
     teachers = teacher_products(target, vocabulary)
     sparse = [leaf for leaf in leaves(target) if isinstance(leaf, SparseTarget)]
@@ -63,8 +63,13 @@ def rows_in_chunks(
             labels[first:last],
         )
 
-    bounds = chunks(len(labels), memory_budget, [student, *teachers])
-    return ((first, last, rows(first, last, most)) for first, last, most in bounds)
+    def each() -> Iterator[tuple[int, int, Rows]]:
+        for first, last, most in chunks(len(labels), memory_budget, [student, *teachers]):
+            yield first, last, rows(first, last, most)
+        for source in (student, *teachers):
+            source.close()
+
+    return each()
 
 
 def replace_by_gradient(

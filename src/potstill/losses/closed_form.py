@@ -35,10 +35,12 @@ def summands(
     log_p: Float[Tensor, "N V"],
     log_q: Float[Tensor, "N V"],
     threshold: Float[Tensor, "N 1"] | None = None,
+    ratio: Float[Tensor, "N V"] | None = None,
 ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"]]:
     """v and p·d of the table above, before the temperature's factor.
 
-    ``threshold`` is ``divergence.head_threshold`` of the teacher, for ``adaptive_kl`` only.
+    ``threshold`` is ``divergence.head_threshold`` of the teacher, for ``adaptive_kl`` only. ``ratio`` is q / p, from
+    whoever has it without another exponential: finite, and ``log_q - log_p`` its logarithm.
     """
     gap = log_q - log_p
     match loss.kind:
@@ -56,23 +58,29 @@ def summands(
             forward, reverse = head * q, (1 - head) * p
             return (forward - reverse) * gap, -forward - reverse * gap
         case _:
-            return _mixture_summands(loss, p, q, gap.clamp(-_WIDEST, _WIDEST))
+            if ratio is None:
+                gap = gap.clamp(-_WIDEST, _WIDEST)
+                ratio = gap.exp()
+            return _mixture_summands(loss, p, q, gap, ratio - 1)
 
 
 def _mixture_summands(
-    loss: Loss, p: Float[Tensor, "N V"], q: Float[Tensor, "N V"], gap: Float[Tensor, "N V"]
+    loss: Loss,
+    p: Float[Tensor, "N V"],
+    q: Float[Tensor, "N V"],
+    gap: Float[Tensor, "N V"],
+    excess: Float[Tensor, "N V"],
 ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"]]:
-    ratio = gap.exp() - 1
     if loss.kind == "jsd":
         assert loss.beta is not None
-        log_u = torch.log(1 + loss.beta * ratio)
+        log_u = torch.log(1 + loss.beta * excess)
         student = (loss.beta - 1) * p * log_u
         return loss.beta * q * (gap - log_u) + student, student
     assert loss.alpha is not None
     if loss.kind == "skew_kl":
-        u = 1 + loss.alpha * ratio
+        u = 1 + loss.alpha * excess
         return q * (gap - u.log()), (loss.alpha - 1) * q / u
     assert loss.kind == "skew_reverse_kl", loss.kind
-    u = 1 + (1 - loss.alpha) * ratio
+    u = 1 + (1 - loss.alpha) * excess
     v = -p * u.log()
     return v, v - loss.alpha * p / u

@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 # Compiling takes about 15 s in a fresh process and saves 1 to 4 ns per logit on a CPU: what makes up for it threefold.
 _LOGITS_WORTH_COMPILING = 2e10
 
+# No exponential is below e^-60 of the row's greatest: so much is nothing as a probability, and keeps q / p finite.
+_LOWEST = -60.0
+_OF_MIXTURES = ("jsd", "skew_kl", "skew_reverse_kl")
+
 
 def worth_compiling(tokens: float, vocabulary: int, device: torch.device | str) -> bool:
     """Whether a run over so many supervised tokens, in all its steps, saves more time than compiling takes.
@@ -211,9 +215,9 @@ def _at_temperature(
 ) -> tuple[dict[int, Float[Tensor, "N"]], Float[Tensor, "N V"]]:
     """Values, and the gradient for the student's logits, of the losses that share one temperature."""
     values: dict[int, Tensor] = {}
-    a, log_a = _shifted(student, temperature)
-    log_p = a - log_a
-    p = log_p.exp()
+    a, of_a, sum_a = _exponentials(student, temperature)
+    log_p = a - sum_a.log()
+    p = of_a * (1 / sum_a)
     of_p: Tensor | float = 0.0
     others: list[Tensor] = []
     for i in positions:
@@ -223,28 +227,35 @@ def _at_temperature(
             here = torch.arange(student.shape[1], dtype=torch.int32, device=student.device) == labels[:, None].int()
             others.append(torch.where(here, -coefficients[i], 0.0))
     if teacher is not None and any(losses[i].needs_teacher for i in positions):
-        b, log_b = _shifted(teacher, temperature)
-        b = b.clamp_min(FLOOR)
-        log_q = b - log_b
-        q = log_q.exp()
+        b, of_b, sum_b = _exponentials(teacher, temperature)
+        log_q = b.clamp_min(FLOOR) - sum_b.log()
+        q = of_b * (1 / sum_b)
         for i in positions:
             loss = losses[i]
             if not loss.needs_teacher:
                 continue
             coefficient = coefficients[i] * (loss.scale / temperature)
-            v, pd = summands(loss, p, q, log_p, log_q)
+            if loss.kind in _OF_MIXTURES:
+                ratio = (of_b / of_a) * (sum_a / sum_b)
+                nearer_p, nearer_q = a.clamp_min(_LOWEST) - sum_a.log(), b.clamp_min(_LOWEST) - sum_b.log()
+                v, pd = summands(loss, p, q, nearer_p, nearer_q, ratio=ratio)
+            else:
+                v, pd = summands(loss, p, q, log_p, log_q)
             values[i] = loss.scale * v.sum(-1)
             of_p = of_p - coefficient * (-1.0 if loss.kind == "forward_kl" else pd.sum(-1, keepdim=True))
             others.append(coefficient * pd)
     return values, sum(others, p * of_p)
 
 
-def _shifted(logits: Float[Tensor, "N V"], temperature: float) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N 1"]]:
-    """Logits over temperature, the greatest of them 0, and the logarithm of the sum of their exponentials."""
+def _exponentials(
+    logits: Float[Tensor, "N V"], temperature: float
+) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"], Float[Tensor, "N 1"]]:
+    """Logits over temperature, the greatest of them 0; their exponentials; and the sum of these."""
     scores = logits - logits.amax(-1, keepdim=True)
     if temperature != 1:
         scores = scores / temperature
-    return scores, scores.exp().sum(-1, keepdim=True).log()
+    exponentials = scores.clamp_min(_LOWEST).exp()
+    return scores, exponentials, exponentials.sum(-1, keepdim=True)
 
 
 def _with_holes(student: Logits) -> Float[Tensor, "N V"]:

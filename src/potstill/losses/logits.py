@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from potstill.losses.allocation import hand_back, take
 from potstill.losses.head import Head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
 
@@ -83,9 +84,15 @@ class ProductInChunks:
     def logits(self, first: int, last: int, most: int) -> Logits:
         """Rows ``first`` to ``last``, in memory for ``most`` rows that the next call overwrites."""
         if self._memory is None:
-            self._memory = self.hidden.new_empty(most, len(self.weight))
+            self._memory = take((most, len(self.weight)), self.hidden.dtype, self.hidden.device)
         product = torch.mm(self.hidden[first:last], self.weight.t(), out=self._memory[: last - first])
         return Logits(product, self.bias, self.scale, self.softcap)
+
+    def close(self) -> None:
+        """All logits have been looked at: their memory is free for the next batch's."""
+        if self._memory is not None:
+            hand_back(self._memory)
+            self._memory = None
 
 
 class GivenLogits:
@@ -99,6 +106,9 @@ class GivenLogits:
     def logits(self, first: int, last: int, most: int) -> Logits:
         """Rows ``first`` to ``last``, as a view."""
         return Logits(self.whole[first:last])
+
+    def close(self) -> None:
+        """Nothing: the memory is somebody else's."""
 
 
 LogitsSource = ProductInChunks | GivenLogits
