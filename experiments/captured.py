@@ -57,7 +57,7 @@ def page(found: dict[str, dict]) -> str:
         cells = [f"{statistics.mean(row[m]):.4f} ± {statistics.stdev(row[m]):.4f}" for m in METRICS]
         stored = "–" if row["bytes"] is None else f"{row['bytes']:.0f}"
         lines.append(f"| {name} | {stored} | {' | '.join(cells)} |")
-    columns = ("targets", "metric", "each seed", "mean", "95% interval", "sd between live seeds")
+    columns = ("targets", "metric", "each seed", "mean", "95% interval", "sd between live seeds", "within it")
     lines += ["", "Difference from the live teacher, seed by seed (the same samples in the same order):", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, row in found.items():
@@ -66,8 +66,9 @@ def page(found: dict[str, dict]) -> str:
             half = T_975[len(each) - 1] * statistics.stdev(each) / len(each) ** 0.5
             mean, spread = statistics.mean(each), statistics.stdev(live[metric])
             shown = ", ".join(f"{value:+.4f}" for value in each)
+            within = "yes" if abs(mean) <= spread else "**no**"
             interval = f"[{mean - half:+.4f}, {mean + half:+.4f}]"
-            lines.append(f"| {name} | {metric} | {shown} | {mean:+.4f} | {interval} | {spread:.4f} |")
+            lines.append(f"| {name} | {metric} | {shown} | {mean:+.4f} | {interval} | {spread:.4f} | {within} |")
     return head + "\n".join(lines) + "\n\n```json\n" + json.dumps(found) + "\n```\n"
 
 
