@@ -269,16 +269,25 @@ def _draws(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]
         yield generator.integers(units, size=(min(at_once, resamples - start), units))
 
 
-def _interval(statistic: _Statistic, confidence: float, resamples: int, seed: int) -> tuple[float, float, float]:
-    """Low and high of the BCa interval, and the two-sided p at which that interval would just touch zero."""
-    value = statistic.value()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.concatenate([statistic.resampled(draws) for draws in _draws(statistic.units, resamples, seed)])
-        # A draw of nothing but units without a token is 0/0 and says nothing.
-        values = np.sort(values[np.isfinite(values)])
-        acceleration = _acceleration(statistic.without_each())
+def bca_interval(
+    value: float, resampled: Array, left_out: Array, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Low and high of the BCa interval, and the two-sided p at which that interval would just touch zero.
+
+    For any statistic that can be computed again on other units.
+
+    Args:
+        value: of the statistic.
+        resampled: the statistic on each draw of units, [R].
+        left_out: the statistic without each unit, [U].
+        confidence: of the interval.
+    """
+    # A draw of nothing but units without a token is 0/0 and says nothing.
+    values = np.sort(resampled[np.isfinite(resampled)])
     if not len(values) or values[0] == values[-1] or not np.isfinite(value):
         return value, value, 1.0 if value == 0 else 0.0
+    with np.errstate(invalid="ignore"):
+        acceleration = _acceleration(left_out)
     bias = _quantile_of(values, value)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     shifted = bias + np.array([_NORMAL.inv_cdf(tail) for tail in tails])
@@ -287,6 +296,13 @@ def _interval(statistic: _Statistic, confidence: float, resamples: int, seed: in
     touching = _quantile_of(values, 0.0) - bias
     one_sided = _NORMAL.cdf(touching / (1 + acceleration * touching) - bias)
     return float(low), float(high), 2 * min(one_sided, 1 - one_sided)
+
+
+def _interval(statistic: _Statistic, confidence: float, resamples: int, seed: int) -> tuple[float, float, float]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.concatenate([statistic.resampled(draws) for draws in _draws(statistic.units, resamples, seed)])
+        left_out = statistic.without_each()
+    return bca_interval(statistic.value(), values, left_out, confidence)
 
 
 def _quantile_of(values: Array, point: float) -> float:
