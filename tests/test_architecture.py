@@ -25,6 +25,8 @@ TIERS = (
     # Up to here everything is pure: it knows nothing of run folders. From here on, the disk.
     {"run", "failures", "fingerprints"},
     {"pipeline"},
+    {"ready"},
+    {"fitting"},
     {"stages"},
     {"runner"},
     {"status", "stores"},

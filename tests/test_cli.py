@@ -19,7 +19,9 @@ STAGE = ["recipe", "--run-dir", "--force", "--set"]
 VERBS = {
     "run": ["recipe", "--run-dir", "--until", "--force", "--set"],
     "teachers": STAGE,
+    "tokenizer": STAGE,
     "corpus": STAGE,
+    "pretrain": STAGE,
     "student": STAGE,
     "capture": [*STAGE, "--estimate"],
     "distil": STAGE,
@@ -191,7 +193,7 @@ def test_the_verb_of_a_stage_runs_up_to_it(call, asked, stage):
 def test_recipes_lists_what_ships_with_a_sentence_each(call):
     code, out, _ = call("recipes")
     assert code == 0
-    assert f"quickstart  {load_recipe('quickstart').about}\n" in out
+    assert f"\nquickstart      {load_recipe('quickstart').about}\n" in out
 
 
 def test_init_copies_a_recipe_with_its_comments(call, tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 
 import minimal
-from potstill.pipeline import BY_NAME, STAGES, all_steps, steps_of
+from potstill.pipeline import BY_NAME, STAGES, all_steps, read_by, steps_of
+from potstill.recipe import load_recipe, shipped_recipes
 from potstill.runner import _plain
 from potstill.words import UserError
 
@@ -17,9 +18,10 @@ def leaves(value, name=""):
     return [name]
 
 
-def test_a_stage_needs_only_stages_before_it():
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_stage_needs_only_stages_before_it(name):
     for index, stage in enumerate(STAGES):
-        assert set(stage.needs) <= {earlier.name for earlier in STAGES[:index]}
+        assert set(stage.needs(load_recipe(name))) <= {earlier.name for earlier in STAGES[:index]}
         assert stage.about.endswith(".")
 
 
@@ -52,11 +54,23 @@ def test_a_capture_is_made_for_a_student_from_elsewhere_or_for_one_of_its_teache
 
 def test_what_trains_is_a_step_for_each_seed(tmp_path):
     recipe = minimal.recipe(tmp_path, "seeds=[3, 1]")
-    for stage in STAGES:
-        expected = (
-            [f"{stage.name}/seed-3", f"{stage.name}/seed-1"] if stage.name in ("distil", "control") else [stage.name]
-        )
-        assert [str(step) for step in steps_of(recipe, stage)] == expected
+    for name in ("distil", "control"):
+        assert [str(step) for step in steps_of(recipe, BY_NAME[name])] == [f"{name}/seed-3", f"{name}/seed-1"]
+    assert [str(step) for step in steps_of(recipe, BY_NAME["student"])] == ["student"]
+
+
+def test_each_teacher_that_is_trained_is_a_step_that_reads_what_is_said_of_it_alone():
+    recipe = load_recipe("babyllama")
+    assert [str(step) for step in steps_of(recipe, BY_NAME["pretrain"])] == ["pretrain/gpt2", "pretrain/llama"]
+    other = load_recipe("babyllama", ["pretrain.llama.seed=1", "pretrain.gpt2.weight=2"])
+    for step, same in zip(steps_of(recipe, BY_NAME["pretrain"]), (True, False), strict=True):
+        assert (read_by(recipe, step) == read_by(other, step)) is same
+
+
+@pytest.mark.parametrize(("student", "waits"), [("{start: prune_layers, from: gpt2, layers: 2}", True), (None, False)])
+def test_a_student_from_nothing_does_not_wait_for_its_teachers(student, waits):
+    recipe = load_recipe("babyllama", [f"student={student}"] if student else [])
+    assert ("pretrain/gpt2" in [str(step) for step in all_steps(recipe, "student")]) is waits
 
 
 @pytest.mark.parametrize(
@@ -85,3 +99,10 @@ def test_what_is_not_there_cannot_be_asked_for(tmp_path):
         UserError, match=r"leaves `control` out, so there is nothing to do; add a section `control: \{\}`"
     ):
         all_steps(minimal.recipe(tmp_path, "control=null"), "control")
+
+
+def test_a_key_that_only_matters_while_training_is_read_by_every_training():
+    one, other = (load_recipe("babyllama", [f"corpus.random_offset={offset}"]) for offset in ("true", "false"))
+    for step in all_steps(one, "control") + all_steps(one, "distil"):
+        same = step.stage in ("tokenizer", "student")
+        assert (read_by(one, step) == read_by(other, step)) is same, step

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 STEPS = 24
 SLOW = """
 import time, sys
-from potstill.stages import distil
+from potstill import fitting as distil
 from potstill import cli
 # A tiny step takes a millisecond; signals have to find it.
 plain = distil.DistilTrainer.training_step

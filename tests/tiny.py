@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from potstill.recipe import Recipe, load_recipe
+from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.student import Checkpoint, PrunedLayers
 
 VOCABULARY = 300
@@ -96,40 +97,83 @@ def save_corpus(file: Path, texts: list[str] | None = None) -> Path:
     return file
 
 
+def save_pairs(folder: Path) -> Path:
+    """Two subtasks of minimal pairs in the format of BLiMP: whole sentences, and the same with their words turned."""
+    folder.mkdir(exist_ok=True)
+    for seed, name in enumerate(("order", "more_order")):
+        texts = [text.split()[1:9] for text in documents(6, seed=seed)]
+        turned = [{"sentence_good": " ".join(words), "sentence_bad": " ".join(reversed(words))} for words in texts]
+        rows = [pair | {"UID": name} for pair in turned]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
 def toy_overrides(recipe: str, folder: Path) -> list[str]:
     """What `--set` needs to make a toy of any recipe that ships: tiny teachers and text in `folder`, a few steps."""
     shipped = load_recipe(recipe)
-    teachers = {}
-    for seed, (name, teacher) in enumerate(shipped.teachers.items()):
+    training = {"max_steps": 5, "per_device_train_batch_size": 4, "save_steps": 2, "logging_steps": 1}
+    training["gradient_accumulation_steps"] = 1
+    settings: dict[str, Any] = {
+        "corpus.sequence_length": SEQUENCE_LENGTH,
+        "corpus.train_tokens": None,
+        **{f"distil.training.{name}": value for name, value in training.items()},
+        "evaluate.documents": 8,
+        "evaluate.resamples": 100,
+        **_toy_text(shipped, folder),
+        **_toy_models(shipped, folder),
+    }
+    for name in shipped.pretrain:
+        settings |= {f"pretrain.{name}.training.{field}": value for field, value in training.items()}
+    if shipped.evaluate.minimal_pairs:
+        pairs = {"path": str(save_pairs(folder / "pairs")), "start": "none"}
+        settings["evaluate.minimal_pairs"] = dict.fromkeys(shipped.evaluate.minimal_pairs, pairs)
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _toy_text(shipped: Recipe, folder: Path) -> dict[str, Any]:
+    if not isinstance(shipped.corpus.held_out, HeldOutText):
+        text = folder / "text.jsonl"
+        if not text.exists():
+            save_corpus(text)
+        return {"corpus.sources": [{"path": str(text)}], "corpus.held_out": 0.2, "corpus.separator": None}
+    for split, seed in (("train", 0), ("dev", 1)):
+        (folder / split).mkdir(exist_ok=True)
+        for name in ("cbt", "switchboard"):
+            lines = "\n".join(documents(60, seed=10 * seed + len(name)))
+            (folder / split / f"{name}.{split}").write_text(lines, encoding="utf-8")
+    return {
+        "corpus.sources": [{"path": str(folder / "train")}],
+        "corpus.held_out": {"sources": [{"path": str(folder / "dev")}], "sequences": 8},
+        "corpus.validation": 4,
+    }
+
+
+def _toy_models(shipped: Recipe, folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if shipped.tokenizer is not None:
+        settings["tokenizer"] = {"vocab_size": VOCABULARY}
+    for name, teacher in shipped.pretrain.items():
+        model = gpt2() if teacher.config["model_type"] == "gpt2" else llama()
+        settings[f"pretrain.{name}.config"] = _config(model)
+    for seed, (name, existing) in enumerate(shipped.teachers.items()):
         path = folder / f"teacher-{name}"
         if not path.exists():
             save_model(llama(seed), path)
-        teachers[name] = {"model": str(path), "weight": teacher.weight}
-    text = folder / "text.jsonl"
-    if not text.exists():
-        save_corpus(text)
-    settings: dict[str, Any] = {
-        "teachers": teachers,
-        "corpus.sources": [{"path": str(text)}],
-        "corpus.held_out": 0.2,
-        "corpus.sequence_length": SEQUENCE_LENGTH,
-        "corpus.separator": None,
-        "corpus.train_tokens": None,
-        "distil.training.max_steps": 5,
-        "distil.training.per_device_train_batch_size": 4,
-        "distil.training.save_steps": 2,
-        "evaluate.documents": 8,
-        "evaluate.resamples": 100,
-    }
+        settings.setdefault("teachers", {})[name] = {"model": str(path), "weight": existing.weight}
     if isinstance(shipped.student, PrunedLayers):
         settings["student.layers"] = 2
     elif isinstance(shipped.student, Checkpoint):
         settings["student.model"] = str(save_model(llama(seed=99, layers=2), folder / "student"))
     else:
-        settings["student.config"] = {
-            key: value for key, value in llama(layers=2).config.to_diff_dict().items() if key != "transformers_version"
-        }
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        settings["student.config"] = _config(llama(layers=2))
+    return settings
+
+
+def _config(model: PreTrainedModel) -> dict[str, Any]:
+    """What is special about a model's configuration, as a recipe has it; the vocabulary is the run's."""
+    fields = model.config.to_diff_dict()
+    others = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "dtype")
+    return {key: value for key, value in fields.items() if key not in others}
 
 
 def toy_recipe(folder: Path, *more: str, recipe: str = "quickstart") -> Recipe:

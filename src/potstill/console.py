@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from potstill import ranks
@@ -88,3 +88,10 @@ def size(count: float) -> str:
             break
         count, unit = count / 1000, larger
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in aligned)

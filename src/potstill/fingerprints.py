@@ -6,9 +6,13 @@ from pathlib import Path
 from potstill.files import sha256
 from potstill.packages import package_files
 from potstill.recipe import Recipe
-from potstill.recipe.corpus import HubSource, PackageSource, Source
+from potstill.recipe.corpus import Corpus, HeldOutText, HubSource, PackageSource, Source
+from potstill.recipe.evaluate import PairFiles
 from potstill.recipe.teachers import PackagedTeacher, Teacher
+from potstill.recipe.tokenizer import TokenizerFile
+from potstill.scoring.pair_files import pair_files
 from potstill.text.files import path_files
+from potstill.words import UserError
 
 HASHED_UP_TO = 256 * 2**20
 """Bytes. A larger file is told from another by its size and time of change: hashing it would take seconds each time."""
@@ -21,10 +25,31 @@ def source_files(recipe: Recipe) -> dict[str, str]:
         UserError: a package or a file is missing.
     """
     found: dict[str, str] = {}
-    for index, source in enumerate(recipe.corpus.sources):
-        key = f"corpus.sources.{index}"
+    for key, source in named_sources(recipe.corpus):
         found |= _fingerprints(key, _source_files(source, key))
     return found
+
+
+def named_sources(corpus: Corpus) -> list[tuple[str, Source]]:
+    """Every source of training and held-out text, with the recipe's key for it."""
+    named = [(f"corpus.sources.{index}", source) for index, source in enumerate(corpus.sources)]
+    if isinstance(corpus.held_out, HeldOutText):
+        named += [(f"corpus.held_out.sources.{index}", each) for index, each in enumerate(corpus.held_out.sources)]
+    return named
+
+
+def tokenizer_files(recipe: Recipe) -> dict[str, str]:
+    """The fingerprint of the tokenizer's file, or of the text that it is trained on.
+
+    Raises:
+        UserError: a package or a file is missing.
+    """
+    if isinstance(recipe.tokenizer, TokenizerFile):
+        file = Path(recipe.tokenizer.file).expanduser()
+        if not file.is_file():
+            raise UserError(f"`tokenizer.file`: there is no file {recipe.tokenizer.file!r} (seen from {Path.cwd()})")
+        return _fingerprints("tokenizer.file", [file])
+    return source_files(recipe)
 
 
 def teacher_files(recipe: Recipe) -> dict[str, str]:
@@ -40,12 +65,31 @@ def teacher_files(recipe: Recipe) -> dict[str, str]:
     return found
 
 
+def evaluation_files(recipe: Recipe) -> dict[str, str]:
+    """The fingerprint of every file that `evaluate` names on this machine.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    found: dict[str, str] = {}
+    for name, pairs in recipe.evaluate.minimal_pairs.items():
+        key = f"evaluate.minimal_pairs.{name}"
+        files = pair_files(pairs.path, f"{key}.path") if isinstance(pairs, PairFiles) else _in_folder(pairs.dataset)
+        found |= _fingerprints(key, files)
+    return found
+
+
+def _in_folder(name: str) -> list[Path]:
+    """The files of a data set that lies here; none of one that is on the hub."""
+    folder = Path(name).expanduser()
+    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+
+
 def _source_files(source: Source, key: str) -> Sequence[Path]:
     if isinstance(source, PackageSource):
         return package_files(source.package, source.file, key, "file")
     if isinstance(source, HubSource):
-        folder = Path(source.dataset)
-        return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+        return _in_folder(source.dataset)
     return path_files(source.path, f"{key}.path")
 
 

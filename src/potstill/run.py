@@ -1,7 +1,7 @@
 """Run: the folder of one experiment; per step what it made, and a manifest that says from what and at what cost.
 
-A *step* is a stage, once for each seed where the stage trains. Its folder is in one of three states: absent; begun
-(`unfinished.json`); done (`manifest.json`, written last and by renaming, so it is never half there).
+A *step* is a stage, once for each seed or each teacher where the stage trains. Its folder is in one of three states:
+absent; begun (`unfinished.json`); done (`manifest.json`, written last and by renaming, so it is never half there).
 """
 
 import os
@@ -22,13 +22,15 @@ VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "t
 
 @dataclass(frozen=True)
 class Step:
-    """A stage, and the seed where the stage runs once for each."""
+    """A stage; and where it runs once for each seed, or for each name in its section of the recipe, which one."""
 
     stage: str
     seed: int | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
-        return self.stage if self.seed is None else f"{self.stage}/seed-{self.seed}"
+        part = self.name if self.seed is None else f"seed-{self.seed}"
+        return self.stage if part is None else f"{self.stage}/{part}"
 
 
 class Run:

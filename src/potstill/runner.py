@@ -13,7 +13,7 @@ from potstill import ranks
 from potstill.console import duration, say
 from potstill.failures import explained
 from potstill.files import digest
-from potstill.pipeline import BY_NAME, Made, Work, all_steps, asked_for, steps_of
+from potstill.pipeline import BY_NAME, Made, Work, all_steps, asked_for, read_by, steps_of
 from potstill.recipe import Recipe
 from potstill.run import Run, Step
 from potstill.words import UserError
@@ -30,12 +30,12 @@ def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
         UserError: a file that the recipe names is missing.
     """
     stage, steps = BY_NAME[step.stage], {}
-    for needed in (needed for name in stage.needs for needed in steps_of(recipe, BY_NAME[name])):
+    for needed in (needed for name in stage.needs(recipe) for needed in steps_of(recipe, BY_NAME[name])):
         manifest = run.manifest(needed)
         if manifest is None:
             return None
         steps[str(needed)] = digest(manifest if stage.reads_manifests else manifest["outputs"])
-    return {"step": str(step), "recipe": _plain(stage.reads(recipe)), "files": stage.files(recipe), "steps": steps}
+    return {"step": str(step), "recipe": _plain(read_by(recipe, step)), "files": stage.files(recipe), "steps": steps}
 
 
 def is_done(recipe: Recipe, run: Run, step: Step) -> bool:
@@ -163,6 +163,8 @@ def _check_training(recipe: Recipe, run: Run) -> None:
     """Refuse a `training:` that transformers would refuse, before anything has been spent."""
     from potstill.training import training_arguments
 
+    for name, teacher in recipe.pretrain.items():
+        training_arguments(teacher.training, f"pretrain.{name}.training", run.folder, teacher.seed)
     training_arguments(recipe.distil.training, "distil.training", run.folder, recipe.seeds[0])
     if recipe.control is not None:
         both = recipe.distil.training | recipe.control.training

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from potstill.console import duration, size
+from potstill.console import duration, size, table
 from potstill.files import read_json
 from potstill.pipeline import BY_NAME, all_steps
 from potstill.recipe import Recipe
@@ -45,7 +45,7 @@ def _state(recipe: Recipe, run: Run, step: Step, not_done: set[str]) -> str:
         return "left"
     if run.manifest(step) is None:
         return "stopped midway" if run.unfinished(step) is not None else "incomplete"
-    if waits_for := [name for name in BY_NAME[step.stage].needs if name in not_done]:
+    if waits_for := [name for name in BY_NAME[step.stage].needs(recipe) if name in not_done]:
         return f"waits for {waits_for[0]}"
     try:
         return "done" if is_done(recipe, run, step) else "inputs changed"
@@ -87,9 +87,7 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
     shown = [COLUMNS, *(tuple(_cell(row, column) for column in COLUMNS) for row in ordered)]
     if not any(row.get("seeds") for row in rows):
         shown = [row[:-1] for row in shown]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    aligned = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
-    return "\n".join(line.rstrip() for line in aligned)
+    return table(shown)
 
 
 def _cell(row: dict[str, Any], column: str) -> str:

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from potstill.losses.chunked import distillation_loss
@@ -32,6 +34,8 @@ Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
 TYPICAL_LENGTH = 512
 """Tokens in a sample, where samples are streamed and none can be looked at ahead."""
 
+EVALUATED = (Loss("cross_entropy"),)
+
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
 
 
@@ -39,7 +43,8 @@ class DistilTrainer(Trainer):
     """Trains a student from one teacher, several, or none.
 
     The loss is the sum over `losses` of weight x (sum over the supervised tokens of the whole optimizer step, on all
-    ranks and in all accumulated batches) / (their number): how a batch is cut changes nothing.
+    ranks and in all accumulated batches) / (their number): how a batch is cut changes nothing. Evaluation measures
+    cross-entropy alone, which trainings of any losses share, and which needs no teacher.
 
     Args:
         teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where only cross-entropy is
@@ -168,9 +173,10 @@ class DistilTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step."""
+        """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step; while
+        the student is evaluated, cross-entropy alone."""
         head = read_head(model) if self._head_is_readable else None
-        matching = self._matching
+        matching = self._matching if model.training else None
         states, labels, layers = read_layers(model, head, inputs, matching.student_layers if matching else ())
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
@@ -181,8 +187,8 @@ class DistilTrainer(Trainer):
             "compile": self._compiles(),
         }
         # Outside the student's autocast: a live teacher runs in its own dtype, as one that is captured does.
-        target, theirs = self._heard(inputs)
-        losses = self.losses
+        target, theirs = self._heard(inputs) if model.training else (None, [])
+        losses = self.losses if model.training else EVALUATED
         if not losses:
             # Nothing, but with a graph that reaches every weight: DDP waits for the gradients of all of them.
             states, labels, losses = states[:0], labels[:0], [Loss("cross_entropy", weight=0.0)]
@@ -231,6 +237,24 @@ class DistilTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._matching is not None and checkpoint is not None:
             self._matching.load(Path(checkpoint))
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As Trainer's; nothing was captured of what is only evaluated on."""
+        with self._without_targets():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """As Trainer's; nothing was captured of what is only predicted."""
+        with self._without_targets():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _without_targets(self) -> Iterator[None]:
+        collator = self.data_collator
+        if isinstance(collator, WithTargets):
+            self.data_collator = collator.collate
+        yield
+        self.data_collator = collator
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -71,3 +71,12 @@ def test_later_overrides_win_and_the_file_is_left_alone(tmp_path):
     file = minimal.write(tmp_path)
     assert load_recipe(str(file), ["about=one", "about=two"]).about == "two"
     assert file.read_text() == minimal.TEXT
+
+
+def test_what_an_alias_shares_changes_in_one_place_only():
+    shared = {"learning_rate": 1, "deep": {"a": 1}}
+    raw = {"one": {"training": shared}, "other": {"training": shared}}
+    override(raw, "other.training.deep.a", 2)
+    override(raw, "other.training.learning_rate", 3)
+    assert raw["one"]["training"] == {"learning_rate": 1, "deep": {"a": 1}}
+    assert raw["other"]["training"] == {"learning_rate": 3, "deep": {"a": 2}}

@@ -38,7 +38,7 @@ def test_editors_mark_unknown_keys(part):
 def test_the_schema_is_whole():
     named = set(references(SCHEMA))
     assert named == {f"#/$defs/{name}" for name in SCHEMA["$defs"]}
-    assert set(SCHEMA["required"]) == {"about", "teachers", "corpus", "student", "distil"}
+    assert set(SCHEMA["required"]) == {"about", "corpus", "student", "distil"}
 
 
 @pytest.mark.parametrize("key", SET_BY_POTSTILL)
@@ -78,7 +78,11 @@ def recorder(arguments, given):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("student.from=u", "`student.from`: 'u' is none of `teachers`, which has t"),
+        ("student.from=u", "`student.from`: 'u' is none of the teachers, t"),
+        ("teachers={}", "there is no teacher; name one under `teachers`, or one to train under `pretrain`"),
+        ("pretrain={t: {config: {model_type: llama}}}", "`pretrain.t`: `teachers` has that name already"),
+        ("distil.keep=best", "`distil.keep: best` goes by `corpus.validation`, which is missing"),
+        ("corpus.random_offset=true", "`corpus.random_offset` makes other samples each epoch, and `capture` would"),
         ("seeds=[1, 1]", "`seeds`: one is named twice"),
         ("distil.losses=[{kind: cross_entropy}]", "`distil.losses`: none is a divergence with a weight above 0"),
         ("distil.losses.0.weight=0", "`distil.losses`: none is a divergence with a weight above 0"),

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from datasets import load_from_disk
+from transformers import AutoTokenizer
 
 from potstill.run import Run
 from potstill.runner import run_recipe
@@ -92,3 +93,57 @@ def test_a_corpus_that_is_too_short_for_one_sample_is_refused(tmp_path):
 def test_a_separator_that_is_no_token_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"`corpus.separator`: the tokenizer has no token '<sep>'"):
         _made(tmp_path, "corpus.separator=<sep>")
+
+
+def _mini(folder, *overrides):
+    run = Run(folder / "run")
+    run_recipe(toy_recipe(folder, *overrides, recipe="babyllama-mini"), run, until="corpus")
+    return run
+
+
+def test_held_out_text_of_its_own_is_drawn_once_and_apart_from_what_chooses_weights(tmp_path, capsys):
+    run = _mini(tmp_path)
+    train, held_out = _corpus(run)
+    validation = load_from_disk(run.path("corpus") / "validation")
+    assert (len(held_out), len(validation)) == (8, 4)
+    rows = [tuple(ids) for each in (held_out, validation) for ids in each["input_ids"]]
+    assert len(set(rows)) == 12
+    assert not set(rows) & {tuple(ids) for ids in train["input_ids"]}
+    assert {len(ids) for ids in rows} == {SEQUENCE_LENGTH}
+    words = AutoTokenizer.from_pretrained(run.path("tokenizer") / "tokenizer")
+    assert [words.decode(row["input_ids"]) for row in held_out] == held_out["text"]
+    (tmp_path / "again").mkdir()
+    assert _corpus(_mini(tmp_path / "again"))[1]["text"] == held_out["text"]
+    said = capsys.readouterr().out
+    assert "words, cleaned" in said
+    assert "cbt.train" in said
+
+
+def test_without_a_separator_files_stand_end_to_end(tmp_path):
+    run = _mini(tmp_path)
+    words = AutoTokenizer.from_pretrained(run.path("tokenizer") / "tokenizer")
+    stream = [token for ids in _corpus(run)[0]["input_ids"] for token in ids]
+    whole = "".join(" " + (tmp_path / "train" / f"{name}.train").read_text() for name in ("cbt", "switchboard"))
+    assert whole.startswith(words.decode(stream))
+    assert not set(stream) & set(words.all_special_ids)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["corpus.validation=100000"],
+            r"fewer than the 8 of `corpus.held_out.sequences` and the 100,000 of `corpus.val",
+        ),
+        (["corpus.held_out.sequences=100000", "corpus.validation=null", "distil.keep=last"], r"sequences`; lower it"),
+    ],
+)
+def test_too_little_held_out_text_is_refused(tmp_path, overrides, sentence):
+    last = ["pretrain.gpt2.keep=last", "pretrain.llama.keep=last"]
+    with pytest.raises(UserError, match=sentence):
+        _mini(tmp_path, *overrides, *last)
+
+
+def test_validation_may_not_take_all_held_out_documents(tmp_path):
+    with pytest.raises(UserError, match=r"`corpus.validation: 10000` leaves none of \d+ held-out documents"):
+        _made(tmp_path, "corpus.validation=10000")

@@ -7,8 +7,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.stages.distil import last_whole_checkpoint
-from potstill.trainer import DistilTrainer
 from potstill.words import UserError
 from tiny import SEQUENCE_LENGTH, llama, padded, save_model, tokenizer, toy_recipe
 
@@ -88,66 +86,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     for checkpoint in run.path("distil/seed-0").glob("checkpoints/checkpoint-*"):
         weights = AutoModelForCausalLM.from_pretrained(checkpoint).parameters()
         assert all(weight.isfinite().all() for weight in weights)
-
-
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
-    for number, content in ((2, '{"global_step": 2}'), (10, '{"global_step": 10}'), (12, '{"global_st'), (14, None)):
-        folder = tmp_path / f"checkpoint-{number}"
-        folder.mkdir()
-        if content is not None:
-            (folder / "trainer_state.json").write_text(content)
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert last_whole_checkpoint(tmp_path / "none") is None
-
-
-def test_a_stopped_training_does_only_what_is_left(tmp_path, monkeypatch):
-    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
-    recipe = toy_recipe(tmp_path)
-    run_recipe(recipe, whole, until="distil")
-    steps, plain = [], DistilTrainer.training_step
-
-    def training_step(self, *args):
-        steps.append(self.state.global_step)
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        return plain(self, *args)
-
-    monkeypatch.setattr(DistilTrainer, "training_step", training_step)
-    with pytest.raises(KeyboardInterrupt):
-        run_recipe(recipe, cut, until="distil")
-    run_recipe(recipe, cut, until="distil")
-    assert steps == [0, 1, 2, 3, 2, 3, 4], "the checkpoint lies at step 2"
-    one, other = (run.path("distil/seed-0") / "student" / "model.safetensors" for run in (whole, cut))
-    assert one.read_bytes() == other.read_bytes()
-    one, other = (
-        [
-            {key: value for key, value in entry.items() if not key.startswith("train_")}
-            for entry in _log(run, "distil/seed-0")
-        ]
-        for run in (whole, cut)
-    )
-    assert one == other
-
-
-def test_a_training_that_had_ended_is_not_done_again(tmp_path, monkeypatch):
-    # Stopped after the last step, while the outputs were being hashed: hours of training must not be lost.
-    run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path, "control=null")
-    with monkeypatch.context() as patch:
-        plain = Run.finish
-
-        def finish(self, step, *rest):
-            if step.stage == "distil":
-                raise KeyboardInterrupt
-            plain(self, step, *rest)
-
-        patch.setattr(Run, "finish", finish)
-        with pytest.raises(KeyboardInterrupt):
-            run_recipe(recipe, run)
-    before = (run.path("distil/seed-0") / "student" / "model.safetensors").stat()
-    monkeypatch.setattr("potstill.stages.distil.DistilTrainer", None)
-    run_recipe(recipe, run, until="distil")
-    assert (run.path("distil/seed-0") / "student" / "model.safetensors").stat().st_mtime_ns == before.st_mtime_ns
-    assert run.manifest("distil/seed-0")["summary"]["steps"] == STEPS
 
 
 def test_layers_are_matched_beside_the_live_teacher(tmp_path):

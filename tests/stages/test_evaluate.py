@@ -8,11 +8,11 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM
 
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.run import Run, Step
+from potstill.runner import is_done, run_recipe
 from potstill.scoring.held_out import document_windows
 from potstill.text.layouts import windows
-from tiny import SEQUENCE_LENGTH, llama, toy_recipe
+from tiny import SEQUENCE_LENGTH, llama, save_pairs, tokenizer, toy_recipe
 
 DOCUMENTS = 8
 
@@ -100,10 +100,12 @@ def test_seeds_give_a_spread(run):
     assert rows["start", "loss"]["seeds"] is None
 
 
-def test_the_student_is_paired_with_its_start_and_its_control(run):
+def test_the_student_is_paired_with_every_other_model(run):
     rows = {(row["model"], row["metric"]): row["value"] for row in _comparison(run)["rows"]}
     pairs = _comparison(run)["paired"]
-    assert {(pair["a"], pair["b"]) for pair in pairs} == {("student", "start"), ("student", "control")}
+    assert {(pair["a"], pair["b"]) for pair in pairs} == {("student", b) for b in ("start", "control", "teacher")}
+    of_teacher = {pair["metric"] for pair in pairs if pair["b"] == "teacher"}
+    assert of_teacher == {"loss", "perplexity", "bits_per_byte"}, "nobody is measured against itself"
     for pair in pairs:
         difference = rows["student", pair["metric"]] - rows[pair["b"], pair["metric"]]
         assert pair["difference"] == pytest.approx(difference, rel=1e-6, abs=1e-9)
@@ -123,7 +125,7 @@ def test_without_a_control_there_is_none(tmp_path):
     run = Run(tmp_path / "run")
     run_recipe(toy_recipe(tmp_path, "control=null"), run)
     assert {row["model"] for row in _comparison(run)["rows"]} == {"teacher", "start", "student"}
-    assert {pair["b"] for pair in _comparison(run)["paired"]} == {"start"}
+    assert {pair["b"] for pair in _comparison(run)["paired"]} == {"start", "teacher"}
     assert not run.path("control").exists()
 
 
@@ -171,3 +173,44 @@ def test_passages_show_every_token(tmp_path):
             assert token["kl"] > -1e-6
             assert len(token["teacher_top5"]) == len(token["student_top5"]) == 5
             assert 0 < sum(p for _, p in token["teacher_top5"]) <= 1.00001
+
+
+def test_minimal_pairs_are_judged_for_every_model(tmp_path):
+    run, pairs = Run(tmp_path / "run"), save_pairs(tmp_path / "pairs")
+    settings = {"turned": {"path": str(pairs), "start": "eos", "prefix_space": False, "pairs": 5}}
+    run_recipe(toy_recipe(tmp_path, f"evaluate.minimal_pairs={json.dumps(settings)}", "seeds=[0, 1]"), run)
+    rows = {row["model"]: row for row in _comparison(run)["rows"] if row["metric"] == "turned"}
+    assert rows.keys() == {"teacher", "start", "student", "control"}
+    assert {row["n"] for row in rows.values()} == {10}, "five pairs of each of two subtasks"
+    assert len(rows["student"]["seeds"]["values"]) == 2
+    paired = {pair["b"]: pair for pair in _comparison(run)["paired"] if pair["metric"] == "turned"}
+    assert list(paired) == ["start", "control", "teacher"]
+    for other, pair in paired.items():
+        assert pair["difference"] == pytest.approx(rows["student"]["value"] - rows[other]["value"], abs=1e-9)
+    whole = json.loads((run.path("evaluate") / "pairs" / "turned.json").read_text())
+    assert set(whole["models"]["teacher"]["subtasks"]) == {"order", "more_order"}
+    model, ids = llama(0), lambda text: [0, *tokenizer()(text).input_ids]
+    won = []
+    for name in ("order", "more_order"):
+        lines = [json.loads(line) for line in (pairs / f"{name}.jsonl").read_text().splitlines()[:5]]
+        sums = [[_log_probability(model, ids(row[f"sentence_{side}"])) for side in ("good", "bad")] for row in lines]
+        won.append(np.mean([good > bad for good, bad in sums]))
+    assert rows["teacher"]["value"] == pytest.approx(np.mean(won))
+    page = (run.path("report") / "index.html").read_text()
+    assert "turned" in page
+
+
+@torch.no_grad()
+def _log_probability(model, ids):
+    logits = model(torch.tensor([ids])).logits[0, :-1].double().log_softmax(-1)
+    return logits.gather(1, torch.tensor(ids[1:])[:, None]).sum().item()
+
+
+def test_pairs_that_changed_are_judged_again(tmp_path):
+    run, pairs = Run(tmp_path / "run"), save_pairs(tmp_path / "pairs")
+    recipe = toy_recipe(tmp_path, f"evaluate.minimal_pairs={json.dumps({'p': {'path': str(pairs)}})}")
+    run_recipe(recipe, run, until="evaluate")
+    assert is_done(recipe, run, Step("evaluate"))
+    file = pairs / "order.jsonl"
+    file.write_text("\n".join(file.read_text().splitlines()[:4]))
+    assert not is_done(recipe, run, Step("evaluate"))

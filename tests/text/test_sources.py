@@ -5,7 +5,7 @@ import json
 import pytest
 
 from potstill.recipe.corpus import HubSource, PackageSource, PathSource
-from potstill.text.sources import all_documents, documents
+from potstill.text.sources import Document, documents
 from potstill.words import UserError
 
 KEY = "corpus.sources.0"
@@ -19,6 +19,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def texts(source):
+    return [document.text for document in documents(source, KEY)]
+
+
 @pytest.fixture
 def read(folder):
     """Write a file and read its documents."""
@@ -26,7 +30,7 @@ def read(folder):
     def read(name, content, **source):
         file = folder / name
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return list(documents(PathSource(path=str(file), **source), KEY))
+        return texts(PathSource(path=str(file), **source))
 
     return read
 
@@ -60,7 +64,7 @@ def test_parquet(folder):
     from datasets import Dataset
 
     Dataset.from_dict({"body": ["One.", None, "Two."]}).to_parquet(folder / "a.parquet")
-    assert list(documents(PathSource(path=str(folder / "a.parquet"), field="body"), KEY)) == ["One.", "Two."]
+    assert texts(PathSource(path=str(folder / "a.parquet"), field="body")) == ["One.", "Two."]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(folder):
     (folder / "b.txt").write_text("Second.")
     (folder / "a.jsonl").write_text(rows("First."))
     (folder / "notes.md").write_text("no document")
-    assert list(documents(PathSource(path=str(folder)), KEY)) == ["First.", "Second."]
+    assert texts(PathSource(path=str(folder))) == ["First.", "Second."]
 
 
 @pytest.fixture
@@ -137,7 +141,7 @@ def package(folder, monkeypatch):
 
 def test_a_file_inside_an_installed_package(package):
     source = PackageSource(package="carrier", file="data/*.jsonl", field="passage")
-    assert list(documents(source, KEY)) == ["Packed."]
+    assert texts(source) == ["Packed."]
 
 
 def test_a_file_of_a_package_that_cannot_be_read_is_refused_too(package):
@@ -157,8 +161,8 @@ def data_set(folder):
 
 
 def test_a_data_set_in_the_layout_of_the_hub(data_set):
-    assert list(documents(HubSource(dataset=data_set), KEY)) == ["To learn."]
-    assert list(documents(HubSource(dataset=data_set, split="test"), KEY)) == ["To test."]
+    assert texts(HubSource(dataset=data_set)) == ["To learn."]
+    assert texts(HubSource(dataset=data_set, split="test")) == ["To test."]
 
 
 @pytest.mark.parametrize(
@@ -185,10 +189,8 @@ def test_a_data_set_that_cannot_be_had_is_named(name):
     )
 
 
-def test_all_sources_one_after_the_other_each_under_its_own_key(folder):
-    (folder / "a.txt").write_text("One.")
-    sources = [PathSource(path=str(folder / "a.txt")), PathSource(path=str(folder / "b.txt"))]
-    found = all_documents(sources)
-    assert next(found) == "One."
-    with pytest.raises(UserError, match=r"^`corpus\.sources\.1\.path`"):
-        next(found)
+def test_a_document_knows_where_it_is_from(folder, data_set):
+    (folder / "cbt.train").write_text("One.")
+    assert list(documents(PathSource(path=str(folder / "cbt.train")), KEY)) == [Document("One.", "cbt.train")]
+    assert list(documents(HubSource(dataset=data_set), KEY)) == [Document("To learn.", data_set)]
+    assert list(documents(HubSource(dataset=data_set, config="default"), KEY)) == [Document("To learn.", "default")]

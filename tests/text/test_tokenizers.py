@@ -1,11 +1,13 @@
-"""Tokenizers are told apart by what they do, and models of different ones are not compared."""
+"""Tokenizers are made, told apart by what they do, and models of different ones are not compared."""
 
 import copy
+from pathlib import Path
 
 import pytest
 
 import tiny
-from potstill.text.tokenizers import check_same_tokens, tokenizer_fingerprint
+from potstill.recipe.tokenizer import TokenizerFile, TrainedTokenizer
+from potstill.text.tokenizers import check_same_tokens, read_tokenizer, tokenizer_fingerprint, train_tokenizer
 from potstill.words import UserError
 
 
@@ -67,3 +69,56 @@ def test_different_tokens_are_refused_with_both_names_and_the_first_difference(o
     assert sentence.startswith(f"teachers.big and student small have different tokenizers ({sizes}; ")
     assert difference in sentence
     assert sentence.endswith("; use models of one tokenizer")
+
+
+def test_a_trained_tokenizer_loses_nothing_and_has_its_roles():
+    trained = train_tokenizer(tiny.documents(), TrainedTokenizer(vocab_size=320))
+    assert len(trained) == 320
+    assert [trained.pad_token_id, trained.bos_token_id, trained.eos_token_id] == [0, 1, 2]
+    text = "the river Ж 🦊 never seen"
+    ids = trained(text, add_special_tokens=False).input_ids
+    assert trained.decode(ids) == " " + text, "a space before the first word, and every byte kept"
+    assert trained("a\ufb01b").input_ids == trained("afib").input_ids, "NFKC"
+
+
+def test_a_tokenizer_knows_its_training_text_only():
+    one, other = (train_tokenizer([text * 20], TrainedTokenizer(vocab_size=262)) for text in ("abcabc ", "xyzxyz "))
+    assert one.get_vocab() != other.get_vocab()
+
+
+@pytest.mark.parametrize("texts", [[], ["", " \n"]])
+def test_no_tokenizer_is_trained_on_nothing(texts):
+    with pytest.raises(UserError, match="there is no training text to train a tokenizer on"):
+        train_tokenizer(texts, TrainedTokenizer(vocab_size=300))
+
+
+def test_a_vocabulary_that_the_text_does_not_support_is_refused():
+    told = (
+        r"`tokenizer.vocab_size` is 16,000, but the training text yields only \d+ tokens that occur 2 times; lower it"
+    )
+    with pytest.raises(UserError, match=told):
+        train_tokenizer(["too little text"], TrainedTokenizer(vocab_size=16000))
+
+
+def test_a_file_is_read_as_it_is(tmp_path):
+    trained = train_tokenizer(tiny.documents(), TrainedTokenizer(vocab_size=300, eos_token="<end>"))
+    file = tmp_path / "tokenizer.json"
+    trained.backend_tokenizer.save(str(file))
+    found = read_tokenizer(TokenizerFile(file=str(file), eos_token="<end>"))
+    assert tokenizer_fingerprint(found) == tokenizer_fingerprint(trained)
+    assert found.eos_token_id == 2
+    with pytest.raises(UserError, match=r"`tokenizer.eos_token`: .* has no token '</s>'; name one that it has"):
+        read_tokenizer(TokenizerFile(file=str(file)))
+    file.write_text("{}")
+    with pytest.raises(UserError, match=r"`tokenizer.file`: .* is no tokenizer.json"):
+        read_tokenizer(TokenizerFile(file=str(file)))
+
+
+def test_the_published_tokenizer_encodes_as_published():
+    file = Path(__file__).parents[3] / "shared" / "data" / "babylm_10m" / "authors_tokenizer.json"
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    found = read_tokenizer(TokenizerFile(file=str(file)))
+    ids = found("The quick brown fox jumps over the lazy dog.").input_ids
+    assert ids == [295, 1993, 4629, 9277, 366, 8876, 574, 210, 12889, 2415, 16]
+    assert len(found) == 16000

@@ -136,7 +136,7 @@ def _disagreement(model: nn.Module, head: Head) -> str | None:
     own = module.forward
     devices = [head.weight.device] if head.weight.device.type == "cuda" else []
     with torch.random.fork_rng(devices), _in_place_of(module, probe):
-        outputs = inner(input_ids=tokens, use_cache=False)
+        outputs = inner(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
     if len(seen) != 1:
         return f"its module was called {len(seen)} times in one forward"
     hidden, product = seen[0]

@@ -24,7 +24,8 @@ class PathSource(Section):
     """Files on this machine: .txt (one document a file), .jsonl, .csv or .parquet (one document a row)."""
 
     path: str
-    """A file, a folder (all its files of those kinds) or a pattern with `*`; relative to the current directory."""
+    """A file, a folder (all its files of those kinds) or a pattern with `*`; relative to the current directory.
+    BabyLM's files (`cbt.train`, `cbt.dev`) are read as .txt is."""
 
     field: str = "text"
     """The column that holds a document's text (of .jsonl, .csv and .parquet files)."""
@@ -57,15 +58,40 @@ Source = Annotated[
 ]
 
 
+class Cleaning(Section):
+    """Rules for the sources of BabyLM, each told by its file's name or its data set's configuration."""
+
+    rules: Literal["sound", "published"] = "sound"
+    """`published`: byte for byte what Baby Llama was trained on. `sound`: what its paper describes, with the mistakes
+    mended (`text/cleaning.py` has both as a table)."""
+
+
+class HeldOutText(Section):
+    """Text of its own to evaluate on, such as a development split."""
+
+    sources: list[Source] = Field(min_length=1)
+    """Where it comes from. A document of it that is in the training text as well is not trained on."""
+
+    sequences: int = Field(gt=0)
+    """So many sequences of `sequence_length` tokens, drawn once at random."""
+
+
 class Corpus(Section):
     """The text, its split and its layout."""
 
     sources: list[Source] = Field(min_length=1)
     """Where documents come from. A document that occurs twice is kept once."""
 
-    held_out: float = Field(0.02, gt=0, lt=1)
+    cleaning: Cleaning | None = None
+    """How BabyLM's sources are cleaned. Default: text is taken as it is."""
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] | HeldOutText = 0.02
     """The share of documents kept for evaluation. Whole documents, chosen by a hash of their text, before anything
-    is cut: a document stays on its side when the corpus grows."""
+    is cut: a document stays on its side when the corpus grows. Or text of its own."""
+
+    validation: int | None = Field(None, gt=0)
+    """So many sequences of the held-out text are set aside for `keep: best` to choose weights by, and for nothing
+    else: what is reported is measured on the others."""
 
     sequence_length: int = Field(gt=1)
     """Tokens in a sample."""
@@ -75,7 +101,12 @@ class Corpus(Section):
     `sequence_length`, the rest padded and masked."""
 
     separator: str | None = None
-    """The token before each document. Default: the tokenizer's beginning-of-text token, or else its end-of-text one."""
+    """The token before each document; `""` for none. Default: the tokenizer's beginning-of-text token, or else its
+    end-of-text one."""
+
+    random_offset: bool = False
+    """Begin each sample at a random place of up to `sequence_length - 1` tokens further on, another one each epoch
+    (packed samples only)."""
 
     train_tokens: int | None = Field(None, gt=0)
     """At most so many training tokens, from documents in the order of their hashes. Default: all."""

@@ -21,9 +21,12 @@ SET_BY_POTSTILL = {
     "auto_find_batch_size": "another batch size would be another experiment",
     "save_only_model": "a run that goes on needs the optimizer",
     "disable_tqdm": "potstill shows its own progress",
-    "eval_strategy": "`evaluate:` measures, on held-out documents",
+    "eval_strategy": "`keep: best` measures whenever it saves",
+    "eval_steps": "`keep: best` measures whenever it saves",
+    "metric_for_best_model": "`keep: best` goes by cross-entropy, which all trainings share",
+    "greater_is_better": "`keep: best` goes by cross-entropy, which all trainings share",
     "use_cpu": "everything runs on the accelerator, or on the CPU where there is none",
-    "load_best_model_at_end": "the control must be compared at the same step",
+    "load_best_model_at_end": "`keep: best` does it, and for the control as well",
 }
 """Fields of `TrainingArguments` that a recipe may not set, and why."""
 
@@ -36,6 +39,8 @@ def _not_ours(training: dict[str, Any]) -> dict[str, Any]:
 
 
 Training = Annotated[dict[str, Any], AfterValidator(_not_ours)]
+
+Keep = Literal["last", "best"]
 
 
 LayerPair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
@@ -117,6 +122,15 @@ class Distil(Section):
 
     mix: Literal["probabilities", "logits"] = "probabilities"
     """How several teachers are averaged."""
+
+    reduction: Literal["token", "sequence"] = "token"
+    """What a divergence is a mean over. `token`: over the supervised tokens, as cross-entropy is, so that `weight` says
+    how much each counts. `sequence`: over samples, and a sum over the positions of each: with samples of 128 tokens it
+    counts 128 times what its weight says. Baby Llama was published with it, under a weight of one half."""
+
+    keep: Keep = "last"
+    """Which weights are the student, and the control: the `last`, or the `best` of those that were saved (every
+    `training.save_steps`), by cross-entropy on `corpus.validation`."""
 
     training: Training = Field(default_factory=dict)
     """Any field of transformers' `TrainingArguments`, under its own name."""

@@ -1,8 +1,54 @@
 """`evaluate:` — what is measured, on what, and how sure it is."""
 
-from pydantic import Field
+from typing import Annotated, Literal
 
-from potstill.recipe.section import Section
+from pydantic import Field, Tag
+
+from potstill.recipe.section import Name, Section, told_apart_by
+
+
+class PairsBase(Section):
+    """What minimal pairs have in common, wherever they lie."""
+
+    pairs: int | None = Field(None, gt=1)
+    """At most so many pairs of each subtask, the first ones. Default: all."""
+
+    start: Literal["bos", "eos", "none"] = "bos"
+    """The token that a sentence's first token is predicted from: the tokenizer's beginning-of-text token, or else its
+    end-of-text one, as lm-eval does; its end-of-text token, as BabyLM's pipeline does; or `none`, and the first token
+    is left out. Models that were trained on text without either token are read with `none`."""
+
+    prefix_space: bool = True
+    """Whether a space goes before each sentence, as lm-eval and BabyLM's pipeline do."""
+
+    ties: Literal["half", "correct", "wrong"] = "half"
+    """What a pair counts whose sentences are equally probable. lm-eval and BabyLM's pipeline count it `correct`."""
+
+
+class PairFiles(PairsBase):
+    """Minimal pairs in files on this machine."""
+
+    path: str
+    """A .jsonl file, or a folder of them, one subtask each, with `sentence_good` and `sentence_bad`."""
+
+
+class PairDataset(PairsBase):
+    """Minimal pairs of a data set, on the hub or in its layout."""
+
+    dataset: str
+    """A data set on the hub, such as `nyu-mll/blimp`, or a folder in a layout that `datasets` knows: one
+    configuration a subtask."""
+
+    split: str = "train"
+    """Its split. BLiMP has one only, `train`."""
+
+    revision: str | None = None
+    """A commit, tag or branch of the data set's repository."""
+
+
+MinimalPairs = Annotated[
+    Annotated[PairFiles, Tag("<path>")] | Annotated[PairDataset, Tag("<dataset>")], told_apart_by("path", "dataset")
+]
 
 
 class Evaluate(Section):
@@ -10,6 +56,10 @@ class Evaluate(Section):
 
     documents: int | None = Field(default=None, gt=0)
     """At most so many held-out documents, in the order of their hashes. Default: all."""
+
+    minimal_pairs: dict[Name, MinimalPairs] = Field(default_factory=dict)
+    """Pairs of a grammatical and an ungrammatical sentence, such as BLiMP: which of the two is more probable to each
+    model? By the name that their accuracy has in the report; it is the mean over subtasks."""
 
     batch_size: int = Field(default=16, gt=0)
     """Sequences a model reads at a time."""

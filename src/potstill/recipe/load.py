@@ -21,7 +21,10 @@ from potstill.words import UserError, first_line
 def shipped_recipes() -> dict[str, str]:
     """The text of each recipe that ships with potstill, by name."""
     folder = resources.files("potstill") / "recipes"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".yaml")),
+        key=lambda file: file.name.removesuffix(".yaml"),
+    )
     return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
 
 

@@ -1,5 +1,6 @@
 """Overrides: `--set section.key=value` on a recipe that was read and is not checked yet."""
 
+from copy import copy
 from typing import Any
 
 from potstill.words import UserError
@@ -24,8 +25,9 @@ def override(raw: dict[str, Any], key: str, value: Any) -> None:
         place: Any = int(part) if isinstance(node, list) else part
         if not parts:
             node[place] = value
-        elif isinstance(node, dict) and node.get(place) is None:
-            node[place] = {}
+        else:
+            # A copy: what YAML's `*alias` put in several places is to change in this one only.
+            node[place] = {} if isinstance(node, dict) and node.get(place) is None else copy(node[place])
         node = node[place]
 
 

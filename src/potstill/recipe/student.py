@@ -2,9 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from potstill.recipe.section import Section, about_key
+
+
+def _has_a_type(config: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(config.get("model_type"), str):
+        raise about_key("model_type", "is missing; name an architecture of transformers, such as llama")
+    return config
+
+
+ModelConfig = Annotated[dict[str, Any], AfterValidator(_has_a_type)]
+"""The fields of a transformers configuration, `model_type` among them."""
 
 
 class PrunedLayers(Section):
@@ -44,15 +54,8 @@ class Scratch(Section):
     start: Literal["scratch"]
     """Where the student comes from: nowhere; its weights are random."""
 
-    config: dict[str, Any]
-    """The fields of a transformers configuration, `model_type` among them; the vocabulary is the teacher's."""
-
-    @field_validator("config")
-    @classmethod
-    def _has_a_type(cls, config: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(config.get("model_type"), str):
-            raise about_key("model_type", "is missing; name an architecture of transformers, such as llama")
-        return config
+    config: ModelConfig
+    """The fields of a transformers configuration, `model_type` among them; the vocabulary is the tokenizer's."""
 
 
 Student = Annotated[PrunedLayers | Checkpoint | Scratch, Field(discriminator="start")]

@@ -8,11 +8,10 @@ import time
 import torch
 from datasets import load_from_disk
 
-from potstill import ranks
+from potstill import ranks, ready
 from potstill.console import duration, say, size
 from potstill.hardware import device
 from potstill.pipeline import Made, Work
-from potstill.stages.teachers import compared_vocabulary
 from potstill.targets import Codec, Estimate, Provenance, estimate, make_codec
 from potstill.teachers.captured import capture, contents
 from potstill.teachers.huggingface import Prepared, run_dtype
@@ -28,9 +27,8 @@ def run(work: Work) -> Made:
     assert settings is not None
     samples = load_from_disk(work.run.path("corpus") / "train")
     folders, summary = [], {}
-    for name in work.recipe.teachers:
-        teacher = Prepared.load(work.run.path("teachers") / name)
-        expected = estimated(work, teacher)
+    for teacher in ready.teachers(work):
+        name, expected = teacher.name, estimated(work, teacher)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, collator = work.folder / name, Collator(pad_token_id(teacher.tokenizer()))
         codec = codec_of(work, teacher)
@@ -54,8 +52,8 @@ def forecast(work: Work) -> str:
     settings, lines = work.recipe.capture, []
     assert settings is not None
     samples = load_from_disk(work.run.path("corpus") / "train")
-    for name in work.recipe.teachers:
-        teacher = Prepared.load(work.run.path("teachers") / name)
+    for teacher in ready.teachers(work):
+        name = teacher.name
         expected, live = estimated(work, teacher), LiveTeacher(teacher.model())
         rows = [samples[at] for at in range(min(settings.batch_size, len(samples)))]
         batch = {key: value.to(device()) for key, value in Collator(pad_token_id(teacher.tokenizer()))(rows).items()}
@@ -77,7 +75,7 @@ def codec_of(work: Work, teacher: Prepared) -> Codec:
         UserError: the losses have several temperatures, and what is to be kept has one.
     """
     recipe, config = work.recipe, teacher.config()
-    capture, vocabulary = recipe.capture, compared_vocabulary(work) or config.vocab_size
+    capture, vocabulary = recipe.capture, ready.compared_vocabulary(work) or config.vocab_size
     assert capture is not None
     if capture.keep == "hidden":
         bits = 16 if run_dtype(teacher.dtype) == torch.bfloat16 else 32

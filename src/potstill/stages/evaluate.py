@@ -4,7 +4,7 @@ Makes `comparison.json` (rows with intervals, and paired differences), `scores/`
 `passages.json`. Models that were scored before a stop are not scored again.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,20 @@ from datasets import Dataset, load_from_disk
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from potstill import ready
 from potstill.console import progress
 from potstill.files import read_json, remove, write_json
 from potstill.hardware import device
 from potstill.pipeline import Made, Work
+from potstill.recipe.evaluate import PairDataset, PairFiles
+from potstill.scoring.accuracy import accuracy
+from potstill.scoring.accuracy import compare as compare_pairs
 from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
+from potstill.scoring.minimal_pairs import PairScores, Reading, score_pairs
+from potstill.scoring.pair_files import Subtask, pairs_from_dataset, pairs_from_files
 from potstill.scoring.passages import token_view
 from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 from potstill.stages.capture import provenance
-from potstill.stages.teachers import compared_vocabulary
 from potstill.targets import TargetStore, make_codec
 from potstill.teachers.captured import batch_keys, capture
 from potstill.teachers.huggingface import Prepared, run_dtype
@@ -61,19 +66,24 @@ class _HeldOut:
 def run(work: Work) -> Made:
     """Score every model, compare them, and keep some passages to look at."""
     recipe = work.recipe
-    teachers = [Prepared.load(work.run.path("teachers") / name) for name in recipe.teachers]
+    teachers = ready.teachers(work)
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
     sizes = [len(text.encode()) for text in held_out["text"]]
     text = _HeldOut(
         document_windows(held_out["input_ids"], recipe.corpus.sequence_length),
         sizes,
-        Collator(pad_token_id(teachers[0].tokenizer())),
+        Collator(pad_token_id(ready.tokenizer(work))),
         recipe.evaluate.batch_size,
-        compared_vocabulary(work),
+        ready.compared_vocabulary(work),
     )
     scores = _score_all(work, teachers, text)
     rows, pairs = compare(scores, recipe.evaluate.confidence, recipe.evaluate.resamples)
+    made_of_pairs = []
+    for name in recipe.evaluate.minimal_pairs:
+        more_rows, more_pairs, details = _minimal_pairs(work, name)
+        rows, pairs = rows + more_rows, pairs + more_pairs
+        made_of_pairs.append(details)
     comparison = work.folder / "comparison.json"
     write_json(comparison, {"rows": [row.to_dict() for row in rows], "paired": [pair.to_dict() for pair in pairs]})
     passages = work.folder / "passages.json"
@@ -82,7 +92,8 @@ def run(work: Work) -> Made:
     tokens = int(scores["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {len(sizes):,} held-out documents"
     return Made(
-        [comparison, passages, work.folder / "scores"], {"documents": len(sizes), "tokens": tokens, "made": made}
+        [comparison, passages, work.folder / "scores", *made_of_pairs],
+        {"documents": len(sizes), "tokens": tokens, "made": made},
     )
 
 
@@ -95,24 +106,34 @@ def models_of(work: Work) -> dict[str, list[Path]]:
     return models
 
 
+def _loaders(work: Work) -> dict[str, list[Callable[[], PreTrainedModel]]]:
+    """What loads each model under comparison, by the name that it has there; one a seed where it was trained."""
+    teachers = ready.teachers(work)
+    names = ["teacher"] if len(teachers) == 1 else [f"teacher {teacher.name}" for teacher in teachers]
+    loaders: dict[str, list[Callable[[], PreTrainedModel]]] = {
+        name: [teacher.model] for name, teacher in zip(names, teachers, strict=True)
+    }
+    for name, folders in models_of(work).items():
+        loaders[name] = [partial(load_student, folder) for folder in folders]
+    return loaders
+
+
 def _score_all(work: Work, teachers: list[Prepared], text: _HeldOut) -> dict[str, list[DocumentScores]]:
     reference = _Reference(work, teachers, text)
-    scores: dict[str, list[DocumentScores]] = {}
-    for teacher in teachers:
-        name = "teacher" if len(teachers) == 1 else f"teacher {teacher.name}"
-        scores[name] = [_scored(work, name, teacher.model, text, reference)]
-    for name, folders in models_of(work).items():
-        scores[name] = [
-            _scored(work, f"{name} {n}", partial(load_student, folder), text, reference)
-            for n, folder in enumerate(folders)
-        ]
-    return scores
+    return {
+        name: [_scored(work, _file_name(name, n), load, text, reference) for n, load in enumerate(each)]
+        for name, each in _loaders(work).items()
+    }
+
+
+def _file_name(model: str, seed: int) -> str:
+    return model.replace(" ", "-") if model.startswith("teacher") else f"{model}-{seed}"
 
 
 def _scored(
     work: Work, name: str, load: Callable[[], PreTrainedModel], text: _HeldOut, reference: "_Reference"
 ) -> DocumentScores:
-    file = work.folder / "scores" / f"{name.replace(' ', '-')}.json"
+    file = work.folder / "scores" / f"{name}.json"
     saved = read_json(file)
     if saved is not None:
         return DocumentScores.from_dict(saved)
@@ -120,6 +141,51 @@ def _scored(
         batches, sizes = text.batches(), text.document_bytes
         scores = score_documents(load(), batches, sizes, reference.target, advance, text.vocabulary)
     file.parent.mkdir(exist_ok=True)
+    write_json(file, scores.to_dict())
+    return scores
+
+
+def _minimal_pairs(work: Work, metric: str) -> tuple[list[Row], list[Paired], Path]:
+    """Every model's accuracy on one set of minimal pairs, the student's differences, and the file with all subtasks."""
+    settings, how = work.recipe.evaluate.minimal_pairs[metric], work.recipe.evaluate
+    key, tokenizer = f"evaluate.minimal_pairs.{metric}", ready.tokenizer(work)
+    subtasks = [subtask.first(settings.pairs) for subtask in _subtasks(settings, key)]
+    reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
+    scores = {
+        model: [
+            _scored_pairs(work, metric, _file_name(model, n), load, subtasks, reading) for n, load in enumerate(each)
+        ]
+        for model, each in _loaders(work).items()
+    }
+    common: dict[str, Any] = {"ties": settings.ties, "confidence": how.confidence, "resamples": how.resamples}
+    each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
+    pairs = {
+        model: compare_pairs("student", model, metric, scores["student"], scores[model], **common)
+        for model in _others(scores)
+    }
+    file = work.folder / "pairs" / f"{metric}.json"
+    models = {model: found.to_dict() for model, found in each.items()}
+    write_json(file, {"models": models, "paired": {model: found.to_dict() for model, found in pairs.items()}})
+    return [found.overall for found in each.values()], [found.overall for found in pairs.values()], file
+
+
+def _subtasks(settings: PairFiles | PairDataset, key: str) -> list[Subtask]:
+    if isinstance(settings, PairFiles):
+        return pairs_from_files(settings.path, f"{key}.path")
+    return pairs_from_dataset(settings.dataset, f"{key}.dataset", split=settings.split, revision=settings.revision)
+
+
+def _scored_pairs(
+    work: Work, metric: str, name: str, load: Callable[[], PreTrainedModel], subtasks: list[Subtask], reading: Reading
+) -> PairScores:
+    file = work.folder / "pairs" / metric / f"{name}.json"
+    saved = read_json(file)
+    if saved is not None:
+        return PairScores.from_dict(saved)
+    sentences = sum(2 * len(subtask.good) for subtask in subtasks)
+    with progress(f"{metric}: {name}", sentences, "sentences") as advance:
+        scores = score_pairs(load(), ready.tokenizer(work), subtasks, reading, advance)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, scores.to_dict())
     return scores
 
@@ -133,7 +199,7 @@ class _Reference:
     """The teachers' last hidden states on the held-out text, computed once and read again for every model."""
 
     def __init__(self, work: Work, teachers: list[Prepared], text: _HeldOut) -> None:
-        weights = [work.recipe.teachers[teacher.name].weight for teacher in teachers]
+        weights = [work.recipe.all_teachers[teacher.name].weight for teacher in teachers]
         self._weights = tuple(weight / sum(weights) for weight in weights)
         self._mix = work.recipe.distil.mix
         folder = work.folder / "teacher_states"
@@ -160,7 +226,7 @@ def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
 def compare(
     scores: dict[str, list[DocumentScores]], confidence: float, resamples: int
 ) -> tuple[list[Row], list[Paired]]:
-    """Every model's metrics, and the student's differences from its start and from its control."""
+    """Every model's metrics, and the student's differences from all others that a metric was taken of."""
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
     rows, pairs = [], []
     for metric in METRICS:
@@ -168,11 +234,16 @@ def compare(
         for name in scores:
             if not (name.startswith("teacher") and metric in ("kl_to_teacher", "agreement")):
                 rows.append(bootstrap(name, metric, _sums(scores[name], metric), transform=transform, **how))
-        for other in ("start", "control"):
-            if other in scores:
+        for other in _others(scores):
+            if not (other.startswith("teacher") and metric in ("kl_to_teacher", "agreement")):
                 sums = _sums(scores["student"], metric), _sums(scores[other], metric)
                 pairs.append(paired("student", other, metric, *sums, transform=transform, **how))
     return rows, pairs
+
+
+def _others(models: Iterable[str]) -> list[str]:
+    """All but the student: its start and its control, and then its teachers."""
+    return sorted((model for model in models if model != "student"), key=lambda model: model.startswith("teacher"))
 
 
 def _sums(seeds: list[DocumentScores], metric: str) -> Sums:

@@ -7,15 +7,16 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from potstill import ready
 from potstill.files import read_json
 from potstill.hardware import device_name
 from potstill.pipeline import BY_NAME, STAGES, Made, Work, steps_of
-from potstill.report.data import Curve, Model, Passage, Report, Stage, Token
+from potstill.recipe.corpus import HeldOutText
+from potstill.report.data import HELD_OUT_METRICS, Curve, Metric, Model, Passage, Report, Stage, Token
 from potstill.report.page import render
 from potstill.run import RECIPE, Step, now, versions
 from potstill.scoring.emissions import Cost
 from potstill.scoring.statistics import Paired, Row
-from potstill.teachers.huggingface import Prepared
 
 SAID = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens_seen"}
 """What a training log has besides its loss terms and how long it took (`train_…`)."""
@@ -61,18 +62,20 @@ def gather(work: Work) -> Report:
             for passage in read_json(run.path("evaluate") / "passages.json")
         ),
         notes=tuple(_notes(work)),
-        units="held-out documents",
+        metrics=HELD_OUT_METRICS + tuple(_of_pairs(name) for name in recipe.evaluate.minimal_pairs),
+        units="held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents",
         confidence=recipe.evaluate.confidence,
     )
 
 
+def _of_pairs(name: str) -> Metric:
+    return Metric(name, name, "minimal pairs, mean over subtasks", "higher", percent=True)
+
+
 def _models(work: Work) -> list[Model]:
     found = []
-    for name in work.recipe.teachers:
-        manifest = work.run.manifest("teachers")
-        assert manifest is not None
-        teacher = Prepared.load(work.run.path("teachers") / name)
-        found.append(_model(name, teacher.config(), manifest["summary"][name]["parameters"], None, "teacher"))
+    for teacher in ready.teachers(work):
+        found.append(_model(teacher.name, teacher.config(), teacher.parameters(), None, "teacher"))
     start, summary = work.run.path("student") / "start", _summary(work, "student")
     config = AutoConfig.from_pretrained(start)
     trained = work.run.path(Step("distil", work.recipe.seeds[0])) / "student"
@@ -129,10 +132,17 @@ def _token(token: dict[str, Any]) -> Token:
 
 def _notes(work: Work) -> list[str]:
     recipe = work.recipe
+    length = recipe.corpus.sequence_length
     notes = [
-        "Held-out documents were chosen by a hash of their text before anything was cut; none of them was trained on.",
-        f"Every token of them but the first is predicted once, in windows of {recipe.corpus.sequence_length} tokens.",
+        f"Held-out sequences of {length} tokens were drawn once, at random, out of text that none was trained on."
+        if isinstance(recipe.corpus.held_out, HeldOutText)
+        else "Held-out documents were chosen by a hash of their text before anything was cut; none was trained on.",
+        f"Every token of them but the first is predicted once, in windows of {length} tokens.",
     ]
+    if recipe.distil.keep == "best":
+        notes.append(
+            "Student and control are the best of their saved weights, by cross-entropy on text that is not judged."
+        )
     if recipe.control is None:
         notes.append("The recipe leaves the control out, so nothing here tells distillation from mere training.")
     if len(recipe.seeds) == 1:

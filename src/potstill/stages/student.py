@@ -2,6 +2,7 @@
 
 import torch
 
+from potstill import ready
 from potstill.console import say
 from potstill.files import remove
 from potstill.pipeline import Made, Work
@@ -12,13 +13,14 @@ from potstill.teachers.huggingface import Prepared, check_length
 def run(work: Work) -> Made:
     """Write the student's start as a plain Hugging Face folder, tokenizer included."""
     recipe = work.recipe
-    teachers = {name: Prepared.load(work.run.path("teachers") / name) for name in recipe.teachers}
-    model, summary = build(recipe.student, teachers)
+    teachers = {teacher.name: teacher for teacher in _teachers(work)}
+    tokenizer = ready.tokenizer(work)
+    model, summary = build(recipe.student, teachers, tokenizer, ready.vocabulary(work))
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
     partial, folder = work.folder / ".start.partial", work.folder / "start"
     remove(partial)
     model.save_pretrained(partial)
-    next(iter(teachers.values())).tokenizer().save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
     remove(folder)
     partial.rename(folder)
     with torch.no_grad():
@@ -30,3 +32,9 @@ def run(work: Work) -> Made:
     kept = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""
     summary["made"] = f"{summary['layers']} layers of {summary['from']}{kept}"
     return Made([folder], summary)
+
+
+def _teachers(work: Work) -> list[Prepared]:
+    """Those that can be pruned: one that is trained here, only if the student comes from it."""
+    of = getattr(work.recipe.student, "teacher", None)
+    return ready.teachers(work) if of in work.recipe.pretrain else ready.existing_teachers(work)

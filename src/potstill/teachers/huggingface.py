@@ -37,11 +37,11 @@ class Prepared:
     gguf: str | None = None
 
     @classmethod
-    def load(cls, folder: Path) -> "Prepared":
-        """Read what :func:`prepare` wrote; the folder's name is the teacher's."""
+    def load(cls, folder: Path, name: str | None = None) -> "Prepared":
+        """Read what :func:`prepare` wrote; unless told, the folder's name is the teacher's."""
         saved = read_json(folder / POINTER)
         return cls(
-            folder.name,
+            name or folder.name,
             saved["source"] or str(folder),
             saved["commit"],
             saved["fingerprint"],
@@ -91,10 +91,10 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
         _convert(name, source, gguf, folder)
         kept = gguf = None
     elif Path(source).is_dir():
-        files = sorted(file for pattern in WEIGHTS for file in Path(source).glob(pattern))
-        if not files:
+        found = _weights_of(Path(source))
+        if found is None:
             raise UserError(f"`teachers.{name}.model`: the folder {source} holds no weights ({', '.join(WEIGHTS)})")
-        fingerprint = digest({file.name: sha256(file) for file in files})
+        fingerprint = found
     else:
         assert isinstance(teacher, ModelTeacher)
         commit = fingerprint = _commit(name, source, teacher.revision, gguf)
@@ -102,6 +102,20 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
     pointer = {"source": kept, "commit": commit, "fingerprint": fingerprint, "dtype": teacher.dtype, "gguf": gguf}
     write_json(folder / POINTER, pointer)
     return folder
+
+
+def prepare_here(folder: Path) -> None:
+    """Make a teacher of a plain Hugging Face folder inside the run."""
+    fingerprint = _weights_of(folder)
+    assert fingerprint is not None, f"{folder} holds no weights"
+    pointer = {"source": None, "commit": None, "fingerprint": fingerprint, "dtype": "auto", "gguf": None}
+    write_json(folder / POINTER, pointer)
+
+
+def _weights_of(folder: Path) -> str | None:
+    """A digest of a folder's weights; None where there are none."""
+    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+    return digest({file.name: sha256(file) for file in files}) if files else None
 
 
 def _source(name: str, teacher: Teacher) -> tuple[str, str | None]:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from potstill.words import UserError
 
-KINDS = (".txt", ".jsonl", ".csv", ".parquet")
+PLAIN = (".txt", ".train", ".dev", ".test")
+"""Files of which each is one document, as BabyLM's are (`cbt.train`), by their ending."""
+
+KINDS = (*PLAIN, ".jsonl", ".csv", ".parquet")
 """Text files that can be read, by their ending."""
 
 

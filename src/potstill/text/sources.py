@@ -1,19 +1,28 @@
-"""Documents: the text of a source, one string a document, read through `datasets` wherever it lies."""
+"""Documents: the text of a source, document by document, read through `datasets` wherever it lies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill.packages import package_files
 from potstill.recipe.corpus import HubSource, PackageSource, Source
-from potstill.text.files import check_kinds, path_files
+from potstill.text.files import PLAIN, check_kinds, path_files
 from potstill.words import UserError
 
 BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
-def documents(source: Source, key: str) -> Iterator[str]:
+@dataclass(frozen=True)
+class Document:
+    """A text, and the name of the file, or of the data set's configuration, that it came from."""
+
+    text: str
+    origin: str
+
+
+def documents(source: Source, key: str) -> Iterator[Document]:
     """The documents of one source, in its order; empty and missing ones are left out.
 
     Args:
@@ -26,7 +35,8 @@ def documents(source: Source, key: str) -> Iterator[str]:
     if isinstance(source, HubSource):
         with _told(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
             rows = _load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
-        yield from _column(rows, source.field, f"{key}.field")
+        origin = source.config or source.dataset
+        yield from (Document(text, origin) for text in _column(rows, source.field, f"{key}.field"))
         return
     if isinstance(source, PackageSource):
         files = package_files(source.package, source.file, key, "file")
@@ -34,7 +44,8 @@ def documents(source: Source, key: str) -> Iterator[str]:
     else:
         files = path_files(source.path, f"{key}.path")
     for file in files:
-        yield from _plain_text(file, key) if file.suffix == ".txt" else _rows(file, source.field, key)
+        texts = _plain_text(file, key) if file.suffix in PLAIN else _rows(file, source.field, key)
+        yield from (Document(text, file.name) for text in texts)
 
 
 def _plain_text(file: Path, key: str) -> Iterator[str]:
@@ -86,9 +97,3 @@ def _column(rows: Any, field: str, key: str) -> Iterator[str]:
             raise UserError(f"`{key}`: {field!r} holds {type(text).__name__}, not text, in at least one row")
         if text is not None and text.strip():
             yield text
-
-
-def all_documents(sources: Sequence[Source]) -> Iterator[str]:
-    """The documents of all sources, one source after the other."""
-    for index, source in enumerate(sources):
-        yield from documents(source, f"corpus.sources.{index}")

@@ -1,10 +1,18 @@
-"""Tokenizers: telling one from another, and refusing to compare models whose tokens are not the same."""
+"""Tokenizers: making them, telling one from another, and refusing to compare models whose tokens are not the same."""
 
 import hashlib
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from potstill.words import UserError
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from potstill.recipe.tokenizer import TokenizerBase, TokenizerFile, TrainedTokenizer
+from potstill.words import UserError, first_line
+
+ROLES = ("pad_token", "bos_token", "eos_token")
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -31,3 +39,60 @@ def check_same_tokens(ours: Any, theirs: Any, our_name: str, their_name: str) ->
         f"{our_name} and {their_name} have different tokenizers ({len(one):,} and {len(other):,} tokens; {token!r} is "
         f"{one.get(token)} in the one and {other.get(token)} in the other); use models of one tokenizer"
     )
+
+
+def train_tokenizer(documents: Sequence[str], settings: TrainedTokenizer) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with the settings of Baby Llama (arXiv:2308.02019, section 3).
+
+    All 256 bytes are in its alphabet; the published one has only the 203 that its text had, and drops any other byte
+    of what it reads without a word.
+
+    Raises:
+        UserError: there is no text, or too little for so many tokens.
+    """
+    if not any(document.strip() for document in documents):
+        raise UserError(
+            "`tokenizer.vocab_size`: there is no training text to train a tokenizer on; see `corpus.sources`"
+        )
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.NFKC()
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.post_processor = processors.ByteLevel(trim_offsets=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocab_size,
+        min_frequency=settings.min_frequency,
+        special_tokens=[settings.pad_token, settings.bos_token, settings.eos_token],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(documents, trainer, length=len(documents))
+    if bpe.get_vocab_size() < settings.vocab_size:
+        raise UserError(
+            f"`tokenizer.vocab_size` is {settings.vocab_size:,}, but the training text yields only "
+            f"{bpe.get_vocab_size():,} tokens that occur {settings.min_frequency} times; lower it, or give more text"
+        )
+    return _with_roles(bpe, settings)
+
+
+def read_tokenizer(settings: TokenizerFile) -> PreTrainedTokenizerFast:
+    """The tokenizer of a `tokenizer.json`.
+
+    Raises:
+        UserError: it is none, or a special token is not in it.
+    """
+    try:
+        whole = Tokenizer.from_file(str(Path(settings.file).expanduser()))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"`tokenizer.file`: {settings.file} is no tokenizer.json: {first_line(error)}") from error
+    for role in ROLES:
+        if whole.token_to_id(getattr(settings, role)) is None:
+            raise UserError(
+                f"`tokenizer.{role}`: {settings.file} has no token {getattr(settings, role)!r}; name one that it has"
+            )
+    return _with_roles(whole, settings)
+
+
+def _with_roles(tokenizer: Tokenizer, settings: TokenizerBase) -> PreTrainedTokenizerFast:
+    roles = {role: getattr(settings, role) for role in ROLES}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **roles)

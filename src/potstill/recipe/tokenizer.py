@@ -1,0 +1,44 @@
+"""`tokenizer:` — the tokenizer of a run whose teachers have none of their own yet."""
+
+from typing import Annotated
+
+from pydantic import Field, Tag
+
+from potstill.recipe.section import Section, told_apart_by
+
+BYTES = 256
+"""The alphabet of a byte-level tokenizer."""
+
+
+class TokenizerBase(Section):
+    pad_token: str = "<pad>"
+    """What shorter samples are filled up with."""
+
+    bos_token: str = "<s>"
+    """The beginning of a text."""
+
+    eos_token: str = "</s>"
+    """The end of a text."""
+
+
+class TrainedTokenizer(TokenizerBase):
+    """A byte-level BPE, trained on the training documents alone: NFKC, and a space before the first word."""
+
+    vocab_size: int = Field(gt=BYTES + 3)
+    """How many tokens, the three special ones and the 256 bytes among them."""
+
+    min_frequency: int = Field(2, ge=1)
+    """A pair that occurs more rarely is not merged."""
+
+
+class TokenizerFile(TokenizerBase):
+    """A tokenizer that exists already."""
+
+    file: str
+    """A `tokenizer.json`, as the `tokenizers` library writes it. The special tokens must be in it."""
+
+
+Tokenizer = Annotated[
+    Annotated[TrainedTokenizer, Tag("<vocab_size>")] | Annotated[TokenizerFile, Tag("<file>")],
+    told_apart_by("vocab_size", "file"),
+]

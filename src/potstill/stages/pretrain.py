@@ -1,0 +1,28 @@
+"""pretrain: train the teachers that do not exist yet, each by cross-entropy on the run's own corpus.
+
+Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each teacher is a step of its own: one that
+is done is used as it is, whatever becomes of the others.
+"""
+
+from potstill import ranks, ready
+from potstill.console import say
+from potstill.fitting import fit
+from potstill.losses.terms import Loss
+from potstill.pipeline import Made, Work
+from potstill.students.scratch import from_scratch
+from potstill.teachers.huggingface import check_length, prepare_here
+
+
+def run(work: Work) -> Made:
+    """Train one teacher."""
+    name = work.step.name
+    assert name is not None
+    teacher, key = work.recipe.pretrain[name], f"pretrain.{name}"
+    model = from_scratch(teacher.config, f"{key}.config", ready.tokenizer(work), ready.vocabulary(work), teacher.seed)
+    check_length(model.config, work.recipe.corpus.sequence_length, f"teacher {name!r}", "corpus.sequence_length")
+    say(f"  {sum(weight.numel() for weight in model.parameters()):,} parameters")
+    losses = [Loss("cross_entropy")]
+    made = fit(work, model, teacher.training, f"{key}.training", losses, teacher.seed, teacher.keep, saved_as="model")
+    if ranks.is_first():
+        prepare_here(work.folder / "model")
+    return made

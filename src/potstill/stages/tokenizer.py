@@ -1,0 +1,33 @@
+"""tokenizer: train the run's tokenizer on its training documents, or take the one that is given.
+
+Makes `tokenizer/`, a plain Hugging Face folder.
+"""
+
+from potstill import ready
+from potstill.console import say
+from potstill.files import remove
+from potstill.pipeline import Made, Work
+from potstill.recipe.tokenizer import TokenizerFile
+from potstill.text.corpus import split_text
+from potstill.text.tokenizers import check_same_tokens, read_tokenizer, tokenizer_fingerprint, train_tokenizer
+
+
+def run(work: Work) -> Made:
+    """Save the tokenizer, which every teacher must share."""
+    settings = work.recipe.tokenizer
+    assert settings is not None
+    if isinstance(settings, TokenizerFile):
+        tokenizer, made = read_tokenizer(settings), "read"
+    else:
+        documents = split_text(work.recipe.corpus, {}).train
+        tokenizer, made = train_tokenizer(documents, settings), f"trained on {len(documents):,} documents"
+    for teacher in ready.existing_teachers(work):
+        check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
+    partial, folder = work.folder / ".tokenizer.partial", work.folder / "tokenizer"
+    remove(partial)
+    tokenizer.save_pretrained(partial)
+    remove(folder)
+    partial.rename(folder)
+    say(f"  {len(tokenizer):,} tokens")
+    summary = {"vocabulary": len(tokenizer), "fingerprint": tokenizer_fingerprint(tokenizer)}
+    return Made([folder], summary | {"made": f"{len(tokenizer):,} tokens, {made}"})

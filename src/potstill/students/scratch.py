@@ -1,0 +1,60 @@
+"""Models of random weights: any architecture that transformers has, by its configuration."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
+
+from potstill.words import UserError, first_line
+
+
+def from_scratch(
+    config: Mapping[str, Any], key: str, tokenizer: Any, vocabulary: int, seed: int, device: str = "cpu"
+) -> PreTrainedModel:
+    """A model in float32 whose weights are random.
+
+    Args:
+        config: the fields of a transformers configuration, `model_type` among them.
+        key: where they stand in the recipe, for messages.
+        tokenizer: gives the special tokens.
+        vocabulary: how many logits it has.
+        seed: draws the weights.
+        device: `meta` makes a model without weights, to be looked at.
+
+    Raises:
+        UserError: the configuration makes no model, or is for another vocabulary.
+    """
+    fields = dict(config)
+    kind = fields.pop("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise UserError(f"`{key}.model_type`: transformers has no {kind!r}{_hint(kind, CONFIG_MAPPING)}")
+    _check_fields(fields, CONFIG_MAPPING[kind], key)
+    if fields.setdefault("vocab_size", vocabulary) != vocabulary:
+        raise UserError(
+            f"`{key}.vocab_size` is {fields['vocab_size']:,}, but the run's models have {vocabulary:,}; remove it"
+        )
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        fields.setdefault(name, getattr(tokenizer, name))
+    try:
+        made = AutoConfig.for_model(kind, **fields)
+        set_seed(seed)
+        with torch.device(device):
+            return AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+    except (KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError, StrictDataclassError) as error:
+        raise UserError(f"`{key}` makes no model: {first_line(error)}") from error
+
+
+def _check_fields(fields: dict[str, Any], config_class: Any, key: str) -> None:
+    """Refuse what a configuration would take, keep and never read: a mistyped size would be a default size."""
+    known = {*config_class().to_dict(), *config_class.attribute_map}
+    for name in fields:
+        if name not in known:
+            raise UserError(f"`{key}.{name}`: {config_class.__name__} has no such field{_hint(name, known)}")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else "; see the documentation of transformers"

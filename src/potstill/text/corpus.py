@@ -1,0 +1,71 @@
+"""The documents of a recipe's corpus: read, cleaned, counted source by source, and split."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
+from potstill.text.cleaning import Counts, RuleSet, clean, count, source_of
+from potstill.text.files import path_files
+from potstill.text.sources import Document, documents
+from potstill.text.splitting import Split, split_documents
+from potstill.words import UserError
+
+NOTHING = Counts(words=0, bytes=0)
+
+
+@dataclass
+class Tally:
+    """What one file, or one data set, gave: its size as it was read, and as it was cleaned."""
+
+    documents: int = 0
+    read: Counts = NOTHING
+    cleaned: Counts = NOTHING
+
+    def add(self, text: str, cleaned: str) -> None:
+        """Count one document."""
+        self.documents += 1
+        self.read += count(text)
+        self.cleaned += count(cleaned)
+
+
+def split_text(corpus: Corpus, tallies: dict[str, Tally]) -> Split:
+    """The distinct documents to train on and to hold out; `tallies` is filled with one entry a source.
+
+    Raises:
+        UserError: a source is missing, empty, cannot be read, or has no rules to be cleaned by.
+    """
+    train = _texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies)
+    if not isinstance(corpus.held_out, HeldOutText):
+        return split_documents(train, corpus.held_out)
+    held_out = dict.fromkeys(_texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies))
+    read = list(train)
+    kept = [text for text in dict.fromkeys(read) if text not in held_out]
+    return Split(kept, list(held_out), len(read) - len(kept))
+
+
+def _texts(sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
+    for index, source in enumerate(sources):
+        if cleaning is not None and isinstance(source, PathSource):
+            _none_is_empty(source.path, f"{key}.{index}.path")
+        for document in documents(source, f"{key}.{index}"):
+            text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
+            tallies.setdefault(document.origin, Tally()).add(document.text, text)
+            yield text
+
+
+def _cleaned(document: Document, rules: RuleSet) -> str:
+    text = clean(source_of(Path(document.origin)), document.text, rules)
+    if not text.strip():
+        raise UserError(
+            f"{document.origin} holds no text once cleaned (`corpus.cleaning.rules: {rules}`); leave it out"
+        )
+    return text
+
+
+def _none_is_empty(path: str, key: str) -> None:
+    """A file of BabyLM is a whole source: without it, the corpus would be another one."""
+    for file in path_files(path, key):
+        source_of(file)
+        if not file.stat().st_size:
+            raise UserError(f"`{key}`: {file} is empty; give the whole source, or move the file away")
