@@ -7,6 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from potstill import Loss
+from potstill.losses import allocation
 from potstill.words import IGNORE_INDEX, UserError
 from tiny import VOCABULARY, gpt2, llama, tokenizer
 from toy_training import (
@@ -302,3 +303,8 @@ def test_another_loss_beside_ours_is_refused(tmp_path, given):
 def test_every_teacher_has_a_share_above_zero(tmp_path, shares):
     with pytest.raises(UserError, match="teacher_weights"):
         trainer(tmp_path, teacher=[llama(), llama(seed=2)], teacher_weights=shares)
+
+
+def test_no_memory_is_kept_when_training_ends(tmp_path):
+    trained(tmp_path, teacher=llama())
+    assert not allocation._kept

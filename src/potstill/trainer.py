@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
+from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.dense_logits import distillation_loss_of_logits
 from potstill.losses.fused import worth_compiling
@@ -208,6 +209,13 @@ class DistilTrainer(Trainer):
         if return_outputs:
             return loss, {"loss": loss}
         return loss
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's; the memory that the loss kept from step to step is free afterwards."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            let_go()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch forward and backward; stops at a loss that is not finite, before any weight is changed."""
