@@ -83,6 +83,15 @@ def recorder(arguments, given):
         ("pretrain={t: {config: {model_type: llama}}}", "`pretrain.t`: `teachers` has that name already"),
         ("distil.keep=best", "`distil.keep: best` goes by `corpus.validation`, which is missing"),
         ("corpus.random_offset=true", "`corpus.random_offset` makes other samples each epoch, and `capture` would"),
+        (
+            "capture.keep=sample;distil.losses.0.kind=jsd",
+            "`distil.losses`: jsd needs the whole distribution of a teacher",
+        ),
+        (
+            "teachers.u={model: x};distil.mix=logits",
+            "`distil.mix: logits` needs each teacher's whole distribution, and `c",
+        ),
+        ("teachers.u={model: x};distil.losses.0.kind=jsd", "jsd needs the whole distribution of several teachers, and"),
         ("seeds=[1, 1]", "`seeds`: one is named twice"),
         ("distil.losses=[{kind: cross_entropy}]", "`distil.losses`: none is a divergence with a weight above 0"),
         ("distil.losses.0.weight=0", "`distil.losses`: none is a divergence with a weight above 0"),
@@ -91,7 +100,7 @@ def recorder(arguments, given):
 )
 def test_what_does_not_fit_together_is_refused(tmp_path, override, sentence):
     with pytest.raises(UserError) as told:
-        minimal.recipe(tmp_path, override)
+        minimal.recipe(tmp_path, *override.split(";"))
     assert sentence in str(told.value)
 
 

@@ -82,11 +82,6 @@ class Recipe(Section):
             raise ValueError(
                 "`distil.losses`: none is a divergence with a weight above 0, so no teacher would be used; add one"
             )
-        if self.capture is not None and any(isinstance(loss, HiddenMatch) for loss in self.distil.losses):
-            raise ValueError(
-                "`distil.losses`: hidden_match needs the teacher's layers, and `capture` keeps none of them; leave one "
-                "of the two out"
-            )
         return self
 
     @model_validator(mode="after")
@@ -107,5 +102,31 @@ class Recipe(Section):
             raise ValueError(
                 "`corpus.random_offset` makes other samples each epoch, and `capture` would know the first one's only; "
                 "leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _capture_is_enough(self) -> "Recipe":
+        if self.capture is None:
+            return self
+        keep, several = self.capture.keep, len(self.all_teachers) > 1
+        if any(isinstance(loss, HiddenMatch) for loss in self.distil.losses):
+            raise ValueError(
+                "`distil.losses`: hidden_match needs the teacher's layers, and `capture` keeps none of them; leave one "
+                "of the two out"
+            )
+        if keep == "hidden":
+            return self
+        if several and self.distil.mix == "logits":
+            raise ValueError(
+                f"`distil.mix: logits` needs each teacher's whole distribution, and `capture.keep: {keep}` keeps "
+                "a part of it; mix probabilities, or use `keep: hidden`"
+            )
+        others = [loss.kind for loss in self.distil.losses if loss.kind not in ("cross_entropy", "forward_kl")]
+        if others and (several or keep != "top_k"):
+            whose = "several teachers" if several else "a teacher"
+            raise ValueError(
+                f"`distil.losses`: {others[0]} needs the whole distribution of {whose}, and `capture.keep: {keep}` "
+                "keeps a part of it; use forward_kl, or `keep: hidden`"
             )
         return self
