@@ -120,7 +120,12 @@ def test_killed_again_and_again_it_comes_to_the_same_result(toy, whole, tmp_path
 @pytest.mark.parametrize("seconds", [0.7, 2.5])
 def test_ctrl_c_while_libraries_are_imported(toy, tmp_path, seconds):
     process = subprocess.Popen(
-        _command(toy, tmp_path / "run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        _command(toy, tmp_path / "run"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that started the tests in the background has every child ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)

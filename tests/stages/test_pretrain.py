@@ -49,6 +49,14 @@ def test_the_ensemble_teaches_and_each_teacher_is_logged_apart(run):
     assert log[0]["loss"] == pytest.approx(0.5 * log[0]["cross_entropy"] + 0.5 * log[0]["forward_kl"], rel=1e-3)
 
 
+def test_the_student_is_compared_with_teachers_of_its_own_text(run):
+    found = json.loads((run.path("evaluate") / "comparison.json").read_text())["paired"]
+    assert list(dict.fromkeys(pair["b"] for pair in found)) == ["start", "teacher gpt2", "teacher llama"]
+    of_teachers = {pair["metric"] for pair in found if pair["b"].startswith("teacher")}
+    assert of_teachers == {"loss", "perplexity", "bits_per_byte", "blimp"}, "nobody is measured against itself"
+    assert "The student minus each other model" in (run.path("report") / "index.html").read_text()
+
+
 def test_a_change_of_one_teacher_leaves_the_other(folder, run):
     changed = _recipe(folder, "pretrain.llama.seed=7")
     assert is_done(changed, run, Step("pretrain", name="gpt2"))

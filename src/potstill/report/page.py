@@ -113,6 +113,8 @@ def _table(report: Report) -> dict[str, Any]:
     return {
         "models": models,
         "others": [wording.minus(other) for other in others],
+        # More than two of them beside the models' own figures, and the page would have to be moved sideways to be read.
+        "apart": len(others) > 2,
         "lines": lines,
         "n": same.pop() if len(same) == 1 else "",
     }

@@ -4,7 +4,7 @@ Makes `comparison.json` (rows with intervals, and paired differences), `scores/`
 `passages.json`. Models that were scored before a stop are not scored again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,8 @@ def run(work: Work) -> Made:
         ready.compared_vocabulary(work),
     )
     scores = _score_all(work, teachers, text)
-    rows, pairs = compare(scores, recipe.evaluate.confidence, recipe.evaluate.resamples)
+    others = _others(work, scores)
+    rows, pairs = compare(scores, others, recipe.evaluate.confidence, recipe.evaluate.resamples)
     made_of_pairs = []
     for name in recipe.evaluate.minimal_pairs:
         more_rows, more_pairs, details = _minimal_pairs(work, name)
@@ -161,7 +162,7 @@ def _minimal_pairs(work: Work, metric: str) -> tuple[list[Row], list[Paired], Pa
     each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
     pairs = {
         model: compare_pairs("student", model, metric, scores["student"], scores[model], **common)
-        for model in _others(scores)
+        for model in _others(work, scores)
     }
     file = work.folder / "pairs" / f"{metric}.json"
     models = {model: found.to_dict() for model, found in each.items()}
@@ -224,9 +225,9 @@ def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
 
 
 def compare(
-    scores: dict[str, list[DocumentScores]], confidence: float, resamples: int
+    scores: dict[str, list[DocumentScores]], others: Sequence[str], confidence: float, resamples: int
 ) -> tuple[list[Row], list[Paired]]:
-    """Every model's metrics, and the student's differences from all others that a metric was taken of."""
+    """Every model's metrics, and the student's differences from others, where a metric was taken of them."""
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
     rows, pairs = [], []
     for metric in METRICS:
@@ -234,16 +235,17 @@ def compare(
         for name in scores:
             if not (name.startswith("teacher") and metric in ("kl_to_teacher", "agreement")):
                 rows.append(bootstrap(name, metric, _sums(scores[name], metric), transform=transform, **how))
-        for other in _others(scores):
+        for other in others:
             if not (other.startswith("teacher") and metric in ("kl_to_teacher", "agreement")):
                 sums = _sums(scores["student"], metric), _sums(scores[other], metric)
                 pairs.append(paired("student", other, metric, *sums, transform=transform, **how))
     return rows, pairs
 
 
-def _others(models: Iterable[str]) -> list[str]:
-    """All but the student: its start and its control, and then its teachers."""
-    return sorted((model for model in models if model != "student"), key=lambda model: model.startswith("teacher"))
+def _others(work: Work, models: Iterable[str]) -> list[str]:
+    """The models that the student is compared with: its start, its control, and teachers trained on no more than it."""
+    wanted = ("start", "control", "teacher") if work.recipe.pretrain else ("start", "control")
+    return [model for kind in wanted for model in models if model.partition(" ")[0] == kind]
 
 
 def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
