@@ -239,7 +239,8 @@ def finished(tmp_path):
     """A run whose evaluation is done, as the runner would leave it."""
     run, step = Run(tmp_path / "runs" / "mine"), Step("evaluate")
     recipe = minimal.recipe(tmp_path).model_dump(mode="json", by_alias=True)
-    run.open(recipe)
+    with run.open(recipe):
+        pass
     run.begin(step, {"of": "nothing"}, recipe)
     row = {"model": "student", "metric": "loss", "value": 4.5, "low": 4.25, "high": 4.75, "n": 20}
     comparison = run.path(step) / "comparison.json"

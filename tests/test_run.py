@@ -1,6 +1,8 @@
 """The run folder: three states of a step, nothing half written, nothing deleted."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -167,15 +169,47 @@ def test_a_stage_cannot_claim_what_it_did_not_make(run):
 
 def test_a_run_remembers_what_it_was_last_asked_for(run):
     assert run.recipe() is None
-    run.open({"about": "one"})
-    run.open({"about": "two"})
+    for about in ("one", "two"):
+        with run.open({"about": about}):
+            pass
     assert run.recipe() == {"about": "two"}
     assert json.loads((run.folder / "recipe.json").read_text()) == {"about": "two"}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(
-        UserError, match=r"run folder .*file/run cannot be written \(not a directory\); name another `--run-dir`"
+    with (
+        pytest.raises(
+            UserError, match=r"run folder .*file/run cannot be written \(not a directory\); name another `--run-dir`"
+        ),
+        Run(tmp_path / "file" / "run").open({}),
     ):
-        Run(tmp_path / "file" / "run").open({})
+        pass
+
+
+HOLD = """
+import sys, time
+from potstill.run import Run
+with Run(sys.argv[1]).open({"about": "the first"}):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_processes_do_not_work_in_one_folder(run):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(run.folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "in\n"
+        with (
+            pytest.raises(
+                UserError, match=r"another process is at work in .*; wait until it has ended, or name another"
+            ),
+            run.open({"about": "the second"}),
+        ):
+            pass
+        assert run.recipe() == {"about": "the first"}
+    finally:
+        other.kill()
+        other.wait()
+    with run.open({"about": "after a kill"}):
+        assert run.recipe() == {"about": "after a kill"}

@@ -7,7 +7,8 @@ absent; begun (`unfinished.json`); done (`manifest.json`, written last and by re
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from potstill.files import digest, read_json, sha256, write_json
 from potstill.words import UserError
 
-MANIFEST, UNFINISHED, RECIPE = "manifest.json", "unfinished.json", "recipe.json"
+MANIFEST, UNFINISHED, RECIPE, LOCK = "manifest.json", "unfinished.json", "recipe.json", ".lock"
 VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
@@ -43,20 +44,34 @@ class Run:
         """Where a step keeps what it makes."""
         return self.folder / str(step)
 
-    def open(self, recipe: dict[str, Any]) -> None:
-        """Make the folder, and note in it the recipe that the run is now asked for.
+    @contextmanager
+    def open(self, recipe: dict[str, Any]) -> Iterator[None]:
+        """Make the folder, note in it the recipe that the run is now asked for, and keep other processes out meanwhile.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder cannot be written, or another process is at work in it.
         """
+        from filelock import FileLock, Timeout
+
+        # The system lets go of it when a process ends, however it ends.
+        lock = FileLock(self.folder / LOCK, timeout=0)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
             write_json(self.folder / RECIPE, recipe)
+        except Timeout:
+            raise UserError(
+                f"another process is at work in {self.folder}; wait until it has ended, or name another `--run-dir`"
+            ) from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise UserError(
                 f"the run folder {self.folder} cannot be written ({reason}); name another `--run-dir`"
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def recipe(self) -> dict[str, Any] | None:
         """The recipe that the run was last asked for; None where the folder is no run."""

@@ -7,6 +7,7 @@ the steps before it made. A step whose manifest stands for the same inputs is do
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from potstill import ranks
@@ -60,8 +61,12 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
     forced = [step for name in force for step in steps_of(recipe, asked_for(recipe, name))]
     if unneeded := [step for step in forced if step not in steps]:
         raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
-    if ranks.is_first():
-        run.open(recipe.model_dump(mode="json", by_alias=True))
+    # One process of a run writes into its folder; of several ranks, that is the first.
+    with run.open(recipe.model_dump(mode="json", by_alias=True)) if ranks.is_first() else nullcontext():
+        _do_what_is_left(recipe, run, steps, forced)
+
+
+def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
     did = 0
     for step in steps:
         inputs, manifest = inputs_of(recipe, run, step), run.manifest(step)
