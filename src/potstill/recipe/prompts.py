@@ -1,0 +1,113 @@
+"""`prompts:` — how the teacher is asked, and how the student is, when an answer is learned from."""
+
+from functools import cache
+from typing import Annotated
+
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import AfterValidator, Field, model_validator
+
+from potstill.recipe.section import Section, about_key
+
+# Templates come with recipes, which people pass on.
+_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+
+
+@cache
+def compiled(template: str) -> Template:
+    """A template, ready to be rendered; a field that it uses and does not get is an error."""
+    return _JINJA.from_string(template)
+
+
+def fields_of(template: str) -> set[str]:
+    """The fields that a template uses."""
+    return meta.find_undeclared_variables(_JINJA.parse(template)) - set(_JINJA.globals)
+
+
+def _is_template(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank; write a template, or leave it out")
+    try:
+        compiled(text)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"is no Jinja template (line {error.lineno}: {error.message})") from None
+    return text
+
+
+TemplateText = Annotated[str, AfterValidator(_is_template)]
+"""A Jinja template with the fields of a row: `question`, `reference`, and whatever else its source has."""
+
+ANSWERS = ("answer", "reference")
+"""Fields of a row that the student is to find by itself."""
+
+QUESTION = "{{ question }}"
+
+
+class Prompt(Section):
+    """What a model is asked: through its chat template where it has one, else as paragraphs of plain text."""
+
+    system: TemplateText | None = None
+    """The system message, a Jinja template with the row's fields. Default: none; some chat templates then put in one of
+    their own."""
+
+    user: TemplateText | None = None
+    """The user's message, a Jinja template with the row's fields. Default: the question as it is."""
+
+    examples: list[dict[str, str]] = Field(default_factory=list)
+    """Answered questions that come first. Each has the fields that `user` uses, and an `answer`."""
+
+    @property
+    def question(self) -> str:
+        """The template of the user's message."""
+        return QUESTION if self.user is None else self.user
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "Prompt":
+        if self.system is None and self.user is None:
+            raise ValueError(f'has no template; give `system`, `user` or both, such as `user: "{QUESTION}"`')
+        for index, example in enumerate(self.examples):
+            if not example.get("answer", "").strip():
+                raise about_key(f"examples.{index}.answer", "is missing; say how the example is answered")
+        return self
+
+
+class Strategy(Section):
+    """Two prompts for one answer: the teacher judges it under its own, the student learns it under its own."""
+
+    teacher: Prompt
+    """What the teacher is asked."""
+
+    student: Prompt = Prompt(user=QUESTION)
+    """What the student is asked, when it is trained and when it is evaluated. Default: the question as it is."""
+
+    @model_validator(mode="after")
+    def _student_is_told_nothing(self) -> "Strategy":
+        for name, template in (("system", self.student.system), ("user", self.student.question)):
+            told = sorted(fields_of(template or "") & set(ANSWERS))
+            if told:
+                raise about_key(
+                    f"student.{name}", f"shows the student the `{told[0]}` that it is to learn; use other fields"
+                )
+        return self
+
+
+SHIPPED = {
+    "base": Strategy(teacher=Prompt(user=QUESTION)),
+    "teacher": Strategy(
+        teacher=Prompt(
+            system="You are a teacher who guides a student. Solve the problem step by step, in words simple enough for "
+            "the student to follow and to learn from."
+        )
+    ),
+    "ground-truth": Strategy(
+        teacher=Prompt(
+            system="You are an expert whose solutions smaller models learn from. You are given a problem together with "
+            "its correct solution. Answer the problem correctly, and in enough detail to be learned from.",
+            user=f"{QUESTION}\n\nThe correct solution:\n{{{{ reference }}}}",
+        )
+    ),
+    "confidence": Strategy(
+        teacher=Prompt(system="Solve the problem step by step. At the end, double-check your result briefly.")
+    ),
+}
+"""The strategies that come with potstill, in substance those of arXiv:2412.17846, section 3."""
