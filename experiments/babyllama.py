@@ -29,6 +29,7 @@ SMALLER = [
     "pretrain.llama.training.save_steps=50",
     "distil.training.save_steps=50",
     "evaluate.minimal_pairs.blimp.pairs=100",
+    "evaluate.documents=256",
     "control=null",  # variants are compared with one another, and none of what they vary reaches a control
 ]
 BASE = "as in the recipe"
@@ -47,7 +48,7 @@ ABLATIONS: dict[str, list[str]] = {
 """What differs in each; `only NAME` leaves the other teacher out."""
 
 ABOUT_ABLATIONS = """\
-At 400,000 training tokens and 100 pairs a subtask, three seeds each, the same teachers unless named; without the random
+At 400,000 training tokens, 256 held-out sequences and 100 pairs a subtask, three seeds each, the same teachers unless named; without the random
 offset they are trained anew. α is the share of cross-entropy."""
 
 
