@@ -9,10 +9,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from experiments.measured import differences as paired_differences
+from experiments.measured import interval, measured, models, outcome
 from experiments.seeds import differences, table, with_spread
-from potstill.files import read_json, write_text
+from potstill.files import write_text
 from potstill.recipe import Recipe, load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe
@@ -48,8 +49,8 @@ ABLATIONS: dict[str, list[str]] = {
 """What differs in each; `only NAME` leaves the other teacher out."""
 
 ABOUT_ABLATIONS = """\
-At 400,000 training tokens, 256 held-out sequences and 100 pairs a subtask, three seeds each, the same teachers unless named; without the random
-offset they are trained anew. α is the share of cross-entropy."""
+At 400,000 training tokens, 256 held-out sequences and 100 pairs a subtask, three seeds each, the same teachers unless
+named; without the random offset they are trained anew. α is the share of cross-entropy."""
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
         run_recipe(_recipe(overrides), run)
         found[name] = _students(run)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    rows, pairs = _measured(whole)
+    rows, pairs = measured(whole)
     write_text(PAGE, page(rows, pairs, found))
     print(f"written: {PAGE}")
 
@@ -88,13 +89,8 @@ def _beside(base: Run, folder: Path) -> Run:
     return Run(folder)
 
 
-def _measured(run: Run) -> tuple[list[Row], list[Paired]]:
-    found: Any = read_json(run.path("evaluate") / "comparison.json")
-    return [Row.from_dict(row) for row in found["rows"]], [Paired.from_dict(pair) for pair in found["paired"]]
-
-
 def _students(run: Run) -> dict[str, list[float]]:
-    rows, _ = _measured(run)
+    rows, _ = measured(run)
     students = {row.metric: row for row in rows if row.model == "student"}
     return {metric: list(students[metric].seeds.values) for metric in METRICS if students[metric].seeds}
 
@@ -102,9 +98,9 @@ def _students(run: Run) -> dict[str, list[float]]:
 def page(rows: Sequence[Row], pairs: Sequence[Paired], ablations: dict[str, dict[str, list[float]]]) -> str:
     """The page, from what the whole run measured and from each ablation's students."""
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
-    lines = ["## The claims", "", *(_claim(pair) for pair in pairs if _is_claim(pair)), ""]
-    lines += ["## What was measured", "", *_models(rows), ""]
-    lines += ["The student minus each other model, on the same text:", "", *_pairs(pairs), ""]
+    lines = ["## The claims", "", *_of_the_paper(pairs), "", *(_claim(pair) for pair in pairs if _is_claim(pair)), ""]
+    lines += ["## What was measured", "", *models(rows, METRICS), ""]
+    lines += ["On the same text:", "", *paired_differences(pairs, METRICS), ""]
     lines += ["## Ablations", "", ABOUT_ABLATIONS, ""]
     cells = [(name, *(with_spread(row[metric]) for metric in METRICS)) for name, row in ablations.items()]
     lines += table(("variant", *(f"{metric}, mean ± sd" for metric in METRICS)), cells)
@@ -112,33 +108,29 @@ def page(rows: Sequence[Row], pairs: Sequence[Paired], ablations: dict[str, dict
     return head + "\n".join(lines) + "\n"
 
 
+def _of_the_paper(pairs: Sequence[Paired]) -> list[str]:
+    """The paper's two claims, plainly: the student beats the control, and is at least as good as every teacher."""
+    lines = []
+    for metric in ("loss", "blimp"):
+        told = {pair.b: outcome(pair) for pair in pairs if pair.metric == metric}
+        ahead = [other for other, said in told.items() if other.startswith("teacher") and said == "worse"]
+        control = "holds" if told["control"] == "better" else "is not shown"
+        teachers = (
+            f"does not hold: {' and '.join(ahead)} ahead" if ahead else "is not refuted: none is ahead beyond chance"
+        )
+        lines.append(
+            f"- By {metric}, “student > control” **{control}** at this size; “student ≥ its teachers” **{teachers}**."
+        )
+    return lines
+
+
 def _is_claim(pair: Paired) -> bool:
     return pair.metric in ("loss", "blimp") and pair.b != "start"
 
 
 def _claim(pair: Paired) -> str:
-    """Whether the student is better than another model, in words that a null and a loss are told in as well."""
-    better = pair.difference < 0 if pair.metric == "loss" else pair.difference > 0
-    outcome = ("better" if better else "worse") if pair.beyond_chance else "no different beyond chance"
-    return (
-        f"- Student against {pair.b}, {pair.metric}: **{outcome}** ({_interval(pair.difference, pair.low, pair.high)})."
-    )
-
-
-def _models(rows: Sequence[Row]) -> list[str]:
-    cells = {(row.model, row.metric): f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]" for row in rows}
-    models = list(dict.fromkeys(row.model for row in rows))
-    return table(("model", *METRICS), [(model, *(cells[model, metric] for metric in METRICS)) for model in models])
-
-
-def _pairs(pairs: Sequence[Paired]) -> list[str]:
-    cells = {(pair.b, pair.metric): _interval(pair.difference, pair.low, pair.high) for pair in pairs}
-    others = list(dict.fromkeys(pair.b for pair in pairs))
-    return table(("minus", *METRICS), [(other, *(cells[other, metric] for metric in METRICS)) for other in others])
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+    difference = interval(pair.difference, pair.low, pair.high)
+    return f"- Student against {pair.b}, {pair.metric}: **{outcome(pair)}** ({difference})."
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ def with_spread(values: Sequence[float]) -> str:
 
 
 def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[str]) -> list[str]:
-    """How every variant differs from the base, seed by seed; noise is what lies within the base's own spread."""
+    """How every variant differs from the base, seed by seed, and two answers to whether that is more than noise: what
+    lies within the base's own spread between seeds is not; nor is a difference whose interval holds zero."""
     rows = []
     for name, figures in variants.items():
         for metric in metrics if name != base else ():
@@ -31,6 +32,8 @@ def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[st
             interval = f"[{mean - half:+.4f}, {mean + half:+.4f}]"
             within = "yes" if abs(mean) <= spread else "**no**"
             shown = ", ".join(f"{value:+.4f}" for value in each)
-            rows.append((name, metric, shown, f"{mean:+.4f}", interval, f"{spread:.4f}", within))
-    columns = ("variant", "metric", "each seed", "mean", "95% interval", f"sd between seeds of {base}", "within it")
+            beyond = "**yes**" if abs(mean) > half else "no"
+            rows.append((name, metric, shown, f"{mean:+.4f}", interval, beyond, f"{spread:.4f}", within))
+    columns = ("variant", "metric", "each seed", "mean", "95% interval", "beyond zero")
+    columns += (f"sd between seeds of {base}", "within it")
     return table(columns, rows)

@@ -22,5 +22,12 @@ def test_a_difference_is_noise_within_the_base_s_own_spread(shift, within):
     assert cells[:2] == ["other", "loss"]
     assert cells[2] == f"{shift - 0.1:+.4f}, {shift:+.4f}, {shift + 0.1:+.4f}"
     half = 4.303 * 0.1 / 3**0.5
-    assert cells[3:] == [f"{shift:+.4f}", f"[{shift - half:+.4f}, {shift + half:+.4f}]", "1.0000", within]
+    interval = f"[{shift - half:+.4f}, {shift + half:+.4f}]"
+    assert cells[3:] == [f"{shift:+.4f}", interval, "**yes**", "1.0000", within]
     assert "sd between seeds of base" in header
+
+
+def test_a_difference_whose_interval_holds_zero_is_none():
+    found = {"base": {"loss": [1.0, 1.0, 1.0]}, "other": {"loss": [1.3, 0.9, 1.1]}}
+    _, _, row = differences(found, "base", ["loss"])
+    assert [cell.strip() for cell in row.strip("|").split("|")][5] == "no"
