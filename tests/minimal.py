@@ -18,6 +18,25 @@ distil:
   training: {max_steps: 1}
 """
 
+QUESTIONS = """\
+about: a test
+teachers:
+  t: {model: teacher}
+corpus:
+  questions: [{path: questions.jsonl}]
+  sequence_length: 64
+generate: {by: t}
+student: {start: prune_layers, from: t, layers: 2}
+capture: {}
+distil:
+  losses: [{kind: forward_kl}]
+  training: {max_steps: 1}
+experiments:
+  base: {}
+  confidence: {}
+  shuffled: {prompt: base, targets: another_question}
+"""
+
 
 def write(folder: Path, text: str | bytes = TEXT) -> Path:
     """A recipe file."""
@@ -36,3 +55,8 @@ def inputs(folder: Path) -> None:
 def recipe(folder: Path, *overrides: str) -> Recipe:
     """The recipe itself."""
     return load_recipe(str(write(folder)), overrides)
+
+
+def questions(folder: Path, *overrides: str) -> Recipe:
+    """The smallest recipe with questions, three experiments and all."""
+    return load_recipe(str(write(folder, QUESTIONS)), overrides)

@@ -16,20 +16,21 @@ SOURCE = ROOT / "src" / "potstill"
 TIERS = (
     {"words"},
     {"ranks"},
-    {"files", "packages", "console", "hardware"},
+    {"fields", "files", "journal", "packages", "console", "hardware"},
     {"recipe"},
     {"text"},
     {"losses", "targets", "teachers"},
-    {"students", "scoring", "trainer", "training"},
+    {"students", "scoring", "generation", "trainer", "training"},
     {"report"},
     # Up to here everything is pure: it knows nothing of run folders. From here on, the disk.
-    {"run", "failures", "fingerprints"},
+    {"run", "failures", "fingerprints", "reads"},
     {"pipeline"},
     {"ready"},
-    {"fitting"},
+    {"lessons"},
+    {"fitting", "judging"},
     {"stages"},
     {"runner"},
-    {"status", "stores"},
+    {"status", "stores", "review"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -42,7 +43,9 @@ ONLY_WHERE_USED = {
     "liger_kernel",
     "llama_cpp",
     "lm_eval",
+    "optuna",
     "peft",
+    "reasoning_gym",
     "torchao",
     "triton",
     "vl_convert",
@@ -168,4 +171,4 @@ def test_a_stage_is_found_in_one_guess(stage):
 def test_every_module_among_the_stages_is_one_and_every_section_of_a_recipe_is_read():
     names = {stage.name for stage in STAGES}
     assert {module.rpartition(".")[2] for module in MODULES if part(module) == "stages"} == names
-    assert set(Recipe.model_fields) == names - WITHOUT_SECTION | {"about", "seeds"}
+    assert set(Recipe.model_fields) == names - WITHOUT_SECTION | {"about", "seeds", "experiments"}

@@ -23,14 +23,19 @@ VERBS = {
     "corpus": STAGE,
     "pretrain": STAGE,
     "student": STAGE,
+    "generate": STAGE,
+    "prompts": STAGE,
     "capture": [*STAGE, "--estimate"],
+    "search": STAGE,
     "distil": STAGE,
     "control": STAGE,
+    "answers": STAGE,
     "evaluate": STAGE,
     "report": STAGE,
     "status": ["run"],
     "compare": ["runs", "--json"],
     "targets": ["store", "--fidelity", "--json"],
+    "review": ["run", "--who", "--export"],
     "recipes": [],
     "init": ["file", "--from"],
     "show": ["recipe", "--set"],
@@ -266,7 +271,7 @@ def test_compare_prints_a_table_or_json(call, finished):
     assert [(row["run"], row["model"], row["n"]) for row in json.loads(out)] == [("mine", "student", 20)]
 
 
-@pytest.mark.parametrize("verb", ["status", "compare"])
+@pytest.mark.parametrize("verb", ["status", "compare", "review"])
 def test_a_folder_that_is_no_run_is_said(call, verb):
     code, _, err = call(verb, "nowhere")
     assert (code, err) == (2, "potstill: nowhere is no run folder; `potstill run RECIPE` makes one under runs/\n")

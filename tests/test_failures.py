@@ -63,7 +63,7 @@ def test_every_stage_names_keys_that_there_are(stage):
     for key in (part for part in sentence.split("`")[1::2] if "." in part and not part.startswith("distil.training")):
         section, name = key.split(".")
         assert name in recipe[section]
-    assert ("batch_size" in sentence) == (stage in ("capture", "distil", "control", "evaluate"))
+    assert ("batch_size" in sentence) == (stage in ("capture", "search", "distil", "control", "evaluate"))
 
 
 def test_what_was_told_already_is_not_told_again():

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from datasets import load_from_disk
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from potstill.fitting import last_whole_checkpoint
@@ -13,7 +14,7 @@ from potstill.runner import run_recipe
 from potstill.text.offsets import RandomOffsets
 from potstill.trainer import DistilTrainer
 from potstill.words import UserError
-from tiny import SEQUENCE_LENGTH, toy_recipe
+from tiny import SEQUENCE_LENGTH, llama, toy_recipe
 
 STEPS = 5
 
@@ -120,6 +121,40 @@ def test_a_stop_does_not_change_which_weights_are_kept(tmp_path, monkeypatch):
     one, other = (run.path("distil/seed-0") / "student" / "model.safetensors" for run in (whole, moved))
     assert one.read_bytes() == other.read_bytes()
     assert moved.manifest("distil/seed-0")["summary"] == whole.manifest("distil/seed-0")["summary"]
+
+
+def test_a_stopped_adapter_comes_to_the_same_weights(tmp_path, monkeypatch):
+    adapter = {"r": 2, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.2}
+    student = {"start": "copy", "from": "smollm2", "adapter": adapter}
+    reentrant = {"use_reentrant": True}
+    recipe = toy_recipe(
+        tmp_path,
+        f"student={json.dumps(student)}",
+        "distil.keep=best",
+        "corpus.validation=6",
+        "distil.training.save_steps=1",
+        "distil.training.learning_rate=0.1",
+        "distil.training.gradient_checkpointing=true",
+        f"distil.training.gradient_checkpointing_kwargs={json.dumps(reentrant)}",
+    )
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    run_recipe(recipe, whole, until="distil")
+    _stopped_at(3, recipe, cut, monkeypatch)
+    checkpoints = list(cut.path("distil/seed-0").glob("checkpoints/checkpoint-*"))
+    assert checkpoints
+    assert all((folder / "adapter_model.safetensors").is_file() for folder in checkpoints)
+    assert not [file for folder in checkpoints for file in folder.glob("model*")], "not the start again, each time"
+    cut.folder.rename(tmp_path / "moved")
+    moved = Run(tmp_path / "moved")
+    run_recipe(recipe, moved, until="distil")
+    one, other = (run.path("distil/seed-0") / "student" / "adapter_model.safetensors" for run in (whole, moved))
+    assert one.read_bytes() == other.read_bytes()
+    summary = whole.manifest("distil/seed-0")["summary"]
+    assert summary == moved.manifest("distil/seed-0")["summary"]
+    learned = load_file(one)
+    assert all(weight.abs().max() > 0 for name, weight in learned.items() if "lora_B" in name), "all of it has learned"
+    assert summary["trained_parameters"] == sum(weight.numel() for weight in learned.values())
+    assert summary["parameters"] == llama().num_parameters() + summary["trained_parameters"]
 
 
 def _stopped_at(step, recipe, run, monkeypatch):

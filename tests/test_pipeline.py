@@ -3,8 +3,9 @@
 import pytest
 
 import minimal
-from potstill.pipeline import BY_NAME, STAGES, all_steps, read_by, steps_of
+from potstill.pipeline import BY_NAME, STAGES, all_steps, steps_of
 from potstill.recipe import load_recipe, shipped_recipes
+from potstill.run import Step
 from potstill.runner import _plain
 from potstill.words import UserError
 
@@ -13,9 +14,14 @@ HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}
 
 
 def leaves(value, name=""):
-    if isinstance(value, dict) and value:
+    """The dotted names of what is given."""
+    if isinstance(value, dict):
         return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{name}.{key}".strip("."))]
-    return [name]
+    return [] if value is None else [name]
+
+
+def reads(recipe, step):
+    return BY_NAME[step.stage].reads(recipe, step)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -25,12 +31,28 @@ def test_a_stage_needs_only_stages_before_it(name):
         assert stage.about.endswith(".")
 
 
+def unread(recipe):
+    read = {leaf for step in all_steps(recipe) for leaf in leaves(_plain(reads(recipe, step)))}
+    read = {"teachers.t.weight" if leaf == "teachers.weight.t" else leaf for leaf in read}
+    return set(leaves(recipe.model_dump(mode="json", by_alias=True))) - read
+
+
 def test_every_key_of_a_recipe_is_read_by_a_stage(tmp_path):
     recipe = minimal.recipe(tmp_path)
-    read = {leaf for stage in STAGES for leaf in leaves(_plain(stage.reads(recipe)))}
-    read = {"teachers.t.weight" if leaf == "teachers.weight.t" else leaf for leaf in read}
-    unread = set(leaves(recipe.model_dump(mode="json", by_alias=True))) - read
-    assert unread == HOW_NOT_WHAT
+    of_questions = {key for key in leaves(recipe.model_dump(mode="json")) if key.startswith("answers.")}
+    assert unread(recipe) == HOW_NOT_WHAT | of_questions
+
+
+def test_every_key_of_a_recipe_with_questions_is_read_by_a_stage(tmp_path):
+    # Which experiments there are decides which steps there are, and so does whether teachers answer.
+    # A prompt counts by what it says, whatever its name.
+    steps = {
+        "answers.teachers",
+        "answers.prompt",
+        *(f"experiments.{name}.targets" for name in ("base", "confidence", "shuffled")),
+    }
+    found = unread(minimal.questions(tmp_path))
+    assert found == HOW_NOT_WHAT | steps | {"experiments.shuffled.prompt", "answers.batch_size"}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +67,9 @@ def test_what_a_recipe_leaves_out_is_no_step(tmp_path, override, gone):
 
 def test_a_capture_is_made_for_a_student_from_elsewhere_or_for_one_of_its_teacher_s_making(tmp_path):
     # The one is compared on the tokens, the other on all that the head has.
-    reads = BY_NAME["capture"].reads
+    def reads(recipe):
+        return BY_NAME["capture"].reads(recipe, Step("capture"))
+
     checkpoints = [f"student={{start: checkpoint, model: {name}}}" for name in "ab"]
     one, other = (reads(minimal.recipe(tmp_path, student)) for student in checkpoints)
     assert one == other, "any other checkpoint can be trained from the same capture"
@@ -64,7 +88,7 @@ def test_each_teacher_that_is_trained_is_a_step_that_reads_what_is_said_of_it_al
     assert [str(step) for step in steps_of(recipe, BY_NAME["pretrain"])] == ["pretrain/gpt2", "pretrain/llama"]
     other = load_recipe("babyllama", ["pretrain.llama.seed=1", "pretrain.gpt2.weight=2"])
     for step, same in zip(steps_of(recipe, BY_NAME["pretrain"]), (True, False), strict=True):
-        assert (read_by(recipe, step) == read_by(other, step)) is same
+        assert (reads(recipe, step) == reads(other, step)) is same
 
 
 @pytest.mark.parametrize(("student", "waits"), [("{start: prune_layers, from: gpt2, layers: 2}", True), (None, False)])
@@ -105,4 +129,4 @@ def test_a_key_that_only_matters_while_training_is_read_by_every_training():
     one, other = (load_recipe("babyllama", [f"corpus.random_offset={offset}"]) for offset in ("true", "false"))
     for step in all_steps(one, "control") + all_steps(one, "distil"):
         same = step.stage in ("tokenizer", "student")
-        assert (read_by(one, step) == read_by(other, step)) is same, step
+        assert (reads(one, step) == reads(other, step)) is same, step

@@ -21,6 +21,7 @@ def test_alone_nothing_is_waited_for(monkeypatch):
     assert (ranks.count(), ranks.own(), ranks.is_first()) == (1, 0, True)
     assert ranks.any_of(True) is True
     assert ranks.any_of(False) is False
+    assert ranks.of_first("mine") == "mine"
 
 
 @pytest.mark.slow

@@ -24,8 +24,9 @@ def test_a_toy_of_it_runs(name, tmp_path):
     run_recipe(recipe, run)
     assert all(is_done(recipe, run, step) for step in all_steps(recipe))
     rows = json.loads((run.path("evaluate") / "comparison.json").read_text())["rows"]
-    loss = {row["model"]: row["value"] for row in rows if row["metric"] == "loss"}
-    assert {"start", "student"} <= loss.keys()
+    models = {row["model"] for row in rows if row["metric"] == "loss"}
+    students = {"student" if name is None else f"student {name}" for name in recipe.variants}
+    assert {"start", "control"} | students <= models
     assert (run.path("report") / "index.html").stat().st_size > 10_000
 
 

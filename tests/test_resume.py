@@ -170,6 +170,10 @@ def test_done_is_done(toy, whole):
         ("capture.k=32", {"capture", "distil/seed-0", "evaluate", "report"}),
         ("seeds=[0, 1]", {"distil/seed-1", "control/seed-1", "evaluate", "report"}),
         ("student.layers=3", {"student", "distil/seed-0", "control/seed-0", "evaluate", "report"}),
+        (
+            'student.adapter={"r": 2, "target_modules": ["q_proj"]}',
+            {"student", "distil/seed-0", "control/seed-0", "evaluate", "report"},
+        ),
         ("about=Another sentence about the same thing", {"report"}),
         ("capture.batch_size=8", set()),
     ],

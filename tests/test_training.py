@@ -1,4 +1,6 @@
 import pytest
+import torch
+from transformers import Trainer
 
 from potstill.training import training_arguments
 from potstill.words import UserError
@@ -44,3 +46,26 @@ def test_a_value_that_transformers_refuses_is_one_sentence(tmp_path, training):
 def test_a_word_where_a_number_belongs_is_refused_at_once(tmp_path, name, value):
     with pytest.raises(UserError, match=rf"`distil.training.{name}` is {value!r}"):
         _arguments(tmp_path, **{name: value})
+
+
+def test_momentum_reaches_the_optimizer(tmp_path):
+    made = _arguments(tmp_path, optim="sgd", optim_args="momentum=0.9", learning_rate=5e-6, lr_scheduler_type="cosine")
+    kind, given = Trainer.get_optimizer_cls_and_kwargs(made)
+    assert kind is torch.optim.SGD
+    assert given == {"lr": 5e-6, "momentum": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("optim", "given"),
+    [
+        ("sgd", "momentun=0.9"),
+        ("sgd", "momentum=0.9, beta=3"),
+        ("adamw_torch", "momentum=0.9"),
+        ("sgd", "momentum"),
+        ("sgd", "momentum=much"),
+    ],
+)
+def test_what_the_optimizer_would_not_look_at_is_refused(tmp_path, optim, given):
+    with pytest.raises(UserError, match=r"`distil.training.optim_args`") as error:
+        _arguments(tmp_path, optim=optim, optim_args=given)
+    assert "\n" not in str(error.value)

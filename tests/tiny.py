@@ -19,10 +19,12 @@ from transformers import (
 
 from potstill.recipe import Recipe, load_recipe
 from potstill.recipe.corpus import HeldOutText
-from potstill.recipe.student import Checkpoint, PrunedLayers
+from potstill.recipe.student import Checkpoint, PrunedLayers, Scratch
 
 VOCABULARY = 300
 SEQUENCE_LENGTH = 32
+POSITIONS = 640
+"""Of toy models that are asked questions: the shipped prompts are long for so small a tokenizer."""
 LAYERS = 4
 TEXT = (
     "the a river bank crosses old town of stone and water while many small boats carry salt, wool or copper from its "
@@ -114,12 +116,10 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
     training = {"max_steps": 5, "per_device_train_batch_size": 4, "save_steps": 2, "logging_steps": 1}
     training["gradient_accumulation_steps"] = 1
     settings: dict[str, Any] = {
-        "corpus.sequence_length": SEQUENCE_LENGTH,
-        "corpus.train_tokens": None,
         **{f"distil.training.{name}": value for name, value in training.items()},
         "evaluate.documents": 8,
         "evaluate.resamples": 100,
-        **_toy_text(shipped, folder),
+        **(_toy_questions(folder) if shipped.asks else _toy_text(shipped, folder)),
         **_toy_models(shipped, folder),
     }
     for name in shipped.pretrain:
@@ -130,18 +130,39 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
+def _toy_questions(folder: Path) -> dict[str, Any]:
+    """Sums in words, asked in full sentences: teachers need room for their prompts."""
+    file = folder / "questions.jsonl"
+    rows = (
+        {"question": f"{n}. a boat carries {n % 9} coins and 3 more. how many?", "answer": f"#### {n % 9 + 3}"}
+        for n in range(60)
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {
+        "corpus.questions": [{"path": str(file)}],
+        "corpus.held_out": 0.2,
+        "corpus.validation": 6,
+        "corpus.train": 30,
+        "corpus.sequence_length": 192,
+        "corpus.teacher_length": POSITIONS - 32,
+        "answers.max_new_tokens": 8,
+        "seeds": [0],
+    }
+
+
 def _toy_text(shipped: Recipe, folder: Path) -> dict[str, Any]:
+    length = {"corpus.sequence_length": SEQUENCE_LENGTH, "corpus.train_tokens": None}
     if not isinstance(shipped.corpus.held_out, HeldOutText):
         text = folder / "text.jsonl"
         if not text.exists():
             save_corpus(text)
-        return {"corpus.sources": [{"path": str(text)}], "corpus.held_out": 0.2, "corpus.separator": None}
+        return length | {"corpus.sources": [{"path": str(text)}], "corpus.held_out": 0.2, "corpus.separator": None}
     for split, seed in (("train", 0), ("dev", 1)):
         (folder / split).mkdir(exist_ok=True)
         for name in ("cbt", "switchboard"):
             lines = "\n".join(documents(60, seed=10 * seed + len(name)))
             (folder / split / f"{name}.{split}").write_text(lines, encoding="utf-8")
-    return {
+    return length | {
         "corpus.sources": [{"path": str(folder / "train")}],
         "corpus.held_out": {"sources": [{"path": str(folder / "dev")}], "sequences": 8},
         "corpus.validation": 4,
@@ -150,21 +171,23 @@ def _toy_text(shipped: Recipe, folder: Path) -> dict[str, Any]:
 
 def _toy_models(shipped: Recipe, folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
+    positions = {"max_position_embeddings": POSITIONS} if shipped.asks else {}
     if shipped.tokenizer is not None:
         settings["tokenizer"] = {"vocab_size": VOCABULARY}
     for name, teacher in shipped.pretrain.items():
-        model = gpt2() if teacher.config["model_type"] == "gpt2" else llama()
+        model = gpt2() if teacher.config["model_type"] == "gpt2" else llama(**positions)
         settings[f"pretrain.{name}.config"] = _config(model)
     for seed, (name, existing) in enumerate(shipped.teachers.items()):
-        path = folder / f"teacher-{name}"
+        path = folder / f"teacher-{name}{'-asked' if shipped.asks else ''}"
         if not path.exists():
-            save_model(llama(seed), path)
+            save_model(llama(seed, **positions), path)
         settings.setdefault("teachers", {})[name] = {"model": str(path), "weight": existing.weight}
     if isinstance(shipped.student, PrunedLayers):
         settings["student.layers"] = 2
     elif isinstance(shipped.student, Checkpoint):
-        settings["student.model"] = str(save_model(llama(seed=99, layers=2), folder / "student"))
-    else:
+        small = llama(seed=99, layers=2, **positions)
+        settings["student.model"] = str(save_model(small, folder / "student"))
+    elif isinstance(shipped.student, Scratch):
         settings["student.config"] = _config(llama(layers=2))
     return settings
 

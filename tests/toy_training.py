@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from potstill import DistilTrainer, Loss, TargetStore
 from potstill.targets import Codec, Provenance, make_codec
-from potstill.teachers.captured import capture
+from potstill.teachers.captured import Collate, capture
 from potstill.teachers.live import LiveTeacher
 from potstill.text.batching import Collator
 from potstill.text.tokenizers import tokenizer_fingerprint
@@ -117,13 +117,18 @@ def sums_by_hand(
 
 
 def captured(
-    folder: Path, teacher: PreTrainedModel, rows: Sequence[Sample], revision: str = "one", codec: Codec | None = None
+    folder: Path,
+    teacher: PreTrainedModel,
+    rows: Sequence[Any],
+    revision: str = "one",
+    codec: Codec | None = None,
+    collate: Collate | None = None,
 ) -> TargetStore:
     """A store of a teacher's targets; everything that the teacher says unless a codec is given."""
     exact = make_codec("top_k", vocabulary=VOCABULARY, k=VOCABULARY, bits=32, temperatures=(2.0,))
     origin = Provenance("toy", revision, tokenizer_fingerprint(tokenizer()), "none")
-    codec = codec or exact
-    capture(folder, LiveTeacher(teacher, codec.vocabulary), codec, origin, list(rows), Collator(0), batch_size=4)
+    codec, live = codec or exact, LiveTeacher(teacher, (codec or exact).vocabulary)
+    capture(folder, live, codec, origin, list(rows), collate or Collator(0), batch_size=4)
     return TargetStore(folder, expect=origin)
 
 

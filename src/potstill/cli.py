@@ -35,6 +35,10 @@ RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
 StoreFolder = Annotated[Path, typer.Argument(help="A store, RUN/capture/TEACHER.")]
 Fidelity = Annotated[int, typer.Option(metavar="SAMPLES", help="Samples to compare with the live teacher; 0 for none.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Who = Annotated[str | None, typer.Option(metavar="NAME", help="Who decides. Default: the login name.")]
+Export = Annotated[
+    Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to this CSV, and stop; -1 is none.")
+]
 NewFile = Annotated[Path, typer.Argument(help="The recipe to write.")]
 From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from; anywhere on the line.")]
@@ -116,6 +120,17 @@ def targets(store: StoreFolder, fidelity: Fidelity = 16, as_json: AsJson = False
 
     found = inspect(store, fidelity)
     print(json.dumps(found, indent=2) if as_json else shown(found))
+
+
+@app.command(rich_help_panel="Looking at runs")
+def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
+    """Decide, one after the other, what was answered where no rule could tell; stop and go on at any time."""
+    from potstill import review as reviewing
+
+    if export is None:
+        reviewing.review(run, who)
+    else:
+        reviewing.export(run, export)
 
 
 @app.command(rich_help_panel="Recipes")

@@ -12,6 +12,7 @@ _TRAINING = "`distil.training.per_device_train_batch_size` (and raise `gradient_
 LOWER = {
     "capture": "lower `capture.batch_size` or `corpus.sequence_length`",
     "distil": f"lower {_TRAINING} or `corpus.sequence_length`",
+    "search": f"lower {_TRAINING} or `corpus.sequence_length`",
     "control": f"lower {_TRAINING} or `corpus.sequence_length`",
     "evaluate": "lower `evaluate.batch_size` or `corpus.sequence_length`",
     "corpus": "give `corpus.sources` less text",

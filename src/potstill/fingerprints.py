@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from potstill.files import sha256
 from potstill.packages import package_files
 from potstill.recipe import Recipe
-from potstill.recipe.corpus import Corpus, HeldOutText, HubSource, PackageSource, Source
+from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
 from potstill.recipe.evaluate import PairFiles
+from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
 from potstill.recipe.teachers import PackagedTeacher, Teacher
 from potstill.recipe.tokenizer import TokenizerFile
+from potstill.run import Run
 from potstill.scoring.pair_files import pair_files
-from potstill.text.files import path_files
+from potstill.text.sources import files_of
 from potstill.words import UserError
 
 HASHED_UP_TO = 256 * 2**20
@@ -19,7 +22,7 @@ HASHED_UP_TO = 256 * 2**20
 
 
 def source_files(recipe: Recipe) -> dict[str, str]:
-    """The fingerprint of every file that `corpus.sources` names.
+    """The fingerprint of every file that `corpus` names.
 
     Raises:
         UserError: a package or a file is missing.
@@ -30,12 +33,18 @@ def source_files(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def named_sources(corpus: Corpus) -> list[tuple[str, Source]]:
-    """Every source of training and held-out text, with the recipe's key for it."""
-    named = [(f"corpus.sources.{index}", source) for index, source in enumerate(corpus.sources)]
-    if isinstance(corpus.held_out, HeldOutText):
-        named += [(f"corpus.held_out.sources.{index}", each) for index, each in enumerate(corpus.held_out.sources)]
-    return named
+def named_sources(corpus: Corpus | Questions) -> list[tuple[str, Source | QuestionSource]]:
+    """Every source of what is trained on and held out, with the recipe's key for it."""
+    held_out = corpus.held_out
+    if isinstance(corpus, Questions):
+        apart = held_out.questions if isinstance(held_out, HeldOutQuestions) else []
+        return [*_numbered("corpus.questions", corpus.questions), *_numbered("corpus.held_out.questions", apart)]
+    others = held_out.sources if isinstance(held_out, HeldOutText) else []
+    return [*_numbered("corpus.sources", corpus.sources), *_numbered("corpus.held_out.sources", others)]
+
+
+def _numbered(key: str, sources: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(f"{key}.{index}", source) for index, source in enumerate(sources)]
 
 
 def tokenizer_files(recipe: Recipe) -> dict[str, str]:
@@ -79,18 +88,22 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
     return found
 
 
+def decisions(run: Run) -> dict[str, str]:
+    """The fingerprint of what persons have decided about the run's answers."""
+    file = run.path("review") / "decisions.csv"
+    return {"review: decisions.csv": fingerprint(file)} if file.is_file() else {}
+
+
 def _in_folder(name: str) -> list[Path]:
     """The files of a data set that lies here; none of one that is on the hub."""
     folder = Path(name).expanduser()
     return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
 
 
-def _source_files(source: Source, key: str) -> Sequence[Path]:
-    if isinstance(source, PackageSource):
-        return package_files(source.package, source.file, key, "file")
-    if isinstance(source, HubSource):
-        return _in_folder(source.dataset)
-    return path_files(source.path, f"{key}.path")
+def _source_files(source: Source | QuestionSource, key: str) -> Sequence[Path]:
+    if isinstance(source, GeneratedQuestions):
+        return []
+    return _in_folder(source.dataset) if isinstance(source, HubDataset) else files_of(source, key)
 
 
 def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:

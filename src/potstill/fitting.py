@@ -3,12 +3,11 @@ weights."""
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import load_from_disk
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -21,10 +20,10 @@ from transformers import (
 from potstill import ranks, ready
 from potstill.console import Advance, progress, say
 from potstill.files import read_json, remove, write_json
+from potstill.lessons import Lessons
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
-from potstill.text.batching import Collator, pad_token_id
 from potstill.text.offsets import RandomOffsets
 from potstill.trainer import DistilTrainer
 from potstill.training import DEFAULTS, training_arguments
@@ -36,25 +35,29 @@ CHECKPOINTS, ENDED = "checkpoints", "ended.json"
 def fit(
     work: Work,
     start: PreTrainedModel,
+    learned: Lessons,
     training: dict[str, Any],
     key: str,
     losses: Sequence[Loss | HiddenLoss],
     seed: int,
     keep: Literal["last", "best"],
     saved_as: str = "student",
+    finish: Callable[[Path], None] | None = None,
     **teaching: Any,
 ) -> Made:
-    """Train a model on the corpus, or go on training it, and save what it became.
+    """Train a model, or go on training it, and save what it became.
 
     Args:
         work: the step.
-        start: the model as it is before.
+        start: the model as it is before; weights without gradients stay as they are.
+        learned: the samples.
         training: the fields of `TrainingArguments`.
         key: where they stand in the recipe, for messages.
         losses: what is learned from.
         seed: the order of the samples, their offsets, and every other random choice of the training.
         keep: the last weights, or the best that were saved, by cross-entropy on `corpus.validation`.
         saved_as: the name of the folder for what it becomes, beside `log.jsonl`.
+        finish: what is done to that folder before it is what it becomes.
         **teaching: what else :class:`DistilTrainer` takes.
     """
     student, log, ended = work.folder / saved_as, work.folder / "log.jsonl", work.folder / ENDED
@@ -64,22 +67,26 @@ def fit(
     checkpoints, partial = work.folder / CHECKPOINTS, work.folder / f".{saved_as}.partial"
     if ranks.is_first():
         remove(partial)
-    tokenizer, samples = ready.tokenizer(work), train_samples(work, seed)
+    tokenizer = ready.tokenizer(work)
     chosen = _choosing(training, key) if keep == "best" else {}
+    arguments, counted = training_arguments(training | chosen, key, checkpoints, seed), _counted(start)
+    if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
+        # A reentrant checkpoint gives gradients to nothing where its inputs have none.
+        start.enable_input_require_grads()
     trainer = DistilTrainer(
         model=start,
-        args=training_arguments(training | chosen, key, checkpoints, seed),
-        train_dataset=samples,
-        eval_dataset=load_from_disk(work.run.path("corpus") / "validation") if chosen else None,
-        data_collator=Collator(pad_token_id(tokenizer)),
+        args=arguments,
+        train_dataset=learned.train,
+        eval_dataset=learned.validation if chosen else None,
+        data_collator=learned.collate,
         processing_class=tokenizer,
         losses=losses,
         # A start has its teachers' tokenizer.
         teacher_tokenizer=None if ready.compared_vocabulary(work) is None else tokenizer,
         **teaching,
     )
-    if isinstance(samples, RandomOffsets):
-        trainer.add_callback(_MoveOffsets(samples))
+    if isinstance(learned.train, RandomOffsets):
+        trainer.add_callback(_MoveOffsets(learned.train))
     last = last_whole_checkpoint(checkpoints)
     if last is not None:
         say(f"  goes on from {last.name}")
@@ -89,6 +96,8 @@ def fit(
     trainer.save_model(str(partial))
     if not ranks.is_first():
         return Made([], {})
+    if finish is not None:
+        finish(partial)
     remove(student)
     partial.rename(student)
     remove(student / "training_args.bin")
@@ -98,7 +107,7 @@ def fit(
     summary = {
         "steps": state.global_step,
         "tokens": state.num_input_tokens_seen,
-        "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
+        **counted,
         "made": f"{state.global_step:,} steps",
     }
     if chosen:
@@ -110,10 +119,17 @@ def fit(
     return Made([student, log], summary)
 
 
-def train_samples(work: Work, seed: int) -> Any:
-    """The samples that are trained on, in the order of the corpus."""
-    rows = load_from_disk(work.run.path("corpus") / "train")
-    return RandomOffsets(rows, seed) if work.recipe.corpus.random_offset else rows
+def _counted(model: PreTrainedModel) -> dict[str, int]:
+    """How many weights a model has, an adapter's among them, and how many of them are trained."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        # Peft knows how many weights of 4 bits there are in a number of 8.
+        trained, every = model.get_nb_trainable_parameters()
+        return {"parameters": every, "trained_parameters": trained}
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return {
+        "parameters": sum(size for size, _ in sizes),
+        "trained_parameters": sum(size for size, trained in sizes if trained),
+    }
 
 
 def _choosing(training: dict[str, Any], key: str) -> dict[str, Any]:

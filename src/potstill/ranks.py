@@ -6,6 +6,7 @@ folder, take the same decisions from it, and train and capture together.
 
 import os
 from datetime import timedelta
+from typing import Any
 
 PATIENCE = timedelta(days=7)
 """How long ranks wait for a stage that rank 0 does alone."""
@@ -45,6 +46,18 @@ def any_of(mine: bool) -> bool:
     flags: list[bool] = [False] * count()
     torch.distributed.all_gather_object(flags, mine)
     return any(flags)
+
+
+def of_first(mine: Any) -> Any:
+    """What the first rank has; every rank must ask."""
+    if count() == 1:
+        return mine
+    _connect()
+    import torch
+
+    held = [mine]
+    torch.distributed.broadcast_object_list(held)
+    return held[0]
 
 
 def _connect() -> None:

@@ -1,23 +1,45 @@
-"""Ready: the teachers and the tokenizer, as the stages before have left them in the run folder."""
+"""Ready: teachers, tokenizer, questions and answers, as the stages before have left them in the run folder."""
 
+import json
 from typing import Any
 
-from transformers import AutoTokenizer
+from datasets import load_from_disk
+from transformers import AutoTokenizer, PreTrainedModel
 
+from potstill.journal import read_journal
 from potstill.losses.vocabulary import shared_vocabulary
 from potstill.pipeline import Work
+from potstill.run import Step
+from potstill.students.loading import load_student
 from potstill.teachers.huggingface import Prepared
 
 
 def existing_teachers(work: Work) -> list[Prepared]:
     """The teachers that nothing has to be trained for."""
-    return [Prepared.load(work.run.path("teachers") / name) for name in work.recipe.teachers]
+    return [teacher(work, name) for name in work.recipe.teachers]
 
 
 def teachers(work: Work) -> list[Prepared]:
     """Every teacher of the recipe: those that existed, and then those that were trained here."""
-    trained = [Prepared.load(work.run.path("pretrain") / name / "model", name) for name in work.recipe.pretrain]
-    return existing_teachers(work) + trained
+    return existing_teachers(work) + [teacher(work, name) for name in work.recipe.pretrain]
+
+
+def teacher(work: Work, name: str) -> Prepared:
+    """One teacher of the recipe, which existed or was trained here."""
+    if name in work.recipe.pretrain:
+        return Prepared.load(work.run.path("pretrain") / name / "model", name)
+    return Prepared.load(work.run.path("teachers") / name)
+
+
+def start(work: Work) -> PreTrainedModel:
+    """The student as it is before any training, for reading only."""
+    folder = work.run.path("student") / "start"
+    return load_student(folder, folder, work.recipe.student)
+
+
+def trained(work: Work, step: Step) -> PreTrainedModel:
+    """What a step of `distil` or `control` has made of the start, for reading only."""
+    return load_student(work.run.path(step) / "student", work.run.path("student") / "start", work.recipe.student)
 
 
 def tokenizer(work: Work) -> Any:
@@ -46,3 +68,26 @@ def compared_vocabulary(work: Work) -> int | None:
         return None
     ours = tokenizer(work)
     return min(*rows, shared_vocabulary(ours, ours))
+
+
+def questions(work: Work, part: str) -> list[dict[str, Any]]:
+    """The questions of a part of the corpus (`train`, `validation`, `held_out`), with all that prompts may use, and
+    each with its reference as its answer."""
+    rows = load_from_disk(work.run.path("corpus") / part)
+    own = ({"id": row["id"], "question": row["question"], "reference": row["reference"]} for row in rows)
+    columns = (json.loads(text) for text in rows["columns"])
+    return [{**each, **row, "answer": row["reference"]} for each, row in zip(columns, own, strict=True)]
+
+
+def answered(work: Work) -> list[dict[str, Any]]:
+    """The training questions with the `answer` that is learned: the teacher's, each in a row of its own, or else the
+    reference."""
+    rows = questions(work, "train")
+    if work.recipe.generate is None:
+        return rows
+    by_id = {row["id"]: row for row in rows}
+    written = read_journal(work.run.path("generate") / "answers.jsonl")
+    return [
+        {**by_id[row["id"]], "id": f"{row['id']}#{row['provenance']['sample']}", "answer": row["answer"]}
+        for row in written
+    ]

@@ -23,15 +23,15 @@ VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "t
 
 @dataclass(frozen=True)
 class Step:
-    """A stage; and where it runs once for each seed, or for each name in its section of the recipe, which one."""
+    """A stage; and where it runs once for each name in its section of the recipe, or for each seed, which ones."""
 
     stage: str
     seed: int | None = None
     name: str | None = None
 
     def __str__(self) -> str:
-        part = self.name if self.seed is None else f"seed-{self.seed}"
-        return self.stage if part is None else f"{self.stage}/{part}"
+        seed = None if self.seed is None else f"seed-{self.seed}"
+        return "/".join(part for part in (self.stage, self.name, seed) if part is not None)
 
 
 class Run:

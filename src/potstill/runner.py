@@ -14,7 +14,7 @@ from potstill import ranks
 from potstill.console import duration, say
 from potstill.failures import explained
 from potstill.files import digest
-from potstill.pipeline import BY_NAME, Made, Work, all_steps, asked_for, read_by, steps_of
+from potstill.pipeline import BY_NAME, Made, Work, all_steps, asked_for, needed_by, steps_of
 from potstill.recipe import Recipe
 from potstill.run import Run, Step
 from potstill.words import UserError
@@ -31,12 +31,13 @@ def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
         UserError: a file that the recipe names is missing.
     """
     stage, steps = BY_NAME[step.stage], {}
-    for needed in (needed for name in stage.needs(recipe) for needed in steps_of(recipe, BY_NAME[name])):
+    for needed in needed_by(recipe, step):
         manifest = run.manifest(needed)
         if manifest is None:
             return None
         steps[str(needed)] = digest(manifest if stage.reads_manifests else manifest["outputs"])
-    return {"step": str(step), "recipe": _plain(read_by(recipe, step)), "files": stage.files(recipe), "steps": steps}
+    files = stage.files(recipe) | stage.by_hand(run)
+    return {"step": str(step), "recipe": _plain(stage.reads(recipe, step)), "files": files, "steps": steps}
 
 
 def is_done(recipe: Recipe, run: Run, step: Step) -> bool:
@@ -94,9 +95,10 @@ def forecast_capture(recipe: Recipe, run: Run) -> str:
     Raises:
         UserError: the recipe captures nothing, or bad input.
     """
-    work = Work(recipe, run, steps_of(recipe, asked_for(recipe, "capture"))[0])
-    run_recipe(recipe, run, until="corpus")
-    return importlib.import_module("potstill.stages.capture").forecast(work)
+    steps = steps_of(recipe, asked_for(recipe, "capture"))
+    run_recipe(recipe, run, until="prompts" if recipe.asks else "corpus")
+    forecast = importlib.import_module("potstill.stages.capture").forecast
+    return "\n".join(forecast(Work(recipe, run, step)) for step in steps)
 
 
 def _do(work: Work, inputs: dict[str, Any]) -> None:
@@ -165,12 +167,18 @@ def _changed(before: Any, after: Any, name: str = "") -> list[str]:
 
 
 def _check_training(recipe: Recipe, run: Run) -> None:
-    """Refuse a `training:` that transformers would refuse, before anything has been spent."""
+    """Refuse a `training:` and an adapter that transformers and peft would refuse, before anything has been spent."""
+    from potstill.students import loading
     from potstill.training import training_arguments
 
+    loading.check(recipe.student)
     for name, teacher in recipe.pretrain.items():
         training_arguments(teacher.training, f"pretrain.{name}.training", run.folder, teacher.seed)
     training_arguments(recipe.distil.training, "distil.training", run.folder, recipe.seeds[0])
+    if recipe.search is not None:
+        importlib.import_module("potstill.stages.search").check(recipe)
+        both = recipe.distil.training | recipe.search.training
+        training_arguments(both, "search.training", run.folder, recipe.search.seed)
     if recipe.control is not None:
         both = recipe.distil.training | recipe.control.training
         training_arguments(both, "control.training", run.folder, recipe.seeds[0])

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from potstill.console import duration, size, table
 from potstill.files import read_json
-from potstill.pipeline import BY_NAME, all_steps
+from potstill.pipeline import all_steps, needed_by
 from potstill.recipe import Recipe
 from potstill.run import Run, Step
 from potstill.runner import is_done
@@ -25,11 +25,11 @@ def describe(folder: Path) -> str:
     """
     run = Run(folder)
     recipe = recipe_of(run)
-    lines, total, not_done = [], 0.0, set[str]()
+    lines, total, not_done = [], 0.0, set[Step]()
     for step in all_steps(recipe):
         state = _state(recipe, run, step, not_done)
         if state != "done":
-            not_done.add(step.stage)
+            not_done.add(step)
         known = run.earlier(step)
         seconds = known["cost"]["seconds"] if known and known["cost"] else 0.0
         total += seconds
@@ -39,13 +39,13 @@ def describe(folder: Path) -> str:
     return "\n".join([*lines, f"{'in all':<37} {duration(total):>12}"])
 
 
-def _state(recipe: Recipe, run: Run, step: Step, not_done: set[str]) -> str:
+def _state(recipe: Recipe, run: Run, step: Step, not_done: set[Step]) -> str:
     """One of: left, stopped midway, incomplete, inputs missing, inputs changed, waits for another stage, done."""
     if run.earlier(step) is None:
         return "left"
     if run.manifest(step) is None:
         return "stopped midway" if run.unfinished(step) is not None else "incomplete"
-    if waits_for := [name for name in BY_NAME[step.stage].needs(recipe) if name in not_done]:
+    if waits_for := [needed.stage for needed in needed_by(recipe, step) if needed in not_done]:
         return f"waits for {waits_for[0]}"
     try:
         return "done" if is_done(recipe, run, step) else "inputs changed"

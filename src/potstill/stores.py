@@ -14,6 +14,7 @@ from potstill.teachers.huggingface import Prepared
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.text.batching import Collator, pad_token_id
+from potstill.text.prompted import PromptedCollator, teacher_batch
 from potstill.words import UserError
 
 
@@ -21,7 +22,7 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
     """Describe a store, check every byte of it, and compare it with its teacher on some of the samples it was made of.
 
     Args:
-        folder: the store; for the comparison it must lie in its run folder, `RUN/capture/TEACHER`.
+        folder: the store; for the comparison it must lie in its run folder, `RUN/capture/[LESSON/]TEACHER`.
         samples: how many samples to compare; 0 leaves the comparison out.
 
     Raises:
@@ -44,19 +45,25 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
 
 def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     """How far the store's targets are from the live teacher's, on samples spread over the corpus it was made of."""
-    run = folder.resolve().parent.parent
-    teacher_folder, corpus = run / "teachers" / folder.name, run / "corpus" / "train"
-    if not teacher_folder.is_dir() or not corpus.is_dir():
+    place = folder.resolve()
+    lesson = None if place.parent.name == "capture" else place.parent.name
+    run = place.parents[1 if lesson is None else 2]
+    teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]
+    teacher_folder = next((each for each in teachers if each.is_dir()), None)
+    corpus = run / ("corpus/train" if lesson is None else f"prompts/{lesson}/train")
+    if teacher_folder is None or not corpus.is_dir():
         raise UserError(
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
             "give `--fidelity 0` to leave the comparison out"
         )
-    prepared, text = Prepared.load(teacher_folder), load_from_disk(corpus)
-    collate = Collator(pad_token_id(prepared.tokenizer()))
+    prepared, rows = Prepared.load(teacher_folder, place.name), load_from_disk(corpus)
+    pad = pad_token_id(prepared.tokenizer())
+    # Which answers they are is not asked here: the keys say whether the targets are theirs.
+    collate = Collator(pad) if lesson is None else PromptedCollator(pad, aligned=False)
     teacher = LiveTeacher(prepared.model(), store.codec.vocabulary)
-    places = range(0, len(text), max(len(text) // samples, 1))[:samples]
-    batch = {name: value.to(device()) for name, value in collate([text[place] for place in places]).items()}
-    live = teacher.target(batch)
+    places = range(0, len(rows), max(len(rows) // samples, 1))[:samples]
+    batch = {name: value.to(device()) for name, value in collate([rows[at] for at in places]).items()}
+    live = teacher.target(teacher_batch(batch))
     temperature = getattr(store.codec, "temperature", None) or getattr(store.codec, "temperatures", (1.0,))[0]
     stored = store.read(batch_keys(batch), temperature=temperature, device=device())
     assert isinstance(live, LogitsTarget | HiddenTarget)

@@ -27,7 +27,8 @@ from potstill.teachers.captured import WithTargets, field
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import MixedTarget, TeacherTarget
 from potstill.text.batching import Collator, SharedTokens, pad_token_id
-from potstill.words import IGNORE_INDEX, UserError
+from potstill.text.prompted import Prompted, PromptedCollator, teacher_batch
+from potstill.words import IGNORE_INDEX, DivergedError, UserError
 
 Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, or the folder of one."""
@@ -49,7 +50,8 @@ class DistilTrainer(Trainer):
 
     Args:
         teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where only cross-entropy is
-            asked for. A teacher reads the student's own batch.
+            asked for. A teacher reads the student's own batch, or the prompts of its own that the samples have
+            (:class:`Prompted`).
         losses: what is added up, each a :class:`Loss` or a :class:`HiddenLoss`. Default: forward KL and cross-entropy,
             half each.
         temperature: if given, the temperature of every divergence in `losses`.
@@ -148,15 +150,25 @@ class DistilTrainer(Trainer):
     def _collator(self, given: Any) -> Any:
         collator = given
         if collator is None:
-            collator = Collator(0 if self.processing_class is None else pad_token_id(self.processing_class))
+            pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
+            collator = PromptedCollator(pad) if self._is_prompted() else Collator(pad)
         if self.vocabulary is not None:
             collator = SharedTokens(collator, self.vocabulary)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         return WithTargets(collator, stores) if stores else collator
 
+    def _is_prompted(self) -> bool:
+        """Whether the teachers read another prompt than the student."""
+        return "teacher_input_ids" in self._first_sample()
+
+    def _first_sample(self) -> Mapping[str, Any]:
+        """One to see what samples are like; nothing where none can be looked at ahead."""
+        known = hasattr(self.train_dataset, "__len__") and len(self.train_dataset)
+        return self.train_dataset[0] if known else {}
+
     def _set_signature_columns_if_needed(self) -> None:
         # What is read, whatever the student's forward says it takes: without their labels, prompts would be learned.
-        self._signature_columns = [*MODEL_INPUTS, "labels"]
+        self._signature_columns = [*MODEL_INPUTS, *Prompted.__annotations__]
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The micro-batches of one optimizer step, and the number of supervised tokens in all of them, on all ranks."""
@@ -221,7 +233,7 @@ class DistilTrainer(Trainer):
         """One micro-batch forward and backward; stops at a loss that is not finite, before any weight is changed."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            raise UserError(
+            raise DivergedError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}; the checkpoints before it are good: "
                 "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
             )
@@ -279,7 +291,7 @@ class DistilTrainer(Trainer):
         """Save the student, as a checkpoint or at the end; weights that are not finite are never written."""
         # A finite loss can still have an infinite gradient, and then the step after it has ruined the weights.
         if not all(weight.isfinite().all() for weight in self.model.parameters() if weight.requires_grad):
-            raise UserError(
+            raise DivergedError(
                 f"a weight is not finite after step {self.state.global_step}, so it was not saved; the checkpoints "
                 "before are good: lower `learning_rate`, or `max_grad_norm`, and start again from there"
             )
@@ -298,7 +310,7 @@ class DistilTrainer(Trainer):
         """Whether the loss's kernels are compiled: decided by the length of the whole training, so that one that is
         resumed decides the same."""
         if self._compile is None:
-            first = self.train_dataset[0] if hasattr(self.train_dataset, "__len__") else {}
+            first = self._first_sample()
             length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
             a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
             tokens = self.state.max_steps * a_step * length
@@ -314,7 +326,8 @@ class DistilTrainer(Trainer):
         layers: list[Layers] = []
         for index, one in enumerate(self.teachers):
             if isinstance(one, LiveTeacher):
-                target, inner = one.read(inputs, self._matching.teacher_layers[index] if self._matching else ())
+                wanted = self._matching.teacher_layers[index] if self._matching else ()
+                target, inner = one.read(teacher_batch(inputs), wanted)
                 layers.append(inner)
             else:
                 target = one.decode(inputs[field(index)], temperatures[0])

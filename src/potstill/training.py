@@ -1,13 +1,12 @@
 """Training arguments: a recipe's `training:` as transformers' own, with what the project itself sets."""
 
-import difflib
-from dataclasses import fields
+from copy import copy
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
+from potstill.fields import check_fields
 from potstill.hardware import device
 from potstill.words import UserError, first_line
 
@@ -33,15 +32,9 @@ def training_arguments(training: dict[str, Any], key: str, output_dir: Path, see
         seed: the order of the samples, and every other random choice of the training.
 
     Raises:
-        UserError: a field is unknown, or transformers refuses a value.
+        UserError: a field is unknown, transformers refuses a value, or would not look at it.
     """
-    known = {field.name for field in fields(TrainingArguments) if field.init}
-    for name in training:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "see the documentation of TrainingArguments"
-            raise UserError(f"`{key}.{name}` is no field of TrainingArguments; {hint}")
-    _check_types(training, key)
+    check_fields(training, TrainingArguments, key)
     ours = {
         "output_dir": str(output_dir),
         "seed": seed,
@@ -52,16 +45,37 @@ def training_arguments(training: dict[str, Any], key: str, output_dir: Path, see
         "use_cpu": device().type == "cpu",
     }
     try:
-        return TrainingArguments(**(DEFAULTS | training | ours))
+        made = TrainingArguments(**(DEFAULTS | training | ours))
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"`{key}`: transformers refuses it: {first_line(error)}") from error
+    _check_optimizer(made, key)
+    return made
 
 
-def _check_types(training: dict[str, Any], key: str) -> None:
-    """TrainingArguments keeps a word where a number belongs, and a training that runs for hours trips over it."""
-    types = get_type_hints(TrainingArguments)
-    for name, value in training.items():
-        try:
-            TypeAdapter(types[name]).validate_python(value)
-        except ValidationError as error:
-            raise UserError(f"`{key}.{name}` is {value!r}: {error.errors()[0]['msg'].lower()}") from None
+def _check_optimizer(made: TrainingArguments, key: str) -> None:
+    """Refuse what `optim_args` (`momentum=0.9, nesterov=true`) says in vain: transformers reads of it, optimizer by
+    optimizer, the names that it knows, and is silent about all others."""
+    if not made.optim_args:
+        return
+    name, given = str(made.optim.value), made.optim_args.replace(" ", "").split(",")
+    try:
+        read = _optimizer(made, given)
+        without = {one: _optimizer(made, [other for other in given if other != one]) for one in given}
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(
+            f"`{key}.optim_args` is {made.optim_args!r}, which the optimizer {name!r} refuses ({first_line(error)}); "
+            "write it as `name=value, name=value`"
+        ) from error
+    if vain := [one for one, others in without.items() if others == read]:
+        raise UserError(
+            f"`{key}.optim_args`: `{vain[0]}` changes nothing, because the optimizer {name!r} does not read it or has "
+            "that value anyway; remove it"
+        )
+
+
+def _optimizer(made: TrainingArguments, given: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The class of the optimizer and what it is made with, had `optim_args` been what is given."""
+    twin = copy(made)
+    twin.optim_args = ",".join(given)
+    kind, arguments = Trainer.get_optimizer_cls_and_kwargs(twin)
+    return kind, dict(arguments)

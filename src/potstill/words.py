@@ -12,6 +12,10 @@ class UserError(ValueError):
     """Bad input, told in one sentence that names the key or the file and says what to do."""
 
 
+class DivergedError(UserError):
+    """A training whose loss, or whose weights, are no numbers any more."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line that says something of another library's error, or else the error's kind."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

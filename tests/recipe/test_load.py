@@ -28,7 +28,10 @@ def refusal(folder, *overrides, text=minimal.TEXT):
         ("corpus.sources.0.feld=x", "`corpus.sources.0.feld`: unknown key; did you mean `field`?"),
         ("teachers.t.revison=x", "`teachers.t.revison`: unknown key; did you mean `revision`?"),
         ("distil.losses.0.temprature=2", "`distil.losses.0.temprature`: unknown key; did you mean `temperature`?"),
-        ("student.teacher=t", "`student.teacher`: unknown key; the keys here are start, from, layers, rule"),
+        (
+            "student.teacher=t",
+            "`student.teacher`: unknown key; the keys here are adapter, quantization, merge, from, start, layers, rule",
+        ),
         # A key of another section is not near, however well it is spelt.
         ("control.temperature=1", "`control.temperature`: unknown key; the keys here are training"),
         ("distil.losses.0.beta=.5", "`distil.losses.0.beta`: unknown key; the keys here are weight, kind, temperature"),
@@ -43,8 +46,8 @@ def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, o
     [
         ("about=3", "`about`: must be text, not 3"),
         ("about=null", "`about`: must be text, not nothing"),
-        ("corpus=null", "`corpus`: must be a section with keys, not nothing"),
-        ("corpus=[1]", "`corpus`: must be a section with keys, not a list"),
+        ("corpus=null", "`corpus`: must have one of the keys `sources` or `questions`"),
+        ("corpus=[1]", "`corpus`: must have one of the keys `sources` or `questions`"),
         ("corpus.sources=a.txt", "`corpus.sources`: must be a list, not 'a.txt'"),
         ("corpus.sources=[]", "`corpus.sources`: is empty; give at least one"),
         ("corpus.sources=[a.txt]", "`corpus.sources.0`: must have one of the keys `package`, `path` or `dataset`"),
@@ -66,7 +69,7 @@ def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, o
         ("student.layers=[-1]", "`student.layers.0`: must be at least 0, not -1"),
         (
             "student.start=prune",
-            "`student.start`: must be one of 'prune_layers', 'checkpoint', 'scratch', not 'prune'",
+            "`student.start`: must be one of 'copy', 'prune_layers', 'checkpoint', 'scratch', not 'prune'",
         ),
         ("capture.bits=4", "`capture.bits`: must be 8, 16 or 32, not 4"),
         ("distil.losses=[forward_kl]", "`distil.losses.0`: must be a section with keys, not 'forward_kl'"),
@@ -124,7 +127,7 @@ def test_a_file_that_is_no_recipe_says_why_and_where(tmp_path, text, sentence):
     [
         ("quikstart", "did you mean 'quickstart'?"),
         ("quickstart.yaml", "did you mean 'quickstart'?"),
-        ("nowhere/mine.yaml", "recipes that ship: babyllama, babyllama-2, babyllama-mini, quickstart"),
+        ("nowhere/mine.yaml", "recipes that ship: arithmetic, babyllama, babyllama-2"),
     ],
 )
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path, monkeypatch, name, hint):

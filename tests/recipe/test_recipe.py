@@ -95,6 +95,25 @@ def recorder(arguments, given):
         ("seeds=[1, 1]", "`seeds`: one is named twice"),
         ("distil.losses=[{kind: cross_entropy}]", "`distil.losses`: none is a divergence with a weight above 0"),
         ("distil.losses.0.weight=0", "`distil.losses`: none is a divergence with a weight above 0"),
+        ("student={start: copy, from: u}", "`student.from`: 'u' is none of the teachers, t"),
+        ("student.adapter={task_type: x}", "`student.adapter.task_type`: is set by potstill, because every student"),
+        ("student.adapter={merge: true}", "`student.adapter.merge`: is a key of `student`, beside `adapter`"),
+        ("student.adapter={init_lora_weights: eva}", "`student.adapter.init_lora_weights`: 'eva' needs a preparation"),
+        ("student.quantization={load_in_4bit: true}", "`student.quantization`: needs `adapter`: weights of"),
+        ("student.merge=true", "`student.merge`: needs `adapter`: there is nothing to merge"),
+        (
+            "student.adapter={alora_invocation_tokens: [5]};student.merge=true",
+            "`student.merge`: is impossible with `alora_invocation_tokens`",
+        ),
+        ("student.quantization={bits: 4}", "`student.quantization.load_in_4bit`: or `load_in_8bit` must be true"),
+        (
+            "student.quantization={quant_method: gptq, load_in_4bit: true}",
+            "`student.quantization.quant_method`: must be bitsandbytes",
+        ),
+        (
+            "student={start: scratch, config: {model_type: llama}, adapter: {}}",
+            "`student.adapter`: is for a start that knows something",
+        ),
         ("student={start: scratch, config: {}}", "`student.config.model_type`: is missing; name an architecture"),
     ],
 )
@@ -129,11 +148,47 @@ def test_what_cannot_be_matched_is_refused(tmp_path, overrides, sentence):
     assert sentence in str(told.value)
 
 
+LLAMA_CPP = "teachers.t={model: teacher, gguf: x.gguf, engine: llama_cpp%s}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["teachers.t.engine=llama_cpp"], "`teachers.t.engine`: llama_cpp runs GGUF files only; name one as `gguf`"),
+        (["teachers.t.threads=2"], "`teachers.t.threads`: is for `engine: llama_cpp`"),
+        (["teachers.t.quantization={}"], "`teachers.t.quantization`: "),
+        (["teachers.t.device_map=autp"], "`teachers.t.device_map"),
+        (
+            [LLAMA_CPP % ", quantization: {quant_method: x}"],
+            "`teachers.t.quantization`: is for `engine: transformers`; a GGUF file in llama.cpp stays as it is",
+        ),
+        ([LLAMA_CPP % ", device_map: auto"], "`teachers.t.device_map`: is for `engine: transformers`"),
+        ([LLAMA_CPP % ", dtype: float32"], "`teachers.t.dtype`: is for `engine: transformers`"),
+        ([LLAMA_CPP % ", threads: 0"], "`teachers.t.threads`: must be at least 1, not 0"),
+        (
+            [LLAMA_CPP % "", "capture.keep=hidden"],
+            "`capture.keep: hidden` needs the teacher's hidden states, and `teachers.t.engine: llama_cpp` gives logits",
+        ),
+        ([LLAMA_CPP % "", "capture=null", HIDDEN % ""], "`distil.losses` needs the teacher's hidden states, and `tea"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as told:
+        minimal.recipe(tmp_path, *overrides)
+    assert sentence in str(told.value)
+
+
+def test_a_teacher_may_be_quantised_spread_or_run_by_llama_cpp(tmp_path):
+    assert minimal.recipe(tmp_path, LLAMA_CPP % ", threads: 2").teachers["t"].threads == 2
+    spread = "teachers.t={model: x, device_map: {model: 0, lm_head: cpu}, quantization: {quant_method: fp8}}"
+    assert minimal.recipe(tmp_path, spread).teachers["t"].device_map == {"model": 0, "lm_head": "cpu"}
+
+
 def test_hidden_match_is_a_loss_of_a_teacher_and_has_no_temperature(tmp_path):
     recipe = minimal.recipe(tmp_path, "capture=null", HIDDEN % ", layers: [[0, 3]]")
-    assert recipe.distil.temperatures == []
+    assert recipe.temperatures_of(None) == []
     assert recipe.distil.losses[0].layers == [[0, 3]]
-    assert minimal.recipe(tmp_path, "distil.losses.0.temperature=3").distil.temperatures == [3.0]
+    assert minimal.recipe(tmp_path, "distil.losses.0.temperature=3").temperatures_of(None) == [3.0]
 
 
 def test_what_is_left_out_has_its_default(tmp_path):

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from potstill.report.data import Curve, Model, Passage, Report, Stage, Token
+from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, Stage, Token
 from potstill.scoring.emissions import Cost
 from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 
@@ -214,6 +214,84 @@ def hostile() -> Report:
     )
 
 
+EFFECTS = {"base": 0.05, "ground-truth": 0.08, "teacher": 0.0, "confidence": -0.06, "another-question": 0.045}
+"""How much better than their control students answer, by the names of their experiments; the last is a placebo."""
+
+
+def answered(effects: dict[str, float], seeds: int, units: int) -> tuple[tuple[Row, ...], tuple[Paired, ...]]:
+    """Models that answered questions: each question has its own difficulty, which all of them meet."""
+    random, ones = np.random.default_rng(11), np.ones(units)
+    ease = random.uniform(0, 1, units)
+
+    def sums(share: float, times: int, luck: float = 0.1) -> Sums:
+        drawn = [(ease + random.normal(0, luck, units) > 1 - share).astype(float) for _ in range(times)]
+        return Sums(np.stack(drawn) if times > 1 else drawn[0], ones)
+
+    shares = {"teacher": (0.8, 1), "start": (0.1, 1), "control": (0.4, seeds)}
+    shares |= {f"student {name}": (0.4 + effect, seeds) for name, effect in effects.items()}
+    rows, pairs = [], []
+    for metric in ("accuracy", "loss", "hit_limit", "no_number"):
+        right = metric == "accuracy"
+        models = {name: sums(share if right else 1 - share, times) for name, (share, times) in shares.items()}
+        rows += [bootstrap(name, metric, each, resamples=1000) for name, each in models.items()]
+        for student in (f"student {name}" for name in effects):
+            placebo = ["student another-question"] if student == "student base" else []
+            others = [name for name in ("start", "control", *placebo) if name in models]
+            pairs += [
+                paired(student, other, metric, models[student], models[other], resamples=1000) for other in others
+            ]
+    return tuple(rows), tuple(pairs)
+
+
+def steps(names: tuple[str, ...], seeds: int) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(f"{stage}/{name}/seed-{seed}", f"loss {seed}.5", Cost(10.0, 1e-5, 1e-5, METHOD), 1000, 100)
+        for stage in ("distil", "answers")
+        for name in names
+        for seed in range(seeds)
+    )
+
+
+@cache
+def matrix(seeds: int = 3) -> Report:
+    """Five students, one of them a placebo, that answered questions."""
+    names = tuple(EFFECTS)
+    rows, pairs = answered(EFFECTS, seeds, 1319)
+    logged = curves(seeds)
+    students = tuple(
+        replace(
+            run,
+            model=f"student {name}",
+            points=tuple(point | {"loss": point["loss"] + 0.15 * place} for point in run.points),
+        )
+        for place, name in enumerate(names)
+        for run in logged
+        if run.model == "student"
+    )
+    return replace(
+        report(),
+        title="Does the teacher’s prompt matter?",
+        story="smollm2 (135M, 30 layers) → 5 students of 135M parameters in 30 layers, from 7,473 questions",
+        rows=rows,
+        paired=pairs,
+        metrics=ANSWER_METRICS,
+        units="held-out questions",
+        asks=True,
+        placebos=("student another-question",),
+        curves=(*students, *(run for run in logged if run.model == "control")),
+        passages=(),
+        models=(
+            Model("smollm2", 134_515_008, 30, 576, None, "teacher"),
+            Model("student before", 134_515_008, 30, 576, 162_900_000, "start"),
+            *(
+                Model(name, 134_515_008, 30, 576, 1_850_000, f"student {name}", f"strategy {name}", 460_800)
+                for name in names
+            ),
+        ),
+        stages=(*report().stages[:2], *steps(names, seeds)),
+    )
+
+
 @pytest.fixture(scope="session")
 def examples() -> dict[str, Callable[[], Report]]:
     """By name, a function that makes the report."""
@@ -227,4 +305,6 @@ EXAMPLES: dict[str, Callable[[], Report]] = {
     "negative": negative,
     "null": null,
     "hostile": hostile,
+    "matrix": matrix,
+    "matrix of one seed": lambda: matrix(1),
 }

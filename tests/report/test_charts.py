@@ -1,7 +1,10 @@
 """Charts are well-formed SVG in the page's colours, and stay readable when one model is far off."""
 
+import itertools
 import math
+import re
 from dataclasses import replace
+from importlib import resources
 from xml.etree import ElementTree
 
 import pytest
@@ -83,3 +86,47 @@ def test_runs_that_saw_different_tokens_are_drawn_by_step():
 def test_a_term_that_only_one_run_logs(examples):
     runs = [run for run in examples["one seed"]().curves if run.model == "student"]
     assert "tokens" in texts(charts.curve("forward_kl", runs))
+
+
+def test_each_of_several_students_is_drawn_in_its_own_way(examples):
+    students = [f"student {number}" for number in range(12)]
+    looks = charts.looks_of(students)
+    assert len({looks[student] for student in students}) == 12
+    neighbours = itertools.pairwise(students)
+    assert all(looks[a].colour != looks[b].colour and looks[a].dash != looks[b].dash for a, b in neighbours)
+    report = examples["matrix"]()
+    rows = [row for row in report.rows if row.metric == "accuracy"]
+    svg = charts.intervals(report.metrics[0], rows, looks_of_the(report))
+    assert {"Student base", "Student teacher", "Teacher"} <= set(texts(svg))
+    assert {f"var(--s{number})" for number in range(5)} <= set(re.findall(r"var\(--s\d\)", svg))
+
+
+def test_every_colour_that_is_drawn_is_in_both_schemes():
+    css = resources.files("potstill.report").joinpath("page.css").read_text(encoding="utf-8")
+    for number in range(charts.HUES):
+        assert len(re.findall(rf"--s{number}: #[0-9a-f]{{6}};", css)) == 2
+
+
+def test_students_minus_the_control_have_names(examples):
+    report = examples["matrix"]()
+    pairs = [pair for pair in report.paired if (pair.b, pair.metric) == ("control", "accuracy")]
+    svg = charts.differences(report.metrics[0], pairs, lambda pair, metric: "within chance")
+    assert {"Student base", "Student another-question"} <= set(texts(svg))
+    assert any(label.startswith("Student base − control: +") for label in labels(svg))
+    assert "var(--good)" not in svg
+
+
+def test_seeds_of_several_students_are_drawn_behind_their_mean():
+    values = {"student a": (1.0, 3.0), "student b": (5.0, 7.0)}
+    runs = [
+        Curve(model, seed, tuple({"step": step, "loss": value} for step in (1, 2)))
+        for model, each in values.items()
+        for seed, value in enumerate(each)
+    ]
+    svg = charts.curve("loss", runs, charts.looks_of(list(values)))
+    assert [label for label in labels(svg) if label.startswith("step 1")] == ["step 1: Student a 2, Student b 6"]
+    assert svg.count('stroke="var(--s1)"') == 3
+
+
+def looks_of_the(report):
+    return charts.looks_of([row.model for row in report.rows if row.metric == "accuracy" and "student " in row.model])

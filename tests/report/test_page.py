@@ -12,7 +12,7 @@ from potstill.report.data import Report
 from potstill.report.page import render
 from potstill.scoring.emissions import Cost
 
-NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile"]
+NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile", "matrix", "matrix of one seed"]
 
 
 class Page(HTMLParser):
@@ -136,3 +136,34 @@ def test_unmeasured_energy_is_not_zero(examples):
     text = Page(render(replace(whole, stages=stages))).text
     assert "not measured: no meter" in text
     assert "0 Wh" not in text
+
+
+def test_several_students_are_all_on_the_page(pages, examples):
+    report, page = examples["matrix"](), Page(pages["matrix"])
+    for model in report.models:
+        assert f"strategy {model.name}" in page.text or model.role in ("teacher", "start")
+    assert "Minus the control" in page.text
+    assert "adapter: 460,800" in page.text
+    assert "the adapter alone" in page.text
+    assert "Holm’s correction for all 5 students" in page.text
+    assert "Lines are means over seeds" in page.text
+    assert "Lines are means over seeds" not in Page(pages["matrix of one seed"]).text
+    assert page.text.count("of every student and control") == 1
+    # Intervals and differences of four metrics, four curves, and the legend of these.
+    assert page.tags.count("svg") == 2 * 4 + 4 + 6
+
+
+def test_many_steps_are_a_line_for_each_stage_which_opens(pages):
+    page, few = Page(pages["matrix"]), Page(pages["matrix of one seed"])
+    assert page.tags.count("details") == 2
+    assert "15 steps" in page.text
+    assert "distil/ground-truth/seed-2: loss 2.5, 10 s" in page.text
+    assert "2 min 30 s" in page.text
+    assert few.tags.count("details") == 0
+    assert "distil/ground-truth/seed-0" in few.text
+
+
+def test_an_experiment_may_have_the_name_of_a_model(pages):
+    html = pages["matrix"]
+    assert '<span class="key student" style="--colour: var(--s2)">Student teacher</span>' in html
+    assert '<span class="key teacher">Teacher</span>' in html

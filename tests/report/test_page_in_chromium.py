@@ -72,6 +72,14 @@ def test_the_page_works(tmp_path, examples, window):
     assert "Loss" in seen["mark"]
 
 
+@pytest.mark.parametrize("window", ["1280,800", "500,900"])
+def test_the_page_of_several_students_works(tmp_path, examples, window):
+    seen = probe(tmp_path, render(examples["matrix"]()), f"--window-size={window}")
+    assert seen["errors"] == ""
+    assert seen["drawn"] == "true"
+    assert seen["wide"] == "false"
+
+
 def test_markup_in_names_runs_nowhere(tmp_path, examples):
     seen = probe(tmp_path, render(examples["hostile"]()))
     assert seen["errors"] == ""

@@ -55,3 +55,20 @@ def test_units_fit_the_amount():
         "134.5M",
         "1.2B",
     ]
+
+
+def test_models_by_their_names():
+    assert [wording.label(model) for model in ("start", "student", "student base", "teacher a b", "other one")] == [
+        "Student before",
+        "Student",
+        "Student base",
+        "Teacher a b",
+        "other one",
+    ]
+    assert wording.minus("start") == "Student − before"
+    assert wording.minus("student Other", "student base") == "Student base − student Other"
+
+
+def test_a_p_is_as_precise_as_it_is_small():
+    found = [wording.probability(p).replace("\u00a0", " ") for p in (0.0004, 0.034, 0.12, 1.0)]
+    assert found == ["p < 0.001", "p = 0.034", "p = 0.12", "p = 1.00"]

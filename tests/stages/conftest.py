@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import toy_questions
 from potstill.recipe import Recipe
 from potstill.run import Run
 from potstill.runner import run_recipe
@@ -28,4 +29,17 @@ def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Looked at by many tests: none may write into it."""
     made = Run(tmp_path_factory.mktemp("runs") / "toy")
     run_recipe(recipe, made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def questions_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return toy_questions.recipe(tmp_path_factory.mktemp("questions"))
+
+
+@pytest.fixture(scope="session")
+def questions_run(questions_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Looked at by many tests: none may write into it."""
+    made = Run(tmp_path_factory.mktemp("runs") / "questions")
+    run_recipe(questions_recipe, made, until="evaluate")
     return made

@@ -88,6 +88,31 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
         assert all(weight.isfinite().all() for weight in weights)
 
 
+@pytest.mark.parametrize("merge", [False, True])
+def test_an_adapter_is_trained_upon_the_start_compared_with_its_like_and_scored(tmp_path, merge):
+    adapter = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
+    student = {"start": "prune_layers", "from": "smollm2", "layers": 2, "adapter": adapter, "merge": merge}
+    given = [f"student={json.dumps(student)}", "distil.training.learning_rate=0.05", "distil.training.bf16=false"]
+    run = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, *given), run)
+    start = AutoModelForCausalLM.from_pretrained(run.path("student") / "start").state_dict()
+    for stage in ("distil", "control"):
+        folder = run.path(f"{stage}/seed-0") / "student"
+        assert (folder / "model.safetensors").is_file() == merge
+        assert (folder / "adapter_model.safetensors").is_file() != merge
+        assert run.manifest(f"{stage}/seed-0")["summary"]["trained_parameters"] == 2 * 2 * (32 + 32) + 2 * 2 * (32 + 16)
+        if merge:
+            found = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+            moved = {name for name, weight in found.items() if not torch.equal(weight, start[name])}
+            assert moved == {f"model.layers.{n}.self_attn.{k}.weight" for n in (0, 1) for k in ("q_proj", "v_proj")}
+    # The same adapter on the same first samples.
+    first, control = (_log(run, f"{stage}/seed-0")[0]["cross_entropy"] for stage in ("distil", "control"))
+    assert first == pytest.approx(control, rel=1e-6)
+    rows = json.loads((run.path("evaluate") / "comparison.json").read_text())["rows"]
+    value = {row["model"]: row["value"] for row in rows if row["metric"] == "perplexity"}
+    assert len({value["start"], value["student"], value["control"]}) == 3, "adapters are scored, and not their start"
+
+
 def test_layers_are_matched_beside_the_live_teacher(tmp_path):
     losses = [{"kind": "forward_kl"}, {"kind": "hidden_match", "weight": 0.5, "distance": "cosine"}]
     run, shape = Run(tmp_path / "run"), llama(layers=2, hidden_size=16).config.to_diff_dict()

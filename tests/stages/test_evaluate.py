@@ -212,3 +212,17 @@ def test_pairs_that_changed_are_judged_again(tmp_path):
     file = pairs / "order.jsonl"
     file.write_text("\n".join(file.read_text().splitlines()[:4]))
     assert not is_done(recipe, run, Step("evaluate"))
+
+
+def test_several_students_are_compared_each_with_the_others_company(toy_folder, tmp_path):
+    overrides = ["experiments={hot: {losses: [{kind: forward_kl, temperature: 4}]}, cold: {}}", "seeds=[0, 1]"]
+    recipe, run = toy_recipe(toy_folder, *overrides, "distil.training.bf16=false"), Run(tmp_path / "run")
+    run_recipe(recipe, run, until="evaluate")
+    found = _comparison(run)
+    rows = {(row["model"], row["metric"]): row for row in found["rows"]}
+    assert {model for model, _ in rows} == {"teacher", "start", "student hot", "student cold", "control"}
+    assert rows["student hot", "loss"]["seeds"]["n"] == 2
+    assert rows["student hot", "loss"]["value"] != rows["student cold", "loss"]["value"]
+    pairs = {(pair["a"], pair["b"]) for pair in found["paired"]}
+    assert pairs == {(f"student {name}", other) for name in ("hot", "cold") for other in ("start", "control")}
+    assert (run.path("distil") / "hot" / "student").resolve() == run.path("distil/hot/seed-0").resolve() / "student"

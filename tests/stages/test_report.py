@@ -1,9 +1,16 @@
 import re
+from dataclasses import replace
 
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from potstill.files import read_json
 from potstill.pipeline import Work
+from potstill.report.page import render
 from potstill.run import Run, Step
 from potstill.runner import run_recipe
-from potstill.stages.report import gather
+from potstill.stages.report import _adapter, gather
 from tiny import toy_recipe
 
 
@@ -41,3 +48,59 @@ def test_a_page_is_drawn_of_the_least_that_a_recipe_can_ask_for(tmp_path):
     run = Run(tmp_path / "run")
     run_recipe(toy_recipe(tmp_path, "control=null", "capture=null", "evaluate.documents=2"), run)
     assert "leaves the control out" in _page(run)
+
+
+@pytest.fixture(scope="module")
+def of_questions(questions_recipe, questions_run):
+    return gather(Work(questions_recipe, questions_run, Step("report")))
+
+
+def test_several_students_keep_their_names_everywhere(of_questions):
+    students = {"student base", "student ground-truth", "student placebo"}
+    assert {row.model for row in of_questions.rows} == {"teacher", "start", "control"} | students
+    assert {(curve.model, curve.seed) for curve in of_questions.curves} == {
+        (model, seed) for model in students | {"control"} for seed in (0, 1)
+    }
+    assert {model.role for model in of_questions.models} == {"teacher", "start"} | students
+    assert of_questions.placebos == ("student placebo",)
+    about = {model.name: model.about for model in of_questions.models}
+    assert about["placebo"] == "strategy base; its teacher spoke about other questions"
+
+
+def test_questions_are_told_as_questions(of_questions, questions_run):
+    trained_on = questions_run.manifest("corpus")["summary"]["train_questions"]
+    assert f"3 students of 37,792 parameters in 2 layers, from {trained_on} questions" in of_questions.story
+    assert "strategies base, ground-truth" in of_questions.story
+    assert of_questions.units == "held-out questions"
+    assert [metric.name for metric in of_questions.metrics] == ["accuracy", "loss", "hit_limit", "no_number"]
+    assert of_questions.passages == ()
+    notes = " ".join(of_questions.notes)
+    assert "the strategy base, and answered greedily, with at most 12 tokens" in notes
+    assert "fine-tuned on the same answers as base" in notes
+    waiting = read_json(questions_run.path("evaluate") / "comparison.json")["undecided"]
+    total = sum(map(sum, waiting.values()))
+    assert total, "a teacher that cannot count leaves something to decide"
+    assert f"{total:,} answers that no rule settles count as wrong" in notes
+
+
+def test_the_page_of_questions_is_drawn(of_questions):
+    page = render(of_questions)
+    assert "Student ground-truth" in page
+    assert "Minus student placebo, whose teacher spoke about other questions" in page
+
+
+def test_an_only_student_needs_no_name(questions_recipe, questions_run):
+    only = questions_recipe.model_copy(update={"experiments": {"base": questions_recipe.experiments["base"]}})
+    report = gather(Work(only, questions_run, Step("report")))
+    assert {curve.model for curve in report.curves} == {"student", "control"}
+    assert {"student", "start"} <= {row.model for row in report.rows}
+    assert {pair.a for pair in report.paired if pair.metric == "accuracy"} >= {"student"}
+    others = tuple(row for row in report.rows if not row.model.startswith("student "))
+    assert "better" in render(replace(report, rows=others))
+
+
+def test_an_adapter_is_counted(tmp_path):
+    file = tmp_path / "adapter_model.safetensors"
+    assert _adapter(file) is None
+    save_file({"a": torch.zeros(4, 8), "b": torch.zeros(16, 4)}, file)
+    assert _adapter(file) == 96

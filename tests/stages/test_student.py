@@ -37,6 +37,39 @@ def test_a_pruned_start_has_the_teacher_s_own_weights(run):
         assert torch.equal(weight, teacher[name]), name
 
 
+def test_a_copy_is_its_teacher(tmp_path):
+    start, summary = _made(tmp_path, **{"start": "copy", "from": "smollm2"})
+    teacher = llama(0).state_dict()
+    assert all(torch.equal(weight, teacher[name]) for name, weight in start.state_dict().items())
+    assert all(weight.requires_grad for weight in start.parameters())
+    assert summary["made"] == "4 layers of smollm2"
+
+
+def test_an_adapter_is_tried_on_and_the_start_is_saved_without_it(tmp_path):
+    adapter = {"r": 2, "target_modules": ["q_proj"]}
+    start, summary = _made(tmp_path, **{"start": "copy", "from": "smollm2", "adapter": adapter})
+    assert summary["parameters"] == llama(0).num_parameters()
+    assert summary["trained_parameters"] == 4 * (2 * 32 + 32 * 2)
+    assert set(start.state_dict()) == set(llama(0).state_dict())
+    assert not list((tmp_path / "run").rglob("adapter*"))
+
+
+def test_what_an_adapter_names_in_vain_is_told_before_anything_is_captured(tmp_path):
+    student = {"start": "copy", "from": "smollm2", "adapter": {"target_modules": ["query"]}}
+    recipe, run = toy_recipe(tmp_path, f"student={json.dumps(student)}"), Run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"`student\.adapter\.target_modules`: LlamaForCausalLM has no module 'query'"):
+        run_recipe(recipe, run)
+    assert run.manifest("student") is None
+    assert not run.path("capture").exists()
+
+
+def test_an_adapter_that_peft_refuses_is_told_before_anything_is_done(tmp_path):
+    student = {"start": "copy", "from": "smollm2", "adapter": {"rank": 2}}
+    with pytest.raises(UserError, match=r"`student\.adapter\.rank` is no field of LoraConfig"):
+        run_recipe(toy_recipe(tmp_path, f"student={json.dumps(student)}"), Run(tmp_path / "run"))
+    assert not (tmp_path / "run" / "teachers").exists()
+
+
 def test_a_start_from_scratch_is_the_same_each_time(tmp_path):
     shape = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 32}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}

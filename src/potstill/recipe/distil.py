@@ -114,6 +114,11 @@ Loss = Annotated[
 ]
 
 
+def temperatures(losses: list[Loss]) -> list[float]:
+    """Those at which teachers' distributions are looked at."""
+    return sorted({loss.temperature for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)})
+
+
 class Distil(Section):
     """The student's training."""
 
@@ -134,11 +139,6 @@ class Distil(Section):
 
     training: Training = Field(default_factory=dict)
     """Any field of transformers' `TrainingArguments`, under its own name."""
-
-    @property
-    def temperatures(self) -> list[float]:
-        """Those at which teachers' distributions are looked at."""
-        return sorted({loss.temperature for loss in self.losses if not isinstance(loss, CrossEntropy | HiddenMatch)})
 
 
 class Control(Section):

@@ -1,16 +1,23 @@
 """Recipe: one declarative file that says what to distil, from what, and how it is judged."""
 
+import difflib
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
+from potstill.recipe.answers import Answers
 from potstill.recipe.capture import Capture
 from potstill.recipe.corpus import Corpus
-from potstill.recipe.distil import Control, Distil, HiddenMatch
+from potstill.recipe.distil import Control, Distil, HiddenMatch, Loss, temperatures
 from potstill.recipe.evaluate import Evaluate
+from potstill.recipe.experiments import Experiment, Lesson
+from potstill.recipe.generate import Generate
 from potstill.recipe.pretrain import Pretrained
-from potstill.recipe.section import Name, Section
-from potstill.recipe.student import PrunedLayers, Student
+from potstill.recipe.prompts import SHIPPED, Strategy
+from potstill.recipe.questions import Questions
+from potstill.recipe.search import Search, setting_of
+from potstill.recipe.section import Name, Section, told_apart_by
+from potstill.recipe.student import FromTeacher, Student
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher, Teacher
 from potstill.recipe.tokenizer import Tokenizer
 
@@ -29,11 +36,21 @@ class Recipe(Section):
     tokenizer: Tokenizer | None = None
     """The tokenizer of everything here. Default: the first teacher's."""
 
-    corpus: Corpus
-    """The text that is learned from."""
+    corpus: Annotated[
+        Annotated[Corpus, Tag("<sources>")] | Annotated[Questions, Tag("<questions>")],
+        told_apart_by("sources", "questions"),
+    ]
+    """What is learned from: text, or questions and their answers."""
 
     pretrain: dict[Name, Pretrained] = Field(default_factory=dict)
     """Further teachers, by names of your choice, that are trained here on the same text before they teach."""
+
+    prompts: dict[Name, Strategy] = Field(default_factory=dict)
+    """Strategies, by names of your choice, besides those that come with potstill: base, teacher, ground-truth and
+    confidence. Each says how the teacher is asked, and how the student is (questions only)."""
+
+    generate: Generate | None = None
+    """Answers written by a teacher, to be learned. Left out: the reference solutions are learned (questions only)."""
 
     student: Student
     """What the student is before any training."""
@@ -41,11 +58,22 @@ class Recipe(Section):
     capture: Capture | None = None
     """Run the teacher once and keep what it says. Left out, or `null`: the teacher runs beside the student."""
 
+    search: Search | None = None
+    """Find the divergence's share of the loss, and its temperature, before students are trained with it. Left out: they
+    are what `distil.losses` says."""
+
     distil: Distil
     """How the student is trained."""
 
+    experiments: dict[Name, Experiment] = Field(default_factory=dict)
+    """Several students, by names of your choice, each with what it differs in. Default: one student, which has no
+    name."""
+
     control: Control | None = Control()
     """The control: same start, same tokens, cross-entropy only. `null` leaves it out, and the report says so."""
+
+    answers: Answers = Answers()
+    """How every model is asked the held-out questions (questions only)."""
 
     evaluate: Evaluate = Evaluate()
     """What is measured, and on what."""
@@ -57,6 +85,94 @@ class Recipe(Section):
     def all_teachers(self) -> dict[str, PackagedTeacher | ModelTeacher | Pretrained]:
         """Teachers that exist and teachers that are trained here, in this order."""
         return {**self.teachers, **self.pretrain}
+
+    @property
+    def asks(self) -> bool:
+        """Whether the corpus is of questions."""
+        return isinstance(self.corpus, Questions)
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
+        """Those that come with potstill, and the recipe's own."""
+        return {**SHIPPED, **self.prompts}
+
+    @property
+    def variants(self) -> dict[str | None, Experiment]:
+        """The students, by name; a single one has none."""
+        names: list[str | None] = [*self.experiments] or [None]
+        return {name: Experiment() if name is None else self.experiments[name] for name in names}
+
+    def lesson_of(self, variant: str | None) -> Lesson:
+        """What a student learns from (questions only)."""
+        given = self.variants[variant]
+        named = variant if variant is not None and variant in self.strategies else "base"
+        return Lesson(given.prompt or named, given.targets == "own")
+
+    @property
+    def lessons(self) -> dict[str, Lesson]:
+        """Everything that any of the students learns from, by name; nothing where the corpus is text."""
+        found = [self.lesson_of(variant) for variant in self.variants] if self.asks else []
+        return {lesson.name: lesson for lesson in found}
+
+    def losses_of(self, variant: str | None) -> list[Loss]:
+        """What a student is trained with, as the recipe gives it; `search` may find another setting of them."""
+        return self.variants[variant].losses or self.distil.losses
+
+    def is_searched(self, variant: str | None) -> bool:
+        """Whether a student is trained with what `search` finds."""
+        return self.search is not None and not self.variants[variant].losses
+
+    @property
+    def tried_on(self) -> str | None:
+        """The student whose samples the trials of `search` are trained on."""
+        assert self.search is not None
+        return self.search.experiment or next(name for name in self.variants if self.is_searched(name))
+
+    def temperatures_of(self, lesson: str | None) -> list[float]:
+        """Those at which teachers' distributions may be looked at by any student of a lesson; None: by any student."""
+        wanted = [name for name in self.variants if lesson is None or self.lesson_of(name).name == lesson]
+        found = {temperature for name in wanted for temperature in temperatures(self.losses_of(name))}
+        if any(self.is_searched(name) for name in wanted):
+            assert self.search is not None
+            found.update(self.search.temperatures or [])
+        return sorted(found)
+
+    @property
+    def most_temperatures(self) -> list[float]:
+        """The temperatures of the student that looks at the most of them."""
+        return max((temperatures(self.losses_of(name)) for name in self.variants), key=len)
+
+    @model_validator(mode="after")
+    def _asks_what_there_is(self) -> "Recipe":
+        asked = {f"experiments.{name}.prompt": given.prompt for name, given in self.experiments.items()}
+        asked["answers.prompt"] = self.answers.prompt
+        if self.generate is not None:
+            asked["generate.prompt"] = self.generate.prompt
+            if self.generate.by not in self.all_teachers:
+                raise ValueError(
+                    f"`generate.by`: {self.generate.by!r} is none of the teachers, {', '.join(self.all_teachers)}"
+                )
+        for key, prompt in asked.items():
+            if prompt is not None and prompt not in self.strategies:
+                near = difflib.get_close_matches(prompt, self.strategies, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(self.strategies)}"
+                raise ValueError(f"`{key}`: there is no strategy {prompt!r} under `prompts`; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_only_questions(self) -> "Recipe":
+        if self.asks:
+            return self
+        given = [key for key in ("prompts", "generate") if getattr(self, key)]
+        given += ["answers"] if self.answers != Answers() else []
+        for name, experiment in self.experiments.items():
+            given += [f"experiments.{name}.prompt"] if experiment.prompt is not None else []
+            given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
+        if given:
+            raise ValueError(
+                f"`{given[0]}` is for questions, and `corpus` is text; give `corpus.questions`, or remove it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_teachers(self) -> "Recipe":
@@ -72,17 +188,61 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        if isinstance(self.student, PrunedLayers) and self.student.teacher not in self.all_teachers:
+        if isinstance(self.student, FromTeacher) and self.student.teacher not in self.all_teachers:
             raise ValueError(
                 f"`student.from`: {self.student.teacher!r} is none of the teachers, {', '.join(self.all_teachers)}"
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("`seeds`: one is named twice, and the same run again would be no evidence; remove it")
-        if not any(loss.kind != "cross_entropy" and loss.weight > 0 for loss in self.distil.losses):
+        for variant in self.variants:
+            if not any(loss.kind != "cross_entropy" and loss.weight > 0 for loss in self.losses_of(variant)):
+                raise ValueError(
+                    f"`{self._losses_key(variant)}`: none is a divergence with a weight above 0, so no teacher would "
+                    "be used; add one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _searches_what_there_is(self) -> "Recipe":
+        search = self.search
+        if search is None:
+            return self
+        if search.experiment is not None and search.experiment not in self.experiments:
+            there_are = f"there are {', '.join(self.experiments)}" if self.experiments else "there are none; remove it"
+            raise ValueError(f"`search.experiment`: {search.experiment!r} is none of the `experiments`; {there_are}")
+        if not any(map(self.is_searched, self.variants)):
             raise ValueError(
-                "`distil.losses`: none is a divergence with a weight above 0, so no teacher would be used; add one"
+                "`search` finds a setting of `distil.losses`, and every experiment has losses of its own; remove it"
+            )
+        if not self.is_searched(self.tried_on):
+            raise ValueError(
+                f"`search.experiment`: {search.experiment!r} has losses of its own, and what is searched is a setting "
+                "of `distil.losses`; choose another"
+            )
+        if self.corpus.validation is None:
+            raise ValueError("`search` goes by `corpus.validation`, which is missing; say how much is set aside")
+        given = setting_of(self.distil.losses)
+        if given is None:
+            kinds = ", ".join(loss.kind for loss in self.distil.losses)
+            raise ValueError(
+                "`search` shares out the loss between one cross_entropy and one divergence, and `distil.losses` are "
+                f"{kinds}; give it these two, or remove `search`"
+            )
+        if search.share is None and search.temperatures == [given.temperature]:
+            raise ValueError(
+                f"`search.temperatures`: {given.temperature:g} is what `distil.losses` have already, so there is "
+                "nothing to choose from; name another one, or search `share`"
+            )
+        several = {given.temperature, *(search.temperatures or [])} != {given.temperature}
+        if self.capture is not None and self.capture.keep in ("sample", "hybrid") and several:
+            raise ValueError(
+                f"`search.temperatures`: `capture.keep: {self.capture.keep}` is read at one temperature; use `top_k` "
+                "or `hidden`, leave `capture` out, or search `share` alone"
             )
         return self
+
+    def _losses_key(self, variant: str | None) -> str:
+        return f"experiments.{variant}.losses" if self.variants[variant].losses else "distil.losses"
 
     @model_validator(mode="after")
     def _samples_fit(self) -> "Recipe":
@@ -92,12 +252,15 @@ class Recipe(Section):
             raise ValueError(
                 f"`{best[0]}.keep: best` goes by `corpus.validation`, which is missing; say how many sequences"
             )
-        if self.corpus.random_offset and self.corpus.layout != "packed":
-            raise ValueError("`corpus.random_offset` needs `corpus.layout: packed`: a document has one beginning")
-        if self.distil.reduction == "sequence" and self.corpus.layout != "packed":
+        packed = isinstance(self.corpus, Corpus) and self.corpus.layout == "packed"
+        if self.distil.reduction == "sequence" and not packed:
             raise ValueError(
                 "`distil.reduction: sequence` needs `corpus.layout: packed`, whose samples have one length"
             )
+        if not isinstance(self.corpus, Corpus):
+            return self
+        if self.corpus.random_offset and not packed:
+            raise ValueError("`corpus.random_offset` needs `corpus.layout: packed`: a document has one beginning")
         if self.corpus.random_offset and self.capture is not None:
             raise ValueError(
                 "`corpus.random_offset` makes other samples each epoch, and `capture` would know the first one's only; "
@@ -106,27 +269,48 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _engines_do_what_is_asked(self) -> "Recipe":
+        llama_cpp = [name for name, teacher in self.teachers.items() if teacher.engine == "llama_cpp"]
+        if not llama_cpp:
+            return self
+        asked = [self._losses_key(name) for name in self.variants if self._matches_layers(name)]
+        asked += ["capture.keep: hidden"] if self.capture is not None and self.capture.keep == "hidden" else []
+        if asked:
+            raise ValueError(
+                f"`{asked[0]}` needs the teacher's hidden states, and `teachers.{llama_cpp[0]}.engine: llama_cpp` "
+                "gives logits only; use `engine: transformers`"
+            )
+        return self
+
+    def _matches_layers(self, variant: str | None) -> bool:
+        return any(isinstance(loss, HiddenMatch) for loss in self.losses_of(variant))
+
+    @model_validator(mode="after")
     def _capture_is_enough(self) -> "Recipe":
         if self.capture is None:
             return self
-        keep, several = self.capture.keep, len(self.all_teachers) > 1
-        if any(isinstance(loss, HiddenMatch) for loss in self.distil.losses):
+        for variant in self.variants:
+            self._capture_is_enough_for(variant, self.capture.keep)
+        return self
+
+    def _capture_is_enough_for(self, variant: str | None, keep: str) -> None:
+        losses, key, several = self.losses_of(variant), self._losses_key(variant), len(self.all_teachers) > 1
+        if any(isinstance(loss, HiddenMatch) for loss in losses):
             raise ValueError(
-                "`distil.losses`: hidden_match needs the teacher's layers, and `capture` keeps none of them; leave one "
+                f"`{key}`: hidden_match needs the teacher's layers, and `capture` keeps none of them; leave one "
                 "of the two out"
             )
         if keep == "hidden":
-            return self
+            return
         if several and self.distil.mix == "logits":
             raise ValueError(
                 f"`distil.mix: logits` needs each teacher's whole distribution, and `capture.keep: {keep}` keeps "
                 "a part of it; mix probabilities, or use `keep: hidden`"
             )
-        others = [loss.kind for loss in self.distil.losses if loss.kind not in ("cross_entropy", "forward_kl")]
+        others = [loss.kind for loss in losses if loss.kind not in ("cross_entropy", "forward_kl")]
         if others and (several or keep != "top_k"):
             whose = "several teachers" if several else "a teacher"
             raise ValueError(
-                f"`distil.losses`: {others[0]} needs the whole distribution of {whose}, and `capture.keep: {keep}` "
+                f"`{key}`: {others[0]} needs the whole distribution of {whose}, and `capture.keep: {keep}` "
                 "keeps a part of it; use forward_kl, or `keep: hidden`"
             )
-        return self

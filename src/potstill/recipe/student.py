@@ -2,9 +2,34 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from potstill.recipe.section import Section, about_key
+
+NOT_IN_AN_ADAPTER = {
+    "merge": "is a key of `student`, beside `adapter`",
+    "task_type": "is set by potstill, because every student is a causal language model; remove it",
+    "peft_type": "is set by potstill, because these are the fields of LoraConfig; remove it",
+    "inference_mode": "is set by potstill, because the adapter is there to be trained; remove it",
+    "base_model_name_or_path": "is set by potstill, because the base is the student's own start; remove it",
+    "revision": "is set by potstill, because the base is the student's own start; remove it",
+    "auto_mapping": "is set by potstill, because every student is a causal language model; remove it",
+    "peft_version": "is set by peft; remove it",
+    "runtime_config": "is not kept with an adapter, so that it would not be the same one when read again; remove it",
+    "layer_replication": "makes another model of the start, and no adapter of it; remove it",
+    "megatron_config": "is for models of Megatron, which potstill does not train; remove it",
+    "megatron_core": "is for models of Megatron, which potstill does not train; remove it",
+    "arrow_config": "routes between adapters that exist already, and here is one that does not; remove it",
+    "eva_config": "needs a pass over data before the training, which potstill does not make; remove it",
+    "corda_config": "needs a pass over data before the training, which potstill does not make; remove it",
+    "lora_ga_config": "needs a pass over data before the training, which potstill does not make; remove it",
+    "loftq_config": "starts from weights other than those that were measured as the start; use `quantization`",
+}
+"""Fields of peft's `LoraConfig` that a recipe may not set, and why."""
+
+STARTS_REFUSED = ("eva", "corda", "lora_ga", "loftq", "pissa_niter")
+"""Values of `init_lora_weights` (or how they begin) with which an adapter is not itself when it is read again (its base
+is cut at random), or which need a pass over data that nobody makes: peft goes on without it, silently."""
 
 
 def _has_a_type(config: dict[str, Any]) -> dict[str, Any]:
@@ -17,14 +42,78 @@ ModelConfig = Annotated[dict[str, Any], AfterValidator(_has_a_type)]
 """The fields of a transformers configuration, `model_type` among them."""
 
 
-class PrunedLayers(Section):
+def _an_adapter(fields: dict[str, Any]) -> dict[str, Any]:
+    for key in fields:
+        if key in NOT_IN_AN_ADAPTER:
+            raise about_key(key, NOT_IN_AN_ADAPTER[key])
+    how = fields.get("init_lora_weights")
+    if isinstance(how, str) and how.startswith(STARTS_REFUSED):
+        raise about_key(
+            "init_lora_weights",
+            f"{how!r} needs a preparation that potstill does not make, or is not the same when it is read again; "
+            "leave it out, or use `pissa`, `olora`, `orthogonal` or `gaussian`",
+        )
+    return fields
+
+
+def _of_bitsandbytes(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields.get("quant_method", "bitsandbytes") != "bitsandbytes":
+        raise about_key("quant_method", "must be bitsandbytes, whose weights an adapter can be trained upon")
+    if [fields.get(bits) for bits in ("load_in_4bit", "load_in_8bit")].count(True) != 1:
+        raise about_key("load_in_4bit", "or `load_in_8bit` must be true, one of the two")
+    return fields
+
+
+Adapter = Annotated[dict[str, Any], AfterValidator(_an_adapter)]
+"""The fields of peft's `LoraConfig`."""
+
+Quantization = Annotated[dict[str, Any], AfterValidator(_of_bitsandbytes)]
+"""The fields of transformers' `BitsAndBytesConfig`."""
+
+
+class StudentBase(Section):
+    adapter: Adapter | None = None
+    """Train an adapter (LoRA) upon the start, which itself stays as it is: any field of peft's `LoraConfig`, under its
+    own name. The control has the same. Left out: every weight is trained."""
+
+    quantization: Quantization | None = None
+    """Load the start in 4 or 8 bits wherever it is loaded, to be trained upon, scored or asked (QLoRA): any field of
+    transformers' `BitsAndBytesConfig`, under its own name. On the disk it stays as it was. Needs `adapter`."""
+
+    merge: bool = False
+    """Save the finished student as a plain folder, its adapter worked into the weights that it was trained upon (those
+    of a quantised start, made plain again), in place of the adapter alone. Needs `adapter`."""
+
+    @model_validator(mode="after")
+    def _has_an_adapter(self) -> "StudentBase":
+        if self.adapter is None and self.quantization is not None:
+            raise about_key("quantization", "needs `adapter`: weights of 4 or 8 bits cannot be trained themselves")
+        if self.adapter is None and self.merge:
+            raise about_key("merge", "needs `adapter`: there is nothing to merge")
+        if self.merge and (self.adapter or {}).get("alora_invocation_tokens") is not None:
+            raise about_key("merge", "is impossible with `alora_invocation_tokens`, which act from a token on only")
+        return self
+
+
+class FromTeacher(StudentBase):
+    """A student that is made of one of its teachers."""
+
+    teacher: str = Field(alias="from")
+    """The name of one of `teachers`."""
+
+
+class Copy(FromTeacher):
+    """The teacher itself: for an adapter upon its weights, or to learn from itself under another prompt."""
+
+    start: Literal["copy"]
+    """Where the student comes from: its teacher, as it is."""
+
+
+class PrunedLayers(FromTeacher):
     """The teacher with some of its layers left out; embeddings, norms and head are the teacher's own."""
 
     start: Literal["prune_layers"]
     """Where the student comes from: its teacher, some layers left out."""
-
-    teacher: str = Field(alias="from")
-    """The name of one of `teachers`."""
 
     layers: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     """How many layers to keep, chosen by `rule`; or the list of them, counted from 0."""
@@ -35,7 +124,7 @@ class PrunedLayers(Section):
     others lie at even distances in between; of fewer than five, as `spread`."""
 
 
-class Checkpoint(Section):
+class Checkpoint(StudentBase):
     """A smaller model that exists already, of the teachers' tokenizer; its head may be padded to another size."""
 
     start: Literal["checkpoint"]
@@ -48,7 +137,7 @@ class Checkpoint(Section):
     """A commit, tag or branch of the hub's repository."""
 
 
-class Scratch(Section):
+class Scratch(StudentBase):
     """Random weights of a given shape."""
 
     start: Literal["scratch"]
@@ -57,5 +146,11 @@ class Scratch(Section):
     config: ModelConfig
     """The fields of a transformers configuration, `model_type` among them; the vocabulary is the tokenizer's."""
 
+    @model_validator(mode="after")
+    def _learns_whole(self) -> "Scratch":
+        if self.adapter is not None:
+            raise about_key("adapter", "is for a start that knows something, and random weights do not; leave it out")
+        return self
 
-Student = Annotated[PrunedLayers | Checkpoint | Scratch, Field(discriminator="start")]
+
+Student = Annotated[Copy | PrunedLayers | Checkpoint | Scratch, Field(discriminator="start")]

@@ -24,8 +24,8 @@ class TokenizerBase(Section):
 class TrainedTokenizer(TokenizerBase):
     """A byte-level BPE, trained on the training documents alone: NFKC, and a space before the first word."""
 
-    vocab_size: int = Field(gt=BYTES + 3)
-    """How many tokens, the three special ones and the 256 bytes among them."""
+    vocab_size: int = Field(ge=BYTES + 3)
+    """How many tokens, the three special ones and the 256 bytes among them; 259: those alone, and each digit is one."""
 
     min_frequency: int = Field(2, ge=1)
     """A pair that occurs more rarely is not merged."""

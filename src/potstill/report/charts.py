@@ -7,12 +7,13 @@ becomes its aria-label, and page.js shows that on hover.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from potstill.report import wording
-from potstill.report.data import CONTROL, LABELS, START, STUDENT, TEACHER, Curve, Metric
-from potstill.report.verdict import judge
+from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Curve, Metric, kind
+from potstill.report.judgement import Judge, judge
 from potstill.scoring.statistics import Paired, Row
 
 Spec = dict[str, Any]
@@ -30,14 +31,59 @@ POINTS = 100
 NUMBER = ",.4~r"
 RATE = {"labelExpr": "datum.value ? format(datum.value, '.0e') : '0'"}
 
-COLOURS = {TEACHER: "var(--teacher)", START: "var(--start)", STUDENT: "var(--student)", CONTROL: "var(--control)"}
-DASHES = {CONTROL: [5, 3]}
 ORDER = (TEACHER, STUDENT, CONTROL, START)
+HUES = 7
+"""Colours for students that have a name: page.css has as many, light and dark."""
+PATTERNS = ((), (9, 3), (2, 2), (9, 3, 2, 3), (9, 2, 2, 2, 2, 2))
+"""Dashes for them. There are more pairs of a colour and a pattern than a page can hold students, for 7 and 5 have no
+common divisor, and neighbours differ in both, so that they can be told apart on grey paper."""
 
 
-def intervals(metric: Metric, rows: Sequence[Row]) -> str:
+@dataclass(frozen=True)
+class Look:
+    """How a model is drawn: a CSS colour, and the dashes of its line."""
+
+    colour: str
+    dash: tuple[int, ...] = ()
+
+
+LOOKS = {
+    TEACHER: Look("var(--teacher)"),
+    START: Look("var(--start)"),
+    STUDENT: Look("var(--student)"),
+    CONTROL: Look("var(--control)", (5, 3)),
+}
+OTHER = Look("var(--ink-2)")
+
+
+def looks_of(students: Sequence[str]) -> dict[str, Look]:
+    """How every model of a report is drawn: each of several students in its own way."""
+    if len(students) < 2:
+        return LOOKS
+    named = {
+        student: Look(f"var(--s{place % HUES})", PATTERNS[place % len(PATTERNS)])
+        for place, student in enumerate(students)
+    }
+    return LOOKS | named
+
+
+def look(model: str, looks: Mapping[str, Look]) -> Look:
+    """How a model is drawn; a teacher with a name like any teacher."""
+    return looks.get(model) or (LOOKS[TEACHER] if kind(model) == TEACHER else OTHER)
+
+
+def sample(model: str, looks: Mapping[str, Look]) -> str:
+    """A piece of a model's line, for the legend."""
+    drawn = look(model, looks)
+    return (
+        '<svg class="sample" width="30" height="8" viewBox="0 0 30 8" aria-hidden="true"><line x1="0" y1="4" x2="30" '
+        f'y2="4" stroke="{drawn.colour}" stroke-width="2" stroke-dasharray="{" ".join(map(str, drawn.dash))}"/></svg>'
+    )
+
+
+def intervals(metric: Metric, rows: Sequence[Row], looks: Mapping[str, Look] = LOOKS) -> str:
     """Dot and interval for each model, the names on the left and the values on the right."""
-    ordered = sorted(rows, key=lambda row: ORDER.index(row.model) if row.model in ORDER else len(ORDER))
+    ordered = sorted(rows, key=lambda row: ORDER.index(kind(row.model)) if kind(row.model) in ORDER else len(ORDER))
     low, high = domain(ordered)
     data: list[Spec] = []
     for place, row in enumerate(ordered):
@@ -45,10 +91,10 @@ def intervals(metric: Metric, rows: Sequence[Row]) -> str:
         data.append(
             {
                 "y": ROW * (place + 0.5),
-                "name": LABELS.get(row.model, row.model),
+                "name": wording.label(row.model),
                 "said": wording.value(row, metric),
-                "told": f"{LABELS.get(row.model, row.model)}: {metric.label} {wording.interval(row, metric)}",
-                "colour": COLOURS.get(row.model, "var(--ink-2)"),
+                "told": f"{wording.label(row.model)}: {metric.label} {wording.interval(row, metric)}",
+                "colour": look(row.model, looks).colour,
                 "beyond": beyond,
                 "arrow": "triangle-right" if row.value > high else "triangle-left",
                 "side": (high if row.value > high else low) if beyond else row.value,
@@ -62,29 +108,34 @@ def intervals(metric: Metric, rows: Sequence[Row]) -> str:
     near, far = {"filter": "!datum.beyond"}, {"filter": "datum.beyond"}
     seeds: list[Spec] = [near, {"flatten": ["seeds"]}]
     x = {"scale": {"domain": [low, high], "nice": False, "zero": False}, "axis": _axis(metric)}
+    left = _left(data)
     layers: list[Spec] = [
-        _names("name", "colour"),
-        _values("said"),
+        _names("name", "colour", left),
+        _values("said", left),
         _rule("low", "high", x, transform=[near]),
         _dot("seeds", x, size=22, opacity=0.5, transform=seeds),
         _dot("value", x, transform=[near]),
         _rule("fade", "side", x, dash=[2, 4], transform=[far]),
         _dot("side", x, shape="arrow", transform=[far]),
     ]
-    return _draw(_panel(layers, data, ROW * len(data)))
+    return _draw(_panel(layers, data, left))
 
 
-def differences(metric: Metric, pairs: Sequence[Paired]) -> str:
-    """Dot and interval of the student minus another model, beside the zero that chance would give."""
+def differences(metric: Metric, pairs: Sequence[Paired], judged: Judge = judge) -> str:
+    """Dot and interval of students minus another model, beside the zero that chance would give.
+
+    The one student is called by what it is compared with; of several, which differ from the same model, each by its
+    own name, and the page says from which.
+    """
     data: list[Spec] = []
     for place, pair in enumerate(pairs):
-        judgement = judge(pair, metric)
+        judgement, name = judged(pair, metric), wording.minus(pair.b, pair.a)
         data.append(
             {
                 "y": ROW * (place + 0.5),
-                "name": wording.minus(pair.b),
+                "name": name if pair.a == STUDENT else wording.label(pair.a),
                 "said": wording.difference(pair, metric).replace(" points", " pp"),
-                "told": f"{wording.minus(pair.b)}: {wording.difference_interval(pair, metric)}, {judgement}",
+                "told": f"{name}: {wording.difference_interval(pair, metric)}, {judgement}",
                 "colour": {"better": "var(--good)", "worse": "var(--bad)"}.get(judgement, "var(--ink-2)"),
                 "value": pair.difference,
                 "low": pair.low,
@@ -95,32 +146,38 @@ def differences(metric: Metric, pairs: Sequence[Paired]) -> str:
     reach = [0.0, *(bound for row in data for bound in (row["low"], row["high"], *row["seeds"]))]
     edge = (max(reach) - min(reach) or 1.0) * 0.12
     x = {"scale": {"domain": [min(reach) - edge, max(reach) + edge], "nice": False}, "axis": _axis(metric, ticks=3)}
+    left = _left(data)
     layers: list[Spec] = [
         {"mark": {"type": "rule", "stroke": "var(--ink-2)", "aria": False}, "encoding": {"x": {"datum": 0, **x}}},
-        _names("name", "colour"),
-        _values("said"),
+        _names("name", "colour", left),
+        _values("said", left),
         _rule("low", "high", x),
         _dot("seeds", x, size=22, opacity=0.5, transform=[{"flatten": ["seeds"]}]),
         _dot("value", x),
     ]
-    return _draw(_panel(layers, data, ROW * len(data)))
+    return _draw(_panel(layers, data, left))
 
 
-def curve(term: str, runs: Sequence[Curve]) -> str:
-    """One logged quantity over training, a line for each run that logged it."""
+def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -> str:
+    """One logged quantity over training, a line for each run that logged it.
+
+    Of several students with several seeds each, the mean over a model's seeds is drawn, and the seeds faintly behind.
+    """
     tokens = {tuple(point.get("tokens") for point in run.points) for run in runs}
     axis = "tokens" if len(tokens) == 1 and None not in next(iter(tokens)) else "step"
-    data: list[Spec] = []
-    by_x: dict[float, list[tuple[Curve, float]]] = {}
-    for run in runs:
-        for x, y in _thinned([(point[axis], point[term]) for point in run.points if _finite(point, term)]):
-            data.append({"x": x, "y": y, "run": f"{run.model} {run.seed}", "model": run.model})
-            by_x.setdefault(x, []).append((run, y))
     several = len({run.seed for run in runs}) > 1
-    hits = [
-        {"x": x, "told": f"{axis} {x:,.0f}: " + ", ".join(_told(run, y, several) for run, y in found)}
-        for x, found in sorted(by_x.items())
+    lines = [
+        _Line(run.model, f" (seed {run.seed})" if several else "", tuple(_thinned(_points(run, axis, term))))
+        for run in runs
     ]
+    faint: list[_Line] = []
+    if several and looks is not LOOKS:
+        lines, faint = [_mean(model, lines) for model in dict.fromkeys(run.model for run in runs)], lines
+    by_x: dict[float, list[str]] = {}
+    for one in lines:
+        for x, y in one.points:
+            by_x.setdefault(x, []).append(f"{wording.label(one.model)}{one.seed} {y:.4g}")
+    hits = [{"x": x, "told": f"{axis} {x:,.0f}: " + ", ".join(found)} for x, found in sorted(by_x.items())]
     models = list(dict.fromkeys(run.model for run in runs))
     x_encoding = {
         "field": "x",
@@ -128,22 +185,20 @@ def curve(term: str, runs: Sequence[Curve]) -> str:
         "scale": {"nice": False, "zero": False},
         "axis": {"title": axis, "tickCount": 4, "format": "~s", "grid": False},
     }
-    line = {
-        "data": {"values": data},
-        "mark": {"type": "line", "strokeWidth": 1.2 if several else 1.8, "strokeJoin": "round", "aria": False},
-        "encoding": {
-            "x": x_encoding,
-            "y": {
-                "field": "y",
-                "type": "quantitative",
-                "scale": {"zero": False, "nice": True},
-                "axis": {"title": None, "tickCount": 4} | (RATE if term == "learning_rate" else {"format": NUMBER}),
-            },
-            "detail": {"field": "run"},
-            "color": _by_model(models, [COLOURS.get(model, "var(--ink-2)") for model in models]),
-            "strokeDash": _by_model(models, [DASHES.get(model, []) for model in models]),
+    encoding = {
+        "x": x_encoding,
+        "y": {
+            "field": "y",
+            "type": "quantitative",
+            "scale": {"zero": False, "nice": True},
+            "axis": {"title": None, "tickCount": 4} | (RATE if term == "learning_rate" else {"format": NUMBER}),
         },
+        "detail": {"field": "run"},
+        "color": _by_model(models, [look(model, looks).colour for model in models]),
     }
+    dashed = encoding | {"strokeDash": _by_model(models, [list(look(model, looks).dash) for model in models])}
+    drawn = [_lines(faint, encoding, strokeWidth=0.8, strokeOpacity=0.35)] if faint else []
+    drawn.append(_lines(lines, dashed, strokeWidth=1.2 if several and not faint else 1.8))
     width = WIDTH - 44 - 12
     band = {"type": "rule", "stroke": "var(--ink)", "strokeWidth": max(2.0, width / len(hits)), "strokeOpacity": 0}
     hit = {
@@ -152,7 +207,7 @@ def curve(term: str, runs: Sequence[Curve]) -> str:
         "encoding": {"x": x_encoding, "description": {"field": "told", "type": "nominal"}},
     }
     padding = {"left": 44, "right": 12, "top": 8, "bottom": 40}
-    return _draw({"width": width, "height": 150, "padding": padding, "layer": [line, hit]})
+    return _draw({"width": width, "height": 150, "padding": padding, "layer": [*drawn, hit]})
 
 
 def domain(rows: Sequence[Row]) -> tuple[float, float]:
@@ -161,7 +216,7 @@ def domain(rows: Sequence[Row]) -> tuple[float, float]:
     A model far outside the others (the start of a pruned student, most often) is left out and drawn at the edge: to
     scale it would press all that matters into one dot.
     """
-    core = [row for row in rows if row.model in (TEACHER, STUDENT, CONTROL)]
+    core = [row for row in rows if kind(row.model) in (TEACHER, STUDENT, CONTROL)]
     shown = core if len(core) > 1 else list(rows)
     low, high = _reach(shown)
     for row in rows:
@@ -180,8 +235,32 @@ def _reach(rows: Iterable[Row]) -> tuple[float, float]:
     return min(finite, default=0.0), max(finite, default=1.0)
 
 
-def _finite(point: dict[str, float], term: str) -> bool:
-    return term in point and math.isfinite(point[term])
+@dataclass(frozen=True)
+class _Line:
+    """What is drawn as one line; ``seed`` is how it is told from others of its model."""
+
+    model: str
+    seed: str
+    points: tuple[tuple[float, float], ...]
+
+
+def _points(run: Curve, axis: str, term: str) -> list[tuple[float, float]]:
+    return [(point[axis], point[term]) for point in run.points if math.isfinite(point.get(term, math.nan))]
+
+
+def _mean(model: str, seeds: Sequence[_Line]) -> _Line:
+    """The mean over a model's seeds, wherever all of them were logged."""
+    found: dict[float, list[float]] = {}
+    own = [one for one in seeds if one.model == model]
+    for x, y in (point for one in own for point in one.points):
+        found.setdefault(x, []).append(y)
+    return _Line(model, "", tuple((x, sum(ys) / len(ys)) for x, ys in sorted(found.items()) if len(ys) == len(own)))
+
+
+def _lines(lines: Sequence[_Line], encoding: Spec, **mark: float) -> Spec:
+    data = [{"x": x, "y": y, "run": one.model + one.seed, "model": one.model} for one in lines for x, y in one.points]
+    whole = {"type": "line", "strokeJoin": "round", "aria": False, **mark}
+    return {"data": {"values": data}, "mark": whole, "encoding": encoding}
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -191,11 +270,6 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return points
     groups = [points[start : start + each] for start in range(0, len(points), each)]
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
-
-
-def _told(run: Curve, y: float, several: bool) -> str:
-    seed = f" (seed {run.seed})" if several else ""
-    return f"{LABELS.get(run.model, run.model)}{seed} {y:.4g}"
 
 
 def _axis(metric: Metric, ticks: int = 4) -> Spec:
@@ -210,14 +284,20 @@ def _y() -> Spec:
     return {"field": "y", "type": "quantitative", "axis": None, "scale": None}
 
 
-def _names(field: str, colour: str) -> Spec:
-    mark = {"type": "text", "align": "right", "baseline": "middle", "aria": False, "fontSize": 12, "limit": LEFT - 14}
+def _left(data: Sequence[Spec]) -> int:
+    """The margin that the longest name needs; names that no phone has room for are cut, and whole on hover."""
+    longest = max((len(row["name"]) for row in data), default=0)
+    return LEFT if longest <= 17 else min(LEFT + 62, round(6.4 * longest) + 14)
+
+
+def _names(field: str, colour: str, left: int) -> Spec:
+    mark = {"type": "text", "align": "right", "baseline": "middle", "aria": False, "fontSize": 12, "limit": left - 14}
     return {"mark": mark, "encoding": {"x": {"value": -10}, "y": _y(), "text": {"field": field}, **_fill(colour)}}
 
 
-def _values(field: str) -> Spec:
+def _values(field: str, left: int) -> Spec:
     mark = {"type": "text", "align": "left", "baseline": "middle", "aria": False, "fontSize": 12, "fill": "var(--ink)"}
-    across = {"value": WIDTH - LEFT - RIGHT + 8}
+    across = {"value": WIDTH - left - RIGHT + 8}
     return {"mark": mark, "encoding": {"x": across, "y": _y(), "text": {"field": field}}}
 
 
@@ -253,11 +333,11 @@ def _fill(field: str) -> Spec:
     return {"fill": {"field": field, "type": "nominal", "scale": None}}
 
 
-def _panel(layers: list[Spec], data: list[Spec], height: int) -> Spec:
-    padding = {"left": LEFT, "right": RIGHT, "top": 2, "bottom": 24}
+def _panel(layers: list[Spec], data: list[Spec], left: int) -> Spec:
+    padding = {"left": left, "right": RIGHT, "top": 2, "bottom": 24}
     return {
-        "width": WIDTH - LEFT - RIGHT,
-        "height": height,
+        "width": WIDTH - left - RIGHT,
+        "height": ROW * len(data),
         "padding": padding,
         "data": {"values": data},
         "layer": layers,

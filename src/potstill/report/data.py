@@ -8,7 +8,8 @@ from potstill.scoring.statistics import Paired, Row
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
 """The four models of every experiment, as `Row.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
-before training. Any other name in a row is a model of its own and is shown beside them."""
+before training. Where there are several teachers or students, each has its name behind it: ``student base``. Any other
+name in a row is a model of its own and is shown beside them."""
 
 LABELS = {TEACHER: "Teacher", START: "Student before", STUDENT: "Student", CONTROL: "Control"}
 
@@ -32,10 +33,22 @@ HELD_OUT_METRICS = (
     Metric("perplexity", "Perplexity", "exp of the loss", "lower"),
 )
 
+ANSWER_METRICS = (
+    Metric("accuracy", "Accuracy", "right answers", "higher", percent=True),
+    Metric("loss", "Loss", "nats per token of the reference solutions", "lower"),
+    Metric("hit_limit", "Cut at the limit", "answers that were not finished", None, percent=True),
+    Metric("no_number", "No number", "answers in which no number was found", "lower", percent=True),
+)
+"""Of models that were asked questions. An answer may be cut and right, so that neither direction is better there."""
+
 
 @dataclass(frozen=True)
 class Model:
-    """One line of the table of models. ``name`` is free; ``role`` says which of the four it is, or is empty."""
+    """One line of the table of models. ``name`` is free; ``role`` is what it is called in the rows, or is empty.
+
+    ``about`` says what it was trained with; ``adapter`` counts the parameters of a student that is an adapter: what is
+    on the disk is then the adapter alone.
+    """
 
     name: str
     parameters: int
@@ -43,6 +56,8 @@ class Model:
     hidden: int | None = None
     bytes: int | None = None
     role: str = ""
+    about: str = ""
+    adapter: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,3 +127,17 @@ class Report:
     metrics: tuple[Metric, ...] = HELD_OUT_METRICS
     units: str = "held-out passages"
     confidence: float = 0.95
+    asks: bool = False
+    """Whether models were asked questions, and learned from answers; else they read a text."""
+    placebos: tuple[str, ...] = ()
+    """The students whose teacher spoke about other questions than they were asked."""
+
+
+def kind(model: str) -> str:
+    """Which of the four a model is, without the name that it may have besides."""
+    return model.partition(" ")[0]
+
+
+def students(report: Report) -> list[str]:
+    """The students that were measured, in the order of the rows."""
+    return list(dict.fromkeys(row.model for row in report.rows if kind(row.model) == STUDENT))

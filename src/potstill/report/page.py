@@ -10,19 +10,20 @@ from typing import Any
 from urllib.parse import quote
 
 from potstill.console import duration, size
-from potstill.report import charts, wording
-from potstill.report.data import CONTROL, LABELS, START, STUDENT, TEACHER, Curve, Metric, Report, Token
-from potstill.report.verdict import judge, verdict
+from potstill.report import charts, tables, wording
+from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, Stage, Token, kind, students
+from potstill.report.judgement import judge_of
+from potstill.report.verdict import verdict
 from potstill.scoring.emissions import Cost
-from potstill.scoring.statistics import Paired, Row
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path d="M5 28h16l-2-12a6 6 0 0 1-1-6l1-6h-8l1 6a6 6 '
     '0 0 1-1 6z" fill="#b4530a"/><path d="M18 6h7l4 18" fill="none" stroke="#0b62a4" stroke-width="3"/></svg>'
 )
-MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "≈"}
 LOGGED = {"step", "tokens", "loss", "learning_rate"}
 """What a point of a curve holds besides the terms of its loss."""
+MOST_STEPS = 30
+"""Lines of the table of costs; where there are more steps, those of a stage are one line that can be opened."""
 
 
 def render(report: Report) -> str:
@@ -38,25 +39,34 @@ def render(report: Report) -> str:
         "energy": wording.energy,
         "carbon": wording.carbon,
     }
-    most = _most(report)
-    panels = [_panel(report, metric) for metric in report.metrics if _rows(report, metric)]
+    most, who = _most(report), students(report)
+    looks = charts.looks_of(who)
+    panels = [_panel(report, metric, looks) for metric in report.metrics if tables.rows_of(report, metric)]
+    drawn = list(dict.fromkeys(run.model for run in report.curves))
+    several = len(who) > 1
     context = {
         "report": report,
         "verdict": verdict(report),
-        "labels": LABELS,
+        "label": wording.label,
+        "kind": kind,
         "percent": f"{report.confidence:.0%}",
         "icon": quote(ICON),
         "panels": [panel | {name: Markup(panel[name]) for name in ("intervals", "differences")} for panel in panels],
         "has_differences": any(panel["differences"] for panel in panels),
         "compared": {CONTROL: "the control", START: "the student before"}[_main_other(report)],
         "faint": any(row.seeds for row in report.rows),
-        "table": _table(report),
-        "terms": [term | {"svg": Markup(term["svg"])} for term in _terms(report)],
-        "curve_models": list(dict.fromkeys(run.model for run in report.curves)),
+        "students": len(who),
+        "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
+        "table": tables.matrix(report) if several else tables.figures(report),
+        "terms": [term | {"svg": Markup(term["svg"])} for term in _terms(report, looks)],
+        "curve_models": drawn,
+        "samples": {model: Markup(charts.sample(model, looks)) for model in drawn} if several else {},
         "averaged": any(len(run.points) > charts.POINTS for run in report.curves),
+        "of_seeds": several and len({run.seed for run in report.curves}) > 1,
         "passages": [_passage(passage.title, passage.tokens, most) for passage in report.passages],
         "expected": [[_expected(token) for token in passage.tokens] for passage in report.passages],
         "most": most,
+        "stages": _stages(report.stages),
         "total": reduce(add, (stage.cost for stage in report.stages)) if report.stages else Cost(0, None, None, ""),
         "css": Markup(_file("page.css")),
         "js": Markup(_file("page.js")),
@@ -68,85 +78,49 @@ def _file(name: str) -> str:
     return resources.files("potstill.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _rows(report: Report, metric: Metric) -> list[Row]:
-    return [row for row in report.rows if row.metric == metric.name]
-
-
-def _pair(report: Report, metric: Metric, other: str) -> Paired | None:
-    found = [pair for pair in report.paired if (pair.a, pair.b, pair.metric) == (STUDENT, other, metric.name)]
-    return found[0] if found else None
-
-
 def _main_other(report: Report) -> str:
-    """The model the student is drawn against: the control, or without one the start."""
+    """The model that students are drawn against: the control, or without one the start."""
     return CONTROL if any(pair.b == CONTROL for pair in report.paired) else START
 
 
-def _panel(report: Report, metric: Metric) -> dict[str, Any]:
-    pair = _pair(report, metric, _main_other(report))
+def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dict[str, Any]:
+    found = [tables.pair_of(report, metric, student, _main_other(report)) for student in students(report) or [STUDENT]]
+    pairs = [pair for pair in found if pair]
     return {
         "metric": metric,
-        "intervals": charts.intervals(metric, _rows(report, metric)),
-        "differences": charts.differences(metric, [pair]) if pair else "",
+        "intervals": charts.intervals(metric, tables.rows_of(report, metric), looks),
+        "differences": charts.differences(metric, pairs, judge_of(report)) if pairs else "",
     }
 
 
-def _table(report: Report) -> dict[str, Any]:
-    known = [model for model in (TEACHER, START, STUDENT, CONTROL) if any(row.model == model for row in report.rows)]
-    models = list(dict.fromkeys([*known, *(row.model for row in report.rows)]))
-    others = list(dict.fromkeys(pair.b for pair in report.paired if pair.a == STUDENT))
-    lines = []
-    for metric in report.metrics:
-        rows = {row.model: row for row in _rows(report, metric)}
-        if rows:
-            pairs = [_pair(report, metric, other) for other in others]
-            units = sorted({row.n for row in rows.values()})
-            lines.append(
-                {
-                    "metric": metric,
-                    "n": " to ".join(f"{n:,}" for n in dict.fromkeys((units[0], units[-1]))),
-                    "cells": [_cell(rows[model], metric) if model in rows else None for model in models],
-                    "pairs": [_pair_cell(pair, metric) if pair else None for pair in pairs],
-                }
-            )
-    same = {line["n"] for line in lines}
-    return {
-        "models": models,
-        "others": [wording.minus(other) for other in others],
-        # More than two of them beside the models' own figures, and the page would have to be moved sideways to be read.
-        "apart": len(others) > 2,
-        "lines": lines,
-        "n": same.pop() if len(same) == 1 else "",
-    }
+def _stages(stages: tuple[Stage, ...]) -> list[tuple[Stage, list[Stage]]]:
+    """The lines of the table of costs, each with the steps that it stands for, where it does not stand for itself."""
+    if len(stages) <= MOST_STEPS:
+        return [(stage, []) for stage in stages]
+    groups: dict[str, list[Stage]] = {}
+    for stage in stages:
+        groups.setdefault(stage.name.partition("/")[0], []).append(stage)
+    return [(steps[0], []) if len(steps) == 1 else (_together(name, steps), steps) for name, steps in groups.items()]
 
 
-def _cell(row: Row, metric: Metric) -> dict[str, str]:
-    return {"text": wording.interval(row, metric), "seeds": _seeds(row, metric)}
+def _together(name: str, steps: list[Stage]) -> Stage:
+    sizes, tokens = ([getattr(step, what) for step in steps] for what in ("bytes", "tokens"))
+    return Stage(
+        name,
+        f"{len(steps)} steps",
+        reduce(add, (step.cost for step in steps)),
+        None if None in sizes else sum(sizes),
+        None if None in tokens else sum(tokens),
+        max(step.attempts for step in steps),
+    )
 
 
-def _pair_cell(pair: Paired, metric: Metric) -> dict[str, str]:
-    judgement = judge(pair, metric)
-    return {
-        "text": wording.difference_interval(pair, metric),
-        "judgement": judgement,
-        "mark": MARKS[judgement],
-        "seeds": _seeds(pair, metric),
-    }
-
-
-def _seeds(figure: Row | Paired, metric: Metric) -> str:
-    """The spread between seeds, in a form that breaks into two lines at its comma and nowhere else."""
-    if figure.seeds is None:
-        return ""
-    return wording.spread(figure.seeds, metric).replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
-
-
-def _terms(report: Report) -> list[dict[str, str]]:
+def _terms(report: Report, looks: dict[str, charts.Look]) -> list[dict[str, str]]:
     """The logged quantities worth a panel: terms that runs share, other terms, what is minimised, learning rate."""
     names = list(dict.fromkeys(name for run in report.curves for point in run.points for name in point))
     runs = {name: [run for run in report.curves if any(name in point for point in run.points)] for name in names}
     terms = sorted((name for name in names if name not in LOGGED), key=lambda name: -len({r.model for r in runs[name]}))
-    about = {name: f"in the loss of {_listed(runs[name])}" for name in terms}
+    about = {name: f"in the loss of {_whose(runs[name], report)}" for name in terms}
     if len(terms) != 1:
         about["loss"] = "the weighted sum of its own terms for each model" if terms else "as it was minimised"
     about["learning_rate"] = "the same for all" if _same(runs.get("learning_rate", [])) else ""
@@ -154,15 +128,19 @@ def _terms(report: Report) -> list[dict[str, str]]:
         {
             "label": name.replace("_", " ").capitalize().replace("kl", "KL"),
             "about": told,
-            "svg": charts.curve(name, runs[name]),
+            "svg": charts.curve(name, runs[name], looks),
         }
         for name, told in about.items()
         if runs.get(name)
     ]
 
 
-def _listed(runs: list[Curve]) -> str:
-    return " and ".join(dict.fromkeys(LABELS.get(run.model, run.model).lower() for run in runs))
+def _whose(runs: list[Curve], report: Report) -> str:
+    models = list(dict.fromkeys(run.model for run in runs))
+    every = list(dict.fromkeys(run.model for run in report.curves if kind(run.model) == STUDENT))
+    if len(every) > 1 and set(every) <= set(models):
+        return " and ".join(["every student", *(wording.inside(model) for model in models if model not in every)])
+    return " and ".join(map(wording.inside, models))
 
 
 def _same(runs: list[Curve]) -> bool:

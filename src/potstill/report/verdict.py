@@ -3,45 +3,16 @@
 Computed from the paired differences alone. A null and a loss are told in the same words as a gain.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-from potstill.report import wording
-from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report
+from potstill.report import experiments, wording
+from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, students
+from potstill.report.judgement import Figure, Judgement, Tone, Verdict, judge
 from potstill.scoring.statistics import Paired, Row
-
-Judgement = Literal["better", "worse", "different", "within chance"]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure to be printed large, and what it is."""
-
-    text: str
-    about: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``tone`` is good, bad or open; ``sentences`` hold the figures that the headline rests on."""
-
-    headline: str
-    tone: Literal["good", "bad", "open"]
-    figures: tuple[Figure, ...]
-    sentences: tuple[str, ...]
-
-
-def judge(pair: Paired, metric: Metric) -> Judgement:
-    """Whether ``pair.a`` is better than ``pair.b``; ``different`` where the metric has no better direction."""
-    if not pair.beyond_chance:
-        return "within chance"
-    if metric.better is None:
-        return "different"
-    return "better" if (pair.difference < 0) == (metric.better == "lower") else "worse"
 
 
 def verdict(report: Report) -> Verdict:
-    """The verdict on the first of the report's metrics that has a direction and was taken of the student."""
+    """The verdict on the first of the report's metrics that has a direction and was taken of the students."""
+    if len(students(report)) > 1:
+        return experiments.verdict(report)
     rows = {(row.model, row.metric): row for row in report.rows}
     directed = [metric for metric in report.metrics if metric.better and (STUDENT, metric.name) in rows]
     if not directed:
@@ -52,18 +23,18 @@ def verdict(report: Report) -> Verdict:
     headline, tone = _headline(against.get(CONTROL), against.get(START))
     models = {model: row for (model, name), row in rows.items() if name == metric.name}
     sentences = (
-        _against_control(metric, models, pairs, report.units),
+        _against_control(metric, models, pairs, report),
         _against_start(metric, models, pairs),
         _against_teacher(metric, models),
         _other_metrics(report, metric),
-        _seeds(metric, models[STUDENT], pairs.get(CONTROL)),
+        _seeds(metric, models[STUDENT], pairs.get(CONTROL), "questions" if report.asks else "text"),
     )
     return Verdict(
         headline, tone, _figures(metric, models, pairs), tuple(sentence for sentence in sentences if sentence)
     )
 
 
-def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, Literal["good", "bad", "open"]]:
+def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, Tone]:
     if start == "worse":
         return "It did not work: the student is worse than before training.", "bad"
     if control == "worse":
@@ -86,7 +57,10 @@ def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, 
 
 def _figures(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -> tuple[Figure, ...]:
     figures = [
-        Figure(wording.difference(pairs[other], metric).replace(" points", " pp"), f"{_name(metric)} against {name}")
+        Figure(
+            wording.difference(pairs[other], metric).replace(" points", " pp"),
+            f"{wording.metric_name(metric)} against {name}",
+        )
         for other, name in ((CONTROL, "the control"), (START, "the student before training"))
         if other in pairs
     ]
@@ -96,14 +70,15 @@ def _figures(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -
     return tuple(figures)
 
 
-def _against_control(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired], units: str) -> str:
-    student = models[STUDENT]
-    own = f"On {student.n:,} {units} the student’s {_name(metric)} is {wording.interval(student, metric)}"
+def _against_control(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired], report: Report) -> str:
+    student, learned = models[STUDENT], "answers" if report.asks else "tokens"
+    name, value = wording.metric_name(metric), wording.interval(student, metric)
+    own = f"On {student.n:,} {report.units} the student’s {name} is {value}"
     if CONTROL not in pairs:
-        return f"{own}. No control was trained on the same tokens without the teacher."
+        return f"{own}. No control was trained on the same {learned} without the teacher."
     other = f" is {wording.interval(models[CONTROL], metric)}" if CONTROL in models else ""
     return (
-        f"{own}; that of the control, trained on the same tokens without the teacher,{other}: "
+        f"{own}; that of the control, trained on the same {learned} without the teacher,{other}: "
         f"{_difference(pairs[CONTROL], metric)}."
     )
 
@@ -145,14 +120,16 @@ def _other_metrics(report: Report, chosen: Metric) -> str:
     for metric in report.metrics:
         for pair in report.paired:
             if (pair.a, pair.b, pair.metric) == (STUDENT, CONTROL, metric.name) and metric is not chosen:
-                groups[judge(pair, metric)].append(f"{_name(metric)} ({wording.difference(pair, metric)})")
-    told = [f"{judgement} in {_listed(names)}" for judgement, names in groups.items() if names]
+                groups[judge(pair, metric)].append(
+                    f"{wording.metric_name(metric)} ({wording.difference(pair, metric)})"
+                )
+    told = [f"{judgement} in {wording.listed(names)}" for judgement, names in groups.items() if names]
     return f"Otherwise, against the control: {'; '.join(told)}." if told else ""
 
 
-def _seeds(metric: Metric, student: Row, control: Paired | None) -> str:
+def _seeds(metric: Metric, student: Row, control: Paired | None, unit: str) -> str:
     if student.seeds is None:
-        return "One seed was trained: the intervals tell chance in the text, not in the training."
+        return f"One seed was trained: the intervals tell chance in the {unit}, not in the training."
     if control is None or control.seeds is None:
         return f"Means of {student.seeds.n} seeds."
     low, high = (wording.signed(bound, control, metric) for bound in (control.seeds.low, control.seeds.high))
@@ -163,13 +140,3 @@ def _difference(pair: Paired, metric: Metric) -> str:
     judgement = judge(pair, metric)
     told = "within chance" if judgement == "within chance" else f"{judgement}, beyond chance"
     return f"a difference of {wording.difference_interval(pair, metric)}, {told}"
-
-
-def _name(metric: Metric) -> str:
-    """A label inside a sentence: Loss becomes loss, KL stays KL."""
-    first = metric.label.split(" ")[0]
-    return metric.label if first.isupper() else metric.label[:1].lower() + metric.label[1:]
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

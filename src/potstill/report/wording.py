@@ -2,7 +2,7 @@
 
 import math
 
-from potstill.report.data import LABELS, START, Metric
+from potstill.report.data import LABELS, START, STUDENT, TEACHER, Metric, kind
 from potstill.scoring.statistics import Paired, Row, Spread
 
 MINUS = "\N{MINUS SIGN}"
@@ -34,9 +34,37 @@ def difference_interval(pair: Paired, metric: Metric) -> str:
     return text.replace("%", "") + (" points" if metric.percent else "")
 
 
-def minus(other: str) -> str:
+def label(model: str) -> str:
+    """What a model is called on its own: Student, Student base, Student before."""
+    which, _, name = model.partition(" ")
+    return f"{LABELS[which]} {name}" if name and which in (TEACHER, STUDENT) else LABELS.get(model, model)
+
+
+def inside(model: str) -> str:
+    """What a model is called inside a sentence: student, student base, student before."""
+    return label(model)[:1].lower() + label(model)[1:] if kind(model) in LABELS else model
+
+
+def minus(other: str, student: str = STUDENT) -> str:
     """What a difference is called: Student − control."""
-    return f"Student {MINUS} {'before' if other == START else LABELS.get(other, other).lower()}"
+    return f"{label(student)} {MINUS} {'before' if other == START else inside(other)}"
+
+
+def metric_name(metric: Metric) -> str:
+    """A metric's label inside a sentence: Loss becomes loss, KL stays KL."""
+    first = metric.label.split(" ")[0]
+    return metric.label if first.isupper() else metric.label[:1].lower() + metric.label[1:]
+
+
+def listed(names: list[str]) -> str:
+    """Names in a sentence: a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def probability(p: float) -> str:
+    """A p as precise as a bootstrap of some thousand draws makes it: p = 0.034, p < 0.001."""
+    said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return said.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def spread(seeds: Spread, metric: Metric) -> str:

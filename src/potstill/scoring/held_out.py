@@ -97,3 +97,27 @@ def score_documents(
         np.add.at(sums["tokens"], document, 1.0)
         advance(len(rows))
     return DocumentScores(**sums, bytes=np.asarray(document_bytes, float))
+
+
+@torch.no_grad()
+def score_answers(
+    model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], vocabulary: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nats over the supervised tokens of each row of the batches, and how many those are: [U], [U].
+
+    Args:
+        model: the model, in eval mode.
+        batches: `input_ids`, `labels` and `attention_mask`, all [B, T], on the model's device.
+        vocabulary: look at the first so many ids only; default: all that the head has.
+    """
+    head = head_of(model)
+    nll: list[NDArray[np.float64]] = [np.zeros(0)]
+    tokens: list[NDArray[np.float64]] = [np.zeros(0)]
+    for batch in batches:
+        states, labels = read_batch(model, head, batch)
+        found = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"].double().cpu().numpy()
+        counts = (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
+        row = np.repeat(np.arange(len(counts)), counts)
+        nll.append(np.bincount(row, found, minlength=len(counts)).astype(float))
+        tokens.append(counts.astype(float))
+    return np.concatenate(nll), np.concatenate(tokens)

@@ -1,22 +1,24 @@
 """capture: run each teacher once over the training samples and keep what it says.
 
-Makes one store a teacher, `capture/<teacher>/`. A capture that was stopped goes on with what is missing.
+Makes one store a teacher, `capture/<teacher>/`; of questions, one for each lesson, `capture/<lesson>/<teacher>/`. A
+capture that was stopped goes on with what is missing.
 """
 
 import time
 
 import torch
-from datasets import load_from_disk
 
-from potstill import ranks, ready
+from potstill import lessons, ranks, ready
 from potstill.console import duration, say, size
 from potstill.hardware import device
+from potstill.lessons import Lessons
 from potstill.pipeline import Made, Work
 from potstill.targets import Codec, Estimate, Provenance, estimate, make_codec
 from potstill.teachers.captured import capture, contents
 from potstill.teachers.huggingface import Prepared, run_dtype
 from potstill.teachers.live import LiveTeacher
-from potstill.text.batching import Collator, pad_token_id
+from potstill.text.prompted import teacher_batch
+from potstill.text.prompts import template_fingerprint
 from potstill.text.tokenizers import tokenizer_fingerprint
 from potstill.words import UserError
 
@@ -25,25 +27,24 @@ def run(work: Work) -> Made:
     """Capture every teacher."""
     settings = work.recipe.capture
     assert settings is not None
-    samples = load_from_disk(work.run.path("corpus") / "train")
+    learned = lessons.of_lesson(work, work.step.name)
     folders, summary = [], {}
     for teacher in ready.teachers(work):
-        name, expected = teacher.name, estimated(work, teacher)
+        name, expected = teacher.name, estimated(work, teacher, learned)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
-        folder, collator = work.folder / name, Collator(pad_token_id(teacher.tokenizer()))
-        codec = codec_of(work, teacher)
+        folder, codec = work.folder / name, codec_of(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
-        batches = (samples, collator, settings.batch_size)
-        tokens = capture(folder, live, codec, provenance(teacher), *batches, ranks.own(), ranks.count())
+        batches = (learned.train, learned.collate, settings.batch_size)
+        origin = provenance(teacher, template_of(work, work.step.name))
+        tokens = capture(folder, live, codec, origin, *batches, ranks.own(), ranks.count())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def estimated(work: Work, teacher: Prepared) -> Estimate:
+def estimated(work: Work, teacher: Prepared, learned: Lessons) -> Estimate:
     """What a capture of this teacher will weigh."""
-    samples = load_from_disk(work.run.path("corpus") / "train")
-    _, counts = contents(samples, Collator(pad_token_id(teacher.tokenizer())))
+    _, counts = contents(learned.train, learned.collate)
     return estimate(codec_of(work, teacher), tokens=sum(counts), samples=len(counts))
 
 
@@ -51,18 +52,18 @@ def forecast(work: Work) -> str:
     """What the capture will take: bytes, and hours by the pace of one batch; a line a teacher."""
     settings, lines = work.recipe.capture, []
     assert settings is not None
-    samples = load_from_disk(work.run.path("corpus") / "train")
+    learned = lessons.of_lesson(work, work.step.name)
+    of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in ready.teachers(work):
-        name = teacher.name
-        expected, live = estimated(work, teacher), LiveTeacher(teacher.model())
-        rows = [samples[at] for at in range(min(settings.batch_size, len(samples)))]
-        batch = {key: value.to(device()) for key, value in Collator(pad_token_id(teacher.tokenizer()))(rows).items()}
+        expected, live = estimated(work, teacher, learned), LiveTeacher(teacher.model())
+        rows = [learned.train[at] for at in range(min(settings.batch_size, len(learned.train)))]
+        batch = {key: value.to(device()) for key, value in teacher_batch(learned.collate(rows)).items()}
         live.target(batch)
         began = time.perf_counter()
         live.target(batch)
-        seconds = (time.perf_counter() - began) / len(rows) * len(samples)
+        seconds = (time.perf_counter() - began) / len(rows) * len(learned.train)
         what = f"{expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all"
-        lines.append(f"{name}: {what}, about {duration(seconds)}")
+        lines.append(f"{of}{teacher.name}: {what}, about {duration(seconds)}")
     return "\n".join(lines)
 
 
@@ -80,10 +81,12 @@ def codec_of(work: Work, teacher: Prepared) -> Codec:
     if capture.keep == "hidden":
         bits = 16 if run_dtype(teacher.dtype) == torch.bfloat16 else 32
         return make_codec("hidden", vocabulary=vocabulary, hidden_size=config.hidden_size, bits=bits)
-    temperatures = recipe.distil.temperatures
-    if len(temperatures) > 1:
+    temperatures = recipe.temperatures_of(work.step.name)
+    # A top-k store keeps a tail for each temperature; but one training reads it at one of them.
+    at_once = recipe.most_temperatures if capture.keep == "top_k" else temperatures
+    if len(at_once) > 1:
         raise UserError(
-            f"`capture.keep: {capture.keep}` is read at one temperature, but `distil.losses` have {temperatures}; give "
+            f"`capture.keep: {capture.keep}` is read at one temperature, but `distil.losses` have {at_once}; give "
             "them one, use `capture.keep: hidden`, or leave `capture` out"
         )
     exact = {"k": capture.k, "bits": capture.bits}
@@ -94,11 +97,19 @@ def codec_of(work: Work, teacher: Prepared) -> Codec:
     return make_codec(capture.keep, vocabulary=vocabulary, **settings)
 
 
-def provenance(teacher: Prepared) -> Provenance:
+def provenance(teacher: Prepared, template: str = "none") -> Provenance:
     """What a store of this teacher's targets must have come from."""
     return Provenance(
         teacher=teacher.name,
         revision=teacher.fingerprint,
         tokenizer=tokenizer_fingerprint(teacher.tokenizer()),
-        template="none",
+        template=template,
     )
+
+
+def template_of(work: Work, lesson: str | None) -> str:
+    """What tells how the teacher was asked; of text, it was not."""
+    if lesson is None:
+        return "none"
+    strategy = work.recipe.strategies[work.recipe.lessons[lesson].strategy]
+    return template_fingerprint(ready.tokenizer(work), strategy.teacher)

@@ -3,11 +3,13 @@
 The student's start, the student's samples in the student's order, cross-entropy only. Makes `control/seed-N/`.
 """
 
-from transformers import AutoModelForCausalLM
+from functools import partial
 
+from potstill import lessons
 from potstill.fitting import fit
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
+from potstill.students.loading import finish, load_to_train
 
 
 def run(work: Work) -> Made:
@@ -16,6 +18,8 @@ def run(work: Work) -> Made:
     assert recipe.control is not None
     assert work.step.seed is not None
     training = recipe.distil.training | recipe.control.training
-    start = AutoModelForCausalLM.from_pretrained(work.run.path("student") / "start")
-    losses = [Loss("cross_entropy")]
-    return fit(work, start, training, "control.training", losses, work.step.seed, recipe.distil.keep)
+    folder, student = work.run.path("student") / "start", recipe.student
+    start, done = load_to_train(folder, student, work.step.seed), partial(finish, start=folder, student=student)
+    learned = lessons.of_students(work, next(iter(recipe.variants)), work.step.seed)
+    how = (training, "control.training", [Loss("cross_entropy")], work.step.seed, recipe.distil.keep)
+    return fit(work, start, learned, *how, finish=done)

@@ -1,9 +1,11 @@
 """corpus: read the text, clean it, split it, tokenize it and lay it out.
 
 Makes `train/` (samples), `held_out/` (what models are judged on) and, where weights are chosen by it, `validation/`
-(samples); all of them are plain `datasets` folders.
+(samples); all of them are plain `datasets` folders. Of questions, all three hold questions and references: how they are
+asked is for `prompts`.
 """
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -16,12 +18,16 @@ from potstill.console import progress, say, table
 from potstill.files import remove
 from potstill.pipeline import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
+from potstill.recipe.questions import Questions
+from potstill.scoring.answers import reference
 from potstill.text.corpus import Tally, split_text
 from potstill.text.layouts import LAYOUTS, packed, windows
+from potstill.text.questions import Question, split_questions
 from potstill.words import UserError
 
 DOCUMENTS_AT_ONCE = 1000
 TOKENS = Features({"input_ids": List(Value("int32"))})
+QUESTION = Features({name: Value("string") for name in ("id", "question", "reference", "columns")})
 DOCUMENT = Features({"text": Value("string"), "input_ids": List(Value("int32"))})
 HELD_OUT_SEED = 0
 """Which sequences are held out is drawn once, and is the same for every run and every seed of training."""
@@ -31,8 +37,40 @@ Row = tuple[str, list[int]]
 
 
 def run(work: Work) -> Made:
-    """Make the training samples and the held-out text."""
+    """Make the training samples and what is held out."""
     corpus = work.recipe.corpus
+    return _of_questions(work, corpus) if isinstance(corpus, Questions) else _of_text(work, corpus)
+
+
+def _of_questions(work: Work, corpus: Questions) -> Made:
+    split = split_questions(corpus)
+    parts = {"train": split.train, "held_out": split.held_out}
+    if corpus.validation is not None:
+        parts["validation"] = split.validation
+    for each in split.held_out:
+        _check_reference(each)
+    for name, questions in parts.items():
+        columns = {key: [getattr(each, key) for each in questions] for key in ("id", "question", "reference")}
+        _save(
+            columns | {"columns": [json.dumps(each.columns, default=str) for each in questions]}, QUESTION, work, name
+        )
+    counts = {f"{name}_questions": len(questions) for name, questions in parts.items()}
+    made = f"{len(split.train):,} questions to train on, {len(split.held_out):,} held out"
+    aside = f", {len(split.validation):,} set aside to choose by" if split.validation else ""
+    say(f"  {made}{aside}, {split.repeated:,} repetitions left out")
+    counts["repeated_questions"] = split.repeated
+    return Made([work.folder / name for name in parts], counts | {"made": made})
+
+
+def _check_reference(question: Question) -> None:
+    """What is judged needs a final answer to be judged by."""
+    try:
+        reference(question.reference)
+    except UserError as error:
+        raise UserError(f"{question.id}: {error}") from error
+
+
+def _of_text(work: Work, corpus: Corpus) -> Made:
     for teacher in ready.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer = ready.tokenizer(work)

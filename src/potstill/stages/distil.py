@@ -1,56 +1,98 @@
-"""distil: train the student from its teachers, once for each seed.
+"""distil: train the student from its teachers, once for each seed; of several experiments, each its own.
 
-Makes `distil/seed-N/student/`, a plain Hugging Face folder, and `log.jsonl`; `distil/student` points at the first
-seed's. A training that was stopped goes on from its last checkpoint, to the same weights.
+Makes `distil/[EXPERIMENT/]seed-N/student/`, a plain Hugging Face folder, and `log.jsonl`; `distil/[EXPERIMENT/]student`
+points at the first seed's. A training that was stopped goes on from its last checkpoint, to the same weights. Where the
+recipe has a `search`, the losses have the setting that was found.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoModelForCausalLM
-
-from potstill import ranks, ready
-from potstill.files import remove
+from potstill import lessons, ranks, ready
+from potstill.files import read_json, remove
 from potstill.fitting import fit
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.distil import HiddenMatch
-from potstill.stages.capture import provenance
+from potstill.recipe.distil import HiddenMatch, Keep
+from potstill.recipe.distil import Loss as Given
+from potstill.recipe.search import Setting, with_setting
+from potstill.run import Step
+from potstill.stages.capture import provenance, template_of
+from potstill.students.loading import finish, load_to_train
 from potstill.targets import TargetStore
 from potstill.trainer import Teacher
 
 
 def run(work: Work) -> Made:
     """Train the student of one seed."""
-    recipe = work.recipe
-    assert work.step.seed is not None
-    made = fit(
-        work,
-        AutoModelForCausalLM.from_pretrained(work.run.path("student") / "start"),
-        recipe.distil.training,
-        "distil.training",
-        losses_of(recipe),
-        work.step.seed,
-        recipe.distil.keep,
-        teacher=teachers_of(work),
-        teacher_weights=[teacher.weight for teacher in recipe.all_teachers.values()],
-        mix=recipe.distil.mix,
-    )
-    if work.step.seed == recipe.seeds[0] and ranks.is_first():
+    distil, name, seed = work.recipe.distil, work.step.name, work.step.seed
+    assert seed is not None
+    how = (distil.training, "distil.training", seed, distil.keep)
+    made = train(work, name, teachers_of(work, name), chosen(work, name), *how)
+    if seed == work.recipe.seeds[0] and ranks.is_first():
         link = work.folder.parent / "student"
         remove(link)
         link.symlink_to(Path(work.folder.name) / "student", target_is_directory=True)
     return made
 
 
-def losses_of(recipe: Recipe) -> list[Loss | HiddenLoss]:
-    """The recipe's losses as the trainer takes them, each a mean over the supervised tokens of a step."""
+def train(
+    work: Work,
+    variant: str | None,
+    teachers: list[Teacher],
+    losses: list[Given],
+    training: dict[str, Any],
+    key: str,
+    seed: int,
+    keep: Keep,
+) -> Made:
+    """Train a student in the step's folder, or go on training it.
+
+    Args:
+        work: the step.
+        variant: the student's name among the experiments, which says what it learns from.
+        teachers: what its lesson's teachers say of it.
+        losses: as a recipe gives them.
+        training: the fields of `TrainingArguments`.
+        key: where they stand in the recipe, for messages.
+        seed: every random choice of the training.
+        keep: which weights.
+    """
+    recipe, start = work.recipe, work.run.path("student") / "start"
+    return fit(
+        work,
+        load_to_train(start, recipe.student, seed),
+        lessons.of_students(work, variant, seed),
+        training,
+        key,
+        trained_with(recipe, losses),
+        seed,
+        keep,
+        finish=partial(finish, start=start, student=recipe.student),
+        teacher=teachers,
+        teacher_weights=[teacher.weight for teacher in recipe.all_teachers.values()],
+        mix=recipe.distil.mix,
+    )
+
+
+def chosen(work: Work, variant: str | None) -> list[Given]:
+    """A student's losses as the recipe gives them, in the setting that was found, if one was searched."""
+    losses = work.recipe.losses_of(variant)
+    if not work.recipe.is_searched(variant):
+        return losses
+    return with_setting(losses, Setting(**read_json(work.run.path("search") / "best.json")))
+
+
+def trained_with(recipe: Recipe, given: list[Given]) -> list[Loss | HiddenLoss]:
+    """Losses as the trainer takes them, each a mean over the supervised tokens of a step."""
     # Samples have one length, so a sum over positions is a mean over tokens and one constant.
     positions = recipe.corpus.sequence_length if recipe.distil.reduction == "sequence" else 1
     losses: list[Loss | HiddenLoss] = []
-    for loss in recipe.distil.losses:
+    for loss in given:
         if isinstance(loss, HiddenMatch):
             losses.append(HiddenLoss(**loss.model_dump(exclude={"kind"})))
             continue
@@ -59,10 +101,12 @@ def losses_of(recipe: Recipe) -> list[Loss | HiddenLoss]:
     return losses
 
 
-def teachers_of(work: Work) -> list[Teacher]:
-    """What was captured of each teacher, or, where the recipe captures nothing, the teachers themselves."""
+def teachers_of(work: Work, variant: str | None) -> list[Teacher]:
+    """What was captured of each teacher for a student, or, where nothing is captured, the teachers themselves."""
     prepared = ready.teachers(work)
     if work.recipe.capture is None:
         return [teacher.model() for teacher in prepared]
-    folder = work.run.path("capture")
-    return [TargetStore(folder / teacher.name, expect=provenance(teacher)) for teacher in prepared]
+    lesson = work.recipe.lesson_of(variant).name if work.recipe.asks else None
+    folder = work.run.path(Step("capture", name=lesson))
+    template = template_of(work, lesson)
+    return [TargetStore(folder / teacher.name, expect=provenance(teacher, template)) for teacher in prepared]

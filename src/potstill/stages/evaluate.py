@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from potstill import ready
 from potstill.console import progress
 from potstill.files import read_json, remove, write_json
 from potstill.hardware import device
-from potstill.pipeline import Made, Work
+from potstill.judging import judge
+from potstill.pipeline import Made, Work, student_name
 from potstill.recipe.evaluate import PairDataset, PairFiles
+from potstill.run import Step
 from potstill.scoring.accuracy import accuracy
 from potstill.scoring.accuracy import compare as compare_pairs
 from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
@@ -32,7 +34,7 @@ from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 from potstill.stages.capture import provenance
 from potstill.targets import TargetStore, make_codec
 from potstill.teachers.captured import batch_keys, capture
-from potstill.teachers.huggingface import Prepared, run_dtype
+from potstill.teachers.huggingface import Prepared
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import MixedTarget, TeacherTarget
 from potstill.text.batching import Collator, pad_token_id
@@ -64,6 +66,11 @@ class _HeldOut:
 
 
 def run(work: Work) -> Made:
+    """Compare all models: on held-out text, or in what they answered to held-out questions."""
+    return judge(work) if work.recipe.asks else _on_text(work)
+
+
+def _on_text(work: Work) -> Made:
     """Score every model, compare them, and keep some passages to look at."""
     recipe = work.recipe
     teachers = ready.teachers(work)
@@ -88,7 +95,8 @@ def run(work: Work) -> Made:
     comparison = work.folder / "comparison.json"
     write_json(comparison, {"rows": [row.to_dict() for row in rows], "paired": [pair.to_dict() for pair in pairs]})
     passages = work.folder / "passages.json"
-    write_json(passages, _passages(work, teachers[0], held_out, scores["student"][0], text.vocabulary))
+    first = _students(scores)[0]
+    write_json(passages, _passages(work, teachers[0], held_out, scores[first][0], text.vocabulary))
     remove(work.folder / "teacher_states")
     tokens = int(scores["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {len(sizes):,} held-out documents"
@@ -98,25 +106,18 @@ def run(work: Work) -> Made:
     )
 
 
-def models_of(work: Work) -> dict[str, list[Path]]:
-    """The folders of each model under comparison, one a seed where it was trained."""
-    models = {"start": [work.run.path("student") / "start"]}
-    for name, stage in (("student", "distil"), ("control", "control")):
-        if stage == "distil" or work.recipe.control is not None:
-            models[name] = [work.run.path(f"{stage}/seed-{seed}") / "student" for seed in work.recipe.seeds]
-    return models
-
-
 def _loaders(work: Work) -> dict[str, list[Callable[[], PreTrainedModel]]]:
     """What loads each model under comparison, by the name that it has there; one a seed where it was trained."""
-    teachers = ready.teachers(work)
+    recipe, teachers = work.recipe, ready.teachers(work)
     names = ["teacher"] if len(teachers) == 1 else [f"teacher {teacher.name}" for teacher in teachers]
     loaders: dict[str, list[Callable[[], PreTrainedModel]]] = {
         name: [teacher.model] for name, teacher in zip(names, teachers, strict=True)
     }
-    for name, folders in models_of(work).items():
-        loaders[name] = [partial(load_student, folder) for folder in folders]
-    return loaders
+    loaders["start"] = [partial(ready.start, work)]
+    steps = {student_name(name): [Step("distil", seed, name) for seed in recipe.seeds] for name in recipe.variants}
+    if recipe.control is not None:
+        steps["control"] = [Step("control", seed) for seed in recipe.seeds]
+    return loaders | {name: [partial(ready.trained, work, step) for step in each] for name, each in steps.items()}
 
 
 def _score_all(work: Work, teachers: list[Prepared], text: _HeldOut) -> dict[str, list[DocumentScores]]:
@@ -161,12 +162,13 @@ def _minimal_pairs(work: Work, metric: str) -> tuple[list[Row], list[Paired], Pa
     common: dict[str, Any] = {"ties": settings.ties, "confidence": how.confidence, "resamples": how.resamples}
     each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
     pairs = {
-        model: compare_pairs("student", model, metric, scores["student"], scores[model], **common)
-        for model in _others(work, scores)
+        (student, model): compare_pairs(student, model, metric, scores[student], scores[model], **common)
+        for student, model in _pairs(scores, _others(work, scores))
     }
     file = work.folder / "pairs" / f"{metric}.json"
     models = {model: found.to_dict() for model, found in each.items()}
-    write_json(file, {"models": models, "paired": {model: found.to_dict() for model, found in pairs.items()}})
+    differences = {f"{student} - {model}": found.to_dict() for (student, model), found in pairs.items()}
+    write_json(file, {"models": models, "paired": differences})
     return [found.overall for found in each.values()], [found.overall for found in pairs.values()], file
 
 
@@ -189,11 +191,6 @@ def _scored_pairs(
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, scores.to_dict())
     return scores
-
-
-def load_student(folder: Path) -> PreTrainedModel:
-    """A student for reading only, in the number format in which the teachers run."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=run_dtype("auto")).to(device()).eval()
 
 
 class _Reference:
@@ -227,7 +224,7 @@ def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
 def compare(
     scores: dict[str, list[DocumentScores]], others: Sequence[str], confidence: float, resamples: int
 ) -> tuple[list[Row], list[Paired]]:
-    """Every model's metrics, and the student's differences from others, where a metric was taken of them."""
+    """Every model's metrics, and each student's differences from others, where a metric was taken of them."""
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
     rows, pairs = [], []
     for metric in METRICS:
@@ -235,15 +232,24 @@ def compare(
         for name in scores:
             if not (name.startswith("teacher") and metric in ("kl_to_teacher", "agreement")):
                 rows.append(bootstrap(name, metric, _sums(scores[name], metric), transform=transform, **how))
-        for other in others:
+        for student, other in _pairs(scores, others):
             if not (other.startswith("teacher") and metric in ("kl_to_teacher", "agreement")):
-                sums = _sums(scores["student"], metric), _sums(scores[other], metric)
-                pairs.append(paired("student", other, metric, *sums, transform=transform, **how))
+                sums = _sums(scores[student], metric), _sums(scores[other], metric)
+                pairs.append(paired(student, other, metric, *sums, transform=transform, **how))
     return rows, pairs
 
 
+def _pairs(models: Iterable[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Each student with each of the others."""
+    return [(student, other) for student in _students(models) for other in others]
+
+
+def _students(models: Iterable[str]) -> list[str]:
+    return [model for model in models if model.partition(" ")[0] == "student"]
+
+
 def _others(work: Work, models: Iterable[str]) -> list[str]:
-    """The models that the student is compared with: its start, its control, and teachers trained on no more than it."""
+    """The models that students are compared with: their start, its control, and teachers trained on no more than it."""
     wanted = ("start", "control", "teacher") if work.recipe.pretrain else ("start", "control")
     return [model for kind in wanted for model in models if model.partition(" ")[0] == kind]
 
@@ -266,7 +272,8 @@ def _passages(
     # A token that is only a part of a character cannot be shown as text; where there is other text, that is taken.
     broken = {n: any("\ufffd" in piece for piece in _pieces(tokenizer, held_out[n]["input_ids"])) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
-    models = (teacher.model(), load_student(models_of(work)["student"][0]))
+    student = Step("distil", work.recipe.seeds[0], next(iter(work.recipe.variants)))
+    models = (teacher.model(), ready.trained(work, student))
     return [
         {
             "title": f"held-out document {n}",

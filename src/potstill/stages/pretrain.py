@@ -4,7 +4,7 @@ Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each
 is done is used as it is, whatever becomes of the others.
 """
 
-from potstill import ranks, ready
+from potstill import lessons, ranks, ready
 from potstill.console import say
 from potstill.fitting import fit
 from potstill.losses.terms import Loss
@@ -19,10 +19,13 @@ def run(work: Work) -> Made:
     assert name is not None
     teacher, key = work.recipe.pretrain[name], f"pretrain.{name}"
     model = from_scratch(teacher.config, f"{key}.config", ready.tokenizer(work), ready.vocabulary(work), teacher.seed)
-    check_length(model.config, work.recipe.corpus.sequence_length, f"teacher {name!r}", "corpus.sequence_length")
+    corpus = work.recipe.corpus
+    length = getattr(corpus, "teacher_length", None) or corpus.sequence_length
+    check_length(model.config, length, f"teacher {name!r}", "corpus.sequence_length")
     say(f"  {sum(weight.numel() for weight in model.parameters()):,} parameters")
-    losses = [Loss("cross_entropy")]
-    made = fit(work, model, teacher.training, f"{key}.training", losses, teacher.seed, teacher.keep, saved_as="model")
+    learned, losses = lessons.of_teacher(work, teacher.seed), [Loss("cross_entropy")]
+    how = (teacher.training, f"{key}.training", losses, teacher.seed, teacher.keep)
+    made = fit(work, model, learned, *how, saved_as="model")
     if ranks.is_first():
         prepare_here(work.folder / "model")
     return made

@@ -1,21 +1,37 @@
 """report: one self-contained page with everything that a reader needs to judge the run. Makes `report/index.html`."""
 
 import json
+import math
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import AutoConfig
 
 from potstill import ready
 from potstill.files import read_json
 from potstill.hardware import device_name
 from potstill.pipeline import BY_NAME, STAGES, Made, Work, steps_of
+from potstill.recipe import Recipe
 from potstill.recipe.corpus import HeldOutText
-from potstill.report.data import HELD_OUT_METRICS, Curve, Metric, Model, Passage, Report, Stage, Token
+from potstill.recipe.questions import HeldOutQuestions
+from potstill.report.data import (
+    ANSWER_METRICS,
+    HELD_OUT_METRICS,
+    Curve,
+    Metric,
+    Model,
+    Passage,
+    Report,
+    Stage,
+    Token,
+)
 from potstill.report.page import render
 from potstill.run import RECIPE, Step, now, versions
 from potstill.scoring.emissions import Cost
+from potstill.scoring.review import in_effect, read_decisions
 from potstill.scoring.statistics import Paired, Row
 
 SAID = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens_seen"}
@@ -35,37 +51,71 @@ def gather(work: Work) -> Report:
     """Everything that the page shows, from what the earlier stages left in the run folder."""
     recipe, run = work.recipe, work.run
     comparison = read_json(run.path("evaluate") / "comparison.json")
-    models, corpus = _models(work), _summary(work, "corpus")
-    teachers = [model for model in models if model.role == "teacher"]
-    student = next(model for model in models if model.role == "student")
-    learned_from = " + ".join(f"{one.name} ({_millions(one.parameters)}, {one.layers} layers)" for one in teachers)
-    story = (
-        f"{learned_from} → a student of {_millions(student.parameters)} parameters in {student.layers} layers, "
-        f"from {corpus['train_tokens']:,} tokens"
-    )
-    name = run.folder.name
+    models, alone = _models(work), _alone(recipe)
+    passages = read_json(run.path("evaluate") / "passages.json") or []
     return Report(
         title=recipe.about,
-        recipe=name,
-        story=story,
+        recipe=run.folder.name,
+        story=_story(work, models),
         version=versions()["potstill"],
         date=now().partition("T")[0],
         host=f"{platform.machine()}, {device_name()}",
         command=f"potstill run {run.folder / RECIPE} --run-dir runs/again",
-        rows=tuple(Row.from_dict(row) for row in comparison["rows"]),
-        paired=tuple(Paired.from_dict(pair) for pair in comparison["paired"]),
+        rows=tuple(Row.from_dict(row | {"model": alone(row["model"])}) for row in comparison["rows"]),
+        paired=tuple(Paired.from_dict(pair | {"a": alone(pair["a"])}) for pair in comparison["paired"]),
         models=tuple(models),
         stages=tuple(stage for one in STAGES if one.name != "report" for stage in _stages(work, one.name)),
         curves=tuple(curve for name in ("distil", "control") for curve in _curves(work, name)),
         passages=tuple(
-            Passage(passage["title"], tuple(_token(token) for token in passage["tokens"]))
-            for passage in read_json(run.path("evaluate") / "passages.json")
+            Passage(passage["title"], tuple(_token(token) for token in passage["tokens"])) for passage in passages
         ),
-        notes=tuple(_notes(work)),
-        metrics=HELD_OUT_METRICS + tuple(_of_pairs(name) for name in recipe.evaluate.minimal_pairs),
-        units="held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents",
+        notes=tuple(_notes_of_answers(work, comparison["undecided"]) if recipe.asks else _notes(work)),
+        metrics=ANSWER_METRICS
+        if recipe.asks
+        else HELD_OUT_METRICS + tuple(_of_pairs(name) for name in recipe.evaluate.minimal_pairs),
+        units=_units(recipe),
         confidence=recipe.evaluate.confidence,
+        asks=recipe.asks,
+        placebos=tuple(_student(name) for name in recipe.variants if not recipe.lesson_of(name).own)
+        if len(recipe.variants) > 1
+        else (),
     )
+
+
+def _alone(recipe: Recipe) -> Callable[[str], str]:
+    """The name of a model on the page: an only student needs none, even where the recipe names it."""
+    only = _student(next(iter(recipe.variants))) if len(recipe.variants) == 1 else None
+    return lambda model: "student" if model == only else model
+
+
+def _student(variant: str | None) -> str:
+    """The name of a student in a comparison."""
+    return "student" if variant is None else f"student {variant}"
+
+
+def _story(work: Work, models: list[Model]) -> str:
+    """What was distilled into what, and from what, in one line."""
+    recipe, corpus = work.recipe, _summary(work, "corpus")
+    teachers = [model for model in models if model.role == "teacher"]
+    start = next(model for model in models if model.role == "start")
+    learned_from = " + ".join(f"{one.name} ({_millions(one.parameters)}, {one.layers} layers)" for one in teachers)
+    count = len(recipe.variants)
+    students = "a student" if count == 1 else f"{count} students"
+    if not recipe.asks:
+        learned = f"{corpus['train_tokens']:,} tokens"
+    else:
+        by = "their reference solutions" if recipe.generate is None else f"answers by {recipe.generate.by}"
+        strategies = list(dict.fromkeys(lesson.strategy for lesson in recipe.lessons.values()))
+        prompts = f"{'strategy' if len(strategies) == 1 else 'strategies'} {', '.join(strategies)}"
+        learned = f"{corpus['train_questions']:,} questions and {by} ({prompts})"
+    shape = f"{_millions(start.parameters)} parameters in {start.layers} layers"
+    return f"{learned_from} → {students} of {shape}, from {learned}"
+
+
+def _units(recipe: Recipe) -> str:
+    if recipe.asks:
+        return "held-out questions"
+    return "held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents"
 
 
 def _of_pairs(name: str) -> Metric:
@@ -77,16 +127,39 @@ def _models(work: Work) -> list[Model]:
     for teacher in ready.teachers(work):
         found.append(_model(teacher.name, teacher.config(), teacher.parameters(), None, "teacher"))
     start, summary = work.run.path("student") / "start", _summary(work, "student")
-    config = AutoConfig.from_pretrained(start)
-    trained = work.run.path(Step("distil", work.recipe.seeds[0])) / "student"
+    config, alone = AutoConfig.from_pretrained(start), _alone(work.recipe)
     found.append(_model("student before", config, summary["parameters"], start, "start"))
-    found.append(_model("student", config, summary["parameters"], trained, "student"))
+    for name in work.recipe.variants:
+        trained = work.run.path(Step("distil", work.recipe.seeds[0], name)) / "student"
+        about = _about(work.recipe, name) if len(work.recipe.variants) > 1 else ""
+        role = alone(_student(name))
+        found.append(_model(name or "student", config, summary["parameters"], trained, role, about))
     return found
 
 
-def _model(name: str, config: Any, parameters: int, folder: Path | None, role: str) -> Model:
+def _about(recipe: Recipe, variant: str | None) -> str:
+    """What an experiment differs in."""
+    said = []
+    if recipe.asks:
+        lesson = recipe.lesson_of(variant)
+        said = [f"strategy {lesson.strategy}", *([] if lesson.own else ["its teacher spoke about other questions"])]
+    if recipe.variants[variant].losses:
+        said.append(" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.losses_of(variant)))
+    return "; ".join(said)
+
+
+def _model(name: str, config: Any, parameters: int, folder: Path | None, role: str, about: str = "") -> Model:
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder else None
-    return Model(name, parameters, config.num_hidden_layers, config.hidden_size, size, role)
+    adapter = _adapter(folder / "adapter_model.safetensors") if folder else None
+    return Model(name, parameters, config.num_hidden_layers, config.hidden_size, size, role, about, adapter)
+
+
+def _adapter(file: Path) -> int | None:
+    """The parameters of an adapter; None where there is none."""
+    if not file.is_file():
+        return None
+    with safe_open(file, "pt") as weights:
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
 def _stages(work: Work, name: str) -> list[Stage]:
@@ -111,11 +184,12 @@ def _tokens(summary: dict[str, Any]) -> int | None:
 
 
 def _curves(work: Work, stage: str) -> list[Curve]:
-    found = []
+    found, alone = [], _alone(work.recipe)
     for step in steps_of(work.recipe, BY_NAME[stage]):
         lines = (work.run.path(step) / "log.jsonl").read_text(encoding="utf-8").splitlines()
         points = tuple(_point(json.loads(line)) for line in lines)
-        found.append(Curve("student" if stage == "distil" else "control", step.seed or 0, points))
+        model = alone(_student(step.name)) if stage == "distil" else "control"
+        found.append(Curve(model, step.seed or 0, points))
     return found
 
 
@@ -139,14 +213,60 @@ def _notes(work: Work) -> list[str]:
         else "Held-out documents were chosen by a hash of their text before anything was cut; none was trained on.",
         f"Every token of them but the first is predicted once, in windows of {length} tokens.",
     ]
-    if recipe.distil.keep == "best":
+    return notes + _notes_of_training(recipe, "text", "documents")
+
+
+def _notes_of_answers(work: Work, undecided: dict[str, list[int]]) -> list[str]:
+    recipe, answers = work.recipe, work.recipe.answers
+    of_its_own = isinstance(recipe.corpus.held_out, HeldOutQuestions)
+    notes = [
+        "Held-out questions are a set of their own; what of it was among the training questions was not trained on."
+        if of_its_own
+        else "Held-out questions were chosen by a hash of their text; none was trained on.",
+        f"Every model was asked alike, with the student’s prompt of the strategy {answers.prompt}, and answered "
+        f"greedily, with at most {answers.max_new_tokens:,} tokens.",
+        "An answer’s number is the first in a box; or that of its first line, if there is one value; or the one after "
+        "“the answer is”; or its last. What none of these rules settles is for a person to decide.",
+        "The student before training is what there is without distillation"
+        + (
+            f"; the control is fine-tuned on the same answers as {next(iter(recipe.variants)) or 'the student'}, by "
+            "cross-entropy alone."
+            if recipe.control is not None
+            else "."
+        ),
+    ]
+    waiting, decided = sum(map(sum, undecided.values())), _decided(work)
+    if waiting:
+        each = ", ".join(f"{model} {sum(seeds):,}" for model, seeds in undecided.items() if any(seeds))
         notes.append(
-            "Student and control are the best of their saved weights, by cross-entropy on text that is not judged."
+            f"{waiting:,} answers that no rule settles count as wrong until `potstill review {work.run.folder}` "
+            f"settles them ({each})."
+        )
+    if decided:
+        notes.append(f"Persons decided on {decided:,} different answers: review/decisions.csv in the run folder.")
+    if not answers.teachers:
+        notes.append(
+            "The recipe does not let teachers answer, so nothing here tells how far students could still come."
+        )
+    return notes + _notes_of_training(recipe, "questions", "questions")
+
+
+def _decided(work: Work) -> int:
+    return len(in_effect(read_decisions(work.run.path("review") / "decisions.csv")))
+
+
+def _notes_of_training(recipe: Recipe, judged_on: str, units: str) -> list[str]:
+    notes = []
+    if recipe.distil.keep == "best":
+        are = "are" if judged_on == "questions" else "is"
+        notes.append(
+            "Student and control are the best of their saved weights, by cross-entropy on "
+            f"{judged_on} that {are} not judged."
         )
     if recipe.control is None:
         notes.append("The recipe leaves the control out, so nothing here tells distillation from mere training.")
     if len(recipe.seeds) == 1:
-        notes.append("One seed: the intervals are over documents, and say nothing of another training run.")
+        notes.append(f"One seed: the intervals are over {units}, and say nothing of another training run.")
     return notes
 
 

@@ -1,11 +1,10 @@
 """student: build the student as it is before training, and say what it is."""
 
-import torch
-
 from potstill import ready
 from potstill.console import say
 from potstill.files import remove
 from potstill.pipeline import Made, Work
+from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
 from potstill.teachers.huggingface import Prepared, check_length
 
@@ -21,12 +20,18 @@ def run(work: Work) -> Made:
     remove(partial)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    remove(folder)
-    partial.rename(folder)
-    with torch.no_grad():
-        summary["parameters"] = sum(weight.numel() for weight in model.parameters())
+    summary["parameters"] = sum(weight.numel() for weight in model.parameters())
     summary["layers"] = model.config.num_hidden_layers
     say(f"  {summary['parameters']:,} parameters in {summary['layers']} layers")
+    if recipe.student.adapter is not None:
+        # Tried on before teachers are run for hours: what it names may not be there.
+        adapted = with_adapter(model, recipe.student.adapter, seed=0)
+        if recipe.student.merge:
+            check_can_merge(adapted)
+        summary["trained_parameters"], _ = adapted.get_nb_trainable_parameters()
+        say(f"  {summary['trained_parameters']:,} parameters in an adapter upon them")
+    remove(folder)
+    partial.rename(folder)
     if "layers_kept" in summary:
         say(f"  layers kept: {', '.join(map(str, summary['layers_kept']))}")
     kept = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""

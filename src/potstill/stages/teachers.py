@@ -3,7 +3,7 @@
 from potstill import ready
 from potstill.console import say, size
 from potstill.pipeline import Made, Work
-from potstill.teachers.huggingface import prepare
+from potstill.teachers.huggingface import Prepared, prepare, quantization_of
 from potstill.text.tokenizers import check_same_tokens
 
 
@@ -17,6 +17,20 @@ def run(work: Work) -> Made:
     summary = {}
     for teacher, folder in zip(teachers, folders, strict=True):
         kept = sum(file.stat().st_size for file in folder.iterdir())
-        say(f"  {teacher.name}: {teacher.parameters():,} parameters, {size(kept)} in the run folder")
+        how = f", {how_it_runs(teacher)}" if how_it_runs(teacher) else ""
+        say(f"  {teacher.name}: {teacher.parameters():,} parameters{how}, {size(kept)} in the run folder")
         summary[teacher.name] = {"parameters": teacher.parameters(), "fingerprint": teacher.fingerprint}
     return Made(folders, summary | {"made": f"{', '.join(summary)}: found, pinned, ready to load"})
+
+
+def how_it_runs(teacher: Prepared) -> str:
+    """A few words on how a teacher runs, where that is not simply by its plain weights."""
+    if teacher.llama_cpp is not None:
+        return "run by llama.cpp"
+    if teacher.quantization is not None:
+        return f"quantised by {teacher.quantization['quant_method']}"
+    already = quantization_of(teacher.config())
+    if already is not None:
+        method = already.get("quant_method") if isinstance(already, dict) else already.quant_method
+        return f"a checkpoint quantised by {getattr(method, 'value', method)}"
+    return ""

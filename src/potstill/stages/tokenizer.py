@@ -8,7 +8,7 @@ from potstill.console import say
 from potstill.files import remove
 from potstill.pipeline import Made, Work
 from potstill.recipe.tokenizer import TokenizerFile
-from potstill.text.corpus import split_text
+from potstill.text.corpus import training_text
 from potstill.text.tokenizers import check_same_tokens, read_tokenizer, tokenizer_fingerprint, train_tokenizer
 
 
@@ -19,7 +19,7 @@ def run(work: Work) -> Made:
     if isinstance(settings, TokenizerFile):
         tokenizer, made = read_tokenizer(settings), "read"
     else:
-        documents = split_text(work.recipe.corpus, {}).train
+        documents = training_text(work.recipe.corpus)
         tokenizer, made = train_tokenizer(documents, settings), f"trained on {len(documents):,} documents"
     for teacher in ready.existing_teachers(work):
         check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from potstill.recipe.student import Checkpoint, PrunedLayers, Student
+from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, Student
 from potstill.students.prune import chosen_layers, prune_layers
 from potstill.students.scratch import from_scratch
 from potstill.teachers.huggingface import Prepared
@@ -30,6 +30,9 @@ def build(
     Raises:
         UserError: its tokenizer is not the run's, its layers do not exist, or its configuration is wrong.
     """
+    if isinstance(student, Copy):
+        whole = teachers[student.teacher].model(torch.float32).requires_grad_(True)
+        return whole, {"start": "copy", "from": student.teacher}
     if isinstance(student, PrunedLayers):
         return _pruned(student, teachers[student.teacher])
     if isinstance(student, Checkpoint):

@@ -13,6 +13,7 @@ from potstill.hardware import device
 from potstill.losses.reading import labels_of
 from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, sample_key
 from potstill.teachers.live import LiveTeacher
+from potstill.text.prompted import teacher_batch
 from potstill.words import IGNORE_INDEX
 
 SAMPLES_AT_ONCE = 512
@@ -21,19 +22,27 @@ Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
 
 
 def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
-    """The content key of each row of a batch: its real tokens, and which of them are supervised; padding is no content.
+    """The content key of each row of a batch: the real tokens that the teacher and the student read, and which of the
+    student's are supervised; padding is no content.
 
-    ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T].
+    ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]; and the teacher's own,
+    where it reads others (``text/prompts.py``).
     """
-    ids, labels = batch["input_ids"].cpu().numpy(), labels_of(batch).cpu().numpy()
-    real = batch["attention_mask"].cpu().numpy().astype(bool) if "attention_mask" in batch else np.ones(ids.shape, bool)
+    labels = labels_of(batch).cpu().numpy()
     taught = np.zeros(labels.shape, bool)
     taught[:, :-1] = labels[:, 1:] != IGNORE_INDEX
-    keys = []
-    for row_ids, row_taught, row_real in zip(ids, taught, real, strict=True):
-        tokens = row_ids[row_real]
-        keys.append(sample_key(tokens, tokens, row_taught[row_real]))
-    return keys
+    rows = zip(_real_ids(teacher_batch(batch)), _real_ids(batch), taught, _real(batch), strict=True)
+    return [sample_key(theirs, ours, row[real]) for theirs, ours, row, real in rows]
+
+
+def _real_ids(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
+    return [ids[real] for ids, real in zip(batch["input_ids"].cpu().numpy(), _real(batch), strict=True)]
+
+
+def _real(batch: Mapping[str, Tensor]) -> np.ndarray:
+    if "attention_mask" not in batch:
+        return np.ones(batch["input_ids"].shape, bool)
+    return batch["attention_mask"].cpu().numpy().astype(bool)
 
 
 def contents(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
@@ -74,7 +83,7 @@ def capture(
     ):
         for places in writer.pending(batch_size, worker, workers):
             batch = collate([samples[int(place)] for place in places])
-            writer.write(teacher.target({name: value.to(device()) for name, value in batch.items()}))
+            writer.write(teacher.target({name: each.to(device()) for name, each in teacher_batch(batch).items()}))
             advance(len(places))
     return sum(counts)
 

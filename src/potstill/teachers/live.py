@@ -4,32 +4,42 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from potstill.hardware import device as own_device
 from potstill.losses.head import Head
 from potstill.losses.hidden_matching import Layers
-from potstill.losses.model_head import head_of
+from potstill.losses.model_head import head_of, read_head
 from potstill.losses.reading import read_layers
+from potstill.teachers.llama_cpp import LlamaCppModel
 from potstill.teachers.target import HiddenTarget, LogitsTarget, TeacherTarget
+from potstill.words import UserError
 
 
 class LiveTeacher:
     """A frozen model that reads the student's batch.
+
+    A model that is quantised, or spans several devices, stays where it was loaded; what it says comes back to the
+    batch's device.
 
     Args:
         model: the teacher.
         vocabulary: the number of ids, from 0, that it speaks of; default: all that its head has. See ``vocabulary.py``.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel | LlamaCppModel, vocabulary: int | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
+        self._spans = bool(getattr(model, "hf_device_map", None))
+        self._device = own_device()
         self.head = self._head()
 
     def to(self, device: torch.device) -> None:
-        """Move the teacher."""
-        self.model.to(device)
+        """Move the teacher, or, where it stays in its place, only the head that losses apply."""
+        if not self._spans and not getattr(self.model, "is_quantized", False):
+            self.model.to(device)
+        self._device = device
         self.head = self._head()
 
     @torch.no_grad()
@@ -42,15 +52,45 @@ class LiveTeacher:
 
     @torch.no_grad()
     def read(self, batch: Mapping[str, Tensor], layers: Collection[int]) -> tuple[TeacherTarget, Layers]:
-        """:meth:`target`, and what some of the teacher's layers gave out for the same tokens, in one forward."""
+        """:meth:`target`, and what some of the teacher's layers gave out for the same tokens, in one forward.
+
+        Raises:
+            UserError: layers of a teacher that shows none.
+        """
+        if isinstance(self.model, LlamaCppModel):
+            if layers:
+                raise UserError("hidden_match needs the teacher's layers, and llama.cpp shows none; use transformers")
+            return LogitsTarget(self.model.supervised_logits(batch)[:, : self.vocabulary]), {}
+        here = batch["input_ids"].device
+        if self._spans:
+            batch = {name: value.to(_first_device(self.model)) for name, value in batch.items()}
         states, _, inner = read_layers(self.model, self.head, batch, layers)
+        inner = {layer: found.to(here) for layer, found in inner.items()}
         if self.head is None:
-            return LogitsTarget(states[:, : self.vocabulary]), inner
-        return HiddenTarget(states, self.head), inner
+            return LogitsTarget(states[:, : self.vocabulary].to(here)), inner
+        return HiddenTarget(states.to(here), self.head), inner
 
     def _head(self) -> Head | None:
-        head = head_of(self.model)
+        head = self._whole_head()
+        if head is not None and self._spans:
+            bias = None if head.bias is None else head.bias.to(self._device)
+            head = replace(head, weight=head.weight.to(self._device), bias=bias)
         if head is None or self.vocabulary is None:
             return head
         bias = None if head.bias is None else head.bias[: self.vocabulary]
         return replace(head, weight=head.weight[: self.vocabulary], bias=bias)
+
+    def _whole_head(self) -> Head | None:
+        if isinstance(self.model, LlamaCppModel):
+            return None
+        head = read_head(self.model)
+        # A weight that is offloaded is nowhere between forwards, and one of torchao's is no matrix that can be cut.
+        if head is not None and (head.weight.is_meta or type(head.weight) not in (nn.Parameter, Tensor)):
+            return None
+        return head_of(self.model)
+
+
+def _first_device(model: PreTrainedModel) -> torch.device:
+    """Where a model that spans devices wants its inputs."""
+    found = model.get_input_embeddings().weight.device
+    return own_device() if found.type == "meta" else found

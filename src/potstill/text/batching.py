@@ -57,15 +57,20 @@ class SharedTokens:
     def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
         """The collator's batch."""
         batch = self.collate(samples)
-        ids, real = batch["input_ids"], batch.get("attention_mask")
+        readers = [name.removesuffix("input_ids") for name in batch if name.endswith("input_ids")]
+        return batch | {f"{reader}input_ids": self._shared(batch, reader) for reader in readers}
+
+    def _shared(self, batch: dict[str, Tensor], reader: str) -> Tensor:
+        """What the student reads, or, where a prompt of its own is put to it, the teacher."""
+        ids, real = batch[f"{reader}input_ids"], batch.get(f"{reader}attention_mask")
         is_pad = torch.zeros_like(ids, dtype=torch.bool) if real is None else real == 0
-        greatest = max(int(batch["labels"].max()), int(ids.masked_fill(is_pad, 0).max()))
+        greatest = max(int(batch[f"{reader}labels"].max()), int(ids.masked_fill(is_pad, 0).max()))
         if greatest >= self.vocabulary:
             raise UserError(
                 f"a sample has the token {greatest}, but student and teacher share only the {self.vocabulary:,} tokens "
                 "before it; leave out what holds other tokens"
             )
-        return batch | {"input_ids": ids.masked_fill(ids >= self.vocabulary, 0)}
+        return ids.masked_fill(ids >= self.vocabulary, 0)
 
 
 def pad_token_id(tokenizer: Any) -> int:

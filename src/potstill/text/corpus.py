@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
+from potstill.recipe.questions import Questions
 from potstill.text.cleaning import Counts, RuleSet, clean, count, source_of
 from potstill.text.files import path_files
+from potstill.text.questions import split_questions
 from potstill.text.sources import Document, documents
 from potstill.text.splitting import Split, split_documents
 from potstill.words import UserError
@@ -42,6 +44,17 @@ def split_text(corpus: Corpus, tallies: dict[str, Tally]) -> Split:
     read = list(train)
     kept = [text for text in dict.fromkeys(read) if text not in held_out]
     return Split(kept, list(held_out), len(read) - len(kept))
+
+
+def training_text(corpus: Corpus | Questions) -> list[str]:
+    """What a tokenizer is trained on: the training documents, or the training questions with their references.
+
+    Raises:
+        UserError: as :func:`split_text` and :func:`split_questions`.
+    """
+    if isinstance(corpus, Questions):
+        return [f"{each.question}\n\n{each.reference}" for each in split_questions(corpus).train]
+    return split_text(corpus, {}).train
 
 
 def _texts(sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:

@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 from jinja2 import TemplateError, UndefinedError
-from torch import Tensor
 
 from potstill.recipe.prompts import Prompt, Strategy, compiled, fields_of
-from potstill.text.batching import Collator
+from potstill.text.prompted import Prompted
 from potstill.words import IGNORE_INDEX, UserError, first_line
 
 Row = Mapping[str, Any]
@@ -19,24 +18,6 @@ Row = Mapping[str, Any]
 
 PARAGRAPH = "\n\n"
 """What stands between the messages of plain text, and between the last of them and the answer."""
-
-TEACHER = "teacher_"
-"""What the teacher's columns of a batch begin with."""
-
-
-class Prompted(TypedDict):
-    """A sample. ``input_ids[answer_start:] == teacher_input_ids[teacher_answer_start:]`` is its answer."""
-
-    input_ids: list[int]
-    """What the student reads: its prompt, and the answer."""
-    labels: list[int]
-    """The answer's tokens where they stand in ``input_ids``; the prompt's are ignored."""
-    answer_start: int
-    teacher_input_ids: list[int]
-    """What the teacher reads: its own prompt, and the answer."""
-    teacher_answer_start: int
-    answer_cut: int
-    """So many tokens of the answer, its end token among them, were cut off; 0 for a whole answer."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +63,7 @@ class Prompter:
         kept = answer[:room]
         return {
             name: Prompted(
+                id=str(row.get("id", where)),
                 input_ids=student + kept,
                 labels=[IGNORE_INDEX] * len(student) + kept,
                 answer_start=len(student),
@@ -165,75 +147,6 @@ def template_fingerprint(tokenizer: Any, prompt: Prompt) -> str:
     """The SHA-256 of everything that decides how a row becomes the model's prompt, its tokens aside."""
     content = [prompt.model_dump(mode="json"), tokenizer.chat_template or PARAGRAPH]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class PromptedCollator:
-    """Pads :class:`Prompted` samples, the student's tokens and the teacher's each to the longest of their own.
-
-    The batch is the student's, `input_ids`, `attention_mask` and `labels`, Int[B, T], and beside it the teacher's under
-    the same names with `teacher_` before them, Int[B, T']; :func:`teacher_batch` takes it out. Padded on the left, both
-    have `position_ids` as well, so that a model whose positions are absolute reads what it reads without pads.
-
-    Args:
-        pad_token_id: an id that both models know.
-        side: where the pads go.
-
-    Raises:
-        UserError: the supervised tokens of a sample are not the same for both, in the same order.
-    """
-
-    pad_token_id: int
-    side: Literal["left", "right"] = "right"
-
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The samples as one batch."""
-        student = self._padded([(list(one["input_ids"]), list(one["labels"])) for one in samples])
-        teacher = self._padded([_judged(one) for one in samples])
-        _check_same_answers(student, teacher)
-        return student | {f"{TEACHER}{name}": value for name, value in teacher.items()}
-
-    def _padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
-        collate = Collator(self.pad_token_id)
-        if self.side == "right":
-            return collate([{"input_ids": ids, "labels": labels} for ids, labels in rows])
-        backwards = collate([{"input_ids": ids[::-1], "labels": labels[::-1]} for ids, labels in rows])
-        batch = {name: value.flip(1) for name, value in backwards.items()}
-        return batch | {"position_ids": (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)}
-
-
-def teacher_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the teacher reads of a batch: its own columns, or the student's where it has none of its own."""
-    own = {name.removeprefix(TEACHER): value for name, value in batch.items() if name.startswith(TEACHER)}
-    return own or dict(batch)
-
-
-def _judged(sample: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    ids, start = list(sample["teacher_input_ids"]), int(sample["teacher_answer_start"])
-    return ids, [IGNORE_INDEX] * start + ids[start:]
-
-
-def _check_same_answers(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
-    """Each row's supervised tokens, as the losses take them, are the same ids in the same order."""
-    for index, (ours, theirs) in enumerate(zip(_answers(student), _answers(teacher), strict=True)):
-        if ours == theirs:
-            continue
-        at = next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
-        differ = (
-            f"{len(ours)} supervised tokens to the student and {len(theirs)} to the teacher"
-            if at is None
-            else f"{ours[at]} as supervised token {at} to the student and {theirs[at]} to the teacher"
-        )
-        raise UserError(f"sample {index} of a batch has {differ}: they would not be aligned; make the samples again")
-
-
-def _answers(batch: Mapping[str, Tensor]) -> list[list[int]]:
-    """The supervised tokens of each row: labels that a real token comes before."""
-    found = []
-    for labels, real in zip(batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
-        following = zip(labels[1:], real[:-1], strict=True)
-        found.append([label for label, is_after in following if label != IGNORE_INDEX and is_after])
-    return found
 
 
 def _conversation(prompt: Prompt, row: Row, key: str) -> list[dict[str, str]]:

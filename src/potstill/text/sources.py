@@ -1,13 +1,13 @@
-"""Documents: the text of a source, document by document, read through `datasets` wherever it lies."""
+"""Documents and rows: what a source holds, one by one, read through `datasets` wherever it lies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill.packages import package_files
-from potstill.recipe.corpus import HubSource, PackageSource, Source
+from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles, Source
 from potstill.text.files import PLAIN, check_kinds, path_files
 from potstill.words import UserError
 
@@ -22,6 +22,15 @@ class Document:
     origin: str
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, where it stands (`train.jsonl:7`), and the name of the file or configuration it came from."""
+
+    columns: Mapping[str, Any]
+    where: str
+    origin: str
+
+
 def documents(source: Source, key: str) -> Iterator[Document]:
     """The documents of one source, in its order; empty and missing ones are left out.
 
@@ -32,20 +41,40 @@ def documents(source: Source, key: str) -> Iterator[Document]:
     Raises:
         UserError: the source is missing, cannot be read, or has no such field.
     """
-    if isinstance(source, HubSource):
-        with _told(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
-            rows = _load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
-        origin = source.config or source.dataset
-        yield from (Document(text, origin) for text in _column(rows, source.field, f"{key}.field"))
-        return
-    if isinstance(source, PackageSource):
+    for file in files_of(source, key):
+        if file.suffix in PLAIN:
+            yield from (Document(text, file.name) for text in _plain_text(file, key))
+        else:
+            yield from _column(_rows_of_file(file, key), source.field, f"{key}.field")
+    if isinstance(source, HubDataset):
+        yield from _column(_rows_of_dataset(source, key), source.field, f"{key}.field")
+
+
+def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[Row]:
+    """The rows of one source, in its order; see :func:`documents`.
+
+    Raises:
+        UserError: the source is missing, cannot be read, or is plain text, which has no rows.
+    """
+    for file in files_of(source, key):
+        if file.suffix in PLAIN:
+            raise UserError(f"`{key}`: {file} is plain text, without columns; give {', '.join(BUILDERS)}")
+        yield from _rows_of_file(file, key)
+    if isinstance(source, HubDataset):
+        yield from _rows_of_dataset(source, key)
+
+
+def files_of(source: PackageFiles | PathFiles | HubDataset, key: str) -> Sequence[Path]:
+    """The files that a source names on this machine; none of a data set.
+
+    Raises:
+        UserError: there are none, or one is of a kind that is not read.
+    """
+    if isinstance(source, PackageFiles):
         files = package_files(source.package, source.file, key, "file")
         check_kinds(files, f"{key}.file")
-    else:
-        files = path_files(source.path, f"{key}.path")
-    for file in files:
-        texts = _plain_text(file, key) if file.suffix in PLAIN else _rows(file, source.field, key)
-        yield from (Document(text, file.name) for text in texts)
+        return files
+    return path_files(source.path, f"{key}.path") if isinstance(source, PathFiles) else []
 
 
 def _plain_text(file: Path, key: str) -> Iterator[str]:
@@ -57,13 +86,22 @@ def _plain_text(file: Path, key: str) -> Iterator[str]:
         yield text
 
 
-def _rows(file: Path, field: str, key: str) -> Iterator[str]:
+def _rows_of_file(file: Path, key: str) -> Iterator[Row]:
     if file.stat().st_size == 0 and file.suffix == ".jsonl":
         return  # no rows, which is no error; `datasets` fails over it
     with _told(f"`{key}`: {file} cannot be read as {file.suffix[1:]}"):
         # Streaming reads the file itself and leaves no second copy of the corpus in a cache.
-        rows = _load_dataset(BUILDERS[file.suffix], data_files=str(file), split="train", streaming=True)
-        yield from _column(rows, field, f"{key}.field")
+        found = _load_dataset(BUILDERS[file.suffix], data_files=str(file), split="train", streaming=True)
+        for number, columns in enumerate(found, 1):
+            yield Row(columns, f"{file.name}:{number}", file.name)
+
+
+def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[Row]:
+    with _told(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
+        found = _load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
+    origin = source.config or source.dataset
+    for number, columns in enumerate(found, 1):
+        yield Row(columns, f"{origin}:{number}", origin)
 
 
 def _load_dataset(*which: Any, **how: Any) -> Any:
@@ -88,12 +126,13 @@ def _told(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {cause.strip()}") from error
 
 
-def _column(rows: Any, field: str, key: str) -> Iterator[str]:
-    for row in rows:
-        if field not in row:
-            raise UserError(f"`{key}`: there is no field {field!r}; the fields are {', '.join(map(repr, row))}")
-        text = row[field]
+def _column(found: Iterable[Row], field: str, key: str) -> Iterator[Document]:
+    for row in found:
+        if field not in row.columns:
+            named = ", ".join(map(repr, row.columns))
+            raise UserError(f"`{key}`: there is no field {field!r}; the fields are {named}")
+        text = row.columns[field]
         if not isinstance(text, str | None):
             raise UserError(f"`{key}`: {field!r} holds {type(text).__name__}, not text, in at least one row")
         if text is not None and text.strip():
-            yield text
+            yield Document(text, row.origin)

@@ -1,0 +1,66 @@
+"""Prompting strategies side by side: sums that a small teacher is good at, and GSM8K with real models.
+
+`make experiment-prompting` runs it and writes docs/experiments/prompting.md; what is done already is not done again.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.measured import differences, interval, measured, models, outcome
+from potstill.files import write_text
+from potstill.recipe import load_recipe
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.scoring.accuracy import holm
+from potstill.scoring.statistics import Paired, Row
+
+RUNS = Path("runs/experiments/prompting")
+PAGE = Path("docs/experiments/prompting.md")
+METRICS = ("accuracy", "loss", "hit_limit", "no_number")
+ABOUT = {
+    "arithmetic": "Sums of three or four numbers, every step of the way; the teacher is trained here, the student has "
+    "half of its layers; three seeds.",
+    "gsm8k-mini": "GSM8K's own questions; SmolLM2-135M teaches a LoRA adapter of itself; one seed. So small a model "
+    "answers hardly any question, and the loss on the reference solutions says more.",
+}
+"""The recipes that are run, and what a reader must know of each."""
+
+
+def main() -> None:
+    """Run everything, and write what came out."""
+    found = {}
+    for name in ABOUT:
+        run = Run(RUNS / name)
+        run_recipe(load_recipe(name), run)
+        found[name] = measured(run)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    write_text(PAGE, page(found))
+    print(f"written: {PAGE}")
+
+
+def page(found: dict[str, tuple[list[Row], list[Paired]]]) -> str:
+    """The page, from what each recipe's run measured."""
+    head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    lines: list[str] = []
+    for name, (rows, pairs) in found.items():
+        lines += [f"## `{name}`", "", ABOUT[name], "", *claims(pairs), "", *models(rows, METRICS), ""]
+        lines += ["On the same questions:", "", *differences(pairs, METRICS), ""]
+    return head + "\n".join(lines).rstrip() + "\n"
+
+
+def claims(pairs: Sequence[Paired]) -> list[str]:
+    """Each student against fine-tuning and against the placebo, with p after Holm's correction for all students."""
+    lines = []
+    for metric in ("accuracy", "loss"):
+        of_metric = [pair for pair in pairs if pair.metric == metric and pair.b != "start"]
+        corrected = holm({pair.a: pair.p for pair in of_metric if pair.b == "control"})
+        for pair in of_metric:
+            what = "fine-tuning" if pair.b == "control" else f"the placebo ({pair.b})"
+            p = f", p = {corrected[pair.a]:.3f} corrected" if pair.b == "control" else f", p = {pair.p:.3f}"
+            difference = interval(pair.difference, pair.low, pair.high)
+            lines.append(f"- {pair.a} against {what}, {metric}: **{outcome(pair)}** ({difference}{p}).")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

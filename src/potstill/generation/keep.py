@@ -1,0 +1,126 @@
+"""Which of a teacher's responses are learned from, and where each of them came from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from potstill.generation.responses import Response
+from potstill.recipe.generate import Generate
+from potstill.scoring.answers import extract, reference, verdict
+from potstill.words import UserError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many questions were asked, and what became of the responses to them."""
+
+    questions: int
+    responses: int
+    answered: int
+    """Responses with a word in them."""
+    hit_limit: int
+    """Responses that did not end by themselves."""
+    correct: int
+    """Responses whose final answer is that of the reference solution; some of them may have hit the limit."""
+    repeated: int
+    """Responses that would be kept, had the same not been said to the same question before."""
+    kept: int
+    questions_kept: int
+    """Questions with a response that is kept."""
+
+    def __str__(self) -> str:
+        """One line for the console."""
+        return (
+            f"{self.kept:,} of {self.responses:,} answers kept, to {self.questions_kept:,} of {self.questions:,} "
+            f"questions ({self.answered:,} not blank, {self.hit_limit:,} hit the limit, {self.correct:,} correct, "
+            f"{self.repeated:,} repeated)"
+        )
+
+
+def kept_answers(
+    questions: Mapping[str, Row], responses: Sequence[Response], generate: Generate, prompt_fingerprint: str
+) -> tuple[list[Row], Summary]:
+    """The responses that are learned from, in the order of the questions and their samples.
+
+    A response that did not end within the limit is never kept: an end would be learned where there was none.
+
+    Args:
+        questions: each question's `reference`, and whatever else is to stay in its rows, by its id.
+        responses: all of them, in any order.
+        generate: the recipe's section that they were written under.
+        prompt_fingerprint: of the teacher's prompt (``text.prompts.template_fingerprint``).
+
+    Returns:
+        rows: the question's own with `id`, `answer` (what is learned) and `provenance`: `teacher`, `prompt`,
+            `prompt_fingerprint`, `sample`, `seed`, `tokens`, and the `rule` and the `verdict` of ``scoring.answers``.
+        summary: the counts.
+
+    Raises:
+        UserError: a reference has no final answer, or no response can be kept; the sentence says why.
+    """
+    order = {question: at for at, question in enumerate(questions)}
+    truths = {question: _truth(question, row) for question, row in questions.items()}
+    asked = {"teacher": generate.by, "prompt": generate.prompt, "prompt_fingerprint": prompt_fingerprint}
+    rows: list[Row] = []
+    seen: set[tuple[str, str]] = set()
+    correct = repeated = 0
+    for one in sorted(responses, key=lambda one: (order[one.id], one.sample)):
+        extracted = extract(one.response)
+        judged = verdict(extracted, truths[one.id])
+        correct += judged == "correct"
+        if not _is_whole(one) or (generate.keep == "correct" and judged != "correct"):
+            continue
+        said = one.id, one.response.strip()
+        if said in seen:
+            repeated += 1
+            continue
+        seen.add(said)
+        written = {"sample": one.sample, "seed": generate.seed, "tokens": one.tokens}
+        provenance = {**asked, **written, "rule": extracted.rule, "verdict": judged}
+        rows.append({**questions[one.id], "id": one.id, "answer": one.response, "provenance": provenance})
+    summary = Summary(
+        questions=len(questions),
+        responses=len(responses),
+        answered=sum(bool(one.response.strip()) for one in responses),
+        hit_limit=sum(one.hit_limit for one in responses),
+        correct=correct,
+        repeated=repeated,
+        kept=len(rows),
+        questions_kept=len({row["id"] for row in rows}),
+    )
+    if not rows:
+        raise UserError(_why_none(summary, generate, ended=any(map(_is_whole, responses))))
+    return rows, summary
+
+
+def _truth(question: str, row: Row) -> Fraction:
+    try:
+        return reference(row["reference"])
+    except UserError as error:
+        raise UserError(f"question {question}: {error}") from error
+
+
+def _is_whole(one: Response) -> bool:
+    return not one.hit_limit and bool(one.response.strip())
+
+
+def _why_none(summary: Summary, generate: Generate, *, ended: bool) -> str:
+    who = f"teacher {generate.by!r}"
+    if not summary.answered:
+        return (
+            f"`generate`: {who} answered nothing to any of {summary.questions:,} questions; ask it under another "
+            "`prompt`, or ask another teacher"
+        )
+    if not ended:
+        return (
+            f"`generate.max_new_tokens`: no answer of {who} ended within {generate.max_new_tokens:,} tokens, and half "
+            "an answer is not learned from; raise it, or ask for short answers in the `prompt`"
+        )
+    unusable = "none is correct" if not summary.correct else "those that are correct did not end within the limit"
+    return (
+        f"`generate.keep: correct` keeps no answer of {who}: of {summary.responses:,} to {summary.questions:,} "
+        f"questions, {unusable}; keep `all`, ask under another `prompt`, or ask another teacher"
+    )

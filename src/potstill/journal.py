@@ -1,0 +1,89 @@
+"""A journal: a file of JSON lines that grows while long work goes on, and from which stopped work goes on."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from potstill.words import UserError
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """A file of rows, each a JSON object on a line of its own, to be appended to.
+
+    Opening it reads what an earlier attempt wrote. Where that was stopped in the middle of a row, the last line is half
+    a row: it is dropped, and its work is to be done again.
+
+    Args:
+        file: need not be there; its folder must.
+
+    Raises:
+        UserError: another line than the last is no row, so the file was not merely cut short.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        content = file.read_bytes() if file.exists() else b""
+        self.rows, whole = _parsed(content, file)
+        """What was written before, and since."""
+        if len(whole) < len(content):
+            os.truncate(file, len(whole))
+        # A row that was written up to its line's end, and no further.
+        self._begin = b"\n" if whole and not whole.endswith(b"\n") else b""
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows at the end; they are on the disk when this returns."""
+        added = [dict(row) for row in rows]
+        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in added)
+        with self.file.open("ab") as stream:
+            stream.write(self._begin + lines.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._begin = b""
+        self.rows += added
+
+
+def read_journal(file: Path) -> list[Row]:
+    """The rows of a journal that is finished; the file stays as it is.
+
+    Raises:
+        UserError: there is no such file, or a line of it is no row; here half of a last one is damage, too.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {file}; make it again") from error
+    rows, whole = _parsed(content, file)
+    if len(whole) < len(content):
+        raise _damage(file, content.count(b"\n") + 1, "it is cut short")
+    return rows
+
+
+def _parsed(content: bytes, file: Path) -> tuple[list[Row], bytes]:
+    """The rows, and the content without half a row at its end."""
+    *lines, last = content.split(b"\n")
+    rows = [_row(line, file, number) for number, line in enumerate(lines, 1)]
+    try:
+        # No beginning of a JSON object is one itself, so that what can be read is whole.
+        return [*rows, _row(last, file, len(rows) + 1)], content
+    except UserError:
+        return rows, content[: len(content) - len(last)]
+
+
+def _row(line: bytes, file: Path, number: int) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise _damage(file, number, str(error)) from error
+    if not isinstance(row, dict):
+        raise _damage(file, number, "no JSON object")
+    return row
+
+
+def _damage(file: Path, number: int, reason: str) -> UserError:
+    return UserError(
+        f"{file}, line {number} is damaged ({reason}); remove that line, or the file, and what is missing is made again"
+    )

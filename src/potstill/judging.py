@@ -1,0 +1,143 @@
+"""Judging: what models answered to the held-out questions, what of it is right, and how far they lie apart."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.console import say
+from potstill.files import read_json, write_json, write_text
+from potstill.journal import read_journal
+from potstill.pipeline import Made, Work, answering, student_name
+from potstill.scoring.answers import REVIEW, reference, verdict
+from potstill.scoring.review import Answer, decided, read_decisions, written
+from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
+
+METRICS = ("accuracy", "loss", "hit_limit", "no_number")
+"""Share of right answers; nats per token of the reference solutions; shares of answers that were cut at the limit, and
+of those in which neither a rule nor a person found a number."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one model, of one seed, got for each of U questions, in the order of their ids."""
+
+    right: NDArray[np.float64]
+    hit_limit: NDArray[np.float64]
+    no_number: NDArray[np.float64]
+    nll: NDArray[np.float64]
+    tokens: NDArray[np.float64]
+    undecided: int
+    """Answers that wait for a person; they count as wrong."""
+
+    def sums(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Numerator and denominator of a metric, a question each."""
+        if metric == "loss":
+            return self.nll, self.tokens
+        numerator = {"accuracy": self.right, "hit_limit": self.hit_limit, "no_number": self.no_number}[metric]
+        return numerator, np.ones(len(numerator))
+
+
+def judge(work: Work) -> Made:
+    """Say what every answer counts, and compare the models."""
+    recipe = work.recipe
+    models = judged(work)
+    questions = len(next(iter(models.values()))[0].right)
+    rows, pairs = compare(models, others_of(work), recipe.evaluate.confidence, recipe.evaluate.resamples)
+    waiting = {model: [each.undecided for each in seeds] for model, seeds in models.items()}
+    comparison = work.folder / "comparison.json"
+    write_json(
+        comparison,
+        {
+            "rows": [row.to_dict() for row in rows],
+            "paired": [pair.to_dict() for pair in pairs],
+            "undecided": waiting,
+        },
+    )
+    undecided = sum(map(sum, waiting.values()))
+    if undecided:
+        say(f"  {undecided:,} answers that no rule settles count as wrong; `potstill review {work.run.folder}`")
+    made = f"{sum(map(len, models.values()))} models on {questions:,} held-out questions"
+    more = f", {undecided:,} answers undecided" if undecided else ""
+    return Made(
+        [comparison, work.folder / "verdicts"],
+        {"questions": questions, "undecided": undecided, "made": made + more},
+    )
+
+
+def judged(work: Work) -> dict[str, list[Judged]]:
+    """Every model that answered, by the name that it has in the comparison; one for each seed where it was trained."""
+    found: dict[str, list[Judged]] = {}
+    several = len(work.recipe.all_teachers) > 1
+    for step in answering(work.recipe):
+        kind, _, name = str(step.name).partition("-")
+        model = kind if not name or (kind == "teacher" and not several) else f"{kind} {name}"
+        found.setdefault(model, []).append(_judged(work, str(step).removeprefix("answers/")))
+    return found
+
+
+def _judged(work: Work, name: str) -> Judged:
+    folder = work.run.path("answers") / name
+    rows = sorted(read_journal(folder / "answers.jsonl"), key=lambda row: row["id"])
+    answers = [Answer(name, *(row[key] for key in ("id", "question", "reference", "response"))) for row in rows]
+    extracted = decided(answers, read_decisions(work.run.path("review") / "decisions.csv"))
+    verdicts = [verdict(one, reference(answer.reference)) for one, answer in zip(extracted, answers, strict=True)]
+    lines = (
+        {"id": row["id"], "rule": one.rule, "answer": written(one.value), "read": one.text, "verdict": said}
+        for row, one, said in zip(rows, extracted, verdicts, strict=True)
+    )
+    file = work.folder / "verdicts" / f"{name}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    scores = read_json(folder / "scores.json")
+    order = np.argsort(scores["id"])
+    assert [row["id"] for row in rows] == [scores["id"][at] for at in order], f"{folder}: other questions were scored"
+    return Judged(
+        right=_where(said == "correct" for said in verdicts),
+        hit_limit=_where(row["hit_limit"] for row in rows),
+        no_number=_where(one.value is None for one in extracted),
+        nll=np.asarray(scores["nll"])[order],
+        tokens=np.asarray(scores["tokens"])[order],
+        undecided=sum(one.rule == REVIEW for one in extracted),
+    )
+
+
+def _where(true: Any) -> NDArray[np.float64]:
+    return np.asarray(list(true), float)
+
+
+def others_of(work: Work) -> dict[str, list[str]]:
+    """What each student is compared with: its start (no distillation), the control (fine-tuning), and the student of
+    the same strategy whose teacher spoke of other questions."""
+    recipe, controls = work.recipe, ["start", *(["control"] if work.recipe.control is not None else [])]
+    lessons = {student_name(name): recipe.lesson_of(name) for name in recipe.variants}
+    return {
+        student: controls
+        + [other for other, its in lessons.items() if lesson.own and not its.own and its.strategy == lesson.strategy]
+        for student, lesson in lessons.items()
+    }
+
+
+def compare(
+    models: Mapping[str, Sequence[Judged]], others: Mapping[str, Sequence[str]], confidence: float, resamples: int
+) -> tuple[list[Row], list[Paired]]:
+    """Every model's metrics, and each student's differences from others."""
+    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
+    rows = [bootstrap(name, metric, _sums(models[name], metric), **how) for metric in METRICS for name in models]
+    pairs = [
+        paired(student, other, metric, _sums(models[student], metric), _sums(models[other], metric), **how)
+        for metric in METRICS
+        for student, beside in others.items()
+        for other in beside
+    ]
+    return rows, pairs
+
+
+def _sums(seeds: Sequence[Judged], metric: str) -> Sums:
+    each = [judged.sums(metric) for judged in seeds]
+    if len(each) == 1:
+        return Sums(*each[0])
+    return Sums(np.stack([numerator for numerator, _ in each]), each[0][1])

@@ -1,0 +1,83 @@
+"""Lessons: the samples that a training learns from, and how a batch is made of them, whatever the corpus is of."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import load_from_disk
+
+from potstill import ready
+from potstill.pipeline import Work
+from potstill.recipe.questions import Questions
+from potstill.run import Step
+from potstill.teachers.captured import Collate
+from potstill.text.batching import Collator, pad_token_id
+from potstill.text.offsets import RandomOffsets
+from potstill.text.prompted import PromptedCollator, as_the_teacher_reads
+from potstill.text.prompts import Prompter
+
+Rows = Any
+"""An indexable collection of samples with a length."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is learned from."""
+
+    train: Rows
+    validation: Rows | None
+    """What weights are chosen by, where the recipe sets something aside."""
+    collate: Collate
+
+
+def of_students(work: Work, variant: str | None, seed: int) -> Lessons:
+    """What a student learns from, and its control, in the order of the corpus.
+
+    Args:
+        work: the step.
+        variant: the student's name among the experiments.
+        seed: of random offsets.
+    """
+    recipe = work.recipe
+    if recipe.asks:
+        lesson = recipe.lesson_of(variant)
+        return of_lesson(work, lesson.name)
+    rows = load_from_disk(work.run.path("corpus") / "train")
+    train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
+    return Lessons(train, _validation(work, "corpus"), Collator(_pad(work)))
+
+
+def of_lesson(work: Work, name: str | None) -> Lessons:
+    """What is captured: the samples of a lesson, or, of a text, those of the corpus."""
+    if name is None:
+        return Lessons(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad(work)))
+    step = Step("prompts", name=name)
+    collate = PromptedCollator(_pad(work), aligned=work.recipe.lessons[name].own)
+    return Lessons(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
+
+
+def of_teacher(work: Work, seed: int) -> Lessons:
+    """What a teacher learns from that is trained here: the text; or the questions as each of the strategies will ask
+    it, and their reference solutions, so that it knows what it will be asked."""
+    corpus = work.recipe.corpus
+    if not isinstance(corpus, Questions):
+        return of_students(work, None, seed)
+    strategies = {lesson.strategy: work.recipe.strategies[lesson.strategy] for lesson in work.recipe.lessons.values()}
+    longest = corpus.teacher_length or corpus.sequence_length
+    prompter = Prompter(strategies, ready.tokenizer(work), corpus.sequence_length, longest)
+
+    def asked(part: str) -> list[dict[str, Any]]:
+        made = (prompter(row, row["id"]) for row in ready.questions(work, part))
+        read = (as_the_teacher_reads(sample) for samples in made for sample in samples.values())
+        return [{"input_ids": ids, "labels": labels} for ids, labels in read]
+
+    validation = None if corpus.validation is None else asked("validation")
+    return Lessons(asked("train"), validation, Collator(_pad(work)))
+
+
+def _validation(work: Work, step: Step | str) -> Rows | None:
+    folder = work.run.path(step) / "validation"
+    return load_from_disk(folder) if work.recipe.corpus.validation is not None else None
+
+
+def _pad(work: Work) -> int:
+    return pad_token_id(ready.tokenizer(work))

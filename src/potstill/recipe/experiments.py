@@ -1,0 +1,39 @@
+"""`experiments:` — students that differ in one thing, side by side: same start, same answers, same seeds."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from potstill.recipe.distil import Loss
+from potstill.recipe.section import Name, Section
+
+
+class Experiment(Section):
+    """What one student is trained with; whatever is not said here is as in the rest of the recipe."""
+
+    prompt: Name | None = None
+    """The strategy whose prompts teacher and student are given. Default: the one of the experiment's own name, or else
+    `base`."""
+
+    targets: Literal["own", "another_question"] = "own"
+    """`another_question`: the teacher speaks about another question and its answer, drawn once at random, and what it
+    says there is laid over this answer, token by token. A control: a student that gains as much from it has learned
+    nothing from the teacher but to be less sure."""
+
+    losses: list[Loss] | None = Field(default=None, min_length=1)
+    """Losses in place of `distil.losses`."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What several experiments may have in common: answers under the prompts of a strategy, and who speaks of them."""
+
+    strategy: str
+    own: bool
+    """Whether the teacher speaks about the answer itself, and not about another question's."""
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.strategy if self.own else f"{self.strategy}-of-another-question"

@@ -1,0 +1,81 @@
+"""`search:` — find the divergence's share of the loss, and its temperature, on `corpus.validation`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from potstill.recipe.distil import CrossEntropy, HiddenMatch, Loss, Training
+from potstill.recipe.section import Name, Section, about_key
+
+
+class Search(Section):
+    """What is searched, and how much that may cost. Trials have one seed: what lies closer together than two seeds of
+    `distil` do is luck."""
+
+    trials: int = Field(20, gt=0)
+    """Trainings with settings that Optuna proposes, after one with the setting of `distil.losses`, which each of them
+    has to beat. Without `share`, each of `temperatures` is tried once, in their order, and at most so many."""
+
+    share: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    """Two numbers: the least and the greatest share of the divergence in the sum of the two weights; cross-entropy has
+    the rest. Default: it stays as it is in `distil.losses`."""
+
+    temperatures: list[Annotated[float, Field(gt=0)]] | None = Field(default=None, min_length=1)
+    """The divergence's temperatures to choose from; a capture keeps what each of them needs. Default: it stays as it
+    is in `distil.losses`."""
+
+    seed: int = Field(0, ge=0, lt=2**32)
+    """What the proposals begin with, and the order of the samples in every trial."""
+
+    experiment: Name | None = None
+    """The experiment whose samples the trials are trained on; what is found holds for all that have no losses of their
+    own, and may suit this one best. Default: the first of those."""
+
+    training: Training = Field(default_factory=dict)
+    """Fields that differ from `distil.training`, such as fewer steps."""
+
+    @model_validator(mode="after")
+    def _searches_something(self) -> "Search":
+        if self.share is None and self.temperatures is None:
+            raise about_key("share", "is missing, and so is `temperatures`: nothing is searched; give one of them")
+        if self.share is not None and (len(self.share) != 2 or self.share[0] >= self.share[1]):
+            raise about_key("share", f"must be the least and the greatest share, in this order, not {self.share}")
+        if self.temperatures is not None and len(set(self.temperatures)) < len(self.temperatures):
+            raise about_key("temperatures", "names one twice; remove it")
+        return self
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is searched for."""
+
+    share: float
+    """The divergence's share of the sum of the two weights."""
+    temperature: float
+
+    def __str__(self) -> str:
+        return f"share {self.share:.3g}, temperature {self.temperature:g}"
+
+
+def setting_of(losses: list[Loss]) -> Setting | None:
+    """The setting of one cross-entropy and one divergence, in any order; None of any other losses."""
+    entropies = [loss for loss in losses if isinstance(loss, CrossEntropy)]
+    divergences = [loss for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)]
+    if (len(entropies), len(divergences), len(losses)) != (1, 1, 2):
+        return None
+    return Setting(divergences[0].weight / _total(losses), divergences[0].temperature)
+
+
+def with_setting(losses: list[Loss], setting: Setting) -> list[Loss]:
+    """The same two losses, whose weights have the same sum, in another setting."""
+    if setting == setting_of(losses):
+        # To the last bit: a sum of shares is not always what it was shared out of.
+        return losses
+    total, entropy = _total(losses), {"weight": (1 - setting.share) * _total(losses)}
+    divergence = {"weight": setting.share * total, "temperature": setting.temperature}
+    return [loss.model_copy(update=entropy if isinstance(loss, CrossEntropy) else divergence) for loss in losses]
+
+
+def _total(losses: list[Loss]) -> float:
+    return sum(loss.weight for loss in losses)

@@ -1,0 +1,197 @@
+"""The verdict on several students: how many beat their control, and which of those gains are the teacher's.
+
+All of them are told, in the order of the recipe and in the same words, and judged after a correction for their number.
+A *placebo* is a student whose teacher spoke about other questions: what another student gains over the control and not
+over its placebo, it did not learn from what the teacher knows.
+"""
+
+from dataclasses import dataclass
+
+from potstill.report import wording
+from potstill.report.data import CONTROL, START, TEACHER, Metric, Report, kind, students
+from potstill.report.judgement import Figure, Judgement, Tone, Verdict, adjusted_p, judge_of, key
+from potstill.scoring.statistics import Paired, Row
+
+MOST_FIGURES = 6
+"""Students whose differences are printed large; more of them are a table, and there is one below."""
+BEATS = {CONTROL: ("beats the control", "beat the control"), START: ("is better than before training",) * 2}
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is known of one metric."""
+
+    report: Report
+    metric: Metric
+    students: list[str]
+    rows: dict[str, Row]
+    pairs: dict[tuple[str, str], Paired]
+    judged: dict[tuple[str, str], Judgement]
+    p: dict[str, float]
+
+    @property
+    def other(self) -> str | None:
+        """What the headline compares with: the control, or without one the start."""
+        return next((other for other in (CONTROL, START) if any(b == other for _, b in self.pairs)), None)
+
+    @property
+    def real(self) -> list[str]:
+        """The students that are no placebos."""
+        return [student for student in self.students if student not in self.report.placebos] or self.students
+
+    def those(self, other: str, judgement: Judgement) -> list[str]:
+        """The students of which something is said in comparison with another model."""
+        return [student for student in self.real if self.judged.get((student, other)) == judgement]
+
+    def placebos(self, student: str) -> list[str]:
+        """The placebos of a student."""
+        return [b for a, b in self.pairs if a == student and b in self.report.placebos]
+
+
+def verdict(report: Report) -> Verdict:
+    """The verdict on the first metric that has a direction and was taken of all students."""
+    who = students(report)
+    taken = {(row.model, row.metric): row for row in report.rows}
+    directed = [metric for metric in report.metrics if metric.better and all((s, metric.name) in taken for s in who)]
+    if not directed:
+        return Verdict("No verdict: the students were not evaluated.", "open", (), ())
+    metric = directed[0]
+    judge, pairs = judge_of(report), [pair for pair in report.paired if pair.metric == metric.name]
+    case = _Case(
+        report,
+        metric,
+        who,
+        {model: row for (model, name), row in taken.items() if name == metric.name},
+        {(pair.a, pair.b): pair for pair in pairs},
+        {(pair.a, pair.b): judge(pair, metric) for pair in pairs},
+        adjusted_p(report),
+    )
+    headline, tone = _headline(case)
+    sentences = (_company(case), *(_student(case, student) for student in who), _teachers(case), _how(case))
+    return Verdict(headline, tone, _figures(case), tuple(sentence for sentence in sentences if sentence))
+
+
+def _headline(case: _Case) -> tuple[str, Tone]:
+    other, real = case.other, case.real
+    if other is None:
+        return "No verdict: there is nothing to compare the students with.", "open"
+    better, worse = case.those(other, "better"), case.those(other, "worse")
+    beyond = "" if worse else " beyond chance"
+    said = [f"{_share(better, real)} {BEATS[other][len(better) > 1]}: {_names(better)}."] if better else []
+    said = said or [f"No experiment {BEATS[other][0]}{beyond}."]
+    if worse:
+        said.append(f"{len(worse)} {'does' if len(worse) == 1 else 'do'} worse: {_names(worse)}.")
+    if other == START:
+        said.append("Whether the teacher helped is unknown, for there is no control.")
+    doubts = []
+    if other == CONTROL:
+        below = case.those(START, "worse")
+        level = [student for student in better if case.judged.get((student, START)) == "within chance"]
+        doubts += [f"Worse than before training: {_names(below)}."] if below else []
+        doubts += [f"No better than before training: {_names(level)}."] if level else []
+    alike = [student for student in better if _is_no_better(case, student)]
+    doubts += [f"No better than its placebo: {_names(alike)}."] if alike else []
+    if (worse and not better) or len(case.those(START, "worse")) == len(real):
+        tone: Tone = "bad"
+    else:
+        tone = "good" if better and not worse and not doubts and other == CONTROL else "open"
+    return " ".join([*said, *doubts]), tone
+
+
+def _is_no_better(case: _Case, student: str) -> bool:
+    return any(case.judged[student, placebo] != "better" for placebo in case.placebos(student))
+
+
+def _share(some: list[str], of: list[str]) -> str:
+    if len(of) == 1:
+        return "The experiment"
+    if len(some) < len(of):
+        return f"{len(some)} of {len(of)} experiments"
+    return "Both experiments" if len(of) == 2 else f"All {len(of)} experiments"
+
+
+def _figures(case: _Case) -> tuple[Figure, ...]:
+    if case.other is None or len(case.students) > MOST_FIGURES:
+        return ()
+    against = "the control" if case.other == CONTROL else "before training"
+    name = wording.metric_name(case.metric)
+    return tuple(
+        Figure(_short(case.pairs[student, case.other], case.metric), f"{name}, {_name(student)} against {against}")
+        for student in case.students
+        if (student, case.other) in case.pairs
+    )
+
+
+def _short(pair: Paired, metric: Metric) -> str:
+    return wording.difference(pair, metric).replace(" points", " pp")
+
+
+def _company(case: _Case) -> str:
+    """What the students are measured by."""
+    n, rows, metric = case.rows[case.students[0]].n, case.rows, case.metric
+    learned = "answers" if case.report.asks else "tokens"
+    said = [f"before training {wording.interval(rows[START], metric)}"] if START in rows else []
+    if CONTROL in rows:
+        control = wording.interval(rows[CONTROL], metric)
+        said.append(f"the control, trained on the same {learned} without the teacher, {control}")
+    else:
+        said.append(f"no control was trained on the same {learned} without the teacher")
+    return f"{metric.label} on {n:,} {case.report.units}: {'; '.join(said)}."
+
+
+def _student(case: _Case, student: str) -> str:
+    placebo = " (a placebo: its teacher spoke about other questions)" if student in case.report.placebos else ""
+    said = [f"{wording.label(student)}{placebo}: {wording.interval(case.rows[student], case.metric)}"]
+    others = {CONTROL: "the control", START: "before training"}
+    others |= {name: f"its placebo {_name(name)}" for name in case.placebos(student)}
+    said += [f"against {name} {_told(case, student, b)}" for b, name in others.items() if (student, b) in case.pairs]
+    return f"{'; '.join(said)}.{_whose(case, student)}"
+
+
+def _whose(case: _Case, student: str) -> str:
+    """Whether a gain is the teacher's knowledge, where a placebo can tell."""
+    if not case.placebos(student) or case.judged.get((student, CONTROL)) != "better":
+        return ""
+    if _is_no_better(case, student):
+        return " Over its placebo it gains nothing beyond chance: the gain is not the teacher’s knowledge."
+    return " It gains over its placebo too: the gain takes a teacher of the very questions."
+
+
+def _told(case: _Case, a: str, b: str) -> str:
+    pair, judgement = case.pairs[a, b], case.judged[a, b]
+    beyond = f"{judgement}, beyond chance"
+    within = "within chance" + (" when all students are accounted for" if pair.beyond_chance else "")
+    said = within if judgement == "within chance" else beyond
+    return f"{wording.difference_interval(pair, case.metric)}, {said} ({wording.probability(case.p[key(pair)])})"
+
+
+def _teachers(case: _Case) -> str:
+    said = []
+    for teacher in (row for model, row in case.rows.items() if kind(model) == TEACHER):
+        behind = [
+            student
+            for student in case.students
+            if case.rows[student].value != teacher.value
+            and (teacher.value < case.rows[student].value) == (case.metric.better == "lower")
+        ]
+        whom = "all of them" if len(behind) == len(case.students) else _names(behind) if behind else "none of them"
+        at = wording.interval(teacher, case.metric)
+        said.append(f"The {wording.inside(teacher.model)}, at {at}, is ahead of {whom}.")
+    return " ".join(said)
+
+
+def _how(case: _Case) -> str:
+    seeds = case.rows[case.students[0]].seeds
+    how = f"Every p is Holm’s, corrected for all {len(case.students)} students."
+    if seeds is None:
+        unit = "questions" if case.report.asks else "text"
+        return f"{how} One seed was trained of each: the intervals tell chance in the {unit}, not in the training."
+    return f"{how} Means of {seeds.n} seeds; a difference is beyond chance only where it has one sign in all of them."
+
+
+def _name(student: str) -> str:
+    return student.partition(" ")[2] or student
+
+
+def _names(some: list[str]) -> str:
+    return ", ".join(map(_name, some))

@@ -1,0 +1,273 @@
+"""The review of a run: a person is asked in the terminal what no rule settles, and a file keeps what was decided."""
+
+import getpass
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potstill.files import remove, write_text
+from potstill.journal import read_journal
+from potstill.run import UNFINISHED, Run
+from potstill.scoring.answers import REVIEW, extract
+from potstill.scoring.review import (
+    NONE,
+    WITHDRAWN,
+    Answer,
+    Decision,
+    as_decision,
+    csv_text,
+    exported,
+    in_effect,
+    merged,
+    queue,
+    read_decisions,
+    write_decisions,
+)
+from potstill.status import recipe_of
+from potstill.words import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ASK = "a number, none, skip, undo or quit: "
+COLUMNS_OF_ANSWERS = ("id", "question", "reference", "response")
+LONGEST_SHOWN = 80
+"""Characters of what cannot be read; a model that repeats itself writes longer ones, and the response has all of it."""
+VISIBLE = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
+    **dict.fromkeys([0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
+}
+"""What would move the cursor or turn the text around is shown in place of doing it."""
+
+
+class Record:
+    """`RUN/review/decisions.csv`: what persons decided, written at once and whole, after others' changes are read.
+
+    It may be edited meanwhile, by hand or by a second review. An editor that was opened before the last decisions and
+    saves after them drops them: those of this session are put back. While the file cannot be read, they go to
+    `waiting-*.csv` beside it, from where the next session takes them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / "decisions.csv"
+        self.own: list[Decision] = []
+        """What was decided through this object."""
+
+    def add(self, *new: Decision) -> tuple[list[Decision], int]:
+        """Record decisions; returns all that there are, and how many of this session's had to be put back.
+
+        Raises:
+            UserError: the file was edited and cannot be read, or not be written. What was there stays as it is.
+        """
+        before, self.own = self.own, [*self.own, *new]
+        with self._alone():
+            waiting = sorted(self.folder.glob("waiting-*.csv"))
+            try:
+                there = read_decisions(self.file)
+                late = [each for file in waiting for each in read_decisions(file)]
+            except UserError as error:
+                raise UserError(f"{error}{self._put_aside()}") from None
+            together = merged(there, [*late, *self.own])
+            if together != there:
+                write_decisions(self.file, together)
+            for file in waiting:
+                remove(file)
+        return together, len(merged(there, before)) - len(there)
+
+    def _put_aside(self) -> str:
+        if not self.own:
+            return ""
+        file = self.folder / f"waiting-{self.own[0].when.replace(':', '')}-{os.getpid()}.csv"
+        write_decisions(file, self.own)
+        return f"; what you decided waits in {file}, and the same command goes on from there"
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        from filelock import FileLock
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                yield
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(f"{self.file} cannot be written ({reason}); what was not written is asked again") from error
+
+
+def answers_of(folder: Path) -> list[Answer]:
+    """The answers of every model of a run that has answered all questions.
+
+    Raises:
+        UserError: the folder is no run, no model has answered yet, or a file of answers is damaged.
+    """
+    recipe_of(Run(folder))
+    root = folder / "answers"
+    files = [file for file in sorted(root.rglob("answers.jsonl")) if not (file.parent / UNFINISHED).exists()]
+    answers = [_answer(row, file.parent.relative_to(root), file) for file in files for row in read_journal(file)]
+    if not answers:
+        raise UserError(f"{folder} has no answers yet; `potstill answers RECIPE` makes them")
+    return answers
+
+
+def _answer(row: dict[str, object], model: Path, file: Path) -> Answer:
+    wrong = [name for name in COLUMNS_OF_ANSWERS if not isinstance(row.get(name), str)]
+    if wrong:
+        raise UserError(f"{file}: an answer has no `{wrong[0]}`; remove the file, and `potstill answers RECIPE` again")
+    return Answer(model.as_posix(), *(str(row[name]) for name in COLUMNS_OF_ANSWERS))
+
+
+def export(folder: Path, file: Path) -> None:
+    """Write every answer of a run, what it counts and who decided it, to a CSV (``scoring.review.exported``).
+
+    Raises:
+        UserError: the file is there already or cannot be written; as ``answers_of`` and ``read_decisions`` do.
+    """
+    if file.exists():
+        raise UserError(f"{file} is there already; choose another name")
+    rows = exported(answers_of(folder), read_decisions(Record(folder / "review").file))
+    try:
+        write_text(file, csv_text(list(rows[0]), [list(row.values()) for row in rows]))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{file} cannot be written ({reason}); choose another place") from error
+    print(f"{len(rows):,} answers written to {file}")
+
+
+def review(folder: Path, who: str | None) -> None:
+    """Ask about every response that no rule settles and nobody has decided, until that is done or the person leaves.
+
+    Args:
+        folder: the run.
+        who: decides; None stands for the login name.
+
+    Raises:
+        UserError: as ``answers_of`` and ``Record.add`` do.
+    """
+    answers, record = answers_of(folder), Record(folder / "review")
+    unsettled = queue(answers)
+    by_rules = sum(extract(each.response).rule != REVIEW for each in answers)
+    settled = f"{by_rules:,} of {len(answers):,} answers were settled by rules"
+    if not unsettled:
+        print(f"nothing is left to decide: {settled}")
+        return
+    session = Session(unsettled, record, (who or "").strip() or _login())
+    if not session.left:
+        print(f"nothing is left to decide: {settled}, and {len(answers) - by_rules:,} by persons")
+        return
+    print(f"{settled}; the others are {len(unsettled):,} different ones, and {len(session.left):,} are left to decide")
+    session.run()
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        raise UserError("it is not known who decides; say it with `--who NAME`") from None
+
+
+@dataclass
+class Session:
+    """One sitting of one person before a queue (``scoring.review.queue``)."""
+
+    queue: dict[str, Answer]
+    record: Record
+    who: str
+    skipped: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.decisions, _ = self.record.add()
+
+    @property
+    def left(self) -> list[str]:
+        """The keys of what nobody has decided."""
+        holding = in_effect(self.decisions)
+        return [key for key in self.queue if key not in holding]
+
+    def run(self) -> None:
+        """Ask until nothing is left, or until the person leaves; what is decided is on the disk before the next."""
+        asked = self._next()
+        try:
+            while asked is not None:
+                show(self.console, self.queue[asked], list(self.queue).index(asked) + 1, len(self.queue))
+                asked = self._answered(asked)
+        except (EOFError, KeyboardInterrupt):
+            print()
+        later = f", {len(self.skipped):,} of them skipped" if self.skipped else ""
+        print(f"{len(self.left):,} left{later}; `potstill evaluate RECIPE` counts what is decided")
+
+    def _next(self) -> str | None:
+        return next((key for key in self.left if key not in self.skipped), None)
+
+    def _answered(self, key: str) -> str | None:
+        """Take one reply about the one who is asked about; returns what to ask about next."""
+        while True:
+            reply = input(ASK).strip()
+            match reply.lower():
+                case "quit":
+                    return None
+                case "skip":
+                    self.skipped.add(key)
+                    return self._next()
+                case "undo":
+                    if back := self._taken_back():
+                        return back
+                case _:
+                    try:
+                        decision = as_decision(reply)
+                    except UserError as error:
+                        print(f"{error}, or {NONE}, skip, undo or quit")
+                        continue
+                    self._add(key, decision)
+                    return self._next()
+
+    def _taken_back(self) -> str | None:
+        """Withdraw this person's last decision that holds, of this or an earlier session; returns its key."""
+        self._refresh()
+        mine = [each for each in in_effect(self.decisions).values() if each.who == self.who and each.key in self.queue]
+        if not mine:
+            print(f"there is no decision of {self.who}'s to take back")
+            return None
+        last = mine[-1]
+        self._add(last.key, WITHDRAWN)
+        self.skipped.discard(last.key)
+        print(f"taken back: {last.decision}, decided {last.when}")
+        return last.key
+
+    def _add(self, key: str, decision: str) -> None:
+        self._refresh(Decision.about(self.queue[key], decision, self.who, datetime.now(UTC).isoformat()))
+
+    def _refresh(self, *new: Decision) -> None:
+        self.decisions, restored = self.record.add(*new)
+        if restored:
+            print(f"{restored:,} of this session's decisions were not in {self.record.file} any more; they are again")
+
+
+def show(console: "Console", answer: Answer, place: int, places: int) -> None:
+    """Question, response and reference solution on the terminal, and what could not be read; never whose it is."""
+    from rich.rule import Rule
+    from rich.text import Text
+
+    unread = _visible(extract(answer.response).text)
+    response = Text(_visible(answer.response))
+    response.highlight_words([unread] if unread else [], "bold reverse")
+    console.print()
+    console.print(Rule(f"{place:,} of {places:,}") if console.is_terminal else f"{place:,} of {places:,}")
+    parts = {"question": Text(_visible(answer.question)), "response": response}
+    for title, text in {**parts, "reference solution": Text(_visible(answer.reference))}.items():
+        console.print(Text(title, style="bold cyan"))
+        console.print(text)
+        console.print()
+    short = unread if len(unread) <= LONGEST_SHOWN else f"{unread[:LONGEST_SHOWN]}…"
+    console.print(Text(f"what cannot be read: {short}" if unread else "no number was found in the response"))
+
+
+def _visible(text: str) -> str:
+    return text.replace("\r\n", "\n").translate(VISIBLE)

@@ -1,0 +1,84 @@
+"""answers: let every model answer the held-out questions, all of them asked alike, and see how it takes the references.
+
+Makes `answers/MODEL/[seed-N/]answers.jsonl`, a line a question, and `scores.json`, its sums over the tokens of the
+reference solutions. What is right is for `evaluate` to say. Work that was stopped goes on with the next batch.
+"""
+
+from typing import Any
+
+from datasets import load_from_disk
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from potstill import ready
+from potstill.console import progress, say
+from potstill.files import write_json
+from potstill.generation.responses import Asked, Decoding, Response, responses
+from potstill.hardware import device
+from potstill.journal import Journal
+from potstill.pipeline import ASKED, Made, Work
+from potstill.run import Step
+from potstill.scoring.held_out import score_answers
+from potstill.text.batching import Collator, pad_token_id
+
+Rows = list[dict[str, Any]]
+
+
+def run(work: Work) -> Made:
+    """Ask one model."""
+    samples = load_from_disk(work.run.path(Step("prompts", name=ASKED)) / "samples").to_list()
+    model = _model(work)
+    answers = _answers(work, model, samples)
+    limited, tokens = sum(row["hit_limit"] for row in answers), sum(row["tokens"] for row in answers)
+    scores = work.folder / "scores.json"
+    write_json(scores, _scores(work, model, samples))
+    made = f"{len(answers):,} answers of {tokens / len(answers):,.0f} tokens, {limited:,} cut at the limit"
+    say(f"  {made}")
+    file = work.folder / "answers.jsonl"
+    return Made([file, scores], {"answers": len(answers), "tokens": tokens, "hit_limit": limited, "made": made})
+
+
+def _model(work: Work) -> PreTrainedModel:
+    kind, _, name = str(work.step.name).partition("-")
+    if kind == "teacher":
+        return ready.teacher(work, name).model()
+    if kind == "start":
+        return ready.start(work)
+    stage, variant = ("control", None) if kind == "control" else ("distil", name or None)
+    return ready.trained(work, Step(stage, work.step.seed, variant))
+
+
+def _answers(work: Work, model: PreTrainedModel, samples: Rows) -> Rows:
+    """What the model says; in the file, in the order in which it was said."""
+    settings, who = work.recipe.answers, str(work.step).removeprefix("answers/")
+    questions = {row["id"]: row for row in ready.questions(work, "held_out")}
+    asked = [Asked(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
+    journal = Journal(work.folder / "answers.jsonl")
+    done = [(row["id"], 0) for row in journal.rows]
+    found = responses(
+        model, ready.tokenizer(work), asked, Decoding.of(settings), done, who=who, key="answers.max_new_tokens"
+    )
+    with progress(f"{who} answers", len(asked), "questions", len(done)) as advance:
+        for batch in found:
+            journal.append(_row(one, questions[one.id]) for one in batch)
+            advance(len(batch))
+    return journal.rows
+
+
+def _row(one: Response, question: dict[str, Any]) -> dict[str, Any]:
+    known = {name: question[name] for name in ("id", "question", "reference")}
+    return known | {"response": one.response, "tokens": one.tokens, "hit_limit": one.hit_limit}
+
+
+def _scores(work: Work, model: PreTrainedModel, samples: Rows) -> dict[str, Any]:
+    """Nats over the tokens of each reference solution, which the model is asked for and shown."""
+    collate, size = Collator(pad_token_id(ready.tokenizer(work))), work.recipe.answers.batch_size
+    # Of like length together, so that few pads are read.
+    ordered = sorted(samples, key=lambda row: -len(row["input_ids"]))
+
+    def batch(at: int) -> dict[str, Tensor]:
+        rows = [{name: row[name] for name in ("input_ids", "labels")} for row in ordered[at : at + size]]
+        return {name: value.to(device()) for name, value in collate(rows).items()}
+
+    nll, tokens = score_answers(model, (batch(at) for at in range(0, len(ordered), size)))
+    return {"id": [row["id"] for row in ordered], "nll": nll.tolist(), "tokens": tokens.tolist()}

@@ -1,0 +1,46 @@
+"""generate: let a teacher write the answers that are learned.
+
+Makes `generate/answers.jsonl`, the answers that are kept, each with its provenance, and `responses.jsonl`, all of
+them. Work that was stopped goes on with the next batch, to the same answers.
+"""
+
+import json
+
+from potstill import ready
+from potstill.console import progress, say
+from potstill.files import write_text
+from potstill.generation.keep import kept_answers
+from potstill.generation.responses import Asked, Decoding, Response, responses
+from potstill.journal import Journal
+from potstill.pipeline import Made, Work
+from potstill.text.prompts import prompt_ids, template_fingerprint
+
+
+def run(work: Work) -> Made:
+    """Ask every training question, and keep what the recipe wants of the answers."""
+    settings = work.recipe.generate
+    assert settings is not None
+    teacher, tokenizer = ready.teacher(work, settings.by), ready.tokenizer(work)
+    prompt, key = work.recipe.strategies[settings.prompt].teacher, f"prompts.{settings.prompt}.teacher"
+    questions = {row["id"]: row for row in ready.questions(work, "train")}
+    asked = [Asked(each, prompt_ids(tokenizer, prompt, row, each, key)) for each, row in questions.items()]
+    journal = Journal(work.folder / "responses.jsonl")
+    done = [Response(**row) for row in journal.rows]
+    total = len(asked) * settings.samples
+    with progress(f"{settings.by} answers", total, "answers", len(done)) as advance:
+        if len(done) < total:
+            model, decoding = teacher.model(), Decoding.of(settings)
+            who, limit = f"teacher {settings.by!r}", "generate.max_new_tokens"
+            already = [one.key for one in done]
+            for batch in responses(model, tokenizer, asked, decoding, already, who=who, key=limit):
+                journal.append(vars(one) for one in batch)
+                done += batch
+                advance(len(batch))
+    references = {each: {"reference": row["reference"]} for each, row in questions.items()}
+    kept, summary = kept_answers(references, done, settings, template_fingerprint(tokenizer, prompt))
+    say(f"  {summary}")
+    answers = work.folder / "answers.jsonl"
+    write_text(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    counts = vars(summary) | {"tokens": sum(one.tokens for one in done)}
+    made = f"{summary.kept:,} answers kept of {summary.responses:,} by {settings.by}"
+    return Made([answers, journal.file], counts | {"made": made})

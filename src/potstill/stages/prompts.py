@@ -1,0 +1,88 @@
+"""prompts: put the questions to teacher and student, each in its own words, and make samples of prompt and answer.
+
+Makes `prompts/LESSON/train/` and, where weights are chosen by it, `validation/`, and `prompts/held-out/samples/`, what
+every model is asked with: plain `datasets` folders of :class:`Prompted`. They are kept, and not made again by those who
+read them, because some chat templates put the day's date into a prompt.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+
+from potstill import ready
+from potstill.console import say
+from potstill.files import remove
+from potstill.pipeline import ASKED, Made, Work
+from potstill.recipe.prompts import Strategy
+from potstill.recipe.questions import Questions
+from potstill.text.prompted import Prompted, of_another_question
+from potstill.text.prompts import Prompter
+
+SAMPLE = Features(
+    {
+        "id": Value("string"),
+        "input_ids": List(Value("int32")),
+        "labels": List(Value("int32")),
+        "answer_start": Value("int32"),
+        "teacher_input_ids": List(Value("int32")),
+        "teacher_answer_start": Value("int32"),
+        "answer_cut": Value("int32"),
+    }
+)
+
+
+def run(work: Work) -> Made:
+    """Make one lesson's samples, or those of the held-out questions."""
+    if work.step.name == ASKED:
+        # A teacher that answers is asked as every model is.
+        name = work.recipe.answers.prompt
+        prompt = work.recipe.strategies[name].student
+        asked = {name: Strategy(teacher=prompt, student=prompt)}
+        samples = {"samples": _prompted(work, asked, ready.questions(work, "held_out"))[name]}
+    else:
+        samples = _of_lesson(work)
+    for name, rows in samples.items():
+        _save(rows, work, name)
+    whole = [row for rows in samples.values() for row in rows]
+    tokens, cut = sum(len(row["input_ids"]) for row in whole), sum(row["answer_cut"] > 0 for row in whole)
+    learned = sum(len(row["input_ids"]) - row["answer_start"] for row in whole)
+    said = f"{len(whole):,} answers of {learned / len(whole):,.0f} tokens"
+    say(f"  {said}, {cut:,} cut at `corpus.sequence_length` or `teacher_length`" if cut else f"  {said}")
+    counts = {"samples": len(whole), "tokens": tokens, "answer_tokens": learned, "answers_cut": cut}
+    return Made([work.folder / name for name in samples], counts | {"made": said})
+
+
+def _of_lesson(work: Work) -> dict[str, list[Prompted]]:
+    recipe = work.recipe
+    assert work.step.name is not None
+    assert isinstance(recipe.corpus, Questions)
+    lesson = recipe.lessons[work.step.name]
+    strategies = {each.strategy: recipe.strategies[each.strategy] for each in recipe.lessons.values()}
+    parts = {"train": ready.answered(work)}
+    if recipe.corpus.validation is not None:
+        parts["validation"] = ready.questions(work, "validation")
+    samples = {name: _prompted(work, strategies, rows)[lesson.strategy] for name, rows in parts.items()}
+    if not lesson.own:
+        longest = recipe.corpus.teacher_length or recipe.corpus.sequence_length
+        samples["train"] = of_another_question(samples["train"], longest)
+    return samples
+
+
+def _prompted(
+    work: Work, strategies: Mapping[str, Strategy], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Prompted]]:
+    corpus = work.recipe.corpus
+    assert isinstance(corpus, Questions)
+    longest = corpus.sequence_length
+    prompter = Prompter(strategies, ready.tokenizer(work), longest, corpus.teacher_length or longest)
+    made = [prompter(row, row["id"]) for row in rows]
+    return {name: [each[name] for each in made] for name in strategies}
+
+
+def _save(rows: Sequence[Prompted], work: Work, name: str) -> None:
+    partial = work.folder / f".{name}.partial"
+    remove(partial)
+    Dataset.from_list([dict(row) for row in rows], features=SAMPLE).save_to_disk(partial)
+    remove(work.folder / name)
+    partial.rename(work.folder / name)

@@ -1,0 +1,161 @@
+"""search: try settings of the losses in short trainings, and find the one that is best on the validation split.
+
+Makes `search/best.json`, the setting that students are trained with; beside it `ranking.json`, all trials from the best
+to the worst, and `trials.jsonl`, each trial as it ended. Trial 0 has the recipe's own setting, so that what was found
+is compared with what was given. A search that was stopped goes on within its trial, and to the same proposals after it.
+"""
+
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import ranks
+from potstill.console import duration, say
+from potstill.files import read_json, remove, write_json
+from potstill.fitting import CHECKPOINTS
+from potstill.journal import Journal, Row
+from potstill.pipeline import Made, Work
+from potstill.recipe import Recipe
+from potstill.recipe.search import Search, Setting, setting_of, with_setting
+from potstill.run import Step
+from potstill.stages.distil import teachers_of, train
+from potstill.trainer import Teacher
+from potstill.words import DivergedError, UserError
+
+
+def run(work: Work) -> Made:
+    """Do the trials that are left, and say which setting was best."""
+    search, given = work.recipe.search, setting_of(work.recipe.distil.losses)
+    assert search is not None
+    assert given is not None
+    file, count = work.folder / "trials.jsonl", trainings(search, given)
+    # Of several ranks, the first one knows what was done, proposes and remembers.
+    journal = Journal(file) if ranks.is_first() else None
+    tried = journal.rows if journal is not None else []
+    for row in tried:
+        _tidy(_step(work, row["number"]).folder)
+    teachers = teachers_of(work, work.recipe.tried_on)
+    for number in range(ranks.of_first(len(tried)), count):
+        trial = _step(work, number)
+        setting = ranks.of_first(_proposed(trial, number, tried, given) if ranks.is_first() else None)
+        say(f"  trial {number} of {count - 1}: {setting}{'' if number else ', as given'}")
+        began = time.monotonic()
+        summary = _tried(trial, setting, teachers)
+        if journal is not None:
+            seconds = round(time.monotonic() - began, 1)
+            journal.append([{"number": number, **asdict(setting), **summary, "seconds": seconds}])
+            say(f"  trial {number}: {_said(tried[-1])}, in {duration(seconds)}")
+            _tidy(trial.folder)
+    return _found(work, tried) if ranks.is_first() else Made([], {})
+
+
+def trainings(search: Search, given: Setting) -> int:
+    """How many settings are tried, the given one among them."""
+    proposed = search.trials if search.share else min(search.trials, len(_others(search, given)))
+    return 1 + proposed
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a search that could not propose anything, before anything has been spent.
+
+    Raises:
+        UserError: Optuna is not installed.
+    """
+    if recipe.search is not None and recipe.search.share and importlib.util.find_spec("optuna") is None:
+        raise UserError("`search` needs Optuna, which is not installed here: pip install 'potstill[search]'")
+
+
+def proposal(search: Search, number: int, tried: Sequence[Row], given: Setting) -> Setting:
+    """The setting of a trial, which depends on nothing but the search, the trial's number and what came of all before.
+
+    Where shares are searched, by the tree-structured Parzen estimator (Bergstra et al., 2011, in Optuna's version);
+    where only temperatures are, there are as many settings as there are temperatures, and each has its turn.
+    """
+    if search.share is None:
+        return replace(given, temperature=_others(search, given)[number - 1])
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    low, high = search.share
+    space: dict[str, Any] = {"share": optuna.distributions.FloatDistribution(low, high)}
+    if search.temperatures:
+        space["temperature"] = optuna.distributions.CategoricalDistribution(search.temperatures)
+    seed = int(np.random.SeedSequence((search.seed, number)).generate_state(1)[0])
+    study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=seed))
+    for row in tried:
+        # What was given may lie outside of what is searched.
+        if low <= row["share"] <= high and row["temperature"] in (search.temperatures or [given.temperature]):
+            params, loss = {name: row[name] for name in space}, row["validation_loss"]
+            state = optuna.trial.TrialState.FAIL if loss is None else optuna.trial.TrialState.COMPLETE
+            study.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=space, value=loss))
+    return replace(given, **study.ask(space).params)
+
+
+def _others(search: Search, given: Setting) -> list[float]:
+    return [temperature for temperature in search.temperatures or [] if temperature != given.temperature]
+
+
+def _step(work: Work, number: int) -> Work:
+    return replace(work, step=Step(work.step.stage, name=f"trial-{number}"))
+
+
+def _proposed(trial: Work, number: int, tried: Sequence[Row], given: Setting) -> Setting:
+    """The trial's setting; noted before it begins, so that its checkpoints are never another setting's, whatever
+    version of Optuna is asked when it goes on."""
+    file, search = trial.folder / "setting.json", trial.recipe.search
+    assert search is not None
+    if (noted := read_json(file)) is None:
+        noted = asdict(given if number == 0 else proposal(search, number, tried, given))
+        trial.folder.mkdir(exist_ok=True)
+        write_json(file, noted)
+    return Setting(**noted)
+
+
+def _tried(trial: Work, setting: Setting, teachers: list[Teacher]) -> dict[str, Any]:
+    """Train in a setting; the cross-entropy on the validation split is None where the training ran away."""
+    recipe, search = trial.recipe, trial.recipe.search
+    assert search is not None
+    losses, training = with_setting(recipe.distil.losses, setting), recipe.distil.training | search.training
+    try:
+        made = train(trial, recipe.tried_on, teachers, losses, training, "search.training", search.seed, "best")
+    except DivergedError as error:
+        # Elsewhere the other ranks would wait for this one's gradients.
+        if ranks.count() > 1:
+            raise
+        say(f"  {error}")
+        return {"validation_loss": None, "tokens": 0}
+    return {name: made.summary.get(name) for name in ("validation_loss", "tokens")}
+
+
+def _tidy(folder: Path) -> None:
+    """Of a trial that has ended, its log is kept, and not its weights."""
+    for name in ("student", CHECKPOINTS):
+        remove(folder / name)
+
+
+def _found(work: Work, tried: Sequence[Row]) -> Made:
+    """Write down what was best; of equals, the one that was tried first."""
+    ended = sorted((row for row in tried if row["validation_loss"] is not None), key=lambda row: row["validation_loss"])
+    if not ended:
+        raise UserError(
+            "`search`: no trial's training came to its end with weights that are numbers; lower "
+            "`search.training.learning_rate`, or raise `warmup_steps`"
+        )
+    best, given = ended[0], tried[0]
+    setting = Setting(best["share"], best["temperature"])
+    # The ranking is no output: another one with the same best changes nothing of what is trained with it.
+    write_json(work.folder / "ranking.json", [*ended, *(row for row in tried if row["validation_loss"] is None)])
+    write_json(work.folder / "best.json", asdict(setting))
+    what = f"{setting} ({_said(best)}; as given: {_said(given)})" if best is not given else f"as given, {setting}"
+    figures = {"trials": len(tried), "tokens": sum(row["tokens"] for row in tried), "best": best, "given": given}
+    return Made([work.folder / "best.json"], figures | {"made": f"{len(tried)} trials; best: {what}"})
+
+
+def _said(row: Row) -> str:
+    loss = row["validation_loss"]
+    return "ran away" if loss is None else f"validation loss {loss:.4f}"

@@ -1,0 +1,139 @@
+"""Quantisation through transformers: any method that it has, checked before a teacher of many gigabytes is loaded."""
+
+import difflib
+import importlib.util
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from transformers.quantizers.auto import (
+    AUTO_QUANTIZATION_CONFIG_MAPPING,
+    AUTO_QUANTIZER_MAPPING,
+    AutoHfQuantizer,
+    AutoQuantizationConfig,
+)
+
+from potstill.words import UserError, first_line
+
+EXTRA = ("bitsandbytes", "torchao")
+"""The methods whose package, of the same name, `potstill[quantized]` brings."""
+
+WIDTHS = ("load_in_4bit", "load_in_8bit")
+METHODS = sorted(
+    {name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZATION_CONFIG_MAPPING} - {"gguf"}
+)
+REFUSED = (ImportError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, AssertionError)
+"""What transformers and the packages below it raise at a configuration that they do not take."""
+
+
+def quantization_config(given: Mapping[str, Any], key: str) -> Any:
+    """What `from_pretrained` takes as its `quantization_config`, proven to be able to run here.
+
+    Args:
+        given: transformers' fields by their own names, `quant_method` among them. torchao's `quant_type` is the name of
+            one of its configurations, `Int8WeightOnlyConfig`, or one with its fields,
+            `{Int4WeightOnlyConfig: {group_size: 64}}`.
+        key: where they stand in the recipe, for messages.
+
+    Raises:
+        UserError: the method or a field is unknown, a value is refused, or a package is missing.
+    """
+    method = given.get("quant_method")
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(f"`{key}.quant_method`: transformers has no method {method!r}{_hint(str(method), METHODS)}")
+    name = _registered(method, given)
+    kind = AUTO_QUANTIZATION_CONFIG_MAPPING[name]
+    settings = {field: value for field, value in given.items() if field != "quant_method"}
+    _check_names(settings, _parameters(kind), kind, key)
+    if AUTO_QUANTIZER_MAPPING[name].requires_calibration:
+        raise UserError(
+            f"`{key}.quant_method`: {method} cannot quantise a model while it is loaded; name a checkpoint that is "
+            "quantised already, and leave `quantization` out"
+        )
+    if method == "bitsandbytes" and [bool(given.get(width)) for width in WIDTHS].count(True) != 1:
+        raise UserError(f"`{key}`: bitsandbytes needs one of `load_in_4bit: true` and `load_in_8bit: true`")
+    _check_installed(method, key)
+    try:
+        if method == "torchao" and "quant_type" in settings:
+            settings["quant_type"] = _torchao_type(settings["quant_type"], f"{key}.quant_type")
+        config = kind(**settings)
+        AutoHfQuantizer.from_config(config, pre_quantized=False).validate_environment(device_map=None)
+    except UserError:
+        raise
+    except REFUSED as error:
+        raise UserError(f"`{key}`: transformers refuses it: {first_line(error)}") from error
+    return config
+
+
+def check_checkpoint(found: Any, key: str) -> None:
+    """Refuse a checkpoint that is quantised already in a way that cannot be run here.
+
+    Args:
+        found: the `quantization_config` of its `config.json`.
+        key: where it stands in the recipe, for messages.
+
+    Raises:
+        UserError: the method is unknown, or a package that it needs is missing.
+    """
+    given = found if isinstance(found, dict) else found.to_dict()
+    method = given.get("quant_method", "bitsandbytes" if any(given.get(width) for width in WIDTHS) else None)
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(f"`{key}`: it is quantised by {method!r}, a method that this transformers does not have")
+    _check_installed(method, key)
+    try:
+        config = AutoQuantizationConfig.from_dict(given)
+        AutoHfQuantizer.from_config(config, pre_quantized=True).validate_environment(device_map=None)
+    except REFUSED as error:
+        raise UserError(f"`{key}` is quantised by {method}, which cannot run here: {first_line(error)}") from error
+
+
+def _registered(method: str, given: Mapping[str, Any]) -> str:
+    """The method's name in transformers' own tables, where bitsandbytes has two."""
+    if method != "bitsandbytes":
+        return method
+    return "bitsandbytes_8bit" if given.get("load_in_8bit") else "bitsandbytes_4bit"
+
+
+def _check_installed(method: str, key: str) -> None:
+    if method in EXTRA and importlib.util.find_spec(method) is None:
+        raise UserError(f"`{key}` needs {method}, which is not installed here: pip install 'potstill[quantized]'")
+
+
+def _parameters(kind: type) -> list[str]:
+    """The fields of a configuration, inherited ones too: what `**kwargs` takes besides, nobody reads."""
+    named = (inspect.signature(vars(base)["__init__"]).parameters for base in kind.__mro__ if "__init__" in vars(base))
+    given = [name for parameters in named for name in parameters if name not in ("self", "args", "kwargs")]
+    return sorted(set(given) - {"quant_method"})
+
+
+def _torchao_type(given: Any, key: str) -> Any:
+    from torchao import quantization
+    from torchao.core.config import AOBaseConfig
+
+    kinds = {
+        name: kind
+        for name, kind in vars(quantization).items()
+        if isinstance(kind, type) and issubclass(kind, AOBaseConfig) and kind is not AOBaseConfig
+    }
+    named = {given: {}} if isinstance(given, str) else given
+    if not isinstance(named, dict) or len(named) != 1 or not isinstance(next(iter(named.values())) or {}, dict):
+        raise UserError(f"`{key}` must be a name, such as Int8WeightOnlyConfig, or one name with its fields")
+    name, settings = next(iter(named.items()))
+    if name not in kinds:
+        raise UserError(f"`{key}`: torchao has no {name!r}{_hint(str(name), kinds)}")
+    _check_names(
+        settings or {}, [field.name for field in fields(kinds[name]) if field.init], kinds[name], f"{key}.{name}"
+    )
+    return kinds[name](**(settings or {}))
+
+
+def _check_names(given: Mapping[str, Any], known: list[str], kind: type, key: str) -> None:
+    for name in given:
+        if name not in known:
+            raise UserError(f"`{key}.{name}`: {kind.__name__} has no such field{_hint(name, known)}")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}"

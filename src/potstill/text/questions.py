@@ -1,0 +1,127 @@
+"""Questions: read from their sources, each with its worked solution, and split into learned and judged ones."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import UndefinedError
+
+from potstill.recipe.prompts import compiled, fields_of
+from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
+from potstill.text.sources import Row, rows
+from potstill.words import UserError, first_line
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its worked solution, and everything else that its row had."""
+
+    id: str
+    """Where it stands in its source: `train.jsonl:7`."""
+    question: str
+    reference: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What prompts may use."""
+        return {**self.columns, "question": self.question, "reference": self.reference}
+
+
+@dataclass(frozen=True)
+class QuestionSplit:
+    """The distinct questions of a corpus, each part in the order of the questions' hashes."""
+
+    train: list[Question]
+    validation: list[Question]
+    held_out: list[Question]
+    repeated: int
+    """How many were left out because the same question had come before, or is held out."""
+
+
+def split_questions(corpus: Questions) -> QuestionSplit:
+    """Read and split the questions.
+
+    The hash of a question's text decides its side and its place, as a document's does (``splitting.py``).
+
+    Raises:
+        UserError: a source is missing or cannot be read, a row has no question or no reference, or a part is empty.
+    """
+    read = list(_read(corpus.questions, "corpus.questions"))
+    train, repeated = _distinct(read), 0
+    if isinstance(corpus.held_out, HeldOutQuestions):
+        held_out = _distinct(_read(corpus.held_out.questions, "corpus.held_out.questions"))
+        kept = {hashed: question for hashed, question in train.items() if hashed not in held_out}
+        limit = corpus.held_out.count
+    else:
+        share = corpus.held_out * 2**64
+        held_out = {hashed: each for hashed, each in train.items() if int.from_bytes(hashed[:8], "big") < share}
+        kept = {hashed: each for hashed, each in train.items() if hashed not in held_out}
+        repeated, limit = -len(held_out), None
+    ordered, judged = _in_order(kept), _in_order(held_out)[:limit]
+    aside = corpus.validation or 0
+    split = QuestionSplit(ordered[aside:][: corpus.train], ordered[:aside], judged, len(read) - len(kept) + repeated)
+    for name, part in (("train on", split.train), ("hold out", split.held_out)):
+        if len(part) < (2 if name == "hold out" else 1):
+            raise UserError(
+                f"`corpus.questions` give {len(read):,} questions, which leaves {len(part)} to {name}; give more of "
+                "them, or another `corpus.held_out` or `corpus.validation`"
+            )
+    return split
+
+
+def _read(sources: Sequence[QuestionSource], key: str) -> Iterator[Question]:
+    for index, source in enumerate(sources):
+        where = f"{key}.{index}"
+        found = _generated(source, where) if isinstance(source, GeneratedQuestions) else rows(source, where)
+        for row in found:
+            question = _filled(source.question, row, f"{where}.question")
+            reference = _filled(source.reference, row, f"{where}.reference")
+            yield Question(row.where, question, reference, row.columns)
+
+
+def _filled(template: str, row: Row, key: str) -> str:
+    columns = {name: value for name, value in row.columns.items() if value is not None}
+    try:
+        text = compiled(template).render(columns).strip()
+    except UndefinedError as error:
+        unknown = sorted(fields_of(template) - set(columns))
+        wrong = f"uses `{unknown[0]}`" if unknown else f"cannot be filled in ({first_line(error)})"
+        named = ", ".join(columns) or "none"
+        raise UserError(f"{row.where}: `{key}` {wrong}, and the columns there are {named}; name one of them") from None
+    except Exception as error:  # what a template computes may fail in any way
+        raise UserError(f"{row.where}: `{key}` cannot be filled in ({first_line(error)}); mend it") from error
+    if not text:
+        what = key.rpartition(".")[2]
+        raise UserError(f"{row.where}: the row has no {what} (`{key}` comes out blank); leave the row out")
+    return text
+
+
+def _generated(source: GeneratedQuestions, key: str) -> Iterator[Row]:
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise UserError(
+            f"`{key}.generator` needs reasoning-gym, which is not here ({first_line(error)}); pip install "
+            "'potstill[questions]'"
+        ) from error
+    try:
+        made = reasoning_gym.create_dataset(source.generator, size=source.count, seed=source.seed, **source.settings)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UserError(f"`{key}`: reasoning-gym makes no {source.generator!r} of it: {first_line(error)}") from error
+    for number in range(source.count):
+        origin = f"{source.generator}-{source.seed}"
+        yield Row(made[number], f"{origin}:{number + 1}", origin)
+
+
+def _distinct(questions: Sequence[Question] | Iterator[Question]) -> dict[bytes, Question]:
+    found: dict[bytes, Question] = {}
+    for each in questions:
+        found.setdefault(hashlib.blake2b(each.question.encode(), digest_size=16).digest(), each)
+    return found
+
+
+def _in_order(questions: Mapping[bytes, Question]) -> list[Question]:
+    # The first bytes may have decided the side already.
+    return [questions[hashed] for hashed in sorted(questions, key=lambda hashed: hashed[8:])]

@@ -1,0 +1,53 @@
+"""A difference is beyond chance by its interval and its seeds; where several are judged, after Holm's correction."""
+
+from dataclasses import replace
+
+from potstill.report.data import HELD_OUT_METRICS, Metric, Report
+from potstill.report.judgement import adjusted_p, judge, judge_of, key
+from potstill.scoring.statistics import Paired, Row, Spread
+
+LOSS = HELD_OUT_METRICS[0]
+
+
+def pair(other: str, difference: float, half: float = 0.02, **more) -> Paired:
+    return Paired("student", other, "loss", difference, difference - half, difference + half, 304, 0.01, **more)
+
+
+def of_students(*p: float) -> Report:
+    """Students that are better than the control by an interval of their own, with these p."""
+    names = [f"student {place}" for place in range(len(p))]
+    rows = tuple(Row(name, "loss", 4.0, 3.9, 4.1, 304) for name in names)
+    pairs = tuple(
+        replace(pair(other, -0.1), a=name, p=one)
+        for name, one in zip(names, p, strict=True)
+        for other in ("control", "start")
+    )
+    return Report("t", "r", "s", "v", "d", "h", "c", rows=rows, paired=pairs)
+
+
+def test_seeds_that_disagree_are_within_chance():
+    assert judge(pair("control", -0.1), LOSS) == "better"
+    assert judge(pair("control", -0.1, seeds=Spread((-0.3, 0.1))), LOSS) == "within chance"
+
+
+def test_the_better_direction_belongs_to_the_metric():
+    up, none = Metric("x", "X", "", "higher"), Metric("x", "X", "", None)
+    assert judge(pair("control", 0.1), up) == "better"
+    assert judge(pair("control", -0.1), up) == "worse"
+    assert judge(pair("control", -0.1), none) == "different"
+
+
+def test_what_is_beyond_chance_alone_may_be_within_it_among_many():
+    alone, many = of_students(0.02), of_students(0.02, 0.3, 0.4)
+    assert judge_of(alone)(alone.paired[0], LOSS) == "better"
+    assert judge(many.paired[0], LOSS) == "better"
+    assert judge_of(many)(many.paired[0], LOSS) == "within chance"
+    clear = of_students(0.001, 0.3, 0.4)
+    assert judge_of(clear)(clear.paired[0], LOSS) == "better"
+
+
+def test_each_metric_and_each_kind_of_comparison_is_corrected_by_itself():
+    report = of_students(0.01, 0.02)
+    more = tuple(replace(pair, metric="agreement", p=0.9) for pair in report.paired)
+    found = adjusted_p(replace(report, paired=(*report.paired, *more)))
+    assert [found[key(pair)] for pair in report.paired] == [0.02] * 4

@@ -1,0 +1,92 @@
+"""prompts: the samples of each lesson, and the held-out questions as everybody is asked them."""
+
+import json
+
+import pytest
+from datasets import load_from_disk
+
+import toy_questions
+from potstill.recipe.prompts import SHIPPED
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.text.prompts import prompt_ids
+from potstill.words import IGNORE_INDEX, UserError
+from tiny import tokenizer
+
+
+def rows(run, lesson, part="train"):
+    return load_from_disk(run.path("prompts") / lesson / part).to_list()
+
+
+def test_a_lesson_is_every_training_question_with_its_reference_as_the_answer(questions_run):
+    known = {row["id"]: row for row in load_from_disk(questions_run.path("corpus") / "train").to_list()}
+    for name, strategy in (("base", "base"), ("ground-truth", "ground-truth")):
+        made = rows(questions_run, name)
+        assert [one["id"] for one in made] == list(known)
+        for one in made:
+            row = known[one["id"]]
+            start, own = one["answer_start"], one["teacher_answer_start"]
+            prompts = SHIPPED[strategy]
+            assert one["input_ids"][:start] == prompt_ids(tokenizer(), prompts.student, row, "", "")
+            assert one["teacher_input_ids"][:own] == prompt_ids(tokenizer(), prompts.teacher, row, "", "")
+            assert one["labels"][:start] == [IGNORE_INDEX] * start
+            answer = tokenizer().decode(one["input_ids"][start:])
+            assert answer == row["reference"] + "<|endoftext|>"
+            assert one["input_ids"][start:] == one["teacher_input_ids"][own:] == one["labels"][start:]
+
+
+def test_all_lessons_teach_the_same_tokens(questions_run):
+    base, *others = (rows(questions_run, name) for name in ("base", "ground-truth", "base-of-another-question"))
+    for lesson in others:
+        for one, other in zip(base, lesson, strict=True):
+            assert (one["input_ids"], one["labels"]) == (other["input_ids"], other["labels"])
+
+
+def test_what_is_held_out_and_set_aside_is_in_no_lesson(questions_run):
+    parts = [rows(questions_run, "base"), rows(questions_run, "base", "validation")]
+    parts.append(rows(questions_run, "held-out", "samples"))
+    ids = [one["id"] for part in parts for one in part]
+    assert len(set(ids)) == len(ids) == 60
+    assert len(parts[1]) == 6
+
+
+def test_the_same_samples_are_the_same_bytes(questions_run, questions_recipe, tmp_path):
+    again = Run(tmp_path / "again")
+    run_recipe(questions_recipe, again, until="prompts")
+    for lesson in ("base", "base-of-another-question", "held-out"):
+        made = [run.manifest(f"prompts/{lesson}")["outputs"] for run in (questions_run, again)]
+        assert made[0] == made[1], "what depends on them would run again for nothing"
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("corpus.sequence_length=20", r"questions.jsonl:\d+: `prompts.base.student` makes a prompt of .* student's 20"),
+        ("corpus.teacher_length=80", r"questions.jsonl:\d+: `prompts.ground-truth.teacher` makes a prompt of"),
+        (
+            "prompts={ground-truth: {teacher: {user: '{{ colour }}'}}}",
+            r"`prompts.ground-truth.teacher.user` uses the field `colour`, and the fields there are",
+        ),
+    ],
+)
+def test_a_prompt_that_cannot_be_made_is_named(tmp_path, override, why):
+    with pytest.raises(UserError, match=why):
+        run_recipe(toy_questions.recipe(tmp_path, override), Run(tmp_path / "run"), until="prompts")
+
+
+def test_an_answer_that_is_cut_is_counted(tmp_path, capsys):
+    run = Run(tmp_path / "run")
+    run_recipe(toy_questions.recipe(tmp_path, "corpus.sequence_length=64"), run, until="prompts")
+    cut = sum(one["answer_cut"] > 0 for part in ("train", "validation") for one in rows(run, "base", part))
+    assert run.manifest("prompts/base")["summary"]["answers_cut"] == cut > 0
+    assert f"{cut} cut at `corpus.sequence_length` or `teacher_length`" in capsys.readouterr().out
+
+
+def test_an_experiment_more_leaves_the_others_as_they_are(tmp_path, capsys):
+    run = Run(tmp_path / "run")
+    run_recipe(toy_questions.recipe(tmp_path, "experiments={base: {}}"), run, until="capture")
+    before = json.dumps(run.manifest("capture/base"))
+    capsys.readouterr()
+    run_recipe(toy_questions.recipe(tmp_path, "experiments={base: {}, confidence: {}}"), run, until="capture")
+    assert json.dumps(run.manifest("capture/base")) == before
+    assert "capture/confidence: begins" in capsys.readouterr().out

@@ -1,0 +1,267 @@
+"""search: the setting that is best on the validation split, the same however often the search was stopped."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+import minimal
+import toy_questions
+from potstill.journal import read_journal
+from potstill.pipeline import Made, Work
+from potstill.recipe.search import Setting, setting_of
+from potstill.run import Run, Step
+from potstill.runner import _check_training, run_recipe
+from potstill.stages import distil
+from potstill.stages import search as stage
+from potstill.targets import TargetStore
+from potstill.trainer import DistilTrainer
+from potstill.words import DivergedError, UserError
+from tiny import toy_overrides, toy_recipe
+
+RIGGED = (
+    "corpus.validation=4",
+    "distil.losses=[{kind: forward_kl, weight: 0.2}, {kind: cross_entropy, weight: 0.8}]",
+    "search={trials: 20, share: [0.05, 0.95], temperatures: [1, 2, 4, 8]}",
+)
+OWN = "losses: [{kind: forward_kl, temperature: 3}, {kind: cross_entropy}]"
+TOY = (
+    f"experiments={{base: {{}}, own: {{prompt: base, {OWN}}}}}",
+    "search={trials: 2, share: [0.05, 0.95], temperatures: [1, 2]}",
+    "seeds=[0]",
+)
+
+
+def _work(recipe, folder):
+    work = Work(recipe, Run(folder / "run"), Step("search"))
+    work.folder.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _best_at(share, temperature):
+    """In place of a training: a validation loss that is least in one setting, and 2 there."""
+
+    def train(work, variant, teachers, losses, *how):
+        assert how[1:] == ("search.training", 0, "best")
+        (work.folder / "student").mkdir(parents=True)
+        found = setting_of(losses)
+        away = (found.share - share) ** 2 + 0.1 * abs(math.log2(found.temperature / temperature))
+        return Made([], {"validation_loss": 2 + away, "tokens": 10})
+
+    return train
+
+
+@pytest.fixture
+def rigged(monkeypatch):
+    monkeypatch.setattr(stage, "teachers_of", lambda work, variant: [])
+    return lambda train: monkeypatch.setattr(stage, "train", train)
+
+
+def _trials(work):
+    rows = read_journal(work.folder / "trials.jsonl")
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.mark.parametrize(("share", "temperature"), [(0.7, 4.0), (0.3, 1.0)])
+def test_it_finds_what_is_better_and_students_are_trained_with_it(tmp_path, rigged, share, temperature):
+    rigged(_best_at(share, temperature))
+    work = _work(minimal.questions(tmp_path, *RIGGED), tmp_path)
+    made = stage.run(work)
+    trials = _trials(work)
+    assert [trial["number"] for trial in trials] == list(range(21))
+    assert (trials[0]["share"], trials[0]["temperature"]) == (0.2, 1.0), "as given"
+    found = Setting(**json.loads((work.folder / "best.json").read_text()))
+    assert found.temperature == temperature
+    assert found.share == pytest.approx(share, abs=0.06)
+    assert setting_of(distil.chosen(work, "base")) == found
+    ranking = json.loads((work.folder / "ranking.json").read_text())
+    losses = [row["validation_loss"] for row in ranking]
+    assert losses == sorted(losses)
+    assert sorted(row["number"] for row in ranking) == list(range(21))
+    assert ranking[0]["share"] == found.share
+    # A student is trained again where another setting was found, and not where others came to another end.
+    assert made.outputs == [work.folder / "best.json"]
+    assert made.summary["tokens"] == 210
+    assert made.summary["given"]["validation_loss"] > made.summary["best"]["validation_loss"] == losses[0]
+    assert not list(work.folder.glob("trial-*/student"))
+
+
+def test_what_was_given_stays_where_nothing_is_better(tmp_path, rigged):
+    rigged(_best_at(0.2, 1.0))
+    work = _work(minimal.questions(tmp_path, *RIGGED), tmp_path)
+    assert "as given" in stage.run(work).summary["made"]
+    assert distil.chosen(work, "base") == work.recipe.distil.losses
+
+
+def test_temperatures_alone_are_tried_once_each_without_optuna(tmp_path, rigged, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    rigged(_best_at(0.9, 4.0))
+    work = _work(minimal.questions(tmp_path, *RIGGED, "search.share=null"), tmp_path)
+    stage.check(work.recipe)
+    stage.run(work)
+    settings = [(trial["share"], trial["temperature"]) for trial in _trials(work)]
+    assert settings == [(0.2, 1.0), (0.2, 2.0), (0.2, 4.0), (0.2, 8.0)]
+    assert distil.chosen(work, "base")[0].temperature == 4.0
+
+
+def test_stopped_between_trials_it_goes_on_to_the_same_proposals(tmp_path, rigged, monkeypatch):
+    recipe = minimal.questions(tmp_path, *RIGGED)
+    whole, cut = (_work(recipe, tmp_path / name) for name in ("whole", "cut"))
+    rigged(_best_at(0.7, 4.0))
+    stage.run(whole)
+    for last in (1, 12):
+
+        def train(work, *rest, last=last):
+            if work.step.name == f"trial-{last}":
+                raise KeyboardInterrupt
+            return _best_at(0.7, 4.0)(work, *rest)
+
+        rigged(train)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(cut)
+        assert len(_trials(cut)) == last
+    # Half a row, and weights that were to be removed.
+    with (cut.folder / "trials.jsonl").open("a") as file:
+        file.write('{"number": 12, "sha')
+    (cut.folder / "trial-11" / "student").mkdir()
+    rigged(_best_at(0.7, 4.0))
+    stage.run(cut)
+    assert _trials(cut) == _trials(whole)
+    assert (cut.folder / "best.json").read_bytes() == (whole.folder / "best.json").read_bytes()
+    assert not (cut.folder / "trial-11" / "student").exists()
+
+
+def test_a_trial_that_was_begun_keeps_its_setting_whatever_optuna_would_say_now(tmp_path, rigged, monkeypatch):
+    work = _work(minimal.questions(tmp_path, *RIGGED, "search.trials=1"), tmp_path)
+    begun = work.folder / "trial-1"
+    begun.mkdir()
+    (begun / "setting.json").write_text('{"share": 0.123, "temperature": 2.0}')
+    rigged(_best_at(0.7, 4.0))
+    stage.run(work)
+    assert (_trials(work)[1]["share"], _trials(work)[1]["temperature"]) == (0.123, 2.0)
+
+
+def test_a_trial_that_runs_away_is_the_worst_and_the_search_goes_on(tmp_path, rigged):
+    def train(work, variant, teachers, losses, *how):
+        if setting_of(losses).temperature > 1:
+            raise DivergedError("the loss is inf at step 3")
+        return _best_at(0.7, 1.0)(work, variant, teachers, losses, *how)
+
+    rigged(train)
+    work = _work(minimal.questions(tmp_path, *RIGGED), tmp_path)
+    stage.run(work)
+    ranking = json.loads((work.folder / "ranking.json").read_text())
+    assert {row["temperature"] for row in ranking if row["validation_loss"] is None} <= {2.0, 4.0, 8.0}
+    assert ranking[-1]["validation_loss"] is None
+    assert json.loads((work.folder / "best.json").read_text())["temperature"] == 1.0
+
+
+def test_where_all_run_away_nothing_is_found(tmp_path, rigged):
+    def train(*_):
+        raise DivergedError("the loss is inf at step 3")
+
+    rigged(train)
+    work = _work(minimal.questions(tmp_path, *RIGGED, "search.trials=2"), tmp_path)
+    with pytest.raises(UserError, match=r"lower `search.training.learning_rate`"):
+        stage.run(work)
+    assert not (work.folder / "best.json").exists()
+
+
+def test_what_it_lacks_is_told_before_anything_is_spent(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"`search.training.max_stepz` is no field .* did you mean `max_steps`"):
+        _check_training(minimal.recipe(tmp_path, *RIGGED, "search.training.max_stepz=3"), Run(tmp_path))
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"`search` needs Optuna, .*: pip install 'potstill\[search\]'"):
+        _check_training(minimal.recipe(tmp_path, *RIGGED), Run(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A whole search of a toy, after which nothing is left of what is held out."""
+    folder = tmp_path_factory.mktemp("searched")
+    work = Work(toy_questions.recipe(folder, *TOY), Run(folder / "run"), Step("search"))
+    run_recipe(work.recipe, work.run, until="search")
+    return work
+
+
+def test_trials_are_the_students_trainings_and_are_judged_on_the_validation_split(searched, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(searched.run.folder, run.folder)
+    run_recipe(searched.recipe, run, until="distil")
+    ranking = json.loads((run.path("search") / "ranking.json").read_text())
+    assert len({row["validation_loss"] for row in ranking}) == 3, "settings make a difference"
+    student = run.manifest("distil/base/seed-0")["summary"]
+    assert student["validation_loss"] == ranking[0]["validation_loss"], "same seed, same training, what was found"
+    assert [loss.weight for loss in distil.chosen(replace(searched, run=run), "own")] == [1.0, 1.0]
+
+
+def test_what_is_held_out_is_never_read(searched, tmp_path):
+    run = Run(tmp_path / "run")
+    shutil.copytree(searched.run.folder, run.folder)
+    for folder in ("corpus/held_out", "prompts/held-out", "search"):
+        shutil.rmtree(run.path(folder), ignore_errors=True)
+    again = replace(searched, run=run)
+    again.folder.mkdir()
+    stage.run(again)
+    assert _trials(again) == _trials(searched)
+
+
+def test_captured_or_not_the_same_settings_are_worth_the_same(searched, tmp_path):
+    store = TargetStore(searched.run.path("capture/base") / "t", expect=None)
+    assert store.codec.temperatures == (1.0, 2.0, 3.0)
+    live = Work(toy_questions.recipe(tmp_path, *TOY, "capture=null"), Run(tmp_path / "run"), Step("search"))
+    run_recipe(live.recipe, live.run, until="search")
+    for ours, theirs in zip(_trials(live), _trials(searched), strict=True):
+        assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-4)
+        assert (ours["number"], ours["temperature"]) == (theirs["number"], theirs["temperature"])
+    assert {trial["temperature"] for trial in _trials(live)} <= {1.0, 2.0}
+
+
+def test_stopped_within_a_trial_it_does_only_what_is_left(tmp_path, monkeypatch):
+    search = "search={trials: 1, share: [0.05, 0.95], training: {max_steps: 3}}"
+    recipe = toy_recipe(tmp_path, search, "corpus.validation=6", "distil.training.bf16=false")
+    whole, cut = (Work(recipe, Run(tmp_path / name), Step("search")) for name in ("whole", "cut"))
+    run_recipe(recipe, whole.run, until="search")
+    steps, plain = [], DistilTrainer.training_step
+
+    def training_step(self, *args):
+        steps.append(self.state.global_step)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(DistilTrainer, "training_step", training_step)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, cut.run, until="search")
+    run_recipe(recipe, cut.run, until="search")
+    assert steps == [0, 1, 2, 0, 1, 2, 2], "the checkpoint lies at step 2 of the second trial"
+    assert _trials(cut) == _trials(whole)
+    assert cut.run.manifest("search")["outputs"] == whole.run.manifest("search")["outputs"]
+    assert {path.name for path in cut.folder.glob("trial-1/*")} == {"setting.json", "ended.json", "log.jsonl"}
+
+
+@pytest.mark.slow
+def test_two_ranks_try_the_same_settings(toy_folder, tmp_path):
+    found = {}
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        given = [
+            *toy_overrides("quickstart", toy_folder),
+            f"distil.training.per_device_train_batch_size={4 // ranks}",
+            "distil.training.bf16=false",
+            "corpus.validation=6",
+            "search={trials: 1, share: [0.05, 0.95]}",
+        ]
+        start = ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--standalone"]
+        sets = [word for override in given for word in ("--set", override)]
+        command = [sys.executable, *start, "-m", "potstill", "run", "quickstart", "--run-dir", str(folder)]
+        done = subprocess.run([*command, "--until", "search", *sets], capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[ranks] = read_journal(folder / "search" / "trials.jsonl")
+    for one, two in zip(found[1], found[2], strict=True):
+        assert one["share"] == two["share"]
+        assert one["validation_loss"] == pytest.approx(two["validation_loss"], rel=1e-4)

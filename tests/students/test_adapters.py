@@ -1,0 +1,243 @@
+"""Students that are an adapter upon a start, plain or of few bits: what is trained, saved and read again."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from potstill import Loss
+from potstill.losses.head_gradients import HeadGradients
+from potstill.recipe.student import Checkpoint
+from potstill.students.adapters import check_can_merge, with_adapter
+from potstill.students.loading import check, finish, load_start, load_student, load_to_train
+from potstill.words import UserError
+from tiny import llama, save_model
+from toy_training import trained, trainer, weights
+
+IDS = torch.arange(2, 26)[None]
+PUBLISHED = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+INT8 = {"load_in_8bit": True}
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    monkeypatch.setattr("potstill.teachers.huggingface.fast_bfloat16", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Looked at by many tests: none may write into it."""
+    return save_model(llama(1, layers=2), tmp_path_factory.mktemp("run") / "student" / "start")
+
+
+def student(**fields):
+    return Checkpoint(**{"start": "checkpoint", "model": "somewhere", "adapter": PUBLISHED, **fields})
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(input_ids=IDS).logits
+
+
+def taught(folder, start, recipe):
+    """A student after a few steps, and its adapter as a training saves it."""
+    model = load_to_train(start, recipe, seed=0)
+    trained(folder / "training", model, losses=[Loss("cross_entropy")])
+    model.save_pretrained(folder / "saved")
+    return model, folder / "saved"
+
+
+def test_a_new_adapter_changes_nothing_and_is_all_that_learns(start):
+    model = load_to_train(start, student(), seed=0)
+    assert torch.equal(logits(model), logits(load_start(start, student())))
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert len(names) == 2 * 2 * 4, "an A and a B for each of four projections in two layers"
+    assert all(".lora_" in name for name in names)
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+
+
+def test_the_seed_alone_draws_an_adapter(start):
+    draws = []
+    for seed, state in ((0, 1), (0, 2), (5, 1)):
+        torch.manual_seed(state)
+        draws.append(weights(load_to_train(start, student(), seed)))
+    one, again, other = draws
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_adapter_leaves_the_random_state_alone():
+    model = llama(1, layers=1)
+    before = torch.get_rng_state()
+    with_adapter(model, PUBLISHED, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_student_whose_start_has_moved_is_read_upon_it(tmp_path, start):
+    here = save_model(llama(1, layers=2), tmp_path / "run" / "student" / "start")
+    before = {file.name: file.read_bytes() for file in here.iterdir()}
+    model, saved = taught(tmp_path, here, student())
+    assert not torch.equal(logits(model), logits(load_start(here, student())))
+    finish(saved, here, student())
+    assert {file.name for file in saved.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    config = json.loads((saved / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(here.resolve())
+    assert config["target_modules"] == sorted(PUBLISHED["target_modules"])
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(saved)), logits(model)), "transformers reads it too"
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / "student" / "start"
+    read = load_student(saved, moved, student())
+    assert torch.equal(logits(read), logits(model))
+    assert not read.training
+    assert not any(weight.requires_grad for weight in read.parameters())
+    assert {file.name: file.read_bytes() for file in moved.iterdir()} == before, "the start is as it was"
+
+
+def test_a_plain_student_is_read_without_its_start(tmp_path, start):
+    whole = save_model(llama(7, layers=2), tmp_path / "student")
+    finish(whole, start, student(adapter=None))
+    assert torch.equal(logits(load_student(whole, start, student(adapter=None))), logits(llama(7, layers=2)))
+
+
+def test_a_merged_student_is_a_plain_folder_that_does_what_the_adapter_did(tmp_path, start):
+    model, saved = taught(tmp_path, start, student(merge=True))
+    finish(saved, start, student(merge=True))
+    assert not list(saved.glob("adapter_*"))
+    plain = AutoModelForCausalLM.from_pretrained(saved)
+    assert not isinstance(plain, PeftModel)
+    assert set(plain.state_dict()) == set(llama(1, layers=2).state_dict())
+    torch.testing.assert_close(logits(plain), logits(model), rtol=0, atol=2e-5)
+    read = load_student(saved, start, student(merge=True))
+    assert torch.equal(logits(read), logits(plain))
+
+
+@pytest.mark.parametrize("bits", [NF4, INT8], ids=["4", "8"])
+def test_a_start_of_few_bits_is_the_same_to_be_trained_upon_and_to_be_read(tmp_path, start, bits):
+    pytest.importorskip("bitsandbytes")
+    recipe = student(quantization=bits)
+    model, saved = taught(tmp_path, start, recipe)
+    learned = load_file(saved / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0 for name, tensor in learned.items() if "lora_B" in name)
+    kinds = {type(weight).__name__ for weight in load_student(start, start, recipe).parameters()}
+    assert kinds & {"Params4bit", "Int8Params"}, "the start is scored as it is trained upon"
+    assert torch.equal(logits(load_student(saved, start, recipe)), logits(model))
+    assert len(list(start.glob("*.safetensors"))) == 1
+    assert load_file(start / "model.safetensors")["model.layers.0.mlp.up_proj.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [NF4, INT8], ids=["4", "8"])
+def test_a_merged_student_has_the_weights_that_it_was_trained_upon(tmp_path, start, bits):
+    pytest.importorskip("bitsandbytes")
+    recipe = student(quantization=bits, merge=True)
+    model, saved = taught(tmp_path, start, recipe)
+    learned = load_file(saved / "adapter_model.safetensors")
+    finish(saved, start, recipe)
+    plain = AutoModelForCausalLM.from_pretrained(saved)
+    assert not hasattr(plain.config, "quantization_config")
+    assert all(weight.dtype == torch.float32 for weight in plain.parameters())
+    assert torch.equal(logits(load_student(saved, start, recipe)), logits(plain)), "not quantised again"
+    if bits is NF4:
+        torch.testing.assert_close(logits(plain), logits(model), rtol=0, atol=1e-4)
+    before, after = load_file(start / "model.safetensors"), plain.state_dict()
+    for layer in (0, 1):
+        name = f"model.layers.{layer}.self_attn.q_proj"
+        one, other = (learned[f"base_model.model.{name}.lora_{part}.weight"] for part in "BA")
+        rounded = after[f"{name}.weight"] - one @ other * PUBLISHED["lora_alpha"] / PUBLISHED["r"]
+        off, largest = (rounded - before[f"{name}.weight"]).abs(), before[f"{name}.weight"].abs().amax(1, keepdim=True)
+        assert off.max() > 0, "of few bits"
+        if bits is INT8:
+            # Rounded to float16 (11 bits) first, and then to the nearest of 255 steps a row.
+            assert (off <= largest * (2**-11 + (1 + 2**-11) / 127 / 2) + 1e-6).all()
+
+
+def test_a_frozen_head_is_given_no_gradient(tmp_path, start, monkeypatch):
+    asked = []
+
+    class Watched(HeadGradients):
+        def __init__(self, hidden, weight, bias, student, wanted, **how):
+            asked.append(tuple(wanted))
+            super().__init__(hidden, weight, bias, student, wanted, **how)
+
+    monkeypatch.setattr("potstill.losses.chunked.HeadGradients", Watched)
+    model = load_to_train(start, student(), seed=0)
+    trainer(tmp_path, model, teacher=llama(), max_steps=1).train()
+    assert asked == [(True, False, False)]
+    assert all(weight.grad is None for name, weight in model.named_parameters() if "lora_" not in name)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "sentence"),
+    [
+        ({"rank": 4}, "`student.adapter.rank` is no field of LoraConfig"),
+        ({"lora_alfa": 4}, "`student.adapter.lora_alfa` is no field of LoraConfig; did you mean `lora_alpha`?"),
+        ({"r": "four"}, "`student.adapter.r` is 'four': "),
+        ({"bias": "some"}, "`student.adapter.bias` is 'some': "),
+        ({"target_modules": "all.*", "layers_to_transform": [0]}, "`student.adapter`: peft refuses it: "),
+    ],
+)
+def test_what_peft_does_not_take_is_refused_before_anything_is_loaded(adapter, sentence):
+    with pytest.raises(UserError) as told:
+        check(student(adapter=adapter))
+    assert str(told.value).startswith(sentence)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "sentence"),
+    [
+        (
+            {"target_modules": ["q_prj"]},
+            "`student.adapter.target_modules`: LlamaForCausalLM has no module 'q_prj'; did",
+        ),
+        ({"target_modules": ["q_proj", "zz"]}, "`student.adapter.target_modules`: LlamaForCausalLM has no module 'zz'"),
+        ({"modules_to_save": ["head"]}, "`student.adapter.modules_to_save`: LlamaForCausalLM has no module 'head'"),
+        ({"target_modules": "zz"}, "`student.adapter`: peft refuses it: Target modules zz not found"),
+        ({"target_modules": []}, "`student.adapter`: peft refuses it: "),
+        ({"r": 0}, "`student.adapter`: peft refuses it: "),
+        ({"lora_dropout": 2.0}, "`student.adapter`: peft refuses it: "),
+    ],
+)
+def test_what_matches_nothing_in_the_model_is_one_sentence(adapter, sentence):
+    with pytest.raises(UserError) as told:
+        with_adapter(llama(layers=1), adapter, seed=0)
+    assert str(told.value).startswith(sentence)
+    assert "\n" not in str(told.value)
+
+
+def test_a_tied_head_that_is_adapted_is_not_merged():
+    tied = {"tie_word_embeddings": True}
+    check_can_merge(with_adapter(llama(layers=1, **tied), PUBLISHED, 0))
+    check_can_merge(with_adapter(llama(layers=1), {"modules_to_save": ["lm_head"]}, 0))
+    with pytest.raises(UserError, match=r"`student\.merge`: this model's embeddings are its head too"):
+        check_can_merge(with_adapter(llama(layers=1, **tied), {"modules_to_save": ["embed_tokens"]}, 0))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "sentence"),
+    [
+        (
+            {"load_in_4bit": True, "bnb_4bit_quant_typ": "nf4"},
+            "`student.quantization.bnb_4bit_quant_typ`: BitsAndBytesConfig has no such field; did you mean",
+        ),
+        (
+            {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float33"},
+            "`student.quantization`: transformers refuses it",
+        ),
+    ],
+)
+def test_a_quantisation_that_transformers_does_not_take_is_one_sentence(quantization, sentence):
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(UserError) as told:
+        check(student(quantization=quantization))
+    assert str(told.value).startswith(sentence)
+    assert "\n" not in str(told.value)
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"`student\.quantization` needs bitsandbytes, .*potstill\[quantized\]"):
+        check(student(quantization=NF4))

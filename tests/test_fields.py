@@ -1,0 +1,36 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from potstill.fields import check_fields
+from potstill.words import UserError
+
+
+@dataclass
+class Settings:
+    rank: int = 8
+    names: list[str] | str | None = None
+    computed: int = field(default=0, init=False)
+
+
+def test_fields_of_their_types_pass():
+    check_fields({}, Settings, "a.b")
+    check_fields({"rank": 4, "names": ["q", "v"]}, Settings, "a.b")
+    check_fields({"names": None}, Settings, "a.b")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"rnk": 4}, "`a.b.rnk` is no field of Settings; did you mean `rank`?"),
+        ({"zzz": 4}, "`a.b.zzz` is no field of Settings; see the documentation of Settings"),
+        ({"computed": 4}, "`a.b.computed` is no field of Settings; "),
+        ({"rank": "many"}, "`a.b.rank` is 'many': "),
+        ({"names": [1]}, "`a.b.names` is [1]: "),
+    ],
+)
+def test_what_a_dataclass_does_not_take_is_one_sentence(given, sentence):
+    with pytest.raises(UserError) as told:
+        check_fields(given, Settings, "a.b")
+    assert str(told.value).startswith(sentence)
+    assert "\n" not in str(told.value)

@@ -1,0 +1,60 @@
+"""Lessons: what students, controls, captures and teachers learn from, of text and of questions."""
+
+import pytest
+from datasets import load_from_disk
+
+import toy_questions
+from potstill import lessons
+from potstill.pipeline import Work
+from potstill.recipe.prompts import SHIPPED
+from potstill.run import Run, Step
+from potstill.runner import run_recipe
+from potstill.text.offsets import RandomOffsets
+from potstill.text.prompts import prompt_ids
+from potstill.words import IGNORE_INDEX
+from tiny import tokenizer, toy_recipe
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lessons")
+    recipe, run = toy_questions.recipe(folder), Run(folder / "run")
+    run_recipe(recipe, run, until="prompts")
+    return recipe, run
+
+
+def test_a_student_and_a_capture_learn_the_same_lesson(asked):
+    recipe, run = asked
+    for name, lesson in (("base", "base"), ("placebo", "base-of-another-question")):
+        student = lessons.of_students(Work(recipe, run, Step("distil", 0, name)), name, 0)
+        captured = lessons.of_lesson(Work(recipe, run, Step("capture", name=lesson)), lesson)
+        assert student.train.to_list() == captured.train.to_list()
+        assert student.collate == captured.collate
+        assert student.collate.aligned is (name == "base")
+        assert len(student.validation) == 6
+
+
+def test_a_teacher_is_taught_each_strategy_that_will_ask_it(asked):
+    recipe, run = asked
+    learned = lessons.of_teacher(Work(recipe, run, Step("pretrain", name="p")), 0)
+    rows = {row["id"]: row for row in load_from_disk(run.path("corpus") / "train").to_list()}
+    expected = []
+    for row in rows.values():
+        for strategy in ("base", "ground-truth"):
+            prompt = prompt_ids(tokenizer(), SHIPPED[strategy].teacher, row, "", "")
+            answer = [*tokenizer()(row["reference"])["input_ids"], tokenizer().eos_token_id]
+            expected.append({"input_ids": prompt + answer, "labels": [IGNORE_INDEX] * len(prompt) + answer})
+    assert learned.train == expected
+    assert len(learned.validation) == 12
+
+
+@pytest.mark.parametrize("offsets", [True, False])
+def test_text_is_learned_as_it_lies_or_from_random_offsets(toy_folder, tmp_path, offsets):
+    override = f"corpus.random_offset={str(offsets).lower()}"
+    recipe, run = toy_recipe(toy_folder, override, "capture=null"), Run(tmp_path / "run")
+    run_recipe(recipe, run, until="corpus")
+    work = Work(recipe, run, Step("distil", 0))
+    assert isinstance(lessons.of_students(work, None, 0).train, RandomOffsets) is offsets
+    assert isinstance(lessons.of_teacher(work, 0).train, RandomOffsets) is offsets
+    assert not isinstance(lessons.of_lesson(work, None).train, RandomOffsets)
+    assert lessons.of_students(work, None, 0).validation is None

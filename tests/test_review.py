@@ -1,0 +1,317 @@
+"""The review of a run: what a person is shown and told, and that nothing that was decided is ever lost."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from datetime import datetime
+
+import pytest
+
+import minimal
+from potstill import cli
+from potstill.review import Record, answers_of, export, review
+from potstill.run import UNFINISHED, Run
+from potstill.scoring.review import NONE, WITHDRAWN, Decision, decided, queue, read_decisions
+from potstill.words import UserError
+
+UNREAD = {"When?": "It ends at 3:30.", "How many?": "Many of them.", "How much?": "1.5 million"}
+SETTLED = {"Why?": "18"}
+
+
+def answers(model, responses, folder):
+    (folder / "answers" / model).mkdir(parents=True)
+    rows = [
+        {"id": f"test:{number}", "question": question, "reference": f"Reference of {question}\n#### 18"}
+        | {"response": response, "tokens": 3, "hit_limit": False}
+        for number, (question, response) in enumerate(responses.items())
+    ]
+    (folder / "answers" / model / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run of which two models gave the same answers, but for one."""
+    monkeypatch.chdir(tmp_path)
+    made = Run(tmp_path / "run")
+    with made.open(minimal.recipe(tmp_path).model_dump(mode="json", by_alias=True)):
+        pass
+    answers("student/start", {**UNREAD, **SETTLED}, made.folder)
+    answers("base/seed-0", {**UNREAD, **SETTLED, "When?": "At 12:15."}, made.folder)
+    return made
+
+
+@pytest.fixture
+def sit(run, monkeypatch, capsys):
+    """One sitting: what is typed, line by line, then the end of input; returns what was shown."""
+
+    def typed(*lines, who="ann"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        review(run.folder, who)
+        return capsys.readouterr().out
+
+    return typed
+
+
+def recorded(run):
+    return read_decisions(run.folder / "review" / "decisions.csv")
+
+
+def said(run):
+    return [each.decision for each in recorded(run)]
+
+
+def test_every_distinct_response_is_asked_once_and_then_nothing_is_left(run, sit):
+    out = sit("1", "2", "3", "none")
+    assert re.findall(r"^(\d of \d)$", out, re.MULTILINE) == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    assert out.startswith("2 of 8 answers were settled by rules; the others are 4 different ones, and 4 are left")
+    assert said(run) == ["1", "2", "3", NONE]
+    assert [each.key for each in recorded(run)] == list(queue(answers_of(run.folder)))
+    assert sit() == "nothing is left to decide: 2 of 8 answers were settled by rules, and 6 by persons\n"
+    assert {each.rule for each in decided(answers_of(run.folder), recorded(run))} == {"first_line", "person"}
+
+
+def test_what_is_shown(sit):
+    out = sit("skip", "skip", "skip", "skip")
+    for shown in (*UNREAD, *UNREAD.values(), "Reference of When?\n#### 18"):
+        assert shown in out
+    assert "what cannot be read: 3:30\n" in out
+    assert "what cannot be read: 1.5 million\n" in out
+    assert "no number was found in the response\n" in out
+    assert not re.search("seed|student|base|test:", out), "a judge must not know whose answer it is"
+
+
+def test_a_record_says_who_decided_what_and_when(run, sit):
+    sit("1,000", who="bob")
+    (row,) = recorded(run)
+    asked = next(iter(queue(answers_of(run.folder)).values()))
+    assert (row.decision, row.who, row.question, row.response) == ("1,000", "bob", asked.question, asked.response)
+    assert datetime.fromisoformat(row.when).utcoffset().total_seconds() == 0
+
+
+def test_the_login_name_decides_unless_another_is_given(run, sit, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "root")
+    sit("1", who=None)
+    sit("2", who=" ")
+    assert [each.who for each in recorded(run)] == ["root", "root"]
+
+    def nobody():
+        raise OSError("no user 1000")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    with pytest.raises(UserError, match="say it with `--who NAME`"):
+        review(run.folder, None)
+
+
+def test_what_is_no_number_is_asked_again(run, sit):
+    out = sit("five", "", "3:30", "7")
+    assert out.count("is no number; write one like 18, -3, 0.5, 1/2 or 1,000, or none, skip, undo or quit\n") == 3
+    assert said(run) == ["7"]
+
+
+def test_skip_comes_back_next_time(run, sit):
+    out = sit("skip", "5", "quit")
+    assert "3 left, 1 of them skipped; " in out
+    assert recorded(run)[0].key == list(queue(answers_of(run.folder)))[1]
+    assert re.findall(r"^(\d of \d)$", sit("quit"), re.MULTILINE) == ["1 of 4"]
+
+
+def test_undo_goes_back_further_and_into_earlier_sessions_and_stays_on_record(run, sit):
+    sit("1", "2")
+    out = sit("3", "undo", "undo", "20")
+    assert re.findall(r"^(\d of \d)$", out, re.MULTILINE) == ["3 of 4", "4 of 4", "3 of 4", "2 of 4", "3 of 4"]
+    assert "taken back: 3, decided 20" in out
+    assert "taken back: 2, decided 20" in out
+    assert said(run) == ["1", "2", "3", WITHDRAWN, WITHDRAWN, "20"]
+    assert [each.who for each in recorded(run)] == ["ann"] * 6
+    first, second, *open_ = [each.rule for each in decided(list(queue(answers_of(run.folder)).values()), recorded(run))]
+    assert (first, second, open_) == ("person", "person", ["review", "review"])
+
+
+def test_undo_takes_back_nobody_elses(run, sit):
+    sit("1", who="bob")
+    assert "there is no decision of ann's to take back\n" in sit("undo", "quit")
+    assert said(run) == ["1"]
+
+
+def test_decisions_hold_when_a_model_answers_again(run, sit):
+    sit("1", "2", "3", "4")
+    answers("base/seed-1", {"When?": "It ends at 3:30.", "Who?": "Somebody, at 1:2."}, run.folder)
+    assert "5 different ones, and 1 are left" in sit("quit")
+
+
+def test_a_model_that_has_not_answered_everything_comes_later(run):
+    (run.folder / "answers" / "base" / "seed-0" / UNFINISHED).write_text("{}")
+    assert {each.model for each in answers_of(run.folder)} == {"student/start"}
+
+
+def test_what_would_move_the_cursor_is_shown(run, sit):
+    answers("evil", {"Q\x1b[2J": "\x1b]0;title\x07 \x08oxed \u202e3:30 [bold]x[/bold]\r\n"}, run.folder)
+    out = sit(*["skip"] * 5)
+    assert not re.search("[\x1b\x07\x08\r\u202e]", out)
+    assert "␛]0;title␇ ␈oxed \ufffd3:30 [bold]x[/bold]\n" in out
+
+
+def test_what_cannot_be_read_is_cut_short_and_the_response_is_not(run, sit):
+    repeated = "2." * 300
+    answers("repeats", {"How old?": f"It is {repeated}2"}, run.folder)
+    out = sit(*["skip"] * 5)
+    assert f"It is {repeated}2\n" in out
+    assert f"what cannot be read: {repeated[:80]}…\n" in out
+
+
+def edited(run, change):
+    """Change the record while it waits for an answer, as an editor would; what is typed is a decision after that."""
+    file = run.folder / "review" / "decisions.csv"
+
+    class Typist(io.StringIO):
+        def readline(self, *size):
+            if self.tell() and change:
+                file.write_bytes(change.pop()(file.read_bytes().decode()).encode())
+            return super().readline(*size)
+
+    return Typist
+
+
+def test_an_edit_meanwhile_is_taken_over(run, monkeypatch):
+    typist = edited(run, [lambda text: text.replace(",1,ann,", ",11,ann,")])
+    monkeypatch.setattr(sys, "stdin", typist("1\n2\n"))
+    review(run.folder, "ann")
+    assert said(run) == ["11", "2"]
+
+
+def test_an_editor_that_saves_what_it_had_opened_before_drops_nothing(run, sit, monkeypatch, capsys):
+    sit("1")
+    old = (run.folder / "review" / "decisions.csv").read_text().replace(",1,ann,", ",11,ann,")
+    monkeypatch.setattr(sys, "stdin", edited(run, [lambda _: old])("2\n3\n"))
+    review(run.folder, "ann")
+    assert said(run) == ["11", "2", "3"]
+    assert "1 of this session's decisions were not in" in capsys.readouterr().out
+
+
+def test_an_edit_that_cannot_be_read_costs_neither_itself_nor_what_was_decided(run, sit, monkeypatch):
+    file = run.folder / "review" / "decisions.csv"
+    monkeypatch.setattr(sys, "stdin", edited(run, [lambda text: text.replace(",1,ann,", ",one,ann,")])("1\n2\n3\n"))
+    with pytest.raises(UserError, match=r"decisions\.csv, line 2: `decision`: 'one' is no number") as complaint:
+        review(run.folder, "ann")
+    assert "what you decided waits in" in str(complaint.value)
+    assert "\n" not in str(complaint.value)
+    assert ",one,ann," in file.read_text(), "the edit stays"
+    with pytest.raises(UserError, match="'one' is no number"):
+        review(run.folder, "ann")
+    file.write_text(file.read_text().replace(",one,ann,", ",100,ann,"))
+    assert "2 are left to decide" in sit("quit")
+    assert said(run) == ["100", "2"]
+    assert not list(file.parent.glob("waiting-*"))
+
+
+def test_two_reviews_at_once_lose_nothing(run):
+    folder = run.folder / "review"
+    first, second = Record(folder), Record(folder)
+    about = list(queue(answers_of(run.folder)).values())
+    for place, record in enumerate([first, second, first, second]):
+        when = f"2026-01-31T12:00:0{place}+00:00"
+        record.add(Decision.about(about[place], str(place), "ann", when))
+    assert said(run) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_asked(run):
+    run.folder.chmod(0o500)
+    with pytest.raises(UserError, match="permission denied"):
+        review(run.folder, "ann")
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(run):
+    (run.folder / "review").write_text("mine")
+    with pytest.raises(UserError, match=r"decisions\.csv cannot be written \(file exists\)"):
+        review(run.folder, "ann")
+
+
+def test_what_has_no_answers_is_said(run, tmp_path):
+    (run.folder / "answers").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="run has no answers yet; `potstill answers RECIPE` makes them"):
+        review(run.folder, "ann")
+
+
+def test_a_damaged_answer_is_said(run):
+    file = run.folder / "answers" / "base" / "seed-0" / "answers.jsonl"
+    file.write_text('{"id": "1", "question": "?", "reference": "#### 1"}\n')
+    with pytest.raises(UserError, match=r"answers\.jsonl: an answer has no `response`"):
+        answers_of(run.folder)
+
+
+def test_where_rules_settle_everything_nobody_is_asked_and_nothing_is_made(run, sit):
+    for file in run.folder.rglob("answers.jsonl"):
+        file.unlink()
+    answers("all", SETTLED, run.folder)
+    assert sit() == "nothing is left to decide: 1 of 1 answers were settled by rules\n"
+    assert not (run.folder / "review").exists()
+
+
+def test_an_export_is_a_csv_and_overwrites_nothing(run, sit, tmp_path, monkeypatch, capsys):
+    sit("18", "none")
+    monkeypatch.setattr(sys, "argv", ["potstill", "review", str(run.folder), "--export", "all.csv"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().out) == (0, "8 answers written to all.csv\n")
+    with (tmp_path / "all.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 8
+    assert {row["model"] for row in rows} == {"base/seed-0", "student/start"}
+    assert {"correct", "no answer", "needs review"} == {row["verdict"] for row in rows}
+    assert {row["answer"] for row in rows if row["verdict"] == "no answer"} == {"-1"}
+    with pytest.raises(UserError, match=r"all\.csv is there already; choose another name"):
+        export(run.folder, tmp_path / "all.csv")
+    with pytest.raises(UserError, match="cannot be written"):
+        export(run.folder, tmp_path / "nowhere" / "all.csv")
+
+
+def command(run):
+    """The command itself, as a shell would start it."""
+    return [sys.executable, "-m", "potstill", "review", str(run.folder), "--who", "ann"]
+
+
+def test_killed_in_the_middle_it_goes_on_there(run):
+    with subprocess.Popen(command(run), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as sitting:
+        sitting.stdin.write("18\n")
+        assert "2 of 4\n" in iter(sitting.stdout.readline, "")
+        sitting.kill()
+    assert said(run) == ["18"]
+
+
+def test_on_a_terminal_ctrl_c_keeps_what_was_decided(run):
+    # A child of its own session, whose terminal this is: otherwise Ctrl-C would reach nobody.
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import os, fcntl, termios, sys; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+         f"os.execv(sys.executable, {command(run)!r})"],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment,
+    ) as sitting:  # fmt: skip
+        os.close(theirs)
+        shown = until(ours, "quit: ")
+        os.write(ours, b"1/2\n")
+        shown += until(ours, "quit: ")
+        os.write(ours, b"\x03")
+        shown += until(ours, "counts what is decided")
+        assert sitting.wait(60) == 0
+    os.close(ours)
+    assert said(run) == ["1/2"]
+    assert "─ 1 of 4 ─" in re.sub("\x1b\\[[0-9;]*m", "", shown)
+    assert "\x1b[1;7m" in shown, "what could not be read stands out"
+
+
+def until(terminal, text):
+    shown, end = "", time.monotonic() + 60
+    while text not in shown:
+        ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
+        assert ready, f"never came: {text}; but {shown}"
+        shown += os.read(terminal, 4096).decode(errors="replace")
+    return shown
