@@ -287,12 +287,13 @@ def test_killed_in_the_middle_it_goes_on_there(run):
 
 
 def test_on_a_terminal_ctrl_c_keeps_what_was_decided(run):
-    # A child of its own session, whose terminal this is: otherwise Ctrl-C would reach nobody.
+    # A child of its own session, whose terminal this is: otherwise Ctrl-C would reach nobody. Nor would it where the
+    # tests themselves were started in a shell's background, which ignores it, and hands that down.
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     with subprocess.Popen(
-        [sys.executable, "-c", f"import os, fcntl, termios, sys; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-         f"os.execv(sys.executable, {command(run)!r})"],
+        [sys.executable, "-c", "import os, fcntl, signal, termios, sys; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+         f"signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, {command(run)!r})"],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment,
     ) as sitting:  # fmt: skip
         os.close(theirs)
@@ -300,8 +301,11 @@ def test_on_a_terminal_ctrl_c_keeps_what_was_decided(run):
         os.write(ours, b"1/2\n")
         shown += until(ours, "quit: ")
         os.write(ours, b"\x03")
-        shown += until(ours, "counts what is decided")
-        assert sitting.wait(60) == 0
+        try:
+            shown += until(ours, "counts what is decided")
+            assert sitting.wait(60) == 0
+        finally:
+            sitting.kill()  # else leaving the block would wait for it for ever
     os.close(ours)
     assert said(run) == ["1/2"]
     assert "─ 1 of 4 ─" in re.sub("\x1b\\[[0-9;]*m", "", shown)
