@@ -27,7 +27,7 @@ TIERS = (
     {"pipeline"},
     {"ready"},
     {"lessons"},
-    {"fitting", "judging"},
+    {"fitting", "evaluation"},
     {"stages"},
     {"runner"},
     {"status", "stores", "review"},

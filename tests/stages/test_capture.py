@@ -7,7 +7,6 @@ from datasets import load_from_disk
 
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.stages.capture import provenance
 from potstill.targets import TargetStore
 from potstill.teachers.captured import batch_keys
 from potstill.teachers.huggingface import Prepared
@@ -22,7 +21,7 @@ def _bytes(folder):
 
 def test_every_sample_is_captured(run):
     teacher = Prepared.load(run.path("teachers") / "smollm2")
-    store = TargetStore(run.path("capture") / "smollm2", expect=provenance(teacher))
+    store = TargetStore(run.path("capture") / "smollm2", expect=teacher.provenance())
     samples = load_from_disk(run.path("corpus") / "train")
     assert len(store) == len(samples)
     assert list(store.verify())[-1] == len(samples)

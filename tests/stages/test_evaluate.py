@@ -128,11 +128,11 @@ def test_without_a_control_there_is_none(tmp_path):
 
 
 def test_a_model_that_was_scored_is_not_scored_again(tmp_path, monkeypatch):
-    from potstill.stages import evaluate
+    from potstill.evaluation import text
 
     run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path)
     run_recipe(recipe, run, until="control")
-    scored, plain = [], evaluate.score_documents
+    scored, plain = [], text.score_documents
 
     def score(*args):
         if len(scored) == 2:
@@ -141,13 +141,13 @@ def test_a_model_that_was_scored_is_not_scored_again(tmp_path, monkeypatch):
         scored.append("scored")
         return plain(*args)
 
-    monkeypatch.setattr(evaluate, "score_documents", score)
+    monkeypatch.setattr(text, "score_documents", score)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, run)
     run_recipe(recipe, run)
     assert scored == ["scored", "scored", "stopped", "scored", "scored"]
     whole = Run(tmp_path / "whole")
-    monkeypatch.setattr(evaluate, "score_documents", plain)
+    monkeypatch.setattr(text, "score_documents", plain)
     run_recipe(recipe, whole, until="evaluate")
     assert _comparison(run) == _comparison(whole)
     assert not (run.path("evaluate") / "teacher_states").exists()

@@ -13,13 +13,12 @@ from potstill.console import duration, say, size
 from potstill.hardware import device
 from potstill.lessons import Lessons
 from potstill.pipeline import Made, Work
-from potstill.targets import Codec, Estimate, Provenance, estimate, make_codec
+from potstill.targets import Codec, Estimate, estimate, make_codec
 from potstill.teachers.captured import capture, contents
 from potstill.teachers.huggingface import Prepared, run_dtype
 from potstill.teachers.live import LiveTeacher
 from potstill.text.prompted import teacher_batch
 from potstill.text.prompts import template_fingerprint
-from potstill.text.tokenizers import tokenizer_fingerprint
 from potstill.words import UserError
 
 
@@ -35,7 +34,7 @@ def run(work: Work) -> Made:
         folder, codec = work.folder / name, codec_of(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
         batches = (learned.train, learned.collate, settings.batch_size)
-        origin = provenance(teacher, template_of(work, work.step.name))
+        origin = teacher.provenance(template_of(work, work.step.name))
         tokens = capture(folder, live, codec, origin, *batches, ranks.own(), ranks.count())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
@@ -95,16 +94,6 @@ def codec_of(work: Work, teacher: Prepared) -> Codec:
     drawn = {"draws": capture.samples, "temperature": temperatures[0]}
     settings = drawn | exact if capture.keep == "hybrid" else drawn
     return make_codec(capture.keep, vocabulary=vocabulary, **settings)
-
-
-def provenance(teacher: Prepared, template: str = "none") -> Provenance:
-    """What a store of this teacher's targets must have come from."""
-    return Provenance(
-        teacher=teacher.name,
-        revision=teacher.fingerprint,
-        tokenizer=tokenizer_fingerprint(teacher.tokenizer()),
-        template=template,
-    )
 
 
 def template_of(work: Work, lesson: str | None) -> str:

@@ -21,7 +21,7 @@ from potstill.recipe.distil import HiddenMatch, Keep
 from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
 from potstill.run import Step
-from potstill.stages.capture import provenance, template_of
+from potstill.stages.capture import template_of
 from potstill.students.loading import finish, load_to_train
 from potstill.targets import TargetStore
 from potstill.trainer import Teacher
@@ -109,4 +109,4 @@ def teachers_of(work: Work, variant: str | None) -> list[Teacher]:
     lesson = work.recipe.lesson_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=lesson))
     template = template_of(work, lesson)
-    return [TargetStore(folder / teacher.name, expect=provenance(teacher, template)) for teacher in prepared]
+    return [TargetStore(folder / teacher.name, expect=teacher.provenance(template)) for teacher in prepared]

@@ -21,8 +21,10 @@ from potstill.files import digest, read_json, remove, sha256, write_json
 from potstill.hardware import device, fast_bfloat16
 from potstill.packages import package_files
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher, Teacher
+from potstill.targets import Provenance
 from potstill.teachers.llama_cpp import LlamaCppModel, check_installed
 from potstill.teachers.quantization import check_checkpoint, quantization_config
+from potstill.text.tokenizers import tokenizer_fingerprint
 from potstill.words import UserError, first_line
 
 POINTER = "teacher.json"
@@ -66,6 +68,11 @@ class Prepared:
     def config(self) -> Any:
         """The teacher's configuration."""
         return AutoConfig.from_pretrained(self.source, **self._loading)
+
+    def provenance(self, template: str = "none") -> Provenance:
+        """What a store of this teacher's targets must have come from; `template` is how it was asked, if it was."""
+        tokenizer = tokenizer_fingerprint(self.tokenizer())
+        return Provenance(teacher=self.name, revision=self.fingerprint, tokenizer=tokenizer, template=template)
 
     def model(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
         """The teacher itself, frozen, where it runs; told a dtype, its plain weights in that, on this machine's device.

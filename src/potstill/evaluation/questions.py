@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.console import say
-from potstill.files import read_json, write_json, write_text
+from potstill.evaluation.models import Measured
+from potstill.files import read_json, write_text
 from potstill.journal import read_journal
-from potstill.pipeline import Made, Work, answering, student_name
+from potstill.pipeline import Work, answering, student_name
 from potstill.scoring.answers import REVIEW, reference, verdict
 from potstill.scoring.review import Answer, decided, read_decisions, written
 from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
@@ -41,30 +42,24 @@ class Judged:
         return numerator, np.ones(len(numerator))
 
 
-def judge(work: Work) -> Made:
+def measure(work: Work) -> Measured:
     """Say what every answer counts, and compare the models."""
     recipe = work.recipe
     models = judged(work)
     questions = len(next(iter(models.values()))[0].right)
     rows, pairs = compare(models, others_of(work), recipe.evaluate.confidence, recipe.evaluate.resamples)
     waiting = {model: [each.undecided for each in seeds] for model, seeds in models.items()}
-    comparison = work.folder / "comparison.json"
-    write_json(
-        comparison,
-        {
-            "rows": [row.to_dict() for row in rows],
-            "paired": [pair.to_dict() for pair in pairs],
-            "undecided": waiting,
-        },
-    )
     undecided = sum(map(sum, waiting.values()))
     if undecided:
         say(f"  {undecided:,} answers that no rule settles count as wrong; `potstill review {work.run.folder}`")
     made = f"{sum(map(len, models.values()))} models on {questions:,} held-out questions"
     more = f", {undecided:,} answers undecided" if undecided else ""
-    return Made(
-        [comparison, work.folder / "verdicts"],
-        {"questions": questions, "undecided": undecided, "made": made + more},
+    return Measured(
+        rows,
+        pairs,
+        outputs=[work.folder / "verdicts"],
+        summary={"questions": questions, "undecided": undecided, "made": made + more},
+        more={"undecided": waiting},
     )
 
 

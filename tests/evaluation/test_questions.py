@@ -7,9 +7,9 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
+from potstill.evaluation.questions import METRICS, Judged, compare
 from potstill.files import read_json
 from potstill.journal import read_journal
-from potstill.judging import METRICS, Judged, compare
 from potstill.pipeline import all_steps
 from potstill.review import answers_of
 from potstill.run import Run

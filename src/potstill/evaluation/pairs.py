@@ -1,0 +1,54 @@
+"""Minimal pairs: every model's accuracy on them, and the differences between models."""
+
+from typing import Any
+
+from potstill import ready
+from potstill.console import progress
+from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
+from potstill.files import read_json, write_json
+from potstill.pipeline import Work
+from potstill.recipe.evaluate import PairDataset, PairFiles
+from potstill.scoring.accuracy import accuracy, compare
+from potstill.scoring.minimal_pairs import PairScores, Reading, score_pairs
+from potstill.scoring.pair_files import Subtask, pairs_from_dataset, pairs_from_files
+
+
+def measure(work: Work, models: Models, metric: str) -> Measured:
+    """One set of minimal pairs, by its name in the recipe; `pairs/METRIC.json` has all of its subtasks."""
+    settings, how = work.recipe.evaluate.minimal_pairs[metric], work.recipe.evaluate
+    key, tokenizer = f"evaluate.minimal_pairs.{metric}", ready.tokenizer(work)
+    subtasks = [subtask.first(settings.pairs) for subtask in _subtasks(settings, key)]
+    reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
+    scores = {model: [_scored(work, metric, one, subtasks, reading) for one in each] for model, each in models.items()}
+    common: dict[str, Any] = {"ties": settings.ties, "confidence": how.confidence, "resamples": how.resamples}
+    each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
+    pairs = {
+        (student, model): compare(student, model, metric, scores[student], scores[model], **common)
+        for student, model in compared_pairs(work, scores)
+    }
+    file = work.folder / "pairs" / f"{metric}.json"
+    of_each = {model: found.to_dict() for model, found in each.items()}
+    differences = {f"{student} - {model}": found.to_dict() for (student, model), found in pairs.items()}
+    write_json(file, {"models": of_each, "paired": differences})
+    return Measured(
+        [found.overall for found in each.values()], [found.overall for found in pairs.values()], outputs=[file]
+    )
+
+
+def _subtasks(settings: PairFiles | PairDataset, key: str) -> list[Subtask]:
+    if isinstance(settings, PairFiles):
+        return pairs_from_files(settings.path, f"{key}.path")
+    return pairs_from_dataset(settings.dataset, f"{key}.dataset", split=settings.split, revision=settings.revision)
+
+
+def _scored(work: Work, metric: str, model: Compared, subtasks: list[Subtask], reading: Reading) -> PairScores:
+    file = work.folder / "pairs" / metric / f"{model.file}.json"
+    saved = read_json(file)
+    if saved is not None:
+        return PairScores.from_dict(saved)
+    sentences = sum(2 * len(subtask.good) for subtask in subtasks)
+    with progress(f"{metric}: {model.file}", sentences, "sentences") as advance:
+        scores = score_pairs(model.load(), ready.tokenizer(work), subtasks, reading, advance)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, scores.to_dict())
+    return scores

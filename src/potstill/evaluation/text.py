@@ -1,0 +1,187 @@
+"""Held-out text: how well each model predicts it, how near it is to the teachers there, and passages to look at."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset, load_from_disk
+from torch import Tensor
+
+from potstill import ready
+from potstill.console import progress
+from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
+from potstill.files import read_json, remove, write_json
+from potstill.hardware import device
+from potstill.pipeline import Work
+from potstill.run import Step
+from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
+from potstill.scoring.passages import token_view
+from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
+from potstill.targets import TargetStore, make_codec
+from potstill.teachers.captured import batch_keys, capture
+from potstill.teachers.huggingface import Prepared
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.target import MixedTarget, TeacherTarget
+from potstill.text.batching import Collator, pad_token_id
+
+PASSAGES = 2
+READABLE_TOKENS = range(60, 161)
+"""Lengths of a passage that is shown whole in the report."""
+OF_OTHERS = ("kl_to_teacher", "agreement")
+"""Metrics that say how near a model is to the teachers; there are none of a teacher."""
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The held-out text as models read it."""
+
+    windows: list[Window]
+    document_bytes: list[int]
+    collate: Collator
+    batch_size: int
+    vocabulary: int | None
+    """The number of ids that all models are compared on; None: all that their heads have."""
+
+    def samples(self) -> list[dict[str, Any]]:
+        return [{"input_ids": window.input_ids} for window in self.windows]
+
+    def batches(self) -> Iterator[tuple[list[Window], dict[str, Tensor]]]:
+        for at in range(0, len(self.windows), self.batch_size):
+            rows = self.windows[at : at + self.batch_size]
+            batch = self.collate([{"input_ids": row.input_ids} for row in rows])
+            yield rows, {name: value.to(device()) for name, value in batch.items()}
+
+
+def measure(work: Work, models: Models) -> Measured:
+    """Score every model, compare them, and keep some passages to look at.
+
+    Makes `scores/` (each model's sums by document) and `passages.json`.
+    """
+    recipe, teachers = work.recipe, ready.teachers(work)
+    held_out = load_from_disk(work.run.path("corpus") / "held_out")
+    held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
+    sizes = [len(text.encode()) for text in held_out["text"]]
+    text = _HeldOut(
+        document_windows(held_out["input_ids"], recipe.corpus.sequence_length),
+        sizes,
+        Collator(pad_token_id(ready.tokenizer(work))),
+        recipe.evaluate.batch_size,
+        ready.compared_vocabulary(work),
+    )
+    reference = _Reference(work, teachers, text)
+    scores = {name: [_scored(work, one, text, reference) for one in each] for name, each in models.items()}
+    pairs = compared_pairs(work, scores)
+    rows, differences = compare(scores, pairs, recipe.evaluate.confidence, recipe.evaluate.resamples)
+    passages = work.folder / "passages.json"
+    write_json(passages, _passages(work, teachers[0], held_out, scores[pairs[0][0]][0], text.vocabulary))
+    remove(work.folder / "teacher_states")
+    tokens = int(scores["start"][0].tokens.sum())
+    made = f"{sum(map(len, scores.values()))} models on {len(sizes):,} held-out documents"
+    return Measured(
+        rows,
+        differences,
+        outputs=[passages, work.folder / "scores"],
+        summary={"documents": len(sizes), "tokens": tokens, "made": made},
+    )
+
+
+def _scored(work: Work, model: Compared, text: _HeldOut, reference: "_Reference") -> DocumentScores:
+    file = work.folder / "scores" / f"{model.file}.json"
+    saved = read_json(file)
+    if saved is not None:
+        return DocumentScores.from_dict(saved)
+    with progress(f"scoring {model.file}", len(text.windows), "sequences") as advance:
+        batches, sizes = text.batches(), text.document_bytes
+        scores = score_documents(model.load(), batches, sizes, reference.target, advance, text.vocabulary)
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, scores.to_dict())
+    return scores
+
+
+class _Reference:
+    """The teachers' last hidden states on the held-out text, computed once and read again for every model."""
+
+    def __init__(self, work: Work, teachers: list[Prepared], text: _HeldOut) -> None:
+        weights = [work.recipe.all_teachers[teacher.name].weight for teacher in teachers]
+        self._weights = tuple(weight / sum(weights) for weight in weights)
+        self._mix = work.recipe.distil.mix
+        folder = work.folder / "teacher_states"
+        self._sources = [_read_once(folder, teacher, text) for teacher in teachers]
+
+    def target(self, batch: Mapping[str, Tensor]) -> TeacherTarget:
+        targets = tuple(source(batch) for source in self._sources)
+        return targets[0] if len(targets) == 1 else MixedTarget(targets, self._weights, self._mix)
+
+
+def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
+    live = LiveTeacher(teacher.model())
+    if live.head is None:
+        return live.target
+    vocabulary, hidden_size = live.head.weight.shape
+    bits = 16 if live.head.weight.dtype == torch.bfloat16 else 32
+    codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
+    origin, place = teacher.provenance(), folder / teacher.name
+    capture(place, live, codec, origin, text.samples(), text.collate, text.batch_size)
+    store = TargetStore(place, expect=origin)
+    return lambda batch: store.read(batch_keys(batch), device=device())
+
+
+def compare(
+    scores: Mapping[str, list[DocumentScores]],
+    pairs: Sequence[tuple[str, str]],
+    confidence: float,
+    resamples: int,
+) -> tuple[list[Row], list[Paired]]:
+    """Every model's metrics, and the differences within pairs of models, where a metric was taken of both."""
+    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
+    rows, differences = [], []
+    for metric in METRICS:
+        transform: Literal["exp", "identity"] = "exp" if metric == "perplexity" else "identity"
+        for name in scores:
+            if _has(name, metric):
+                rows.append(bootstrap(name, metric, _sums(scores[name], metric), transform=transform, **how))
+        for one, other in pairs:
+            if _has(other, metric):
+                sums = _sums(scores[one], metric), _sums(scores[other], metric)
+                differences.append(paired(one, other, metric, *sums, transform=transform, **how))
+    return rows, differences
+
+
+def _has(model: str, metric: str) -> bool:
+    return not (model.startswith("teacher") and metric in OF_OTHERS)
+
+
+def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
+    each = [scores.sums(metric) for scores in seeds]
+    if len(each) == 1:
+        return each[0]
+    return Sums(np.stack([sums.numerator for sums in each]), each[0].denominator)
+
+
+def _passages(
+    work: Work, teacher: Prepared, held_out: Dataset, scores: DocumentScores, vocabulary: int | None
+) -> list[dict[str, Any]]:
+    """The passages whose KL to the teacher is nearest to the median of all: neither the best nor the worst."""
+    whole = work.recipe.corpus.sequence_length
+    readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
+    kl = scores.kl / np.maximum(scores.tokens, 1)
+    tokenizer = teacher.tokenizer()
+    # A token that is only a part of a character cannot be shown as text; where there is other text, that is taken.
+    broken = {n: any("\ufffd" in piece for piece in _pieces(tokenizer, held_out[n]["input_ids"])) for n in readable}
+    typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
+    student = Step("distil", work.recipe.seeds[0], next(iter(work.recipe.variants)))
+    models = (teacher.model(), ready.trained(work, student))
+    return [
+        {
+            "title": f"held-out document {n}",
+            "tokens": token_view(*models, tokenizer, held_out[n]["input_ids"], vocabulary),
+        }
+        for n in typical
+    ]
+
+
+def _pieces(tokenizer: Any, input_ids: list[int]) -> list[str]:
+    return [tokenizer.decode([token]) for token in input_ids]
