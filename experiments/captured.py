@@ -19,7 +19,7 @@ SEEDS = [0, 1, 2]
 SHARED = [
     f"seeds={SEEDS}",
     "control=null",
-    "corpus.train_tokens=51_200",
+    "corpus.train_tokens=50_800",
     "evaluate.documents=100",
     "distil.training.save_steps=25",
 ]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.babyllama import ABLATIONS, BASE, METRICS, _beside, _recipe, page
+from experiments.babyllama import ABLATIONS, BASE, METRICS, OWN, _recipe, page
+from experiments.sharing import beside
 from potstill.pipeline import all_steps
 from potstill.run import Run
 from potstill.runner import is_done
@@ -49,9 +50,9 @@ def test_a_run_beside_another_has_its_teachers_and_not_its_students(tmp_path):
     for file in ("pretrain/gpt2/model/weights", "corpus/train/rows", "distil/seed-0/student/weights", "evaluate/x"):
         (base.folder / file).parent.mkdir(parents=True, exist_ok=True)
         (base.folder / file).write_text(file)
-    run = _beside(base, tmp_path / "other")
+    run = beside(base, tmp_path / "other", OWN)
     assert (run.folder / "pretrain/gpt2/model/weights").read_text() == "pretrain/gpt2/model/weights"
     assert not (run.folder / "distil").exists()
     assert not (run.folder / "evaluate").exists()
     assert not any(is_done(_recipe([]), run, step) for step in all_steps(_recipe([])))
-    assert _beside(base, tmp_path / "other").folder == run.folder
+    assert beside(base, tmp_path / "other", OWN).folder == run.folder

@@ -1,0 +1,189 @@
+"""Ways to start a student at equal size and tokens, layouts at equal supervised tokens, and what a training does to
+weights that know something already.
+
+`make experiment-warmstart` runs it and writes docs/experiments/warmstart.md; what is done already is not done again.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.measured import interval, measured, outcome
+from experiments.seeds import differences, table, with_spread
+from experiments.sharing import beside
+from potstill.files import write_text
+from potstill.recipe import load_recipe
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.scoring.statistics import Paired, Row
+from potstill.trajectories import measure
+
+HERE = Path(__file__).parent
+RUNS = Path("runs/experiments/warmstart")
+PAGE = Path("docs/experiments/warmstart.md")
+METRICS = ("loss", "bits_per_byte", "kl_to_teacher")
+SHAPE = {
+    "model_type": "llama",
+    "num_hidden_layers": 3,
+    "hidden_size": 128,
+    "num_attention_heads": 4,
+    "intermediate_size": 384,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": True,
+}
+SCRATCH, PRUNED = "from scratch", "every second layer"
+STARTS: dict[str, dict[str, Any]] = {
+    SCRATCH: {"start": "scratch", "config": SHAPE},
+    "a smaller checkpoint": {"start": "checkpoint", "model": str(RUNS / "models" / "pretrain" / "small" / "model")},
+    PRUNED: {"start": "prune_layers", "from": "large", "layers": 3, "rule": "spread"},
+    "the most important layers": {"start": "prune_layers", "from": "large", "layers": 3, "rule": "importance"},
+    "all layers, narrower": {
+        "start": "prune_width",
+        "from": "large",
+        "heads": 3,
+        "hidden_size": 96,
+        "intermediate_size": 264,
+    },
+}
+PACKED = "packed"
+LAYOUTS = {"packed, attention within documents": "corpus.attention=document", "padded": "corpus.layout=padded"}
+"""What differs from the students that are pruned teachers with every second layer, whose text is packed."""
+TRAINED = ("distil", "control", "evaluate", "report", "checkpoints")
+"""What runs make for themselves that begin alike."""
+RATES = ("1e-5", "1e-4", "1e-3")
+LOSS, CORRECT, PERPLEXITY = "loss", "lambada_here/acc", "lambada_here/perplexity"
+
+
+def main() -> None:
+    """Run everything, and write what came out."""
+    run_recipe(load_recipe(str(HERE / "warmstart_models.yaml")), Run(RUNS / "models"), until="pretrain")
+    starts, sizes = {}, {}
+    for number, (name, student) in enumerate(STARTS.items()):
+        run = _run("starts", number, ("student", *TRAINED))
+        run_recipe(load_recipe(str(HERE / "warmstart.yaml"), [f"student={json.dumps(student)}"]), run)
+        starts[name], sizes[name] = measured(run), run.manifest("student")["summary"]["parameters"]
+        if name == PRUNED:
+            layouts = {PACKED: _layout(run)}
+    for number, (name, override) in enumerate(LAYOUTS.items()):
+        run = Run(RUNS / "layouts" / str(number))
+        run_recipe(load_recipe(str(HERE / "warmstart.yaml"), ["control=null", override]), run)
+        layouts[name] = _layout(run)
+    damage = {}
+    for number, rate in enumerate(RATES):
+        run = _run("damage", number, TRAINED)
+        recipe = load_recipe(str(HERE / "warmstart_damage.yaml"), [f"distil.training.learning_rate={rate}"])
+        run_recipe(recipe, run, until="distil")
+        damage[rate] = measure(run.folder, "all")
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    write_text(PAGE, page(starts, sizes, layouts, damage))
+    print(f"written: {PAGE}")
+
+
+def _run(part: str, number: int, own: tuple[str, ...]) -> Run:
+    """The first run of a part, or one that shares with it all but its own."""
+    first = Run(RUNS / part / "0")
+    return beside(first, RUNS / part / str(number), own) if number else first
+
+
+def _layout(run: Run) -> tuple[int, dict[str, list[float]]]:
+    return run.manifest("corpus")["summary"]["supervised_tokens"], _of_seeds(measured(run)[0], "student")
+
+
+def _of_seeds(rows: Sequence[Row], model: str) -> dict[str, list[float]]:
+    return {row.metric: list(row.seeds.values) for row in rows if row.model == model and row.seeds}
+
+
+def page(
+    starts: Mapping[str, tuple[Sequence[Row], Sequence[Paired]]],
+    sizes: Mapping[str, int],
+    layouts: Mapping[str, tuple[int, dict[str, list[float]]]],
+    damage: Mapping[str, Sequence[dict[str, Any]]],
+) -> str:
+    """The page.
+
+    Args:
+        starts: of each start, what its run's evaluation found.
+        sizes: of each start, its parameters.
+        layouts: of each layout, its supervised tokens and each seed's metrics.
+        damage: of each learning rate, the rows of its snapshots.
+    """
+    head = (HERE / "warmstart.md").read_text(encoding="utf-8")
+    lines = ["## Starts, at equal size and tokens", "", *_starts(starts, sizes), ""]
+    lines += ["## Layouts, at equal supervised tokens", "", *_layouts(layouts), ""]
+    lines += ["## Damage and recovery, by learning rate", "", *_damage(damage)]
+    return head + "\n".join(lines) + "\n"
+
+
+def _starts(found: Mapping[str, tuple[Sequence[Row], Sequence[Paired]]], sizes: Mapping[str, int]) -> list[str]:
+    lines, rows = [], []
+    for name, (measured_rows, pairs) in found.items():
+        value = {row.model: row.value for row in measured_rows if row.metric == "loss"}
+        beside_control = next(pair for pair in pairs if pair.metric == "loss" and pair.b == "control")
+        difference = interval(beside_control.difference, beside_control.low, beside_control.high)
+        lines.append(f"- {name}: the teacher's targets are **{outcome(beside_control)}** than none ({difference}).")
+        each = [with_spread(_of_seeds(measured_rows, model)["loss"]) for model in ("student", "control")]
+        rows.append((name, f"{sizes[name]:,}", f"{value['start']:.4f}", *each, f"{value['teacher']:.4f}"))
+    columns = ("start", "parameters", "loss before", "student, mean ± sd", "control, mean ± sd", "teacher")
+    students = {name: _of_seeds(rows_, "student") for name, (rows_, _) in found.items()}
+    against = differences(students, SCRATCH, METRICS)
+    return [*table(columns, rows), "", *lines, "", f"Difference from “{SCRATCH}”, seed by seed:", "", *against]
+
+
+def _layouts(found: Mapping[str, tuple[int, dict[str, list[float]]]]) -> list[str]:
+    rows = [
+        (name, f"{tokens:,}", *(with_spread(figures[metric]) for metric in METRICS))
+        for name, (tokens, figures) in found.items()
+    ]
+    columns = ("layout", "supervised tokens", *(f"{metric}, mean ± sd" for metric in METRICS))
+    figures = {name: each for name, (_, each) in found.items()}
+    against = differences(figures, PACKED, METRICS)
+    return [*table(columns, rows), "", f"Difference from “{PACKED}”, seed by seed:", "", *against]
+
+
+def _damage(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
+    first = next(iter(found.values()))
+    lines = [
+        (name, "–", *_cells([row for row in first if row["model"] == model and row["step"] == step]))
+        for name, model, step in (("teacher", "teacher", None), ("start", "start", 0))
+    ]
+    for rate, rows in found.items():
+        of_students = [row for row in rows if row["model"] == "student"]
+        for step in sorted({row["step"] for row in of_students}):
+            lines.append((rate, str(step), *_cells([row for row in of_students if row["step"] == step])))
+    columns = ("learning rate", "step", "held-out loss", "LAMBADA, correct", "LAMBADA, perplexity")
+    return [*table(columns, lines), "", *(_sentence(rate, rows) for rate, rows in found.items())]
+
+
+def _values(rows: Sequence[dict[str, Any]], metric: str) -> list[float]:
+    return [row["value"] for row in rows if row["metric"] == metric and row["split"] == "reporting"]
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
+    each = [_values(rows, metric) for metric in (LOSS, CORRECT, PERPLEXITY)]
+    return [with_spread(values) if len(values) > 1 else f"{values[0]:.4f}" for values in each]
+
+
+def _sentence(rate: str, rows: Sequence[dict[str, Any]]) -> str:
+    """How much of what was lost by leaving layers out came back, and whether there was a worse moment on the way."""
+
+    def of(model: str, metric: str) -> float:
+        return _values([row for row in rows if row["model"] == model], metric)[0]
+
+    steps = sorted({row["step"] for row in rows if row["model"] == "student"})
+    course = {
+        step: statistics.mean(_values([r for r in rows if r["model"] == "student" and r["step"] == step], LOSS))
+        for step in steps
+    }
+    back = (of("start", LOSS) - course[steps[-1]]) / (of("start", LOSS) - of("teacher", LOSS))
+    worst = max(course, key=lambda step: course[step])
+    worse = course[worst] > of("start", LOSS)
+    damage = (
+        f"at step {worst} it is worse than its start ({course[worst]:.3f})" if worse else "never worse than its start"
+    )
+    return f"- {rate}: of the loss that pruning cost, **{back:.0%}** is back after {steps[-1]} steps; {damage}."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""A run that begins with what another has made has all of it but its own part, without a copy."""
+
+from experiments.sharing import beside
+from potstill.run import Run
+
+
+def test_what_is_shared_is_linked_and_what_is_its_own_is_missing(tmp_path):
+    base = Run(tmp_path / "base")
+    for file in ("corpus/rows", "distil/seed-0/weights", "evaluate/x"):
+        (base.folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (base.folder / file).write_text(file)
+    run = beside(base, tmp_path / "runs" / "other", ("distil", "evaluate"))
+    assert (run.folder / "corpus/rows").samefile(base.folder / "corpus/rows")
+    assert not (run.folder / "distil").exists()
+    assert not (run.folder / "evaluate").exists()
+    (run.folder / "mine").touch()
+    assert (beside(base, tmp_path / "runs" / "other", ()).folder / "mine").exists(), "one that exists stays as it is"
