@@ -47,6 +47,14 @@ def test_a_start_nearby_is_drawn_to_scale(rows):
     assert charts.domain(near)[1] > 5.2
 
 
+def test_an_interval_that_reaches_far_out_ends_where_the_axis_does(rows):
+    wide = [replace(row, value=4.0, low=3.5, high=90.0) if row.model == "start" else row for row in rows]
+    assert charts.domain(wide)[1] < 10
+    lines = re.findall(r'translate\(([-\d.]+),[-\d.]+\)" x2="([-\d.]+)"', charts.intervals(LOSS, wide))
+    ends = [float(at) + float(length) for at, length in lines]
+    assert max(ends) <= charts.WIDTH - charts.LEFT - charts.RIGHT
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_one_model_without_width_still_has_an_axis(rows, value):
     low, high = charts.domain([replace(rows[0], value=value, low=value, high=value, seeds=None)])

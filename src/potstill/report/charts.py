@@ -100,8 +100,9 @@ def intervals(metric: Metric, rows: Sequence[Row], looks: Mapping[str, Look] = L
                 "side": (high if row.value > high else low) if beyond else row.value,
                 "fade": high - (high - low) * 0.3 if row.value > high else low + (high - low) * 0.3,
                 "value": None if beyond else row.value,
-                "low": None if beyond else row.low,
-                "high": None if beyond else row.high,
+                # An interval may reach further than the axis; nothing is drawn outside of its chart.
+                "low": None if beyond else max(row.low, low),
+                "high": None if beyond else min(row.high, high),
                 "seeds": list(row.seeds.values) if row.seeds and not beyond else [],
             }
         )
@@ -118,7 +119,7 @@ def intervals(metric: Metric, rows: Sequence[Row], looks: Mapping[str, Look] = L
         _rule("fade", "side", x, dash=[2, 4], transform=[far]),
         _dot("side", x, shape="arrow", transform=[far]),
     ]
-    return _draw(_panel(layers, data, left))
+    return draw(_panel(layers, data, left))
 
 
 def differences(metric: Metric, pairs: Sequence[Paired], judged: Judge = judge) -> str:
@@ -155,7 +156,7 @@ def differences(metric: Metric, pairs: Sequence[Paired], judged: Judge = judge) 
         _dot("seeds", x, size=22, opacity=0.5, transform=[{"flatten": ["seeds"]}]),
         _dot("value", x),
     ]
-    return _draw(_panel(layers, data, left))
+    return draw(_panel(layers, data, left))
 
 
 def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -> str:
@@ -194,9 +195,9 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
             "axis": {"title": None, "tickCount": 4} | (RATE if term == "learning_rate" else {"format": NUMBER}),
         },
         "detail": {"field": "run"},
-        "color": _by_model(models, [look(model, looks).colour for model in models]),
+        "color": by_model(models, [look(model, looks).colour for model in models]),
     }
-    dashed = encoding | {"strokeDash": _by_model(models, [list(look(model, looks).dash) for model in models])}
+    dashed = encoding | {"strokeDash": by_model(models, [list(look(model, looks).dash) for model in models])}
     drawn = [_lines(faint, encoding, strokeWidth=0.8, strokeOpacity=0.35)] if faint else []
     drawn.append(_lines(lines, dashed, strokeWidth=1.2 if several and not faint else 1.8))
     width = WIDTH - 44 - 12
@@ -207,7 +208,7 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
         "encoding": {"x": x_encoding, "description": {"field": "told", "type": "nominal"}},
     }
     padding = {"left": 44, "right": 12, "top": 8, "bottom": 40}
-    return _draw({"width": width, "height": 150, "padding": padding, "layer": [*drawn, hit]})
+    return draw({"width": width, "height": 150, "padding": padding, "layer": [*drawn, hit]})
 
 
 def domain(rows: Sequence[Row]) -> tuple[float, float]:
@@ -276,7 +277,8 @@ def _axis(metric: Metric, ticks: int = 4) -> Spec:
     return {"title": None, "tickCount": ticks, "format": "~%" if metric.percent else NUMBER}
 
 
-def _by_model(models: list[str], values: list[Any]) -> Spec:
+def by_model(models: list[str], values: list[Any]) -> Spec:
+    """A channel that says which model a mark is of."""
     return {"field": "model", "type": "nominal", "legend": None, "scale": {"domain": models, "range": values}}
 
 
@@ -344,7 +346,8 @@ def _panel(layers: list[Spec], data: list[Spec], left: int) -> Spec:
     }
 
 
-def _draw(spec: Spec) -> str:
+def draw(spec: Spec) -> str:
+    """A Vega-Lite specification as static SVG, with the page's axes."""
     import vl_convert
 
     axis = {
