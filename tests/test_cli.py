@@ -29,8 +29,9 @@ VERBS = {
     "search": STAGE,
     "distil": STAGE,
     "control": STAGE,
+    "select": STAGE,
     "answers": STAGE,
-    "evaluate": STAGE,
+    "evaluate": [*STAGE, "--checkpoints", "--watch"],
     "report": STAGE,
     "status": ["run"],
     "compare": ["runs", "--json"],
@@ -198,7 +199,9 @@ def test_the_verb_of_a_stage_runs_up_to_it(call, asked, stage):
 def test_recipes_lists_what_ships_with_a_sentence_each(call):
     code, out, _ = call("recipes")
     assert code == 0
-    assert f"\nquickstart      {load_recipe('quickstart').about}\n" in out
+    listed = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert listed["quickstart"] == load_recipe("quickstart").about
+    assert list(listed) == sorted(listed)
 
 
 def test_init_copies_a_recipe_with_its_comments(call, tmp_path):

@@ -102,7 +102,7 @@ def test_a_student_from_nothing_does_not_wait_for_its_teachers(student, waits):
     [
         ("teachers", ["teachers"]),
         ("corpus", ["teachers", "corpus"]),
-        ("student", ["teachers", "student"]),
+        ("student", ["teachers", "corpus", "student"]),
         ("control", ["teachers", "corpus", "student", "control/seed-0"]),
         ("distil", ["teachers", "corpus", "student", "capture", "distil/seed-0"]),
     ],
@@ -130,3 +130,14 @@ def test_a_key_that_only_matters_while_training_is_read_by_every_training():
     for step in all_steps(one, "control") + all_steps(one, "distil"):
         same = step.stage in ("tokenizer", "student")
         assert (reads(one, step) == reads(other, step)) is same, step
+
+
+def test_a_start_of_questions_is_looked_at_as_its_first_student_is_asked(tmp_path):
+    step = Step("student")
+    one = minimal.questions(tmp_path)
+    asked = "prompts={other: {teacher: {user: '{{ question }}'}, student: {user: 'Now: {{ question }}'}}}"
+    first, second = (
+        minimal.questions(tmp_path, asked, f"experiments.{name}.prompt=other") for name in ("base", "confidence")
+    )
+    assert reads(one, step) != reads(first, step)
+    assert reads(one, step) == reads(second, step), "what a later student is asked is nothing to the start"

@@ -13,7 +13,17 @@ from potstill.status import comparison, comparison_table, describe
 from potstill.words import UserError
 
 ROW = {"model": "student", "metric": "loss", "value": 4.6812, "low": 4.6, "high": 4.7, "n": 200, "seeds": None}
-PAIR = {"a": "student", "b": "control", "metric": "loss", "difference": -0.1, "low": -0.2, "high": -0.05, "n": 200}
+PAIR = {
+    "a": "student",
+    "b": "control",
+    "metric": "loss",
+    "difference": -0.1,
+    "low": -0.2,
+    "high": -0.05,
+    "n": 200,
+    "p": 0.01,
+    "seeds": None,
+}
 
 
 @pytest.fixture
@@ -69,8 +79,8 @@ def test_a_changed_file_and_all_that_waits_for_it(do, tmp_path):
     (tmp_path / "text.txt").write_text("Twice upon a time.")
     found = states(Run("run"))
     assert found["corpus"] == "inputs changed"
-    assert found["student"] == "done"
-    assert found["capture"] == found["control/seed-0"] == "waits for corpus"
+    assert found["teachers"] == "done"
+    assert found["student"] == found["capture"] == found["control/seed-0"] == "waits for corpus"
 
 
 def test_a_missing_file_and_a_missing_output(do, tmp_path):
@@ -154,3 +164,35 @@ def test_a_table_shows_seeds_where_there_are_any():
     assert lines[0].endswith("n    seeds")
     assert lines[1].endswith("200  4.6, 4.75")
     assert lines[2].endswith("200")
+
+
+def test_differences_say_whether_they_are_within_chance_and_tasks_show_lm_evals_errors():
+    difference = {
+        "run": "a",
+        "model": "student - control",
+        "metric": "piqa/acc",
+        "value": 0.1,
+        "low": 0.0,
+        "high": 0.2,
+        "n": 9,
+    }
+    own = [{"value": 0.5, "stderr": 0.01234567}, {"value": 0.6, "stderr": 0.02}]
+    rows = [
+        {"run": "a", **ROW, "metric": "piqa/acc", "lm_eval": own},
+        {**difference, "beyond_chance": False},
+        {**difference, "beyond_chance": True},
+    ]
+    head, *lines = comparison_table(rows).splitlines()
+    assert head.split() == ["run", "model", "metric", "value", "low", "high", "n", "chance", "stderr"]
+    assert lines[0].endswith("0.01235, 0.02")
+    assert lines[1].endswith("within chance")
+    assert lines[2].endswith("beyond chance")
+
+
+def test_the_marks_of_tasks_are_corrected_for_all_of_them(do, stages, tmp_path):
+    metrics = [{"name": name, "family": "tasks"} for name in ("a/acc", "b/acc")]
+    pairs = [PAIR | {"metric": metric["name"], "p": 0.03} for metric in metrics]
+    whole = {"rows": [ROW], "paired": [PAIR | {"p": 0.03}, *pairs], "tasks": {"metrics": metrics, "lm_eval": {}}}
+    stages.during["evaluate"] = lambda work: (work.folder / "comparison.json").write_text(json.dumps(whole))
+    do()
+    assert [row["beyond_chance"] for row in comparison([tmp_path / "run"])[1:]] == [True, False, False]

@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -85,6 +87,14 @@ def gpt2(seed: int = 0, layers: int = LAYERS, **fields: Any) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_layer=layers, **{**shape, **tokens, **fields})).eval()
 
 
+def gpt_neox(seed: int = 0, layers: int = LAYERS, **fields: Any) -> GPTNeoXForCausalLM:
+    """A random GPT-NeoX in float32, as Pythia is one: partly rotary, parallel residuals, an untied head, no dropout."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "max_position_embeddings": 128}
+    tokens = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.2}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(num_hidden_layers=layers, **{**shape, **tokens, **fields})).eval()
+
+
 def save_model(model: PreTrainedModel, folder: Path) -> Path:
     """A plain Hugging Face folder, tokenizer included."""
     model.save_pretrained(folder)
@@ -110,6 +120,22 @@ def save_pairs(folder: Path) -> Path:
     return folder
 
 
+def save_prompts(folder: Path, count: int = 6) -> dict[str, Any]:
+    """Prompts to be continued, and word vectors to judge by, as `evaluate.prompts.NAME` has them."""
+    words = sorted({word.strip(";:,.?()") for word in TEXT.lower().split()})
+    draw = random.Random(0)
+    vectors = (f"{word} {draw.random():.3f} {draw.random():.3f} {draw.random():.3f}\n" for word in words)
+    (folder / "vectors.txt").write_text("".join(vectors), encoding="utf-8")
+    rows = []
+    for text in documents(count, seed=5):
+        first, last = text.split()[1:7], text.split()[7:13]
+        rows.append({"prompt": " ".join(first), "keyword": last[0], "reference": " ".join([*first, *last])})
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words_from = {"path": str(folder / "vectors.txt")}
+    few = {"max_new_tokens": 6, "random_pairs": 3, "sentences": None}
+    return {"path": str(folder / "prompts.jsonl"), "words": words_from, **few}
+
+
 def toy_overrides(recipe: str, folder: Path) -> list[str]:
     """What `--set` needs to make a toy of any recipe that ships: tiny teachers and text in `folder`, a few steps."""
     shipped = load_recipe(recipe)
@@ -122,8 +148,13 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
         **(_toy_questions(folder) if shipped.asks else _toy_text(shipped, folder)),
         **_toy_models(shipped, folder),
     }
+    if shipped.evaluate.tasks:
+        # Their data is on the hub; tests of the tasks themselves bring data along.
+        settings["evaluate.tasks"] = []
     for name in shipped.pretrain:
         settings |= {f"pretrain.{name}.training.{field}": value for field, value in training.items()}
+    if shipped.evaluate.prompts:
+        settings["evaluate.prompts"] = dict.fromkeys(shipped.evaluate.prompts, save_prompts(folder))
     if shipped.evaluate.minimal_pairs:
         pairs = {"path": str(save_pairs(folder / "pairs")), "start": "none"}
         settings["evaluate.minimal_pairs"] = dict.fromkeys(shipped.evaluate.minimal_pairs, pairs)
@@ -156,7 +187,14 @@ def _toy_text(shipped: Recipe, folder: Path) -> dict[str, Any]:
         text = folder / "text.jsonl"
         if not text.exists():
             save_corpus(text)
-        return length | {"corpus.sources": [{"path": str(text)}], "corpus.held_out": 0.2, "corpus.separator": None}
+        length |= {"corpus.shortest": 8} if shipped.corpus.shortest else {}
+        source: dict[str, Any] = {"path": str(text)}
+        if shipped.corpus.streams:
+            (folder / "stream").mkdir(exist_ok=True)
+            save_corpus(folder / "stream" / "train.jsonl")
+            source = {"dataset": str(folder / "stream"), "stream": True}
+            length["corpus.train_tokens"] = 2000
+        return length | {"corpus.sources": [source], "corpus.held_out": 0.2, "corpus.separator": None}
     for split, seed in (("train", 0), ("dev", 1)):
         (folder / split).mkdir(exist_ok=True)
         for name in ("cbt", "switchboard"):

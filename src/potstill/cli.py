@@ -29,6 +29,14 @@ Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after thi
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again though it is done.")]
 ForceThis = Annotated[bool, typer.Option("--force", help="Run it again though it is done.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Say what it will take, in bytes and hours, and stop.")]
+Checkpoints = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHICH",
+        help="Of a run folder in RECIPE's place: measure its snapshots, `all`, `every:10`, `last:5` or `100,200`.",
+    ),
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Measure snapshots as they appear, until the training ends.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
@@ -90,9 +98,28 @@ def _capture(
     print(forecast_capture(load_recipe(recipe, set_ or []), _run_of(recipe, run_dir)))
 
 
+def _evaluate(
+    recipe: RecipeName,
+    run_dir: RunDir = None,
+    force: ForceThis = False,
+    set_: Set = None,
+    checkpoints: Checkpoints = None,
+    watch: Watch = False,
+) -> None:
+    if checkpoints is None and not watch:
+        _run(recipe, run_dir, "evaluate", ["evaluate"] if force else [], set_ or [])
+        return
+    if run_dir is not None or force or set_:
+        raise UserError("`--checkpoints` looks at a run as it is: name its folder, as in `runs/quickstart`, alone")
+    from potstill import trajectories
+
+    print(trajectories.shown(trajectories.measure(Path(recipe), checkpoints or "all", watch=watch)))
+
+
+_OF_ITS_OWN: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}
 for _stage in STAGES:
     app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after what it needs")(
-        _capture if _stage.name == "capture" else _stage_verb(_stage.name)
+        _OF_ITS_OWN.get(_stage.name) or _stage_verb(_stage.name)
     )
 
 

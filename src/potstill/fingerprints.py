@@ -1,5 +1,6 @@
 """Fingerprints of the files that a recipe names, cheap enough to be taken each time a run is asked for."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 from potstill.files import sha256
 from potstill.packages import package_files
 from potstill.recipe import Recipe
+from potstill.recipe.continuations import PromptFile, PromptSet
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
 from potstill.recipe.evaluate import PairFiles
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
-from potstill.recipe.teachers import PackagedTeacher, Teacher
-from potstill.recipe.tokenizer import TokenizerFile
+from potstill.recipe.teachers import Llama2cTeacher, PackagedTeacher, Teacher
+from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 from potstill.run import Run
 from potstill.scoring.pair_files import pair_files
+from potstill.scoring.similarity import sentence_model
+from potstill.scoring.word_vectors import vectors_file
 from potstill.text.sources import files_of
+from potstill.text.triples import triples_file
 from potstill.words import UserError
 
 HASHED_UP_TO = 256 * 2**20
@@ -48,11 +53,13 @@ def _numbered(key: str, sources: Sequence[Any]) -> list[tuple[str, Any]]:
 
 
 def tokenizer_files(recipe: Recipe) -> dict[str, str]:
-    """The fingerprint of the tokenizer's file, or of the text that it is trained on.
+    """The fingerprint of the tokenizer's file, or of the text that it is trained on; a teacher's is the teacher's.
 
     Raises:
         UserError: a package or a file is missing.
     """
+    if isinstance(recipe.tokenizer, CutTokenizer):
+        return {}
     if isinstance(recipe.tokenizer, TokenizerFile):
         file = Path(recipe.tokenizer.file).expanduser()
         if not file.is_file():
@@ -85,6 +92,24 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
         key = f"evaluate.minimal_pairs.{name}"
         files = pair_files(pairs.path, f"{key}.path") if isinstance(pairs, PairFiles) else _in_folder(pairs.dataset)
         found |= _fingerprints(key, files)
+    for number, task in enumerate(recipe.evaluate.tasks):
+        if task.path is not None:
+            key = f"evaluate.tasks.{number}"
+            files = _in_folder(task.path)
+            found |= _fingerprints(key, sorted({*files, *named_in(files)}))
+    for name, model in recipe.evaluate.models.items():
+        found |= _fingerprints(f"evaluate.models.{name}", _in_folder(model))
+    for name, given in recipe.evaluate.prompts.items():
+        found |= _prompt_files(given, f"evaluate.prompts.{name}")
+    return found
+
+
+def _prompt_files(given: PromptSet | PromptFile, key: str) -> dict[str, str]:
+    found = _fingerprints(key, [triples_file(given, key)])
+    if given.words is not None:
+        found |= _fingerprints(f"{key}.words", [vectors_file(given.words, f"{key}.words")])
+    if given.sentences is not None:
+        found |= _fingerprints(f"{key}.sentences", _in_folder(sentence_model(given.sentences, f"{key}.sentences")))
     return found
 
 
@@ -94,10 +119,23 @@ def decisions(run: Run) -> dict[str, str]:
     return {"review: decisions.csv": fingerprint(file)} if file.is_file() else {}
 
 
+def curves(run: Run) -> dict[str, str]:
+    """The fingerprint of what was measured of the run's snapshots, by whoever wanted to know."""
+    file = run.path("checkpoints") / "curves.json"
+    return {"checkpoints: curves.json": fingerprint(file)} if file.is_file() else {}
+
+
 def _in_folder(name: str) -> list[Path]:
     """The files of a data set that lies here; none of one that is on the hub."""
     folder = Path(name).expanduser()
     return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+
+
+def named_in(files: Sequence[Path]) -> set[Path]:
+    """The files of data that task files name."""
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.suffix in (".yaml", ".yml")]
+    words = {word for text in texts for word in re.findall(r"[^\s\"',\[\]{}]+", text) if "." in word}
+    return {Path(word).resolve() for word in words if Path(word).is_file()}
 
 
 def _source_files(source: Source | QuestionSource, key: str) -> Sequence[Path]:
@@ -109,6 +147,9 @@ def _source_files(source: Source | QuestionSource, key: str) -> Sequence[Path]:
 def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:
     if isinstance(teacher, PackagedTeacher):
         return package_files(teacher.package, teacher.gguf, key, "gguf")[:1]
+    if isinstance(teacher, Llama2cTeacher):
+        files = (Path(file).expanduser() for file in (teacher.llama2c, teacher.tokenizer))
+        return [file for file in files if file.is_file()]
     folder = Path(teacher.model).expanduser()
     if not folder.is_dir():
         return []

@@ -18,18 +18,23 @@ from transformers import (
 )
 
 from potstill import ranks, ready
+from potstill.checkpoints import SNAPSHOTS, place
 from potstill.console import Advance, progress, say
 from potstill.files import read_json, remove, write_json
 from potstill.lessons import Lessons
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
+from potstill.recipe.distil import KeptSnapshots
 from potstill.text.offsets import RandomOffsets
 from potstill.trainer import DistilTrainer
 from potstill.training import DEFAULTS, training_arguments
 from potstill.words import UserError
 
 CHECKPOINTS, ENDED = "checkpoints", "ended.json"
+
+Finish = Callable[[Path], None]
+"""What is done to a folder of weights before it is what it becomes."""
 
 
 def fit(
@@ -42,7 +47,9 @@ def fit(
     seed: int,
     keep: Literal["last", "best"],
     saved_as: str = "student",
-    finish: Callable[[Path], None] | None = None,
+    finish: Finish | None = None,
+    snapshots: KeptSnapshots | None = None,
+    tidy: Finish | None = None,
     **teaching: Any,
 ) -> Made:
     """Train a model, or go on training it, and save what it became.
@@ -57,13 +64,15 @@ def fit(
         seed: the order of the samples, their offsets, and every other random choice of the training.
         keep: the last weights, or the best that were saved, by cross-entropy on `corpus.validation`.
         saved_as: the name of the folder for what it becomes, beside `log.jsonl`.
-        finish: what is done to that folder before it is what it becomes.
+        finish: what is done to that folder in the end.
+        snapshots: which weights are kept on the way, in `snapshots/step-N/`.
+        tidy: what is done to each of those folders.
         **teaching: what else :class:`DistilTrainer` takes.
     """
     student, log, ended = work.folder / saved_as, work.folder / "log.jsonl", work.folder / ENDED
     if (summary := read_json(ended)) is not None:
         say("  had ended before it was stopped")
-        return Made([student, log], summary)
+        return Made([student, log, *_kept(work)], summary)
     checkpoints, partial = work.folder / CHECKPOINTS, work.folder / f".{saved_as}.partial"
     if ranks.is_first():
         remove(partial)
@@ -87,6 +96,8 @@ def fit(
     )
     if isinstance(learned.train, RandomOffsets):
         trainer.add_callback(_MoveOffsets(learned.train))
+    if snapshots is not None:
+        trainer.add_callback(_KeepSnapshots(trainer, work.folder, snapshots, tidy))
     last = last_whole_checkpoint(checkpoints)
     if last is not None:
         say(f"  goes on from {last.name}")
@@ -116,7 +127,12 @@ def fit(
     # Before the checkpoints go: from here on, a stop costs nothing any more.
     write_json(ended, summary)
     remove(checkpoints)
-    return Made([student, log], summary)
+    return Made([student, log, *_kept(work)], summary)
+
+
+def _kept(work: Work) -> list[Path]:
+    folder = work.folder / SNAPSHOTS
+    return [folder] if folder.is_dir() else []
 
 
 def _counted(model: PreTrainedModel) -> dict[str, int]:
@@ -225,6 +241,37 @@ class _JudgeTheLast(TrainerCallback):
         if args.load_best_model_at_end and state.global_step >= state.max_steps:
             control.should_evaluate = True
         return control
+
+
+class _KeepSnapshots(TrainerCallback):
+    """Saves the weights after some of the steps, each under another name until it is whole."""
+
+    def __init__(self, trainer: DistilTrainer, training: Path, wanted: KeptSnapshots, tidy: Finish | None) -> None:
+        self._trainer, self._training, self._wanted, self._tidy = trainer, training, wanted, tidy
+        self._steps: set[int] = set()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._steps = set(self._wanted.steps(state.max_steps))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step not in self._steps:
+            return
+        folder = place(self._training, state.global_step)
+        partial = folder.with_name(f".{folder.name}.partial")
+        if ranks.is_first():
+            remove(partial)
+        # Of a model in shards, every rank has a part.
+        self._trainer.save_model(str(partial))
+        if not ranks.is_first():
+            return
+        if self._tidy is not None:
+            self._tidy(partial)
+        remove(partial / "training_args.bin")
+        # A training that goes on from an earlier step comes by here again.
+        remove(folder)
+        partial.rename(folder)
 
 
 class _MoveOffsets(TrainerCallback):

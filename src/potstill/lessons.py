@@ -5,8 +5,9 @@ from typing import Any
 
 from datasets import load_from_disk
 
-from potstill import ready
+from potstill import reads, ready
 from potstill.pipeline import Work
+from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
 from potstill.run import Step
 from potstill.teachers.captured import Collate
@@ -72,6 +73,36 @@ def of_teacher(work: Work, seed: int) -> Lessons:
 
     validation = None if corpus.validation is None else asked("validation")
     return Lessons(asked("train"), validation, Collator(_pad(work)))
+
+
+def of_start(work: Work) -> Lessons:
+    """What a student is looked at with before any training: the text; or the questions as students are asked them, and
+    their reference solutions, because no teacher may have answered them yet."""
+    corpus = work.recipe.corpus
+    if not isinstance(corpus, Questions):
+        return Lessons(
+            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad(work))
+        )
+    asked = {"start": Strategy(teacher=(prompt := reads.asked_first(work.recipe)), student=prompt)}
+    prompter = Prompter(asked, ready.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
+    validation = None if corpus.validation is None else _Asked(ready.questions(work, "validation"), prompter)
+    return Lessons(_Asked(ready.questions(work, "train"), prompter), validation, Collator(_pad(work)))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Questions and their references, each made a sample when it is read."""
+
+    questions: list[dict[str, Any]]
+    prompter: Prompter
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.questions[index]
+        (sample,) = self.prompter(row, row["id"]).values()
+        return {"input_ids": sample["input_ids"], "labels": sample["labels"]}
 
 
 def _validation(work: Work, step: Step | str) -> Rows | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill import reads
+from potstill import parts, reads
 from potstill.run import Run, Step
 from potstill.words import UserError
 
@@ -47,16 +47,10 @@ def _decisions(run: Run) -> dict[str, str]:
     return decisions(run)
 
 
-def _of_seeds(stage: str) -> "Callable[[Recipe], list[Step]]":
-    return lambda recipe: [Step(stage, seed) for seed in recipe.seeds]
+def _curves(run: Run) -> dict[str, str]:
+    from potstill.fingerprints import curves
 
-
-def _of_students(stage: str) -> "Callable[[Recipe], list[Step]]":
-    return lambda recipe: [Step(stage, seed, name) for name in recipe.variants for seed in recipe.seeds]
-
-
-def _of_lessons(recipe: "Recipe", stage: str) -> list[Step]:
-    return [Step(stage, name=name) for name in recipe.lessons]
+    return curves(run)
 
 
 @dataclass(frozen=True)
@@ -86,57 +80,9 @@ class Stage:
 
 
 def _student_needs(recipe: "Recipe") -> tuple[str, ...]:
-    # A student from nothing can be looked at before its teachers have been trained.
+    # It is measured on the text; one from nothing can be looked at before its teachers have been trained.
     of_a_pretrained_one = getattr(recipe.student, "teacher", None) in recipe.pretrain
-    return ("teachers", "tokenizer", "pretrain") if of_a_pretrained_one else ("teachers", "tokenizer")
-
-
-def student_name(variant: str | None) -> str:
-    """What a student is called in a comparison."""
-    return "student" if variant is None else f"student {variant}"
-
-
-ASKED = "held-out"
-"""The step of `prompts` that makes the held-out questions ready to be asked."""
-
-
-def _of_its_lesson(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Of prompts and captures, a student takes those of its own lesson, a control those of the first student, and a
-    search those of the student that it is tried on; a student with losses of its own takes nothing of a search."""
-    if needed.stage == "search":
-        return recipe.is_searched(step.name)
-    if needed.stage not in ("prompts", "capture") or needed.name is None:
-        return True
-    if step.stage == "search":
-        variant = recipe.tried_on
-    else:
-        variant = step.name if step.stage == "distil" else next(iter(recipe.variants))
-    return needed.name == recipe.lesson_of(variant).name
-
-
-def answering(recipe: "Recipe") -> list[Step]:
-    """A step for each model that answers: the teachers, the start, and each seed of what was trained."""
-    found: list[tuple[str, int | None]] = [
-        (f"teacher-{name}", None) for name in recipe.all_teachers if recipe.answers.teachers
-    ]
-    found.append(("start", None))
-    students = [student_name(name).replace(" ", "-") for name in recipe.variants]
-    trained = [*students, *(["control"] if recipe.control is not None else [])]
-    found += [(name, seed) for name in trained for seed in recipe.seeds]
-    return [Step("answers", seed, name) for name, seed in found]
-
-
-def _of_its_model(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """A model that answers is asked what all are asked, and needs nothing of what another one was made from."""
-    kind, _, name = (step.name or "").partition("-")
-    wanted = {
-        "prompts": needed.name == ASKED,
-        "pretrain": kind == "teacher" and needed.name == name,
-        "student": kind != "teacher",
-        "distil": kind == "student" and needed.name == (name or None) and needed.seed == step.seed,
-        "control": kind == "control" and needed.seed == step.seed,
-    }
-    return wanted.get(needed.stage, True)
+    return ("teachers", "tokenizer", "corpus", *(["pretrain"] if of_a_pretrained_one else []))
 
 
 STAGES: tuple[Stage, ...] = (
@@ -152,7 +98,7 @@ STAGES: tuple[Stage, ...] = (
         "Train the tokenizer, or take the one that is given.",
         lambda r, s: {
             "tokenizer": r.tokenizer,
-            "corpus": reads.text_of(r) if hasattr(r.tokenizer, "vocab_size") else None,
+            "corpus": reads.text_of(r) if hasattr(r.tokenizer, "min_frequency") else None,
         },
         lambda r: ("teachers",),
         files=_tokenizer_files,
@@ -177,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "student",
         "Build the student as it is before training.",
-        lambda r, s: {"student": r.student, "corpus.sequence_length": r.corpus.sequence_length},
+        lambda r, s: reads.started(r),
         _student_needs,
     ),
     Stage(
@@ -194,10 +140,12 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "prompts",
         "Put the questions to teacher and student, each in its own words.",
-        lambda r, s: reads.lengths(r) | (reads.asked_with(r) if s.name == ASKED else {"prompts": reads.strategies(r)}),
+        lambda r, s: (
+            reads.lengths(r) | (reads.asked_with(r) if s.name == parts.ASKED else {"prompts": reads.strategies(r)})
+        ),
         lambda r: ("teachers", "tokenizer", "corpus", "generate"),
-        takes=lambda r, s, needed: needed.stage != "generate" or s.name != ASKED,
-        parts=lambda r: [*_of_lessons(r, "prompts"), Step("prompts", name=ASKED)],
+        takes=lambda r, s, needed: needed.stage != "generate" or s.name != parts.ASKED,
+        parts=lambda r: [*parts.of_lessons(r, "prompts"), Step("prompts", name=parts.ASKED)],
         wanted=lambda r: r.asks,
     ),
     Stage(
@@ -211,7 +159,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "prompts"),
         takes=lambda r, s, needed: needed.stage != "prompts" or needed.name == s.name,
         all_ranks=True,
-        parts=lambda r: _of_lessons(r, "capture") if r.asks else [Step("capture")],
+        parts=lambda r: parts.of_lessons(r, "capture") if r.asks else [Step("capture")],
         wanted=lambda r: r.capture is not None,
     ),
     Stage(
@@ -219,7 +167,7 @@ STAGES: tuple[Stage, ...] = (
         "Find the setting of the losses that is best on the validation split.",
         lambda r, s: reads.searched(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", "capture"),
-        takes=_of_its_lesson,
+        takes=parts.of_its_lesson,
         all_ranks=True,
         wanted=lambda r: r.search is not None,
     ),
@@ -228,32 +176,37 @@ STAGES: tuple[Stage, ...] = (
         "Train the student from its teachers.",
         lambda r, s: reads.distilled(r, s.name),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", "capture", "search"),
-        takes=_of_its_lesson,
+        takes=parts.of_its_lesson,
         all_ranks=True,
-        parts=_of_students("distil"),
+        parts=parts.of_students("distil"),
     ),
     Stage(
         "control",
         "Train the control: same start, same tokens, no teacher.",
-        lambda r, s: {
-            "control": r.control,
-            "distil": reads.all_but(r.distil, "losses", "mix", "reduction"),
-            **reads.samples(r),
-            **reads.adapted(r),
-        },
+        lambda r, s: reads.controlled(r),
         lambda r: ("corpus", "student", "prompts"),
-        takes=_of_its_lesson,
+        takes=parts.of_its_lesson,
         all_ranks=True,
-        parts=_of_seeds("control"),
+        parts=parts.of_seeds("control"),
         wanted=lambda r: r.control is not None,
+    ),
+    Stage(
+        "select",
+        "Choose the best of the weights that were kept on the way.",
+        lambda r, s: reads.selected(r),
+        lambda r: ("teachers", "tokenizer", "corpus", "student", "prompts", "distil", "control"),
+        takes=parts.of_its_training,
+        files=lambda r: _evaluation_files(r) if reads.chosen_on(r) else {},
+        parts=lambda r: [parts.select_step(step) for step in parts.trained_steps(r)],
+        wanted=lambda r: r.select is not None,
     ),
     Stage(
         "answers",
         "Let every model answer the held-out questions.",
         lambda r, s: reads.asked_with(r) | reads.quantized(r),
-        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", "distil", "control"),
-        takes=_of_its_model,
-        parts=answering,
+        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", *parts.trained_stages(r)),
+        takes=parts.of_its_model,
+        parts=parts.answering,
         wanted=lambda r: r.asks,
     ),
     Stage(
@@ -267,8 +220,9 @@ STAGES: tuple[Stage, ...] = (
             "distil.mix": r.distil.mix,
             **reads.quantized(r),
             "experiments": list(r.variants),
+            **({"select.by": reads.chosen_on(r)} if reads.chosen_on(r) else {}),
         },
-        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "distil", "control", "answers"),
+        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", *parts.trained_stages(r), "answers"),
         files=_evaluation_files,
         by_hand=_decisions,
     ),
@@ -277,6 +231,7 @@ STAGES: tuple[Stage, ...] = (
         "Write the page that shows it all.",
         lambda r, s: {"about": r.about, "seeds": r.seeds},
         lambda r: tuple(stage.name for stage in STAGES if stage.name != "report"),
+        by_hand=_curves,
         reads_manifests=True,
     ),
 )

@@ -48,21 +48,80 @@ def asked_with(recipe: "Recipe") -> dict[str, Any]:
     return {"answers": how | {"prompt": recipe.strategies[recipe.answers.prompt].student}}
 
 
+def started(recipe: "Recipe") -> dict[str, Any]:
+    """What a start is made of, and what it is looked at with."""
+    asked = {"prompts": asked_first(recipe)} if recipe.asks else {}
+    made_of = {"student": recipe.student, "corpus.sequence_length": recipe.corpus.sequence_length}
+    return {**made_of, **kept_in_bits(recipe), **asked}
+
+
+def asked_first(recipe: "Recipe") -> Any:
+    """How the first of the students is asked (questions only)."""
+    return recipe.strategies[recipe.lesson_of(next(iter(recipe.variants))).strategy].student
+
+
 def distilled(recipe: "Recipe", name: str | None) -> dict[str, Any]:
     """What a student's training depends on, under the keys of a recipe with one student."""
     given = recipe.distil.model_copy(update={"losses": recipe.losses_of(name)})
-    return {"distil": given, "teachers.weight": weights(recipe), **samples(recipe), **adapted(recipe)}
+    return {
+        "distil": all_but(given, *_not_kept(recipe)),
+        "teachers.weight": weights(recipe),
+        **samples(recipe),
+        **adapted(recipe),
+    }
 
 
 def searched(recipe: "Recipe") -> dict[str, Any]:
     """What the trials of a search depend on; of their weights they keep the best, whatever students do."""
     of_students = distilled(recipe, recipe.tried_on)
-    return {"search": recipe.search, **of_students, "distil": all_but(of_students["distil"], "keep")}
+    given = {key: value for key, value in of_students["distil"].items() if key not in ("keep", "snapshots")}
+    return {"search": recipe.search, **of_students, "distil": given}
+
+
+def controlled(recipe: "Recipe") -> dict[str, Any]:
+    """What the control's training depends on."""
+    distil = all_but(recipe.distil, "losses", "mix", "reduction", *_not_kept(recipe))
+    return {"control": recipe.control, "distil": distil, **samples(recipe), **adapted(recipe)}
+
+
+def selected(recipe: "Recipe") -> dict[str, Any]:
+    """What a choice among snapshots depends on: the rule, and how sure it has to be."""
+    assert recipe.select is not None
+    measured = recipe.evaluate
+    pairs = {name: given for name, given in measured.minimal_pairs.items() if name in chosen_on(recipe)}
+    tasks = measured.tasks if any("/" in metric for metric in chosen_on(recipe)) else []
+    sure = {f"evaluate.{key}": getattr(recipe.evaluate, key) for key in ("confidence", "resamples")}
+    merge = {"student.merge": recipe.student.merge} if recipe.student.adapter else {}
+    shape = {"corpus.sequence_length": recipe.corpus.sequence_length}
+    return {
+        "select": recipe.select,
+        "evaluate.minimal_pairs": pairs,
+        "evaluate.tasks": tasks,
+        **sure,
+        **shape,
+        **quantized(recipe),
+        **merge,
+    }
+
+
+def chosen_on(recipe: "Recipe") -> list[str]:
+    """The metrics half of whose items snapshots are chosen on, so that only the others are reported."""
+    return [] if recipe.select is None else [metric for metric in recipe.select.by if metric != "loss"]
+
+
+def _not_kept(recipe: "Recipe") -> tuple[str, ...]:
+    """A training that keeps no snapshots is what it was before there were any."""
+    return () if recipe.distil.snapshots else ("snapshots",)
 
 
 def foreign_start(recipe: "Recipe") -> dict[str, str]:
     """A student that is not made of its teacher is compared with it on tokens, and not on all that its head has."""
     return {"student.start": recipe.student.start} if recipe.student.start == "checkpoint" else {}
+
+
+def kept_in_bits(recipe: "Recipe") -> dict[str, Any]:
+    """The number format that the start is kept in, where it is not float32."""
+    return {"distil.training.bf16": True} if recipe.start_in_bfloat16 else {}
 
 
 def quantized(recipe: "Recipe") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Ready: teachers, tokenizer, questions and answers, as the stages before have left them in the run folder."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from datasets import load_from_disk
@@ -8,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from potstill.journal import read_journal
 from potstill.losses.vocabulary import shared_vocabulary
+from potstill.parts import select_step
 from potstill.pipeline import Work
 from potstill.run import Step
 from potstill.students.loading import load_student
@@ -39,7 +41,12 @@ def start(work: Work) -> PreTrainedModel:
 
 def trained(work: Work, step: Step) -> PreTrainedModel:
     """What a step of `distil` or `control` has made of the start, for reading only."""
-    return load_student(work.run.path(step) / "student", work.run.path("student") / "start", work.recipe.student)
+    return load_student(trained_folder(work, step), work.run.path("student") / "start", work.recipe.student)
+
+
+def trained_folder(work: Work, step: Step) -> Path:
+    """Where the student of a step of `distil` or `control` lies: what the training ended with, or what was selected."""
+    return work.run.path(step if work.recipe.select is None else select_step(step)) / "student"
 
 
 def tokenizer(work: Work) -> Any:

@@ -167,11 +167,14 @@ def _changed(before: Any, after: Any, name: str = "") -> list[str]:
 
 
 def _check_training(recipe: Recipe, run: Run) -> None:
-    """Refuse a `training:` and an adapter that transformers and peft would refuse, before anything has been spent."""
+    """Refuse a `training:` and an adapter that transformers and peft would refuse, and prompts, models and
+    tasks that could not be judged, before anything has been spent."""
     from potstill.students import loading
     from potstill.training import training_arguments
 
     loading.check(recipe.student)
+    for measured in ("prompts", "outside", "tasks", "checkpoints"):
+        importlib.import_module(f"potstill.evaluation.{measured}").check(recipe)
     for name, teacher in recipe.pretrain.items():
         training_arguments(teacher.training, f"pretrain.{name}.training", run.folder, teacher.seed)
     training_arguments(recipe.distil.training, "distil.training", run.folder, recipe.seeds[0])

@@ -12,21 +12,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
+from potstill.accumulation import MicroBatches, Step
 from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.dense_logits import distillation_loss_of_logits
+from potstill.losses.documents import MODEL_INPUTS, check_reads_apart, model_inputs
 from potstill.losses.fused import worth_compiling
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.hidden_matching import HiddenMatching, Layers
 from potstill.losses.model_head import head_of, read_head
-from potstill.losses.reading import MODEL_INPUTS, labels_of, read_layers
+from potstill.losses.reading import labels_of, read_layers
 from potstill.losses.terms import Loss
 from potstill.targets import TargetStore
 from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.captured import WithTargets, field
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import MixedTarget, TeacherTarget
-from potstill.text.batching import Collator, SharedTokens, pad_token_id
+from potstill.text.batching import DOCUMENTS, Collator, SharedTokens, pad_token_id
 from potstill.text.prompted import Prompted, PromptedCollator, teacher_batch
 from potstill.words import IGNORE_INDEX, DivergedError, UserError
 
@@ -62,7 +64,8 @@ class DistilTrainer(Trainer):
             tokens in `processing_class`. A store says itself which tokenizer it was captured with.
         compile: whether the loss's kernels are compiled. Default: where that saves more time than it takes.
         **trainer: everything that :class:`transformers.Trainer` takes. Without a `data_collator`, samples are padded
-            with `processing_class`'s pad token and every real token is learned.
+            with `processing_class`'s pad token and every real token is learned; of samples that say how many tokens
+            of each of their `documents` they have, each document as if it stood alone (:class:`Collator`).
 
     Raises:
         UserError: the losses need a teacher and there is none, a store does not fit, or the loss is not finite.
@@ -103,11 +106,17 @@ class DistilTrainer(Trainer):
             self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
         )
         self.data_collator = self._collator(trainer.get("data_collator"))
-        for one in self.teachers:
-            if isinstance(one, LiveTeacher):
-                one.to(self.args.device)
+        live = [one for one in self.teachers if isinstance(one, LiveTeacher)]
+        for one in live:
+            one.to(self.args.device)
+        if DOCUMENTS in self._first_sample():
+            check_reads_apart(self.model, "student")
+            for one in live:
+                check_reads_apart(one.model, "teacher")
         self._matching = self._hidden_matching()
         self._head_is_readable = head_of(self.model) is not None
+        self._a_step: int | None = None
+        self._step = Step(self._tokens_a_step(), self.args.device)
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
         self._compile = compile
@@ -168,20 +177,26 @@ class DistilTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         # What is read, whatever the student's forward says it takes: without their labels, prompts would be learned.
-        self._signature_columns = [*MODEL_INPUTS, *Prompted.__annotations__]
+        self._signature_columns = [*MODEL_INPUTS, DOCUMENTS, *Prompted.__annotations__]
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """The micro-batches of one optimizer step, and the number of supervised tokens in all of them, on all ranks."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = sum((labels_of(batch)[:, 1:] != IGNORE_INDEX).sum() for batch in batches)
-        tokens = torch.as_tensor(count, device=device)
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[Any, Any]:
+        """The micro-batches of one optimizer step, which are read one by one, and what each is divided by until all of
+        them are counted."""
+        batches: Any = MicroBatches(epoch_iterator, num_batches)
+        self._step = Step(self._tokens_a_step(), device)
+        if self.is_deepspeed_enabled:
+            # It keeps gradients to itself: nothing can be done to them afterwards, and all is counted ahead.
+            batches = list(batches)
+            counts = [(labels_of(batch)[:, 1:] != IGNORE_INDEX).sum() for batch in batches]
+            self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens)))
         self._steps_not_logged += 1
         if self._matching is not None:
             # Trainer does this for the student after each step, and knows nothing of projectors.
             self._matching.zero_grad()
-        if self.args.world_size > 1:
-            tokens = self.accelerator.gather(tokens).sum()
-        return batches, tokens
+        return batches, self._step.divisor
+
+    def _of_all_ranks(self, tokens: Tensor) -> Tensor:
+        return self.accelerator.gather(tokens).sum() if self.args.world_size > 1 else tokens
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -216,8 +231,7 @@ class DistilTrainer(Trainer):
         # Ranks' gradients are averaged, and this is a sum over ranks.
         loss = loss * ranks
         if model.training:
-            for name, value in terms.items():
-                self._terms[name] += value * ranks
+            self._step.add_terms(terms, ranks)
         if return_outputs:
             return loss, {"loss": loss}
         return loss
@@ -230,16 +244,27 @@ class DistilTrainer(Trainer):
             let_go()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One micro-batch forward and backward; stops at a loss that is not finite, before any weight is changed."""
+        """One micro-batch forward and backward; stops at a loss that is not finite, before any weight is changed.
+
+        The loss of a step is given back with its last micro-batch, and nothing with those before it.
+        """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}; the checkpoints before it are good: "
                 "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
             )
-        if self._matching is not None and self.accelerator.sync_gradients:
+        self._step.add(inputs, loss)
+        if not self.accelerator.sync_gradients:
+            return torch.zeros_like(loss)
+        trained = [model]
+        if self._matching is not None:
             self._matching.average_gradients(self.args.world_size)
-        return loss
+            trained.append(self._matching)
+        whole = self._step.finish(self._of_all_ranks(self._step.tokens), trained)
+        for name, value in self._step.terms.items():
+            self._terms[name] += value
+        return whole
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Trainer's own; hidden_match's projectors are learned with the student."""
@@ -284,7 +309,7 @@ class DistilTrainer(Trainer):
         if prediction_loss_only:
             return loss, None, None
         with torch.no_grad():
-            read = {name: value for name, value in self._prepare_inputs(inputs).items() if name in MODEL_INPUTS}
+            read = model_inputs(self._prepare_inputs(inputs))
             return loss, model(**read, use_cache=False).logits, labels
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -310,12 +335,18 @@ class DistilTrainer(Trainer):
         """Whether the loss's kernels are compiled: decided by the length of the whole training, so that one that is
         resumed decides the same."""
         if self._compile is None:
-            first = self._first_sample()
-            length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
-            a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            tokens = self.state.max_steps * a_step * length
+            tokens = self.state.max_steps * self._tokens_a_step() // self.args.world_size
             self._compile = worth_compiling(tokens, head_rows(self.model), self.args.device)
         return self._compile
+
+    def _tokens_a_step(self) -> int:
+        """About how many tokens an optimizer step has on all ranks together."""
+        if self._a_step is None:
+            first = self._first_sample()
+            length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
+            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            self._a_step = batch * length * self.args.world_size
+        return self._a_step
 
     def _heard(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[Layers]]:
         """What the teachers say about a batch, as far as a loss asks for it; and the layers that hidden_match does."""

@@ -30,7 +30,8 @@ def refusal(folder, *overrides, text=minimal.TEXT):
         ("distil.losses.0.temprature=2", "`distil.losses.0.temprature`: unknown key; did you mean `temperature`?"),
         (
             "student.teacher=t",
-            "`student.teacher`: unknown key; the keys here are adapter, quantization, merge, from, start, layers, rule",
+            "`student.teacher`: unknown key; the keys here are adapter, quantization, merge, from, rule, by, "
+            "importance_samples, start, layers",
         ),
         # A key of another section is not near, however well it is spelt.
         ("control.temperature=1", "`control.temperature`: unknown key; the keys here are training"),
@@ -56,7 +57,7 @@ def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, o
         ("corpus.sequence_length=8.5", "`corpus.sequence_length`: must be a whole number, not 8.5"),
         ("corpus.sequence_length=1", "`corpus.sequence_length`: must be greater than 1, not 1"),
         ("corpus.layout=pakced", "`corpus.layout`: must be 'packed' or 'padded', not 'pakced'"),
-        ("teachers.t=gpt2", "`teachers.t`: must have one of the keys `package` or `model`"),
+        ("teachers.t=gpt2", "`teachers.t`: must have one of the keys `package`, `model` or `llama2c`"),
         ("teachers.t.weight=.inf", "`teachers.t.weight`: must be a finite number, not inf"),
         (
             "teachers={a b: {model: x}}",
@@ -69,7 +70,8 @@ def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, o
         ("student.layers=[-1]", "`student.layers.0`: must be at least 0, not -1"),
         (
             "student.start=prune",
-            "`student.start`: must be one of 'copy', 'prune_layers', 'checkpoint', 'scratch', not 'prune'",
+            "`student.start`: must be one of 'copy', 'prune_layers', 'prune_width', 'checkpoint', 'scratch', "
+            "not 'prune'",
         ),
         ("capture.bits=4", "`capture.bits`: must be 8, 16 or 32, not 4"),
         ("distil.losses=[forward_kl]", "`distil.losses.0`: must be a section with keys, not 'forward_kl'"),

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from potstill.report.data import HELD_OUT_METRICS, Metric, Report
-from potstill.report.judgement import adjusted_p, judge, judge_of, key
+from potstill.report.judgement import adjusted, adjusted_p, beyond_chance, judge, judge_of, key
 from potstill.scoring.statistics import Paired, Row, Spread
 
 LOSS = HELD_OUT_METRICS[0]
@@ -51,3 +53,27 @@ def test_each_metric_and_each_kind_of_comparison_is_corrected_by_itself():
     more = tuple(replace(pair, metric="agreement", p=0.9) for pair in report.paired)
     found = adjusted_p(replace(report, paired=(*report.paired, *more)))
     assert [found[key(pair)] for pair in report.paired] == [0.02] * 4
+
+
+def test_metrics_of_one_family_are_corrected_together_for_a_single_student_too():
+    names = [f"task{place}/acc" for place in range(4)]
+    tasks = tuple(Metric(name, name, "", "higher", family="tasks") for name in names)
+    pairs = [
+        replace(pair("control", 0.1), metric=name, p=p) for name, p in zip(names, (0.005, 0.03, 0.4, 0.5), strict=True)
+    ]
+    loss = replace(pair("control", -0.1), p=0.03)
+    report = replace(of_students(0.02), paired=(*pairs, loss), metrics=(LOSS, *tasks))
+    told = judge_of(report)
+    assert [told(each, metric) for each, metric in zip(pairs, tasks, strict=True)] == ["better", *["within chance"] * 3]
+    assert told(loss, LOSS) == "better", "a metric of no family stands alone"
+    assert adjusted_p(report)[key(pairs[1])] == pytest.approx(0.09)
+
+
+def test_families_are_corrected_apart_for_each_model_that_is_compared_with():
+    pairs = [
+        replace(pair(other, 0.1), metric=name, p=0.04) for name in ("a/acc", "b/acc") for other in ("control", "x", "y")
+    ]
+    families = {"a/acc": "tasks", "b/acc": "tasks"}
+    assert set(adjusted(pairs, families).values()) == {0.08}
+    assert not any(beyond_chance(pairs, families, 0.95).values())
+    assert all(beyond_chance(pairs, {}, 0.95).values())

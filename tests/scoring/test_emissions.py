@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from potstill.scoring import emissions
-from potstill.scoring.emissions import Cost, measure
+from potstill.scoring.emissions import Cost, Expense, measure
 
 RAPL = "measured: CPU, by RAPL"
 MEMORY = "estimated: memory, from its size"
@@ -146,3 +146,27 @@ class RAM:
 )
 def test_each_part_says_how_it_is_known(hardware, said):
     assert emissions._method(hardware, "grid") == said
+
+
+def test_energy_per_1000_tokens_is_of_those_written_or_else_of_those_read():
+    spent = Cost(9.0, 0.002, 0.001, RAPL)
+    assert Expense("prompts-facts", "student-0", spent, 5000, 400).kwh_per_1000 == pytest.approx(0.005)
+    assert Expense("held-out-text", "student-0", spent, 4000, 0).kwh_per_1000 == pytest.approx(0.0005)
+    assert Expense("held-out-text", "student-0", Cost(9.0, None, None, ABSENT), 4000, 0).kwh_per_1000 is None
+    assert Expense("held-out-text", "student-0", spent, 0, 0).kwh_per_1000 is None
+
+
+def test_an_expense_survives_json():
+    expense = Expense("prompts-facts", "student-0", Cost(9.0, 0.002, 0.001, MEMORY), 5000, 400)
+    told = json.loads(json.dumps(expense.to_dict()))
+    assert Expense.from_dict(told) == expense
+    assert told["kind"] == "estimated"
+
+
+def test_the_machines_country_is_that_of_codecarbons_own_settings(monkeypatch, tmp_path):
+    pytest.importorskip("codecarbon")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CODECARBON_COUNTRY_ISO_CODE", "FRA")
+    with measure() as meter:
+        time.sleep(0.1)
+    assert "CO2e: France" in meter.cost.method

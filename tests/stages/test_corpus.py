@@ -1,12 +1,17 @@
 import json
 
 import pytest
+import zstandard
 from datasets import load_from_disk
 from transformers import AutoTokenizer
 
+from potstill.files import read_json
+from potstill.losses.reading import labels_of
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.words import UserError
+from potstill.text.batching import Collator
+from potstill.text.splitting import split_documents
+from potstill.words import IGNORE_INDEX, UserError
 from tiny import SEQUENCE_LENGTH, documents, save_corpus, tokenizer, toy_recipe
 
 
@@ -15,10 +20,14 @@ def _corpus(run):
     return load_from_disk(folder / "train"), load_from_disk(folder / "held_out")
 
 
-def _made(folder, *overrides):
+def _run(folder, *overrides):
     run = Run(folder / "run")
     run_recipe(toy_recipe(folder, *overrides), run, until="corpus")
-    return _corpus(run)
+    return run
+
+
+def _made(folder, *overrides):
+    return _corpus(_run(folder, *overrides))
 
 
 def _tokens(text):
@@ -69,8 +78,32 @@ def test_a_document_stays_on_its_side_when_the_corpus_grows(tmp_path, run):
 
 def test_training_tokens_are_limited(tmp_path):
     train, held_out = _made(tmp_path, "corpus.train_tokens=100")
-    assert sum(map(len, train["input_ids"])) == 100 // SEQUENCE_LENGTH * SEQUENCE_LENGTH
+    assert len(train) == 100 // (SEQUENCE_LENGTH - 1)
     assert len(held_out) > 2
+
+
+@pytest.mark.parametrize("how", [("packed", "all"), ("packed", "document"), ("padded", "all")])
+def test_layouts_have_equally_many_supervised_tokens(tmp_path, how, capsys):
+    layout, attention = how
+    overrides = [f"corpus.layout={layout}", f"corpus.attention={attention}", "corpus.train_tokens=900"]
+    run = _run(tmp_path, *overrides)
+    train, _ = _corpus(run)
+    summary = read_json(run.path("corpus") / "manifest.json")["summary"]
+    batch = Collator(0)(list(train))
+    assert summary["supervised_tokens"] == int((labels_of(batch)[:, 1:] != IGNORE_INDEX).sum())
+    assert summary["train_tokens"] == int(batch["attention_mask"].sum())
+    assert 900 - SEQUENCE_LENGTH < summary["supervised_tokens"] <= 900
+    said = f"{summary['train_tokens']:,} training tokens in {len(train)} samples, {summary['supervised_tokens']} of"
+    assert said in capsys.readouterr().out
+
+
+def test_samples_know_their_documents_where_these_are_read_apart(tmp_path):
+    train, _ = _made(tmp_path, "corpus.attention=document")
+    first = tokenizer().eos_token_id
+    for row in train:
+        starts = [sum(row["documents"][:number]) for number in range(len(row["documents"]))]
+        assert sum(row["documents"]) == SEQUENCE_LENGTH
+        assert [place for place, token in enumerate(row["input_ids"]) if token == first and place] == starts[1:]
 
 
 def test_a_sequence_longer_than_the_teacher_s_positions_is_refused(tmp_path):
@@ -147,3 +180,77 @@ def test_too_little_held_out_text_is_refused(tmp_path, overrides, sentence):
 def test_validation_may_not_take_all_held_out_documents(tmp_path):
     with pytest.raises(UserError, match=r"`corpus.validation: 10000` leaves none of \d+ held-out documents"):
         _made(tmp_path, "corpus.validation=10000")
+
+
+def _streamed(folder, *overrides, texts=None):
+    """A toy corpus from a stream of The Pile's format."""
+    where = folder / "pile"
+    where.mkdir(exist_ok=True)
+    lines = "".join(json.dumps({"text": text, "meta": {}}) + "\n" for text in texts or documents(400, seed=3))
+    (where / "train.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(lines.encode()))
+    stream = json.dumps([{"dataset": str(where), "stream": True}])
+    return _run(folder, f"corpus.sources={stream}", "corpus.train_tokens=2000", *overrides)
+
+
+def test_a_stream_becomes_the_same_corpus_each_time(tmp_path):
+    (tmp_path / "again").mkdir()
+    first, again = (_corpus(_streamed(folder)) for folder in (tmp_path, tmp_path / "again"))
+    for one, other in zip(first, again, strict=True):
+        assert one.to_dict() == other.to_dict()
+
+
+def test_a_stream_is_split_as_any_text_is_and_cut_at_its_tokens(tmp_path):
+    run = _streamed(tmp_path, "corpus.validation=2")
+    train, held_out = _corpus(run)
+    summary = read_json(run.path("corpus") / "manifest.json")["summary"]
+    assert 2000 - SEQUENCE_LENGTH < summary["supervised_tokens"] <= 2000
+    expected = set(split_documents(documents(400, seed=3), 0.2).held_out)
+    assert set(held_out["text"]) <= expected
+    assert summary["held_out_documents"] == len(held_out) > 2
+    assert [row["input_ids"] == _tokens(row["text"]) for row in held_out] == [True] * len(held_out)
+    decoded = tokenizer().decode([token for ids in train["input_ids"] for token in ids])
+    assert not any(text in decoded for text in expected)
+    validation = load_from_disk(run.path("corpus") / "validation")
+    assert {len(ids) for ids in validation["input_ids"]} == {SEQUENCE_LENGTH}
+    assert len(validation) == 2
+    assert not any(tokenizer().decode(ids[1:]) in "".join(held_out["text"]) for ids in validation["input_ids"])
+    assert not list(run.path("corpus").glob(".*"))
+
+
+def test_a_stream_that_runs_out_says_so(tmp_path, capsys):
+    run = _streamed(tmp_path, "corpus.train_tokens=1_000_000")
+    said = capsys.readouterr().out
+    assert "`corpus.sources.0` ran out after 400 documents" in said
+    assert "of the 1,000,000 supervised tokens of `corpus.train_tokens` are there" in said
+    summary = read_json(run.path("corpus") / "manifest.json")["summary"]
+    assert summary["ran_out"] == {"corpus.sources.0": 400}
+
+
+def test_a_stream_held_out_from_a_stream_of_its_own(tmp_path):
+    where = tmp_path / "apart"
+    where.mkdir()
+    save_corpus(where / "train.jsonl", documents(50, seed=7))
+    apart = json.dumps({"sources": [{"dataset": str(where), "stream": True}], "sequences": 5})
+    run = _streamed(tmp_path, f"corpus.held_out={apart}", "corpus.validation=3")
+    train, held_out = _corpus(run)
+    validation = load_from_disk(run.path("corpus") / "validation")
+    assert (len(held_out), len(validation)) == (5, 3)
+    rows = {tuple(ids) for each in (held_out, validation) for ids in each["input_ids"]}
+    assert len(rows) == 8
+    assert not rows & {tuple(ids) for ids in train["input_ids"]}
+
+
+def test_a_stream_without_a_held_out_document_is_refused(tmp_path):
+    with pytest.raises(UserError, match="none of them is a held-out one"):
+        _streamed(tmp_path, "corpus.held_out=0.2", texts=split_documents(documents(), 0.2).train)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_short_documents_are_neither_trained_on_nor_held_out(tmp_path, layout):
+    lengths = sorted(len(_tokens(text)) - 1 for text in documents())
+    shortest = lengths[len(lengths) // 3]
+    train, held_out = _made(tmp_path, f"corpus.layout={layout}", f"corpus.shortest={shortest}", "corpus.separator=null")
+    assert all(len(ids) - 1 >= shortest for ids in held_out["input_ids"])
+    assert len(held_out) > 0
+    if layout == "padded":
+        assert len(train) + len(held_out) == sum(length >= shortest for length in lengths)

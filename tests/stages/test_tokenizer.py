@@ -1,10 +1,14 @@
 import json
 
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from potstill.run import Run
+import toy_questions
+from potstill.generation import responses
+from potstill.run import Run, Step
 from potstill.runner import run_recipe
+from potstill.targets import TargetStore
 from potstill.text.tokenizers import train_tokenizer
 from potstill.words import UserError
 from tiny import tokenizer, toy_recipe
@@ -65,3 +69,79 @@ def test_a_teacher_of_another_tokenizer_is_refused(tmp_path):
     teachers = json.dumps({"other": {"model": str(tmp_path / "teacher-smollm2")}})
     with pytest.raises(UserError, match=r"`tokenizer` and teachers\.other have different tokenizers"):
         _made(tmp_path, f"teachers={teachers}", "pretrain={}")
+
+
+CUT = "tokenizer={teacher: smollm2, vocab_size: 280}"
+WHOLE = 'student={"start": "prune_layers", "from": "smollm2", "layers": 4}'
+
+
+def _cut(folder, *overrides, name="run", until="distil"):
+    run = Run(folder / name)
+    run_recipe(toy_recipe(folder, CUT, WHOLE, "distil.training.bf16=false", *overrides), run, until=until)
+    return run
+
+
+def _student(run):
+    return AutoModelForCausalLM.from_pretrained(run.path("distil") / "student")
+
+
+def test_student_and_teacher_are_compared_on_the_tokens_that_are_left(tmp_path):
+    run = _cut(tmp_path, "capture=null", until="evaluate")
+    found = AutoTokenizer.from_pretrained(run.path("tokenizer") / "tokenizer")
+    assert len(found) == 280
+    assert run.manifest("tokenizer")["summary"]["made"] == "280 tokens, the first of the 300 of smollm2"
+    assert _student(run).config.vocab_size == 280
+    rows = json.loads((run.path("evaluate") / "comparison.json").read_text())["rows"]
+    value = {(row["model"], row["metric"]): row["value"] for row in rows}
+    # All of the teacher's layers: on the tokens that it still has, the start is its teacher.
+    assert value["start", "kl_to_teacher"] == pytest.approx(0, abs=1e-6)
+    assert value["start", "loss"] == pytest.approx(value["teacher", "loss"], abs=1e-6)
+    assert value["student", "kl_to_teacher"] > 1e-5
+
+
+def test_what_was_captured_of_a_cut_vocabulary_teaches_what_the_live_teacher_does(tmp_path):
+    live = _cut(tmp_path, "capture=null", name="live")
+    captured = _cut(tmp_path, "capture={keep: hidden}", name="captured")
+    store = TargetStore(captured.path("capture") / "smollm2", expect=None)
+    assert store.codec.vocabulary == 280
+    for one, other in zip(_student(live).parameters(), _student(captured).parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "sentence"),
+    [
+        ("{teacher: none, vocab_size: 280}", r"`tokenizer.teacher`: 'none' is none of the `teachers`, smollm2"),
+        ("{teacher: smollm2, vocab_size: 400}", r"`tokenizer.vocab_size` is 400, but teachers.smollm2 has only 300"),
+        ("{teacher: smollm2, vocab_size: 100}", r"`tokenizer.vocab_size` is 100, but .*of which the other tokens"),
+    ],
+)
+def test_a_cut_that_cannot_be_is_told(tmp_path, tokenizer, sentence):
+    with pytest.raises(UserError, match=sentence):
+        run_recipe(toy_recipe(tmp_path, f"tokenizer={tokenizer}"), Run(tmp_path / "run"), until="tokenizer")
+
+
+def test_text_does_not_matter_to_a_cut(tmp_path):
+    recipe = toy_recipe(tmp_path, CUT)
+    run = Run(tmp_path / "run")
+    run_recipe(recipe, run, until="tokenizer")
+    before = run.manifest("tokenizer")
+    (tmp_path / "text.jsonl").write_text('{"text": "another"}\n' * 3)
+    run_recipe(recipe, run, until="tokenizer")
+    assert run.manifest("tokenizer") == before
+
+
+def test_a_teacher_answers_in_the_tokens_that_are_left(tmp_path, monkeypatch):
+    written = []
+    read = responses._response
+
+    def spy(key, ids, *how):
+        written.extend(ids)
+        return read(key, ids, *how)
+
+    monkeypatch.setattr(responses, "_response", spy)
+    cut = ("tokenizer={teacher: t, vocab_size: 280}", "capture=null", "experiments={base: {}}", "seeds=[0]")
+    run = Run(tmp_path / "run")
+    run_recipe(toy_questions.recipe(tmp_path, *cut, "answers.teachers=true"), run, until="answers")
+    assert run.manifest(Step("answers", name="teacher-t")) is not None
+    assert max(written) in range(258, 280), "merges are used, and none that is cut off"

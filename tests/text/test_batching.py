@@ -32,6 +32,21 @@ def test_tensors_are_samples_too_and_are_left_as_they_were():
     assert ids.tolist() == [1, 2]
 
 
+def test_documents_that_are_read_apart_begin_anew_and_so_do_pads():
+    rows = [{"input_ids": [1, 2, 3, 4, 5], "documents": [2, 3]}, {"input_ids": [6, 7, 8], "documents": [1, 2]}]
+    batch = Collator(pad_token_id=9)(rows)
+    assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2], [0, 0, 1, 0, 1]]
+    assert batch["labels"].tolist() == [[1, 2, IGNORE_INDEX, 4, 5], [6, IGNORE_INDEX, 8, IGNORE_INDEX, IGNORE_INDEX]]
+    assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+    assert rows[0] == {"input_ids": [1, 2, 3, 4, 5], "documents": [2, 3]}
+
+
+def test_a_sample_that_names_no_documents_is_one_beside_those_that_do():
+    batch = Collator(0)([{"input_ids": [1, 2]}, {"input_ids": [3, 4], "documents": [1, 1]}])
+    assert batch["position_ids"].tolist() == [[0, 1], [0, 0]]
+    assert "position_ids" not in Collator(0)([{"input_ids": [1, 2]}])
+
+
 class Named:
     def __init__(self, pad):
         self.pad_token_id = pad

@@ -1,12 +1,12 @@
 """Layouts lose nothing but what they say they lose."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.text.layouts import LAYOUTS, packed, padded, windows
+from potstill.text.layouts import LAYOUTS, Sample, first_tokens, packed, padded, windows
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 9), max_size=40), max_size=12)
 LENGTH = st.integers(2, 9)
@@ -19,9 +19,21 @@ def joined(lists):
 @given(DOCUMENTS, LENGTH)
 def test_packed_loses_nothing_but_the_tail(documents, length):
     samples = list(packed(documents, length))
-    assert {len(sample) for sample in samples} <= {length}
+    assert {len(sample.input_ids) for sample in samples} <= {length}
     everything = joined(documents)
-    assert joined(samples) == everything[: len(everything) - len(everything) % length]
+    assert joined(sample.input_ids for sample in samples) == everything[: len(everything) - len(everything) % length]
+
+
+@given(DOCUMENTS, LENGTH)
+def test_a_packed_sample_knows_its_documents(documents, length):
+    cut = []
+    for sample in packed(documents, length):
+        assert sum(sample.documents) == length
+        assert min(sample.documents) > 0
+        cut += sample.documents
+    # A cut between samples cuts a document in two; joined again, the pieces are the documents' own lengths.
+    ends, whole = set(accumulate(cut)), list(accumulate(map(len, documents)))
+    assert ends == {end for end in whole if 0 < end <= sum(cut)} | set(range(length, sum(cut) + 1, length))
 
 
 def test_packed_reads_no_further_than_it_must():
@@ -30,12 +42,36 @@ def test_packed_reads_no_further_than_it_must():
             yield [1, 2, 3]
 
     samples = packed(endless(), 2)
-    assert [next(samples) for _ in range(4)] == [[1, 2], [3, 1], [2, 3], [1, 2]]
+    assert [next(samples) for _ in range(4)] == [
+        Sample([1, 2], [2]),
+        Sample([3, 1], [1, 1]),
+        Sample([2, 3], [2]),
+        Sample([1, 2], [2]),
+    ]
 
 
 @given(DOCUMENTS, LENGTH)
 def test_padded_keeps_the_beginning_of_every_document_that_predicts_anything(documents, length):
-    assert list(padded(documents, length)) == [tokens[:length] for tokens in documents if len(tokens) > 1]
+    samples = list(padded(documents, length))
+    assert [sample.input_ids for sample in samples] == [tokens[:length] for tokens in documents if len(tokens) > 1]
+    assert all(sample.documents == [len(sample.input_ids)] for sample in samples)
+
+
+@given(DOCUMENTS, LENGTH, st.integers(1, 60), st.booleans(), st.sampled_from(sorted(LAYOUTS)))
+def test_limited_samples_have_as_many_supervised_tokens_as_fit(documents, length, limit, apart, layout):
+    every = list(LAYOUTS[layout](documents, length))
+    kept = list(first_tokens(every, limit, apart))
+    assert kept == every[: len(kept)]
+    counts = [sample.supervised(apart) for sample in every]
+    assert sum(counts[: len(kept)]) <= limit
+    assert len(kept) == len(every) or sum(counts[: len(kept) + 1]) >= limit
+    assert list(first_tokens(every, None, apart)) == every
+
+
+def test_the_first_token_of_what_is_read_at_once_is_not_supervised():
+    sample = Sample([1, 2, 3, 4, 5], [2, 3])
+    assert sample.supervised(apart=False) == 4
+    assert sample.supervised(apart=True) == 3
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=60, unique=True), LENGTH)

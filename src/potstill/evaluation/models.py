@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from potstill import ready
-from potstill.pipeline import Work, student_name
+from potstill.parts import student_name
+from potstill.pipeline import Work
 from potstill.run import Step
 from potstill.scoring.statistics import Paired, Row
 
@@ -22,6 +23,8 @@ class Compared:
     """How the files with its scores are named."""
     load: Callable[[], PreTrainedModel]
     """Reads it, for reading only, onto this machine's device."""
+    tokenizer: Callable[[], Any] | None = None
+    """Reads its own tokenizer; None: it has the run's."""
 
 
 Models = Mapping[str, Sequence[Compared]]
@@ -49,7 +52,8 @@ def compared_models(work: Work) -> Models:
     recipe, teachers = work.recipe, ready.teachers(work)
     names = ["teacher"] if len(teachers) == 1 else [f"teacher {teacher.name}" for teacher in teachers]
     found = {
-        name: [Compared(name.replace(" ", "-"), teacher.model)] for name, teacher in zip(names, teachers, strict=True)
+        name: [Compared(name.replace(" ", "-"), teacher.model, teacher.tokenizer)]
+        for name, teacher in zip(names, teachers, strict=True)
     }
     found["start"] = [Compared("start-0", partial(ready.start, work))]
     steps = {student_name(name): [Step("distil", seed, name) for seed in recipe.seeds] for name in recipe.variants}
@@ -61,11 +65,12 @@ def compared_models(work: Work) -> Models:
 
 
 def compared_pairs(work: Work, models: Iterable[str]) -> list[tuple[str, str]]:
-    """Each student, with each model that it is compared with: its start, its control, and teachers that were trained on
-    no more than it."""
+    """Each student, with each model that it is compared with: its start, its control, teachers that were trained on no
+    more than it, and models that are not the run's."""
     names = list(models)
     wanted = ("start", "control", "teacher") if work.recipe.pretrain else ("start", "control")
     others = [name for kind in wanted for name in names if _kind(name) == kind]
+    others += [name for name in names if name in work.recipe.evaluate.models]
     return [(student, other) for student in names if _kind(student) == "student" for other in others]
 
 

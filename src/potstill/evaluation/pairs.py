@@ -4,7 +4,9 @@ from typing import Any
 
 from potstill import ready
 from potstill.console import progress
+from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.splits import Split, split_of, splits_of
 from potstill.files import read_json, write_json
 from potstill.pipeline import Work
 from potstill.recipe.evaluate import PairDataset, PairFiles
@@ -16,8 +18,8 @@ from potstill.scoring.pair_files import Subtask, pairs_from_dataset, pairs_from_
 def measure(work: Work, models: Models, metric: str) -> Measured:
     """One set of minimal pairs, by its name in the recipe; `pairs/METRIC.json` has all of its subtasks."""
     settings, how = work.recipe.evaluate.minimal_pairs[metric], work.recipe.evaluate
-    key, tokenizer = f"evaluate.minimal_pairs.{metric}", ready.tokenizer(work)
-    subtasks = [subtask.first(settings.pairs) for subtask in _subtasks(settings, key)]
+    tokenizer = ready.tokenizer(work)
+    subtasks = subtasks_of(work, metric)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
     scores = {model: [_scored(work, metric, one, subtasks, reading) for one in each] for model, each in models.items()}
     common: dict[str, Any] = {"ties": settings.ties, "confidence": how.confidence, "resamples": how.resamples}
@@ -35,6 +37,19 @@ def measure(work: Work, models: Models, metric: str) -> Measured:
     )
 
 
+def subtasks_of(work: Work, metric: str, split: Split = "reporting") -> list[Subtask]:
+    """The pairs of a split: all that there are, unless half of them are chosen on."""
+    settings, key = work.recipe.evaluate.minimal_pairs[metric], f"evaluate.minimal_pairs.{metric}"
+    every = [subtask.first(settings.pairs) for subtask in _subtasks(settings, key)]
+    return [_half(one, split) for one in every] if len(splits_of(work.recipe, metric)) > 1 else every
+
+
+def _half(subtask: Subtask, split: Split) -> Subtask:
+    pairs = zip(subtask.good, subtask.bad, strict=True)
+    own = [pair for pair in pairs if split_of("\0".join(pair)) == split]
+    return Subtask(subtask.name, tuple(good for good, _ in own), tuple(bad for _, bad in own))
+
+
 def _subtasks(settings: PairFiles | PairDataset, key: str) -> list[Subtask]:
     if isinstance(settings, PairFiles):
         return pairs_from_files(settings.path, f"{key}.path")
@@ -48,7 +63,11 @@ def _scored(work: Work, metric: str, model: Compared, subtasks: list[Subtask], r
         return PairScores.from_dict(saved)
     sentences = sum(2 * len(subtask.good) for subtask in subtasks)
     with progress(f"{metric}: {model.file}", sentences, "sentences") as advance:
-        scores = score_pairs(model.load(), ready.tokenizer(work), subtasks, reading, advance)
+        loaded, tokenizer = model.load(), ready.tokenizer(work)
+        read = (reading.encode(tokenizer, [*subtask.good, *subtask.bad]) for subtask in subtasks)
+        tokens = sum(len(ids) for rows in read for ids in rows)
+        with metered(work, f"minimal-pairs-{metric}", model) as tally:
+            scores, tally.read = score_pairs(loaded, tokenizer, subtasks, reading, advance), tokens
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, scores.to_dict())
     return scores

@@ -12,7 +12,8 @@ from potstill.console import say
 from potstill.evaluation.models import Measured
 from potstill.files import read_json, write_text
 from potstill.journal import read_journal
-from potstill.pipeline import Work, answering, student_name
+from potstill.parts import answering, student_name
+from potstill.pipeline import Work
 from potstill.scoring.answers import REVIEW, reference, verdict
 from potstill.scoring.review import Answer, decided, read_decisions, written
 from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired

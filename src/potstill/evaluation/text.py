@@ -12,7 +12,9 @@ from torch import Tensor
 
 from potstill import ready
 from potstill.console import progress
+from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.outside import compared_vocabulary
 from potstill.files import read_json, remove, write_json
 from potstill.hardware import device
 from potstill.pipeline import Work
@@ -69,7 +71,7 @@ def measure(work: Work, models: Models) -> Measured:
         sizes,
         Collator(pad_token_id(ready.tokenizer(work))),
         recipe.evaluate.batch_size,
-        ready.compared_vocabulary(work),
+        compared_vocabulary(work),
     )
     reference = _Reference(work, teachers, text)
     scores = {name: [_scored(work, one, text, reference) for one in each] for name, each in models.items()}
@@ -94,8 +96,10 @@ def _scored(work: Work, model: Compared, text: _HeldOut, reference: "_Reference"
     if saved is not None:
         return DocumentScores.from_dict(saved)
     with progress(f"scoring {model.file}", len(text.windows), "sequences") as advance:
-        batches, sizes = text.batches(), text.document_bytes
-        scores = score_documents(model.load(), batches, sizes, reference.target, advance, text.vocabulary)
+        batches, sizes, loaded = text.batches(), text.document_bytes, model.load()
+        with metered(work, "held-out-text", model) as tally:
+            scores = score_documents(loaded, batches, sizes, reference.target, advance, text.vocabulary)
+            tally.read = sum(len(window.input_ids) for window in text.windows)
     file.parent.mkdir(exist_ok=True)
     write_json(file, scores.to_dict())
     return scores

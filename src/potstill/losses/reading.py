@@ -5,12 +5,10 @@ from collections.abc import Collection, Mapping
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from potstill.losses.documents import model_inputs
 from potstill.losses.head import Head
 from potstill.losses.model_head import hidden_states
 from potstill.losses.supervised import learned_labels, supervised
-
-MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
-"""What of a batch a model reads; labels are the loss's business."""
 
 
 def read_batch(
@@ -23,7 +21,8 @@ def read_batch(
     Args:
         model: a causal language model, wrapped or not.
         head: what ``head_of`` said of it.
-        batch: `input_ids`, `labels` (unshifted) and, if rows are padded, `attention_mask`, all [B, T].
+        batch: `input_ids`, `labels` (unshifted) and, if rows are padded, `attention_mask`, all [B, T]; where documents
+            are read apart, `position_ids`, which begin anew with each.
     """
     states, labels, _ = read_layers(model, head, batch, ())
     return states, labels
@@ -36,7 +35,7 @@ def read_layers(
 
     Layers are counted from 0, the embeddings not among them; the last one's states are those that go into the head.
     """
-    inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+    inputs = model_inputs(batch)
     wanted = {"output_hidden_states": True} if layers else {}
     if head is None:
         outputs = model(**inputs, **wanted, use_cache=False)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from potstill.recipe.section import Section, about_key
 
@@ -119,6 +119,49 @@ def temperatures(losses: list[Loss]) -> list[float]:
     return sorted({loss.temperature for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)})
 
 
+class KeptSnapshots(Section):
+    """Weights that are kept on the way of a training, to be compared and chosen from afterwards."""
+
+    count: int | None = Field(None, gt=0)
+    """So many, the last step's among them."""
+
+    spread: Literal["even", "geometric"] = "even"
+    """How `count` of them lie: at equal distances, or each at a multiple of the step of the one before, so that most
+    of them are early, where a student loses and recovers the most."""
+
+    every: int | None = Field(None, gt=0)
+    """In place of `count`: one whenever so many steps are done, and the last step's."""
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "KeptSnapshots":
+        if (self.count is None) == (self.every is None):
+            raise about_key("count", "or `every`: give one of the two, as in `snapshots: {every: 100}`")
+        if self.every is not None and self.spread != "even":
+            raise about_key("spread", "goes with `count`; leave it out, or give `count` in place of `every`")
+        return self
+
+    def steps(self, last: int) -> list[int]:
+        """The steps after which weights are kept, in a training of `last` steps."""
+        if self.every is not None:
+            return [*range(self.every, last, self.every), last]
+        assert self.count is not None
+        count = min(self.count, last)
+        if self.spread == "even":
+            return [round(place * last / count) for place in range(1, count + 1)]
+        found = [0]
+        for place in range(1, count + 1):
+            # Steps are whole numbers: where the series is slower than that, each is the next one.
+            found.append(max(found[-1] + 1, round(last ** (place / count))))
+        return sorted({min(step, last) for step in found[1:]})
+
+
+def _counted(given: Any) -> Any:
+    return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+Snapshots = Annotated[KeptSnapshots, BeforeValidator(_counted, json_schema_input_type=KeptSnapshots | int)]
+
+
 class Distil(Section):
     """The student's training."""
 
@@ -136,6 +179,11 @@ class Distil(Section):
     keep: Keep = "last"
     """Which weights are the student, and the control: the `last`, or the `best` of those that were saved (every
     `training.save_steps`), by cross-entropy on `corpus.validation`."""
+
+    snapshots: Snapshots | None = None
+    """Keep the weights of student and control on the way: so many, as in `snapshots: 30`, or `{every: 100}`, or
+    `{count: 30, spread: geometric}`. `select` chooses from them, and `potstill evaluate RUN --checkpoints all` shows
+    how they fare. Left out: the end alone is kept."""
 
     training: Training = Field(default_factory=dict)
     """Any field of transformers' `TrainingArguments`, under its own name."""

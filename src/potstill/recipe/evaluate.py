@@ -1,10 +1,11 @@
 """`evaluate:` — what is measured, on what, and how sure it is."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag
+from pydantic import BeforeValidator, Field, Tag, model_validator
 
-from potstill.recipe.section import Name, Section, told_apart_by
+from potstill.recipe.continuations import Prompts
+from potstill.recipe.section import Name, Section, about_key, told_apart_by
 
 
 class PairsBase(Section):
@@ -51,6 +52,32 @@ MinimalPairs = Annotated[
 ]
 
 
+class TaskOfHarness(Section):
+    """A task of lm-evaluation-harness, and how it is asked."""
+
+    task: str
+    """Its name in lm-eval, or in a task file; a task, or a group of them."""
+
+    path: str | None = None
+    """A folder of task files (.yaml) beside lm-eval's own; the data that they name may lie on this machine."""
+
+    num_fewshot: int | None = Field(None, ge=0)
+    """Solved examples before each item. Default: as many as the task says."""
+
+    limit: int | None = Field(None, gt=1)
+    """The first so many items of each task. Default: all."""
+
+
+def _named(value: Any) -> Any:
+    return {"task": value} if isinstance(value, str) else value
+
+
+HarnessTask = Annotated[TaskOfHarness, BeforeValidator(_named, json_schema_input_type=str | TaskOfHarness)]
+
+RUN_MODELS = ("teacher", "start", "student", "control")
+"""What a comparison calls the run's own models."""
+
+
 class Evaluate(Section):
     """Teacher, student before, student after and control, side by side on held-out documents."""
 
@@ -61,6 +88,18 @@ class Evaluate(Section):
     """Pairs of a grammatical and an ungrammatical sentence, such as BLiMP: which of the two is more probable to each
     model? By the name that their accuracy has in the report; it is the mean over subtasks."""
 
+    prompts: dict[Name, Prompts] = Field(default_factory=dict)
+    """Beginnings of sentences that every model continues: does the keyword come, and how near is the rest to the
+    reference? By the name that stands before the metrics in the report."""
+
+    tasks: list[HarnessTask] = Field(default_factory=list)
+    """Tasks of lm-evaluation-harness that every model is asked (`potstill[tasks]`): by name, such as `piqa`, or with
+    `path`, `num_fewshot` and `limit`. Their figures are lm-eval's own."""
+
+    models: dict[Name, str] = Field(default_factory=dict)
+    """Further models to compare with, by names of your choice: each a name on the hub or a folder. They take part in
+    `tasks` and `prompts`, and in held-out text and minimal pairs where they have the run's tokens."""
+
     batch_size: int = Field(default=16, gt=0)
     """Sequences a model reads at a time."""
 
@@ -69,3 +108,13 @@ class Evaluate(Section):
 
     resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of the documents."""
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "Evaluate":
+        for name in self.models:
+            if name in RUN_MODELS:
+                raise about_key("models", f"{name!r} is what one of the run's own models is called; take another name")
+        names = [task.task for task in self.tasks]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise about_key("tasks", f"{twice!r} is listed twice; remove one of them")
+        return self

@@ -17,9 +17,10 @@ from potstill.recipe.prompts import SHIPPED, Strategy
 from potstill.recipe.questions import Questions
 from potstill.recipe.search import Search, setting_of
 from potstill.recipe.section import Name, Section, told_apart_by
+from potstill.recipe.select import CONTROL, LOSS, Select
 from potstill.recipe.student import FromTeacher, Student
-from potstill.recipe.teachers import ModelTeacher, PackagedTeacher, Teacher
-from potstill.recipe.tokenizer import Tokenizer
+from potstill.recipe.teachers import Teacher
+from potstill.recipe.tokenizer import CutTokenizer, Tokenizer
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -72,6 +73,9 @@ class Recipe(Section):
     control: Control | None = Control()
     """The control: same start, same tokens, cross-entropy only. `null` leaves it out, and the report says so."""
 
+    select: Select | None = None
+    """Which of `distil.snapshots` are the student and the control. Left out: what `distil.keep` says."""
+
     answers: Answers = Answers()
     """How every model is asked the held-out questions (questions only)."""
 
@@ -82,9 +86,21 @@ class Recipe(Section):
     """Student and control are trained once for each."""
 
     @property
-    def all_teachers(self) -> dict[str, PackagedTeacher | ModelTeacher | Pretrained]:
+    def all_teachers(self) -> dict[str, Teacher | Pretrained]:
         """Teachers that exist and teachers that are trained here, in this order."""
         return {**self.teachers, **self.pretrain}
+
+    @property
+    def start_in_bfloat16(self) -> bool:
+        """Whether the start is kept in the 16 bits that it is multiplied in: an adapter leaves it as it is."""
+        student = self.student
+        return (
+            student.adapter is not None
+            and student.quantization is None
+            and self.distil.training.get("bf16") is True
+            and not any(student.adapter.get(key) for key in ("modules_to_save", "trainable_token_indices"))
+            and student.adapter.get("bias", "none") == "none"
+        )
 
     @property
     def asks(self) -> bool:
@@ -187,6 +203,13 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _cuts_what_there_is(self) -> "Recipe":
+        if isinstance(self.tokenizer, CutTokenizer) and self.tokenizer.teacher not in self.teachers:
+            there_are = f"`teachers`, {', '.join(self.teachers)}" if self.teachers else "`teachers`: there are none"
+            raise ValueError(f"`tokenizer.teacher`: {self.tokenizer.teacher!r} is none of the {there_are}")
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if isinstance(self.student, FromTeacher) and self.student.teacher not in self.all_teachers:
             raise ValueError(
@@ -241,6 +264,32 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _chooses_from_what_there_is(self) -> "Recipe":
+        if self.select is None:
+            return self
+        if self.distil.snapshots is None:
+            raise ValueError("`select` chooses from snapshots, and none are kept; say how many, `distil.snapshots: 30`")
+        if self.distil.keep == "best":
+            raise ValueError(
+                "`distil.keep: best` and `select` both say which weights are the student; leave one of the two out"
+            )
+        if LOSS in self.select.by and self.corpus.validation is None:
+            raise ValueError(
+                "`select.by: loss` goes by `corpus.validation`, which is missing: what is reported on must not be "
+                "chosen on; say how many sequences"
+            )
+        known = [LOSS, *([] if self.asks else self.evaluate.minimal_pairs)]
+        # Which figures a task has, lm-eval knows; it is asked before anything is spent.
+        of_tasks = "/" if self.evaluate.tasks else None
+        if unknown := [one for one in self.select.by if one not in known and not (of_tasks and of_tasks in one)]:
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"`select.by`: {unknown[0]!r} is measured nowhere here; {hint}")
+        if CONTROL in self.experiments:
+            raise ValueError(f"`experiments.{CONTROL}`: `select` keeps the control under that name; choose another")
+        return self
+
     def _losses_key(self, variant: str | None) -> str:
         return f"experiments.{variant}.losses" if self.variants[variant].losses else "distil.losses"
 
@@ -273,6 +322,11 @@ class Recipe(Section):
         llama_cpp = [name for name, teacher in self.teachers.items() if teacher.engine == "llama_cpp"]
         if not llama_cpp:
             return self
+        if isinstance(self.corpus, Corpus) and self.corpus.attention == "document":
+            raise ValueError(
+                f"`corpus.attention: document`: `teachers.{llama_cpp[0]}.engine: llama_cpp` reads a row as one text; "
+                "use `engine: transformers`, or `attention: all`"
+            )
         asked = [self._losses_key(name) for name in self.variants if self._matches_layers(name)]
         asked += ["capture.keep: hidden"] if self.capture is not None and self.capture.keep == "hidden" else []
         if asked:

@@ -32,6 +32,10 @@ STARTS_REFUSED = ("eva", "corda", "lora_ga", "loftq", "pissa_niter")
 is cut at random), or which need a pass over data that nobody makes: peft goes on without it, silently."""
 
 
+IMPORTANCE_SAMPLES = 32
+"""What importance is measured on, unless the recipe says so: minutes on a CPU, with sequences of 128 tokens."""
+
+
 def _has_a_type(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(config.get("model_type"), str):
         raise about_key("model_type", "is missing; name an architecture of transformers, such as llama")
@@ -109,23 +113,100 @@ class Copy(FromTeacher):
     """Where the student comes from: its teacher, as it is."""
 
 
-class PrunedLayers(FromTeacher):
+Layers = Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Pruned(FromTeacher):
+    """What a teacher's pruning goes by."""
+
+    rule: Literal["spread", "ends", "importance"] = "spread"
+    """Which layers are kept. `spread`: at even distances, the first and the last among them (one alone: the last).
+    `ends`: dense at both ends, where layers matter most: of the layers that are kept, two fifths are the teacher's
+    first, two its last, and the others lie at even distances in between; of fewer than five, as `spread`.
+    `importance`: those that matter most on some of the training samples."""
+
+    by: Literal["loss", "hidden"] | None = None
+    """What a layer's importance is, with `rule: importance`. `loss`, which is the default: by how much the teacher's
+    loss rises when the layer is left out (a pass for each layer). `hidden`: 1 - the cosine of what goes into the layer
+    and what comes out of it (one pass)."""
+
+    importance_samples: int | None = Field(None, gt=0)
+    """So many of the training samples are what importance is measured on. Default: 32."""
+
+    @property
+    def measured_samples(self) -> int:
+        """How many samples importance is measured on; 0 where it is not."""
+        return (self.importance_samples or IMPORTANCE_SAMPLES) if self._measures else 0
+
+    @property
+    def _measures(self) -> bool:
+        return self.rule == "importance"
+
+    @model_validator(mode="after")
+    def _measures_what_is_asked(self) -> "Pruned":
+        if self.rule != "importance" and self.by is not None:
+            raise about_key("by", "says what `rule: importance` goes by; add that, or remove it")
+        if not self._measures and self.importance_samples is not None:
+            raise about_key("importance_samples", "are for `rule: importance`; add that, or remove it")
+        if self.rule == "importance" and not isinstance(getattr(self, "layers", None), int):
+            raise about_key("layers", "must say how many with `rule: importance`, which chooses them; give a number")
+        return self
+
+
+class PrunedLayers(Pruned):
     """The teacher with some of its layers left out; embeddings, norms and head are the teacher's own."""
 
     start: Literal["prune_layers"]
     """Where the student comes from: its teacher, some layers left out."""
 
-    layers: Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    layers: Layers
     """How many layers to keep, chosen by `rule`; or the list of them, counted from 0."""
 
-    rule: Literal["spread", "ends"] = "spread"
-    """`spread`: at even distances, the first and the last among them (one alone: the last). `ends`: dense at both ends,
-    where layers matter most: of the layers that are kept, two fifths are the teacher's first, two its last, and the
-    others lie at even distances in between; of fewer than five, as `spread`."""
+
+class PrunedWidth(Pruned):
+    """The teacher with fewer heads, neurons or channels: those whose activations are the greatest on some of the
+    training samples are kept (Minitron, arXiv:2407.14679). Llama, Mistral, Qwen, SmolLM, GPT-2, GPT-NeoX."""
+
+    start: Literal["prune_width"]
+    """Where the student comes from: its teacher, made narrower."""
+
+    heads: int | None = Field(None, gt=0)
+    """So many attention heads in each layer, of the teacher's size. Heads that share keys and values stay together,
+    unless `key_value_heads` is given too. Default: as many as `key_value_heads` leave, or all."""
+
+    key_value_heads: int | None = Field(None, gt=0)
+    """So many heads of keys and values in each layer. Default: as many as `heads` need."""
+
+    intermediate_size: int | None = Field(None, gt=0)
+    """So many neurons in each feed-forward network. Default: all."""
+
+    hidden_size: int | None = Field(None, gt=0)
+    """So many channels of the residual stream. Default: all; of GPT-2 and GPT-NeoX, as many as the heads fill."""
+
+    layers: Layers | None = None
+    """How many layers to keep, chosen by `rule`, before any is made narrower; or the list of them, counted from 0.
+    Default: all."""
+
+    @property
+    def _measures(self) -> bool:
+        # It is what is narrowed by.
+        return True
+
+    @model_validator(mode="after")
+    def _is_narrower(self) -> "PrunedWidth":
+        given = (self.heads, self.key_value_heads, self.intermediate_size, self.hidden_size)
+        if given == (None,) * len(given):
+            raise about_key(
+                "start",
+                "`prune_width` needs one of `heads`, `key_value_heads`, `intermediate_size` and `hidden_size`; add "
+                "one, or use `prune_layers`",
+            )
+        return self
 
 
 class Checkpoint(StudentBase):
-    """A smaller model that exists already, of the teachers' tokenizer; its head may be padded to another size."""
+    """A smaller model that exists already, of the teachers' tokenizer, unless its vocabulary is carried over; its head
+    may be padded to another size."""
 
     start: Literal["checkpoint"]
     """Where the student comes from: a model that exists already."""
@@ -135,6 +216,11 @@ class Checkpoint(StudentBase):
 
     revision: str | None = None
     """A commit, tag or branch of the hub's repository."""
+
+    vocabulary: Literal["carry_over"] | None = None
+    """What becomes of a model of another tokenizer than the run's. Left out: it is refused. `carry_over`: it gets the
+    run's; tokens that both have keep their rows of embeddings and head, and any other starts as the mean of the tokens
+    that the model's own tokenizer makes of its string (arXiv:2402.09977)."""
 
 
 class Scratch(StudentBase):
@@ -153,4 +239,4 @@ class Scratch(StudentBase):
         return self
 
 
-Student = Annotated[Copy | PrunedLayers | Checkpoint | Scratch, Field(discriminator="start")]
+Student = Annotated[Copy | PrunedLayers | PrunedWidth | Checkpoint | Scratch, Field(discriminator="start")]

@@ -66,7 +66,19 @@ class ModelTeacher(TeacherBase):
     """A GGUF file inside the folder or repository, in place of its safetensors."""
 
 
+class Llama2cTeacher(TeacherBase):
+    """A checkpoint of llama2.c and its tokenizer, which are converted once into a plain model."""
+
+    llama2c: str
+    """The checkpoint, a `.bin` that llama2.c's `run.c` reads (version 0)."""
+
+    tokenizer: str
+    """The tokenizer that it was trained with, a `.bin` too."""
+
+
 Teacher = Annotated[
-    Annotated[PackagedTeacher, Tag("<package>")] | Annotated[ModelTeacher, Tag("<model>")],
-    told_apart_by("package", "model"),
+    Annotated[PackagedTeacher, Tag("<package>")]
+    | Annotated[ModelTeacher, Tag("<model>")]
+    | Annotated[Llama2cTeacher, Tag("<llama2c>")],
+    told_apart_by("package", "model", "llama2c"),
 ]

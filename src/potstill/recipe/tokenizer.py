@@ -1,4 +1,4 @@
-"""`tokenizer:` — the tokenizer of a run whose teachers have none of their own yet."""
+"""`tokenizer:` — the tokenizer of a run whose teachers have none of their own yet, or more tokens than it needs."""
 
 from typing import Annotated
 
@@ -38,7 +38,21 @@ class TokenizerFile(TokenizerBase):
     """A `tokenizer.json`, as the `tokenizers` library writes it. The special tokens must be in it."""
 
 
+class CutTokenizer(Section):
+    """A teacher's own tokenizer without the merges that it has learned last. Ids stay what they are, so students and
+    teachers are compared on the ids that they share, and a student that is made of a teacher loses the other rows of
+    its embeddings and head."""
+
+    teacher: str
+    """The name of one of `teachers`."""
+
+    vocab_size: int = Field(ge=2)
+    """How many of its first tokens; special tokens and bytes must be among them."""
+
+
 Tokenizer = Annotated[
-    Annotated[TrainedTokenizer, Tag("<vocab_size>")] | Annotated[TokenizerFile, Tag("<file>")],
-    told_apart_by("vocab_size", "file"),
+    Annotated[CutTokenizer, Tag("<teacher>")]
+    | Annotated[TrainedTokenizer, Tag("<vocab_size>")]
+    | Annotated[TokenizerFile, Tag("<file>")],
+    told_apart_by("teacher", "vocab_size", "file"),
 ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.scoring.emissions import Cost
+from potstill.scoring.emissions import Cost, Expense
 from potstill.scoring.statistics import Paired, Row
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
@@ -23,6 +23,10 @@ class Metric:
     unit: str
     better: Literal["lower", "higher"] | None
     percent: bool = False
+    baseline: bool = False
+    """Whether it is there to be held against another one: it stands in tables, and is not drawn."""
+    family: str = ""
+    """The metrics whose differences are judged together, by a name that all of them have; alone by default."""
 
 
 HELD_OUT_METRICS = (
@@ -40,6 +44,27 @@ ANSWER_METRICS = (
     Metric("no_number", "No number", "answers in which no number was found", "lower", percent=True),
 )
 """Of models that were asked questions. An answer may be cut and right, so that neither direction is better there."""
+
+
+def prompt_metrics(name: str) -> tuple[Metric, ...]:
+    """Of a set of prompts that models went on with: each metric, and what it gives to random pairs."""
+    above = (
+        Metric(f"{name}/em", f"{name}: keyword", "responses with the keyword (EM)", "higher", percent=True),
+        Metric(f"{name}/rouge_l_precision", f"{name}: ROUGE-L precision", "share of the response", "higher"),
+        Metric(f"{name}/rouge_l_recall", f"{name}: ROUGE-L recall", "share of the reference", "higher"),
+        Metric(f"{name}/rouge_l_f", f"{name}: ROUGE-L F1", "of precision and recall", "higher"),
+        Metric(f"{name}/word_cosine", f"{name}: words", "cosine of averaged word vectors", "higher"),
+        Metric(f"{name}/sentence_cosine", f"{name}: sentences", "cosine of sentence embeddings", "higher"),
+    )
+    random = "held against other prompts’ references"
+    return tuple(
+        one
+        for metric in above
+        for one in (
+            metric,
+            Metric(f"{metric.name}_random", f"{metric.label}, random pairs", random, None, metric.percent, True),
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,22 @@ class Curve:
     model: str
     seed: int
     points: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the weights after a step scored, by one metric on one split. ``step`` is 0 of the start and None of models
+    that are not trained here, and ``seed`` is None of both. ``chosen``: they are the student, or the control."""
+
+    model: str
+    seed: int | None
+    step: int | None
+    metric: str
+    split: Literal["selection", "reporting"]
+    value: float
+    low: float
+    high: float
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +146,11 @@ class Stage:
     tokens: int | None = None
     attempts: int = 1
 
+    @property
+    def kwh_per_1000(self) -> float | None:
+        """Energy per 1,000 tokens, where both are known."""
+        return 1000 * self.cost.kwh / self.tokens if self.cost.kwh is not None and self.tokens else None
+
 
 @dataclass(frozen=True)
 class Report:
@@ -121,7 +167,10 @@ class Report:
     paired: tuple[Paired, ...]
     models: tuple[Model, ...] = ()
     stages: tuple[Stage, ...] = ()
+    expenses: tuple[Expense, ...] = ()
+    """What measuring each model took."""
     curves: tuple[Curve, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
     passages: tuple[Passage, ...] = ()
     notes: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = HELD_OUT_METRICS

@@ -3,14 +3,15 @@
 Of twenty students that are no better than their control, one would seem so at 0.05. Where a report has several, what is
 said of each is therefore corrected for all of them (Holm, *A simple sequentially rejective multiple test procedure*,
 1979): in every metric, the students' differences from the control together, those from the start, and those from
-placebos. Intervals stay those of each difference alone.
+placebos. Metrics of one family, as all standard tasks are, are corrected together, also for a single student. Intervals
+stay those of each difference alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.report.data import Metric, Report, kind, students
+from potstill.report.data import Metric, Report, kind
 from potstill.scoring.accuracy import holm
 from potstill.scoring.statistics import Paired
 
@@ -47,23 +48,46 @@ def judge(pair: Paired, metric: Metric) -> Judgement:
 
 
 def judge_of(report: Report) -> Judge:
-    """How differences are judged on this report: each by itself, or corrected for all of its students."""
-    if len(students(report)) < 2:
-        return judge
-    adjusted = adjusted_p(report)
+    """How differences are judged on this report: each by itself, or corrected for all of its students or its family."""
+    beyond = beyond_chance(report.paired, _families(report), report.confidence)
 
     def corrected(pair: Paired, metric: Metric) -> Judgement:
-        return judge(pair, metric) if adjusted[key(pair)] < 1 - report.confidence else "within chance"
+        return judge(pair, metric) if beyond[key(pair)] else "within chance"
 
     return corrected
 
 
+def beyond_chance(paired: Sequence[Paired], families: Mapping[str, str], confidence: float) -> dict[str, bool]:
+    """Whether each of an evaluation's differences is beyond chance, by :func:`key`.
+
+    Args:
+        paired: all differences.
+        families: of the metrics that are judged together with others, the name that those have in common.
+        confidence: of the intervals.
+    """
+    p, several = adjusted(paired, families), len({pair.a for pair in paired}) > 1
+    return {
+        key(pair): pair.beyond_chance and (p[key(pair)] < 1 - confidence or not (several or pair.metric in families))
+        for pair in paired
+    }
+
+
 def adjusted_p(report: Report) -> dict[str, float]:
     """Each difference's p after Holm's correction for the others of its metric and its kind, by :func:`key`."""
-    families: dict[tuple[str, str], dict[str, float]] = {}
-    for pair in report.paired:
-        families.setdefault((pair.metric, kind(pair.b)), {})[key(pair)] = pair.p
-    return {name: p for family in families.values() for name, p in holm(family).items()}
+    return adjusted(report.paired, _families(report))
+
+
+def adjusted(paired: Sequence[Paired], families: Mapping[str, str]) -> dict[str, float]:
+    """As :func:`adjusted_p`; metrics of one family are corrected together."""
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for pair in paired:
+        family = families.get(pair.metric, pair.metric)
+        groups.setdefault((family, kind(pair.b)), {})[key(pair)] = pair.p
+    return {name: p for group in groups.values() for name, p in holm(group).items()}
+
+
+def _families(report: Report) -> dict[str, str]:
+    return {metric.name: metric.family for metric in report.metrics if metric.family}
 
 
 def key(pair: Paired) -> str:

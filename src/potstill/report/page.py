@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from potstill.console import duration, size
-from potstill.report import charts, tables, wording
+from potstill.report import charts, tables, trajectories, wording
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, Stage, Token, kind, students
 from potstill.report.judgement import judge_of
 from potstill.report.verdict import verdict
@@ -41,7 +41,11 @@ def render(report: Report) -> str:
     }
     most, who = _most(report), students(report)
     looks = charts.looks_of(who)
-    panels = [_panel(report, metric, looks) for metric in report.metrics if tables.rows_of(report, metric)]
+    panels = [
+        _panel(report, metric, looks)
+        for metric in report.metrics
+        if not metric.baseline and tables.rows_of(report, metric)
+    ]
     drawn = list(dict.fromkeys(run.model for run in report.curves))
     several = len(who) > 1
     context = {
@@ -59,6 +63,7 @@ def render(report: Report) -> str:
         "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
         "table": tables.matrix(report) if several else tables.figures(report),
         "terms": [term | {"svg": Markup(term["svg"])} for term in _terms(report, looks)],
+        "trajectories": [one | {"svg": Markup(one["svg"])} for one in trajectories.panels(report, looks)],
         "curve_models": drawn,
         "samples": {model: Markup(charts.sample(model, looks)) for model in drawn} if several else {},
         "averaged": any(len(run.points) > charts.POINTS for run in report.curves),

@@ -5,7 +5,7 @@ Computed from the paired differences alone. A null and a loss are told in the sa
 
 from potstill.report import experiments, wording
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, students
-from potstill.report.judgement import Figure, Judgement, Tone, Verdict, judge
+from potstill.report.judgement import Figure, Judgement, Tone, Verdict, judge, judge_of
 from potstill.scoring.statistics import Paired, Row
 
 
@@ -116,15 +116,14 @@ def _closed(models: dict[str, Row], model: str) -> float | None:
 
 
 def _other_metrics(report: Report, chosen: Metric) -> str:
+    told = judge_of(report)
     groups: dict[Judgement, list[str]] = {"better": [], "worse": [], "different": [], "within chance": []}
     for metric in report.metrics:
         for pair in report.paired:
             if (pair.a, pair.b, pair.metric) == (STUDENT, CONTROL, metric.name) and metric is not chosen:
-                groups[judge(pair, metric)].append(
-                    f"{wording.metric_name(metric)} ({wording.difference(pair, metric)})"
-                )
-    told = [f"{judgement} in {wording.listed(names)}" for judgement, names in groups.items() if names]
-    return f"Otherwise, against the control: {'; '.join(told)}." if told else ""
+                groups[told(pair, metric)].append(f"{wording.metric_name(metric)} ({wording.difference(pair, metric)})")
+    said = [f"{judgement} in {wording.listed(names)}" for judgement, names in groups.items() if names]
+    return f"Otherwise, against the control: {'; '.join(said)}." if said else ""
 
 
 def _seeds(metric: Metric, student: Row, control: Paired | None, unit: str) -> str:

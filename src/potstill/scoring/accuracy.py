@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.scoring.minimal_pairs import PairScores
-from potstill.scoring.statistics import Paired, Row, Spread, bca_interval
+from potstill.scoring.statistics import Paired, Row, Spread, Sums, bca_interval
 from potstill.words import UserError
 
 Array = NDArray[np.float64]
@@ -111,7 +111,7 @@ def accuracy(
     """
     _check(model, scores)
     credit = _credit(scores, ties)
-    overall, subtasks = _figures({name: each.mean(0) for name, each in credit.items()}, confidence, resamples, seed)
+    overall, subtasks = stratified({name: each.mean(0) for name, each in credit.items()}, confidence, resamples, seed)
     by_seed = {name: each.mean(1) for name, each in credit.items()}
     counts = {name: Count(each.shape[1], *_counts(scores, name)) for name, each in credit.items()}
     rows = {
@@ -146,7 +146,7 @@ def compare(
     assert len(scores_a) == len(scores_b) or 1 in (len(scores_a), len(scores_b)), f"{metric}: seeds do not pair"
     credit_a, credit_b = _credit(scores_a, ties), _credit(scores_b, ties)
     difference = {name: credit_a[name].mean(0) - credit_b[name].mean(0) for name in credit_a}
-    overall, subtasks = _figures(difference, confidence, resamples, seed)
+    overall, subtasks = stratified(difference, confidence, resamples, seed)
     by_seed = {name: credit_a[name].mean(1) - credit_b[name].mean(1) for name in credit_a}
     rows = {
         name: Paired(a, b, f"{metric}/{name}", *_ends(figure), difference[name].size, figure.p, _spread(by_seed[name]))
@@ -165,17 +165,29 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Figure:
+class Estimate:
+    """A mean over strata, or of one, with its interval and its two-sided ``p``."""
+
     value: float
     low: float
     high: float
     p: float
 
 
-def _figures(
-    values: Mapping[str, Array], confidence: float, resamples: int, seed: int
-) -> tuple[_Figure, dict[str, _Figure]]:
-    """The mean over subtasks of the mean over pairs, and each subtask's, from the same draws; ``values`` are [P]."""
+def stratified(
+    values: Mapping[str, Array],
+    confidence: float,
+    resamples: int,
+    seed: int,
+    weights: Mapping[str, float] | None = None,
+) -> tuple[Estimate, dict[str, Estimate]]:
+    """The mean over subtasks of the mean over items, and each subtask's, from the same draws within subtasks.
+
+    Args:
+        values: of each subtask, [P].
+        confidence, resamples, seed: of the intervals.
+        weights: each subtask's share of the whole; all alike by default.
+    """
     resampled = {
         name: _resampled_means(each, resamples, np.random.default_rng((seed, number)))
         for number, (name, each) in enumerate(values.items())
@@ -183,12 +195,15 @@ def _figures(
     means = {name: float(each.mean()) for name, each in values.items()}
     changes = {name: (each.mean() - each) / (len(each) - 1) for name, each in values.items()}
     subtasks = {
-        name: _Figure(means[name], *bca_interval(means[name], resampled[name], means[name] + changes[name], confidence))
+        name: Estimate(
+            means[name], *bca_interval(means[name], resampled[name], means[name] + changes[name], confidence)
+        )
         for name in values
     }
-    value = float(_mean_over(means))
-    left_out = value + np.concatenate(list(changes.values())) / len(values)
-    return _Figure(value, *bca_interval(value, _mean_over(resampled), left_out, confidence)), subtasks
+    value = float(_mean_over(means, weights))
+    shares = {name: 1 / len(values) if weights is None else weights[name] for name in values}
+    left_out = value + np.concatenate([shares[name] * change for name, change in changes.items()])
+    return Estimate(value, *bca_interval(value, _mean_over(resampled, weights), left_out, confidence)), subtasks
 
 
 def _resampled_means(values: Array, resamples: int, generator: np.random.Generator) -> Array:
@@ -209,6 +224,14 @@ def _credit(scores: Sequence[PairScores], ties: Ties) -> dict[str, Array]:
     return credit
 
 
+def as_sums(scores: PairScores, ties: Ties) -> Sums:
+    """What a model's pairs count, [P] over all subtasks, so that the ratio of their sums is the mean over subtasks."""
+    credit = [each[0] for each in _credit([scores], ties).values()]
+    pairs = sum(map(len, credit))
+    shares = [each * (pairs / (len(credit) * len(each))) for each in credit]
+    return Sums(np.concatenate(shares), np.ones(pairs))
+
+
 def _counts(scores: Sequence[PairScores], name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     margins = _margins(scores, name)
     won, tied = (margins > ROUNDING).sum(1), (np.abs(margins) <= ROUNDING).sum(1)
@@ -219,15 +242,17 @@ def _margins(scores: Sequence[PairScores], name: str) -> Array:
     return np.stack([each.good[name] - each.bad[name] for each in scores])
 
 
-def _mean_over(subtasks: Mapping[str, Any]) -> Any:
-    return sum(subtasks.values()) / len(subtasks)
+def _mean_over(subtasks: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> Any:
+    if weights is None:
+        return sum(subtasks.values()) / len(subtasks)
+    return sum(weights[name] * each for name, each in subtasks.items())
 
 
 def _spread(by_seed: Array) -> Spread | None:
     return Spread(tuple(by_seed.tolist())) if len(by_seed) > 1 else None
 
 
-def _ends(figure: _Figure) -> tuple[float, float, float]:
+def _ends(figure: Estimate) -> tuple[float, float, float]:
     return figure.value, figure.low, figure.high
 
 

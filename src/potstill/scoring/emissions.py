@@ -60,6 +60,37 @@ class Cost:
         return cls(**data)
 
 
+@dataclass(frozen=True)
+class Expense:
+    """What one measurement of one model took, over all attempts."""
+
+    measurement: str
+    model: str
+    """As its files are named: with its seed."""
+    cost: Cost
+    read: int
+    written: int
+
+    @property
+    def kwh_per_1000(self) -> float | None:
+        """Energy per 1,000 tokens written, the reading of prompts included, or, where none was written, per 1,000 read;
+        None where the machine's energy is not known."""
+        tokens = self.written or self.read
+        return 1000 * self.cost.kwh / tokens if self.cost.kwh is not None and tokens else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; derived figures are there for readers."""
+        own = {"measurement": self.measurement, "model": self.model, "tokens_read": self.read}
+        figures = {"tokens_written": self.written, "kwh_per_1000_tokens": self.kwh_per_1000, "kind": self.cost.kind}
+        return own | figures | self.cost.to_dict()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of ``to_dict``."""
+        cost = Cost.from_dict({name: data[name] for name in ("seconds", "kwh", "kg_co2e", "method")})
+        return cls(data["measurement"], data["model"], cost, data["tokens_read"], data["tokens_written"])
+
+
 class Meter:
     """A running meter; ``cost`` is what was spent up to now, and stays what it was once the work is over."""
 
@@ -94,7 +125,7 @@ class Meter:
             # Before the first tracker reads its log level: it greets with two lines on stderr.
             logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
             tracker = OfflineEmissionsTracker(
-                country_iso_code=self._country,
+                **({} if self._country is None else {"country_iso_code": self._country}),
                 output_methods=[],
                 output_handlers=[self._readings],
                 emissions_endpoint=None,
@@ -133,8 +164,10 @@ class Meter:
 def measure(country: str | None = None) -> Iterator[Meter]:
     """Meter a block of code: ``with measure() as meter: ...`` and then ``meter.cost``, also when the block raised.
 
-    ``country`` is a three-letter ISO code ("FRA") whose electricity the CO2 is that of; without one, the world's
-    average. One process of a machine should measure, not each rank: the figures are the machine's.
+    ``country`` is a three-letter ISO code ("FRA") whose electricity the CO2 is that of; without one, the country of
+    CodeCarbon's own settings, as ``CODECARBON_COUNTRY_ISO_CODE`` in the environment or its file `.codecarbon.config`
+    give it: where a machine stands is no matter of a recipe. Without these, the world's average. One process of a
+    machine should measure, not each rank: the figures are the machine's.
     """
     meter = Meter(country)
     meter._start()

@@ -16,7 +16,8 @@ from potstill.files import write_json
 from potstill.generation.responses import Asked, Decoding, Response, responses
 from potstill.hardware import device
 from potstill.journal import Journal
-from potstill.pipeline import ASKED, Made, Work
+from potstill.parts import ASKED
+from potstill.pipeline import Made, Work
 from potstill.run import Step
 from potstill.scoring.held_out import score_answers
 from potstill.text.batching import Collator, pad_token_id

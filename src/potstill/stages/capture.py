@@ -34,7 +34,7 @@ def run(work: Work) -> Made:
         folder, codec = work.folder / name, codec_of(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
         batches = (learned.train, learned.collate, settings.batch_size)
-        origin = teacher.provenance(template_of(work, work.step.name))
+        origin = teacher.provenance(template_of(work, work.step.name), ready.tokenizer(work))
         tokens = capture(folder, live, codec, origin, *batches, ranks.own(), ranks.count())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}

@@ -9,7 +9,7 @@ from potstill import lessons
 from potstill.fitting import fit
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
-from potstill.students.loading import finish, load_to_train
+from potstill.students.loading import finish, load_to_train, unmerged
 
 
 def run(work: Work) -> Made:
@@ -22,4 +22,5 @@ def run(work: Work) -> Made:
     start, done = load_to_train(folder, student, work.step.seed), partial(finish, start=folder, student=student)
     learned = lessons.of_students(work, next(iter(recipe.variants)), work.step.seed)
     how = (training, "control.training", [Loss("cross_entropy")], work.step.seed, recipe.distil.keep)
-    return fit(work, start, learned, *how, finish=done)
+    tidy = partial(finish, start=folder, student=unmerged(student))
+    return fit(work, start, learned, *how, finish=done, snapshots=recipe.distil.snapshots, tidy=tidy)

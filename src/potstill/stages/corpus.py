@@ -7,8 +7,10 @@ asked is for `prompts`.
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
@@ -19,14 +21,17 @@ from potstill.files import remove
 from potstill.pipeline import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
+from potstill.rows import rows_into
 from potstill.scoring.answers import reference
 from potstill.text.corpus import Tally, split_text
-from potstill.text.layouts import LAYOUTS, packed, windows
+from potstill.text.layouts import LAYOUTS, first_tokens, packed, windows
 from potstill.text.questions import Question, split_questions
+from potstill.text.streams import Stream
 from potstill.words import UserError
 
 DOCUMENTS_AT_ONCE = 1000
 TOKENS = Features({"input_ids": List(Value("int32"))})
+APART = Features({**TOKENS, "documents": List(Value("int32"))})
 QUESTION = Features({name: Value("string") for name in ("id", "question", "reference", "columns")})
 DOCUMENT = Features({"text": Value("string"), "input_ids": List(Value("int32"))})
 HELD_OUT_SEED = 0
@@ -34,6 +39,9 @@ HELD_OUT_SEED = 0
 
 Row = tuple[str, list[int]]
 """A held-out text, and its tokens."""
+
+Encode = Callable[..., Iterator[list[int]]]
+"""What makes tokens of documents, their separators before them; see :func:`_tokenized`."""
 
 
 def run(work: Work) -> Made:
@@ -74,54 +82,138 @@ def _of_text(work: Work, corpus: Corpus) -> Made:
     for teacher in ready.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer = ready.tokenizer(work)
-    separator = separator_ids(tokenizer, corpus.separator)
-
+    encode = partial(_tokenized, tokenizer, separator_ids(tokenizer, corpus.separator))
     tallies: dict[str, Tally] = {}
-    split = split_text(corpus, tallies)
-    say(shown(tallies))
-    say(f"  {len(split.train) + len(split.held_out):,} distinct documents, {split.repeated:,} repetitions left out")
-    if not split.train or not split.held_out:
-        side = "training" if not split.train else "held-out"
-        raise UserError(
-            f"`corpus.sources` give {len(split.train) + len(split.held_out)} documents and with "
-            f"`corpus.held_out` none of them is a {side} one; give more text or another share"
-        )
-
-    tokens = _tokenized(tokenizer, split.train, separator, "tokenizing")
-    samples = LAYOUTS[corpus.layout](tokens, corpus.sequence_length)
-    train = list(_first_tokens(samples, corpus.train_tokens))
-    if not train:
-        raise UserError(
-            f"`corpus.sources` give fewer than `corpus.sequence_length: {corpus.sequence_length}` training tokens; "
-            "give more text or a shorter length"
-        )
-    held_tokens = _tokenized(tokenizer, split.held_out, separator, "tokenizing held-out text")
-    if isinstance(corpus.held_out, HeldOutText):
-        validation, held_out = _drawn(tokenizer, held_tokens, corpus)
-    else:
-        validation, held_out = _set_aside(list(zip(split.held_out, held_tokens, strict=True)), corpus)
-
-    _save({"input_ids": train}, TOKENS, work, "train")
-    _save(
-        {"text": [text for text, _ in held_out], "input_ids": [ids for _, ids in held_out]}, DOCUMENT, work, "held_out"
-    )
+    make = _of_stream if corpus.streams else _of_documents
+    with rows_into(work.folder / "held_out", DOCUMENT) as write:
+        held_out = _HeldOut(write, 0 if isinstance(corpus.held_out, HeldOutText) else _shortest(work, corpus))
+        counts, validation = make(work, corpus, encode, tallies, held_out)
+        if not held_out.documents:
+            raise _none_held_out(counts["train_documents"])
     if validation:
         _save({"input_ids": validation}, TOKENS, work, "validation")
-    counts = {
-        "train_samples": len(train),
-        "train_tokens": sum(map(len, train)),
-        "train_documents": len(split.train),
-        "held_out_documents": len(held_out),
-        "held_out_tokens": sum(len(ids) for _, ids in held_out),
+    counts |= {
+        "held_out_documents": held_out.documents,
+        "held_out_tokens": held_out.tokens,
         "validation_samples": len(validation),
-        "repeated_documents": split.repeated,
         "sources": {name: asdict(tally) for name, tally in tallies.items()},
     }
-    say(f"  {counts['train_tokens']:,} training tokens in {counts['train_samples']:,} samples")
+    supervised = f"{counts['supervised_tokens']:,} of them supervised"
+    say(f"  {counts['train_tokens']:,} training tokens in {counts['train_samples']:,} samples, {supervised}")
     say(f"  {counts['held_out_tokens']:,} held-out tokens in {counts['held_out_documents']:,} documents")
     made = f"{counts['train_samples']:,} samples to train on, {counts['held_out_documents']:,} documents held out"
     folders = ["train", "held_out", *(["validation"] if validation else [])]
     return Made([work.folder / name for name in folders], counts | {"made": made})
+
+
+class _HeldOut:
+    """What is judged on, written as it comes, and counted."""
+
+    def __init__(self, write: Callable[[dict[str, Any]], None], shortest: int) -> None:
+        self._write, self._shortest, self.documents, self.tokens = write, shortest, 0, 0
+
+    def add(self, text: str, ids: list[int]) -> None:
+        if len(ids) < self._shortest:
+            return
+        self._write({"text": text, "input_ids": ids})
+        self.documents += 1
+        self.tokens += len(ids)
+
+
+def _of_documents(
+    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, Tally], held_out: _HeldOut
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """The corpus whose documents are all there at once: its figures, and what weights are chosen by."""
+    split = split_text(corpus, tallies)
+    say(shown(tallies))
+    say(f"  {len(split.train) + len(split.held_out):,} distinct documents, {split.repeated:,} repetitions left out")
+    if not split.train or not split.held_out:
+        raise _none_held_out(len(split.train), len(split.held_out))
+    with progress("tokenizing", len(split.train), "documents") as advance:
+        counts = _train(work, corpus, encode(split.train, advance), lambda tokens: None)
+    with progress("tokenizing held-out text", len(split.held_out), "documents") as advance:
+        held_tokens = encode(split.held_out, advance)
+        if isinstance(corpus.held_out, HeldOutText):
+            validation, kept = _drawn(list(_packed_ids(held_tokens, corpus)), corpus)
+            rows = [(ready.tokenizer(work).decode(ids), ids) for ids in kept]
+        else:
+            validation, rows = _set_aside(list(zip(split.held_out, held_tokens, strict=True)), corpus)
+    for text, ids in rows:
+        held_out.add(text, ids)
+    return counts | {"train_documents": len(split.train), "repeated_documents": split.repeated}, validation
+
+
+def _of_stream(
+    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, Tally], held_out: _HeldOut
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """The same of a corpus that is read only as far as it is needed, and of which little is ever there at once."""
+    stream, validation = Stream(corpus, tallies), list[list[int]]()
+    if isinstance(corpus.held_out, HeldOutText):
+        sequences = _packed_ids(encode(stream.held_out_text()), corpus)
+        if corpus.held_out.streams:
+            # As many as are needed, which were drawn by the stream's own order.
+            sequences = islice(sequences, corpus.held_out.sequences + (corpus.validation or 0))
+        validation, kept = _drawn(list(sequences), corpus)
+        for ids in kept:
+            held_out.add(ready.tokenizer(work).decode(ids), ids)
+
+    def hold_out(text: str) -> None:
+        (ids,) = encode([text])
+        if len(validation) < (corpus.validation or 0):
+            validation.extend(_whole_windows(ids, corpus))
+        else:
+            held_out.add(text, ids)
+
+    assert corpus.train_tokens is not None
+    with progress("reading", corpus.train_tokens, "tokens") as advance:
+        counts = _train(work, corpus, encode(stream.training(hold_out)), advance)
+    say(shown(tallies))
+    say(f"  {stream.distinct:,} distinct documents to train on, {stream.repeated:,} repetitions left out")
+    for key, documents in stream.ran_out.items():
+        say(f"  `{key}` ran out after {documents:,} documents")
+    if len(stream.ran_out) == len(corpus.sources):
+        missing = f"{counts['supervised_tokens']:,} of the {corpus.train_tokens:,} supervised tokens"
+        say(f"  all sources ran out: {missing} of `corpus.train_tokens` are there; give more text or ask for fewer")
+    counts |= {"train_documents": stream.distinct, "repeated_documents": stream.repeated, "ran_out": stream.ran_out}
+    return counts, validation[: corpus.validation or 0]
+
+
+def _train(
+    work: Work, corpus: Corpus, documents: Iterator[list[int]], advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Write the training samples of tokenized documents, and count them."""
+    apart = corpus.attention == "document"
+    shortest = _shortest(work, corpus)
+    long_enough = (ids for ids in documents if len(ids) >= shortest)
+    laid_out = LAYOUTS[corpus.layout](long_enough, corpus.sequence_length)
+    samples = tokens = supervised = 0
+    with rows_into(work.folder / "train", APART if apart else TOKENS) as write:
+        for sample in first_tokens(laid_out, corpus.train_tokens, apart):
+            row = {"input_ids": sample.input_ids}
+            write(row | {"documents": sample.documents} if apart else row)
+            samples += 1
+            tokens += len(sample.input_ids)
+            supervised += sample.supervised(apart)
+            advance(sample.supervised(apart))
+        if not samples:
+            raise UserError(
+                f"`corpus.sources` give fewer than `corpus.sequence_length: {corpus.sequence_length}` training tokens, "
+                "or `corpus.train_tokens` asks for fewer; give more text, or a shorter length"
+            )
+    return {"train_samples": samples, "train_tokens": tokens, "supervised_tokens": supervised}
+
+
+def _shortest(work: Work, corpus: Corpus) -> int:
+    """The fewest tokens of a document that is used, its separator among them."""
+    return corpus.shortest + len(separator_ids(ready.tokenizer(work), corpus.separator)) if corpus.shortest else 0
+
+
+def _none_held_out(train: int, held_out: int = 0) -> UserError:
+    side = "held-out" if train else "training"
+    return UserError(
+        f"`corpus.sources` give {train + held_out} documents and with `corpus.held_out` none of them is a {side} one; "
+        "give more text or another share"
+    )
 
 
 def shown(tallies: dict[str, Tally]) -> str:
@@ -141,10 +233,9 @@ def _figures(tally: Tally) -> list[str]:
     return [f"{count:,}" for count in counts]
 
 
-def _drawn(tokenizer: Any, documents: Iterator[list[int]], corpus: Corpus) -> tuple[list[list[int]], list[Row]]:
+def _drawn(sequences: list[list[int]], corpus: Corpus) -> tuple[list[list[int]], list[list[int]]]:
     """Sequences of a held-out text of its own: those to choose weights by, and those to judge by."""
     assert isinstance(corpus.held_out, HeldOutText)
-    sequences = list(packed(documents, corpus.sequence_length))
     aside = corpus.validation or 0
     if len(sequences) < aside + corpus.held_out.sequences:
         raise UserError(
@@ -153,7 +244,16 @@ def _drawn(tokenizer: Any, documents: Iterator[list[int]], corpus: Corpus) -> tu
             + (f" and the {aside:,} of `corpus.validation`; lower them" if aside else "; lower it")
         )
     drawn = random.Random(HELD_OUT_SEED).sample(sequences, aside + corpus.held_out.sequences)
-    return drawn[:aside], [(tokenizer.decode(ids), ids) for ids in drawn[aside:]]
+    return drawn[:aside], drawn[aside:]
+
+
+def _packed_ids(documents: Iterator[list[int]], corpus: Corpus) -> Iterator[list[int]]:
+    return (sample.input_ids for sample in packed(documents, corpus.sequence_length))
+
+
+def _whole_windows(ids: list[int], corpus: Corpus) -> list[list[int]]:
+    """Of a document, those windows that are not cut short: the mean over them is then the mean over tokens."""
+    return [window for window in windows(ids, corpus.sequence_length) if len(window) == corpus.sequence_length]
 
 
 def _set_aside(held_out: list[Row], corpus: Corpus) -> tuple[list[list[int]], list[Row]]:
@@ -162,10 +262,7 @@ def _set_aside(held_out: list[Row], corpus: Corpus) -> tuple[list[list[int]], li
     kept = list(held_out)
     while kept and len(validation) < (corpus.validation or 0):
         _, ids = kept.pop()
-        # Whole ones only: the mean over sequences is then the mean over tokens.
-        validation += [
-            window for window in windows(ids, corpus.sequence_length) if len(window) == corpus.sequence_length
-        ]
+        validation += _whole_windows(ids, corpus)
     if not kept:
         raise UserError(
             f"`corpus.validation: {corpus.validation}` leaves none of {len(held_out):,} held-out documents to judge "
@@ -193,22 +290,15 @@ def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
     return [number]
 
 
-def _tokenized(tokenizer: Any, documents: Sequence[str], separator: list[int], what: str) -> Iterator[list[int]]:
-    with progress(what, len(documents), "documents") as advance:
-        for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
-            batch = list(documents[start : start + DOCUMENTS_AT_ONCE])
-            for ids in tokenizer(batch, add_special_tokens=False, verbose=False).input_ids:
-                yield [*separator, *ids]
-            advance(len(batch))
-
-
-def _first_tokens(samples: Iterator[list[int]], limit: int | None) -> Iterator[list[int]]:
-    total = 0
-    for sample in samples:
-        total += len(sample)
-        if limit is not None and total > limit:
-            return
-        yield sample
+def _tokenized(
+    tokenizer: Any, separator: list[int], documents: Iterable[str], advance: Callable[[int], None] = lambda count: None
+) -> Iterator[list[int]]:
+    """The tokens of each document, its separator before them; documents are read a thousand at a time."""
+    documents = iter(documents)
+    while batch := list(islice(documents, DOCUMENTS_AT_ONCE)):
+        for ids in tokenizer(batch, add_special_tokens=False, verbose=False).input_ids:
+            yield [*separator, *ids]
+        advance(len(batch))
 
 
 def _save(columns: dict[str, list[Any]], features: Features, work: Work, name: str) -> None:

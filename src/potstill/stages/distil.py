@@ -1,6 +1,7 @@
 """distil: train the student from its teachers, once for each seed; of several experiments, each its own.
 
-Makes `distil/[EXPERIMENT/]seed-N/student/`, a plain Hugging Face folder, and `log.jsonl`; `distil/[EXPERIMENT/]student`
+Makes `distil/[EXPERIMENT/]seed-N/student/`, a plain Hugging Face folder, and `log.jsonl`, and beside them
+`snapshots/step-N/`, as many folders of the same kind as the recipe keeps on the way; `distil/[EXPERIMENT/]student`
 points at the first seed's. A training that was stopped goes on from its last checkpoint, to the same weights. Where the
 recipe has a `search`, the losses have the setting that was found.
 """
@@ -17,12 +18,12 @@ from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.distil import HiddenMatch, Keep
+from potstill.recipe.distil import HiddenMatch, Keep, KeptSnapshots
 from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
 from potstill.run import Step
 from potstill.stages.capture import template_of
-from potstill.students.loading import finish, load_to_train
+from potstill.students.loading import finish, load_to_train, unmerged
 from potstill.targets import TargetStore
 from potstill.trainer import Teacher
 
@@ -32,7 +33,7 @@ def run(work: Work) -> Made:
     distil, name, seed = work.recipe.distil, work.step.name, work.step.seed
     assert seed is not None
     how = (distil.training, "distil.training", seed, distil.keep)
-    made = train(work, name, teachers_of(work, name), chosen(work, name), *how)
+    made = train(work, name, teachers_of(work, name), chosen(work, name), *how, distil.snapshots)
     if seed == work.recipe.seeds[0] and ranks.is_first():
         link = work.folder.parent / "student"
         remove(link)
@@ -49,6 +50,7 @@ def train(
     key: str,
     seed: int,
     keep: Keep,
+    snapshots: KeptSnapshots | None = None,
 ) -> Made:
     """Train a student in the step's folder, or go on training it.
 
@@ -61,6 +63,7 @@ def train(
         key: where they stand in the recipe, for messages.
         seed: every random choice of the training.
         keep: which weights.
+        snapshots: which others are kept on the way.
     """
     recipe, start = work.recipe, work.run.path("student") / "start"
     return fit(
@@ -73,6 +76,8 @@ def train(
         seed,
         keep,
         finish=partial(finish, start=start, student=recipe.student),
+        snapshots=snapshots,
+        tidy=partial(finish, start=start, student=unmerged(recipe.student)),
         teacher=teachers,
         teacher_weights=[teacher.weight for teacher in recipe.all_teachers.values()],
         mix=recipe.distil.mix,
@@ -109,4 +114,5 @@ def teachers_of(work: Work, variant: str | None) -> list[Teacher]:
     lesson = work.recipe.lesson_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=lesson))
     template = template_of(work, lesson)
-    return [TargetStore(folder / teacher.name, expect=teacher.provenance(template)) for teacher in prepared]
+    shown = (template, ready.tokenizer(work))
+    return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]

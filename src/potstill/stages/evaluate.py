@@ -6,7 +6,8 @@ that were scored before a stop are not scored again.
 
 from collections.abc import Iterator
 
-from potstill.evaluation import pairs, questions, text
+from potstill.evaluation import outside, pairs, prompts, questions, tasks, text
+from potstill.evaluation.expenses import expenses
 from potstill.evaluation.models import Measured, compared_models
 from potstill.files import write_json
 from potstill.pipeline import Made, Work
@@ -24,14 +25,26 @@ def run(work: Work) -> Made:
         everything |= one.more
     write_json(comparison, everything)
     summary = {key: value for one in found for key, value in one.summary.items()}
+    # Into the manifest: no two evaluations take the same time, and what they find is the same all the same.
+    summary["costs"] = [one.to_dict() for one in expenses(work.folder)]
     return Made([comparison, *(output for one in found for output in one.outputs)], summary)
 
 
 def _measured(work: Work) -> Iterator[Measured]:
     if work.recipe.asks:
         yield questions.measure(work)
-        return
-    models = compared_models(work)
+    else:
+        yield from _of_text(work)
+    if work.recipe.evaluate.tasks:
+        yield tasks.measure(work, {**compared_models(work), **outside.outside_models(work)})
+
+
+def _of_text(work: Work) -> Iterator[Measured]:
+    own, others = compared_models(work), outside.outside_models(work)
+    models = {**own, **outside.of_the_runs_tokens(work, others)}
     yield text.measure(work, models)
     for name in work.recipe.evaluate.minimal_pairs:
         yield pairs.measure(work, models, name)
+    for name in work.recipe.evaluate.prompts:
+        # Text in, text out: it is nothing to them how a model writes its tokens.
+        yield prompts.measure(work, {**own, **others}, name)

@@ -13,7 +13,8 @@ from datasets import Dataset, Features, List, Value
 from potstill import ready
 from potstill.console import say
 from potstill.files import remove
-from potstill.pipeline import ASKED, Made, Work
+from potstill.parts import ASKED
+from potstill.pipeline import Made, Work
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
 from potstill.text.prompted import Prompted, of_another_question

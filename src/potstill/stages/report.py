@@ -11,12 +11,15 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from potstill import ready
+from potstill.evaluation import outside
 from potstill.files import read_json
 from potstill.hardware import device_name
+from potstill.parts import select_step, trained_steps
 from potstill.pipeline import BY_NAME, STAGES, Made, Work, steps_of
 from potstill.recipe import Recipe
 from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.questions import HeldOutQuestions
+from potstill.recipe.select import LOSS
 from potstill.report.data import (
     ANSWER_METRICS,
     HELD_OUT_METRICS,
@@ -25,12 +28,14 @@ from potstill.report.data import (
     Model,
     Passage,
     Report,
+    Snapshot,
     Stage,
     Token,
+    prompt_metrics,
 )
 from potstill.report.page import render
 from potstill.run import RECIPE, Step, now, versions
-from potstill.scoring.emissions import Cost
+from potstill.scoring.emissions import Cost, Expense
 from potstill.scoring.review import in_effect, read_decisions
 from potstill.scoring.statistics import Paired, Row
 
@@ -65,14 +70,17 @@ def gather(work: Work) -> Report:
         paired=tuple(Paired.from_dict(pair | {"a": alone(pair["a"])}) for pair in comparison["paired"]),
         models=tuple(models),
         stages=tuple(stage for one in STAGES if one.name != "report" for stage in _stages(work, one.name)),
+        expenses=_expenses(work),
         curves=tuple(curve for name in ("distil", "control") for curve in _curves(work, name)),
+        snapshots=tuple(_snapshots(work)),
         passages=tuple(
             Passage(passage["title"], tuple(_token(token) for token in passage["tokens"])) for passage in passages
         ),
-        notes=tuple(_notes_of_answers(work, comparison["undecided"]) if recipe.asks else _notes(work)),
-        metrics=ANSWER_METRICS
-        if recipe.asks
-        else HELD_OUT_METRICS + tuple(_of_pairs(name) for name in recipe.evaluate.minimal_pairs),
+        notes=(
+            *(_notes_of_answers(work, comparison["undecided"]) if recipe.asks else _notes(work)),
+            *_notes_of_tasks(recipe),
+        ),
+        metrics=_metrics(recipe, comparison),
         units=_units(recipe),
         confidence=recipe.evaluate.confidence,
         asks=recipe.asks,
@@ -118,6 +126,16 @@ def _units(recipe: Recipe) -> str:
     return "held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents"
 
 
+def _metrics(recipe: Recipe, comparison: dict[str, Any]) -> tuple[Metric, ...]:
+    """All that may be in the comparison; lm-eval says of its tasks' metrics what they are."""
+    of_tasks = tuple(Metric(**metric) for metric in comparison.get("tasks", {}).get("metrics", ()))
+    if recipe.asks:
+        return ANSWER_METRICS + of_tasks
+    of_pairs = tuple(_of_pairs(name) for name in recipe.evaluate.minimal_pairs)
+    of_prompts = tuple(metric for name in recipe.evaluate.prompts for metric in prompt_metrics(name))
+    return HELD_OUT_METRICS + of_pairs + of_prompts + of_tasks
+
+
 def _of_pairs(name: str) -> Metric:
     return Metric(name, name, "minimal pairs, mean over subtasks", "higher", percent=True)
 
@@ -130,10 +148,11 @@ def _models(work: Work) -> list[Model]:
     config, alone = AutoConfig.from_pretrained(start), _alone(work.recipe)
     found.append(_model("student before", config, summary["parameters"], start, "start"))
     for name in work.recipe.variants:
-        trained = work.run.path(Step("distil", work.recipe.seeds[0], name)) / "student"
+        trained = ready.trained_folder(work, Step("distil", work.recipe.seeds[0], name))
         about = _about(work.recipe, name) if len(work.recipe.variants) > 1 else ""
         role = alone(_student(name))
         found.append(_model(name or "student", config, summary["parameters"], trained, role, about))
+    found += [Model(name, count, role=name) for name, count in outside.parameters(work).items()]
     return found
 
 
@@ -169,9 +188,16 @@ def _stages(work: Work, name: str) -> list[Stage]:
         assert manifest is not None, f"{step} is not done"
         size = sum(made["bytes"] for made in manifest["outputs"].values())
         tokens = _tokens(manifest["summary"])
+        if name == "evaluate":
+            tokens = sum(one.read + one.written for one in _expenses(work)) or tokens
         cost = Cost.from_dict(manifest["cost"])
         found.append(Stage(str(step), manifest["summary"]["made"], cost, size, tokens, manifest["attempts"]))
     return found
+
+
+def _expenses(work: Work) -> tuple[Expense, ...]:
+    """What measuring each model took."""
+    return tuple(Expense.from_dict(one) for one in _summary(work, "evaluate")["costs"])
 
 
 def _tokens(summary: dict[str, Any]) -> int | None:
@@ -191,6 +217,41 @@ def _curves(work: Work, stage: str) -> list[Curve]:
         model = alone(_student(step.name)) if stage == "distil" else "control"
         found.append(Curve(model, step.seed or 0, points))
     return found
+
+
+def _snapshots(work: Work) -> list[Snapshot]:
+    """What was measured on the way: by `select`, and by `potstill evaluate RUN --checkpoints`."""
+    recipe, alone, chosen = work.recipe, _alone(work.recipe), set[tuple[str, int | None, str]]()
+    rows: list[dict[str, Any]] = []
+    for training in trained_steps(recipe) if recipe.select is not None else ():
+        told = read_json(work.run.path(select_step(training)) / "selection.json")
+        model = "control" if training.stage == "control" else _student(training.name)
+        chosen.add((model, training.seed, told["chosen"]))
+        whose = {"model": model, "seed": training.seed}
+        for one in told["candidates"]:
+            if one["name"].startswith("step "):
+                at = {**whose, "step": int(one["name"].removeprefix("step "))}
+                rows += [{**row, **at, "split": "selection"} for row in one["rows"]]
+        rows += [{**row, "model": "start", "seed": None, "step": 0, "split": "selection"} for row in told["start"]]
+    measured = read_json(work.run.path("checkpoints") / "curves.json") or {"rows": []}
+    every = {
+        tuple(row[key] for key in ("model", "seed", "step", "metric", "split")): row
+        for row in [*rows, *measured["rows"]]
+    }
+    return [
+        Snapshot(
+            alone(row["model"]),
+            row["seed"],
+            row["step"],
+            row["metric"],
+            row["split"],
+            row["value"],
+            row["low"],
+            row["high"],
+            chosen=(row["model"], row["seed"], f"step {row['step']}") in chosen,
+        )
+        for row in every.values()
+    ]
 
 
 def _point(logged: dict[str, float]) -> dict[str, float]:
@@ -263,10 +324,31 @@ def _notes_of_training(recipe: Recipe, judged_on: str, units: str) -> list[str]:
             "Student and control are the best of their saved weights, by cross-entropy on "
             f"{judged_on} that {are} not judged."
         )
+    if recipe.select is not None:
+        by = " and ".join(recipe.select.by)
+        others = ", ".join(metric for metric in recipe.select.by if metric != LOSS)
+        halves = f", or on half of the items of {others}, of which only the other half is reported" if others else ""
+        notes.append(
+            f"Student and control are the best of the weights that were kept on the way, by {by} on {judged_on} "
+            f"that nothing here is reported of{halves}; of ties, the earliest."
+        )
     if recipe.control is None:
         notes.append("The recipe leaves the control out, so nothing here tells distillation from mere training.")
     if len(recipe.seeds) == 1:
         notes.append(f"One seed: the intervals are over {units}, and say nothing of another training run.")
+    return notes
+
+
+def _notes_of_tasks(recipe: Recipe) -> list[str]:
+    notes = []
+    if recipe.evaluate.tasks:
+        notes.append(
+            "Figures of tasks are lm-eval’s own, and their intervals ours; lm-eval’s standard errors are in "
+            "evaluate/comparison.json. What is said of their differences is corrected (Holm) for all tasks together."
+        )
+    if recipe.evaluate.models:
+        named = ", ".join(f"{name} is {source}" for name, source in recipe.evaluate.models.items())
+        notes.append(f"Models that this run did not make were asked in the same way: {named}.")
     return notes
 
 

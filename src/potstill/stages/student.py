@@ -1,28 +1,74 @@
-"""student: build the student as it is before training, and say what it is."""
+"""student: build the student as it is before training, and say what it is.
 
-from potstill import ready
+Makes `start/`, a plain Hugging Face folder, and, of a student that was made narrower, `kept.json`: which heads, neurons
+and channels of its teacher it has, each by its number. What is measured is never the held-out text.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from potstill import lessons, ready
 from potstill.console import say
-from potstill.files import remove
+from potstill.files import remove, write_json
+from potstill.hardware import device
 from potstill.pipeline import Made, Work
+from potstill.recipe.student import PrunedLayers, PrunedWidth
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
+from potstill.students.importance import Batches, mean_loss
+from potstill.students.size import Size, shown, size_of
 from potstill.teachers.huggingface import Prepared, check_length
+from potstill.text.batching import SharedTokens
+from potstill.words import UserError
+
+MEASURED_TOKENS = 4096
+"""The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""
+TOKENS_AT_ONCE = 2048
+DRAWN_SEED = 0
+"""Which samples are looked at is drawn once, and is the same for every start."""
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What a start is chosen by, and what it is looked at with."""
+
+    chosen_by: Batches
+    measured_on: Batches
+    part: str
+    """What the latter are, in words."""
 
 
 def run(work: Work) -> Made:
     """Write the student's start as a plain Hugging Face folder, tokenizer included."""
     recipe = work.recipe
-    teachers = {teacher.name: teacher for teacher in _teachers(work)}
-    tokenizer = ready.tokenizer(work)
-    model, summary = build(recipe.student, teachers, tokenizer, ready.vocabulary(work))
+    prepared = _teachers(work)
+    tokenizer, vocabulary = ready.tokenizer(work), ready.compared_vocabulary(work)
+    samples = _samples(work, vocabulary)
+    teachers = {teacher.name: teacher for teacher in prepared}
+    model, summary = build(recipe.student, teachers, tokenizer, ready.vocabulary(work), samples.chosen_by)
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
+    if recipe.start_in_bfloat16:
+        model = model.to(torch.bfloat16)
     partial, folder = work.folder / ".start.partial", work.folder / "start"
     remove(partial)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    kept = summary.pop("kept", None)
+    outputs = [folder]
+    if kept is not None:
+        summary["importance_kept"] = kept.pop("shares")
+        outputs.append(work.folder / "kept.json")
+        write_json(outputs[-1], kept)
     summary["parameters"] = sum(weight.numel() for weight in model.parameters())
     summary["layers"] = model.config.num_hidden_layers
-    say(f"  {summary['parameters']:,} parameters in {summary['layers']} layers")
+    summary |= _looked_at(model.to(device()).eval(), summary, prepared, samples, vocabulary)
+    _say_what_was_kept(summary)
     if recipe.student.adapter is not None:
         # Tried on before teachers are run for hours: what it names may not be there.
         adapted = with_adapter(model, recipe.student.adapter, seed=0)
@@ -32,14 +78,80 @@ def run(work: Work) -> Made:
         say(f"  {summary['trained_parameters']:,} parameters in an adapter upon them")
     remove(folder)
     partial.rename(folder)
-    if "layers_kept" in summary:
-        say(f"  layers kept: {', '.join(map(str, summary['layers_kept']))}")
-    kept = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""
-    summary["made"] = f"{summary['layers']} layers of {summary['from']}{kept}"
-    return Made([folder], summary)
+    layers = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""
+    summary["made"] = f"{summary['layers']} layers of {summary['from']}{layers}"
+    return Made(outputs, summary)
 
 
 def _teachers(work: Work) -> list[Prepared]:
     """Those that can be pruned: one that is trained here, only if the student comes from it."""
     of = getattr(work.recipe.student, "teacher", None)
     return ready.teachers(work) if of in work.recipe.pretrain else ready.existing_teachers(work)
+
+
+def _samples(work: Work, vocabulary: int | None) -> _Samples:
+    """A few samples at random, none of which is among the others."""
+    student, learned = work.recipe.student, lessons.of_start(work)
+    wanted = student.measured_samples if isinstance(student, PrunedLayers | PrunedWidth) else 0
+    there = len(learned.train)
+    # Of the training samples, one at least is left to look at the start with.
+    most = there if learned.validation is not None else there - 1
+    if wanted > most:
+        raise UserError(
+            f"`student.importance_samples` is {wanted:,}, but the corpus gives only {most:,} training samples to "
+            "measure importance on; give less, or more text"
+        )
+    order = random.Random(DRAWN_SEED).sample(range(there), min(there, wanted + MEASURED_TOKENS))
+    rows, part = [learned.train[at] for at in order[:wanted]], "training"
+    others, at = learned.train, order[wanted:]
+    if learned.validation is not None:
+        others, part = learned.validation, "validation"
+        at = random.Random(DRAWN_SEED).sample(range(len(others)), min(len(others), MEASURED_TOKENS))
+    measured, tokens = [], 0
+    for row in (others[place] for place in at):
+        measured.append(row)
+        tokens += len(row["input_ids"])
+        if tokens >= MEASURED_TOKENS:
+            break
+    collate = learned.collate if vocabulary is None else SharedTokens(learned.collate, vocabulary)
+    at_once = max(1, TOKENS_AT_ONCE // work.recipe.corpus.sequence_length)
+
+    def batches(of: Sequence[Any]) -> list[dict[str, Tensor]]:
+        return [collate(of[begin : begin + at_once]) for begin in range(0, len(of), at_once)]
+
+    return _Samples(batches(rows), batches(measured), part)
+
+
+def _looked_at(
+    model: PreTrainedModel, summary: dict[str, Any], teachers: list[Prepared], samples: _Samples, vocabulary: int | None
+) -> dict[str, Any]:
+    """How large the start and its teachers are, and how well each predicts; printed, and for the summary."""
+    sizes: dict[str, Size] = {"the student": size_of(model.config, summary["parameters"])}
+    losses: dict[str, float] = {}
+    losses["the student"], tokens = mean_loss(model, samples.measured_on, vocabulary)
+    for teacher in teachers:
+        sizes[teacher.name] = size_of(teacher.config(), teacher.parameters())
+        losses[teacher.name], _ = mean_loss(teacher.model(), samples.measured_on, vocabulary)
+    say(shown(sizes, losses))
+    count = sum(len(batch["labels"]) for batch in samples.measured_on)
+    said = f"{tokens:,} tokens in {count:,} of the {samples.part} samples"
+    say(f"  loss: nats per token before any training, on {said}")
+    (loss, *_), others = losses.values(), {name: losses[name] for name in list(losses)[1:]}
+    before = {"on": samples.part, "samples": count, "tokens": tokens, "loss": loss, "teachers": others}
+    return {"sizes": sizes, "before": before}
+
+
+def _say_what_was_kept(summary: dict[str, Any]) -> None:
+    if "vocabulary" in summary:
+        made = {"carried": "carried over", "composed": "composed of several", "unknown": "as the mean of all"}
+        counts = (f"{summary['vocabulary'][how]:,} {words}" for how, words in made.items())
+        say(f"  tokens: {', '.join(counts)}")
+    if "importance" in summary:
+        by = {"loss": "rise in loss without it", "hidden": "1 - cosine of its input and output"}
+        say(f"  importance of each layer ({by[summary['importance']['by']]}):")
+        say("  " + ", ".join(f"{n}: {figure:.4f}" for n, figure in enumerate(summary["importance"]["layers"])))
+    if "layers_kept" in summary:
+        say(f"  layers kept: {', '.join(map(str, summary['layers_kept']))}")
+    for key, share in summary.get("importance_kept", {}).items():
+        if share < 1:
+            say(f"  {key}: {share:.1%} of the teacher's by importance are kept")

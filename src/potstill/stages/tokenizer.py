@@ -1,4 +1,5 @@
-"""tokenizer: train the run's tokenizer on its training documents, or take the one that is given.
+"""tokenizer: train the run's tokenizer on its training documents, or take the one that is given, or a teacher's first
+tokens.
 
 Makes `tokenizer/`, a plain Hugging Face folder.
 """
@@ -7,21 +8,33 @@ from potstill import ready
 from potstill.console import say
 from potstill.files import remove
 from potstill.pipeline import Made, Work
-from potstill.recipe.tokenizer import TokenizerFile
+from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 from potstill.text.corpus import training_text
-from potstill.text.tokenizers import check_same_tokens, read_tokenizer, tokenizer_fingerprint, train_tokenizer
+from potstill.text.tokenizers import (
+    check_same_tokens,
+    cut_tokenizer,
+    read_tokenizer,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
 
 
 def run(work: Work) -> Made:
-    """Save the tokenizer, which every teacher must share."""
-    settings = work.recipe.tokenizer
+    """Save the tokenizer, which every teacher must share, or whose first tokens it must have."""
+    settings, teachers = work.recipe.tokenizer, ready.existing_teachers(work)
     assert settings is not None
-    if isinstance(settings, TokenizerFile):
+    if isinstance(settings, CutTokenizer):
+        whole = ready.teacher(work, settings.teacher).tokenizer()
+        tokenizer = cut_tokenizer(whole, settings.vocab_size, f"teachers.{settings.teacher}")
+        made = f"the first of the {len(whole):,} of {settings.teacher}"
+        # The others speak the same tokens as the one that it is cut from.
+        teachers = []
+    elif isinstance(settings, TokenizerFile):
         tokenizer, made = read_tokenizer(settings), "read"
     else:
         documents = training_text(work.recipe.corpus)
         tokenizer, made = train_tokenizer(documents, settings), f"trained on {len(documents):,} documents"
-    for teacher in ready.existing_teachers(work):
+    for teacher in teachers:
         check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
     partial, folder = work.folder / ".tokenizer.partial", work.folder / "tokenizer"
     remove(partial)

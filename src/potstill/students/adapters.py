@@ -83,15 +83,14 @@ def check_can_merge(model: "PeftModel") -> None:
 
 
 def merged(start: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """A plain model that does what the start does with the adapter in `folder`, but for rounding.
+    """A plain model in float32 that does what the start does with the adapter in `folder`, but for rounding.
 
     Weights of 4 or 8 bits are made plain first: it is them that the adapter was trained upon, and not those that they
     were rounded from.
     """
     from peft import PeftModel
 
-    if getattr(start, "is_quantized", False):
-        start = start.dequantize(dtype=torch.float32)
+    start = start.dequantize(dtype=torch.float32) if getattr(start, "is_quantized", False) else start.float()
     upon: Any = PeftModel.from_pretrained(start, str(folder))
     return upon.merge_and_unload(safe_merge=True)
 

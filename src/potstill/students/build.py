@@ -1,13 +1,18 @@
 """Building a student as it is before any training."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, Student
+from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, PrunedWidth, Student
+from potstill.students.families import family_of
+from potstill.students.importance import Batches, block_influence, most_important, rises_in_loss
 from potstill.students.prune import chosen_layers, prune_layers
 from potstill.students.scratch import from_scratch
+from potstill.students.vocabulary import carry_over, keep_first_tokens
+from potstill.students.width import prune_width, pruned_shape
 from potstill.teachers.huggingface import Prepared
 from potstill.text.tokenizers import check_same_tokens
 from potstill.words import UserError, first_line
@@ -17,7 +22,7 @@ SCRATCH_SEED = 0
 
 
 def build(
-    student: Student, teachers: dict[str, Prepared], tokenizer: Any, vocabulary: int
+    student: Student, teachers: dict[str, Prepared], tokenizer: Any, vocabulary: int, samples: Batches = ()
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The student in float32, and a few words on how it came to be.
 
@@ -26,25 +31,65 @@ def build(
         teachers: those that exist, by name.
         tokenizer: the run's.
         vocabulary: how many logits a student from nothing has.
+        samples: of the training text, where the student asks for importance to be measured.
 
     Raises:
-        UserError: its tokenizer is not the run's, its layers do not exist, or its configuration is wrong.
+        UserError: its tokenizer is not the run's, its layers or widths do not exist, or its configuration is wrong.
     """
     if isinstance(student, Copy):
-        whole = teachers[student.teacher].model(torch.float32).requires_grad_(True)
+        whole = _whole(teachers[student.teacher], tokenizer).requires_grad_(True)
         return whole, {"start": "copy", "from": student.teacher}
-    if isinstance(student, PrunedLayers):
-        return _pruned(student, teachers[student.teacher])
+    if isinstance(student, PrunedLayers | PrunedWidth):
+        return _pruned(student, teachers[student.teacher], tokenizer, samples)
     if isinstance(student, Checkpoint):
         return _checkpoint(student, tokenizer)
     model = from_scratch(student.config, "student.config", tokenizer, vocabulary, SCRATCH_SEED)
     return model, {"start": "scratch", "from": student.config["model_type"]}
 
 
-def _pruned(student: PrunedLayers, teacher: Prepared) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _whole(teacher: Prepared, tokenizer: Any) -> PreTrainedModel:
+    """The teacher in float32, with rows for the run's tokens: all of its own, or the first of them."""
     whole = teacher.model(torch.float32)
-    keep = chosen_layers(whole.config.num_hidden_layers, student.layers, student.rule)
-    return prune_layers(whole, keep), {"start": "prune_layers", "from": teacher.name, "layers_kept": keep}
+    if len(tokenizer) < len(teacher.tokenizer()):
+        keep_first_tokens(whole, len(tokenizer))
+    return whole
+
+
+def _pruned(
+    student: PrunedLayers | PrunedWidth, teacher: Prepared, tokenizer: Any, samples: Batches
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    whole = _whole(teacher, tokenizer)
+    summary: dict[str, Any] = {"start": student.start, "from": teacher.name}
+    if isinstance(student, PrunedWidth):
+        # What cannot be is told before anything is measured.
+        family_of(whole)
+        widths = (student.heads, student.key_value_heads, student.intermediate_size, student.hidden_size)
+        wanted = pruned_shape(whole.config, *widths)
+    if student.measured_samples:
+        summary["measured_on"] = {"samples": sum(len(batch["labels"]) for batch in samples)}
+    if student.layers is not None:
+        keep, found = _kept_layers(student, whole, samples)
+        whole = prune_layers(whole, keep).to(whole.device).eval()
+        summary |= {"layers_kept": keep, **found}
+    if not isinstance(student, PrunedWidth):
+        return whole, summary
+    narrow, kept = prune_width(whole, wanted, samples)
+    return narrow.to(whole.device), summary | {"kept": asdict(kept)}
+
+
+def _kept_layers(
+    student: PrunedLayers | PrunedWidth, whole: PreTrainedModel, samples: Batches
+) -> tuple[list[int], dict[str, Any]]:
+    """The layers to keep, and, where it was measured, what each of them is worth."""
+    total, layers = whole.config.num_hidden_layers, student.layers
+    assert layers is not None
+    by_rule = chosen_layers(total, layers, student.rule)
+    if student.rule != "importance":
+        return by_rule, {}
+    assert isinstance(layers, int), "the recipe sees to it"
+    by = student.by or "loss"
+    figures = block_influence(whole, samples) if by == "hidden" else rises_in_loss(whole, samples)
+    return most_important(figures, layers), {"importance": {"by": by, "layers": figures}}
 
 
 def _checkpoint(student: Checkpoint, ours: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -53,5 +98,9 @@ def _checkpoint(student: Checkpoint, ours: Any) -> tuple[PreTrainedModel, dict[s
         tokenizer = AutoTokenizer.from_pretrained(student.model, revision=student.revision)
     except (OSError, ValueError) as error:
         raise UserError(f"`student.model`: {student.model!r} cannot be loaded: {first_line(error)}") from error
-    check_same_tokens(ours, tokenizer, "the run's tokenizer", f"student {student.model}")
-    return model, {"start": "checkpoint", "from": student.model}
+    summary: dict[str, Any] = {"start": "checkpoint", "from": student.model}
+    if student.vocabulary == "carry_over" and ours.get_vocab() != tokenizer.get_vocab():
+        return model, summary | {"vocabulary": asdict(carry_over(model, tokenizer, ours, "student.vocabulary"))}
+    remedy = "take one of the teachers' tokenizer, or give this one theirs by `student.vocabulary: carry_over`"
+    check_same_tokens(ours, tokenizer, "the run's tokenizer", f"student {student.model}", remedy)
+    return model, summary

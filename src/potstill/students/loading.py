@@ -1,8 +1,8 @@
 """Loading a student: its start, to be trained upon, and what became of it, to be read.
 
 A finished student is one of three folders: a plain one, a plain one that an adapter was merged into, or an adapter
-alone, which is read upon its start. A start of 4 or 8 bits is quantised each time it is loaded, always from the same
-float32 weights, so that an adapter is read upon the very numbers that it was trained upon.
+alone, which is read upon its start. An adapter is read upon the very numbers that it was trained upon: a start of 4 or
+8 bits is quantised each time it is loaded, always from the same float32 weights, and one of 16 bits is kept in them.
 """
 
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from potstill.files import read_json, remove, write_json
 from potstill.hardware import device
@@ -35,9 +35,9 @@ def check(student: Student) -> None:
 
 
 def load_start(folder: Path, student: Student) -> PreTrainedModel:
-    """The start as it is trained upon: in float32, or in the recipe's 4 or 8 bits."""
+    """The start as it is trained upon: in float32, under an adapter as it is kept, or in the recipe's 4 or 8 bits."""
     if student.quantization is None:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if student.adapter is None else "auto")
     config = _bits(student.quantization)
     # It says at every product of 8 bits that the inputs are rounded too.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -70,8 +70,11 @@ def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel
         student: what the recipe says.
     """
     adapter = (folder / CONFIG).is_file()
-    if student.quantization is not None and (adapter or folder == start):
+    upon_start = student.adapter is not None and (adapter or folder == start)
+    if upon_start and student.quantization is not None:
         model = load_start(start, student)
+    elif upon_start and AutoConfig.from_pretrained(start).dtype == torch.bfloat16:
+        model = load_start(start, student).to(device())
     else:
         # In the number format in which the teachers run.
         base = start if adapter else folder
@@ -82,6 +85,11 @@ def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel
         # Not merged: in 16 bits, many a weight of the base would not move at all by what the adapter adds to it.
         model = PeftModel.from_pretrained(model, str(folder))
     return model.eval().requires_grad_(False)
+
+
+def unmerged(student: Student) -> Student:
+    """The same student, whose adapter stays one: snapshots are small that way, and can be averaged."""
+    return student.model_copy(update={"merge": False})
 
 
 def finish(folder: Path, start: Path, student: Student) -> None:

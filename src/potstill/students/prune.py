@@ -27,7 +27,8 @@ def chosen_layers(total: int, layers: int | list[int], rule: str) -> list[int]:
         layers: how many to keep, or which.
         rule: `spread`: round(i * (total - 1) / (layers - 1)), so the first and the last are kept and the distances are
             even; one alone is the last. `ends`: of the layers that are kept, two fifths (rounded down) are the first,
-            two the last, and the others lie at even distances in between; of fewer than five, as `spread`.
+            two the last, and the others lie at even distances in between; of fewer than five, as `spread`. Any other is
+            as `spread`.
 
     Raises:
         UserError: a layer that the teacher does not have, one named twice, none, or more than there are.
@@ -40,7 +41,7 @@ def chosen_layers(total: int, layers: int | list[int], rule: str) -> list[int]:
         return layers
     if not 1 <= layers <= total:
         raise UserError(f"`student.layers` is {layers}, but the teacher has {total} layers")
-    if rule == "spread" or layers < 5:
+    if rule != "ends" or layers < 5:
         return _spread(0, total - 1, layers)
     front = layers * 2 // 5
     middle = _spread(front - 1, total - 2, layers - front)[1:]
@@ -76,6 +77,17 @@ def prune_layers(teacher: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
         raise UserError(f"`student.start`: potstill cannot leave layers out of a {kind}; start otherwise") from error
     student.generation_config = teacher.generation_config
     return student
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The list of a model's layers.
+
+    Raises:
+        UserError: there is none.
+    """
+    layers = model.get_submodule(_layers_prefix(model))
+    assert isinstance(layers, nn.ModuleList)
+    return layers
 
 
 def _layers_prefix(model: PreTrainedModel) -> str:

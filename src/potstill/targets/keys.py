@@ -13,10 +13,12 @@ def sample_key(
     teacher_ids: Int[np.ndarray, "teacher_time"],
     student_ids: Int[np.ndarray, "student_time"],
     supervised: Bool[np.ndarray, "student_time"],
+    starts: Int[np.ndarray, "documents"] | None = None,
 ) -> bytes:
     """The 16-byte key of one sample, padding removed.
 
-    ``supervised[t]`` says that position ``t`` is taught: that its next token is a label. What a whole store has in
+    ``supervised[t]`` says that position ``t`` is taught: that its next token is a label. ``starts`` are the places,
+    other than 0, where the teacher began another document and saw nothing of those before. What a whole store has in
     common (teacher, tokenizer, template) stands in its header instead. The format is part of docs/targets-format.md.
     """
     same = teacher_ids is student_ids or np.array_equal(teacher_ids, student_ids)
@@ -27,6 +29,8 @@ def sample_key(
         digest.update(np.ascontiguousarray(teacher_ids, "<u4").data)
     digest.update(np.ascontiguousarray(student_ids, "<u4").data)
     digest.update(np.packbits(supervised, bitorder="little").data)
+    if starts is not None and len(starts):
+        digest.update(np.ascontiguousarray(starts, "<u4").data)
     return digest.digest()
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from potstill.console import progress
 from potstill.hardware import device
+from potstill.losses.documents import begins_anew, check_reads_apart
 from potstill.losses.reading import labels_of
 from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, sample_key
 from potstill.teachers.live import LiveTeacher
+from potstill.text.batching import DOCUMENTS
 from potstill.text.prompted import teacher_batch
 from potstill.words import IGNORE_INDEX
 
@@ -22,8 +24,8 @@ Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
 
 
 def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
-    """The content key of each row of a batch: the real tokens that the teacher and the student read, and which of the
-    student's are supervised; padding is no content.
+    """The content key of each row of a batch: the real tokens that the teacher and the student read, which of the
+    student's are supervised, and where the teacher's documents begin that are read apart; padding is no content.
 
     ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]; and the teacher's own,
     where it reads others (``text/prompts.py``).
@@ -31,12 +33,18 @@ def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
     labels = labels_of(batch).cpu().numpy()
     taught = np.zeros(labels.shape, bool)
     taught[:, :-1] = labels[:, 1:] != IGNORE_INDEX
-    rows = zip(_real_ids(teacher_batch(batch)), _real_ids(batch), taught, _real(batch), strict=True)
-    return [sample_key(theirs, ours, row[real]) for theirs, ours, row, real in rows]
+    theirs = teacher_batch(batch)
+    rows = zip(_real_ids(theirs), _real_ids(batch), taught, _real(batch), _starts(theirs), strict=True)
+    return [sample_key(teacher, student, row[real], starts) for teacher, student, row, real, starts in rows]
 
 
 def _real_ids(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
     return [ids[real] for ids, real in zip(batch["input_ids"].cpu().numpy(), _real(batch), strict=True)]
+
+
+def _starts(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
+    begun = zip(begins_anew(batch).cpu().numpy(), _real(batch), strict=True)
+    return [np.flatnonzero(row[real]) for row, real in begun]
 
 
 def _real(batch: Mapping[str, Tensor]) -> np.ndarray:
@@ -72,8 +80,11 @@ def capture(
     Several workers write a store together, each the shards that are its own.
 
     Raises:
-        UserError: the folder holds another teacher's or another corpus's store, or the disk is full.
+        UserError: the folder holds another teacher's or another corpus's store, the disk is full, or the teacher cannot
+            read documents apart and is asked to.
     """
+    if len(samples) and DOCUMENTS in samples[0]:
+        check_reads_apart(teacher.model, "teacher")
     keys, counts = contents(samples, collate)
     what = f"capturing {provenance.teacher}"
     head = teacher.head if codec.mode == "hidden" else None

@@ -1,8 +1,9 @@
 """Teachers that transformers can load: found, converted where they are GGUF, pinned, and loaded again for later stages.
 
 A teacher is *prepared* once into the run folder. A GGUF file becomes a plain Hugging Face folder, because reading one
-takes a second per ten million parameters each time; any other teacher stays where it is and is only pointed at. Of a
-GGUF file that llama.cpp runs, tokenizer and configuration are kept, and the file stays where it is.
+takes a second per ten million parameters each time, and so does a checkpoint of llama2.c; any other teacher stays where
+it is and is only pointed at. Of a GGUF file that llama.cpp runs, tokenizer and configuration are kept, and the file
+stays where it is.
 """
 
 import re
@@ -20,8 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from potstill.files import digest, read_json, remove, sha256, write_json
 from potstill.hardware import device, fast_bfloat16
 from potstill.packages import package_files
-from potstill.recipe.teachers import ModelTeacher, PackagedTeacher, Teacher
+from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, PackagedTeacher, Teacher
 from potstill.targets import Provenance
+from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import LlamaCppModel, check_installed
 from potstill.teachers.quantization import check_checkpoint, quantization_config
 from potstill.text.tokenizers import tokenizer_fingerprint
@@ -69,10 +71,15 @@ class Prepared:
         """The teacher's configuration."""
         return AutoConfig.from_pretrained(self.source, **self._loading)
 
-    def provenance(self, template: str = "none") -> Provenance:
-        """What a store of this teacher's targets must have come from; `template` is how it was asked, if it was."""
-        tokenizer = tokenizer_fingerprint(self.tokenizer())
-        return Provenance(teacher=self.name, revision=self.fingerprint, tokenizer=tokenizer, template=template)
+    def provenance(self, template: str = "none", tokenizer: Any = None) -> Provenance:
+        """What a store of this teacher's targets must have come from.
+
+        Args:
+            template: how it was asked, if it was.
+            tokenizer: what made the ids that it was shown; default: its own.
+        """
+        made_by = tokenizer_fingerprint(self.tokenizer() if tokenizer is None else tokenizer)
+        return Provenance(teacher=self.name, revision=self.fingerprint, tokenizer=made_by, template=template)
 
     def model(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
         """The teacher itself, frozen, where it runs; told a dtype, its plain weights in that, on this machine's device.
@@ -117,14 +124,17 @@ class Prepared:
 
 
 def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
-    """Find a teacher, convert it if it is GGUF, pin it, and write where it is into `folder`.
+    """Find a teacher, convert it if it is GGUF or llama2.c's, pin it, and write where it is into `folder`.
 
     Raises:
         UserError: it cannot be found or loaded, or it is no causal language model.
     """
-    source, gguf = _source(name, teacher)
-    made = _prepare_llama_cpp if teacher.engine == "llama_cpp" else _prepare_transformers
-    found = made(name, teacher, source, gguf, folder)
+    if isinstance(teacher, Llama2cTeacher):
+        found = _prepare_llama2c(name, teacher, folder)
+    else:
+        source, gguf = _source(name, teacher)
+        made = _prepare_llama_cpp if teacher.engine == "llama_cpp" else _prepare_transformers
+        found = made(name, teacher, source, gguf, folder)
     folder.mkdir(parents=True, exist_ok=True)
     _point(folder, dtype=teacher.dtype, **found)
     return folder
@@ -173,10 +183,25 @@ def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | 
     if gguf is not None and (local or quantization is not None):
         _convert(name, source, gguf, commit, folder)
         kept = gguf = None
-    if quantization is not None:
-        fingerprint = digest({"weights": fingerprint, "quantization": quantization})
-    found = {"source": kept, "commit": commit, "fingerprint": fingerprint, "gguf": gguf}
-    return found | {"quantization": quantization, "device_map": teacher.device_map}
+    return {"source": kept, "commit": commit, "gguf": gguf} | _as_run(fingerprint, teacher)
+
+
+def _as_run(weights: str, teacher: Teacher) -> dict[str, Any]:
+    """What transformers needs to run it, and the fingerprint of the weights as they are then."""
+    quantization = teacher.quantization
+    fingerprint = weights if quantization is None else digest({"weights": weights, "quantization": quantization})
+    return {"fingerprint": fingerprint, "quantization": quantization, "device_map": teacher.device_map}
+
+
+def _prepare_llama2c(name: str, teacher: Llama2cTeacher, folder: Path) -> dict[str, Any]:
+    key = f"teachers.{name}"
+    if teacher.quantization is not None:
+        quantization_config(teacher.quantization, f"{key}.quantization")
+    files = [Path(file).expanduser() for file in (teacher.llama2c, teacher.tokenizer)]
+    model = read_model(files[0], f"{key}.llama2c")
+    tokenizer = read_tokenizer(files[1], f"{key}.tokenizer", model.config.vocab_size)
+    _save(model, tokenizer, folder)
+    return _as_run(digest([sha256(file) for file in files]), teacher)
 
 
 def _prepare_llama_cpp(name: str, teacher: Teacher, source: str, gguf: str | None, folder: Path) -> dict[str, Any]:
@@ -209,7 +234,7 @@ def _weights_of(folder: Path) -> str | None:
     return digest({file.name: sha256(file) for file in files}) if files else None
 
 
-def _source(name: str, teacher: Teacher) -> tuple[str, str | None]:
+def _source(name: str, teacher: PackagedTeacher | ModelTeacher) -> tuple[str, str | None]:
     if isinstance(teacher, PackagedTeacher):
         file = package_files(teacher.package, teacher.gguf, f"teachers.{name}", "gguf")[0]
         return str(file.parent), file.name
@@ -256,9 +281,13 @@ def _convert(name: str, source: str, gguf: str, commit: str | None, folder: Path
     )
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(loaded.state_dict())
+    _save(plain, tokenizer, folder)
+
+
+def _save(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     remove(partial)
-    plain.save_pretrained(partial)
+    model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     remove(folder)
     partial.rename(folder)

@@ -56,6 +56,9 @@ class LlamaCppModel(nn.Module):
         """Where inputs and logits are; what llama.cpp computes on is its own business."""
         return torch.device("cpu")
 
+    def tie_weights(self) -> None:
+        """Nothing: lm-eval asks it of every model, and llama.cpp's weights are as they are."""
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> CausalLMOutput:
         """Logits [B, T, V] in float32; those of padding are 0."""
         self._check_positions(attention_mask, others.get("position_ids"))

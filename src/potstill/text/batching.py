@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from potstill.words import IGNORE_INDEX, UserError
+
+DOCUMENTS = "documents"
+"""The column of a sample that is read document by document: how many tokens of each document it has, in order."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,10 @@ class Collator:
 
     A sample has `input_ids`, `labels` where not every token is to be learned, and `attention_mask` where it holds pads
     already. The batch has all three, Int[B, T]; pads are masked and their labels ignored.
+
+    Samples that say how many tokens of each of their `documents` they have are read as if each document stood alone:
+    the batch has `position_ids` as well, which begin anew with each document and with the pads, and the first token of
+    a document is not learned, because nothing of its own document is before it.
     """
 
     pad_token_id: int
@@ -30,15 +38,29 @@ class Collator:
             for row in zip(labels, real, strict=True)
         ]
         longest = max(len(row) for row in ids)
+        positions = _apart(samples, taught, longest) if any(DOCUMENTS in sample for sample in samples) else None
 
         def rows(values: list[list[int]], fill: int) -> Tensor:
             return torch.tensor([row + [fill] * (longest - len(row)) for row in values])
 
-        return {
+        batch = {
             "input_ids": rows(ids, self.pad_token_id),
             "attention_mask": rows(real, 0),
             "labels": rows(taught, IGNORE_INDEX),
         }
+        return batch if positions is None else batch | {"position_ids": rows(positions, 0)}
+
+
+def _apart(samples: Sequence[dict[str, Any]], labels: list[list[int]], longest: int) -> list[list[int]]:
+    """The positions of each row's tokens and pads; the first label of each document is taken out of `labels`."""
+    positions = []
+    for sample, row in zip(samples, labels, strict=True):
+        sizes = list(sample.get(DOCUMENTS, [len(row)]))
+        assert sum(sizes) == len(row), (sizes, len(row))
+        for start in accumulate(sizes[:-1]):
+            row[start] = IGNORE_INDEX
+        positions.append([place for size in [*sizes, longest - len(row)] for place in range(size)])
+    return positions
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,10 @@ def split_text(corpus: Corpus, tallies: dict[str, Tally]) -> Split:
     Raises:
         UserError: a source is missing, empty, cannot be read, or has no rules to be cleaned by.
     """
-    train = _texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies)
+    train = texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies)
     if not isinstance(corpus.held_out, HeldOutText):
         return split_documents(train, corpus.held_out)
-    held_out = dict.fromkeys(_texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies))
+    held_out = dict.fromkeys(texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies))
     read = list(train)
     kept = [text for text in dict.fromkeys(read) if text not in held_out]
     return Split(kept, list(held_out), len(read) - len(kept))
@@ -50,21 +50,36 @@ def training_text(corpus: Corpus | Questions) -> list[str]:
     """What a tokenizer is trained on: the training documents, or the training questions with their references.
 
     Raises:
-        UserError: as :func:`split_text` and :func:`split_questions`.
+        UserError: as :func:`split_text` and :func:`split_questions`; or the text is a stream.
     """
+    if isinstance(corpus, Corpus) and corpus.streams:
+        raise UserError(
+            "`tokenizer.vocab_size`: no tokenizer is trained on a stream, whose text is never there as a whole; give "
+            "`tokenizer.file`, or a corpus without `stream`"
+        )
     if isinstance(corpus, Questions):
         return [f"{each.question}\n\n{each.reference}" for each in split_questions(corpus).train]
     return split_text(corpus, {}).train
 
 
-def _texts(sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
+def texts(sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
+    """The documents of sources, one source after the other; see :func:`texts_of`."""
     for index, source in enumerate(sources):
-        if cleaning is not None and isinstance(source, PathSource):
-            _none_is_empty(source.path, f"{key}.{index}.path")
-        for document in documents(source, f"{key}.{index}"):
-            text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
-            tallies.setdefault(document.origin, Tally()).add(document.text, text)
-            yield text
+        yield from texts_of(source, cleaning, f"{key}.{index}", tallies)
+
+
+def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
+    """The documents of one source as they are learned, each counted in `tallies`.
+
+    Raises:
+        UserError: the source is missing, empty, cannot be read, or has no rules to be cleaned by; `key` names it.
+    """
+    if cleaning is not None and isinstance(source, PathSource):
+        _none_is_empty(source.path, f"{key}.path")
+    for document in documents(source, key):
+        text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
+        tallies.setdefault(document.origin, Tally()).add(document.text, text)
+        yield text
 
 
 def _cleaned(document: Document, rules: RuleSet) -> str:

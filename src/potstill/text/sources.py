@@ -1,5 +1,6 @@
 """Documents and rows: what a source holds, one by one, read through `datasets` wherever it lies."""
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from potstill.packages import package_files
-from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles, Source
+from potstill.recipe.corpus import HubDataset, HubSource, PackageFiles, PathFiles, Source
 from potstill.text.files import PLAIN, check_kinds, path_files
 from potstill.words import UserError
+
+STREAM_SEED, STREAM_BUFFER = 0, 10_000
+"""A stream is shuffled through a buffer of so many documents, once and for all: the order of its files too."""
 
 BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -98,7 +102,16 @@ def _rows_of_file(file: Path, key: str) -> Iterator[Row]:
 
 def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[Row]:
     with _told(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
-        found = _load_dataset(source.dataset, source.config, split=source.split, revision=source.revision)
+        which = {"split": source.split, "revision": source.revision}
+        if isinstance(source, HubSource) and source.stream:
+            whole = _load_dataset(source.dataset, source.config, **which, streaming=True)
+            found = whole.shuffle(seed=STREAM_SEED, buffer_size=STREAM_BUFFER)
+        else:
+            found = _load_dataset(source.dataset, source.config, **which)
+        yield from _numbered(found, source)
+
+
+def _numbered(found: Iterable[Mapping[str, Any]], source: HubDataset) -> Iterator[Row]:
     origin = source.config or source.dataset
     for number, columns in enumerate(found, 1):
         yield Row(columns, f"{origin}:{number}", origin)
@@ -114,12 +127,13 @@ def _load_dataset(*which: Any, **how: Any) -> Any:
 def _told(what: str) -> Iterator[None]:
     """Turn what `datasets` raises over bad input into one sentence that begins with `what`."""
     from datasets.exceptions import DatasetsError
+    from zstandard import ZstdError
 
     try:
         yield
     except UserError:
         raise
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, OSError, ValueError, EOFError, zlib.error, ZstdError) as error:
         cause = next(
             (line for line in str(error.__cause__ or error).splitlines() if line.strip()), type(error).__name__
         )

@@ -25,11 +25,21 @@ def split_documents(documents: Iterable[str], held_out: float) -> Split:
     count = 0
     for document in documents:
         count += 1
-        by_hash.setdefault(hashlib.blake2b(document.encode(), digest_size=16).digest(), document)
+        by_hash.setdefault(hash_of(document), document)
     train: list[tuple[bytes, str]] = []
     held: list[tuple[bytes, str]] = []
     for hashed in sorted(by_hash):
         # The order within a side comes from the rest of the hash: the first bytes decided the side.
-        side = held if int.from_bytes(hashed[:8], "big") < held_out * 2**64 else train
+        side = held if is_held_out(hashed, held_out) else train
         side.append((hashed[8:], by_hash[hashed]))
     return Split([text for _, text in sorted(train)], [text for _, text in sorted(held)], count - len(by_hash))
+
+
+def hash_of(document: str) -> bytes:
+    """What a document is known again by, and split by: 16 bytes."""
+    return hashlib.blake2b(document.encode(), digest_size=16).digest()
+
+
+def is_held_out(hashed: bytes, share: float) -> bool:
+    """Whether a document of this hash is held out where so large a share of all documents is."""
+    return int.from_bytes(hashed[:8], "big") < share * 2**64

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,17 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_same_tokens(ours: Any, theirs: Any, our_name: str, their_name: str) -> None:
+def check_same_tokens(
+    ours: Any, theirs: Any, our_name: str, their_name: str, remedy: str = "use models of one tokenizer"
+) -> None:
     """Refuse two tokenizers that do not give every id the same string.
+
+    Args:
+        ours: one.
+        theirs: the other.
+        our_name: what the one is called in the message.
+        their_name: what the other is.
+        remedy: what to do then.
 
     Raises:
         UserError: naming both, and the first token in which they differ.
@@ -37,7 +47,7 @@ def check_same_tokens(ours: Any, theirs: Any, our_name: str, their_name: str) ->
     token = min(one.items() ^ other.items(), key=lambda item: item[1])[0]
     raise UserError(
         f"{our_name} and {their_name} have different tokenizers ({len(one):,} and {len(other):,} tokens; {token!r} is "
-        f"{one.get(token)} in the one and {other.get(token)} in the other); use models of one tokenizer"
+        f"{one.get(token)} in the one and {other.get(token)} in the other); {remedy}"
     )
 
 
@@ -91,6 +101,62 @@ def read_tokenizer(settings: TokenizerFile) -> PreTrainedTokenizerFast:
                 f"`tokenizer.{role}`: {settings.file} has no token {getattr(settings, role)!r}; name one that it has"
             )
     return _with_roles(whole, settings)
+
+
+def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast:
+    """A BPE tokenizer without the tokens that it has learned last: ids, and all that lies around the model, stay.
+
+    Merges are learned one after the other and numbered in that order, so the first of them are the tokenizer of fewer
+    tokens that would have been trained on the same text.
+
+    Args:
+        whole: the tokenizer.
+        tokens: how many of its first ids are kept.
+        name: what it is called in messages.
+
+    Raises:
+        UserError: it is no BPE, has fewer tokens, or would lose a special token, a byte or a part of a kept token.
+    """
+    key = f"`tokenizer.vocab_size` is {tokens:,}, but"
+    content = json.loads(whole.backend_tokenizer.to_str()) if getattr(whole, "backend_tokenizer", None) else {}
+    model = content.get("model", {})
+    if model.get("type") != "BPE":
+        raise UserError(
+            f"`tokenizer.teacher`: the tokenizer of {name} is no BPE, whose merges could be cut; leave it out"
+        )
+    last = [one for one in content["added_tokens"] if one["special"] and one["id"] >= tokens]
+    if last:
+        raise UserError(
+            f"{key} the special token {last[0]['content']!r} of {name} has id {last[0]['id']:,}, and ids stay what "
+            "they are: a tokenizer with its special tokens at the end cannot be cut; leave `tokenizer` out"
+        )
+    kept = {token: number for token, number in whole.get_vocab().items() if number < tokens}
+    if len(kept) < tokens:
+        raise UserError(f"{key} {name} has only {len(kept):,} tokens of lower ids; give {len(kept):,} or fewer")
+    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    left = [merge for merge in merges if {*merge, "".join(merge)} <= kept.keys()]
+    reached = {"".join(merge) for merge in left}
+    added = {one["content"] for one in content["added_tokens"]}
+    alphabet = (token for token in model["vocab"] if re.fullmatch(r".|<0x[0-9A-F]{2}>", token) and token not in added)
+    of_kept = (part for merge in merges if (one := "".join(merge)) in kept and one not in reached for part in merge)
+    lost = next((token for token in (*alphabet, *of_kept) if token not in kept), None)
+    if lost is not None:
+        raise UserError(
+            f"{key} {lost!r}, of which the other tokens of {name} are made, has id {model['vocab'][lost]:,}; give "
+            "more, or leave `tokenizer` out"
+        )
+    model["vocab"] = {token: number for token, number in model["vocab"].items() if token in kept}
+    model["merges"] = left
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] < tokens]
+    # How it last cut and padded is no part of a tokenizer.
+    content |= {"truncation": None, "padding": None}
+    cut = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        clean_up_tokenization_spaces=False,
+        **whole.special_tokens_map,
+    )
+    cut.chat_template = getattr(whole, "chat_template", None)
+    return cut
 
 
 def _with_roles(tokenizer: Tokenizer, settings: TokenizerBase) -> PreTrainedTokenizerFast:

@@ -1,0 +1,284 @@
+"""Checkpoints: what snapshots score, on what is chosen on and on what is reported, each of them once.
+
+A *meter* is one metric on one split. Scores are kept in `checkpoints/scores/` of the run, under a digest of the weights
+and of all that the meter reads: a copy of the same weights is not scored twice, and what was stopped goes on.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from datasets import load_from_disk
+from filelock import FileLock
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from potstill import lessons, ready
+from potstill.checkpoints import ADAPTER, fingerprint
+from potstill.console import progress, say
+from potstill.evaluation.models import Compared
+from potstill.evaluation.pairs import subtasks_of
+from potstill.evaluation.splits import Split, in_split, splits_of
+from potstill.evaluation.tasks import loaded
+from potstill.files import digest, read_json, sha256, write_json
+from potstill.hardware import device
+from potstill.parts import ASKED, CONTROL, select_step, student_name
+from potstill.pipeline import Work
+from potstill.recipe import Recipe
+from potstill.recipe.select import LOSS
+from potstill.run import Run, Step
+from potstill.scoring.accuracy import as_sums
+from potstill.scoring.harness import OF_ITEMS, made_of_items, score_task
+from potstill.scoring.held_out import document_windows, score_answers
+from potstill.scoring.minimal_pairs import Reading, score_pairs
+from potstill.scoring.statistics import Sums
+from potstill.scoring.task_files import Asked
+from potstill.scoring.task_parts import as_sums as as_sums_of_task
+from potstill.scoring.task_parts import part, transform
+from potstill.students.loading import load_student
+from potstill.teachers.huggingface import run_dtype
+from potstill.text.batching import Collator, pad_token_id
+from potstill.words import UserError
+
+FOLDER, CURVES = "checkpoints", "curves.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a model scores by one metric on one split: sums over its items, [U]."""
+
+    metric: str
+    split: Split
+    better: Literal["lower", "higher"] | None
+    numerator: list[float]
+    denominator: list[float]
+    transform: Literal["identity", "exp"] = "identity"
+
+    @property
+    def sums(self) -> Sums:
+        """As statistics take them."""
+        return Sums(self.numerator, self.denominator)
+
+    @classmethod
+    def of(cls, metric: str, split: Split, better: Any, sums: Sums, transform: Any = "identity") -> "Figure":
+        """From sums as they are computed."""
+        numerator, denominator = np.asarray(sums.numerator), np.asarray(sums.denominator)
+        return cls(metric, split, better, numerator.tolist(), denominator.tolist(), transform)
+
+
+@dataclass(frozen=True)
+class Meter:
+    """One measurement: a metric on a split, or a task with all of its metrics."""
+
+    reads: str
+    """A digest of all that its figures depend on, but for the model."""
+    score: Callable[[PreTrainedModel, str], list[Figure]]
+    """Scores a model, whose name it is told."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model by its content: `fingerprint` is the same for the same weights, wherever they lie."""
+
+    fingerprint: str
+    model: Compared
+
+
+def snapshot(work: Work, folder: Path, name: str) -> Weights:
+    """A folder of weights that a training has kept, or the start."""
+    start, student = work.run.path("student") / "start", work.recipe.student
+    upon = fingerprint(start) if (folder / ADAPTER).is_file() else None
+    parts = [fingerprint(folder), upon, student.quantization, str(run_dtype("auto"))]
+    return Weights(digest(parts), Compared(name, lambda: load_student(folder, start, student)))
+
+
+def teachers(work: Work) -> dict[str, Weights]:
+    """The teachers, by the names that they have in a comparison."""
+    found = ready.teachers(work)
+    names = ["teacher"] if len(found) == 1 else [f"teacher {one.name}" for one in found]
+    return {
+        name: Weights(digest([one.fingerprint, one.dtype, str(run_dtype("auto"))]), Compared(name, one.model))
+        for name, one in zip(names, found, strict=True)
+    }
+
+
+def scored(run: Run, weights: Weights, meters: Sequence[Meter]) -> list[Figure]:
+    """What a model scores on each meter; it is loaded only where something is not known yet."""
+    folder = run.folder / FOLDER
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    found, model = list[Figure](), None
+    for meter in meters:
+        file = folder / "scores" / f"{digest([meter.reads, weights.fingerprint])}.json"
+        # A training's own process may come to the same score as one that looks on: one of the two waits, and reads it.
+        with FileLock(folder / ".lock"):
+            saved = read_json(file)
+            if saved is None:
+                model = model or weights.model.load()
+                figures = [vars(figure) for figure in meter.score(model, weights.model.file)]
+                saved = {"model": weights.model.file, "figures": figures}
+                write_json(file, saved)
+        found += [Figure(**figure) for figure in saved["figures"]]
+    return found
+
+
+def meters(work: Work, training: Step, splits: Sequence[Split] = ("selection", "reporting")) -> list[Meter]:
+    """All that a training's snapshots can be measured by on these splits; text of others is not even opened.
+
+    Tasks are asked whole, because lm-eval asks them: what is looked at of their figures is for the caller to mind.
+    """
+    recipe, found = work.recipe, list[Meter]()
+    for split in splits:
+        if split == "reporting":
+            found.append(_reported_text(work))
+        elif recipe.corpus.validation is not None:
+            found.append(_chosen_text(work, training))
+        names = [] if recipe.asks else list(recipe.evaluate.minimal_pairs)
+        found += [_pairs(work, name, split) for name in names if split in splits_of(recipe, name)]
+    asked = loaded(recipe)
+    return found + [_task(work, one) for one in asked if set(splits) & set(splits_of(recipe, *one.shown))]
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a choice by a figure that no task has, before anything has been spent.
+
+    Raises:
+        UserError: no task of that name is asked, it has no such metric, or the metric is not made of single items.
+    """
+    by = [] if recipe.select is None else [metric for metric in recipe.select.by if "/" in metric]
+    if not by:
+        return
+    known = {metric: of_items for one in loaded(recipe) for metric, of_items in made_of_items(one).items()}
+    can = [metric for metric, of_items in known.items() if of_items]
+    for metric in by:
+        plain = metric.partition(",")[0]
+        near = difflib.get_close_matches(metric, can, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(can)}"
+        if plain not in known:
+            raise UserError(f"`select.by`: no task has the figure {metric!r}; {hint}")
+        if plain not in can:
+            raise UserError(
+                f"`select.by`: {metric!r} is made of all items at once, and half of them cannot be chosen on; "
+                f"choose by another, {', '.join(can)}"
+            )
+
+
+def _task(work: Work, asked: Asked) -> Meter:
+    """A task of lm-eval, and every metric of it that is made of items."""
+    splits, tokenizer = splits_of(work.recipe, *asked.shown), ready.tokenizer(work)
+    batch_size = work.recipe.evaluate.batch_size
+
+    def score(model: PreTrainedModel, name: str) -> list[Figure]:
+        say(f"  {asked.name}: {name}")
+        figures = []
+        for metric, one in score_task(model, tokenizer, asked, batch_size=batch_size).scores.items():
+            for split in splits if one.aggregation in OF_ITEMS else ():
+                own = part(one, in_split(split)) if len(splits) > 1 else one
+                figures.append(Figure.of(metric, split, one.better, as_sums_of_task(own), transform(one)))
+        return figures
+
+    settings = next(task for task in work.recipe.evaluate.tasks if task.task == asked.name)
+    files = {} if settings.path is None else _digests(settings.path)
+    reads = digest(["task", settings.model_dump(mode="json"), files, splits, batch_size, _tokens(tokenizer)])
+    return Meter(reads, score)
+
+
+def _pairs(work: Work, metric: str, split: Split) -> Meter:
+    settings, tokenizer = work.recipe.evaluate.minimal_pairs[metric], ready.tokenizer(work)
+    subtasks = subtasks_of(work, metric, split)
+    reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
+    sentences = sum(2 * len(subtask.good) for subtask in subtasks)
+
+    def score(model: PreTrainedModel, name: str) -> list[Figure]:
+        with progress(f"{metric}: {name}", sentences, "sentences") as advance:
+            found = score_pairs(model, tokenizer, subtasks, reading, advance)
+        return [Figure.of(metric, split, "higher", as_sums(found, settings.ties))]
+
+    items = [[subtask.name, subtask.good, subtask.bad] for subtask in subtasks]
+    return Meter(digest(["pairs", split, items, vars(reading), settings.ties, _tokens(tokenizer)]), score)
+
+
+def _chosen_text(work: Work, training: Step) -> Meter:
+    """Cross-entropy on the validation split: of questions, on the answers of the training's own lesson."""
+    recipe = work.recipe
+    variant = next(iter(recipe.variants)) if training.stage == CONTROL else training.name
+    learned = lessons.of_students(work, variant, training.seed or 0)
+    made = Step("prompts", name=recipe.lesson_of(variant).name) if recipe.asks else Step("corpus")
+    assert learned.validation is not None
+    content, rows = _content(work.run, made, "validation"), list(learned.validation)
+    return _text(work, "selection", content, rows, learned.collate, None)
+
+
+def _reported_text(work: Work) -> Meter:
+    """Cross-entropy on what is held out, as `evaluate` measures it."""
+    collate = Collator(pad_token_id(ready.tokenizer(work)))
+    if work.recipe.asks:
+        made = Step("prompts", name=ASKED)
+        rows = load_from_disk(work.run.path(made) / "samples").to_list()
+        rows = sorted(rows, key=lambda row: row["id"])
+        asked = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
+        return _text(work, "reporting", _content(work.run, made, "samples"), asked, collate, None)
+    held_out = load_from_disk(work.run.path("corpus") / "held_out")
+    documents = held_out["input_ids"][: work.recipe.evaluate.documents]
+    windows = document_windows(documents, work.recipe.corpus.sequence_length)
+    content = [_content(work.run, Step("corpus"), "held_out"), len(documents), work.recipe.corpus.sequence_length]
+    cut = [{"input_ids": window.input_ids} for window in windows]
+    return _text(work, "reporting", digest(content), cut, collate, [window.document for window in windows])
+
+
+def _text(
+    work: Work,
+    split: Split,
+    content: str,
+    rows: Sequence[dict[str, Any]],
+    collate: Callable[[Sequence[Any]], dict[str, Tensor]],
+    units: Sequence[int] | None,
+) -> Meter:
+    """Nats per token over rows, which are items by themselves unless `units` says to which item each belongs."""
+    vocabulary = None if work.recipe.asks else ready.compared_vocabulary(work)
+    size = work.recipe.answers.batch_size if work.recipe.asks else work.recipe.evaluate.batch_size
+    # Of like length together, so that few pads are read.
+    order = sorted(range(len(rows)), key=lambda at: -len(rows[at]["input_ids"]))
+    of_row = np.arange(len(rows)) if units is None else np.asarray(units)
+
+    def score(model: PreTrainedModel, name: str) -> list[Figure]:
+        with progress(f"{split}: {name}", len(rows), "sequences") as advance:
+
+            def batches() -> Iterator[Mapping[str, Tensor]]:
+                for start in range(0, len(order), size):
+                    batch = collate([rows[at] for at in order[start : start + size]])
+                    yield {key: value.to(device()) for key, value in batch.items()}
+                    advance(len(order[start : start + size]))
+
+            nll, tokens = score_answers(model, batches(), vocabulary)
+        unit = of_row[order]
+        return [Figure.of(LOSS, split, "lower", Sums(np.bincount(unit, nll), np.bincount(unit, tokens)))]
+
+    return Meter(digest(["loss", split, content, vocabulary]), score)
+
+
+def _content(run: Run, step: Step, part: str) -> str:
+    """A digest of a part of what a step has made."""
+    manifest = run.manifest(step)
+    assert manifest is not None, f"{step} is not done"
+    return digest({name: made["sha256"] for name, made in manifest["outputs"].items() if name.startswith(f"{part}/")})
+
+
+def _digests(path: str) -> dict[str, str]:
+    return {str(file): sha256(file) for file in sorted(Path(path).expanduser().rglob("*")) if file.is_file()}
+
+
+def _tokens(tokenizer: Any) -> str:
+    return digest(tokenizer.get_vocab())
+
+
+def name_of(training: Step) -> str:
+    """What the model of a training is called in a comparison."""
+    return CONTROL if training.stage == CONTROL else student_name(training.name)
+
+
+def file_of(training: Step, step: int) -> str:
+    """What a snapshot is called, in a list of models and in messages."""
+    return f"{select_step(training)}/step-{step}".removeprefix("select/")

@@ -1,0 +1,144 @@
+"""Outside baselines: models that the run did not make, by their names on the hub or their folders."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from potstill import ready
+from potstill.evaluation.models import Compared, Models
+from potstill.hardware import device
+from potstill.pipeline import Work
+from potstill.recipe import Recipe
+from potstill.teachers.huggingface import run_dtype
+from potstill.words import UserError, first_line
+
+INDEX = "model.safetensors.index.json"
+OTHERS = ("*.bin", "*.bin.index.json")
+"""Weights that are not looked into before they are loaded."""
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a model that is not there, or not whole, before anything has been spent.
+
+    Raises:
+        UserError: naming the key, the folder or the hub's name, and what is missing.
+    """
+    for name, source in recipe.evaluate.models.items():
+        key = f"evaluate.models.{name}"
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            check_folder(folder, key)
+        _loaded(AutoConfig, source, key)
+        _loaded(AutoTokenizer, source, key)
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Refuse a folder that is no whole model, without reading its weights.
+
+    Raises:
+        UserError: a file is missing, cut short, or not JSON.
+    """
+    config = _json(folder, "config.json", key)
+    if config is None:
+        raise _half_written(folder, key, "it has no config.json")
+    index = _json(folder, INDEX, key)
+    if index is not None:
+        files = sorted({folder / name for name in index.get("weight_map", {}).values()})
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files and not any(found for pattern in OTHERS for found in folder.glob(pattern)):
+        raise _half_written(folder, key, "it has no weights (*.safetensors)")
+    for file in files:
+        if not file.is_file():
+            raise _half_written(folder, key, f"{file.name} is missing")
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise _half_written(folder, key, f"{file.name} is cut short ({first_line(error)})") from error
+
+
+def outside_models(work: Work) -> Models:
+    """The recipe's `evaluate.models`, each with its own tokenizer."""
+    return {
+        name: [
+            Compared(
+                f"models-{name}",
+                partial(_model, source, f"evaluate.models.{name}"),
+                partial(_loaded, AutoTokenizer, source, f"evaluate.models.{name}"),
+            )
+        ]
+        for name, source in work.recipe.evaluate.models.items()
+    }
+
+
+def of_the_runs_tokens(work: Work, models: Models) -> Models:
+    """Those of outside models that give every id the same string as the run does: they can read what it reads."""
+    ours = ready.tokenizer(work).get_vocab()
+    return {
+        name: each
+        for name, each in models.items()
+        if all(one.tokenizer is not None and one.tokenizer().get_vocab() == ours for one in each)
+    }
+
+
+def compared_vocabulary(work: Work) -> int | None:
+    """As `ready.compared_vocabulary`, and no more ids than any outside model's head has that reads the run's text."""
+    known = ready.compared_vocabulary(work)
+    sizes = [
+        _loaded(AutoConfig, work.recipe.evaluate.models[name], f"evaluate.models.{name}").get_text_config().vocab_size
+        for name in of_the_runs_tokens(work, outside_models(work))
+    ]
+    rows = ready.vocabulary(work) if known is None else known
+    if all(size == rows for size in sizes) or (known is not None and min(sizes, default=known) >= known):
+        return known
+    # A head that is padded to another size: all models are compared on tokens alone.
+    return min(rows, *sizes, max(ready.tokenizer(work).get_vocab().values()) + 1)
+
+
+def parameters(work: Work) -> Mapping[str, int]:
+    """How many weights each outside model has; none of them is loaded."""
+    import torch
+
+    found = {}
+    for name, source in work.recipe.evaluate.models.items():
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(_loaded(AutoConfig, source, f"evaluate.models.{name}"))
+        found[name] = sum(weight.numel() for weight in model.parameters())
+    return found
+
+
+def _model(source: str, key: str) -> PreTrainedModel:
+    found = _loaded(AutoModelForCausalLM, source, key, dtype=run_dtype("auto"))
+    return found.to(device()).eval().requires_grad_(False)
+
+
+def _loaded(kind: Any, source: str, key: str, **how: Any) -> Any:
+    folder = Path(source).expanduser()
+    try:
+        return kind.from_pretrained(folder if folder.is_dir() else source, **how)
+    except (OSError, ValueError, SafetensorError, KeyError) as error:
+        if folder.is_dir():
+            raise _half_written(folder, key, first_line(error)) from error
+        raise UserError(
+            f"`{key}`: {source!r} is neither a folder here nor a model that can be had from the hub "
+            f"({first_line(error)})"
+        ) from error
+
+
+def _json(folder: Path, name: str, key: str) -> Any:
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise _half_written(folder, key, f"{name} is no JSON") from error
+
+
+def _half_written(folder: Path, key: str, what: str) -> UserError:
+    return UserError(f"`{key}`: {folder} is not a whole model: {what}; copy it again, or name another")

@@ -1,0 +1,223 @@
+"""Prompts: every model continues the beginnings of sentences, and is held against keywords and references.
+
+After DistilLLaMA, which judged a small LLaMA by its facts and its meaning: keyword match, ROUGE-L, cosine of averaged
+word vectors; and cosine of sentence embeddings. Makes `prompts/SET/` (each model's responses) and `prompts/SET.json`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill import ready
+from potstill.console import progress
+from potstill.evaluation.expenses import metered
+from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
+from potstill.files import write_json
+from potstill.generation.responses import Asked, Decoding, Response, responses
+from potstill.journal import Journal
+from potstill.pipeline import Work
+from potstill.recipe import Recipe
+from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet
+from potstill.scoring.keywords import alternatives, contains
+from potstill.scoring.minimal_pairs import Reading
+from potstill.scoring.similarity import (
+    Score,
+    SentenceEncoder,
+    check_rouge,
+    check_sentences,
+    cosine,
+    derangements,
+    rouge_l,
+    sentence_model,
+    with_random_pairs,
+)
+from potstill.scoring.statistics import Sums, bootstrap, paired
+from potstill.scoring.word_vectors import WordVectors, check_vectors, read_vectors, vectors_file, words_of
+from potstill.text.triples import Triple, read_triples
+
+Array = NDArray[np.float64]
+Given = PromptSet | PromptFile
+RANDOM = "random"
+"""What stands behind a metric's name where responses were held against references of other prompts."""
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse prompts, word vectors and sentence models that are not there, before anything was spent.
+
+    Raises:
+        UserError: naming the key, and what to install or to leave out.
+    """
+    for name, given in recipe.evaluate.prompts.items():
+        key = f"evaluate.prompts.{name}"
+        check_rouge(key)
+        read_triples(given, key)
+        if given.words is not None:
+            check_vectors(vectors_file(given.words, f"{key}.words"), f"{key}.words.path")
+        if given.sentences is not None:
+            check_sentences(f"{key}.sentences")
+            sentence_model(given.sentences, f"{key}.sentences")
+
+
+def measure(work: Work, models: Models, name: str) -> Measured:
+    """One set of prompts, by its name in the recipe."""
+    given, how, key = work.recipe.evaluate.prompts[name], work.recipe.evaluate, f"evaluate.prompts.{name}"
+    triples = read_triples(given, key)
+    said = {model: [responded(work, name, given, triples, one) for one in each] for model, each in models.items()}
+    judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
+    scores = {model: [judge(texts) for texts in each] for model, each in said.items()}
+    common: dict[str, Any] = {"confidence": how.confidence, "resamples": how.resamples}
+    metrics = list(scores["start"][0])
+    rows = [
+        bootstrap(model, f"{name}/{metric}", _sums(scores[model], metric), **common)
+        for metric in metrics
+        for model in scores
+    ]
+    pairs = [
+        paired(
+            student, other, f"{name}/{metric}", _sums(scores[student], metric), _sums(scores[other], metric), **common
+        )
+        for metric in metrics
+        if not metric.endswith(RANDOM)
+        for student, other in compared_pairs(work, scores)
+    ]
+    file = work.folder / "prompts" / f"{name}.json"
+    write_json(file, {"prompts": len(triples), **judge.about, **_details(scores, name, common)})
+    return Measured(rows, pairs, outputs=[file, file.with_suffix("")])
+
+
+def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: Compared) -> list[str]:
+    """What a model goes on with after each prompt, in their order; what was written before a stop stays."""
+    tokenizer = ready.tokenizer(work) if model.tokenizer is None else model.tokenizer()
+    key = f"evaluate.prompts.{name}"
+    reading = Reading.of(tokenizer, given.start, prefix_space=False)
+    asked = [
+        Asked(triple.id, list(ids))
+        for triple, ids in zip(triples, reading.encode(tokenizer, [one.prompt for one in triples]), strict=True)
+    ]
+    file = work.folder / "prompts" / name / f"{model.file}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    journal = Journal(file)
+    decoding = Decoding(given.max_new_tokens, work.recipe.evaluate.batch_size)
+    if len(journal.rows) < len(asked):
+        _respond(work, name, model, tokenizer, asked, decoding, journal, key)
+    written = {row["id"]: row["response"] for row in journal.rows}
+    return [written[triple.id] for triple in triples]
+
+
+def _respond(
+    work: Work,
+    name: str,
+    model: Compared,
+    tokenizer: Any,
+    asked: list[Asked],
+    decoding: Decoding,
+    journal: Journal,
+    key: str,
+) -> None:
+    loaded, done = model.load(), [(row["id"], 0) for row in journal.rows]
+    prompts = {one.id: one.prompt_ids for one in asked}
+    with (
+        metered(work, f"prompts-{name}", model) as tally,
+        progress(f"{name}: {model.file}", len(asked), "prompts", len(done)) as advance,
+    ):
+        try:
+            found = responses(loaded, tokenizer, asked, decoding, done, who=model.file, key=f"{key}.max_new_tokens")
+            for batch in found:
+                journal.append(_row(one) for one in batch)
+                advance(len(batch))
+        finally:
+            # An end token is written too, although it is no part of the response.
+            tally.read = sum(len(prompts[row["id"]]) for row in journal.rows)
+            tally.written = sum(row["tokens"] + (not row["hit_limit"]) for row in journal.rows)
+
+
+def _row(one: Response) -> dict[str, Any]:
+    return {"id": one.id, "response": one.response, "tokens": one.tokens, "hit_limit": one.hit_limit}
+
+
+class Judge:
+    """What responses are worth: each metric by its name, and beside it what it gives to random pairs.
+
+    Args:
+        given: the recipe's section.
+        key: its key.
+        triples: the prompts.
+        texts: all responses there will be, so that word vectors are read once, and only those that are needed.
+    """
+
+    def __init__(self, given: Given, key: str, triples: Sequence[Triple], texts: Sequence[str]) -> None:
+        self._given, self._triples = given, triples
+        self._references = [triple.reference for triple in triples]
+        self._others = derangements(len(triples), given.random_pairs)
+        self._vectors: WordVectors | None = None
+        self._encode: SentenceEncoder | None = None
+        self.about: dict[str, Any] = {"random_pairs": given.random_pairs}
+        """What the metrics were made with, for readers."""
+        if given.words is not None:
+            every = [*self._references, *texts]
+            file = vectors_file(given.words, f"{key}.words")
+            self._vectors = read_vectors(file, words_of(every), f"{key}.words.path")
+            self.about["words"] = {"file": file.name, "dimension": self._vectors.dimension}
+            self.about["words"]["share_of_words_with_a_vector"] = self._vectors.coverage(every)
+        if given.sentences is not None:
+            model = sentence_model(given.sentences, f"{key}.sentences")
+            revision = getattr(given.sentences, "revision", None)
+            self._encode = SentenceEncoder(model, f"{key}.sentences", revision)
+            self.about["sentences"] = (
+                model if not isinstance(given.sentences, PackagedSentences) else given.sentences.package
+            )
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Array]:
+        """Every metric of one model's responses, which are in the order of the prompts: [U] each."""
+        found: dict[str, Array] = {}
+        for name, score in self._scores(texts).items():
+            found[name], found[f"{name}_{RANDOM}"] = with_random_pairs(score, self._others)
+        return found
+
+    def _scores(self, texts: Sequence[str]) -> Mapping[str, Score]:
+        scores = {"em": self._keyword_match(texts)}
+        scores |= {f"rouge_l_{name}": score for name, score in rouge_l(texts, self._references).items()}
+        if self._vectors is not None:
+            scores["word_cosine"] = cosine(self._vectors.average(texts), self._vectors.average(self._references))
+        if self._encode is not None:
+            scores["sentence_cosine"] = cosine(self._encode(texts), self._encode(self._references))
+        return scores
+
+    def _keyword_match(self, texts: Sequence[str]) -> Score:
+        keywords, how = [alternatives(triple.keyword) for triple in self._triples], self._given.keyword
+        return lambda rows, columns: np.array(
+            [
+                contains(texts[row], keywords[column], match=how.match, case=how.case)
+                for row, column in zip(rows, columns, strict=True)
+            ],
+            float,
+        )
+
+
+def _sums(seeds: Sequence[Mapping[str, Array]], metric: str) -> Sums:
+    each = [scores[metric] for scores in seeds]
+    return Sums(each[0] if len(each) == 1 else np.stack(each), np.ones(len(each[0])))
+
+
+def _details(scores: Mapping[str, list[dict[str, Array]]], name: str, common: dict[str, Any]) -> dict[str, Any]:
+    """Each model's metrics above those of its own random pairs, and each seed's scores of each prompt."""
+    above = [
+        paired(
+            model,
+            "random pairs",
+            f"{name}/{metric}",
+            _sums(seeds, metric),
+            _sums(seeds, f"{metric}_{RANDOM}"),
+            **common,
+        )
+        for model, seeds in scores.items()
+        for metric in seeds[0]
+        if not metric.endswith(RANDOM)
+    ]
+    each = {
+        model: [{metric: values.tolist() for metric, values in seed.items()} for seed in seeds]
+        for model, seeds in scores.items()
+    }
+    return {"above_random_pairs": [pair.to_dict() for pair in above], "scores": each}

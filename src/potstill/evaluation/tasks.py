@@ -1,0 +1,155 @@
+"""Standard tasks: every model asked by lm-eval's own code, each once, and the models compared on the same items."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from potstill import ready
+from potstill.console import say
+from potstill.evaluation.expenses import metered
+from potstill.evaluation.models import Compared, Measured, Models
+from potstill.evaluation.splits import in_split, splits_of
+from potstill.files import read_json, write_json
+from potstill.pipeline import Work
+from potstill.recipe import Recipe
+from potstill.scoring.harness import OF_ITEMS, TaskScores, score_task
+from potstill.scoring.statistics import Paired, Row
+from potstill.scoring.task_files import Asked, load_task
+from potstill.scoring.task_parts import Wanted, part
+from potstill.scoring.tasks import How, compare, is_share
+from potstill.words import UserError
+
+FAMILY = "tasks"
+"""Differences on all tasks are judged together: of twenty, one between equal models would seem real at 0.05."""
+FINER = 10
+"""How much finer than Holm's smallest threshold the bootstrap's p must be."""
+
+
+def check(recipe: Recipe) -> None:
+    """Load every task, data included, before anything has been spent.
+
+    Raises:
+        UserError: a task does not exist, is not valid, or its data cannot be had; or two of them share a figure.
+    """
+    loaded(recipe)
+
+
+def measure(work: Work, models: Models) -> Measured:
+    """Ask every model every task; `tasks/TASK/MODEL.json` keeps what each item contributed.
+
+    Makes in `comparison.json` under `tasks`: how each metric is shown (`metrics`), and lm-eval's own figures and
+    standard errors (`lm_eval`), one for each seed of a model.
+    """
+    rows: list[Row] = []
+    pairs: list[Paired] = []
+    shown: list[dict[str, Any]] = []
+    theirs: dict[str, dict[str, list[dict[str, Any]]]] = {model: {} for model in models}
+    asked = loaded(work.recipe)
+    found = [{model: [_scored(work, one, seed) for seed in each] for model, each in models.items()} for one in asked]
+    between = _pairs(models)
+    metrics = sum(len(next(iter(scores.values()))[0].scores) for scores in found)
+    how = _how(work, metrics * len(between))
+    for one, scores in zip(asked, found, strict=True):
+        more_rows, more_pairs = compare(_reported(work, one, scores), between, how)
+        rows, pairs = rows + more_rows, pairs + more_pairs
+        first, sure = next(iter(scores.values()))[0], {row.metric for row in more_rows}
+        for metric, score in first.scores.items():
+            if metric in sure:
+                shown.append(_shown(one, metric, score.better, is_share(scores, metric)))
+            else:
+                say(f"  {metric}: nothing says how sure it is, and it is not compared; lm-eval's figure is recorded")
+        for model, seeds in scores.items():
+            for metric in {**first.scores, **first.parts}:
+                each = [{**seed.scores, **seed.parts}[metric] for seed in seeds]
+                theirs[model][metric] = [{"value": own.value, "stderr": own.stderr} for own in each]
+    return Measured(
+        rows,
+        pairs,
+        outputs=[work.folder / "tasks"],
+        summary={"tasks": len(asked)},
+        more={"tasks": {"metrics": shown, "lm_eval": theirs}},
+    )
+
+
+def loaded(recipe: Recipe) -> list[Asked]:
+    """Every task that the recipe names, data included."""
+    asked, owner = [], dict[str, str]()
+    for number, task in enumerate(recipe.evaluate.tasks):
+        key = f"evaluate.tasks.{number}"
+        one = load_task(task.task, key, path=task.path, num_fewshot=task.num_fewshot, limit=task.limit)
+        for name in one.shown:
+            if owner.setdefault(name, task.task) != task.task:
+                raise UserError(f"`{key}`: {name!r} is asked already by {owner[name]!r}; remove one of the two")
+        asked.append(one)
+    return asked
+
+
+def _scored(work: Work, asked: Asked, model: Compared) -> TaskScores:
+    file = work.folder / "tasks" / quote(asked.name, safe="") / f"{model.file}.json"
+    saved = read_json(file)
+    if saved is not None:
+        return TaskScores.from_dict(saved)
+    say(f"  {asked.name}: {model.file}")
+    tokenizer = ready.tokenizer(work) if model.tokenizer is None else model.tokenizer()
+    loaded, folder = model.load(), quote(asked.name, safe="")
+    with metered(work, folder, model) as tally:
+        scores = score_task(loaded, tokenizer, asked, batch_size=work.recipe.evaluate.batch_size)
+        tally.read, tally.written = scores.read, scores.written
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, scores.to_dict())
+    return scores
+
+
+def _reported(
+    work: Work, asked: Asked, models: Mapping[str, Sequence[TaskScores]]
+) -> Mapping[str, Sequence[TaskScores]]:
+    """What is reported: all items, or, where snapshots were chosen on half of them, the others."""
+    if len(splits_of(work.recipe, *asked.shown)) == 1:
+        return models
+    wanted = in_split("reporting")
+    return {model: [_part(seed, wanted) for seed in seeds] for model, seeds in models.items()}
+
+
+def _part(whole: TaskScores, wanted: Wanted) -> TaskScores:
+    # What is made of all items at once (F1, BLEU) cannot be had of half of them.
+    scores = {name: part(one, wanted) for name, one in whole.scores.items() if one.aggregation in OF_ITEMS}
+    return replace(whole, scores=scores)
+
+
+def _pairs(models: Models) -> list[tuple[str, str]]:
+    """Each student with its start and its control first, and then with every other model that is no student."""
+    students = [model for model in models if model.partition(" ")[0] == "student"]
+    others = [model for model in models if model not in students]
+    others.sort(key=lambda model: model not in ("start", "control"))
+    return [(student, other) for student in students for other in others]
+
+
+def _how(work: Work, differences: int) -> How:
+    """Enough resamples that a difference which never changes its sign is beyond chance among so many."""
+    confidence, resamples = work.recipe.evaluate.confidence, work.recipe.evaluate.resamples
+    return How(confidence, max(resamples, math.ceil(FINER * differences / (1 - confidence))))
+
+
+def _shown(asked: Asked, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
+    """A metric as the report's `Metric` has it."""
+    shots = _shots(asked, metric.partition("/")[0])
+    unit = f"lm-eval, {shots}-shot" if shots is not None else "lm-eval"
+    return {
+        "name": metric,
+        "label": metric,
+        "unit": unit if asked.limit is None else f"{unit}, first {asked.limit:,} items",
+        "better": better,
+        "percent": percent,
+        "family": FAMILY,
+    }
+
+
+def _shots(asked: Asked, name: str) -> int | None:
+    """How many solved examples stand before each item; None where a group's tasks differ in that."""
+    group = asked.loaded["groups"].get(name)
+    tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
+    own = {task.get_config("num_fewshot") for task in tasks}
+    shots = {given if asked.num_fewshot is None or given == 0 else asked.num_fewshot for given in own}
+    return (shots.pop() or 0) if len(shots) == 1 else None

@@ -1,0 +1,88 @@
+"""Documents apart: rows of several documents, read as if each stood alone.
+
+transformers tells them by `position_ids` that begin anew, and only where there is neither an attention mask nor a cache
+beside them (``masking_utils.find_packed_sequence_indices``). Which models obey is proven on their own forward:
+recurrent ones, and those that build their mask or their positions otherwise, do not.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from potstill.words import UserError
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+"""What of a batch a model reads; labels are the loss's business."""
+
+_PROBE = (5, 3)
+"""Tokens of the two documents that a model is proven on."""
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch [B, T] goes into a model's forward.
+
+    Where documents are to be read apart, the attention mask stays out: no real token sees a pad anyway, because pads on
+    the right come after it, and pads on the left are a document of their own.
+    """
+    inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+    if begins_anew(batch).any():
+        inputs.pop("attention_mask", None)
+    return inputs
+
+
+def begins_anew(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
+    """The real tokens that begin another document than the real token before them."""
+    found = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+    if "position_ids" in batch:
+        found[:, 1:] = batch["position_ids"].diff() != 1
+        if "attention_mask" in batch:
+            real = batch["attention_mask"].bool()
+            found[:, 1:] &= real[:, 1:] & real[:, :-1]
+    return found
+
+
+def check_reads_apart(model: nn.Module, name: str) -> None:
+    """Refuse a model that lets documents of one row see each other.
+
+    Runs it once on two rows that differ in their first document only: what it says of the second must be the same.
+
+    Args:
+        model: a causal language model, wrapped or not.
+        name: what it is called in messages.
+
+    Raises:
+        UserError: it reads across documents, or takes no positions.
+    """
+    if not _reads_apart(model):
+        kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        raise UserError(
+            f"`corpus.attention: document`: the {name} ({kind}) reads across documents whatever positions it is given; "
+            "use `attention: all`, or `layout: padded`"
+        )
+
+
+@torch.no_grad()
+def _reads_apart(model: Any) -> bool:
+    device, length = model.device, sum(_PROBE)
+    rows = torch.arange(length, device=device).repeat(2, 1) + 1
+    rows[1, : _PROBE[0]] = rows[0, : _PROBE[0]].flip(0)
+    positions = torch.cat([torch.arange(size, device=device) for size in _PROBE]).repeat(2, 1)
+    training, cpu = model.training, torch.device("cpu")
+    model.eval()
+    try:
+        with torch.random.fork_rng([] if device.type == cpu.type else [device]):
+            logits = model(**_probe(rows, positions), use_cache=False).logits
+    except (TypeError, ValueError, UserError):
+        return False
+    finally:
+        model.train(training)
+    one, other = logits[:, _PROBE[0] :].double()
+    # The last token of a document that came through a recurrence, or an attention, is told by far more than rounding.
+    return bool((one - other).abs().max() <= 4 * torch.finfo(logits.dtype).eps * one.abs().max())
+
+
+def _probe(rows: Int[Tensor, "2 T"], positions: Int[Tensor, "2 T"]) -> dict[str, Tensor]:
+    return model_inputs({"input_ids": rows, "attention_mask": torch.ones_like(rows), "position_ids": positions})

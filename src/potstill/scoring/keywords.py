@@ -1,0 +1,37 @@
+"""Keyword match: whether a response names what it should (EM in DistilLLaMA's table)."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+SEPARATOR = "|"
+"""What stands between keywords that are equally right."""
+
+
+def alternatives(keyword: str) -> list[str]:
+    """The keywords that a set's column names, as ``4|four`` names two."""
+    return [one.strip() for one in keyword.split(SEPARATOR) if one.strip()]
+
+
+def contains(response: str, keywords: Sequence[str], *, match: str = "word", case: bool = False) -> bool:
+    """Whether any of the keywords is in a response.
+
+    As a ``word``, a keyword neither begins nor ends inside of another word or number: "Paris" is in "Paris's" and in
+    "Paris-based", not in "Parisian"; "4" is in "4.", not in "4.5", "1,400" or "42". ``anywhere`` asks for the
+    characters alone, as the published metric does.
+    """
+    text = _plain(response, case)
+    for keyword in (_plain(one, case) for one in keywords):
+        if match == "anywhere":
+            found = keyword in text
+        else:
+            found = re.search(rf"(?<!\w)(?<!\d[.,]){re.escape(keyword)}(?!\w)(?![.,]\d)", text) is not None
+        if found:
+            return True
+    return False
+
+
+def _plain(text: str, case: bool) -> str:
+    # One way to write each character, and each run of spaces; line ends are where a model happened to put them.
+    one_way = " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").split())
+    return one_way if case else one_way.casefold()

@@ -1,0 +1,158 @@
+"""select: which of the weights that were kept on the way are the student, and the control; one rule for all of them.
+
+Makes `select/[EXPERIMENT/]seed-N/student/` (of the control, `select/control/seed-N/student/`), a plain Hugging Face
+folder, and `selection.json`: what each candidate scored on what is chosen on, and how far it lies from the best.
+Nothing that is reported is looked at here.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from potstill.checkpoints import Snapshot, average, kept
+from potstill.console import say
+from potstill.evaluation.checkpoints import Figure, Meter, file_of, meters, scored, snapshot
+from potstill.files import remove, write_json
+from potstill.parts import select_step, trained_steps
+from potstill.pipeline import Made, Work
+from potstill.recipe.select import Average
+from potstill.run import Step
+from potstill.scoring.selection import Choice, Criterion, choose, judged_by
+from potstill.scoring.statistics import Sums, bootstrap, paired
+from potstill.students.loading import finish
+from potstill.words import UserError
+
+Scores = dict[str, dict[str, Sums]]
+"""What each candidate scored, by its name and the metric; of equal ones, the first is taken."""
+
+
+def run(work: Work) -> Made:
+    """Choose among the snapshots of one training."""
+    rule = work.recipe.select
+    assert rule is not None
+    training = next(step for step in trained_steps(work.recipe) if select_step(step) == work.step)
+    by_name = {f"step {one.step}": one for one in kept(work.run.path(training))}
+    assert by_name, f"{training} has kept nothing"
+    measured = _Measured(work, meters(work, training, ["selection"]))
+    start = measured.scores(work.run.path("student") / "start", "start")
+    criteria = [Criterion(metric, measured.better(metric), weight) for metric, weight in rule.by.items()]
+    folders = {name: one.folder for name, one in by_name.items()}
+    scores = {name: measured.scores(one.folder, file_of(training, one.step)) for name, one in by_name.items()}
+    if rule.average is not None:
+        name, folder = _averaged(work, rule.average, by_name, scores, criteria)
+        # Behind all others: a mean that is no better than one of them is not needed.
+        folders[name], scores[name] = folder, measured.scores(folder, f"{work.step}: {name}")
+    how: dict[str, Any] = {"confidence": work.recipe.evaluate.confidence, "resamples": work.recipe.evaluate.resamples}
+    choice = choose(scores, criteria, **how)
+    _keep(work, folders[choice.chosen])
+    selection = work.folder / "selection.json"
+    rows = {
+        name: [measured.row(name, metric, sums, how) for metric, sums in each.items()]
+        for name, each in {"start": start, **scores}.items()
+    }
+    write_json(selection, _told(choice, rows, criteria))
+    remove(work.folder / ".averaged")
+    summary = _summary(choice, by_name)
+    say(f"  {summary['made']}")
+    if _is_no_better(scores[choice.chosen], start, criteria, how):
+        say("  and it is not better than the start, beyond chance")
+    return Made([work.folder / "student", selection], summary)
+
+
+class _Measured:
+    """What candidates score by the metrics of the rule, on what is chosen on."""
+
+    def __init__(self, work: Work, by: list[Meter]) -> None:
+        assert work.recipe.select is not None
+        self._work, self._by, self._wanted = work, by, list(work.recipe.select.by)
+        self._known: dict[str, Figure] = {}
+
+    def scores(self, folder: Path, name: str) -> dict[str, Sums]:
+        """One candidate's, by metric."""
+        figures = scored(self._work.run, snapshot(self._work, folder, name), self._by)
+        found = {figure.metric: figure for figure in figures if figure.split == "selection"}
+        if missing := [metric for metric in self._wanted if metric not in found]:
+            raise UserError(f"`select.by`: {missing[0]!r} is measured nowhere; there are {', '.join(found)}")
+        self._known = found
+        return {metric: found[metric].sums for metric in self._wanted}
+
+    def better(self, metric: str) -> Literal["lower", "higher"]:
+        """Which direction is."""
+        direction = self._known[metric].better
+        if direction is None:
+            raise UserError(f"`select.by`: nobody says which direction of {metric!r} is better; choose by another")
+        return direction
+
+    def row(self, name: str, metric: str, sums: Sums, how: dict[str, Any]) -> dict[str, Any]:
+        """A candidate's figure with its interval."""
+        return bootstrap(name, metric, sums, transform=self._known[metric].transform, **how).to_dict()
+
+
+def _averaged(
+    work: Work, wanted: Average, by_name: Mapping[str, Snapshot], scores: Scores, criteria: list[Criterion]
+) -> tuple[str, Path]:
+    """One more candidate, and where it lies until it is known whether it is taken."""
+    kind, count = ("last", wanted.last) if wanted.last is not None else ("best", wanted.best)
+    assert count is not None
+    names = list(by_name)
+    if count > len(names):
+        raise UserError(
+            f"`select.average.{kind}: {count}` is more than the {len(names)} snapshots of a training; say fewer, or "
+            "keep more, `distil.snapshots`"
+        )
+    if kind == "best":
+        judged = judged_by(scores, criteria)
+        lower_is_better = len(criteria) > 1 or criteria[0].better == "lower"
+        # Sorting keeps the order of equals: the earlier ones.
+        order = sorted(range(len(names)), key=lambda at: judged[at] if lower_is_better else -judged[at])
+        names = [names[at] for at in sorted(order[:count])]
+    folder = work.folder / ".averaged"
+    remove(folder)
+    average([by_name[name].folder for name in names[-count:]], folder)
+    return f"mean of the {kind} {count}", folder
+
+
+def _keep(work: Work, chosen: Path) -> None:
+    student, partial = work.folder / "student", work.folder / ".student.partial"
+    remove(partial)
+    # A copy: snapshots are what somebody removes who needs room.
+    shutil.copytree(chosen, partial)
+    finish(partial, work.run.path("student") / "start", work.recipe.student)
+    remove(student)
+    partial.rename(student)
+    if work.step == select_step(Step("distil", work.recipe.seeds[0], work.step.name)):
+        link = work.folder.parent / "student"
+        remove(link)
+        link.symlink_to(Path(work.folder.name) / "student", target_is_directory=True)
+
+
+def _told(choice: Choice, rows: dict[str, list[dict[str, Any]]], criteria: list[Criterion]) -> dict[str, Any]:
+    return {
+        "by": {one.metric: one.weight for one in criteria},
+        "better": {one.metric: one.better for one in criteria},
+        "best": choice.best,
+        "chosen": choice.chosen,
+        "start": rows["start"],
+        "candidates": [standing.to_dict() | {"rows": rows[standing.name]} for standing in choice.standings],
+    }
+
+
+def _is_no_better(
+    chosen: dict[str, Sums], start: dict[str, Sums], criteria: list[Criterion], how: dict[str, Any]
+) -> bool:
+    """Whether by none of the metrics the choice is better than the start."""
+    for one in criteria:
+        pair = paired("chosen", "start", one.metric, chosen[one.metric], start[one.metric], **how)
+        if pair.high < 0 if one.better == "lower" else pair.low > 0:
+            return False
+    return True
+
+
+def _summary(choice: Choice, by_name: Mapping[str, Snapshot]) -> dict[str, Any]:
+    tied = sum(standing.tied for standing in choice.standings)
+    made = f"{choice.chosen} of {len(choice.standings)} candidates"
+    if choice.chosen != choice.best:
+        made += f", which ties with the best, {choice.best}"
+    step = by_name[choice.chosen].step if choice.chosen in by_name else None
+    return {"kept_step": step, "best": choice.best, "tied": tied, "made": made}

@@ -1,0 +1,203 @@
+"""Pruning width: a student that is its teacher with fewer heads, neurons or channels of the residual stream.
+
+Each layer keeps its own heads and neurons, and all of them the same channels. What is left is the teacher's own
+weights, but for the norms: over fewer channels, a norm would divide by another number, so its weight, and the epsilon
+of all norms, make up for what that is on average (`spreads`). Where the parts that are left out are dead (0; for a
+LayerNorm, the mean), that is exact, and the student computes what its teacher does; but that Qwen3's epsilon is that of
+its heads' norms as well, and stays.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from potstill.students.families import FAMILIES, Axis, Family, Shape, family_of, place, shape_of
+from potstill.students.importance import Activations, Batches, activations, most_important, norms_of, spreads
+from potstill.words import UserError, first_line
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of a teacher's width, each counted from 0, in rising order."""
+
+    channels: list[int]
+    heads: list[list[int]]
+    """Of each layer."""
+    key_value_heads: list[list[int]]
+    neurons: list[list[int]]
+    shares: dict[str, float]
+    """Of the importance of all heads, neurons and channels, the share of those that are kept; under their keys."""
+
+
+def pruned_shape(
+    config: Any, heads: int | None, key_value_heads: int | None, intermediate_size: int | None, hidden_size: int | None
+) -> Shape:
+    """The widths of a student, of which None are as the teacher's; those of its heads go together.
+
+    Raises:
+        UserError: more than the teacher has, or what does not divide.
+    """
+    whole, kind = shape_of(config), config.model_type
+    given = {"heads": heads, "key_value_heads": key_value_heads}
+    given |= {"intermediate_size": intermediate_size, "hidden_size": hidden_size}
+    there = (whole.heads, whole.key_value_heads, whole.neurons, whole.hidden)
+    for (key, wanted), most in zip(given.items(), there, strict=True):
+        if wanted is not None and wanted > most:
+            raise UserError(f"`student.{key}` is {wanted:,}, but the teacher has {most:,}; give less")
+    family = FAMILIES[kind]
+    if family.heads_fill_hidden:
+        heads, hidden_size = _filled(whole, kind, heads or key_value_heads, hidden_size)
+    heads, key_value_heads = _grouped(whole, heads, key_value_heads)
+    hidden = hidden_size or whole.hidden
+    if family.multiple_of_heads and hidden % heads:
+        key = "heads" if hidden_size is None else "hidden_size"
+        below = hidden - hidden % heads
+        raise UserError(
+            f"`student.{key}`: transformers makes no {kind} of {heads} heads whose hidden size, {hidden:,}, is no "
+            f"multiple of them; give `student.hidden_size: {below}`, or other heads"
+        )
+    return Shape(heads, key_value_heads, whole.head_dim, intermediate_size or whole.neurons, hidden)
+
+
+def _filled(whole: Shape, kind: str, heads: int | None, hidden: int | None) -> tuple[int, int]:
+    """Heads and hidden size where the one is a multiple of the other."""
+    size = whole.head_dim
+    if heads is None and hidden is None:
+        return whole.heads, whole.hidden
+    if hidden is not None and (hidden % size or (heads is not None and hidden != heads * size)):
+        fits = heads * size if heads is not None else max(size, hidden - hidden % size)
+        raise UserError(
+            f"`student.hidden_size` is {hidden:,}, but a {kind}'s heads, of {size} dimensions each, fill it; give "
+            f"{fits:,}, whose heads are {fits // size}"
+        )
+    heads = heads or (hidden or whole.hidden) // size
+    return heads, heads * size
+
+
+def _grouped(whole: Shape, heads: int | None, key_value_heads: int | None) -> tuple[int, int]:
+    """Query heads, and those of keys and values, that can be cut from groups that share the latter."""
+    if key_value_heads is None:
+        heads = heads or whole.heads
+        if heads % whole.group:
+            raise UserError(
+                f"`student.heads` is {heads}, but the teacher's heads share keys and values in groups of "
+                f"{whole.group}; give a multiple of {whole.group}, or `student.key_value_heads` too"
+            )
+        return heads, heads // whole.group
+    heads = heads or key_value_heads * whole.group
+    if heads % key_value_heads:
+        raise UserError(
+            f"`student.heads` is {heads}, which does not divide among `student.key_value_heads: {key_value_heads}`; "
+            f"give a multiple of {key_value_heads}"
+        )
+    if heads > key_value_heads * whole.group:
+        raise UserError(
+            f"`student.heads` is {heads}, but only {whole.group} of the teacher's heads share each of "
+            f"`student.key_value_heads: {key_value_heads}`; give at most {key_value_heads * whole.group}"
+        )
+    return heads, key_value_heads
+
+
+def prune_width(teacher: PreTrainedModel, wanted: Shape, batches: Batches) -> tuple[PreTrainedModel, Kept]:
+    """A copy of the teacher of other widths, which keeps what is most important on the samples; and what that is.
+
+    Args:
+        teacher: in eval mode.
+        wanted: from :func:`pruned_shape`.
+        batches: what importance is measured on, and what the norms divide by.
+
+    Raises:
+        UserError: the teacher's weights are not of a kind that is known here.
+    """
+    family, whole = family_of(teacher), shape_of(teacher.config)
+    kept = _chosen(activations(teacher, family, whole, batches), whole, wanted)
+    gains = dict.fromkeys(norms_of(teacher, family), 1.0)
+    if wanted.hidden < whole.hidden:
+        gains = spreads(teacher, family, batches, kept.channels)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in teacher.state_dict().items():
+        at = place(family, name)
+        for dimension, axis in enumerate(at.axes):
+            if axis is not None:
+                places = torch.tensor(_places(axis, at.layer, kept, whole), device=tensor.device)
+                tensor = tensor.index_select(dimension, places)
+        module, _, part = name.rpartition(".")
+        # A norm's weight is multiplied by what it now divides by too much; its bias is added afterwards.
+        weights[name] = tensor * gains[module] if module in gains and part == "weight" else tensor
+    return _model(teacher, family, wanted, weights, gains), kept
+
+
+def _chosen(found: Activations, whole: Shape, wanted: Shape) -> Kept:
+    heads, groups = [], []
+    for figures in found.heads:
+        # Of each group its best heads, and of the groups those whose best heads are worth most.
+        of_groups = figures.unflatten(0, (whole.key_value_heads, whole.group)).tolist()
+        best = [most_important(each, wanted.group) for each in of_groups]
+        worth = [sum(each[head] for head in kept) for each, kept in zip(of_groups, best, strict=True)]
+        groups.append(most_important(worth, wanted.key_value_heads))
+        heads.append([group * whole.group + head for group in groups[-1] for head in best[group]])
+    neurons = [most_important(figures, wanted.neurons) for figures in found.neurons.tolist()]
+    channels = most_important(found.channels.tolist(), wanted.hidden)
+    shares = {
+        "heads": _share(found.heads, heads),
+        "intermediate_size": _share(found.neurons, neurons),
+        "hidden_size": _share(found.channels[None], [channels]),
+    }
+    return Kept(channels, heads, groups, neurons, shares)
+
+
+def _share(figures: Tensor, kept: Sequence[Sequence[int]]) -> float:
+    parts = sum(float(row[list(places)].sum()) for row, places in zip(figures, kept, strict=True))
+    return parts / (float(figures.sum()) or 1.0)
+
+
+def _places(axis: Axis, layer: int | None, kept: Kept, whole: Shape) -> list[int]:
+    """The places along an axis that are kept."""
+    if axis == "hidden":
+        return kept.channels
+    assert layer is not None, "of a layer's own parts"
+    heads, size = kept.heads[layer], whole.head_dim
+    match axis:
+        case "neurons":
+            return kept.neurons[layer]
+        case "heads":
+            return _whole_heads(heads, size)
+        case "key_value_heads":
+            return _whole_heads(kept.key_value_heads[layer], size)
+        case "three_of_each":
+            return _whole_heads(heads, 3 * size)
+        case _:
+            return [part * whole.heads * size + at for part in range(3) for at in _whole_heads(heads, size)]
+
+
+def _whole_heads(heads: Sequence[int], size: int) -> list[int]:
+    return [head * size + dimension for head in heads for dimension in range(size)]
+
+
+def _model(
+    teacher: PreTrainedModel, family: Family, wanted: Shape, weights: Mapping[str, Tensor], gains: Mapping[str, float]
+) -> PreTrainedModel:
+    fields = teacher.config.to_dict()
+    fields[family.neurons] = wanted.neurons
+    if family.epsilon is not None:
+        # Squared, because it is added to a mean of squares; there is one for all norms.
+        fields[family.epsilon] *= sum(gain**2 for gain in gains.values()) / len(gains)
+    # Under the names that the configuration has for them itself.
+    named = {"hidden_size": wanted.hidden, "num_attention_heads": wanted.heads}
+    if not family.heads_fill_hidden:
+        named |= {"num_key_value_heads": wanted.key_value_heads, "head_dim": wanted.head_dim}
+    own = teacher.config.attribute_map
+    fields |= {own.get(name, name): value for name, value in named.items()}
+    try:
+        student = AutoModelForCausalLM.from_config(teacher.config.__class__.from_dict(fields), dtype=teacher.dtype)
+        student.load_state_dict(weights)
+    except (RuntimeError, ValueError, StrictDataclassError) as error:
+        kind = teacher.config.model_type
+        raise UserError(f"`student.start`: transformers makes no {kind} of that width: {first_line(error)}") from error
+    student.generation_config = teacher.generation_config
+    return student

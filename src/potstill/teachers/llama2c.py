@@ -1,0 +1,225 @@
+"""Models of llama2.c (github.com/karpathy/llama2.c): its binary checkpoints and its tokenizers, as Hugging Face ones.
+
+A checkpoint of its version 0, the one that `run.c` reads (`export.py`, `legacy_export`), is little-endian: seven int32
+(width, width of the feed-forward, layers, heads, key-value heads, tokens, positions), then the weights in float32, each
+kind of them for all layers together. A negative number of tokens means that the head is not the embeddings. Between the
+last norm and the head lie two rotary tables, which transformers computes itself.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from potstill.words import UserError
+
+HEADER = struct.Struct("<7i")
+MAGIC = b"24ka"
+"""How the versions after 0 begin: "ak42" as an int32."""
+UNKNOWN, BEGIN, END, FIRST_BYTE, BYTES = 0, 1, 2, 3, 256
+"""The ids that sentencepiece gives as llama2.c trains it: three roles, and then a token for each byte."""
+NORM_EPSILON = 1e-5
+"""`run.c` has no other."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a checkpoint's header says."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    positions: int
+    tied: bool
+
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the weights, by their names in transformers, in the file's order; `rotary` are the tables."""
+        hidden, inner, layers = self.hidden, self.inner, self.layers
+        width = hidden // self.heads * self.kv_heads
+        blocks = {
+            "embed_tokens": (self.vocabulary, hidden),
+            "input_layernorm": (layers, hidden),
+            "self_attn.q_proj": (layers, hidden, hidden),
+            "self_attn.k_proj": (layers, width, hidden),
+            "self_attn.v_proj": (layers, width, hidden),
+            "self_attn.o_proj": (layers, hidden, hidden),
+            "post_attention_layernorm": (layers, hidden),
+            "mlp.gate_proj": (layers, inner, hidden),
+            "mlp.down_proj": (layers, hidden, inner),
+            "mlp.up_proj": (layers, inner, hidden),
+            "norm": (hidden,),
+            "rotary": (2, self.positions, hidden // self.heads // 2),
+        }
+        return blocks if self.tied else blocks | {"lm_head": (self.vocabulary, hidden)}
+
+    @property
+    def config(self) -> LlamaConfig:
+        """The same for transformers."""
+        return LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.hidden,
+            intermediate_size=self.inner,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            max_position_embeddings=self.positions,
+            rms_norm_eps=NORM_EPSILON,
+            tie_word_embeddings=self.tied,
+            bos_token_id=BEGIN,
+            eos_token_id=END,
+        )
+
+
+def read_model(file: Path, key: str) -> LlamaForCausalLM:
+    """The model of a checkpoint, in float32.
+
+    Args:
+        file: a `.bin` of llama2.c's version 0.
+        key: where it stands in the recipe, for messages.
+
+    Raises:
+        UserError: it cannot be read, it is of another version or no checkpoint at all, or it is not whole.
+    """
+    raw = _content(file, key)
+    shape = _shape(raw, file, key)
+    sizes = [int(np.prod(block)) for block in shape.blocks.values()]
+    expected = HEADER.size + 4 * sum(sizes)
+    if len(raw) != expected:
+        what = "is cut off" if len(raw) < expected else "is something else, or more than one"
+        raise UserError(
+            f"`{key}`: {file} has {len(raw):,} bytes, and a model of the size that it begins with has {expected:,}: "
+            f"it {what}; get it again"
+        )
+    numbers = torch.from_numpy(np.frombuffer(raw, "<f4", offset=HEADER.size).astype(np.float32))
+    parts = zip(shape.blocks.items(), numbers.split(sizes), strict=True)
+    model = LlamaForCausalLM(shape.config).eval()
+    model.load_state_dict(dict(_weights({name: part.view(block) for (name, block), part in parts}, shape)))
+    return model
+
+
+def _weights(blocks: dict[str, Tensor], shape: Shape) -> Iterator[tuple[str, Tensor]]:
+    turned = {"self_attn.q_proj": shape.heads, "self_attn.k_proj": shape.kv_heads}
+    embeddings = blocks["embed_tokens"]
+    yield "model.embed_tokens.weight", embeddings
+    yield "model.norm.weight", blocks["norm"]
+    yield "lm_head.weight", embeddings if shape.tied else blocks["lm_head"]
+    for name, block in blocks.items():
+        if name not in ("embed_tokens", "norm", "rotary", "lm_head"):
+            for layer, weight in enumerate(block):
+                rows = half_split(weight, turned[name]) if name in turned else weight
+                yield f"model.layers.{layer}.{name}.weight", rows
+
+
+def half_split(rows: Tensor, heads: int) -> Tensor:
+    """The rows of a query or key projection in the order in which transformers rotates them.
+
+    Rotary position embeddings (arXiv:2104.09864) turn pairs of a head's dimensions. Llama's own code and llama2.c take
+    neighbours, 2i and 2i + 1; transformers takes i and i + D/2, for a head of D dimensions. Left as they are, the rows
+    make a model that loads, runs and talks nonsense.
+
+    Args:
+        rows: [heads * D, H], each head's D rows together, D even.
+        heads: of the projection: there may be fewer for keys than for queries.
+    """
+    return rows.view(heads, -1, 2, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
+
+
+def read_tokenizer(file: Path, key: str, tokens: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a `.bin` that llama2.c's `tokenizer.py` has written of a sentencepiece BPE model.
+
+    The file holds an int32, and then for each token its score as a float32, its bytes' number as an int32, and these.
+    It encodes as `run.c` does: a space goes before the text, and the pair whose token scores highest is merged first.
+
+    Args:
+        file: the tokenizer.
+        key: where it stands in the recipe, for messages.
+        tokens: how many the model has.
+
+    Raises:
+        UserError: it cannot be read, it is none or not whole, or it is another model's.
+    """
+    if file.suffix == ".model":
+        raise UserError(
+            f"`{key}`: {file} is sentencepiece's own; name the .bin that run.c reads, which llama2.c's tokenizer.py "
+            "makes of it (`tokenizer.py --tokenizer-model`)"
+        )
+    scored = list(_pieces(_content(file, key), file, key))
+    if len(scored) != tokens:
+        raise UserError(
+            f"`{key}`: {file} has {len(scored):,} tokens and the model {tokens:,}; name the one it was trained with"
+        )
+    pieces = [piece.replace(" ", "▁") for piece, _ in scored]
+    pieces[UNKNOWN], pieces[BEGIN], pieces[END] = "<unk>", "<s>", "</s>"
+    if pieces[FIRST_BYTE : FIRST_BYTE + BYTES] != [f"<0x{byte:02X}>" for byte in range(BYTES)]:
+        raise UserError(f"`{key}`: {file} is no tokenizer of llama2.c: its tokens 3 to 258 are not the bytes")
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    merges = _merges(pieces, [score for _, score in scored], vocabulary)
+    bpe = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False, **roles)
+
+
+def _merges(pieces: list[str], scores: list[float], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Every pair that makes a token, best first; a byte's name is no text."""
+    numbers = sorted(range(FIRST_BYTE + BYTES, len(pieces)), key=lambda number: -scores[number])
+    return [
+        (piece[:cut], piece[cut:])
+        for piece in (pieces[number] for number in numbers)
+        for cut in range(1, len(piece))
+        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
+    ]
+
+
+def _pieces(raw: bytes, file: Path, key: str) -> Iterator[tuple[str, float]]:
+    at = 4
+    try:
+        while at < len(raw):
+            score, size = struct.unpack_from("<fi", raw, at)
+            at += 8 + size
+            if size < 0 or at > len(raw):
+                raise ValueError("a token goes on after the end")
+            yield raw[at - size : at].decode(), score
+    except (struct.error, ValueError) as error:
+        raise UserError(
+            f"`{key}`: {file} is no tokenizer of llama2.c, or it is cut off; name the .bin that run.c reads, whole"
+        ) from error
+
+
+def _shape(raw: bytes, file: Path, key: str) -> Shape:
+    if raw.startswith(MAGIC):
+        version = int.from_bytes(raw[4:8], "little")
+        raise UserError(
+            f"`{key}`: {file} is of llama2.c's version {version}, and potstill reads version 0, which has every weight "
+            "whole; write it again with llama2.c's `export.py --version 0`"
+        )
+    if len(raw) < HEADER.size:
+        raise UserError(f"`{key}`: {file} has {len(raw)} bytes, which is no model of llama2.c; get it again")
+    hidden, inner, layers, heads, kv_heads, vocabulary, positions = HEADER.unpack_from(raw)
+    shape = Shape(hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions, tied=vocabulary > 0)
+    sizes = (hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions)
+    if min(sizes) < 1 or hidden % heads or heads % kv_heads or hidden // heads % 2:
+        raise UserError(f"`{key}`: {file} does not begin like a model of llama2.c; name a .bin that run.c reads")
+    return shape
+
+
+def _content(file: Path, key: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"`{key}`: there is no file {str(file)!r} that could be read (seen from {Path.cwd()})"
+        ) from error

@@ -1,0 +1,81 @@
+"""Triples: a prompt to be continued, the keyword that a right continuation has in it, and a reference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from potstill.recipe.continuations import PromptFile, PromptSet
+from potstill.recipe.corpus import PathFiles
+from potstill.text.sources import rows
+from potstill.words import UserError
+
+COLUMNS = ("prompt", "keyword", "reference")
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One prompt, and what its continuations are held against."""
+
+    id: str
+    prompt: str
+    keyword: str
+    reference: str
+    """A right sentence; where it began with the prompt, what followed: models are asked for no more."""
+
+
+def triples_file(given: PromptSet | PromptFile, key: str) -> Path:
+    """The file that a recipe names.
+
+    Raises:
+        UserError: there is none.
+    """
+    if isinstance(given, PromptSet):
+        return Path(str(resources.files("potstill") / "prompt_sets" / f"{given.set}.jsonl"))
+    file = Path(given.path).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"`{key}.path`: there is no file {given.path!r} (seen from {Path.cwd()}); name one with prompts"
+        )
+    return file
+
+
+def read_triples(given: PromptSet | PromptFile, key: str) -> list[Triple]:
+    """The triples that a recipe names, in the order of their file.
+
+    Args:
+        given: the recipe's section.
+        key: its key, for messages.
+
+    Raises:
+        UserError: a column is missing or blank, a prompt is there twice, or fewer than three prompts are left.
+    """
+    file = triples_file(given, key)
+    found: dict[str, Triple] = {}
+    for number, row in enumerate(rows(PathFiles(path=str(file)), key)):
+        if number == given.prompts:
+            break
+        one = _triple(row.columns, f"`{key}`: {row.where}", number)
+        if one.prompt in found:
+            raise UserError(f"`{key}`: {row.where} has the prompt of {found[one.prompt].id} again; remove one of them")
+        found[one.prompt] = one
+    if len(found) < 3:
+        raise UserError(f"`{key}`: {file} has {len(found)} prompts, and an interval needs more; add some")
+    return list(found.values())
+
+
+def _triple(columns: Mapping[str, Any], where: str, number: int) -> Triple:
+    prompt, keyword, reference = (_text(columns, name, where) for name in COLUMNS)
+    if reference.startswith(prompt) and reference != prompt:
+        reference = reference.removeprefix(prompt).strip()
+    return Triple(str(columns.get("id") or number + 1), prompt, keyword, reference)
+
+
+def _text(columns: Mapping[str, Any], name: str, where: str) -> str:
+    value = columns.get(name)
+    # A column of nothing but numbers is read as such from a .csv file.
+    text = str(value).strip() if isinstance(value, str | int) else ""
+    if not text:
+        raise UserError(f"{where} has no text in `{name}`; a row needs {', '.join(f'`{one}`' for one in COLUMNS)}")
+    return text

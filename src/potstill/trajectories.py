@@ -1,0 +1,121 @@
+"""Trajectories: how the snapshots of a run fare over its trainings, measured afterwards or as they appear.
+
+`checkpoints/curves.json` of the run has every figure with its interval. It lies beside what stages make, because none
+of them makes it: a second process may measure while the first one trains.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from potstill.checkpoints import kept, picked
+from potstill.console import table
+from potstill.evaluation.checkpoints import (
+    CURVES,
+    FOLDER,
+    Meter,
+    Weights,
+    file_of,
+    meters,
+    name_of,
+    scored,
+    snapshot,
+    teachers,
+)
+from potstill.evaluation.splits import Split
+from potstill.files import write_json
+from potstill.parts import trained_steps
+from potstill.pipeline import BY_NAME, Work, steps_of
+from potstill.run import Run, Step
+from potstill.scoring.statistics import bootstrap
+from potstill.status import recipe_of
+from potstill.words import UserError
+
+SECONDS_BETWEEN_LOOKS = 5.0
+BEFORE = ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts")
+"""The stages that made what snapshots are measured with."""
+SPLITS: tuple[Split, ...] = ("selection", "reporting")
+CALLED = {"selection": "validation", "reporting": "held out"}
+
+Rows = list[dict[str, Any]]
+
+
+def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
+    """Measure snapshots of a run, and beside them its teachers and its start; what is known already is not run again.
+
+    Args:
+        folder: the run.
+        which: as :func:`potstill.checkpoints.picked` takes it, of each training.
+        watch: go on until the trainings have ended.
+
+    Returns:
+        A row a model, metric and split: `model`, `seed`, `step` (of the start, 0; of teachers, None), `metric`,
+        `split`, `better`, `value`, `low`, `high`, `n`.
+
+    Raises:
+        UserError: the folder is no run, nothing is kept in it, or not what was asked for.
+    """
+    run = Run(folder)
+    recipe = recipe_of(run)
+    if recipe.distil.snapshots is None:
+        raise UserError(f"{folder} keeps no snapshots; say how many in its recipe, `distil.snapshots: 30`")
+    steps = [step for name in BEFORE for step in steps_of(recipe, BY_NAME[name])]
+    if missing := [step for step in steps if run.manifest(step) is None]:
+        raise UserError(f"{folder}: snapshots are measured with what `{missing[0]}` makes, which is not done; wait")
+    work = Work(recipe, run, Step("evaluate"))
+    while True:
+        # Asked first: what is kept after that is looked at once more.
+        ended = all(run.manifest(step) is not None for step in trained_steps(recipe))
+        rows = _measured(work, which, waits=watch and not ended)
+        write_json(run.folder / FOLDER / CURVES, {"confidence": recipe.evaluate.confidence, "rows": rows})
+        if ended or not watch:
+            break
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if not any(row["step"] for row in rows):
+        raise UserError(f"{folder} has no whole snapshot yet; `--watch` waits for them")
+    return rows
+
+
+def _measured(work: Work, which: str, *, waits: bool) -> Rows:
+    trainings = trained_steps(work.recipe)
+    # What is chosen on is the students' business: each of several lessons has its own.
+    reported = meters(work, trainings[0], ["reporting"] if work.recipe.asks else SPLITS)
+    found: Rows = []
+    for name, weights in teachers(work).items():
+        found += _rows(work, weights, reported, name, None, None)
+    found += _rows(work, snapshot(work, work.run.path("student") / "start", "start"), reported, "start", None, 0)
+    for training in trainings:
+        folder = work.run.path(training)
+        chosen = picked(which, kept(folder), folder, waits=waits)
+        own = meters(work, training) if chosen else []
+        for one in chosen:
+            weights = snapshot(work, one.folder, file_of(training, one.step))
+            found += _rows(work, weights, own, name_of(training), training.seed, one.step)
+    return found
+
+
+def _rows(work: Work, weights: Weights, by: Sequence[Meter], model: str, seed: int | None, step: int | None) -> Rows:
+    how: dict[str, Any] = {"confidence": work.recipe.evaluate.confidence, "resamples": work.recipe.evaluate.resamples}
+    rows = []
+    for figure in scored(work.run, weights, by):
+        row = bootstrap(model, figure.metric, figure.sums, transform=figure.transform, **how)
+        said = {"metric": figure.metric, "split": figure.split, "better": figure.better}
+        figures = {"value": row.value, "low": row.low, "high": row.high, "n": row.n}
+        rows.append({"model": model, "seed": seed, "step": step, **said, **figures})
+    return rows
+
+
+def shown(rows: Rows) -> str:
+    """The rows as lines of aligned columns: a line a model and step, a column a metric and split."""
+    columns = list(dict.fromkeys((row["metric"], row["split"]) for row in rows))
+    lines: dict[tuple[Any, ...], dict[tuple[str, str], str]] = {}
+    for row in rows:
+        figure = f"{row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}]"
+        lines.setdefault((row["model"], row["seed"], row["step"]), {})[row["metric"], row["split"]] = figure
+    head = ["model", "seed", "step", *(f"{metric}, {CALLED[split]}" for metric, split in columns)]
+    body = [
+        [*("" if part is None else str(part) for part in line), *(figures.get(column, "") for column in columns)]
+        for line, figures in lines.items()
+    ]
+    return table([head, *body])

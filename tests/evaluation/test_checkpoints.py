@@ -1,0 +1,176 @@
+"""Snapshots chosen by a task: on half of its items, reported on the others, and looked at over the training."""
+
+import json
+
+import numpy as np
+import pytest
+
+from potstill import trajectories
+from potstill.checkpoints import kept
+from potstill.evaluation import checkpoints
+from potstill.evaluation.splits import split_of
+from potstill.run import Run
+from potstill.runner import run_recipe
+from potstill.scoring.harness import score_task
+from potstill.scoring.task_files import load_task
+from potstill.words import UserError
+from tiny import tokenizer, toy_recipe
+from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
+
+pytestmark = pytest.mark.slow
+ITEMS, STEPS = 40, [2, 4, 6, 8]
+ACC, NORM, GROUPED = f"{CHOICE}/acc", f"{CHOICE}/acc_norm", f"{GROUP}/acc"
+GIVEN = ("distil.training.max_steps=8", "distil.snapshots=4", "distil.training.bf16=false")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _float32():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("potstill.teachers.huggingface.fast_bfloat16", lambda: False)
+        yield
+
+
+def _tasks(folder, *names):
+    return "evaluate.tasks=" + json.dumps([{"task": name, "path": str(folder)} for name in names])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return save_tasks(tmp_path_factory.mktemp("tasks"), ITEMS)
+
+
+@pytest.fixture(scope="module")
+def recipe(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    return toy_recipe(folder, *GIVEN, _tasks(files, CHOICE, GROUP, UNSURE), f"select.by={ACC}")
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    """Looked at by many tests: none may write into it, but for what is measured and shown."""
+    made = Run(tmp_path_factory.mktemp("chosen") / "run")
+    run_recipe(recipe, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return json.loads((run.path("evaluate") / "comparison.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def rows(run):
+    return trajectories.measure(run.folder, "all")
+
+
+@pytest.fixture(scope="module")
+def by_hand(run, files):
+    """Each of the student's snapshots by lm-eval, item by item: step, metric, items."""
+    asked = load_task(CHOICE, "k", path=str(files))
+    return {
+        one.step: score_task(_load(one.folder), tokenizer(), asked).scores for one in kept(run.path("distil/seed-0"))
+    }
+
+
+def _load(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def _half(score, split):
+    items = score.items[CHOICE]
+    own = [item for at, item in enumerate(items) if split_of(f"{CHOICE}/{at}") == split]
+    assert 2 <= len(own) < len(items)
+    return np.mean(own), len(own)
+
+
+def test_a_snapshot_is_chosen_on_half_of_the_items_and_reported_on_the_others(run, found, by_hand):
+    told = json.loads((run.path("select/seed-0") / "selection.json").read_text())
+    assert told["by"] == {ACC: 1}
+    assert told["better"] == {ACC: "higher"}
+    assert [one["name"] for one in told["candidates"]] == [f"step {step}" for step in STEPS]
+    for step, candidate in zip(STEPS, told["candidates"], strict=True):
+        value, count = _half(by_hand[step][ACC], "selection")
+        assert candidate["value"] == pytest.approx(value, rel=1e-12)
+        assert {row["n"] for row in candidate["rows"]} == {count}
+    chosen = by_hand[int(told["chosen"].removeprefix("step "))]
+    reported = {row["metric"]: row for row in found["rows"] if row["model"] == "student"}
+    for metric in (ACC, NORM):
+        value, count = _half(chosen[metric], "reporting")
+        assert (reported[metric]["value"], reported[metric]["n"]) == (pytest.approx(value, rel=1e-12), count)
+    assert reported[GROUPED]["n"] == ITEMS * 3 // 2, "nothing is chosen by it: all of it is reported"
+
+
+def test_lm_evals_own_figures_are_recorded_of_all_items(found, run, by_hand):
+    step = run.manifest("select/seed-0")["summary"]["kept_step"]
+    (own,) = found["tasks"]["lm_eval"]["student"][ACC]
+    assert own == {"value": by_hand[step][ACC].value, "stderr": by_hand[step][ACC].stderr}
+
+
+def test_every_snapshot_has_its_figures_on_both_halves(rows, by_hand, found):
+    figures = {(row["model"], row["step"], row["metric"], row["split"]): row for row in rows}
+    for step in STEPS:
+        for metric in (ACC, NORM):
+            for split in ("selection", "reporting"):
+                row = figures["student", step, metric, split]
+                value, count = _half(by_hand[step][metric], split)
+                assert (row["value"], row["n"]) == (pytest.approx(value, rel=1e-12), count)
+                assert row["low"] <= row["value"] <= row["high"]
+                assert row["better"] == "higher"
+    for model, step in (("teacher", None), ("start", 0)):
+        table = {row["metric"]: row["value"] for row in found["rows"] if row["model"] == model}
+        for metric in (ACC, NORM, GROUPED):
+            assert figures[model, step, metric, "reporting"]["value"] == pytest.approx(table[metric], rel=1e-12)
+    assert not [row for row in rows if row["metric"] == GROUPED and row["split"] == "selection"]
+
+
+def test_what_is_measured_is_shown(run, rows):
+    head, *lines = trajectories.shown(rows).splitlines()
+    assert f"{ACC}, validation" in head
+    assert f"{ACC}, held out" in head
+    assert len(lines) == 2 + 2 * len(STEPS)
+
+
+def test_the_report_is_made_anew_and_alone_and_draws_how_it_went(run, recipe, rows):
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("manifest.json")}
+    run_recipe(recipe, run)
+    assert [path.parent.name for path, moment in before.items() if path.stat().st_mtime_ns != moment] == ["report"]
+    page = (run.path("report") / "index.html").read_text()
+    for metric in (ACC, NORM, GROUPED):
+        for step in STEPS:
+            assert f", step {step}: {metric} " in page
+    assert ", chosen" in page
+
+
+def test_nothing_is_asked_again(run, rows, monkeypatch):
+    monkeypatch.setattr(checkpoints, "score_task", lambda *_: pytest.fail("it is known already"))
+    assert trajectories.measure(run.folder, "all") == rows
+
+
+def test_a_figure_that_nothing_says_the_certainty_of_is_recorded_and_not_compared(run, found, rows):
+    metric = f"{UNSURE}/brier_score"
+    assert found["tasks"]["lm_eval"]["student"][metric][0]["stderr"] is None
+    shown = [found["rows"], found["paired"], rows]
+    assert metric not in {row["metric"] for each in shown for row in each}
+    assert metric not in {one["name"] for one in found["tasks"]["metrics"]}
+    assert f"{UNSURE}/acc" in {row["metric"] for row in found["rows"]}
+    assert metric not in (run.path("report") / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("by", "hint"),
+    [
+        (f"{CHOICE}/ac", rf"no task has the figure '{CHOICE}/ac'; did you mean `{ACC}`\?"),
+        (f"{UNSURE}/brier_score", rf"'toy_unsure/brier_score' is made of all items at once.*, {UNSURE}/acc"),
+        (f"{GROUP}/exact_match", rf"no task has the figure '{GROUP}/exact_match'; "),
+    ],
+)
+def test_what_cannot_be_chosen_by_is_refused_before_anything_is_run(files, tmp_path, by, hint):
+    recipe, run = (
+        toy_recipe(tmp_path, *GIVEN, _tasks(files, CHOICE, UNSURE, GROUP), f"select.by={by}"),
+        Run(tmp_path / "run"),
+    )
+    with pytest.raises(UserError, match=hint):
+        run_recipe(recipe, run)
+    assert not run.path("corpus").exists()

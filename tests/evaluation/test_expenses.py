@@ -1,0 +1,65 @@
+"""What measuring each model took is told with how it is known, over all attempts."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from potstill.evaluation import expenses as module
+from potstill.evaluation.expenses import expenses, metered
+from potstill.evaluation.models import Compared
+from potstill.run import Run, Step
+from potstill.runner import run_recipe
+from potstill.scoring.emissions import Cost
+from tiny import toy_recipe
+
+MODEL = Compared("student-0", lambda: None)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    @contextmanager
+    def measure():
+        yield SimpleNamespace(cost=Cost(2.0, 3e-6, 1e-6, "estimated: CPU, from a constant"))
+
+    monkeypatch.setattr(module, "measure", measure)
+    return SimpleNamespace(folder=tmp_path)
+
+
+def test_time_energy_and_tokens_are_kept(work):
+    with metered(work, "prompts-facts", MODEL) as tally:
+        tally.read, tally.written = 600, 300
+    (one,) = expenses(work.folder)
+    assert (one.measurement, one.model, one.read, one.written) == ("prompts-facts", "student-0", 600, 300)
+    assert one.cost.kind == "estimated", "a guess is never called a measurement"
+    assert one.kwh_per_1000 == pytest.approx(1e-5)
+
+
+def test_a_stopped_attempt_counts(work):
+    def stopped():
+        with metered(work, "held-out-text", MODEL) as tally:
+            tally.read = 100
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with metered(work, "held-out-text", MODEL) as tally:
+        tally.read = 400
+    (one,) = expenses(work.folder)
+    assert one.cost.seconds == 4.0
+    assert one.cost.kwh == pytest.approx(6e-6)
+    assert one.read == 400
+
+
+def test_a_run_has_those_of_every_model_in_its_manifest(tmp_path):
+    run = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path), run, until="evaluate")
+    costs = run.manifest(Step("evaluate"))["summary"]["costs"]
+    assert {one["model"] for one in costs} == {"teacher", "start-0", "student-0", "control-0"}
+    assert len({one["tokens_read"] for one in costs}) == 1, "all of them read the same text"
+    for one in costs:
+        assert one["seconds"] > 0
+        assert one["tokens_read"] > 0
+        assert one["method"]
+        assert one["kind"] in one["method"] or one["kind"].startswith("partly")
+        assert (one["kwh"] is None) == (one["kwh_per_1000_tokens"] is None)

@@ -1,0 +1,195 @@
+"""Every model goes on with the same prompts, and what it says is judged beside random pairs."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from potstill.evaluation import prompts
+from potstill.evaluation.models import Compared
+from potstill.generation.responses import Asked, Decoding, responses
+from potstill.pipeline import Work
+from potstill.recipe.continuations import PromptFile
+from potstill.run import Run, Step
+from potstill.runner import is_done, run_recipe
+from potstill.scoring.keywords import alternatives, contains
+from potstill.text.triples import read_triples
+from potstill.words import UserError
+from tiny import llama, save_prompts, tokenizer, toy_recipe
+
+SEEDS = "seeds=[0, 1]"
+METRICS = ["em", "rouge_l_precision", "rouge_l_recall", "rouge_l_f", "word_cosine"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _float32():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("potstill.teachers.huggingface.fast_bfloat16", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("toy")
+
+
+@pytest.fixture(scope="module")
+def given(folder):
+    return save_prompts(folder)
+
+
+@pytest.fixture(scope="module")
+def recipe(folder, given):
+    sets = json.dumps({"words": given})
+    return toy_recipe(folder, f"evaluate.prompts={sets}", SEEDS, "distil.training.bf16=false")
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    """Looked at by many tests: none may write into it."""
+    made = Run(tmp_path_factory.mktemp("runs") / "toy")
+    run_recipe(recipe, made)
+    return made
+
+
+def comparison(run):
+    return json.loads((run.path("evaluate") / "comparison.json").read_text())
+
+
+def said(run, model):
+    file = run.path("evaluate") / "prompts" / "words" / f"{model}.jsonl"
+    return {row["id"]: row for row in map(json.loads, file.read_text().splitlines())}
+
+
+def test_a_model_says_what_it_says_when_it_is_asked_by_itself(run, given):
+    triples = read_triples(PromptFile(**given), "key")
+    asked = [Asked(one.id, [0, *tokenizer()(one.prompt).input_ids]) for one in triples]
+    alone = responses(llama(0), tokenizer(), asked, Decoding(6, 1), who="teacher", key="key")
+    found = said(run, "teacher")
+    assert {one.id: one.response for batch in alone for one in batch} == {
+        id: row["response"] for id, row in found.items()
+    }
+
+
+def test_every_model_has_every_metric_and_its_random_pairs(run, given):
+    found = comparison(run)["rows"]
+    rows = {(row["model"], row["metric"]): row for row in found if row["metric"].startswith("words/")}
+    models = ("teacher", "start", "student", "control")
+    every = {f"words/{metric}{end}" for metric in METRICS for end in ("", "_random")}
+    assert set(rows) == {(model, metric) for model in models for metric in every}
+    assert {row["n"] for row in rows.values()} == {6}
+    assert rows["student", "words/em"]["seeds"]["n"] == 2
+    triples = read_triples(PromptFile(**given), "key")
+    for model, files in {"teacher": ["teacher"], "student": ["student-0", "student-1"]}.items():
+        hits = [
+            contains(said(run, file)[one.id]["response"], alternatives(one.keyword))
+            for file in files
+            for one in triples
+        ]
+        assert rows[model, "words/em"]["value"] == pytest.approx(np.mean(hits))
+
+
+def test_the_student_is_paired_on_the_same_prompts_and_not_by_random_pairs(run):
+    found = comparison(run)
+    rows = {(row["model"], row["metric"]): row["value"] for row in found["rows"]}
+    pairs = [pair for pair in found["paired"] if pair["metric"].startswith("words/")]
+    assert {(pair["a"], pair["b"]) for pair in pairs} == {("student", "start"), ("student", "control")}
+    assert {pair["metric"] for pair in pairs} == {f"words/{metric}" for metric in METRICS}
+    for pair in pairs:
+        expected = rows["student", pair["metric"]] - rows[pair["b"], pair["metric"]]
+        assert pair["difference"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_how_far_each_model_is_above_its_own_random_pairs_is_told(run):
+    details = json.loads((run.path("evaluate") / "prompts" / "words.json").read_text())
+    above = {(pair["a"], pair["metric"]): pair for pair in details["above_random_pairs"]}
+    rows = {(row["model"], row["metric"]): row["value"] for row in comparison(run)["rows"]}
+    for (model, metric), pair in above.items():
+        assert pair["b"] == "random pairs"
+        assert pair["difference"] == pytest.approx(rows[model, metric] - rows[model, f"{metric}_random"], abs=1e-9)
+    assert len(above) == 4 * len(METRICS)
+    assert details["words"]["dimension"] == 3
+    assert 0 < details["words"]["share_of_words_with_a_vector"] < 1
+
+
+def test_the_report_shows_them_and_what_they_took(run):
+    page = (run.path("report") / "index.html").read_text()
+    for shown in (
+        "words: keyword",
+        "words: ROUGE-L F1",
+        "words: words, random pairs",
+        "prompts-words",
+        "held-out-text",
+    ):
+        assert shown in page
+
+
+def test_what_was_said_before_a_stop_is_not_said_again(recipe, run, tmp_path, monkeypatch):
+    recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"batch_size": 2})})
+    again, plain, batches = Run(tmp_path / "run"), prompts.responses, []
+
+    def stopped(*args, **how):
+        for batch in plain(*args, **how):
+            if len(batches) == 4:
+                raise KeyboardInterrupt
+            batches.append(batch)
+            yield batch
+
+    monkeypatch.setattr(prompts, "responses", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, again, until="evaluate")
+
+    def goes_on(*args, **how):
+        for batch in plain(*args, **how):
+            batches.append(batch)
+            yield batch
+
+    monkeypatch.setattr(prompts, "responses", goes_on)
+    run_recipe(recipe, again, until="evaluate")
+    assert len(batches) == 6 * 3, "six models, three batches each, and none twice"
+    whole = Run(tmp_path / "whole")
+    run_recipe(recipe, whole, until="evaluate")
+    assert comparison(again) == comparison(whole)
+
+
+def test_prompts_or_vectors_that_changed_are_judged_again(folder, given, tmp_path):
+    own = save_prompts(tmp_path)
+    recipe, run = toy_recipe(folder, f"evaluate.prompts={json.dumps({'p': own})}"), Run(tmp_path / "run")
+    run_recipe(recipe, run, until="evaluate")
+    for name in ("vectors.txt", "prompts.jsonl"):
+        file = tmp_path / name
+        before = file.read_text()
+        assert is_done(recipe, run, Step("evaluate"))
+        file.write_text("\n".join(before.splitlines()[:-1]) + "\n")
+        assert not is_done(recipe, run, Step("evaluate"))
+        file.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"words": {"package": "no_such_vectors", "file": "x.npy"}},
+            r"`evaluate.prompts.p.words.package`.*no-such-vec",
+        ),
+        ({"words": {"path": "none.txt"}}, r"`evaluate.prompts.p.words.path`: there is no file"),
+        ({"sentences": {"package": "no_such_model", "folder": "x"}}, r"`evaluate.prompts.p.sentences.package`.*`null`"),
+        ({"path": "none.jsonl"}, r"`evaluate.prompts.p.path`: there is no file"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_spent(folder, given, tmp_path, change, message):
+    recipe, run = toy_recipe(folder, f"evaluate.prompts={json.dumps({'p': given | change})}"), Run(tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        run_recipe(recipe, run)
+    assert not run.path("teachers").exists()
+
+
+def test_responses_are_written_in_the_models_own_tokens(run, recipe, given, tmp_path):
+    read = []
+    model = Compared("other", lambda: llama(0), lambda: read.append("own") or tokenizer())
+    work = replace(Work(recipe, run, Step("evaluate")), run=Run(tmp_path / "elsewhere"))
+    triples = read_triples(PromptFile(**given), "key")
+    found = prompts.responded(work, "words", recipe.evaluate.prompts["words"], triples, model)
+    assert read == ["own"]
+    assert found == [said(run, "teacher")[one.id]["response"] for one in triples]

@@ -1,0 +1,83 @@
+"""Documents of one row, read as if each stood alone; models that cannot are refused."""
+
+import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
+
+from potstill.losses.documents import begins_anew, check_reads_apart, model_inputs
+from potstill.text.batching import Collator
+from potstill.words import UserError
+from tiny import VOCABULARY, gpt2, gpt_neox, llama
+
+DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15, 16], [5, 6, 7]]
+FAMILIES = {"llama": llama, "gpt2": gpt2, "gpt_neox": gpt_neox}
+
+
+def row(documents):
+    return {"input_ids": [token for one in documents for token in one], "documents": [len(one) for one in documents]}
+
+
+def mamba():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, "initializer_range": 0.2}
+    return MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, **shape)).eval()
+
+
+def bloom():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "n_layer": 1, "n_head": 2, "initializer_range": 0.2}
+    return BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, **shape)).eval()
+
+
+@torch.no_grad()
+def alone(model, document):
+    return model(input_ids=torch.tensor([document])).logits[0]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_logits_are_those_of_each_document_alone(family, attention):
+    model = FAMILIES[family]()
+    model.set_attn_implementation(attention)
+    batch = Collator(3)([row(DOCUMENTS), row(DOCUMENTS[:2][::-1])])
+    found = model(**model_inputs(batch), use_cache=False).logits
+    for logits, documents in zip(found, (DOCUMENTS, DOCUMENTS[:2][::-1]), strict=True):
+        start = 0
+        for document in documents:
+            torch.testing.assert_close(logits[start : start + len(document)], alone(model, document))
+            start += len(document)
+    # The one thing that tells this from reading the row as one text:
+    whole = alone(model, row(DOCUMENTS)["input_ids"])
+    assert (found[0] - whole)[7:].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_these_can(family):
+    model = FAMILIES[family]().train()
+    state = torch.get_rng_state()
+    check_reads_apart(model, "student")
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("model", [mamba, bloom])
+def test_a_model_that_reads_across_documents_is_refused(model):
+    with pytest.raises(UserError) as told:
+        check_reads_apart(model(), "teacher")
+    assert f"`corpus.attention: document`: the teacher ({model.__name__}) reads across documents" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_padded_on_the_left_keeps_its_mask():
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    batch = {"input_ids": torch.ones_like(mask), "attention_mask": mask, "position_ids": positions}
+    assert not begins_anew(batch).any()
+    assert model_inputs(batch | {"labels": mask}).keys() == batch.keys()
+
+
+def test_nothing_begins_anew_where_no_positions_are_given():
+    batch = Collator(0)([{"input_ids": [1, 2, 3]}, {"input_ids": [1]}])
+    assert not begins_anew(batch).any()
+    assert model_inputs(batch).keys() == {"input_ids", "attention_mask"}

@@ -1,0 +1,122 @@
+"""Snapshots in a folder: which are whole, which are asked for, which are the same, and what their mean is."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from potstill.checkpoints import average, check, fingerprint, flaw, kept, picked, place
+from potstill.words import UserError
+from tiny import llama
+
+
+@pytest.fixture
+def training(tmp_path):
+    """Five snapshots, each of other weights."""
+    for step in range(10, 60, 10):
+        llama(step, layers=1).save_pretrained(place(tmp_path, step))
+    return tmp_path
+
+
+def _steps(snapshots):
+    return [snapshot.step for snapshot in snapshots]
+
+
+def _cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+BREAK = {
+    "has no model.safetensors": lambda folder: (folder / "model.safetensors").unlink(),
+    "its model.safetensors is cut off": lambda folder: _cut(folder / "model.safetensors"),
+    "has no whole config.json": lambda folder: (folder / "config.json").write_text('{"model_type": "ll'),
+}
+
+
+@pytest.mark.parametrize("wrong", BREAK)
+def test_what_is_half_written_is_passed_over_and_refused_by_name(training, wrong):
+    BREAK[wrong](place(training, 30))
+    assert _steps(kept(training)) == [10, 20, 40, 50]
+    assert _steps(picked("all", kept(training), training)) == [10, 20, 40, 50]
+    with pytest.raises(UserError, match=rf"step-30 is half-written: it {wrong}|step-30 is half-written: {wrong}"):
+        picked("20,30", kept(training), training)
+    assert _steps(picked("20,30", kept(training), training, waits=True)) == [20]
+
+
+def test_a_model_in_shards_is_whole_when_all_of_them_are(tmp_path):
+    folder = place(tmp_path, 1)
+    llama(layers=2).save_pretrained(folder, max_shard_size="50KB")
+    parts = sorted(folder.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    assert flaw(folder) is None
+    parts[-1].unlink()
+    assert flaw(folder) == f"is half-written: it has no {parts[-1].name}"
+
+
+def test_what_is_still_being_written_has_another_name(training):
+    place(training, 20).rename(place(training, 20).with_name(".step-20.partial"))
+    assert _steps(kept(training)) == [10, 30, 40, 50]
+    assert kept(training / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("which", "steps"),
+    [
+        ("all", [10, 20, 30, 40, 50]),
+        ("every:2", [20, 40]),
+        ("every:5", [50]),
+        ("every:9", []),
+        ("last:2", [40, 50]),
+        ("last:9", [10, 20, 30, 40, 50]),
+        ("40,10", [10, 40]),
+    ],
+)
+def test_any_subset_can_be_asked_for(training, which, steps):
+    assert _steps(picked(which, kept(training), training)) == steps
+
+
+@pytest.mark.parametrize("which", ["every:0", "first:2", "10, 20", "", "last"])
+def test_what_is_no_subset_is_refused(training, which):
+    with pytest.raises(UserError, match=r"say `all`, `every:10`, `last:5`, or steps"):
+        picked(which, kept(training), training)
+
+
+def test_a_step_that_was_not_kept_is_refused_with_those_that_were(training):
+    with pytest.raises(UserError, match=r"step-15 is not there; there are the steps 10, 20, 30, 40, 50"):
+        picked("15", kept(training), training)
+
+
+def test_a_copy_is_the_same_and_other_weights_are_not(training, tmp_path):
+    ours, copy = place(training, 10), tmp_path / "elsewhere"
+    shutil.copytree(ours, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"_name_or_path": "elsewhere"}))
+    assert fingerprint(copy) == fingerprint(ours)
+    assert fingerprint(place(training, 20)) != fingerprint(ours)
+    (copy / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    assert fingerprint(copy) != fingerprint(ours), "the same weights may do something else"
+
+
+def test_a_mean_is_the_mean_in_float32_and_a_whole_model(training, tmp_path):
+    folders = [place(training, step) for step in (10, 20, 50)]
+    average(folders, tmp_path / "mean")
+    check(tmp_path / "mean")
+    parts = [load_file(folder / "model.safetensors") for folder in folders]
+    mean = load_file(tmp_path / "mean" / "model.safetensors")
+    for name, weight in mean.items():
+        expected = torch.stack([part[name].double() for part in parts]).mean(0)
+        torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=1e-7)
+    llama(layers=1).from_pretrained(tmp_path / "mean")
+
+
+def test_sixteen_bits_are_summed_in_thirty_two(tmp_path):
+    # In bfloat16, 256 + 1 is 256: the sum of three would lose the ones.
+    for at, value in enumerate((256.0, 1.0, 1.0)):
+        (tmp_path / str(at)).mkdir()
+        save_file({"w": torch.full((2,), value, dtype=torch.bfloat16)}, tmp_path / str(at) / "model.safetensors")
+    average([tmp_path / str(at) for at in range(3)], tmp_path / "mean")
+    mean = load_file(tmp_path / "mean" / "model.safetensors")["w"]
+    assert mean.dtype == torch.bfloat16
+    assert mean.tolist() == torch.tensor([86.0, 86.0], dtype=torch.bfloat16).tolist()
