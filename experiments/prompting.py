@@ -18,7 +18,7 @@ RUNS = Path("runs/experiments/prompting")
 PAGE = Path("docs/experiments/prompting.md")
 METRICS = ("accuracy", "loss", "hit_limit", "no_number")
 ABOUT = {
-    "arithmetic": "Sums of three or four numbers, every step of the way; the teacher is trained here, the student has "
+    "arithmetic": "Sums of four or five digits, every step of the way; the teacher is trained here, the student has "
     "half of its layers; three seeds.",
     "gsm8k-mini": "GSM8K's own questions; SmolLM2-135M teaches a LoRA adapter of itself; one seed. So small a model "
     "answers hardly any question, and the loss on the reference solutions says more.",

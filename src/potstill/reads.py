@@ -89,6 +89,8 @@ def selected(recipe: "Recipe") -> dict[str, Any]:
     assert recipe.select is not None
     measured = recipe.evaluate
     pairs = {name: given for name, given in measured.minimal_pairs.items() if name in chosen_on(recipe)}
+    own = {metric.partition("/")[0] for metric in chosen_on(recipe)}
+    prompts = {name: given for name, given in measured.prompts.items() if name in own}
     tasks = measured.tasks if any("/" in metric for metric in chosen_on(recipe)) else []
     sure = {f"evaluate.{key}": getattr(recipe.evaluate, key) for key in ("confidence", "resamples")}
     merge = {"student.merge": recipe.student.merge} if recipe.student.adapter else {}
@@ -97,6 +99,7 @@ def selected(recipe: "Recipe") -> dict[str, Any]:
         "select": recipe.select,
         "evaluate.minimal_pairs": pairs,
         "evaluate.tasks": tasks,
+        "evaluate.prompts": prompts,
         **sure,
         **shape,
         **quantized(recipe),

@@ -14,7 +14,7 @@ from potstill.runner import run_recipe
 from potstill.scoring.harness import score_task
 from potstill.scoring.task_files import load_task
 from potstill.words import UserError
-from tiny import tokenizer, toy_recipe
+from tiny import save_prompts, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
 
 pytestmark = pytest.mark.slow
@@ -174,3 +174,32 @@ def test_what_cannot_be_chosen_by_is_refused_before_anything_is_run(files, tmp_p
     with pytest.raises(UserError, match=hint):
         run_recipe(recipe, run)
     assert not run.path("corpus").exists()
+
+
+def test_snapshots_are_chosen_by_what_they_say_to_half_of_the_prompts(tmp_path):
+    given = save_prompts(tmp_path, count=24)
+    prompts = f"evaluate.prompts={json.dumps({'facts': given})}"
+    recipe = toy_recipe(tmp_path, *GIVEN, prompts, "select.by={facts/word_cosine: 1, facts/em: 1}", "seeds=[0]")
+    made = Run(tmp_path / "run")
+    run_recipe(recipe, made)
+    chosen = json.loads((made.path("select") / "seed-0" / "selection.json").read_text())
+    rows = json.loads((made.path("evaluate") / "comparison.json").read_text())["rows"]
+    looked_at = {row["n"] for each in chosen["candidates"] for row in each["rows"]}
+    reported = {row["n"] for row in rows if row["metric"].startswith("facts/")}
+    assert looked_at == {sum(split_of(f"facts/{number}") == "selection" for number in range(1, 25))}
+    assert reported == {24 - next(iter(looked_at))}
+    step = int(chosen["chosen"].removeprefix("step "))
+    on_the_way = {
+        row["metric"]: row["value"]
+        for row in trajectories.measure(made.folder, "all")
+        if (row["model"], row["step"], row["split"]) == ("student", step, "reporting")
+    }
+    for row in rows:
+        if row["model"] == "student" and row["metric"] in ("facts/word_cosine", "facts/rouge_l_f"):
+            assert on_the_way[row["metric"]] == pytest.approx(row["value"], rel=1e-9)
+
+
+def test_a_figure_that_no_prompts_have_is_refused_at_once(tmp_path):
+    prompts = f"evaluate.prompts={json.dumps({'facts': save_prompts(tmp_path)})}"
+    with pytest.raises(UserError, match=r"`select.by`: 'facts/emm' is measured nowhere here; did you mean `facts/em`"):
+        toy_recipe(tmp_path, *GIVEN, prompts, "select.by=facts/emm")

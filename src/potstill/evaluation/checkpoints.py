@@ -21,9 +21,11 @@ from potstill.checkpoints import ADAPTER, fingerprint
 from potstill.console import progress, say
 from potstill.evaluation.models import Compared
 from potstill.evaluation.pairs import subtasks_of
+from potstill.evaluation.prompts import Judge, asked_with, triples_of
 from potstill.evaluation.splits import Split, in_split, splits_of
 from potstill.evaluation.tasks import loaded
 from potstill.files import digest, read_json, sha256, write_json
+from potstill.generation.responses import Decoding, responses
 from potstill.hardware import device
 from potstill.parts import ASKED, CONTROL, select_step, student_name
 from potstill.pipeline import Work
@@ -135,8 +137,11 @@ def meters(work: Work, training: Step, splits: Sequence[Split] = ("selection", "
             found.append(_reported_text(work))
         elif recipe.corpus.validation is not None:
             found.append(_chosen_text(work, training))
-        names = [] if recipe.asks else list(recipe.evaluate.minimal_pairs)
-        found += [_pairs(work, name, split) for name in names if split in splits_of(recipe, name)]
+        if not recipe.asks:
+            names = [name for name in recipe.evaluate.minimal_pairs if split in splits_of(recipe, name)]
+            found += [_pairs(work, name, split) for name in names]
+            sets = [name for name in recipe.evaluate.prompts if split in splits_of(recipe, name)]
+            found += [_prompts(work, name, split) for name in sets]
     asked = loaded(recipe)
     return found + [_task(work, one) for one in asked if set(splits) & set(splits_of(recipe, *one.shown))]
 
@@ -147,7 +152,9 @@ def check(recipe: Recipe) -> None:
     Raises:
         UserError: no task of that name is asked, it has no such metric, or the metric is not made of single items.
     """
-    by = [] if recipe.select is None else [metric for metric in recipe.select.by if "/" in metric]
+    sets = recipe.evaluate.prompts
+    chosen = [] if recipe.select is None else [metric for metric in recipe.select.by if "/" in metric]
+    by = [metric for metric in chosen if metric.partition("/")[0] not in sets]
     if not by:
         return
     known = {metric: of_items for one in loaded(recipe) for metric, of_items in made_of_items(one).items()}
@@ -198,6 +205,28 @@ def _pairs(work: Work, metric: str, split: Split) -> Meter:
 
     items = [[subtask.name, subtask.good, subtask.bad] for subtask in subtasks]
     return Meter(digest(["pairs", split, items, vars(reading), settings.ties, _tokens(tokenizer)]), score)
+
+
+def _prompts(work: Work, name: str, split: Split) -> Meter:
+    """A set of prompts, and every metric of what comes after them."""
+    given, tokenizer, key = work.recipe.evaluate.prompts[name], ready.tokenizer(work), f"evaluate.prompts.{name}"
+    triples, batch_size = triples_of(work, name, split), work.recipe.evaluate.batch_size
+    asked, decoding = asked_with(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
+
+    def score(model: PreTrainedModel, who: str) -> list[Figure]:
+        said = dict[str, str]()
+        with progress(f"{name}: {who}", len(asked), "prompts") as advance:
+            for batch in responses(model, tokenizer, asked, decoding, who=who, key=f"{key}.max_new_tokens"):
+                said |= {one.id: one.response for one in batch}
+                advance(len(batch))
+        texts = [said[triple.id] for triple in triples]
+        scores = Judge(given, key, triples, texts)(texts)
+        one = np.ones(len(texts))
+        return [Figure.of(f"{name}/{metric}", split, "higher", Sums(scores[metric], one)) for metric in given.metrics]
+
+    items = [[triple.prompt, triple.keyword, triple.reference] for triple in triples]
+    settings = given.model_dump(mode="json", exclude={"random_pairs"})
+    return Meter(digest(["prompts", split, items, settings, batch_size, _tokens(tokenizer)]), score)
 
 
 def _chosen_text(work: Work, training: Step) -> Meter:

@@ -14,6 +14,7 @@ from potstill import ready
 from potstill.console import progress
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.splits import Split, split_of, splits_of
 from potstill.files import write_json
 from potstill.generation.responses import Asked, Decoding, Response, responses
 from potstill.journal import Journal
@@ -63,7 +64,7 @@ def check(recipe: Recipe) -> None:
 def measure(work: Work, models: Models, name: str) -> Measured:
     """One set of prompts, by its name in the recipe."""
     given, how, key = work.recipe.evaluate.prompts[name], work.recipe.evaluate, f"evaluate.prompts.{name}"
-    triples = read_triples(given, key)
+    triples = triples_of(work, name)
     said = {model: [responded(work, name, given, triples, one) for one in each] for model, each in models.items()}
     judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
     scores = {model: [judge(texts) for texts in each] for model, each in said.items()}
@@ -87,15 +88,26 @@ def measure(work: Work, models: Models, name: str) -> Measured:
     return Measured(rows, pairs, outputs=[file, file.with_suffix("")])
 
 
+def triples_of(work: Work, name: str, split: Split = "reporting") -> list[Triple]:
+    """The prompts of a split: all that there are, unless half of them are chosen on."""
+    every = read_triples(work.recipe.evaluate.prompts[name], f"evaluate.prompts.{name}")
+    if len(splits_of(work.recipe, name)) == 1:
+        return every
+    return [triple for triple in every if split_of(f"{name}/{triple.id}") == split]
+
+
+def asked_with(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[Asked]:
+    """The prompts as a model reads them."""
+    reading = Reading.of(tokenizer, given.start, prefix_space=False)
+    each = reading.encode(tokenizer, [triple.prompt for triple in triples])
+    return [Asked(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
+
+
 def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: Compared) -> list[str]:
     """What a model goes on with after each prompt, in their order; what was written before a stop stays."""
     tokenizer = ready.tokenizer(work) if model.tokenizer is None else model.tokenizer()
     key = f"evaluate.prompts.{name}"
-    reading = Reading.of(tokenizer, given.start, prefix_space=False)
-    asked = [
-        Asked(triple.id, list(ids))
-        for triple, ids in zip(triples, reading.encode(tokenizer, [one.prompt for one in triples]), strict=True)
-    ]
+    asked = asked_with(given, triples, tokenizer)
     file = work.folder / "prompts" / name / f"{model.file}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(file)

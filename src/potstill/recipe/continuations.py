@@ -87,6 +87,13 @@ class PromptsBase(Section):
     """How often every response is also held against a reference that belongs to another prompt: what a metric gives to
     texts that have nothing to do with each other. The mean of so many draws stands beside each figure."""
 
+    @property
+    def metrics(self) -> list[str]:
+        """What responses are judged by."""
+        wanted = {"word_cosine": self.words, "sentence_cosine": self.sentences}
+        found = ["em", "rouge_l_precision", "rouge_l_recall", "rouge_l_f"]
+        return found + [name for name, given in wanted.items() if given is not None]
+
 
 class PromptSet(PromptsBase):
     """Prompts that come with potstill."""

@@ -279,7 +279,8 @@ class Recipe(Section):
                 "`select.by: loss` goes by `corpus.validation`, which is missing: what is reported on must not be "
                 "chosen on; say how many sequences"
             )
-        known = [LOSS, *([] if self.asks else self.evaluate.minimal_pairs)]
+        prompts = [f"{name}/{each}" for name, given in self.evaluate.prompts.items() for each in given.metrics]
+        known = [LOSS, *([] if self.asks else [*self.evaluate.minimal_pairs, *prompts])]
         # Which figures a task has, lm-eval knows; it is asked before anything is spent.
         of_tasks = "/" if self.evaluate.tasks else None
         if unknown := [one for one in self.select.by if one not in known and not (of_tasks and of_tasks in one)]:

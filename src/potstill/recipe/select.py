@@ -48,10 +48,10 @@ class Select(Section):
     What differs from the best by no more than chance is a tie, and of ties the earliest is taken."""
 
     by: By = Field(default_factory=lambda: {LOSS: 1.0})
-    """A metric: `loss`, one of `evaluate.minimal_pairs`, or a task's, as in `lambada_openai/acc`. Or several and how
-    much each counts, `{loss: 1, blimp: 2}`: snapshots are ranked by each, and the mean of the ranks decides. `loss` is
-    measured on `corpus.validation`; of the items of any other metric, half are chosen on, and only the others are
-    reported."""
+    """A metric: `loss`, one of `evaluate.minimal_pairs`, or one of a task or of a set of prompts (`lambada_openai/acc`,
+    `facts/em`). Or several and how much each counts, `{loss: 1, blimp: 2}`: snapshots are ranked by each, and the mean
+    of the ranks decides. `loss` is measured on `corpus.validation`; of the items of any other metric, half are chosen
+    on, and only the others are reported."""
 
     average: Average | None = None
     """One candidate more: the mean of the `last` or of the `best` so many snapshots, `{last: 5}`."""
