@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
+from potstill.recipe import load_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
@@ -22,6 +23,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 128}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 INT8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
 TORCHAO = {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
+SIX_BITS = {"IntxWeightOnlyConfig": {"weight_dtype": "int6", "granularity": {"PerGroup": 32}}}
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +85,18 @@ def test_fewer_bits_are_further_from_the_teacher_and_still_it_is_no_other(tmp_pa
     said["another"] = log_probs(llama(1, **WIDE), batch)
     far = [divergence(said["whole"], said[name]) for name in ("int8", "nf4", "another")]
     assert 0 < 10 * far[0] < far[1] < far[2] / 2
+
+
+def test_the_published_gsm8k_is_read_in_six_bits(tmp_path, folder):
+    pytest.importorskip("torchao")
+    teacher = load_recipe("gsm8k").teachers["llama-405b"]
+    model = prepared(tmp_path / "six", folder, quantization=teacher.quantization).model()
+    layers = [layer for name, layer in model.named_modules() if name.endswith("_proj")]
+    assert len(layers) == 7 * LAYERS
+    for weight in (layer.weight for layer in layers):
+        assert -(2**5) <= weight.qdata.min() < -(2**4)
+        assert 2**4 < weight.qdata.max() < 2**5
+        assert weight.scale.numel() * 32 == weight.qdata.numel()
 
 
 def test_another_quantisation_is_another_teacher(tmp_path, folder):
@@ -150,7 +164,14 @@ def test_kernels_that_are_not_here_are_missed_in_one_sentence(tmp_path, already,
             TORCHAO | {"quant_type": {"Int4WeightOnlyConfig": {"group": 64}}},
             "`q.quant_type.Int4WeightOnlyConfig.group`: Int4WeightOnlyConfig has no such field; did you mean",
         ),
-        (TORCHAO | {"quant_type": 8}, "`q.quant_type` must be a name, such as Int8WeightOnlyConfig, or one name with"),
+        (TORCHAO | {"quant_type": 8}, "`q.quant_type` must be a name, such as "),
+        (TORCHAO | {"quant_type": {"Int8WeightOnlyConfig": 8}}, "`q.quant_type.Int8WeightOnlyConfig` must be fields "),
+        (
+            TORCHAO | {"quant_type": {"IntxWeightOnlyConfig": {"granularity": {"PerGrup": 32}}}},
+            "`q.quant_type.IntxWeightOnlyConfig.granularity`: torchao has no 'PerGrup'; did you mean `PerGroup`?",
+        ),
+        (TORCHAO | {"quant_type": {"IntxWeightOnlyConfig": {"weight_dtype": "int66"}}}, "`q`: transformers refuses it"),
+        (TORCHAO | {"quant_type": {"IntxWeightOnlyConfig": {"weight_dtype": "float"}}}, "`q`: transformers refuses it"),
     ],
 )
 def test_a_quantisation_that_there_is_not_is_refused(given, sentence):
@@ -171,9 +192,13 @@ def test_a_package_that_is_missing_is_named_with_its_extra(given, monkeypatch):
 
 
 def test_torchao_takes_the_fields_of_a_configuration():
-    pytest.importorskip("torchao")
-    given = {"quant_method": "torchao", "quant_type": {"Int4WeightOnlyConfig": {"group_size": 64}}}
+    torchao = pytest.importorskip("torchao.quantization")
+    given = TORCHAO | {"quant_type": {"Int4WeightOnlyConfig": {"group_size": 64}}}
     assert quantization_config(given, "q").quant_type.group_size == 64
+    found = quantization_config(TORCHAO | {"quant_type": SIX_BITS}, "q").quant_type
+    assert found == torchao.IntxWeightOnlyConfig(weight_dtype=torch.int6, granularity=torchao.PerGroup(32))
+    given = TORCHAO | {"quant_type": {"IntxWeightOnlyConfig": {"granularity": {"PerAxis": 0}}}}
+    assert quantization_config(given, "q").quant_type.granularity == torchao.PerAxis(0)
 
 
 def test_a_teacher_that_spans_places_says_what_it_says_in_one(tmp_path, folder):

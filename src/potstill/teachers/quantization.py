@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
 from transformers.quantizers.auto import (
     AUTO_QUANTIZATION_CONFIG_MAPPING,
     AUTO_QUANTIZER_MAPPING,
@@ -33,7 +34,7 @@ def quantization_config(given: Mapping[str, Any], key: str) -> Any:
     Args:
         given: transformers' fields by their own names, `quant_method` among them. torchao's `quant_type` is the name of
             one of its configurations, `Int8WeightOnlyConfig`, or one with its fields,
-            `{Int4WeightOnlyConfig: {group_size: 64}}`.
+            `{IntxWeightOnlyConfig: {weight_dtype: int6, granularity: {PerGroup: 32}}}`.
         key: where they stand in the recipe, for messages.
 
     Raises:
@@ -110,22 +111,37 @@ def _parameters(kind: type) -> list[str]:
 def _torchao_type(given: Any, key: str) -> Any:
     from torchao import quantization
     from torchao.core.config import AOBaseConfig
+    from torchao.quantization.granularity import Granularity
 
-    kinds = {
-        name: kind
-        for name, kind in vars(quantization).items()
-        if isinstance(kind, type) and issubclass(kind, AOBaseConfig) and kind is not AOBaseConfig
+    kinds = {name: kind for name, kind in vars(quantization).items() if isinstance(kind, type)}
+    configs = {
+        name: kind for name, kind in kinds.items() if issubclass(kind, AOBaseConfig) and kind is not AOBaseConfig
     }
+    granularities = {name: kind for name, kind in kinds.items() if issubclass(kind, Granularity)}
+    name, settings = _named(given, configs, key)
+    if not isinstance(settings, dict):
+        raise UserError(f"`{key}.{name}` must be fields of torchao's {name}, not {settings!r}")
+    kind = configs[name]
+    _check_names(settings, [field.name for field in fields(kind) if field.init], kind, f"{key}.{name}")
+    made = dict(settings)
+    for field, value in settings.items():
+        if field == "granularity":
+            size, said = _named(value, granularities, f"{key}.{name}.{field}")
+            made[field] = granularities[size](**said) if isinstance(said, dict) else granularities[size](said)
+        elif field.endswith("dtype") and isinstance(getattr(torch, str(value), None), torch.dtype):
+            made[field] = getattr(torch, value)
+    return kind(**made)
+
+
+def _named(given: Any, kinds: Mapping[str, type], key: str) -> tuple[str, Any]:
+    """One of torchao's classes by its name, and what is said of it."""
     named = {given: {}} if isinstance(given, str) else given
-    if not isinstance(named, dict) or len(named) != 1 or not isinstance(next(iter(named.values())) or {}, dict):
-        raise UserError(f"`{key}` must be a name, such as Int8WeightOnlyConfig, or one name with its fields")
+    if not isinstance(named, dict) or len(named) != 1:
+        raise UserError(f"`{key}` must be a name, such as {min(kinds)}, or one name with its fields")
     name, settings = next(iter(named.items()))
     if name not in kinds:
         raise UserError(f"`{key}`: torchao has no {name!r}{_hint(str(name), kinds)}")
-    _check_names(
-        settings or {}, [field.name for field in fields(kinds[name]) if field.init], kinds[name], f"{key}.{name}"
-    )
-    return kinds[name](**(settings or {}))
+    return name, {} if settings is None else settings
 
 
 def _check_names(given: Mapping[str, Any], known: list[str], kind: type, key: str) -> None:
