@@ -23,7 +23,7 @@ from potstill.trajectories import measure
 HERE = Path(__file__).parent
 RUNS = Path("runs/experiments/warmstart")
 PAGE = Path("docs/experiments/warmstart.md")
-METRICS = ("loss", "bits_per_byte", "kl_to_teacher")
+METRICS = ("loss", "kl_to_teacher")
 SHAPE = {
     "model_type": "llama",
     "num_hidden_layers": 3,
@@ -33,9 +33,9 @@ SHAPE = {
     "max_position_embeddings": 256,
     "tie_word_embeddings": True,
 }
-SCRATCH, PRUNED = "from scratch", "every second layer"
+PRUNED = "every second layer"
 STARTS: dict[str, dict[str, Any]] = {
-    SCRATCH: {"start": "scratch", "config": SHAPE},
+    "from scratch": {"start": "scratch", "config": SHAPE},
     "a smaller checkpoint": {"start": "checkpoint", "model": str(RUNS / "models" / "pretrain" / "small" / "model")},
     PRUNED: {"start": "prune_layers", "from": "large", "layers": 3, "rule": "spread"},
     "the most important layers": {"start": "prune_layers", "from": "large", "layers": 3, "rule": "importance"},
@@ -127,8 +127,8 @@ def _starts(found: Mapping[str, tuple[Sequence[Row], Sequence[Paired]]], sizes: 
         rows.append((name, f"{sizes[name]:,}", f"{value['start']:.4f}", *each, f"{value['teacher']:.4f}"))
     columns = ("start", "parameters", "loss before", "student, mean ± sd", "control, mean ± sd", "teacher")
     students = {name: _of_seeds(rows_, "student") for name, (rows_, _) in found.items()}
-    against = differences(students, SCRATCH, METRICS)
-    return [*table(columns, rows), "", *lines, "", f"Difference from “{SCRATCH}”, seed by seed:", "", *against]
+    against = differences(students, PRUNED, METRICS)
+    return [*table(columns, rows), "", *lines, "", f"Difference from “{PRUNED}”, seed by seed:", "", *against]
 
 
 def _layouts(found: Mapping[str, tuple[int, dict[str, list[float]]]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Every recipe that ships: it parses, and a toy of it runs from end to end."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from potstill.pipeline import all_steps
 from potstill.recipe import load_recipe, shipped_recipes
 from potstill.run import Run
 from potstill.runner import is_done, run_recipe
+from potstill.students.scratch import from_scratch
 from tiny import toy_recipe
 
 
@@ -28,6 +30,22 @@ def test_a_toy_of_it_runs(name, tmp_path):
     students = {"student" if name is None else f"student {name}" for name in recipe.variants}
     assert {"start", "control"} | students <= models
     assert (run.path("report") / "index.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "vocabulary", "parameters"),
+    [
+        ("babyllama", "gpt2", 16_000, 704_928_768),
+        ("babyllama", "llama", 16_000, 359_973_888),
+        ("babyllama", "student", 16_000, 58_343_936),
+        ("babyllama-2", "student", 16_000, 345_355_200),
+        ("distilllama", "student", 32_000, 87_310_848),
+    ],
+)
+def test_its_models_are_of_the_published_size(name, model, vocabulary, parameters):
+    recipe, tokens = load_recipe(name), SimpleNamespace(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    given = recipe.student if model == "student" else recipe.pretrain[model]
+    assert from_scratch(given.config, "config", tokens, vocabulary, 0, "meta").num_parameters() == parameters
 
 
 def test_there_are_recipes():

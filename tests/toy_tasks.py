@@ -14,8 +14,8 @@ UNSURE = "toy_unsure"
 
 def save_tasks(folder: Path, items: int = ITEMS) -> Path:
     """`toy_choice` (acc, acc_norm), `toy_word` (perplexity and acc, as LAMBADA), `toy_rolling` (perplexities of whole
-    texts, as WikiText), `toy_writing` (exact match), `toy_unsure` (a metric that lm-eval has no standard error of), and
-    two groups of two tasks of choice, which differ in size."""
+    texts, as WikiText), `toy_writing` (exact match), `toy_unsure` (a metric that lm-eval has no standard error of, and
+    one without a direction), and two groups of two tasks of choice, which differ in size."""
     folder.mkdir(exist_ok=True)
     texts = [text.split() for text in documents(3 * items)]
     choices = [
@@ -25,7 +25,9 @@ def save_tasks(folder: Path, items: int = ITEMS) -> Path:
     _save(folder, CHOICE, choices[:items], **_of_choice())
     _save(folder, "toy_more", choices[items : 2 * items], **_of_choice(), tag=TAG)
     _save(folder, "toy_less", choices[2 * items : 2 * items + items // 2], **_of_choice(), tag=TAG)
-    unsure = {"metric_list": [_metric("acc"), _metric("brier_score", "brier_score", False)]}
+    unsure = {
+        "metric_list": [_metric("acc"), _metric("acc_norm", higher=None), _metric("brier_score", "brier_score", False)]
+    }
     _save(folder, UNSURE, choices[:items], **(_of_choice() | unsure))
     for group, by_size in ((GROUP, False), (BY_SIZE, True)):
         aggregates = [{"metric": metric, "weight_by_size": by_size} for metric in ("acc", "acc_norm")]
@@ -77,7 +79,7 @@ def _of_choice() -> dict[str, Any]:
     }
 
 
-def _metric(name: str, aggregation: str = "mean", higher: bool = True) -> dict[str, Any]:
+def _metric(name: str, aggregation: str = "mean", higher: bool | None = True) -> dict[str, Any]:
     return {"metric": name, "aggregation": aggregation, "higher_is_better": higher}
 
 

@@ -144,7 +144,7 @@ def test_the_report_is_made_anew_and_alone_and_draws_how_it_went(run, recipe, ro
 
 
 def test_nothing_is_asked_again(run, rows, monkeypatch):
-    monkeypatch.setattr(checkpoints, "score_task", lambda *_: pytest.fail("it is known already"))
+    monkeypatch.setattr(checkpoints, "score_task", lambda *_, **how: pytest.fail("it is known already"))
     assert trajectories.measure(run.folder, "all") == rows
 
 
@@ -163,6 +163,7 @@ def test_a_figure_that_nothing_says_the_certainty_of_is_recorded_and_not_compare
     [
         (f"{CHOICE}/ac", rf"no task has the figure '{CHOICE}/ac'; did you mean `{ACC}`\?"),
         (f"{UNSURE}/brier_score", rf"'toy_unsure/brier_score' is made of all items at once.*, {UNSURE}/acc"),
+        (f"{UNSURE}/acc_norm", rf"'toy_unsure/acc_norm' has no direction: .*; choose by another, .*{UNSURE}/acc"),
         (f"{GROUP}/exact_match", rf"no task has the figure '{GROUP}/exact_match'; "),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_figures_and_standard_errors_are_lm_evals_to_the_last_digit(scores, thei
         assert score.value == own[f"{metric},none"], name
         stderr = own[f"{metric}_stderr,none"]
         assert score.stderr == (None if stderr == "N/A" else stderr), name
+
+
+@pytest.mark.parametrize("task", [WORD, GROUP])
+def test_standard_errors_can_be_left_out_and_nothing_else_changes(folder, scores, task):
+    asked = load_task(task, "evaluate.tasks.0", path=str(folder))
+    found = score_task(llama(0), tokenizer(), asked, batch_size=4, standard_errors=False)
+    without = {name: replace(score, stderr=None) for name, score in scores[task].scores.items()}
+    assert without != scores[task].scores
+    assert found.scores == without
 
 
 def test_a_groups_tasks_are_kept_beside_it(scores, theirs):

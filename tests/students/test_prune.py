@@ -139,6 +139,11 @@ def test_a_model_whose_layers_are_no_list_is_refused():
         prune_layers(Flat(tiny.llama().config), [0])
 
 
+def test_a_model_whose_layers_know_their_number_is_refused():
+    with pytest.raises(UserError, match="with `scale_attn_by_inverse_layer_idx` a layer computes something else"):
+        prune_layers(tiny.gpt2(0, 4, scale_attn_by_inverse_layer_idx=True), [0, 2])
+
+
 def test_a_model_whose_layers_are_not_alike_is_refused():
     config = transformers.GPTNeoConfig(
         vocab_size=40, hidden_size=16, num_layers=4, num_heads=2, attention_types=[[["global", "local"], 2]]

@@ -33,7 +33,7 @@ from potstill.recipe import Recipe
 from potstill.recipe.select import LOSS
 from potstill.run import Run, Step
 from potstill.scoring.accuracy import as_sums
-from potstill.scoring.harness import OF_ITEMS, made_of_items, score_task
+from potstill.scoring.harness import OF_ITEMS, promised, score_task
 from potstill.scoring.held_out import document_windows, score_answers
 from potstill.scoring.minimal_pairs import Reading, score_pairs
 from potstill.scoring.statistics import Sums
@@ -150,26 +150,28 @@ def check(recipe: Recipe) -> None:
     """Refuse a choice by a figure that no task has, before anything has been spent.
 
     Raises:
-        UserError: no task of that name is asked, it has no such metric, or the metric is not made of single items.
+        UserError: no task of that name is asked, it has no such metric, the metric is not made of single items, or
+            lm-eval does not say which direction of it is better.
     """
     sets = recipe.evaluate.prompts
     chosen = [] if recipe.select is None else [metric for metric in recipe.select.by if "/" in metric]
     by = [metric for metric in chosen if metric.partition("/")[0] not in sets]
     if not by:
         return
-    known = {metric: of_items for one in loaded(recipe) for metric, of_items in made_of_items(one).items()}
-    can = [metric for metric, of_items in known.items() if of_items]
+    known = {metric: one for asked in loaded(recipe) for metric, one in promised(asked).items()}
+    can = [metric for metric, one in known.items() if one.of_items and one.better is not None]
     for metric in by:
         plain = metric.partition(",")[0]
-        near = difflib.get_close_matches(metric, can, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(can)}"
+        if plain in can:
+            continue
         if plain not in known:
+            near = difflib.get_close_matches(metric, can, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(can)}"
             raise UserError(f"`select.by`: no task has the figure {metric!r}; {hint}")
-        if plain not in can:
-            raise UserError(
-                f"`select.by`: {metric!r} is made of all items at once, and half of them cannot be chosen on; "
-                f"choose by another, {', '.join(can)}"
-            )
+        why = "is made of all items at once, and half of them cannot be chosen on"
+        if known[plain].of_items:
+            why = "has no direction: lm-eval does not say whether more of it is better"
+        raise UserError(f"`select.by`: {metric!r} {why}; choose by another, {', '.join(can)}")
 
 
 def _task(work: Work, asked: Asked) -> Meter:
@@ -180,7 +182,9 @@ def _task(work: Work, asked: Asked) -> Meter:
     def score(model: PreTrainedModel, name: str) -> list[Figure]:
         say(f"  {asked.name}: {name}")
         figures = []
-        for metric, one in score_task(model, tokenizer, asked, batch_size=batch_size).scores.items():
+        # Here every interval is our own.
+        scores = score_task(model, tokenizer, asked, batch_size=batch_size, standard_errors=False).scores
+        for metric, one in scores.items():
             for split in splits if one.aggregation in OF_ITEMS else ():
                 own = part(one, in_split(split)) if len(splits) > 1 else one
                 figures.append(Figure.of(metric, split, one.better, as_sums_of_task(own), transform(one)))
@@ -220,7 +224,7 @@ def _prompts(work: Work, name: str, split: Split) -> Meter:
                 said |= {one.id: one.response for one in batch}
                 advance(len(batch))
         texts = [said[triple.id] for triple in triples]
-        scores = Judge(given, key, triples, texts)(texts)
+        scores = Judge(given, key, triples, texts).own(texts)
         one = np.ones(len(texts))
         return [Figure.of(f"{name}/{metric}", split, "higher", Sums(scores[metric], one)) for metric in given.metrics]
 

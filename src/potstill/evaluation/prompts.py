@@ -5,6 +5,7 @@ word vectors; and cosine of sentence embeddings. Makes `prompts/SET/` (each mode
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,7 @@ class Judge:
         if given.sentences is not None:
             model = sentence_model(given.sentences, f"{key}.sentences")
             revision = getattr(given.sentences, "revision", None)
-            self._encode = SentenceEncoder(model, f"{key}.sentences", revision)
+            self._encode = _encoder(model, f"{key}.sentences", revision)
             self.about["sentences"] = (
                 model if not isinstance(given.sentences, PackagedSentences) else given.sentences.package
             )
@@ -187,6 +188,11 @@ class Judge:
         for name, score in self._scores(texts).items():
             found[name], found[f"{name}_{RANDOM}"] = with_random_pairs(score, self._others)
         return found
+
+    def own(self, texts: Sequence[str]) -> dict[str, Array]:
+        """The same without random pairs, which take far longer."""
+        each = np.arange(len(texts))
+        return {name: score(each, each) for name, score in self._scores(texts).items()}
 
     def _scores(self, texts: Sequence[str]) -> Mapping[str, Score]:
         scores = {"em": self._keyword_match(texts)}
@@ -206,6 +212,12 @@ class Judge:
             ],
             float,
         )
+
+
+@lru_cache(maxsize=1)
+def _encoder(model: str, key: str, revision: str | None) -> SentenceEncoder:
+    """Loaded once for all the snapshots of a training."""
+    return SentenceEncoder(model, key, revision)
 
 
 def _sums(seeds: Sequence[Mapping[str, Array]], metric: str) -> Sums:

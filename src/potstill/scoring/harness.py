@@ -50,6 +50,14 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Promise:
+    """A metric before any model was asked: is it made of what single items contribute, and which way is better?"""
+
+    of_items: bool
+    better: Better | None
+
+
+@dataclass(frozen=True)
 class TaskScores:
     """What one model scored on one task or group.
 
@@ -82,7 +90,9 @@ class TaskScores:
         return cls(**data | back)
 
 
-def score_task(model: Any, tokenizer: Any, asked: Asked, *, batch_size: int = 16) -> TaskScores:
+def score_task(
+    model: Any, tokenizer: Any, asked: Asked, *, batch_size: int = 16, standard_errors: bool = True
+) -> TaskScores:
     """Ask a causal language model a task, by lm-eval's own code.
 
     The state of Python's, numpy's and torch's random generators is the same afterwards as before.
@@ -92,6 +102,8 @@ def score_task(model: Any, tokenizer: Any, asked: Asked, *, batch_size: int = 16
         tokenizer: the model's own.
         asked: the task.
         batch_size: as `lm_eval --batch_size`; another one may change the last digits.
+        standard_errors: False leaves lm-eval's out, which takes minutes to draw those of a perplexity of thousands of
+            items.
 
     Raises:
         UserError: lm-eval cannot ask this model this.
@@ -103,7 +115,8 @@ def score_task(model: Any, tokenizer: Any, asked: Asked, *, batch_size: int = 16
         _prepare(asked)
         try:
             wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-            found = evaluate(lm=wrapped, task_dict=asked.loaded, limit=asked.limit, log_samples=True)
+            how = {} if standard_errors else {"bootstrap_iters": 0}
+            found = evaluate(lm=wrapped, task_dict=asked.loaded, limit=asked.limit, log_samples=True, **how)
         except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
             raise UserError(f"task {asked.name!r}: lm-eval cannot ask this model it ({first_line(error)})") from error
     return _scores(found, asked, *_tokens(asked, tokenizer))
@@ -215,19 +228,22 @@ def _called(task: str, metric: str, filtered: str) -> str:
     return f"{task}/{metric}" + ("" if filtered == "none" else f",{filtered}")
 
 
-def made_of_items(asked: Asked) -> dict[str, bool]:
-    """The figures that a task or group will have, without its filters: is each made of what single items contribute?"""
-    found = dict[str, bool]()
+def promised(asked: Asked) -> dict[str, Promise]:
+    """The figures that a task or group will have, by `task/metric`, without its filters."""
+    found = dict[str, Promise]()
     for name in asked.shown:
         group = asked.loaded["groups"].get(name)
         tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
-        kinds = [(metric, aggregation_of(own)) for task in tasks for metric, own in task.aggregation().items()]
-        shown = {one.metric for one in group.aggregate_metric_list} if group is not None else dict(kinds)
+        shown = None if group is None else {one.metric for one in group.aggregate_metric_list or ()}
         # A group is a mean over its tasks, and of items only where those are means themselves.
         allowed = OF_ITEMS if group is None else ("mean",)
-        for metric, kind in kinds:
-            if metric in shown:
-                found[f"{name}/{metric}"] = kind in allowed and found.get(f"{name}/{metric}", True)
+        for task in tasks:
+            for metric, own in task.aggregation().items():
+                if shown is None or metric in shown:
+                    key, better = f"{name}/{metric}", _direction(task.higher_is_better().get(metric))
+                    before = found.get(key, Promise(True, better))
+                    of_items = before.of_items and aggregation_of(own) in allowed
+                    found[key] = Promise(of_items, better if better == before.better else None)
     return found
 
 

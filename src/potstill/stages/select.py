@@ -80,8 +80,7 @@ class _Measured:
     def better(self, metric: str) -> Literal["lower", "higher"]:
         """Which direction is."""
         direction = self._known[metric].better
-        if direction is None:
-            raise UserError(f"`select.by`: nobody says which direction of {metric!r} is better; choose by another")
+        assert direction is not None, f"{metric} was checked before anything was run"
         return direction
 
     def row(self, name: str, metric: str, sums: Sums, how: dict[str, Any]) -> dict[str, Any]:

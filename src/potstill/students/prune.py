@@ -19,6 +19,10 @@ FIRST_LAYERS = ("first_k_dense_replace",)
 """Fields of a configuration that say how many of the first layers are of another kind."""
 
 
+BY_NUMBER = "scale_attn_by_inverse_layer_idx"
+"""A field of a configuration (GPT-2's) by which what a layer computes depends on its number."""
+
+
 def chosen_layers(total: int, layers: int | list[int], rule: str) -> list[int]:
     """The layers to keep, counted from 0, in order.
 
@@ -60,6 +64,11 @@ def prune_layers(teacher: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
     Raises:
         UserError: the model's layers cannot be told apart by their names, or are not alike enough to leave some out.
     """
+    if getattr(teacher.config, BY_NUMBER, False):
+        raise UserError(
+            f"`student.start`: with `{BY_NUMBER}` a layer computes something else under another number, so none can be "
+            "left out; start otherwise"
+        )
     prefix = _layers_prefix(teacher)
     number = {old: new for new, old in enumerate(keep)}
     weights: dict[str, Tensor] = {}
