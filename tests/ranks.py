@@ -2,11 +2,15 @@
 
 import os
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor
 
-from potstill import HiddenLoss, Loss
+from potstill import DistilTrainer, HiddenLoss, Loss
 from potstill.words import IGNORE_INDEX
 from tiny import gpt2, llama
 from toy_training import captured, samples, trainer, weights
@@ -42,8 +46,34 @@ def cases(folder: Path, ranks: int):
             "losses": [HiddenLoss(layers=[(0, 1)]), Loss("forward_kl")],
         },
         "matched alone": {"teacher": llama(hidden_size=48), **size, **cut, "losses": [HiddenLoss(layers=[(0, 1)])]},
+        "sharded": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
+        "sharded and tied": {"teacher": llama(), "student": still_gpt2(), **size},
         "shuffled": {"teacher": llama(), **size, "train_sampling_strategy": "random", "max_steps": 5},
     }
+
+
+def whole(weights):
+    """What every rank holds a part of, put together."""
+    return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in weights.items()}
+
+
+@contextmanager
+def sharded(one: DistilTrainer, layer: str):
+    """Have accelerate prepare a trainer's student by FSDP2, as it does on GPUs; on a CPU it would take DDP."""
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=[layer],
+        cpu_ram_efficient_loading=False,
+    )
+    state = AcceleratorState._shared_state
+    before = dict(state)
+    state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+    one.is_fsdp_enabled = True
+    yield
+    assert all(isinstance(weight, DTensor) for weight in one.model.parameters())
+    state.clear()
+    state.update(before)
 
 
 def run(folder: Path, ranks: int):
@@ -52,14 +82,16 @@ def run(folder: Path, ranks: int):
     for name, given in cases(folder, ranks).items():
         backend = {"ddp_backend": "gloo", "ddp_find_unused_parameters": False} if ranks > 1 else {}
         one = trainer(folder / "trainer", **backend, **given)
-        one.train()
+        layer = type((one.model.model.layers if hasattr(one.model, "model") else one.model.transformer.h)[0]).__name__
+        with sharded(one, layer) if ranks > 1 and name.startswith("sharded") else nullcontext():
+            one.train()
         logged = [
             {key: entry[key] for key in ("loss", "forward_kl", "hidden_match") if key in entry}
             for entry in one.state.log_history
             if "loss" in entry
         ]
         projectors = {} if one._matching is None else weights(one._matching)
-        found[name] = {**weights(one.model), **projectors}, logged
+        found[name] = {**whole(weights(one.model)), **projectors}, logged
     return found
 
 

@@ -33,7 +33,19 @@ def both(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", ["plain", "accumulated", "silent", "tied", "captured", "matched", "matched alone", "shuffled"]
+    "case",
+    [
+        "plain",
+        "accumulated",
+        "silent",
+        "tied",
+        "captured",
+        "matched",
+        "matched alone",
+        "sharded",
+        "sharded and tied",
+        "shuffled",
+    ],
 )
 def test_two_ranks_are_one(both, case):
     (one, logged), (two, also_logged) = (found[case] for found in both)

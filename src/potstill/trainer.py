@@ -203,9 +203,9 @@ class DistilTrainer(Trainer):
     ) -> Any:
         """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step; while
         the student is evaluated, cross-entropy alone."""
-        head = read_head(model) if self._head_is_readable else None
-        matching = self._matching if model.training else None
-        states, labels, layers = read_layers(model, head, inputs, matching.student_layers if matching else ())
+        matching, apart = self._matching if model.training else None, self._head_is_readable
+        states, labels, layers = read_layers(model, apart, inputs, matching.student_layers if matching else ())
+        head = read_head(model) if apart else None
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
         denominator = tokens.clamp(min=1)

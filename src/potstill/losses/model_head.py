@@ -63,11 +63,12 @@ def hidden_states(model: nn.Module, **inputs: Any) -> tuple[Float[Tensor, "B T H
     """
     head = _output_module(unwrapped(model))
     assert head is not None, "head_of said that this model's head cannot be taken apart"
-    parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     seen: list[Tensor] = []
 
     def tap(hidden: Tensor) -> Tensor:
         seen.append(hidden)
+        # Looked up here: FSDP puts the whole ones in the place of its shards for the time of a forward.
+        parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
         touched = [parameter.reshape(-1)[:1].sum() * 0 for parameter in parameters]
         return hidden[..., :1] * 0 + sum(touched)
 
@@ -98,7 +99,14 @@ def _linear(inner: Any) -> nn.Linear | None:
         active = module.active_adapters
         module = module.modules_to_save[active[0]] if len(active) == 1 else None
     # A subclass or a wrapper (LoRA, quantised) may do anything besides weight and bias.
-    return module if type(module) is nn.Linear and module.weight.is_floating_point() else None
+    return module if _class_of(module) is nn.Linear and module.weight.is_floating_point() else None
+
+
+def _class_of(module: Any) -> type:
+    """The module's class; under FSDP the one that it had, which FSDP derives its own from."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return type(module).__mro__[2] if isinstance(module, FSDPModule) else type(module)
 
 
 @contextmanager

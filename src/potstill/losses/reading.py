@@ -24,24 +24,27 @@ def read_batch(
         batch: `input_ids`, `labels` (unshifted) and, if rows are padded, `attention_mask`, all [B, T]; where documents
             are read apart, `position_ids`, which begin anew with each.
     """
-    states, labels, _ = read_layers(model, head, batch, ())
+    states, labels, _ = read_layers(model, head is not None, batch, ())
     return states, labels
 
 
 def read_layers(
-    model: nn.Module, head: Head | None, batch: Mapping[str, Tensor], layers: Collection[int]
+    model: nn.Module, apart: bool, batch: Mapping[str, Tensor], layers: Collection[int]
 ) -> tuple[Float[Tensor, "N states"], Int[Tensor, "N"], dict[int, Float[Tensor, "N H"]]]:
     """As ``read_batch``, and what each of ``layers`` gave out for the same tokens.
+
+    ``apart`` says whether the model's head can be taken apart. The head itself is to be read afterwards, with
+    ``read_head``: FSDP has the whole of it only from a forward on, until the backward is done.
 
     Layers are counted from 0, the embeddings not among them; the last one's states are those that go into the head.
     """
     inputs = model_inputs(batch)
     wanted = {"output_hidden_states": True} if layers else {}
-    if head is None:
+    if apart:
+        states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
+    else:
         outputs = model(**inputs, **wanted, use_cache=False)
         states = outputs.logits
-    else:
-        states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
     labels = labels_of(batch)
     # A model that spans devices leaves its states on the last of them.
     inner = {layer: supervised(outputs.hidden_states[layer + 1].to(labels.device), labels)[0] for layer in layers}

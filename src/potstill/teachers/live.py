@@ -64,7 +64,7 @@ class LiveTeacher:
         here = batch["input_ids"].device
         if self._spans:
             batch = {name: value.to(_first_device(self.model)) for name, value in batch.items()}
-        states, _, inner = read_layers(self.model, self.head, batch, layers)
+        states, _, inner = read_layers(self.model, self.head is not None, batch, layers)
         inner = {layer: found.to(here) for layer, found in inner.items()}
         if self.head is None:
             return LogitsTarget(states[:, : self.vocabulary].to(here)), inner
