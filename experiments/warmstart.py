@@ -48,8 +48,12 @@ STARTS: dict[str, dict[str, Any]] = {
     },
 }
 PACKED = "packed"
-LAYOUTS = {"packed, attention within documents": "corpus.attention=document", "padded": "corpus.layout=padded"}
-"""What differs from the students that are pruned teachers with every second layer, whose text is packed."""
+LAYOUTS = {
+    "packed, attention within documents": ["corpus.attention=document"],
+    "padded": ["corpus.layout=padded", "distil.training.per_device_train_batch_size=17"],
+}
+"""What differs from the students that are pruned teachers with every second layer, whose text is packed. Of samples
+that are not full a step takes so many more that it has the same supervised tokens."""
 TRAINED = ("distil", "control", "evaluate", "report", "checkpoints")
 """What runs make for themselves that begin alike."""
 RATES = ("1e-5", "1e-4", "1e-3")
@@ -66,9 +70,9 @@ def main() -> None:
         starts[name], sizes[name] = measured(run), run.manifest("student")["summary"]["parameters"]
         if name == PRUNED:
             layouts = {PACKED: _layout(run)}
-    for number, (name, override) in enumerate(LAYOUTS.items()):
+    for number, (name, overrides) in enumerate(LAYOUTS.items()):
         run = Run(RUNS / "layouts" / str(number))
-        run_recipe(load_recipe(str(HERE / "warmstart.yaml"), ["control=null", override]), run)
+        run_recipe(load_recipe(str(HERE / "warmstart.yaml"), ["control=null", *overrides]), run)
         layouts[name] = _layout(run)
     damage = {}
     for number, rate in enumerate(RATES):
@@ -171,18 +175,23 @@ def _sentence(rate: str, rows: Sequence[dict[str, Any]]) -> str:
     def of(model: str, metric: str) -> float:
         return _values([row for row in rows if row["model"] == model], metric)[0]
 
-    steps = sorted({row["step"] for row in rows if row["model"] == "student"})
-    course = {
-        step: statistics.mean(_values([r for r in rows if r["model"] == "student" and r["step"] == step], LOSS))
-        for step in steps
-    }
-    back = (of("start", LOSS) - course[steps[-1]]) / (of("start", LOSS) - of("teacher", LOSS))
-    worst = max(course, key=lambda step: course[step])
-    worse = course[worst] > of("start", LOSS)
-    damage = (
-        f"at step {worst} it is worse than its start ({course[worst]:.3f})" if worse else "never worse than its start"
+    of_students = [row for row in rows if row["model"] == "student"]
+    steps = sorted({row["step"] for row in of_students})
+    loss, perplexity = (
+        {step: statistics.mean(_values([row for row in of_students if row["step"] == step], metric)) for step in steps}
+        for metric in (LOSS, PERPLEXITY)
     )
-    return f"- {rate}: of the loss that pruning cost, **{back:.0%}** is back after {steps[-1]} steps; {damage}."
+    last, worst, best = steps[-1], max(loss, key=lambda step: loss[step]), min(perplexity, key=lambda s: perplexity[s])
+    back = (of("start", LOSS) - loss[last]) / (of("start", LOSS) - of("teacher", LOSS))
+    worse = loss[worst] > of("start", LOSS)
+    damage = (
+        f"at step {worst} it is worse than its start ({loss[worst]:.3f})" if worse else "never worse than its start"
+    )
+    lambada = "is lowest at the end" if best == last else f"is lowest at step {best}, {perplexity[best]:.0f}"
+    return (
+        f"- {rate}: of the loss that pruning cost, **{back:.0%}** is back after {last} steps; {damage}. LAMBADA's "
+        f"perplexity {lambada}, and **{perplexity[last]:.0f}** after {last} steps."
+    )
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def test_whether_the_teacher_helped_is_what_the_interval_says(difference, said):
 def test_damage_and_recovery_are_told_from_the_course():
     text = a_page(last=4.0)
     assert f"- {RATES[0]}: of the loss that pruning cost, **50%** is back after 40 steps; at step 3 it is worse" in text
+    assert "LAMBADA's perplexity is lowest at the end, and **4** after 40 steps." in text
+    assert "LAMBADA's perplexity is lowest at step 3, 6, and **7** after 40 steps." in a_page(last=7.0)
     assert "**-100%** is back" in a_page(last=7.0)
     assert "| start | – | 5.0000 |" in text
     assert f"| {RATES[-1]} | 40 | 4.0000 ± 0.0000 |" in text

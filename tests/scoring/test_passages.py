@@ -1,8 +1,17 @@
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
-from potstill.scoring.passages import token_view
+from potstill.scoring.passages import piece, token_view
 from tiny import VOCABULARY, llama, padded, tokenizer
+
+DECODERS = {
+    "sentencepiece": decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    ),
+    "bytes": decoders.ByteLevel(),
+}
 
 
 def test_each_token_has_what_both_models_expected_in_its_place():
@@ -23,6 +32,18 @@ def test_each_token_has_what_both_models_expected_in_its_place():
         assert likeliest == tokenizer().decode([ours[place].argmax().item()])
         assert probability == pytest.approx(ours[place].exp().max().item(), rel=1e-4)
         assert sorted(token["teacher_top5"], key=lambda pair: -pair[1]) == token["teacher_top5"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "marked"),
+    [("sentencepiece", "\u2581the \u2581river s \u2581 <0x0A>"), ("bytes", "the \u0120river s \u0120 \u010a")],
+)
+def test_words_keep_the_spaces_between_them_in_any_tokenizer(kind, marked):
+    tokens = {token: number for number, token in enumerate(marked.split())}
+    made = Tokenizer(models.BPE(tokens, [], byte_fallback=kind == "sentencepiece"))
+    made.decoder = DECODERS[kind]
+    plain = PreTrainedTokenizerFast(tokenizer_object=made)
+    assert "".join(piece(plain, number) for number in range(5)).lstrip(" ") == "the rivers \n"
 
 
 def test_models_of_two_sizes_are_compared_on_their_tokens():

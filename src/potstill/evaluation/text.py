@@ -20,7 +20,7 @@ from potstill.hardware import device
 from potstill.pipeline import Work
 from potstill.run import Step
 from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
-from potstill.scoring.passages import token_view
+from potstill.scoring.passages import piece, token_view
 from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 from potstill.targets import TargetStore, make_codec
 from potstill.teachers.captured import batch_keys, capture
@@ -174,7 +174,7 @@ def _passages(
     kl = scores.kl / np.maximum(scores.tokens, 1)
     tokenizer = teacher.tokenizer()
     # A token that is only a part of a character cannot be shown as text; where there is other text, that is taken.
-    broken = {n: any("\ufffd" in piece for piece in _pieces(tokenizer, held_out[n]["input_ids"])) for n in readable}
+    broken = {n: any("\ufffd" in piece(tokenizer, token) for token in held_out[n]["input_ids"]) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
     student = Step("distil", work.recipe.seeds[0], next(iter(work.recipe.variants)))
     models = (teacher.model(), ready.trained(work, student))
@@ -185,7 +185,3 @@ def _passages(
         }
         for n in typical
     ]
-
-
-def _pieces(tokenizer: Any, input_ids: list[int]) -> list[str]:
-    return [tokenizer.decode([token]) for token in input_ids]

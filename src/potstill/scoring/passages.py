@@ -26,11 +26,11 @@ def token_view(
     ids = torch.tensor([input_ids], device=student.device)
     theirs, ours = (_log_probs(model, ids, vocabulary) for model in (teacher, student))
     kl = (theirs.exp() * (theirs - ours)).sum(-1)
-    view: list[dict[str, Any]] = [{"text": tokenizer.decode(input_ids[:1])}]
+    view: list[dict[str, Any]] = [{"text": piece(tokenizer, input_ids[0])}]
     for place, token in enumerate(input_ids[1:]):
         view.append(
             {
-                "text": tokenizer.decode([token]),
+                "text": piece(tokenizer, token),
                 "kl": kl[place].item(),
                 "teacher_nll": -theirs[place, token].item(),
                 "student_nll": -ours[place, token].item(),
@@ -41,6 +41,13 @@ def token_view(
     return view
 
 
+def piece(tokenizer: Any, token: int) -> str:
+    """A token's text within a document. Decoded by itself, one of sentencepiece's loses the space before it."""
+    text: str = tokenizer.decode([token])
+    begins_a_word = str(tokenizer.convert_ids_to_tokens(token)).startswith("\u2581")
+    return f" {text}" if begins_a_word and not text.startswith(" ") else text
+
+
 def _log_probs(model: PreTrainedModel, ids: Tensor, vocabulary: int | None) -> Tensor:
     return model(input_ids=ids, use_cache=False).logits[0, :-1, :vocabulary].float().log_softmax(-1)
 
@@ -48,4 +55,4 @@ def _log_probs(model: PreTrainedModel, ids: Tensor, vocabulary: int | None) -> T
 def _likeliest(log_probs: Tensor, tokenizer: Any) -> list[tuple[str, float]]:
     top = log_probs.topk(TOP)
     pairs = zip(top.indices.tolist(), top.values.exp().tolist(), strict=True)
-    return [(tokenizer.decode([token]), value) for token, value in pairs]
+    return [(piece(tokenizer, token), value) for token, value in pairs]
