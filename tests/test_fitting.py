@@ -1,6 +1,7 @@
 """One training in a step's folder: what is kept of it, and that a stop costs nothing but time."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -224,6 +225,22 @@ def test_weights_are_kept_on_the_way_and_the_training_is_what_it_was_without(tmp
     assert student.read_bytes() == (plain.path("distil/seed-0") / "student" / "model.safetensors").read_bytes()
     weights = [(folder / "model.safetensors").read_bytes() for folder in _snapshots(run).values()]
     assert len(set(weights)) == 4
+
+
+def test_snapshots_that_the_disk_has_no_room_for_are_refused_before_a_step_is_done(tmp_path, monkeypatch, capsys):
+    recipe, whole, run = toy_recipe(tmp_path, *KEPT, "capture=null"), Run(tmp_path / "whole"), Run(tmp_path / "run")
+    run_recipe(recipe, whole, until="distil")
+    kept = [folder / "model.safetensors" for folder in _snapshots(whole).values()]
+    assert "keeps 4 snapshots of " in capsys.readouterr().out
+    run_recipe(recipe, run, until="student")
+    usage, need = shutil.disk_usage(tmp_path), sum(file.stat().st_size for file in kept)
+    # A safetensors file is its weights, and a header that says which they are.
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(0.8 * need)))
+    with pytest.raises(UserError, match=r"GB left: make room, or keep fewer of `distil\.snapshots`"):
+        run_recipe(recipe, run, until="distil")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=need))
+    run_recipe(recipe, run, until="distil")
+    assert set(_snapshots(run)) == set(_snapshots(whole))
 
 
 @pytest.mark.parametrize("step", [3, 5])

@@ -63,3 +63,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_room(folder: Path, need: int, otherwise: str) -> None:
+    """Refuse what a disk has no room for before anything is spent on it.
+
+    Args:
+        folder: where it will lie.
+        need: bytes.
+        otherwise: what can be done besides making room, for the message.
+
+    Raises:
+        UserError: the disk has fewer bytes left.
+    """
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        left = f"{need / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB left"
+        raise UserError(f"{folder} needs {left}: make room, or {otherwise}")

@@ -19,8 +19,8 @@ from transformers import (
 
 from potstill import ranks, ready
 from potstill.checkpoints import SNAPSHOTS, place
-from potstill.console import Advance, progress, say
-from potstill.files import read_json, remove, write_json
+from potstill.console import Advance, progress, say, size
+from potstill.files import check_room, read_json, remove, write_json
 from potstill.lessons import Lessons
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
@@ -148,6 +148,12 @@ def _counted(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
+def _bytes_saved(model: Any) -> int:
+    """What a model's weights take on the disk; of one with an adapter, the adapter's alone."""
+    weights = (weight for weight in model.parameters() if weight.requires_grad or not hasattr(model, "peft_config"))
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
 def _choosing(training: dict[str, Any], key: str) -> dict[str, Any]:
     """What `TrainingArguments` needs to come back to the best of the weights that it saved."""
     strategy = training.get("save_strategy", "steps")
@@ -254,6 +260,10 @@ class _KeepSnapshots(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._steps = set(self._wanted.steps(state.max_steps))
+        coming = sum(step > state.global_step for step in self._steps)
+        each = _bytes_saved(self._trainer.model)
+        say(f"  keeps {coming} snapshots of {size(each)} each")
+        check_room(self._training, coming * each, "keep fewer of `distil.snapshots`")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step not in self._steps:

@@ -5,7 +5,6 @@ store is byte for byte the same, whoever wrote it and however often it was inter
 """
 
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from potstill.files import check_room
 from potstill.losses.head import Head
 from potstill.targets.codec import Codec, estimate
 from potstill.targets.describe import samples_written
@@ -106,12 +106,7 @@ class StoreWriter:
             if path(self.store, shard).exists()
         )
         need = estimate(self.codec, self.header.tokens, self.header.samples).total_bytes - there
-        free = shutil.disk_usage(self.store).free
-        if need > free:
-            raise UserError(
-                f"{self.store} needs {need / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB left: "
-                f"make room, or keep less (capture.k)."
-            )
+        check_room(self.store, need, "keep less (capture.k)")
 
     def pending(self, batch_size: int, worker: int = 0, workers: int = 1) -> Iterator[Int[np.ndarray, "batch"]]:
         """What worker number ``worker`` of ``workers`` has yet to write: batches of places in ``keys``.
