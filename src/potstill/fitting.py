@@ -260,10 +260,10 @@ class _KeepSnapshots(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._steps = set(self._wanted.steps(state.max_steps))
-        coming = sum(step > state.global_step for step in self._steps)
-        each = _bytes_saved(self._trainer.model)
-        say(f"  keeps {coming} snapshots of {size(each)} each")
-        check_room(self._training, coming * each, "keep fewer of `distil.snapshots`")
+        if coming := sum(step > state.global_step for step in self._steps):
+            each = _bytes_saved(self._trainer.model)
+            say(f"  keeps {coming} snapshots of {size(each)} each")
+            check_room(self._training, coming * each, "keep fewer of `distil.snapshots`")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step not in self._steps:

@@ -18,7 +18,6 @@ LAYER_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "attn_layer_
 FIRST_LAYERS = ("first_k_dense_replace",)
 """Fields of a configuration that say how many of the first layers are of another kind."""
 
-
 BY_NUMBER = "scale_attn_by_inverse_layer_idx"
 """A field of a configuration (GPT-2's) by which what a layer computes depends on its number."""
 
