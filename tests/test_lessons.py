@@ -25,7 +25,7 @@ def asked(tmp_path_factory):
 
 def test_a_student_and_a_capture_learn_the_same_lesson(asked):
     recipe, run = asked
-    for name, lesson in (("base", "base"), ("placebo", "base-of-another-question")):
+    for name, lesson in (("base", "base/own"), ("placebo", "base/another_question")):
         student = lessons.of_students(Work(recipe, run, Step("distil", 0, name)), name, 0)
         captured = lessons.of_lesson(Work(recipe, run, Step("capture", name=lesson)), lesson)
         assert student.train.to_list() == captured.train.to_list()

@@ -1,5 +1,8 @@
 """The table of stages: what a recipe asks for, and that no key of a recipe is without effect."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 import minimal
@@ -53,6 +56,33 @@ def test_every_key_of_a_recipe_with_questions_is_read_by_a_stage(tmp_path):
     }
     found = unread(minimal.questions(tmp_path))
     assert found == HOW_NOT_WHAT | steps | {"experiments.shuffled.prompt", "answers.batch_size"}
+
+
+HOSTILE = (
+    "held-out",
+    "held_out",
+    "own",
+    "another_question",
+    "train",
+    "seed-0",
+    "student",
+    "start",
+    "base-of-another-question",
+)
+"""Names of strategies and experiments that are, or were, words of potstill's own in the run folder."""
+
+
+def test_no_two_steps_share_a_folder_and_none_lies_in_another_whatever_names_a_user_chooses(tmp_path):
+    asked = {name: {"teacher": {"user": "{{ question }}"}} for name in HOSTILE}
+    experiments = {name: {} for name in HOSTILE}
+    experiments |= {f"placebo-{name}": {"prompt": name, "targets": "another_question"} for name in HOSTILE}
+    overrides = [f"prompts={json.dumps(asked)}", f"experiments={json.dumps(experiments)}"]
+    for by in ("base", *HOSTILE):
+        folders = [
+            Path(str(step)) for step in all_steps(minimal.questions(tmp_path, *overrides, f"answers.prompt={by}"))
+        ]
+        assert len(set(folders)) == len(folders)
+        assert not [folder for folder in folders if set(folder.parents) & set(folders)]
 
 
 @pytest.mark.parametrize(

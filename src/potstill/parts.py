@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 CONTROL = "control"
 """What `select` calls the control, beside the names of the experiments."""
-ASKED = "held-out"
-"""The step of `prompts` that makes the held-out questions ready to be asked."""
+ASKED = "held_out"
+"""The folder, in that of the strategy by which models are asked, of the held-out questions as they are asked."""
 
 
 def of_seeds(stage: str) -> "Callable[[Recipe], list[Step]]":
@@ -30,6 +30,11 @@ def of_students(stage: str) -> "Callable[[Recipe], list[Step]]":
 def of_lessons(recipe: "Recipe", stage: str) -> list[Step]:
     """A step a lesson."""
     return [Step(stage, name=name) for name in recipe.lessons]
+
+
+def asked_step(recipe: "Recipe") -> Step:
+    """The step of `prompts` that makes the held-out questions ready to be asked."""
+    return Step("prompts", name=f"{recipe.answers.prompt}/{ASKED}")
 
 
 def student_name(variant: str | None) -> str:
@@ -67,7 +72,7 @@ def of_its_model(recipe: "Recipe", step: Step, needed: Step) -> bool:
     """A model that answers is asked what all are asked, and needs nothing of what another one was made from."""
     kind, _, name = (step.name or "").partition("-")
     wanted = {
-        "prompts": needed.name == ASKED,
+        "prompts": needed == asked_step(recipe),
         "pretrain": kind == "teacher" and needed.name == name,
         "student": kind != "teacher",
         "distil": kind == "student" and needed.name == (name or None) and needed.seed == step.seed,

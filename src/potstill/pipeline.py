@@ -141,11 +141,11 @@ STAGES: tuple[Stage, ...] = (
         "prompts",
         "Put the questions to teacher and student, each in its own words.",
         lambda r, s: (
-            reads.lengths(r) | (reads.asked_with(r) if s.name == parts.ASKED else {"prompts": reads.strategies(r)})
+            reads.lengths(r) | (reads.asked_with(r) if s == parts.asked_step(r) else {"prompts": reads.strategies(r)})
         ),
         lambda r: ("teachers", "tokenizer", "corpus", "generate"),
-        takes=lambda r, s, needed: needed.stage != "generate" or s.name != parts.ASKED,
-        parts=lambda r: [*parts.of_lessons(r, "prompts"), Step("prompts", name=parts.ASKED)],
+        takes=lambda r, s, needed: needed.stage != "generate" or s != parts.asked_step(r),
+        parts=lambda r: [*parts.of_lessons(r, "prompts"), parts.asked_step(r)],
         wanted=lambda r: r.asks,
     ),
     Stage(

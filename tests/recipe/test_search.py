@@ -52,18 +52,18 @@ def test_it_holds_for_all_that_have_no_losses_of_their_own(tmp_path):
 
 def test_a_capture_keeps_what_any_of_the_settings_may_need_and_no_more(tmp_path):
     recipe = minimal.questions(tmp_path, *BOTH, OWN)
-    assert recipe.temperatures_of("base") == [1.0, 3.0, 4.0]
-    assert recipe.temperatures_of("confidence") == [7.0]
+    assert recipe.temperatures_of("base/own") == [1.0, 3.0, 4.0]
+    assert recipe.temperatures_of("confidence/own") == [7.0]
     assert recipe.most_temperatures == [3.0], "one training still looks at one of them"
-    assert minimal.questions(tmp_path, LOSSES, VALIDATION, SHARE).temperatures_of("base") == [3.0]
+    assert minimal.questions(tmp_path, LOSSES, VALIDATION, SHARE).temperatures_of("base/own") == [3.0]
 
 
 def test_it_comes_before_the_students_that_need_it_and_never_sees_what_is_held_out(tmp_path):
     recipe = minimal.questions(tmp_path, *BOTH, OWN)
     steps = [str(step) for step in all_steps(recipe)]
-    assert steps.index("capture/confidence") < steps.index("search") < steps.index("distil/base/seed-0")
+    assert steps.index("capture/confidence/own") < steps.index("search") < steps.index("distil/base/seed-0")
     needed = [str(step) for step in needed_by(recipe, Step("search"))]
-    assert needed == ["teachers", "corpus", "student", "prompts/base", "capture/base"]
+    assert needed == ["teachers", "corpus", "student", "prompts/base/own", "capture/base/own"]
     for name, waits in (("base", True), ("confidence", False), ("shuffled", True)):
         assert (Step("search") in needed_by(recipe, Step("distil", 0, name))) is waits
     assert Step("search") not in needed_by(recipe, Step("control", 0))

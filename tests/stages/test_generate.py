@@ -26,7 +26,7 @@ def test_what_is_kept_is_what_is_learned(made):
     _, run = made
     kept = read_journal(run.path("generate") / "answers.jsonl")
     assert kept
-    learned = load_from_disk(run.path("prompts") / "base" / "train").to_list()
+    learned = load_from_disk(run.path("prompts") / "base/own" / "train").to_list()
     assert [one["id"] for one in learned] == [f"{row['id']}#{row['provenance']['sample']}" for row in kept]
     for one, row in zip(learned, kept, strict=True):
         assert one["answer_cut"] or tokenizer().decode(one["input_ids"][one["answer_start"] : -1]) == row["answer"]
@@ -37,7 +37,7 @@ def test_what_is_kept_is_what_is_learned(made):
 def test_a_reference_is_still_what_is_held_out(made):
     _, run = made
     known = {row["id"]: row["reference"] for row in load_from_disk(run.path("corpus") / "held_out").to_list()}
-    for one in load_from_disk(run.path("prompts") / "held-out" / "samples").to_list():
+    for one in load_from_disk(run.path("prompts") / "base/held_out" / "samples").to_list():
         assert tokenizer().decode(one["input_ids"][one["answer_start"] : -1]) == known[one["id"]]
 
 

@@ -20,7 +20,7 @@ def rows(run, lesson, part="train"):
 
 def test_a_lesson_is_every_training_question_with_its_reference_as_the_answer(questions_run):
     known = {row["id"]: row for row in load_from_disk(questions_run.path("corpus") / "train").to_list()}
-    for name, strategy in (("base", "base"), ("ground-truth", "ground-truth")):
+    for name, strategy in (("base/own", "base"), ("ground-truth/own", "ground-truth")):
         made = rows(questions_run, name)
         assert [one["id"] for one in made] == list(known)
         for one in made:
@@ -36,15 +36,15 @@ def test_a_lesson_is_every_training_question_with_its_reference_as_the_answer(qu
 
 
 def test_all_lessons_teach_the_same_tokens(questions_run):
-    base, *others = (rows(questions_run, name) for name in ("base", "ground-truth", "base-of-another-question"))
+    base, *others = (rows(questions_run, name) for name in ("base/own", "ground-truth/own", "base/another_question"))
     for lesson in others:
         for one, other in zip(base, lesson, strict=True):
             assert (one["input_ids"], one["labels"]) == (other["input_ids"], other["labels"])
 
 
 def test_what_is_held_out_and_set_aside_is_in_no_lesson(questions_run):
-    parts = [rows(questions_run, "base"), rows(questions_run, "base", "validation")]
-    parts.append(rows(questions_run, "held-out", "samples"))
+    parts = [rows(questions_run, "base/own"), rows(questions_run, "base/own", "validation")]
+    parts.append(rows(questions_run, "base/held_out", "samples"))
     ids = [one["id"] for part in parts for one in part]
     assert len(set(ids)) == len(ids) == 60
     assert len(parts[1]) == 6
@@ -53,7 +53,7 @@ def test_what_is_held_out_and_set_aside_is_in_no_lesson(questions_run):
 def test_the_same_samples_are_the_same_bytes(questions_run, questions_recipe, tmp_path):
     again = Run(tmp_path / "again")
     run_recipe(questions_recipe, again, until="prompts")
-    for lesson in ("base", "base-of-another-question", "held-out"):
+    for lesson in ("base/own", "base/another_question", "base/held_out"):
         made = [run.manifest(f"prompts/{lesson}")["outputs"] for run in (questions_run, again)]
         assert made[0] == made[1], "what depends on them would run again for nothing"
 
@@ -77,16 +77,25 @@ def test_a_prompt_that_cannot_be_made_is_named(tmp_path, override, why):
 def test_an_answer_that_is_cut_is_counted(tmp_path, capsys):
     run = Run(tmp_path / "run")
     run_recipe(toy_questions.recipe(tmp_path, "corpus.sequence_length=64"), run, until="prompts")
-    cut = sum(one["answer_cut"] > 0 for part in ("train", "validation") for one in rows(run, "base", part))
-    assert run.manifest("prompts/base")["summary"]["answers_cut"] == cut > 0
+    cut = sum(one["answer_cut"] > 0 for part in ("train", "validation") for one in rows(run, "base/own", part))
+    assert run.manifest("prompts/base/own")["summary"]["answers_cut"] == cut > 0
     assert f"{cut} cut at `corpus.sequence_length` or `teacher_length`" in capsys.readouterr().out
 
 
 def test_an_experiment_more_leaves_the_others_as_they_are(tmp_path, capsys):
     run = Run(tmp_path / "run")
     run_recipe(toy_questions.recipe(tmp_path, "experiments={base: {}}"), run, until="capture")
-    before = json.dumps(run.manifest("capture/base"))
+    before = json.dumps(run.manifest("capture/base/own"))
     capsys.readouterr()
     run_recipe(toy_questions.recipe(tmp_path, "experiments={base: {}, confidence: {}}"), run, until="capture")
-    assert json.dumps(run.manifest("capture/base")) == before
-    assert "capture/confidence: begins" in capsys.readouterr().out
+    assert json.dumps(run.manifest("capture/base/own")) == before
+    assert "capture/confidence/own: begins" in capsys.readouterr().out
+
+
+def test_a_strategy_may_have_the_name_of_the_questions_that_are_held_out(tmp_path):
+    strategy = "{teacher: {user: '{{ question }}'}}"
+    names = [f"prompts={{held-out: {strategy}, held_out: {strategy}}}", "experiments={held-out: {}, held_out: {}}"]
+    run = Run(tmp_path / "run")
+    run_recipe(toy_questions.recipe(tmp_path, *names, "answers.prompt=held_out"), run, until="prompts")
+    assert len(rows(run, "held-out/own")) == len(rows(run, "held_out/own")) > 0
+    assert rows(run, "held_out/held_out", "samples")

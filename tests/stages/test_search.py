@@ -202,7 +202,7 @@ def test_trials_are_the_students_trainings_and_are_judged_on_the_validation_spli
 def test_what_is_held_out_is_never_read(searched, tmp_path):
     run = Run(tmp_path / "run")
     shutil.copytree(searched.run.folder, run.folder)
-    for folder in ("corpus/held_out", "prompts/held-out", "search"):
+    for folder in ("corpus/held_out", "prompts/base/held_out", "search"):
         shutil.rmtree(run.path(folder), ignore_errors=True)
     again = replace(searched, run=run)
     again.folder.mkdir()
@@ -211,7 +211,7 @@ def test_what_is_held_out_is_never_read(searched, tmp_path):
 
 
 def test_captured_or_not_the_same_settings_are_worth_the_same(searched, tmp_path):
-    store = TargetStore(searched.run.path("capture/base") / "t", expect=None)
+    store = TargetStore(searched.run.path("capture/base/own") / "t", expect=None)
     assert store.codec.temperatures == (1.0, 2.0, 3.0)
     live = Work(toy_questions.recipe(tmp_path, *TOY, "capture=null"), Run(tmp_path / "run"), Step("search"))
     run_recipe(live.recipe, live.run, until="search")

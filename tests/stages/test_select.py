@@ -187,12 +187,12 @@ def test_of_questions_each_student_is_chosen_on_the_answers_of_its_own_lesson(tm
     given = ["distil.keep=last", "distil.snapshots=2", "select={}", "distil.training.bf16=false", "seeds=[0]"]
     run = Run(tmp_path / "run")
     run_recipe(toy_questions.recipe(tmp_path, *given, "evaluate.batch_size=3"), run)
-    losses, lessons_of = {}, {"placebo": "base-of-another-question"}
+    losses, lessons_of = {}, {"placebo": "base/another_question"}
     for name in ("base", "ground-truth", "placebo"):
         told = _selection(run, f"select/{name}/seed-0")
         snapshots = {f"step {one.step}": one.folder for one in kept(run.path(f"distil/{name}/seed-0"))}
         assert list(snapshots) == [candidate["name"] for candidate in told["candidates"]] == ["step 2", "step 4"]
-        lesson = load_from_disk(run.path("prompts") / lessons_of.get(name, name) / "validation")
+        lesson = load_from_disk(run.path("prompts") / lessons_of.get(name, f"{name}/own") / "validation")
         losses[name] = [_loss_of_answers(folder, lesson) for folder in snapshots.values()]
         assert [candidate["value"] for candidate in told["candidates"]] == pytest.approx(losses[name], rel=1e-4)
         assert _same(run.path(f"select/{name}/seed-0") / "student", snapshots[told["chosen"]])

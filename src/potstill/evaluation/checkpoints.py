@@ -27,7 +27,7 @@ from potstill.evaluation.tasks import loaded
 from potstill.files import digest, read_json, sha256, write_json
 from potstill.generation.responses import Decoding, responses
 from potstill.hardware import device
-from potstill.parts import ASKED, CONTROL, select_step, student_name
+from potstill.parts import CONTROL, asked_step, select_step, student_name
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
 from potstill.recipe.select import LOSS
@@ -248,7 +248,7 @@ def _reported_text(work: Work) -> Meter:
     """Cross-entropy on what is held out, as `evaluate` measures it."""
     collate = Collator(pad_token_id(ready.tokenizer(work)))
     if work.recipe.asks:
-        made = Step("prompts", name=ASKED)
+        made = asked_step(work.recipe)
         rows = load_from_disk(work.run.path(made) / "samples").to_list()
         rows = sorted(rows, key=lambda row: row["id"])
         asked = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]

@@ -35,5 +35,5 @@ class Lesson:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
-        return self.strategy if self.own else f"{self.strategy}-of-another-question"
+        """Its folder: the user's name for the strategy, and in it a word of potstill's own, so that no two are one."""
+        return f"{self.strategy}/{'own' if self.own else 'another_question'}"

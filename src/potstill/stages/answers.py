@@ -16,7 +16,7 @@ from potstill.files import write_json
 from potstill.generation.responses import Asked, Decoding, Response, responses
 from potstill.hardware import device
 from potstill.journal import Journal
-from potstill.parts import ASKED
+from potstill.parts import asked_step
 from potstill.pipeline import Made, Work
 from potstill.run import Step
 from potstill.scoring.held_out import score_answers
@@ -27,7 +27,7 @@ Rows = list[dict[str, Any]]
 
 def run(work: Work) -> Made:
     """Ask one model."""
-    samples = load_from_disk(work.run.path(Step("prompts", name=ASKED)) / "samples").to_list()
+    samples = load_from_disk(work.run.path(asked_step(work.recipe)) / "samples").to_list()
     model = _model(work)
     answers = _answers(work, model, samples)
     limited, tokens = sum(row["hit_limit"] for row in answers), sum(row["tokens"] for row in answers)

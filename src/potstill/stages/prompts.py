@@ -1,8 +1,9 @@
 """prompts: put the questions to teacher and student, each in its own words, and make samples of prompt and answer.
 
-Makes `prompts/LESSON/train/` and, where weights are chosen by it, `validation/`, and `prompts/held-out/samples/`, what
-every model is asked with: plain `datasets` folders of :class:`Prompted`. They are kept, and not made again by those who
-read them, because some chat templates put the day's date into a prompt.
+Makes `prompts/STRATEGY/own/train/` and, where weights are chosen by it, `validation/`; for a placebo, the same in
+`STRATEGY/another_question/`; and `STRATEGY/held_out/samples/`, what every model is asked with. All are plain `datasets`
+folders of :class:`Prompted`. They are kept, and not made again by those who read them, because some chat templates put
+the day's date into a prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from datasets import Dataset, Features, List, Value
 from potstill import ready
 from potstill.console import say
 from potstill.files import remove
-from potstill.parts import ASKED
+from potstill.parts import asked_step
 from potstill.pipeline import Made, Work
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
@@ -35,7 +36,7 @@ SAMPLE = Features(
 
 def run(work: Work) -> Made:
     """Make one lesson's samples, or those of the held-out questions."""
-    if work.step.name == ASKED:
+    if work.step == asked_step(work.recipe):
         # A teacher that answers is asked as every model is.
         name = work.recipe.answers.prompt
         prompt = work.recipe.strategies[name].student
