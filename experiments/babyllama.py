@@ -12,7 +12,7 @@ from experiments.measured import differences as paired_differences
 from experiments.measured import interval, measured, models, outcome
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
-from potstill.files import write_text
+from potstill.files.atomic import write_text
 from potstill.recipe import Recipe, load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe

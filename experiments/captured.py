@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from experiments.seeds import differences, table, with_spread
-from potstill.files import write_text
+from potstill.files.atomic import write_text
 from potstill.recipe import load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe

@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 
 from experiments.seeds import table
-from potstill.files import write_text
+from potstill.files.atomic import write_text
 from potstill.scoring.answers import ANSWER_IS, REVIEW, Extracted, boxed, extract, reference, verdict
 from potstill.scoring.numbers import Number, numbers
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.seeds import table
-from potstill.files import read_json
+from potstill.files.atomic import read_json
 from potstill.run import Run
 from potstill.scoring.statistics import Paired, Row
 

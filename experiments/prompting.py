@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.measured import differences, interval, measured, models, outcome
-from potstill.files import write_text
+from potstill.files.atomic import write_text
 from potstill.recipe import load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe

@@ -13,7 +13,7 @@ from typing import Any
 from experiments.measured import interval, measured, outcome
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
-from potstill.files import write_text
+from potstill.files.atomic import write_text
 from potstill.recipe import load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from potstill import run, runner
-from potstill.files import digest
+from potstill import cost, run, runner
+from potstill.cost import Cost
+from potstill.files.atomic import digest
 from potstill.pipeline import STAGES, Made, Work
 from potstill.run import Step
-from potstill.scoring import emissions
-from potstill.scoring.emissions import Cost
 
 
 @dataclass
@@ -55,7 +54,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Stages:
     def measure():
         yield SimpleNamespace(cost=Cost(1.0, None, None, "not measured: a test"))
 
-    monkeypatch.setattr(emissions, "measure", measure)
+    monkeypatch.setattr(cost, "measure", measure)
     return stages
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from potstill.accumulation import MicroBatches, Step
-from potstill.words import IGNORE_INDEX
+from potstill.errors import IGNORE_INDEX
 from tiny import gpt_neox, llama
 from toy_training import assert_equal, captured, samples, trained, trainer, weights
 

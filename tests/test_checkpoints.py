@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from potstill.checkpoints import average, check, fingerprint, flaw, kept, picked, place
-from potstill.words import UserError
+from potstill.errors import UserError
 from tiny import llama
 
 

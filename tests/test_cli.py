@@ -10,10 +10,10 @@ from typer.main import get_command
 
 import minimal
 from potstill import cli, runner
+from potstill.errors import UserError
 from potstill.pipeline import STAGES
 from potstill.recipe import Recipe, load_recipe, read_recipe_text
 from potstill.run import Run, Step
-from potstill.words import UserError
 
 STAGE = ["recipe", "--run-dir", "--force", "--set"]
 VERBS = {

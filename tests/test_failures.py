@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.failures import explained
 from potstill.pipeline import STAGES
 from potstill.recipe import load_recipe
 from potstill.run import Step
-from potstill.words import UserError
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB"
 CPU = "[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: can't allocate memory: 9 bytes."

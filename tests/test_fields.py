@@ -2,8 +2,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.fields import check_fields
-from potstill.words import UserError
 
 
 @dataclass

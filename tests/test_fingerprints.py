@@ -6,8 +6,8 @@ import pytest
 
 import minimal
 from potstill import fingerprints
+from potstill.errors import UserError
 from potstill.fingerprints import fingerprint, source_files, teacher_files
-from potstill.words import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,12 @@ from datasets import load_from_disk
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from potstill.errors import UserError
 from potstill.fitting import last_whole_checkpoint
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.text.offsets import RandomOffsets
 from potstill.trainer import DistilTrainer
-from potstill.words import UserError
 from tiny import SEQUENCE_LENGTH, llama, toy_recipe
 
 STEPS = 5

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import minimal
+from potstill.errors import UserError
 from potstill.pipeline import BY_NAME, STAGES, all_steps, steps_of
 from potstill.recipe import load_recipe, shipped_recipes
 from potstill.run import Step
 from potstill.runner import _plain
-from potstill.words import UserError
 
 HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}
 """Keys that change how fast something is computed, or in how much memory, and not what comes out."""

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from potstill import run as run_module
+from potstill.errors import UserError
 from potstill.run import Run, Step
-from potstill.words import UserError
 
 STEP = Step("distil", 1)
 COST = {"seconds": 2.0}

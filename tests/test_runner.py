@@ -6,10 +6,10 @@ import fake_stages
 import minimal
 from fake_stages import ALL
 from potstill import runner
+from potstill.errors import UserError
 from potstill.pipeline import all_steps
 from potstill.run import Run
 from potstill.runner import inputs_of, is_done, run_recipe
-from potstill.words import UserError
 
 
 @pytest.fixture

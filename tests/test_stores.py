@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from potstill import cli
+from potstill.errors import UserError
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.stores import inspect, shown
-from potstill.words import UserError
 from tiny import VOCABULARY, toy_overrides, toy_recipe
 
 

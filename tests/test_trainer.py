@@ -7,8 +7,8 @@ import torch
 from transformers import TrainerCallback
 
 from potstill import Loss
+from potstill.errors import IGNORE_INDEX, UserError
 from potstill.losses import allocation
-from potstill.words import IGNORE_INDEX, UserError
 from tiny import VOCABULARY, gpt2, llama, tokenizer
 from toy_training import (
     KL_AND_CE,

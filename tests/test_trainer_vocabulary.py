@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from potstill import Loss
+from potstill.errors import IGNORE_INDEX, UserError
 from potstill.targets import make_codec
-from potstill.words import IGNORE_INDEX, UserError
 from tiny import VOCABULARY, gpt2, llama, padded, tokenizer
 from toy_training import assert_equal, captured, samples, trained, trainer, weights
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import Trainer
 
+from potstill.errors import UserError
 from potstill.training import training_arguments
-from potstill.words import UserError
 
 
 def _arguments(tmp_path, **training):

@@ -11,8 +11,8 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
+from potstill.errors import IGNORE_INDEX
 from potstill.losses.reading import labels_of
-from potstill.words import IGNORE_INDEX
 
 Batch = Mapping[str, Tensor]
 

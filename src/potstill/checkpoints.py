@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from potstill.files import digest, read_json, remove, sha256
-from potstill.words import UserError
+from potstill.errors import UserError
+from potstill.files.atomic import digest, read_json, remove, sha256
 
 SNAPSHOTS = "snapshots"
 """Their folder within a training's."""

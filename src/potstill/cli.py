@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
+from potstill.errors import UserError
 from potstill.pipeline import STAGES
-from potstill.words import UserError
 
 if TYPE_CHECKING:
     from potstill.run import Run
@@ -173,7 +173,7 @@ def recipes() -> None:
 @app.command(rich_help_panel="Recipes")
 def init(file: NewFile, from_: From = "quickstart") -> None:
     """Write a recipe of your own, copied with its comments from one that ships."""
-    from potstill.files import write_text
+    from potstill.files.atomic import write_text
     from potstill.recipe import read_recipe_text
 
     if file.exists():

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from potstill import ranks
+from potstill import distributed
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -15,14 +15,14 @@ Advance = Callable[[int], None]
 
 def say(text: str) -> None:
     """Print one line; of several ranks, the first speaks for all."""
-    if ranks.is_first():
+    if distributed.is_first():
         print(text, flush=True)
 
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Show how a long piece of work goes on; `done` units of it were done by an earlier attempt."""
-    show = _bar if sys.stdout.isatty() and ranks.is_first() else _lines
+    show = _bar if sys.stdout.isatty() and distributed.is_first() else _lines
     with show(what, total, unit, done) as advance:
         yield advance
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from potstill.errors import UserError
 from potstill.run import Step
-from potstill.words import UserError
 
 _TRAINING = "`distil.training.per_device_train_batch_size` (and raise `gradient_accumulation_steps` by as much)"
 LOWER = {

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 
 def check_fields(given: Mapping[str, Any], kind: Any, key: str) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill.files import sha256
-from potstill.packages import package_files
+from potstill.errors import UserError
+from potstill.files.atomic import sha256
+from potstill.files.installed_packages import package_files
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import PromptFile, PromptSet
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
@@ -20,7 +21,6 @@ from potstill.scoring.similarity import sentence_model
 from potstill.scoring.word_vectors import vectors_file
 from potstill.text.sources import files_of
 from potstill.text.triples import triples_file
-from potstill.words import UserError
 
 HASHED_UP_TO = 256 * 2**20
 """Bytes. A larger file is told from another by its size and time of change: hashing it would take seconds each time."""

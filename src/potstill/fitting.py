@@ -17,10 +17,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from potstill import ranks, ready
+from potstill import distributed, ready
 from potstill.checkpoints import SNAPSHOTS, place
 from potstill.console import Advance, progress, say, size
-from potstill.files import check_room, read_json, remove, write_json
+from potstill.errors import UserError
+from potstill.files.atomic import check_room, read_json, remove, write_json
 from potstill.lessons import Lessons
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
@@ -29,7 +30,6 @@ from potstill.recipe.distil import KeptSnapshots
 from potstill.text.offsets import RandomOffsets
 from potstill.trainer import DistilTrainer
 from potstill.training import DEFAULTS, training_arguments
-from potstill.words import UserError
 
 CHECKPOINTS, ENDED = "checkpoints", "ended.json"
 
@@ -74,7 +74,7 @@ def fit(
         say("  had ended before it was stopped")
         return Made([student, log, *_kept(work)], summary)
     checkpoints, partial = work.folder / CHECKPOINTS, work.folder / f".{saved_as}.partial"
-    if ranks.is_first():
+    if distributed.is_first():
         remove(partial)
     tokenizer = ready.tokenizer(work)
     chosen = _choosing(training, key) if keep == "best" else {}
@@ -105,7 +105,7 @@ def fit(
     _train(trainer, last, f"training {work.step}")
 
     trainer.save_model(str(partial))
-    if not ranks.is_first():
+    if not distributed.is_first():
         return Made([], {})
     if finish is not None:
         finish(partial)
@@ -183,10 +183,10 @@ def _find_best_here(checkpoint: Path) -> None:
     """A training remembers where its best weights lie; the run may have been moved since."""
     file = checkpoint / "trainer_state.json"
     state = read_json(file)
-    if ranks.is_first() and state and state.get("best_model_checkpoint"):
+    if distributed.is_first() and state and state.get("best_model_checkpoint"):
         here = checkpoint.parent / Path(state["best_model_checkpoint"]).name
         write_json(file, state | {"best_model_checkpoint": str(here)})
-    ranks.wait()
+    distributed.wait()
 
 
 def _is_json(file: Path) -> bool:
@@ -232,7 +232,7 @@ class _StopAtStepEnd(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         # A signal reaches ranks at different steps; all must stop after the same one.
-        self.asked = ranks.any_of(self.asked)
+        self.asked = distributed.any_of(self.asked)
         if self.asked:
             control.should_save = control.should_training_stop = True
         return control
@@ -270,11 +270,11 @@ class _KeepSnapshots(TrainerCallback):
             return
         folder = place(self._training, state.global_step)
         partial = folder.with_name(f".{folder.name}.partial")
-        if ranks.is_first():
+        if distributed.is_first():
             remove(partial)
         # Of a model in shards, every rank has a part.
         self._trainer.save_model(str(partial))
-        if not ranks.is_first():
+        if not distributed.is_first():
             return
         if self._tidy is not None:
             self._tidy(partial)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill import parts, reads
+from potstill.errors import UserError
 from potstill.run import Run, Step
-from potstill.words import UserError
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import AutoTokenizer, PreTrainedModel
 
-from potstill.journal import read_journal
+from potstill.files.jsonl_log import read_journal
 from potstill.losses.vocabulary import shared_vocabulary
 from potstill.parts import select_step
 from potstill.pipeline import Work

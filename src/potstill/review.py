@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.files import remove, write_text
-from potstill.journal import read_journal
+from potstill.errors import UserError
+from potstill.files.atomic import remove, write_text
+from potstill.files.jsonl_log import read_journal
 from potstill.run import UNFINISHED, Run
 from potstill.scoring.answers import REVIEW, extract
 from potstill.scoring.review import (
@@ -29,7 +30,6 @@ from potstill.scoring.review import (
     write_decisions,
 )
 from potstill.status import recipe_of
-from potstill.words import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console

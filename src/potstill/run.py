@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from potstill.files import digest, read_json, sha256, write_json
-from potstill.words import UserError
+from potstill.errors import UserError
+from potstill.files.atomic import digest, read_json, sha256, write_json
 
 MANIFEST, UNFINISHED, RECIPE, LOCK = "manifest.json", "unfinished.json", "recipe.json", ".lock"
 VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from potstill import ranks
+from potstill import distributed
 from potstill.console import duration, say
+from potstill.errors import UserError
 from potstill.failures import explained
-from potstill.files import digest
+from potstill.files.atomic import digest
 from potstill.pipeline import BY_NAME, Made, Work, all_steps, asked_for, needed_by, steps_of
 from potstill.recipe import Recipe
 from potstill.run import Run, Step
-from potstill.words import UserError
 
 GROUPS = ("recipe", "files", "steps")
 NAMED_AT_MOST = 3
@@ -63,7 +63,7 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
     if unneeded := [step for step in forced if step not in steps]:
         raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
     # One process of a run writes into its folder; of several ranks, that is the first.
-    with run.open(recipe.model_dump(mode="json", by_alias=True)) if ranks.is_first() else nullcontext():
+    with run.open(recipe.model_dump(mode="json", by_alias=True)) if distributed.is_first() else nullcontext():
         _do_what_is_left(recipe, run, steps, forced)
 
 
@@ -80,8 +80,8 @@ def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Se
         did += 1
         reason = _reason(run, step, inputs)
         # Every rank has read the folder and come to the same decision before the first one changes it.
-        ranks.wait()
-        if not ranks.is_first():
+        distributed.wait()
+        if not distributed.is_first():
             _follow(Work(recipe, run, step))
             continue
         if reason is not None:
@@ -102,7 +102,7 @@ def forecast_capture(recipe: Recipe, run: Run) -> str:
 
 
 def _do(work: Work, inputs: dict[str, Any]) -> None:
-    from potstill.scoring.emissions import Cost, measure
+    from potstill.cost import Cost, measure
 
     run, step = work.run, work.step
     # All of it: where the disk is full, a stage's failure is not the last thing that cannot be written.
@@ -114,14 +114,14 @@ def _do(work: Work, inputs: dict[str, Any]) -> None:
         module = importlib.import_module(f"potstill.stages.{step.stage}")
         with measure() as meter:
             try:
-                ranks.wait()
+                distributed.wait()
                 made: Made = module.run(work)
-                ranks.wait()
+                distributed.wait()
             finally:
                 total = meter.cost if spent is None else spent + meter.cost
                 run.spend(step, total.to_dict())
         run.finish(step, total.to_dict(), made.outputs, made.summary)
-        ranks.wait()
+        distributed.wait()
     say(f"{step}: done in {duration(total.seconds)}")
 
 
@@ -138,11 +138,11 @@ def _quiet_transformers() -> None:
 def _follow(work: Work) -> None:
     """What the other ranks do while the first one does a step: their share of it, if it has shares."""
     with explained(work.step, work.folder):
-        ranks.wait()
+        distributed.wait()
         if BY_NAME[work.step.stage].all_ranks:
             importlib.import_module(f"potstill.stages.{work.step.stage}").run(work)
-        ranks.wait()
-        ranks.wait()
+        distributed.wait()
+        distributed.wait()
 
 
 def _reason(run: Run, step: Step, inputs: dict[str, Any]) -> str | None:

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from potstill.console import duration, size, table
-from potstill.files import read_json
+from potstill.errors import UserError
+from potstill.files.atomic import read_json
 from potstill.pipeline import all_steps, needed_by
 from potstill.recipe import Recipe
 from potstill.report.judgement import beyond_chance
@@ -15,7 +16,6 @@ from potstill.report.judgement import key as key_of
 from potstill.run import Run, Step
 from potstill.runner import is_done
 from potstill.scoring.statistics import Paired
-from potstill.words import UserError
 
 COLUMNS = ("run", "model", "metric", "value", "low", "high", "n", "chance", "stderr", "seeds")
 OPTIONAL = ("chance", "stderr", "seeds")

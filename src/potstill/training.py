@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
+from potstill.device import device
+from potstill.errors import UserError, first_line
 from potstill.fields import check_fields
-from potstill.hardware import device
-from potstill.words import UserError, first_line
 
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",

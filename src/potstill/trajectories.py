@@ -11,6 +11,7 @@ from typing import Any
 
 from potstill.checkpoints import kept, picked
 from potstill.console import table
+from potstill.errors import UserError
 from potstill.evaluation.checkpoints import (
     CURVES,
     FOLDER,
@@ -24,13 +25,12 @@ from potstill.evaluation.checkpoints import (
     teachers,
 )
 from potstill.evaluation.splits import Split
-from potstill.files import write_json
+from potstill.files.atomic import write_json
 from potstill.parts import trained_steps
 from potstill.pipeline import BY_NAME, Work, steps_of
 from potstill.run import Run, Step
 from potstill.scoring.statistics import bootstrap
 from potstill.status import recipe_of
-from potstill.words import UserError
 
 SECONDS_BETWEEN_LOOKS = 5.0
 BEFORE = ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts")

@@ -7,13 +7,13 @@ import pytest
 
 from potstill import trajectories
 from potstill.checkpoints import kept
+from potstill.errors import UserError
 from potstill.evaluation import checkpoints
 from potstill.evaluation.splits import split_of
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.scoring.harness import score_task
 from potstill.scoring.task_files import load_task
-from potstill.words import UserError
 from tiny import save_prompts, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
 

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from potstill.cost import Cost
 from potstill.evaluation import expenses as module
 from potstill.evaluation.expenses import expenses, metered
 from potstill.evaluation.models import Compared
 from potstill.run import Run, Step
 from potstill.runner import run_recipe
-from potstill.scoring.emissions import Cost
 from tiny import toy_recipe
 
 MODEL = Compared("student-0", lambda: None)

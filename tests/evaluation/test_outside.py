@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.evaluation import outside
-from potstill.words import UserError
 from tiny import llama, save_model, toy_recipe
 
 

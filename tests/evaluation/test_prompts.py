@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from potstill.errors import UserError
 from potstill.evaluation import prompts
 from potstill.evaluation.models import Compared
 from potstill.generation.responses import Asked, Decoding, responses
@@ -15,7 +16,6 @@ from potstill.run import Run, Step
 from potstill.runner import is_done, run_recipe
 from potstill.scoring.keywords import alternatives, contains
 from potstill.text.triples import read_triples
-from potstill.words import UserError
 from tiny import llama, save_prompts, tokenizer, toy_recipe
 
 SEEDS = "seeds=[0, 1]"

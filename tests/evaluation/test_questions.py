@@ -8,8 +8,8 @@ from datasets import load_from_disk
 
 import toy_questions
 from potstill.evaluation.questions import METRICS, Judged, compare
-from potstill.files import read_json
-from potstill.journal import read_journal
+from potstill.files.atomic import read_json
+from potstill.files.jsonl_log import read_journal
 from potstill.pipeline import all_steps
 from potstill.review import answers_of
 from potstill.run import Run

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potstill.errors import UserError
 from potstill.generation.keep import kept_answers
 from potstill.generation.responses import Response
 from potstill.recipe.generate import Generate
-from potstill.words import UserError
 
 QUESTIONS = {
     "b": {"question": "How many?", "reference": "It is so. #### 12", "level": "hard"},

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
+from potstill.errors import UserError
 from potstill.generation.responses import Asked, Decoding, Response, batches, check_room, responses
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
-from potstill.words import UserError
 from tiny import gpt2, llama, padded, tokenizer
 
 ASKED = [Asked(f"q{length}", list(range(20, 20 + length))) for length in (3, 17, 1, 8, 9)]

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.dense_logits import distillation_loss_of_logits
 from potstill.losses.head import Head
 from potstill.losses.terms import KINDS, Loss
 from potstill.teachers.target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
-from potstill.words import UserError
 
 from .cases import DIVERGENCES, Case, cases, top_k
 from .naive import logits_of, naive_loss

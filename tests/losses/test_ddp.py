@@ -10,12 +10,12 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+from potstill.errors import IGNORE_INDEX
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.model_head import head_of, hidden_states, read_head
 from potstill.losses.supervised import supervised
 from potstill.losses.terms import Loss
 from potstill.teachers.target import LogitsTarget
-from potstill.words import IGNORE_INDEX
 
 VOCABULARY = 31
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from potstill.errors import UserError
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.hidden_matching import PROJECTORS, HiddenMatching
-from potstill.words import UserError
 
 
 def config(size, layers):

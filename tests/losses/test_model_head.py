@@ -8,13 +8,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from potstill.errors import IGNORE_INDEX
 from potstill.losses import model_head
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.logits import Logits
 from potstill.losses.model_head import head_of, hidden_states, read_head, unwrapped
 from potstill.losses.supervised import supervised
 from potstill.losses.terms import Loss
-from potstill.words import IGNORE_INDEX
 
 VOCABULARY = 97
 SMALL = {

@@ -1,7 +1,7 @@
 import pytest
 
+from potstill.errors import UserError
 from potstill.losses.terms import KINDS, Loss
-from potstill.words import UserError
 
 
 def test_parameters_have_their_published_defaults() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
+from potstill.errors import UserError
 from potstill.losses.vocabulary import compared_vocabulary, shared_vocabulary
-from potstill.words import UserError
 
 
 class Tokens:

@@ -3,7 +3,7 @@
 import pytest
 
 import minimal
-from potstill.words import UserError
+from potstill.errors import UserError
 
 STREAM = "corpus.sources=[{dataset: some/set, stream: true}]"
 MIXED = "corpus.sources=[{dataset: some/set, stream: true}, {dataset: some/other}]"

@@ -3,8 +3,8 @@
 import pytest
 
 import minimal
+from potstill.errors import UserError
 from potstill.recipe.distil import KeptSnapshots
-from potstill.words import UserError
 
 
 @pytest.fixture

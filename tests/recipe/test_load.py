@@ -5,8 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import minimal
+from potstill.errors import UserError
 from potstill.recipe import Recipe, load_recipe, read_recipe_text, recipe_text, shipped_recipes
-from potstill.words import UserError
 
 
 def refusal(folder, *overrides, text=minimal.TEXT):

@@ -3,9 +3,9 @@
 import pytest
 
 import minimal
+from potstill.errors import UserError
 from potstill.recipe import load_recipe
 from potstill.recipe.override import override
-from potstill.words import UserError
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 import minimal
+from potstill.errors import UserError
 from potstill.recipe import Recipe, load_recipe
 from potstill.recipe.distil import SET_BY_POTSTILL
-from potstill.words import UserError
 
 SCHEMA = Recipe.model_json_schema(by_alias=True)
 PARTS = {"Recipe": SCHEMA, **SCHEMA["$defs"]}

@@ -3,8 +3,8 @@
 import pytest
 
 import minimal
+from potstill.errors import UserError
 from potstill.recipe import Recipe
-from potstill.words import UserError
 
 KEPT = ["distil.snapshots=30", "corpus.validation=8"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import minimal
-from potstill.words import UserError
+from potstill.errors import UserError
 
 LAYERS = {"start": "prune_layers", "from": "t", "layers": 2}
 WIDTH = {"start": "prune_width", "from": "t"}

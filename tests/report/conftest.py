@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from potstill.cost import Cost
 from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, Stage, Token
-from potstill.scoring.emissions import Cost
 from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 
 TEXT = (

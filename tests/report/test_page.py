@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from potstill.cost import Cost, Expense
 from potstill.report.data import Report
 from potstill.report.page import render
-from potstill.scoring.emissions import Cost, Expense
 
 NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile", "matrix", "matrix of one seed"]
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from potstill.errors import UserError
 from potstill.scoring.accuracy import ROUNDING, accuracy, compare, holm
 from potstill.scoring.minimal_pairs import PairScores, Reading
 from potstill.scoring.statistics import Sums, bootstrap, paired
-from potstill.words import UserError
 
 WITH_START = Reading(start=0, prefix_space=True)
 

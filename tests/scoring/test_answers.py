@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potstill.errors import UserError
 from potstill.scoring.answers import REVIEW, RULES, Extracted, extract, reference, verdict
-from potstill.words import UserError
 
 
 @pytest.mark.parametrize(

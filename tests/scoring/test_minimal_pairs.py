@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import stories
+from potstill.errors import UserError
 from potstill.scoring.accuracy import accuracy
 from potstill.scoring.minimal_pairs import PairScores, Reading, score_pairs
 from potstill.scoring.pair_files import Subtask, pairs_from_files
-from potstill.words import UserError
 from tiny import VOCABULARY, gpt2, llama, tokenizer
 
 BLIMP = stories.SHARED / "blimp"

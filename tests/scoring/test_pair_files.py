@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.scoring.pair_files import Subtask, pairs_from_dataset, pairs_from_files
-from potstill.words import UserError
 
 
 def pair(good, bad, **more):

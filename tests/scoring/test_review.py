@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potstill.errors import UserError
 from potstill.scoring.answers import extract, verdict
 from potstill.scoring.review import (
     COLUMNS,
@@ -27,7 +28,6 @@ from potstill.scoring.review import (
     write_decisions,
     written,
 )
-from potstill.words import UserError
 
 UNREAD = "It ends at 3:30."
 WORDS = "I do not know."

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from potstill.errors import UserError
 from potstill.recipe.continuations import PackagedSentences, SentenceModel
 from potstill.scoring.similarity import (
     SentenceEncoder,
@@ -14,7 +15,6 @@ from potstill.scoring.similarity import (
     sentence_model,
     with_random_pairs,
 )
-from potstill.words import UserError
 
 
 @pytest.mark.parametrize("units", [2, 3, 50])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.errors import UserError
 from potstill.scoring.statistics import Paired, Row, Spread, Sums, bootstrap, paired
-from potstill.words import UserError
 
 
 def scores(units: int, seed: int, mean: float = 4.0) -> Sums:

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.scoring.task_files import load_task
-from potstill.words import UserError
 from toy_tasks import CHOICE, GROUP, ITEMS, save_tasks
 
 

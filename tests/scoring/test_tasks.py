@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from potstill.errors import UserError
 from potstill.scoring.harness import Score, TaskScores
 from potstill.scoring.statistics import Sums, bootstrap, paired
 from potstill.scoring.tasks import How, compare, is_share
-from potstill.words import UserError
 
 HOW = How(resamples=2000)
 RANDOM = np.random.default_rng(0)

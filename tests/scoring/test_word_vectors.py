@@ -7,11 +7,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from potstill.errors import UserError
 from potstill.recipe.continuations import VectorFile
 from potstill.recipe.corpus import PackageFiles
 from potstill.scoring.similarity import cosine, derangements, with_random_pairs
 from potstill.scoring.word_vectors import check_vectors, read_vectors, vectors_file, words_of
-from potstill.words import UserError
 
 VECTORS = {"the": [1.0, 0.5, -0.25], "cat": [0.0, 2.0, 1.0], "New York": [3.0, 0.0, 0.0], "s": [0.5, 0.5, 0.5]}
 

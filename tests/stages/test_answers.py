@@ -9,11 +9,11 @@ from datasets import load_from_disk
 from transformers import AutoModelForCausalLM
 
 import toy_questions
-from potstill.journal import read_journal
+from potstill.errors import UserError
+from potstill.files.jsonl_log import read_journal
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.stages import answers as stage
-from potstill.words import UserError
 from tiny import tokenizer
 
 MODELS = ["teacher-t", "start", "control/seed-0", "control/seed-1"] + [

@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from potstill.errors import UserError
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.words import UserError
 from tiny import SEQUENCE_LENGTH, llama, padded, save_model, tokenizer, toy_recipe
 
 STEPS, BATCH = 5, 4

@@ -4,11 +4,11 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
-from potstill.journal import read_journal
+from potstill.errors import UserError
+from potstill.files.jsonl_log import read_journal
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.stages import generate as stage
-from potstill.words import UserError
 from tiny import tokenizer
 
 DRAWN = "generate={by: t, max_new_tokens: 40, samples: 3, temperature: 2.0, batch_size: 16}"

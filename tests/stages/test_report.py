@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from potstill.files import read_json
+from potstill.files.atomic import read_json
 from potstill.pipeline import Work
 from potstill.report.page import render
 from potstill.run import Run, Step

@@ -11,7 +11,8 @@ import pytest
 
 import minimal
 import toy_questions
-from potstill.journal import read_journal
+from potstill.errors import DivergedError, UserError
+from potstill.files.jsonl_log import read_journal
 from potstill.pipeline import Made, Work
 from potstill.recipe.search import Setting, setting_of
 from potstill.run import Run, Step
@@ -20,7 +21,6 @@ from potstill.stages import distil
 from potstill.stages import search as stage
 from potstill.targets import TargetStore
 from potstill.trainer import DistilTrainer
-from potstill.words import DivergedError, UserError
 from tiny import toy_overrides, toy_recipe
 
 RIGGED = (

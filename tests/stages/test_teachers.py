@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from potstill.errors import UserError
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.targets import TargetStore
 from potstill.teachers.huggingface import Prepared, prepare
-from potstill.words import UserError
 from tiny import llama, save_model, tokenizer, toy_recipe
 
 

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM
 
 import minimal
 from potstill import Loss
+from potstill.errors import UserError
 from potstill.losses.head_gradients import HeadGradients
 from potstill.recipe.student import Checkpoint
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.loading import check, finish, load_start, load_student, load_to_train
-from potstill.words import UserError
 from tiny import llama, save_model, toy_recipe
 from toy_training import trained, trainer, weights
 

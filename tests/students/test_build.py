@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import tiny
-from potstill.packages import package_files
+from potstill.errors import UserError
+from potstill.files.installed_packages import package_files
 from potstill.recipe.student import Checkpoint, PrunedLayers, PrunedWidth, Scratch
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.students.build import build
 from potstill.students.importance import block_influence, mean_loss, rises_in_loss
 from potstill.teachers.huggingface import Prepared, prepare
-from potstill.words import UserError
 
 LLAMA = {
     "model_type": "llama",

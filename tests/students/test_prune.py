@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
+from potstill.errors import UserError
 from potstill.students.prune import chosen_layers, prune_layers
-from potstill.words import UserError
 
 SHAPE = {
     "vocab_size": 40,

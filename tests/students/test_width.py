@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
+from potstill.errors import UserError
 from potstill.students.families import FAMILIES, Shape, place, shape_of
 from potstill.students.width import prune_width, pruned_shape
-from potstill.words import UserError
 
 GROUPED = {
     "hidden_size": 32,

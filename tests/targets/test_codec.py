@@ -1,8 +1,8 @@
 import pytest
 
+from potstill.errors import UserError
 from potstill.targets import Hidden, Hybrid, Sample, TopK, estimate, make_codec
 from potstill.targets.codec import Codec, codec_settings
-from potstill.words import UserError
 
 ALL = [TopK(49152, 64, 16, (1.0, 2.0)), Sample(49152, 20, 2.0), Hybrid(49152, 8, 8, 16), Hidden(49152, 576)]
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.targets.header import read_header, write_header
-from potstill.words import UserError
 
 
 def changed(store: Path, **fields: object) -> None:

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from potstill.errors import UserError
 from potstill.losses.head import Head
 from potstill.targets import Hidden, TargetStore
 from potstill.targets.rows import apply_head
 from potstill.teachers.target import HiddenTarget, LogitsTarget
-from potstill.words import UserError
 
 NONE = torch.empty(0)
 

@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.errors import UserError
 from potstill.targets import Hybrid, Sample
 from potstill.targets.sample import draw
 from potstill.teachers.target import LogitsTarget, SparseTarget
-from potstill.words import UserError
 
 Drawing = Sample | Hybrid
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from potstill.errors import UserError
 from potstill.targets import Hidden, Provenance, Sample, StoreWriter, TargetStore, TopK
-from potstill.words import UserError
 
 again = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

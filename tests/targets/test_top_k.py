@@ -3,12 +3,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.errors import UserError
 from potstill.losses.head import Head
 from potstill.targets import TopK
 from potstill.targets.layout import RANGE
 from potstill.targets.rows import apply_head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
-from potstill.words import UserError
 
 NONE = torch.empty(0)
 

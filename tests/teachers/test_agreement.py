@@ -2,11 +2,11 @@ import copy
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.losses.terms import Loss
 from potstill.targets import make_codec
 from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.live import LiveTeacher
-from potstill.words import UserError
 from tiny import VOCABULARY, llama, padded, tokenizer
 from toy_training import captured, samples
 

@@ -12,13 +12,13 @@ import torch
 from transformers import AutoTokenizer
 
 import stories
+from potstill.errors import UserError
 from potstill.recipe.teachers import Llama2cTeacher
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.teachers import llama2c
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.llama2c import half_split, read_model, read_tokenizer
-from potstill.words import UserError
 from tiny import llama, save_corpus, toy_recipe
 
 HEADER = struct.Struct("<7i")

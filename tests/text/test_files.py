@@ -2,8 +2,8 @@
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.text.files import KINDS, check_kinds, path_files
-from potstill.words import UserError
 
 
 @pytest.fixture

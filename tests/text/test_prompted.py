@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from asked import ROOMY, SIDES, TOKENIZERS, chatty, prompted, taught
+from potstill.errors import IGNORE_INDEX, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.model_head import head_of
 from potstill.losses.reading import read_batch
@@ -13,7 +14,6 @@ from potstill.losses.terms import Loss
 from potstill.teachers.live import LiveTeacher
 from potstill.text.batching import Collator
 from potstill.text.prompted import PromptedCollator, of_another_question, teacher_batch
-from potstill.words import IGNORE_INDEX, UserError
 from tiny import gpt2, llama, tokenizer
 
 

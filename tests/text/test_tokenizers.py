@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tiny
+from potstill.errors import UserError
 from potstill.recipe.tokenizer import TokenizerFile, TrainedTokenizer
 from potstill.text.tokenizers import (
     check_same_tokens,
@@ -17,7 +18,6 @@ from potstill.text.tokenizers import (
     tokenizer_fingerprint,
     train_tokenizer,
 )
-from potstill.words import UserError
 
 
 @pytest.fixture

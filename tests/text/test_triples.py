@@ -5,10 +5,10 @@ import re
 
 import pytest
 
+from potstill.errors import UserError
 from potstill.recipe.continuations import PromptFile, PromptSet
 from potstill.scoring.keywords import alternatives, contains
 from potstill.text.triples import read_triples, triples_file
-from potstill.words import UserError
 
 ROWS = [
     {"prompt": "Two plus two equals", "keyword": "four|4", "reference": "Two plus two equals four, as is known."},

@@ -19,14 +19,15 @@ from transformers import PreTrainedModel
 from potstill import lessons, ready
 from potstill.checkpoints import ADAPTER, fingerprint
 from potstill.console import progress, say
+from potstill.device import device
+from potstill.errors import UserError
 from potstill.evaluation.models import Compared
 from potstill.evaluation.pairs import subtasks_of
 from potstill.evaluation.prompts import Judge, asked_with, triples_of
 from potstill.evaluation.splits import Split, in_split, splits_of
 from potstill.evaluation.tasks import loaded
-from potstill.files import digest, read_json, sha256, write_json
+from potstill.files.atomic import digest, read_json, sha256, write_json
 from potstill.generation.responses import Decoding, responses
-from potstill.hardware import device
 from potstill.parts import CONTROL, asked_step, select_step, student_name
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
@@ -43,7 +44,6 @@ from potstill.scoring.task_parts import part, transform
 from potstill.students.loading import load_student
 from potstill.teachers.huggingface import run_dtype
 from potstill.text.batching import Collator, pad_token_id
-from potstill.words import UserError
 
 FOLDER, CURVES = "checkpoints", "curves.json"
 

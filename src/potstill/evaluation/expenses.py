@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.cost import Expense, measure
 from potstill.evaluation.models import Compared
-from potstill.files import read_json, write_json
+from potstill.files.atomic import read_json, write_json
 from potstill.pipeline import Work
-from potstill.scoring.emissions import Expense, measure
 
 FOLDER = "costs"
 

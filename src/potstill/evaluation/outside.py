@@ -10,12 +10,12 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from potstill import ready
+from potstill.device import device
+from potstill.errors import UserError, first_line
 from potstill.evaluation.models import Compared, Models
-from potstill.hardware import device
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
 from potstill.teachers.huggingface import run_dtype
-from potstill.words import UserError, first_line
 
 INDEX = "model.safetensors.index.json"
 OTHERS = ("*.bin", "*.bin.index.json")

@@ -7,7 +7,7 @@ from potstill.console import progress
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
 from potstill.evaluation.splits import Split, split_of, splits_of
-from potstill.files import read_json, write_json
+from potstill.files.atomic import read_json, write_json
 from potstill.pipeline import Work
 from potstill.recipe.evaluate import PairDataset, PairFiles
 from potstill.scoring.accuracy import accuracy, compare

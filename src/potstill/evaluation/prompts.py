@@ -16,9 +16,9 @@ from potstill.console import progress
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
 from potstill.evaluation.splits import Split, split_of, splits_of
-from potstill.files import write_json
+from potstill.files.atomic import write_json
+from potstill.files.jsonl_log import Journal
 from potstill.generation.responses import Asked, Decoding, Response, responses
-from potstill.journal import Journal
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet

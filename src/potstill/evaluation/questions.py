@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from potstill.console import say
 from potstill.evaluation.models import Measured
-from potstill.files import read_json, write_text
-from potstill.journal import read_journal
+from potstill.files.atomic import read_json, write_text
+from potstill.files.jsonl_log import read_journal
 from potstill.parts import answering, student_name
 from potstill.pipeline import Work
 from potstill.scoring.answers import REVIEW, reference, verdict

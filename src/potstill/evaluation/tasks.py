@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 from potstill import ready
 from potstill.console import say
+from potstill.errors import UserError
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models
 from potstill.evaluation.splits import in_split, splits_of
-from potstill.files import read_json, write_json
+from potstill.files.atomic import read_json, write_json
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
 from potstill.scoring.harness import OF_ITEMS, TaskScores, score_task
@@ -19,7 +20,6 @@ from potstill.scoring.statistics import Paired, Row
 from potstill.scoring.task_files import Asked, load_task
 from potstill.scoring.task_parts import Wanted, part
 from potstill.scoring.tasks import How, compare, is_share
-from potstill.words import UserError
 
 FAMILY = "tasks"
 """Differences on all tasks are judged together: of twenty, one between equal models would seem real at 0.05."""

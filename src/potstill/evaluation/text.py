@@ -12,11 +12,11 @@ from torch import Tensor
 
 from potstill import ready
 from potstill.console import progress
+from potstill.device import device
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
 from potstill.evaluation.outside import compared_vocabulary
-from potstill.files import read_json, remove, write_json
-from potstill.hardware import device
+from potstill.files.atomic import read_json, remove, write_json
 from potstill.pipeline import Work
 from potstill.run import Step
 from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents

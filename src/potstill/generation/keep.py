@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from potstill.errors import UserError
 from potstill.generation.responses import Response
 from potstill.recipe.generate import Generate
 from potstill.scoring.answers import extract, reference, verdict
-from potstill.words import UserError
 
 Row = dict[str, Any]
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from potstill.errors import UserError
 from potstill.losses.blocks import Rows, replace_by_gradient, rows_in_chunks
 from potstill.losses.head import Head
 from potstill.losses.head_gradients import HeadGradients
@@ -21,7 +22,6 @@ from potstill.losses.plan import Plan, check_shapes
 from potstill.losses.sparse import Coefficient
 from potstill.losses.terms import Loss
 from potstill.teachers.target import TeacherTarget
-from potstill.words import UserError
 
 MEMORY_BUDGET = 256 * 2**20
 """Bytes for the logits of one chunk, the student's and its teachers', and for what becomes of them."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
 """What of a batch a model reads; labels are the loss's business."""

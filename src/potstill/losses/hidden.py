@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 DISTANCES = ("mse", "cosine")
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from potstill.errors import UserError
 from potstill.losses.hidden import HiddenLoss, HiddenMatch
-from potstill.words import UserError
 
 Layers = Mapping[int, Float[Tensor, "N H"]]
 """What some of a model's layers gave out for the supervised tokens of a batch, by the number of the layer."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from potstill.errors import UserError
 from potstill.losses.terms import Loss
 from potstill.teachers.target import (
     HiddenTarget,
@@ -15,7 +16,6 @@ from potstill.teachers.target import (
     TeacherTarget,
     leaves,
 )
-from potstill.words import UserError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.words import IGNORE_INDEX
+from potstill.errors import IGNORE_INDEX
 
 
 def learned_labels(labels: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"] | None = None) -> Int[Tensor, "B T"]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 
 @dataclass(frozen=True)

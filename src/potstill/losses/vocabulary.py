@@ -8,7 +8,7 @@ are both normalised over them (``vocabulary`` in ``chunked.distillation_loss``),
 from collections.abc import Iterable
 from typing import Protocol
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 
 class Tokenizer(Protocol):

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from potstill.errors import UserError, first_line
 from potstill.recipe.complaint import complaint
 from potstill.recipe.override import override
 from potstill.recipe.recipe import Recipe
-from potstill.words import UserError, first_line
 
 
 def shipped_recipes() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from copy import copy
 from typing import Any
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 
 def override(raw: dict[str, Any], key: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.scoring.emissions import Cost, Expense
+from potstill.cost import Cost, Expense
 from potstill.scoring.statistics import Paired, Row
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"

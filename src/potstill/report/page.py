@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 from potstill.console import duration, size
+from potstill.cost import Cost
 from potstill.report import charts, tables, trajectories, wording
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, Stage, Token, kind, students
 from potstill.report.judgement import judge_of
 from potstill.report.verdict import verdict
-from potstill.scoring.emissions import Cost
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path d="M5 28h16l-2-12a6 6 0 0 1-1-6l1-6h-8l1 6a6 6 '

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from potstill.errors import UserError
 from potstill.scoring.minimal_pairs import PairScores
 from potstill.scoring.statistics import Paired, Row, Spread, Sums, bca_interval
-from potstill.words import UserError
 
 Array = NDArray[np.float64]
 Ties = Literal["half", "correct", "wrong"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+from potstill.errors import UserError
 from potstill.scoring.numbers import Number, numbers, same
-from potstill.words import UserError
 
 Verdict = Literal["correct", "wrong", "no answer", "needs review"]
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from potstill.errors import UserError, first_line
 from potstill.scoring.task_files import Asked, quiet
-from potstill.words import UserError, first_line
 
 Better = Literal["lower", "higher"]
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from potstill.console import Advance
+from potstill.errors import UserError
 from potstill.losses.head import Head
 from potstill.losses.model_head import head_of
 from potstill.losses.reading import read_batch
 from potstill.losses.scores import score_tokens
 from potstill.scoring.pair_files import Subtask
-from potstill.words import UserError
 
 Array = NDArray[np.float64]
 Start = Literal["bos", "eos", "none"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.words import UserError, first_line
+from potstill.errors import UserError, first_line
 
 
 @dataclass(frozen=True)

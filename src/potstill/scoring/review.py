@@ -17,10 +17,10 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
-from potstill.files import digest, write_text
+from potstill.errors import UserError
+from potstill.files.atomic import digest, write_text
 from potstill.scoring.answers import REVIEW, Extracted, extract, reference, verdict
 from potstill.scoring.numbers import numbers
-from potstill.words import UserError
 
 PERSON = "person"
 """The rule of a response that a person decided."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.packages import package_folder
+from potstill.errors import UserError, first_line
+from potstill.files.installed_packages import package_folder
 from potstill.recipe.continuations import PackagedSentences, Sentences
-from potstill.words import UserError, first_line
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -110,7 +110,7 @@ class SentenceEncoder:
     def __init__(self, model: str | Path, key: str, revision: str | None = None) -> None:
         from sentence_transformers import SentenceTransformer
 
-        from potstill.hardware import device
+        from potstill.device import device
 
         try:
             self._model: Any = SentenceTransformer(str(model), revision=revision, device=str(device()))

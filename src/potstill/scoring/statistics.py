@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 Array = NDArray[np.float64]
 Transform = Literal["identity", "exp"]

@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from potstill.words import UserError, first_line
+from potstill.errors import UserError, first_line
 
 INSTALL = "pip install 'potstill[tasks]'"
 NEAR = 3

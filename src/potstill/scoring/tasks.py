@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from potstill.errors import UserError
 from potstill.scoring.accuracy import stratified
 from potstill.scoring.harness import OF_ITEMS, Score, TaskScores
 from potstill.scoring.statistics import Paired, Row, Spread, Sums, bootstrap, paired
-from potstill.words import UserError
 
 Array = NDArray[np.float64]
 Models = Mapping[str, Sequence[TaskScores]]

@@ -13,10 +13,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.packages import package_files
+from potstill.errors import UserError
+from potstill.files.installed_packages import package_files
 from potstill.recipe.continuations import Vectors
 from potstill.recipe.corpus import PackageFiles
-from potstill.words import UserError
 
 Array = NDArray[np.float64]
 WORD = re.compile(r"\w+(?:['’-]\w+)*")

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from potstill import ready
 from potstill.console import progress, say
-from potstill.files import write_json
+from potstill.device import device
+from potstill.files.atomic import write_json
+from potstill.files.jsonl_log import Journal
 from potstill.generation.responses import Asked, Decoding, Response, responses
-from potstill.hardware import device
-from potstill.journal import Journal
 from potstill.parts import asked_step
 from potstill.pipeline import Made, Work
 from potstill.run import Step

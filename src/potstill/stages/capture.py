@@ -8,9 +8,10 @@ import time
 
 import torch
 
-from potstill import lessons, ranks, ready
+from potstill import distributed, lessons, ready
 from potstill.console import duration, say, size
-from potstill.hardware import device
+from potstill.device import device
+from potstill.errors import UserError
 from potstill.lessons import Lessons
 from potstill.pipeline import Made, Work
 from potstill.targets import Codec, Estimate, estimate, make_codec
@@ -19,7 +20,6 @@ from potstill.teachers.huggingface import Prepared, run_dtype
 from potstill.teachers.live import LiveTeacher
 from potstill.text.prompted import teacher_batch
 from potstill.text.prompts import template_fingerprint
-from potstill.words import UserError
 
 
 def run(work: Work) -> Made:
@@ -35,7 +35,7 @@ def run(work: Work) -> Made:
         live = LiveTeacher(teacher.model(), codec.vocabulary)
         batches = (learned.train, learned.collate, settings.batch_size)
         origin = teacher.provenance(template_of(work, work.step.name), ready.tokenizer(work))
-        tokens = capture(folder, live, codec, origin, *batches, ranks.own(), ranks.count())
+        tokens = capture(folder, live, codec, origin, *batches, distributed.own(), distributed.count())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})

@@ -17,17 +17,17 @@ from datasets import Dataset, Features, List, Value
 
 from potstill import ready
 from potstill.console import progress, say, table
-from potstill.files import remove
+from potstill.errors import UserError
+from potstill.files.atomic import remove
+from potstill.files.dataset_writer import rows_into
 from potstill.pipeline import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
-from potstill.rows import rows_into
 from potstill.scoring.answers import reference
 from potstill.text.corpus import Tally, split_text
 from potstill.text.layouts import LAYOUTS, first_tokens, packed, windows
 from potstill.text.questions import Question, split_questions
 from potstill.text.streams import Stream
-from potstill.words import UserError
 
 DOCUMENTS_AT_ONCE = 1000
 TOKENS = Features({"input_ids": List(Value("int32"))})

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from potstill import lessons, ranks, ready
-from potstill.files import read_json, remove
+from potstill import distributed, lessons, ready
+from potstill.files.atomic import read_json, remove
 from potstill.fitting import fit
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
@@ -34,7 +34,7 @@ def run(work: Work) -> Made:
     assert seed is not None
     how = (distil.training, "distil.training", seed, distil.keep)
     made = train(work, name, teachers_of(work, name), chosen(work, name), *how, distil.snapshots)
-    if seed == work.recipe.seeds[0] and ranks.is_first():
+    if seed == work.recipe.seeds[0] and distributed.is_first():
         link = work.folder.parent / "student"
         remove(link)
         link.symlink_to(Path(work.folder.name) / "student", target_is_directory=True)

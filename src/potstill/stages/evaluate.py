@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from potstill.evaluation import outside, pairs, prompts, questions, tasks, text
 from potstill.evaluation.expenses import expenses
 from potstill.evaluation.models import Measured, compared_models
-from potstill.files import write_json
+from potstill.files.atomic import write_json
 from potstill.pipeline import Made, Work
 
 

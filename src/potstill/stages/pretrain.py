@@ -4,7 +4,7 @@ Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each
 is done is used as it is, whatever becomes of the others.
 """
 
-from potstill import lessons, ranks, ready
+from potstill import distributed, lessons, ready
 from potstill.console import say
 from potstill.fitting import fit
 from potstill.losses.terms import Loss
@@ -26,6 +26,6 @@ def run(work: Work) -> Made:
     learned, losses = lessons.of_teacher(work, teacher.seed), [Loss("cross_entropy")]
     how = (teacher.training, f"{key}.training", losses, teacher.seed, teacher.keep)
     made = fit(work, model, learned, *how, saved_as="model")
-    if ranks.is_first():
+    if distributed.is_first():
         prepare_here(work.folder / "model")
     return made

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, List, Value
 
 from potstill import ready
 from potstill.console import say
-from potstill.files import remove
+from potstill.files.atomic import remove
 from potstill.parts import asked_step
 from potstill.pipeline import Made, Work
 from potstill.recipe.prompts import Strategy

@@ -11,9 +11,10 @@ from safetensors import safe_open
 from transformers import AutoConfig
 
 from potstill import ready
+from potstill.cost import Cost, Expense
+from potstill.device import device_name
 from potstill.evaluation import outside
-from potstill.files import read_json
-from potstill.hardware import device_name
+from potstill.files.atomic import read_json
 from potstill.parts import select_step, trained_steps
 from potstill.pipeline import BY_NAME, STAGES, Made, Work, steps_of
 from potstill.recipe import Recipe
@@ -35,7 +36,6 @@ from potstill.report.data import (
 )
 from potstill.report.page import render
 from potstill.run import RECIPE, Step, now, versions
-from potstill.scoring.emissions import Cost, Expense
 from potstill.scoring.review import in_effect, read_decisions
 from potstill.scoring.statistics import Paired, Row
 

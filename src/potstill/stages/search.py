@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from potstill import ranks
+from potstill import distributed
 from potstill.console import duration, say
-from potstill.files import read_json, remove, write_json
+from potstill.errors import DivergedError, UserError
+from potstill.files.atomic import read_json, remove, write_json
+from potstill.files.jsonl_log import Journal, Row
 from potstill.fitting import CHECKPOINTS
-from potstill.journal import Journal, Row
 from potstill.pipeline import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.run import Step
 from potstill.stages.distil import teachers_of, train
 from potstill.trainer import Teacher
-from potstill.words import DivergedError, UserError
 
 
 def run(work: Work) -> Made:
@@ -35,14 +35,14 @@ def run(work: Work) -> Made:
     assert given is not None
     file, count = work.folder / "trials.jsonl", trainings(search, given)
     # Of several ranks, the first one knows what was done, proposes and remembers.
-    journal = Journal(file) if ranks.is_first() else None
+    journal = Journal(file) if distributed.is_first() else None
     tried = journal.rows if journal is not None else []
     for row in tried:
         _tidy(_step(work, row["number"]).folder)
     teachers = teachers_of(work, work.recipe.tried_on)
-    for number in range(ranks.of_first(len(tried)), count):
+    for number in range(distributed.of_first(len(tried)), count):
         trial = _step(work, number)
-        setting = ranks.of_first(_proposed(trial, number, tried, given) if ranks.is_first() else None)
+        setting = distributed.of_first(_proposed(trial, number, tried, given) if distributed.is_first() else None)
         say(f"  trial {number} of {count - 1}: {setting}{'' if number else ', as given'}")
         began = time.monotonic()
         summary = _tried(trial, setting, teachers)
@@ -51,7 +51,7 @@ def run(work: Work) -> Made:
             journal.append([{"number": number, **asdict(setting), **summary, "seconds": seconds}])
             say(f"  trial {number}: {_said(tried[-1])}, in {duration(seconds)}")
             _tidy(trial.folder)
-    return _found(work, tried) if ranks.is_first() else Made([], {})
+    return _found(work, tried) if distributed.is_first() else Made([], {})
 
 
 def trainings(search: Search, given: Setting) -> int:
@@ -125,7 +125,7 @@ def _tried(trial: Work, setting: Setting, teachers: list[Teacher]) -> dict[str, 
         made = train(trial, recipe.tried_on, teachers, losses, training, "search.training", search.seed, "best")
     except DivergedError as error:
         # Elsewhere the other ranks would wait for this one's gradients.
-        if ranks.count() > 1:
+        if distributed.count() > 1:
             raise
         say(f"  {error}")
         return {"validation_loss": None, "tokens": 0}

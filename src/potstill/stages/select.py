@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from potstill.checkpoints import Snapshot, average, kept
 from potstill.console import say
+from potstill.errors import UserError
 from potstill.evaluation.checkpoints import Figure, Meter, file_of, meters, scored, snapshot
-from potstill.files import remove, write_json
+from potstill.files.atomic import remove, write_json
 from potstill.parts import select_step, trained_steps
 from potstill.pipeline import Made, Work
 from potstill.recipe.select import Average
@@ -21,7 +22,6 @@ from potstill.run import Step
 from potstill.scoring.selection import Choice, Criterion, choose, judged_by
 from potstill.scoring.statistics import Sums, bootstrap, paired
 from potstill.students.loading import finish
-from potstill.words import UserError
 
 Scores = dict[str, dict[str, Sums]]
 """What each candidate scored, by its name and the metric; of equal ones, the first is taken."""

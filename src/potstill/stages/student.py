@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 
 from potstill import lessons, ready
 from potstill.console import say
-from potstill.files import remove, write_json
-from potstill.hardware import device
+from potstill.device import device
+from potstill.errors import UserError
+from potstill.files.atomic import remove, write_json
 from potstill.pipeline import Made, Work
 from potstill.recipe.student import PrunedLayers, PrunedWidth
 from potstill.students.adapters import check_can_merge, with_adapter
@@ -25,7 +26,6 @@ from potstill.students.importance import Batches, mean_loss
 from potstill.students.size import Size, shown, size_of
 from potstill.teachers.huggingface import Prepared, check_length
 from potstill.text.batching import SharedTokens
-from potstill.words import UserError
 
 MEASURED_TOKENS = 4096
 """The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""

@@ -6,7 +6,7 @@ Makes `tokenizer/`, a plain Hugging Face folder.
 
 from potstill import ready
 from potstill.console import say
-from potstill.files import remove
+from potstill.files.atomic import remove
 from potstill.pipeline import Made, Work
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 from potstill.text.corpus import training_text

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from potstill.errors import UserError, first_line
 from potstill.fields import check_fields
-from potstill.words import UserError, first_line
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 Axis = Literal["hidden", "heads", "key_value_heads", "three_of_all", "three_of_each", "neurons"] | None
 """What a dimension of a weight runs over: H; A·D; K·D; 3·A·D, the queries of all heads first and then their keys and

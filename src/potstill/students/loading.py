@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from potstill.files import read_json, remove, write_json
-from potstill.hardware import device
+from potstill.device import device
+from potstill.files.atomic import read_json, remove, write_json
 from potstill.recipe.student import Student
 from potstill.students.adapters import CONFIG, adapter_config, merged, with_adapter
 from potstill.teachers.huggingface import run_dtype

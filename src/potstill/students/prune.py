@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 LAYER_LISTS = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "indexer_types")
 """Fields of a configuration that hold one entry a layer."""

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
-from potstill.words import UserError, first_line
+from potstill.errors import UserError, first_line
 
 
 def from_scratch(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 ROLES = ("eos_token", "bos_token", "pad_token", "unk_token")
 STANDS_IN = {"eos_token": "bos_token", "bos_token": "eos_token"}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 LARGEST_VOCABULARY = 1 << 20
 PRECISIONS = (8, 16, 32)

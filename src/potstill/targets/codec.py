@@ -3,11 +3,11 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from potstill.errors import UserError
 from potstill.targets.hidden import Hidden
 from potstill.targets.sample import Hybrid, Sample
 from potstill.targets.shard import ENTRY
 from potstill.targets.top_k import TopK
-from potstill.words import UserError
 
 Codec = TopK | Sample | Hybrid | Hidden
 

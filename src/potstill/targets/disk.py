@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from potstill.errors import UserError
 from potstill.losses.head import Head
 from potstill.targets.disk import write_whole
-from potstill.words import UserError
 
 NAME = "head.safetensors"
 

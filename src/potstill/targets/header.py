@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from potstill.errors import UserError
 from potstill.targets.codec import Codec, codec_settings, make_codec
 from potstill.targets.disk import write_whole
-from potstill.words import UserError
 
 FORMAT = "potstill targets"
 VERSION = 1

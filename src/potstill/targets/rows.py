@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from potstill.errors import UserError
 from potstill.losses.head import Head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, TeacherTarget
-from potstill.words import UserError
 
 HEADED = 1 << 24
 """Logits that a head makes at a time: enough rows for its matrix product to be worth reading the weights."""

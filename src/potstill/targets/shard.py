@@ -14,8 +14,8 @@ from typing import Self
 import numpy as np
 from jaxtyping import UInt8
 
+from potstill.errors import UserError
 from potstill.targets.disk import write_all
-from potstill.words import UserError
 
 ENTRY = np.dtype([("key", "V16"), ("count", "<u4"), ("checksum", "<u4")])
 """One sample in the index: its key, how many records it has, and their CRC-32."""

@@ -9,14 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from potstill.console import progress
-from potstill.hardware import device
+from potstill.device import device
+from potstill.errors import IGNORE_INDEX
 from potstill.losses.documents import begins_anew, check_reads_apart
 from potstill.losses.reading import labels_of
 from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, sample_key
 from potstill.teachers.live import LiveTeacher
 from potstill.text.batching import DOCUMENTS
 from potstill.text.prompted import teacher_batch
-from potstill.words import IGNORE_INDEX
 
 SAMPLES_AT_ONCE = 512
 

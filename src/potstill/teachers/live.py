@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from potstill.hardware import device as own_device
+from potstill.device import device as own_device
+from potstill.errors import UserError
 from potstill.losses.head import Head
 from potstill.losses.hidden_matching import Layers
 from potstill.losses.model_head import head_of, read_head
 from potstill.losses.reading import read_layers
 from potstill.teachers.llama_cpp import LlamaCppModel
 from potstill.teachers.target import HiddenTarget, LogitsTarget, TeacherTarget
-from potstill.words import UserError
 
 
 class LiveTeacher:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 HEADER = struct.Struct("<7i")
 MAGIC = b"24ka"

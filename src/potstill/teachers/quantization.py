@@ -15,7 +15,7 @@ from transformers.quantizers.auto import (
     AutoQuantizationConfig,
 )
 
-from potstill.words import UserError, first_line
+from potstill.errors import UserError, first_line
 
 EXTRA = ("bitsandbytes", "torchao")
 """The methods whose package, of the same name, `potstill[quantized]` brings."""

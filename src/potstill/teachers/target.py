@@ -12,8 +12,8 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from potstill.errors import UserError
 from potstill.losses.head import Head
-from potstill.words import UserError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from potstill.words import IGNORE_INDEX, UserError
+from potstill.errors import IGNORE_INDEX, UserError
 
 DOCUMENTS = "documents"
 """The column of a sample that is read document by document: how many tokens of each document it has, in order."""

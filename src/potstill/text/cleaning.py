@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 RuleSet = Literal["published", "sound"]
 Edit = Callable[[str], str]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.errors import UserError
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
 from potstill.recipe.questions import Questions
 from potstill.text.cleaning import Counts, RuleSet, clean, count, source_of
@@ -11,7 +12,6 @@ from potstill.text.files import path_files
 from potstill.text.questions import split_questions
 from potstill.text.sources import Document, documents
 from potstill.text.splitting import Split, split_documents
-from potstill.words import UserError
 
 NOTHING = Counts(words=0, bytes=0)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 PLAIN = (".txt", ".train", ".dev", ".test")
 """Files of which each is one document, as BabyLM's are (`cbt.train`), by their ending."""

@@ -10,8 +10,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from potstill.errors import UserError, first_line
 from potstill.recipe.tokenizer import TokenizerBase, TokenizerFile, TrainedTokenizer
-from potstill.words import UserError, first_line
 
 ROLES = ("pad_token", "bos_token", "eos_token")
 

@@ -3,7 +3,7 @@
 import pytest
 from datasets import Features, List, Value, load_from_disk
 
-from potstill.rows import AT_ONCE, rows_into
+from potstill.files.dataset_writer import AT_ONCE, rows_into
 
 FEATURES = Features({"input_ids": List(Value("int32"))})
 

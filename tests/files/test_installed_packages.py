@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from potstill.packages import package_files, package_folder
-from potstill.words import UserError
+from potstill.errors import UserError
+from potstill.files.installed_packages import package_files, package_folder
 
 
 @pytest.fixture

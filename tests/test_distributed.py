@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from potstill import ranks
+from potstill import distributed
 from potstill.run import Run
 from potstill.status import describe
 from tiny import toy_overrides
@@ -17,11 +17,11 @@ from tiny import toy_overrides
 
 def test_alone_nothing_is_waited_for(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    ranks.wait()
-    assert (ranks.count(), ranks.own(), ranks.is_first()) == (1, 0, True)
-    assert ranks.any_of(True) is True
-    assert ranks.any_of(False) is False
-    assert ranks.of_first("mine") == "mine"
+    distributed.wait()
+    assert (distributed.count(), distributed.own(), distributed.is_first()) == (1, 0, True)
+    assert distributed.any_of(True) is True
+    assert distributed.any_of(False) is False
+    assert distributed.of_first("mine") == "mine"
 
 
 @pytest.mark.slow

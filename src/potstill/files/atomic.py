@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 
 def digest(value: Any) -> str:

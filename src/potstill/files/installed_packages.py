@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 
 def package_folder(package: str, key: str) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from potstill.words import UserError
+from potstill.errors import UserError
 
 Row = dict[str, Any]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.files import digest, read_json, remove, sha256, write_json, write_text
-from potstill.words import UserError
+from potstill.errors import UserError
+from potstill.files.atomic import digest, read_json, remove, sha256, write_json, write_text
 
 
 def test_a_file_is_there_whole_and_nothing_else(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.journal import Journal, read_journal
-from potstill.words import UserError
+from potstill.errors import UserError
+from potstill.files.jsonl_log import Journal, read_journal
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

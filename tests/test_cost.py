@@ -9,8 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from potstill.scoring import emissions
-from potstill.scoring.emissions import Cost, Expense, measure
+from potstill import cost
+from potstill.cost import Cost, Expense, measure
 
 RAPL = "measured: CPU, by RAPL"
 MEMORY = "estimated: memory, from its size"
@@ -107,7 +107,7 @@ def test_work_goes_on_where_codecarbon_breaks(monkeypatch, breaks):
 def test_a_meter_that_hangs_is_left_behind(monkeypatch):
     go, stopped = threading.Event(), threading.Event()
     fake(monkeypatch, lambda **_: SimpleNamespace(start=go.wait, stop=stopped.set, flush=lambda: None))
-    monkeypatch.setattr(emissions, "SECONDS_TO_START", 0.05)
+    monkeypatch.setattr(cost, "SECONDS_TO_START", 0.05)
     with measure() as meter:
         pass
     assert "did not start" in meter.cost.method
@@ -145,7 +145,7 @@ class RAM:
     ],
 )
 def test_each_part_says_how_it_is_known(hardware, said):
-    assert emissions._method(hardware, "grid") == said
+    assert cost._method(hardware, "grid") == said
 
 
 def test_energy_per_1000_tokens_is_of_those_written_or_else_of_those_read():

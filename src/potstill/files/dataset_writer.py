@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, Features
 from datasets.arrow_writer import ArrowWriter
 
-from potstill.files import remove
+from potstill.files.atomic import remove
 
 AT_ONCE = 1000
 """Rows that are in memory before they are written."""
