@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "potstill"
 TIERS = (
     {"__init__", "cost", "device", "distributed", "errors", "reads"},
-    {"console", "fields", "files", "recipe"},
+    {"console", "files", "recipe"},
     {"checkpoints", "run", "text", "training"},
     {"failures", "losses", "parts", "targets", "teachers"},
     {"accumulation", "scoring", "stores"},

@@ -8,7 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from potstill.device import device
 from potstill.errors import UserError, first_line
-from potstill.fields import check_fields
+from potstill.recipe.foreign_fields import check_fields
 
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",

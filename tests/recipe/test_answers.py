@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from potstill.recipe.answers import Answers
-from potstill.recipe.complaint import complaint
+from potstill.recipe.error_messages import complaint
 from potstill.recipe.section import Section
 
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import Field, ValidationError
 
-from potstill.recipe.complaint import complaint
+from potstill.recipe.error_messages import complaint
 from potstill.recipe.generate import Generate
 from potstill.recipe.section import Section
 

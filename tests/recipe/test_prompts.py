@@ -4,7 +4,7 @@ import pytest
 from jinja2.exceptions import SecurityError, UndefinedError
 from pydantic import Field, ValidationError
 
-from potstill.recipe.complaint import complaint
+from potstill.recipe.error_messages import complaint
 from potstill.recipe.prompts import QUESTION, SHIPPED, Prompt, Strategy, compiled, fields_of
 from potstill.recipe.section import Name, Section
 

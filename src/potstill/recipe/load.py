@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from potstill.errors import UserError, first_line
-from potstill.recipe.complaint import complaint
-from potstill.recipe.override import override
+from potstill.recipe.error_messages import complaint
+from potstill.recipe.overrides import override
 from potstill.recipe.recipe import Recipe
 
 

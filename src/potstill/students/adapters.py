@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from potstill.errors import UserError, first_line
-from potstill.fields import check_fields
+from potstill.recipe.foreign_fields import check_fields
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

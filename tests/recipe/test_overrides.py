@@ -5,7 +5,7 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.recipe import load_recipe
-from potstill.recipe.override import override
+from potstill.recipe.overrides import override
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from potstill.errors import UserError
-from potstill.fields import check_fields
+from potstill.recipe.foreign_fields import check_fields
 
 
 @dataclass
