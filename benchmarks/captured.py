@@ -21,12 +21,12 @@ from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.timing import measure
 from benchmarks.variants import COMPILED, OURS, Variant, ours
+from potstill.data.collators import Collator
 from potstill.losses.head import Head
 from potstill.losses.terms import Loss
 from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
 from potstill.teachers.captured import WithTargets, contents, field
 from potstill.teachers.target import HiddenTarget, SparseTarget
-from potstill.text.batching import Collator
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from potstill.data.labels import supervised_positions
+from potstill.data.prompts.render import Prompter
 from potstill.losses.reading import labels_of
-from potstill.losses.supervised import supervised_positions
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
-from potstill.text.prompts import Prompter
 from tiny import documents, tokenizer
 
 CHAT = (

@@ -16,8 +16,8 @@ SOURCE = ROOT / "src" / "potstill"
 TIERS = (
     {"__init__", "cost", "device", "distributed", "errors", "reads"},
     {"console", "files", "recipe"},
-    {"checkpoints", "run", "text", "training"},
-    {"failures", "losses", "parts", "targets", "teachers"},
+    {"checkpoints", "data", "run", "training"},
+    {"failures", "losses", "parts", "targets", "teachers", "text"},
     {"accumulation", "scoring", "stores"},
     {"fingerprints", "generation", "report", "students", "trainer"},
     {"pipeline"},

@@ -9,11 +9,11 @@ from datasets import load_from_disk
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.fitting import last_whole_checkpoint
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.text.offsets import RandomOffsets
 from potstill.trainer import DistilTrainer
 from tiny import SEQUENCE_LENGTH, llama, toy_recipe
 

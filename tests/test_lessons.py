@@ -5,13 +5,13 @@ from datasets import load_from_disk
 
 import toy_questions
 from potstill import lessons
+from potstill.data.prompts.render import prompt_ids
+from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import IGNORE_INDEX
 from potstill.pipeline import Work
 from potstill.recipe.prompts import SHIPPED
 from potstill.run import Run, Step
 from potstill.runner import run_recipe
-from potstill.text.offsets import RandomOffsets
-from potstill.text.prompts import prompt_ids
 from tiny import tokenizer, toy_recipe
 
 

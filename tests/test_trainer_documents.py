@@ -7,10 +7,10 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM
 
 from potstill import HiddenLoss
+from potstill.data.collators import Collator
+from potstill.data.packing import packed
 from potstill.errors import UserError
 from potstill.teachers.captured import batch_keys
-from potstill.text.batching import Collator
-from potstill.text.layouts import packed
 from tiny import VOCABULARY, gpt2, gpt_neox, llama
 from toy_training import KL_AND_CE, assert_equal, captured, samples, trained, trainer
 

@@ -8,10 +8,10 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from potstill import Loss
+from potstill.data.prompts.collator import PromptedCollator, of_another_question
+from potstill.data.prompts.render import Prompter
 from potstill.errors import UserError
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
-from potstill.text.prompted import PromptedCollator, of_another_question
-from potstill.text.prompts import Prompter
 from tiny import documents, llama, padded, tokenizer
 from toy_training import KL_AND_CE, assert_equal, captured, shuffled, trained, trainer, weights
 

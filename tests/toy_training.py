@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import PreTrainedModel, TrainingArguments
 
 from potstill import DistilTrainer, Loss, TargetStore
+from potstill.data.collators import Collator
+from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.errors import IGNORE_INDEX
 from potstill.targets import Codec, Provenance, make_codec
 from potstill.teachers.captured import Collate, capture
 from potstill.teachers.live import LiveTeacher
-from potstill.text.batching import Collator
-from potstill.text.tokenizers import tokenizer_fingerprint
 from tiny import VOCABULARY, llama, tokenizer
 
 Sample = dict[str, list[int]]

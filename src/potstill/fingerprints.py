@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from potstill.data.sources import files_of
 from potstill.errors import UserError
 from potstill.files.atomic import sha256
 from potstill.files.installed_packages import package_files
@@ -19,7 +20,6 @@ from potstill.run import Run
 from potstill.scoring.pair_files import pair_files
 from potstill.scoring.similarity import sentence_model
 from potstill.scoring.word_vectors import vectors_file
-from potstill.text.sources import files_of
 from potstill.text.triples import triples_file
 
 HASHED_UP_TO = 256 * 2**20

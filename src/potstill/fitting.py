@@ -20,6 +20,7 @@ from transformers import (
 from potstill import distributed, ready
 from potstill.checkpoints import SNAPSHOTS, place
 from potstill.console import Advance, progress, say, size
+from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.files.atomic import check_room, read_json, remove, write_json
 from potstill.lessons import Lessons
@@ -27,7 +28,6 @@ from potstill.losses.hidden import HiddenLoss
 from potstill.losses.terms import Loss
 from potstill.pipeline import Made, Work
 from potstill.recipe.distil import KeptSnapshots
-from potstill.text.offsets import RandomOffsets
 from potstill.trainer import DistilTrainer
 from potstill.training import DEFAULTS, training_arguments
 

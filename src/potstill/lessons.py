@@ -6,15 +6,15 @@ from typing import Any
 from datasets import load_from_disk
 
 from potstill import reads, ready
+from potstill.data.collators import Collator, pad_token_id
+from potstill.data.prompts.collator import PromptedCollator, as_the_teacher_reads
+from potstill.data.prompts.render import Prompter
+from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import Work
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
 from potstill.run import Step
 from potstill.teachers.captured import Collate
-from potstill.text.batching import Collator, pad_token_id
-from potstill.text.offsets import RandomOffsets
-from potstill.text.prompted import PromptedCollator, as_the_teacher_reads
-from potstill.text.prompts import Prompter
 
 Rows = Any
 """An indexable collection of samples with a length."""

@@ -6,6 +6,8 @@ from typing import Any
 from datasets import load_from_disk
 
 from potstill.console import progress, size
+from potstill.data.collators import Collator, pad_token_id
+from potstill.data.prompts.collator import PromptedCollator, teacher_batch
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.targets import TargetStore, describe, fidelity
@@ -14,8 +16,6 @@ from potstill.teachers.captured import batch_keys
 from potstill.teachers.huggingface import Prepared
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
-from potstill.text.batching import Collator, pad_token_id
-from potstill.text.prompted import PromptedCollator, teacher_batch
 
 
 def inspect(folder: Path, samples: int) -> dict[str, Any]:

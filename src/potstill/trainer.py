@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from potstill.accumulation import MicroBatches, Step
+from potstill.data.collators import DOCUMENTS, Collator, SharedTokens, pad_token_id
+from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
 from potstill.errors import IGNORE_INDEX, DivergedError, UserError
 from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
@@ -29,8 +31,6 @@ from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.captured import WithTargets, field
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import MixedTarget, TeacherTarget
-from potstill.text.batching import DOCUMENTS, Collator, SharedTokens, pad_token_id
-from potstill.text.prompted import Prompted, PromptedCollator, teacher_batch
 
 Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, or the folder of one."""

@@ -10,10 +10,10 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+from potstill.data.labels import supervised
 from potstill.errors import IGNORE_INDEX
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.model_head import head_of, hidden_states, read_head
-from potstill.losses.supervised import supervised
 from potstill.losses.terms import Loss
 from potstill.teachers.target import LogitsTarget
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
 
+from potstill.data.collators import Collator
 from potstill.errors import UserError
 from potstill.losses.documents import begins_anew, check_reads_apart, model_inputs
-from potstill.text.batching import Collator
 from tiny import VOCABULARY, gpt2, gpt_neox, llama
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15, 16], [5, 6, 7]]

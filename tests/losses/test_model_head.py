@@ -8,12 +8,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from potstill.data.labels import supervised
 from potstill.errors import IGNORE_INDEX
 from potstill.losses import model_head
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.logits import Logits
 from potstill.losses.model_head import head_of, hidden_states, read_head, unwrapped
-from potstill.losses.supervised import supervised
 from potstill.losses.terms import Loss
 
 VOCABULARY = 97

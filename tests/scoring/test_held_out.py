@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from potstill.data.collators import Collator
 from potstill.scoring.held_out import DocumentScores, document_windows, score_documents
 from potstill.teachers.live import LiveTeacher
-from potstill.text.batching import Collator
 from tiny import SEQUENCE_LENGTH, VOCABULARY, gpt2, llama
 
 DOCUMENTS = [list(range(5, 5 + length)) for length in (40, 3, 1, 100, 32, 33)]

@@ -5,13 +5,13 @@ import pytest
 import torch
 from datasets import load_from_disk
 
+from potstill.data.collators import Collator
 from potstill.errors import UserError
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.targets import TargetStore
 from potstill.teachers.captured import batch_keys
 from potstill.teachers.huggingface import Prepared
-from potstill.text.batching import Collator
 from tiny import llama, save_model, toy_recipe
 
 

@@ -6,11 +6,11 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
+from potstill.data.prompts.render import prompt_ids
 from potstill.errors import IGNORE_INDEX, UserError
 from potstill.recipe.prompts import SHIPPED
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.text.prompts import prompt_ids
 from tiny import tokenizer
 
 

@@ -6,12 +6,12 @@ from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import toy_questions
+from potstill.data.collators import Collator
 from potstill.errors import UserError
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.students.build import build
 from potstill.students.importance import mean_loss
-from potstill.text.batching import Collator
 from tiny import VOCABULARY, gpt2, llama, save_model, tokenizer, toy_recipe
 
 

@@ -5,12 +5,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import toy_questions
+from potstill.data.tokenizers import train_tokenizer
 from potstill.errors import UserError
 from potstill.generation import responses
 from potstill.run import Run, Step
 from potstill.runner import run_recipe
 from potstill.targets import TargetStore
-from potstill.text.tokenizers import train_tokenizer
 from tiny import tokenizer, toy_recipe
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
+from potstill.data.collators import Collator
 from potstill.errors import UserError
 from potstill.recipe import load_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.quantization import quantization_config
-from potstill.text.batching import Collator
 from tiny import LAYERS, llama, save_model
 from toy_training import samples
 

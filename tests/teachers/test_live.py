@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from potstill.data.collators import Collator
 from potstill.errors import IGNORE_INDEX
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import HiddenTarget
-from potstill.text.batching import Collator
 from tiny import VOCABULARY, gpt2, llama, padded
 from toy_training import samples
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from potstill import lessons, ready
 from potstill.checkpoints import ADAPTER, fingerprint
 from potstill.console import progress, say
+from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.evaluation.models import Compared
@@ -43,7 +44,6 @@ from potstill.scoring.task_parts import as_sums as as_sums_of_task
 from potstill.scoring.task_parts import part, transform
 from potstill.students.loading import load_student
 from potstill.teachers.huggingface import run_dtype
-from potstill.text.batching import Collator, pad_token_id
 
 FOLDER, CURVES = "checkpoints", "curves.json"
 

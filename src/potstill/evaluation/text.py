@@ -12,6 +12,7 @@ from torch import Tensor
 
 from potstill import ready
 from potstill.console import progress
+from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
@@ -27,7 +28,6 @@ from potstill.teachers.captured import batch_keys, capture
 from potstill.teachers.huggingface import Prepared
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.target import MixedTarget, TeacherTarget
-from potstill.text.batching import Collator, pad_token_id
 
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from potstill.data.collators import pad_token_id
+from potstill.data.prompts.render import end_token_id
 from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
-from potstill.text.batching import pad_token_id
-from potstill.text.prompts import end_token_id
 
 Key = tuple[str, int]
 """Which response: the question's id, and the number of the sample, from 0."""

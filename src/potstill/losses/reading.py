@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from potstill.data.labels import learned_labels, supervised
 from potstill.losses.documents import model_inputs
 from potstill.losses.head import Head
 from potstill.losses.model_head import hidden_states
-from potstill.losses.supervised import learned_labels, supervised
 
 
 def read_batch(

@@ -76,7 +76,7 @@ class Cleaning(Section):
 
     rules: Literal["sound", "published"] = "sound"
     """`published`: byte for byte what Baby Llama was trained on. `sound`: what its paper describes, with the mistakes
-    mended (`text/cleaning.py` has both as a table)."""
+    mended (`data/babylm_cleaning.py` has both as a table)."""
 
 
 class HeldOutText(Section):

@@ -10,13 +10,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.console import Advance
+from potstill.data.packing import windows
 from potstill.errors import IGNORE_INDEX
 from potstill.losses.model_head import head_of
 from potstill.losses.reading import labels_of, read_batch
 from potstill.losses.scores import score_tokens
 from potstill.scoring.statistics import Sums
 from potstill.teachers.target import TeacherTarget
-from potstill.text.layouts import windows
 
 Reference = Callable[[Mapping[str, Tensor]], TeacherTarget]
 """What gives the teacher's target for a batch."""

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from potstill import ready
 from potstill.console import progress, say
+from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
@@ -20,7 +21,6 @@ from potstill.parts import asked_step
 from potstill.pipeline import Made, Work
 from potstill.run import Step
 from potstill.scoring.held_out import score_answers
-from potstill.text.batching import Collator, pad_token_id
 
 Rows = list[dict[str, Any]]
 

@@ -10,6 +10,8 @@ import torch
 
 from potstill import distributed, lessons, ready
 from potstill.console import duration, say, size
+from potstill.data.prompts.collator import teacher_batch
+from potstill.data.prompts.render import template_fingerprint
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.lessons import Lessons
@@ -18,8 +20,6 @@ from potstill.targets import Codec, Estimate, estimate, make_codec
 from potstill.teachers.captured import capture, contents
 from potstill.teachers.huggingface import Prepared, run_dtype
 from potstill.teachers.live import LiveTeacher
-from potstill.text.prompted import teacher_batch
-from potstill.text.prompts import template_fingerprint
 
 
 def run(work: Work) -> Made:

@@ -17,6 +17,10 @@ from datasets import Dataset, Features, List, Value
 
 from potstill import ready
 from potstill.console import progress, say, table
+from potstill.data.documents import Tally, split_text
+from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
+from potstill.data.questions import Question, split_questions
+from potstill.data.streaming import Stream
 from potstill.errors import UserError
 from potstill.files.atomic import remove
 from potstill.files.dataset_writer import rows_into
@@ -24,10 +28,6 @@ from potstill.pipeline import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
 from potstill.scoring.answers import reference
-from potstill.text.corpus import Tally, split_text
-from potstill.text.layouts import LAYOUTS, first_tokens, packed, windows
-from potstill.text.questions import Question, split_questions
-from potstill.text.streams import Stream
 
 DOCUMENTS_AT_ONCE = 1000
 TOKENS = Features({"input_ids": List(Value("int32"))})

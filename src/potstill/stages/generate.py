@@ -8,12 +8,12 @@ import json
 
 from potstill import ready
 from potstill.console import progress, say
+from potstill.data.prompts.render import prompt_ids, template_fingerprint
 from potstill.files.atomic import write_text
 from potstill.files.jsonl_log import Journal
 from potstill.generation.keep import kept_answers
 from potstill.generation.responses import Asked, Decoding, Response, responses
 from potstill.pipeline import Made, Work
-from potstill.text.prompts import prompt_ids, template_fingerprint
 
 
 def run(work: Work) -> Made:

@@ -13,13 +13,13 @@ from datasets import Dataset, Features, List, Value
 
 from potstill import ready
 from potstill.console import say
+from potstill.data.prompts.collator import Prompted, of_another_question
+from potstill.data.prompts.render import Prompter
 from potstill.files.atomic import remove
 from potstill.parts import asked_step
 from potstill.pipeline import Made, Work
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
-from potstill.text.prompted import Prompted, of_another_question
-from potstill.text.prompts import Prompter
 
 SAMPLE = Features(
     {

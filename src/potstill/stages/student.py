@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from potstill import lessons, ready
 from potstill.console import say
+from potstill.data.collators import SharedTokens
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import remove, write_json
@@ -25,7 +26,6 @@ from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
 from potstill.students.size import Size, shown, size_of
 from potstill.teachers.huggingface import Prepared, check_length
-from potstill.text.batching import SharedTokens
 
 MEASURED_TOKENS = 4096
 """The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""

@@ -2,9 +2,9 @@
 
 from potstill import ready
 from potstill.console import say, size
+from potstill.data.tokenizers import check_same_tokens
 from potstill.pipeline import Made, Work
 from potstill.teachers.huggingface import Prepared, prepare, quantization_of
-from potstill.text.tokenizers import check_same_tokens
 
 
 def run(work: Work) -> Made:

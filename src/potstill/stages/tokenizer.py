@@ -6,17 +6,17 @@ Makes `tokenizer/`, a plain Hugging Face folder.
 
 from potstill import ready
 from potstill.console import say
-from potstill.files.atomic import remove
-from potstill.pipeline import Made, Work
-from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
-from potstill.text.corpus import training_text
-from potstill.text.tokenizers import (
+from potstill.data.documents import training_text
+from potstill.data.tokenizers import (
     check_same_tokens,
     cut_tokenizer,
     read_tokenizer,
     tokenizer_fingerprint,
     train_tokenizer,
 )
+from potstill.files.atomic import remove
+from potstill.pipeline import Made, Work
+from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 
 def run(work: Work) -> Made:

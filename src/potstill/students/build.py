@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from potstill.data.tokenizers import check_same_tokens
 from potstill.errors import UserError, first_line
 from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, PrunedWidth, Student
 from potstill.students.families import family_of
@@ -15,7 +16,6 @@ from potstill.students.scratch import from_scratch
 from potstill.students.vocabulary import carry_over, keep_first_tokens
 from potstill.students.width import prune_width, pruned_shape
 from potstill.teachers.huggingface import Prepared
-from potstill.text.tokenizers import check_same_tokens
 
 SCRATCH_SEED = 0
 """Random weights are drawn once for a run, so that every seed of student and control starts from the same ones."""

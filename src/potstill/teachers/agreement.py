@@ -5,12 +5,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.errors import UserError
 from potstill.losses.terms import Loss
 from potstill.losses.vocabulary import compared_vocabulary
 from potstill.targets import TargetStore
 from potstill.teachers.live import LiveTeacher
-from potstill.text.tokenizers import tokenizer_fingerprint
 
 
 def agreed_vocabulary(

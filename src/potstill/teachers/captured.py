@@ -9,14 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from potstill.console import progress
+from potstill.data.collators import DOCUMENTS
+from potstill.data.prompts.collator import teacher_batch
 from potstill.device import device
 from potstill.errors import IGNORE_INDEX
 from potstill.losses.documents import begins_anew, check_reads_apart
 from potstill.losses.reading import labels_of
 from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, sample_key
 from potstill.teachers.live import LiveTeacher
-from potstill.text.batching import DOCUMENTS
-from potstill.text.prompted import teacher_batch
 
 SAMPLES_AT_ONCE = 512
 
@@ -28,7 +28,7 @@ def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
     student's are supervised, and where the teacher's documents begin that are read apart; padding is no content.
 
     ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]; and the teacher's own,
-    where it reads others (``text/prompts.py``).
+    where it reads others (``data/prompts/render.py``).
     """
     labels = labels_of(batch).cpu().numpy()
     taught = np.zeros(labels.shape, bool)

@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.device import device, fast_bfloat16
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import digest, read_json, remove, sha256, write_json
@@ -27,7 +28,6 @@ from potstill.targets import Provenance
 from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import LlamaCppModel, check_installed
 from potstill.teachers.quantization import check_checkpoint, quantization_config
-from potstill.text.tokenizers import tokenizer_fingerprint
 
 POINTER = "teacher.json"
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")

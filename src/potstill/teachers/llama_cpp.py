@@ -21,9 +21,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
+from potstill.data.labels import supervised_positions
 from potstill.errors import UserError
 from potstill.losses.reading import labels_of
-from potstill.losses.supervised import supervised_positions
 
 SHORTEST_CONTEXT = 256
 """Tokens. A context grows by doubling, because each time the file is opened anew."""

@@ -6,10 +6,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from potstill.data.sources import rows
 from potstill.errors import UserError
 from potstill.recipe.continuations import PromptFile, PromptSet
 from potstill.recipe.corpus import PathFiles
-from potstill.text.sources import rows
 
 COLUMNS = ("prompt", "keyword", "reference")
 

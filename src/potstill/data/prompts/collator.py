@@ -7,8 +7,8 @@ from typing import Any, Literal, TypedDict
 
 from torch import Tensor
 
+from potstill.data.collators import Collator
 from potstill.errors import IGNORE_INDEX, UserError
-from potstill.text.batching import Collator
 
 TEACHER = "teacher_"
 """What the teacher's columns of a batch begin with."""

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.data.babylm_cleaning import Counts, RuleSet, clean, count, source_of
+from potstill.data.questions import split_questions
+from potstill.data.sources import Document, documents
+from potstill.data.splitting import Split, split_documents
+from potstill.data.text_files import path_files
 from potstill.errors import UserError
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
 from potstill.recipe.questions import Questions
-from potstill.text.cleaning import Counts, RuleSet, clean, count, source_of
-from potstill.text.files import path_files
-from potstill.text.questions import split_questions
-from potstill.text.sources import Document, documents
-from potstill.text.splitting import Split, split_documents
 
 NOTHING = Counts(words=0, bytes=0)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
+from potstill.data.sources import Row, rows
 from potstill.errors import UserError, first_line
 from potstill.recipe.prompts import compiled, fields_of
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
-from potstill.text.sources import Row, rows
 
 
 @dataclass(frozen=True)

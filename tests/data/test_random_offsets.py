@@ -3,7 +3,7 @@
 import pytest
 from torch.utils.data import DataLoader
 
-from potstill.text.offsets import RandomOffsets
+from potstill.data.random_offsets import RandomOffsets
 
 LENGTH = 8
 STREAM = list(range(LENGTH * 50))

@@ -6,9 +6,9 @@ import json
 import pytest
 
 import toy_questions
+from potstill.data.questions import split_questions
 from potstill.errors import UserError
 from potstill.recipe.questions import Questions
-from potstill.text.questions import split_questions
 
 
 def corpus(folder, rows=None, **more):

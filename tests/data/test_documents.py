@@ -2,10 +2,10 @@
 
 import pytest
 
+from potstill.data.babylm_cleaning import Counts
+from potstill.data.documents import Tally, split_text
 from potstill.errors import UserError
 from potstill.recipe.corpus import Corpus
-from potstill.text.cleaning import Counts
-from potstill.text.corpus import Tally, split_text
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.data.text_files import PLAIN, check_kinds, path_files
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
 from potstill.recipe.corpus import HubDataset, HubSource, PackageFiles, PathFiles, Source
-from potstill.text.files import PLAIN, check_kinds, path_files
 
 STREAM_SEED, STREAM_BUFFER = 0, 10_000
 """A stream is shuffled through a buffer of so many documents, once and for all: the order of its files too."""

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from potstill.data.sources import Document, documents
 from potstill.errors import UserError
 from potstill.recipe.corpus import HubSource, PackageSource, PathSource
-from potstill.text.sources import Document, documents
 
 KEY = "corpus.sources.0"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from potstill.data.text_files import KINDS, check_kinds, path_files
 from potstill.errors import UserError
-from potstill.text.files import KINDS, check_kinds, path_files
 
 
 @pytest.fixture

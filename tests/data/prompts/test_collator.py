@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from asked import ROOMY, SIDES, TOKENIZERS, chatty, prompted, taught
+from potstill.data.collators import Collator
+from potstill.data.prompts.collator import PromptedCollator, of_another_question, teacher_batch
 from potstill.errors import IGNORE_INDEX, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.model_head import head_of
 from potstill.losses.reading import read_batch
 from potstill.losses.terms import Loss
 from potstill.teachers.live import LiveTeacher
-from potstill.text.batching import Collator
-from potstill.text.prompted import PromptedCollator, of_another_question, teacher_batch
 from tiny import gpt2, llama, tokenizer
 
 

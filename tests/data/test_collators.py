@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from potstill.data.collators import Collator, SharedTokens, pad_token_id
 from potstill.errors import IGNORE_INDEX, UserError
-from potstill.text.batching import Collator, SharedTokens, pad_token_id
 
 
 def test_short_rows_are_padded_on_the_right_masked_and_not_learned():

@@ -5,7 +5,7 @@ from math import sqrt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.text.splitting import split_documents
+from potstill.data.splitting import split_documents
 
 TEXTS = st.lists(st.text(min_size=1), unique=True, max_size=30)
 SHARE = st.floats(0.01, 0.99)

@@ -7,12 +7,12 @@ from itertools import islice
 import pytest
 import zstandard
 
+from potstill.data import sources
+from potstill.data.documents import training_text
+from potstill.data.splitting import split_documents
+from potstill.data.streaming import Stream
 from potstill.errors import UserError
 from potstill.recipe.corpus import Corpus
-from potstill.text import sources
-from potstill.text.corpus import training_text
-from potstill.text.splitting import split_documents
-from potstill.text.streams import Stream
 from tiny import documents
 
 

@@ -6,9 +6,9 @@ Documents pass by one at a time; what stays of each is a hash of 16 bytes, by wh
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from potstill.data.documents import Tally, texts, texts_of
+from potstill.data.splitting import hash_of, is_held_out
 from potstill.recipe.corpus import Corpus, HeldOutText
-from potstill.text.corpus import Tally, texts, texts_of
-from potstill.text.splitting import hash_of, is_held_out
 
 
 @dataclass

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from potstill.data.babylm_cleaning import RULES, Counts, clean, count, source_of
 from potstill.errors import UserError
-from potstill.text.cleaning import RULES, Counts, clean, count, source_of
 
 BABYLM = Path(__file__).parents[3] / "shared" / "data" / "babylm_10m"
 SETS = ("published", "sound")

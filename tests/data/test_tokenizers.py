@@ -9,15 +9,15 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tiny
-from potstill.errors import UserError
-from potstill.recipe.tokenizer import TokenizerFile, TrainedTokenizer
-from potstill.text.tokenizers import (
+from potstill.data.tokenizers import (
     check_same_tokens,
     cut_tokenizer,
     read_tokenizer,
     tokenizer_fingerprint,
     train_tokenizer,
 )
+from potstill.errors import UserError
+from potstill.recipe.tokenizer import TokenizerFile, TrainedTokenizer
 
 
 @pytest.fixture

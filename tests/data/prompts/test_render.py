@@ -6,10 +6,10 @@ import pytest
 from transformers import AddedToken
 
 from asked import CHAT, END, FEW_SHOT, ROOMY, SIDES, STRATEGIES, TOKENIZERS, chatty, prompted, rows, taught
+from potstill.data.prompts.collator import PromptedCollator, teacher_batch
+from potstill.data.prompts.render import Prompter, end_token_id, prompt_ids, template_fingerprint
 from potstill.errors import IGNORE_INDEX, UserError
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
-from potstill.text.prompted import PromptedCollator, teacher_batch
-from potstill.text.prompts import Prompter, end_token_id, prompt_ids, template_fingerprint
 from tiny import tokenizer
 
 

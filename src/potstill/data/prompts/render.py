@@ -9,9 +9,9 @@ from typing import Any
 
 from jinja2 import TemplateError, UndefinedError
 
+from potstill.data.prompts.collator import Prompted
 from potstill.errors import IGNORE_INDEX, UserError, first_line
 from potstill.recipe.prompts import Prompt, Strategy, compiled, fields_of
-from potstill.text.prompted import Prompted
 
 Row = Mapping[str, Any]
 """What is known of one question: `question`, `reference` (the right solution), `answer` (what is learned), and more."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.text.layouts import LAYOUTS, Sample, first_tokens, packed, padded, windows
+from potstill.data.packing import LAYOUTS, Sample, first_tokens, packed, padded, windows
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 9), max_size=40), max_size=12)
 LENGTH = st.integers(2, 9)

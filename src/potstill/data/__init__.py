@@ -1,0 +1,1 @@
+"""Data: from documents and questions to samples of tokens, labels and batches."""
