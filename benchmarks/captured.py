@@ -22,8 +22,8 @@ from benchmarks.table import Table
 from benchmarks.timing import measure
 from benchmarks.variants import COMPILED, OURS, Variant, ours
 from potstill.data.collators import Collator
-from potstill.losses.head import Head
 from potstill.losses.terms import Loss
+from potstill.models.head import Head
 from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
 from potstill.teachers.captured import WithTargets, contents, field
 from potstill.teachers.target import HiddenTarget, SparseTarget

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget, SparseTarget, TeacherTarget
 
 SPREAD = 3.0

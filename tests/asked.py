@@ -7,7 +7,7 @@ import torch
 
 from potstill.data.labels import supervised_positions
 from potstill.data.prompts.render import Prompter
-from potstill.losses.reading import labels_of
+from potstill.models.forward import labels_of
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
 from tiny import documents, tokenizer
 

@@ -17,7 +17,7 @@ TIERS = (
     {"__init__", "cost", "device", "distributed", "errors", "reads"},
     {"console", "files", "recipe"},
     {"checkpoints", "data", "run", "training"},
-    {"failures", "losses", "parts", "targets", "teachers", "text"},
+    {"failures", "losses", "models", "parts", "targets", "teachers", "text"},
     {"accumulation", "scoring", "stores"},
     {"fingerprints", "generation", "report", "students", "trainer"},
     {"pipeline"},

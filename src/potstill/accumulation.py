@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import IGNORE_INDEX
-from potstill.losses.reading import labels_of
+from potstill.models.forward import labels_of
 
 Batch = Mapping[str, Tensor]
 

@@ -8,7 +8,7 @@ from datasets import load_from_disk
 from transformers import AutoTokenizer, PreTrainedModel
 
 from potstill.files.jsonl_log import read_journal
-from potstill.losses.vocabulary import shared_vocabulary
+from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.parts import select_step
 from potstill.pipeline import Work
 from potstill.run import Step

@@ -19,13 +19,13 @@ from potstill.errors import IGNORE_INDEX, DivergedError, UserError
 from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.dense_logits import distillation_loss_of_logits
-from potstill.losses.documents import MODEL_INPUTS, check_reads_apart, model_inputs
 from potstill.losses.fused import worth_compiling
 from potstill.losses.hidden import HiddenLoss
 from potstill.losses.hidden_matching import HiddenMatching, Layers
-from potstill.losses.model_head import head_of, read_head
-from potstill.losses.reading import labels_of, read_layers
 from potstill.losses.terms import Loss
+from potstill.models.document_attention import MODEL_INPUTS, check_reads_apart, model_inputs
+from potstill.models.forward import labels_of, read_layers
+from potstill.models.head_extraction import head_of, read_head
 from potstill.targets import TargetStore
 from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.captured import WithTargets, field

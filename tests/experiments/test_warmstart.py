@@ -5,10 +5,10 @@ import json
 import pytest
 
 from experiments.warmstart import HERE, LAYOUTS, METRICS, PACKED, RATES, SHAPE, STARTS, page
+from potstill.models.from_scratch import from_scratch
 from potstill.recipe import load_recipe
 from potstill.scoring.statistics import Paired, Row, Spread
 from potstill.students.families import shape_of
-from potstill.students.scratch import from_scratch
 from potstill.students.width import pruned_shape
 from tiny import tokenizer
 

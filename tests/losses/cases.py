@@ -6,8 +6,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from potstill.losses.head import Head
 from potstill.losses.terms import KINDS, Loss
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 
 DIVERGENCES = [kind for kind in KINDS if kind != "cross_entropy"]

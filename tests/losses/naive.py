@@ -5,8 +5,8 @@ from torch import Tensor
 
 from potstill.losses import divergence
 from potstill.losses.divergence import head_share, head_threshold
-from potstill.losses.head import Head
 from potstill.losses.terms import Loss
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 
 

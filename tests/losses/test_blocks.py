@@ -1,8 +1,8 @@
 import torch
 
 from potstill.losses.blocks import rows_in_chunks
-from potstill.losses.head import Head
 from potstill.losses.logits import ProductInChunks, product_dtype
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.dense_logits import distillation_loss_of_logits
-from potstill.losses.head import Head
 from potstill.losses.terms import KINDS, Loss
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
 
 from .cases import DIVERGENCES, Case, cases, top_k

@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from potstill.data.labels import supervised
 from potstill.errors import IGNORE_INDEX
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.model_head import head_of, hidden_states, read_head
 from potstill.losses.terms import Loss
+from potstill.models.head_extraction import head_of, hidden_states, read_head
 from potstill.teachers.target import LogitsTarget
 
 VOCABULARY = 31

@@ -7,8 +7,8 @@ from torch import Tensor
 from potstill.losses import fused
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.fused import worth_compiling
-from potstill.losses.head import Head
 from potstill.losses.terms import Loss
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget, SparseTarget, TeacherTarget
 
 from .cases import DIVERGENCES, sampled, top_k

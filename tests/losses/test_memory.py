@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.head import Head
 from potstill.losses.terms import Loss
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget
 
 MIB = 2**20

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.head import Head
 from potstill.losses.terms import Loss
+from potstill.models.head import Head
 from potstill.teachers.target import LogitsTarget
 
 from .cases import DIVERGENCES, top_k

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from potstill.models.from_scratch import from_scratch
 from potstill.pipeline import all_steps
 from potstill.recipe import load_recipe, shipped_recipes
 from potstill.run import Run
 from potstill.runner import is_done, run_recipe
-from potstill.students.scratch import from_scratch
 from tiny import toy_recipe
 
 

@@ -6,10 +6,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import UserError
 from potstill.fitting import DistilTrainer
+from potstill.models.from_scratch import from_scratch
 from potstill.recipe import load_recipe
 from potstill.run import Run, Step
 from potstill.runner import is_done, run_recipe
-from potstill.students.scratch import from_scratch
 from tiny import tokenizer, toy_recipe
 
 MINI = "babyllama-mini"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets import Codec, Hidden, Provenance, StoreWriter, TopK, sample_key
 from potstill.teachers.target import HiddenTarget, LogitsTarget
 

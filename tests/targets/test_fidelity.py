@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets import Codec, Hidden, Hybrid, Sample, TopK, fidelity
 from potstill.targets.keys import uniforms
 from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget

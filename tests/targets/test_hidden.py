@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from potstill.errors import UserError
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets import Hidden, TargetStore
 from potstill.targets.rows import apply_head
 from potstill.teachers.target import HiddenTarget, LogitsTarget

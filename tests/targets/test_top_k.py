@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import UserError
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets import TopK
 from potstill.targets.layout import RANGE
 from potstill.targets.rows import apply_head

@@ -10,11 +10,11 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 from potstill.data.collators import Collator
 from potstill.errors import UserError
+from potstill.models.quantization import quantization_config
 from potstill.recipe import load_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.quantization import quantization_config
 from tiny import LAYERS, llama, save_model
 from toy_training import samples
 

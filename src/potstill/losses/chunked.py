@@ -15,12 +15,12 @@ from torch import Tensor
 
 from potstill.errors import UserError
 from potstill.losses.blocks import Rows, replace_by_gradient, rows_in_chunks
-from potstill.losses.head import Head
 from potstill.losses.head_gradients import HeadGradients
 from potstill.losses.logits import LogitsSource, ProductInChunks, product_dtype, statistics_dtype
 from potstill.losses.plan import Plan, check_shapes
 from potstill.losses.sparse import Coefficient
 from potstill.losses.terms import Loss
+from potstill.models.head import Head
 from potstill.teachers.target import TeacherTarget
 
 MEMORY_BUDGET = 256 * 2**20

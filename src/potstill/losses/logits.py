@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.losses.allocation import hand_back, take
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
 
 

@@ -9,10 +9,10 @@ from torch.nn.functional import log_softmax
 
 from potstill.losses.blocks import Rows, evaluate, mixed, rows_in_chunks, small_blocks
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
-from potstill.losses.head import Head
 from potstill.losses.logits import GivenLogits, LogitsSource, ProductInChunks, product_dtype
 from potstill.losses.plan import Plan, check_shapes
 from potstill.losses.terms import Loss
+from potstill.models.head import Head
 from potstill.teachers.target import MixedTarget, SparseTarget, TeacherTarget, leaves
 
 

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from potstill.console import Advance
 from potstill.data.packing import windows
 from potstill.errors import IGNORE_INDEX
-from potstill.losses.model_head import head_of
-from potstill.losses.reading import labels_of, read_batch
 from potstill.losses.scores import score_tokens
+from potstill.models.forward import labels_of, read_batch
+from potstill.models.head_extraction import head_of
 from potstill.scoring.statistics import Sums
 from potstill.teachers.target import TeacherTarget
 

@@ -19,10 +19,10 @@ from transformers import PreTrainedModel
 
 from potstill.console import Advance
 from potstill.errors import UserError
-from potstill.losses.head import Head
-from potstill.losses.model_head import head_of
-from potstill.losses.reading import read_batch
 from potstill.losses.scores import score_tokens
+from potstill.models.forward import read_batch
+from potstill.models.head import Head
+from potstill.models.head_extraction import head_of
 from potstill.scoring.pair_files import Subtask
 
 Array = NDArray[np.float64]

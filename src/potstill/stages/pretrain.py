@@ -8,8 +8,8 @@ from potstill import distributed, lessons, ready
 from potstill.console import say
 from potstill.fitting import fit
 from potstill.losses.terms import Loss
+from potstill.models.from_scratch import from_scratch
 from potstill.pipeline import Made, Work
-from potstill.students.scratch import from_scratch
 from potstill.teachers.huggingface import check_length, prepare_here
 
 

@@ -19,12 +19,12 @@ from potstill.data.collators import SharedTokens
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import remove, write_json
+from potstill.models.size import Size, shown, size_of
 from potstill.pipeline import Made, Work
 from potstill.recipe.student import PrunedLayers, PrunedWidth
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
-from potstill.students.size import Size, shown, size_of
 from potstill.teachers.huggingface import Prepared, check_length
 
 MEASURED_TOKENS = 4096

@@ -16,9 +16,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from potstill.console import progress
-from potstill.losses.model_head import head_of
-from potstill.losses.reading import read_batch
 from potstill.losses.scores import score_tokens
+from potstill.models.forward import read_batch
+from potstill.models.head_extraction import head_of
 from potstill.scoring.held_out import score_answers
 from potstill.students.families import Family, Shape, place
 from potstill.students.prune import layers_of

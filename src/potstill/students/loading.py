@@ -14,10 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from potstill.device import device
 from potstill.files.atomic import read_json, remove, write_json
+from potstill.models.quantization import quantization_config
 from potstill.recipe.student import Student
 from potstill.students.adapters import CONFIG, adapter_config, merged, with_adapter
 from potstill.teachers.huggingface import run_dtype
-from potstill.teachers.quantization import quantization_config
 
 KEY = "student.quantization"
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from potstill.errors import UserError
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets.disk import write_whole
 
 NAME = "head.safetensors"

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets.checks import check_vocabulary
 from potstill.targets.layout import Layout, from_bytes, to_bytes
 from potstill.teachers.target import HiddenTarget, TeacherTarget

@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.teachers.target import HiddenTarget, LogitsTarget, TeacherTarget
 
 HEADED = 1 << 24

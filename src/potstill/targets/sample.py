@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.checks import check_draws, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.layout import Layout

@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets.head_file import read_head
 from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
 from potstill.targets.hidden import Hidden

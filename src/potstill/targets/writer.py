@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from potstill.errors import UserError
 from potstill.files.atomic import check_room
-from potstill.losses.head import Head
+from potstill.models.head import Head
 from potstill.targets.codec import Codec, estimate
 from potstill.targets.describe import samples_written
 from potstill.targets.disk import locked

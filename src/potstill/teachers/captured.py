@@ -13,8 +13,8 @@ from potstill.data.collators import DOCUMENTS
 from potstill.data.prompts.collator import teacher_batch
 from potstill.device import device
 from potstill.errors import IGNORE_INDEX
-from potstill.losses.documents import begins_anew, check_reads_apart
-from potstill.losses.reading import labels_of
+from potstill.models.document_attention import begins_anew, check_reads_apart
+from potstill.models.forward import labels_of
 from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, sample_key
 from potstill.teachers.live import LiveTeacher
 

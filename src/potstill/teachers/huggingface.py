@@ -23,11 +23,11 @@ from potstill.device import device, fast_bfloat16
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import digest, read_json, remove, sha256, write_json
 from potstill.files.installed_packages import package_files
+from potstill.models.quantization import check_checkpoint, quantization_config
 from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, PackagedTeacher, Teacher
 from potstill.targets import Provenance
 from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import LlamaCppModel, check_installed
-from potstill.teachers.quantization import check_checkpoint, quantization_config
 
 POINTER = "teacher.json"
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from potstill.data.labels import supervised_positions
 from potstill.errors import UserError
-from potstill.losses.reading import labels_of
+from potstill.models.forward import labels_of
 
 SHORTEST_CONTEXT = 256
 """Tokens. A context grows by doubling, because each time the file is opened anew."""

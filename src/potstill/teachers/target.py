@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.losses.head import Head
+from potstill.models.head import Head
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import pytest
 
 import tiny
-from potstill.students.size import shown, size_of
+from potstill.models.size import shown, size_of
 
 
 def test_a_size_is_what_the_configuration_says_whatever_its_names_are():

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from potstill.data.labels import supervised
 from potstill.errors import IGNORE_INDEX
-from potstill.losses import model_head
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.logits import Logits
-from potstill.losses.model_head import head_of, hidden_states, read_head, unwrapped
 from potstill.losses.terms import Loss
+from potstill.models import head_extraction
+from potstill.models.head_extraction import head_of, hidden_states, read_head, unwrapped
 
 VOCABULARY = 97
 SMALL = {
@@ -197,7 +197,7 @@ def with_something_after_the_head() -> nn.Module:
 def test_other_heads_are_not_taken_apart_and_it_is_said_once(
     make: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_head, "_warned", set())
+    monkeypatch.setattr(head_extraction, "_warned", set())
     model = make()
     with caplog.at_level(logging.WARNING):
         assert head_of(model) is None

@@ -6,7 +6,7 @@ from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCau
 
 from potstill.data.collators import Collator
 from potstill.errors import UserError
-from potstill.losses.documents import begins_anew, check_reads_apart, model_inputs
+from potstill.models.document_attention import begins_anew, check_reads_apart, model_inputs
 from tiny import VOCABULARY, gpt2, gpt_neox, llama
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15, 16], [5, 6, 7]]

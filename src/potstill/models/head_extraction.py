@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from potstill.losses.head import Head
 from potstill.losses.logits import Logits
+from potstill.models.head import Head
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from potstill.data.labels import learned_labels, supervised
-from potstill.losses.documents import model_inputs
-from potstill.losses.head import Head
-from potstill.losses.model_head import hidden_states
+from potstill.models.document_attention import model_inputs
+from potstill.models.head import Head
+from potstill.models.head_extraction import hidden_states
 
 
 def read_batch(

@@ -1,7 +1,7 @@
 import pytest
 
 from potstill.errors import UserError
-from potstill.losses.vocabulary import compared_vocabulary, shared_vocabulary
+from potstill.models.shared_vocabulary import compared_vocabulary, shared_vocabulary
 
 
 class Tokens:
