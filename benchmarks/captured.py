@@ -22,11 +22,11 @@ from benchmarks.table import Table
 from benchmarks.timing import measure
 from benchmarks.variants import COMPILED, OURS, Variant, ours
 from potstill.data.collators import Collator
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
 from potstill.teachers.captured import WithTargets, contents, field
-from potstill.teachers.target import HiddenTarget, SparseTarget
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)

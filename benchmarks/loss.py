@@ -15,7 +15,7 @@ from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.timing import measure
 from benchmarks.variants import COMPILED, ours
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 
 ALL = ("cross_entropy", "forward_kl", "reverse_kl", "jsd")
 TITLES = {"cross_entropy": "cross-entropy", "forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}

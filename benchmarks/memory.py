@@ -21,8 +21,8 @@ from benchmarks.problem import make_problem
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.variants import COMPILED, OURS, Variant, ours
-from potstill.losses.allocation import let_go
-from potstill.losses.terms import Loss
+from potstill.losses.cpu_buffers import let_go
+from potstill.losses.loss import Loss
 
 VOCABULARY, WIDTH = 128256, 576
 MIB = 2**20

@@ -12,11 +12,11 @@ from benchmarks.problem import SPREAD, Problem
 from benchmarks.variants import Variant
 from potstill.data.labels import supervised
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.target import SparseTarget, TeacherTarget
 
 Step = Callable[[], object]
 

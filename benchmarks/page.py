@@ -31,7 +31,7 @@ How to read it:
   weighs more than it does in practice. No optimizer: it would bring every ratio nearer to one. bf16 is autocast over
   fp32 weights, as `bf16=True` trains. The best cross-entropy step is the fastest of all that are right, not our own.
 - **`potstill`** is the eager path, **`potstill, compiled`** the one for runs long enough to pay for compiling
-  (`losses/fused.py`). Aims are judged by the latter.
+  (`losses/row_gradients_compiled.py`). Aims are judged by the latter.
 - **Peers** get hidden states at supervised tokens only, which is kinder than how most of them are called. TRL's chunked
   loss is left out of the loss head in bf16 on a CPU, where it takes ten times as long as all else.
 """

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.problem import Problem
 from benchmarks.variants import Variant
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 
 NAIVE, NAIVE_COMPILED = "naive", "naive, torch.compile"
 GKD, GKD_AS_IS = "TRL GKD", "TRL GKD, logits as they come"

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from potstill.losses.teacher_target import HiddenTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget, SparseTarget, TeacherTarget
 
 SPREAD = 3.0
 """Standard deviation of the logits: that of a small language model's, about."""

@@ -12,9 +12,9 @@ import torch
 from benchmarks.aims import Measured
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
+from potstill.losses.teacher_target import LogitsTarget
 from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, make_codec, sample_key
 from potstill.targets.shard import ENTRY, ShardWriter
-from potstill.teachers.target import LogitsTarget
 
 VOCABULARY, K, LENGTH, BATCH, DISTINCT = 49152, 64, 512, 8, 2048
 READ, WRITE, COPY = "read: found, verified, into a batch", "write: checksums, records, index", "memory copied"

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from benchmarks.problem import Problem
 from benchmarks.variants import Variant
-from potstill.losses import divergence
-from potstill.losses.terms import Loss
-from potstill.teachers.target import SparseTarget
+from potstill.losses import divergences
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import SparseTarget
 
 BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 """The greatest relative error, by what the matrix products are in: some ten times their rounding."""
@@ -53,15 +53,15 @@ class Errors:
         return f"refused: misses the reference by {missed} (bound {self.bound:g})"
 
 
-def divergences(losses: Sequence[Loss], student: Tensor, teacher: Tensor | None, labels: Tensor) -> Tensor:
-    """The weighted sum of losses over tokens, as ``potstill.losses.divergence`` defines them."""
+def weighted_sum(losses: Sequence[Loss], student: Tensor, teacher: Tensor | None, labels: Tensor) -> Tensor:
+    """The weighted sum of losses over tokens, as ``potstill.losses.divergences`` defines them."""
     total = student.new_zeros(())
     for loss in losses:
         if loss.kind == "cross_entropy":
             each = torch.nn.functional.cross_entropy(student, labels, reduction="none")
         else:
             extra = {name: getattr(loss, name) for name in ("beta", "alpha") if getattr(loss, name) is not None}
-            each = getattr(divergence, loss.kind)(student, teacher, loss.temperature, **extra)
+            each = getattr(divergences, loss.kind)(student, teacher, loss.temperature, **extra)
         total = total + loss.weight * each.sum()
     return total
 
@@ -84,7 +84,7 @@ def _against_captured(losses: Sequence[Loss], logits: Tensor, target: SparseTarg
     student, teacher = _kept_and_tail(logits, target)
     alone = [loss for loss in losses if loss.needs_teacher]
     others = [loss for loss in losses if not loss.needs_teacher]
-    return divergences(alone, student, teacher, labels) + divergences(others, logits, None, labels)
+    return weighted_sum(alone, student, teacher, labels) + weighted_sum(others, logits, None, labels)
 
 
 def reference(problem: Problem, losses: Sequence[Loss], spread: bool = False) -> Answer:
@@ -107,7 +107,7 @@ def reference(problem: Problem, losses: Sequence[Loss], spread: bool = False) ->
                 teacher = spread_evenly(problem.captured.rows(first, first + ROWS), len(weight)).double()
             elif needs_teacher:
                 teacher = teacher_hidden[rows] @ teacher_weight.T
-            part = divergences(losses, student, teacher, labels)
+            part = weighted_sum(losses, student, teacher, labels)
         part = part / len(hidden)
         (of_logits,) = torch.autograd.grad(part, student)
         value += part.detach()

@@ -14,7 +14,7 @@ from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.timing import Times, measure
 from benchmarks.variants import COMPILED, OURS, Variant, ours
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 
 CE = Loss("cross_entropy", 0.5)
 KINDS = {"forward_kl": "forward KL", "jsd": "JSD", "reverse_kl": "reverse KL"}

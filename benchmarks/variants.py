@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.problem import Problem
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 from potstill.models.head import Head
 
 OURS, COMPILED = "potstill", "potstill, compiled"

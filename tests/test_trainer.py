@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from potstill import Loss
 from potstill.errors import IGNORE_INDEX, UserError
-from potstill.losses import allocation
+from potstill.losses import cpu_buffers
 from tiny import VOCABULARY, gpt2, llama, tokenizer
 from toy_training import (
     KL_AND_CE,
@@ -307,4 +307,4 @@ def test_every_teacher_has_a_share_above_zero(tmp_path, shares):
 
 def test_no_memory_is_kept_when_training_ends(tmp_path):
     trained(tmp_path, teacher=llama())
-    assert not allocation._kept
+    assert not cpu_buffers._kept

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from potstill.losses.hidden import HiddenLoss
-    from potstill.losses.terms import Loss
+    from potstill.losses.hidden_states import HiddenLoss
+    from potstill.losses.loss import Loss
     from potstill.targets.store import TargetStore
     from potstill.trainer import DistilTrainer
 
@@ -12,8 +12,8 @@ __all__ = ["DistilTrainer", "HiddenLoss", "Loss", "TargetStore"]
 
 _HOMES = {
     "DistilTrainer": "potstill.trainer",
-    "HiddenLoss": "potstill.losses.hidden",
-    "Loss": "potstill.losses.terms",
+    "HiddenLoss": "potstill.losses.hidden_states",
+    "Loss": "potstill.losses.loss",
     "TargetStore": "potstill.targets.store",
 }
 

@@ -24,8 +24,8 @@ from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.files.atomic import check_room, read_json, remove, write_json
 from potstill.lessons import Lessons
-from potstill.losses.hidden import HiddenLoss
-from potstill.losses.terms import Loss
+from potstill.losses.hidden_states import HiddenLoss
+from potstill.losses.loss import Loss
 from potstill.pipeline import Made, Work
 from potstill.recipe.distil import KeptSnapshots
 from potstill.trainer import DistilTrainer

@@ -10,12 +10,12 @@ from potstill.data.collators import Collator, pad_token_id
 from potstill.data.prompts.collator import PromptedCollator, teacher_batch
 from potstill.device import device
 from potstill.errors import UserError
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.targets import TargetStore, describe, fidelity
 from potstill.targets.fidelity import Fidelity
 from potstill.teachers.captured import batch_keys
 from potstill.teachers.huggingface import Prepared
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
 
 
 def inspect(folder: Path, samples: int) -> dict[str, Any]:

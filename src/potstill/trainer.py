@@ -16,13 +16,14 @@ from potstill.accumulation import MicroBatches, Step
 from potstill.data.collators import DOCUMENTS, Collator, SharedTokens, pad_token_id
 from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
 from potstill.errors import IGNORE_INDEX, DivergedError, UserError
-from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.dense_logits import distillation_loss_of_logits
-from potstill.losses.fused import worth_compiling
-from potstill.losses.hidden import HiddenLoss
+from potstill.losses.chunked_logits import distillation_loss_of_logits
+from potstill.losses.cpu_buffers import let_go
 from potstill.losses.hidden_matching import HiddenMatching, Layers
-from potstill.losses.terms import Loss
+from potstill.losses.hidden_states import HiddenLoss
+from potstill.losses.loss import Loss
+from potstill.losses.row_gradients_compiled import worth_compiling
+from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.models.document_attention import MODEL_INPUTS, check_reads_apart, model_inputs
 from potstill.models.forward import labels_of, read_layers
 from potstill.models.head_extraction import head_of, read_head
@@ -30,7 +31,6 @@ from potstill.targets import TargetStore
 from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.captured import WithTargets, field
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.target import MixedTarget, TeacherTarget
 
 Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, or the folder of one."""

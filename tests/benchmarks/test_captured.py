@@ -9,8 +9,8 @@ from benchmarks.captured import LOSSES, peers
 from benchmarks.problem import Problem, make_problem
 from benchmarks.reference import Checker
 from benchmarks.variants import ours
+from potstill.losses.teacher_target import SparseTarget
 from potstill.targets.top_k import log_tail, top_k
-from potstill.teachers.target import SparseTarget
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

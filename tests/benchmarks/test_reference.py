@@ -15,7 +15,7 @@ from benchmarks.reference import Checker, Errors
 from benchmarks.table import Table
 from benchmarks.timing import Times
 from benchmarks.variants import Variant, ours
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 
 KINDS = ("cross_entropy", "forward_kl", "reverse_kl", "jsd")
 CPU = torch.device("cpu")

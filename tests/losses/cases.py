@@ -6,9 +6,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from potstill.losses.terms import KINDS, Loss
+from potstill.losses.loss import KINDS, Loss
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 
 DIVERGENCES = [kind for kind in KINDS if kind != "cross_entropy"]
 TARGETS = ["logits", "hidden", "sparse", "sampled", "probabilities", "mixed_logits", "sparse_ensemble"]

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from potstill.losses import divergence
-from potstill.losses.divergence import head_share, head_threshold
-from potstill.losses.terms import Loss
+from potstill.losses import divergences
+from potstill.losses.divergences import head_share, head_threshold
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 
 
 def logits_of(hidden: Tensor, head: Head, vocabulary: int) -> Tensor:
@@ -56,7 +56,7 @@ def per_token(loss: Loss, logits: Tensor, labels: Tensor, target: TeacherTarget 
 
 def diverge(loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
     extra = {name: getattr(loss, name) for name in ("beta", "alpha") if getattr(loss, name) is not None}
-    return getattr(divergence, loss.kind)(student, teacher, loss.temperature, **extra)
+    return getattr(divergences, loss.kind)(student, teacher, loss.temperature, **extra)
 
 
 def sparse_per_token(loss: Loss, logits: Tensor, target: SparseTarget) -> Tensor:

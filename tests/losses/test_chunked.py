@@ -10,10 +10,10 @@ from torch import Tensor
 
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.dense_logits import distillation_loss_of_logits
-from potstill.losses.terms import KINDS, Loss
+from potstill.losses.chunked_logits import distillation_loss_of_logits
+from potstill.losses.loss import KINDS, Loss
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
 
 from .cases import DIVERGENCES, Case, cases, top_k
 from .naive import logits_of, naive_loss

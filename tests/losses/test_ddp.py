@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from potstill.data.labels import supervised
 from potstill.errors import IGNORE_INDEX
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import LogitsTarget
 from potstill.models.head_extraction import head_of, hidden_states, read_head
-from potstill.teachers.target import LogitsTarget
 
 VOCABULARY = 31
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from potstill.losses.allocation import let_go
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.terms import Loss
+from potstill.losses.cpu_buffers import let_go
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget
 
 MIB = 2**20
 

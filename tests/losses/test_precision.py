@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import LogitsTarget
 from potstill.models.head import Head
-from potstill.teachers.target import LogitsTarget
 
 from .cases import DIVERGENCES, top_k
 from .naive import naive_loss, per_token

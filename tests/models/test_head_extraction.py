@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from potstill.data.labels import supervised
 from potstill.errors import IGNORE_INDEX
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.logits import Logits
-from potstill.losses.terms import Loss
+from potstill.losses.logit_chunks import Logits
+from potstill.losses.loss import Loss
 from potstill.models import head_extraction
 from potstill.models.head_extraction import head_of, hidden_states, read_head, unwrapped
 

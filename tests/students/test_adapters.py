@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 import minimal
 from potstill import Loss
 from potstill.errors import UserError
-from potstill.losses.head_gradients import HeadGradients
+from potstill.losses.weight_gradients import HeadGradients
 from potstill.recipe.student import Checkpoint
 from potstill.run import Run
 from potstill.runner import run_recipe

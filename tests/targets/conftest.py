@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
 from potstill.models.head import Head
 from potstill.targets import Codec, Hidden, Provenance, StoreWriter, TopK, sample_key
-from potstill.teachers.target import HiddenTarget, LogitsTarget
 
 VOCABULARY, HIDDEN = 61, 8
 PROVENANCE = Provenance("toy", "revision 1", "tokenizer 1", "none")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import Codec, Hidden, Hybrid, Sample, TopK, fidelity
 from potstill.targets.keys import uniforms
-from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
 
 LOGITS = 3 * torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from potstill.errors import UserError
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
 from potstill.models.head import Head
 from potstill.targets import Hidden, TargetStore
 from potstill.targets.rows import apply_head
-from potstill.teachers.target import HiddenTarget, LogitsTarget
 
 NONE = torch.empty(0)
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import UserError
+from potstill.losses.teacher_target import LogitsTarget, SparseTarget
 from potstill.targets import Hybrid, Sample
 from potstill.targets.sample import draw
-from potstill.teachers.target import LogitsTarget, SparseTarget
 
 Drawing = Sample | Hybrid
 

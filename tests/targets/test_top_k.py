@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import UserError
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import TopK
 from potstill.targets.layout import RANGE
 from potstill.targets.rows import apply_head
-from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
 
 NONE = torch.empty(0)
 

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import UserError
+from potstill.losses.teacher_target import LogitsTarget
 from potstill.targets import Hidden, Hybrid, Provenance, Sample, StoreWriter, TopK
 from potstill.targets.writer import shard_size
-from potstill.teachers.target import LogitsTarget
 
 CODECS = [TopK(61, 8), Sample(61, 6), Hybrid(61, 4, 4), Hidden(61, 8)]
 again = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,7 +3,7 @@ import copy
 import pytest
 
 from potstill.errors import UserError
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 from potstill.targets import make_codec
 from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.live import LiveTeacher

@@ -3,8 +3,8 @@ import torch
 
 from potstill.data.collators import Collator
 from potstill.errors import IGNORE_INDEX
+from potstill.losses.teacher_target import HiddenTarget
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.target import HiddenTarget
 from tiny import VOCABULARY, gpt2, llama, padded
 from toy_training import samples
 

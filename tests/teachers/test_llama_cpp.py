@@ -12,11 +12,11 @@ from transformers import GenerationConfig
 
 from potstill.data.collators import Collator
 from potstill.errors import IGNORE_INDEX, UserError
+from potstill.losses.teacher_target import LogitsTarget
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
-from potstill.teachers.target import LogitsTarget
 from tiny import VOCABULARY, llama, tokenizer
 from toy_training import samples
 

@@ -18,6 +18,7 @@ from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
 from potstill.evaluation.outside import compared_vocabulary
 from potstill.files.atomic import read_json, remove, write_json
+from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.pipeline import Work
 from potstill.run import Step
 from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
@@ -27,7 +28,6 @@ from potstill.targets import TargetStore, make_codec
 from potstill.teachers.captured import batch_keys, capture
 from potstill.teachers.huggingface import Prepared
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.target import MixedTarget, TeacherTarget
 
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)

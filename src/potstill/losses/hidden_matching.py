@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from potstill.errors import UserError
-from potstill.losses.hidden import HiddenLoss, HiddenMatch
+from potstill.losses.hidden_states import HiddenLoss, HiddenMatch
 
 Layers = Mapping[int, Float[Tensor, "N H"]]
 """What some of a model's layers gave out for the supervised tokens of a batch, by the number of the layer."""

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from potstill.losses.logits import Logits
+from potstill.losses.logit_chunks import Logits
 from potstill.models.head import Head
 
 logger = logging.getLogger(__name__)

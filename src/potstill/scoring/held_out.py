@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 from potstill.console import Advance
 from potstill.data.packing import windows
 from potstill.errors import IGNORE_INDEX
-from potstill.losses.scores import score_tokens
+from potstill.losses.teacher_target import TeacherTarget
+from potstill.losses.token_scores import score_tokens
 from potstill.models.forward import labels_of, read_batch
 from potstill.models.head_extraction import head_of
 from potstill.scoring.statistics import Sums
-from potstill.teachers.target import TeacherTarget
 
 Reference = Callable[[Mapping[str, Tensor]], TeacherTarget]
 """What gives the teacher's target for a batch."""

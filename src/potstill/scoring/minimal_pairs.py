@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from potstill.console import Advance
 from potstill.errors import UserError
-from potstill.losses.scores import score_tokens
+from potstill.losses.token_scores import score_tokens
 from potstill.models.forward import read_batch
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of

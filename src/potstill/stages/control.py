@@ -7,7 +7,7 @@ from functools import partial
 
 from potstill import lessons
 from potstill.fitting import fit
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 from potstill.pipeline import Made, Work
 from potstill.students.loading import finish, load_to_train, unmerged
 

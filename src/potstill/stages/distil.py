@@ -14,8 +14,8 @@ from typing import Any
 from potstill import distributed, lessons, ready
 from potstill.files.atomic import read_json, remove
 from potstill.fitting import fit
-from potstill.losses.hidden import HiddenLoss
-from potstill.losses.terms import Loss
+from potstill.losses.hidden_states import HiddenLoss
+from potstill.losses.loss import Loss
 from potstill.pipeline import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distil import HiddenMatch, Keep, KeptSnapshots

@@ -7,7 +7,7 @@ is done is used as it is, whatever becomes of the others.
 from potstill import distributed, lessons, ready
 from potstill.console import say
 from potstill.fitting import fit
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 from potstill.models.from_scratch import from_scratch
 from potstill.pipeline import Made, Work
 from potstill.teachers.huggingface import check_length, prepare_here

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from potstill.console import progress
-from potstill.losses.scores import score_tokens
+from potstill.losses.token_scores import score_tokens
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
 from potstill.scoring.held_out import score_answers

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.targets.rows import logit_rows
-from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
 
 FLATTER = 2.0
 """The stand-in for a student is the teacher itself, at this much higher a temperature."""

@@ -7,8 +7,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from potstill.errors import UserError
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget, LogitsTarget, TeacherTarget
 
 HEADED = 1 << 24
 """Logits that a head makes at a time: enough rows for its matrix product to be worth reading the weights."""

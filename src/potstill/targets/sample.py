@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.head import Head
 from potstill.targets.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.checks import check_draws, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.layout import Layout
 from potstill.targets.rows import logit_rows, must_be_numbers, stack
 from potstill.targets.top_k import TopK
-from potstill.teachers.target import SparseTarget, TeacherTarget
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from potstill.errors import UserError
+from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets.head_file import read_head
 from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
 from potstill.targets.hidden import Hidden
 from potstill.targets.keys import key_array
 from potstill.targets.shard import checksum, index_path, read_index, records_path
-from potstill.teachers.target import HiddenTarget, SparseTarget
 
 
 class TargetStore:

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from potstill.errors import UserError
+from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.head import Head
 from potstill.targets.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.checks import check_kept, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.layout import Layout, dequantise, from_bytes, quantise, to_bytes
 from potstill.targets.rows import logit_rows, must_be_numbers, stack
-from potstill.teachers.target import SparseTarget, TeacherTarget
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from potstill.errors import UserError
 from potstill.files.atomic import check_room
+from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
 from potstill.targets.codec import Codec, estimate
 from potstill.targets.describe import samples_written
@@ -24,7 +25,6 @@ from potstill.targets.header import NAME, Header, Provenance, expect_same, plan_
 from potstill.targets.hidden import Hidden
 from potstill.targets.keys import uniforms
 from potstill.targets.shard import ENTRY, ShardWriter, index_path, records_path
-from potstill.teachers.target import TeacherTarget
 
 SHARD_BYTES = 256 << 20
 SMALLEST_SHARD = 256

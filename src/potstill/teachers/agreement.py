@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.errors import UserError
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 from potstill.models.shared_vocabulary import compared_vocabulary
 from potstill.targets import TargetStore
 from potstill.teachers.live import LiveTeacher

@@ -10,7 +10,7 @@ from potstill.data.collators import Collator
 from potstill.data.prompts.collator import PromptedCollator, of_another_question, teacher_batch
 from potstill.errors import IGNORE_INDEX, UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
 from potstill.teachers.live import LiveTeacher

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from potstill.errors import UserError
-from potstill.losses.hidden import HiddenLoss, HiddenMatch, uniform_layer_map
+from potstill.losses.hidden_states import HiddenLoss, HiddenMatch, uniform_layer_map
 
 
 def test_layers_are_mapped_by_depth_last_with_last() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from potstill.errors import UserError
-from potstill.losses.terms import KINDS, Loss
+from potstill.losses.loss import KINDS, Loss
 
 
 def test_parameters_have_their_published_defaults() -> None:
@@ -12,10 +12,10 @@ def test_parameters_have_their_published_defaults() -> None:
 
 
 def test_every_kind_is_a_divergence_or_cross_entropy() -> None:
-    from potstill.losses import divergence
+    from potstill.losses import divergences
 
     for kind in KINDS:
-        assert kind == "cross_entropy" or callable(getattr(divergence, kind))
+        assert kind == "cross_entropy" or callable(getattr(divergences, kind))
         assert Loss(kind).needs_teacher == (kind != "cross_entropy")
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from potstill.losses.allocation import hand_back, let_go, take
+from potstill.losses.cpu_buffers import hand_back, let_go, take
 
 CPU = torch.device("cpu")
 

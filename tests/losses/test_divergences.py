@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import kl_div
 
-from potstill.losses import divergence
-from potstill.losses.terms import KINDS, Loss
+from potstill.losses import divergences
+from potstill.losses.loss import KINDS, Loss
 
 from .naive import diverge
 
@@ -38,7 +38,7 @@ def test_values(kind: str, expected: torch.Tensor) -> None:
 def test_forward_kl_is_torchs() -> None:
     student, teacher = torch.randn(4, 9), torch.randn(4, 9)
     expected = kl_div((student / 2).log_softmax(-1), (teacher / 2).log_softmax(-1), reduction="none", log_target=True)
-    torch.testing.assert_close(divergence.forward_kl(student, teacher, 2.0), 4 * expected.sum(-1))
+    torch.testing.assert_close(divergences.forward_kl(student, teacher, 2.0), 4 * expected.sum(-1))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "cross_entropy"])
@@ -51,18 +51,18 @@ def test_never_negative_and_zero_only_where_equal(kind: str) -> None:
 
 def test_jsd_and_skewed_divergences_have_the_two_kls_at_their_ends() -> None:
     student, teacher = torch.randn(5, 9, dtype=torch.float64), torch.randn(5, 9, dtype=torch.float64)
-    forward, reverse = divergence.forward_kl(student, teacher), divergence.reverse_kl(student, teacher)
+    forward, reverse = divergences.forward_kl(student, teacher), divergences.reverse_kl(student, teacher)
     close = {"rtol": 1e-3, "atol": 1e-4}
-    torch.testing.assert_close(divergence.jsd(student, teacher, beta=1e-5) / 1e-5, forward, **close)
-    torch.testing.assert_close(divergence.jsd(student, teacher, beta=1 - 1e-5) / 1e-5, reverse, **close)
-    torch.testing.assert_close(divergence.skew_kl(student, teacher, alpha=1e-6), forward, **close)
-    torch.testing.assert_close(divergence.skew_reverse_kl(student, teacher, alpha=1e-6), reverse, **close)
+    torch.testing.assert_close(divergences.jsd(student, teacher, beta=1e-5) / 1e-5, forward, **close)
+    torch.testing.assert_close(divergences.jsd(student, teacher, beta=1 - 1e-5) / 1e-5, reverse, **close)
+    torch.testing.assert_close(divergences.skew_kl(student, teacher, alpha=1e-6), forward, **close)
+    torch.testing.assert_close(divergences.skew_reverse_kl(student, teacher, alpha=1e-6), reverse, **close)
 
 
 def test_the_head_of_adaptive_kl() -> None:
     q = torch.tensor(
         [[0.3, 0.15, 0.05, 0.5 - 1e-9], [0.6, 0.2, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64
     )
-    head = q.log() >= divergence.head_threshold(q.log())
+    head = q.log() >= divergences.head_threshold(q.log())
     # At most half of the mass; the first token always; equally probable tokens together, here all of them as the first.
     assert head.tolist() == [[False, False, False, True], [True, False, False, False], [True] * 4]

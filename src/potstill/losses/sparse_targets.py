@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from potstill.losses.closed_form import summands
-from potstill.losses.divergence import FLOOR, head_threshold
-from potstill.losses.terms import Loss
-from potstill.teachers.target import SparseTarget
+from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergences import FLOOR, head_threshold
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import SparseTarget
 
 Coefficient = float | Tensor
 """What a loss is multiplied with in the gradient: its weight, and usually 1 / the number of supervised tokens."""

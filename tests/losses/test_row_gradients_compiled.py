@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from potstill.losses import fused
+from potstill.losses import row_gradients_compiled
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.fused import worth_compiling
-from potstill.losses.terms import Loss
+from potstill.losses.loss import Loss
+from potstill.losses.row_gradients_compiled import worth_compiling
+from potstill.losses.teacher_target import HiddenTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget, SparseTarget, TeacherTarget
 
 from .cases import DIVERGENCES, sampled, top_k
 from .naive import naive_loss
@@ -81,7 +81,7 @@ def test_mixtures_of_what_has_nothing_in_common_stay_finite(kind: str) -> None:
 @pytest.mark.slow
 def test_nothing_is_compiled_again_for_other_numbers_of_tokens_or_other_weights() -> None:
     torch._dynamo.reset()
-    fused._dense_kernel.cache_clear()
+    row_gradients_compiled._dense_kernel.cache_clear()
     weight = torch.randn(VOCABULARY, WIDTH)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for tokens in (2, 40, 17, 64):
@@ -111,7 +111,11 @@ def test_what_cannot_be_compiled_runs_as_it_is(
         return fails
 
     monkeypatch.setattr(torch, "compile", compile)
-    factories = [fused._dense_kernel, fused._sums_kernel, fused._write_kernel]
+    factories = [
+        row_gradients_compiled._dense_kernel,
+        row_gradients_compiled._sums_kernel,
+        row_gradients_compiled._write_kernel,
+    ]
     for factory in factories:
         factory.cache_clear()
     torch.manual_seed(0)
@@ -123,5 +127,5 @@ def test_what_cannot_be_compiled_runs_as_it_is(
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused.shutil, "which", lambda name: None)
+    monkeypatch.setattr(row_gradients_compiled.shutil, "which", lambda name: None)
     assert not worth_compiling(tokens=1e12, vocabulary=49152, device="cpu")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from potstill.losses.logits import ProductInChunks, statistics_dtype
+from potstill.losses.logit_chunks import ProductInChunks, statistics_dtype
 
 # Elements of the head's gradient that are multiplied in half precision before they are added up in fp32.
 _SLICE = 2**20

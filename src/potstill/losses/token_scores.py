@@ -7,13 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from potstill.losses.blocks import Rows, evaluate, mixed, rows_in_chunks, small_blocks
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
-from potstill.losses.logits import GivenLogits, LogitsSource, ProductInChunks, product_dtype
-from potstill.losses.plan import Plan, check_shapes
-from potstill.losses.terms import Loss
+from potstill.losses.logit_chunks import GivenLogits, LogitsSource, ProductInChunks, product_dtype
+from potstill.losses.loss import Loss
+from potstill.losses.pairing import Plan, check_shapes
+from potstill.losses.row_blocks import Rows, evaluate, mixed, rows_in_chunks, small_blocks
+from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import Head
-from potstill.teachers.target import MixedTarget, SparseTarget, TeacherTarget, leaves
 
 
 @torch.no_grad()

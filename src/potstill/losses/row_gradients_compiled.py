@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.closed_form import summands
-from potstill.losses.divergence import FLOOR
-from potstill.losses.gradients import by_temperature
-from potstill.losses.logits import Logits
-from potstill.losses.plan import Plan
-from potstill.losses.sparse import NOTHING, Balance, Coefficient, Kept, balance
-from potstill.losses.terms import Loss
-from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget
+from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergences import FLOOR
+from potstill.losses.logit_chunks import Logits
+from potstill.losses.loss import Loss
+from potstill.losses.pairing import Plan
+from potstill.losses.row_gradients import by_temperature
+from potstill.losses.sparse_targets import NOTHING, Balance, Coefficient, Kept, balance
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 
 logger = logging.getLogger(__name__)
 

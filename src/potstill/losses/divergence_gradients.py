@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from potstill.losses.divergence import head_share
-from potstill.losses.terms import Loss
+from potstill.losses.divergences import head_share
+from potstill.losses.loss import Loss
 
 # Beyond e^±80 a ratio of probabilities multiplies one below 1e-34: kept from overflowing, without a visible effect.
 _WIDEST = 80.0

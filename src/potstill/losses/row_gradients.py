@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from potstill.losses.closed_form import summands
-from potstill.losses.divergence import FLOOR, head_threshold
-from potstill.losses.sparse import NOTHING, Coefficient, Kept, balance
-from potstill.losses.terms import Loss
-from potstill.teachers.target import SparseTarget
+from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergences import FLOOR, head_threshold
+from potstill.losses.loss import Loss
+from potstill.losses.sparse_targets import NOTHING, Coefficient, Kept, balance
+from potstill.losses.teacher_target import SparseTarget
 
 
 def by_temperature(losses: Sequence[Loss]) -> Iterator[tuple[float, list[int]]]:

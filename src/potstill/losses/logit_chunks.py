@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.allocation import hand_back, take
+from potstill.losses.cpu_buffers import hand_back, take
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.losses.terms import Loss
-from potstill.teachers.target import (
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import (
     HiddenTarget,
     LogitsTarget,
     MixedTarget,

@@ -1,9 +1,9 @@
 import torch
 
-from potstill.losses.blocks import rows_in_chunks
-from potstill.losses.logits import ProductInChunks, product_dtype
+from potstill.losses.logit_chunks import ProductInChunks, product_dtype
+from potstill.losses.row_blocks import rows_in_chunks
+from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.head import Head
-from potstill.teachers.target import HiddenTarget
 
 
 def test_teacher_and_student_multiply_in_autocasts_dtype_and_sum_in_fp32() -> None:

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.blocks import replace_by_gradient, rows_in_chunks
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
-from potstill.losses.logits import GivenLogits, statistics_dtype
-from potstill.losses.plan import Plan, check_shapes
-from potstill.losses.terms import Loss
-from potstill.teachers.target import TeacherTarget
+from potstill.losses.logit_chunks import GivenLogits, statistics_dtype
+from potstill.losses.loss import Loss
+from potstill.losses.pairing import Plan, check_shapes
+from potstill.losses.row_blocks import replace_by_gradient, rows_in_chunks
+from potstill.losses.teacher_target import TeacherTarget
 
 
 def distillation_loss_of_logits(

@@ -1,9 +1,9 @@
 import torch
 from hypothesis import given, settings
 
-from potstill.losses.scores import score_tokens
-from potstill.losses.terms import Loss
-from potstill.teachers.target import MixedTarget, SparseTarget
+from potstill.losses.loss import Loss
+from potstill.losses.teacher_target import MixedTarget, SparseTarget
+from potstill.losses.token_scores import score_tokens
 
 from .cases import Case, cases
 from .naive import logits_of, per_token, teacher_log_probs
