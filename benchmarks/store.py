@@ -19,7 +19,7 @@ from potstill.files.installed_packages import package_files
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.recipe.teachers import PackagedTeacher
 from potstill.targets import Codec, fidelity, make_codec
-from potstill.targets.keys import uniforms
+from potstill.targets.content_keys import uniforms
 from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
 

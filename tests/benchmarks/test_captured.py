@@ -10,7 +10,7 @@ from benchmarks.problem import Problem, make_problem
 from benchmarks.reference import Checker
 from benchmarks.variants import ours
 from potstill.losses.teacher_target import SparseTarget
-from potstill.targets.top_k import log_tail, top_k
+from potstill.targets.codecs.top_k import log_tail, top_k
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

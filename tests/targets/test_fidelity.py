@@ -9,7 +9,7 @@ import torch
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import Codec, Hidden, Hybrid, Sample, TopK, fidelity
-from potstill.targets.keys import uniforms
+from potstill.targets.content_keys import uniforms
 
 LOGITS = 3 * torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
 

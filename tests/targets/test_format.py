@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from potstill.targets import TargetStore, TopK, sample_key
-from potstill.targets.layout import LINEAR, RANGE
+from potstill.targets.codecs.layout import LINEAR, RANGE
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "targets-format.md"
 

@@ -1,14 +1,14 @@
 """Captured teacher targets on disk: written once by ``potstill capture``, read by content while a student trains."""
 
-from potstill.targets.codec import Codec, Estimate, estimate, make_codec
+from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.codecs.registry import Codec, Estimate, estimate, make_codec
+from potstill.targets.codecs.sample import Hybrid, Sample
+from potstill.targets.codecs.top_k import TopK
+from potstill.targets.content_keys import sample_key
 from potstill.targets.describe import describe
 from potstill.targets.fidelity import Fidelity, fidelity
 from potstill.targets.header import Provenance
-from potstill.targets.hidden import Hidden
-from potstill.targets.keys import sample_key
-from potstill.targets.sample import Hybrid, Sample
 from potstill.targets.store import TargetStore
-from potstill.targets.top_k import TopK
 from potstill.targets.writer import StoreWriter
 
 __all__ = [

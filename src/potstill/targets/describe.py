@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from potstill.targets.codec import estimate
+from potstill.targets.codecs.registry import estimate
 from potstill.targets.header import read_header
 from potstill.targets.shard import ENTRY, index_path
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
-from potstill.targets.rows import logit_rows
+from potstill.targets.codecs.logit_rows import logit_rows
 
 FLATTER = 2.0
 """The stand-in for a student is the teacher itself, at this much higher a temperature."""

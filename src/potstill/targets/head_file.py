@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 from potstill.errors import UserError
 from potstill.models.head import Head
-from potstill.targets.disk import write_whole
+from potstill.targets.durable_writes import write_whole
 
 NAME = "head.safetensors"
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from potstill.errors import UserError
-from potstill.targets.codec import Codec, codec_settings, make_codec
-from potstill.targets.disk import write_whole
+from potstill.targets.codecs.registry import Codec, codec_settings, make_codec
+from potstill.targets.durable_writes import write_whole
 
 FORMAT = "potstill targets"
 VERSION = 1

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from potstill.errors import UserError
-from potstill.targets.disk import write_all
+from potstill.targets.durable_writes import write_all
 
 ENTRY = np.dtype([("key", "V16"), ("count", "<u4"), ("checksum", "<u4")])
 """One sample in the index: its key, how many records it has, and their CRC-32."""

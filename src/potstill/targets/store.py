@@ -14,10 +14,10 @@ from torch import Tensor
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
+from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.content_keys import key_array
 from potstill.targets.head_file import read_head
 from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
-from potstill.targets.hidden import Hidden
-from potstill.targets.keys import key_array
 from potstill.targets.shard import checksum, index_path, read_index, records_path
 
 

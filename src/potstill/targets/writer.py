@@ -17,13 +17,13 @@ from potstill.errors import UserError
 from potstill.files.atomic import check_room
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
-from potstill.targets.codec import Codec, estimate
+from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.codecs.registry import Codec, estimate
+from potstill.targets.content_keys import uniforms
 from potstill.targets.describe import samples_written
-from potstill.targets.disk import locked
+from potstill.targets.durable_writes import locked
 from potstill.targets.head_file import head_bytes, head_entry, write_head
 from potstill.targets.header import NAME, Header, Provenance, expect_same, plan_digest, read_header, write_header
-from potstill.targets.hidden import Hidden
-from potstill.targets.keys import uniforms
 from potstill.targets.shard import ENTRY, ShardWriter, index_path, records_path
 
 SHARD_BYTES = 256 << 20

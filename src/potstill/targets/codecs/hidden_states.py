@@ -11,8 +11,8 @@ from torch import Tensor
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.targets.checks import check_vocabulary
-from potstill.targets.layout import Layout, from_bytes, to_bytes
+from potstill.targets.codecs.checks import check_vocabulary
+from potstill.targets.codecs.layout import Layout, from_bytes, to_bytes
 
 DTYPES = {16: torch.bfloat16, 32: torch.float32}
 

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.targets.hidden import Hidden
-from potstill.targets.sample import Hybrid, Sample
+from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.codecs.sample import Hybrid, Sample
+from potstill.targets.codecs.top_k import TopK
 from potstill.targets.shard import ENTRY
-from potstill.targets.top_k import TopK
 
 Codec = TopK | Sample | Hybrid | Hidden
 

@@ -7,7 +7,7 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
 from potstill.models.head import Head
 from potstill.targets import Hidden, TargetStore
-from potstill.targets.rows import apply_head
+from potstill.targets.codecs.logit_rows import apply_head
 
 NONE = torch.empty(0)
 

@@ -7,8 +7,8 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import TopK
-from potstill.targets.layout import RANGE
-from potstill.targets.rows import apply_head
+from potstill.targets.codecs.layout import RANGE
+from potstill.targets.codecs.logit_rows import apply_head
 
 NONE = torch.empty(0)
 
@@ -83,8 +83,8 @@ def test_logits_and_hidden_states_with_their_head_give_the_same_records() -> Non
 def test_records_do_not_depend_on_how_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, codec = torch.randn(37, 500), TopK(500, 10)
     whole = codec.encode(LogitsTarget(logits), NONE)
-    monkeypatch.setattr("potstill.targets.rows.CACHED", 1500)
-    monkeypatch.setattr("potstill.targets.rows.HEADED", 4000)
+    monkeypatch.setattr("potstill.targets.codecs.logit_rows.CACHED", 1500)
+    monkeypatch.setattr("potstill.targets.codecs.logit_rows.HEADED", 4000)
     assert torch.equal(codec.encode(LogitsTarget(logits), NONE), whole)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.targets import Hidden, Hybrid, Sample, TopK, estimate, make_codec
-from potstill.targets.codec import Codec, codec_settings
+from potstill.targets.codecs.registry import Codec, codec_settings
 
 ALL = [TopK(49152, 64, 16, (1.0, 2.0)), Sample(49152, 20, 2.0), Hybrid(49152, 8, 8, 16), Hidden(49152, 576)]
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.targets.bits import list_bytes, pack_ids, unpack_ids
-from potstill.targets.checks import check_draws, check_temperatures, check_vocabulary, expect_temperature
-from potstill.targets.layout import Layout
-from potstill.targets.rows import logit_rows, must_be_numbers, stack
-from potstill.targets.top_k import TopK
+from potstill.targets.codecs.bits import list_bytes, pack_ids, unpack_ids
+from potstill.targets.codecs.checks import check_draws, check_temperatures, check_vocabulary, expect_temperature
+from potstill.targets.codecs.layout import Layout
+from potstill.targets.codecs.logit_rows import logit_rows, must_be_numbers, stack
+from potstill.targets.codecs.top_k import TopK
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch.nn.functional import pad
 from potstill.errors import UserError
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.head import Head
-from potstill.targets.bits import list_bytes, pack_ids, unpack_ids
-from potstill.targets.checks import check_kept, check_temperatures, check_vocabulary, expect_temperature
-from potstill.targets.layout import Layout, dequantise, from_bytes, quantise, to_bytes
-from potstill.targets.rows import logit_rows, must_be_numbers, stack
+from potstill.targets.codecs.bits import list_bytes, pack_ids, unpack_ids
+from potstill.targets.codecs.checks import check_kept, check_temperatures, check_vocabulary, expect_temperature
+from potstill.targets.codecs.layout import Layout, dequantise, from_bytes, quantise, to_bytes
+from potstill.targets.codecs.logit_rows import logit_rows, must_be_numbers, stack
 
 
 @dataclass(frozen=True)

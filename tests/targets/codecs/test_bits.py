@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.targets.bits import (
+from potstill.targets.codecs.bits import (
     _set_bits,
     _set_bits_by_torch,
     list_bytes,

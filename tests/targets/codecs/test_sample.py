@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from potstill.errors import UserError
 from potstill.losses.teacher_target import LogitsTarget, SparseTarget
 from potstill.targets import Hybrid, Sample
-from potstill.targets.sample import draw
+from potstill.targets.codecs.sample import draw
 
 Drawing = Sample | Hybrid
 
@@ -38,7 +38,7 @@ def test_the_mean_of_draws_is_the_teacher(codec: Drawing, scale: float) -> None:
 
 
 def test_the_mean_over_real_keys_is_the_teacher_too() -> None:
-    from potstill.targets.keys import uniforms
+    from potstill.targets.content_keys import uniforms
 
     logits = 2 * torch.randn(1, 40, generator=torch.Generator().manual_seed(3))
     numbers = torch.from_numpy(uniforms(b"0123456789abcdef", 20_000))

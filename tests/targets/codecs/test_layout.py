@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.targets.layout import RANGE, Layout, dequantise, from_bytes, quantise, to_bytes
+from potstill.targets.codecs.layout import RANGE, Layout, dequantise, from_bytes, quantise, to_bytes
 
 STEP = {8: 0.36, 16: 0.0015}
 """The widest step between neighbouring codes, in nats, with a little room."""

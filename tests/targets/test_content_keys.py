@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.targets.keys import sample_key, uniforms
+from potstill.targets.content_keys import sample_key, uniforms
 
 IDS = st.lists(st.integers(0, 2**20), min_size=1, max_size=8)
 

@@ -1,0 +1,1 @@
+"""Codecs: what is kept of a teacher's distribution, and its bytes."""
