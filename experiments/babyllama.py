@@ -13,10 +13,10 @@ from experiments.measured import interval, measured, models, outcome
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.files.atomic import write_text
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.recipe import Recipe, load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.scoring.statistics import Paired, Row
 
 RUNS = Path("runs/experiments/babyllama")
 PAGE = Path("docs/experiments/babyllama.md")

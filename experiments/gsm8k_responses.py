@@ -18,8 +18,8 @@ from pathlib import Path
 
 from experiments.seeds import table
 from potstill.files.atomic import write_text
-from potstill.scoring.answers import ANSWER_IS, REVIEW, Extracted, boxed, extract, reference, verdict
-from potstill.scoring.numbers import Number, numbers
+from potstill.metrics.answers.extract import ANSWER_IS, REVIEW, Extracted, boxed, extract, reference, verdict
+from potstill.metrics.answers.numbers import Number, numbers
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "gsm8k_responses"
 PAGE = Path("docs/experiments/gsm8k_responses.md")

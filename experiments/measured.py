@@ -5,8 +5,8 @@ from typing import Any
 
 from experiments.seeds import table
 from potstill.files.atomic import read_json
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.run import Run
-from potstill.scoring.statistics import Paired, Row
 
 LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from experiments.measured import differences, interval, measured, models, outcome
 from potstill.files.atomic import write_text
+from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.minimal_pairs.accuracy import holm
 from potstill.recipe import load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.scoring.accuracy import holm
-from potstill.scoring.statistics import Paired, Row
 
 RUNS = Path("runs/experiments/prompting")
 PAGE = Path("docs/experiments/prompting.md")

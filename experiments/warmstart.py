@@ -14,10 +14,10 @@ from experiments.measured import interval, measured, outcome
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.files.atomic import write_text
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.recipe import load_recipe
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.scoring.statistics import Paired, Row
 from potstill.trajectories import measure
 
 HERE = Path(__file__).parent

@@ -9,6 +9,10 @@ from potstill.data.sources import files_of
 from potstill.errors import UserError
 from potstill.files.atomic import sha256
 from potstill.files.installed_packages import package_files
+from potstill.metrics.continuations.prompts import triples_file
+from potstill.metrics.continuations.similarity import sentence_model
+from potstill.metrics.continuations.word_vectors import vectors_file
+from potstill.metrics.minimal_pairs.read import pair_files
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import PromptFile, PromptSet
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
@@ -17,10 +21,6 @@ from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Ques
 from potstill.recipe.teachers import Llama2cTeacher, PackagedTeacher, Teacher
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 from potstill.run import Run
-from potstill.scoring.pair_files import pair_files
-from potstill.scoring.similarity import sentence_model
-from potstill.scoring.word_vectors import vectors_file
-from potstill.text.triples import triples_file
 
 HASHED_UP_TO = 256 * 2**20
 """Bytes. A larger file is told from another by its size and time of change: hashing it would take seconds each time."""

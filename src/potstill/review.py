@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 from potstill.errors import UserError
 from potstill.files.atomic import remove, write_text
 from potstill.files.jsonl_log import read_journal
-from potstill.run import UNFINISHED, Run
-from potstill.scoring.answers import REVIEW, extract
-from potstill.scoring.review import (
+from potstill.metrics.answers.decisions import (
     NONE,
     WITHDRAWN,
     Answer,
@@ -29,6 +27,8 @@ from potstill.scoring.review import (
     read_decisions,
     write_decisions,
 )
+from potstill.metrics.answers.extract import REVIEW, extract
+from potstill.run import UNFINISHED, Run
 from potstill.status import recipe_of
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from potstill.console import duration, size, table
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
+from potstill.metrics.bootstrap import Paired
 from potstill.pipeline import all_steps, needed_by
 from potstill.recipe import Recipe
 from potstill.report.judgement import beyond_chance
 from potstill.report.judgement import key as key_of
 from potstill.run import Run, Step
 from potstill.runner import is_done
-from potstill.scoring.statistics import Paired
 
 COLUMNS = ("run", "model", "metric", "value", "low", "high", "n", "chance", "stderr", "seeds")
 OPTIONAL = ("chance", "stderr", "seeds")

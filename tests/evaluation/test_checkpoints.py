@@ -10,10 +10,10 @@ from potstill.checkpoints import kept
 from potstill.errors import UserError
 from potstill.evaluation import checkpoints
 from potstill.evaluation.splits import split_of
+from potstill.metrics.lm_eval.load import load_task
+from potstill.metrics.lm_eval.score import score_task
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.scoring.harness import score_task
-from potstill.scoring.task_files import load_task
 from tiny import save_prompts, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
 

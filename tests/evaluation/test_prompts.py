@@ -10,12 +10,12 @@ from potstill.errors import UserError
 from potstill.evaluation import prompts
 from potstill.evaluation.models import Compared
 from potstill.generation.responses import Asked, Decoding, responses
+from potstill.metrics.continuations.keywords import alternatives, contains
+from potstill.metrics.continuations.prompts import read_triples
 from potstill.pipeline import Work
 from potstill.recipe.continuations import PromptFile
 from potstill.run import Run, Step
 from potstill.runner import is_done, run_recipe
-from potstill.scoring.keywords import alternatives, contains
-from potstill.text.triples import read_triples
 from tiny import llama, save_prompts, tokenizer, toy_recipe
 
 SEEDS = "seeds=[0, 1]"

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from experiments.gsm8k_responses import CAUSES, FOLDER, as_coded, explain, items, page
-from potstill.scoring.answers import Extracted, extract
+from potstill.metrics.answers.extract import Extracted, extract
 
 LOGS = ("no-distil", "no-distil-fine-tune")
 PUBLIC = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/data/gsm8k_responses is not here")

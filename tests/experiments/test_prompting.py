@@ -3,8 +3,8 @@
 import pytest
 
 from experiments.prompting import ABOUT, METRICS, page
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.recipe import load_recipe
-from potstill.scoring.statistics import Paired, Row
 
 MODELS = ("teacher", "start", "student base", "student another-question", "control")
 

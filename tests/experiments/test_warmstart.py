@@ -5,9 +5,9 @@ import json
 import pytest
 
 from experiments.warmstart import HERE, LAYOUTS, METRICS, PACKED, RATES, SHAPE, STARTS, page
+from potstill.metrics.bootstrap import Paired, Row, Spread
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe import load_recipe
-from potstill.scoring.statistics import Paired, Row, Spread
 from potstill.students.families import shape_of
 from potstill.students.width import pruned_shape
 from tiny import tokenizer

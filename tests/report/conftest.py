@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from potstill.cost import Cost
+from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
 from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, Stage, Token
-from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 
 TEXT = (
     "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from potstill.metrics.bootstrap import Paired, Row, Spread
 from potstill.report.data import Metric, Report
 from potstill.report.verdict import verdict
-from potstill.scoring.statistics import Paired, Row, Spread
 
 ACCURACY = Metric("accuracy", "Accuracy", "right answers", "higher", percent=True)
 

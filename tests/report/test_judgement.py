@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from potstill.metrics.bootstrap import Paired, Row, Spread
 from potstill.report.data import HELD_OUT_METRICS, Metric, Report
 from potstill.report.judgement import adjusted, adjusted_p, beyond_chance, judge, judge_of, key
-from potstill.scoring.statistics import Paired, Row, Spread
 
 LOSS = HELD_OUT_METRICS[0]
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from potstill.metrics.bootstrap import Paired
 from potstill.report.verdict import verdict
-from potstill.scoring.statistics import Paired
 
 
 def pair(other: str, difference: float, half: float = 0.02, **more) -> Paired:

@@ -2,9 +2,9 @@
 
 import pytest
 
+from potstill.metrics.bootstrap import Paired, Row, Spread
 from potstill.report import wording
 from potstill.report.data import Metric
-from potstill.scoring.statistics import Paired, Row, Spread
 
 LOSS = Metric("loss", "Loss", "nats per token", "lower")
 SHARE = Metric("agreement", "Agreement", "", "higher", percent=True)

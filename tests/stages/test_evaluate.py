@@ -9,9 +9,9 @@ from datasets import load_from_disk
 from transformers import AutoModelForCausalLM
 
 from potstill.data.packing import windows
+from potstill.metrics.held_out_text import document_windows
 from potstill.run import Run, Step
 from potstill.runner import is_done, run_recipe
-from potstill.scoring.held_out import document_windows
 from tiny import SEQUENCE_LENGTH, llama, save_pairs, tokenizer, toy_recipe
 
 DOCUMENTS = 8

@@ -29,19 +29,19 @@ from potstill.evaluation.splits import Split, in_split, splits_of
 from potstill.evaluation.tasks import loaded
 from potstill.files.atomic import digest, read_json, sha256, write_json
 from potstill.generation.responses import Decoding, responses
+from potstill.metrics.bootstrap import Sums
+from potstill.metrics.held_out_text import document_windows, score_answers
+from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task
+from potstill.metrics.lm_eval.items import part, transform
+from potstill.metrics.lm_eval.load import Asked
+from potstill.metrics.lm_eval.score import OF_ITEMS, promised, score_task
+from potstill.metrics.minimal_pairs.accuracy import as_sums
+from potstill.metrics.minimal_pairs.score import Reading, score_pairs
 from potstill.parts import CONTROL, asked_step, select_step, student_name
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
 from potstill.recipe.select import LOSS
 from potstill.run import Run, Step
-from potstill.scoring.accuracy import as_sums
-from potstill.scoring.harness import OF_ITEMS, promised, score_task
-from potstill.scoring.held_out import document_windows, score_answers
-from potstill.scoring.minimal_pairs import Reading, score_pairs
-from potstill.scoring.statistics import Sums
-from potstill.scoring.task_files import Asked
-from potstill.scoring.task_parts import as_sums as as_sums_of_task
-from potstill.scoring.task_parts import part, transform
 from potstill.students.loading import load_student
 from potstill.teachers.huggingface import run_dtype
 

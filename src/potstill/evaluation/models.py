@@ -9,10 +9,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from potstill import ready
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.parts import student_name
 from potstill.pipeline import Work
 from potstill.run import Step
-from potstill.scoring.statistics import Paired, Row
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
 from potstill.evaluation.splits import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json
+from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
+from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files
+from potstill.metrics.minimal_pairs.score import PairScores, Reading, score_pairs
 from potstill.pipeline import Work
 from potstill.recipe.evaluate import PairDataset, PairFiles
-from potstill.scoring.accuracy import accuracy, compare
-from potstill.scoring.minimal_pairs import PairScores, Reading, score_pairs
-from potstill.scoring.pair_files import Subtask, pairs_from_dataset, pairs_from_files
 
 
 def measure(work: Work, models: Models, metric: str) -> Measured:

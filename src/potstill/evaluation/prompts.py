@@ -19,12 +19,10 @@ from potstill.evaluation.splits import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
 from potstill.generation.responses import Asked, Decoding, Response, responses
-from potstill.pipeline import Work
-from potstill.recipe import Recipe
-from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet
-from potstill.scoring.keywords import alternatives, contains
-from potstill.scoring.minimal_pairs import Reading
-from potstill.scoring.similarity import (
+from potstill.metrics.bootstrap import Sums, bootstrap, paired
+from potstill.metrics.continuations.keywords import alternatives, contains
+from potstill.metrics.continuations.prompts import Triple, read_triples
+from potstill.metrics.continuations.similarity import (
     Score,
     SentenceEncoder,
     check_rouge,
@@ -35,9 +33,11 @@ from potstill.scoring.similarity import (
     sentence_model,
     with_random_pairs,
 )
-from potstill.scoring.statistics import Sums, bootstrap, paired
-from potstill.scoring.word_vectors import WordVectors, check_vectors, read_vectors, vectors_file, words_of
-from potstill.text.triples import Triple, read_triples
+from potstill.metrics.continuations.word_vectors import WordVectors, check_vectors, read_vectors, vectors_file, words_of
+from potstill.metrics.minimal_pairs.score import Reading
+from potstill.pipeline import Work
+from potstill.recipe import Recipe
+from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet
 
 Array = NDArray[np.float64]
 Given = PromptSet | PromptFile

@@ -12,11 +12,11 @@ from potstill.console import say
 from potstill.evaluation.models import Measured
 from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_journal
+from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
+from potstill.metrics.answers.extract import REVIEW, reference, verdict
+from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
 from potstill.parts import answering, student_name
 from potstill.pipeline import Work
-from potstill.scoring.answers import REVIEW, reference, verdict
-from potstill.scoring.review import Answer, decided, read_decisions, written
-from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 
 METRICS = ("accuracy", "loss", "hit_limit", "no_number")
 """Share of right answers; nats per token of the reference solutions; shares of answers that were cut at the limit, and

@@ -13,13 +13,13 @@ from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models
 from potstill.evaluation.splits import in_split, splits_of
 from potstill.files.atomic import read_json, write_json
+from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.lm_eval.compare import How, compare, is_share
+from potstill.metrics.lm_eval.items import Wanted, part
+from potstill.metrics.lm_eval.load import Asked, load_task
+from potstill.metrics.lm_eval.score import OF_ITEMS, TaskScores, score_task
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
-from potstill.scoring.harness import OF_ITEMS, TaskScores, score_task
-from potstill.scoring.statistics import Paired, Row
-from potstill.scoring.task_files import Asked, load_task
-from potstill.scoring.task_parts import Wanted, part
-from potstill.scoring.tasks import How, compare, is_share
 
 FAMILY = "tasks"
 """Differences on all tasks are judged together: of twenty, one between equal models would seem real at 0.05."""

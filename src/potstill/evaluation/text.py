@@ -19,11 +19,11 @@ from potstill.evaluation.models import Compared, Measured, Models, compared_pair
 from potstill.evaluation.outside import compared_vocabulary
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
+from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
+from potstill.metrics.held_out_text import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
+from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import Work
 from potstill.run import Step
-from potstill.scoring.held_out import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
-from potstill.scoring.passages import piece, token_view
-from potstill.scoring.statistics import Paired, Row, Sums, bootstrap, paired
 from potstill.targets import TargetStore, make_codec
 from potstill.teachers.captured import batch_keys, capture
 from potstill.teachers.huggingface import Prepared

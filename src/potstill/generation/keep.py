@@ -7,8 +7,8 @@ from typing import Any
 
 from potstill.errors import UserError
 from potstill.generation.responses import Response
+from potstill.metrics.answers.extract import extract, reference, verdict
 from potstill.recipe.generate import Generate
-from potstill.scoring.answers import extract, reference, verdict
 
 Row = dict[str, Any]
 

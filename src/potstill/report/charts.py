@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.report import wording
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Curve, Metric, kind
 from potstill.report.judgement import Judge, judge
-from potstill.scoring.statistics import Paired, Row
 
 Spec = dict[str, Any]
 

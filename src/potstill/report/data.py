@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from potstill.cost import Cost, Expense
-from potstill.scoring.statistics import Paired, Row
+from potstill.metrics.bootstrap import Paired, Row
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
 """The four models of every experiment, as `Row.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student

@@ -7,10 +7,10 @@ over its placebo, it did not learn from what the teacher knows.
 
 from dataclasses import dataclass
 
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.report import wording
 from potstill.report.data import CONTROL, START, TEACHER, Metric, Report, kind, students
 from potstill.report.judgement import Figure, Judgement, Tone, Verdict, adjusted_p, judge_of, key
-from potstill.scoring.statistics import Paired, Row
 
 MOST_FIGURES = 6
 """Students whose differences are printed large; more of them are a table, and there is one below."""

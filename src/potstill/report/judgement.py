@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from potstill.metrics.bootstrap import Paired
+from potstill.metrics.minimal_pairs.accuracy import holm
 from potstill.report.data import Metric, Report, kind
-from potstill.scoring.accuracy import holm
-from potstill.scoring.statistics import Paired
 
 Judgement = Literal["better", "worse", "different", "within chance"]
 Judge = Callable[[Paired, Metric], Judgement]

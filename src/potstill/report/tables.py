@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.report import wording
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, kind, students
 from potstill.report.judgement import Judge, adjusted_p, judge_of, key
-from potstill.scoring.statistics import Paired, Row
 
 MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "≈"}
 

@@ -3,10 +3,10 @@
 Computed from the paired differences alone. A null and a loss are told in the same words as a gain.
 """
 
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.report import experiments, wording
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, students
 from potstill.report.judgement import Figure, Judgement, Tone, Verdict, judge, judge_of
-from potstill.scoring.statistics import Paired, Row
 
 
 def verdict(report: Report) -> Verdict:

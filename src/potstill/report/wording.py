@@ -2,8 +2,8 @@
 
 import math
 
+from potstill.metrics.bootstrap import Paired, Row, Spread
 from potstill.report.data import LABELS, START, STUDENT, TEACHER, Metric, kind
-from potstill.scoring.statistics import Paired, Row, Spread
 
 MINUS = "\N{MINUS SIGN}"
 

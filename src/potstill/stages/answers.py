@@ -17,10 +17,10 @@ from potstill.device import device
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
 from potstill.generation.responses import Asked, Decoding, Response, responses
+from potstill.metrics.held_out_text import score_answers
 from potstill.parts import asked_step
 from potstill.pipeline import Made, Work
 from potstill.run import Step
-from potstill.scoring.held_out import score_answers
 
 Rows = list[dict[str, Any]]
 

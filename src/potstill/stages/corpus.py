@@ -24,10 +24,10 @@ from potstill.data.streaming import Stream
 from potstill.errors import UserError
 from potstill.files.atomic import remove
 from potstill.files.dataset_writer import rows_into
+from potstill.metrics.answers.extract import reference
 from potstill.pipeline import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
-from potstill.scoring.answers import reference
 
 DOCUMENTS_AT_ONCE = 1000
 TOKENS = Features({"input_ids": List(Value("int32"))})

@@ -15,6 +15,8 @@ from potstill.cost import Cost, Expense
 from potstill.device import device_name
 from potstill.evaluation import outside
 from potstill.files.atomic import read_json
+from potstill.metrics.answers.decisions import in_effect, read_decisions
+from potstill.metrics.bootstrap import Paired, Row
 from potstill.parts import select_step, trained_steps
 from potstill.pipeline import BY_NAME, STAGES, Made, Work, steps_of
 from potstill.recipe import Recipe
@@ -36,8 +38,6 @@ from potstill.report.data import (
 )
 from potstill.report.page import render
 from potstill.run import RECIPE, Step, now, versions
-from potstill.scoring.review import in_effect, read_decisions
-from potstill.scoring.statistics import Paired, Row
 
 SAID = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens_seen"}
 """What a training log has besides its loss terms and how long it took (`train_…`)."""

@@ -15,12 +15,12 @@ from potstill.console import say
 from potstill.errors import UserError
 from potstill.evaluation.checkpoints import Figure, Meter, file_of, meters, scored, snapshot
 from potstill.files.atomic import remove, write_json
+from potstill.metrics.bootstrap import Sums, bootstrap, paired
+from potstill.metrics.selection import Choice, Criterion, choose, judged_by
 from potstill.parts import select_step, trained_steps
 from potstill.pipeline import Made, Work
 from potstill.recipe.select import Average
 from potstill.run import Step
-from potstill.scoring.selection import Choice, Criterion, choose, judged_by
-from potstill.scoring.statistics import Sums, bootstrap, paired
 from potstill.students.loading import finish
 
 Scores = dict[str, dict[str, Sums]]

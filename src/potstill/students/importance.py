@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from potstill.console import progress
 from potstill.losses.token_scores import score_tokens
+from potstill.metrics.held_out_text import score_answers
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
-from potstill.scoring.held_out import score_answers
 from potstill.students.families import Family, Shape, place
 from potstill.students.prune import layers_of
 

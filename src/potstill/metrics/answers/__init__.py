@@ -1,0 +1,1 @@
+"""Answers: the final number in a response, and what people decide about it."""

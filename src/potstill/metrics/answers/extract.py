@@ -1,0 +1,120 @@
+r"""The final answer of a response, by the four rules of arXiv 2412.17846 in their order, and what it counts.
+
+A rule that finds no number leaves the response to the next. A rule that finds one whose value would be a guess
+(``numbers.py`` says which) ends the search: a weaker rule must not overrule the place where the answer stands, and a
+person decides. So does one where no rule finds anything. Values are exact, and equal answers are equal however they are
+written: ``1,000``, ``1000.0`` and ``$1000``; ``1/2`` and ``0.5``; ``50%`` and 50, because a percent sign is a unit.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from potstill.errors import UserError
+from potstill.metrics.answers.numbers import Number, numbers, same
+
+Verdict = Literal["correct", "wrong", "no answer", "needs review"]
+
+BLANK = "blank"
+"""The rule of a response without a word in it: there is nothing that a person could decide."""
+REVIEW = "review"
+"""The rule of a response that none settles, until a person does."""
+
+# A program that took the backslash and the b of \boxed for an escape left a backspace in their place.
+BOX = re.compile(r"(?:\\b|\x08|\bb?)oxed\s*\{")
+ANSWER_IS = re.compile(r"\bthe\s+(?:(?:final|correct)\s+)*answer\s+is\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A response's answer: the rule that settled it, its value, and the words that it was read from.
+
+    ``value`` is None where there is no answer (``rule`` is "blank", or a person's decision) and where it is not known
+    (``rule`` is "review"; ``text`` is then what could not be read, or "").
+    """
+
+    rule: str
+    value: Fraction | None
+    text: str
+
+
+def boxed(response: str) -> Number | None:
+    r"""The first ``\boxed{}`` with a number in it, and only one value; of an equation in a box, its right side."""
+    for box in _boxes(response):
+        found = list(numbers(re.split("[=≈]", box)[-1]))
+        if same(found):
+            return found[0]
+    return None
+
+
+def first_line(response: str) -> Number | None:
+    """The first line, if all numbers on it agree."""
+    found = list(numbers(response.strip().split("\n", 1)[0]))
+    return found[0] if same(found) else None
+
+
+def answer_is(response: str) -> Number | None:
+    """The first number after "the [final/correct] answer is", in any case of letters."""
+    phrase = ANSWER_IS.search(response)
+    return next(numbers(response[phrase.end() :]), None) if phrase else None
+
+
+def last_number(response: str) -> Number | None:
+    """The last number in the answer."""
+    return max(numbers(response), key=lambda number: number.start, default=None)
+
+
+RULES: dict[str, Callable[[str], Number | None]] = {
+    "boxed": boxed,
+    "first_line": first_line,
+    "answer_is": answer_is,
+    "last_number": last_number,
+}
+"""The published rules in their order, by the names that results record."""
+
+
+def extract(response: str) -> Extracted:
+    """The answer of a response by the first rule that finds one; nothing in a response makes this raise."""
+    if not response.strip():
+        return Extracted(BLANK, None, "")
+    for name, rule in RULES.items():
+        if found := rule(response):
+            return Extracted(name if found.value is not None else REVIEW, found.value, found.text)
+    return Extracted(REVIEW, None, "")
+
+
+def reference(answer: str) -> Fraction:
+    """The number after the last ``####`` of a worked answer, as GSM8K ends them.
+
+    Raises:
+        UserError: there is no ``####``, or not exactly one number after it.
+    """
+    _, mark, end = answer.rpartition("####")
+    found = list(numbers(end))
+    if not mark or len(found) != 1 or found[0].value is None:
+        raise UserError(
+            f"an answer must end in '#### N', and this one ends in {answer[-40:]!r}; mend it, or leave it out"
+        )
+    return found[0].value
+
+
+def verdict(extracted: Extracted, truth: Fraction) -> Verdict:
+    """What an extracted answer counts against the reference."""
+    if extracted.rule == REVIEW:
+        return "needs review"
+    if extracted.value is None:
+        return "no answer"
+    return "correct" if extracted.value == truth else "wrong"
+
+
+def _boxes(response: str) -> Iterator[str]:
+    """What stands in each box that is closed, braces within it counted."""
+    for box in BOX.finditer(response):
+        depth = 1
+        for brace in re.finditer(r"\\.|[{}]", response[box.end() :], re.DOTALL):
+            depth += {"{": 1, "}": -1}.get(brace[0], 0)
+            if not depth:
+                yield response[box.end() : box.end() + brace.start()]
+                break

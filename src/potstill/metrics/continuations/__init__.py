@@ -1,0 +1,1 @@
+"""Continuations: beginnings of text that models complete, judged by keyword and similarity."""

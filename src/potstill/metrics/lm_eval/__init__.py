@@ -1,0 +1,1 @@
+"""lm-eval: tasks of lm-evaluation-harness, their items and their figures."""

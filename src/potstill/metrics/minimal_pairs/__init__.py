@@ -1,0 +1,1 @@
+"""Minimal pairs: which of two sentences is more probable to a model, as in BLiMP."""

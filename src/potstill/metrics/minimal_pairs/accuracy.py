@@ -1,0 +1,273 @@
+"""How often a model wins its minimal pairs: accuracy by subtask and over all, with intervals, and two models compared.
+
+Over all means the unweighted mean over subtasks, as BLiMP is quoted. Pairs are drawn again within their own subtask
+(a stratified bootstrap): which subtasks there are is the benchmark's definition, and no matter of chance. The interval
+is BCa as everywhere (``statistics.py``). BLiMP's pairs are made from templates and are less independent of each other
+than the bootstrap takes them for.
+
+Shapes: P pairs of a subtask, S seeds of one model, R resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import UserError
+from potstill.metrics.bootstrap import Paired, Row, Spread, Sums, bca_interval
+from potstill.metrics.minimal_pairs.score import PairScores
+
+Array = NDArray[np.float64]
+Ties = Literal["half", "correct", "wrong"]
+CREDIT: dict[Ties, float] = {"half": 0.5, "correct": 1.0, "wrong": 0.0}
+
+ROUNDING = 1e-4
+"""Nats: two sums that float32 cannot tell apart. A model in bfloat16 rounds more, and there rounding decides."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """A subtask's pairs, and how many of them each seed of a model won and tied."""
+
+    pairs: int
+    won: tuple[int, ...]
+    tied: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One model's accuracy over all subtasks, and each subtask's; what was counted, and what a tie was worth."""
+
+    overall: Row
+    subtasks: dict[str, Row]
+    counts: dict[str, Count]
+    ties: Ties
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        subtasks = {name: row.to_dict() | vars(self.counts[name]) for name, row in self.subtasks.items()}
+        return {"overall": self.overall.to_dict(), "ties": self.ties, "subtasks": subtasks}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two models differ over all subtasks, and in each.
+
+    ``adjusted`` holds each subtask's p after Holm's correction (*A simple sequentially rejective multiple test
+    procedure*, 1979): of 67 subtasks three would differ at 0.05 between two equal models.
+    """
+
+    overall: Paired
+    subtasks: dict[str, Paired]
+    adjusted: dict[str, float]
+    ties: Ties
+    confidence: float
+
+    @property
+    def differing(self) -> list[str]:
+        """The subtasks that differ beyond chance though so many were looked at, the largest difference first."""
+        beyond = [
+            name
+            for name, pair in self.subtasks.items()
+            if pair.beyond_chance and self.adjusted[name] < 1 - self.confidence
+        ]
+        return sorted(beyond, key=lambda name: -abs(self.subtasks[name].difference))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        subtasks = {name: pair.to_dict() | {"adjusted_p": self.adjusted[name]} for name, pair in self.subtasks.items()}
+        return {
+            "overall": self.overall.to_dict(),
+            "ties": self.ties,
+            "subtasks": subtasks,
+            "differing": self.differing,
+        }
+
+
+def accuracy(
+    model: str,
+    metric: str,
+    scores: Sequence[PairScores],
+    *,
+    ties: Ties = "half",
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Accuracy:
+    """A model's accuracy, with intervals over pairs.
+
+    Args:
+        model: its name.
+        metric: what the figure is called: "blimp", "blimp_supplement".
+        scores: of the model, one for each seed of it.
+        ties: what a pair counts whose sentences are equally probable: "half", as a coin would; "correct", as lm-eval
+            and BabyLM's public pipeline have it, because they list the acceptable sentence first; "wrong".
+        confidence, resamples, seed: of the intervals.
+
+    Raises:
+        UserError: a score is not a finite number, or a subtask has fewer than two pairs.
+    """
+    _check(model, scores)
+    credit = _credit(scores, ties)
+    overall, subtasks = stratified({name: each.mean(0) for name, each in credit.items()}, confidence, resamples, seed)
+    by_seed = {name: each.mean(1) for name, each in credit.items()}
+    counts = {name: Count(each.shape[1], *_counts(scores, name)) for name, each in credit.items()}
+    rows = {
+        name: Row(model, f"{metric}/{name}", *_ends(figure), counts[name].pairs, _spread(by_seed[name]))
+        for name, figure in subtasks.items()
+    }
+    pairs = sum(count.pairs for count in counts.values())
+    whole = Row(model, metric, *_ends(overall), pairs, _spread(_mean_over(by_seed)))
+    return Accuracy(whole, rows, counts, ties)
+
+
+def compare(
+    a: str,
+    b: str,
+    metric: str,
+    scores_a: Sequence[PairScores],
+    scores_b: Sequence[PairScores],
+    *,
+    ties: Ties = "half",
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """How far model ``a`` lies above model ``b`` on the same pairs; see ``accuracy`` for the arguments.
+
+    Seeds are paired where both have the same number of them; a model with one is compared with each of the other's.
+
+    Raises:
+        UserError: the models met other pairs or were read in another way; and as ``accuracy``.
+    """
+    _check(f"{a} and {b}", [*scores_a, *scores_b])
+    assert len(scores_a) == len(scores_b) or 1 in (len(scores_a), len(scores_b)), f"{metric}: seeds do not pair"
+    credit_a, credit_b = _credit(scores_a, ties), _credit(scores_b, ties)
+    difference = {name: credit_a[name].mean(0) - credit_b[name].mean(0) for name in credit_a}
+    overall, subtasks = stratified(difference, confidence, resamples, seed)
+    by_seed = {name: credit_a[name].mean(1) - credit_b[name].mean(1) for name in credit_a}
+    rows = {
+        name: Paired(a, b, f"{metric}/{name}", *_ends(figure), difference[name].size, figure.p, _spread(by_seed[name]))
+        for name, figure in subtasks.items()
+    }
+    pairs = sum(each.size for each in difference.values())
+    whole = Paired(a, b, metric, *_ends(overall), pairs, overall.p, _spread(_mean_over(by_seed)))
+    return Comparison(whole, rows, holm({name: row.p for name, row in rows.items()}), ties, confidence)
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Each p after Holm's correction for all of them."""
+    ranked = sorted(p, key=lambda name: p[name])
+    adjusted = np.maximum.accumulate([(len(p) - rank) * p[name] for rank, name in enumerate(ranked)])
+    return {name: min(1.0, float(value)) for name, value in zip(ranked, adjusted, strict=True)}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over strata, or of one, with its interval and its two-sided ``p``."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def stratified(
+    values: Mapping[str, Array],
+    confidence: float,
+    resamples: int,
+    seed: int,
+    weights: Mapping[str, float] | None = None,
+) -> tuple[Estimate, dict[str, Estimate]]:
+    """The mean over subtasks of the mean over items, and each subtask's, from the same draws within subtasks.
+
+    Args:
+        values: of each subtask, [P].
+        confidence, resamples, seed: of the intervals.
+        weights: each subtask's share of the whole; all alike by default.
+    """
+    resampled = {
+        name: _resampled_means(each, resamples, np.random.default_rng((seed, number)))
+        for number, (name, each) in enumerate(values.items())
+    }
+    means = {name: float(each.mean()) for name, each in values.items()}
+    changes = {name: (each.mean() - each) / (len(each) - 1) for name, each in values.items()}
+    subtasks = {
+        name: Estimate(
+            means[name], *bca_interval(means[name], resampled[name], means[name] + changes[name], confidence)
+        )
+        for name in values
+    }
+    value = float(_mean_over(means, weights))
+    shares = {name: 1 / len(values) if weights is None else weights[name] for name in values}
+    left_out = value + np.concatenate([shares[name] * change for name, change in changes.items()])
+    return Estimate(value, *bca_interval(value, _mean_over(resampled, weights), left_out, confidence)), subtasks
+
+
+def _resampled_means(values: Array, resamples: int, generator: np.random.Generator) -> Array:
+    """The means of so many draws of the pairs with replacement: [R].
+
+    Few values occur, so that drawing how often each does is the same thing, and a hundred times as fast.
+    """
+    kinds, counts = np.unique(values, return_counts=True)
+    return generator.multinomial(len(values), counts / len(values), size=resamples) @ kinds / len(values)
+
+
+def _credit(scores: Sequence[PairScores], ties: Ties) -> dict[str, Array]:
+    """What each pair counts: [S, P] for each subtask."""
+    credit = {}
+    for name in scores[0].good:
+        margins = _margins(scores, name)
+        credit[name] = np.where(np.abs(margins) <= ROUNDING, CREDIT[ties], margins > 0)
+    return credit
+
+
+def as_sums(scores: PairScores, ties: Ties) -> Sums:
+    """What a model's pairs count, [P] over all subtasks, so that the ratio of their sums is the mean over subtasks."""
+    credit = [each[0] for each in _credit([scores], ties).values()]
+    pairs = sum(map(len, credit))
+    shares = [each * (pairs / (len(credit) * len(each))) for each in credit]
+    return Sums(np.concatenate(shares), np.ones(pairs))
+
+
+def _counts(scores: Sequence[PairScores], name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    margins = _margins(scores, name)
+    won, tied = (margins > ROUNDING).sum(1), (np.abs(margins) <= ROUNDING).sum(1)
+    return tuple(won.tolist()), tuple(tied.tolist())
+
+
+def _margins(scores: Sequence[PairScores], name: str) -> Array:
+    return np.stack([each.good[name] - each.bad[name] for each in scores])
+
+
+def _mean_over(subtasks: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> Any:
+    if weights is None:
+        return sum(subtasks.values()) / len(subtasks)
+    return sum(weights[name] * each for name, each in subtasks.items())
+
+
+def _spread(by_seed: Array) -> Spread | None:
+    return Spread(tuple(by_seed.tolist())) if len(by_seed) > 1 else None
+
+
+def _ends(figure: Estimate) -> tuple[float, float, float]:
+    return figure.value, figure.low, figure.high
+
+
+def _check(who: str, scores: Sequence[PairScores]) -> None:
+    first = scores[0]
+    for each in scores:
+        if each.pairs != first.pairs:
+            raise UserError(f"{who}: scored on different minimal pairs; score both on the same")
+        ours, theirs = ((each.reading.start is None, each.reading.prefix_space) for each in (first, each))
+        if ours != theirs:
+            raise UserError(
+                f"{who}: one was read with a start token or a prefix space, the other without; read both alike"
+            )
+        for name in each.good:
+            if len(each.good[name]) < 2:
+                raise UserError(f"{who}: {name} has {len(each.good[name])} pair, and an interval needs at least 2")
+            if not np.isfinite([each.good[name], each.bad[name]]).all():
+                raise UserError(f"{who}: a score of {name} is not a finite number; the model is broken, train it again")

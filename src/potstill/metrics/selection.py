@@ -1,0 +1,180 @@
+"""Selection: the best of several candidates by what they scored on the same items, where a tie is a tie.
+
+By one metric, the best is compared with every other candidate by a paired bootstrap over items (`statistics.py`). By
+several, each metric ranks the candidates (the best has rank 1, equal ones share theirs), and the weighted mean of the
+ranks decides; items of each metric are drawn again, and the interval is that of the percentiles, for ranks are too
+coarse for a jackknife. Whoever is not beyond chance worse than the best ties with it, and the first of these is taken.
+
+Shapes: C candidates, U items of a metric, R resamples.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.metrics.bootstrap import Sums, paired
+
+Array = NDArray[np.float64]
+_COUNTS_AT_ONCE = 2**22
+"""Numbers held in memory together, whatever U and R are."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A metric, which direction is better, and how much it counts among several."""
+
+    metric: str
+    better: Literal["lower", "higher"]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One candidate: by what it was judged (its metric, or its mean rank), and how far it lies from the best.
+
+    ``difference`` is the candidate's ``value`` minus the best's, ``low`` and ``high`` are its interval.
+    """
+
+    name: str
+    value: float
+    difference: float
+    low: float
+    high: float
+    tied: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who is the best, who is taken, and all candidates in the order in which they were given."""
+
+    best: str
+    chosen: str
+    standings: tuple[Standing, ...]
+
+
+def choose(
+    candidates: Mapping[str, Mapping[str, Sums]],
+    criteria: Sequence[Criterion],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Choice:
+    """Choose one of several candidates.
+
+    Args:
+        candidates: by name, each with its sums ([U]) by metric; of those that tie, the first one is taken.
+        criteria: the metrics that it goes by.
+        confidence, resamples, seed: of the intervals.
+
+    Raises:
+        UserError: there are too few items, or a score is not a finite number.
+    """
+    assert candidates, "there is something to choose from"
+    names, values = list(candidates), judged_by(candidates, criteria)
+    lower_is_better = len(criteria) > 1 or criteria[0].better == "lower"
+    # The first of equals.
+    best = int(np.argmin(values) if lower_is_better else np.argmax(values))
+    if len(criteria) == 1:
+        intervals = _by_metric(candidates, criteria[0].metric, names[best], confidence, resamples, seed)
+    else:
+        intervals = _by_rank(candidates, criteria, best, confidence, resamples, seed)
+    standings = tuple(
+        Standing(name, float(value), float(value - values[best]), low, high, low <= 0 <= high)
+        for name, value, (low, high) in zip(names, values, intervals, strict=True)
+    )
+    chosen = next(standing.name for standing in standings if standing.tied)
+    return Choice(names[best], chosen, standings)
+
+
+def judged_by(candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[Criterion]) -> Array:
+    """What each candidate is judged by, [C]: the metric, if there is one, or the weighted mean of its ranks."""
+    values = [_values(candidates, one.metric) for one in criteria]
+    return values[0] if len(criteria) == 1 else _mean_rank([each[:, None] for each in values], criteria)[:, 0]
+
+
+def _by_metric(
+    candidates: Mapping[str, Mapping[str, Sums]],
+    metric: str,
+    best: str,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> list[tuple[float, float]]:
+    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    pairs = (
+        paired(name, best, metric, scores[metric], candidates[best][metric], **how)
+        for name, scores in candidates.items()
+    )
+    return [(pair.low, pair.high) for pair in pairs]
+
+
+def _by_rank(
+    candidates: Mapping[str, Mapping[str, Sums]],
+    criteria: Sequence[Criterion],
+    best: int,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> list[tuple[float, float]]:
+    # Every metric has its own items, which are drawn for themselves.
+    drawn = [_resampled(candidates, one.metric, resamples, (seed, at)) for at, one in enumerate(criteria)]
+    ranks = _mean_rank(drawn, criteria)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.nanquantile(ranks - ranks[best], tails, axis=1)
+    return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]
+
+
+def _values(candidates: Mapping[str, Mapping[str, Sums]], metric: str) -> Array:
+    found = [scores[metric].arrays(f"{name}, {metric}") for name, scores in candidates.items()]
+    return np.asarray([numerator[0].sum() / denominator[0].sum() for numerator, denominator in found])
+
+
+def _resampled(
+    candidates: Mapping[str, Mapping[str, Sums]], metric: str, resamples: int, seed: tuple[int, int]
+) -> Array:
+    """Each candidate's metric on each draw of items: [C, R]."""
+    arrays = [scores[metric].arrays(f"{name}, {metric}") for name, scores in candidates.items()]
+    numerators = np.stack([numerator[0] for numerator, _ in arrays])
+    denominators = np.stack([denominator[0] for _, denominator in arrays])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts = [
+            (numerators @ counts.T) / (denominators @ counts.T)
+            for counts in _counts(numerators.shape[1], resamples, seed)
+        ]
+    return np.concatenate(parts, axis=1)
+
+
+def _counts(units: int, resamples: int, seed: tuple[int, int]) -> Iterator[Array]:
+    """How often each item was drawn: [R, U], in pieces."""
+    generator, at_once = np.random.default_rng(seed), max(1, _COUNTS_AT_ONCE // units)
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
+        yield generator.multinomial(units, np.full(units, 1 / units), size=size).astype(float)
+
+
+def _mean_rank(values: Sequence[Array], criteria: Sequence[Criterion]) -> Array:
+    """The weighted mean of the ranks that several metrics, each [C, R], give: [C, R]."""
+    total = sum(one.weight for one in criteria)
+    weighted = [
+        one.weight / total * _ranks(each if one.better == "lower" else -each)
+        for one, each in zip(criteria, values, strict=True)
+    ]
+    return np.asarray(sum(weighted))
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks from 1 down each column of [C, R]; the lowest value has the first, and equal ones share theirs."""
+    found = np.empty_like(values)
+    for column in range(values.shape[1]):
+        own = values[:, column]
+        ordered = np.sort(own)
+        found[:, column] = (np.searchsorted(ordered, own, "left") + np.searchsorted(ordered, own, "right") + 1) / 2
+    return found
