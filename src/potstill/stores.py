@@ -13,9 +13,9 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.targets import TargetStore, describe, fidelity
 from potstill.targets.fidelity import Fidelity
-from potstill.teachers.captured import batch_keys
-from potstill.teachers.huggingface import Prepared
+from potstill.teachers.capture import batch_keys
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.prepare import Prepared
 
 
 def inspect(folder: Path, samples: int) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from potstill.models.document_attention import MODEL_INPUTS, check_reads_apart, 
 from potstill.models.forward import labels_of, read_layers
 from potstill.models.head_extraction import head_of, read_head
 from potstill.targets import TargetStore
-from potstill.teachers.agreement import agreed_vocabulary, head_rows
-from potstill.teachers.captured import WithTargets, field
+from potstill.teachers.capture import WithTargets, field
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 
 Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, or the folder of one."""

@@ -10,8 +10,8 @@ from potstill.errors import UserError
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.targets import TargetStore
-from potstill.teachers.captured import batch_keys
-from potstill.teachers.huggingface import Prepared
+from potstill.teachers.capture import batch_keys
+from potstill.teachers.prepare import Prepared
 from tiny import llama, save_model, toy_recipe
 
 

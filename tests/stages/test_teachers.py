@@ -11,7 +11,7 @@ from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.targets import TargetStore
-from potstill.teachers.huggingface import Prepared, prepare
+from potstill.teachers.prepare import Prepared, prepare
 from tiny import llama, save_model, tokenizer, toy_recipe
 
 

@@ -15,7 +15,7 @@ from potstill.recipe.student import Checkpoint, PrunedLayers, PrunedWidth, Scrat
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.students.build import build
 from potstill.students.importance import block_influence, mean_loss, rises_in_loss
-from potstill.teachers.huggingface import Prepared, prepare
+from potstill.teachers.prepare import Prepared, prepare
 
 LLAMA = {
     "model_type": "llama",

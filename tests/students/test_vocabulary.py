@@ -18,7 +18,7 @@ from potstill.recipe.student import Checkpoint, Copy
 from potstill.recipe.teachers import ModelTeacher
 from potstill.students.build import build
 from potstill.students.vocabulary import BYTES, CHARACTERS, Carried, _Spelling, carry_over, keep_first_tokens
-from potstill.teachers.huggingface import Prepared, prepare
+from potstill.teachers.prepare import Prepared, prepare
 from tiny import documents, gpt2, llama, save_model, tokenizer
 
 real = pytest.mark.skipif(not stories.FOLDER.is_dir(), reason="../shared/data/stories260k is not here")

@@ -17,8 +17,8 @@ from potstill.recipe.teachers import Llama2cTeacher
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.teachers import llama2c
-from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.llama2c import half_split, read_model, read_tokenizer
+from potstill.teachers.prepare import Prepared, prepare
 from tiny import llama, save_corpus, toy_recipe
 
 HEADER = struct.Struct("<7i")

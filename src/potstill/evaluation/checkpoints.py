@@ -43,7 +43,7 @@ from potstill.recipe import Recipe
 from potstill.recipe.select import LOSS
 from potstill.run import Run, Step
 from potstill.students.loading import load_student
-from potstill.teachers.huggingface import run_dtype
+from potstill.teachers.prepare import run_dtype
 
 FOLDER, CURVES = "checkpoints", "curves.json"
 

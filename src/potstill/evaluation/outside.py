@@ -15,7 +15,7 @@ from potstill.errors import UserError, first_line
 from potstill.evaluation.models import Compared, Models
 from potstill.pipeline import Work
 from potstill.recipe import Recipe
-from potstill.teachers.huggingface import run_dtype
+from potstill.teachers.prepare import run_dtype
 
 INDEX = "model.safetensors.index.json"
 OTHERS = ("*.bin", "*.bin.index.json")

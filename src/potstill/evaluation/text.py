@@ -25,9 +25,9 @@ from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import Work
 from potstill.run import Step
 from potstill.targets import TargetStore, make_codec
-from potstill.teachers.captured import batch_keys, capture
-from potstill.teachers.huggingface import Prepared
+from potstill.teachers.capture import batch_keys, capture
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.prepare import Prepared
 
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)

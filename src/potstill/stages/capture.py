@@ -17,9 +17,9 @@ from potstill.errors import UserError
 from potstill.lessons import Lessons
 from potstill.pipeline import Made, Work
 from potstill.targets import Codec, Estimate, estimate, make_codec
-from potstill.teachers.captured import capture, contents
-from potstill.teachers.huggingface import Prepared, run_dtype
+from potstill.teachers.capture import capture, contents
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.prepare import Prepared, run_dtype
 
 
 def run(work: Work) -> Made:

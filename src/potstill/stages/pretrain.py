@@ -10,7 +10,7 @@ from potstill.fitting import fit
 from potstill.losses.loss import Loss
 from potstill.models.from_scratch import from_scratch
 from potstill.pipeline import Made, Work
-from potstill.teachers.huggingface import check_length, prepare_here
+from potstill.teachers.prepare import check_length, prepare_here
 
 
 def run(work: Work) -> Made:

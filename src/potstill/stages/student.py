@@ -25,7 +25,7 @@ from potstill.recipe.student import PrunedLayers, PrunedWidth
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
-from potstill.teachers.huggingface import Prepared, check_length
+from potstill.teachers.prepare import Prepared, check_length
 
 MEASURED_TOKENS = 4096
 """The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""

@@ -4,7 +4,7 @@ from potstill import ready
 from potstill.console import say, size
 from potstill.data.tokenizers import check_same_tokens
 from potstill.pipeline import Made, Work
-from potstill.teachers.huggingface import Prepared, prepare, quantization_of
+from potstill.teachers.prepare import Prepared, prepare, quantization_of
 
 
 def run(work: Work) -> Made:

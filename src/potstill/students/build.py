@@ -15,7 +15,7 @@ from potstill.students.importance import Batches, block_influence, most_importan
 from potstill.students.prune import chosen_layers, prune_layers
 from potstill.students.vocabulary import carry_over, keep_first_tokens
 from potstill.students.width import prune_width, pruned_shape
-from potstill.teachers.huggingface import Prepared
+from potstill.teachers.prepare import Prepared
 
 SCRATCH_SEED = 0
 """Random weights are drawn once for a run, so that every seed of student and control starts from the same ones."""

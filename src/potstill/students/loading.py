@@ -17,7 +17,7 @@ from potstill.files.atomic import read_json, remove, write_json
 from potstill.models.quantization import quantization_config
 from potstill.recipe.student import Student
 from potstill.students.adapters import CONFIG, adapter_config, merged, with_adapter
-from potstill.teachers.huggingface import run_dtype
+from potstill.teachers.prepare import run_dtype
 
 KEY = "student.quantization"
 

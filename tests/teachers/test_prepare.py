@@ -13,8 +13,8 @@ from potstill.errors import UserError
 from potstill.models.quantization import quantization_config
 from potstill.recipe import load_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
-from potstill.teachers.huggingface import Prepared, prepare
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.prepare import Prepared, prepare
 from tiny import LAYERS, llama, save_model
 from toy_training import samples
 
@@ -28,7 +28,7 @@ SIX_BITS = {"IntxWeightOnlyConfig": {"weight_dtype": "int6", "granularity": {"Pe
 
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch):
-    monkeypatch.setattr("potstill.teachers.huggingface.fast_bfloat16", lambda: False)
+    monkeypatch.setattr("potstill.teachers.prepare.fast_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 from potstill.errors import UserError
 from potstill.losses.loss import Loss
 from potstill.targets import make_codec
-from potstill.teachers.agreement import agreed_vocabulary, head_rows
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from tiny import VOCABULARY, llama, padded, tokenizer
 from toy_training import captured, samples
 

@@ -3,7 +3,7 @@ import pytest
 from potstill.data.collators import Collator
 from potstill.errors import IGNORE_INDEX, UserError
 from potstill.targets import make_codec
-from potstill.teachers.captured import WithTargets, batch_keys, contents, field
+from potstill.teachers.capture import WithTargets, batch_keys, contents, field
 from tiny import VOCABULARY, llama
 from toy_training import captured, left_padded, samples
 

@@ -1,0 +1,1 @@
+"""Teachers: models, live or captured, that give a `TeacherTarget`."""
