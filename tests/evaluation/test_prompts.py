@@ -9,7 +9,7 @@ import pytest
 from potstill.errors import UserError
 from potstill.evaluation import prompts
 from potstill.evaluation.models import Compared
-from potstill.generation.responses import Asked, Decoding, responses
+from potstill.generation.generate import Asked, Decoding, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import read_triples
 from potstill.pipeline import Work

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import toy_questions
 from potstill.data.tokenizers import train_tokenizer
 from potstill.errors import UserError
-from potstill.generation import responses
+from potstill.generation import generate
 from potstill.run import Run, Step
 from potstill.runner import run_recipe
 from potstill.targets import TargetStore
@@ -133,13 +133,13 @@ def test_text_does_not_matter_to_a_cut(tmp_path):
 
 def test_a_teacher_answers_in_the_tokens_that_are_left(tmp_path, monkeypatch):
     written = []
-    read = responses._response
+    read = generate._response
 
     def spy(key, ids, *how):
         written.extend(ids)
         return read(key, ids, *how)
 
-    monkeypatch.setattr(responses, "_response", spy)
+    monkeypatch.setattr(generate, "_response", spy)
     cut = ("tokenizer={teacher: t, vocab_size: 280}", "capture=null", "experiments={base: {}}", "seeds=[0]")
     run = Run(tmp_path / "run")
     run_recipe(toy_questions.recipe(tmp_path, *cut, "answers.teachers=true"), run, until="answers")

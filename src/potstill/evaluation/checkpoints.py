@@ -28,7 +28,7 @@ from potstill.evaluation.prompts import Judge, asked_with, triples_of
 from potstill.evaluation.splits import Split, in_split, splits_of
 from potstill.evaluation.tasks import loaded
 from potstill.files.atomic import digest, read_json, sha256, write_json
-from potstill.generation.responses import Decoding, responses
+from potstill.generation.generate import Decoding, responses
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import document_windows, score_answers
 from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task

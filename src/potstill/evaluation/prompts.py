@@ -18,7 +18,7 @@ from potstill.evaluation.models import Compared, Measured, Models, compared_pair
 from potstill.evaluation.splits import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
-from potstill.generation.responses import Asked, Decoding, Response, responses
+from potstill.generation.generate import Asked, Decoding, Response, responses
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import Triple, read_triples

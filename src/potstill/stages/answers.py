@@ -16,7 +16,7 @@ from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
-from potstill.generation.responses import Asked, Decoding, Response, responses
+from potstill.generation.generate import Asked, Decoding, Response, responses
 from potstill.metrics.held_out_text import score_answers
 from potstill.parts import asked_step
 from potstill.pipeline import Made, Work

@@ -11,8 +11,8 @@ from potstill.console import progress, say
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
 from potstill.files.atomic import write_text
 from potstill.files.jsonl_log import Journal
-from potstill.generation.keep import kept_answers
-from potstill.generation.responses import Asked, Decoding, Response, responses
+from potstill.generation.filter_answers import kept_answers
+from potstill.generation.generate import Asked, Decoding, Response, responses
 from potstill.pipeline import Made, Work
 
 

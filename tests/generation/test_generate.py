@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from potstill.errors import UserError
-from potstill.generation.responses import Asked, Decoding, Response, batches, check_room, responses
+from potstill.generation.generate import Asked, Decoding, Response, batches, check_room, responses
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 from tiny import gpt2, llama, padded, tokenizer

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.generation.responses import Response
+from potstill.generation.generate import Response
 from potstill.metrics.answers.extract import extract, reference, verdict
 from potstill.recipe.generate import Generate
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.errors import UserError
-from potstill.generation.keep import kept_answers
-from potstill.generation.responses import Response
+from potstill.generation.filter_answers import kept_answers
+from potstill.generation.generate import Response
 from potstill.recipe.generate import Generate
 
 QUESTIONS = {
