@@ -12,8 +12,8 @@ from potstill.files.atomic import read_json
 from potstill.metrics.bootstrap import Paired
 from potstill.pipeline import all_steps, needed_by
 from potstill.recipe import Recipe
-from potstill.report.judgement import beyond_chance
-from potstill.report.judgement import key as key_of
+from potstill.report.significance import beyond_chance
+from potstill.report.significance import key as key_of
 from potstill.run import Run, Step
 from potstill.runner import is_done
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.report import wording
+from potstill.report import number_format
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Curve, Metric, kind
-from potstill.report.judgement import Judge, judge
+from potstill.report.significance import Judge, judge
 
 Spec = dict[str, Any]
 
@@ -91,9 +91,9 @@ def intervals(metric: Metric, rows: Sequence[Row], looks: Mapping[str, Look] = L
         data.append(
             {
                 "y": ROW * (place + 0.5),
-                "name": wording.label(row.model),
-                "said": wording.value(row, metric),
-                "told": f"{wording.label(row.model)}: {metric.label} {wording.interval(row, metric)}",
+                "name": number_format.label(row.model),
+                "said": number_format.value(row, metric),
+                "told": f"{number_format.label(row.model)}: {metric.label} {number_format.interval(row, metric)}",
                 "colour": look(row.model, looks).colour,
                 "beyond": beyond,
                 "arrow": "triangle-right" if row.value > high else "triangle-left",
@@ -130,13 +130,13 @@ def differences(metric: Metric, pairs: Sequence[Paired], judged: Judge = judge) 
     """
     data: list[Spec] = []
     for place, pair in enumerate(pairs):
-        judgement, name = judged(pair, metric), wording.minus(pair.b, pair.a)
+        judgement, name = judged(pair, metric), number_format.minus(pair.b, pair.a)
         data.append(
             {
                 "y": ROW * (place + 0.5),
-                "name": name if pair.a == STUDENT else wording.label(pair.a),
-                "said": wording.difference(pair, metric).replace(" points", " pp"),
-                "told": f"{name}: {wording.difference_interval(pair, metric)}, {judgement}",
+                "name": name if pair.a == STUDENT else number_format.label(pair.a),
+                "said": number_format.difference(pair, metric).replace(" points", " pp"),
+                "told": f"{name}: {number_format.difference_interval(pair, metric)}, {judgement}",
                 "colour": {"better": "var(--good)", "worse": "var(--bad)"}.get(judgement, "var(--ink-2)"),
                 "value": pair.difference,
                 "low": pair.low,
@@ -177,7 +177,7 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
     by_x: dict[float, list[str]] = {}
     for one in lines:
         for x, y in one.points:
-            by_x.setdefault(x, []).append(f"{wording.label(one.model)}{one.seed} {y:.4g}")
+            by_x.setdefault(x, []).append(f"{number_format.label(one.model)}{one.seed} {y:.4g}")
     hits = [{"x": x, "told": f"{axis} {x:,.0f}: " + ", ".join(found)} for x, found in sorted(by_x.items())]
     models = list(dict.fromkeys(run.model for run in runs))
     x_encoding = {

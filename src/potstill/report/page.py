@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from potstill.console import duration, size
 from potstill.cost import Cost
-from potstill.report import charts, tables, trajectories, wording
+from potstill.report import charts, number_format, snapshot_curves, tables
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, Stage, Token, kind, students
-from potstill.report.judgement import judge_of
+from potstill.report.significance import judge_of
 from potstill.report.verdict import verdict
 
 ICON = (
@@ -33,11 +33,11 @@ def render(report: Report) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "count": wording.count,
+        "count": number_format.count,
         "size": size,
         "duration": duration,
-        "energy": wording.energy,
-        "carbon": wording.carbon,
+        "energy": number_format.energy,
+        "carbon": number_format.carbon,
     }
     most, who = _most(report), students(report)
     looks = charts.looks_of(who)
@@ -51,7 +51,7 @@ def render(report: Report) -> str:
     context = {
         "report": report,
         "verdict": verdict(report),
-        "label": wording.label,
+        "label": number_format.label,
         "kind": kind,
         "percent": f"{report.confidence:.0%}",
         "icon": quote(ICON),
@@ -63,7 +63,7 @@ def render(report: Report) -> str:
         "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
         "table": tables.matrix(report) if several else tables.figures(report),
         "terms": [term | {"svg": Markup(term["svg"])} for term in _terms(report, looks)],
-        "trajectories": [one | {"svg": Markup(one["svg"])} for one in trajectories.panels(report, looks)],
+        "trajectories": [one | {"svg": Markup(one["svg"])} for one in snapshot_curves.panels(report, looks)],
         "curve_models": drawn,
         "samples": {model: Markup(charts.sample(model, looks)) for model in drawn} if several else {},
         "averaged": any(len(run.points) > charts.POINTS for run in report.curves),
@@ -144,8 +144,8 @@ def _whose(runs: list[Curve], report: Report) -> str:
     models = list(dict.fromkeys(run.model for run in runs))
     every = list(dict.fromkeys(run.model for run in report.curves if kind(run.model) == STUDENT))
     if len(every) > 1 and set(every) <= set(models):
-        return " and ".join(["every student", *(wording.inside(model) for model in models if model not in every)])
-    return " and ".join(map(wording.inside, models))
+        return " and ".join(["every student", *(number_format.inside(model) for model in models if model not in every)])
+    return " and ".join(map(number_format.inside, models))
 
 
 def _same(runs: list[Curve]) -> bool:

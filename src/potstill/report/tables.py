@@ -3,9 +3,9 @@
 from typing import Any
 
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.report import wording
+from potstill.report import number_format
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, kind, students
-from potstill.report.judgement import Judge, adjusted_p, judge_of, key
+from potstill.report.significance import Judge, adjusted_p, judge_of, key
 
 MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "≈"}
 
@@ -30,7 +30,7 @@ def figures(report: Report) -> dict[str, Any]:
             )
     return {
         "models": models,
-        "others": [wording.minus(other) for other in others],
+        "others": [number_format.minus(other) for other in others],
         # More than two of them beside the models' own figures, and the page would have to be moved sideways to be read.
         "apart": len(others) > 2,
         "lines": lines,
@@ -79,7 +79,7 @@ def pair_of(report: Report, metric: Metric, student: str, other: str) -> Paired 
 
 
 def _minus(other: str, report: Report) -> str:
-    name = {CONTROL: "the control", START: "the student before training"}.get(other, wording.inside(other))
+    name = {CONTROL: "the control", START: "the student before training"}.get(other, number_format.inside(other))
     return f"Minus {name}" + (", whose teacher spoke about other questions" if other in report.placebos else "")
 
 
@@ -103,7 +103,7 @@ def _same(counts: list[str]) -> str:
 
 
 def _cell(row: Row | None, metric: Metric) -> dict[str, str] | None:
-    return None if row is None else {"text": wording.interval(row, metric), "seeds": _seeds(row, metric)}
+    return None if row is None else {"text": number_format.interval(row, metric), "seeds": _seeds(row, metric)}
 
 
 def _pair_cell(
@@ -113,10 +113,10 @@ def _pair_cell(
         return None
     judgement = judge(pair, metric)
     return {
-        "text": wording.difference_interval(pair, metric),
+        "text": number_format.difference_interval(pair, metric),
         "judgement": judgement,
         "mark": MARKS[judgement],
-        "p": wording.probability(p[key(pair)]) if p else "",
+        "p": number_format.probability(p[key(pair)]) if p else "",
         "seeds": _seeds(pair, metric),
     }
 
@@ -125,4 +125,8 @@ def _seeds(figure: Row | Paired, metric: Metric) -> str:
     """The spread between seeds, in a form that breaks into two lines at its comma and nowhere else."""
     if figure.seeds is None:
         return ""
-    return wording.spread(figure.seeds, metric).replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+    return (
+        number_format.spread(figure.seeds, metric)
+        .replace(" ", "\N{NO-BREAK SPACE}")
+        .replace(",\N{NO-BREAK SPACE}", ", ")
+    )

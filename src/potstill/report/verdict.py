@@ -4,15 +4,15 @@ Computed from the paired differences alone. A null and a loss are told in the sa
 """
 
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.report import experiments, wording
+from potstill.report import number_format, verdict_of_several
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, students
-from potstill.report.judgement import Figure, Judgement, Tone, Verdict, judge, judge_of
+from potstill.report.significance import Figure, Judgement, Tone, Verdict, judge, judge_of
 
 
 def verdict(report: Report) -> Verdict:
     """The verdict on the first of the report's metrics that has a direction and was taken of the students."""
     if len(students(report)) > 1:
-        return experiments.verdict(report)
+        return verdict_of_several.verdict(report)
     rows = {(row.model, row.metric): row for row in report.rows}
     directed = [metric for metric in report.metrics if metric.better and (STUDENT, metric.name) in rows]
     if not directed:
@@ -58,8 +58,8 @@ def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, 
 def _figures(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -> tuple[Figure, ...]:
     figures = [
         Figure(
-            wording.difference(pairs[other], metric).replace(" points", " pp"),
-            f"{wording.metric_name(metric)} against {name}",
+            number_format.difference(pairs[other], metric).replace(" points", " pp"),
+            f"{number_format.metric_name(metric)} against {name}",
         )
         for other, name in ((CONTROL, "the control"), (START, "the student before training"))
         if other in pairs
@@ -72,11 +72,11 @@ def _figures(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -
 
 def _against_control(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired], report: Report) -> str:
     student, learned = models[STUDENT], "answers" if report.asks else "tokens"
-    name, value = wording.metric_name(metric), wording.interval(student, metric)
+    name, value = number_format.metric_name(metric), number_format.interval(student, metric)
     own = f"On {student.n:,} {report.units} the student’s {name} is {value}"
     if CONTROL not in pairs:
         return f"{own}. No control was trained on the same {learned} without the teacher."
-    other = f" is {wording.interval(models[CONTROL], metric)}" if CONTROL in models else ""
+    other = f" is {number_format.interval(models[CONTROL], metric)}" if CONTROL in models else ""
     return (
         f"{own}; that of the control, trained on the same {learned} without the teacher,{other}: "
         f"{_difference(pairs[CONTROL], metric)}."
@@ -86,7 +86,9 @@ def _against_control(metric: Metric, models: dict[str, Row], pairs: dict[str, Pa
 def _against_start(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -> str:
     if START not in pairs or START not in models:
         return "What the student was before training was not measured."
-    return f"Before training it was {wording.interval(models[START], metric)}: {_difference(pairs[START], metric)}."
+    return (
+        f"Before training it was {number_format.interval(models[START], metric)}: {_difference(pairs[START], metric)}."
+    )
 
 
 def _against_teacher(metric: Metric, models: dict[str, Row]) -> str:
@@ -95,8 +97,8 @@ def _against_teacher(metric: Metric, models: dict[str, Row]) -> str:
     teacher, student = models[TEACHER], models[STUDENT]
     ahead = (teacher.value < student.value) == (metric.better == "lower")
     if not ahead or teacher.value == student.value:
-        return f"The teacher, at {wording.interval(teacher, metric)}, is not ahead."
-    still = f"The teacher is still ahead at {wording.interval(teacher, metric)}"
+        return f"The teacher, at {number_format.interval(teacher, metric)}, is not ahead."
+    still = f"The teacher is still ahead at {number_format.interval(teacher, metric)}"
     closed = _closed(models, STUDENT)
     if closed is None:
         return f"{still}."
@@ -121,8 +123,10 @@ def _other_metrics(report: Report, chosen: Metric) -> str:
     for metric in report.metrics:
         for pair in report.paired:
             if (pair.a, pair.b, pair.metric) == (STUDENT, CONTROL, metric.name) and metric is not chosen:
-                groups[told(pair, metric)].append(f"{wording.metric_name(metric)} ({wording.difference(pair, metric)})")
-    said = [f"{judgement} in {wording.listed(names)}" for judgement, names in groups.items() if names]
+                groups[told(pair, metric)].append(
+                    f"{number_format.metric_name(metric)} ({number_format.difference(pair, metric)})"
+                )
+    said = [f"{judgement} in {number_format.listed(names)}" for judgement, names in groups.items() if names]
     return f"Otherwise, against the control: {'; '.join(said)}." if said else ""
 
 
@@ -131,11 +135,11 @@ def _seeds(metric: Metric, student: Row, control: Paired | None, unit: str) -> s
         return f"One seed was trained: the intervals tell chance in the {unit}, not in the training."
     if control is None or control.seeds is None:
         return f"Means of {student.seeds.n} seeds."
-    low, high = (wording.signed(bound, control, metric) for bound in (control.seeds.low, control.seeds.high))
+    low, high = (number_format.signed(bound, control, metric) for bound in (control.seeds.low, control.seeds.high))
     return f"Means of {student.seeds.n} seeds, which differ from their controls by {low} to {high}."
 
 
 def _difference(pair: Paired, metric: Metric) -> str:
     judgement = judge(pair, metric)
     told = "within chance" if judgement == "within chance" else f"{judgement}, beyond chance"
-    return f"a difference of {wording.difference_interval(pair, metric)}, {told}"
+    return f"a difference of {number_format.difference_interval(pair, metric)}, {told}"

@@ -8,9 +8,9 @@ over its placebo, it did not learn from what the teacher knows.
 from dataclasses import dataclass
 
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.report import wording
+from potstill.report import number_format
 from potstill.report.data import CONTROL, START, TEACHER, Metric, Report, kind, students
-from potstill.report.judgement import Figure, Judgement, Tone, Verdict, adjusted_p, judge_of, key
+from potstill.report.significance import Figure, Judgement, Tone, Verdict, adjusted_p, judge_of, key
 
 MOST_FIGURES = 6
 """Students whose differences are printed large; more of them are a table, and there is one below."""
@@ -114,7 +114,7 @@ def _figures(case: _Case) -> tuple[Figure, ...]:
     if case.other is None or len(case.students) > MOST_FIGURES:
         return ()
     against = "the control" if case.other == CONTROL else "before training"
-    name = wording.metric_name(case.metric)
+    name = number_format.metric_name(case.metric)
     return tuple(
         Figure(_short(case.pairs[student, case.other], case.metric), f"{name}, {_name(student)} against {against}")
         for student in case.students
@@ -123,16 +123,16 @@ def _figures(case: _Case) -> tuple[Figure, ...]:
 
 
 def _short(pair: Paired, metric: Metric) -> str:
-    return wording.difference(pair, metric).replace(" points", " pp")
+    return number_format.difference(pair, metric).replace(" points", " pp")
 
 
 def _company(case: _Case) -> str:
     """What the students are measured by."""
     n, rows, metric = case.rows[case.students[0]].n, case.rows, case.metric
     learned = "answers" if case.report.asks else "tokens"
-    said = [f"before training {wording.interval(rows[START], metric)}"] if START in rows else []
+    said = [f"before training {number_format.interval(rows[START], metric)}"] if START in rows else []
     if CONTROL in rows:
-        control = wording.interval(rows[CONTROL], metric)
+        control = number_format.interval(rows[CONTROL], metric)
         said.append(f"the control, trained on the same {learned} without the teacher, {control}")
     else:
         said.append(f"no control was trained on the same {learned} without the teacher")
@@ -141,7 +141,7 @@ def _company(case: _Case) -> str:
 
 def _student(case: _Case, student: str) -> str:
     placebo = " (a placebo: its teacher spoke about other questions)" if student in case.report.placebos else ""
-    said = [f"{wording.label(student)}{placebo}: {wording.interval(case.rows[student], case.metric)}"]
+    said = [f"{number_format.label(student)}{placebo}: {number_format.interval(case.rows[student], case.metric)}"]
     others = {CONTROL: "the control", START: "before training"}
     others |= {name: f"its placebo {_name(name)}" for name in case.placebos(student)}
     said += [f"against {name} {_told(case, student, b)}" for b, name in others.items() if (student, b) in case.pairs]
@@ -162,7 +162,8 @@ def _told(case: _Case, a: str, b: str) -> str:
     beyond = f"{judgement}, beyond chance"
     within = "within chance" + (" when all students are accounted for" if pair.beyond_chance else "")
     said = within if judgement == "within chance" else beyond
-    return f"{wording.difference_interval(pair, case.metric)}, {said} ({wording.probability(case.p[key(pair)])})"
+    chance = number_format.probability(case.p[key(pair)])
+    return f"{number_format.difference_interval(pair, case.metric)}, {said} ({chance})"
 
 
 def _teachers(case: _Case) -> str:
@@ -175,8 +176,8 @@ def _teachers(case: _Case) -> str:
             and (teacher.value < case.rows[student].value) == (case.metric.better == "lower")
         ]
         whom = "all of them" if len(behind) == len(case.students) else _names(behind) if behind else "none of them"
-        at = wording.interval(teacher, case.metric)
-        said.append(f"The {wording.inside(teacher.model)}, at {at}, is ahead of {whom}.")
+        at = number_format.interval(teacher, case.metric)
+        said.append(f"The {number_format.inside(teacher.model)}, at {at}, is ahead of {whom}.")
     return " ".join(said)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from potstill.metrics.bootstrap import Paired, Row, Spread
 from potstill.report.data import HELD_OUT_METRICS, Metric, Report
-from potstill.report.judgement import adjusted, adjusted_p, beyond_chance, judge, judge_of, key
+from potstill.report.significance import adjusted, adjusted_p, beyond_chance, judge, judge_of, key
 
 LOSS = HELD_OUT_METRICS[0]
 

@@ -4,7 +4,7 @@ teachers and the start as lines across."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from potstill.report import wording
+from potstill.report import number_format
 from potstill.report.charts import LOOKS, NUMBER, WIDTH, Look, Spec, by_model, draw, look
 from potstill.report.data import Metric, Report, Snapshot
 
@@ -25,8 +25,8 @@ def panels(report: Report, looks: Mapping[str, Look] = LOOKS) -> list[dict[str, 
             continue
         metric = known.get(name) or Metric(name, name, "", None)
         about = SPLITS[split]
-        if across := [wording.label(one.model) + f" {one.value:.4g}" for one in _far(rows)]:
-            about += f"; off the chart: {wording.listed(across)}"
+        if across := [number_format.label(one.model) + f" {one.value:.4g}" for one in _far(rows)]:
+            about += f"; off the chart: {number_format.listed(across)}"
         found.append(
             {"label": metric.label, "about": about, "better": metric.better, "svg": chart(metric, rows, looks)}
         )
@@ -83,7 +83,7 @@ def _x(trained: Sequence[Snapshot]) -> Spec:
 
 def _point(metric: Metric, one: Snapshot, several: bool) -> Spec:
     seed = f" (seed {one.seed})" if several else ""
-    told = f"{wording.label(one.model)}{seed}, step {one.step:,}: {metric.label} {one.value:.4g}"
+    told = f"{number_format.label(one.model)}{seed}, step {one.step:,}: {metric.label} {one.value:.4g}"
     told += f" [{one.low:.4g}, {one.high:.4g}]" + (", chosen" if one.chosen else "")
     figures = {"step": one.step, "value": one.value, "low": one.low, "high": one.high, "chosen": one.chosen}
     return figures | {"model": one.model, "run": f"{one.model}{seed}", "told": told}

@@ -3,7 +3,7 @@
 import pytest
 
 from potstill.metrics.bootstrap import Paired, Row, Spread
-from potstill.report import wording
+from potstill.report import number_format
 from potstill.report.data import Metric
 
 LOSS = Metric("loss", "Loss", "nats per token", "lower")
@@ -23,7 +23,7 @@ SHARE = Metric("agreement", "Agreement", "", "higher", percent=True)
     ],
 )
 def test_a_value_has_the_digits_that_its_interval_bears(value, low, high, metric, text):
-    assert wording.interval(Row("m", metric.name, value, low, high, 304), metric) == text
+    assert number_format.interval(Row("m", metric.name, value, low, high, 304), metric) == text
 
 
 @pytest.mark.parametrize(
@@ -32,24 +32,24 @@ def test_a_value_has_the_digits_that_its_interval_bears(value, low, high, metric
 )
 def test_differences_are_signed_and_shares_differ_by_points(metric, alone, whole):
     pair = Paired("a", "b", metric.name, -0.101, -0.12, -0.08, 304, 0.001)
-    assert wording.difference(pair, metric) == alone
-    assert wording.difference_interval(pair, metric) == whole
+    assert number_format.difference(pair, metric) == alone
+    assert number_format.difference_interval(pair, metric) == whole
 
 
 def test_spread_between_seeds():
-    assert wording.spread(Spread((4.66, 4.68, 4.69)), LOSS) == "3 seeds: 4.66 to 4.69, sd 0.015"
+    assert number_format.spread(Spread((4.66, 4.68, 4.69)), LOSS) == "3 seeds: 4.66 to 4.69, sd 0.015"
 
 
 def test_units_fit_the_amount():
-    assert [wording.energy(kwh) for kwh in (2e-7, 2.1e-4, 9e-4, 0.0124, 3.2)] == [
+    assert [number_format.energy(kwh) for kwh in (2e-7, 2.1e-4, 9e-4, 0.0124, 3.2)] == [
         "0.2 mWh",
         "0.21 Wh",
         "0.9 Wh",
         "12 Wh",
         "3.2 kWh",
     ]
-    assert [wording.carbon(kg) for kg in (1e-6, 2.8e-3, 0.25, 12.0)] == ["1 mg", "2.8 g", "250 g", "12 kg"]
-    assert [wording.count(number) for number in (960, 102_400, 134_515_008, 1_240_000_000)] == [
+    assert [number_format.carbon(kg) for kg in (1e-6, 2.8e-3, 0.25, 12.0)] == ["1 mg", "2.8 g", "250 g", "12 kg"]
+    assert [number_format.count(number) for number in (960, 102_400, 134_515_008, 1_240_000_000)] == [
         "960",
         "102,400",
         "134.5M",
@@ -58,17 +58,19 @@ def test_units_fit_the_amount():
 
 
 def test_models_by_their_names():
-    assert [wording.label(model) for model in ("start", "student", "student base", "teacher a b", "other one")] == [
+    assert [
+        number_format.label(model) for model in ("start", "student", "student base", "teacher a b", "other one")
+    ] == [
         "Student before",
         "Student",
         "Student base",
         "Teacher a b",
         "other one",
     ]
-    assert wording.minus("start") == "Student − before"
-    assert wording.minus("student Other", "student base") == "Student base − student Other"
+    assert number_format.minus("start") == "Student − before"
+    assert number_format.minus("student Other", "student base") == "Student base − student Other"
 
 
 def test_a_p_is_as_precise_as_it_is_small():
-    found = [wording.probability(p).replace("\u00a0", " ") for p in (0.0004, 0.034, 0.12, 1.0)]
+    found = [number_format.probability(p).replace("\u00a0", " ") for p in (0.0004, 0.034, 0.12, 1.0)]
     assert found == ["p < 0.001", "p = 0.034", "p = 0.12", "p = 1.00"]

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from potstill.report import trajectories
+from potstill.report import snapshot_curves
 from potstill.report.data import HELD_OUT_METRICS, Snapshot
 from potstill.report.page import render
 
@@ -35,7 +35,7 @@ def page(examples):
 
 
 def test_every_point_says_what_it_is(page):
-    (panel,) = trajectories.panels(page(rows()))
+    (panel,) = snapshot_curves.panels(page(rows()))
     assert (panel["label"], panel["better"]) == ("Loss", "lower")
     told = labels(panel["svg"])
     assert "Student, step 300: Loss 3.9 [3.8, 4], chosen" in told
@@ -43,29 +43,29 @@ def test_every_point_says_what_it_is(page):
 
 
 def test_a_start_far_off_is_said_and_not_drawn(page):
-    (far,), (near,) = trajectories.panels(page(rows(start=40.0))), trajectories.panels(page(rows(start=6.5)))
+    (far,), (near,) = snapshot_curves.panels(page(rows(start=40.0))), snapshot_curves.panels(page(rows(start=6.5)))
     assert far["about"] == "held out; off the chart: Student before 40"
     assert near["about"] == "held out"
     assert near["svg"].count("var(--start)") == far["svg"].count("var(--start)") + 1
 
 
 def test_each_metric_on_each_split_has_a_chart(page):
-    panels = trajectories.panels(page(rows() + rows(split="selection", seeds=(0, 1))))
+    panels = snapshot_curves.panels(page(rows() + rows(split="selection", seeds=(0, 1))))
     assert [panel["about"].partition(";")[0] for panel in panels] == ["held out", "on what is chosen on"]
     assert any("Student (seed 1), step 400" in label for label in labels(panels[1]["svg"]))
 
 
 def test_a_metric_that_the_page_does_not_know_is_drawn_by_its_name(page):
     snapshots = tuple(replace(one, metric="lambada/acc") for one in rows())
-    assert trajectories.panels(page(snapshots))[0]["label"] == "lambada/acc"
+    assert snapshot_curves.panels(page(snapshots))[0]["label"] == "lambada/acc"
 
 
 def test_steps_that_are_dense_early_are_drawn_at_equal_ratios():
     geometric = [replace(one, step=10 ** (one.step // 100)) for one in rows() if one.step]
     even = [one for one in rows() if one.step]
-    assert trajectories.chart(LOSS, geometric) != trajectories.chart(LOSS, even)
-    assert trajectories._x(geometric)["scale"]["type"] == "log"
-    assert "type" not in trajectories._x(even)["scale"]
+    assert snapshot_curves.chart(LOSS, geometric) != snapshot_curves.chart(LOSS, even)
+    assert snapshot_curves._x(geometric)["scale"]["type"] == "log"
+    assert "type" not in snapshot_curves._x(even)["scale"]
 
 
 def test_the_page_has_the_section_only_where_something_was_measured(page):

@@ -1,0 +1,1 @@
+"""Report: one page that shows a run, from what was measured."""
