@@ -12,7 +12,7 @@ from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.parts import select_step
 from potstill.pipeline import Work
 from potstill.run import Step
-from potstill.students.loading import load_student
+from potstill.students.load_and_save import load_student
 from potstill.teachers.prepare import Prepared
 
 

@@ -169,10 +169,10 @@ def _changed(before: Any, after: Any, name: str = "") -> list[str]:
 def _check_training(recipe: Recipe, run: Run) -> None:
     """Refuse a `training:` and an adapter that transformers and peft would refuse, and prompts, models and
     tasks that could not be judged, before anything has been spent."""
-    from potstill.students import loading
+    from potstill.students import load_and_save
     from potstill.training import training_arguments
 
-    loading.check(recipe.student)
+    load_and_save.check(recipe.student)
     for measured in ("prompts", "outside", "tasks", "checkpoints"):
         importlib.import_module(f"potstill.evaluation.{measured}").check(recipe)
     for name, teacher in recipe.pretrain.items():

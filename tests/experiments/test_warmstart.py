@@ -8,8 +8,8 @@ from experiments.warmstart import HERE, LAYOUTS, METRICS, PACKED, RATES, SHAPE, 
 from potstill.metrics.bootstrap import Paired, Row, Spread
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe import load_recipe
-from potstill.students.families import shape_of
-from potstill.students.width import pruned_shape
+from potstill.students.prune_width import pruned_shape
+from potstill.students.prune_width_families import shape_of
 from tiny import tokenizer
 
 

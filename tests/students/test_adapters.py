@@ -16,7 +16,7 @@ from potstill.recipe.student import Checkpoint
 from potstill.run import Run
 from potstill.runner import run_recipe
 from potstill.students.adapters import check_can_merge, with_adapter
-from potstill.students.loading import check, finish, load_start, load_student, load_to_train
+from potstill.students.load_and_save import check, finish, load_start, load_student, load_to_train
 from tiny import llama, save_model, toy_recipe
 from toy_training import trained, trainer, weights
 

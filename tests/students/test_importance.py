@@ -5,7 +5,6 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 import tiny
-from potstill.students.families import FAMILIES, shape_of
 from potstill.students.importance import (
     activations,
     block_influence,
@@ -14,7 +13,8 @@ from potstill.students.importance import (
     rises_in_loss,
     spreads,
 )
-from potstill.students.prune import layers_of, prune_layers
+from potstill.students.prune_layers import layers_of, prune_layers
+from potstill.students.prune_width_families import FAMILIES, shape_of
 
 
 def batches(count=2, length=9):

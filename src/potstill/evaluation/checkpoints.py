@@ -42,7 +42,7 @@ from potstill.pipeline import Work
 from potstill.recipe import Recipe
 from potstill.recipe.select import LOSS
 from potstill.run import Run, Step
-from potstill.students.loading import load_student
+from potstill.students.load_and_save import load_student
 from potstill.teachers.prepare import run_dtype
 
 FOLDER, CURVES = "checkpoints", "curves.json"

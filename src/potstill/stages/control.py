@@ -9,7 +9,7 @@ from potstill import lessons
 from potstill.fitting import fit
 from potstill.losses.loss import Loss
 from potstill.pipeline import Made, Work
-from potstill.students.loading import finish, load_to_train, unmerged
+from potstill.students.load_and_save import finish, load_to_train, unmerged
 
 
 def run(work: Work) -> Made:

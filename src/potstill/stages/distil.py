@@ -23,7 +23,7 @@ from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
 from potstill.run import Step
 from potstill.stages.capture import template_of
-from potstill.students.loading import finish, load_to_train, unmerged
+from potstill.students.load_and_save import finish, load_to_train, unmerged
 from potstill.targets import TargetStore
 from potstill.trainer import Teacher
 

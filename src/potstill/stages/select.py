@@ -21,7 +21,7 @@ from potstill.parts import select_step, trained_steps
 from potstill.pipeline import Made, Work
 from potstill.recipe.select import Average
 from potstill.run import Step
-from potstill.students.loading import finish
+from potstill.students.load_and_save import finish
 
 Scores = dict[str, dict[str, Sums]]
 """What each candidate scored, by its name and the metric; of equal ones, the first is taken."""

@@ -10,11 +10,11 @@ from potstill.data.tokenizers import check_same_tokens
 from potstill.errors import UserError, first_line
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, PrunedWidth, Student
-from potstill.students.families import family_of
+from potstill.students.carry_vocabulary import carry_over, keep_first_tokens
 from potstill.students.importance import Batches, block_influence, most_important, rises_in_loss
-from potstill.students.prune import chosen_layers, prune_layers
-from potstill.students.vocabulary import carry_over, keep_first_tokens
-from potstill.students.width import prune_width, pruned_shape
+from potstill.students.prune_layers import chosen_layers, prune_layers
+from potstill.students.prune_width import prune_width, pruned_shape
+from potstill.students.prune_width_families import family_of
 from potstill.teachers.prepare import Prepared
 
 SCRATCH_SEED = 0

@@ -20,8 +20,8 @@ from potstill.losses.token_scores import score_tokens
 from potstill.metrics.held_out_text import score_answers
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
-from potstill.students.families import Family, Shape, place
-from potstill.students.prune import layers_of
+from potstill.students.prune_layers import layers_of
+from potstill.students.prune_width_families import Family, Shape, place
 
 Batches = Sequence[Mapping[str, Tensor]]
 """`input_ids`, `attention_mask` and `labels`, all [B, T]."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from potstill.errors import UserError, first_line
-from potstill.students.families import FAMILIES, Axis, Family, Shape, family_of, place, shape_of
 from potstill.students.importance import Activations, Batches, activations, most_important, norms_of, spreads
+from potstill.students.prune_width_families import FAMILIES, Axis, Family, Shape, family_of, place, shape_of
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from potstill.errors import UserError
 from potstill.recipe.student import Checkpoint, Copy
 from potstill.recipe.teachers import ModelTeacher
 from potstill.students.build import build
-from potstill.students.vocabulary import BYTES, CHARACTERS, Carried, _Spelling, carry_over, keep_first_tokens
+from potstill.students.carry_vocabulary import BYTES, CHARACTERS, Carried, _Spelling, carry_over, keep_first_tokens
 from potstill.teachers.prepare import Prepared, prepare
 from tiny import documents, gpt2, llama, save_model, tokenizer
 

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
 from potstill.errors import UserError
-from potstill.students.families import FAMILIES, Shape, place, shape_of
-from potstill.students.width import prune_width, pruned_shape
+from potstill.students.prune_width import prune_width, pruned_shape
+from potstill.students.prune_width_families import FAMILIES, Shape, place, shape_of
 
 GROUPED = {
     "hidden_size": 32,

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
 from potstill.errors import UserError
-from potstill.students.prune import chosen_layers, prune_layers
+from potstill.students.prune_layers import chosen_layers, prune_layers
 
 SHAPE = {
     "vocab_size": 40,
