@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from potstill import trajectories
-from potstill.checkpoints import place
 from potstill.errors import UserError
 from potstill.evaluation import checkpoints
 from potstill.run import Run
 from potstill.runner import run_recipe
+from potstill.training.snapshots import place
 from tiny import save_pairs, toy_recipe
 
 GIVEN = ("corpus.validation=6", "distil.training.max_steps=8", "distil.snapshots=4", "distil.training.bf16=false")

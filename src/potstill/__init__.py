@@ -6,12 +6,12 @@ if TYPE_CHECKING:
     from potstill.losses.hidden_states import HiddenLoss
     from potstill.losses.loss import Loss
     from potstill.targets.store import TargetStore
-    from potstill.trainer import DistilTrainer
+    from potstill.training.trainer import DistilTrainer
 
 __all__ = ["DistilTrainer", "HiddenLoss", "Loss", "TargetStore"]
 
 _HOMES = {
-    "DistilTrainer": "potstill.trainer",
+    "DistilTrainer": "potstill.training.trainer",
     "HiddenLoss": "potstill.losses.hidden_states",
     "Loss": "potstill.losses.loss",
     "TargetStore": "potstill.targets.store",

@@ -170,7 +170,7 @@ def _check_training(recipe: Recipe, run: Run) -> None:
     """Refuse a `training:` and an adapter that transformers and peft would refuse, and prompts, models and
     tasks that could not be judged, before anything has been spent."""
     from potstill.students import load_and_save
-    from potstill.training import training_arguments
+    from potstill.training.arguments import training_arguments
 
     load_and_save.check(recipe.student)
     for measured in ("prompts", "outside", "tasks", "checkpoints"):

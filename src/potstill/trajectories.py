@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill.checkpoints import kept, picked
 from potstill.console import table
 from potstill.errors import UserError
 from potstill.evaluation.checkpoints import (
@@ -31,6 +30,7 @@ from potstill.parts import trained_steps
 from potstill.pipeline import BY_NAME, Work, steps_of
 from potstill.run import Run, Step
 from potstill.status import recipe_of
+from potstill.training.snapshots import kept, picked
 
 SECONDS_BETWEEN_LOOKS = 5.0
 BEFORE = ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts")
@@ -46,7 +46,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
 
     Args:
         folder: the run.
-        which: as :func:`potstill.checkpoints.picked` takes it, of each training.
+        which: as :func:`potstill.training.snapshots.picked` takes it, of each training.
         watch: go on until the trainings have ended.
 
     Returns:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from potstill import trajectories
-from potstill.checkpoints import kept
 from potstill.errors import UserError
 from potstill.evaluation import checkpoints
 from potstill.evaluation.splits import split_of
@@ -14,6 +13,7 @@ from potstill.metrics.lm_eval.load import load_task
 from potstill.metrics.lm_eval.score import score_task
 from potstill.run import Run
 from potstill.runner import run_recipe
+from potstill.training.snapshots import kept
 from tiny import save_prompts, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
 

@@ -54,14 +54,16 @@ def test_what_potstill_sets_itself_is_refused_with_the_reason(tmp_path, section,
 def test_what_is_refused_in_training_is_what_transformers_knows_and_what_potstill_sets(monkeypatch):
     import transformers
 
-    from potstill.training import DEFAULTS, training_arguments
+    from potstill.training.arguments import DEFAULTS, training_arguments
 
     known = {field.name for field in fields(transformers.TrainingArguments)}
     assert set(SET_BY_POTSTILL) <= known
     assert not set(DEFAULTS) & set(SET_BY_POTSTILL), "a default is there to be changed"
     # Whatever potstill itself sets a recipe must not set in vain.
     given = {}
-    monkeypatch.setattr("potstill.training.TrainingArguments", recorder(transformers.TrainingArguments, given))
+    monkeypatch.setattr(
+        "potstill.training.arguments.TrainingArguments", recorder(transformers.TrainingArguments, given)
+    )
     training_arguments({}, "distil.training", Path("x"), 0)
     assert set(given) - set(DEFAULTS) <= set(SET_BY_POTSTILL)
 

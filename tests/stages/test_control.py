@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.trainer import DistilTrainer
+from potstill.training.trainer import DistilTrainer
 from tiny import toy_recipe
 
 

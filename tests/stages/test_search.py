@@ -20,7 +20,7 @@ from potstill.runner import _check_training, run_recipe
 from potstill.stages import distil
 from potstill.stages import search as stage
 from potstill.targets import TargetStore
-from potstill.trainer import DistilTrainer
+from potstill.training.trainer import DistilTrainer
 from tiny import toy_overrides, toy_recipe
 
 RIGGED = (

@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM
 
 import toy_questions
 from potstill import lessons, trajectories
-from potstill.checkpoints import kept
 from potstill.errors import UserError
 from potstill.evaluation import checkpoints
 from potstill.recipe import Recipe
 from potstill.run import Run, Step
 from potstill.runner import run_recipe
+from potstill.training.snapshots import kept
 from tiny import save_pairs, toy_recipe
 
 RISING = (

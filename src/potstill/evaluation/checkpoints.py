@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill import lessons, ready
-from potstill.checkpoints import ADAPTER, fingerprint
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
@@ -44,6 +43,7 @@ from potstill.recipe.select import LOSS
 from potstill.run import Run, Step
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepare import run_dtype
+from potstill.training.snapshots import ADAPTER, fingerprint
 
 FOLDER, CURVES = "checkpoints", "curves.json"
 

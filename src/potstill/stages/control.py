@@ -6,10 +6,10 @@ The student's start, the student's samples in the student's order, cross-entropy
 from functools import partial
 
 from potstill import lessons
-from potstill.fitting import fit
 from potstill.losses.loss import Loss
 from potstill.pipeline import Made, Work
 from potstill.students.load_and_save import finish, load_to_train, unmerged
+from potstill.training.fit import fit
 
 
 def run(work: Work) -> Made:

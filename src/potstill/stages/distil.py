@@ -13,7 +13,6 @@ from typing import Any
 
 from potstill import distributed, lessons, ready
 from potstill.files.atomic import read_json, remove
-from potstill.fitting import fit
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import Made, Work
@@ -25,7 +24,8 @@ from potstill.run import Step
 from potstill.stages.capture import template_of
 from potstill.students.load_and_save import finish, load_to_train, unmerged
 from potstill.targets import TargetStore
-from potstill.trainer import Teacher
+from potstill.training.fit import fit
+from potstill.training.trainer import Teacher
 
 
 def run(work: Work) -> Made:

@@ -6,11 +6,11 @@ is done is used as it is, whatever becomes of the others.
 
 from potstill import distributed, lessons, ready
 from potstill.console import say
-from potstill.fitting import fit
 from potstill.losses.loss import Loss
 from potstill.models.from_scratch import from_scratch
 from potstill.pipeline import Made, Work
 from potstill.teachers.prepare import check_length, prepare_here
+from potstill.training.fit import fit
 
 
 def run(work: Work) -> Made:

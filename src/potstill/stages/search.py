@@ -19,13 +19,13 @@ from potstill.console import duration, say
 from potstill.errors import DivergedError, UserError
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.files.jsonl_log import Journal, Row
-from potstill.fitting import CHECKPOINTS
 from potstill.pipeline import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.run import Step
 from potstill.stages.distil import teachers_of, train
-from potstill.trainer import Teacher
+from potstill.training.fit import CHECKPOINTS
+from potstill.training.trainer import Teacher
 
 
 def run(work: Work) -> Made:

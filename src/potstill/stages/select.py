@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.checkpoints import Snapshot, average, kept
 from potstill.console import say
 from potstill.errors import UserError
 from potstill.evaluation.checkpoints import Figure, Meter, file_of, meters, scored, snapshot
@@ -22,6 +21,7 @@ from potstill.pipeline import Made, Work
 from potstill.recipe.select import Average
 from potstill.run import Step
 from potstill.students.load_and_save import finish
+from potstill.training.snapshots import Snapshot, average, kept
 
 Scores = dict[str, dict[str, Sums]]
 """What each candidate scored, by its name and the metric; of equal ones, the first is taken."""

@@ -12,14 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
-from potstill.accumulation import MicroBatches, Step
 from potstill.data.collators import DOCUMENTS, Collator, SharedTokens, pad_token_id
 from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
 from potstill.errors import IGNORE_INDEX, DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.chunked_logits import distillation_loss_of_logits
 from potstill.losses.cpu_buffers import let_go
-from potstill.losses.hidden_matching import HiddenMatching, Layers
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
@@ -31,6 +29,8 @@ from potstill.targets import TargetStore
 from potstill.teachers.capture import WithTargets, field
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
+from potstill.training.accumulation import MicroBatches, Step
+from potstill.training.hidden_matching import HiddenMatching, Layers
 
 Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, or the folder of one."""

@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from potstill import distributed, ready
-from potstill.checkpoints import SNAPSHOTS, place
 from potstill.console import Advance, progress, say, size
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
@@ -28,8 +27,9 @@ from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import Made, Work
 from potstill.recipe.distil import KeptSnapshots
-from potstill.trainer import DistilTrainer
-from potstill.training import DEFAULTS, training_arguments
+from potstill.training.arguments import DEFAULTS, training_arguments
+from potstill.training.snapshots import SNAPSHOTS, place
+from potstill.training.trainer import DistilTrainer
 
 CHECKPOINTS, ENDED = "checkpoints", "ended.json"
 

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
-from potstill.fitting import last_whole_checkpoint
 from potstill.run import Run
 from potstill.runner import run_recipe
-from potstill.trainer import DistilTrainer
+from potstill.training.fit import last_whole_checkpoint
+from potstill.training.trainer import DistilTrainer
 from tiny import SEQUENCE_LENGTH, llama, toy_recipe
 
 STEPS = 5
@@ -78,7 +78,7 @@ def test_a_training_that_had_ended_is_not_done_again(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run_recipe(recipe, run)
     before = (run.path("distil/seed-0") / "student" / "model.safetensors").stat()
-    monkeypatch.setattr("potstill.fitting.DistilTrainer", None)
+    monkeypatch.setattr("potstill.training.fit.DistilTrainer", None)
     run_recipe(recipe, run, until="distil")
     assert (run.path("distil/seed-0") / "student" / "model.safetensors").stat().st_mtime_ns == before.st_mtime_ns
     assert run.manifest("distil/seed-0")["summary"]["steps"] == STEPS

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from potstill.checkpoints import average, check, fingerprint, flaw, kept, picked, place
 from potstill.errors import UserError
+from potstill.training.snapshots import average, check, fingerprint, flaw, kept, picked, place
 from tiny import llama
 
 

@@ -3,7 +3,7 @@ import torch
 from transformers import Trainer
 
 from potstill.errors import UserError
-from potstill.training import training_arguments
+from potstill.training.arguments import training_arguments
 
 
 def _arguments(tmp_path, **training):

@@ -3,8 +3,8 @@ import torch
 from transformers import LlamaConfig
 
 from potstill.errors import UserError
-from potstill.losses.hidden_matching import PROJECTORS, HiddenMatching
 from potstill.losses.hidden_states import HiddenLoss
+from potstill.training.hidden_matching import PROJECTORS, HiddenMatching
 
 
 def config(size, layers):

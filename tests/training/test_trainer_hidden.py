@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from potstill import HiddenLoss, Loss
 from potstill.errors import IGNORE_INDEX, UserError
-from potstill.losses.hidden_matching import PROJECTORS
 from potstill.students.prune_layers import prune_layers
+from potstill.training.hidden_matching import PROJECTORS
 from tiny import gpt2, llama
 from toy_training import assert_equal, captured, samples, sums_by_hand, trained, trainer, weights
 
