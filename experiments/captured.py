@@ -8,10 +8,10 @@ from pathlib import Path
 
 from experiments.seeds import differences, table, with_spread
 from potstill.files.atomic import write_text
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.status import comparison
 from potstill.recipe import load_recipe
-from potstill.run import Run
-from potstill.runner import run_recipe
-from potstill.status import comparison
 
 RUNS = Path("runs/experiments/captured")
 PAGE = Path("docs/experiments/captured.md")

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.seeds import table
 from potstill.files.atomic import read_json
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.run import Run
+from potstill.pipeline.run_folder import Run
 
 LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
 

@@ -10,9 +10,9 @@ from experiments.measured import differences, interval, measured, models, outcom
 from potstill.files.atomic import write_text
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.metrics.minimal_pairs.accuracy import holm
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe import load_recipe
-from potstill.run import Run
-from potstill.runner import run_recipe
 
 RUNS = Path("runs/experiments/prompting")
 PAGE = Path("docs/experiments/prompting.md")

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from potstill.run import Run
+from potstill.pipeline.run_folder import Run
 
 
 def beside(base: Run, folder: Path, own: tuple[str, ...]) -> Run:

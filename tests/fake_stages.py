@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from potstill import cost, run, runner
+from potstill import cost
 from potstill.cost import Cost
 from potstill.files.atomic import digest
-from potstill.pipeline import STAGES, Made, Work
-from potstill.run import Step
+from potstill.pipeline import run_folder, runner
+from potstill.pipeline.graph import STAGES, Made, Work
+from potstill.pipeline.run_folder import Step
 
 
 @dataclass
@@ -48,7 +49,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Stages:
     monkeypatch.setattr(runner, "_check_training", lambda recipe, run: None)
 
     times = itertools.count(1)
-    monkeypatch.setattr(run, "now", lambda: f"time {next(times)}")
+    monkeypatch.setattr(run_folder, "now", lambda: f"time {next(times)}")
 
     @contextmanager
     def measure():

@@ -8,23 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from potstill.pipeline import STAGES
+from potstill.pipeline.graph import STAGES
 from potstill.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "potstill"
 TIERS = (
-    {"__init__", "cost", "device", "distributed", "errors", "reads"},
+    {"__init__", "cost", "device", "distributed", "errors"},
     {"console", "files", "recipe"},
-    {"data", "run"},
-    {"failures", "losses", "models", "parts"},
+    {"data"},
+    {"losses", "models"},
     {"metrics", "targets"},
-    {"fingerprints", "generation", "report"},
-    {"pipeline"},
-    {"lessons", "ready", "students", "teachers", "training"},
-    {"evaluation", "runner", "stores"},
-    {"stages", "status"},
-    {"review", "trajectories"},
+    {"generation", "report"},
+    {"pipeline", "students", "teachers", "training"},
+    {"evaluation", "review", "stores"},
+    {"stages", "trajectories"},
     {"cli"},
     {"__main__"},
 )

@@ -9,11 +9,12 @@ import pytest
 from typer.main import get_command
 
 import minimal
-from potstill import cli, runner
+from potstill import cli
 from potstill.errors import UserError
-from potstill.pipeline import STAGES
+from potstill.pipeline import runner
+from potstill.pipeline.graph import STAGES
+from potstill.pipeline.run_folder import Run, Step
 from potstill.recipe import Recipe, load_recipe, read_recipe_text
-from potstill.run import Run, Step
 
 STAGE = ["recipe", "--run-dir", "--force", "--set"]
 VERBS = {

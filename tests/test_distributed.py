@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from potstill import distributed
-from potstill.run import Run
-from potstill.status import describe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.status import describe
 from tiny import toy_overrides
 
 

@@ -18,8 +18,8 @@ import minimal
 from potstill import cli
 from potstill.errors import UserError
 from potstill.metrics.answers.decisions import NONE, WITHDRAWN, Decision, decided, queue, read_decisions
+from potstill.pipeline.run_folder import UNFINISHED, Run
 from potstill.review import Record, answers_of, export, review
-from potstill.run import UNFINISHED, Run
 
 UNREAD = {"When?": "It ends at 3:30.", "How many?": "Many of them.", "How much?": "1.5 million"}
 SETTLED = {"Why?": "18"}

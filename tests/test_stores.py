@@ -9,8 +9,8 @@ import pytest
 
 from potstill import cli
 from potstill.errors import UserError
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.stores import inspect, shown
 from tiny import VOCABULARY, toy_overrides, toy_recipe
 

@@ -8,8 +8,8 @@ import pytest
 from potstill import trajectories
 from potstill.errors import UserError
 from potstill.evaluation import checkpoints
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.training.snapshots import place
 from tiny import save_pairs, toy_recipe
 

@@ -11,10 +11,10 @@ import typer
 from typer.exceptions import TyperException
 
 from potstill.errors import UserError
-from potstill.pipeline import STAGES
+from potstill.pipeline.graph import STAGES
 
 if TYPE_CHECKING:
-    from potstill.run import Run
+    from potstill.pipeline.run_folder import Run
 
 app = typer.Typer(
     name="potstill",
@@ -64,8 +64,8 @@ def run(recipe: RecipeName, run_dir: RunDir = None, until: Until = None, force: 
 
 
 def _run(recipe: str, run_dir: Path | None, until: str | None, force: list[str], overrides: list[str]) -> None:
+    from potstill.pipeline.runner import run_recipe
     from potstill.recipe import load_recipe
-    from potstill.runner import run_recipe
 
     folder = _run_of(recipe, run_dir)
     run_recipe(load_recipe(recipe, overrides), folder, until, force)
@@ -74,7 +74,7 @@ def _run(recipe: str, run_dir: Path | None, until: str | None, force: list[str],
 
 
 def _run_of(recipe: str, run_dir: Path | None) -> "Run":
-    from potstill.run import Run
+    from potstill.pipeline.run_folder import Run
 
     return Run(run_dir or Path("runs") / Path(recipe).stem)
 
@@ -92,8 +92,8 @@ def _capture(
     if not estimate:
         _run(recipe, run_dir, "capture", ["capture"] if force else [], set_ or [])
         return
+    from potstill.pipeline.runner import forecast_capture
     from potstill.recipe import load_recipe
-    from potstill.runner import forecast_capture
 
     print(forecast_capture(load_recipe(recipe, set_ or []), _run_of(recipe, run_dir)))
 
@@ -126,7 +126,7 @@ for _stage in STAGES:
 @app.command(rich_help_panel="Looking at runs")
 def status(run: RunFolder) -> None:
     """Say what is done in a run, what is left, and how long it took."""
-    from potstill.status import describe
+    from potstill.pipeline.status import describe
 
     print(describe(run))
 
@@ -134,7 +134,7 @@ def status(run: RunFolder) -> None:
 @app.command(rich_help_panel="Looking at runs")
 def compare(runs: RunFolders, as_json: AsJson = False) -> None:
     """Print what was measured in one or more runs: model, metric, value, interval, n."""
-    from potstill.status import comparison, comparison_table
+    from potstill.pipeline.status import comparison, comparison_table
 
     rows = comparison(runs)
     print(json.dumps(rows, indent=2) if as_json else comparison_table(rows))

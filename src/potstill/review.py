@@ -28,8 +28,8 @@ from potstill.metrics.answers.decisions import (
     write_decisions,
 )
 from potstill.metrics.answers.extract import REVIEW, extract
-from potstill.run import UNFINISHED, Run
-from potstill.status import recipe_of
+from potstill.pipeline.run_folder import UNFINISHED, Run
+from potstill.pipeline.status import recipe_of
 
 if TYPE_CHECKING:
     from rich.console import Console

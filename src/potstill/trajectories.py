@@ -26,10 +26,10 @@ from potstill.evaluation.checkpoints import (
 from potstill.evaluation.splits import Split
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import bootstrap
-from potstill.parts import trained_steps
-from potstill.pipeline import BY_NAME, Work, steps_of
-from potstill.run import Run, Step
-from potstill.status import recipe_of
+from potstill.pipeline.graph import BY_NAME, Work, steps_of
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.status import recipe_of
+from potstill.pipeline.steps import trained_steps
 from potstill.training.snapshots import kept, picked
 
 SECONDS_BETWEEN_LOOKS = 5.0

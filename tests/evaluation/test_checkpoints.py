@@ -11,8 +11,8 @@ from potstill.evaluation import checkpoints
 from potstill.evaluation.splits import split_of
 from potstill.metrics.lm_eval.load import load_task
 from potstill.metrics.lm_eval.score import score_task
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.training.snapshots import kept
 from tiny import save_prompts, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks

@@ -9,8 +9,8 @@ from potstill.cost import Cost
 from potstill.evaluation import expenses as module
 from potstill.evaluation.expenses import expenses, metered
 from potstill.evaluation.models import Compared
-from potstill.run import Run, Step
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import run_recipe
 from tiny import toy_recipe
 
 MODEL = Compared("student-0", lambda: None)

@@ -12,10 +12,10 @@ from potstill.evaluation.models import Compared
 from potstill.generation.generate import Asked, Decoding, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import read_triples
-from potstill.pipeline import Work
+from potstill.pipeline.graph import Work
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import is_done, run_recipe
 from potstill.recipe.continuations import PromptFile
-from potstill.run import Run, Step
-from potstill.runner import is_done, run_recipe
 from tiny import llama, save_prompts, tokenizer, toy_recipe
 
 SEEDS = "seeds=[0, 1]"

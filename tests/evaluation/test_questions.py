@@ -12,10 +12,10 @@ from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, Decision, exported, write_decisions
 from potstill.metrics.answers.extract import extract, reference
-from potstill.pipeline import all_steps
+from potstill.pipeline.graph import all_steps
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import is_done, run_recipe
 from potstill.review import answers_of
-from potstill.run import Run
-from potstill.runner import is_done, run_recipe
 
 WHEN = "2026-11-22T05:00:00+00:00"
 

@@ -8,9 +8,9 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.evaluation import tasks
-from potstill.run import Run, Step
-from potstill.runner import is_done, run_recipe
-from potstill.status import comparison, comparison_table
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import is_done, run_recipe
+from potstill.pipeline.status import comparison, comparison_table
 from tiny import llama, padded, save_model, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, ITEMS, WORD, save_tasks
 

@@ -5,9 +5,9 @@ import pytest
 from experiments.babyllama import ABLATIONS, BASE, METRICS, OWN, _recipe, page
 from experiments.sharing import beside
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.pipeline import all_steps
-from potstill.run import Run
-from potstill.runner import is_done
+from potstill.pipeline.graph import all_steps
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import is_done
 
 MODELS = ("teacher gpt2", "start", "student", "control")
 

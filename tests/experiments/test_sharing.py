@@ -1,7 +1,7 @@
 """A run that begins with what another has made has all of it but its own part, without a copy."""
 
 from experiments.sharing import beside
-from potstill.run import Run
+from potstill.pipeline.run_folder import Run
 
 
 def test_what_is_shared_is_linked_and_what_is_its_own_is_missing(tmp_path):

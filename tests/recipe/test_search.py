@@ -4,11 +4,11 @@ import pytest
 
 import minimal
 from potstill.errors import UserError
-from potstill.pipeline import BY_NAME, all_steps, needed_by
+from potstill.pipeline.graph import BY_NAME, all_steps, needed_by
+from potstill.pipeline.run_folder import Step
+from potstill.pipeline.runner import _plain
 from potstill.recipe.distil import CrossEntropy, Divergence, HiddenMatch
 from potstill.recipe.search import Setting, setting_of, with_setting
-from potstill.run import Step
-from potstill.runner import _plain
 
 LOSSES = "distil.losses=[{kind: forward_kl, weight: 0.3907, temperature: 3}, {kind: cross_entropy, weight: 0.6093}]"
 VALIDATION = "corpus.validation=4"

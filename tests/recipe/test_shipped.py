@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from potstill.models.from_scratch import from_scratch
-from potstill.pipeline import all_steps
+from potstill.pipeline.graph import all_steps
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import is_done, run_recipe
 from potstill.recipe import load_recipe, shipped_recipes
-from potstill.run import Run
-from potstill.runner import is_done, run_recipe
 from tiny import toy_recipe
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import toy_questions
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe import Recipe
-from potstill.run import Run
-from potstill.runner import run_recipe
 from tiny import toy_recipe
 
 

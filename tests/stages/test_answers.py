@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 import toy_questions
 from potstill.errors import UserError
 from potstill.files.jsonl_log import read_journal
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.stages import answers as stage
 from tiny import tokenizer
 

@@ -7,8 +7,8 @@ from datasets import load_from_disk
 
 from potstill.data.collators import Collator
 from potstill.errors import UserError
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.targets import TargetStore
 from potstill.teachers.capture import batch_keys
 from potstill.teachers.prepare import Prepared

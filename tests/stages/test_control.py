@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.training.trainer import DistilTrainer
 from tiny import toy_recipe
 

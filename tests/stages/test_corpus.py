@@ -10,8 +10,8 @@ from potstill.data.splitting import split_documents
 from potstill.errors import IGNORE_INDEX, UserError
 from potstill.files.atomic import read_json
 from potstill.models.forward import labels_of
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from tiny import SEQUENCE_LENGTH, documents, save_corpus, tokenizer, toy_recipe
 
 

@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import UserError
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from tiny import SEQUENCE_LENGTH, llama, padded, save_model, tokenizer, toy_recipe
 
 STEPS, BATCH = 5, 4

@@ -6,8 +6,8 @@ from datasets import load_from_disk
 import toy_questions
 from potstill.errors import UserError
 from potstill.files.jsonl_log import read_journal
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.stages import generate as stage
 from tiny import tokenizer
 

@@ -6,9 +6,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import UserError
 from potstill.models.from_scratch import from_scratch
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import is_done, run_recipe
 from potstill.recipe import load_recipe
-from potstill.run import Run, Step
-from potstill.runner import is_done, run_recipe
 from potstill.training.fit import DistilTrainer
 from tiny import tokenizer, toy_recipe
 

@@ -8,9 +8,9 @@ from datasets import load_from_disk
 import toy_questions
 from potstill.data.prompts.render import prompt_ids
 from potstill.errors import IGNORE_INDEX, UserError
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe.prompts import SHIPPED
-from potstill.run import Run
-from potstill.runner import run_recipe
 from tiny import tokenizer
 
 

@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import toy_questions
-from potstill import lessons, trajectories
+from potstill import trajectories
 from potstill.errors import UserError
 from potstill.evaluation import checkpoints
+from potstill.pipeline import training_data
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe import Recipe
-from potstill.run import Run, Step
-from potstill.runner import run_recipe
 from potstill.training.snapshots import kept
 from tiny import save_pairs, toy_recipe
 
@@ -108,7 +109,7 @@ def test_whoever_chooses_does_not_even_open_what_is_reported(chosen_recipe, chos
     for stage in ("teachers", "corpus", "student", "capture", "distil", "control"):
         shutil.copytree(chosen.path(stage), again.path(stage), symlinks=True)
     opened, scored, load, score = [], [], checkpoints.load_from_disk, checkpoints.score_answers
-    for module in (checkpoints, lessons):
+    for module in (checkpoints, training_data):
         monkeypatch.setattr(module, "load_from_disk", lambda path: opened.append(Path(path).name) or load(path))
     monkeypatch.setattr(checkpoints, "score_answers", lambda *given: scored.append(1) or score(*given))
     run_recipe(chosen_recipe, again, until="select")

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import toy_questions
 from potstill.data.collators import Collator
 from potstill.errors import UserError
-from potstill.run import Run
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.students.build import build
 from potstill.students.importance import mean_loss
 from tiny import VOCABULARY, gpt2, llama, save_model, tokenizer, toy_recipe

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import UserError
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
-from potstill.run import Run
-from potstill.runner import run_recipe
 from potstill.targets import TargetStore
 from potstill.teachers.prepare import Prepared, prepare
 from tiny import llama, save_model, tokenizer, toy_recipe

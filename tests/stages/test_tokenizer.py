@@ -8,8 +8,8 @@ import toy_questions
 from potstill.data.tokenizers import train_tokenizer
 from potstill.errors import UserError
 from potstill.generation import generate
-from potstill.run import Run, Step
-from potstill.runner import run_recipe
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import run_recipe
 from potstill.targets import TargetStore
 from tiny import tokenizer, toy_recipe
 

@@ -12,9 +12,9 @@ import minimal
 from potstill import Loss
 from potstill.errors import UserError
 from potstill.losses.weight_gradients import HeadGradients
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe.student import Checkpoint
-from potstill.run import Run
-from potstill.runner import run_recipe
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.load_and_save import check, finish, load_start, load_student, load_to_train
 from tiny import llama, save_model, toy_recipe

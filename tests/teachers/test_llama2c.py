@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 
 import stories
 from potstill.errors import UserError
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe.teachers import Llama2cTeacher
-from potstill.run import Run
-from potstill.runner import run_recipe
 from potstill.teachers import llama2c
 from potstill.teachers.llama2c import half_split, read_model, read_tokenizer
 from potstill.teachers.prepare import Prepared, prepare

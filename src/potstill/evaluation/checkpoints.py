@@ -16,7 +16,6 @@ from filelock import FileLock
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from potstill import lessons, ready
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
@@ -36,11 +35,12 @@ from potstill.metrics.lm_eval.load import Asked
 from potstill.metrics.lm_eval.score import OF_ITEMS, promised, score_task
 from potstill.metrics.minimal_pairs.accuracy import as_sums
 from potstill.metrics.minimal_pairs.score import Reading, score_pairs
-from potstill.parts import CONTROL, asked_step, select_step, student_name
-from potstill.pipeline import Work
+from potstill.pipeline import artifacts, training_data
+from potstill.pipeline.graph import Work
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.steps import CONTROL, asked_step, select_step, student_name
 from potstill.recipe import Recipe
 from potstill.recipe.select import LOSS
-from potstill.run import Run, Step
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepare import run_dtype
 from potstill.training.snapshots import ADAPTER, fingerprint
@@ -99,7 +99,7 @@ def snapshot(work: Work, folder: Path, name: str) -> Weights:
 
 def teachers(work: Work) -> dict[str, Weights]:
     """The teachers, by the names that they have in a comparison."""
-    found = ready.teachers(work)
+    found = artifacts.teachers(work)
     names = ["teacher"] if len(found) == 1 else [f"teacher {one.name}" for one in found]
     return {
         name: Weights(digest([one.fingerprint, one.dtype, str(run_dtype("auto"))]), Compared(name, one.model))
@@ -176,7 +176,7 @@ def check(recipe: Recipe) -> None:
 
 def _task(work: Work, asked: Asked) -> Meter:
     """A task of lm-eval, and every metric of it that is made of items."""
-    splits, tokenizer = splits_of(work.recipe, *asked.shown), ready.tokenizer(work)
+    splits, tokenizer = splits_of(work.recipe, *asked.shown), artifacts.tokenizer(work)
     batch_size = work.recipe.evaluate.batch_size
 
     def score(model: PreTrainedModel, name: str) -> list[Figure]:
@@ -197,7 +197,7 @@ def _task(work: Work, asked: Asked) -> Meter:
 
 
 def _pairs(work: Work, metric: str, split: Split) -> Meter:
-    settings, tokenizer = work.recipe.evaluate.minimal_pairs[metric], ready.tokenizer(work)
+    settings, tokenizer = work.recipe.evaluate.minimal_pairs[metric], artifacts.tokenizer(work)
     subtasks = subtasks_of(work, metric, split)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
     sentences = sum(2 * len(subtask.good) for subtask in subtasks)
@@ -213,7 +213,7 @@ def _pairs(work: Work, metric: str, split: Split) -> Meter:
 
 def _prompts(work: Work, name: str, split: Split) -> Meter:
     """A set of prompts, and every metric of what comes after them."""
-    given, tokenizer, key = work.recipe.evaluate.prompts[name], ready.tokenizer(work), f"evaluate.prompts.{name}"
+    given, tokenizer, key = work.recipe.evaluate.prompts[name], artifacts.tokenizer(work), f"evaluate.prompts.{name}"
     triples, batch_size = triples_of(work, name, split), work.recipe.evaluate.batch_size
     asked, decoding = asked_with(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
 
@@ -237,7 +237,7 @@ def _chosen_text(work: Work, training: Step) -> Meter:
     """Cross-entropy on the validation split: of questions, on the answers of the training's own lesson."""
     recipe = work.recipe
     variant = next(iter(recipe.variants)) if training.stage == CONTROL else training.name
-    learned = lessons.of_students(work, variant, training.seed or 0)
+    learned = training_data.of_students(work, variant, training.seed or 0)
     made = Step("prompts", name=recipe.lesson_of(variant).name) if recipe.asks else Step("corpus")
     assert learned.validation is not None
     content, rows = _content(work.run, made, "validation"), list(learned.validation)
@@ -246,7 +246,7 @@ def _chosen_text(work: Work, training: Step) -> Meter:
 
 def _reported_text(work: Work) -> Meter:
     """Cross-entropy on what is held out, as `evaluate` measures it."""
-    collate = Collator(pad_token_id(ready.tokenizer(work)))
+    collate = Collator(pad_token_id(artifacts.tokenizer(work)))
     if work.recipe.asks:
         made = asked_step(work.recipe)
         rows = load_from_disk(work.run.path(made) / "samples").to_list()
@@ -270,7 +270,7 @@ def _text(
     units: Sequence[int] | None,
 ) -> Meter:
     """Nats per token over rows, which are items by themselves unless `units` says to which item each belongs."""
-    vocabulary = None if work.recipe.asks else ready.compared_vocabulary(work)
+    vocabulary = None if work.recipe.asks else artifacts.compared_vocabulary(work)
     size = work.recipe.answers.batch_size if work.recipe.asks else work.recipe.evaluate.batch_size
     # Of like length together, so that few pads are read.
     order = sorted(range(len(rows)), key=lambda at: -len(rows[at]["input_ids"]))

@@ -8,11 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from potstill import ready
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.parts import student_name
-from potstill.pipeline import Work
-from potstill.run import Step
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Work
+from potstill.pipeline.run_folder import Step
+from potstill.pipeline.steps import student_name
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Measured:
 
 def compared_models(work: Work) -> Models:
     """Every model of a run that can be measured."""
-    recipe, teachers = work.recipe, ready.teachers(work)
+    recipe, teachers = work.recipe, artifacts.teachers(work)
     names = ["teacher"] if len(teachers) == 1 else [f"teacher {teacher.name}" for teacher in teachers]
     found = {
         name: [Compared(name.replace(" ", "-"), teacher.model, teacher.tokenizer)]
         for name, teacher in zip(names, teachers, strict=True)
     }
-    found["start"] = [Compared("start-0", partial(ready.start, work))]
+    found["start"] = [Compared("start-0", partial(artifacts.start, work))]
     steps = {student_name(name): [Step("distil", seed, name) for seed in recipe.seeds] for name in recipe.variants}
     if recipe.control is not None:
         steps["control"] = [Step("control", seed) for seed in recipe.seeds]
     for name, each in steps.items():
-        found[name] = [Compared(f"{name}-{n}", partial(ready.trained, work, step)) for n, step in enumerate(each)]
+        found[name] = [Compared(f"{name}-{n}", partial(artifacts.trained, work, step)) for n, step in enumerate(each)]
     return found
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from potstill import ready
 from potstill.device import device
 from potstill.errors import UserError, first_line
 from potstill.evaluation.models import Compared, Models
-from potstill.pipeline import Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Work
 from potstill.recipe import Recipe
 from potstill.teachers.prepare import run_dtype
 
@@ -79,7 +79,7 @@ def outside_models(work: Work) -> Models:
 
 def of_the_runs_tokens(work: Work, models: Models) -> Models:
     """Those of outside models that give every id the same string as the run does: they can read what it reads."""
-    ours = ready.tokenizer(work).get_vocab()
+    ours = artifacts.tokenizer(work).get_vocab()
     return {
         name: each
         for name, each in models.items()
@@ -89,16 +89,16 @@ def of_the_runs_tokens(work: Work, models: Models) -> Models:
 
 def compared_vocabulary(work: Work) -> int | None:
     """As `ready.compared_vocabulary`, and no more ids than any outside model's head has that reads the run's text."""
-    known = ready.compared_vocabulary(work)
+    known = artifacts.compared_vocabulary(work)
     sizes = [
         _loaded(AutoConfig, work.recipe.evaluate.models[name], f"evaluate.models.{name}").get_text_config().vocab_size
         for name in of_the_runs_tokens(work, outside_models(work))
     ]
-    rows = ready.vocabulary(work) if known is None else known
+    rows = artifacts.vocabulary(work) if known is None else known
     if all(size == rows for size in sizes) or (known is not None and min(sizes, default=known) >= known):
         return known
     # A head that is padded to another size: all models are compared on tokens alone.
-    return min(rows, *sizes, max(ready.tokenizer(work).get_vocab().values()) + 1)
+    return min(rows, *sizes, max(artifacts.tokenizer(work).get_vocab().values()) + 1)
 
 
 def parameters(work: Work) -> Mapping[str, int]:

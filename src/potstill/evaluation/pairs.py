@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from potstill import ready
 from potstill.console import progress
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
@@ -11,14 +10,15 @@ from potstill.files.atomic import read_json, write_json
 from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
 from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files
 from potstill.metrics.minimal_pairs.score import PairScores, Reading, score_pairs
-from potstill.pipeline import Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Work
 from potstill.recipe.evaluate import PairDataset, PairFiles
 
 
 def measure(work: Work, models: Models, metric: str) -> Measured:
     """One set of minimal pairs, by its name in the recipe; `pairs/METRIC.json` has all of its subtasks."""
     settings, how = work.recipe.evaluate.minimal_pairs[metric], work.recipe.evaluate
-    tokenizer = ready.tokenizer(work)
+    tokenizer = artifacts.tokenizer(work)
     subtasks = subtasks_of(work, metric)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
     scores = {model: [_scored(work, metric, one, subtasks, reading) for one in each] for model, each in models.items()}
@@ -63,7 +63,7 @@ def _scored(work: Work, metric: str, model: Compared, subtasks: list[Subtask], r
         return PairScores.from_dict(saved)
     sentences = sum(2 * len(subtask.good) for subtask in subtasks)
     with progress(f"{metric}: {model.file}", sentences, "sentences") as advance:
-        loaded, tokenizer = model.load(), ready.tokenizer(work)
+        loaded, tokenizer = model.load(), artifacts.tokenizer(work)
         read = (reading.encode(tokenizer, [*subtask.good, *subtask.bad]) for subtask in subtasks)
         tokens = sum(len(ids) for rows in read for ids in rows)
         with metered(work, f"minimal-pairs-{metric}", model) as tally:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill import ready
 from potstill.console import progress
 from potstill.evaluation.expenses import metered
 from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
@@ -35,7 +34,8 @@ from potstill.metrics.continuations.similarity import (
 )
 from potstill.metrics.continuations.word_vectors import WordVectors, check_vectors, read_vectors, vectors_file, words_of
 from potstill.metrics.minimal_pairs.score import Reading
-from potstill.pipeline import Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Work
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet
 
@@ -106,7 +106,7 @@ def asked_with(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[
 
 def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: Compared) -> list[str]:
     """What a model goes on with after each prompt, in their order; what was written before a stop stays."""
-    tokenizer = ready.tokenizer(work) if model.tokenizer is None else model.tokenizer()
+    tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
     key = f"evaluate.prompts.{name}"
     asked = asked_with(given, triples, tokenizer)
     file = work.folder / "prompts" / name / f"{model.file}.jsonl"

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from potstill import ready
 from potstill.console import say
 from potstill.errors import UserError
 from potstill.evaluation.expenses import metered
@@ -18,7 +17,8 @@ from potstill.metrics.lm_eval.compare import How, compare, is_share
 from potstill.metrics.lm_eval.items import Wanted, part
 from potstill.metrics.lm_eval.load import Asked, load_task
 from potstill.metrics.lm_eval.score import OF_ITEMS, TaskScores, score_task
-from potstill.pipeline import Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Work
 from potstill.recipe import Recipe
 
 FAMILY = "tasks"
@@ -92,7 +92,7 @@ def _scored(work: Work, asked: Asked, model: Compared) -> TaskScores:
     if saved is not None:
         return TaskScores.from_dict(saved)
     say(f"  {asked.name}: {model.file}")
-    tokenizer = ready.tokenizer(work) if model.tokenizer is None else model.tokenizer()
+    tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
     loaded, folder = model.load(), quote(asked.name, safe="")
     with metered(work, folder, model) as tally:
         scores = score_task(loaded, tokenizer, asked, batch_size=work.recipe.evaluate.batch_size)

@@ -10,7 +10,6 @@ import torch
 from datasets import Dataset, load_from_disk
 from torch import Tensor
 
-from potstill import ready
 from potstill.console import progress
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
@@ -22,8 +21,9 @@ from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
 from potstill.metrics.held_out_text import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
 from potstill.metrics.passages import piece, token_view
-from potstill.pipeline import Work
-from potstill.run import Step
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Work
+from potstill.pipeline.run_folder import Step
 from potstill.targets import TargetStore, make_codec
 from potstill.teachers.capture import batch_keys, capture
 from potstill.teachers.live import LiveTeacher
@@ -62,14 +62,14 @@ def measure(work: Work, models: Models) -> Measured:
 
     Makes `scores/` (each model's sums by document) and `passages.json`.
     """
-    recipe, teachers = work.recipe, ready.teachers(work)
+    recipe, teachers = work.recipe, artifacts.teachers(work)
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
     sizes = [len(text.encode()) for text in held_out["text"]]
     text = _HeldOut(
         document_windows(held_out["input_ids"], recipe.corpus.sequence_length),
         sizes,
-        Collator(pad_token_id(ready.tokenizer(work))),
+        Collator(pad_token_id(artifacts.tokenizer(work))),
         recipe.evaluate.batch_size,
         compared_vocabulary(work),
     )
@@ -177,7 +177,7 @@ def _passages(
     broken = {n: any("\ufffd" in piece(tokenizer, token) for token in held_out[n]["input_ids"]) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
     student = Step("distil", work.recipe.seeds[0], next(iter(work.recipe.variants)))
-    models = (teacher.model(), ready.trained(work, student))
+    models = (teacher.model(), artifacts.trained(work, student))
     return [
         {
             "title": f"held-out document {n}",

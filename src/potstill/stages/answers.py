@@ -10,7 +10,6 @@ from datasets import load_from_disk
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from potstill import ready
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
@@ -18,9 +17,10 @@ from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
 from potstill.generation.generate import Asked, Decoding, Response, responses
 from potstill.metrics.held_out_text import score_answers
-from potstill.parts import asked_step
-from potstill.pipeline import Made, Work
-from potstill.run import Step
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.run_folder import Step
+from potstill.pipeline.steps import asked_step
 
 Rows = list[dict[str, Any]]
 
@@ -42,22 +42,22 @@ def run(work: Work) -> Made:
 def _model(work: Work) -> PreTrainedModel:
     kind, _, name = str(work.step.name).partition("-")
     if kind == "teacher":
-        return ready.teacher(work, name).model()
+        return artifacts.teacher(work, name).model()
     if kind == "start":
-        return ready.start(work)
+        return artifacts.start(work)
     stage, variant = ("control", None) if kind == "control" else ("distil", name or None)
-    return ready.trained(work, Step(stage, work.step.seed, variant))
+    return artifacts.trained(work, Step(stage, work.step.seed, variant))
 
 
 def _answers(work: Work, model: PreTrainedModel, samples: Rows) -> Rows:
     """What the model says; in the file, in the order in which it was said."""
     settings, who = work.recipe.answers, str(work.step).removeprefix("answers/")
-    questions = {row["id"]: row for row in ready.questions(work, "held_out")}
+    questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
     asked = [Asked(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
     journal = Journal(work.folder / "answers.jsonl")
     done = [(row["id"], 0) for row in journal.rows]
     found = responses(
-        model, ready.tokenizer(work), asked, Decoding.of(settings), done, who=who, key="answers.max_new_tokens"
+        model, artifacts.tokenizer(work), asked, Decoding.of(settings), done, who=who, key="answers.max_new_tokens"
     )
     with progress(f"{who} answers", len(asked), "questions", len(done)) as advance:
         for batch in found:
@@ -73,7 +73,7 @@ def _row(one: Response, question: dict[str, Any]) -> dict[str, Any]:
 
 def _scores(work: Work, model: PreTrainedModel, samples: Rows) -> dict[str, Any]:
     """Nats over the tokens of each reference solution, which the model is asked for and shown."""
-    collate, size = Collator(pad_token_id(ready.tokenizer(work))), work.recipe.answers.batch_size
+    collate, size = Collator(pad_token_id(artifacts.tokenizer(work))), work.recipe.answers.batch_size
     # Of like length together, so that few pads are read.
     ordered = sorted(samples, key=lambda row: -len(row["input_ids"]))
 

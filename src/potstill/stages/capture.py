@@ -8,14 +8,15 @@ import time
 
 import torch
 
-from potstill import distributed, lessons, ready
+from potstill import distributed
 from potstill.console import duration, say, size
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.prompts.render import template_fingerprint
 from potstill.device import device
 from potstill.errors import UserError
-from potstill.lessons import Lessons
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts, training_data
+from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.training_data import Lessons
 from potstill.targets import Codec, Estimate, estimate, make_codec
 from potstill.teachers.capture import capture, contents
 from potstill.teachers.live import LiveTeacher
@@ -26,15 +27,15 @@ def run(work: Work) -> Made:
     """Capture every teacher."""
     settings = work.recipe.capture
     assert settings is not None
-    learned = lessons.of_lesson(work, work.step.name)
+    learned = training_data.of_lesson(work, work.step.name)
     folders, summary = [], {}
-    for teacher in ready.teachers(work):
+    for teacher in artifacts.teachers(work):
         name, expected = teacher.name, estimated(work, teacher, learned)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, codec_of(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
         batches = (learned.train, learned.collate, settings.batch_size)
-        origin = teacher.provenance(template_of(work, work.step.name), ready.tokenizer(work))
+        origin = teacher.provenance(template_of(work, work.step.name), artifacts.tokenizer(work))
         tokens = capture(folder, live, codec, origin, *batches, distributed.own(), distributed.count())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
@@ -51,9 +52,9 @@ def forecast(work: Work) -> str:
     """What the capture will take: bytes, and hours by the pace of one batch; a line a teacher."""
     settings, lines = work.recipe.capture, []
     assert settings is not None
-    learned = lessons.of_lesson(work, work.step.name)
+    learned = training_data.of_lesson(work, work.step.name)
     of = "" if work.step.name is None else f"{work.step.name}, "
-    for teacher in ready.teachers(work):
+    for teacher in artifacts.teachers(work):
         expected, live = estimated(work, teacher, learned), LiveTeacher(teacher.model())
         rows = [learned.train[at] for at in range(min(settings.batch_size, len(learned.train)))]
         batch = {key: value.to(device()) for key, value in teacher_batch(learned.collate(rows)).items()}
@@ -75,7 +76,7 @@ def codec_of(work: Work, teacher: Prepared) -> Codec:
         UserError: the losses have several temperatures, and what is to be kept has one.
     """
     recipe, config = work.recipe, teacher.config()
-    capture, vocabulary = recipe.capture, ready.compared_vocabulary(work) or config.vocab_size
+    capture, vocabulary = recipe.capture, artifacts.compared_vocabulary(work) or config.vocab_size
     assert capture is not None
     if capture.keep == "hidden":
         bits = 16 if run_dtype(teacher.dtype) == torch.bfloat16 else 32
@@ -101,4 +102,4 @@ def template_of(work: Work, lesson: str | None) -> str:
     if lesson is None:
         return "none"
     strategy = work.recipe.strategies[work.recipe.lessons[lesson].strategy]
-    return template_fingerprint(ready.tokenizer(work), strategy.teacher)
+    return template_fingerprint(artifacts.tokenizer(work), strategy.teacher)

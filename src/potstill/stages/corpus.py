@@ -15,7 +15,6 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from potstill import ready
 from potstill.console import progress, say, table
 from potstill.data.documents import Tally, split_text
 from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
@@ -25,7 +24,8 @@ from potstill.errors import UserError
 from potstill.files.atomic import remove
 from potstill.files.dataset_writer import rows_into
 from potstill.metrics.answers.extract import reference
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
 
@@ -79,9 +79,9 @@ def _check_reference(question: Question) -> None:
 
 
 def _of_text(work: Work, corpus: Corpus) -> Made:
-    for teacher in ready.existing_teachers(work):
+    for teacher in artifacts.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
-    tokenizer = ready.tokenizer(work)
+    tokenizer = artifacts.tokenizer(work)
     encode = partial(_tokenized, tokenizer, separator_ids(tokenizer, corpus.separator))
     tallies: dict[str, Tally] = {}
     make = _of_stream if corpus.streams else _of_documents
@@ -135,7 +135,7 @@ def _of_documents(
         held_tokens = encode(split.held_out, advance)
         if isinstance(corpus.held_out, HeldOutText):
             validation, kept = _drawn(list(_packed_ids(held_tokens, corpus)), corpus)
-            rows = [(ready.tokenizer(work).decode(ids), ids) for ids in kept]
+            rows = [(artifacts.tokenizer(work).decode(ids), ids) for ids in kept]
         else:
             validation, rows = _set_aside(list(zip(split.held_out, held_tokens, strict=True)), corpus)
     for text, ids in rows:
@@ -155,7 +155,7 @@ def _of_stream(
             sequences = islice(sequences, corpus.held_out.sequences + (corpus.validation or 0))
         validation, kept = _drawn(list(sequences), corpus)
         for ids in kept:
-            held_out.add(ready.tokenizer(work).decode(ids), ids)
+            held_out.add(artifacts.tokenizer(work).decode(ids), ids)
 
     def hold_out(text: str) -> None:
         (ids,) = encode([text])
@@ -205,7 +205,7 @@ def _train(
 
 def _shortest(work: Work, corpus: Corpus) -> int:
     """The fewest tokens of a document that is used, its separator among them."""
-    return corpus.shortest + len(separator_ids(ready.tokenizer(work), corpus.separator)) if corpus.shortest else 0
+    return corpus.shortest + len(separator_ids(artifacts.tokenizer(work), corpus.separator)) if corpus.shortest else 0
 
 
 def _none_held_out(train: int, held_out: int = 0) -> UserError:

@@ -11,16 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from potstill import distributed, lessons, ready
+from potstill import distributed
 from potstill.files.atomic import read_json, remove
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts, training_data
+from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.run_folder import Step
 from potstill.recipe import Recipe
 from potstill.recipe.distil import HiddenMatch, Keep, KeptSnapshots
 from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
-from potstill.run import Step
 from potstill.stages.capture import template_of
 from potstill.students.load_and_save import finish, load_to_train, unmerged
 from potstill.targets import TargetStore
@@ -69,7 +70,7 @@ def train(
     return fit(
         work,
         load_to_train(start, recipe.student, seed),
-        lessons.of_students(work, variant, seed),
+        training_data.of_students(work, variant, seed),
         training,
         key,
         trained_with(recipe, losses),
@@ -108,11 +109,11 @@ def trained_with(recipe: Recipe, given: list[Given]) -> list[Loss | HiddenLoss]:
 
 def teachers_of(work: Work, variant: str | None) -> list[Teacher]:
     """What was captured of each teacher for a student, or, where nothing is captured, the teachers themselves."""
-    prepared = ready.teachers(work)
+    prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
         return [teacher.model() for teacher in prepared]
     lesson = work.recipe.lesson_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=lesson))
     template = template_of(work, lesson)
-    shown = (template, ready.tokenizer(work))
+    shown = (template, artifacts.tokenizer(work))
     return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]

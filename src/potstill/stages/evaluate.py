@@ -10,7 +10,7 @@ from potstill.evaluation import outside, pairs, prompts, questions, tasks, text
 from potstill.evaluation.expenses import expenses
 from potstill.evaluation.models import Measured, compared_models
 from potstill.files.atomic import write_json
-from potstill.pipeline import Made, Work
+from potstill.pipeline.graph import Made, Work
 
 
 def run(work: Work) -> Made:

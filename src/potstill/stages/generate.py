@@ -6,23 +6,23 @@ them. Work that was stopped goes on with the next batch, to the same answers.
 
 import json
 
-from potstill import ready
 from potstill.console import progress, say
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
 from potstill.files.atomic import write_text
 from potstill.files.jsonl_log import Journal
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import Asked, Decoding, Response, responses
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Made, Work
 
 
 def run(work: Work) -> Made:
     """Ask every training question, and keep what the recipe wants of the answers."""
     settings = work.recipe.generate
     assert settings is not None
-    teacher, tokenizer = ready.teacher(work, settings.by), ready.tokenizer(work)
+    teacher, tokenizer = artifacts.teacher(work, settings.by), artifacts.tokenizer(work)
     prompt, key = work.recipe.strategies[settings.prompt].teacher, f"prompts.{settings.prompt}.teacher"
-    questions = {row["id"]: row for row in ready.questions(work, "train")}
+    questions = {row["id"]: row for row in artifacts.questions(work, "train")}
     asked = [Asked(each, prompt_ids(tokenizer, prompt, row, each, key)) for each, row in questions.items()]
     journal = Journal(work.folder / "responses.jsonl")
     done = [Response(**row) for row in journal.rows]

@@ -4,11 +4,12 @@ Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each
 is done is used as it is, whatever becomes of the others.
 """
 
-from potstill import distributed, lessons, ready
+from potstill import distributed
 from potstill.console import say
 from potstill.losses.loss import Loss
 from potstill.models.from_scratch import from_scratch
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts, training_data
+from potstill.pipeline.graph import Made, Work
 from potstill.teachers.prepare import check_length, prepare_here
 from potstill.training.fit import fit
 
@@ -18,12 +19,14 @@ def run(work: Work) -> Made:
     name = work.step.name
     assert name is not None
     teacher, key = work.recipe.pretrain[name], f"pretrain.{name}"
-    model = from_scratch(teacher.config, f"{key}.config", ready.tokenizer(work), ready.vocabulary(work), teacher.seed)
+    model = from_scratch(
+        teacher.config, f"{key}.config", artifacts.tokenizer(work), artifacts.vocabulary(work), teacher.seed
+    )
     corpus = work.recipe.corpus
     length = getattr(corpus, "teacher_length", None) or corpus.sequence_length
     check_length(model.config, length, f"teacher {name!r}", "corpus.sequence_length")
     say(f"  {sum(weight.numel() for weight in model.parameters()):,} parameters")
-    learned, losses = lessons.of_teacher(work, teacher.seed), [Loss("cross_entropy")]
+    learned, losses = training_data.of_teacher(work, teacher.seed), [Loss("cross_entropy")]
     how = (teacher.training, f"{key}.training", losses, teacher.seed, teacher.keep)
     made = fit(work, model, learned, *how, saved_as="model")
     if distributed.is_first():

@@ -11,13 +11,13 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from potstill import ready
 from potstill.console import say
 from potstill.data.prompts.collator import Prompted, of_another_question
 from potstill.data.prompts.render import Prompter
 from potstill.files.atomic import remove
-from potstill.parts import asked_step
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.steps import asked_step
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
 
@@ -41,7 +41,7 @@ def run(work: Work) -> Made:
         name = work.recipe.answers.prompt
         prompt = work.recipe.strategies[name].student
         asked = {name: Strategy(teacher=prompt, student=prompt)}
-        samples = {"samples": _prompted(work, asked, ready.questions(work, "held_out"))[name]}
+        samples = {"samples": _prompted(work, asked, artifacts.questions(work, "held_out"))[name]}
     else:
         samples = _of_lesson(work)
     for name, rows in samples.items():
@@ -61,9 +61,9 @@ def _of_lesson(work: Work) -> dict[str, list[Prompted]]:
     assert isinstance(recipe.corpus, Questions)
     lesson = recipe.lessons[work.step.name]
     strategies = {each.strategy: recipe.strategies[each.strategy] for each in recipe.lessons.values()}
-    parts = {"train": ready.answered(work)}
+    parts = {"train": artifacts.answered(work)}
     if recipe.corpus.validation is not None:
-        parts["validation"] = ready.questions(work, "validation")
+        parts["validation"] = artifacts.questions(work, "validation")
     samples = {name: _prompted(work, strategies, rows)[lesson.strategy] for name, rows in parts.items()}
     if not lesson.own:
         longest = recipe.corpus.teacher_length or recipe.corpus.sequence_length
@@ -77,7 +77,7 @@ def _prompted(
     corpus = work.recipe.corpus
     assert isinstance(corpus, Questions)
     longest = corpus.sequence_length
-    prompter = Prompter(strategies, ready.tokenizer(work), longest, corpus.teacher_length or longest)
+    prompter = Prompter(strategies, artifacts.tokenizer(work), longest, corpus.teacher_length or longest)
     made = [prompter(row, row["id"]) for row in rows]
     return {name: [each[name] for each in made] for name in strategies}
 

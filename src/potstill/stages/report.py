@@ -10,15 +10,16 @@ from typing import Any
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from potstill import ready
 from potstill.cost import Cost, Expense
 from potstill.device import device_name
 from potstill.evaluation import outside
 from potstill.files.atomic import read_json
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.bootstrap import Paired, Row
-from potstill.parts import select_step, trained_steps
-from potstill.pipeline import BY_NAME, STAGES, Made, Work, steps_of
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import BY_NAME, STAGES, Made, Work, steps_of
+from potstill.pipeline.run_folder import RECIPE, Step, now, versions
+from potstill.pipeline.steps import select_step, trained_steps
 from potstill.recipe import Recipe
 from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.questions import HeldOutQuestions
@@ -37,7 +38,6 @@ from potstill.report.data import (
     prompt_metrics,
 )
 from potstill.report.page import render
-from potstill.run import RECIPE, Step, now, versions
 
 SAID = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens_seen"}
 """What a training log has besides its loss terms and how long it took (`train_…`)."""
@@ -142,13 +142,13 @@ def _of_pairs(name: str) -> Metric:
 
 def _models(work: Work) -> list[Model]:
     found = []
-    for teacher in ready.teachers(work):
+    for teacher in artifacts.teachers(work):
         found.append(_model(teacher.name, teacher.config(), teacher.parameters(), None, "teacher"))
     start, summary = work.run.path("student") / "start", _summary(work, "student")
     config, alone = AutoConfig.from_pretrained(start), _alone(work.recipe)
     found.append(_model("student before", config, summary["parameters"], start, "start"))
     for name in work.recipe.variants:
-        trained = ready.trained_folder(work, Step("distil", work.recipe.seeds[0], name))
+        trained = artifacts.trained_folder(work, Step("distil", work.recipe.seeds[0], name))
         about = _about(work.recipe, name) if len(work.recipe.variants) > 1 else ""
         role = alone(_student(name))
         found.append(_model(name or "student", config, summary["parameters"], trained, role, about))

@@ -16,10 +16,10 @@ from potstill.evaluation.checkpoints import Figure, Meter, file_of, meters, scor
 from potstill.files.atomic import remove, write_json
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
-from potstill.parts import select_step, trained_steps
-from potstill.pipeline import Made, Work
+from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.run_folder import Step
+from potstill.pipeline.steps import select_step, trained_steps
 from potstill.recipe.select import Average
-from potstill.run import Step
 from potstill.students.load_and_save import finish
 from potstill.training.snapshots import Snapshot, average, kept
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from potstill import lessons, ready
 from potstill.console import say
 from potstill.data.collators import SharedTokens
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import remove, write_json
 from potstill.models.size import Size, shown, size_of
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts, training_data
+from potstill.pipeline.graph import Made, Work
 from potstill.recipe.student import PrunedLayers, PrunedWidth
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
@@ -48,10 +48,10 @@ def run(work: Work) -> Made:
     """Write the student's start as a plain Hugging Face folder, tokenizer included."""
     recipe = work.recipe
     prepared = _teachers(work)
-    tokenizer, vocabulary = ready.tokenizer(work), ready.compared_vocabulary(work)
+    tokenizer, vocabulary = artifacts.tokenizer(work), artifacts.compared_vocabulary(work)
     samples = _samples(work, vocabulary)
     teachers = {teacher.name: teacher for teacher in prepared}
-    model, summary = build(recipe.student, teachers, tokenizer, ready.vocabulary(work), samples.chosen_by)
+    model, summary = build(recipe.student, teachers, tokenizer, artifacts.vocabulary(work), samples.chosen_by)
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
     if recipe.start_in_bfloat16:
         model = model.to(torch.bfloat16)
@@ -86,12 +86,12 @@ def run(work: Work) -> Made:
 def _teachers(work: Work) -> list[Prepared]:
     """Those that can be pruned: one that is trained here, only if the student comes from it."""
     of = getattr(work.recipe.student, "teacher", None)
-    return ready.teachers(work) if of in work.recipe.pretrain else ready.existing_teachers(work)
+    return artifacts.teachers(work) if of in work.recipe.pretrain else artifacts.existing_teachers(work)
 
 
 def _samples(work: Work, vocabulary: int | None) -> _Samples:
     """A few samples at random, none of which is among the others."""
-    student, learned = work.recipe.student, lessons.of_start(work)
+    student, learned = work.recipe.student, training_data.of_start(work)
     wanted = student.measured_samples if isinstance(student, PrunedLayers | PrunedWidth) else 0
     there = len(learned.train)
     # Of the training samples, one at least is left to look at the start with.

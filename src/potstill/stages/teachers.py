@@ -1,16 +1,16 @@
 """teachers: find, convert and pin every teacher, and make sure that all of them speak the same tokens."""
 
-from potstill import ready
 from potstill.console import say, size
 from potstill.data.tokenizers import check_same_tokens
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Made, Work
 from potstill.teachers.prepare import Prepared, prepare, quantization_of
 
 
 def run(work: Work) -> Made:
     """Prepare each teacher in a folder of its name."""
     folders = [prepare(name, teacher, work.folder / name) for name, teacher in work.recipe.teachers.items()]
-    teachers = ready.existing_teachers(work)
+    teachers = artifacts.existing_teachers(work)
     first, *others = teachers
     for other in others:
         check_same_tokens(first.tokenizer(), other.tokenizer(), f"teachers.{first.name}", f"teachers.{other.name}")

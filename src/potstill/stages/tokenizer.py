@@ -4,7 +4,6 @@ tokens.
 Makes `tokenizer/`, a plain Hugging Face folder.
 """
 
-from potstill import ready
 from potstill.console import say
 from potstill.data.documents import training_text
 from potstill.data.tokenizers import (
@@ -15,16 +14,17 @@ from potstill.data.tokenizers import (
     train_tokenizer,
 )
 from potstill.files.atomic import remove
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Made, Work
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 
 def run(work: Work) -> Made:
     """Save the tokenizer, which every teacher must share, or whose first tokens it must have."""
-    settings, teachers = work.recipe.tokenizer, ready.existing_teachers(work)
+    settings, teachers = work.recipe.tokenizer, artifacts.existing_teachers(work)
     assert settings is not None
     if isinstance(settings, CutTokenizer):
-        whole = ready.teacher(work, settings.teacher).tokenizer()
+        whole = artifacts.teacher(work, settings.teacher).tokenizer()
         tokenizer = cut_tokenizer(whole, settings.vocab_size, f"teachers.{settings.teacher}")
         made = f"the first of the {len(whole):,} of {settings.teacher}"
         # The others speak the same tokens as the one that it is cut from.

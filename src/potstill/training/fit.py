@@ -17,15 +17,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from potstill import distributed, ready
+from potstill import distributed
 from potstill.console import Advance, progress, say, size
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.files.atomic import check_room, read_json, remove, write_json
-from potstill.lessons import Lessons
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
-from potstill.pipeline import Made, Work
+from potstill.pipeline import artifacts
+from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.training_data import Lessons
 from potstill.recipe.distil import KeptSnapshots
 from potstill.training.arguments import DEFAULTS, training_arguments
 from potstill.training.snapshots import SNAPSHOTS, place
@@ -76,7 +77,7 @@ def fit(
     checkpoints, partial = work.folder / CHECKPOINTS, work.folder / f".{saved_as}.partial"
     if distributed.is_first():
         remove(partial)
-    tokenizer = ready.tokenizer(work)
+    tokenizer = artifacts.tokenizer(work)
     chosen = _choosing(training, key) if keep == "best" else {}
     arguments, counted = training_arguments(training | chosen, key, checkpoints, seed), _counted(start)
     if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
@@ -91,7 +92,7 @@ def fit(
         processing_class=tokenizer,
         losses=losses,
         # A start has its teachers' tokenizer.
-        teacher_tokenizer=None if ready.compared_vocabulary(work) is None else tokenizer,
+        teacher_tokenizer=None if artifacts.compared_vocabulary(work) is None else tokenizer,
         **teaching,
     )
     if isinstance(learned.train, RandomOffsets):

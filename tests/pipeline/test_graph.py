@@ -7,10 +7,10 @@ import pytest
 
 import minimal
 from potstill.errors import UserError
-from potstill.pipeline import BY_NAME, STAGES, all_steps, steps_of
+from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, steps_of
+from potstill.pipeline.run_folder import Step
+from potstill.pipeline.runner import _plain
 from potstill.recipe import load_recipe, shipped_recipes
-from potstill.run import Step
-from potstill.runner import _plain
 
 HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}
 """Keys that change how fast something is computed, or in how much memory, and not what comes out."""

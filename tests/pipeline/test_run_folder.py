@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from potstill import run as run_module
 from potstill.errors import UserError
-from potstill.run import Run, Step
+from potstill.pipeline import run_folder as run_module
+from potstill.pipeline.run_folder import Run, Step
 
 STEP = Step("distil", 1)
 COST = {"seconds": 2.0}
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 HOLD = """
 import sys, time
-from potstill.run import Run
+from potstill.pipeline.run_folder import Run
 with Run(sys.argv[1]).open({"about": "the first"}):
     print("in", flush=True)
     time.sleep(60)

@@ -5,15 +5,15 @@ from typing import Any
 
 from datasets import load_from_disk
 
-from potstill import reads, ready
 from potstill.data.collators import Collator, pad_token_id
 from potstill.data.prompts.collator import PromptedCollator, as_the_teacher_reads
 from potstill.data.prompts.render import Prompter
 from potstill.data.random_offsets import RandomOffsets
-from potstill.pipeline import Work
+from potstill.pipeline import artifacts, recipe_inputs
+from potstill.pipeline.graph import Work
+from potstill.pipeline.run_folder import Step
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
-from potstill.run import Step
 from potstill.teachers.capture import Collate
 
 Rows = Any
@@ -64,10 +64,10 @@ def of_teacher(work: Work, seed: int) -> Lessons:
         return of_students(work, None, seed)
     strategies = {lesson.strategy: work.recipe.strategies[lesson.strategy] for lesson in work.recipe.lessons.values()}
     longest = corpus.teacher_length or corpus.sequence_length
-    prompter = Prompter(strategies, ready.tokenizer(work), corpus.sequence_length, longest)
+    prompter = Prompter(strategies, artifacts.tokenizer(work), corpus.sequence_length, longest)
 
     def asked(part: str) -> list[dict[str, Any]]:
-        made = (prompter(row, row["id"]) for row in ready.questions(work, part))
+        made = (prompter(row, row["id"]) for row in artifacts.questions(work, part))
         read = (as_the_teacher_reads(sample) for samples in made for sample in samples.values())
         return [{"input_ids": ids, "labels": labels} for ids, labels in read]
 
@@ -83,10 +83,10 @@ def of_start(work: Work) -> Lessons:
         return Lessons(
             load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad(work))
         )
-    asked = {"start": Strategy(teacher=(prompt := reads.asked_first(work.recipe)), student=prompt)}
-    prompter = Prompter(asked, ready.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
-    validation = None if corpus.validation is None else _Asked(ready.questions(work, "validation"), prompter)
-    return Lessons(_Asked(ready.questions(work, "train"), prompter), validation, Collator(_pad(work)))
+    asked = {"start": Strategy(teacher=(prompt := recipe_inputs.asked_first(work.recipe)), student=prompt)}
+    prompter = Prompter(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
+    validation = None if corpus.validation is None else _Asked(artifacts.questions(work, "validation"), prompter)
+    return Lessons(_Asked(artifacts.questions(work, "train"), prompter), validation, Collator(_pad(work)))
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,4 @@ def _validation(work: Work, step: Step | str) -> Rows | None:
 
 
 def _pad(work: Work) -> int:
-    return pad_token_id(ready.tokenizer(work))
+    return pad_token_id(artifacts.tokenizer(work))

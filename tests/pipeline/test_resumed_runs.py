@@ -154,7 +154,7 @@ def test_done_is_done(toy, whole):
     assert len(lines) == 8
     assert all(": done before, in" in line for line in lines)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "potstill.runner" in imported
+    assert "potstill.pipeline.runner" in imported
     assert not imported & {"torch", "transformers", "datasets"}, "to say so takes no library"
     assert seconds < 10, "a second, on a machine that does nothing else"
     made = {path: before[path] for path in before if path.name != "recipe.json"}
@@ -179,9 +179,9 @@ def test_done_is_done(toy, whole):
     ],
 )
 def test_a_changed_key_runs_what_depends_on_it(toy_run, change, again):
+    from potstill.pipeline.run_folder import Run
+    from potstill.pipeline.runner import run_recipe
     from potstill.recipe import load_recipe
-    from potstill.run import Run
-    from potstill.runner import run_recipe
 
     run, overrides = toy_run
     recipe = load_recipe("quickstart", overrides)

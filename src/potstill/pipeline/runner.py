@@ -13,11 +13,11 @@ from typing import Any
 from potstill import distributed
 from potstill.console import duration, say
 from potstill.errors import UserError
-from potstill.failures import explained
 from potstill.files.atomic import digest
-from potstill.pipeline import BY_NAME, Made, Work, all_steps, asked_for, needed_by, steps_of
+from potstill.pipeline.failures import explained
+from potstill.pipeline.graph import BY_NAME, Made, Work, all_steps, asked_for, needed_by, steps_of
+from potstill.pipeline.run_folder import Run, Step
 from potstill.recipe import Recipe
-from potstill.run import Run, Step
 
 GROUPS = ("recipe", "files", "steps")
 NAMED_AT_MOST = 3

@@ -5,9 +5,9 @@ import os
 import pytest
 
 import minimal
-from potstill import fingerprints
 from potstill.errors import UserError
-from potstill.fingerprints import fingerprint, source_files, teacher_files
+from potstill.pipeline import file_fingerprints
+from potstill.pipeline.file_fingerprints import fingerprint, source_files, teacher_files
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_a_teacher_on_the_hub_has_no_files_here(folder):
 
 
 def test_a_large_file_is_told_by_its_size_and_time(folder, monkeypatch):
-    monkeypatch.setattr(fingerprints, "HASHED_UP_TO", 3)
+    monkeypatch.setattr(file_fingerprints, "HASHED_UP_TO", 3)
     file = folder / "text.txt"
     before = fingerprint(file)
     os.utime(file, ns=(1, 1))

@@ -6,7 +6,7 @@ It imports nothing heavy, because the table of stages is made of it.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from potstill.run import Step
+from potstill.pipeline.run_folder import Step
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe

@@ -4,14 +4,14 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
-from potstill import lessons
 from potstill.data.prompts.render import prompt_ids
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import IGNORE_INDEX
-from potstill.pipeline import Work
+from potstill.pipeline import training_data
+from potstill.pipeline.graph import Work
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe.prompts import SHIPPED
-from potstill.run import Run, Step
-from potstill.runner import run_recipe
 from tiny import tokenizer, toy_recipe
 
 
@@ -26,8 +26,8 @@ def asked(tmp_path_factory):
 def test_a_student_and_a_capture_learn_the_same_lesson(asked):
     recipe, run = asked
     for name, lesson in (("base", "base/own"), ("placebo", "base/another_question")):
-        student = lessons.of_students(Work(recipe, run, Step("distil", 0, name)), name, 0)
-        captured = lessons.of_lesson(Work(recipe, run, Step("capture", name=lesson)), lesson)
+        student = training_data.of_students(Work(recipe, run, Step("distil", 0, name)), name, 0)
+        captured = training_data.of_lesson(Work(recipe, run, Step("capture", name=lesson)), lesson)
         assert student.train.to_list() == captured.train.to_list()
         assert student.collate == captured.collate
         assert student.collate.aligned is (name == "base")
@@ -36,7 +36,7 @@ def test_a_student_and_a_capture_learn_the_same_lesson(asked):
 
 def test_a_teacher_is_taught_each_strategy_that_will_ask_it(asked):
     recipe, run = asked
-    learned = lessons.of_teacher(Work(recipe, run, Step("pretrain", name="p")), 0)
+    learned = training_data.of_teacher(Work(recipe, run, Step("pretrain", name="p")), 0)
     rows = {row["id"]: row for row in load_from_disk(run.path("corpus") / "train").to_list()}
     expected = []
     for row in rows.values():
@@ -54,7 +54,7 @@ def test_text_is_learned_as_it_lies_or_from_random_offsets(toy_folder, tmp_path,
     recipe, run = toy_recipe(toy_folder, override, "capture=null"), Run(tmp_path / "run")
     run_recipe(recipe, run, until="corpus")
     work = Work(recipe, run, Step("distil", 0))
-    assert isinstance(lessons.of_students(work, None, 0).train, RandomOffsets) is offsets
-    assert isinstance(lessons.of_teacher(work, 0).train, RandomOffsets) is offsets
-    assert not isinstance(lessons.of_lesson(work, None).train, RandomOffsets)
-    assert lessons.of_students(work, None, 0).validation is None
+    assert isinstance(training_data.of_students(work, None, 0).train, RandomOffsets) is offsets
+    assert isinstance(training_data.of_teacher(work, 0).train, RandomOffsets) is offsets
+    assert not isinstance(training_data.of_lesson(work, None).train, RandomOffsets)
+    assert training_data.of_students(work, None, 0).validation is None

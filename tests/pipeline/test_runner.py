@@ -5,11 +5,11 @@ import pytest
 import fake_stages
 import minimal
 from fake_stages import ALL
-from potstill import runner
 from potstill.errors import UserError
-from potstill.pipeline import all_steps
-from potstill.run import Run
-from potstill.runner import inputs_of, is_done, run_recipe
+from potstill.pipeline import runner
+from potstill.pipeline.graph import all_steps
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import inputs_of, is_done, run_recipe
 
 
 @pytest.fixture

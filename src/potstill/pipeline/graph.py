@@ -9,46 +9,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill import parts, reads
 from potstill.errors import UserError
-from potstill.run import Run, Step
+from potstill.pipeline import recipe_inputs, steps
+from potstill.pipeline.run_folder import Run, Step
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
 
 def _source_files(recipe: "Recipe") -> dict[str, str]:
-    from potstill.fingerprints import source_files
+    from potstill.pipeline.file_fingerprints import source_files
 
     return source_files(recipe)
 
 
 def _tokenizer_files(recipe: "Recipe") -> dict[str, str]:
-    from potstill.fingerprints import tokenizer_files
+    from potstill.pipeline.file_fingerprints import tokenizer_files
 
     return tokenizer_files(recipe)
 
 
 def _evaluation_files(recipe: "Recipe") -> dict[str, str]:
-    from potstill.fingerprints import evaluation_files
+    from potstill.pipeline.file_fingerprints import evaluation_files
 
     return evaluation_files(recipe)
 
 
 def _teacher_files(recipe: "Recipe") -> dict[str, str]:
-    from potstill.fingerprints import teacher_files
+    from potstill.pipeline.file_fingerprints import teacher_files
 
     return teacher_files(recipe)
 
 
 def _decisions(run: Run) -> dict[str, str]:
-    from potstill.fingerprints import decisions
+    from potstill.pipeline.file_fingerprints import decisions
 
     return decisions(run)
 
 
 def _curves(run: Run) -> dict[str, str]:
-    from potstill.fingerprints import curves
+    from potstill.pipeline.file_fingerprints import curves
 
     return curves(run)
 
@@ -89,7 +89,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "teachers",
         "Make the teachers ready: find, convert, pin.",
-        lambda r, s: {"teachers": {name: reads.all_but(teacher, "weight") for name, teacher in r.teachers.items()}},
+        lambda r, s: {
+            "teachers": {name: recipe_inputs.all_but(teacher, "weight") for name, teacher in r.teachers.items()}
+        },
         files=_teacher_files,
         wanted=lambda r: bool(r.teachers),
     ),
@@ -98,7 +100,7 @@ STAGES: tuple[Stage, ...] = (
         "Train the tokenizer, or take the one that is given.",
         lambda r, s: {
             "tokenizer": r.tokenizer,
-            "corpus": reads.text_of(r) if hasattr(r.tokenizer, "min_frequency") else None,
+            "corpus": recipe_inputs.text_of(r) if hasattr(r.tokenizer, "min_frequency") else None,
         },
         lambda r: ("teachers",),
         files=_tokenizer_files,
@@ -108,14 +110,16 @@ STAGES: tuple[Stage, ...] = (
         "corpus",
         "Read, clean and split the text or the questions, and lay the text out.",
         # How long questions and answers may be is nothing to them before they are made prompts.
-        lambda r, s: {"corpus": reads.all_but(r.corpus, "sequence_length", "teacher_length") if r.asks else r.corpus},
+        lambda r, s: {
+            "corpus": recipe_inputs.all_but(r.corpus, "sequence_length", "teacher_length") if r.asks else r.corpus
+        },
         lambda r: ("teachers", "tokenizer"),
         files=_source_files,
     ),
     Stage(
         "pretrain",
         "Train the teachers that do not exist yet.",
-        lambda r, s: reads.of_teacher(r, str(s.name)),
+        lambda r, s: recipe_inputs.of_teacher(r, str(s.name)),
         lambda r: ("tokenizer", "corpus"),
         all_ranks=True,
         parts=lambda r: [Step("pretrain", name=name) for name in r.pretrain],
@@ -123,7 +127,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "student",
         "Build the student as it is before training.",
-        lambda r, s: reads.started(r),
+        lambda r, s: recipe_inputs.started(r),
         _student_needs,
     ),
     Stage(
@@ -141,88 +145,89 @@ STAGES: tuple[Stage, ...] = (
         "prompts",
         "Put the questions to teacher and student, each in its own words.",
         lambda r, s: (
-            reads.lengths(r) | (reads.asked_with(r) if s == parts.asked_step(r) else {"prompts": reads.strategies(r)})
+            recipe_inputs.lengths(r)
+            | (recipe_inputs.asked_with(r) if s == steps.asked_step(r) else {"prompts": recipe_inputs.strategies(r)})
         ),
         lambda r: ("teachers", "tokenizer", "corpus", "generate"),
-        takes=lambda r, s, needed: needed.stage != "generate" or s != parts.asked_step(r),
-        parts=lambda r: [*parts.of_lessons(r, "prompts"), parts.asked_step(r)],
+        takes=lambda r, s, needed: needed.stage != "generate" or s != steps.asked_step(r),
+        parts=lambda r: [*steps.of_lessons(r, "prompts"), steps.asked_step(r)],
         wanted=lambda r: r.asks,
     ),
     Stage(
         "capture",
         "Run the teachers once and keep their targets.",
         lambda r, s: {
-            "capture": reads.all_but(r.capture, "batch_size"),
+            "capture": recipe_inputs.all_but(r.capture, "batch_size"),
             "distil.losses.temperature": r.temperatures_of(s.name),
-            **reads.foreign_start(r),
+            **recipe_inputs.foreign_start(r),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "prompts"),
         takes=lambda r, s, needed: needed.stage != "prompts" or needed.name == s.name,
         all_ranks=True,
-        parts=lambda r: parts.of_lessons(r, "capture") if r.asks else [Step("capture")],
+        parts=lambda r: steps.of_lessons(r, "capture") if r.asks else [Step("capture")],
         wanted=lambda r: r.capture is not None,
     ),
     Stage(
         "search",
         "Find the setting of the losses that is best on the validation split.",
-        lambda r, s: reads.searched(r),
+        lambda r, s: recipe_inputs.searched(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", "capture"),
-        takes=parts.of_its_lesson,
+        takes=steps.of_its_lesson,
         all_ranks=True,
         wanted=lambda r: r.search is not None,
     ),
     Stage(
         "distil",
         "Train the student from its teachers.",
-        lambda r, s: reads.distilled(r, s.name),
+        lambda r, s: recipe_inputs.distilled(r, s.name),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", "capture", "search"),
-        takes=parts.of_its_lesson,
+        takes=steps.of_its_lesson,
         all_ranks=True,
-        parts=parts.of_students("distil"),
+        parts=steps.of_students("distil"),
     ),
     Stage(
         "control",
         "Train the control: same start, same tokens, no teacher.",
-        lambda r, s: reads.controlled(r),
+        lambda r, s: recipe_inputs.controlled(r),
         lambda r: ("corpus", "student", "prompts"),
-        takes=parts.of_its_lesson,
+        takes=steps.of_its_lesson,
         all_ranks=True,
-        parts=parts.of_seeds("control"),
+        parts=steps.of_seeds("control"),
         wanted=lambda r: r.control is not None,
     ),
     Stage(
         "select",
         "Choose the best of the weights that were kept on the way.",
-        lambda r, s: reads.selected(r),
+        lambda r, s: recipe_inputs.selected(r),
         lambda r: ("teachers", "tokenizer", "corpus", "student", "prompts", "distil", "control"),
-        takes=parts.of_its_training,
-        files=lambda r: _evaluation_files(r) if reads.chosen_on(r) else {},
-        parts=lambda r: [parts.select_step(step) for step in parts.trained_steps(r)],
+        takes=steps.of_its_training,
+        files=lambda r: _evaluation_files(r) if recipe_inputs.chosen_on(r) else {},
+        parts=lambda r: [steps.select_step(step) for step in steps.trained_steps(r)],
         wanted=lambda r: r.select is not None,
     ),
     Stage(
         "answers",
         "Let every model answer the held-out questions.",
-        lambda r, s: reads.asked_with(r) | reads.quantized(r),
-        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", *parts.trained_stages(r)),
-        takes=parts.of_its_model,
-        parts=parts.answering,
+        lambda r, s: recipe_inputs.asked_with(r) | recipe_inputs.quantized(r),
+        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", *steps.trained_stages(r)),
+        takes=steps.of_its_model,
+        parts=steps.answering,
         wanted=lambda r: r.asks,
     ),
     Stage(
         "evaluate",
         "Compare teacher, student before, student after and control.",
         lambda r, s: {
-            "evaluate": reads.all_but(r.evaluate, "batch_size"),
+            "evaluate": recipe_inputs.all_but(r.evaluate, "batch_size"),
             "seeds": r.seeds,
             "corpus.sequence_length": r.corpus.sequence_length,
-            "teachers.weight": reads.weights(r),
+            "teachers.weight": recipe_inputs.weights(r),
             "distil.mix": r.distil.mix,
-            **reads.quantized(r),
+            **recipe_inputs.quantized(r),
             "experiments": list(r.variants),
-            **({"select.by": reads.chosen_on(r)} if reads.chosen_on(r) else {}),
+            **({"select.by": recipe_inputs.chosen_on(r)} if recipe_inputs.chosen_on(r) else {}),
         },
-        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", *parts.trained_stages(r), "answers"),
+        lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", *steps.trained_stages(r), "answers"),
         files=_evaluation_files,
         by_hand=_decisions,
     ),

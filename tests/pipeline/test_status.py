@@ -8,9 +8,9 @@ import pytest
 import fake_stages
 import minimal
 from potstill.errors import UserError
-from potstill.run import Run
-from potstill.runner import run_recipe
-from potstill.status import comparison, comparison_table, describe
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.status import comparison, comparison_table, describe
 
 ROW = {"model": "student", "metric": "loss", "value": 4.6812, "low": 4.6, "high": 4.7, "n": 200, "seeds": None}
 PAIR = {

@@ -10,12 +10,12 @@ from potstill.console import duration, size, table
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
 from potstill.metrics.bootstrap import Paired
-from potstill.pipeline import all_steps, needed_by
+from potstill.pipeline.graph import all_steps, needed_by
+from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.runner import is_done
 from potstill.recipe import Recipe
 from potstill.report.significance import beyond_chance
 from potstill.report.significance import key as key_of
-from potstill.run import Run, Step
-from potstill.runner import is_done
 
 COLUMNS = ("run", "model", "metric", "value", "low", "high", "n", "chance", "stderr", "seeds")
 OPTIONAL = ("chance", "stderr", "seeds")

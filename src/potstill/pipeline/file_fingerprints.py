@@ -13,6 +13,7 @@ from potstill.metrics.continuations.prompts import triples_file
 from potstill.metrics.continuations.similarity import sentence_model
 from potstill.metrics.continuations.word_vectors import vectors_file
 from potstill.metrics.minimal_pairs.read import pair_files
+from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import PromptFile, PromptSet
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
@@ -20,7 +21,6 @@ from potstill.recipe.evaluate import PairFiles
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
 from potstill.recipe.teachers import Llama2cTeacher, PackagedTeacher, Teacher
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
-from potstill.run import Run
 
 HASHED_UP_TO = 256 * 2**20
 """Bytes. A larger file is told from another by its size and time of change: hashing it would take seconds each time."""
