@@ -13,12 +13,12 @@ from typing import Any
 from experiments.measured import interval, measured, outcome
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
+from potstill.evaluation.snapshot_curves import measure
 from potstill.files.atomic import write_text
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import load_recipe
-from potstill.trajectories import measure
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/experiments/warmstart")

@@ -21,9 +21,8 @@ TIERS = (
     {"metrics", "targets"},
     {"generation", "report"},
     {"pipeline", "students", "teachers", "training"},
-    {"evaluation", "review", "stores"},
-    {"stages", "trajectories"},
-    {"cli"},
+    {"evaluation", "review"},
+    {"cli", "stages"},
     {"__main__"},
 )
 """Who may import whom: a part imports from its own tier and from those above it in this table."""

@@ -111,9 +111,9 @@ def _evaluate(
         return
     if run_dir is not None or force or set_:
         raise UserError("`--checkpoints` looks at a run as it is: name its folder, as in `runs/quickstart`, alone")
-    from potstill import trajectories
+    from potstill.evaluation import snapshot_curves
 
-    print(trajectories.shown(trajectories.measure(Path(recipe), checkpoints or "all", watch=watch)))
+    print(snapshot_curves.shown(snapshot_curves.measure(Path(recipe), checkpoints or "all", watch=watch)))
 
 
 _OF_ITS_OWN: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}
@@ -143,7 +143,7 @@ def compare(runs: RunFolders, as_json: AsJson = False) -> None:
 @app.command(rich_help_panel="Looking at runs")
 def targets(store: StoreFolder, fidelity: Fidelity = 16, as_json: AsJson = False) -> None:
     """Describe a store of captured targets, check it, and compare it with its teacher on a few samples."""
-    from potstill.stores import inspect, shown
+    from potstill.evaluation.inspect_targets import inspect, shown
 
     found = inspect(store, fidelity)
     print(json.dumps(found, indent=2) if as_json else shown(found))

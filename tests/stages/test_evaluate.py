@@ -128,11 +128,11 @@ def test_without_a_control_there_is_none(tmp_path):
 
 
 def test_a_model_that_was_scored_is_not_scored_again(tmp_path, monkeypatch):
-    from potstill.evaluation import text
+    from potstill.evaluation import held_out_text
 
     run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path)
     run_recipe(recipe, run, until="control")
-    scored, plain = [], text.score_documents
+    scored, plain = [], held_out_text.score_documents
 
     def score(*args):
         if len(scored) == 2:
@@ -141,13 +141,13 @@ def test_a_model_that_was_scored_is_not_scored_again(tmp_path, monkeypatch):
         scored.append("scored")
         return plain(*args)
 
-    monkeypatch.setattr(text, "score_documents", score)
+    monkeypatch.setattr(held_out_text, "score_documents", score)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, run)
     run_recipe(recipe, run)
     assert scored == ["scored", "scored", "stopped", "scored", "scored"]
     whole = Run(tmp_path / "whole")
-    monkeypatch.setattr(text, "score_documents", plain)
+    monkeypatch.setattr(held_out_text, "score_documents", plain)
     run_recipe(recipe, whole, until="evaluate")
     assert _comparison(run) == _comparison(whole)
     assert not (run.path("evaluate") / "teacher_states").exists()
@@ -165,7 +165,7 @@ def test_passages_show_every_token(tmp_path):
         assert first == {"text": "<|endoftext|>"}
         assert (
             "".join(token["text"] for token in rest).replace("\ufffd", "")
-            in {text.encode("ascii", "ignore").decode() for text in texts} | texts
+            in {held_out_text.encode("ascii", "ignore").decode() for held_out_text in texts} | texts
         )
         for token in rest:
             assert token["kl"] > -1e-6
@@ -187,7 +187,7 @@ def test_minimal_pairs_are_judged_for_every_model(tmp_path):
         assert pair["difference"] == pytest.approx(rows["student"]["value"] - rows[other]["value"], abs=1e-9)
     whole = json.loads((run.path("evaluate") / "pairs" / "turned.json").read_text())
     assert set(whole["models"]["teacher"]["subtasks"]) == {"order", "more_order"}
-    model, ids = llama(0), lambda text: [0, *tokenizer()(text).input_ids]
+    model, ids = llama(0), lambda text: [0, *tokenizer()(held_out_text).input_ids]
     won = []
     for name in ("order", "more_order"):
         lines = [json.loads(line) for line in (pairs / f"{name}.jsonl").read_text().splitlines()[:5]]

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import toy_questions
-from potstill import trajectories
 from potstill.errors import UserError
-from potstill.evaluation import checkpoints
+from potstill.evaluation import snapshot_curves, snapshot_scores
 from potstill.pipeline import training_data
 from potstill.pipeline.run_folder import Run, Step
 from potstill.pipeline.runner import run_recipe
@@ -108,10 +107,10 @@ def test_whoever_chooses_does_not_even_open_what_is_reported(chosen_recipe, chos
     again = Run(tmp_path / "again")
     for stage in ("teachers", "corpus", "student", "capture", "distil", "control"):
         shutil.copytree(chosen.path(stage), again.path(stage), symlinks=True)
-    opened, scored, load, score = [], [], checkpoints.load_from_disk, checkpoints.score_answers
-    for module in (checkpoints, training_data):
+    opened, scored, load, score = [], [], snapshot_scores.load_from_disk, snapshot_scores.score_answers
+    for module in (snapshot_scores, training_data):
         monkeypatch.setattr(module, "load_from_disk", lambda path: opened.append(Path(path).name) or load(path))
-    monkeypatch.setattr(checkpoints, "score_answers", lambda *given: scored.append(1) or score(*given))
+    monkeypatch.setattr(snapshot_scores, "score_answers", lambda *given: scored.append(1) or score(*given))
     run_recipe(chosen_recipe, again, until="select")
     assert "validation" in opened
     assert "held_out" not in opened
@@ -200,7 +199,7 @@ def test_of_questions_each_student_is_chosen_on_the_answers_of_its_own_lesson(tm
     assert len({tuple(each) for each in losses.values()}) == 3
     # What is reported is of the chosen weights.
     scores = json.loads((run.path("answers") / "student-base" / "seed-0" / "scores.json").read_text())
-    rows = trajectories.measure(run.folder, "all")
+    rows = snapshot_curves.measure(run.folder, "all")
     step = run.manifest("select/base/seed-0")["summary"]["kept_step"]
     (row,) = [row for row in rows if (row["model"], row["step"], row["split"]) == ("student base", step, "reporting")]
     assert row["value"] == pytest.approx(sum(scores["nll"]) / sum(scores["tokens"]), rel=1e-5)

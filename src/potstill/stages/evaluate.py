@@ -6,9 +6,9 @@ that were scored before a stop are not scored again.
 
 from collections.abc import Iterator
 
-from potstill.evaluation import outside, pairs, prompts, questions, tasks, text
-from potstill.evaluation.expenses import expenses
-from potstill.evaluation.models import Measured, compared_models
+from potstill.evaluation import answers, baselines, continuations, held_out_text, lm_eval_tasks, minimal_pairs
+from potstill.evaluation.candidates import Measured, compared_models
+from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
 from potstill.pipeline.graph import Made, Work
 
@@ -32,19 +32,19 @@ def run(work: Work) -> Made:
 
 def _measured(work: Work) -> Iterator[Measured]:
     if work.recipe.asks:
-        yield questions.measure(work)
+        yield answers.measure(work)
     else:
         yield from _of_text(work)
     if work.recipe.evaluate.tasks:
-        yield tasks.measure(work, {**compared_models(work), **outside.outside_models(work)})
+        yield lm_eval_tasks.measure(work, {**compared_models(work), **baselines.outside_models(work)})
 
 
 def _of_text(work: Work) -> Iterator[Measured]:
-    own, others = compared_models(work), outside.outside_models(work)
-    models = {**own, **outside.of_the_runs_tokens(work, others)}
-    yield text.measure(work, models)
+    own, others = compared_models(work), baselines.outside_models(work)
+    models = {**own, **baselines.of_the_runs_tokens(work, others)}
+    yield held_out_text.measure(work, models)
     for name in work.recipe.evaluate.minimal_pairs:
-        yield pairs.measure(work, models, name)
+        yield minimal_pairs.measure(work, models, name)
     for name in work.recipe.evaluate.prompts:
         # Text in, text out: it is nothing to them how a model writes its tokens.
-        yield prompts.measure(work, {**own, **others}, name)
+        yield continuations.measure(work, {**own, **others}, name)

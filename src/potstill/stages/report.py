@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from potstill.cost import Cost, Expense
 from potstill.device import device_name
-from potstill.evaluation import outside
+from potstill.evaluation import baselines
 from potstill.files.atomic import read_json
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.bootstrap import Paired, Row
@@ -152,7 +152,7 @@ def _models(work: Work) -> list[Model]:
         about = _about(work.recipe, name) if len(work.recipe.variants) > 1 else ""
         role = alone(_student(name))
         found.append(_model(name or "student", config, summary["parameters"], trained, role, about))
-    found += [Model(name, count, role=name) for name, count in outside.parameters(work).items()]
+    found += [Model(name, count, role=name) for name, count in baselines.parameters(work).items()]
     return found
 
 

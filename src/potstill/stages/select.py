@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.checkpoints import Figure, Meter, file_of, meters, scored, snapshot
+from potstill.evaluation.snapshot_scores import Figure, Meter, file_of, meters, scored, snapshot
 from potstill.files.atomic import remove, write_json
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.expenses import metered
-from potstill.evaluation.models import Compared, Measured, Models
-from potstill.evaluation.splits import in_split, splits_of
+from potstill.evaluation.candidates import Compared, Measured, Models
+from potstill.evaluation.measurement_cost import metered
+from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.atomic import read_json, write_json
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.metrics.lm_eval.compare import How, compare, is_share

@@ -3,9 +3,9 @@
 from typing import Any
 
 from potstill.console import progress
-from potstill.evaluation.expenses import metered
-from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
-from potstill.evaluation.splits import Split, split_of, splits_of
+from potstill.evaluation.candidates import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.measurement_cost import metered
+from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json
 from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
 from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from potstill.errors import UserError
-from potstill.evaluation import prompts
-from potstill.evaluation.models import Compared
+from potstill.evaluation import continuations
+from potstill.evaluation.candidates import Compared
 from potstill.generation.generate import Asked, Decoding, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import read_triples
@@ -127,7 +127,7 @@ def test_the_report_shows_them_and_what_they_took(run):
 
 def test_what_was_said_before_a_stop_is_not_said_again(recipe, run, tmp_path, monkeypatch):
     recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"batch_size": 2})})
-    again, plain, batches = Run(tmp_path / "run"), prompts.responses, []
+    again, plain, batches = Run(tmp_path / "run"), continuations.responses, []
 
     def stopped(*args, **how):
         for batch in plain(*args, **how):
@@ -136,7 +136,7 @@ def test_what_was_said_before_a_stop_is_not_said_again(recipe, run, tmp_path, mo
             batches.append(batch)
             yield batch
 
-    monkeypatch.setattr(prompts, "responses", stopped)
+    monkeypatch.setattr(continuations, "responses", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, again, until="evaluate")
 
@@ -145,7 +145,7 @@ def test_what_was_said_before_a_stop_is_not_said_again(recipe, run, tmp_path, mo
             batches.append(batch)
             yield batch
 
-    monkeypatch.setattr(prompts, "responses", goes_on)
+    monkeypatch.setattr(continuations, "responses", goes_on)
     run_recipe(recipe, again, until="evaluate")
     assert len(batches) == 6 * 3, "six models, three batches each, and none twice"
     whole = Run(tmp_path / "whole")
@@ -190,6 +190,6 @@ def test_responses_are_written_in_the_models_own_tokens(run, recipe, given, tmp_
     model = Compared("other", lambda: llama(0), lambda: read.append("own") or tokenizer())
     work = replace(Work(recipe, run, Step("evaluate")), run=Run(tmp_path / "elsewhere"))
     triples = read_triples(PromptFile(**given), "key")
-    found = prompts.responded(work, "words", recipe.evaluate.prompts["words"], triples, model)
+    found = continuations.responded(work, "words", recipe.evaluate.prompts["words"], triples, model)
     assert read == ["own"]
     assert found == [said(run, "teacher")[one.id]["response"] for one in triples]

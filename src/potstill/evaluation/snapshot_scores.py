@@ -20,11 +20,11 @@ from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.errors import UserError
-from potstill.evaluation.models import Compared
-from potstill.evaluation.pairs import subtasks_of
-from potstill.evaluation.prompts import Judge, asked_with, triples_of
-from potstill.evaluation.splits import Split, in_split, splits_of
-from potstill.evaluation.tasks import loaded
+from potstill.evaluation.candidates import Compared
+from potstill.evaluation.continuations import Judge, asked_with, triples_of
+from potstill.evaluation.lm_eval_tasks import loaded
+from potstill.evaluation.minimal_pairs import subtasks_of
+from potstill.evaluation.selection_split import Split, in_split, splits_of
 from potstill.files.atomic import digest, read_json, sha256, write_json
 from potstill.generation.generate import Decoding, responses
 from potstill.metrics.bootstrap import Sums

@@ -5,9 +5,8 @@ import shutil
 
 import pytest
 
-from potstill import trajectories
 from potstill.errors import UserError
-from potstill.evaluation import checkpoints
+from potstill.evaluation import snapshot_curves, snapshot_scores
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.training.snapshots import place
@@ -37,8 +36,8 @@ def scored(monkeypatch):
     """How many times a model was run over something."""
     calls = []
     for name in ("score_answers", "score_pairs"):
-        plain = getattr(checkpoints, name)
-        monkeypatch.setattr(checkpoints, name, lambda *given, plain=plain: calls.append(given) or plain(*given))
+        plain = getattr(snapshot_scores, name)
+        monkeypatch.setattr(snapshot_scores, name, lambda *given, plain=plain: calls.append(given) or plain(*given))
     return calls
 
 
@@ -51,7 +50,7 @@ def _figures(rows, model, metric="loss", split="reporting"):
 
 
 def test_every_snapshot_has_its_company_and_the_last_has_the_students_own_figures(run):
-    rows = trajectories.measure(run.folder, "all")
+    rows = snapshot_curves.measure(run.folder, "all")
     for model in ("student", "control"):
         for split in ("selection", "reporting"):
             assert list(_figures(rows, model, split=split)) == [(0, 2), (0, 4), (0, 6), (0, 8)]
@@ -67,21 +66,21 @@ def test_every_snapshot_has_its_company_and_the_last_has_the_students_own_figure
 
 
 def test_what_is_known_is_not_measured_again_and_a_copy_is_known(run, scored):
-    trajectories.measure(run.folder, "every:2")
+    snapshot_curves.measure(run.folder, "every:2")
     # Teacher, start, and steps 4 and 8 of both: on two splits of the text, and on pairs. 8 is the last of each.
     assert len(scored) == 3 * (2 + 2 * 2)
-    trajectories.measure(run.folder, "all")
+    snapshot_curves.measure(run.folder, "all")
     assert len(scored) == 3 * (2 + 2 * 4), "only the two that were left out before"
     shutil.rmtree(place(run.path("distil/seed-0"), 2))
     shutil.copytree(place(run.path("distil/seed-0"), 8), place(run.path("distil/seed-0"), 2))
-    rows = trajectories.measure(run.folder, "all")
+    rows = snapshot_curves.measure(run.folder, "all")
     assert len(scored) == 3 * (2 + 2 * 4), "the same weights under another name"
     found = _figures(rows, "student")
     assert found[0, 2]["value"] == found[0, 8]["value"]
 
 
 def test_what_was_stopped_goes_on(run, scored, monkeypatch):
-    plain = checkpoints.score_answers
+    plain = snapshot_scores.score_answers
     with monkeypatch.context() as patch:
 
         def score_answers(*given):
@@ -89,19 +88,19 @@ def test_what_was_stopped_goes_on(run, scored, monkeypatch):
                 raise KeyboardInterrupt
             return plain(*given)
 
-        patch.setattr(checkpoints, "score_answers", score_answers)
+        patch.setattr(snapshot_scores, "score_answers", score_answers)
         with pytest.raises(KeyboardInterrupt):
-            trajectories.measure(run.folder, "all")
-    trajectories.measure(run.folder, "all")
+            snapshot_curves.measure(run.folder, "all")
+    snapshot_curves.measure(run.folder, "all")
     assert len(scored) == 3 * (2 + 2 * 4)
 
 
 def test_other_settings_are_measured_anew(run, scored):
-    trajectories.measure(run.folder, "last:1")
+    snapshot_curves.measure(run.folder, "last:1")
     recipe = json.loads((run.folder / "recipe.json").read_text())
     before, recipe["evaluate"]["documents"] = len(scored), 5
     (run.folder / "recipe.json").write_text(json.dumps(recipe))
-    rows = trajectories.measure(run.folder, "last:1")
+    rows = snapshot_curves.measure(run.folder, "last:1")
     assert len(scored) == before + 4, "held-out text alone, of teacher, start, student and control"
     assert _figures(rows, "student")[0, 8]["n"] == 5
 
@@ -111,8 +110,8 @@ def test_snapshots_are_measured_as_they_appear(tmp_path, monkeypatch):
     run_recipe(recipe, run, until="capture")
     run_recipe(recipe, run, until="student")
     assert not run.path("distil").exists()
-    monkeypatch.setattr(trajectories, "SECONDS_BETWEEN_LOOKS", 0.01)
-    looks, plain = [], trajectories.kept
+    monkeypatch.setattr(snapshot_curves, "SECONDS_BETWEEN_LOOKS", 0.01)
+    looks, plain = [], snapshot_curves.kept
 
     def kept(folder):
         found = plain(folder)
@@ -126,14 +125,14 @@ def test_snapshots_are_measured_as_they_appear(tmp_path, monkeypatch):
             run_recipe(recipe, run, until="distil")
         return found
 
-    monkeypatch.setattr(trajectories, "kept", kept)
-    rows = trajectories.measure(run.folder, "all", watch=True)
+    monkeypatch.setattr(snapshot_curves, "kept", kept)
+    rows = snapshot_curves.measure(run.folder, "all", watch=True)
     assert looks[:4] == [[]] * 4, "nothing, and then a folder that is half there"
     assert list(_figures(rows, "student")) == [(0, 2), (0, 4), (0, 6), (0, 8)]
 
 
 def test_a_table_says_it_all(run):
-    lines = trajectories.shown(trajectories.measure(run.folder, "4,8")).splitlines()
+    lines = snapshot_curves.shown(snapshot_curves.measure(run.folder, "4,8")).splitlines()
     assert "loss, validation" in lines[0]
     assert "loss, held out" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["teacher", "start", "student", "student", "control", "control"]
@@ -141,14 +140,14 @@ def test_a_table_says_it_all(run):
 
 def test_where_there_is_nothing_to_measure_it_is_said(tmp_path, run):
     with pytest.raises(UserError, match="is no run folder"):
-        trajectories.measure(tmp_path, "all")
+        snapshot_curves.measure(tmp_path, "all")
     with pytest.raises(UserError, match=r"step-3 is not there; there are the steps 2, 4, 6, 8"):
-        trajectories.measure(run.folder, "3")
+        snapshot_curves.measure(run.folder, "3")
     (place(run.path("distil/seed-0"), 4) / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"step-4 is half-written: it has no model.safetensors; name another one"):
-        trajectories.measure(run.folder, "4")
+        snapshot_curves.measure(run.folder, "4")
     recipe = json.loads((run.folder / "recipe.json").read_text())
     recipe["distil"]["snapshots"] = None
     (run.folder / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(UserError, match=r"keeps no snapshots; say how many in its recipe, `distil.snapshots: 30`"):
-        trajectories.measure(run.folder, "all")
+        snapshot_curves.measure(run.folder, "all")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from potstill.errors import UserError
-from potstill.evaluation import tasks
+from potstill.evaluation import lm_eval_tasks
 from potstill.pipeline.run_folder import Run, Step
 from potstill.pipeline.runner import is_done, run_recipe
 from potstill.pipeline.status import comparison, comparison_table
@@ -153,7 +153,7 @@ def test_a_task_file_or_its_data_that_changed_is_asked_again(run, recipe, folder
 
 
 def test_what_was_scored_before_a_stop_is_not_scored_again(run, recipe, folder, monkeypatch):
-    scored, plain = [], tasks.score_task
+    scored, plain = [], lm_eval_tasks.score_task
 
     def score(*args, **how):
         if len(scored) == 3:
@@ -163,7 +163,7 @@ def test_what_was_scored_before_a_stop_is_not_scored_again(run, recipe, folder, 
         return plain(*args, **how)
 
     before = json.loads((run.path("evaluate") / "comparison.json").read_text())
-    monkeypatch.setattr(tasks, "score_task", score)
+    monkeypatch.setattr(lm_eval_tasks, "score_task", score)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, run, until="evaluate", force=["evaluate"])
     run_recipe(recipe, run)
@@ -189,4 +189,4 @@ def test_two_entries_may_not_share_a_figure(tmp_path):
     listed = [{"task": "toy_more", "path": path}, {"task": "toy_tag", "path": path}]
     recipe = toy_recipe(tmp_path, f"evaluate.tasks={json.dumps(listed)}")
     with pytest.raises(UserError, match=r"`evaluate\.tasks\.1`: 'toy_more' is asked already by 'toy_more'"):
-        tasks.check(recipe)
+        lm_eval_tasks.check(recipe)

@@ -11,7 +11,8 @@ from typing import Any
 
 from potstill.console import table
 from potstill.errors import UserError
-from potstill.evaluation.checkpoints import (
+from potstill.evaluation.selection_split import Split
+from potstill.evaluation.snapshot_scores import (
     CURVES,
     FOLDER,
     Meter,
@@ -23,7 +24,6 @@ from potstill.evaluation.checkpoints import (
     snapshot,
     teachers,
 )
-from potstill.evaluation.splits import Split
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import bootstrap
 from potstill.pipeline.graph import BY_NAME, Work, steps_of

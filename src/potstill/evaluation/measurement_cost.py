@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.cost import Expense, measure
-from potstill.evaluation.models import Compared
+from potstill.evaluation.candidates import Compared
 from potstill.files.atomic import read_json, write_json
 from potstill.pipeline.graph import Work
 

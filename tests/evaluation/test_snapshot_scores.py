@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from potstill import trajectories
 from potstill.errors import UserError
-from potstill.evaluation import checkpoints
-from potstill.evaluation.splits import split_of
+from potstill.evaluation import snapshot_curves, snapshot_scores
+from potstill.evaluation.selection_split import split_of
 from potstill.metrics.lm_eval.load import load_task
 from potstill.metrics.lm_eval.score import score_task
 from potstill.pipeline.run_folder import Run
@@ -60,7 +59,7 @@ def found(run):
 
 @pytest.fixture(scope="module")
 def rows(run):
-    return trajectories.measure(run.folder, "all")
+    return snapshot_curves.measure(run.folder, "all")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_every_snapshot_has_its_figures_on_both_halves(rows, by_hand, found):
 
 
 def test_what_is_measured_is_shown(run, rows):
-    head, *lines = trajectories.shown(rows).splitlines()
+    head, *lines = snapshot_curves.shown(rows).splitlines()
     assert f"{ACC}, validation" in head
     assert f"{ACC}, held out" in head
     assert len(lines) == 2 + 2 * len(STEPS)
@@ -144,8 +143,8 @@ def test_the_report_is_made_anew_and_alone_and_draws_how_it_went(run, recipe, ro
 
 
 def test_nothing_is_asked_again(run, rows, monkeypatch):
-    monkeypatch.setattr(checkpoints, "score_task", lambda *_, **how: pytest.fail("it is known already"))
-    assert trajectories.measure(run.folder, "all") == rows
+    monkeypatch.setattr(snapshot_scores, "score_task", lambda *_, **how: pytest.fail("it is known already"))
+    assert snapshot_curves.measure(run.folder, "all") == rows
 
 
 def test_a_figure_that_nothing_says_the_certainty_of_is_recorded_and_not_compared(run, found, rows):
@@ -192,7 +191,7 @@ def test_snapshots_are_chosen_by_what_they_say_to_half_of_the_prompts(tmp_path):
     step = int(chosen["chosen"].removeprefix("step "))
     on_the_way = {
         row["metric"]: row["value"]
-        for row in trajectories.measure(made.folder, "all")
+        for row in snapshot_curves.measure(made.folder, "all")
         if (row["model"], row["step"], row["split"]) == ("student", step, "reporting")
     }
     for row in rows:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from potstill.errors import UserError
-from potstill.evaluation import outside
+from potstill.evaluation import baselines
 from tiny import llama, save_model, toy_recipe
 
 
@@ -15,7 +15,7 @@ def folder(tmp_path):
 def _refused(tmp_path, source):
     recipe = toy_recipe(tmp_path, f"evaluate.models={json.dumps({'baseline': str(source)})}")
     with pytest.raises(UserError) as told:
-        outside.check(recipe)
+        baselines.check(recipe)
     sentence = str(told.value)
     assert sentence.startswith("`evaluate.models.baseline`: ")
     assert "\n" not in sentence
@@ -23,7 +23,7 @@ def _refused(tmp_path, source):
 
 
 def test_a_whole_folder_is_taken(folder, tmp_path):
-    outside.check(toy_recipe(tmp_path, f"evaluate.models={json.dumps({'baseline': str(folder)})}"))
+    baselines.check(toy_recipe(tmp_path, f"evaluate.models={json.dumps({'baseline': str(folder)})}"))
 
 
 def test_a_folder_without_weights(folder, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
-from potstill.evaluation.questions import METRICS, Judged, compare
+from potstill.evaluation.answers import METRICS, Judged, compare
 from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, Decision, exported, write_decisions

@@ -3,7 +3,7 @@
 import pytest
 
 import minimal
-from potstill.evaluation.splits import in_split, split_of, splits_of
+from potstill.evaluation.selection_split import in_split, split_of, splits_of
 
 KEPT = ["distil.snapshots=30", "corpus.validation=8", 'evaluate.minimal_pairs={"blimp": {"path": "pairs"}}']
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from potstill.console import progress
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
-from potstill.evaluation.expenses import metered
-from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
-from potstill.evaluation.outside import compared_vocabulary
+from potstill.evaluation.baselines import compared_vocabulary
+from potstill.evaluation.candidates import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.console import progress
-from potstill.evaluation.expenses import metered
-from potstill.evaluation.models import Compared, Measured, Models, compared_pairs
-from potstill.evaluation.splits import Split, split_of, splits_of
+from potstill.evaluation.candidates import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.measurement_cost import metered
+from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
 from potstill.generation.generate import Asked, Decoding, Response, responses

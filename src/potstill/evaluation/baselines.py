@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from potstill.device import device
 from potstill.errors import UserError, first_line
-from potstill.evaluation.models import Compared, Models
+from potstill.evaluation.candidates import Compared, Models
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import Work
 from potstill.recipe import Recipe

@@ -9,9 +9,9 @@ import pytest
 
 from potstill import cli
 from potstill.errors import UserError
+from potstill.evaluation.inspect_targets import inspect, shown
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.stores import inspect, shown
 from tiny import VOCABULARY, toy_overrides, toy_recipe
 
 

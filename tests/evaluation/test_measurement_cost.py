@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from potstill.cost import Cost
-from potstill.evaluation import expenses as module
-from potstill.evaluation.expenses import expenses, metered
-from potstill.evaluation.models import Compared
+from potstill.evaluation import measurement_cost as module
+from potstill.evaluation.candidates import Compared
+from potstill.evaluation.measurement_cost import expenses, metered
 from potstill.pipeline.run_folder import Run, Step
 from potstill.pipeline.runner import run_recipe
 from tiny import toy_recipe

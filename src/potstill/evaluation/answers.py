@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.console import say
-from potstill.evaluation.models import Measured
+from potstill.evaluation.candidates import Measured
 from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
