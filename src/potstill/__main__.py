@@ -1,5 +1,5 @@
 """`python -m potstill`, which is what `torchrun -m potstill` starts."""
 
-from potstill.cli import main
+from potstill.cli.main import main
 
 main()

@@ -7,6 +7,7 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
+from potstill.cli.review import answers_of
 from potstill.evaluation.answers import METRICS, Judged, compare
 from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_journal
@@ -15,7 +16,6 @@ from potstill.metrics.answers.extract import extract, reference
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import is_done, run_recipe
-from potstill.review import answers_of
 
 WHEN = "2026-11-22T05:00:00+00:00"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import cli
+from potstill.cli import main
 from potstill.errors import UserError
 from potstill.evaluation.inspect_targets import inspect, shown
 from potstill.pipeline.run_folder import Run
@@ -66,7 +66,7 @@ def test_the_verb_prints_what_was_found(run, monkeypatch, capsys):
     store = str(run.path("capture") / "smollm2")
     monkeypatch.setattr(sys, "argv", ["potstill", "targets", store, "--fidelity", "2", "--json"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["fidelity"]["tokens"] > 0
 
@@ -76,7 +76,7 @@ def test_an_estimate_is_printed_and_nothing_is_captured(toy_folder, tmp_path, mo
     where = ["--run-dir", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", ["potstill", "capture", "quickstart", *where, *sets, "--estimate"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     last = capsys.readouterr().out.splitlines()[-1]
     assert ended.value.code == 0
     assert last.startswith("smollm2: ")

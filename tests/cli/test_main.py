@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 import minimal
-from potstill import cli
+from potstill.cli import main
 from potstill.errors import UserError
 from potstill.pipeline import runner
 from potstill.pipeline.graph import STAGES
@@ -54,7 +54,7 @@ def call(monkeypatch, capsys, tmp_path):
     def main(*arguments):
         monkeypatch.setattr(sys, "argv", ["potstill", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         return ended.value.code, *capsys.readouterr()
 
     return main
@@ -75,7 +75,7 @@ def shell(*arguments, cwd=None):
 
 
 def test_the_verbs_and_their_options():
-    commands = get_command(cli.app).commands
+    commands = get_command(main.app).commands
     assert {name: [param.opts[0] for param in command.params] for name, command in commands.items()} == VERBS
 
 
@@ -86,7 +86,7 @@ def test_every_verb_has_help_that_names_all_it_takes(call, monkeypatch, verb):
     assert (code, err) == (0, "")
     assert f"Usage: potstill {verb}" in out
     assert all(name in out for name in VERBS[verb])
-    command = get_command(cli.app).commands[verb]
+    command = get_command(main.app).commands[verb]
     assert command.help
     assert all(param.help for param in command.params), f"an option of {verb} has no help"
 
@@ -99,7 +99,7 @@ def test_without_a_verb_it_says_what_there_is(call):
 
 
 def test_verbs_of_stages_are_the_stages():
-    verbs = list(get_command(cli.app).commands)
+    verbs = list(get_command(main.app).commands)
     assert verbs[1 : 1 + len(STAGES)] == [stage.name for stage in STAGES]
 
 
@@ -169,7 +169,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(runner, "run_recipe", bug)
     monkeypatch.setattr(sys, "argv", ["potstill", "run", "quickstart"])
     with pytest.raises(ZeroDivisionError):
-        cli.main()
+        main.main()
 
 
 def test_run_hands_on_what_it_was_told(call, asked):
@@ -285,11 +285,11 @@ def test_other_libraries_draw_no_bars_off_a_terminal(call, monkeypatch):
     for name in ("DATASETS_VERBOSITY", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
         monkeypatch.delenv(name, raising=False)
     call("recipes")
-    assert cli.os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
-    monkeypatch.setattr(cli.os, "environ", {})
+    assert main.os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    monkeypatch.setattr(main.os, "environ", {})
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    cli._quiet_libraries()
-    assert cli.os.environ == {"DATASETS_VERBOSITY": "critical"}
+    main._quiet_libraries()
+    assert main.os.environ == {"DATASETS_VERBOSITY": "critical"}
 
 
 def test_a_user_error_from_anywhere_is_told(call, monkeypatch):

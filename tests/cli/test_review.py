@@ -15,11 +15,11 @@ from datetime import datetime
 import pytest
 
 import minimal
-from potstill import cli
+from potstill.cli import main
+from potstill.cli.review import Record, answers_of, export, review
 from potstill.errors import UserError
 from potstill.metrics.answers.decisions import NONE, WITHDRAWN, Decision, decided, queue, read_decisions
 from potstill.pipeline.run_folder import UNFINISHED, Run
-from potstill.review import Record, answers_of, export, review
 
 UNREAD = {"When?": "It ends at 3:30.", "How many?": "Many of them.", "How much?": "1.5 million"}
 SETTLED = {"Why?": "18"}
@@ -259,7 +259,7 @@ def test_an_export_is_a_csv_and_overwrites_nothing(run, sit, tmp_path, monkeypat
     sit("18", "none")
     monkeypatch.setattr(sys, "argv", ["potstill", "review", str(run.folder), "--export", "all.csv"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert (ended.value.code, capsys.readouterr().out) == (0, "8 answers written to all.csv\n")
     with (tmp_path / "all.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

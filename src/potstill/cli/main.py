@@ -152,7 +152,7 @@ def targets(store: StoreFolder, fidelity: Fidelity = 16, as_json: AsJson = False
 @app.command(rich_help_panel="Looking at runs")
 def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
     """Decide, one after the other, what was answered where no rule could tell; stop and go on at any time."""
-    from potstill import review as reviewing
+    from potstill.cli import review as reviewing
 
     if export is None:
         reviewing.review(run, who)

@@ -1,0 +1,1 @@
+"""Command line: one verb a stage, and what looks at runs."""
