@@ -165,7 +165,7 @@ def test_passages_show_every_token(tmp_path):
         assert first == {"text": "<|endoftext|>"}
         assert (
             "".join(token["text"] for token in rest).replace("\ufffd", "")
-            in {held_out_text.encode("ascii", "ignore").decode() for held_out_text in texts} | texts
+            in {text.encode("ascii", "ignore").decode() for text in texts} | texts
         )
         for token in rest:
             assert token["kl"] > -1e-6
@@ -187,7 +187,7 @@ def test_minimal_pairs_are_judged_for_every_model(tmp_path):
         assert pair["difference"] == pytest.approx(rows["student"]["value"] - rows[other]["value"], abs=1e-9)
     whole = json.loads((run.path("evaluate") / "pairs" / "turned.json").read_text())
     assert set(whole["models"]["teacher"]["subtasks"]) == {"order", "more_order"}
-    model, ids = llama(0), lambda text: [0, *tokenizer()(held_out_text).input_ids]
+    model, ids = llama(0), lambda text: [0, *tokenizer()(text).input_ids]
     won = []
     for name in ("order", "more_order"):
         lines = [json.loads(line) for line in (pairs / f"{name}.jsonl").read_text().splitlines()[:5]]

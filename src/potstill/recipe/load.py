@@ -20,7 +20,7 @@ from potstill.recipe.recipe import Recipe
 
 def shipped_recipes() -> dict[str, str]:
     """The text of each recipe that ships with potstill, by name."""
-    folder = resources.files("potstill") / "recipes"
+    folder = resources.files("potstill.recipe") / "shipped"
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".yaml")),
         key=lambda file: file.name.removesuffix(".yaml"),

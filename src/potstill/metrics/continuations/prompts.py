@@ -32,7 +32,7 @@ def triples_file(given: PromptSet | PromptFile, key: str) -> Path:
         UserError: there is none.
     """
     if isinstance(given, PromptSet):
-        return Path(str(resources.files("potstill") / "prompt_sets" / f"{given.set}.jsonl"))
+        return Path(str(resources.files("potstill.metrics.continuations") / "prompt_sets" / f"{given.set}.jsonl"))
     file = Path(given.path).expanduser()
     if not file.is_file():
         raise UserError(
