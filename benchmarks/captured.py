@@ -26,7 +26,8 @@ from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
-from potstill.teachers.capture import WithTargets, contents, field
+from potstill.targets.collator import WithTargets, field
+from potstill.targets.content_keys import contents
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)

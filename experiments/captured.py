@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from experiments.seeds import differences, table, with_spread
+from potstill.cli.compare import comparison
 from potstill.files.atomic import write_text
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.pipeline.status import comparison
 from potstill.recipe import load_recipe
 
 RUNS = Path("runs/experiments/captured")

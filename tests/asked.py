@@ -5,9 +5,8 @@ import copy
 import pytest
 import torch
 
-from potstill.data.labels import supervised_positions
-from potstill.data.prompts.render import Prompter
-from potstill.models.forward import labels_of
+from potstill.data.labels import labels_of, supervised_positions
+from potstill.data.prompts.align import Prompter
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
 from tiny import documents, tokenizer
 

@@ -12,9 +12,10 @@ import pytest
 from potstill import cost
 from potstill.cost import Cost
 from potstill.files.atomic import digest
-from potstill.pipeline import run_folder, runner
-from potstill.pipeline.graph import STAGES, Made, Work
+from potstill.pipeline import run_folder, runner, up_to_date
+from potstill.pipeline.graph import STAGES
 from potstill.pipeline.run_folder import Step
+from potstill.pipeline.work import Made, Work
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Stages:
     """What ran, what each stage writes, and what happens while it does."""
 
     ran: list[str] = field(default_factory=list)
-    writes: Callable[[Work], str] = lambda work: digest(runner.inputs_of(work.recipe, work.run, work.step))
+    writes: Callable[[Work], str] = lambda work: digest(up_to_date.inputs_of(work.recipe, work.run, work.step))
     """By default another content for other inputs: whatever could change does."""
     during: dict[str, Callable[[Work], None]] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
 
 from potstill import DistilTrainer, HiddenLoss, Loss
-from potstill.errors import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX
 from tiny import gpt2, llama
 from toy_training import captured, samples, trainer, weights
 

@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import PreTrainedModel, TrainingArguments
 
 from potstill import DistilTrainer, Loss, TargetStore
-from potstill.data.collators import Collator
+from potstill.data.collators import Collate, Collator
+from potstill.data.labels import IGNORE_INDEX
 from potstill.data.tokenizers import tokenizer_fingerprint
-from potstill.errors import IGNORE_INDEX
 from potstill.targets import Codec, Provenance, make_codec
-from potstill.teachers.capture import Collate, capture
+from potstill.teachers.capture import capture
 from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, llama, tokenizer
 

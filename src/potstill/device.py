@@ -29,3 +29,10 @@ def device_name() -> str:
         if device().type == "cuda"
         else f"{device().type}, {torch.get_num_threads()} threads"
     )
+
+
+def run_dtype(name: str) -> torch.dtype:
+    """The number format that a model which only runs forward runs in."""
+    if name == "auto":
+        return torch.bfloat16 if fast_bfloat16() else torch.float32
+    return getattr(torch, name)

@@ -4,9 +4,6 @@ Shapes in docstrings and annotations: B batch, T time, V vocabulary, H hidden si
 A *supervised token* is a position whose next token is a label: ``labels[:, t + 1] != IGNORE_INDEX``.
 """
 
-IGNORE_INDEX = -100
-"""The label of a token that must not be learned, as torch's ``cross_entropy`` has it."""
-
 
 class UserError(ValueError):
     """Bad input, told in one sentence that names the key or the file and says what to do."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from potstill.data.collators import Collator, SharedTokens, pad_token_id
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 
 
 def test_short_rows_are_padded_on_the_right_masked_and_not_learned():

@@ -1,7 +1,6 @@
 import torch
 
-from potstill.data.labels import learned_labels, supervised, supervised_positions
-from potstill.errors import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX, learned_labels, supervised, supervised_positions
 
 
 def test_labels_are_shifted_once_and_ignored_ones_left_out() -> None:

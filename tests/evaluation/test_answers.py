@@ -15,7 +15,8 @@ from potstill.metrics.answers.decisions import Answer, Decision, exported, write
 from potstill.metrics.answers.extract import extract, reference
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.runner import is_done, run_recipe
+from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.up_to_date import is_done
 
 WHEN = "2026-11-22T05:00:00+00:00"
 

@@ -12,9 +12,10 @@ from potstill.evaluation.candidates import Compared
 from potstill.generation.generate import Asked, Decoding, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import read_triples
-from potstill.pipeline.graph import Work
 from potstill.pipeline.run_folder import Run, Step
-from potstill.pipeline.runner import is_done, run_recipe
+from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.up_to_date import is_done
+from potstill.pipeline.work import Work
 from potstill.recipe.continuations import PromptFile
 from tiny import llama, save_prompts, tokenizer, toy_recipe
 

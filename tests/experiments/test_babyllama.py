@@ -7,7 +7,7 @@ from experiments.sharing import beside
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.runner import is_done
+from potstill.pipeline.up_to_date import is_done
 
 MODELS = ("teacher gpt2", "start", "student", "control")
 

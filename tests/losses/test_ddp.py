@@ -10,8 +10,7 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from potstill.data.labels import supervised
-from potstill.errors import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX, supervised
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import LogitsTarget

@@ -8,8 +8,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from potstill.data.labels import supervised
-from potstill.errors import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX, supervised
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.logit_chunks import Logits
 from potstill.losses.loss import Loss

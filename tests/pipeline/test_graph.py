@@ -9,7 +9,7 @@ import minimal
 from potstill.errors import UserError
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, steps_of
 from potstill.pipeline.run_folder import Step
-from potstill.pipeline.runner import _plain
+from potstill.pipeline.up_to_date import _plain
 from potstill.recipe import load_recipe, shipped_recipes
 
 HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}

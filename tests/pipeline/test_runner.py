@@ -9,7 +9,8 @@ from potstill.errors import UserError
 from potstill.pipeline import runner
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.runner import inputs_of, is_done, run_recipe
+from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.up_to_date import inputs_of, is_done
 
 
 @pytest.fixture

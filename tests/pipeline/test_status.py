@@ -7,10 +7,11 @@ import pytest
 
 import fake_stages
 import minimal
+from potstill.cli.compare import comparison, comparison_table
 from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.pipeline.status import comparison, comparison_table, describe
+from potstill.pipeline.status import describe
 
 ROW = {"model": "student", "metric": "loss", "value": 4.6812, "low": 4.6, "high": 4.7, "n": 200, "seeds": None}
 PAIR = {

@@ -4,13 +4,13 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
+from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.render import prompt_ids
 from potstill.data.random_offsets import RandomOffsets
-from potstill.errors import IGNORE_INDEX
 from potstill.pipeline import training_data
-from potstill.pipeline.graph import Work
 from potstill.pipeline.run_folder import Run, Step
 from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.work import Work
 from potstill.recipe.prompts import SHIPPED
 from tiny import tokenizer, toy_recipe
 

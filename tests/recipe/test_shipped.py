@@ -8,7 +8,8 @@ import pytest
 from potstill.models.from_scratch import from_scratch
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.runner import is_done, run_recipe
+from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.up_to_date import is_done
 from potstill.recipe import load_recipe, shipped_recipes
 from tiny import toy_recipe
 

@@ -10,8 +10,8 @@ from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.targets import TargetStore
-from potstill.teachers.capture import batch_keys
-from potstill.teachers.prepare import Prepared
+from potstill.targets.content_keys import batch_keys
+from potstill.teachers.prepared import Prepared
 from tiny import llama, save_model, toy_recipe
 
 

@@ -6,10 +6,10 @@ from datasets import load_from_disk
 from transformers import AutoTokenizer
 
 from potstill.data.collators import Collator
+from potstill.data.labels import IGNORE_INDEX, labels_of
 from potstill.data.splitting import split_documents
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.errors import UserError
 from potstill.files.atomic import read_json
-from potstill.models.forward import labels_of
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from tiny import SEQUENCE_LENGTH, documents, save_corpus, tokenizer, toy_recipe

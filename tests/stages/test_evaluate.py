@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from potstill.data.packing import windows
 from potstill.metrics.held_out_text import document_windows
 from potstill.pipeline.run_folder import Run, Step
-from potstill.pipeline.runner import is_done, run_recipe
+from potstill.pipeline.runner import run_recipe
+from potstill.pipeline.up_to_date import is_done
 from tiny import SEQUENCE_LENGTH, llama, save_pairs, tokenizer, toy_recipe
 
 DOCUMENTS = 8

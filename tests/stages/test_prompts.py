@@ -6,8 +6,9 @@ import pytest
 from datasets import load_from_disk
 
 import toy_questions
+from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.render import prompt_ids
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe.prompts import SHIPPED

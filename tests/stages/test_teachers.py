@@ -11,7 +11,8 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.targets import TargetStore
-from potstill.teachers.prepare import Prepared, prepare
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 from tiny import llama, save_model, tokenizer, toy_recipe
 
 

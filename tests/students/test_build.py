@@ -15,7 +15,8 @@ from potstill.recipe.student import Checkpoint, PrunedLayers, PrunedWidth, Scrat
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.students.build import build
 from potstill.students.importance import block_influence, mean_loss, rises_in_loss
-from potstill.teachers.prepare import Prepared, prepare
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 
 LLAMA = {
     "model_type": "llama",

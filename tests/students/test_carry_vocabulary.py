@@ -18,7 +18,8 @@ from potstill.recipe.student import Checkpoint, Copy
 from potstill.recipe.teachers import ModelTeacher
 from potstill.students.build import build
 from potstill.students.carry_vocabulary import BYTES, CHARACTERS, Carried, _Spelling, carry_over, keep_first_tokens
-from potstill.teachers.prepare import Prepared, prepare
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 from tiny import documents, gpt2, llama, save_model, tokenizer
 
 real = pytest.mark.skipif(not stories.FOLDER.is_dir(), reason="../shared/data/stories260k is not here")

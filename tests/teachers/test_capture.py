@@ -1,9 +1,11 @@
 import pytest
 
 from potstill.data.collators import Collator
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 from potstill.targets import make_codec
-from potstill.teachers.capture import WithTargets, batch_keys, contents, field
+from potstill.targets.collator import WithTargets, field
+from potstill.targets.content_keys import batch_keys, contents
 from tiny import VOCABULARY, llama
 from toy_training import captured, left_padded, samples
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from potstill.data.collators import Collator
-from potstill.errors import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, gpt2, llama, padded

@@ -18,7 +18,8 @@ from potstill.pipeline.runner import run_recipe
 from potstill.recipe.teachers import Llama2cTeacher
 from potstill.teachers import llama2c
 from potstill.teachers.llama2c import half_split, read_model, read_tokenizer
-from potstill.teachers.prepare import Prepared, prepare
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 from tiny import llama, save_corpus, toy_recipe
 
 HEADER = struct.Struct("<7i")

@@ -11,12 +11,14 @@ import torch
 from transformers import GenerationConfig
 
 from potstill.data.collators import Collator
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 from potstill.losses.teacher_target import LogitsTarget
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
-from potstill.teachers.prepare import Prepared, prepare
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 from tiny import VOCABULARY, llama, tokenizer
 from toy_training import samples
 

@@ -14,7 +14,8 @@ from potstill.models.quantization import quantization_config
 from potstill.recipe import load_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepare import Prepared, prepare
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 from tiny import LAYERS, llama, save_model
 from toy_training import samples
 

@@ -6,7 +6,7 @@ import gc
 import pytest
 import torch
 
-from potstill.errors import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX
 from potstill.training.accumulation import MicroBatches, Step
 from tiny import gpt_neox, llama
 from toy_training import assert_equal, captured, samples, trained, trainer, weights

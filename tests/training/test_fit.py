@@ -13,7 +13,7 @@ from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.training.fit import last_whole_checkpoint
+from potstill.training.resume import last_whole_checkpoint
 from potstill.training.trainer import DistilTrainer
 from tiny import SEQUENCE_LENGTH, llama, toy_recipe
 

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from potstill.errors import UserError
-from potstill.training.snapshots import average, check, fingerprint, flaw, kept, picked, place
+from potstill.models.folder import fingerprint, flaw
+from potstill.training.snapshots import average, check, kept, picked, place
 from tiny import llama
 
 

@@ -7,7 +7,8 @@ import torch
 from transformers import TrainerCallback
 
 from potstill import Loss
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 from potstill.losses import cpu_buffers
 from tiny import VOCABULARY, gpt2, llama, tokenizer
 from toy_training import (

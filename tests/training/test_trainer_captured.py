@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from potstill import Loss, TargetStore
+from potstill.data.labels import IGNORE_INDEX
 from potstill.data.tokenizers import tokenizer_fingerprint
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.errors import UserError
 from potstill.targets import Provenance, make_codec
 from tiny import VOCABULARY, gpt2, llama, tokenizer
 from toy_training import assert_equal, captured, left_padded, samples, shuffled, sums_by_hand, trained, trainer, weights

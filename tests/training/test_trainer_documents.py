@@ -10,7 +10,7 @@ from potstill import HiddenLoss
 from potstill.data.collators import Collator
 from potstill.data.packing import packed
 from potstill.errors import UserError
-from potstill.teachers.capture import batch_keys
+from potstill.targets.content_keys import batch_keys
 from tiny import VOCABULARY, gpt2, gpt_neox, llama
 from toy_training import KL_AND_CE, assert_equal, captured, samples, trained, trainer
 

@@ -9,7 +9,8 @@ from torch.nn.functional import mse_loss
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from potstill import HiddenLoss, Loss
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 from potstill.students.prune_layers import prune_layers
 from potstill.training.hidden_matching import PROJECTORS
 from tiny import gpt2, llama

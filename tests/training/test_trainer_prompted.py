@@ -8,8 +8,9 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from potstill import Loss
-from potstill.data.prompts.collator import PromptedCollator, of_another_question
-from potstill.data.prompts.render import Prompter
+from potstill.data.prompts.align import Prompter
+from potstill.data.prompts.collator import PromptedCollator
+from potstill.data.prompts.placebo import of_another_question
 from potstill.errors import UserError
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
 from tiny import documents, llama, padded, tokenizer

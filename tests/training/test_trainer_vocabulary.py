@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from potstill import Loss
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 from potstill.targets import make_codec
 from tiny import VOCABULARY, gpt2, llama, padded, tokenizer
 from toy_training import assert_equal, captured, samples, trained, trainer, weights

@@ -92,7 +92,7 @@ def _capture(
     if not estimate:
         _run(recipe, run_dir, "capture", ["capture"] if force else [], set_ or [])
         return
-    from potstill.pipeline.runner import forecast_capture
+    from potstill.cli.plan import forecast_capture
     from potstill.recipe import load_recipe
 
     print(forecast_capture(load_recipe(recipe, set_ or []), _run_of(recipe, run_dir)))
@@ -134,7 +134,7 @@ def status(run: RunFolder) -> None:
 @app.command(rich_help_panel="Looking at runs")
 def compare(runs: RunFolders, as_json: AsJson = False) -> None:
     """Print what was measured in one or more runs: model, metric, value, interval, n."""
-    from potstill.pipeline.status import comparison, comparison_table
+    from potstill.cli.compare import comparison, comparison_table
 
     rows = comparison(runs)
     print(json.dumps(rows, indent=2) if as_json else comparison_table(rows))

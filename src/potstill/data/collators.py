@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 
 DOCUMENTS = "documents"
 """The column of a sample that is read document by document: how many tokens of each document it has, in order."""
@@ -98,3 +99,6 @@ class SharedTokens:
 def pad_token_id(tokenizer: Any) -> int:
     """A token to pad with; any will do, because pads are masked everywhere."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+
+Collate = Callable[[Sequence[Any]], dict[str, Tensor]]

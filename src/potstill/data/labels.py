@@ -1,10 +1,10 @@
 """Which tokens a loss looks at: the one place where labels are shifted and ignored tokens are left out."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from potstill.errors import IGNORE_INDEX
 
 
 def learned_labels(labels: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"] | None = None) -> Int[Tensor, "B T"]:
@@ -30,3 +30,12 @@ def supervised(
     assert hidden.shape[:2] == labels.shape, (hidden.shape, labels.shape)
     positions, following = supervised_positions(labels)
     return hidden.flatten(0, 1).index_select(0, positions), following
+
+
+IGNORE_INDEX = -100
+"""The label of a token that must not be learned, as torch's ``cross_entropy`` has it."""
+
+
+def labels_of(batch: Mapping[str, Tensor]) -> Int[Tensor, "B T"]:
+    """The labels of a batch that are learned, unshifted; padding it on either side changes nothing."""
+    return learned_labels(batch["labels"], batch.get("attention_mask"))

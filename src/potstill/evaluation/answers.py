@@ -15,8 +15,8 @@ from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
 from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
-from potstill.pipeline.graph import Work
 from potstill.pipeline.steps import answering, student_name
+from potstill.pipeline.work import Work
 
 METRICS = ("accuracy", "loss", "hit_limit", "no_number")
 """Share of right answers; nats per token of the reference solutions; shares of answers that were cut at the limit, and

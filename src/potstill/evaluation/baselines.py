@@ -9,13 +9,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from potstill.device import device
+from potstill.device import device, run_dtype
 from potstill.errors import UserError, first_line
 from potstill.evaluation.candidates import Compared, Models
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Work
+from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
-from potstill.teachers.prepare import run_dtype
 
 INDEX = "model.safetensors.index.json"
 OTHERS = ("*.bin", "*.bin.index.json")

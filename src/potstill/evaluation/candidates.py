@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Work
 from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import student_name
+from potstill.pipeline.work import Work
 
 
 @dataclass(frozen=True)

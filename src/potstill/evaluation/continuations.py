@@ -35,7 +35,7 @@ from potstill.metrics.continuations.similarity import (
 from potstill.metrics.continuations.word_vectors import WordVectors, check_vectors, read_vectors, vectors_file, words_of
 from potstill.metrics.minimal_pairs.score import Reading
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Work
+from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet
 

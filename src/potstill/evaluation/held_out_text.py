@@ -22,12 +22,13 @@ from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
 from potstill.metrics.held_out_text import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
 from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Work
 from potstill.pipeline.run_folder import Step
+from potstill.pipeline.work import Work
 from potstill.targets import TargetStore, make_codec
-from potstill.teachers.capture import batch_keys, capture
+from potstill.targets.content_keys import batch_keys
+from potstill.teachers.capture import capture
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepare import Prepared
+from potstill.teachers.prepared import Prepared
 
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)

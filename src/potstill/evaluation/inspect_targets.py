@@ -12,10 +12,10 @@ from potstill.device import device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.targets import TargetStore, describe, fidelity
+from potstill.targets.content_keys import batch_keys
 from potstill.targets.fidelity import Fidelity
-from potstill.teachers.capture import batch_keys
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepare import Prepared
+from potstill.teachers.prepared import Prepared
 
 
 def inspect(folder: Path, samples: int) -> dict[str, Any]:

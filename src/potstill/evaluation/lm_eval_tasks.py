@@ -18,7 +18,7 @@ from potstill.metrics.lm_eval.items import Wanted, part
 from potstill.metrics.lm_eval.load import Asked, load_task
 from potstill.metrics.lm_eval.score import OF_ITEMS, TaskScores, score_task
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Work
+from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 
 FAMILY = "tasks"

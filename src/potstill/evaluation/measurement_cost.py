@@ -11,7 +11,7 @@ from pathlib import Path
 from potstill.cost import Expense, measure
 from potstill.evaluation.candidates import Compared
 from potstill.files.atomic import read_json, write_json
-from potstill.pipeline.graph import Work
+from potstill.pipeline.work import Work
 
 FOLDER = "costs"
 

@@ -11,7 +11,7 @@ from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
 from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files
 from potstill.metrics.minimal_pairs.score import PairScores, Reading, score_pairs
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Work
+from potstill.pipeline.work import Work
 from potstill.recipe.evaluate import PairDataset, PairFiles
 
 

@@ -26,10 +26,11 @@ from potstill.evaluation.snapshot_scores import (
 )
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import bootstrap
-from potstill.pipeline.graph import BY_NAME, Work, steps_of
+from potstill.pipeline.graph import BY_NAME, steps_of
 from potstill.pipeline.run_folder import Run, Step
 from potstill.pipeline.status import recipe_of
 from potstill.pipeline.steps import trained_steps
+from potstill.pipeline.work import Work
 from potstill.training.snapshots import kept, picked
 
 SECONDS_BETWEEN_LOOKS = 5.0

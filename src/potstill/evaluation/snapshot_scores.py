@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
-from potstill.device import device
+from potstill.device import device, run_dtype
 from potstill.errors import UserError
 from potstill.evaluation.candidates import Compared
 from potstill.evaluation.continuations import Judge, asked_with, triples_of
@@ -35,15 +35,14 @@ from potstill.metrics.lm_eval.load import Asked
 from potstill.metrics.lm_eval.score import OF_ITEMS, promised, score_task
 from potstill.metrics.minimal_pairs.accuracy import as_sums
 from potstill.metrics.minimal_pairs.score import Reading, score_pairs
+from potstill.models.folder import ADAPTER, fingerprint
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.graph import Work
 from potstill.pipeline.run_folder import Run, Step
 from potstill.pipeline.steps import CONTROL, asked_step, select_step, student_name
+from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.select import LOSS
 from potstill.students.load_and_save import load_student
-from potstill.teachers.prepare import run_dtype
-from potstill.training.snapshots import ADAPTER, fingerprint
 
 FOLDER, CURVES = "checkpoints", "curves.json"
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.console import Advance
+from potstill.data.labels import IGNORE_INDEX, labels_of
 from potstill.data.packing import windows
-from potstill.errors import IGNORE_INDEX
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.losses.token_scores import score_tokens
 from potstill.metrics.bootstrap import Sums
-from potstill.models.forward import labels_of, read_batch
+from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
 
 Reference = Callable[[Mapping[str, Tensor]], TeacherTarget]

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from potstill.data.labels import learned_labels, supervised
+from potstill.data.labels import labels_of, supervised
 from potstill.models.document_attention import model_inputs
 from potstill.models.head import Head
 from potstill.models.head_extraction import hidden_states
@@ -51,6 +51,5 @@ def read_layers(
     return *supervised(states.to(labels.device), labels), inner
 
 
-def labels_of(batch: Mapping[str, Tensor]) -> Int[Tensor, "B T"]:
-    """The labels of a batch that are learned, unshifted; padding it on either side changes nothing."""
-    return learned_labels(batch["labels"], batch.get("attention_mask"))
+Layers = Mapping[int, Float[Tensor, "N H"]]
+"""What some of a model's layers gave out for the supervised tokens of a batch, by the number of the layer."""

@@ -153,3 +153,9 @@ def _check_names(given: Mapping[str, Any], known: list[str], kind: type, key: st
 def _hint(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}"
+
+
+def quantization_of(config: Any) -> Any:
+    """How a checkpoint is quantised already, by its configuration; None where it is not."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)

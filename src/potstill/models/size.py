@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from potstill.console import table
+from potstill.errors import UserError
 
 SHAPE = {
     "layers": "num_hidden_layers",
@@ -43,3 +44,14 @@ def shown(sizes: Mapping[str, Size], losses: Mapping[str, float]) -> str:
         loss = f"{losses[name]:.4f}" if name in losses else "–"
         rows.append((name, f"{parameters:,}", share, *figures, loss))
     return table(rows)
+
+
+def check_length(config: Any, sequence_length: int, who: str, key: str) -> None:
+    """Refuse sequences that are longer than a model's positions.
+
+    Raises:
+        UserError: naming the recipe key, the model and both lengths.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and sequence_length > positions:
+        raise UserError(f"`{key}` is {sequence_length}, but {who} has only {positions} positions; lower it")

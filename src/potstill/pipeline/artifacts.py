@@ -9,11 +9,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from potstill.files.jsonl_log import read_journal
 from potstill.models.shared_vocabulary import shared_vocabulary
-from potstill.pipeline.graph import Work
 from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import select_step
+from potstill.pipeline.work import Work
 from potstill.students.load_and_save import load_student
-from potstill.teachers.prepare import Prepared
+from potstill.teachers.prepared import Prepared
 
 
 def existing_teachers(work: Work) -> list[Prepared]:

@@ -4,9 +4,8 @@ The one table of stages: verbs are made from it, and the runner follows it. It i
 `potstill --help` reads it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
@@ -241,28 +240,6 @@ STAGES: tuple[Stage, ...] = (
     ),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage is given: the recipe, the run, and the step to do."""
-
-    recipe: "Recipe"
-    run: Run
-    step: Step
-
-    @property
-    def folder(self) -> Path:
-        """Where this step keeps what it makes."""
-        return self.run.path(self.step)
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a stage gives back: its output files or folders, and a few figures for the manifest."""
-
-    outputs: Sequence[Path]
-    summary: dict[str, Any]
 
 
 def stage_named(name: str) -> Stage:

@@ -15,35 +15,11 @@ from potstill.console import duration, say
 from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.pipeline.failures import explained
-from potstill.pipeline.graph import BY_NAME, Made, Work, all_steps, asked_for, needed_by, steps_of
+from potstill.pipeline.graph import BY_NAME, all_steps, asked_for, steps_of
 from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.up_to_date import inputs_of, why_again
+from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-
-GROUPS = ("recipe", "files", "steps")
-NAMED_AT_MOST = 3
-"""Changes of a step's inputs that are told by name."""
-
-
-def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
-    """What a step depends on, by name; None while a step that it needs is not done.
-
-    Raises:
-        UserError: a file that the recipe names is missing.
-    """
-    stage, steps = BY_NAME[step.stage], {}
-    for needed in needed_by(recipe, step):
-        manifest = run.manifest(needed)
-        if manifest is None:
-            return None
-        steps[str(needed)] = digest(manifest if stage.reads_manifests else manifest["outputs"])
-    files = stage.files(recipe) | stage.by_hand(run)
-    return {"step": str(step), "recipe": _plain(stage.reads(recipe, step)), "files": files, "steps": steps}
-
-
-def is_done(recipe: Recipe, run: Run, step: Step) -> bool:
-    """Whether a step is finished and would come out the same from today's inputs."""
-    manifest = run.manifest(step)
-    return manifest is not None and manifest["key"] == digest(inputs_of(recipe, run, step))
 
 
 def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> None:
@@ -78,7 +54,7 @@ def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Se
         if did == 0:
             _check_training(recipe, run)
         did += 1
-        reason = _reason(run, step, inputs)
+        reason = why_again(run, step, inputs)
         # Every rank has read the folder and come to the same decision before the first one changes it.
         distributed.wait()
         if not distributed.is_first():
@@ -87,18 +63,6 @@ def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Se
         if reason is not None:
             say(f"{step}: {reason}, so it begins anew; what it made before goes to replaced/")
         _do(Work(recipe, run, step), inputs)
-
-
-def forecast_capture(recipe: Recipe, run: Run) -> str:
-    """What the recipe's capture will take, in bytes and hours; only what it needs is done.
-
-    Raises:
-        UserError: the recipe captures nothing, or bad input.
-    """
-    steps = steps_of(recipe, asked_for(recipe, "capture"))
-    run_recipe(recipe, run, until="prompts" if recipe.asks else "corpus")
-    forecast = importlib.import_module("potstill.stages.capture").forecast
-    return "\n".join(forecast(Work(recipe, run, step)) for step in steps)
 
 
 def _do(work: Work, inputs: dict[str, Any]) -> None:
@@ -145,27 +109,6 @@ def _follow(work: Work) -> None:
         distributed.wait()
 
 
-def _reason(run: Run, step: Step, inputs: dict[str, Any]) -> str | None:
-    """Why what there is of a step is of no use; None where there is nothing, or a stopped attempt that goes on."""
-    earlier = run.earlier(step)
-    if earlier is None:
-        return None
-    if changed := [name for group in GROUPS for name in _changed(earlier["inputs"][group], inputs[group])]:
-        more = f" and {len(changed) - NAMED_AT_MOST} more" if len(changed) > NAMED_AT_MOST else ""
-        return f"{', '.join(changed[:NAMED_AT_MOST])}{more} changed"
-    if "finished" not in earlier:
-        return None
-    return "what it made is no longer whole" if run.manifest(step) is None else "`--force` asks for it"
-
-
-def _changed(before: Any, after: Any, name: str = "") -> list[str]:
-    """The dotted names of what differs between two trees of dicts."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        inside = (_changed(before.get(key), after.get(key), f"{name}.{key}".strip(".")) for key in before | after)
-        return [changed for each in inside for changed in each]
-    return [] if before == after else [name]
-
-
 def _check_training(recipe: Recipe, run: Run) -> None:
     """Refuse a `training:` and an adapter that transformers and peft would refuse, and prompts, models and
     tasks that could not be judged, before anything has been spent."""
@@ -185,11 +128,3 @@ def _check_training(recipe: Recipe, run: Run) -> None:
     if recipe.control is not None:
         both = recipe.distil.training | recipe.control.training
         training_arguments(both, "control.training", run.folder, recipe.seeds[0])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.model_dump(mode="json", by_alias=True) if hasattr(value, "model_dump") else value

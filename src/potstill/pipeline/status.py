@@ -1,25 +1,15 @@
 """What a run folder can tell without running anything: what is done, what is left, what was measured."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from potstill.console import duration, size, table
+from potstill.console import duration, size
 from potstill.errors import UserError
-from potstill.files.atomic import read_json
-from potstill.metrics.bootstrap import Paired
 from potstill.pipeline.graph import all_steps, needed_by
 from potstill.pipeline.run_folder import Run, Step
-from potstill.pipeline.runner import is_done
+from potstill.pipeline.up_to_date import is_done
 from potstill.recipe import Recipe
-from potstill.report.significance import beyond_chance
-from potstill.report.significance import key as key_of
-
-COLUMNS = ("run", "model", "metric", "value", "low", "high", "n", "chance", "stderr", "seeds")
-OPTIONAL = ("chance", "stderr", "seeds")
-"""Columns that are left out where no row has anything to say in them."""
 
 
 def describe(folder: Path) -> str:
@@ -56,62 +46,6 @@ def _state(recipe: Recipe, run: Run, step: Step, not_done: set[Step]) -> str:
         return "done" if is_done(recipe, run, step) else "inputs changed"
     except UserError:
         return "inputs missing"
-
-
-def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The rows that the runs' evaluations measured.
-
-    Raises:
-        UserError: a folder is no run, or its evaluation is not done.
-    """
-    rows = []
-    for folder, name in zip(folders, _names(folders), strict=True):
-        run = Run(folder)
-        run_recipe = recipe_of(run)
-        if run.manifest("evaluate") is None:
-            raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` says what is left")
-        found = read_json(run.path("evaluate") / "comparison.json")
-        tasks = found.get("tasks", {"metrics": [], "lm_eval": {}})
-        for row in found["rows"]:
-            own = tasks["lm_eval"].get(row["model"], {}).get(row["metric"])
-            rows.append({"run": name, **row, **({"lm_eval": own} if own else {})})
-        families = {metric["name"]: metric["family"] for metric in tasks["metrics"]}
-        pairs = [Paired.from_dict(pair) for pair in found["paired"]]
-        beyond = beyond_chance(pairs, families, run_recipe.evaluate.confidence)
-        for pair in pairs:
-            row = {key: value for key, value in pair.to_dict().items() if key not in ("a", "b", "difference")}
-            row["beyond_chance"] = beyond[key_of(pair)]
-            rows.append({"run": name, "model": f"{pair.a} - {pair.b}", "value": pair.difference, **row})
-    return rows
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, or, where two are the same, their whole paths."""
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
-
-
-def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as lines of aligned columns, metric by metric."""
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    ordered = sorted(rows, key=lambda row: metrics.index(row["metric"]))
-    shown = [COLUMNS, *(tuple(_cell(row, column) for column in COLUMNS) for row in ordered)]
-    empty = [at for at, name in enumerate(COLUMNS) if name in OPTIONAL and not any(row[at] for row in shown[1:])]
-    return table([[cell for at, cell in enumerate(row) if at not in empty] for row in shown])
-
-
-def _cell(row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
-    if column == "seeds":
-        return ", ".join(f"{each:.4g}" for each in value["values"]) if value else ""
-    if column == "chance":
-        beyond = row.get("beyond_chance")
-        return "" if beyond is None else "beyond chance" if beyond else "within chance"
-    if column == "stderr":
-        # lm-eval's own, of each seed.
-        told = [each["stderr"] for each in row.get("lm_eval", ()) if each["stderr"] is not None]
-        return ", ".join(f"{each:.4g}" for each in told)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def recipe_of(run: Run) -> Recipe:

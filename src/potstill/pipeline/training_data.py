@@ -5,16 +5,15 @@ from typing import Any
 
 from datasets import load_from_disk
 
-from potstill.data.collators import Collator, pad_token_id
+from potstill.data.collators import Collate, Collator, pad_token_id
+from potstill.data.prompts.align import Prompter
 from potstill.data.prompts.collator import PromptedCollator, as_the_teacher_reads
-from potstill.data.prompts.render import Prompter
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
-from potstill.pipeline.graph import Work
 from potstill.pipeline.run_folder import Step
+from potstill.pipeline.work import Work
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
-from potstill.teachers.capture import Collate
 
 Rows = Any
 """An indexable collection of samples with a length."""

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.metrics.bootstrap import Paired
-from potstill.metrics.minimal_pairs.accuracy import holm
+from potstill.metrics.bootstrap import Paired, holm
 from potstill.report.data import Metric, Report, kind
 
 Judgement = Literal["better", "worse", "different", "within chance"]

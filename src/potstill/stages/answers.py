@@ -18,9 +18,9 @@ from potstill.files.jsonl_log import Journal
 from potstill.generation.generate import Asked, Decoding, Response, responses
 from potstill.metrics.held_out_text import score_answers
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Made, Work
 from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import asked_step
+from potstill.pipeline.work import Made, Work
 
 Rows = list[dict[str, Any]]
 

@@ -12,15 +12,16 @@ from potstill import distributed
 from potstill.console import duration, say, size
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.prompts.render import template_fingerprint
-from potstill.device import device
+from potstill.device import device, run_dtype
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.graph import Made, Work
 from potstill.pipeline.training_data import Lessons
+from potstill.pipeline.work import Made, Work
 from potstill.targets import Codec, Estimate, estimate, make_codec
-from potstill.teachers.capture import capture, contents
+from potstill.targets.content_keys import contents
+from potstill.teachers.capture import capture
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepare import Prepared, run_dtype
+from potstill.teachers.prepared import Prepared
 
 
 def run(work: Work) -> Made:

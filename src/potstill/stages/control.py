@@ -7,7 +7,7 @@ from functools import partial
 
 from potstill.losses.loss import Loss
 from potstill.pipeline import training_data
-from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.work import Made, Work
 from potstill.students.load_and_save import finish, load_to_train, unmerged
 from potstill.training.fit import fit
 

@@ -25,7 +25,7 @@ from potstill.files.atomic import remove
 from potstill.files.dataset_writer import rows_into
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.work import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
 

@@ -16,8 +16,8 @@ from potstill.files.atomic import read_json, remove
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.graph import Made, Work
 from potstill.pipeline.run_folder import Step
+from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distil import HiddenMatch, Keep, KeptSnapshots
 from potstill.recipe.distil import Loss as Given

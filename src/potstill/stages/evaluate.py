@@ -10,7 +10,7 @@ from potstill.evaluation import answers, baselines, continuations, held_out_text
 from potstill.evaluation.candidates import Measured, compared_models
 from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
-from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.work import Made, Work
 
 
 def run(work: Work) -> Made:

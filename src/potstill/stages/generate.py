@@ -13,7 +13,7 @@ from potstill.files.jsonl_log import Journal
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import Asked, Decoding, Response, responses
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.work import Made, Work
 
 
 def run(work: Work) -> Made:

@@ -8,9 +8,10 @@ from potstill import distributed
 from potstill.console import say
 from potstill.losses.loss import Loss
 from potstill.models.from_scratch import from_scratch
+from potstill.models.size import check_length
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.graph import Made, Work
-from potstill.teachers.prepare import check_length, prepare_here
+from potstill.pipeline.work import Made, Work
+from potstill.teachers.prepare import prepare_here
 from potstill.training.fit import fit
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from potstill.console import say
-from potstill.data.prompts.collator import Prompted, of_another_question
-from potstill.data.prompts.render import Prompter
+from potstill.data.prompts.align import Prompter
+from potstill.data.prompts.collator import Prompted
+from potstill.data.prompts.placebo import of_another_question
 from potstill.files.atomic import remove
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Made, Work
 from potstill.pipeline.steps import asked_step
+from potstill.pipeline.work import Made, Work
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
 

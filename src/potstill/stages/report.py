@@ -17,9 +17,10 @@ from potstill.files.atomic import read_json
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import BY_NAME, STAGES, Made, Work, steps_of
+from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
 from potstill.pipeline.run_folder import RECIPE, Step, now, versions
 from potstill.pipeline.steps import select_step, trained_steps
+from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.questions import HeldOutQuestions

@@ -16,9 +16,9 @@ from potstill.evaluation.snapshot_scores import Figure, Meter, file_of, meters, 
 from potstill.files.atomic import remove, write_json
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
-from potstill.pipeline.graph import Made, Work
 from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import select_step, trained_steps
+from potstill.pipeline.work import Made, Work
 from potstill.recipe.select import Average
 from potstill.students.load_and_save import finish
 from potstill.training.snapshots import Snapshot, average, kept

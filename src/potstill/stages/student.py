@@ -18,14 +18,14 @@ from potstill.data.collators import SharedTokens
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import remove, write_json
-from potstill.models.size import Size, shown, size_of
+from potstill.models.size import Size, check_length, shown, size_of
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.work import Made, Work
 from potstill.recipe.student import PrunedLayers, PrunedWidth
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
-from potstill.teachers.prepare import Prepared, check_length
+from potstill.teachers.prepared import Prepared
 
 MEASURED_TOKENS = 4096
 """The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""

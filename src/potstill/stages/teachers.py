@@ -2,9 +2,11 @@
 
 from potstill.console import say, size
 from potstill.data.tokenizers import check_same_tokens
+from potstill.models.quantization import quantization_of
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Made, Work
-from potstill.teachers.prepare import Prepared, prepare, quantization_of
+from potstill.pipeline.work import Made, Work
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import Prepared
 
 
 def run(work: Work) -> Made:

@@ -15,7 +15,7 @@ from potstill.data.tokenizers import (
 )
 from potstill.files.atomic import remove
 from potstill.pipeline import artifacts
-from potstill.pipeline.graph import Made, Work
+from potstill.pipeline.work import Made, Work
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 

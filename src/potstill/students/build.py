@@ -15,7 +15,7 @@ from potstill.students.importance import Batches, block_influence, most_importan
 from potstill.students.prune_layers import chosen_layers, prune_layers
 from potstill.students.prune_width import prune_width, pruned_shape
 from potstill.students.prune_width_families import family_of
-from potstill.teachers.prepare import Prepared
+from potstill.teachers.prepared import Prepared
 
 SCRATCH_SEED = 0
 """Random weights are drawn once for a run, so that every seed of student and control starts from the same ones."""

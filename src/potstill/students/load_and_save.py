@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from potstill.device import device
+from potstill.device import device, run_dtype
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.models.quantization import quantization_config
 from potstill.recipe.student import Student
 from potstill.students.adapters import CONFIG, adapter_config, merged, with_adapter
-from potstill.teachers.prepare import run_dtype
 
 KEY = "student.quantization"
 

@@ -1,10 +1,17 @@
 """Content keys: a sample is found by what the teacher saw and what the student is taught, never by where it stood."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, UInt8
+from torch import Tensor
+
+from potstill.data.collators import Collate
+from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.prompts.collator import teacher_batch
+from potstill.models.document_attention import begins_anew
 
 KEY_BYTES = 16
 
@@ -52,3 +59,47 @@ def uniforms(key: bytes, count: int) -> Float64[np.ndarray, "count"]:
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     return ((z >> np.uint64(32)).astype(np.float64) + 0.5) / 2.0**32
+
+
+SAMPLES_AT_ONCE = 512
+
+
+def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
+    """The content key of each row of a batch: the real tokens that the teacher and the student read, which of the
+    student's are supervised, and where the teacher's documents begin that are read apart; padding is no content.
+
+    ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]; and the teacher's own,
+    where it reads others (``data/prompts/render.py``).
+    """
+    labels = labels_of(batch).cpu().numpy()
+    taught = np.zeros(labels.shape, bool)
+    taught[:, :-1] = labels[:, 1:] != IGNORE_INDEX
+    theirs = teacher_batch(batch)
+    rows = zip(_real_ids(theirs), _real_ids(batch), taught, _real(batch), _starts(theirs), strict=True)
+    return [sample_key(teacher, student, row[real], starts) for teacher, student, row, real, starts in rows]
+
+
+def _real_ids(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
+    return [ids[real] for ids, real in zip(batch["input_ids"].cpu().numpy(), _real(batch), strict=True)]
+
+
+def _starts(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
+    begun = zip(begins_anew(batch).cpu().numpy(), _real(batch), strict=True)
+    return [np.flatnonzero(row[real]) for row, real in begun]
+
+
+def _real(batch: Mapping[str, Tensor]) -> np.ndarray:
+    if "attention_mask" not in batch:
+        return np.ones(batch["input_ids"].shape, bool)
+    return batch["attention_mask"].cpu().numpy().astype(bool)
+
+
+def contents(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
+    """The content key, and the number of supervised tokens, of each sample of an indexable collection of them."""
+    keys: list[bytes] = []
+    counts: list[int] = []
+    for start in range(0, len(samples), SAMPLES_AT_ONCE):
+        batch = collate([samples[at] for at in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))])
+        keys += batch_keys(batch)
+        counts += (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).tolist()
+    return keys, counts

@@ -10,11 +10,10 @@ from transformers import PreTrainedModel
 from potstill.device import device as own_device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
-from potstill.models.forward import read_layers
+from potstill.models.forward import Layers, read_layers
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.llama_cpp import LlamaCppModel
-from potstill.training.hidden_matching import Layers
 
 
 class LiveTeacher:

@@ -21,9 +21,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from potstill.data.labels import supervised_positions
+from potstill.data.labels import labels_of, supervised_positions
 from potstill.errors import UserError
-from potstill.models.forward import labels_of
 
 SHORTEST_CONTEXT = 256
 """Tokens. A context grows by doubling, because each time the file is opened anew."""

@@ -11,8 +11,7 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from potstill.errors import IGNORE_INDEX
-from potstill.models.forward import labels_of
+from potstill.data.labels import IGNORE_INDEX, labels_of
 
 Batch = Mapping[str, Tensor]
 

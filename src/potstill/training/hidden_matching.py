@@ -1,6 +1,6 @@
 """The hidden_match losses of one training: layers and projectors for each teacher, and the sum of the distances."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ from torch.optim import Optimizer
 
 from potstill.errors import UserError
 from potstill.losses.hidden_states import HiddenLoss, HiddenMatch
-
-Layers = Mapping[int, Float[Tensor, "N H"]]
-"""What some of a model's layers gave out for the supervised tokens of a batch, by the number of the layer."""
+from potstill.models.forward import Layers
 
 PROJECTORS = "projectors.safetensors"
 """The file of a checkpoint that holds the projectors: they are no part of the student, and end with the training."""

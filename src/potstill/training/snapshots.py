@@ -10,21 +10,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.files.atomic import digest, read_json, remove, sha256
+from potstill.files.atomic import remove
+from potstill.models.folder import flaw
 
 SNAPSHOTS = "snapshots"
 """Their folder within a training's."""
-ADAPTER = "adapter_config.json"
-SAID_ELSEWHERE = ("_name_or_path", "transformers_version", "base_model_name_or_path", "peft_version")
-"""What configurations tell of where weights came from, and not of what they do."""
 
 
 @dataclass(frozen=True)
@@ -90,58 +87,6 @@ def check(folder: Path) -> None:
     others = [str(snapshot.step) for snapshot in kept(folder.parent.parent)] if not folder.is_dir() else []
     there = f"; there are the steps {', '.join(others)}" if others else ""
     raise UserError(f"{folder} {wrong}{there}; name another one, or wait until it is written")
-
-
-def flaw(folder: Path) -> str | None:
-    """What is wrong with a model's folder, its weights unread but for what they say of themselves; None: nothing."""
-    if not folder.is_dir():
-        return "is not there"
-    adapter = (folder / ADAPTER).is_file()
-    config = ADAPTER if adapter else "config.json"
-    if _json(folder / config) is None:
-        return f"is half-written: it has no whole {config}"
-    whole = "adapter_model.safetensors" if adapter else "model.safetensors"
-    index = folder / f"{whole}.index.json"
-    if not index.is_file():
-        return _flaw_of_weights(folder / whole)
-    parts = _json(index)
-    if not isinstance(parts, dict) or not isinstance(parts.get("weight_map"), dict):
-        return f"is half-written: it has no whole {index.name}"
-    flaws = (_flaw_of_weights(folder / name) for name in sorted(set(parts["weight_map"].values())))
-    return next((wrong for wrong in flaws if wrong is not None), None)
-
-
-def _json(file: Path) -> Any:
-    try:
-        return read_json(file)
-    except UserError:
-        return None
-
-
-def _flaw_of_weights(file: Path) -> str | None:
-    if not file.is_file():
-        return f"is half-written: it has no {file.name}"
-    try:
-        # It compares the file's length with what its own head says.
-        with safe_open(file, "pt"):
-            return None
-    except (SafetensorError, OSError):
-        return f"is half-written: its {file.name} is cut off"
-
-
-def fingerprint(folder: Path) -> str:
-    """What tells a model's folder from others, by content: a copy of the same weights is the same.
-
-    Of an adapter, this says nothing of the start that it is read upon.
-    """
-    configs = {name: _json(folder / name) for name in ("config.json", ADAPTER) if (folder / name).is_file()}
-    said = {
-        name: {key: value for key, value in config.items() if key not in SAID_ELSEWHERE}
-        for name, config in configs.items()
-        if isinstance(config, dict)
-    }
-    weights = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
-    return digest({"weights": weights, "configs": said})
 
 
 def average(folders: Sequence[Path], into: Path) -> None:

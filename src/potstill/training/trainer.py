@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from potstill.data.collators import DOCUMENTS, Collator, SharedTokens, pad_token_id
+from potstill.data.labels import IGNORE_INDEX, labels_of
 from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
-from potstill.errors import IGNORE_INDEX, DivergedError, UserError
+from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.chunked_logits import distillation_loss_of_logits
 from potstill.losses.cpu_buffers import let_go
@@ -23,14 +24,14 @@ from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.models.document_attention import MODEL_INPUTS, check_reads_apart, model_inputs
-from potstill.models.forward import labels_of, read_layers
+from potstill.models.forward import Layers, read_layers
 from potstill.models.head_extraction import head_of, read_head
 from potstill.targets import TargetStore
-from potstill.teachers.capture import WithTargets, field
+from potstill.targets.collator import WithTargets, field
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import MicroBatches, Step
-from potstill.training.hidden_matching import HiddenMatching, Layers
+from potstill.training.hidden_matching import HiddenMatching
 
 Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, or the folder of one."""

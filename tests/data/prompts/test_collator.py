@@ -7,8 +7,10 @@ import torch
 
 from asked import ROOMY, SIDES, TOKENIZERS, chatty, prompted, taught
 from potstill.data.collators import Collator
-from potstill.data.prompts.collator import PromptedCollator, of_another_question, teacher_batch
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.data.prompts.collator import PromptedCollator, teacher_batch
+from potstill.data.prompts.placebo import of_another_question
+from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.models.forward import read_batch

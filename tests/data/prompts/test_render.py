@@ -6,9 +6,11 @@ import pytest
 from transformers import AddedToken
 
 from asked import CHAT, END, FEW_SHOT, ROOMY, SIDES, STRATEGIES, TOKENIZERS, chatty, prompted, rows, taught
+from potstill.data.labels import IGNORE_INDEX
+from potstill.data.prompts.align import Prompter
 from potstill.data.prompts.collator import PromptedCollator, teacher_batch
-from potstill.data.prompts.render import Prompter, end_token_id, prompt_ids, template_fingerprint
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.prompts.render import end_token_id, prompt_ids, template_fingerprint
+from potstill.errors import UserError
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
 from tiny import tokenizer
 

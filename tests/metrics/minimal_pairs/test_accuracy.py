@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Sums, bootstrap, paired
-from potstill.metrics.minimal_pairs.accuracy import ROUNDING, accuracy, compare, holm
+from potstill.metrics.bootstrap import Sums, bootstrap, holm, paired
+from potstill.metrics.minimal_pairs.accuracy import ROUNDING, accuracy, compare
 from potstill.metrics.minimal_pairs.score import PairScores, Reading
 
 WITH_START = Reading(start=0, prefix_space=True)

@@ -1,6 +1,5 @@
 """Prompted samples: one answer behind two prompts, and a batch of them for the student and for its teacher."""
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -8,7 +7,8 @@ from typing import Any, Literal, TypedDict
 from torch import Tensor
 
 from potstill.data.collators import Collator
-from potstill.errors import IGNORE_INDEX, UserError
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 
 TEACHER = "teacher_"
 """What the teacher's columns of a batch begin with."""
@@ -74,44 +74,6 @@ def teacher_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the teacher reads of a batch: its own columns, or the student's where it has none of its own."""
     own = {name.removeprefix(TEACHER): value for name, value in batch.items() if name.startswith(TEACHER)}
     return own or dict(batch)
-
-
-def of_another_question(samples: Sequence[Prompted], longest: int, seed: int = 0) -> list[Prompted]:
-    """The samples, each with the teacher's side of another question: another prompt, and the answer to that.
-
-    That answer is cut, or said again, to the length of the sample's own. It is how the experiment of arXiv:2412.17846
-    met its targets (`Question 10` came before `Question 2`), and shows what a teacher is worth who says anything.
-
-    Args:
-        samples: of one strategy.
-        longest: the most tokens of what the teacher reads.
-        seed: who is exchanged with whom.
-
-    Raises:
-        UserError: there is one question only, or no other one leaves room for an answer.
-    """
-    order = list(range(len(samples)))
-    random.Random(seed).shuffle(order)
-    found: dict[int, Prompted] = {}
-    for place, at in enumerate(order):
-        others = (samples[other] for other in (*order[place + 1 :], *order[:place]))
-        length = len(samples[at]["teacher_input_ids"]) - samples[at]["teacher_answer_start"]
-        fits = (
-            other
-            for other in others
-            if other["id"] != samples[at]["id"] and other["teacher_answer_start"] + length <= longest
-        )
-        partner = next(fits, None)
-        if partner is None:
-            raise UserError(
-                f"{samples[at]['id']}: no other question leaves the teacher room for an answer of {length:,} tokens; "
-                "raise `corpus.teacher_length`, or leave out `targets: another_question`"
-            )
-        start = partner["teacher_answer_start"]
-        prompt, answer = partner["teacher_input_ids"][:start], partner["teacher_input_ids"][start:]
-        said = (answer * (length // len(answer) + 1))[:length]
-        found[at] = {**samples[at], "teacher_input_ids": prompt + said, "teacher_answer_start": start}
-    return [found[at] for at in range(len(samples))]
 
 
 def as_the_teacher_reads(sample: Mapping[str, Any]) -> tuple[list[int], list[int]]:

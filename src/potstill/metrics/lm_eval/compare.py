@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Paired, Row, Spread, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Paired, Row, Spread, Sums, bootstrap, paired, stratified
 from potstill.metrics.lm_eval.score import OF_ITEMS, Score, TaskScores
-from potstill.metrics.minimal_pairs.accuracy import stratified
 
 Array = NDArray[np.float64]
 Models = Mapping[str, Sequence[TaskScores]]

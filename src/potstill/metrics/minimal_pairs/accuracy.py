@@ -8,7 +8,7 @@ than the bootstrap takes them for.
 Shapes: P pairs of a subtask, S seeds of one model, R resamples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Paired, Row, Spread, Sums, bca_interval
+from potstill.metrics.bootstrap import Estimate, Paired, Row, Spread, Sums, _mean_over, holm, stratified
 from potstill.metrics.minimal_pairs.score import PairScores
 
 Array = NDArray[np.float64]
@@ -157,64 +157,6 @@ def compare(
     return Comparison(whole, rows, holm({name: row.p for name, row in rows.items()}), ties, confidence)
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Each p after Holm's correction for all of them."""
-    ranked = sorted(p, key=lambda name: p[name])
-    adjusted = np.maximum.accumulate([(len(p) - rank) * p[name] for rank, name in enumerate(ranked)])
-    return {name: min(1.0, float(value)) for name, value in zip(ranked, adjusted, strict=True)}
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over strata, or of one, with its interval and its two-sided ``p``."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
-def stratified(
-    values: Mapping[str, Array],
-    confidence: float,
-    resamples: int,
-    seed: int,
-    weights: Mapping[str, float] | None = None,
-) -> tuple[Estimate, dict[str, Estimate]]:
-    """The mean over subtasks of the mean over items, and each subtask's, from the same draws within subtasks.
-
-    Args:
-        values: of each subtask, [P].
-        confidence, resamples, seed: of the intervals.
-        weights: each subtask's share of the whole; all alike by default.
-    """
-    resampled = {
-        name: _resampled_means(each, resamples, np.random.default_rng((seed, number)))
-        for number, (name, each) in enumerate(values.items())
-    }
-    means = {name: float(each.mean()) for name, each in values.items()}
-    changes = {name: (each.mean() - each) / (len(each) - 1) for name, each in values.items()}
-    subtasks = {
-        name: Estimate(
-            means[name], *bca_interval(means[name], resampled[name], means[name] + changes[name], confidence)
-        )
-        for name in values
-    }
-    value = float(_mean_over(means, weights))
-    shares = {name: 1 / len(values) if weights is None else weights[name] for name in values}
-    left_out = value + np.concatenate([shares[name] * change for name, change in changes.items()])
-    return Estimate(value, *bca_interval(value, _mean_over(resampled, weights), left_out, confidence)), subtasks
-
-
-def _resampled_means(values: Array, resamples: int, generator: np.random.Generator) -> Array:
-    """The means of so many draws of the pairs with replacement: [R].
-
-    Few values occur, so that drawing how often each does is the same thing, and a hundred times as fast.
-    """
-    kinds, counts = np.unique(values, return_counts=True)
-    return generator.multinomial(len(values), counts / len(values), size=resamples) @ kinds / len(values)
-
-
 def _credit(scores: Sequence[PairScores], ties: Ties) -> dict[str, Array]:
     """What each pair counts: [S, P] for each subtask."""
     credit = {}
@@ -240,12 +182,6 @@ def _counts(scores: Sequence[PairScores], name: str) -> tuple[tuple[int, ...], t
 
 def _margins(scores: Sequence[PairScores], name: str) -> Array:
     return np.stack([each.good[name] - each.bad[name] for each in scores])
-
-
-def _mean_over(subtasks: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> Any:
-    if weights is None:
-        return sum(subtasks.values()) / len(subtasks)
-    return sum(weights[name] * each for name, each in subtasks.items())
 
 
 def _spread(by_seed: Array) -> Spread | None:

@@ -1,0 +1,45 @@
+"""Placebo: samples whose teacher speaks about another question, which a student must not gain from."""
+
+import random
+from collections.abc import Sequence
+
+from potstill.data.prompts.collator import Prompted
+from potstill.errors import UserError
+
+
+def of_another_question(samples: Sequence[Prompted], longest: int, seed: int = 0) -> list[Prompted]:
+    """The samples, each with the teacher's side of another question: another prompt, and the answer to that.
+
+    That answer is cut, or said again, to the length of the sample's own. It is how the experiment of arXiv:2412.17846
+    met its targets (`Question 10` came before `Question 2`), and shows what a teacher is worth who says anything.
+
+    Args:
+        samples: of one strategy.
+        longest: the most tokens of what the teacher reads.
+        seed: who is exchanged with whom.
+
+    Raises:
+        UserError: there is one question only, or no other one leaves room for an answer.
+    """
+    order = list(range(len(samples)))
+    random.Random(seed).shuffle(order)
+    found: dict[int, Prompted] = {}
+    for place, at in enumerate(order):
+        others = (samples[other] for other in (*order[place + 1 :], *order[:place]))
+        length = len(samples[at]["teacher_input_ids"]) - samples[at]["teacher_answer_start"]
+        fits = (
+            other
+            for other in others
+            if other["id"] != samples[at]["id"] and other["teacher_answer_start"] + length <= longest
+        )
+        partner = next(fits, None)
+        if partner is None:
+            raise UserError(
+                f"{samples[at]['id']}: no other question leaves the teacher room for an answer of {length:,} tokens; "
+                "raise `corpus.teacher_length`, or leave out `targets: another_question`"
+            )
+        start = partner["teacher_answer_start"]
+        prompt, answer = partner["teacher_input_ids"][:start], partner["teacher_input_ids"][start:]
+        said = (answer * (length // len(answer) + 1))[:length]
+        found[at] = {**samples[at], "teacher_input_ids": prompt + said, "teacher_answer_start": start}
+    return [found[at] for at in range(len(samples))]

@@ -1,0 +1,65 @@
+"""Up to date: what a step depends on, and whether it has to run."""
+
+from typing import Any
+
+from potstill.files.atomic import digest
+from potstill.pipeline.graph import BY_NAME, needed_by
+from potstill.pipeline.run_folder import Run, Step
+from potstill.recipe import Recipe
+
+GROUPS = ("recipe", "files", "steps")
+
+
+NAMED_AT_MOST = 3
+"""Changes of a step's inputs that are told by name."""
+
+
+def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
+    """What a step depends on, by name; None while a step that it needs is not done.
+
+    Raises:
+        UserError: a file that the recipe names is missing.
+    """
+    stage, steps = BY_NAME[step.stage], {}
+    for needed in needed_by(recipe, step):
+        manifest = run.manifest(needed)
+        if manifest is None:
+            return None
+        steps[str(needed)] = digest(manifest if stage.reads_manifests else manifest["outputs"])
+    files = stage.files(recipe) | stage.by_hand(run)
+    return {"step": str(step), "recipe": _plain(stage.reads(recipe, step)), "files": files, "steps": steps}
+
+
+def is_done(recipe: Recipe, run: Run, step: Step) -> bool:
+    """Whether a step is finished and would come out the same from today's inputs."""
+    manifest = run.manifest(step)
+    return manifest is not None and manifest["key"] == digest(inputs_of(recipe, run, step))
+
+
+def why_again(run: Run, step: Step, inputs: dict[str, Any]) -> str | None:
+    """Why what there is of a step is of no use; None where there is nothing, or a stopped attempt that goes on."""
+    earlier = run.earlier(step)
+    if earlier is None:
+        return None
+    if changed := [name for group in GROUPS for name in _changed(earlier["inputs"][group], inputs[group])]:
+        more = f" and {len(changed) - NAMED_AT_MOST} more" if len(changed) > NAMED_AT_MOST else ""
+        return f"{', '.join(changed[:NAMED_AT_MOST])}{more} changed"
+    if "finished" not in earlier:
+        return None
+    return "what it made is no longer whole" if run.manifest(step) is None else "`--force` asks for it"
+
+
+def _changed(before: Any, after: Any, name: str = "") -> list[str]:
+    """The dotted names of what differs between two trees of dicts."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        inside = (_changed(before.get(key), after.get(key), f"{name}.{key}".strip(".")) for key in before | after)
+        return [changed for each in inside for changed in each]
+    return [] if before == after else [name]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.model_dump(mode="json", by_alias=True) if hasattr(value, "model_dump") else value

@@ -1,0 +1,112 @@
+"""Callbacks: what happens at the steps of a training besides training."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from potstill import distributed
+from potstill.console import Advance, progress, say, size
+from potstill.data.random_offsets import RandomOffsets
+from potstill.files.atomic import check_room, remove
+from potstill.recipe.distil import KeptSnapshots
+from potstill.training.snapshots import place
+from potstill.training.trainer import DistilTrainer
+
+Finish = Callable[[Path], None]
+"""What is done to a folder of weights before it is what it becomes."""
+
+
+def _bytes_saved(model: Any) -> int:
+    """What a model's weights take on the disk; of one with an adapter, the adapter's alone."""
+    weights = (weight for weight in model.parameters() if weight.requires_grad or not hasattr(model, "peft_config"))
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+class EvaluateLastStep(TrainerCallback):
+    """Where weights are chosen, the last ones are measured too, whatever step they come to."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask for an evaluation after the last step."""
+        if args.load_best_model_at_end and state.global_step >= state.max_steps:
+            control.should_evaluate = True
+        return control
+
+
+class KeepSnapshots(TrainerCallback):
+    """Saves the weights after some of the steps, each under another name until it is whole."""
+
+    def __init__(self, trainer: DistilTrainer, training: Path, wanted: KeptSnapshots, tidy: Finish | None) -> None:
+        self._trainer, self._training, self._wanted, self._tidy = trainer, training, wanted, tidy
+        self._steps: set[int] = set()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say what the snapshots will take, and refuse them where the disk has no room."""
+        self._steps = set(self._wanted.steps(state.max_steps))
+        if coming := sum(step > state.global_step for step in self._steps):
+            each = _bytes_saved(self._trainer.model)
+            say(f"  keeps {coming} snapshots of {size(each)} each")
+            check_room(self._training, coming * each, "keep fewer of `distil.snapshots`")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save a snapshot, if one is wanted of this step."""
+        if state.global_step not in self._steps:
+            return
+        folder = place(self._training, state.global_step)
+        partial = folder.with_name(f".{folder.name}.partial")
+        if distributed.is_first():
+            remove(partial)
+        # Of a model in shards, every rank has a part.
+        self._trainer.save_model(str(partial))
+        if not distributed.is_first():
+            return
+        if self._tidy is not None:
+            self._tidy(partial)
+        remove(partial / "training_args.bin")
+        # A training that goes on from an earlier step comes by here again.
+        remove(folder)
+        partial.rename(folder)
+
+
+class MoveOffsets(TrainerCallback):
+    """Tells samples with random offsets which epoch it is."""
+
+    def __init__(self, samples: RandomOffsets) -> None:
+        self._samples = samples
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the offsets."""
+        # Epochs are counted in fractions; at the beginning of one, the sum of them may lie a hair below it.
+        self._samples.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class ShowProgress(TrainerCallback):
+    """Steps done, rate and time left, until `shown` is closed."""
+
+    def __init__(self, what: str, shown: ExitStack) -> None:
+        self._what, self._shown = what, shown
+        self._advance: Advance = lambda units: None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin the bar where the training begins."""
+        showing = progress(self._what, state.max_steps, "steps", done=state.global_step)
+        self._advance = self._shown.enter_context(showing)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Advance it by a step."""
+        self._advance(1)

@@ -1,0 +1,74 @@
+"""Resume: how a training stops at a checkpoint, and where it goes on."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from potstill import distributed
+from potstill.console import say
+from potstill.files.atomic import read_json, write_json
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: transformers writes the trainer's state last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def relocate_best_checkpoint(checkpoint: Path) -> None:
+    """A training remembers where its best weights lie; the run may have been moved since."""
+    file = checkpoint / "trainer_state.json"
+    state = read_json(file)
+    if distributed.is_first() and state and state.get("best_model_checkpoint"):
+        here = checkpoint.parent / Path(state["best_model_checkpoint"]).name
+        write_json(file, state | {"best_model_checkpoint": str(here)})
+    distributed.wait()
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        return read_json(file) is not None
+    except ValueError:
+        return False
+
+
+class StopAtStepEnd(TrainerCallback):
+    """Turns the first Ctrl-C, or a scheduler's SIGTERM, into a checkpoint at the end of the step; the second stops."""
+
+    asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch both signals inside the block."""
+
+        def ask(number: int, frame: object) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            say("\n  stopping: a checkpoint is written at the end of this step")
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Stop every rank after the same step, with a checkpoint."""
+        # A signal reaches ranks at different steps; all must stop after the same one.
+        self.asked = distributed.any_of(self.asked)
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+        return control
