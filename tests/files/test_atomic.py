@@ -2,12 +2,13 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from potstill.errors import UserError
-from potstill.files.atomic import digest, read_json, remove, sha256, write_json, write_text
+from potstill.files.atomic import atomic_folder, digest, read_json, remove, sha256, write_json, write_text
 
 
 def test_a_file_is_there_whole_and_nothing_else(tmp_path):
@@ -68,3 +69,39 @@ def test_removing_takes_files_folders_and_links_but_not_what_links_point_at(tmp_
     assert list(tmp_path.iterdir()) == [target]
     remove(target)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_only_when_it_is_whole(tmp_path):
+    folder = tmp_path / "made"
+    for text in ("first", "second"):
+        with atomic_folder(folder) as partial:
+            assert not partial.exists()
+            partial.mkdir()
+            (partial / "file").write_text(text)
+        assert (folder / "file").read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_folder_that_could_not_be_written_leaves_the_one_before_it(tmp_path):
+    folder = tmp_path / "made"
+    for text in ("first", "second"):
+        with suppress(OSError), atomic_folder(folder) as partial:
+            partial.mkdir()
+            (partial / "file").write_text(text)
+            if text == "second":
+                raise OSError(28, "no space left")
+    assert (folder / "file").read_text() == "first"
+    with atomic_folder(folder) as partial:
+        assert not partial.exists(), "what the failed attempt left is gone"
+        partial.mkdir()
+
+
+def test_a_rank_that_does_not_own_a_folder_neither_clears_nor_renames_it(tmp_path):
+    folder = tmp_path / "made"
+    with atomic_folder(folder) as partial:
+        partial.mkdir()
+        with atomic_folder(folder, owner=False) as same:
+            assert same == partial
+            (same / "part").write_text("of the other rank")
+        assert not folder.exists()
+    assert (folder / "part").exists()

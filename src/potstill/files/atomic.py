@@ -1,10 +1,11 @@
-"""Files and digests: written whole or not at all, read back, told from one another."""
+"""Files and folders that are written whole or not at all; digests that tell their contents apart."""
 
 import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,26 @@ def write_text(file: Path, text: str) -> None:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+@contextmanager
+def atomic_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
+    """Write a folder whole or not at all: the block writes under another name, and the folder appears when it ends.
+
+    The block gets a path at which nothing lies, and makes a folder there. What lay at `folder` before stays until the
+    new one is whole. After an error the unfinished folder stays beside it, and the next attempt removes it.
+
+    Args:
+        folder: where the whole folder will lie; its parent exists.
+        owner: False on a rank that writes its part into the folder of another one, which clears and renames it.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    if owner:
+        remove(partial)
+    yield partial
+    if owner:
+        remove(folder)
+        partial.rename(folder)
 
 
 def remove(path: Path) -> None:

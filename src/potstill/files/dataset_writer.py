@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, Features
 from datasets.arrow_writer import ArrowWriter
 
-from potstill.files.atomic import remove
+from potstill.files.atomic import atomic_folder, remove
 
 AT_ONCE = 1000
 """Rows that are in memory before they are written."""
@@ -22,9 +22,8 @@ def rows_into(folder: Path, features: Features) -> Iterator[Callable[[dict[str, 
         folder: where the data set goes; what is there already is replaced.
         features: its columns.
     """
-    file, partial = folder.with_name(f".{folder.name}.arrow"), folder.with_name(f".{folder.name}.partial")
+    file = folder.with_name(f".{folder.name}.arrow")
     remove(file)
-    remove(partial)
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with ArrowWriter(path=str(file), features=features, writer_batch_size=AT_ONCE) as writer:
@@ -32,8 +31,7 @@ def rows_into(folder: Path, features: Features) -> Iterator[Callable[[dict[str, 
             writer.finalize()
         # From the file, which is mapped and not read: copied in pieces, whatever its size. In one shard, because
         # `datasets` would write none for no rows, and not read that back.
-        Dataset.from_file(str(file)).save_to_disk(partial, num_shards=1)
+        with atomic_folder(folder) as partial:
+            Dataset.from_file(str(file)).save_to_disk(partial, num_shards=1)
     finally:
         remove(file)
-    remove(folder)
-    partial.rename(folder)

@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from potstill.errors import UserError
-from potstill.files.atomic import digest, read_json, remove, sha256
+from potstill.files.atomic import atomic_folder, digest, read_json, sha256
 
 ADAPTER = "adapter_config.json"
 
@@ -70,9 +70,6 @@ def fingerprint(folder: Path) -> str:
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     """Write a model and its tokenizer as a plain Hugging Face folder, under another name until it is whole."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    remove(partial)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    remove(folder)
-    partial.rename(folder)
+    with atomic_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)

@@ -21,7 +21,7 @@ from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
 from potstill.data.questions import Question, split_questions
 from potstill.data.streaming import Stream
 from potstill.errors import UserError
-from potstill.files.atomic import remove
+from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import rows_into
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
@@ -302,8 +302,5 @@ def _tokenized(
 
 
 def _save(columns: dict[str, list[Any]], features: Features, work: Work, name: str) -> None:
-    partial = work.folder / f".{name}.partial"
-    remove(partial)
-    Dataset.from_dict(columns, features=features).save_to_disk(partial)
-    remove(work.folder / name)
-    partial.rename(work.folder / name)
+    with atomic_folder(work.folder / name) as partial:
+        Dataset.from_dict(columns, features=features).save_to_disk(partial)

@@ -15,7 +15,7 @@ from potstill.console import say
 from potstill.data.prompts.align import Prompter
 from potstill.data.prompts.collator import Prompted
 from potstill.data.prompts.placebo import of_another_question
-from potstill.files.atomic import remove
+from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import asked_step
 from potstill.pipeline.work import Made, Work
@@ -84,8 +84,5 @@ def _prompted(
 
 
 def _save(rows: Sequence[Prompted], work: Work, name: str) -> None:
-    partial = work.folder / f".{name}.partial"
-    remove(partial)
-    Dataset.from_list([dict(row) for row in rows], features=SAMPLE).save_to_disk(partial)
-    remove(work.folder / name)
-    partial.rename(work.folder / name)
+    with atomic_folder(work.folder / name) as partial:
+        Dataset.from_list([dict(row) for row in rows], features=SAMPLE).save_to_disk(partial)

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from potstill.cost import Cost, Expense
 from potstill.device import device_name
 from potstill.evaluation import baselines
-from potstill.files.atomic import read_json
+from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline import artifacts
@@ -47,9 +47,7 @@ SAID = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens
 def run(work: Work) -> Made:
     """Draw the page."""
     page = work.folder / "index.html"
-    partial = work.folder / ".index.html.partial"
-    partial.write_text(render(gather(work)), encoding="utf-8")
-    partial.replace(page)
+    write_text(page, render(gather(work)))
     return Made([page], {"bytes": page.stat().st_size})
 
 

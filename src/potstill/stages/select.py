@@ -13,7 +13,7 @@ from typing import Any, Literal
 from potstill.console import say
 from potstill.errors import UserError
 from potstill.evaluation.snapshot_scores import Figure, Meter, file_of, meters, scored, snapshot
-from potstill.files.atomic import remove, write_json
+from potstill.files.atomic import atomic_folder, remove, write_json
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
 from potstill.pipeline.run_folder import Step
@@ -113,13 +113,10 @@ def _averaged(
 
 
 def _keep(work: Work, chosen: Path) -> None:
-    student, partial = work.folder / "student", work.folder / ".student.partial"
-    remove(partial)
-    # A copy: snapshots are what somebody removes who needs room.
-    shutil.copytree(chosen, partial)
-    finish(partial, work.run.path("student") / "start", work.recipe.student)
-    remove(student)
-    partial.rename(student)
+    with atomic_folder(work.folder / "student") as partial:
+        # A copy: a user who needs room may remove the snapshots.
+        shutil.copytree(chosen, partial)
+        finish(partial, work.run.path("student") / "start", work.recipe.student)
     if work.step == select_step(Step("distil", work.recipe.seeds[0], work.step.name)):
         link = work.folder.parent / "student"
         remove(link)

@@ -17,7 +17,8 @@ from potstill.console import say
 from potstill.data.collators import SharedTokens
 from potstill.device import device
 from potstill.errors import UserError
-from potstill.files.atomic import remove, write_json
+from potstill.files.atomic import write_json
+from potstill.models.folder import save_model
 from potstill.models.size import Size, check_length, shown, size_of
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
@@ -55,10 +56,8 @@ def run(work: Work) -> Made:
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
     if recipe.start_in_bfloat16:
         model = model.to(torch.bfloat16)
-    partial, folder = work.folder / ".start.partial", work.folder / "start"
-    remove(partial)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    folder = work.folder / "start"
+    save_model(model, tokenizer, folder)
     kept = summary.pop("kept", None)
     outputs = [folder]
     if kept is not None:
@@ -76,8 +75,6 @@ def run(work: Work) -> Made:
             check_can_merge(adapted)
         summary["trained_parameters"], _ = adapted.get_nb_trainable_parameters()
         say(f"  {summary['trained_parameters']:,} parameters in an adapter upon them")
-    remove(folder)
-    partial.rename(folder)
     layers = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""
     summary["made"] = f"{summary['layers']} layers of {summary['from']}{layers}"
     return Made(outputs, summary)

@@ -13,7 +13,7 @@ from potstill.data.tokenizers import (
     tokenizer_fingerprint,
     train_tokenizer,
 )
-from potstill.files.atomic import remove
+from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
@@ -36,11 +36,9 @@ def run(work: Work) -> Made:
         tokenizer, made = train_tokenizer(documents, settings), f"trained on {len(documents):,} documents"
     for teacher in teachers:
         check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
-    partial, folder = work.folder / ".tokenizer.partial", work.folder / "tokenizer"
-    remove(partial)
-    tokenizer.save_pretrained(partial)
-    remove(folder)
-    partial.rename(folder)
+    folder = work.folder / "tokenizer"
+    with atomic_folder(folder) as partial:
+        tokenizer.save_pretrained(partial)
     say(f"  {len(tokenizer):,} tokens")
     summary = {"vocabulary": len(tokenizer), "fingerprint": tokenizer_fingerprint(tokenizer)}
     return Made([folder], summary | {"made": f"{len(tokenizer):,} tokens, {made}"})

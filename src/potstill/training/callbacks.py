@@ -15,7 +15,7 @@ from transformers import (
 from potstill import distributed
 from potstill.console import Advance, progress, say, size
 from potstill.data.random_offsets import RandomOffsets
-from potstill.files.atomic import check_room, remove
+from potstill.files.atomic import atomic_folder, check_room, remove
 from potstill.recipe.distil import KeptSnapshots
 from potstill.training.snapshots import place
 from potstill.training.trainer import DistilTrainer
@@ -64,19 +64,14 @@ class KeepSnapshots(TrainerCallback):
         if state.global_step not in self._steps:
             return
         folder = place(self._training, state.global_step)
-        partial = folder.with_name(f".{folder.name}.partial")
-        if distributed.is_first():
-            remove(partial)
-        # Of a model in shards, every rank has a part.
-        self._trainer.save_model(str(partial))
-        if not distributed.is_first():
-            return
-        if self._tidy is not None:
-            self._tidy(partial)
-        remove(partial / "training_args.bin")
-        # A training that goes on from an earlier step comes by here again.
-        remove(folder)
-        partial.rename(folder)
+        # A training that goes on from an earlier step saves a snapshot again that is already there.
+        with atomic_folder(folder, owner=distributed.is_first()) as partial:
+            # Of a model in shards, every rank has a part.
+            self._trainer.save_model(str(partial))
+            if distributed.is_first():
+                if self._tidy is not None:
+                    self._tidy(partial)
+                remove(partial / "training_args.bin")
 
 
 class MoveOffsets(TrainerCallback):

@@ -16,7 +16,7 @@ from potstill import distributed
 from potstill.console import say
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
-from potstill.files.atomic import read_json, remove, write_json
+from potstill.files.atomic import atomic_folder, read_json, remove, write_json
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts
@@ -68,9 +68,7 @@ def fit(
     if (summary := read_json(ended)) is not None:
         say("  had ended before it was stopped")
         return Made([student, log, *_kept(work)], summary)
-    checkpoints, partial = work.folder / CHECKPOINTS, work.folder / f".{saved_as}.partial"
-    if distributed.is_first():
-        remove(partial)
+    checkpoints = work.folder / CHECKPOINTS
     tokenizer = artifacts.tokenizer(work)
     chosen = _choosing(training, key) if keep == "best" else {}
     arguments, counted = training_arguments(training | chosen, key, checkpoints, seed), _counted(start)
@@ -99,14 +97,14 @@ def fit(
         relocate_best_checkpoint(last)
     _train(trainer, last, f"training {work.step}")
 
-    trainer.save_model(str(partial))
+    with atomic_folder(student, owner=distributed.is_first()) as partial:
+        trainer.save_model(str(partial))
+        if distributed.is_first():
+            remove(partial / "training_args.bin")
+            if finish is not None:
+                finish(partial)
     if not distributed.is_first():
         return Made([], {})
-    if finish is not None:
-        finish(partial)
-    remove(student)
-    partial.rename(student)
-    remove(student / "training_args.bin")
     points = [entry for entry in trainer.state.log_history if "loss" in entry]
     log.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
     state = trainer.state
