@@ -51,13 +51,13 @@ def call(monkeypatch, capsys, tmp_path):
     """Call the command line in an empty folder; returns exit code, what was printed, and what was complained about."""
     monkeypatch.chdir(tmp_path)
 
-    def main(*arguments):
+    def run_command(*arguments):
         monkeypatch.setattr(sys, "argv", ["potstill", *arguments])
         with pytest.raises(SystemExit) as ended:
             main.main()
         return ended.value.code, *capsys.readouterr()
 
-    return main
+    return run_command
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_verbs_of_stages_are_the_stages():
 
 def test_help_needs_no_heavy_library():
     code = (
-        "import sys; from potstill.cli import main; sys.argv = ['potstill', '--help']\n"
+        "import sys; from potstill.cli.main import main; sys.argv = ['potstill', '--help']\n"
         "try: main()\n"
         "except SystemExit: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )

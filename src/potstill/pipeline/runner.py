@@ -116,7 +116,7 @@ def _check_training(recipe: Recipe, run: Run) -> None:
     from potstill.training.arguments import training_arguments
 
     load_and_save.check(recipe.student)
-    for measured in ("prompts", "outside", "tasks", "checkpoints"):
+    for measured in ("continuations", "baselines", "lm_eval_tasks", "snapshot_scores"):
         importlib.import_module(f"potstill.evaluation.{measured}").check(recipe)
     for name, teacher in recipe.pretrain.items():
         training_arguments(teacher.training, f"pretrain.{name}.training", run.folder, teacher.seed)
