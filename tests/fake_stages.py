@@ -14,8 +14,8 @@ from potstill.cost import Cost
 from potstill.files.atomic import digest
 from potstill.pipeline import run_folder, runner, up_to_date
 from potstill.pipeline.graph import STAGES
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.step import Step
 
 
 @dataclass

@@ -13,8 +13,9 @@ from potstill.cli import main
 from potstill.errors import UserError
 from potstill.pipeline import runner
 from potstill.pipeline.graph import STAGES
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe, load_recipe, read_recipe_text
+from potstill.recipe.step import Step
 
 STAGE = ["recipe", "--run-dir", "--force", "--set"]
 VERBS = {

@@ -53,7 +53,7 @@ def test_all_models_and_metrics_are_there_with_their_company(run):
 
 def test_figures_are_those_of_the_answers(run):
     rows = {(row["model"], row["metric"]): row for row in comparison(run)["rows"]}
-    for model, folder in (("start", "start"), ("teacher", "teacher-t")):
+    for model, folder in (("start", "start"), ("teacher", "teacher")):
         answers = read_journal(run.path("answers") / folder / "answers.jsonl")
         found = [extract(row["response"]) for row in answers]
         right = [one.value == reference(row["reference"]) for one, row in zip(found, answers, strict=True)]
@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_answers(run):
 
 
 def test_each_answer_s_rule_and_verdict_is_written_down(run):
-    lines = read_journal(run.path("evaluate") / "verdicts" / "student-base" / "seed-1.jsonl")
+    lines = read_journal(run.path("evaluate") / "verdicts" / "student" / "base" / "seed-1.jsonl")
     assert lines
     assert {line["verdict"] for line in lines} <= {"correct", "wrong", "no answer", "needs review"}
     assert all(line.keys() == {"id", "rule", "answer", "read", "verdict"} for line in lines)

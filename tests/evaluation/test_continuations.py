@@ -8,15 +8,17 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.evaluation import continuations
-from potstill.evaluation.candidates import Compared
+from potstill.evaluation.candidates import CandidateModel
 from potstill.generation.generate import Asked, Decoding, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import read_triples
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
 from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate
 from potstill.recipe.continuations import PromptFile
+from potstill.recipe.step import Step
 from tiny import llama, save_prompts, tokenizer, toy_recipe
 
 SEEDS = "seeds=[0, 1]"
@@ -82,7 +84,7 @@ def test_every_model_has_every_metric_and_its_random_pairs(run, given):
     assert {row["n"] for row in rows.values()} == {6}
     assert rows["student", "words/em"]["seeds"]["n"] == 2
     triples = read_triples(PromptFile(**given), "key")
-    for model, files in {"teacher": ["teacher"], "student": ["student-0", "student-1"]}.items():
+    for model, files in {"teacher": ["teacher"], "student": ["student/seed-0", "student/seed-1"]}.items():
         hits = [
             contains(said(run, file)[one.id]["response"], alternatives(one.keyword))
             for file in files
@@ -188,7 +190,7 @@ def test_what_is_not_there_is_told_before_anything_is_spent(folder, given, tmp_p
 
 def test_responses_are_written_in_the_models_own_tokens(run, recipe, given, tmp_path):
     read = []
-    model = Compared("other", lambda: llama(0), lambda: read.append("own") or tokenizer())
+    model = CandidateModel(Candidate("baseline", "other"), lambda: llama(0), lambda: read.append("own") or tokenizer())
     work = replace(Work(recipe, run, Step("evaluate")), run=Run(tmp_path / "elsewhere"))
     triples = read_triples(PromptFile(**given), "key")
     found = continuations.responded(work, "words", recipe.evaluate.prompts["words"], triples, model)

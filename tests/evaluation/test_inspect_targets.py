@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import toy_questions
 from potstill.cli import main
 from potstill.errors import UserError
 from potstill.evaluation.inspect_targets import inspect, shown
@@ -82,3 +83,11 @@ def test_an_estimate_is_printed_and_nothing_is_captured(toy_folder, tmp_path, mo
     assert last.startswith("smollm2: ")
     assert "bytes a token" in last
     assert not (tmp_path / "run" / "capture").exists()
+
+
+def test_a_store_of_questions_is_compared_on_the_samples_of_its_own_set(tmp_path):
+    made = Run(tmp_path / "run")
+    run_recipe(toy_questions.recipe(tmp_path), made, "capture")
+    for of_set in ("base/own", "base/another_question"):
+        found = inspect(made.path("capture") / of_set / "t", samples=3)
+        assert found["fidelity"]["kl"] < 1e-4, "the toy keeps the whole distribution in 32 bits"

@@ -9,9 +9,10 @@ import pytest
 from potstill.cli.compare import comparison, comparison_table
 from potstill.errors import UserError
 from potstill.evaluation import lm_eval_tasks
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
+from potstill.recipe.step import Step
 from tiny import llama, padded, save_model, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, ITEMS, WORD, save_tasks
 

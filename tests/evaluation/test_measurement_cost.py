@@ -7,13 +7,15 @@ import pytest
 
 from potstill.cost import Cost
 from potstill.evaluation import measurement_cost as module
-from potstill.evaluation.candidates import Compared
+from potstill.evaluation.candidates import CandidateModel
 from potstill.evaluation.measurement_cost import expenses, metered
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.recipe.candidates import Candidate
+from potstill.recipe.step import Step
 from tiny import toy_recipe
 
-MODEL = Compared("student-0", lambda: None)
+MODEL = CandidateModel(Candidate("student", None, 0), lambda: None)
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def test_time_energy_and_tokens_are_kept(work):
     with metered(work, "prompts-facts", MODEL) as tally:
         tally.read, tally.written = 600, 300
     (one,) = expenses(work.folder)
-    assert (one.measurement, one.model, one.read, one.written) == ("prompts-facts", "student-0", 600, 300)
+    assert (one.measurement, one.model, one.read, one.written) == ("prompts-facts", "student (seed 0)", 600, 300)
     assert one.cost.kind == "estimated", "a guess is never called a measurement"
     assert one.kwh_per_1000 == pytest.approx(1e-5)
 
@@ -55,7 +57,7 @@ def test_a_run_has_those_of_every_model_in_its_manifest(tmp_path):
     run = Run(tmp_path / "run")
     run_recipe(toy_recipe(tmp_path), run, until="evaluate")
     costs = run.manifest(Step("evaluate"))["summary"]["costs"]
-    assert {one["model"] for one in costs} == {"teacher", "start-0", "student-0", "control-0"}
+    assert {one["model"] for one in costs} == {"teacher", "start", "student (seed 0)", "control (seed 0)"}
     assert len({one["tokens_read"] for one in costs}) == 1, "all of them read the same text"
     for one in costs:
         assert one["seconds"] > 0

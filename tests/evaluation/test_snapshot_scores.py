@@ -85,7 +85,7 @@ def _half(score, split):
 
 
 def test_a_snapshot_is_chosen_on_half_of_the_items_and_reported_on_the_others(run, found, by_hand):
-    told = json.loads((run.path("select/seed-0") / "selection.json").read_text())
+    told = json.loads((run.path("select/student/seed-0") / "selection.json").read_text())
     assert told["by"] == {ACC: 1}
     assert told["better"] == {ACC: "higher"}
     assert [one["name"] for one in told["candidates"]] == [f"step {step}" for step in STEPS]
@@ -102,7 +102,7 @@ def test_a_snapshot_is_chosen_on_half_of_the_items_and_reported_on_the_others(ru
 
 
 def test_lm_evals_own_figures_are_recorded_of_all_items(found, run, by_hand):
-    step = run.manifest("select/seed-0")["summary"]["kept_step"]
+    step = run.manifest("select/student/seed-0")["summary"]["kept_step"]
     (own,) = found["tasks"]["lm_eval"]["student"][ACC]
     assert own == {"value": by_hand[step][ACC].value, "stderr": by_hand[step][ACC].stderr}
 
@@ -182,7 +182,7 @@ def test_snapshots_are_chosen_by_what_they_say_to_half_of_the_prompts(tmp_path):
     recipe = toy_recipe(tmp_path, *GIVEN, prompts, "select.by={facts/word_cosine: 1, facts/em: 1}", "seeds=[0]")
     made = Run(tmp_path / "run")
     run_recipe(recipe, made)
-    chosen = json.loads((made.path("select") / "seed-0" / "selection.json").read_text())
+    chosen = json.loads((made.path("select") / "student" / "seed-0" / "selection.json").read_text())
     rows = json.loads((made.path("evaluate") / "comparison.json").read_text())["rows"]
     looked_at = {row["n"] for each in chosen["candidates"] for row in each["rows"]}
     reported = {row["n"] for row in rows if row["metric"].startswith("facts/")}

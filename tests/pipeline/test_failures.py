@@ -7,8 +7,8 @@ import pytest
 from potstill.errors import UserError
 from potstill.pipeline.failures import explained
 from potstill.pipeline.graph import STAGES
-from potstill.pipeline.run_folder import Step
 from potstill.recipe import load_recipe
+from potstill.recipe.step import Step
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB"
 CPU = "[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: can't allocate memory: 9 bytes."

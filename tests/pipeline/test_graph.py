@@ -8,9 +8,9 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, steps_of
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.up_to_date import _plain
 from potstill.recipe import load_recipe, shipped_recipes
+from potstill.recipe.step import Step
 
 HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}
 """Keys that change how fast something is computed, or in how much memory, and not what comes out."""

@@ -8,7 +8,8 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.pipeline import run_folder as run_module
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
+from potstill.recipe.step import Step
 
 STEP = Step("distil", 1)
 COST = {"seconds": 2.0}

@@ -8,10 +8,11 @@ from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.render import prompt_ids
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import training_data
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
 from potstill.recipe.prompts import SHIPPED
+from potstill.recipe.step import Step
 from tiny import tokenizer, toy_recipe
 
 

@@ -5,10 +5,10 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.pipeline.graph import BY_NAME, all_steps, needed_by
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.up_to_date import _plain
 from potstill.recipe.distil import CrossEntropy, Divergence, HiddenMatch
 from potstill.recipe.search import Setting, setting_of, with_setting
+from potstill.recipe.step import Step
 
 LOSSES = "distil.losses=[{kind: forward_kl, weight: 0.3907, temperature: 3}, {kind: cross_entropy, weight: 0.6093}]"
 VALIDATION = "corpus.validation=4"

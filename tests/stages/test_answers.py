@@ -16,8 +16,8 @@ from potstill.pipeline.runner import run_recipe
 from potstill.stages import answers as stage
 from tiny import tokenizer
 
-MODELS = ["teacher-t", "start", "control/seed-0", "control/seed-1"] + [
-    f"student-{name}/seed-{seed}" for name in ("base", "ground-truth", "placebo") for seed in (0, 1)
+MODELS = ["teacher", "start", "control/seed-0", "control/seed-1"] + [
+    f"student/{name}/seed-{seed}" for name in ("base", "ground-truth", "placebo") for seed in (0, 1)
 ]
 
 
@@ -45,7 +45,7 @@ def test_every_model_answers_every_question(questions_run):
     [
         ("start", "student/start"),
         ("control/seed-1", "control/seed-1/student"),
-        ("student-placebo/seed-0", "distil/placebo/seed-0/student"),
+        ("student/placebo/seed-0", "distil/placebo/seed-0/student"),
     ],
 )
 def test_an_answer_is_what_the_model_goes_on_with(questions_run, model, folder):
@@ -84,16 +84,16 @@ def test_stopped_after_a_batch_it_goes_on_to_the_same_answers(questions_run, que
     monkeypatch.setattr(stage, "responses", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(questions_recipe, run, until="answers")
-    file = run.path("answers") / "teacher-t" / "answers.jsonl"
+    file = run.path("answers") / "teacher" / "answers.jsonl"
     assert len(read_journal(file)) == 5
     monkeypatch.setattr(stage, "responses", asked)
     run_recipe(questions_recipe, run, until="answers")
-    assert read_journal(file) == read_journal(questions_run.path("answers") / "teacher-t" / "answers.jsonl")
+    assert read_journal(file) == read_journal(questions_run.path("answers") / "teacher" / "answers.jsonl")
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_asked(tmp_path):
     recipe = toy_questions.recipe(tmp_path, "answers.max_new_tokens=250", "experiments={}", "seeds=[0]")
-    with pytest.raises(UserError, match=r"`answers.max_new_tokens` is 250, and teacher-t has only 256 positions"):
+    with pytest.raises(UserError, match=r"`answers.max_new_tokens` is 250, and teacher has only 256 positions"):
         run_recipe(recipe, Run(tmp_path / "run"), until="answers")
 
 

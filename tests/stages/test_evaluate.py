@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from potstill.data.packing import windows
 from potstill.metrics.held_out_text import document_windows
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
+from potstill.recipe.step import Step
 from tiny import SEQUENCE_LENGTH, llama, save_pairs, tokenizer, toy_recipe
 
 DOCUMENTS = 8
@@ -50,18 +51,17 @@ def _models():
     return {
         "teacher": "teacher",
         "start": "student/start",
-        "student-1": "distil/seed-1/student",
-        "control-2": "control/seed-2/student",
+        "student/seed-1": "distil/seed-1/student",
+        "control/seed-2": "control/seed-2/student",
     }
 
 
-@pytest.mark.parametrize("name", ["teacher", "start", "student-1", "control-2"])
+@pytest.mark.parametrize("name", ["teacher", "start", "student/seed-1", "control/seed-2"])
 def test_scores_are_what_a_hand_computes(run, name):
-    where = {"start-0": "student/start"} | _models()
+    where = _models()
     model = llama(0) if name == "teacher" else AutoModelForCausalLM.from_pretrained(run.folder / where[name]).eval()
     expected = _by_hand(run, model, llama(0))
-    file = {"start": "start-0"}.get(name, name)
-    found = json.loads((run.path("evaluate") / "scores" / f"{file}.json").read_text())
+    found = json.loads((run.path("evaluate") / "scores" / f"{name}.json").read_text())
     for what, values in expected.items():
         np.testing.assert_allclose(found[what], values, rtol=2e-5, atol=2e-4, err_msg=what)
 

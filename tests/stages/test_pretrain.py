@@ -6,10 +6,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import UserError
 from potstill.models.from_scratch import from_scratch
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
 from potstill.recipe import load_recipe
+from potstill.recipe.step import Step
 from potstill.training.fit import DistilTrainer
 from tiny import tokenizer, toy_recipe
 

@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import save_file
 
 from potstill.files.atomic import read_json
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
+from potstill.recipe.step import Step
 from potstill.report.page import render
 from potstill.stages.report import _adapter, gather
 from tiny import toy_recipe

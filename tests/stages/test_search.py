@@ -13,10 +13,11 @@ import minimal
 import toy_questions
 from potstill.errors import DivergedError, UserError
 from potstill.files.jsonl_log import read_journal
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import _check_training, run_recipe
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.search import Setting, setting_of
+from potstill.recipe.step import Step
 from potstill.stages import distil
 from potstill.stages import search as stage
 from potstill.targets import TargetStore

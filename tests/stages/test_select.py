@@ -14,9 +14,11 @@ import toy_questions
 from potstill.errors import UserError
 from potstill.evaluation import snapshot_curves, snapshot_scores
 from potstill.pipeline import training_data
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import Recipe
+from potstill.recipe.candidates import Candidate
+from potstill.recipe.step import Step
 from potstill.training.snapshots import kept
 from tiny import save_pairs, toy_recipe
 
@@ -66,7 +68,7 @@ def _loss(folder: Path, rows) -> float:
 
 def test_the_student_is_a_snapshot_that_is_as_good_as_the_best_on_validation_and_no_earlier_one_is(chosen):
     validation = load_from_disk(chosen.path("corpus") / "validation")
-    for step, training in (("select/seed-0", "distil/seed-0"), ("select/control/seed-1", "control/seed-1")):
+    for step, training in (("select/student/seed-0", "distil/seed-0"), ("select/control/seed-1", "control/seed-1")):
         told = _selection(chosen, step)
         losses = {f"step {one.step}": _loss(one.folder, validation) for one in kept(chosen.path(training))}
         assert list(losses) == [f"step {number}" for number in (5, 10, 15, 20, 25, 30)]
@@ -87,7 +89,9 @@ def test_what_is_reported_is_of_the_chosen_weights_on_the_held_out_split(chosen)
     held_out = load_from_disk(chosen.path("corpus") / "held_out")
     documents = held_out.select(range(8))["input_ids"]
     for seed, value in enumerate(found["seeds"]["values"]):
-        model = AutoModelForCausalLM.from_pretrained(chosen.path(Step("select", seed)) / "student").eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            chosen.path(Step("select", candidate=Candidate("student", None, seed))) / "student"
+        ).eval()
         assert value == pytest.approx(_by_hand(model, documents), rel=1e-4)
 
 
@@ -117,13 +121,15 @@ def test_whoever_chooses_does_not_even_open_what_is_reported(chosen_recipe, chos
     scores = [json.loads(file.read_text()) for file in (again.folder / "checkpoints" / "scores").iterdir()]
     assert {figure["split"] for score in scores for figure in score["figures"]} == {"selection"}
     assert len(scores) == len(scored) == 4 * 6 + 1, "six snapshots of four trainings, and the start once"
-    for step in ("select/seed-0", "select/control/seed-0"):
+    for step in ("select/student/seed-0", "select/control/seed-0"):
         assert _selection(again, step) == _selection(chosen, step)
 
 
 def test_the_first_seeds_student_is_found_in_one_guess(chosen):
-    assert (chosen.path("select") / "student").resolve() == (chosen.path("select/seed-0") / "student").resolve()
-    AutoModelForCausalLM.from_pretrained(chosen.path("select") / "student")
+    assert (chosen.path("select") / "student/student").resolve() == (
+        chosen.path("select/student/seed-0") / "student"
+    ).resolve()
+    AutoModelForCausalLM.from_pretrained(chosen.path("select") / "student/student")
 
 
 def test_nothing_is_chosen_again(chosen_recipe, chosen, monkeypatch):
@@ -135,17 +141,17 @@ def test_nothing_is_chosen_again(chosen_recipe, chosen, monkeypatch):
 def test_a_mean_competes_and_is_what_its_name_says(tmp_path):
     run = Run(tmp_path / "run")
     run_recipe(toy_recipe(tmp_path, *RISING, 'select.average={"last": 3}', "control=null"), run, until="select")
-    told = _selection(run, "select/seed-0")
+    told = _selection(run, "select/student/seed-0")
     names = [candidate["name"] for candidate in told["candidates"]]
     assert names[-1] == "mean of the last 3"
     parts = [_weights(one.folder) for one in kept(run.path("distil/seed-0"))[-3:]]
-    model = AutoModelForCausalLM.from_pretrained(run.path("select/seed-0") / "student").eval()
+    model = AutoModelForCausalLM.from_pretrained(run.path("select/student/seed-0") / "student").eval()
     model.load_state_dict({name: sum(part[name] for part in parts) / 3 for name in parts[0]}, strict=False)
     ids = torch.tensor(load_from_disk(run.path("corpus") / "validation")["input_ids"])
     with torch.no_grad():
         expected = model(input_ids=ids, labels=ids).loss.item()
     assert told["candidates"][-1]["value"] == pytest.approx(expected, rel=1e-4)
-    assert not list(run.path("select/seed-0").glob(".*"))
+    assert not list(run.path("select/student/seed-0").glob(".*"))
 
 
 def test_more_than_there_are_cannot_be_averaged(tmp_path):
@@ -164,7 +170,7 @@ def test_adapters_are_chosen_from_and_averaged_as_adapters(tmp_path, merge):
     snapshots = kept(run.path("distil/seed-0"))
     assert len(snapshots) == 6
     assert all((one.folder / "adapter_model.safetensors").is_file() for one in snapshots), "small, merged or not"
-    folder = run.path("select/seed-0") / "student"
+    folder = run.path("select/student/seed-0") / "student"
     assert (folder / "adapter_model.safetensors").is_file() != merge
     assert (folder / "model.safetensors").is_file() == merge
 
@@ -174,7 +180,7 @@ def test_half_of_the_pairs_are_chosen_on_and_the_other_half_is_reported(tmp_path
     given = [f"evaluate.minimal_pairs={json.dumps(pairs)}", 'select.by={"loss": 1, "toy": 2}', "control=null"]
     run = Run(tmp_path / "run")
     run_recipe(toy_recipe(tmp_path, *RISING, *given), run, until="evaluate")
-    told = _selection(run, "select/seed-0")
+    told = _selection(run, "select/student/seed-0")
     assert told["by"] == {"loss": 1, "toy": 2}
     chosen_on = next(row["n"] for row in told["start"] if row["metric"] == "toy")
     rows = json.loads((run.path("evaluate") / "comparison.json").read_text())["rows"]
@@ -189,18 +195,18 @@ def test_of_questions_each_student_is_chosen_on_the_answers_of_its_own_lesson(tm
     run_recipe(toy_questions.recipe(tmp_path, *given, "evaluate.batch_size=3"), run)
     losses, lessons_of = {}, {"placebo": "base/another_question"}
     for name in ("base", "ground-truth", "placebo"):
-        told = _selection(run, f"select/{name}/seed-0")
+        told = _selection(run, f"select/student/{name}/seed-0")
         snapshots = {f"step {one.step}": one.folder for one in kept(run.path(f"distil/{name}/seed-0"))}
         assert list(snapshots) == [candidate["name"] for candidate in told["candidates"]] == ["step 2", "step 4"]
         lesson = load_from_disk(run.path("prompts") / lessons_of.get(name, f"{name}/own") / "validation")
         losses[name] = [_loss_of_answers(folder, lesson) for folder in snapshots.values()]
         assert [candidate["value"] for candidate in told["candidates"]] == pytest.approx(losses[name], rel=1e-4)
-        assert _same(run.path(f"select/{name}/seed-0") / "student", snapshots[told["chosen"]])
+        assert _same(run.path(f"select/student/{name}/seed-0") / "student", snapshots[told["chosen"]])
     assert len({tuple(each) for each in losses.values()}) == 3
     # What is reported is of the chosen weights.
-    scores = json.loads((run.path("answers") / "student-base" / "seed-0" / "scores.json").read_text())
+    scores = json.loads((run.path("answers") / "student/base/seed-0" / "scores.json").read_text())
     rows = snapshot_curves.measure(run.folder, "all")
-    step = run.manifest("select/base/seed-0")["summary"]["kept_step"]
+    step = run.manifest("select/student/base/seed-0")["summary"]["kept_step"]
     (row,) = [row for row in rows if (row["model"], row["step"], row["split"]) == ("student base", step, "reporting")]
     assert row["value"] == pytest.approx(sum(scores["nll"]) / sum(scores["tokens"]), rel=1e-5)
     students = {"student base", "student ground-truth", "student placebo"}

@@ -8,8 +8,10 @@ import toy_questions
 from potstill.data.tokenizers import train_tokenizer
 from potstill.errors import UserError
 from potstill.generation import generate
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.recipe.candidates import Candidate
+from potstill.recipe.step import Step
 from potstill.targets import TargetStore
 from tiny import tokenizer, toy_recipe
 
@@ -143,5 +145,5 @@ def test_a_teacher_answers_in_the_tokens_that_are_left(tmp_path, monkeypatch):
     cut = ("tokenizer={teacher: t, vocab_size: 280}", "capture=null", "experiments={base: {}}", "seeds=[0]")
     run = Run(tmp_path / "run")
     run_recipe(toy_questions.recipe(tmp_path, *cut, "answers.teachers=true"), run, until="answers")
-    assert run.manifest(Step("answers", name="teacher-t")) is not None
+    assert run.manifest(Step("answers", candidate=Candidate("teacher"))) is not None
     assert max(written) in range(258, 280), "merges are used, and none that is cut off"

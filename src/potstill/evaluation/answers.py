@@ -15,8 +15,10 @@ from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
 from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
-from potstill.pipeline.steps import answering, student_name
+from potstill.pipeline.steps import answering
 from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate
+from potstill.recipe.step import Step
 
 METRICS = ("accuracy", "loss", "hit_limit", "no_number")
 """Share of right answers; nats per token of the reference solutions; shares of answers that were cut at the limit, and
@@ -67,16 +69,15 @@ def measure(work: Work) -> Measured:
 def judged(work: Work) -> dict[str, list[Judged]]:
     """Every model that answered, by the name that it has in the comparison; one for each seed where it was trained."""
     found: dict[str, list[Judged]] = {}
-    several = len(work.recipe.all_teachers) > 1
     for step in answering(work.recipe):
-        kind, _, name = str(step.name).partition("-")
-        model = kind if not name or (kind == "teacher" and not several) else f"{kind} {name}"
-        found.setdefault(model, []).append(_judged(work, str(step).removeprefix("answers/")))
+        assert step.candidate is not None
+        found.setdefault(step.candidate.label, []).append(_judged(work, step.candidate))
     return found
 
 
-def _judged(work: Work, name: str) -> Judged:
-    folder = work.run.path("answers") / name
+def _judged(work: Work, candidate: Candidate) -> Judged:
+    name = candidate.folder
+    folder = work.run.path(Step("answers", candidate=candidate))
     rows = sorted(read_journal(folder / "answers.jsonl"), key=lambda row: row["id"])
     answers = [Answer(name, *(row[key] for key in ("id", "question", "reference", "response"))) for row in rows]
     extracted = decided(answers, read_decisions(work.run.path("review") / "decisions.csv"))
@@ -109,7 +110,7 @@ def others_of(work: Work) -> dict[str, list[str]]:
     """What each student is compared with: its start (no distillation), the control (fine-tuning), and the student of
     the same strategy whose teacher spoke of other questions."""
     recipe, controls = work.recipe, ["start", *(["control"] if work.recipe.control is not None else [])]
-    lessons = {student_name(name): recipe.lesson_of(name) for name in recipe.variants}
+    lessons = {Candidate("student", name).label: recipe.lesson_of(name) for name in recipe.variants}
     return {
         student: controls
         + [other for other, its in lessons.items() if lesson.own and not its.own and its.strategy == lesson.strategy]

@@ -11,10 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from potstill.device import device, run_dtype
 from potstill.errors import UserError, first_line
-from potstill.evaluation.candidates import Compared, Models
+from potstill.evaluation.candidates import CandidateModel, Models
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
+from potstill.recipe.candidates import Candidate
 
 INDEX = "model.safetensors.index.json"
 OTHERS = ("*.bin", "*.bin.index.json")
@@ -62,12 +63,12 @@ def check_folder(folder: Path, key: str) -> None:
             raise _half_written(folder, key, f"{file.name} is cut short ({first_line(error)})") from error
 
 
-def outside_models(work: Work) -> Models:
+def baselines(work: Work) -> Models:
     """The recipe's `evaluate.models`, each with its own tokenizer."""
     return {
-        name: [
-            Compared(
-                f"models-{name}",
+        Candidate("baseline", name): [
+            CandidateModel(
+                Candidate("baseline", name),
                 partial(_model, source, f"evaluate.models.{name}"),
                 partial(_loaded, AutoTokenizer, source, f"evaluate.models.{name}"),
             )
@@ -76,22 +77,24 @@ def outside_models(work: Work) -> Models:
     }
 
 
-def of_the_runs_tokens(work: Work, models: Models) -> Models:
+def sharing_tokens(work: Work, models: Models) -> Models:
     """Those of outside models that give every id the same string as the run does: they can read what it reads."""
     ours = artifacts.tokenizer(work).get_vocab()
     return {
-        name: each
-        for name, each in models.items()
-        if all(one.tokenizer is not None and one.tokenizer().get_vocab() == ours for one in each)
+        one: each
+        for one, each in models.items()
+        if all(model.tokenizer is not None and model.tokenizer().get_vocab() == ours for model in each)
     }
 
 
 def compared_vocabulary(work: Work) -> int | None:
-    """As `ready.compared_vocabulary`, and no more ids than any outside model's head has that reads the run's text."""
+    """As `artifacts.compared_vocabulary`, and no more ids than the head of any baseline with the run's tokens."""
     known = artifacts.compared_vocabulary(work)
     sizes = [
-        _loaded(AutoConfig, work.recipe.evaluate.models[name], f"evaluate.models.{name}").get_text_config().vocab_size
-        for name in of_the_runs_tokens(work, outside_models(work))
+        _loaded(AutoConfig, work.recipe.evaluate.models[one.label], f"evaluate.models.{one.label}")
+        .get_text_config()
+        .vocab_size
+        for one in sharing_tokens(work, baselines(work))
     ]
     rows = artifacts.vocabulary(work) if known is None else known
     if all(size == rows for size in sizes) or (known is not None and min(sizes, default=known) >= known):

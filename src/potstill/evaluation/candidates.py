@@ -10,25 +10,23 @@ from transformers import PreTrainedModel
 
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline import artifacts
-from potstill.pipeline.run_folder import Step
-from potstill.pipeline.steps import student_name
 from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate, own_candidates
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One model under comparison, of one seed."""
+class CandidateModel:
+    """A candidate of one seed, and how its model is loaded."""
 
-    file: str
-    """How the files with its scores are named."""
+    candidate: Candidate
     load: Callable[[], PreTrainedModel]
-    """Reads it, for reading only, onto this machine's device."""
+    """Loads it, for reading only, onto this machine's device."""
     tokenizer: Callable[[], Any] | None = None
-    """Reads its own tokenizer; None: it has the run's."""
+    """Loads its own tokenizer; None: it has the run's."""
 
 
-Models = Mapping[str, Sequence[Compared]]
-"""Each model by the name that it has in the comparison; one a seed where it was trained."""
+Models = Mapping[Candidate, Sequence[CandidateModel]]
+"""The models of each candidate, one for each seed that it was trained with; the keys have no seed."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +45,28 @@ class Measured:
     """What else goes into `comparison.json`."""
 
 
-def compared_models(work: Work) -> Models:
+def own_models(work: Work) -> Models:
     """Every model of a run that can be measured."""
-    recipe, teachers = work.recipe, artifacts.teachers(work)
-    names = ["teacher"] if len(teachers) == 1 else [f"teacher {teacher.name}" for teacher in teachers]
-    found = {
-        name: [Compared(name.replace(" ", "-"), teacher.model, teacher.tokenizer)]
-        for name, teacher in zip(names, teachers, strict=True)
-    }
-    found["start"] = [Compared("start-0", partial(artifacts.start, work))]
-    steps = {student_name(name): [Step("distil", seed, name) for seed in recipe.seeds] for name in recipe.variants}
-    if recipe.control is not None:
-        steps["control"] = [Step("control", seed) for seed in recipe.seeds]
-    for name, each in steps.items():
-        found[name] = [Compared(f"{name}-{n}", partial(artifacts.trained, work, step)) for n, step in enumerate(each)]
+    found: dict[Candidate, list[CandidateModel]] = {}
+    for one in own_candidates(work.recipe):
+        tokenizer = partial(_teacher_tokenizer, work, one) if one.role == "teacher" else None
+        model = CandidateModel(one, partial(artifacts.own_model, work, one), tokenizer)
+        found.setdefault(one.of_all_seeds, []).append(model)
     return found
 
 
-def compared_pairs(work: Work, models: Iterable[str]) -> list[tuple[str, str]]:
-    """Each student, with each model that it is compared with: its start, its control, teachers that were trained on no
-    more than it, and models that are not the run's."""
-    names = list(models)
-    wanted = ("start", "control", "teacher") if work.recipe.pretrain else ("start", "control")
-    others = [name for kind in wanted for name in names if _kind(name) == kind]
-    others += [name for name in names if name in work.recipe.evaluate.models]
-    return [(student, other) for student in names if _kind(student) == "student" for other in others]
+def _teacher_tokenizer(work: Work, candidate: Candidate) -> Any:
+    """A teacher's own tokenizer."""
+    return artifacts.teacher(work, candidate.name or next(iter(work.recipe.all_teachers))).tokenizer()
 
 
-def _kind(model: str) -> str:
-    return model.partition(" ")[0]
+def compared_pairs(work: Work, models: Iterable[Candidate]) -> list[tuple[str, str]]:
+    """Each student with each candidate that it is compared with, by their labels.
+
+    They are the start, the control and the baselines; and the teachers, where they were trained here on the student's
+    own text.
+    """
+    there = list(models)
+    wanted = ("start", "control", *(["teacher"] if work.recipe.pretrain else []), "baseline")
+    others = [one for role in wanted for one in there if one.role == role]
+    return [(student.label, other.label) for student in there if student.role == "student" for other in others]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.console import progress
-from potstill.evaluation.candidates import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measured, Models, compared_pairs
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
@@ -66,7 +66,7 @@ def measure(work: Work, models: Models, name: str) -> Measured:
     """One set of prompts, by its name in the recipe."""
     given, how, key = work.recipe.evaluate.prompts[name], work.recipe.evaluate, f"evaluate.prompts.{name}"
     triples = triples_of(work, name)
-    said = {model: [responded(work, name, given, triples, one) for one in each] for model, each in models.items()}
+    said = {one.label: [responded(work, name, given, triples, seed) for seed in each] for one, each in models.items()}
     judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
     scores = {model: [judge(texts) for texts in each] for model, each in said.items()}
     common: dict[str, Any] = {"confidence": how.confidence, "resamples": how.resamples}
@@ -82,7 +82,7 @@ def measure(work: Work, models: Models, name: str) -> Measured:
         )
         for metric in metrics
         if not metric.endswith(RANDOM)
-        for student, other in compared_pairs(work, scores)
+        for student, other in compared_pairs(work, models)
     ]
     file = work.folder / "prompts" / f"{name}.json"
     write_json(file, {"prompts": len(triples), **judge.about, **_details(scores, name, common)})
@@ -104,12 +104,12 @@ def asked_with(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[
     return [Asked(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
 
 
-def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: Compared) -> list[str]:
+def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
     """What a model goes on with after each prompt, in their order; what was written before a stop stays."""
     tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
     key = f"evaluate.prompts.{name}"
     asked = asked_with(given, triples, tokenizer)
-    file = work.folder / "prompts" / name / f"{model.file}.jsonl"
+    file = work.folder / "prompts" / name / f"{model.candidate.folder}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(file)
     decoding = Decoding(given.max_new_tokens, work.recipe.evaluate.batch_size)
@@ -122,7 +122,7 @@ def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], mo
 def _respond(
     work: Work,
     name: str,
-    model: Compared,
+    model: CandidateModel,
     tokenizer: Any,
     asked: list[Asked],
     decoding: Decoding,
@@ -133,10 +133,12 @@ def _respond(
     prompts = {one.id: one.prompt_ids for one in asked}
     with (
         metered(work, f"prompts-{name}", model) as tally,
-        progress(f"{name}: {model.file}", len(asked), "prompts", len(done)) as advance,
+        progress(f"{name}: {model.candidate}", len(asked), "prompts", len(done)) as advance,
     ):
         try:
-            found = responses(loaded, tokenizer, asked, decoding, done, who=model.file, key=f"{key}.max_new_tokens")
+            found = responses(
+                loaded, tokenizer, asked, decoding, done, who=str(model.candidate), key=f"{key}.max_new_tokens"
+            )
             for batch in found:
                 journal.append(_row(one) for one in batch)
                 advance(len(batch))

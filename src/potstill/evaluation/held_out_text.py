@@ -14,7 +14,7 @@ from potstill.console import progress
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.evaluation.baselines import compared_vocabulary
-from potstill.evaluation.candidates import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measured, Models, compared_pairs
 from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
@@ -22,8 +22,8 @@ from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
 from potstill.metrics.held_out_text import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
 from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.targets import TargetStore, make_codec
 from potstill.targets.content_keys import batch_keys
 from potstill.teachers.capture import capture
@@ -75,8 +75,8 @@ def measure(work: Work, models: Models) -> Measured:
         compared_vocabulary(work),
     )
     reference = _Reference(work, teachers, text)
-    scores = {name: [_scored(work, one, text, reference) for one in each] for name, each in models.items()}
-    pairs = compared_pairs(work, scores)
+    scores = {one.label: [_scored(work, seed, text, reference) for seed in each] for one, each in models.items()}
+    pairs = compared_pairs(work, models)
     rows, differences = compare(scores, pairs, recipe.evaluate.confidence, recipe.evaluate.resamples)
     passages = work.folder / "passages.json"
     write_json(passages, _passages(work, teachers[0], held_out, scores[pairs[0][0]][0], text.vocabulary))
@@ -91,17 +91,17 @@ def measure(work: Work, models: Models) -> Measured:
     )
 
 
-def _scored(work: Work, model: Compared, text: _HeldOut, reference: "_Reference") -> DocumentScores:
-    file = work.folder / "scores" / f"{model.file}.json"
+def _scored(work: Work, model: CandidateModel, text: _HeldOut, reference: "_Reference") -> DocumentScores:
+    file = work.folder / "scores" / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:
         return DocumentScores.from_dict(saved)
-    with progress(f"scoring {model.file}", len(text.windows), "sequences") as advance:
+    with progress(f"scoring {model.candidate}", len(text.windows), "sequences") as advance:
         batches, sizes, loaded = text.batches(), text.document_bytes, model.load()
         with metered(work, "held-out-text", model) as tally:
             scores = score_documents(loaded, batches, sizes, reference.target, advance, text.vocabulary)
             tally.read = sum(len(window.input_ids) for window in text.windows)
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, scores.to_dict())
     return scores
 
@@ -156,7 +156,7 @@ def compare(
 
 
 def _has(model: str, metric: str) -> bool:
-    return not (model.startswith("teacher") and metric in OF_OTHERS)
+    return not (Candidate.from_label(model).role == "teacher" and metric in OF_OTHERS)
 
 
 def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
@@ -177,7 +177,7 @@ def _passages(
     # A token that is only a part of a character cannot be shown as text; where there is other text, that is taken.
     broken = {n: any("\ufffd" in piece(tokenizer, token) for token in held_out[n]["input_ids"]) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
-    student = Step("distil", work.recipe.seeds[0], next(iter(work.recipe.variants)))
+    student = trained_candidates(work.recipe)[0]
     models = (teacher.model(), artifacts.trained(work, student))
     return [
         {

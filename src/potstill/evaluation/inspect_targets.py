@@ -11,6 +11,7 @@ from potstill.data.prompts.collator import PromptedCollator, teacher_batch
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
+from potstill.pipeline.run_folder import RECIPE
 from potstill.targets import TargetStore, describe, fidelity
 from potstill.targets.content_keys import batch_keys
 from potstill.targets.fidelity import Fidelity
@@ -22,7 +23,7 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
     """Describe a store, check every byte of it, and compare it with its teacher on some of the samples it was made of.
 
     Args:
-        folder: the store; for the comparison it must lie in its run folder, `RUN/capture/[LESSON/]TEACHER`.
+        folder: the store; for the comparison it must lie in its run folder, `RUN/capture/[SAMPLE_SET/]TEACHER`.
         samples: how many samples to compare; 0 leaves the comparison out.
 
     Raises:
@@ -46,11 +47,12 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
 def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     """How far the store's targets are from the live teacher's, on samples spread over the corpus it was made of."""
     place = folder.resolve()
-    lesson = None if place.parent.name == "capture" else place.parent.name
-    run = place.parents[1 if lesson is None else 2]
+    run = next((parent for parent in place.parents if (parent / RECIPE).is_file()), place.parent)
+    # RUN/capture/TEACHER, and of questions RUN/capture/STRATEGY/own/TEACHER.
+    of_set = "/".join(place.relative_to(run).parts[1:-1])
     teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]
     teacher_folder = next((each for each in teachers if each.is_dir()), None)
-    corpus = run / ("corpus/train" if lesson is None else f"prompts/{lesson}/train")
+    corpus = run / (f"prompts/{of_set}/train" if of_set else "corpus/train")
     if teacher_folder is None or not corpus.is_dir():
         raise UserError(
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
@@ -59,7 +61,7 @@ def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     prepared, rows = Prepared.load(teacher_folder, place.name), load_from_disk(corpus)
     pad = pad_token_id(prepared.tokenizer())
     # Which answers they are is not asked here: the keys say whether the targets are theirs.
-    collate = Collator(pad) if lesson is None else PromptedCollator(pad, aligned=False)
+    collate = PromptedCollator(pad, aligned=False) if of_set else Collator(pad)
     teacher = LiveTeacher(prepared.model(), store.codec.vocabulary)
     places = range(0, len(rows), max(len(rows) // samples, 1))[:samples]
     batch = {name: value.to(device()) for name, value in collate([rows[at] for at in places]).items()}

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.candidates import Compared, Measured, Models
+from potstill.evaluation.candidates import CandidateModel, Measured, Models
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.atomic import read_json, write_json
@@ -45,9 +45,12 @@ def measure(work: Work, models: Models) -> Measured:
     rows: list[Row] = []
     pairs: list[Paired] = []
     shown: list[dict[str, Any]] = []
-    theirs: dict[str, dict[str, list[dict[str, Any]]]] = {model: {} for model in models}
+    theirs: dict[str, dict[str, list[dict[str, Any]]]] = {one.label: {} for one in models}
     asked = loaded(work.recipe)
-    found = [{model: [_scored(work, one, seed) for seed in each] for model, each in models.items()} for one in asked]
+    found = [
+        {candidate.label: [_scored(work, one, seed) for seed in each] for candidate, each in models.items()}
+        for one in asked
+    ]
     between = _pairs(models)
     metrics = sum(len(next(iter(scores.values()))[0].scores) for scores in found)
     how = _how(work, metrics * len(between))
@@ -86,12 +89,12 @@ def loaded(recipe: Recipe) -> list[Asked]:
     return asked
 
 
-def _scored(work: Work, asked: Asked, model: Compared) -> TaskScores:
-    file = work.folder / "tasks" / quote(asked.name, safe="") / f"{model.file}.json"
+def _scored(work: Work, asked: Asked, model: CandidateModel) -> TaskScores:
+    file = work.folder / "tasks" / quote(asked.name, safe="") / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:
         return TaskScores.from_dict(saved)
-    say(f"  {asked.name}: {model.file}")
+    say(f"  {asked.name}: {model.candidate}")
     tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
     loaded, folder = model.load(), quote(asked.name, safe="")
     with metered(work, folder, model) as tally:
@@ -120,10 +123,11 @@ def _part(whole: TaskScores, wanted: Wanted) -> TaskScores:
 
 def _pairs(models: Models) -> list[tuple[str, str]]:
     """Each student with its start and its control first, and then with every other model that is no student."""
-    students = [model for model in models if model.partition(" ")[0] == "student"]
-    others = [model for model in models if model not in students]
-    others.sort(key=lambda model: model not in ("start", "control"))
-    return [(student, other) for student in students for other in others]
+    students = [one for one in models if one.role == "student"]
+    others = sorted(
+        (one for one in models if one.role != "student"), key=lambda one: one.role not in ("start", "control")
+    )
+    return [(student.label, other.label) for student in students for other in others]
 
 
 def _how(work: Work, differences: int) -> How:

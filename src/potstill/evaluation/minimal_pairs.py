@@ -3,7 +3,7 @@
 from typing import Any
 
 from potstill.console import progress
-from potstill.evaluation.candidates import Compared, Measured, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measured, Models, compared_pairs
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json
@@ -21,12 +21,14 @@ def measure(work: Work, models: Models, metric: str) -> Measured:
     tokenizer = artifacts.tokenizer(work)
     subtasks = subtasks_of(work, metric)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
-    scores = {model: [_scored(work, metric, one, subtasks, reading) for one in each] for model, each in models.items()}
+    scores = {
+        one.label: [_scored(work, metric, seed, subtasks, reading) for seed in each] for one, each in models.items()
+    }
     common: dict[str, Any] = {"ties": settings.ties, "confidence": how.confidence, "resamples": how.resamples}
     each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
     pairs = {
         (student, model): compare(student, model, metric, scores[student], scores[model], **common)
-        for student, model in compared_pairs(work, scores)
+        for student, model in compared_pairs(work, models)
     }
     file = work.folder / "pairs" / f"{metric}.json"
     of_each = {model: found.to_dict() for model, found in each.items()}
@@ -56,13 +58,13 @@ def _subtasks(settings: PairFiles | PairDataset, key: str) -> list[Subtask]:
     return pairs_from_dataset(settings.dataset, f"{key}.dataset", split=settings.split, revision=settings.revision)
 
 
-def _scored(work: Work, metric: str, model: Compared, subtasks: list[Subtask], reading: Reading) -> PairScores:
-    file = work.folder / "pairs" / metric / f"{model.file}.json"
+def _scored(work: Work, metric: str, model: CandidateModel, subtasks: list[Subtask], reading: Reading) -> PairScores:
+    file = work.folder / "pairs" / metric / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:
         return PairScores.from_dict(saved)
     sentences = sum(2 * len(subtask.good) for subtask in subtasks)
-    with progress(f"{metric}: {model.file}", sentences, "sentences") as advance:
+    with progress(f"{metric}: {model.candidate}", sentences, "sentences") as advance:
         loaded, tokenizer = model.load(), artifacts.tokenizer(work)
         read = (reading.encode(tokenizer, [*subtask.good, *subtask.bad]) for subtask in subtasks)
         tokens = sum(len(ids) for rows in read for ids in rows)

@@ -17,7 +17,6 @@ from potstill.evaluation.snapshot_scores import (
     FOLDER,
     Meter,
     Weights,
-    file_of,
     meters,
     name_of,
     scored,
@@ -27,10 +26,11 @@ from potstill.evaluation.snapshot_scores import (
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import bootstrap
 from potstill.pipeline.graph import BY_NAME, steps_of
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.status import recipe_of
-from potstill.pipeline.steps import trained_steps
 from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate, trained_candidates
+from potstill.recipe.step import Step
 from potstill.training.snapshots import kept, picked
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -67,7 +67,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
     work = Work(recipe, run, Step("evaluate"))
     while True:
         # Asked first: what is kept after that is looked at once more.
-        ended = all(run.manifest(step) is not None for step in trained_steps(recipe))
+        ended = all(run.manifest(one.step) is not None for one in trained_candidates(recipe))
         rows = _measured(work, which, waits=watch and not ended)
         write_json(run.folder / FOLDER / CURVES, {"confidence": recipe.evaluate.confidence, "rows": rows})
         if ended or not watch:
@@ -79,31 +79,32 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
 
 
 def _measured(work: Work, which: str, *, waits: bool) -> Rows:
-    trainings = trained_steps(work.recipe)
-    # What is chosen on is the students' business: each of several lessons has its own.
-    reported = meters(work, trainings[0], ["reporting"] if work.recipe.asks else SPLITS)
+    candidates = trained_candidates(work.recipe)
+    # The teachers and the start are scored on what is reported: each sample set has a validation split of its own.
+    reported = meters(work, candidates[0], ["reporting"] if work.recipe.asks else SPLITS)
     found: Rows = []
-    for name, weights in teachers(work).items():
-        found += _rows(work, weights, reported, name, None, None)
-    found += _rows(work, snapshot(work, work.run.path("student") / "start", "start"), reported, "start", None, 0)
-    for training in trainings:
-        folder = work.run.path(training)
+    for teacher, weights in teachers(work).items():
+        found += _rows(work, weights, reported, teacher, None)
+    start = snapshot(work, work.run.path("student") / "start", "start")
+    found += _rows(work, start, reported, Candidate("start"), 0)
+    for trained in candidates:
+        folder = work.run.path(trained.step)
         chosen = picked(which, kept(folder), folder, waits=waits)
-        own = meters(work, training) if chosen else []
+        own = meters(work, trained) if chosen else []
         for one in chosen:
-            weights = snapshot(work, one.folder, file_of(training, one.step))
-            found += _rows(work, weights, own, name_of(training), training.seed, one.step)
+            weights = snapshot(work, one.folder, name_of(trained, one.step))
+            found += _rows(work, weights, own, trained, one.step)
     return found
 
 
-def _rows(work: Work, weights: Weights, by: Sequence[Meter], model: str, seed: int | None, step: int | None) -> Rows:
+def _rows(work: Work, weights: Weights, by: Sequence[Meter], candidate: Candidate, step: int | None) -> Rows:
     how: dict[str, Any] = {"confidence": work.recipe.evaluate.confidence, "resamples": work.recipe.evaluate.resamples}
     rows = []
     for figure in scored(work.run, weights, by):
-        row = bootstrap(model, figure.metric, figure.sums, transform=figure.transform, **how)
+        row = bootstrap(candidate.label, figure.metric, figure.sums, transform=figure.transform, **how)
         said = {"metric": figure.metric, "split": figure.split, "better": figure.better}
         figures = {"value": row.value, "low": row.low, "high": row.high, "n": row.n}
-        rows.append({"model": model, "seed": seed, "step": step, **said, **figures})
+        rows.append({"model": candidate.label, "seed": candidate.seed, "step": step, **said, **figures})
     return rows
 
 

@@ -20,7 +20,6 @@ from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
-from potstill.evaluation.candidates import Compared
 from potstill.evaluation.continuations import Judge, asked_with, triples_of
 from potstill.evaluation.lm_eval_tasks import loaded
 from potstill.evaluation.minimal_pairs import subtasks_of
@@ -37,11 +36,13 @@ from potstill.metrics.minimal_pairs.accuracy import as_sums
 from potstill.metrics.minimal_pairs.score import Reading, score_pairs
 from potstill.models.folder import ADAPTER, fingerprint
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.run_folder import Run, Step
-from potstill.pipeline.steps import CONTROL, asked_step, select_step, student_name
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.steps import asked_step
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
+from potstill.recipe.candidates import Candidate, teacher_candidates
 from potstill.recipe.select import LOSS
+from potstill.recipe.step import Step
 from potstill.students.load_and_save import load_student
 
 FOLDER, CURVES = "checkpoints", "curves.json"
@@ -85,24 +86,30 @@ class Weights:
     """A model by its content: `fingerprint` is the same for the same weights, wherever they lie."""
 
     fingerprint: str
-    model: Compared
+    name: str
+    """How messages name it."""
+    load: Callable[[], PreTrainedModel]
 
 
 def snapshot(work: Work, folder: Path, name: str) -> Weights:
-    """A folder of weights that a training has kept, or the start."""
+    """The weights in a folder, those of a snapshot or of the start.
+
+    Args:
+        work: the step.
+        folder: a model's folder.
+        name: how messages name it.
+    """
     start, student = work.run.path("student") / "start", work.recipe.student
     upon = fingerprint(start) if (folder / ADAPTER).is_file() else None
     parts = [fingerprint(folder), upon, student.quantization, str(run_dtype("auto"))]
-    return Weights(digest(parts), Compared(name, lambda: load_student(folder, start, student)))
+    return Weights(digest(parts), name, lambda: load_student(folder, start, student))
 
 
-def teachers(work: Work) -> dict[str, Weights]:
-    """The teachers, by the names that they have in a comparison."""
-    found = artifacts.teachers(work)
-    names = ["teacher"] if len(found) == 1 else [f"teacher {one.name}" for one in found]
+def teachers(work: Work) -> dict[Candidate, Weights]:
+    """The weights of the teachers."""
     return {
-        name: Weights(digest([one.fingerprint, one.dtype, str(run_dtype("auto"))]), Compared(name, one.model))
-        for name, one in zip(names, found, strict=True)
+        candidate: Weights(digest([one.fingerprint, one.dtype, str(run_dtype("auto"))]), candidate.label, one.model)
+        for candidate, one in zip(teacher_candidates(work.recipe), artifacts.teachers(work), strict=True)
     }
 
 
@@ -117,15 +124,15 @@ def scored(run: Run, weights: Weights, meters: Sequence[Meter]) -> list[Figure]:
         with FileLock(folder / ".lock"):
             saved = read_json(file)
             if saved is None:
-                model = model or weights.model.load()
-                figures = [vars(figure) for figure in meter.score(model, weights.model.file)]
-                saved = {"model": weights.model.file, "figures": figures}
+                model = model or weights.load()
+                figures = [vars(figure) for figure in meter.score(model, weights.name)]
+                saved = {"model": weights.name, "figures": figures}
                 write_json(file, saved)
         found += [Figure(**figure) for figure in saved["figures"]]
     return found
 
 
-def meters(work: Work, training: Step, splits: Sequence[Split] = ("selection", "reporting")) -> list[Meter]:
+def meters(work: Work, trained: Candidate, splits: Sequence[Split] = ("selection", "reporting")) -> list[Meter]:
     """All that a training's snapshots can be measured by on these splits; text of others is not even opened.
 
     Tasks are asked whole, because lm-eval asks them: what is looked at of their figures is for the caller to mind.
@@ -135,7 +142,7 @@ def meters(work: Work, training: Step, splits: Sequence[Split] = ("selection", "
         if split == "reporting":
             found.append(_reported_text(work))
         elif recipe.corpus.validation is not None:
-            found.append(_chosen_text(work, training))
+            found.append(_chosen_text(work, trained))
         if not recipe.asks:
             names = [name for name in recipe.evaluate.minimal_pairs if split in splits_of(recipe, name)]
             found += [_pairs(work, name, split) for name in names]
@@ -232,12 +239,11 @@ def _prompts(work: Work, name: str, split: Split) -> Meter:
     return Meter(digest(["prompts", split, items, settings, batch_size, _tokens(tokenizer)]), score)
 
 
-def _chosen_text(work: Work, training: Step) -> Meter:
-    """Cross-entropy on the validation split: of questions, on the answers of the training's own lesson."""
+def _chosen_text(work: Work, trained: Candidate) -> Meter:
+    """Cross-entropy on the validation split: of questions, on the answers of the candidate's own sample set."""
     recipe = work.recipe
-    variant = next(iter(recipe.variants)) if training.stage == CONTROL else training.name
-    learned = training_data.of_students(work, variant, training.seed or 0)
-    made = Step("prompts", name=recipe.lesson_of(variant).name) if recipe.asks else Step("corpus")
+    learned = training_data.of_candidate(work, trained)
+    made = Step("prompts", name=recipe.lesson_of_candidate(trained).name) if recipe.asks else Step("corpus")
     assert learned.validation is not None
     content, rows = _content(work.run, made, "validation"), list(learned.validation)
     return _text(work, "selection", content, rows, learned.collate, None)
@@ -306,11 +312,6 @@ def _tokens(tokenizer: Any) -> str:
     return digest(tokenizer.get_vocab())
 
 
-def name_of(training: Step) -> str:
-    """What the model of a training is called in a comparison."""
-    return CONTROL if training.stage == CONTROL else student_name(training.name)
-
-
-def file_of(training: Step, step: int) -> str:
-    """What a snapshot is called, in a list of models and in messages."""
-    return f"{select_step(training)}/step-{step}".removeprefix("select/")
+def name_of(trained: Candidate, step: int) -> str:
+    """How messages name a snapshot."""
+    return f"{trained}, step {step}"

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from potstill.files.jsonl_log import read_journal
 from potstill.models.shared_vocabulary import shared_vocabulary
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import Prepared
 
@@ -39,14 +39,21 @@ def start(work: Work) -> PreTrainedModel:
     return load_student(folder, folder, work.recipe.student)
 
 
-def trained(work: Work, step: Step) -> PreTrainedModel:
-    """What a step of `distil` or `control` has made of the start, for reading only."""
-    return load_student(trained_folder(work, step), work.run.path("student") / "start", work.recipe.student)
+def trained(work: Work, candidate: Candidate) -> PreTrainedModel:
+    """A student or a control, for reading only."""
+    return load_student(trained_folder(work, candidate), work.run.path("student") / "start", work.recipe.student)
 
 
-def trained_folder(work: Work, step: Step) -> Path:
-    """Where the student of a step of `distil` or `control` lies: what the training ended with, or what was selected."""
-    return work.run.path(step if work.recipe.select is None else select_step(step)) / "student"
+def trained_folder(work: Work, candidate: Candidate) -> Path:
+    """Where a student or a control lies: the weights that its training ended with, or those that were selected."""
+    return work.run.path(candidate.step if work.recipe.select is None else select_step(candidate)) / "student"
+
+
+def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
+    """The model of a candidate that is the run's own, for reading only."""
+    if candidate.role == "teacher":
+        return teacher(work, candidate.name or next(iter(work.recipe.all_teachers))).model()
+    return start(work) if candidate.role == "start" else trained(work, candidate)
 
 
 def tokenizer(work: Work) -> Any:

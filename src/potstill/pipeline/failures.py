@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from potstill.errors import UserError
-from potstill.pipeline.run_folder import Step
+from potstill.recipe.step import Step
 
 _TRAINING = "`distil.training.per_device_train_batch_size` (and raise `gradient_accumulation_steps` by as much)"
 LOWER = {

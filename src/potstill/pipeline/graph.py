@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
 from potstill.pipeline import recipe_inputs, steps
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
+from potstill.recipe.step import Step
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe
@@ -201,7 +202,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: ("teachers", "tokenizer", "corpus", "student", "prompts", "distil", "control"),
         takes=steps.of_its_training,
         files=lambda r: _evaluation_files(r) if recipe_inputs.chosen_on(r) else {},
-        parts=lambda r: [steps.select_step(step) for step in steps.trained_steps(r)],
+        parts=steps.selecting,
         wanted=lambda r: r.select is not None,
     ),
     Stage(
@@ -209,7 +210,7 @@ STAGES: tuple[Stage, ...] = (
         "Let every model answer the held-out questions.",
         lambda r, s: recipe_inputs.asked_with(r) | recipe_inputs.quantized(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts", *steps.trained_stages(r)),
-        takes=steps.of_its_model,
+        takes=steps.of_its_candidate,
         parts=steps.answering,
         wanted=lambda r: r.asks,
     ),

@@ -57,7 +57,7 @@ def started(recipe: "Recipe") -> dict[str, Any]:
 
 def asked_first(recipe: "Recipe") -> Any:
     """How the first of the students is asked (questions only)."""
-    return recipe.strategies[recipe.lesson_of(next(iter(recipe.variants))).strategy].student
+    return recipe.strategies[recipe.lesson_of(recipe.first_variant).strategy].student
 
 
 def distilled(recipe: "Recipe", name: str | None) -> dict[str, Any]:

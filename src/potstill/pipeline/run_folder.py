@@ -9,29 +9,16 @@ import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from potstill.errors import UserError
 from potstill.files.atomic import digest, read_json, sha256, write_json
+from potstill.recipe.step import Step
 
 MANIFEST, UNFINISHED, RECIPE, LOCK = "manifest.json", "unfinished.json", "recipe.json", ".lock"
 VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage; and where it runs once for each name in its section of the recipe, or for each seed, which ones."""
-
-    stage: str
-    seed: int | None = None
-    name: str | None = None
-
-    def __str__(self) -> str:
-        seed = None if self.seed is None else f"seed-{self.seed}"
-        return "/".join(part for part in (self.stage, self.name, seed) if part is not None)
 
 
 class Run:

@@ -16,10 +16,11 @@ from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.pipeline.failures import explained
 from potstill.pipeline.graph import BY_NAME, all_steps, asked_for, steps_of
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import inputs_of, why_again
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.step import Step
 
 
 def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> None:

@@ -7,9 +7,10 @@ from pydantic import ValidationError
 from potstill.console import duration, size
 from potstill.errors import UserError
 from potstill.pipeline.graph import all_steps, needed_by
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import is_done
 from potstill.recipe import Recipe
+from potstill.recipe.step import Step
 
 
 def describe(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Parts: the steps that a stage has in a recipe, by seed, student, lesson or model, and which of them need which.
+"""The steps that a stage has in a recipe, one for each seed, student, sample set or candidate; and who needs which.
 
 It imports nothing heavy, because the table of stages is made of it.
 """
@@ -6,29 +6,28 @@ It imports nothing heavy, because the table of stages is made of it.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from potstill.pipeline.run_folder import Step
+from potstill.recipe.candidates import Candidate, own_candidates, trained_candidates
+from potstill.recipe.step import Step
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
-CONTROL = "control"
-"""What `select` calls the control, beside the names of the experiments."""
 ASKED = "held_out"
-"""The folder, in that of the strategy by which models are asked, of the held-out questions as they are asked."""
+"""The folder of the held-out questions as models are asked them, within the folder of the strategy that asks."""
 
 
 def of_seeds(stage: str) -> "Callable[[Recipe], list[Step]]":
-    """A step a seed."""
+    """One step for each seed."""
     return lambda recipe: [Step(stage, seed) for seed in recipe.seeds]
 
 
 def of_students(stage: str) -> "Callable[[Recipe], list[Step]]":
-    """A step for each seed of each experiment."""
+    """One step for each seed of each experiment."""
     return lambda recipe: [Step(stage, seed, name) for name in recipe.variants for seed in recipe.seeds]
 
 
 def of_lessons(recipe: "Recipe", stage: str) -> list[Step]:
-    """A step a lesson."""
+    """One step for each sample set."""
     return [Step(stage, name=name) for name in recipe.lessons]
 
 
@@ -37,14 +36,12 @@ def asked_step(recipe: "Recipe") -> Step:
     return Step("prompts", name=f"{recipe.answers.prompt}/{ASKED}")
 
 
-def student_name(variant: str | None) -> str:
-    """What a student is called in a comparison."""
-    return "student" if variant is None else f"student {variant}"
-
-
 def of_its_lesson(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Of prompts and captures, a student takes those of its own lesson, a control those of the first student, and a
-    search those of the student that it is tried on; a student with losses of its own takes nothing of a search."""
+    """Whether a training reads this step.
+
+    Of prompts and captures, a student reads those of its own sample set, a control those of the first student, and a
+    search those of the student that it is tried on. A student with losses of its own reads nothing of a search.
+    """
     if needed.stage == "search":
         return recipe.is_searched(step.name)
     if needed.stage not in ("prompts", "capture") or needed.name is None:
@@ -52,55 +49,48 @@ def of_its_lesson(recipe: "Recipe", step: Step, needed: Step) -> bool:
     if step.stage == "search":
         variant = recipe.tried_on
     else:
-        variant = step.name if step.stage == "distil" else next(iter(recipe.variants))
+        variant = step.name if step.stage == "distil" else recipe.first_variant
     return needed.name == recipe.lesson_of(variant).name
 
 
 def answering(recipe: "Recipe") -> list[Step]:
-    """A step for each model that answers: the teachers, the start, and each seed of what was trained."""
-    found: list[tuple[str, int | None]] = [
-        (f"teacher-{name}", None) for name in recipe.all_teachers if recipe.answers.teachers
-    ]
-    found.append(("start", None))
-    students = [student_name(name).replace(" ", "-") for name in recipe.variants]
-    trained = [*students, *(["control"] if recipe.control is not None else [])]
-    found += [(name, seed) for name in trained for seed in recipe.seeds]
-    return [Step("answers", seed, name) for name, seed in found]
+    """One step for each candidate that answers."""
+    asked = own_candidates(recipe)
+    return [Step("answers", candidate=one) for one in asked if one.role != "teacher" or recipe.answers.teachers]
 
 
-def of_its_model(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """A model that answers is asked what all are asked, and needs nothing of what another one was made from."""
-    kind, _, name = (step.name or "").partition("-")
+def of_its_candidate(recipe: "Recipe", step: Step, needed: Step) -> bool:
+    """Whether a candidate's answers need this step: the questions, which are the same for all, and what made it."""
+    asked = step.candidate
+    assert asked is not None
+    is_trained = asked.role in ("student", "control")
     wanted = {
         "prompts": needed == asked_step(recipe),
-        "pretrain": kind == "teacher" and needed.name == name,
-        "student": kind != "teacher",
-        "distil": kind == "student" and needed.name == (name or None) and needed.seed == step.seed,
-        "control": kind == "control" and needed.seed == step.seed,
-        "select": needed.seed == step.seed and needed.name == (CONTROL if kind == CONTROL else name or None),
+        "pretrain": asked.role == "teacher" and asked.name in (None, needed.name),
+        "student": asked.role != "teacher",
+        "distil": is_trained and needed == asked.step,
+        "control": is_trained and needed == asked.step,
+        "select": needed.candidate == asked,
     }
     return wanted.get(needed.stage, True)
 
 
-def trained_steps(recipe: "Recipe") -> list[Step]:
-    """The steps that train students and the control."""
-    control = [] if recipe.control is None else of_seeds(CONTROL)(recipe)
-    return [*of_students("distil")(recipe), *control]
+def select_step(candidate: Candidate) -> Step:
+    """The step that chooses among the snapshots of a candidate's training."""
+    return Step("select", candidate=candidate)
 
 
-def select_step(training: Step) -> Step:
-    """The step that chooses among what a training has kept."""
-    return Step("select", training.seed, CONTROL if training.stage == CONTROL else training.name)
+def selecting(recipe: "Recipe") -> list[Step]:
+    """One step for each candidate that is trained."""
+    return [select_step(candidate) for candidate in trained_candidates(recipe)]
 
 
 def of_its_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """A choice reads one training's snapshots, and what it chooses on."""
+    """Whether a choice among snapshots needs this step: their training, and the validation samples of that training."""
+    assert step.candidate is not None
     if needed.stage in ("distil", "control"):
-        return select_step(needed) == step
-    if needed.stage != "prompts":
-        return True
-    variant = next(iter(recipe.variants)) if step.name == CONTROL else step.name
-    return needed.name == recipe.lesson_of(variant).name
+        return needed == step.candidate.step
+    return needed.stage != "prompts" or needed.name == recipe.lesson_of_candidate(step.candidate).name
 
 
 def trained_stages(recipe: "Recipe") -> tuple[str, ...]:

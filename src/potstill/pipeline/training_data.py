@@ -10,10 +10,11 @@ from potstill.data.prompts.align import Prompter
 from potstill.data.prompts.collator import PromptedCollator, as_the_teacher_reads
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate
 from potstill.recipe.prompts import Strategy
 from potstill.recipe.questions import Questions
+from potstill.recipe.step import Step
 
 Rows = Any
 """An indexable collection of samples with a length."""
@@ -44,6 +45,12 @@ def of_students(work: Work, variant: str | None, seed: int) -> Lessons:
     rows = load_from_disk(work.run.path("corpus") / "train")
     train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
     return Lessons(train, _validation(work, "corpus"), Collator(_pad(work)))
+
+
+def of_candidate(work: Work, trained: Candidate) -> Lessons:
+    """What a student or the control learns from."""
+    assert trained.seed is not None
+    return of_students(work, work.recipe.first_variant if trained.role == "control" else trained.name, trained.seed)
 
 
 def of_lesson(work: Work, name: str | None) -> Lessons:

@@ -4,8 +4,9 @@ from typing import Any
 
 from potstill.files.atomic import digest
 from potstill.pipeline.graph import BY_NAME, needed_by
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
+from potstill.recipe.step import Step
 
 GROUPS = ("recipe", "files", "steps")
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.pipeline.run_folder import Run, Step
+from potstill.pipeline.run_folder import Run
+from potstill.recipe.step import Step
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Tag, model_validator
 
+from potstill.recipe.candidates import OWN_ROLES
 from potstill.recipe.continuations import Prompts
 from potstill.recipe.section import Name, Section, about_key, told_apart_by
 
@@ -74,9 +75,6 @@ def _named(value: Any) -> Any:
 
 HarnessTask = Annotated[TaskOfHarness, BeforeValidator(_named, json_schema_input_type=str | TaskOfHarness)]
 
-RUN_MODELS = ("teacher", "start", "student", "control")
-"""What a comparison calls the run's own models."""
-
 
 class Evaluate(Section):
     """Teacher, student before, student after and control, side by side on held-out documents."""
@@ -112,7 +110,7 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _names_are_free(self) -> "Evaluate":
         for name in self.models:
-            if name in RUN_MODELS:
+            if name in OWN_ROLES:
                 raise about_key("models", f"{name!r} is what one of the run's own models is called; take another name")
         names = [task.task for task in self.tasks]
         if twice := next((name for name in names if names.count(name) > 1), None):

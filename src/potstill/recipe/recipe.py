@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, Tag, model_validator
 
 from potstill.recipe.answers import Answers
+from potstill.recipe.candidates import Candidate
 from potstill.recipe.capture import Capture
 from potstill.recipe.corpus import Corpus
 from potstill.recipe.distil import Control, Distil, HiddenMatch, Loss, temperatures
@@ -17,7 +18,7 @@ from potstill.recipe.prompts import SHIPPED, Strategy
 from potstill.recipe.questions import Questions
 from potstill.recipe.search import Search, setting_of
 from potstill.recipe.section import Name, Section, told_apart_by
-from potstill.recipe.select import CONTROL, LOSS, Select
+from potstill.recipe.select import LOSS, Select
 from potstill.recipe.student import FromTeacher, Student
 from potstill.recipe.teachers import Teacher
 from potstill.recipe.tokenizer import CutTokenizer, Tokenizer
@@ -117,6 +118,15 @@ class Recipe(Section):
         """The students, by name; a single one has none."""
         names: list[str | None] = [*self.experiments] or [None]
         return {name: Experiment() if name is None else self.experiments[name] for name in names}
+
+    @property
+    def first_variant(self) -> str | None:
+        """The student whose samples the control is trained on."""
+        return next(iter(self.variants))
+
+    def lesson_of_candidate(self, trained: Candidate) -> Lesson:
+        """What a student or the control learns from (questions only)."""
+        return self.lesson_of(self.first_variant if trained.role == "control" else trained.name)
 
     def lesson_of(self, variant: str | None) -> Lesson:
         """What a student learns from (questions only)."""
@@ -287,8 +297,6 @@ class Recipe(Section):
             near = difflib.get_close_matches(unknown[0], known, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
             raise ValueError(f"`select.by`: {unknown[0]!r} is measured nowhere here; {hint}")
-        if CONTROL in self.experiments:
-            raise ValueError(f"`experiments.{CONTROL}`: `select` keeps the control under that name; choose another")
         return self
 
     def _losses_key(self, variant: str | None) -> str:

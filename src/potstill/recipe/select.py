@@ -9,7 +9,6 @@ from potstill.recipe.section import Section, about_key
 LOSS = "loss"
 """The one metric that every run has: cross-entropy on `corpus.validation`."""
 
-CONTROL = "control"
 """What the control is called beside the experiments."""
 
 Weight = Annotated[float, Field(gt=0)]

@@ -5,6 +5,7 @@ from typing import Literal
 
 from potstill.cost import Cost, Expense
 from potstill.metrics.bootstrap import Paired, Row
+from potstill.recipe.candidates import Candidate
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
 """The four models of every experiment, as `Row.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
@@ -183,8 +184,9 @@ class Report:
 
 
 def kind(model: str) -> str:
-    """Which of the four a model is, without the name that it may have besides."""
-    return model.partition(" ")[0]
+    """The role of the run's own models, without the name that they may have; a baseline by its own name."""
+    candidate = Candidate.from_label(model)
+    return candidate.label if candidate.role == "baseline" else candidate.role
 
 
 def students(report: Report) -> list[str]:

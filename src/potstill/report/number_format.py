@@ -3,7 +3,8 @@
 import math
 
 from potstill.metrics.bootstrap import Paired, Row, Spread
-from potstill.report.data import LABELS, START, STUDENT, TEACHER, Metric, kind
+from potstill.recipe.candidates import Candidate
+from potstill.report.data import LABELS, START, STUDENT, Metric, kind
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -36,8 +37,10 @@ def difference_interval(pair: Paired, metric: Metric) -> str:
 
 def label(model: str) -> str:
     """What a model is called on its own: Student, Student base, Student before."""
-    which, _, name = model.partition(" ")
-    return f"{LABELS[which]} {name}" if name and which in (TEACHER, STUDENT) else LABELS.get(model, model)
+    candidate = Candidate.from_label(model)
+    if candidate.role == "baseline":
+        return model
+    return LABELS[candidate.role] if candidate.name is None else f"{LABELS[candidate.role]} {candidate.name}"
 
 
 def inside(model: str) -> str:

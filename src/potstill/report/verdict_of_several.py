@@ -8,6 +8,7 @@ over its placebo, it did not learn from what the teacher knows.
 from dataclasses import dataclass
 
 from potstill.metrics.bootstrap import Paired, Row
+from potstill.recipe.candidates import Candidate
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, TEACHER, Metric, Report, kind, students
 from potstill.report.significance import Figure, Judgement, Tone, Verdict, adjusted_p, judge_of, key
@@ -191,7 +192,7 @@ def _how(case: _Case) -> str:
 
 
 def _name(student: str) -> str:
-    return student.partition(" ")[2] or student
+    return Candidate.from_label(student).name or student
 
 
 def _names(some: list[str]) -> str:

@@ -1,7 +1,8 @@
-"""answers: let every model answer the held-out questions, all of them asked alike, and see how it takes the references.
+"""answers: every model answers the held-out questions, asked alike, and is scored on their reference solutions.
 
-Makes `answers/MODEL/[seed-N/]answers.jsonl`, a line a question, and `scores.json`, its sums over the tokens of the
-reference solutions. What is right is for `evaluate` to say. Work that was stopped goes on with the next batch.
+Makes `answers/ROLE/[NAME/][seed-N/]answers.jsonl`, one line for each question, and `scores.json`, the sums over the
+tokens of each reference solution. `evaluate` decides which answers are right. A stopped stage goes on with the next
+batch.
 """
 
 from typing import Any
@@ -18,7 +19,6 @@ from potstill.files.jsonl_log import Journal
 from potstill.generation.generate import Asked, Decoding, Response, responses
 from potstill.metrics.held_out_text import score_answers
 from potstill.pipeline import artifacts
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import asked_step
 from potstill.pipeline.work import Made, Work
 
@@ -28,7 +28,8 @@ Rows = list[dict[str, Any]]
 def run(work: Work) -> Made:
     """Ask one model."""
     samples = load_from_disk(work.run.path(asked_step(work.recipe)) / "samples").to_list()
-    model = _model(work)
+    assert work.step.candidate is not None
+    model = artifacts.own_model(work, work.step.candidate)
     answers = _answers(work, model, samples)
     limited, tokens = sum(row["hit_limit"] for row in answers), sum(row["tokens"] for row in answers)
     scores = work.folder / "scores.json"
@@ -39,19 +40,9 @@ def run(work: Work) -> Made:
     return Made([file, scores], {"answers": len(answers), "tokens": tokens, "hit_limit": limited, "made": made})
 
 
-def _model(work: Work) -> PreTrainedModel:
-    kind, _, name = str(work.step.name).partition("-")
-    if kind == "teacher":
-        return artifacts.teacher(work, name).model()
-    if kind == "start":
-        return artifacts.start(work)
-    stage, variant = ("control", None) if kind == "control" else ("distil", name or None)
-    return artifacts.trained(work, Step(stage, work.step.seed, variant))
-
-
 def _answers(work: Work, model: PreTrainedModel, samples: Rows) -> Rows:
     """What the model says; in the file, in the order in which it was said."""
-    settings, who = work.recipe.answers, str(work.step).removeprefix("answers/")
+    settings, who = work.recipe.answers, str(work.step.candidate)
     questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
     asked = [Asked(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
     journal = Journal(work.folder / "answers.jsonl")

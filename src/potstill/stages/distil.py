@@ -16,12 +16,12 @@ from potstill.files.atomic import read_json, remove
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distil import HiddenMatch, Keep, KeptSnapshots
 from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
+from potstill.recipe.step import Step
 from potstill.stages.capture import template_of
 from potstill.students.load_and_save import finish, load_to_train, unmerged
 from potstill.targets import TargetStore

@@ -7,7 +7,7 @@ that were scored before a stop are not scored again.
 from collections.abc import Iterator
 
 from potstill.evaluation import answers, baselines, continuations, held_out_text, lm_eval_tasks, minimal_pairs
-from potstill.evaluation.candidates import Measured, compared_models
+from potstill.evaluation.candidates import Measured, own_models
 from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
 from potstill.pipeline.work import Made, Work
@@ -36,12 +36,12 @@ def _measured(work: Work) -> Iterator[Measured]:
     else:
         yield from _of_text(work)
     if work.recipe.evaluate.tasks:
-        yield lm_eval_tasks.measure(work, {**compared_models(work), **baselines.outside_models(work)})
+        yield lm_eval_tasks.measure(work, {**own_models(work), **baselines.baselines(work)})
 
 
 def _of_text(work: Work) -> Iterator[Measured]:
-    own, others = compared_models(work), baselines.outside_models(work)
-    models = {**own, **baselines.of_the_runs_tokens(work, others)}
+    own, others = own_models(work), baselines.baselines(work)
+    models = {**own, **baselines.sharing_tokens(work, others)}
     yield held_out_text.measure(work, models)
     for name in work.recipe.evaluate.minimal_pairs:
         yield minimal_pairs.measure(work, models, name)

@@ -18,10 +18,11 @@ from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
-from potstill.pipeline.run_folder import RECIPE, Step, now, versions
-from potstill.pipeline.steps import select_step, trained_steps
+from potstill.pipeline.run_folder import RECIPE, now, versions
+from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.questions import HeldOutQuestions
 from potstill.recipe.select import LOSS
@@ -83,7 +84,7 @@ def gather(work: Work) -> Report:
         units=_units(recipe),
         confidence=recipe.evaluate.confidence,
         asks=recipe.asks,
-        placebos=tuple(_student(name) for name in recipe.variants if not recipe.lesson_of(name).own)
+        placebos=tuple(Candidate("student", name).label for name in recipe.variants if not recipe.lesson_of(name).own)
         if len(recipe.variants) > 1
         else (),
     )
@@ -91,13 +92,8 @@ def gather(work: Work) -> Report:
 
 def _alone(recipe: Recipe) -> Callable[[str], str]:
     """The name of a model on the page: an only student needs none, even where the recipe names it."""
-    only = _student(next(iter(recipe.variants))) if len(recipe.variants) == 1 else None
+    only = Candidate("student", recipe.first_variant).label if len(recipe.variants) == 1 else None
     return lambda model: "student" if model == only else model
-
-
-def _student(variant: str | None) -> str:
-    """The name of a student in a comparison."""
-    return "student" if variant is None else f"student {variant}"
 
 
 def _story(work: Work, models: list[Model]) -> str:
@@ -147,9 +143,9 @@ def _models(work: Work) -> list[Model]:
     config, alone = AutoConfig.from_pretrained(start), _alone(work.recipe)
     found.append(_model("student before", config, summary["parameters"], start, "start"))
     for name in work.recipe.variants:
-        trained = artifacts.trained_folder(work, Step("distil", work.recipe.seeds[0], name))
+        trained = artifacts.trained_folder(work, Candidate("student", name, work.recipe.seeds[0]))
         about = _about(work.recipe, name) if len(work.recipe.variants) > 1 else ""
-        role = alone(_student(name))
+        role = alone(Candidate("student", name).label)
         found.append(_model(name or "student", config, summary["parameters"], trained, role, about))
     found += [Model(name, count, role=name) for name, count in baselines.parameters(work).items()]
     return found
@@ -213,7 +209,7 @@ def _curves(work: Work, stage: str) -> list[Curve]:
     for step in steps_of(work.recipe, BY_NAME[stage]):
         lines = (work.run.path(step) / "log.jsonl").read_text(encoding="utf-8").splitlines()
         points = tuple(_point(json.loads(line)) for line in lines)
-        model = alone(_student(step.name)) if stage == "distil" else "control"
+        model = alone(Candidate("student", step.name).label) if stage == "distil" else "control"
         found.append(Curve(model, step.seed or 0, points))
     return found
 
@@ -222,11 +218,10 @@ def _snapshots(work: Work) -> list[Snapshot]:
     """What was measured on the way: by `select`, and by `potstill evaluate RUN --checkpoints`."""
     recipe, alone, chosen = work.recipe, _alone(work.recipe), set[tuple[str, int | None, str]]()
     rows: list[dict[str, Any]] = []
-    for training in trained_steps(recipe) if recipe.select is not None else ():
-        told = read_json(work.run.path(select_step(training)) / "selection.json")
-        model = "control" if training.stage == "control" else _student(training.name)
-        chosen.add((model, training.seed, told["chosen"]))
-        whose = {"model": model, "seed": training.seed}
+    for trained in trained_candidates(recipe) if recipe.select is not None else ():
+        told = read_json(work.run.path(select_step(trained)) / "selection.json")
+        chosen.add((trained.label, trained.seed, told["chosen"]))
+        whose = {"model": trained.label, "seed": trained.seed}
         for one in told["candidates"]:
             if one["name"].startswith("step "):
                 at = {**whose, "step": int(one["name"].removeprefix("step "))}

@@ -19,10 +19,10 @@ from potstill.console import duration, say
 from potstill.errors import DivergedError, UserError
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.files.jsonl_log import Journal, Row
-from potstill.pipeline.run_folder import Step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
+from potstill.recipe.step import Step
 from potstill.stages.distil import teachers_of, train
 from potstill.training.fit import CHECKPOINTS
 from potstill.training.trainer import Teacher

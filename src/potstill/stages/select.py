@@ -1,8 +1,8 @@
-"""select: which of the weights that were kept on the way are the student, and the control; one rule for all of them.
+"""select: choose one snapshot of each training, of students and controls alike, by one rule.
 
-Makes `select/[EXPERIMENT/]seed-N/student/` (of the control, `select/control/seed-N/student/`), a plain Hugging Face
-folder, and `selection.json`: what each candidate scored on what is chosen on, and how far it lies from the best.
-Nothing that is reported is looked at here.
+Makes `select/student/[EXPERIMENT/]seed-N/student/` and `select/control/seed-N/student/`, plain Hugging Face folders,
+and beside each `selection.json`: the scores of every snapshot on the items used for selection, and its distance from
+the best. Items that are reported are never read here.
 """
 
 import shutil
@@ -12,12 +12,10 @@ from typing import Any, Literal
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.snapshot_scores import Figure, Meter, file_of, meters, scored, snapshot
+from potstill.evaluation.snapshot_scores import Figure, Meter, meters, name_of, scored, snapshot
 from potstill.files.atomic import atomic_folder, remove, write_json
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
-from potstill.pipeline.run_folder import Step
-from potstill.pipeline.steps import select_step, trained_steps
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.select import Average
 from potstill.students.load_and_save import finish
@@ -31,14 +29,15 @@ def run(work: Work) -> Made:
     """Choose among the snapshots of one training."""
     rule = work.recipe.select
     assert rule is not None
-    training = next(step for step in trained_steps(work.recipe) if select_step(step) == work.step)
-    by_name = {f"step {one.step}": one for one in kept(work.run.path(training))}
-    assert by_name, f"{training} has kept nothing"
-    measured = _Measured(work, meters(work, training, ["selection"]))
+    trained = work.step.candidate
+    assert trained is not None
+    by_name = {f"step {one.step}": one for one in kept(work.run.path(trained.step))}
+    assert by_name, f"{trained.step} has kept nothing"
+    measured = _Measured(work, meters(work, trained, ["selection"]))
     start = measured.scores(work.run.path("student") / "start", "start")
     criteria = [Criterion(metric, measured.better(metric), weight) for metric, weight in rule.by.items()]
     folders = {name: one.folder for name, one in by_name.items()}
-    scores = {name: measured.scores(one.folder, file_of(training, one.step)) for name, one in by_name.items()}
+    scores = {name: measured.scores(one.folder, name_of(trained, one.step)) for name, one in by_name.items()}
     if rule.average is not None:
         name, folder = _averaged(work, rule.average, by_name, scores, criteria)
         # Behind all others: a mean that is no better than one of them is not needed.
@@ -117,7 +116,8 @@ def _keep(work: Work, chosen: Path) -> None:
         # A copy: a user who needs room may remove the snapshots.
         shutil.copytree(chosen, partial)
         finish(partial, work.run.path("student") / "start", work.recipe.student)
-    if work.step == select_step(Step("distil", work.recipe.seeds[0], work.step.name)):
+    assert work.step.candidate is not None
+    if work.step.candidate.seed == work.recipe.seeds[0]:
         link = work.folder.parent / "student"
         remove(link)
         link.symlink_to(Path(work.folder.name) / "student", target_is_directory=True)
