@@ -7,7 +7,7 @@ import torch
 
 from potstill.data.labels import labels_of, supervised_positions
 from potstill.data.prompts.align import Prompter
-from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
+from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
 from tiny import documents, tokenizer
 
 CHAT = (

@@ -11,7 +11,7 @@ from potstill.pipeline import training_data
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
-from potstill.recipe.prompts import SHIPPED
+from potstill.recipe.strategies import SHIPPED
 from potstill.recipe.step import Step
 from tiny import tokenizer, toy_recipe
 

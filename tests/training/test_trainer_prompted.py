@@ -12,7 +12,7 @@ from potstill.data.prompts.align import Prompter
 from potstill.data.prompts.collator import PromptedCollator
 from potstill.data.prompts.placebo import of_another_question
 from potstill.errors import UserError
-from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
+from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
 from tiny import documents, llama, padded, tokenizer
 from toy_training import KL_AND_CE, assert_equal, captured, shuffled, trained, trainer, weights
 

@@ -9,7 +9,7 @@ from jinja2 import UndefinedError
 
 from potstill.data.sources import Row, rows
 from potstill.errors import UserError, first_line
-from potstill.recipe.prompts import compiled, fields_of
+from potstill.recipe.strategies import compiled, fields_of
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
 
 

@@ -12,7 +12,7 @@ from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
-from potstill.recipe.prompts import Strategy
+from potstill.recipe.strategies import Strategy
 from potstill.recipe.questions import Questions
 from potstill.recipe.step import Step
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, Tag
 
 from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles
-from potstill.recipe.prompts import TemplateText
+from potstill.recipe.strategies import TemplateText
 from potstill.recipe.section import Section, told_apart_by
 
 

@@ -14,7 +14,7 @@ from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, Lesson
 from potstill.recipe.generate import Generate
 from potstill.recipe.pretrain import Pretrained
-from potstill.recipe.prompts import SHIPPED, Strategy
+from potstill.recipe.strategies import SHIPPED, Strategy
 from potstill.recipe.questions import Questions
 from potstill.recipe.search import Search, setting_of
 from potstill.recipe.section import Name, Section, told_apart_by

@@ -11,7 +11,7 @@ from potstill.data.prompts.align import Prompter
 from potstill.data.prompts.collator import PromptedCollator, teacher_batch
 from potstill.data.prompts.render import end_token_id, prompt_ids, template_fingerprint
 from potstill.errors import UserError
-from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
+from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
 from tiny import tokenizer
 
 

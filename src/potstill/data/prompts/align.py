@@ -9,7 +9,7 @@ from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import Prompted
 from potstill.data.prompts.render import Row, end_token_id, prompt_ids, token_ids
 from potstill.errors import UserError
-from potstill.recipe.prompts import Strategy
+from potstill.recipe.strategies import Strategy
 
 
 @dataclass(frozen=True)

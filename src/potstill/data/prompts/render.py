@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import TemplateError, UndefinedError
 
 from potstill.errors import UserError, first_line
-from potstill.recipe.prompts import Prompt, compiled, fields_of
+from potstill.recipe.strategies import Prompt, compiled, fields_of
 
 Row = Mapping[str, Any]
 """What is known of one question: `question`, `reference` (the right solution), `answer` (what is learned), and more."""

@@ -19,7 +19,7 @@ from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import asked_step
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.prompts import Strategy
+from potstill.recipe.strategies import Strategy
 from potstill.recipe.questions import Questions
 
 SAMPLE = Features(

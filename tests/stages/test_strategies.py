@@ -11,7 +11,7 @@ from potstill.data.prompts.render import prompt_ids
 from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.recipe.prompts import SHIPPED
+from potstill.recipe.strategies import SHIPPED
 from tiny import tokenizer
 
 

@@ -5,7 +5,7 @@ from jinja2.exceptions import SecurityError, UndefinedError
 from pydantic import Field, ValidationError
 
 from potstill.recipe.error_messages import complaint
-from potstill.recipe.prompts import QUESTION, SHIPPED, Prompt, Strategy, compiled, fields_of
+from potstill.recipe.strategies import QUESTION, SHIPPED, Prompt, Strategy, compiled, fields_of
 from potstill.recipe.section import Name, Section
 
 
