@@ -54,7 +54,7 @@ LAYOUTS = {
 }
 """What differs from the students that are pruned teachers with every second layer, whose text is packed. Of samples
 that are not full a step takes so many more that it has the same supervised tokens."""
-TRAINED = ("distil", "control", "evaluate", "report", "checkpoints")
+TRAINED = ("distil", "control", "evaluate", "report", "snapshots")
 """What runs make for themselves that begin alike."""
 RATES = ("1e-5", "1e-4", "1e-3")
 LOSS, CORRECT, PERPLEXITY = "loss", "lambada_here/acc", "lambada_here/perplexity"

@@ -34,7 +34,7 @@ distil:
 experiments:
   base: {}
   confidence: {}
-  shuffled: {prompt: base, targets: another_question}
+  shuffled: {strategy: base, targets: another_question}
 """
 
 

@@ -150,14 +150,14 @@ def test_each_part_says_how_it_is_known(hardware, said):
 
 def test_energy_per_1000_tokens_is_of_those_written_or_else_of_those_read():
     spent = Cost(9.0, 0.002, 0.001, RAPL)
-    assert Expense("prompts-facts", "student-0", spent, 5000, 400).kwh_per_1000 == pytest.approx(0.005)
+    assert Expense("continuations-facts", "student-0", spent, 5000, 400).kwh_per_1000 == pytest.approx(0.005)
     assert Expense("held-out-text", "student-0", spent, 4000, 0).kwh_per_1000 == pytest.approx(0.0005)
     assert Expense("held-out-text", "student-0", Cost(9.0, None, None, ABSENT), 4000, 0).kwh_per_1000 is None
     assert Expense("held-out-text", "student-0", spent, 0, 0).kwh_per_1000 is None
 
 
 def test_an_expense_survives_json():
-    expense = Expense("prompts-facts", "student-0", Cost(9.0, 0.002, 0.001, MEMORY), 5000, 400)
+    expense = Expense("continuations-facts", "student-0", Cost(9.0, 0.002, 0.001, MEMORY), 5000, 400)
     told = json.loads(json.dumps(expense.to_dict()))
     assert Expense.from_dict(told) == expense
     assert told["kind"] == "estimated"

@@ -121,7 +121,7 @@ def save_pairs(folder: Path) -> Path:
 
 
 def save_prompts(folder: Path, count: int = 6) -> dict[str, Any]:
-    """Prompts to be continued, and word vectors to judge by, as `evaluate.prompts.NAME` has them."""
+    """Prompts to be continued, and word vectors to judge by, as `evaluate.continuations.NAME` has them."""
     words = sorted({word.strip(";:,.?()") for word in TEXT.lower().split()})
     draw = random.Random(0)
     vectors = (f"{word} {draw.random():.3f} {draw.random():.3f} {draw.random():.3f}\n" for word in words)
@@ -130,10 +130,10 @@ def save_prompts(folder: Path, count: int = 6) -> dict[str, Any]:
     for text in documents(count, seed=5):
         first, last = text.split()[1:7], text.split()[7:13]
         rows.append({"prompt": " ".join(first), "keyword": last[0], "reference": " ".join([*first, *last])})
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "strategies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words_from = {"path": str(folder / "vectors.txt")}
     few = {"max_new_tokens": 6, "random_pairs": 3, "sentences": None}
-    return {"path": str(folder / "prompts.jsonl"), "words": words_from, **few}
+    return {"path": str(folder / "strategies.jsonl"), "words": words_from, **few}
 
 
 def toy_overrides(recipe: str, folder: Path) -> list[str]:
@@ -153,8 +153,8 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
         settings["evaluate.tasks"] = []
     for name in shipped.pretrain:
         settings |= {f"pretrain.{name}.training.{field}": value for field, value in training.items()}
-    if shipped.evaluate.prompts:
-        settings["evaluate.prompts"] = dict.fromkeys(shipped.evaluate.prompts, save_prompts(folder))
+    if shipped.evaluate.continuations:
+        settings["evaluate.continuations"] = dict.fromkeys(shipped.evaluate.continuations, save_prompts(folder))
     if shipped.evaluate.minimal_pairs:
         pairs = {"path": str(save_pairs(folder / "pairs")), "start": "none"}
         settings["evaluate.minimal_pairs"] = dict.fromkeys(shipped.evaluate.minimal_pairs, pairs)

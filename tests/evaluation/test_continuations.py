@@ -17,7 +17,7 @@ from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
-from potstill.recipe.continuations import PromptFile
+from potstill.recipe.continuations import ContinuationFile
 from potstill.recipe.step import Step
 from tiny import llama, save_prompts, tokenizer, toy_recipe
 
@@ -45,7 +45,7 @@ def given(folder):
 @pytest.fixture(scope="module")
 def recipe(folder, given):
     sets = json.dumps({"words": given})
-    return toy_recipe(folder, f"evaluate.prompts={sets}", SEEDS, "distil.training.bf16=false")
+    return toy_recipe(folder, f"evaluate.continuations={sets}", SEEDS, "distil.training.bf16=false")
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,12 @@ def comparison(run):
 
 
 def said(run, model):
-    file = run.path("evaluate") / "prompts" / "words" / f"{model}.jsonl"
+    file = run.path("evaluate") / "continuations" / "words" / f"{model}.jsonl"
     return {row["id"]: row for row in map(json.loads, file.read_text().splitlines())}
 
 
 def test_a_model_says_what_it_says_when_it_is_asked_by_itself(run, given):
-    triples = read_triples(PromptFile(**given), "key")
+    triples = read_triples(ContinuationFile(**given), "key")
     asked = [Asked(one.id, [0, *tokenizer()(one.prompt).input_ids]) for one in triples]
     alone = responses(llama(0), tokenizer(), asked, Decoding(6, 1), who="teacher", key="key")
     found = said(run, "teacher")
@@ -83,7 +83,7 @@ def test_every_model_has_every_metric_and_its_random_pairs(run, given):
     assert set(rows) == {(model, metric) for model in models for metric in every}
     assert {row["n"] for row in rows.values()} == {6}
     assert rows["student", "words/em"]["seeds"]["n"] == 2
-    triples = read_triples(PromptFile(**given), "key")
+    triples = read_triples(ContinuationFile(**given), "key")
     for model, files in {"teacher": ["teacher"], "student": ["student/seed-0", "student/seed-1"]}.items():
         hits = [
             contains(said(run, file)[one.id]["response"], alternatives(one.keyword))
@@ -105,7 +105,7 @@ def test_the_student_is_paired_on_the_same_prompts_and_not_by_random_pairs(run):
 
 
 def test_how_far_each_model_is_above_its_own_random_pairs_is_told(run):
-    details = json.loads((run.path("evaluate") / "prompts" / "words.json").read_text())
+    details = json.loads((run.path("evaluate") / "continuations" / "words.json").read_text())
     above = {(pair["a"], pair["metric"]): pair for pair in details["above_random_pairs"]}
     rows = {(row["model"], row["metric"]): row["value"] for row in comparison(run)["rows"]}
     for (model, metric), pair in above.items():
@@ -158,9 +158,9 @@ def test_what_was_said_before_a_stop_is_not_said_again(recipe, run, tmp_path, mo
 
 def test_prompts_or_vectors_that_changed_are_judged_again(folder, given, tmp_path):
     own = save_prompts(tmp_path)
-    recipe, run = toy_recipe(folder, f"evaluate.prompts={json.dumps({'p': own})}"), Run(tmp_path / "run")
+    recipe, run = toy_recipe(folder, f"evaluate.continuations={json.dumps({'p': own})}"), Run(tmp_path / "run")
     run_recipe(recipe, run, until="evaluate")
-    for name in ("vectors.txt", "prompts.jsonl"):
+    for name in ("vectors.txt", "strategies.jsonl"):
         file = tmp_path / name
         before = file.read_text()
         assert is_done(recipe, run, Step("evaluate"))
@@ -174,15 +174,21 @@ def test_prompts_or_vectors_that_changed_are_judged_again(folder, given, tmp_pat
     [
         (
             {"words": {"package": "no_such_vectors", "file": "x.npy"}},
-            r"`evaluate.prompts.p.words.package`.*no-such-vec",
+            r"`evaluate.continuations.p.words.package`.*no-such-vec",
         ),
-        ({"words": {"path": "none.txt"}}, r"`evaluate.prompts.p.words.path`: there is no file"),
-        ({"sentences": {"package": "no_such_model", "folder": "x"}}, r"`evaluate.prompts.p.sentences.package`.*`null`"),
-        ({"path": "none.jsonl"}, r"`evaluate.prompts.p.path`: there is no file"),
+        ({"words": {"path": "none.txt"}}, r"`evaluate.continuations.p.words.path`: there is no file"),
+        (
+            {"sentences": {"package": "no_such_model", "folder": "x"}},
+            r"`evaluate.continuations.p.sentences.package`.*`null`",
+        ),
+        ({"path": "none.jsonl"}, r"`evaluate.continuations.p.path`: there is no file"),
     ],
 )
 def test_what_is_not_there_is_told_before_anything_is_spent(folder, given, tmp_path, change, message):
-    recipe, run = toy_recipe(folder, f"evaluate.prompts={json.dumps({'p': given | change})}"), Run(tmp_path / "run")
+    recipe, run = (
+        toy_recipe(folder, f"evaluate.continuations={json.dumps({'p': given | change})}"),
+        Run(tmp_path / "run"),
+    )
     with pytest.raises(UserError, match=message):
         run_recipe(recipe, run)
     assert not run.path("teachers").exists()
@@ -192,7 +198,7 @@ def test_responses_are_written_in_the_models_own_tokens(run, recipe, given, tmp_
     read = []
     model = CandidateModel(Candidate("baseline", "other"), lambda: llama(0), lambda: read.append("own") or tokenizer())
     work = replace(Work(recipe, run, Step("evaluate")), run=Run(tmp_path / "elsewhere"))
-    triples = read_triples(PromptFile(**given), "key")
-    found = continuations.responded(work, "words", recipe.evaluate.prompts["words"], triples, model)
+    triples = read_triples(ContinuationFile(**given), "key")
+    found = continuations.responded(work, "words", recipe.evaluate.continuations["words"], triples, model)
     assert read == ["own"]
     assert found == [said(run, "teacher")[one.id]["response"] for one in triples]

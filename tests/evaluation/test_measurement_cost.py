@@ -29,10 +29,10 @@ def work(tmp_path, monkeypatch):
 
 
 def test_time_energy_and_tokens_are_kept(work):
-    with metered(work, "prompts-facts", MODEL) as tally:
+    with metered(work, "continuations-facts", MODEL) as tally:
         tally.read, tally.written = 600, 300
     (one,) = expenses(work.folder)
-    assert (one.measurement, one.model, one.read, one.written) == ("prompts-facts", "student (seed 0)", 600, 300)
+    assert (one.measurement, one.model, one.read, one.written) == ("continuations-facts", "student (seed 0)", 600, 300)
     assert one.cost.kind == "estimated", "a guess is never called a measurement"
     assert one.kwh_per_1000 == pytest.approx(1e-5)
 

@@ -62,7 +62,7 @@ def test_every_snapshot_has_its_company_and_the_last_has_the_students_own_figure
             assert found["value"] == pytest.approx(row["value"], rel=1e-6)
             assert found["n"] == row["n"]
             assert found["low"] <= found["value"] <= found["high"]
-    assert json.loads((run.folder / "checkpoints" / "curves.json").read_text())["rows"] == rows
+    assert json.loads((run.folder / "snapshots" / "curves.json").read_text())["rows"] == rows
 
 
 def test_what_is_known_is_not_measured_again_and_a_copy_is_known(run, scored):

@@ -178,7 +178,7 @@ def test_what_cannot_be_chosen_by_is_refused_before_anything_is_run(files, tmp_p
 
 def test_snapshots_are_chosen_by_what_they_say_to_half_of_the_prompts(tmp_path):
     given = save_prompts(tmp_path, count=24)
-    prompts = f"evaluate.prompts={json.dumps({'facts': given})}"
+    prompts = f"evaluate.continuations={json.dumps({'facts': given})}"
     recipe = toy_recipe(tmp_path, *GIVEN, prompts, "select.by={facts/word_cosine: 1, facts/em: 1}", "seeds=[0]")
     made = Run(tmp_path / "run")
     run_recipe(recipe, made)
@@ -200,6 +200,6 @@ def test_snapshots_are_chosen_by_what_they_say_to_half_of_the_prompts(tmp_path):
 
 
 def test_a_figure_that_no_prompts_have_is_refused_at_once(tmp_path):
-    prompts = f"evaluate.prompts={json.dumps({'facts': save_prompts(tmp_path)})}"
+    prompts = f"evaluate.continuations={json.dumps({'facts': save_prompts(tmp_path)})}"
     with pytest.raises(UserError, match=r"`select.by`: 'facts/emm' is measured nowhere here; did you mean `facts/em`"):
         toy_recipe(tmp_path, *GIVEN, prompts, "select.by=facts/emm")

@@ -35,5 +35,5 @@ def test_a_claim_is_what_the_interval_says(difference, accuracy, loss):
 @pytest.mark.parametrize("name", ABOUT)
 def test_what_is_run_ships_with_its_placebo(name):
     recipe = load_recipe(name)
-    assert any(not recipe.lesson_of(variant).own for variant in recipe.variants)
+    assert any(not recipe.sample_set_of(variant).own for variant in recipe.variants)
     assert recipe.control is not None

@@ -51,11 +51,11 @@ def test_every_key_of_a_recipe_with_questions_is_read_by_a_stage(tmp_path):
     # A prompt counts by what it says, whatever its name.
     steps = {
         "answers.teachers",
-        "answers.prompt",
+        "answers.strategy",
         *(f"experiments.{name}.targets" for name in ("base", "confidence", "shuffled")),
     }
     found = unread(minimal.questions(tmp_path))
-    assert found == HOW_NOT_WHAT | steps | {"experiments.shuffled.prompt", "answers.batch_size"}
+    assert found == HOW_NOT_WHAT | steps | {"experiments.shuffled.strategy", "answers.batch_size"}
 
 
 HOSTILE = (
@@ -76,10 +76,10 @@ def test_no_two_steps_share_a_folder_and_none_lies_in_another_whatever_names_a_u
     asked = {name: {"teacher": {"user": "{{ question }}"}} for name in HOSTILE}
     experiments = {name: {} for name in HOSTILE}
     experiments |= {f"placebo-{name}": {"prompt": name, "targets": "another_question"} for name in HOSTILE}
-    overrides = [f"prompts={json.dumps(asked)}", f"experiments={json.dumps(experiments)}"]
+    overrides = [f"strategies={json.dumps(asked)}", f"experiments={json.dumps(experiments)}"]
     for by in ("base", *HOSTILE):
         folders = [
-            Path(str(step)) for step in all_steps(minimal.questions(tmp_path, *overrides, f"answers.prompt={by}"))
+            Path(str(step)) for step in all_steps(minimal.questions(tmp_path, *overrides, f"answers.strategy={by}"))
         ]
         assert len(set(folders)) == len(folders)
         assert not [folder for folder in folders if set(folder.parents) & set(folders)]
@@ -165,9 +165,9 @@ def test_a_key_that_only_matters_while_training_is_read_by_every_training():
 def test_a_start_of_questions_is_looked_at_as_its_first_student_is_asked(tmp_path):
     step = Step("student")
     one = minimal.questions(tmp_path)
-    asked = "prompts={other: {teacher: {user: '{{ question }}'}, student: {user: 'Now: {{ question }}'}}}"
+    asked = "strategies={other: {teacher: {user: '{{ question }}'}, student: {user: 'Now: {{ question }}'}}}"
     first, second = (
-        minimal.questions(tmp_path, asked, f"experiments.{name}.prompt=other") for name in ("base", "confidence")
+        minimal.questions(tmp_path, asked, f"experiments.{name}.strategy=other") for name in ("base", "confidence")
     )
     assert reads(one, step) != reads(first, step)
     assert reads(one, step) == reads(second, step), "what a later student is asked is nothing to the start"

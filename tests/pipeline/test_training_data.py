@@ -1,4 +1,4 @@
-"""Lessons: what students, controls, captures and teachers learn from, of text and of questions."""
+"""TrainingData: what students, controls, captures and teachers learn from, of text and of questions."""
 
 import pytest
 from datasets import load_from_disk
@@ -11,24 +11,24 @@ from potstill.pipeline import training_data
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
-from potstill.recipe.strategies import SHIPPED
 from potstill.recipe.step import Step
+from potstill.recipe.strategies import SHIPPED
 from tiny import tokenizer, toy_recipe
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lessons")
+    folder = tmp_path_factory.mktemp("sample_sets")
     recipe, run = toy_questions.recipe(folder), Run(folder / "run")
-    run_recipe(recipe, run, until="prompts")
+    run_recipe(recipe, run, until="strategies")
     return recipe, run
 
 
-def test_a_student_and_a_capture_learn_the_same_lesson(asked):
+def test_a_student_and_a_capture_learn_the_same_sample_set(asked):
     recipe, run = asked
-    for name, lesson in (("base", "base/own"), ("placebo", "base/another_question")):
+    for name, sample_set in (("base", "base/own"), ("placebo", "base/another_question")):
         student = training_data.of_students(Work(recipe, run, Step("distil", 0, name)), name, 0)
-        captured = training_data.of_lesson(Work(recipe, run, Step("capture", name=lesson)), lesson)
+        captured = training_data.of_sample_set(Work(recipe, run, Step("capture", name=sample_set)), sample_set)
         assert student.train.to_list() == captured.train.to_list()
         assert student.collate == captured.collate
         assert student.collate.aligned is (name == "base")
@@ -57,5 +57,5 @@ def test_text_is_learned_as_it_lies_or_from_random_offsets(toy_folder, tmp_path,
     work = Work(recipe, run, Step("distil", 0))
     assert isinstance(training_data.of_students(work, None, 0).train, RandomOffsets) is offsets
     assert isinstance(training_data.of_teacher(work, 0).train, RandomOffsets) is offsets
-    assert not isinstance(training_data.of_lesson(work, None).train, RandomOffsets)
+    assert not isinstance(training_data.of_sample_set(work, None).train, RandomOffsets)
     assert training_data.of_students(work, None, 0).validation is None

@@ -63,7 +63,7 @@ def test_it_comes_before_the_students_that_need_it_and_never_sees_what_is_held_o
     steps = [str(step) for step in all_steps(recipe)]
     assert steps.index("capture/confidence/own") < steps.index("search") < steps.index("distil/base/seed-0")
     needed = [str(step) for step in needed_by(recipe, Step("search"))]
-    assert needed == ["teachers", "corpus", "student", "prompts/base/own", "capture/base/own"]
+    assert needed == ["teachers", "corpus", "student", "strategies/base/own", "capture/base/own"]
     for name, waits in (("base", True), ("confidence", False), ("shuffled", True)):
         assert (Step("search") in needed_by(recipe, Step("distil", 0, name))) is waits
     assert Step("search") not in needed_by(recipe, Step("control", 0))

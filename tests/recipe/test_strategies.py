@@ -5,8 +5,8 @@ from jinja2.exceptions import SecurityError, UndefinedError
 from pydantic import Field, ValidationError
 
 from potstill.recipe.error_messages import complaint
-from potstill.recipe.strategies import QUESTION, SHIPPED, Prompt, Strategy, compiled, fields_of
 from potstill.recipe.section import Name, Section
+from potstill.recipe.strategies import QUESTION, SHIPPED, Prompt, Strategy, compiled, fields_of
 
 
 class Prompts(Section):
@@ -17,7 +17,7 @@ class Prompts(Section):
 
 
 def refusal(strategy) -> str:
-    raw = {"prompts": {"mine": strategy}}
+    raw = {"strategies": {"x": strategy}}
     with pytest.raises(ValidationError) as told:
         Prompts.model_validate(raw)
     return complaint(told.value, raw)
@@ -26,33 +26,33 @@ def refusal(strategy) -> str:
 @pytest.mark.parametrize(
     ("strategy", "sentence"),
     [
-        ({}, "`prompts.mine.teacher`: is missing; `potstill schema` says what it takes"),
+        ({}, "`strategies.x.teacher`: is missing; `potstill schema` says what it takes"),
         (
             {"teacher": {}},
-            '`prompts.mine.teacher`: has no template; give `system`, `user` or both, such as `user: "{{ question }}"`',
+            '`strategies.x.teacher`: has no template; give `system`, `user` or both, such as `user: "{{ question }}"`',
         ),
         (
             {"teacher": {"user": "q"}, "student": {"examples": []}},
-            '`prompts.mine.student`: has no template; give `system`, `user` or both, such as `user: "{{ question }}"`',
+            '`strategies.x.student`: has no template; give `system`, `user` or both, such as `user: "{{ question }}"`',
         ),
-        ({"teacher": {"user": " \n"}}, "`prompts.mine.teacher.user`: is blank; write a template, or leave it out"),
+        ({"teacher": {"user": " \n"}}, "`strategies.x.teacher.user`: is blank; write a template, or leave it out"),
         (
             {"teacher": {"system": "a\n{{ question"}},
-            "`prompts.mine.teacher.system`: is no Jinja template (line 2: unexpected end of template, expected 'end of "
+            "`strategies.x.teacher.system`: is no Jinja template (line 2: unexpected end of template, expected 'end of "
             "print statement'.)",
         ),
-        ({"teacher": {"usr": "q"}}, "`prompts.mine.teacher.usr`: unknown key; did you mean `user`?"),
+        ({"teacher": {"usr": "q"}}, "`strategies.x.teacher.usr`: unknown key; did you mean `user`?"),
         (
             {"teacher": {"user": "q", "examples": [{"question": "a", "answer": "b"}, {"question": "a"}]}},
-            "`prompts.mine.teacher.examples.1.answer`: is missing; say how the example is answered",
+            "`strategies.x.teacher.examples.1.answer`: is missing; say how the example is answered",
         ),
         (
             {"teacher": {"user": "q"}, "student": {"user": "{{ question }} {{ reference }}"}},
-            "`prompts.mine.student.user`: shows the student the `reference` that it is to learn; use other fields",
+            "`strategies.x.student.user`: shows the student the `reference` that it is to learn; use other fields",
         ),
         (
             {"teacher": {"user": "q"}, "student": {"system": "{% if answer %}Hm.{% endif %}"}},
-            "`prompts.mine.student.system`: shows the student the `answer` that it is to learn; use other fields",
+            "`strategies.x.student.system`: shows the student the `answer` that it is to learn; use other fields",
         ),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_system_message_alone_asks_the_question_as_it_is():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_strategy_is_what_a_recipe_could_say(name):
     strategy = SHIPPED[name]
-    raw = {"prompts": {name: strategy.model_dump(mode="json")}}
+    raw = {"strategies": {name: strategy.model_dump(mode="json")}}
     assert Prompts.model_validate(raw).prompts == {name: strategy}
     assert "question" in fields_of(strategy.teacher.question)
     assert strategy.student == SHIPPED["base"].student, "experiments are compared under one prompt"

@@ -171,12 +171,12 @@ def test_an_experiment_may_have_the_name_of_a_model(pages):
 
 def test_what_measuring_each_model_took_is_told_with_how_it_is_known(examples):
     estimated = Expense(
-        "prompts-facts", "student-0", Cost(61, 0.0012, 0.0005, "estimated: CPU, from a constant"), 500, 400
+        "continuations-facts", "student-0", Cost(61, 0.0012, 0.0005, "estimated: CPU, from a constant"), 500, 400
     )
     unknown = Expense("held-out-text", "teacher", Cost(61, None, None, "not measured: no meter"), 500, 0)
     page = Page(render(replace(examples["one seed"](), expenses=(estimated, unknown)))).text
     assert "To measure each model" in page
-    row = page[page.index("prompts-facts") :]
+    row = page[page.index("continuations-facts") :]
     assert "3 Whwritten" in row, "1.2 Wh for 400 tokens"
     assert "estimated" in row
     assert "not measured" in page[page.index("held-out-text") :]

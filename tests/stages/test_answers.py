@@ -22,7 +22,7 @@ MODELS = ["teacher", "start", "control/seed-0", "control/seed-1"] + [
 
 
 def samples(run):
-    return {row["id"]: row for row in load_from_disk(run.path("prompts") / "base/held_out" / "samples").to_list()}
+    return {row["id"]: row for row in load_from_disk(run.path("strategies") / "base/held_out" / "samples").to_list()}
 
 
 def test_every_model_answers_every_question(questions_run):

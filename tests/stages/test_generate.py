@@ -18,7 +18,7 @@ DRAWN = "generate={by: t, max_new_tokens: 40, samples: 3, temperature: 2.0, batc
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generated")
     run, recipe = Run(folder / "run"), toy_questions.recipe(folder, DRAWN)
-    run_recipe(recipe, run, until="prompts")
+    run_recipe(recipe, run, until="strategies")
     return recipe, run
 
 
@@ -26,7 +26,7 @@ def test_what_is_kept_is_what_is_learned(made):
     _, run = made
     kept = read_journal(run.path("generate") / "answers.jsonl")
     assert kept
-    learned = load_from_disk(run.path("prompts") / "base/own" / "train").to_list()
+    learned = load_from_disk(run.path("strategies") / "base/own" / "train").to_list()
     assert [one["id"] for one in learned] == [f"{row['id']}#{row['provenance']['sample']}" for row in kept]
     for one, row in zip(learned, kept, strict=True):
         assert one["answer_cut"] or tokenizer().decode(one["input_ids"][one["answer_start"] : -1]) == row["answer"]
@@ -37,7 +37,7 @@ def test_what_is_kept_is_what_is_learned(made):
 def test_a_reference_is_still_what_is_held_out(made):
     _, run = made
     known = {row["id"]: row["reference"] for row in load_from_disk(run.path("corpus") / "held_out").to_list()}
-    for one in load_from_disk(run.path("prompts") / "base/held_out" / "samples").to_list():
+    for one in load_from_disk(run.path("strategies") / "base/held_out" / "samples").to_list():
         assert tokenizer().decode(one["input_ids"][one["answer_start"] : -1]) == known[one["id"]]
 
 
@@ -73,10 +73,13 @@ def test_a_teacher_that_is_never_right_is_told(tmp_path):
         ("generate={by: u}", "`generate.by`: 'u' is none of the teachers, t"),
         (
             "generate={by: t, prompt: groundtruth}",
-            "`generate.prompt`: there is no strategy 'groundtruth' .*`ground-truth`",
+            "`generate.strategy`: there is no strategy 'groundtruth' .*`ground-truth`",
         ),
-        ("answers.prompt=none", "`answers.prompt`: there is no strategy 'none' under `prompts`; "),
-        ("experiments={a: {prompt: bas}}", "`experiments.a.prompt`: there is no strategy 'bas'.*did you mean `base`"),
+        ("answers.strategy=none", "`answers.strategy`: there is no strategy 'none' under `prompts`; "),
+        (
+            "experiments={a: {strategy: bas}}",
+            "`experiments.a.strategy`: there is no strategy 'bas'.*did you mean `base`",
+        ),
     ],
 )
 def test_what_there_is_not_is_named(tmp_path, override, why):

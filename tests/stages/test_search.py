@@ -31,7 +31,7 @@ RIGGED = (
 )
 OWN = "losses: [{kind: forward_kl, temperature: 3}, {kind: cross_entropy}]"
 TOY = (
-    f"experiments={{base: {{}}, own: {{prompt: base, {OWN}}}}}",
+    f"experiments={{base: {{}}, own: {{strategy: base, {OWN}}}}}",
     "search={trials: 2, share: [0.05, 0.95], temperatures: [1, 2]}",
     "seeds=[0]",
 )
@@ -203,7 +203,7 @@ def test_trials_are_the_students_trainings_and_are_judged_on_the_validation_spli
 def test_what_is_held_out_is_never_read(searched, tmp_path):
     run = Run(tmp_path / "run")
     shutil.copytree(searched.run.folder, run.folder)
-    for folder in ("corpus/held_out", "prompts/base/held_out", "search"):
+    for folder in ("corpus/held_out", "strategies/base/held_out", "search"):
         shutil.rmtree(run.path(folder), ignore_errors=True)
     again = replace(searched, run=run)
     again.folder.mkdir()

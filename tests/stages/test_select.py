@@ -118,7 +118,7 @@ def test_whoever_chooses_does_not_even_open_what_is_reported(chosen_recipe, chos
     run_recipe(chosen_recipe, again, until="select")
     assert "validation" in opened
     assert "held_out" not in opened
-    scores = [json.loads(file.read_text()) for file in (again.folder / "checkpoints" / "scores").iterdir()]
+    scores = [json.loads(file.read_text()) for file in (again.folder / "snapshots" / "scores").iterdir()]
     assert {figure["split"] for score in scores for figure in score["figures"]} == {"selection"}
     assert len(scores) == len(scored) == 4 * 6 + 1, "six snapshots of four trainings, and the start once"
     for step in ("select/student/seed-0", "select/control/seed-0"):
@@ -189,17 +189,17 @@ def test_half_of_the_pairs_are_chosen_on_and_the_other_half_is_reported(tmp_path
     assert 0 < chosen_on < 12
 
 
-def test_of_questions_each_student_is_chosen_on_the_answers_of_its_own_lesson(tmp_path):
+def test_of_questions_each_student_is_chosen_on_the_answers_of_its_own_sample_set(tmp_path):
     given = ["distil.keep=last", "distil.snapshots=2", "select={}", "distil.training.bf16=false", "seeds=[0]"]
     run = Run(tmp_path / "run")
     run_recipe(toy_questions.recipe(tmp_path, *given, "evaluate.batch_size=3"), run)
-    losses, lessons_of = {}, {"placebo": "base/another_question"}
+    losses, sample_sets_of = {}, {"placebo": "base/another_question"}
     for name in ("base", "ground-truth", "placebo"):
         told = _selection(run, f"select/student/{name}/seed-0")
         snapshots = {f"step {one.step}": one.folder for one in kept(run.path(f"distil/{name}/seed-0"))}
         assert list(snapshots) == [candidate["name"] for candidate in told["candidates"]] == ["step 2", "step 4"]
-        lesson = load_from_disk(run.path("prompts") / lessons_of.get(name, f"{name}/own") / "validation")
-        losses[name] = [_loss_of_answers(folder, lesson) for folder in snapshots.values()]
+        sample_set = load_from_disk(run.path("strategies") / sample_sets_of.get(name, f"{name}/own") / "validation")
+        losses[name] = [_loss_of_answers(folder, sample_set) for folder in snapshots.values()]
         assert [candidate["value"] for candidate in told["candidates"]] == pytest.approx(losses[name], rel=1e-4)
         assert _same(run.path(f"select/student/{name}/seed-0") / "student", snapshots[told["chosen"]])
     assert len({tuple(each) for each in losses.values()}) == 3

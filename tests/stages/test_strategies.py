@@ -1,4 +1,4 @@
-"""prompts: the samples of each lesson, and the held-out questions as everybody is asked them."""
+"""prompts: the samples of each sample_set, and the held-out questions as everybody is asked them."""
 
 import json
 
@@ -15,11 +15,11 @@ from potstill.recipe.strategies import SHIPPED
 from tiny import tokenizer
 
 
-def rows(run, lesson, part="train"):
-    return load_from_disk(run.path("prompts") / lesson / part).to_list()
+def rows(run, sample_set, part="train"):
+    return load_from_disk(run.path("strategies") / sample_set / part).to_list()
 
 
-def test_a_lesson_is_every_training_question_with_its_reference_as_the_answer(questions_run):
+def test_a_sample_set_is_every_training_question_with_its_reference_as_the_answer(questions_run):
     known = {row["id"]: row for row in load_from_disk(questions_run.path("corpus") / "train").to_list()}
     for name, strategy in (("base/own", "base"), ("ground-truth/own", "ground-truth")):
         made = rows(questions_run, name)
@@ -36,14 +36,14 @@ def test_a_lesson_is_every_training_question_with_its_reference_as_the_answer(qu
             assert one["input_ids"][start:] == one["teacher_input_ids"][own:] == one["labels"][start:]
 
 
-def test_all_lessons_teach_the_same_tokens(questions_run):
+def test_all_sample_sets_teach_the_same_tokens(questions_run):
     base, *others = (rows(questions_run, name) for name in ("base/own", "ground-truth/own", "base/another_question"))
-    for lesson in others:
-        for one, other in zip(base, lesson, strict=True):
+    for sample_set in others:
+        for one, other in zip(base, sample_set, strict=True):
             assert (one["input_ids"], one["labels"]) == (other["input_ids"], other["labels"])
 
 
-def test_what_is_held_out_and_set_aside_is_in_no_lesson(questions_run):
+def test_what_is_held_out_and_set_aside_is_in_no_sample_set(questions_run):
     parts = [rows(questions_run, "base/own"), rows(questions_run, "base/own", "validation")]
     parts.append(rows(questions_run, "base/held_out", "samples"))
     ids = [one["id"] for part in parts for one in part]
@@ -53,33 +53,36 @@ def test_what_is_held_out_and_set_aside_is_in_no_lesson(questions_run):
 
 def test_the_same_samples_are_the_same_bytes(questions_run, questions_recipe, tmp_path):
     again = Run(tmp_path / "again")
-    run_recipe(questions_recipe, again, until="prompts")
-    for lesson in ("base/own", "base/another_question", "base/held_out"):
-        made = [run.manifest(f"prompts/{lesson}")["outputs"] for run in (questions_run, again)]
+    run_recipe(questions_recipe, again, until="strategies")
+    for sample_set in ("base/own", "base/another_question", "base/held_out"):
+        made = [run.manifest(f"strategies/{sample_set}")["outputs"] for run in (questions_run, again)]
         assert made[0] == made[1], "what depends on them would run again for nothing"
 
 
 @pytest.mark.parametrize(
     ("override", "why"),
     [
-        ("corpus.sequence_length=20", r"questions.jsonl:\d+: `prompts.base.student` makes a prompt of .* student's 20"),
-        ("corpus.teacher_length=80", r"questions.jsonl:\d+: `prompts.ground-truth.teacher` makes a prompt of"),
         (
-            "prompts={ground-truth: {teacher: {user: '{{ colour }}'}}}",
-            r"`prompts.ground-truth.teacher.user` uses the field `colour`, and the fields there are",
+            "corpus.sequence_length=20",
+            r"questions.jsonl:\d+: `strategies.base.student` makes a prompt of .* student's 20",
+        ),
+        ("corpus.teacher_length=80", r"questions.jsonl:\d+: `strategies.ground-truth.teacher` makes a prompt of"),
+        (
+            "strategies={ground-truth: {teacher: {user: '{{ colour }}'}}}",
+            r"`strategies.ground-truth.teacher.user` uses the field `colour`, and the fields there are",
         ),
     ],
 )
 def test_a_prompt_that_cannot_be_made_is_named(tmp_path, override, why):
     with pytest.raises(UserError, match=why):
-        run_recipe(toy_questions.recipe(tmp_path, override), Run(tmp_path / "run"), until="prompts")
+        run_recipe(toy_questions.recipe(tmp_path, override), Run(tmp_path / "run"), until="strategies")
 
 
 def test_an_answer_that_is_cut_is_counted(tmp_path, capsys):
     run = Run(tmp_path / "run")
-    run_recipe(toy_questions.recipe(tmp_path, "corpus.sequence_length=64"), run, until="prompts")
+    run_recipe(toy_questions.recipe(tmp_path, "corpus.sequence_length=64"), run, until="strategies")
     cut = sum(one["answer_cut"] > 0 for part in ("train", "validation") for one in rows(run, "base/own", part))
-    assert run.manifest("prompts/base/own")["summary"]["answers_cut"] == cut > 0
+    assert run.manifest("strategies/base/own")["summary"]["answers_cut"] == cut > 0
     assert f"{cut} cut at `corpus.sequence_length` or `teacher_length`" in capsys.readouterr().out
 
 
@@ -95,8 +98,8 @@ def test_an_experiment_more_leaves_the_others_as_they_are(tmp_path, capsys):
 
 def test_a_strategy_may_have_the_name_of_the_questions_that_are_held_out(tmp_path):
     strategy = "{teacher: {user: '{{ question }}'}}"
-    names = [f"prompts={{held-out: {strategy}, held_out: {strategy}}}", "experiments={held-out: {}, held_out: {}}"]
+    names = [f"strategies={{held-out: {strategy}, held_out: {strategy}}}", "experiments={held-out: {}, held_out: {}}"]
     run = Run(tmp_path / "run")
-    run_recipe(toy_questions.recipe(tmp_path, *names, "answers.prompt=held_out"), run, until="prompts")
+    run_recipe(toy_questions.recipe(tmp_path, *names, "answers.strategy=held_out"), run, until="strategies")
     assert len(rows(run, "held-out/own")) == len(rows(run, "held_out/own")) > 0
     assert rows(run, "held_out/held_out", "samples")

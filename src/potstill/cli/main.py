@@ -29,11 +29,11 @@ Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after thi
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again though it is done.")]
 ForceThis = Annotated[bool, typer.Option("--force", help="Run it again though it is done.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Say what it will take, in bytes and hours, and stop.")]
-Checkpoints = Annotated[
+Snapshots = Annotated[
     str | None,
     typer.Option(
         metavar="WHICH",
-        help="Of a run folder in RECIPE's place: measure its snapshots, `all`, `every:10`, `last:5` or `100,200`.",
+        help="Measure snapshots of the run whose folder stands in RECIPE's place: `all`, `every:10`, `last:5` or `100,200`.",
     ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Measure snapshots as they appear, until the training ends.")]
@@ -103,17 +103,19 @@ def _evaluate(
     run_dir: RunDir = None,
     force: ForceThis = False,
     set_: Set = None,
-    checkpoints: Checkpoints = None,
+    snapshots: Snapshots = None,
     watch: Watch = False,
 ) -> None:
-    if checkpoints is None and not watch:
+    if snapshots is None and not watch:
         _run(recipe, run_dir, "evaluate", ["evaluate"] if force else [], set_ or [])
         return
     if run_dir is not None or force or set_:
-        raise UserError("`--checkpoints` looks at a run as it is: name its folder, as in `runs/quickstart`, alone")
+        raise UserError(
+            "`--snapshots` measures a finished or running run: give its folder, such as `runs/quickstart`, and no other option"
+        )
     from potstill.evaluation import snapshot_curves
 
-    print(snapshot_curves.shown(snapshot_curves.measure(Path(recipe), checkpoints or "all", watch=watch)))
+    print(snapshot_curves.shown(snapshot_curves.measure(Path(recipe), snapshots or "all", watch=watch)))
 
 
 _OF_ITS_OWN: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}

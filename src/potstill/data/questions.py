@@ -9,8 +9,8 @@ from jinja2 import UndefinedError
 
 from potstill.data.sources import Row, rows
 from potstill.errors import UserError, first_line
-from potstill.recipe.strategies import compiled, fields_of
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
+from potstill.recipe.strategies import compiled, fields_of
 
 
 @dataclass(frozen=True)

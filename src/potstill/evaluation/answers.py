@@ -110,11 +110,15 @@ def others_of(work: Work) -> dict[str, list[str]]:
     """What each student is compared with: its start (no distillation), the control (fine-tuning), and the student of
     the same strategy whose teacher spoke of other questions."""
     recipe, controls = work.recipe, ["start", *(["control"] if work.recipe.control is not None else [])]
-    lessons = {Candidate("student", name).label: recipe.lesson_of(name) for name in recipe.variants}
+    sample_sets = {Candidate("student", name).label: recipe.sample_set_of(name) for name in recipe.variants}
     return {
         student: controls
-        + [other for other, its in lessons.items() if lesson.own and not its.own and its.strategy == lesson.strategy]
-        for student, lesson in lessons.items()
+        + [
+            other
+            for other, its in sample_sets.items()
+            if sample_set.own and not its.own and its.strategy == sample_set.strategy
+        ]
+        for student, sample_set in sample_sets.items()
     }
 
 

@@ -1,7 +1,8 @@
 """Prompts: every model continues the beginnings of sentences, and is held against keywords and references.
 
 After DistilLLaMA, which judged a small LLaMA by its facts and its meaning: keyword match, ROUGE-L, cosine of averaged
-word vectors; and cosine of sentence embeddings. Makes `prompts/SET/` (each model's responses) and `prompts/SET.json`.
+word vectors; and cosine of sentence embeddings. Makes `continuations/SET/` (each
+model's responses) and `continuations/SET.json`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,10 +38,10 @@ from potstill.metrics.minimal_pairs.score import Reading
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
-from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet
+from potstill.recipe.continuations import ContinuationFile, ContinuationSet, PackagedSentences
 
 Array = NDArray[np.float64]
-Given = PromptSet | PromptFile
+Given = ContinuationSet | ContinuationFile
 RANDOM = "random"
 """What stands behind a metric's name where responses were held against references of other prompts."""
 
@@ -51,8 +52,8 @@ def check(recipe: Recipe) -> None:
     Raises:
         UserError: naming the key, and what to install or to leave out.
     """
-    for name, given in recipe.evaluate.prompts.items():
-        key = f"evaluate.prompts.{name}"
+    for name, given in recipe.evaluate.continuations.items():
+        key = f"evaluate.continuations.{name}"
         check_rouge(key)
         read_triples(given, key)
         if given.words is not None:
@@ -64,7 +65,7 @@ def check(recipe: Recipe) -> None:
 
 def measure(work: Work, models: Models, name: str) -> Measured:
     """One set of prompts, by its name in the recipe."""
-    given, how, key = work.recipe.evaluate.prompts[name], work.recipe.evaluate, f"evaluate.prompts.{name}"
+    given, how, key = work.recipe.evaluate.continuations[name], work.recipe.evaluate, f"evaluate.continuations.{name}"
     triples = triples_of(work, name)
     said = {one.label: [responded(work, name, given, triples, seed) for seed in each] for one, each in models.items()}
     judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
@@ -84,14 +85,14 @@ def measure(work: Work, models: Models, name: str) -> Measured:
         if not metric.endswith(RANDOM)
         for student, other in compared_pairs(work, models)
     ]
-    file = work.folder / "prompts" / f"{name}.json"
-    write_json(file, {"prompts": len(triples), **judge.about, **_details(scores, name, common)})
+    file = work.folder / "continuations" / f"{name}.json"
+    write_json(file, {"continuations": len(triples), **judge.about, **_details(scores, name, common)})
     return Measured(rows, pairs, outputs=[file, file.with_suffix("")])
 
 
 def triples_of(work: Work, name: str, split: Split = "reporting") -> list[Triple]:
     """The prompts of a split: all that there are, unless half of them are chosen on."""
-    every = read_triples(work.recipe.evaluate.prompts[name], f"evaluate.prompts.{name}")
+    every = read_triples(work.recipe.evaluate.continuations[name], f"evaluate.continuations.{name}")
     if len(splits_of(work.recipe, name)) == 1:
         return every
     return [triple for triple in every if split_of(f"{name}/{triple.id}") == split]
@@ -107,9 +108,9 @@ def asked_with(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[
 def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
     """What a model goes on with after each prompt, in their order; what was written before a stop stays."""
     tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
-    key = f"evaluate.prompts.{name}"
+    key = f"evaluate.continuations.{name}"
     asked = asked_with(given, triples, tokenizer)
-    file = work.folder / "prompts" / name / f"{model.candidate.folder}.jsonl"
+    file = work.folder / "continuations" / name / f"{model.candidate.folder}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(file)
     decoding = Decoding(given.max_new_tokens, work.recipe.evaluate.batch_size)
@@ -132,8 +133,8 @@ def _respond(
     loaded, done = model.load(), [(row["id"], 0) for row in journal.rows]
     prompts = {one.id: one.prompt_ids for one in asked}
     with (
-        metered(work, f"prompts-{name}", model) as tally,
-        progress(f"{name}: {model.candidate}", len(asked), "prompts", len(done)) as advance,
+        metered(work, f"continuations-{name}", model) as tally,
+        progress(f"{name}: {model.candidate}", len(asked), "continuations", len(done)) as advance,
     ):
         try:
             found = responses(

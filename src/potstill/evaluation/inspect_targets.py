@@ -52,7 +52,7 @@ def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     of_set = "/".join(place.relative_to(run).parts[1:-1])
     teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]
     teacher_folder = next((each for each in teachers if each.is_dir()), None)
-    corpus = run / (f"prompts/{of_set}/train" if of_set else "corpus/train")
+    corpus = run / (f"strategies/{of_set}/train" if of_set else "corpus/train")
     if teacher_folder is None or not corpus.is_dir():
         raise UserError(
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "

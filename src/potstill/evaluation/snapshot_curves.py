@@ -1,6 +1,6 @@
 """Trajectories: how the snapshots of a run fare over its trainings, measured afterwards or as they appear.
 
-`checkpoints/curves.json` of the run has every figure with its interval. It lies beside what stages make, because none
+`snapshots/curves.json` of the run has every figure with its interval. It lies beside what stages make, because none
 of them makes it: a second process may measure while the first one trains.
 """
 
@@ -34,7 +34,7 @@ from potstill.recipe.step import Step
 from potstill.training.snapshots import kept, picked
 
 SECONDS_BETWEEN_LOOKS = 5.0
-BEFORE = ("teachers", "tokenizer", "corpus", "pretrain", "student", "prompts")
+BEFORE = ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies")
 """The stages that made what snapshots are measured with."""
 SPLITS: tuple[Split, ...] = ("selection", "reporting")
 CALLED = {"selection": "validation", "reporting": "held out"}

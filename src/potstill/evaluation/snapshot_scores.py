@@ -1,6 +1,6 @@
 """Checkpoints: what snapshots score, on what is chosen on and on what is reported, each of them once.
 
-A *meter* is one metric on one split. Scores are kept in `checkpoints/scores/` of the run, under a digest of the weights
+A *meter* is one metric on one split. Scores are kept in `snapshots/scores/` of the run, under a digest of the weights
 and of all that the meter reads: a copy of the same weights is not scored twice, and what was stopped goes on.
 """
 
@@ -45,7 +45,7 @@ from potstill.recipe.select import LOSS
 from potstill.recipe.step import Step
 from potstill.students.load_and_save import load_student
 
-FOLDER, CURVES = "checkpoints", "curves.json"
+FOLDER, CURVES = "snapshots", "curves.json"
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def meters(work: Work, trained: Candidate, splits: Sequence[Split] = ("selection
         if not recipe.asks:
             names = [name for name in recipe.evaluate.minimal_pairs if split in splits_of(recipe, name)]
             found += [_pairs(work, name, split) for name in names]
-            sets = [name for name in recipe.evaluate.prompts if split in splits_of(recipe, name)]
-            found += [_prompts(work, name, split) for name in sets]
+            sets = [name for name in recipe.evaluate.continuations if split in splits_of(recipe, name)]
+            found += [_continuations(work, name, split) for name in sets]
     asked = loaded(recipe)
     return found + [_task(work, one) for one in asked if set(splits) & set(splits_of(recipe, *one.shown))]
 
@@ -159,7 +159,7 @@ def check(recipe: Recipe) -> None:
         UserError: no task of that name is asked, it has no such metric, the metric is not made of single items, or
             lm-eval does not say which direction of it is better.
     """
-    sets = recipe.evaluate.prompts
+    sets = recipe.evaluate.continuations
     chosen = [] if recipe.select is None else [metric for metric in recipe.select.by if "/" in metric]
     by = [metric for metric in chosen if metric.partition("/")[0] not in sets]
     if not by:
@@ -217,15 +217,19 @@ def _pairs(work: Work, metric: str, split: Split) -> Meter:
     return Meter(digest(["pairs", split, items, vars(reading), settings.ties, _tokens(tokenizer)]), score)
 
 
-def _prompts(work: Work, name: str, split: Split) -> Meter:
+def _continuations(work: Work, name: str, split: Split) -> Meter:
     """A set of prompts, and every metric of what comes after them."""
-    given, tokenizer, key = work.recipe.evaluate.prompts[name], artifacts.tokenizer(work), f"evaluate.prompts.{name}"
+    given, tokenizer, key = (
+        work.recipe.evaluate.continuations[name],
+        artifacts.tokenizer(work),
+        f"evaluate.continuations.{name}",
+    )
     triples, batch_size = triples_of(work, name, split), work.recipe.evaluate.batch_size
     asked, decoding = asked_with(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
 
     def score(model: PreTrainedModel, who: str) -> list[Figure]:
         said = dict[str, str]()
-        with progress(f"{name}: {who}", len(asked), "prompts") as advance:
+        with progress(f"{name}: {who}", len(asked), "continuations") as advance:
             for batch in responses(model, tokenizer, asked, decoding, who=who, key=f"{key}.max_new_tokens"):
                 said |= {one.id: one.response for one in batch}
                 advance(len(batch))
@@ -236,14 +240,14 @@ def _prompts(work: Work, name: str, split: Split) -> Meter:
 
     items = [[triple.prompt, triple.keyword, triple.reference] for triple in triples]
     settings = given.model_dump(mode="json", exclude={"random_pairs"})
-    return Meter(digest(["prompts", split, items, settings, batch_size, _tokens(tokenizer)]), score)
+    return Meter(digest(["continuations", split, items, settings, batch_size, _tokens(tokenizer)]), score)
 
 
 def _chosen_text(work: Work, trained: Candidate) -> Meter:
     """Cross-entropy on the validation split: of questions, on the answers of the candidate's own sample set."""
     recipe = work.recipe
     learned = training_data.of_candidate(work, trained)
-    made = Step("prompts", name=recipe.lesson_of_candidate(trained).name) if recipe.asks else Step("corpus")
+    made = Step("strategies", name=recipe.sample_set_of_candidate(trained).name) if recipe.asks else Step("corpus")
     assert learned.validation is not None
     content, rows = _content(work.run, made, "validation"), list(learned.validation)
     return _text(work, "selection", content, rows, learned.collate, None)

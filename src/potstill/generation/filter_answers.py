@@ -63,7 +63,7 @@ def kept_answers(
     """
     order = {question: at for at, question in enumerate(questions)}
     truths = {question: _truth(question, row) for question, row in questions.items()}
-    asked = {"teacher": generate.by, "prompt": generate.prompt, "prompt_fingerprint": prompt_fingerprint}
+    asked = {"teacher": generate.by, "prompt": generate.strategy, "prompt_fingerprint": prompt_fingerprint}
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
     correct = repeated = 0

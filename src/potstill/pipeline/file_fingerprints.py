@@ -15,7 +15,7 @@ from potstill.metrics.continuations.word_vectors import vectors_file
 from potstill.metrics.minimal_pairs.read import pair_files
 from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
-from potstill.recipe.continuations import PromptFile, PromptSet
+from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
 from potstill.recipe.evaluate import PairFiles
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
@@ -99,12 +99,12 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
             found |= _fingerprints(key, sorted({*files, *named_in(files)}))
     for name, model in recipe.evaluate.models.items():
         found |= _fingerprints(f"evaluate.models.{name}", _in_folder(model))
-    for name, given in recipe.evaluate.prompts.items():
-        found |= _prompt_files(given, f"evaluate.prompts.{name}")
+    for name, given in recipe.evaluate.continuations.items():
+        found |= _prompt_files(given, f"evaluate.continuations.{name}")
     return found
 
 
-def _prompt_files(given: PromptSet | PromptFile, key: str) -> dict[str, str]:
+def _prompt_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[str, str]:
     found = _fingerprints(key, [triples_file(given, key)])
     if given.words is not None:
         found |= _fingerprints(f"{key}.words", [vectors_file(given.words, f"{key}.words")])
@@ -121,8 +121,8 @@ def decisions(run: Run) -> dict[str, str]:
 
 def curves(run: Run) -> dict[str, str]:
     """The fingerprint of what was measured of the run's snapshots, by whoever wanted to know."""
-    file = run.path("checkpoints") / "curves.json"
-    return {"checkpoints: curves.json": fingerprint(file)} if file.is_file() else {}
+    file = run.path("snapshots") / "curves.json"
+    return {"snapshots: curves.json": fingerprint(file)} if file.is_file() else {}
 
 
 def _in_folder(name: str) -> list[Path]:

@@ -27,13 +27,15 @@ def samples(recipe: "Recipe") -> dict[str, bool]:
 
 def of_teacher(recipe: "Recipe", name: str) -> dict[str, Any]:
     """What a teacher's training depends on; its weight among others is the student's business."""
-    asked = {"prompts": strategies(recipe), **lengths(recipe)} if recipe.asks else {}
+    asked = {"strategies": strategies(recipe), **lengths(recipe)} if recipe.asks else {}
     return {f"pretrain.{name}": all_but(recipe.pretrain[name], "weight") | samples(recipe) | asked}
 
 
 def strategies(recipe: "Recipe") -> dict[str, Any]:
     """The strategies that are in use: an answer has the room that the longest of all their prompts leaves it."""
-    return {lesson.strategy: recipe.strategies[lesson.strategy] for lesson in recipe.lessons.values()}
+    return {
+        sample_set.strategy: recipe.all_strategies[sample_set.strategy] for sample_set in recipe.sample_sets.values()
+    }
 
 
 def lengths(recipe: "Recipe") -> dict[str, Any]:
@@ -45,19 +47,19 @@ def lengths(recipe: "Recipe") -> dict[str, Any]:
 def asked_with(recipe: "Recipe") -> dict[str, Any]:
     """How every model is asked; the answers' prompt by its content, whatever its name."""
     how = all_but(recipe.answers, "batch_size", "teachers", "prompt")
-    return {"answers": how | {"prompt": recipe.strategies[recipe.answers.prompt].student}}
+    return {"answers": how | {"prompt": recipe.all_strategies[recipe.answers.strategy].student}}
 
 
 def started(recipe: "Recipe") -> dict[str, Any]:
     """What a start is made of, and what it is looked at with."""
-    asked = {"prompts": asked_first(recipe)} if recipe.asks else {}
+    asked = {"strategies": asked_first(recipe)} if recipe.asks else {}
     made_of = {"student": recipe.student, "corpus.sequence_length": recipe.corpus.sequence_length}
     return {**made_of, **kept_in_bits(recipe), **asked}
 
 
 def asked_first(recipe: "Recipe") -> Any:
     """How the first of the students is asked (questions only)."""
-    return recipe.strategies[recipe.lesson_of(recipe.first_variant).strategy].student
+    return recipe.all_strategies[recipe.sample_set_of(recipe.first_variant).strategy].student
 
 
 def distilled(recipe: "Recipe", name: str | None) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def selected(recipe: "Recipe") -> dict[str, Any]:
     measured = recipe.evaluate
     pairs = {name: given for name, given in measured.minimal_pairs.items() if name in chosen_on(recipe)}
     own = {metric.partition("/")[0] for metric in chosen_on(recipe)}
-    prompts = {name: given for name, given in measured.prompts.items() if name in own}
+    prompts = {name: given for name, given in measured.continuations.items() if name in own}
     tasks = measured.tasks if any("/" in metric for metric in chosen_on(recipe)) else []
     sure = {f"evaluate.{key}": getattr(recipe.evaluate, key) for key in ("confidence", "resamples")}
     merge = {"student.merge": recipe.student.merge} if recipe.student.adapter else {}
@@ -99,7 +101,7 @@ def selected(recipe: "Recipe") -> dict[str, Any]:
         "select": recipe.select,
         "evaluate.minimal_pairs": pairs,
         "evaluate.tasks": tasks,
-        "evaluate.prompts": prompts,
+        "evaluate.continuations": prompts,
         **sure,
         **shape,
         **quantized(recipe),

@@ -26,17 +26,17 @@ def of_students(stage: str) -> "Callable[[Recipe], list[Step]]":
     return lambda recipe: [Step(stage, seed, name) for name in recipe.variants for seed in recipe.seeds]
 
 
-def of_lessons(recipe: "Recipe", stage: str) -> list[Step]:
+def of_sample_sets(recipe: "Recipe", stage: str) -> list[Step]:
     """One step for each sample set."""
-    return [Step(stage, name=name) for name in recipe.lessons]
+    return [Step(stage, name=name) for name in recipe.sample_sets]
 
 
 def asked_step(recipe: "Recipe") -> Step:
-    """The step of `prompts` that makes the held-out questions ready to be asked."""
-    return Step("prompts", name=f"{recipe.answers.prompt}/{ASKED}")
+    """The step of `strategies` that makes the held-out questions ready to be asked."""
+    return Step("strategies", name=f"{recipe.answers.strategy}/{ASKED}")
 
 
-def of_its_lesson(recipe: "Recipe", step: Step, needed: Step) -> bool:
+def of_its_sample_set(recipe: "Recipe", step: Step, needed: Step) -> bool:
     """Whether a training reads this step.
 
     Of prompts and captures, a student reads those of its own sample set, a control those of the first student, and a
@@ -44,13 +44,13 @@ def of_its_lesson(recipe: "Recipe", step: Step, needed: Step) -> bool:
     """
     if needed.stage == "search":
         return recipe.is_searched(step.name)
-    if needed.stage not in ("prompts", "capture") or needed.name is None:
+    if needed.stage not in ("strategies", "capture") or needed.name is None:
         return True
     if step.stage == "search":
         variant = recipe.tried_on
     else:
         variant = step.name if step.stage == "distil" else recipe.first_variant
-    return needed.name == recipe.lesson_of(variant).name
+    return needed.name == recipe.sample_set_of(variant).name
 
 
 def answering(recipe: "Recipe") -> list[Step]:
@@ -65,7 +65,7 @@ def of_its_candidate(recipe: "Recipe", step: Step, needed: Step) -> bool:
     assert asked is not None
     is_trained = asked.role in ("student", "control")
     wanted = {
-        "prompts": needed == asked_step(recipe),
+        "strategies": needed == asked_step(recipe),
         "pretrain": asked.role == "teacher" and asked.name in (None, needed.name),
         "student": asked.role != "teacher",
         "distil": is_trained and needed == asked.step,
@@ -90,7 +90,7 @@ def of_its_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
     assert step.candidate is not None
     if needed.stage in ("distil", "control"):
         return needed == step.candidate.step
-    return needed.stage != "prompts" or needed.name == recipe.lesson_of_candidate(step.candidate).name
+    return needed.stage != "strategies" or needed.name == recipe.sample_set_of_candidate(step.candidate).name
 
 
 def trained_stages(recipe: "Recipe") -> tuple[str, ...]:

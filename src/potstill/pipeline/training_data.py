@@ -1,4 +1,4 @@
-"""Lessons: the samples that a training learns from, and how a batch is made of them, whatever the corpus is of."""
+"""TrainingData: the samples that a training learns from, and how a batch is made of them, whatever the corpus is of."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +12,16 @@ from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
-from potstill.recipe.strategies import Strategy
 from potstill.recipe.questions import Questions
 from potstill.recipe.step import Step
+from potstill.recipe.strategies import Strategy
 
 Rows = Any
 """An indexable collection of samples with a length."""
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingData:
     """What is learned from."""
 
     train: Rows
@@ -30,7 +30,7 @@ class Lessons:
     collate: Collate
 
 
-def of_students(work: Work, variant: str | None, seed: int) -> Lessons:
+def of_students(work: Work, variant: str | None, seed: int) -> TrainingData:
     """What a student learns from, and its control, in the order of the corpus.
 
     Args:
@@ -40,35 +40,38 @@ def of_students(work: Work, variant: str | None, seed: int) -> Lessons:
     """
     recipe = work.recipe
     if recipe.asks:
-        lesson = recipe.lesson_of(variant)
-        return of_lesson(work, lesson.name)
+        sample_set = recipe.sample_set_of(variant)
+        return of_sample_set(work, sample_set.name)
     rows = load_from_disk(work.run.path("corpus") / "train")
     train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
-    return Lessons(train, _validation(work, "corpus"), Collator(_pad(work)))
+    return TrainingData(train, _validation(work, "corpus"), Collator(_pad(work)))
 
 
-def of_candidate(work: Work, trained: Candidate) -> Lessons:
+def of_candidate(work: Work, trained: Candidate) -> TrainingData:
     """What a student or the control learns from."""
     assert trained.seed is not None
     return of_students(work, work.recipe.first_variant if trained.role == "control" else trained.name, trained.seed)
 
 
-def of_lesson(work: Work, name: str | None) -> Lessons:
-    """What is captured: the samples of a lesson, or, of a text, those of the corpus."""
+def of_sample_set(work: Work, name: str | None) -> TrainingData:
+    """What is captured: the samples of a sample set, or, of a text, those of the corpus."""
     if name is None:
-        return Lessons(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad(work)))
-    step = Step("prompts", name=name)
-    collate = PromptedCollator(_pad(work), aligned=work.recipe.lessons[name].own)
-    return Lessons(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
+        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad(work)))
+    step = Step("strategies", name=name)
+    collate = PromptedCollator(_pad(work), aligned=work.recipe.sample_sets[name].own)
+    return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
 
 
-def of_teacher(work: Work, seed: int) -> Lessons:
+def of_teacher(work: Work, seed: int) -> TrainingData:
     """What a teacher learns from that is trained here: the text; or the questions as each of the strategies will ask
     it, and their reference solutions, so that it knows what it will be asked."""
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return of_students(work, None, seed)
-    strategies = {lesson.strategy: work.recipe.strategies[lesson.strategy] for lesson in work.recipe.lessons.values()}
+    strategies = {
+        sample_set.strategy: work.recipe.all_strategies[sample_set.strategy]
+        for sample_set in work.recipe.sample_sets.values()
+    }
     longest = corpus.teacher_length or corpus.sequence_length
     prompter = Prompter(strategies, artifacts.tokenizer(work), corpus.sequence_length, longest)
 
@@ -78,21 +81,21 @@ def of_teacher(work: Work, seed: int) -> Lessons:
         return [{"input_ids": ids, "labels": labels} for ids, labels in read]
 
     validation = None if corpus.validation is None else asked("validation")
-    return Lessons(asked("train"), validation, Collator(_pad(work)))
+    return TrainingData(asked("train"), validation, Collator(_pad(work)))
 
 
-def of_start(work: Work) -> Lessons:
+def of_start(work: Work) -> TrainingData:
     """What a student is looked at with before any training: the text; or the questions as students are asked them, and
     their reference solutions, because no teacher may have answered them yet."""
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
-        return Lessons(
+        return TrainingData(
             load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad(work))
         )
     asked = {"start": Strategy(teacher=(prompt := recipe_inputs.asked_first(work.recipe)), student=prompt)}
     prompter = Prompter(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
     validation = None if corpus.validation is None else _Asked(artifacts.questions(work, "validation"), prompter)
-    return Lessons(_Asked(artifacts.questions(work, "train"), prompter), validation, Collator(_pad(work)))
+    return TrainingData(_Asked(artifacts.questions(work, "train"), prompter), validation, Collator(_pad(work)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from potstill.recipe.section import Name, Section
 class Answers(Section):
     """What every model is given alike, so that their answers can be compared; all of them answer greedily."""
 
-    prompt: Name = "base"
+    strategy: Name = "base"
     """The strategy whose student's prompt every model is asked with, teachers too."""
 
     teachers: bool = True

@@ -1,4 +1,4 @@
-"""`evaluate.prompts:` — beginnings of sentences that every model continues, and what they are held against."""
+"""`evaluate.continuations:` — beginnings of sentences that every model continues, and what they are held against."""
 
 from typing import Annotated, Literal
 
@@ -61,7 +61,7 @@ Sentences = Annotated[
 class PromptsBase(Section):
     """How prompts are put and responses judged, wherever the prompts lie."""
 
-    prompts: int | None = Field(None, gt=2)
+    count: int | None = Field(None, gt=2)
     """At most so many, the first ones. Default: all."""
 
     start: Literal["bos", "eos", "none"] = "bos"
@@ -95,21 +95,21 @@ class PromptsBase(Section):
         return found + [name for name, given in wanted.items() if given is not None]
 
 
-class PromptSet(PromptsBase):
-    """Prompts that come with potstill."""
+class ContinuationSet(PromptsBase):
+    """Continuations that come with potstill."""
 
     set: Literal["facts"]
     """`facts`: 233 beginnings of English sentences, general knowledge from geography to arithmetic."""
 
 
-class PromptFile(PromptsBase):
-    """Prompts in a file on this machine."""
+class ContinuationFile(PromptsBase):
+    """Continuations in a file on this machine."""
 
     path: str
     """A .jsonl, .csv or .parquet file with the columns `prompt` (to be continued), `keyword` (several that are equally
     right are separated by `|`) and `reference` (a right sentence; where it begins with the prompt, what follows)."""
 
 
-Prompts = Annotated[
-    Annotated[PromptSet, Tag("<set>")] | Annotated[PromptFile, Tag("<path>")], told_apart_by("set", "path")
+Continuations = Annotated[
+    Annotated[ContinuationSet, Tag("<set>")] | Annotated[ContinuationFile, Tag("<path>")], told_apart_by("set", "path")
 ]

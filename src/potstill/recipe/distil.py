@@ -182,7 +182,7 @@ class Distil(Section):
 
     snapshots: Snapshots | None = None
     """Keep the weights of student and control on the way: so many, as in `snapshots: 30`, or `{every: 100}`, or
-    `{count: 30, spread: geometric}`. `select` chooses from them, and `potstill evaluate RUN --checkpoints all` shows
+    `{count: 30, spread: geometric}`. `select` chooses from them, and `potstill evaluate RUN --snapshots all` shows
     how they fare. Left out: the end alone is kept."""
 
     training: Training = Field(default_factory=dict)

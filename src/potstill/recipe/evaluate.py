@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, Tag, model_validator
 
 from potstill.recipe.candidates import OWN_ROLES
-from potstill.recipe.continuations import Prompts
+from potstill.recipe.continuations import Continuations
 from potstill.recipe.section import Name, Section, about_key, told_apart_by
 
 
@@ -86,7 +86,7 @@ class Evaluate(Section):
     """Pairs of a grammatical and an ungrammatical sentence, such as BLiMP: which of the two is more probable to each
     model? By the name that their accuracy has in the report; it is the mean over subtasks."""
 
-    prompts: dict[Name, Prompts] = Field(default_factory=dict)
+    continuations: dict[Name, Continuations] = Field(default_factory=dict)
     """Beginnings of sentences that every model continues: does the keyword come, and how near is the rest to the
     reference? By the name that stands before the metrics in the report."""
 
@@ -96,7 +96,7 @@ class Evaluate(Section):
 
     models: dict[Name, str] = Field(default_factory=dict)
     """Further models to compare with, by names of your choice: each a name on the hub or a folder. They take part in
-    `tasks` and `prompts`, and in held-out text and minimal pairs where they have the run's tokens."""
+    `tasks` and `continuations`, and in held-out text and minimal pairs where they have the run's tokens."""
 
     batch_size: int = Field(default=16, gt=0)
     """Sequences a model reads at a time."""

@@ -12,7 +12,7 @@ from potstill.recipe.section import Name, Section
 class Experiment(Section):
     """What one student is trained with; whatever is not said here is as in the rest of the recipe."""
 
-    prompt: Name | None = None
+    strategy: Name | None = None
     """The strategy whose prompts teacher and student are given. Default: the one of the experiment's own name, or else
     `base`."""
 
@@ -26,8 +26,8 @@ class Experiment(Section):
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What several experiments may have in common: answers under the prompts of a strategy, and who speaks of them."""
+class SampleSet:
+    """The samples of one strategy, which several experiments may share."""
 
     strategy: str
     own: bool

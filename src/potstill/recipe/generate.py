@@ -13,7 +13,7 @@ class Generate(Section):
     by: Name
     """The teacher that answers, by its name in `teachers` or `pretrain`."""
 
-    prompt: Name = "base"
+    strategy: Name = "base"
     """The strategy under whose teacher's prompt it answers."""
 
     max_new_tokens: int = Field(256, gt=0)

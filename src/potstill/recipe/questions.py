@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field, Tag
 
 from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles
-from potstill.recipe.strategies import TemplateText
 from potstill.recipe.section import Section, told_apart_by
+from potstill.recipe.strategies import TemplateText
 
 
 class QuestionBase(Section):

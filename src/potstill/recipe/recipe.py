@@ -11,14 +11,14 @@ from potstill.recipe.capture import Capture
 from potstill.recipe.corpus import Corpus
 from potstill.recipe.distil import Control, Distil, HiddenMatch, Loss, temperatures
 from potstill.recipe.evaluate import Evaluate
-from potstill.recipe.experiments import Experiment, Lesson
+from potstill.recipe.experiments import Experiment, SampleSet
 from potstill.recipe.generate import Generate
 from potstill.recipe.pretrain import Pretrained
-from potstill.recipe.strategies import SHIPPED, Strategy
 from potstill.recipe.questions import Questions
 from potstill.recipe.search import Search, setting_of
 from potstill.recipe.section import Name, Section, told_apart_by
 from potstill.recipe.select import LOSS, Select
+from potstill.recipe.strategies import SHIPPED, Strategy
 from potstill.recipe.student import FromTeacher, Student
 from potstill.recipe.teachers import Teacher
 from potstill.recipe.tokenizer import CutTokenizer, Tokenizer
@@ -47,7 +47,7 @@ class Recipe(Section):
     pretrain: dict[Name, Pretrained] = Field(default_factory=dict)
     """Further teachers, by names of your choice, that are trained here on the same text before they teach."""
 
-    prompts: dict[Name, Strategy] = Field(default_factory=dict)
+    strategies: dict[Name, Strategy] = Field(default_factory=dict)
     """Strategies, by names of your choice, besides those that come with potstill: base, teacher, ground-truth and
     confidence. Each says how the teacher is asked, and how the student is (questions only)."""
 
@@ -109,9 +109,9 @@ class Recipe(Section):
         return isinstance(self.corpus, Questions)
 
     @property
-    def strategies(self) -> dict[str, Strategy]:
+    def all_strategies(self) -> dict[str, Strategy]:
         """Those that come with potstill, and the recipe's own."""
-        return {**SHIPPED, **self.prompts}
+        return {**SHIPPED, **self.strategies}
 
     @property
     def variants(self) -> dict[str | None, Experiment]:
@@ -124,21 +124,21 @@ class Recipe(Section):
         """The student whose samples the control is trained on."""
         return next(iter(self.variants))
 
-    def lesson_of_candidate(self, trained: Candidate) -> Lesson:
+    def sample_set_of_candidate(self, trained: Candidate) -> SampleSet:
         """What a student or the control learns from (questions only)."""
-        return self.lesson_of(self.first_variant if trained.role == "control" else trained.name)
+        return self.sample_set_of(self.first_variant if trained.role == "control" else trained.name)
 
-    def lesson_of(self, variant: str | None) -> Lesson:
+    def sample_set_of(self, variant: str | None) -> SampleSet:
         """What a student learns from (questions only)."""
         given = self.variants[variant]
-        named = variant if variant is not None and variant in self.strategies else "base"
-        return Lesson(given.prompt or named, given.targets == "own")
+        named = variant if variant is not None and variant in self.all_strategies else "base"
+        return SampleSet(given.strategy or named, given.targets == "own")
 
     @property
-    def lessons(self) -> dict[str, Lesson]:
+    def sample_sets(self) -> dict[str, SampleSet]:
         """Everything that any of the students learns from, by name; nothing where the corpus is text."""
-        found = [self.lesson_of(variant) for variant in self.variants] if self.asks else []
-        return {lesson.name: lesson for lesson in found}
+        found = [self.sample_set_of(variant) for variant in self.variants] if self.asks else []
+        return {sample_set.name: sample_set for sample_set in found}
 
     def losses_of(self, variant: str | None) -> list[Loss]:
         """What a student is trained with, as the recipe gives it; `search` may find another setting of them."""
@@ -154,9 +154,9 @@ class Recipe(Section):
         assert self.search is not None
         return self.search.experiment or next(name for name in self.variants if self.is_searched(name))
 
-    def temperatures_of(self, lesson: str | None) -> list[float]:
-        """Those at which teachers' distributions may be looked at by any student of a lesson; None: by any student."""
-        wanted = [name for name in self.variants if lesson is None or self.lesson_of(name).name == lesson]
+    def temperatures_of(self, sample_set: str | None) -> list[float]:
+        """The temperatures at which the students of a sample set read the teachers; None: those of all students."""
+        wanted = [name for name in self.variants if sample_set is None or self.sample_set_of(name).name == sample_set]
         found = {temperature for name in wanted for temperature in temperatures(self.losses_of(name))}
         if any(self.is_searched(name) for name in wanted):
             assert self.search is not None
@@ -170,29 +170,29 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _asks_what_there_is(self) -> "Recipe":
-        asked = {f"experiments.{name}.prompt": given.prompt for name, given in self.experiments.items()}
-        asked["answers.prompt"] = self.answers.prompt
+        asked = {f"experiments.{name}.strategy": given.strategy for name, given in self.experiments.items()}
+        asked["answers.strategy"] = self.answers.strategy
         if self.generate is not None:
-            asked["generate.prompt"] = self.generate.prompt
+            asked["generate.strategy"] = self.generate.strategy
             if self.generate.by not in self.all_teachers:
                 raise ValueError(
                     f"`generate.by`: {self.generate.by!r} is none of the teachers, {', '.join(self.all_teachers)}"
                 )
-        for key, prompt in asked.items():
-            if prompt is not None and prompt not in self.strategies:
-                near = difflib.get_close_matches(prompt, self.strategies, n=1)
-                hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(self.strategies)}"
-                raise ValueError(f"`{key}`: there is no strategy {prompt!r} under `prompts`; {hint}")
+        for key, strategy in asked.items():
+            if strategy is not None and strategy not in self.all_strategies:
+                near = difflib.get_close_matches(strategy, self.all_strategies, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(self.all_strategies)}"
+                raise ValueError(f"`{key}`: there is no strategy {strategy!r} under `strategies`; {hint}")
         return self
 
     @model_validator(mode="after")
     def _asks_only_questions(self) -> "Recipe":
         if self.asks:
             return self
-        given = [key for key in ("prompts", "generate") if getattr(self, key)]
+        given = [key for key in ("strategies", "generate") if getattr(self, key)]
         given += ["answers"] if self.answers != Answers() else []
         for name, experiment in self.experiments.items():
-            given += [f"experiments.{name}.prompt"] if experiment.prompt is not None else []
+            given += [f"experiments.{name}.strategy"] if experiment.strategy is not None else []
             given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
         if given:
             raise ValueError(
@@ -289,8 +289,8 @@ class Recipe(Section):
                 "`select.by: loss` goes by `corpus.validation`, which is missing: what is reported on must not be "
                 "chosen on; say how many sequences"
             )
-        prompts = [f"{name}/{each}" for name, given in self.evaluate.prompts.items() for each in given.metrics]
-        known = [LOSS, *([] if self.asks else [*self.evaluate.minimal_pairs, *prompts])]
+        continued = [f"{name}/{each}" for name, given in self.evaluate.continuations.items() for each in given.metrics]
+        known = [LOSS, *([] if self.asks else [*self.evaluate.minimal_pairs, *continued])]
         # Which figures a task has, lm-eval knows; it is asked before anything is spent.
         of_tasks = "/" if self.evaluate.tasks else None
         if unknown := [one for one in self.select.by if one not in known and not (of_tasks and of_tasks in one)]:

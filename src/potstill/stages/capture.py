@@ -1,7 +1,7 @@
 """capture: run each teacher once over the training samples and keep what it says.
 
-Makes one store a teacher, `capture/<teacher>/`; of questions, one for each lesson, `capture/<lesson>/<teacher>/`. A
-capture that was stopped goes on with what is missing.
+Makes one store for each teacher, `capture/TEACHER/`; for questions, one for each sample set and teacher,
+`capture/STRATEGY/own/TEACHER/`. A stopped capture goes on with the samples that are missing.
 """
 
 import time
@@ -15,7 +15,7 @@ from potstill.data.prompts.render import template_fingerprint
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.training_data import Lessons
+from potstill.pipeline.training_data import TrainingData
 from potstill.pipeline.work import Made, Work
 from potstill.targets import Codec, Estimate, estimate, make_codec
 from potstill.targets.content_keys import contents
@@ -28,7 +28,7 @@ def run(work: Work) -> Made:
     """Capture every teacher."""
     settings = work.recipe.capture
     assert settings is not None
-    learned = training_data.of_lesson(work, work.step.name)
+    learned = training_data.of_sample_set(work, work.step.name)
     folders, summary = [], {}
     for teacher in artifacts.teachers(work):
         name, expected = teacher.name, estimated(work, teacher, learned)
@@ -43,7 +43,7 @@ def run(work: Work) -> Made:
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def estimated(work: Work, teacher: Prepared, learned: Lessons) -> Estimate:
+def estimated(work: Work, teacher: Prepared, learned: TrainingData) -> Estimate:
     """What a capture of this teacher will weigh."""
     _, counts = contents(learned.train, learned.collate)
     return estimate(codec_of(work, teacher), tokens=sum(counts), samples=len(counts))
@@ -53,7 +53,7 @@ def forecast(work: Work) -> str:
     """What the capture will take: bytes, and hours by the pace of one batch; a line a teacher."""
     settings, lines = work.recipe.capture, []
     assert settings is not None
-    learned = training_data.of_lesson(work, work.step.name)
+    learned = training_data.of_sample_set(work, work.step.name)
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
         expected, live = estimated(work, teacher, learned), LiveTeacher(teacher.model())
@@ -98,9 +98,9 @@ def codec_of(work: Work, teacher: Prepared) -> Codec:
     return make_codec(capture.keep, vocabulary=vocabulary, **settings)
 
 
-def template_of(work: Work, lesson: str | None) -> str:
+def template_of(work: Work, sample_set: str | None) -> str:
     """What tells how the teacher was asked; of text, it was not."""
-    if lesson is None:
+    if sample_set is None:
         return "none"
-    strategy = work.recipe.strategies[work.recipe.lessons[lesson].strategy]
+    strategy = work.recipe.all_strategies[work.recipe.sample_sets[sample_set].strategy]
     return template_fingerprint(artifacts.tokenizer(work), strategy.teacher)

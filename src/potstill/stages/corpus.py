@@ -2,7 +2,7 @@
 
 Makes `train/` (samples), `held_out/` (what models are judged on) and, where weights are chosen by it, `validation/`
 (samples); all of them are plain `datasets` folders. Of questions, all three hold questions and references: how they are
-asked is for `prompts`.
+asked is for `strategies`.
 """
 
 import json

@@ -58,7 +58,7 @@ def train(
     Args:
         work: the step.
         variant: the student's name among the experiments, which says what it learns from.
-        teachers: what its lesson's teachers say of it.
+        teachers: what its sample set's teachers say of it.
         losses: as a recipe gives them.
         training: the fields of `TrainingArguments`.
         key: where they stand in the recipe, for messages.
@@ -112,8 +112,8 @@ def teachers_of(work: Work, variant: str | None) -> list[Teacher]:
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
         return [teacher.model() for teacher in prepared]
-    lesson = work.recipe.lesson_of(variant).name if work.recipe.asks else None
-    folder = work.run.path(Step("capture", name=lesson))
-    template = template_of(work, lesson)
+    sample_set = work.recipe.sample_set_of(variant).name if work.recipe.asks else None
+    folder = work.run.path(Step("capture", name=sample_set))
+    template = template_of(work, sample_set)
     shown = (template, artifacts.tokenizer(work))
     return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]

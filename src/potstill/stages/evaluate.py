@@ -45,6 +45,6 @@ def _of_text(work: Work) -> Iterator[Measured]:
     yield held_out_text.measure(work, models)
     for name in work.recipe.evaluate.minimal_pairs:
         yield minimal_pairs.measure(work, models, name)
-    for name in work.recipe.evaluate.prompts:
+    for name in work.recipe.evaluate.continuations:
         # Text in, text out: it is nothing to them how a model writes its tokens.
         yield continuations.measure(work, {**own, **others}, name)

@@ -21,7 +21,7 @@ def run(work: Work) -> Made:
     settings = work.recipe.generate
     assert settings is not None
     teacher, tokenizer = artifacts.teacher(work, settings.by), artifacts.tokenizer(work)
-    prompt, key = work.recipe.strategies[settings.prompt].teacher, f"prompts.{settings.prompt}.teacher"
+    prompt, key = work.recipe.all_strategies[settings.strategy].teacher, f"strategies.{settings.strategy}.teacher"
     questions = {row["id"]: row for row in artifacts.questions(work, "train")}
     asked = [Asked(each, prompt_ids(tokenizer, prompt, row, each, key)) for each, row in questions.items()]
     journal = Journal(work.folder / "responses.jsonl")

@@ -84,7 +84,9 @@ def gather(work: Work) -> Report:
         units=_units(recipe),
         confidence=recipe.evaluate.confidence,
         asks=recipe.asks,
-        placebos=tuple(Candidate("student", name).label for name in recipe.variants if not recipe.lesson_of(name).own)
+        placebos=tuple(
+            Candidate("student", name).label for name in recipe.variants if not recipe.sample_set_of(name).own
+        )
         if len(recipe.variants) > 1
         else (),
     )
@@ -108,7 +110,7 @@ def _story(work: Work, models: list[Model]) -> str:
         learned = f"{corpus['train_tokens']:,} tokens"
     else:
         by = "their reference solutions" if recipe.generate is None else f"answers by {recipe.generate.by}"
-        strategies = list(dict.fromkeys(lesson.strategy for lesson in recipe.lessons.values()))
+        strategies = list(dict.fromkeys(sample_set.strategy for sample_set in recipe.sample_sets.values()))
         prompts = f"{'strategy' if len(strategies) == 1 else 'strategies'} {', '.join(strategies)}"
         learned = f"{corpus['train_questions']:,} questions and {by} ({prompts})"
     shape = f"{_millions(start.parameters)} parameters in {start.layers} layers"
@@ -127,7 +129,7 @@ def _metrics(recipe: Recipe, comparison: dict[str, Any]) -> tuple[Metric, ...]:
     if recipe.asks:
         return ANSWER_METRICS + of_tasks
     of_pairs = tuple(_of_pairs(name) for name in recipe.evaluate.minimal_pairs)
-    of_prompts = tuple(metric for name in recipe.evaluate.prompts for metric in prompt_metrics(name))
+    of_prompts = tuple(metric for name in recipe.evaluate.continuations for metric in prompt_metrics(name))
     return HELD_OUT_METRICS + of_pairs + of_prompts + of_tasks
 
 
@@ -155,8 +157,11 @@ def _about(recipe: Recipe, variant: str | None) -> str:
     """What an experiment differs in."""
     said = []
     if recipe.asks:
-        lesson = recipe.lesson_of(variant)
-        said = [f"strategy {lesson.strategy}", *([] if lesson.own else ["its teacher spoke about other questions"])]
+        sample_set = recipe.sample_set_of(variant)
+        said = [
+            f"strategy {sample_set.strategy}",
+            *([] if sample_set.own else ["its teacher spoke about other questions"]),
+        ]
     if recipe.variants[variant].losses:
         said.append(" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.losses_of(variant)))
     return "; ".join(said)
@@ -215,7 +220,7 @@ def _curves(work: Work, stage: str) -> list[Curve]:
 
 
 def _snapshots(work: Work) -> list[Snapshot]:
-    """What was measured on the way: by `select`, and by `potstill evaluate RUN --checkpoints`."""
+    """What was measured on the way: by `select`, and by `potstill evaluate RUN --snapshots`."""
     recipe, alone, chosen = work.recipe, _alone(work.recipe), set[tuple[str, int | None, str]]()
     rows: list[dict[str, Any]] = []
     for trained in trained_candidates(recipe) if recipe.select is not None else ():
@@ -227,7 +232,7 @@ def _snapshots(work: Work) -> list[Snapshot]:
                 at = {**whose, "step": int(one["name"].removeprefix("step "))}
                 rows += [{**row, **at, "split": "selection"} for row in one["rows"]]
         rows += [{**row, "model": "start", "seed": None, "step": 0, "split": "selection"} for row in told["start"]]
-    measured = read_json(work.run.path("checkpoints") / "curves.json") or {"rows": []}
+    measured = read_json(work.run.path("snapshots") / "curves.json") or {"rows": []}
     every = {
         tuple(row[key] for key in ("model", "seed", "step", "metric", "split")): row
         for row in [*rows, *measured["rows"]]
@@ -278,7 +283,7 @@ def _notes_of_answers(work: Work, undecided: dict[str, list[int]]) -> list[str]:
         "Held-out questions are a set of their own; what of it was among the training questions was not trained on."
         if of_its_own
         else "Held-out questions were chosen by a hash of their text; none was trained on.",
-        f"Every model was asked alike, with the student’s prompt of the strategy {answers.prompt}, and answered "
+        f"Every model was asked alike, with the student’s prompt of the strategy {answers.strategy}, and answered "
         f"greedily, with at most {answers.max_new_tokens:,} tokens.",
         "An answer’s number is the first in a box; or that of its first line, if there is one value; or the one after "
         "“the answer is”; or its last. What none of these rules settles is for a person to decide.",

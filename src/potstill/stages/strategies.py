@@ -19,8 +19,8 @@ from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import asked_step
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.strategies import Strategy
 from potstill.recipe.questions import Questions
+from potstill.recipe.strategies import Strategy
 
 SAMPLE = Features(
     {
@@ -36,15 +36,15 @@ SAMPLE = Features(
 
 
 def run(work: Work) -> Made:
-    """Make one lesson's samples, or those of the held-out questions."""
+    """Make one sample set's samples, or those of the held-out questions."""
     if work.step == asked_step(work.recipe):
         # A teacher that answers is asked as every model is.
-        name = work.recipe.answers.prompt
-        prompt = work.recipe.strategies[name].student
+        name = work.recipe.answers.strategy
+        prompt = work.recipe.all_strategies[name].student
         asked = {name: Strategy(teacher=prompt, student=prompt)}
         samples = {"samples": _prompted(work, asked, artifacts.questions(work, "held_out"))[name]}
     else:
-        samples = _of_lesson(work)
+        samples = _of_sample_set(work)
     for name, rows in samples.items():
         _save(rows, work, name)
     whole = [row for rows in samples.values() for row in rows]
@@ -56,17 +56,17 @@ def run(work: Work) -> Made:
     return Made([work.folder / name for name in samples], counts | {"made": said})
 
 
-def _of_lesson(work: Work) -> dict[str, list[Prompted]]:
+def _of_sample_set(work: Work) -> dict[str, list[Prompted]]:
     recipe = work.recipe
     assert work.step.name is not None
     assert isinstance(recipe.corpus, Questions)
-    lesson = recipe.lessons[work.step.name]
-    strategies = {each.strategy: recipe.strategies[each.strategy] for each in recipe.lessons.values()}
+    sample_set = recipe.sample_sets[work.step.name]
+    strategies = {each.strategy: recipe.all_strategies[each.strategy] for each in recipe.sample_sets.values()}
     parts = {"train": artifacts.answered(work)}
     if recipe.corpus.validation is not None:
         parts["validation"] = artifacts.questions(work, "validation")
-    samples = {name: _prompted(work, strategies, rows)[lesson.strategy] for name, rows in parts.items()}
-    if not lesson.own:
+    samples = {name: _prompted(work, strategies, rows)[sample_set.strategy] for name, rows in parts.items()}
+    if not sample_set.own:
         longest = recipe.corpus.teacher_length or recipe.corpus.sequence_length
         samples["train"] = of_another_question(samples["train"], longest)
     return samples

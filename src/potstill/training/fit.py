@@ -20,7 +20,7 @@ from potstill.files.atomic import atomic_folder, read_json, remove, write_json
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts
-from potstill.pipeline.training_data import Lessons
+from potstill.pipeline.training_data import TrainingData
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.distil import KeptSnapshots
 from potstill.training.arguments import DEFAULTS, training_arguments
@@ -35,7 +35,7 @@ CHECKPOINTS, ENDED = "checkpoints", "ended.json"
 def fit(
     work: Work,
     start: PreTrainedModel,
-    learned: Lessons,
+    learned: TrainingData,
     training: dict[str, Any],
     key: str,
     losses: Sequence[Loss | HiddenLoss],

@@ -66,7 +66,7 @@ def picked(which: str, snapshots: Sequence[Snapshot], training: Path, *, waits: 
         count = int(number)
         return list(snapshots[count - 1 :: count] if kind == "every" else snapshots[-count:])
     if not re.fullmatch(r"\d+(,\d+)*", which):
-        raise UserError(f"`--checkpoints {which}`: say `all`, `every:10`, `last:5`, or steps, as in `100,200`")
+        raise UserError(f"`--snapshots {which}`: say `all`, `every:10`, `last:5`, or steps, as in `100,200`")
     by_step = {snapshot.step: snapshot for snapshot in snapshots}
     steps = sorted({int(step) for step in which.split(",")})
     for step in steps:

@@ -45,7 +45,7 @@ def test_prompts_differ_in_length_and_answers_in_place(tokens):
 
 def test_plain_text_is_paragraphs_after_the_start_token():
     row = {"question": "Why?", "topic": "salt"}
-    ids = prompt_ids(tokenizer(), FEW_SHOT.teacher, row, "row 0", "prompts.few-shot.teacher")
+    ids = prompt_ids(tokenizer(), FEW_SHOT.teacher, row, "row 0", "strategies.few-shot.teacher")
     assert tokenizer().decode(ids) == (
         "<|endoftext|>You know salt.\n\nQ: What sails?\nA:\n\nboats\n\nQ: In winter?\nA:\n\nnobody\n\nQ: Why?\nA:\n\n"
     )
@@ -53,7 +53,7 @@ def test_plain_text_is_paragraphs_after_the_start_token():
 
 def test_a_chat_template_is_used_and_ends_where_the_answer_begins():
     row = {"question": "Why?", "topic": "salt"}
-    ids = prompt_ids(chatty(), FEW_SHOT.teacher, row, "row 0", "prompts.few-shot.teacher")
+    ids = prompt_ids(chatty(), FEW_SHOT.teacher, row, "row 0", "strategies.few-shot.teacher")
     assert chatty().decode(ids) == (
         "[system]You know salt.<|endoftext|>\n[user]Q: What sails?\nA:<|endoftext|>\n[assistant]boats<|endoftext|>\n"
         "[user]Q: In winter?\nA:<|endoftext|>\n[assistant]nobody<|endoftext|>\n[user]Q: Why?\nA:<|endoftext|>\n"
@@ -131,7 +131,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(longest, teacher_longest, side)
     with pytest.raises(UserError) as told:
         Prompter({"base": SHIPPED["base"]}, tokenizer(), longest, teacher_longest)(row, "a.jsonl, line 3")
     sentence = str(told.value)
-    assert sentence.startswith(f"a.jsonl, line 3: `prompts.base.{side}` makes a prompt of ")
+    assert sentence.startswith(f"a.jsonl, line 3: `strategies.base.{side}` makes a prompt of ")
     assert f"leaves nothing of the {side}'s {min(longest, teacher_longest)} to the answer" in sentence
 
 
@@ -149,29 +149,29 @@ def test_room_for_one_token_is_room():
         (
             "{{ qestion }}",
             {"question": "a", "answer": "b", "level": 3},
-            "line 1: `prompts.s.teacher.user` uses the field `qestion`, and the fields there are question, answer, "
+            "line 1: `strategies.s.teacher.user` uses the field `qestion`, and the fields there are question, answer, "
             "level",
         ),
         (
             "{{ question }} {{ reference }}",
             {"question": "a", "answer": "b", "reference": None},
-            "line 1: `prompts.s.teacher.user` uses the field `reference`, and the fields there are question, answer",
+            "line 1: `strategies.s.teacher.user` uses the field `reference`, and the fields there are question, answer",
         ),
         (
             "{{ question.first }}",
             {"question": "a", "answer": "b"},
-            "line 1: `prompts.s.teacher.user` cannot be filled in ('str object' has no attribute 'first'), and the "
+            "line 1: `strategies.s.teacher.user` cannot be filled in ('str object' has no attribute 'first'), and the "
             "fields there are question, answer",
         ),
         (
             "{{ level / 0 }}",
             {"question": "a", "answer": "b", "level": 3},
-            "line 1: `prompts.s.teacher.user` cannot be filled in (division by zero); mend the template",
+            "line 1: `strategies.s.teacher.user` cannot be filled in (division by zero); mend the template",
         ),
         (
             "{% if level > 2 %}{{ question }}{% endif %}",
             {"question": "a", "answer": "b", "level": 1},
-            "line 1: `prompts.s.teacher.user` comes out blank; mend the template, or leave the row out",
+            "line 1: `strategies.s.teacher.user` comes out blank; mend the template, or leave the row out",
         ),
         (
             "{{ question }}",
@@ -194,9 +194,9 @@ def test_a_row_and_a_template_that_do_not_fit_are_refused(user, row, sentence):
 def test_an_example_without_a_field_of_the_template_is_named():
     prompt = Prompt(user="{{ question }} ({{ level }})", examples=[{"question": "a", "answer": "b"}])
     with pytest.raises(UserError) as told:
-        prompt_ids(tokenizer(), prompt, {"question": "a", "level": 1}, "line 1", "prompts.s.teacher")
+        prompt_ids(tokenizer(), prompt, {"question": "a", "level": 1}, "line 1", "strategies.s.teacher")
     assert str(told.value) == (
-        "line 1: `prompts.s.teacher.examples.0` uses the field `level`, and the fields there are question, answer"
+        "line 1: `strategies.s.teacher.examples.0` uses the field `level`, and the fields there are question, answer"
     )
 
 
@@ -215,8 +215,10 @@ FORGETTING = CHAT.replace("messages %}", "messages if m.role != 'system' %}", 1)
 def test_a_chat_template_that_loses_a_message_is_named(template, sentence):
     # Without this, two strategies that differ in the system message alone would be one experiment under two names.
     with pytest.raises(UserError) as told:
-        prompt_ids(chatty(template), SHIPPED["confidence"].teacher, rows()[0], "line 1", "prompts.confidence.teacher")
-    assert str(told.value) == f"line 1: `prompts.confidence.teacher`: the tokenizer's chat template {sentence}"
+        prompt_ids(
+            chatty(template), SHIPPED["confidence"].teacher, rows()[0], "line 1", "strategies.confidence.teacher"
+        )
+    assert str(told.value) == f"line 1: `strategies.confidence.teacher`: the tokenizer's chat template {sentence}"
 
 
 def test_a_fingerprint_is_of_the_prompt_and_of_the_chat_template():

@@ -8,7 +8,7 @@ import pytest
 from potstill.errors import UserError
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import read_triples, triples_file
-from potstill.recipe.continuations import PromptFile, PromptSet
+from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 
 ROWS = [
     {"prompt": "Two plus two equals", "keyword": "four|4", "reference": "Two plus two equals four, as is known."},
@@ -18,9 +18,9 @@ ROWS = [
 
 
 def saved(folder, rows):
-    file = folder / "prompts.jsonl"
+    file = folder / "strategies.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return PromptFile(path=str(file))
+    return ContinuationFile(path=str(file))
 
 
 def test_models_are_asked_for_what_follows_the_prompt_only(tmp_path):
@@ -31,11 +31,11 @@ def test_models_are_asked_for_what_follows_the_prompt_only(tmp_path):
 
 
 def test_a_csv_file_will_do_and_numbers_are_text(tmp_path):
-    file = tmp_path / "prompts.csv"
+    file = tmp_path / "strategies.csv"
     file.write_text(
         "prompt,keyword,reference\nOne and one is,2,It is two.\nTwo and one is,3,Three.\nA and b is,4,No.\n"
     )
-    assert [one.keyword for one in read_triples(PromptFile(path=str(file)), "key")] == ["2", "3", "4"]
+    assert [one.keyword for one in read_triples(ContinuationFile(path=str(file)), "key")] == ["2", "3", "4"]
 
 
 def test_the_first_ones_can_be_had(tmp_path):
@@ -59,8 +59,8 @@ def test_what_is_wrong_is_told(tmp_path, rows, message):
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"`evaluate.prompts.p.path`: there is no file"):
-        read_triples(PromptFile(path=str(tmp_path / "none.jsonl")), "evaluate.prompts.p")
+    with pytest.raises(UserError, match=r"`evaluate.continuations.p.path`: there is no file"):
+        read_triples(ContinuationFile(path=str(tmp_path / "none.jsonl")), "evaluate.continuations.p")
 
 
 # The set that ships.
@@ -68,13 +68,13 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def facts():
-    file = triples_file(PromptSet(set="facts"), "key")
+    file = triples_file(ContinuationSet(set="facts"), "key")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def test_there_are_at_least_200_facts_of_every_kind(facts):
     assert len(facts) >= 200
-    assert len(read_triples(PromptSet(set="facts"), "key")) == len(facts)
+    assert len(read_triples(ContinuationSet(set="facts"), "key")) == len(facts)
     categories = [row["category"] for row in facts]
     assert len(set(categories)) >= 12
     assert all(8 <= categories.count(one) <= 20 for one in categories)

@@ -76,8 +76,8 @@ def test_a_real_model_knows_what_means_the_same():
 
 def test_a_folder_that_is_no_sentence_model_is_refused(tmp_path):
     pytest.importorskip("sentence_transformers")
-    with pytest.raises(UserError, match=r"`evaluate.prompts.p.sentences`: .* cannot be loaded"):
-        SentenceEncoder(tmp_path, "evaluate.prompts.p.sentences")
+    with pytest.raises(UserError, match=r"`evaluate.continuations.p.sentences`: .* cannot be loaded"):
+        SentenceEncoder(tmp_path, "evaluate.continuations.p.sentences")
 
 
 def test_a_package_that_is_not_there_is_told_with_what_to_do():
@@ -90,5 +90,5 @@ def test_a_package_that_is_not_there_is_told_with_what_to_do():
 @pytest.mark.parametrize("check", [check_rouge, check_sentences])
 def test_a_library_that_is_not_there_is_told_with_what_to_install(check, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"`evaluate.prompts.p`.*pip install 'potstill\[similarity\]'"):
-        check("evaluate.prompts.p")
+    with pytest.raises(UserError, match=r"`evaluate.continuations.p`.*pip install 'potstill\[similarity\]'"):
+        check("evaluate.continuations.p")

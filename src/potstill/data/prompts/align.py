@@ -67,7 +67,7 @@ class Prompter:
         }
 
     def _prompts(self, name: str, row: Row, where: str) -> tuple[list[int], list[int]]:
-        strategy, key = self.strategies[name], f"prompts.{name}"
+        strategy, key = self.strategies[name], f"strategies.{name}"
         student = prompt_ids(self.tokenizer, strategy.student, row, where, f"{key}.student")
         return student, prompt_ids(self.tokenizer, strategy.teacher, row, where, f"{key}.teacher")
 
@@ -75,8 +75,9 @@ class Prompter:
         longest = self.longest if side == "student" else self.teacher_longest
         if len(prompt) >= longest:
             raise UserError(
-                f"{where}: `prompts.{name}.{side}` makes a prompt of {len(prompt):,} tokens, which leaves nothing of "
-                f"the {side}'s {longest:,} to the answer; shorten the template, allow more tokens, or leave the row out"
+                f"{where}: `strategies.{name}.{side}` makes a prompt of {len(prompt):,} tokens, which leaves nothing "
+                f"of the {side}'s {longest:,} to the answer; shorten the template, allow more tokens, or leave "
+                "the row out"
             )
         return longest - len(prompt)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from potstill.data.sources import rows
 from potstill.errors import UserError
-from potstill.recipe.continuations import PromptFile, PromptSet
+from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 from potstill.recipe.corpus import PathFiles
 
 COLUMNS = ("prompt", "keyword", "reference")
@@ -25,13 +25,13 @@ class Triple:
     """A right sentence; where it began with the prompt, what followed: models are asked for no more."""
 
 
-def triples_file(given: PromptSet | PromptFile, key: str) -> Path:
+def triples_file(given: ContinuationSet | ContinuationFile, key: str) -> Path:
     """The file that a recipe names.
 
     Raises:
         UserError: there is none.
     """
-    if isinstance(given, PromptSet):
+    if isinstance(given, ContinuationSet):
         return Path(str(resources.files("potstill.metrics.continuations") / "prompt_sets" / f"{given.set}.jsonl"))
     file = Path(given.path).expanduser()
     if not file.is_file():
@@ -41,7 +41,7 @@ def triples_file(given: PromptSet | PromptFile, key: str) -> Path:
     return file
 
 
-def read_triples(given: PromptSet | PromptFile, key: str) -> list[Triple]:
+def read_triples(given: ContinuationSet | ContinuationFile, key: str) -> list[Triple]:
     """The triples that a recipe names, in the order of their file.
 
     Args:
@@ -54,7 +54,7 @@ def read_triples(given: PromptSet | PromptFile, key: str) -> list[Triple]:
     file = triples_file(given, key)
     found: dict[str, Triple] = {}
     for number, row in enumerate(rows(PathFiles(path=str(file)), key)):
-        if number == given.prompts:
+        if number == given.count:
             break
         one = _triple(row.columns, f"`{key}`: {row.where}", number)
         if one.prompt in found:
