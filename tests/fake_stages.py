@@ -12,7 +12,7 @@ import pytest
 from potstill import cost
 from potstill.cost import Cost
 from potstill.files.atomic import digest
-from potstill.pipeline import run_folder, runner, up_to_date
+from potstill.pipeline import run_folder, up_to_date
 from potstill.pipeline.graph import STAGES
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.step import Step
@@ -47,7 +47,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Stages:
     stages = Stages()
     for stage in STAGES:
         monkeypatch.setitem(sys.modules, f"potstill.stages.{stage.name}", SimpleNamespace(run=stages.run))
-    monkeypatch.setattr(runner, "_check_training", lambda recipe, run: None)
 
     times = itertools.count(1)
     monkeypatch.setattr(run_folder, "now", lambda: f"time {next(times)}")

@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "potstill"
 TIERS = (
     {"__init__", "cost", "device", "distributed", "errors"},
-    {"console", "files", "recipe"},
+    {"console", "files"},
+    {"recipe"},
     {"data"},
     {"losses", "models"},
     {"metrics", "targets"},
     {"generation", "report", "teachers"},
-    {"students"},
-    {"pipeline", "training"},
+    {"students", "training"},
+    {"pipeline"},
     {"evaluation"},
     {"cli", "stages"},
     {"__main__"},

@@ -279,7 +279,7 @@ def test_compare_prints_a_table_or_json(call, finished):
 @pytest.mark.parametrize("verb", ["status", "compare", "review"])
 def test_a_folder_that_is_no_run_is_said(call, verb):
     code, _, err = call(verb, "nowhere")
-    assert (code, err) == (2, "potstill: nowhere is no run folder; `potstill run RECIPE` makes one under runs/\n")
+    assert (code, err) == (2, "potstill: nowhere is no run folder; `potstill run SAVED_AS` makes one under runs/\n")
 
 
 def test_other_libraries_draw_no_bars_off_a_terminal(call, monkeypatch):

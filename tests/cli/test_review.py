@@ -236,7 +236,7 @@ def test_a_file_in_the_place_of_the_folder_is_said(run):
 
 def test_what_has_no_answers_is_said(run, tmp_path):
     (run.folder / "answers").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="run has no answers yet; `potstill answers RECIPE` makes them"):
+    with pytest.raises(UserError, match="run has no answers yet; `potstill answers SAVED_AS` makes them"):
         review(run.folder, "ann")
 
 

@@ -184,10 +184,10 @@ def test_nonsense_is_refused_before_anything_is_moved(do, tmp_path, how, sentenc
 
 
 def test_a_bad_training_is_refused_before_anything_has_run(do, monkeypatch, stages):
-    def refuse(recipe, run):
+    def refuse(recipe):
         raise UserError("`distil.training`: no")
 
-    monkeypatch.setattr(runner, "_check_training", refuse)
+    monkeypatch.setattr(runner, "check_stages", refuse)
     with pytest.raises(UserError, match=r"distil\.training"):
         do()
     assert stages.ran == []
@@ -285,7 +285,7 @@ def test_the_manifest_says_what_a_step_was_made_from(do):
 def test_the_real_check_refuses_what_transformers_would(tmp_path):
     recipe = minimal.recipe(tmp_path, "distil.training.max_stps=3")
     with pytest.raises(UserError, match=r"`distil\.training\.max_stps`.*did you mean `max_steps`\?"):
-        runner._check_training(recipe, Run(tmp_path))
+        runner.check_stages(recipe)
     recipe = minimal.recipe(tmp_path, "control.training={lr: 3}")
     with pytest.raises(UserError, match=r"`control\.training\.lr`"):
-        runner._check_training(recipe, Run(tmp_path))
+        runner.check_stages(recipe)

@@ -101,7 +101,7 @@ def test_it_is_measured_against_what_was_last_asked_for_even_if_that_did_nothing
 
 @pytest.mark.parametrize("look", [describe, lambda folder: comparison([folder])])
 def test_what_is_no_run_is_said(tmp_path, look):
-    with pytest.raises(UserError, match=r"is no run folder; `potstill run RECIPE` makes one under runs/"):
+    with pytest.raises(UserError, match=r"is no run folder; `potstill run SAVED_AS` makes one under runs/"):
         look(tmp_path)
 
 

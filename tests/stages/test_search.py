@@ -14,8 +14,8 @@ import toy_questions
 from potstill.errors import DivergedError, UserError
 from potstill.files.jsonl_log import read_journal
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.runner import _check_training, run_recipe
-from potstill.pipeline.work import Made, Work
+from potstill.pipeline.runner import check_stages, run_recipe
+from potstill.pipeline.work import Work
 from potstill.recipe.search import Setting, setting_of
 from potstill.recipe.step import Step
 from potstill.stages import distil
@@ -46,12 +46,11 @@ def _work(recipe, folder):
 def _best_at(share, temperature):
     """In place of a training: a validation loss that is least in one setting, and 2 there."""
 
-    def train(work, variant, teachers, losses, *how):
-        assert how[1:] == ("search.training", 0, "best")
+    def train(work, losses, teachers):
         (work.folder / "student").mkdir(parents=True)
         found = setting_of(losses)
         away = (found.share - share) ** 2 + 0.1 * abs(math.log2(found.temperature / temperature))
-        return Made([], {"validation_loss": 2 + away, "tokens": 10})
+        return {"validation_loss": 2 + away, "tokens": 10}
 
     return train
 
@@ -59,7 +58,7 @@ def _best_at(share, temperature):
 @pytest.fixture
 def rigged(monkeypatch):
     monkeypatch.setattr(stage, "teachers_of", lambda work, variant: [])
-    return lambda train: monkeypatch.setattr(stage, "train", train)
+    return lambda train: monkeypatch.setattr(stage, "train_trial", train)
 
 
 def _trials(work):
@@ -147,10 +146,10 @@ def test_a_trial_that_was_begun_keeps_its_setting_whatever_optuna_would_say_now(
 
 
 def test_a_trial_that_runs_away_is_the_worst_and_the_search_goes_on(tmp_path, rigged):
-    def train(work, variant, teachers, losses, *how):
+    def train(work, losses, teachers):
         if setting_of(losses).temperature > 1:
             raise DivergedError("the loss is inf at step 3")
-        return _best_at(0.7, 1.0)(work, variant, teachers, losses, *how)
+        return _best_at(0.7, 1.0)(work, losses, teachers)
 
     rigged(train)
     work = _work(minimal.questions(tmp_path, *RIGGED), tmp_path)
@@ -174,10 +173,10 @@ def test_where_all_run_away_nothing_is_found(tmp_path, rigged):
 
 def test_what_it_lacks_is_told_before_anything_is_spent(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"`search.training.max_stepz` is no field .* did you mean `max_steps`"):
-        _check_training(minimal.recipe(tmp_path, *RIGGED, "search.training.max_stepz=3"), Run(tmp_path))
+        check_stages(minimal.recipe(tmp_path, *RIGGED, "search.training.max_stepz=3"))
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"`search` needs Optuna, .*: pip install 'potstill\[search\]'"):
-        _check_training(minimal.recipe(tmp_path, *RIGGED), Run(tmp_path))
+        check_stages(minimal.recipe(tmp_path, *RIGGED))
 
 
 @pytest.fixture(scope="module")

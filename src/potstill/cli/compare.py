@@ -9,7 +9,7 @@ from potstill.errors import UserError
 from potstill.files.atomic import read_json
 from potstill.metrics.bootstrap import Paired
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.status import recipe_of
+from potstill.recipe.load import saved_recipe
 from potstill.report.significance import beyond_chance
 from potstill.report.significance import key as key_of
 
@@ -29,7 +29,7 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
     rows = []
     for folder, name in zip(folders, _names(folders), strict=True):
         run = Run(folder)
-        run_recipe = recipe_of(run)
+        run_recipe = saved_recipe(folder)
         if run.manifest("evaluate") is None:
             raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` says what is left")
         found = read_json(run.path("evaluate") / "comparison.json")

@@ -33,7 +33,7 @@ Snapshots = Annotated[
     str | None,
     typer.Option(
         metavar="WHICH",
-        help="Measure snapshots of the run whose folder stands in RECIPE's place: `all`, `every:10`, `last:5` or `100,200`.",
+        help="Measure snapshots of the run whose folder SAVED_AS is: `all`, `every:10`, `last:5` or `100,200`.",
     ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Measure snapshots as they appear, until the training ends.")]
@@ -48,7 +48,7 @@ Export = Annotated[
     Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to this CSV, and stop; -1 is none.")
 ]
 NewFile = Annotated[Path, typer.Argument(help="The recipe to write.")]
-From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
+From = Annotated[str, typer.Option("--from", metavar="SAVED_AS", help="The recipe to copy.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from; anywhere on the line.")]
 
 
@@ -111,7 +111,7 @@ def _evaluate(
         return
     if run_dir is not None or force or set_:
         raise UserError(
-            "`--snapshots` measures a finished or running run: give its folder, such as `runs/quickstart`, and no other option"
+            "`--snapshots` measures a run as it is: give its folder, such as `runs/quickstart`, and no other option"
         )
     from potstill.evaluation import snapshot_curves
 

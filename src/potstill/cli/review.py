@@ -28,8 +28,8 @@ from potstill.metrics.answers.decisions import (
     write_decisions,
 )
 from potstill.metrics.answers.extract import REVIEW, extract
-from potstill.pipeline.run_folder import UNFINISHED, Run
-from potstill.pipeline.status import recipe_of
+from potstill.pipeline.run_folder import UNFINISHED
+from potstill.recipe.load import saved_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,19 +105,21 @@ def answers_of(folder: Path) -> list[Answer]:
     Raises:
         UserError: the folder is no run, no model has answered yet, or a file of answers is damaged.
     """
-    recipe_of(Run(folder))
+    saved_recipe(folder)
     root = folder / "answers"
     files = [file for file in sorted(root.rglob("answers.jsonl")) if not (file.parent / UNFINISHED).exists()]
     answers = [_answer(row, file.parent.relative_to(root), file) for file in files for row in read_journal(file)]
     if not answers:
-        raise UserError(f"{folder} has no answers yet; `potstill answers RECIPE` makes them")
+        raise UserError(f"{folder} has no answers yet; `potstill answers SAVED_AS` makes them")
     return answers
 
 
 def _answer(row: dict[str, object], model: Path, file: Path) -> Answer:
     wrong = [name for name in COLUMNS_OF_ANSWERS if not isinstance(row.get(name), str)]
     if wrong:
-        raise UserError(f"{file}: an answer has no `{wrong[0]}`; remove the file, and `potstill answers RECIPE` again")
+        raise UserError(
+            f"{file}: an answer has no `{wrong[0]}`; remove the file, and `potstill answers SAVED_AS` again"
+        )
     return Answer(model.as_posix(), *(str(row[name]) for name in COLUMNS_OF_ANSWERS))
 
 
@@ -201,7 +203,7 @@ class Session:
         except (EOFError, KeyboardInterrupt):
             print()
         later = f", {len(self.skipped):,} of them skipped" if self.skipped else ""
-        print(f"{len(self.left):,} left{later}; `potstill evaluate RECIPE` counts what is decided")
+        print(f"{len(self.left):,} left{later}; `potstill evaluate SAVED_AS` counts what is decided")
 
     def _next(self) -> str | None:
         return next((key for key in self.left if key not in self.skipped), None)

@@ -11,7 +11,7 @@ from potstill.data.prompts.collator import PromptedCollator, teacher_batch
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
-from potstill.pipeline.run_folder import RECIPE
+from potstill.recipe.step import SAVED_AS
 from potstill.targets import TargetStore, describe, fidelity
 from potstill.targets.content_keys import batch_keys
 from potstill.targets.fidelity import Fidelity
@@ -47,7 +47,7 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
 def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     """How far the store's targets are from the live teacher's, on samples spread over the corpus it was made of."""
     place = folder.resolve()
-    run = next((parent for parent in place.parents if (parent / RECIPE).is_file()), place.parent)
+    run = next((parent for parent in place.parents if (parent / SAVED_AS).is_file()), place.parent)
     # RUN/capture/TEACHER, and of questions RUN/capture/STRATEGY/own/TEACHER.
     of_set = "/".join(place.relative_to(run).parts[1:-1])
     teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]

@@ -27,9 +27,9 @@ from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import bootstrap
 from potstill.pipeline.graph import BY_NAME, steps_of
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.status import recipe_of
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, trained_candidates
+from potstill.recipe.load import saved_recipe
 from potstill.recipe.step import Step
 from potstill.training.snapshots import kept, picked
 
@@ -58,7 +58,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
         UserError: the folder is no run, nothing is kept in it, or not what was asked for.
     """
     run = Run(folder)
-    recipe = recipe_of(run)
+    recipe = saved_recipe(folder)
     if recipe.distil.snapshots is None:
         raise UserError(f"{folder} keeps no snapshots; say how many in its recipe, `distil.snapshots: 30`")
     steps = [step for name in BEFORE for step in steps_of(recipe, BY_NAME[name])]

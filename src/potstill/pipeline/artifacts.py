@@ -84,6 +84,11 @@ def compared_vocabulary(work: Work) -> int | None:
     return min(*rows, shared_vocabulary(ours, ours))
 
 
+def compared_tokenizer(work: Work) -> Any:
+    """The tokenizer whose ids student and teachers are compared on; None: they are compared on all logits."""
+    return None if compared_vocabulary(work) is None else tokenizer(work)
+
+
 def questions(work: Work, part: str) -> list[dict[str, Any]]:
     """The questions of a part of the corpus (`train`, `validation`, `held_out`), with all that prompts may use, and
     each with its reference as its answer."""

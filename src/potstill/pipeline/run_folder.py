@@ -15,9 +15,9 @@ from typing import Any
 
 from potstill.errors import UserError
 from potstill.files.atomic import digest, read_json, sha256, write_json
-from potstill.recipe.step import Step
+from potstill.recipe.step import SAVED_AS, Step
 
-MANIFEST, UNFINISHED, RECIPE, LOCK = "manifest.json", "unfinished.json", "recipe.json", ".lock"
+MANIFEST, UNFINISHED, LOCK = "manifest.json", "unfinished.json", ".lock"
 VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
@@ -45,7 +45,7 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-            write_json(self.folder / RECIPE, recipe)
+            write_json(self.folder / SAVED_AS, recipe)
         except Timeout:
             raise UserError(
                 f"another process is at work in {self.folder}; wait until it has ended, or name another `--run-dir`"
@@ -62,7 +62,7 @@ class Run:
 
     def recipe(self) -> dict[str, Any] | None:
         """The recipe that the run was last asked for; None where the folder is no run."""
-        return read_json(self.folder / RECIPE)
+        return read_json(self.folder / SAVED_AS)
 
     def manifest(self, step: Step | str) -> dict[str, Any] | None:
         """The manifest of a finished step; None where it is not finished, or what it made is no longer there."""

@@ -15,7 +15,7 @@ from potstill.console import duration, say
 from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.pipeline.failures import explained
-from potstill.pipeline.graph import BY_NAME, all_steps, asked_for, steps_of
+from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, steps_of
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import inputs_of, why_again
 from potstill.pipeline.work import Made, Work
@@ -53,7 +53,7 @@ def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Se
             say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}")
             continue
         if did == 0:
-            _check_training(recipe, run)
+            check_stages(recipe)
         did += 1
         reason = why_again(run, step, inputs)
         # Every rank has read the folder and come to the same decision before the first one changes it.
@@ -76,7 +76,7 @@ def _do(work: Work, inputs: dict[str, Any]) -> None:
         say(f"{step}: {'begins' if state['attempts'] == 1 else 'goes on'}")
         spent = Cost.from_dict(state["cost"]) if state["cost"] else None
         _quiet_transformers()
-        module = importlib.import_module(f"potstill.stages.{step.stage}")
+        module = _module(step.stage)
         with measure() as meter:
             try:
                 distributed.wait()
@@ -105,27 +105,19 @@ def _follow(work: Work) -> None:
     with explained(work.step, work.folder):
         distributed.wait()
         if BY_NAME[work.step.stage].all_ranks:
-            importlib.import_module(f"potstill.stages.{work.step.stage}").run(work)
+            _module(work.step.stage).run(work)
         distributed.wait()
         distributed.wait()
 
 
-def _check_training(recipe: Recipe, run: Run) -> None:
-    """Refuse a `training:` and an adapter that transformers and peft would refuse, and prompts, models and
-    tasks that could not be judged, before anything has been spent."""
-    from potstill.students import load_and_save
-    from potstill.training.arguments import training_arguments
+def check_stages(recipe: Recipe) -> None:
+    """Let each stage that the recipe asks for refuse what it could not do, before anything has been spent."""
+    for stage in STAGES:
+        check = getattr(_module(stage.name), "check", None) if steps_of(recipe, stage) else None
+        if check is not None:
+            check(recipe)
 
-    load_and_save.check(recipe.student)
-    for measured in ("continuations", "baselines", "lm_eval_tasks", "snapshot_scores"):
-        importlib.import_module(f"potstill.evaluation.{measured}").check(recipe)
-    for name, teacher in recipe.pretrain.items():
-        training_arguments(teacher.training, f"pretrain.{name}.training", run.folder, teacher.seed)
-    training_arguments(recipe.distil.training, "distil.training", run.folder, recipe.seeds[0])
-    if recipe.search is not None:
-        importlib.import_module("potstill.stages.search").check(recipe)
-        both = recipe.distil.training | recipe.search.training
-        training_arguments(both, "search.training", run.folder, recipe.search.seed)
-    if recipe.control is not None:
-        both = recipe.distil.training | recipe.control.training
-        training_arguments(both, "control.training", run.folder, recipe.seeds[0])
+
+def _module(stage: str) -> Any:
+    """The module of a stage, which the table knows by its name."""
+    return importlib.import_module(f"potstill.stages.{stage}")

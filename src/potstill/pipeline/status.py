@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from potstill.console import duration, size
 from potstill.errors import UserError
 from potstill.pipeline.graph import all_steps, needed_by
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import is_done
 from potstill.recipe import Recipe
+from potstill.recipe.load import saved_recipe
 from potstill.recipe.step import Step
 
 
@@ -20,7 +19,7 @@ def describe(folder: Path) -> str:
         UserError: the folder is no run.
     """
     run = Run(folder)
-    recipe = recipe_of(run)
+    recipe = saved_recipe(folder)
     lines, total, not_done = [], 0.0, set[Step]()
     for step in all_steps(recipe):
         state = _state(recipe, run, step, not_done)
@@ -47,18 +46,3 @@ def _state(recipe: Recipe, run: Run, step: Step, not_done: set[Step]) -> str:
         return "done" if is_done(recipe, run, step) else "inputs changed"
     except UserError:
         return "inputs missing"
-
-
-def recipe_of(run: Run) -> Recipe:
-    """The recipe that a run was last asked for.
-
-    Raises:
-        UserError: the folder is no run, or its recipe is of another version of potstill.
-    """
-    saved = run.recipe()
-    if saved is None:
-        raise UserError(f"{run.folder} is no run folder; `potstill run RECIPE` makes one under runs/")
-    try:
-        return Recipe.model_validate(saved)
-    except ValidationError:
-        raise UserError(f"{run.folder}: its recipe.json is none that this version of potstill reads") from None

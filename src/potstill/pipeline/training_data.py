@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import load_from_disk
 
-from potstill.data.collators import Collate, Collator, pad_token_id
+from potstill.data.collators import Collator, pad_token_id
 from potstill.data.prompts.align import Prompter
 from potstill.data.prompts.collator import PromptedCollator, as_the_teacher_reads
 from potstill.data.random_offsets import RandomOffsets
@@ -15,19 +15,7 @@ from potstill.recipe.candidates import Candidate
 from potstill.recipe.questions import Questions
 from potstill.recipe.step import Step
 from potstill.recipe.strategies import Strategy
-
-Rows = Any
-"""An indexable collection of samples with a length."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What is learned from."""
-
-    train: Rows
-    validation: Rows | None
-    """What weights are chosen by, where the recipe sets something aside."""
-    collate: Collate
+from potstill.training.fit import Samples, TrainingData
 
 
 def of_students(work: Work, variant: str | None, seed: int) -> TrainingData:
@@ -114,7 +102,7 @@ class _Asked:
         return {"input_ids": sample["input_ids"], "labels": sample["labels"]}
 
 
-def _validation(work: Work, step: Step | str) -> Rows | None:
+def _validation(work: Work, step: Step | str) -> Samples | None:
     folder = work.run.path(step) / "validation"
     return load_from_disk(folder) if work.recipe.corpus.validation is not None else None
 

@@ -13,9 +13,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from potstill.errors import UserError, first_line
+from potstill.files.atomic import read_json
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.overrides import override
 from potstill.recipe.recipe import Recipe
+from potstill.recipe.step import SAVED_AS
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -99,3 +101,20 @@ def _parse(text: str, origin: str) -> Any:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{origin}{where}: not valid YAML: {problem or first_line(error)}") from None
+
+
+def saved_recipe(run_folder: Path) -> Recipe:
+    """The recipe that a run was last asked for.
+
+    Raises:
+        UserError: the folder is no run, or its recipe is of another version of potstill.
+    """
+    saved = read_json(run_folder / SAVED_AS)
+    if saved is None:
+        raise UserError(f"{run_folder} is no run folder; `potstill run RECIPE` makes one under runs/")
+    try:
+        return Recipe.model_validate(saved)
+    except ValidationError:
+        raise UserError(
+            f"{run_folder}: this version of potstill cannot read its {SAVED_AS}; run its recipe again"
+        ) from None

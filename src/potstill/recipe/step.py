@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from potstill.recipe.candidates import Candidate
 
 
+SAVED_AS = "recipe.json"
+"""The file of a run folder that holds the recipe that the run was last asked for."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One run of a stage. Its text is its folder within the run folder: `distil/base/seed-0`."""

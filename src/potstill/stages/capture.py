@@ -15,13 +15,13 @@ from potstill.data.prompts.render import template_fingerprint
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.training_data import TrainingData
 from potstill.pipeline.work import Made, Work
 from potstill.targets import Codec, Estimate, estimate, make_codec
 from potstill.targets.content_keys import contents
 from potstill.teachers.capture import capture
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import Prepared
+from potstill.training.fit import TrainingData
 
 
 def run(work: Work) -> Made:

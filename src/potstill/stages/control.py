@@ -1,27 +1,37 @@
 """control: what the same training is worth without a teacher.
 
-The student's start, the student's samples in the student's order, cross-entropy only. Makes `control/seed-N/`.
+It has the student's start, the student's samples in the student's order, and cross-entropy as its only loss. Makes
+`control/seed-N/`.
 """
 
-from functools import partial
+from pathlib import Path
+from typing import Any
 
 from potstill.losses.loss import Loss
 from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
-from potstill.students.load_and_save import finish, load_to_train, unmerged
+from potstill.stages.distil import student_fit
+from potstill.training.arguments import training_arguments
 from potstill.training.fit import fit
+
+KEY = "control.training"
 
 
 def run(work: Work) -> Made:
     """Train the control of one seed."""
-    recipe = work.recipe
+    seed = work.step.seed
+    assert seed is not None
+    data = training_data.of_candidate(work, Candidate("control", None, seed))
+    return Made(*fit(student_fit(work, data, [Loss("cross_entropy")], _training(work.recipe), KEY, seed)))
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse fields of `control.training` that transformers refuses."""
+    training_arguments(_training(recipe), KEY, Path(), recipe.seeds[0])
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
     assert recipe.control is not None
-    assert work.step.seed is not None
-    training = recipe.distil.training | recipe.control.training
-    folder, student = work.run.path("student") / "start", recipe.student
-    start, done = load_to_train(folder, student, work.step.seed), partial(finish, start=folder, student=student)
-    learned = training_data.of_candidate(work, Candidate("control", None, work.step.seed))
-    how = (training, "control.training", [Loss("cross_entropy")], work.step.seed, recipe.distil.keep)
-    tidy = partial(finish, start=folder, student=unmerged(student))
-    return fit(work, start, learned, *how, finish=done, snapshots=recipe.distil.snapshots, tidy=tidy)
+    return recipe.distil.training | recipe.control.training

@@ -6,6 +6,7 @@ points at the first seed's. A training that was stopped goes on from its last ch
 recipe has a `search`, the losses have the setting that was found.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,71 +19,80 @@ from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.distil import HiddenMatch, Keep, KeptSnapshots
+from potstill.recipe.distil import HiddenMatch
 from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.capture import template_of
 from potstill.students.load_and_save import finish, load_to_train, unmerged
 from potstill.targets import TargetStore
-from potstill.training.fit import fit
+from potstill.training.arguments import training_arguments
+from potstill.training.fit import Fit, TrainingData, fit
 from potstill.training.trainer import Teacher
+
+KEY = "distil.training"
 
 
 def run(work: Work) -> Made:
     """Train the student of one seed."""
     distil, name, seed = work.recipe.distil, work.step.name, work.step.seed
     assert seed is not None
-    how = (distil.training, "distil.training", seed, distil.keep)
-    made = train(work, name, teachers_of(work, name), chosen(work, name), *how, distil.snapshots)
+    data = training_data.of_students(work, name, seed)
+    losses = trained_with(work.recipe, chosen(work, name))
+    made = fit(taught(work, student_fit(work, data, losses, distil.training, KEY, seed), teachers_of(work, name)))
     if seed == work.recipe.seeds[0] and distributed.is_first():
         link = work.folder.parent / "student"
         remove(link)
         link.symlink_to(Path(work.folder.name) / "student", target_is_directory=True)
-    return made
+    return Made(*made)
 
 
-def train(
+def check(recipe: Recipe) -> None:
+    """Refuse fields of `distil.training` that transformers refuses."""
+    training_arguments(recipe.distil.training, KEY, Path(), recipe.seeds[0])
+
+
+def student_fit(
     work: Work,
-    variant: str | None,
-    teachers: list[Teacher],
-    losses: list[Given],
+    data: TrainingData,
+    losses: Sequence[Loss | HiddenLoss],
     training: dict[str, Any],
     key: str,
     seed: int,
-    keep: Keep,
-    snapshots: KeptSnapshots | None = None,
-) -> Made:
-    """Train a student in the step's folder, or go on training it.
+) -> Fit:
+    """A training that begins at the student's start, in the step's folder: a student's, a control's or a trial's.
 
     Args:
         work: the step.
-        variant: the student's name among the experiments, which says what it learns from.
-        teachers: what its sample set's teachers say of it.
-        losses: as a recipe gives them.
+        data: the samples.
+        losses: as :class:`DistilTrainer` takes them.
         training: the fields of `TrainingArguments`.
-        key: where they stand in the recipe, for messages.
-        seed: every random choice of the training.
-        keep: which weights.
-        snapshots: which others are kept on the way.
+        key: their key in the recipe, for messages.
+        seed: of every random choice of the training.
     """
     recipe, start = work.recipe, work.run.path("student") / "start"
-    return fit(
-        work,
-        load_to_train(start, recipe.student, seed),
-        training_data.of_students(work, variant, seed),
-        training,
-        key,
-        trained_with(recipe, losses),
-        seed,
-        keep,
+    return Fit(
+        folder=work.folder,
+        title=f"training {work.step}",
+        start=load_to_train(start, recipe.student, seed),
+        data=data,
+        losses=losses,
+        training=training,
+        key=key,
+        seed=seed,
+        keep=recipe.distil.keep,
+        tokenizer=artifacts.tokenizer(work),
+        teacher_tokenizer=artifacts.compared_tokenizer(work),
         finish=partial(finish, start=start, student=recipe.student),
-        snapshots=snapshots,
-        tidy=partial(finish, start=start, student=unmerged(recipe.student)),
-        teacher=teachers,
-        teacher_weights=[teacher.weight for teacher in recipe.all_teachers.values()],
-        mix=recipe.distil.mix,
+        snapshots=recipe.distil.snapshots,
+        finish_snapshot=partial(finish, start=start, student=unmerged(recipe.student)),
     )
+
+
+def taught(work: Work, training: Fit, teachers: list[Teacher]) -> Fit:
+    """The training with its teachers, weighted and mixed as the recipe says."""
+    weights = [teacher.weight for teacher in work.recipe.all_teachers.values()]
+    return replace(training, teaching={"teacher": teachers, "teacher_weights": weights, "mix": work.recipe.distil.mix})
 
 
 def chosen(work: Work, variant: str | None) -> list[Given]:

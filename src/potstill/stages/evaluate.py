@@ -6,11 +6,20 @@ that were scored before a stop are not scored again.
 
 from collections.abc import Iterator
 
-from potstill.evaluation import answers, baselines, continuations, held_out_text, lm_eval_tasks, minimal_pairs
+from potstill.evaluation import (
+    answers,
+    baselines,
+    continuations,
+    held_out_text,
+    lm_eval_tasks,
+    minimal_pairs,
+    snapshot_scores,
+)
 from potstill.evaluation.candidates import Measured, own_models
 from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
 
 
 def run(work: Work) -> Made:
@@ -28,6 +37,12 @@ def run(work: Work) -> Made:
     # Into the manifest: no two evaluations take the same time, and what they find is the same all the same.
     summary["costs"] = [one.to_dict() for one in expenses(work.folder)]
     return Made([comparison, *(output for one in found for output in one.outputs)], summary)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse continuations, baselines, tasks and a rule of selection that could not be measured."""
+    for measured in (continuations, baselines, lm_eval_tasks, snapshot_scores):
+        measured.check(recipe)
 
 
 def _measured(work: Work) -> Iterator[Measured]:

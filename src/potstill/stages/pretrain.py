@@ -4,6 +4,8 @@ Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each
 is done is used as it is, whatever becomes of the others.
 """
 
+from pathlib import Path
+
 from potstill import distributed
 from potstill.console import say
 from potstill.losses.loss import Loss
@@ -11,8 +13,10 @@ from potstill.models.from_scratch import from_scratch
 from potstill.models.size import check_length
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
 from potstill.teachers.prepare import prepare_here
-from potstill.training.fit import fit
+from potstill.training.arguments import training_arguments
+from potstill.training.fit import Fit, fit
 
 
 def run(work: Work) -> Made:
@@ -27,9 +31,27 @@ def run(work: Work) -> Made:
     length = getattr(corpus, "teacher_length", None) or corpus.sequence_length
     check_length(model.config, length, f"teacher {name!r}", "corpus.sequence_length")
     say(f"  {sum(weight.numel() for weight in model.parameters()):,} parameters")
-    learned, losses = training_data.of_teacher(work, teacher.seed), [Loss("cross_entropy")]
-    how = (teacher.training, f"{key}.training", losses, teacher.seed, teacher.keep)
-    made = fit(work, model, learned, *how, saved_as="model")
+    training = Fit(
+        folder=work.folder,
+        title=f"training {work.step}",
+        start=model,
+        data=training_data.of_teacher(work, teacher.seed),
+        losses=[Loss("cross_entropy")],
+        training=teacher.training,
+        key=f"{key}.training",
+        seed=teacher.seed,
+        keep=teacher.keep,
+        tokenizer=artifacts.tokenizer(work),
+        teacher_tokenizer=artifacts.compared_tokenizer(work),
+        saved_as="model",
+    )
+    outputs, summary = fit(training)
     if distributed.is_first():
         prepare_here(work.folder / "model")
-    return made
+    return Made(outputs, summary)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse fields of a teacher's `training` that transformers refuses."""
+    for name, teacher in recipe.pretrain.items():
+        training_arguments(teacher.training, f"pretrain.{name}.training", Path(), teacher.seed)

@@ -18,7 +18,7 @@ from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.bootstrap import Paired, Row
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
-from potstill.pipeline.run_folder import RECIPE, now, versions
+from potstill.pipeline.run_folder import now, versions
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
@@ -26,6 +26,7 @@ from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.questions import HeldOutQuestions
 from potstill.recipe.select import LOSS
+from potstill.recipe.step import SAVED_AS
 from potstill.report.data import (
     ANSWER_METRICS,
     HELD_OUT_METRICS,
@@ -65,7 +66,7 @@ def gather(work: Work) -> Report:
         version=versions()["potstill"],
         date=now().partition("T")[0],
         host=f"{platform.machine()}, {device_name()}",
-        command=f"potstill run {run.folder / RECIPE} --run-dir runs/again",
+        command=f"potstill run {run.folder / SAVED_AS} --run-dir runs/again",
         rows=tuple(Row.from_dict(row | {"model": alone(row["model"])}) for row in comparison["rows"]),
         paired=tuple(Paired.from_dict(pair | {"a": alone(pair["a"])}) for pair in comparison["paired"]),
         models=tuple(models),

@@ -19,13 +19,18 @@ from potstill.console import duration, say
 from potstill.errors import DivergedError, UserError
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.files.jsonl_log import Journal, Row
+from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.distil import Loss as GivenLoss
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.recipe.step import Step
-from potstill.stages.distil import teachers_of, train
-from potstill.training.fit import CHECKPOINTS
+from potstill.stages.distil import student_fit, taught, teachers_of, trained_with
+from potstill.training.arguments import training_arguments
+from potstill.training.fit import CHECKPOINTS, fit
 from potstill.training.trainer import Teacher
+
+KEY = "search.training"
 
 
 def run(work: Work) -> Made:
@@ -61,13 +66,20 @@ def trainings(search: Search, given: Setting) -> int:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse a search that could not propose anything, before anything has been spent.
+    """Refuse a search that could not propose anything, or could not train.
 
     Raises:
-        UserError: Optuna is not installed.
+        UserError: Optuna is not installed, or transformers refuses fields of `search.training`.
     """
-    if recipe.search is not None and recipe.search.share and importlib.util.find_spec("optuna") is None:
+    assert recipe.search is not None
+    training_arguments(_training(recipe), KEY, Path(), recipe.search.seed)
+    if recipe.search.share and importlib.util.find_spec("optuna") is None:
         raise UserError("`search` needs Optuna, which is not installed here: pip install 'potstill[search]'")
+
+
+def _training(recipe: Recipe) -> dict[str, Any]:
+    assert recipe.search is not None
+    return recipe.distil.training | recipe.search.training
 
 
 def proposal(search: Search, number: int, tried: Sequence[Row], given: Setting) -> Setting:
@@ -117,19 +129,26 @@ def _proposed(trial: Work, number: int, tried: Sequence[Row], given: Setting) ->
 
 
 def _tried(trial: Work, setting: Setting, teachers: list[Teacher]) -> dict[str, Any]:
-    """Train in a setting; the cross-entropy on the validation split is None where the training ran away."""
-    recipe, search = trial.recipe, trial.recipe.search
-    assert search is not None
-    losses, training = with_setting(recipe.distil.losses, setting), recipe.distil.training | search.training
+    """Train in a setting. The cross-entropy on the validation split is None where the training diverged."""
     try:
-        made = train(trial, recipe.tried_on, teachers, losses, training, "search.training", search.seed, "best")
+        summary = train_trial(trial, with_setting(trial.recipe.distil.losses, setting), teachers)
     except DivergedError as error:
         # Elsewhere the other ranks would wait for this one's gradients.
         if distributed.count() > 1:
             raise
         say(f"  {error}")
         return {"validation_loss": None, "tokens": 0}
-    return {name: made.summary.get(name) for name in ("validation_loss", "tokens")}
+    return {name: summary.get(name) for name in ("validation_loss", "tokens")}
+
+
+def train_trial(trial: Work, losses: list[GivenLoss], teachers: list[Teacher]) -> dict[str, Any]:
+    """Train a student for one trial, and return the summary of its training."""
+    recipe, search = trial.recipe, trial.recipe.search
+    assert search is not None
+    data = training_data.of_students(trial, recipe.tried_on, search.seed)
+    training = student_fit(trial, data, trained_with(recipe, losses), _training(recipe), KEY, search.seed)
+    _, summary = fit(taught(trial, replace(training, keep="best", snapshots=None), teachers))
+    return summary
 
 
 def _tidy(folder: Path) -> None:

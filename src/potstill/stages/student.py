@@ -22,7 +22,9 @@ from potstill.models.folder import save_model
 from potstill.models.size import Size, check_length, shown, size_of
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
 from potstill.recipe.student import PrunedLayers, PrunedWidth
+from potstill.students import load_and_save
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
@@ -78,6 +80,11 @@ def run(work: Work) -> Made:
     layers = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""
     summary["made"] = f"{summary['layers']} layers of {summary['from']}{layers}"
     return Made(outputs, summary)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse an adapter that peft refuses, and a quantisation that cannot run here."""
+    load_and_save.check(recipe.student)
 
 
 def _teachers(work: Work) -> list[Prepared]:

@@ -45,8 +45,8 @@ class EvaluateLastStep(TrainerCallback):
 class KeepSnapshots(TrainerCallback):
     """Saves the weights after some of the steps, each under another name until it is whole."""
 
-    def __init__(self, trainer: DistilTrainer, training: Path, wanted: KeptSnapshots, tidy: Finish | None) -> None:
-        self._trainer, self._training, self._wanted, self._tidy = trainer, training, wanted, tidy
+    def __init__(self, trainer: DistilTrainer, training: Path, wanted: KeptSnapshots, finish: Finish | None) -> None:
+        self._trainer, self._training, self._wanted, self._finish = trainer, training, wanted, finish
         self._steps: set[int] = set()
 
     def on_train_begin(
@@ -69,8 +69,8 @@ class KeepSnapshots(TrainerCallback):
             # Of a model in shards, every rank has a part.
             self._trainer.save_model(str(partial))
             if distributed.is_first():
-                if self._tidy is not None:
-                    self._tidy(partial)
+                if self._finish is not None:
+                    self._finish(partial)
                 remove(partial / "training_args.bin")
 
 

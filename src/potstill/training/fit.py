@@ -1,27 +1,22 @@
-"""Fitting: one training in a step's folder, which a stop cannot harm: it goes on from its last checkpoint to the same
-weights."""
+"""Fit: one training in a folder of its own. A stopped one goes on from its last checkpoint, to the same weights."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-)
+from transformers import PreTrainedModel, PrinterCallback
 
 from potstill import distributed
 from potstill.console import say
+from potstill.data.collators import Collate
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder, read_json, remove, write_json
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
-from potstill.pipeline import artifacts
-from potstill.pipeline.training_data import TrainingData
-from potstill.pipeline.work import Made, Work
 from potstill.recipe.distil import KeptSnapshots
 from potstill.training.arguments import DEFAULTS, training_arguments
 from potstill.training.callbacks import EvaluateLastStep, Finish, KeepSnapshots, MoveOffsets, ShowProgress
@@ -31,107 +26,142 @@ from potstill.training.trainer import DistilTrainer
 
 CHECKPOINTS, ENDED = "checkpoints", "ended.json"
 
+Samples = Any
+"""An indexable collection of samples with a length."""
 
-def fit(
-    work: Work,
-    start: PreTrainedModel,
-    learned: TrainingData,
-    training: dict[str, Any],
-    key: str,
-    losses: Sequence[Loss | HiddenLoss],
-    seed: int,
-    keep: Literal["last", "best"],
-    saved_as: str = "student",
-    finish: Finish | None = None,
-    snapshots: KeptSnapshots | None = None,
-    tidy: Finish | None = None,
-    **teaching: Any,
-) -> Made:
-    """Train a model, or go on training it, and save what it became.
 
-    Args:
-        work: the step.
-        start: the model as it is before; weights without gradients stay as they are.
-        learned: the samples.
-        training: the fields of `TrainingArguments`.
-        key: where they stand in the recipe, for messages.
-        losses: what is learned from.
-        seed: the order of the samples, their offsets, and every other random choice of the training.
-        keep: the last weights, or the best that were saved, by cross-entropy on `corpus.validation`.
-        saved_as: the name of the folder for what it becomes, beside `log.jsonl`.
-        finish: what is done to that folder in the end.
-        snapshots: which weights are kept on the way, in `snapshots/step-N/`.
-        tidy: what is done to each of those folders.
-        **teaching: what else :class:`DistilTrainer` takes.
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads."""
+
+    train: Samples
+    validation: Samples | None
+    """What the best weights are chosen by, where the recipe sets samples aside."""
+    collate: Collate
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that one training takes."""
+
+    folder: Path
+    """Where its checkpoints, its log, its snapshots and the trained model go."""
+    title: str
+    """How its progress bar names it."""
+    start: PreTrainedModel
+    """The model before training. Weights without gradients stay as they are."""
+    data: TrainingData
+    losses: Sequence[Loss | HiddenLoss]
+    training: Mapping[str, Any]
+    """The fields of `TrainingArguments`."""
+    key: str
+    """The key of these fields in the recipe, for messages."""
+    seed: int
+    """Of the order of the samples, their offsets, and every other random choice of the training."""
+    keep: Literal["last", "best"]
+    """The last weights, or the best that were saved, by cross-entropy on the validation samples."""
+    tokenizer: Any
+    teacher_tokenizer: Any = None
+    """As :class:`DistilTrainer` takes it."""
+    saved_as: str = "student"
+    """The folder of the trained model, within `folder`."""
+    finish: Finish | None = None
+    """What is done to the folder of the trained model before it is there."""
+    snapshots: KeptSnapshots | None = None
+    """Which weights are kept on the way, in `snapshots/step-N/`."""
+    finish_snapshot: Finish | None = None
+    """What is done to the folder of each snapshot before it is there."""
+    teaching: Mapping[str, Any] = field(default_factory=dict)
+    """What else :class:`DistilTrainer` takes, such as the teachers."""
+
+    @property
+    def student(self) -> Path:
+        """The folder of the trained model."""
+        return self.folder / self.saved_as
+
+
+def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
+    """Train a model, or go on training it, and save it.
+
+    Returns:
+        The outputs (the model's folder, `log.jsonl` and the snapshots) and a summary; both empty on any rank but the
+        first.
+
+    Raises:
+        UserError: the training's fields cannot be used, or the training diverged.
     """
-    student, log, ended = work.folder / saved_as, work.folder / "log.jsonl", work.folder / ENDED
-    if (summary := read_json(ended)) is not None:
+    if (summary := read_json(one.folder / ENDED)) is not None:
         say("  had ended before it was stopped")
-        return Made([student, log, *_kept(work)], summary)
-    checkpoints = work.folder / CHECKPOINTS
-    tokenizer = artifacts.tokenizer(work)
-    chosen = _choosing(training, key) if keep == "best" else {}
-    arguments, counted = training_arguments(training | chosen, key, checkpoints, seed), _counted(start)
-    if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
-        # A reentrant checkpoint gives gradients to nothing where its inputs have none.
-        start.enable_input_require_grads()
-    trainer = DistilTrainer(
-        model=start,
-        args=arguments,
-        train_dataset=learned.train,
-        eval_dataset=learned.validation if chosen else None,
-        data_collator=learned.collate,
-        processing_class=tokenizer,
-        losses=losses,
-        # A start has its teachers' tokenizer.
-        teacher_tokenizer=None if artifacts.compared_vocabulary(work) is None else tokenizer,
-        **teaching,
-    )
-    if isinstance(learned.train, RandomOffsets):
-        trainer.add_callback(MoveOffsets(learned.train))
-    if snapshots is not None:
-        trainer.add_callback(KeepSnapshots(trainer, work.folder, snapshots, tidy))
-    last = last_whole_checkpoint(checkpoints)
+        return _outputs(one), summary
+    counted = _counted(one.start)
+    trainer = _trainer(one, counted)
+    last = last_whole_checkpoint(one.folder / CHECKPOINTS)
     if last is not None:
         say(f"  goes on from {last.name}")
         relocate_best_checkpoint(last)
-    _train(trainer, last, f"training {work.step}")
-
-    with atomic_folder(student, owner=distributed.is_first()) as partial:
+    _train(trainer, last, one.title)
+    with atomic_folder(one.student, owner=distributed.is_first()) as partial:
+        # Every rank holds a part of a sharded model.
         trainer.save_model(str(partial))
         if distributed.is_first():
             remove(partial / "training_args.bin")
-            if finish is not None:
-                finish(partial)
+            if one.finish is not None:
+                one.finish(partial)
     if not distributed.is_first():
-        return Made([], {})
+        return [], {}
+    summary = _summary(trainer, counted)
     points = [entry for entry in trainer.state.log_history if "loss" in entry]
-    log.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
+    log = "".join(json.dumps(point) + "\n" for point in points)
+    (one.folder / "log.jsonl").write_text(log, encoding="utf-8")
+    # Before the checkpoints are removed: from here on, a stop costs nothing.
+    write_json(one.folder / ENDED, summary)
+    remove(one.folder / CHECKPOINTS)
+    return _outputs(one), summary
+
+
+def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
+    chosen = _choosing(one.training, one.key) if one.keep == "best" else {}
+    arguments = training_arguments({**one.training, **chosen}, one.key, one.folder / CHECKPOINTS, one.seed)
+    if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
+        # A reentrant checkpoint gives no gradients where none of its inputs has one.
+        one.start.enable_input_require_grads()
+    trainer = DistilTrainer(
+        model=one.start,
+        args=arguments,
+        train_dataset=one.data.train,
+        eval_dataset=one.data.validation if chosen else None,
+        data_collator=one.data.collate,
+        processing_class=one.tokenizer,
+        losses=one.losses,
+        teacher_tokenizer=one.teacher_tokenizer,
+        **one.teaching,
+    )
+    if isinstance(one.data.train, RandomOffsets):
+        trainer.add_callback(MoveOffsets(one.data.train))
+    if one.snapshots is not None:
+        trainer.add_callback(KeepSnapshots(trainer, one.folder, one.snapshots, one.finish_snapshot))
+    return trainer
+
+
+def _summary(trainer: DistilTrainer, counted: dict[str, int]) -> dict[str, Any]:
     state = trainer.state
-    summary = {
-        "steps": state.global_step,
-        "tokens": state.num_input_tokens_seen,
-        **counted,
-        "made": f"{state.global_step:,} steps",
-    }
-    if chosen:
+    steps = f"{state.global_step:,} steps"
+    summary = {"steps": state.global_step, "tokens": state.num_input_tokens_seen, **counted, "made": steps}
+    if trainer.args.load_best_model_at_end:
         best = {"kept_step": state.best_global_step, "validation_loss": state.best_metric}
-        summary |= best | {"made": f"{state.global_step:,} steps, step {state.best_global_step:,} kept"}
-    # Before the checkpoints go: from here on, a stop costs nothing any more.
-    write_json(ended, summary)
-    remove(checkpoints)
-    return Made([student, log, *_kept(work)], summary)
+        summary |= best | {"made": f"{steps}, step {state.best_global_step:,} kept"}
+    return summary
 
 
-def _kept(work: Work) -> list[Path]:
-    folder = work.folder / SNAPSHOTS
-    return [folder] if folder.is_dir() else []
+def _outputs(one: Fit) -> list[Path]:
+    snapshots = one.folder / SNAPSHOTS
+    return [one.student, one.folder / "log.jsonl", *([snapshots] if snapshots.is_dir() else [])]
 
 
 def _counted(model: PreTrainedModel) -> dict[str, int]:
-    """How many weights a model has, an adapter's among them, and how many of them are trained."""
+    """How many weights a model has, those of an adapter included, and how many of them are trained."""
     if hasattr(model, "get_nb_trainable_parameters"):
-        # Peft knows how many weights of 4 bits there are in a number of 8.
+        # Peft counts two 4-bit weights in each byte.
         trained, every = model.get_nb_trainable_parameters()
         return {"parameters": every, "trained_parameters": trained}
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
@@ -141,8 +171,8 @@ def _counted(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def _choosing(training: dict[str, Any], key: str) -> dict[str, Any]:
-    """What `TrainingArguments` needs to come back to the best of the weights that it saved."""
+def _choosing(training: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The fields of `TrainingArguments` that make it load the best saved weights at the end."""
     strategy = training.get("save_strategy", "steps")
     if strategy not in ("steps", "epoch"):
         raise UserError(
