@@ -1,4 +1,4 @@
-"""What is printed: tables, aims and the page."""
+"""The printed results: tables, aims and the page."""
 
 from pathlib import Path
 
