@@ -54,7 +54,7 @@ LAYOUTS = {
 }
 """The overrides of each layout; the base is packed text and a student with every second layer. Padded samples are not
 full, so a step takes more of them and has the same number of supervised tokens."""
-TRAINED = ("distil", "control", "evaluate", "report", "checkpoints")
+TRAINED = ("distil", "control", "evaluate", "report", "snapshots")
 """The folders that runs with the same start make themselves."""
 RATES = ("1e-5", "1e-4", "1e-3")
 LOSS, CORRECT, PERPLEXITY = "loss", "lambada_here/acc", "lambada_here/perplexity"
