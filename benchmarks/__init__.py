@@ -1,1 +1,1 @@
-"""Benchmarks: what the losses and the store cost, as ratios of things measured side by side in one run."""
+"""Benchmarks: the cost of the losses and the store, as ratios that are measured side by side in one run."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: everything that issue 3 must reach, measured in one run."""
+"""``python -m benchmarks``: measures every section in one run and writes the page."""
 
 import argparse
 import shlex
@@ -27,13 +27,13 @@ HEADINGS = {"loss": "The loss head", "steps": "Training steps", "memory": "Memor
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the sections that are asked for, print the tables, and write the page."""
+    """Run the requested sections, print the page, and write it to the file of ``--write``."""
     options = _parser().parse_args(arguments)
     names = options.only.split(",") if options.only else list(SECTIONS)
     if unknown := [name for name in names if name not in SECTIONS]:
         sys.exit(f"--only: there is no section {unknown[0]!r}; the sections are {', '.join(SECTIONS)}")
     start, load = time.monotonic(), machine.load()
-    # A peer's compiled code has as many versions as there are shapes and settings; torch would give up after eight.
+    # A peer is compiled once for each shape and setting; torch would give up after eight.
     torch._dynamo.config.recompile_limit = 64
     settings = Settings(machine.device(), options.quick, 2 if options.quick else options.rounds)
     core = machine.pin()
@@ -46,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured += found
         facts = _facts(sys.argv[1:] if arguments is None else arguments, settings, core, load, start)
         text = page(facts, summary(measured, settings.device.type == "cuda"), parts)
-        if options.write:  # after each section: a run that is stopped leaves what it has
+        if options.write:  # after each section, so that a stopped run leaves the finished ones
             options.write.write_text(text, encoding="utf-8")
     print(text)
 
 
 def _facts(arguments: Sequence[str], settings: Settings, core: int, load: float, start: float) -> list[str]:
-    """What must be known of a run."""
+    """The facts of a run, for the page: command, time, machine, load, versions."""
     facts = [
         f"Command: `python -m benchmarks {shlex.join(arguments)}`",
         f"When: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {(time.monotonic() - start) / 60:.0f} minutes",

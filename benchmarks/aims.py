@@ -1,4 +1,4 @@
-"""What must be reached, and whether it was."""
+"""The aims, and whether the measured figures reach them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from benchmarks.timing import Ratio
 
 @dataclass(frozen=True)
 class Aim:
-    """One line of the table of aims; measured by its worst case."""
+    """One line of the table of aims. Its worst case is compared with the limit."""
 
     key: str
     what: str
@@ -22,7 +22,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure that an aim speaks of, and where it was measured."""
+    """A figure for the aim of that key, and where it was measured."""
 
     key: str
     value: Ratio | float
@@ -30,7 +30,7 @@ class Measured:
 
     @property
     def median(self) -> float:
-        """What is compared with the aim."""
+        """The number that is compared with the aim."""
         return self.value.median if isinstance(self.value, Ratio) else self.value
 
 
@@ -53,7 +53,7 @@ AIMS = (
 
 
 def summary(measured: Sequence[Measured], on_gpu: bool) -> Table:
-    """Every aim with its worst figure, and whether that reaches it."""
+    """The table of all aims: each with its worst figure, and whether that figure reaches it."""
     table = Table(
         "What must be reached",
         ("what", "aim on a CPU", "measured: median (best)", "", "aim on an H100", "measured there", "worst case"),

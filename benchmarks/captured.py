@@ -1,4 +1,4 @@
-"""A training step from captured targets, over the best cross-entropy step; reading the store is part of it."""
+"""Training steps from captured targets, over the best cross-entropy step. Reading the store is part of a step."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import steps
 from benchmarks.aims import Measured
 from benchmarks.checking import check, fill, passed
-from benchmarks.models import Pair, Step
+from benchmarks.models import Pair
 from benchmarks.problem import Problem
 from benchmarks.reference import Checker, spread_evenly
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
-from benchmarks.timing import measure
+from benchmarks.timing import Action, measure
 from benchmarks.variants import COMPILED, OURS, Variant, ours
 from potstill.data.collators import Collator
 from potstill.losses.loss import Loss
@@ -36,9 +35,9 @@ K, TEACHER_WIDTH, BATCHES = 64, 64, 8
 Samples = list[dict[str, list[int]]]
 
 
-def section(pair: Pair, settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """The table, and what it says of the aim."""
-    say(f"step from captured targets: {steps.title(pair)}")
+def captured_steps(pair: Pair, settings: Settings) -> tuple[list[Table], list[Measured]]:
+    """Measure steps from a store: the table, and the figures for the aims."""
+    say(f"step from captured targets: {pair.title}")
     with tempfile.TemporaryDirectory() as folder:
         samples = _samples(pair)
         _write(Path(folder) / "store", samples, pair.shape.vocabulary)
@@ -51,7 +50,7 @@ def _samples(pair: Pair) -> Samples:
 
 
 def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
-    """A store of a teacher that answers at random: what is read costs the same, whatever it says."""
+    """Write a store with a random teacher's targets. Reading them costs as much as reading a real teacher's."""
     keys, counts = contents(samples, Collator(0))
     head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
     with StoreWriter(folder, TopK(vocabulary, K), Provenance("random", "-", "-", "none"), keys, counts) as writer:
@@ -61,7 +60,7 @@ def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
 
 
 class Reader:
-    """A loader of its own for each variant, which reads every sample for the first time at first, and in order."""
+    """Reads the samples in order. Each variant has its own, so that each reads every record a first time."""
 
     def __init__(self, pair: Pair, folder: Path, samples: Samples, with_targets: bool) -> None:
         self.store, self.device = TargetStore(folder, expect=None), pair.device
@@ -71,7 +70,7 @@ class Reader:
         self._samples, self._rows = samples, rows
 
     def next(self) -> tuple[dict[str, Tensor], SparseTarget | None]:
-        """A batch, and its targets decoded."""
+        """The next batch, and its decoded targets; None without a store."""
         first = next(self._turns)
         batch = self.collate(self._samples[first : first + self._rows])
         batch = {name: value.to(self.device) for name, value in batch.items()}
@@ -89,14 +88,14 @@ def _measured(pair: Pair, settings: Settings, folder: Path, samples: Samples) ->
     assert target is not None
     problem = pair.captured_problem(batch, target)
     checked = check([ours(LOSSES, False), ours(LOSSES, True), *peers()], Checker(problem))
-    actions: dict[str, Step] = {f"CE: {name}": step for name, step in _ce_steps(pair, reader(False)).items()}
+    actions: dict[str, Action] = {f"CE: {name}": step for name, step in _ce_steps(pair, reader(False)).items()}
     scales = list(actions)
     for variant in passed(checked):
         actions[variant.name] = partial(_step, pair, variant, reader(True))
     times = measure(actions, settings.rounds, settings.device)
     best = times.fastest(scales)
     table = Table(
-        f"Step from captured targets, forward KL + CE, {steps.title(pair)}",
+        f"Step from captured targets, forward KL + CE, {pair.title}",
         ("variant", "over the best CE step: median (best)", "ms", "worst relative error"),
         f"Top {K} and exact tail. Over `{best}`, {times.median(best) * 1e3:.0f} ms; {settings.rounds} rounds. Both "
         "sides collate; captured ones find, verify and decode their records too, in the same thread.",
@@ -108,7 +107,7 @@ def _measured(pair: Pair, settings: Settings, folder: Path, samples: Samples) ->
     return [table], [Measured(key, times.ratio(COMPILED, [best]), f"top {K}")]
 
 
-def _ce_steps(pair: Pair, reader: Reader) -> dict[str, Step]:
+def _ce_steps(pair: Pair, reader: Reader) -> dict[str, Action]:
     return {
         "Hugging Face": lambda: pair.hugging_face_step(reader.next()[0]),
         OURS: lambda: pair.our_step(CE, False, reader.next()[0]),
@@ -125,7 +124,7 @@ def _step(pair: Pair, variant: Variant, reader: Reader) -> None:
 
 
 def peers() -> list[Variant]:
-    """Other ways to learn from the same records; those that lose the tail are there to be refused."""
+    """Other ways to learn from the same records. The check must refuse those that lose the tail."""
     return [
         Variant("scattered to a dense target", LOSSES, scattered, spread=True),
         Variant("DistillKit's sparse loss, re-stated", LOSSES, sparse_with_tail),
@@ -140,7 +139,7 @@ def _student(problem: Problem) -> tuple[Tensor, SparseTarget]:
 
 
 def scattered(problem: Problem) -> Tensor:
-    """A dense teacher made of the records, the tail spread evenly, and the naive loss on it."""
+    """The naive loss against a dense teacher, made of the records with the tail spread evenly."""
     logits, target = _student(problem)
     log_q = spread_evenly(target, logits.shape[1])
     divergence = F.kl_div(logits.log_softmax(-1), log_q, reduction="batchmean", log_target=True)
@@ -152,7 +151,7 @@ def _kept_log_probs(logits: Tensor, target: SparseTarget) -> Tensor:
 
 
 def sparse_with_tail(problem: Problem) -> Tensor:
-    """Log-probabilities of the kept ids only, and on both sides the missing mass, taken as evenly spread."""
+    """KL over the kept ids and, as one more outcome, the mass of all other ids."""
     logits, target = _student(problem)
     log_p, log_q = _kept_log_probs(logits, target), target.log_probs
     kept = (log_q.exp() * (log_q - log_p)).sum(-1)
@@ -163,7 +162,7 @@ def sparse_with_tail(problem: Problem) -> Tensor:
 
 
 def truncated(problem: Problem) -> Tensor:
-    """The missing mass left out: not a divergence any more, and negative where the student holds more in the kept."""
+    """KL without the missing mass. It is negative where the student gives the kept ids more mass: no divergence."""
     logits, target = _student(problem)
     log_p, log_q = _kept_log_probs(logits, target), target.log_probs
     divergence = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
@@ -171,7 +170,7 @@ def truncated(problem: Problem) -> Tensor:
 
 
 def renormalised(problem: Problem) -> Tensor:
-    """The kept tokens as if they were all there are, for the teacher."""
+    """KL from a teacher whose kept tokens are renormalised to 1."""
     logits, target = _student(problem)
     log_p, log_q = _kept_log_probs(logits, target), target.log_probs.log_softmax(-1)
     divergence = (log_q.exp() * (log_q - log_p)).sum(-1).mean()

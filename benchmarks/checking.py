@@ -1,4 +1,4 @@
-"""Checking variants before they are timed, and writing down what came of it."""
+"""Checks variants before they are timed, and writes their rows of a table."""
 
 import torch
 
@@ -11,12 +11,12 @@ Checked = list[tuple[Variant, Errors | str]]
 
 
 def check(variants: list[Variant], checker: Checker) -> Checked:
-    """Each variant with its errors on the problem, or why it could not answer."""
+    """Each variant with its errors on the problem, or with the reason why it failed."""
     checked: Checked = []
     for variant in variants:
         try:
             checked.append((variant, checker.errors(variant)))
-        except Exception as error:  # noqa: BLE001 - a peer may fail in any way, and must not take the others with it
+        except Exception as error:  # noqa: BLE001 - a peer may fail in any way, and the others must still run
             checked.append((variant, f"failed: {type(error).__name__}"))
             torch.cuda.empty_cache()
     return checked
@@ -28,7 +28,7 @@ def passed(checked: Checked) -> list[Variant]:
 
 
 def fill(table: Table, checked: Checked, times: Times, over: list[str], prefix: str = "") -> None:
-    """One row a variant: its ratio, or why it has none. ``prefix`` stands before its name in ``times``."""
+    """Add a row for each variant: its ratio, or the reason why it has none. ``times`` has names with ``prefix``."""
     for variant, errors in checked:
         if isinstance(errors, str):
             table.add(variant.name, errors, "", "")

@@ -37,7 +37,7 @@ class Size:
 
 
 def sizes(settings: Settings) -> list[Size]:
-    """What is measured: on a CPU three settings, on a GPU a real one."""
+    """The measured settings: three on a CPU, one of real size on a GPU."""
     if settings.device.type == "cuda":
         return [Size(128256, torch.bfloat16, 8192, width=2048)]
     if settings.quick:
@@ -51,10 +51,10 @@ def sizes(settings: Settings) -> list[Size]:
 
 
 def _left_out(size: Size, kind: str, settings: Settings) -> set[str]:
-    """Peers that would say nothing new, on a CPU, where they would take minutes to say it."""
+    """Peers that are not run on a CPU: they would take minutes and show nothing new."""
     if settings.device.type == "cuda":
         return set()
-    # The logits of the one come in fp32 there; the other takes ten times as long as all else in bf16.
+    # In fp32 the first equals GKD. In bf16 the second takes ten times as long as all others together.
     names = {GKD_AS_IS if size.dtype == torch.float32 else TRL_CHUNKED}
     if kind == "reverse_kl":
         names |= {TRL_CHUNKED, LIGER, NAIVE_COMPILED}
@@ -62,7 +62,7 @@ def _left_out(size: Size, kind: str, settings: Settings) -> set[str]:
 
 
 def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """The tables, and what they say of the aims."""
+    """Measure the loss head: the tables, and the figures for the aims."""
     tables, measured = [], []
     for size in sizes(settings):
         for kind in size.kinds:
@@ -79,7 +79,7 @@ def _one(size: Size, kind: str, settings: Settings) -> tuple[Table, list[Measure
     beside = [one for one in peers(losses, settings.device) if one.name not in _left_out(size, kind, settings)]
     checked = check([ours(losses, False), ours(losses, True), *beside], Checker(problem))
     scale = bare(problem, with_teacher=losses[0].needs_teacher)
-    # Made once, so that inputs' gradients are dropped and not added to.
+    # One copy for all rounds: each step drops the gradients of the step before.
     own = problem.fresh()
     actions = scale | {variant.name: partial(variant.step, own) for variant in passed(checked)}
     times = measure(actions, settings.rounds, settings.device)

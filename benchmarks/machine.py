@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on, and making it quiet: one pinned core, one thread."""
+"""The machine that runs the benchmarks: its facts for the page, and the pinning to one core and one thread."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ PACKAGES = ("potstill", "torch", "transformers", "trl", "liger_kernel", "triton"
 
 
 def device() -> torch.device:
-    """The GPU where there is one, and else the CPU."""
+    """The GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pin() -> int:
-    """Keep this process on one core and torch on one thread; the core's number."""
+    """Pin this process to one core and torch to one thread. Returns the core's number."""
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
@@ -24,7 +24,7 @@ def pin() -> int:
 
 
 def versions() -> str:
-    """The installed version of everything that is measured."""
+    """The installed versions of all measured packages."""
     return " · ".join(f"{name} {_version(name)}" for name in PACKAGES)
 
 
@@ -36,7 +36,7 @@ def _version(name: str) -> str:
 
 
 def processor() -> str:
-    """The processor (and GPU) by name, and the memory."""
+    """The names of processor and GPU, and the memory."""
     with Path("/proc/cpuinfo").open() as lines:
         names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -48,11 +48,11 @@ def processor() -> str:
 
 
 def load() -> float:
-    """How many processes wanted a core in the last minute, this one among them."""
+    """The load average of the last minute, this process included."""
     return os.getloadavg()[0]
 
 
 def available_bytes() -> int:
-    """Memory that can be had without driving others out."""
+    """The memory that is available without swapping."""
     with Path("/proc/meminfo").open() as lines:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

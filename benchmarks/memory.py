@@ -1,7 +1,7 @@
-"""Section `memory`: what a loss needs beyond the gradients it leaves behind, at a vocabulary of 128k.
+"""Section `memory`: the memory of a loss beyond the gradients that it returns, at a vocabulary of 128k.
 
-Each variant runs in a process of its own, because what one has freed the next would find in its heap. On a CPU that is
-the process's greatest resident size, on a GPU what CUDA's allocator handed out at most. Nothing here is timed.
+Each variant runs in its own process, because it could reuse memory that another variant freed. The figure is the peak
+of the process's resident size on a CPU, and the peak of CUDA's allocator on a GPU. Nothing here is timed.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from potstill.losses.loss import Loss
 
 VOCABULARY, WIDTH = 128256, 576
 MIB = 2**20
-# How many times the logits of one model a variant is expected to take: those that need more than there is are not run.
+# Expected memory of a variant, in multiples of one model's logits. A variant that would not fit is not run.
 _WHOLE_LOGITS = {(NAIVE, "forward_kl"): 8, (GKD, "jsd"): 17}
 RUNS = [
     (OURS, "forward_kl"),
@@ -42,7 +42,7 @@ RUNS = [
 
 
 def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """The table, and what it says of the aims."""
+    """Measure the memory: the table, and the figures for the aims."""
     few = 512 if settings.quick else 2048
     dtype = "bfloat16" if settings.device.type == "cuda" else "float32"
     table = Table(
@@ -78,9 +78,9 @@ def _measured_apart(name: str, kind: str, tokens: int, dtype: str) -> float | st
 
 
 def transient(variant: Variant, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
-    """MiB beyond what was there before and what is there after."""
+    """Peak MiB of a step, minus the memory before it and the gradients after it."""
     problem = make_problem(tokens, VOCABULARY, WIDTH, dtype, device)
-    # Compiles, and lets libraries take what they keep: as many rows only where that is what gets compiled.
+    # Warm up: compile, and let libraries allocate their buffers. Only a variant compiled for its shape needs all rows.
     some = tokens if variant.name == LIGER_COMPILED else 256
     variant.step(make_problem(some, VOCABULARY, WIDTH, dtype, device))
     before = _resident(device, reset=True)
@@ -92,7 +92,7 @@ def transient(variant: Variant, tokens: int, dtype: torch.dtype, device: torch.d
 
 
 def _resident(device: torch.device, reset: bool = False) -> int:
-    """The most bytes since the last reset."""
+    """The peak in bytes since the last reset."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         if reset:
@@ -109,8 +109,8 @@ def _resident(device: torch.device, reset: bool = False) -> int:
 
 
 def main(name: str, kind: str, tokens: str, dtype: str) -> None:
-    """Measure one variant and print it: what :func:`section` starts."""
-    # Not timed: whatever cores there are may help.
+    """Measure one variant and print its MiB. :func:`section` starts a process that runs this."""
+    # Nothing is timed here, so all cores may be used.
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     losses, device = (Loss(kind),), machine.device()
     variants = [ours(losses, False), ours(losses, True), *peers(losses, device)]

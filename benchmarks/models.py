@@ -1,6 +1,5 @@
-"""A student and a teacher of real shapes and few layers, and steps through both of them."""
+"""A student and a teacher of real shapes and few layers, and the training steps of the pair."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,12 +17,10 @@ from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.live import LiveTeacher
 
-Step = Callable[[], object]
-
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of both models and of a batch; the layers' are SmolLM2-135M's unless told."""
+    """Sizes of both models and of a batch. Default: layers of SmolLM2-135M's size."""
 
     vocabulary: int = 32000
     width: int = 576
@@ -33,7 +30,7 @@ class Shape:
     length: int = 128
 
     def config(self, layers: int) -> LlamaConfig:
-        """A Llama of these sizes. Its head is its own: a tied one at random says its input back, and nothing else."""
+        """A Llama of these sizes, with a head of its own: a random tied head would only predict its own input."""
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.width,
@@ -47,7 +44,7 @@ class Shape:
 
 
 class Pair:
-    """A student that learns (fp32 weights, bf16 by autocast) and a teacher that only runs (bf16 outright)."""
+    """A student that is trained (fp32 weights, bf16 by autocast) and a frozen teacher (bf16 weights)."""
 
     def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -60,9 +57,18 @@ class Pair:
         self.head = head_of(self.student)
         self.live = LiveTeacher(self.teacher)
 
+    @property
+    def title(self) -> str:
+        """Number format and sizes, for the titles of tables."""
+        sizes = self.shape
+        return (
+            f"{'bf16' if self.autocast else 'fp32'}, V = {sizes.vocabulary}, H = {sizes.width}, "
+            f"{sizes.rows} × {sizes.length} tokens"
+        )
+
     @cached_property
     def problem(self) -> Problem:
-        """What a loss is given in a step of these models: to check variants on."""
+        """The inputs that a loss gets in a step of these models, to check variants on."""
         with torch.no_grad():
             return self._problem(self.batch, None)
 
@@ -81,28 +87,28 @@ class Pair:
         return Problem(hidden, weights[0], teacher, weights[1], labels, self.autocast, captured)
 
     def captured_problem(self, batch: dict[str, Tensor], captured: SparseTarget) -> Problem:
-        """The same with captured targets in the teacher's place."""
+        """The problem with captured targets in place of the teacher."""
         with torch.no_grad():
             return self._problem(batch, captured)
 
     def context(self) -> torch.autocast:
-        """Autocast, where the student is trained in bf16."""
+        """Autocast if the student is trained in bf16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def teacher_forward(self) -> object:
-        """The teacher alone, its logits whole, as transformers computes them."""
+        """The forward of the teacher alone, with whole logits, as transformers computes them."""
         with torch.no_grad():
             return self.teacher(input_ids=self.batch["input_ids"], use_cache=False).logits
 
     def hugging_face_step(self, batch: dict[str, Tensor]) -> None:
-        """The cross-entropy step of transformers: forward and backward."""
+        """Forward and backward of transformers' own cross-entropy."""
         self.student.zero_grad(set_to_none=True)
         with self.context():
             loss = self.student(input_ids=batch["input_ids"], labels=batch["labels"], use_cache=False).loss
         loss.backward()
 
     def peer_step(self, variant: Variant, batch: dict[str, Tensor], captured: SparseTarget | None = None) -> None:
-        """Both models' bodies, and a variant for the heads and the loss; no teacher where targets are captured."""
+        """Forward and backward with a variant as heads and loss. The teacher does not run if targets are captured."""
         self.student.zero_grad(set_to_none=True)
         problem = self._problem(batch, captured, any(loss.needs_teacher for loss in variant.losses))
         with self.context():
@@ -112,7 +118,7 @@ class Pair:
     def our_step(
         self, losses: tuple[Loss, ...], compile: bool, batch: dict[str, Tensor], captured: SparseTarget | None = None
     ) -> None:
-        """What DistilTrainer does in a step."""
+        """Forward and backward as DistilTrainer does them."""
         self.student.zero_grad(set_to_none=True)
         target: TeacherTarget | None = captured
         if captured is None and any(loss.needs_teacher for loss in losses):
@@ -129,6 +135,6 @@ class Pair:
 
 def _model(config: LlamaConfig) -> LlamaForCausalLM:
     model = LlamaForCausalLM(config)
-    with torch.no_grad():  # logits as widely spread as a trained model's
+    with torch.no_grad():  # logits spread as widely as a trained model's
         model.lm_head.weight.mul_(SPREAD / (config.initializer_range * config.hidden_size**0.5))
     return model

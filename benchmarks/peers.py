@@ -1,7 +1,7 @@
-"""Peers: the loss as everybody writes it, and other projects' own, each called as its project calls it.
+"""Peers: the naive loss, and other projects' losses, each called as its project calls it.
 
-All are handed hidden states at supervised tokens only, which is kinder than how most of them are called. A peer that is
-not installed is left out, and named.
+All get hidden states at supervised tokens only, which is less work than most of them have in their own project. A peer
+that is not installed is left out, and the page names it.
 """
 
 import os
@@ -25,7 +25,7 @@ _BETA = {"forward_kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
 
 
 def peers(losses: tuple[Loss, ...], device: torch.device) -> list[Variant]:
-    """All peers that can compute ``losses``, or their divergence alone where they have no cross-entropy beside it."""
+    """All peers that can compute ``losses``. A peer without cross-entropy computes the divergence alone."""
     found = [Variant(NAIVE, losses, lambda problem: naive(problem, losses))]
     divergences = [loss for loss in losses if loss.needs_teacher]
     if not divergences:
@@ -48,7 +48,7 @@ def _logits(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def naive(problem: Problem, losses: tuple[Loss, ...]) -> Tensor:
-    """Whole logits in fp32, and torch's own functions on them."""
+    """The losses by torch's own functions, on whole logits in fp32."""
     student, teacher = _logits(problem) if any(loss.needs_teacher for loss in losses) else (_student(problem), None)
     return _naive_of_logits(student.float(), teacher, problem.labels, losses)
 
@@ -131,14 +131,14 @@ def _liger_module() -> Any:
 
 
 def _trl(losses: tuple[Loss, ...], beta: float) -> Iterator[Variant]:
-    """GKDTrainer's loss and DistillationTrainer's; neither has a cross-entropy beside it."""
+    """The losses of GKDTrainer and DistillationTrainer. Neither has a cross-entropy."""
     if _gkd() is None:
         return
     generalized_jsd, chunked_divergence = _gkd()
 
     def gkd(problem: Problem, upcast: bool) -> Tensor:
         student, teacher = _logits(problem)
-        if upcast:  # accelerate's mixed precision hands a model's outputs over in fp32
+        if upcast:  # accelerate's mixed precision gives a model's outputs in fp32
             student, teacher = student.float(), teacher.float()
         loss: Tensor = generalized_jsd(student[None], teacher[None], problem.labels[None], beta=beta)
         return loss
@@ -177,7 +177,7 @@ def _liger(losses: tuple[Loss, ...], beta: float) -> Iterator[Variant]:
 
 
 def _liger_cross_entropy(losses: tuple[Loss, ...], device: torch.device) -> Iterator[Variant]:
-    """Liger's Triton kernel: on a GPU only."""
+    """Liger's Triton kernel for cross-entropy; on a GPU only."""
     if _liger_module() is None or device.type != "cuda":
         return
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
@@ -187,7 +187,7 @@ def _liger_cross_entropy(losses: tuple[Loss, ...], device: torch.device) -> Iter
 
 
 def _liger_kernels(losses: tuple[Loss, ...], beta: float, device: torch.device) -> Iterator[Variant]:
-    """Liger's Triton kernel for the generalised JSD: on a GPU only, and without cross-entropy beside it."""
+    """Liger's Triton kernel for the generalised JSD, without cross-entropy; on a GPU only."""
     if _liger_module() is None or device.type != "cuda":
         return
     from liger_kernel.transformers import LigerFusedLinearJSD

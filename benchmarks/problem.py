@@ -1,4 +1,4 @@
-"""A problem: what every loss is given, whoever wrote it.
+"""A problem: the inputs that every loss gets.
 
 Shapes: N supervised tokens, H hidden, V vocabulary.
 """
@@ -14,7 +14,7 @@ from potstill.losses.teacher_target import HiddenTarget, SparseTarget, TeacherTa
 from potstill.models.head import Head
 
 SPREAD = 3.0
-"""Standard deviation of the logits: that of a small language model's, about."""
+"""Standard deviation of the logits, about that of a small language model."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,24 @@ class Problem:
     autocast: bool = False
     """Whether matrix products are in bf16 while the weights are not: mixed precision, as Trainer's ``bf16=True``."""
     captured: SparseTarget | None = None
-    """What a store says in the teacher's place."""
+    """Targets of a store, in place of the teacher."""
 
     @property
     def precision(self) -> torch.dtype:
-        """What the matrix products are in, which decides how exact an answer can be."""
+        """The number format of the matrix products. It limits how exact an answer can be."""
         return torch.bfloat16 if self.autocast else self.hidden.dtype
 
     @property
     def target(self) -> TeacherTarget:
-        """The teacher as potstill's losses take it."""
+        """The teacher's target for potstill's losses."""
         return self.captured or HiddenTarget(self.teacher_hidden, Head(self.teacher_weight))
 
     def context(self) -> AbstractContextManager[object]:
-        """Autocast, where the problem asks for it."""
+        """Autocast if the problem has mixed precision."""
         return torch.autocast(self.hidden.device.type, torch.bfloat16) if self.autocast else nullcontext()
 
     def in_fp32(self) -> "Problem":
-        """The same numbers, and all that is done to them in fp32."""
+        """The problem with the same numbers in fp32, without autocast."""
         return replace(
             self,
             hidden=self.hidden.float(),
@@ -57,7 +57,7 @@ class Problem:
         )
 
     def fresh(self) -> "Problem":
-        """The same with leaves that have no gradient yet."""
+        """The problem with new leaf tensors, which have no gradient yet."""
         hidden, weight = (tensor.detach().requires_grad_() for tensor in (self.hidden, self.weight))
         return replace(self, hidden=hidden, weight=weight)
 
@@ -65,7 +65,7 @@ class Problem:
 def make_problem(
     tokens: int, vocabulary: int, width: int, dtype: torch.dtype, device: torch.device, seed: int = 0
 ) -> Problem:
-    """Random logits; the teacher's are the student's and as much again of its own."""
+    """A random problem. The teacher is the student plus noise of half its size."""
     random = torch.Generator().manual_seed(seed)
 
     def draw(rows: int, scale: float) -> Tensor:

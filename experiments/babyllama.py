@@ -1,7 +1,7 @@
-"""Baby Llama at a size that two cores can bear: the paper's claims, and the ablations that a reader of it wants.
+"""Baby Llama at a size that two cores can train: the paper's claims, and ablations.
 
-`make experiment-babyllama` runs it and writes docs/experiments/babyllama.md; what is done already is not done again.
-The ablations are smaller still: they are compared with a run of their own size, whose teachers they share.
+`make experiment-babyllama` runs it and writes docs/experiments/babyllama.md; a second call runs only what is missing.
+The ablations are smaller. They are compared with a run of their own size, and share its teachers.
 """
 
 import json
@@ -30,10 +30,10 @@ SMALLER = [
     "distil.training.save_steps=50",
     "evaluate.minimal_pairs.blimp.pairs=100",
     "evaluate.documents=256",
-    "control=null",  # variants are compared with one another, and none of what they vary reaches a control
+    "control=null",  # variants are compared with one another, and a control would not depend on what they vary
 ]
 OWN = ("distil", "evaluate", "report")
-"""What each ablation makes for itself."""
+"""The stages that each ablation runs itself."""
 BASE = "as in the recipe"
 ABLATIONS: dict[str, list[str]] = {
     BASE: [],
@@ -47,7 +47,7 @@ ABLATIONS: dict[str, list[str]] = {
     "KL summed over positions, as published": ["distil.reduction=sequence"],
     "no random offset": ["corpus.random_offset=false"],
 }
-"""What differs in each; `only NAME` leaves the other teacher out."""
+"""The overrides of each ablation; `only NAME` leaves the other teacher out."""
 
 ABOUT_ABLATIONS = """\
 At 400,000 training tokens, 256 held-out sequences and 100 pairs a subtask, three seeds each, the same teachers unless
@@ -55,7 +55,7 @@ named; without the random offset they are trained anew. α is the share of cross
 
 
 def main() -> None:
-    """Run everything, and write what came out."""
+    """Run everything and write the page."""
     whole = Run(RUNS / "mini")
     run_recipe(load_recipe("babyllama-mini"), whole)
     base = Run(RUNS / "ablations" / "0")
@@ -86,7 +86,7 @@ def _students(run: Run) -> dict[str, list[float]]:
 
 
 def page(rows: Sequence[Row], pairs: Sequence[Paired], ablations: dict[str, dict[str, list[float]]]) -> str:
-    """The page, from what the whole run measured and from each ablation's students."""
+    """The page, from the measurements of the whole run and of each ablation's students."""
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     lines = ["## The claims", "", *_of_the_paper(pairs), "", *(_claim(pair) for pair in pairs if _is_claim(pair)), ""]
     lines += ["## What was measured", "", *models(rows, METRICS), ""]
@@ -99,7 +99,7 @@ def page(rows: Sequence[Row], pairs: Sequence[Paired], ablations: dict[str, dict
 
 
 def _of_the_paper(pairs: Sequence[Paired]) -> list[str]:
-    """The paper's two claims, plainly: the student beats the control, and is at least as good as every teacher."""
+    """The paper's two claims: the student beats the control, and is at least as good as every teacher."""
     lines = []
     for metric in ("loss", "blimp"):
         told = {pair.b: outcome(pair) for pair in pairs if pair.metric == metric}

@@ -1,6 +1,6 @@
 """Captured targets against the live teacher: the same recipe both ways, three seeds, on the quickstart's models.
 
-`make experiment-captured` runs it and writes docs/experiments/captured.md; what is done already is not done again.
+`make experiment-captured` runs it and writes docs/experiments/captured.md; a second call runs only what is missing.
 """
 
 import json
@@ -32,7 +32,7 @@ METRICS = ("loss", "kl_to_teacher", "agreement")
 
 
 def main() -> None:
-    """Run every variant, and write what came out."""
+    """Run every variant and write the page."""
     found = {}
     for name, overrides in VARIANTS.items():
         folder = RUNS / name.split()[0]

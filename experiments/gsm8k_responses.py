@@ -1,10 +1,10 @@
-"""Our extraction of answers against the published logs: every difference, and the fault that made it.
+"""Our extraction of answers against the published logs: every difference, and its cause.
 
 `python -m experiments.gsm8k_responses` writes docs/experiments/gsm8k_responses.md from ../shared/data/gsm8k_responses.
 
-The published rule is told here as it was coded, with a switch for each of its faults and for each thing that we do on
-purpose. The cause of a difference is the smallest set of switches under which it gives our answer: decided by the text
-alone. That it gives what was logged with no switch set is checked on every item that a person did not decide.
+The published rule is restated here as it was coded, with a switch for each of its faults and for each of our intended
+differences. The cause of a difference is the smallest set of switches with which the rule gives our answer. A test
+checks that the rule without switches gives the logged answer of every item that a person did not decide.
 """
 
 import csv
@@ -37,14 +37,14 @@ CAUSES = {
     "unclear": "Ours, on purpose: times, dates, lists and chains of decimals (`1.2.3`), powers, quotients of decimals, "
     "divisions by zero and words such as million go to a person; the rule took a part of them.",
 }
-"""The faults of the published rule, and what we do on purpose; each is a switch of ``as_coded``."""
+"""The faults of the published rule, and our intended differences. Each is a switch of ``as_coded``."""
 MOST_AT_ONCE = 4
-"""Switches that one difference may need."""
+"""The most switches that one difference may need."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A response of a log: what a program took for its answer (None: a person decided), what is logged, and ours."""
+    """A response of a log: the published program's answer (None: a person decided), the logged answer, and ours."""
 
     response: str
     coded: Fraction | None
@@ -52,11 +52,11 @@ class Item:
     ours: Extracted
     reference: Fraction
     causes: tuple[str, ...]
-    """Of a difference from ``coded``; () where there is none, and where none of the known causes explains it."""
+    """The causes of a difference from ``coded``; () if there is none, or if no known cause explains it."""
 
     @property
     def differs(self) -> bool:
-        """Whether a program read it, and otherwise than we do."""
+        """Whether the published program read another answer than ours."""
         return self.coded is not None and self.coded != self.ours.value
 
 
@@ -92,7 +92,7 @@ def items(file: Path) -> Iterator[Item]:
 
 
 def explain(response: str, earlier: list[str], ours: Extracted) -> tuple[str, ...]:
-    """The fewest causes without which the published rule would have given our answer, or ()."""
+    """The smallest set of causes without which the published rule gives our answer, or ()."""
     for several in range(1, MOST_AT_ONCE + 1):
         for causes in combinations(CAUSES, several):
             if as_coded(response, earlier, causes)[0] == ours.value:
@@ -101,12 +101,12 @@ def explain(response: str, earlier: list[str], ours: Extracted) -> tuple[str, ..
 
 
 def as_coded(response: str, earlier: list[str], mended: Iterable[str] = ()) -> tuple[Fraction | None, list[str]]:
-    """What the published rule gave (None: a person decided), and what it read if it came to rule 4.
+    """The published rule's answer (None: a person decided), and the numbers it read if it came to rule 4.
 
     Args:
         response: the response.
-        earlier: what the rule had read in the last response that came to rule 4.
-        mended: names of ``CAUSES``; such a fault is taken out.
+        earlier: the numbers that it read in the last response that came to rule 4.
+        mended: names of ``CAUSES``; these faults are removed.
     """
     mended = set(mended)
     box = _box(response, mended)
@@ -126,7 +126,7 @@ def as_coded(response: str, earlier: list[str], mended: Iterable[str] = ()) -> t
 
 
 def _read(text: str, mended: set[str]) -> list[str]:
-    """The numbers of a text as the published rule spelled them; those with a mended fault as fractions, or "?"."""
+    """The numbers of a text as the published rule spelled them; a number with a mended fault is a fraction, or "?"."""
     found, at = [], 0
     for number in numbers(text):
         if _faults(number) and _faults(number) <= mended:
@@ -144,7 +144,7 @@ def _digits(text: str, mended: set[str]) -> list[str]:
 
 
 def _faults(number: Number) -> set[str]:
-    """Which of the forms that the published rule could not read a number has."""
+    """The forms of a number that the published rule could not read."""
     if number.value is None:
         return {"unclear"}
     forms = {
@@ -196,7 +196,7 @@ def page(found: dict[str, list[Item]]) -> str:
 
 
 def _persons(found: dict[str, list[Item]]) -> list[str]:
-    """How often our rules read what a person had to, and read the same."""
+    """How many responses that a person read our rules read too, and how many of them equally."""
     lines = []
     for name, log in found.items():
         theirs = [each for each in log if each.coded is None]
@@ -237,7 +237,7 @@ def _short(value: Fraction | None) -> str:
 
 
 def _fragment(item: Item) -> str:
-    """A few words around the number that we read."""
+    """A few characters around the number that we read."""
     text, response = item.ours.text, item.response
     phrase = ANSWER_IS.search(response)
     start = phrase.end() if phrase and item.ours.rule == "answer_is" else max(0, response.find("oxed{"))

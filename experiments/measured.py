@@ -1,4 +1,4 @@
-"""What a run's evaluation found, as the tables and the sentences of a page."""
+"""The results of a run's evaluation, as tables and sentences of a page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def measured(run: Run) -> tuple[list[Row], list[Paired]]:
 
 
 def outcome(pair: Paired) -> str:
-    """Whether ``pair.a`` is better, in words that a null and a loss are told in as well."""
+    """`better`, `worse` or `no different beyond chance`: ``pair.a`` compared with ``pair.b``."""
     better = pair.difference < 0 if pair.metric in LOWER_IS_BETTER else pair.difference > 0
     return ("better" if better else "worse") if pair.beyond_chance else "no different beyond chance"
 
@@ -29,14 +29,14 @@ def interval(value: float, low: float, high: float) -> str:
 
 
 def models(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
-    """A line a model."""
+    """The table of the models, one line each."""
     cells = {(row.model, row.metric): f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]" for row in rows}
     names = list(dict.fromkeys(row.model for row in rows))
     return table(("model", *metrics), [(name, *(cells[name, metric] for metric in metrics)) for name in names])
 
 
 def differences(pairs: Sequence[Paired], metrics: Sequence[str]) -> list[str]:
-    """A line for each two models that were compared."""
+    """The table of the compared pairs of models, one line each."""
     cells = {(pair.a, pair.b, pair.metric): interval(pair.difference, pair.low, pair.high) for pair in pairs}
     both = list(dict.fromkeys((pair.a, pair.b) for pair in pairs))
     lines = [(f"{a} − {b}", *(cells[a, b, metric] for metric in metrics)) for a, b in both]

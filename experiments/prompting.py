@@ -1,6 +1,6 @@
-"""Prompting strategies side by side: sums that a small teacher is good at, and GSM8K with real models.
+"""Prompting strategies side by side: on sums with a small teacher that is good at them, and on GSM8K with real models.
 
-`make experiment-prompting` runs it and writes docs/experiments/prompting.md; what is done already is not done again.
+`make experiment-prompting` runs it and writes docs/experiments/prompting.md; a second call runs only what is missing.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ ABOUT = {
     "gsm8k-mini": "GSM8K's own questions; SmolLM2-135M teaches a LoRA adapter of itself; one seed. So small a model "
     "answers hardly any question, and the loss on the reference solutions says more.",
 }
-"""The recipes that are run, and what a reader must know of each."""
+"""The recipes of this experiment, each with its sentence on the page."""
 
 
 def main() -> None:
-    """Run everything, and write what came out."""
+    """Run everything and write the page."""
     found = {}
     for name in ABOUT:
         run = Run(RUNS / name)
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def page(found: dict[str, tuple[list[Row], list[Paired]]]) -> str:
-    """The page, from what each recipe's run measured."""
+    """The page, from the measurements of each recipe's run."""
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     lines: list[str] = []
     for name, (rows, pairs) in found.items():

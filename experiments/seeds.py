@@ -1,4 +1,4 @@
-"""What seeds say: means, spreads, and differences between two variants whose seeds see the same samples."""
+"""Statistics over seeds: means, spreads, and differences between two variants whose seeds see the same samples."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Student's t at 97.5%, by degrees of freedom."""
 
 Figures = Mapping[str, Sequence[float]]
-"""Each seed's value, by metric."""
+"""By metric, the value of each seed."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -21,8 +21,10 @@ def with_spread(values: Sequence[float]) -> str:
 
 
 def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[str]) -> list[str]:
-    """How every variant differs from the base, seed by seed, and two answers to whether that is more than noise: what
-    lies within the base's own spread between seeds is not; nor is a difference whose interval holds zero."""
+    """The differences of every variant from the base, seed by seed, as a table.
+
+    Two columns say whether a difference is noise: whether its interval holds zero, and whether it lies within the
+    base's own spread between seeds."""
     rows = []
     for name, figures in variants.items():
         for metric in metrics if name != base else ():

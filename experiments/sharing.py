@@ -1,4 +1,4 @@
-"""Runs that have much in common: what one has made already, another need not make again."""
+"""Runs that share finished stages with another run."""
 
 import os
 import shutil
@@ -8,11 +8,11 @@ from potstill.pipeline.run_folder import Run
 
 
 def beside(base: Run, folder: Path, own: tuple[str, ...]) -> Run:
-    """A run that begins with what the base has made, as links and not as copies.
+    """A new run that begins with the base's finished stages, as hard links.
 
     Args:
         base: a finished run.
-        folder: of the new one; one that exists stays as it is.
+        folder: the new run's; if it exists, it stays as it is.
         own: names of folders of the base that the new run makes for itself.
     """
     if not folder.exists():

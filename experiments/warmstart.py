@@ -1,7 +1,7 @@
-"""Ways to start a student at equal size and tokens, layouts at equal supervised tokens, and what a training does to
-weights that know something already.
+"""Ways to start a student at equal size and tokens, layouts at equal supervised tokens, and the effect of training on
+pretrained weights.
 
-`make experiment-warmstart` runs it and writes docs/experiments/warmstart.md; what is done already is not done again.
+`make experiment-warmstart` runs it and writes docs/experiments/warmstart.md; a second call runs only what is missing.
 """
 
 import json
@@ -52,16 +52,16 @@ LAYOUTS = {
     "packed, attention within documents": ["corpus.attention=document"],
     "padded": ["corpus.layout=padded", "distil.training.per_device_train_batch_size=17"],
 }
-"""What differs from the students that are pruned teachers with every second layer, whose text is packed. Of samples
-that are not full a step takes so many more that it has the same supervised tokens."""
+"""The overrides of each layout; the base is packed text and a student with every second layer. Padded samples are not
+full, so a step takes more of them and has the same number of supervised tokens."""
 TRAINED = ("distil", "control", "evaluate", "report", "snapshots")
-"""What runs make for themselves that begin alike."""
+"""The folders that runs with the same start make themselves."""
 RATES = ("1e-5", "1e-4", "1e-3")
 LOSS, CORRECT, PERPLEXITY = "loss", "lambada_here/acc", "lambada_here/perplexity"
 
 
 def main() -> None:
-    """Run everything, and write what came out."""
+    """Run everything and write the page."""
     run_recipe(load_recipe(str(HERE / "warmstart_models.yaml")), Run(RUNS / "models"), until="pretrain")
     starts, sizes = {}, {}
     for number, (name, student) in enumerate(STARTS.items()):
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _run(part: str, number: int, own: tuple[str, ...]) -> Run:
-    """The first run of a part, or one that shares with it all but its own."""
+    """The first run of a part, or a run that shares all folders with it except ``own``."""
     first = Run(RUNS / part / "0")
     return beside(first, RUNS / part / str(number), own) if number else first
 
@@ -170,7 +170,7 @@ def _cells(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _sentence(rate: str, rows: Sequence[dict[str, Any]]) -> str:
-    """How much of what was lost by leaving layers out came back, and whether there was a worse moment on the way."""
+    """How much of the loss from pruning was recovered, and whether the student was ever worse than its start."""
 
     def of(model: str, metric: str) -> float:
         return _values([row for row in rows if row["model"] == model], metric)[0]

@@ -1,4 +1,4 @@
-"""Sparse targets: ours and those that keep the tail are right, and those that lose it are refused."""
+"""Losses against sparse targets: potstill and the peers that keep the tail pass, and those that lose it are refused."""
 
 from dataclasses import replace
 
@@ -35,6 +35,6 @@ def test_ours_passes(problem: Problem) -> None:
         ("top-k renormalised", False),
     ],
 )
-def test_who_loses_the_tail_is_refused(problem: Problem, name: str, is_right: bool) -> None:
+def test_a_variant_that_loses_the_tail_is_refused(problem: Problem, name: str, is_right: bool) -> None:
     variant = next(one for one in peers() if one.name == name)
     assert (Checker(problem).errors(variant).refusal is None) == is_right

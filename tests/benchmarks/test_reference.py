@@ -1,4 +1,4 @@
-"""A variant is timed only if it is right: ours are, the naive loss is, and the known mistakes of others are not."""
+"""The check before timing: it passes potstill and the naive loss, and refuses known mistakes of others."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_installed_peers_pass(name: str, kind: str) -> None:
     assert Checker(make_problem(48, 301, 32, torch.float32, CPU)).errors(variant).refusal is None
 
 
-def test_the_problem_survives_being_answered(problem: Problem) -> None:
+def test_checking_leaves_the_problem_unchanged(problem: Problem) -> None:
     Checker(problem).errors(ours(losses_of("jsd"), compile=False))
     assert problem.hidden.grad is None
     assert problem.weight.grad is None
@@ -107,11 +107,11 @@ def test_a_mistaken_variant_is_refused(problem: Problem, teach: Callable[[Tensor
     assert table.rows[2][1] == "failed: AttributeError"
 
 
-def test_a_gradient_that_is_no_number_is_refused() -> None:
+def test_a_gradient_with_nan_is_refused() -> None:
     assert Errors(value=0.0, hidden=float("nan"), weight=0.0, bound=1e-4).refusal is not None
 
 
-def test_the_errors_see_one_wrong_gradient(problem: Problem) -> None:
+def test_one_wrong_gradient_is_found(problem: Problem) -> None:
     losses = (Loss("cross_entropy"),)
 
     def head_is_frozen_by_mistake(problem: Problem) -> Tensor:

@@ -1,10 +1,12 @@
-"""What is printed: tables, aims and the page."""
+"""The printed results: tables, aims and the page."""
+
+from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.aims import AIMS, Measured, summary
-from benchmarks.page import page
+from benchmarks.page import HEAD, page
 from benchmarks.table import Table
 from benchmarks.timing import Ratio, Times
 
@@ -64,6 +66,11 @@ def test_the_page_has_everything() -> None:
     assert text.endswith("\n")
     for part in ("## This run", "- Machine: a", "### What must be reached", "## The loss head", "### One"):
         assert part in text
+
+
+def test_the_committed_page_has_the_head_of_today() -> None:
+    committed = Path(__file__).parents[2] / "docs" / "performance.md"
+    assert committed.read_text(encoding="utf-8").startswith(HEAD)
 
 
 def test_an_unknown_section_is_named() -> None:

@@ -1,4 +1,4 @@
-"""Rounds: everything runs equally often, in orders that differ."""
+"""Rounds: every action runs equally often, in orders that differ."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The page says what was measured, a null and a loss in the same words as a gain; ablations share what they can."""
+"""The page reports gains, nulls and losses in the same words; ablations share the teachers of their base."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def made_up(difference):
     ("difference", "loss", "blimp"),
     [(-0.2, "better", "worse"), (0.2, "worse", "better"), (0.0, "no different beyond chance", "no different beyond c")],
 )
-def test_a_claim_is_what_the_interval_says(difference, loss, blimp):
+def test_a_claim_follows_from_the_interval(difference, loss, blimp):
     figures = {name: {metric: [1.0, 1.1, 1.2] for metric in METRICS} for name in ABLATIONS}
     text = page(*made_up(difference), figures)
     assert f"- Student against control, loss: **{loss}" in text

@@ -1,4 +1,4 @@
-"""The public pass: the published rule is told as it ran, and each difference from ours has a cause in the text."""
+"""The published logs: the restated rule gives the logged answers, and each difference from ours has a cause."""
 
 from fractions import Fraction
 from functools import cache
@@ -19,7 +19,7 @@ def log(name):
 
 @PUBLIC
 @pytest.mark.parametrize("name", LOGS)
-def test_the_published_rule_as_told_gives_what_was_logged(name):
+def test_the_restated_rule_gives_the_logged_answers(name):
     automatic = [each for each in log(name) if each.coded is not None]
     assert len(automatic) > 1000
     assert [float(each.coded) for each in automatic] == [each.logged for each in automatic]

@@ -1,4 +1,4 @@
-"""The page tells each student's outcome as its interval says, and the placebo's beside it."""
+"""The page reports each student's outcome by its interval, beside the placebo's."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def made_up(difference):
     ("difference", "accuracy", "loss"),
     [(0.2, "better", "worse"), (-0.2, "worse", "better"), (0.0, "no different beyond chance", "no different beyond c")],
 )
-def test_a_claim_is_what_the_interval_says(difference, accuracy, loss):
+def test_a_claim_follows_from_the_interval(difference, accuracy, loss):
     text = page({name: made_up(difference) for name in ABOUT})
     assert text.count(f"- student base against fine-tuning, accuracy: **{accuracy}") == len(ABOUT)
     assert f"- student base against the placebo (student another-question), loss: **{loss}" in text
@@ -33,7 +33,7 @@ def test_a_claim_is_what_the_interval_says(difference, accuracy, loss):
 
 
 @pytest.mark.parametrize("name", ABOUT)
-def test_what_is_run_ships_with_its_placebo(name):
+def test_the_recipe_ships_with_a_placebo(name):
     recipe = load_recipe(name)
     assert any(not recipe.sample_set_of(variant).own for variant in recipe.variants)
     assert recipe.control is not None

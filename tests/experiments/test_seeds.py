@@ -1,4 +1,4 @@
-"""Differences between seeds are the ones a hand computes."""
+"""Differences between seeds equal those computed by hand."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_a_difference_is_noise_within_the_base_s_own_spread(shift, within):
     assert "sd between seeds of base" in header
 
 
-def test_a_difference_whose_interval_holds_zero_is_none():
+def test_a_difference_whose_interval_holds_zero_is_not_beyond_zero():
     found = {"base": {"loss": [1.0, 1.0, 1.0]}, "other": {"loss": [1.3, 0.9, 1.1]}}
     _, _, row = differences(found, "base", ["loss"])
     assert [cell.strip() for cell in row.strip("|").split("|")][5] == "no"

@@ -1,10 +1,10 @@
-"""A run that begins with what another has made has all of it but its own part, without a copy."""
+"""A run beside another one links its folders without a copy, except those that it makes itself."""
 
 from experiments.sharing import beside
 from potstill.pipeline.run_folder import Run
 
 
-def test_what_is_shared_is_linked_and_what_is_its_own_is_missing(tmp_path):
+def test_shared_folders_are_linked_and_own_folders_are_missing(tmp_path):
     base = Run(tmp_path / "base")
     for file in ("corpus/rows", "distil/seed-0/weights", "evaluate/x"):
         (base.folder / file).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The page tells gains, nulls and losses in the same words; the starts that are compared are of one size."""
+"""The page reports gains, nulls and losses in the same words; the compared starts have equal size."""
 
 import json
 
@@ -44,11 +44,11 @@ def a_page(difference=0.0, last=4.0):
 @pytest.mark.parametrize(
     ("difference", "said"), [(-0.2, "better"), (0.2, "worse"), (0.0, "no different beyond chance")]
 )
-def test_whether_the_teacher_helped_is_what_the_interval_says(difference, said):
+def test_whether_the_teacher_helped_follows_from_the_interval(difference, said):
     assert a_page(difference).count(f"the teacher's targets are **{said}** than none") == len(STARTS)
 
 
-def test_damage_and_recovery_are_told_from_the_course():
+def test_damage_and_recovery_are_computed_from_the_snapshots():
     text = a_page(last=4.0)
     assert f"- {RATES[0]}: of the loss that pruning cost, **50%** is back after 40 steps; at step 3 it is worse" in text
     assert "LAMBADA's perplexity is lowest at the end, and **4** after 40 steps." in text
