@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from potstill.cost import Cost
-from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Paired, Resampling, Row, Sums, bootstrap, paired
 from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, Stage, Token
 
 TEXT = (
@@ -22,6 +22,7 @@ OTHER = (
     "In Python, a < b and b > c is written a < b > c; “&” is another operator & <script>alert('no')</script> is text. "
     "日本語のテキスト and naïve café 🙂 are text as well.\n\n\tIndented, and two blank  spaces."
 )
+FEW = Resampling(resamples=1000)
 WORDS = (" the", " a", ",", " in", " of", " river", " France", ".", " and", " is", "\n", " to", " it", " from", " 1")
 
 
@@ -59,10 +60,11 @@ def sums(units: int, seeds: int) -> dict[str, dict[str, Sums]]:
 def scored(seeds: int) -> tuple[tuple[Row, ...], tuple[Paired, ...]]:
     rows, pairs = [], []
     for metric, models in sums(304, seeds).items():
-        how = {"transform": "exp" if metric == "perplexity" else "identity", "resamples": 1000}
+        how = {"transform": "exp" if metric == "perplexity" else "identity", "resampling": FEW}
         rows += [bootstrap(model, metric, scores, **how) for model, scores in models.items()]
         pairs += [
-            paired("student", other, metric, models["student"], models[other], **how) for other in ("control", "start")
+            paired(("student", other), metric, (models["student"], models[other]), **how)
+            for other in ("control", "start")
         ]
     return tuple(rows), tuple(pairs)
 
@@ -233,12 +235,12 @@ def answered(effects: dict[str, float], seeds: int, units: int) -> tuple[tuple[R
     for metric in ("accuracy", "loss", "hit_limit", "no_number"):
         right = metric == "accuracy"
         models = {name: sums(share if right else 1 - share, times) for name, (share, times) in shares.items()}
-        rows += [bootstrap(name, metric, each, resamples=1000) for name, each in models.items()]
+        rows += [bootstrap(name, metric, each, resampling=FEW) for name, each in models.items()]
         for student in (f"student {name}" for name in effects):
             placebo = ["student another-question"] if student == "student base" else []
             others = [name for name in ("start", "control", *placebo) if name in models]
             pairs += [
-                paired(student, other, metric, models[student], models[other], resamples=1000) for other in others
+                paired((student, other), metric, (models[student], models[other]), resampling=FEW) for other in others
             ]
     return tuple(rows), tuple(pairs)
 

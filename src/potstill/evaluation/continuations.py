@@ -18,7 +18,7 @@ from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
 from potstill.generation.generate import Asked, Decoding, Response, responses
-from potstill.metrics.bootstrap import Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import Triple, read_triples
 from potstill.metrics.continuations.similarity import (
@@ -69,23 +69,26 @@ def measure(work: Work, models: Models, name: str) -> Measured:
     said = {model: [responded(work, name, given, triples, one) for one in each] for model, each in models.items()}
     judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
     scores = {model: [judge(texts) for texts in each] for model, each in said.items()}
-    common: dict[str, Any] = {"confidence": how.confidence, "resamples": how.resamples}
+    resampling = Resampling(how.confidence, how.resamples)
     metrics = list(scores["start"][0])
     rows = [
-        bootstrap(model, f"{name}/{metric}", _sums(scores[model], metric), **common)
+        bootstrap(model, f"{name}/{metric}", _sums(scores[model], metric), resampling=resampling)
         for metric in metrics
         for model in scores
     ]
     pairs = [
         paired(
-            student, other, f"{name}/{metric}", _sums(scores[student], metric), _sums(scores[other], metric), **common
+            (student, other),
+            f"{name}/{metric}",
+            (_sums(scores[student], metric), _sums(scores[other], metric)),
+            resampling=resampling,
         )
         for metric in metrics
         if not metric.endswith(RANDOM)
         for student, other in compared_pairs(work, scores)
     ]
     file = work.folder / "prompts" / f"{name}.json"
-    write_json(file, {"prompts": len(triples), **judge.about, **_details(scores, name, common)})
+    write_json(file, {"prompts": len(triples), **judge.about, **_details(scores, name, resampling)})
     return Measured(rows, pairs, outputs=[file, file.with_suffix("")])
 
 
@@ -225,16 +228,14 @@ def _sums(seeds: Sequence[Mapping[str, Array]], metric: str) -> Sums:
     return Sums(each[0] if len(each) == 1 else np.stack(each), np.ones(len(each[0])))
 
 
-def _details(scores: Mapping[str, list[dict[str, Array]]], name: str, common: dict[str, Any]) -> dict[str, Any]:
+def _details(scores: Mapping[str, list[dict[str, Array]]], name: str, resampling: Resampling) -> dict[str, Any]:
     """Each model's metrics above those of its own random pairs, and each seed's scores of each prompt."""
     above = [
         paired(
-            model,
-            "random pairs",
+            (model, "random pairs"),
             f"{name}/{metric}",
-            _sums(seeds, metric),
-            _sums(seeds, f"{metric}_{RANDOM}"),
-            **common,
+            (_sums(seeds, metric), _sums(seeds, f"{metric}_{RANDOM}")),
+            resampling=resampling,
         )
         for model, seeds in scores.items()
         for metric in seeds[0]

@@ -12,8 +12,8 @@ from potstill.evaluation.candidates import Compared, Measured, Models
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.atomic import read_json, write_json
-from potstill.metrics.bootstrap import Paired, Row
-from potstill.metrics.lm_eval.compare import How, compare, is_share
+from potstill.metrics.bootstrap import Paired, Resampling, Row
+from potstill.metrics.lm_eval.compare import compare, is_share
 from potstill.metrics.lm_eval.items import Wanted, part
 from potstill.metrics.lm_eval.load import Asked, load_task
 from potstill.metrics.lm_eval.score import OF_ITEMS, TaskScores, score_task
@@ -50,9 +50,9 @@ def measure(work: Work, models: Models) -> Measured:
     found = [{model: [_scored(work, one, seed) for seed in each] for model, each in models.items()} for one in asked]
     between = _pairs(models)
     metrics = sum(len(next(iter(scores.values()))[0].scores) for scores in found)
-    how = _how(work, metrics * len(between))
+    resampling = _resampling(work, metrics * len(between))
     for one, scores in zip(asked, found, strict=True):
-        more_rows, more_pairs = compare(_reported(work, one, scores), between, how)
+        more_rows, more_pairs = compare(_reported(work, one, scores), between, resampling)
         rows, pairs = rows + more_rows, pairs + more_pairs
         first, sure = next(iter(scores.values()))[0], {row.metric for row in more_rows}
         for metric, score in first.scores.items():
@@ -126,10 +126,10 @@ def _pairs(models: Models) -> list[tuple[str, str]]:
     return [(student, other) for student in students for other in others]
 
 
-def _how(work: Work, differences: int) -> How:
+def _resampling(work: Work, differences: int) -> Resampling:
     """Enough resamples that a difference which never changes its sign is beyond chance among so many."""
     confidence, resamples = work.recipe.evaluate.confidence, work.recipe.evaluate.resamples
-    return How(confidence, max(resamples, math.ceil(FINER * differences / (1 - confidence))))
+    return Resampling(confidence, max(resamples, math.ceil(FINER * differences / (1 - confidence))))
 
 
 def _shown(asked: Asked, metric: str, better: str | None, percent: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from potstill.evaluation.candidates import Compared, Measured, Models, compared_
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json
+from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
 from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files
 from potstill.metrics.minimal_pairs.score import PairScores, Reading, score_pairs
@@ -22,10 +23,10 @@ def measure(work: Work, models: Models, metric: str) -> Measured:
     subtasks = subtasks_of(work, metric)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
     scores = {model: [_scored(work, metric, one, subtasks, reading) for one in each] for model, each in models.items()}
-    common: dict[str, Any] = {"ties": settings.ties, "confidence": how.confidence, "resamples": how.resamples}
+    common: dict[str, Any] = {"ties": settings.ties, "resampling": Resampling(how.confidence, how.resamples)}
     each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
     pairs = {
-        (student, model): compare(student, model, metric, scores[student], scores[model], **common)
+        (student, model): compare((student, model), metric, (scores[student], scores[model]), **common)
         for student, model in compared_pairs(work, scores)
     }
     file = work.folder / "pairs" / f"{metric}.json"

@@ -28,6 +28,18 @@ _DRAWS_AT_ONCE = 2**22
 _NORMAL = NormalDist()
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are computed: their confidence, the number R of draws of the units, and the seed of the draws."""
+
+    confidence: float = 0.95
+    resamples: int = 10_000
+    seed: int = 0
+
+
+DEFAULT_RESAMPLING = Resampling()
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """What one model scored on each unit: ``numerator`` and ``denominator``, [U], or [S, U] for S seeds of one model.
@@ -167,9 +179,7 @@ def bootstrap(
     sums: Sums,
     *,
     transform: Transform = "identity",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Row:
     """A model's metric with its interval over units.
 
@@ -180,34 +190,31 @@ def bootstrap(
     """
     numerator, denominator = sums.arrays(f"{model}, {metric}")
     statistic = _Statistic([(numerator, denominator, 1.0)], transform)
-    low, high, _ = _interval(statistic, confidence, resamples, seed)
+    low, high, _ = _interval(statistic, resampling)
     seeds = [float(value) for value in _transformed(numerator.sum(1) / denominator.sum(1), transform)]
     return Row(model, metric, statistic.value(), low, high, numerator.shape[1], _spread(seeds))
 
 
 def paired(
-    a: str,
-    b: str,
+    names: tuple[str, str],
     metric: str,
-    sums_a: Sums,
-    sums_b: Sums,
+    sums: tuple[Sums, Sums],
     *,
     transform: Transform = "identity",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Paired:
-    """How far model ``a`` lies above model ``b`` on the same units, in the same order.
+    """How far the first of two models lies above the second one on the same units, in the same order.
 
     Seeds are paired where both have the same number of them (seed for seed: the student's and its control's); a model
     with one row is compared with each seed of the other. Raises UserError as ``bootstrap`` does.
     """
+    (a, b), (sums_a, sums_b) = names, sums
     numerator_a, denominator_a = sums_a.arrays(f"{a}, {metric}")
     numerator_b, denominator_b = sums_b.arrays(f"{b}, {metric}")
     units = numerator_a.shape[1]
     assert units == numerator_b.shape[1], f"{metric}: {units} units of {a} against {numerator_b.shape[1]} of {b}"
     statistic = _Statistic([(numerator_a, denominator_a, 1.0), (numerator_b, denominator_b, -1.0)], transform)
-    low, high, p = _interval(statistic, confidence, resamples, seed)
+    low, high, p = _interval(statistic, resampling)
     each_a = _transformed(numerator_a.sum(1) / denominator_a.sum(1), transform)
     each_b = _transformed(numerator_b.sum(1) / denominator_b.sum(1), transform)
     assert len(each_a) == len(each_b) or 1 in (len(each_a), len(each_b)), f"{metric}: seeds of {a} and {b} do not pair"
@@ -262,11 +269,11 @@ def _spread(values: list[float]) -> Spread | None:
     return Spread(tuple(values)) if len(values) > 1 else None
 
 
-def _draws(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    generator = np.random.default_rng(seed)
+def _draws(units: int, resampling: Resampling) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.default_rng(resampling.seed)
     at_once = max(1, _DRAWS_AT_ONCE // units)
-    for start in range(0, resamples, at_once):
-        yield generator.integers(units, size=(min(at_once, resamples - start), units))
+    for start in range(0, resampling.resamples, at_once):
+        yield generator.integers(units, size=(min(at_once, resampling.resamples - start), units))
 
 
 def bca_interval(
@@ -298,11 +305,11 @@ def bca_interval(
     return float(low), float(high), 2 * min(one_sided, 1 - one_sided)
 
 
-def _interval(statistic: _Statistic, confidence: float, resamples: int, seed: int) -> tuple[float, float, float]:
+def _interval(statistic: _Statistic, resampling: Resampling) -> tuple[float, float, float]:
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.concatenate([statistic.resampled(draws) for draws in _draws(statistic.units, resamples, seed)])
+        values = np.concatenate([statistic.resampled(draws) for draws in _draws(statistic.units, resampling)])
         left_out = statistic.without_each()
-    return bca_interval(statistic.value(), values, left_out, confidence)
+    return bca_interval(statistic.value(), values, left_out, resampling.confidence)
 
 
 def _quantile_of(values: Array, point: float) -> float:
@@ -339,22 +346,21 @@ class Estimate:
 
 def stratified(
     values: Mapping[str, Array],
-    confidence: float,
-    resamples: int,
-    seed: int,
+    resampling: Resampling = DEFAULT_RESAMPLING,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[Estimate, dict[str, Estimate]]:
     """The mean over subtasks of the mean over items, and each subtask's, from the same draws within subtasks.
 
     Args:
         values: of each subtask, [P].
-        confidence, resamples, seed: of the intervals.
+        resampling: of the intervals.
         weights: each subtask's share of the whole; all alike by default.
     """
     resampled = {
-        name: _resampled_means(each, resamples, np.random.default_rng((seed, number)))
+        name: _resampled_means(each, resampling.resamples, np.random.default_rng((resampling.seed, number)))
         for number, (name, each) in enumerate(values.items())
     }
+    confidence = resampling.confidence
     means = {name: float(each.mean()) for name, each in values.items()}
     changes = {name: (each.mean() - each) / (len(each) - 1) for name, each in values.items()}
     subtasks = {
@@ -363,10 +369,10 @@ def stratified(
         )
         for name in values
     }
-    value = float(_mean_over(means, weights))
+    value = float(mean_over(means, weights))
     shares = {name: 1 / len(values) if weights is None else weights[name] for name in values}
     left_out = value + np.concatenate([shares[name] * change for name, change in changes.items()])
-    return Estimate(value, *bca_interval(value, _mean_over(resampled, weights), left_out, confidence)), subtasks
+    return Estimate(value, *bca_interval(value, mean_over(resampled, weights), left_out, confidence)), subtasks
 
 
 def _resampled_means(values: Array, resamples: int, generator: np.random.Generator) -> Array:
@@ -378,7 +384,8 @@ def _resampled_means(values: Array, resamples: int, generator: np.random.Generat
     return generator.multinomial(len(values), counts / len(values), size=resamples) @ kinds / len(values)
 
 
-def _mean_over(subtasks: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> Any:
+def mean_over(subtasks: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> Any:
+    """The mean over subtasks of figures or of arrays of one shape; ``weights`` as in :func:`stratified`."""
     if weights is None:
         return sum(subtasks.values()) / len(subtasks)
     return sum(weights[name] * each for name, each in subtasks.items())

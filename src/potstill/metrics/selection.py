@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.metrics.bootstrap import Sums, paired
+from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Resampling, Sums, paired
 
 Array = NDArray[np.float64]
 _COUNTS_AT_ONCE = 2**22
@@ -63,16 +63,14 @@ def choose(
     candidates: Mapping[str, Mapping[str, Sums]],
     criteria: Sequence[Criterion],
     *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Choice:
     """Choose one of several candidates.
 
     Args:
         candidates: by name, each with its sums ([U]) by metric; of those that tie, the first one is taken.
         criteria: the metrics that it goes by.
-        confidence, resamples, seed: of the intervals.
+        resampling: of the intervals.
 
     Raises:
         UserError: there are too few items, or a score is not a finite number.
@@ -83,9 +81,9 @@ def choose(
     # The first of equals.
     best = int(np.argmin(values) if lower_is_better else np.argmax(values))
     if len(criteria) == 1:
-        intervals = _by_metric(candidates, criteria[0].metric, names[best], confidence, resamples, seed)
+        intervals = _by_metric(candidates, criteria[0].metric, names[best], resampling)
     else:
-        intervals = _by_rank(candidates, criteria, best, confidence, resamples, seed)
+        intervals = _by_rank(candidates, criteria, best, resampling)
     standings = tuple(
         Standing(name, float(value), float(value - values[best]), low, high, low <= 0 <= high)
         for name, value, (low, high) in zip(names, values, intervals, strict=True)
@@ -101,33 +99,25 @@ def judged_by(candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[C
 
 
 def _by_metric(
-    candidates: Mapping[str, Mapping[str, Sums]],
-    metric: str,
-    best: str,
-    confidence: float,
-    resamples: int,
-    seed: int,
+    candidates: Mapping[str, Mapping[str, Sums]], metric: str, best: str, resampling: Resampling
 ) -> list[tuple[float, float]]:
-    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     pairs = (
-        paired(name, best, metric, scores[metric], candidates[best][metric], **how)
+        paired((name, best), metric, (scores[metric], candidates[best][metric]), resampling=resampling)
         for name, scores in candidates.items()
     )
     return [(pair.low, pair.high) for pair in pairs]
 
 
 def _by_rank(
-    candidates: Mapping[str, Mapping[str, Sums]],
-    criteria: Sequence[Criterion],
-    best: int,
-    confidence: float,
-    resamples: int,
-    seed: int,
+    candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[Criterion], best: int, resampling: Resampling
 ) -> list[tuple[float, float]]:
     # Every metric has its own items, which are drawn for themselves.
-    drawn = [_resampled(candidates, one.metric, resamples, (seed, at)) for at, one in enumerate(criteria)]
+    drawn = [
+        _resampled(candidates, one.metric, resampling.resamples, (resampling.seed, at))
+        for at, one in enumerate(criteria)
+    ]
     ranks = _mean_rank(drawn, criteria)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    tails = [(1 - resampling.confidence) / 2, (1 + resampling.confidence) / 2]
     low, high = np.nanquantile(ranks - ranks[best], tails, axis=1)
     return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]
 

@@ -6,6 +6,7 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 import stories
+from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.lm_eval.load import load_task
 from potstill.metrics.lm_eval.score import score_task
 from potstill.metrics.minimal_pairs.accuracy import accuracy
@@ -122,7 +123,7 @@ def test_our_own_minimal_pairs_are_lm_evals_blimp(scores):
     tokenizer = stories.tokenizer()
     found = score_pairs(stories.model(), tokenizer, subtasks, Reading.of(tokenizer), lambda _: None)
     # As lm-eval, which takes the first of two that are equally probable.
-    ours = accuracy("stories", "blimp", [found], ties="correct", resamples=100)
+    ours = accuracy("stories", "blimp", [found], ties="correct", resampling=Resampling(resamples=100))
     assert ours.overall.value == pytest.approx(scores[BLIMP].scores[f"{BLIMP}/acc"].value, rel=1e-12)
     for name, row in ours.subtasks.items():
         part = f"blimp_{name.partition('/')[2] or name}_here"

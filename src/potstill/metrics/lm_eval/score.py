@@ -232,19 +232,29 @@ def promised(asked: Asked) -> dict[str, Promise]:
     """The figures that a task or group will have, by `task/metric`, without its filters."""
     found = dict[str, Promise]()
     for name in asked.shown:
-        group = asked.loaded["groups"].get(name)
-        tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
-        shown = None if group is None else {one.metric for one in group.aggregate_metric_list or ()}
-        # A group is a mean over its tasks, and of items only where those are means themselves.
-        allowed = OF_ITEMS if group is None else ("mean",)
-        for task in tasks:
-            for metric, own in task.aggregation().items():
-                if shown is None or metric in shown:
-                    key, better = f"{name}/{metric}", _direction(task.higher_is_better().get(metric))
-                    before = found.get(key, Promise(True, better))
-                    of_items = before.of_items and aggregation_of(own) in allowed
-                    found[key] = Promise(of_items, better if better == before.better else None)
+        for metric, promise in _promises(asked, name):
+            key = f"{name}/{metric}"
+            found[key] = _of_both(found[key], promise) if key in found else promise
     return found
+
+
+def _promises(asked: Asked, name: str) -> Iterator[tuple[str, Promise]]:
+    """What each task of a group, or the task itself, promises of each metric that is shown."""
+    group = asked.loaded["groups"].get(name)
+    tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
+    shown = None if group is None else {one.metric for one in group.aggregate_metric_list or ()}
+    # A group is a mean over its tasks, and of items only where those are means themselves.
+    allowed = OF_ITEMS if group is None else ("mean",)
+    for task in tasks:
+        for metric, own in task.aggregation().items():
+            if shown is None or metric in shown:
+                better = _direction(task.higher_is_better().get(metric))
+                yield metric, Promise(aggregation_of(own) in allowed, better)
+
+
+def _of_both(one: Promise, other: Promise) -> Promise:
+    """Of a group, what two of its tasks promise together."""
+    return Promise(one.of_items and other.of_items, one.better if one.better == other.better else None)
 
 
 def aggregation_of(function: Callable[..., Any] | None) -> str:

@@ -16,7 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Estimate, Paired, Row, Spread, Sums, _mean_over, holm, stratified
+from potstill.metrics.bootstrap import (
+    DEFAULT_RESAMPLING,
+    Estimate,
+    Paired,
+    Resampling,
+    Row,
+    Spread,
+    Sums,
+    holm,
+    mean_over,
+    stratified,
+)
 from potstill.metrics.minimal_pairs.score import PairScores
 
 Array = NDArray[np.float64]
@@ -92,9 +103,7 @@ def accuracy(
     scores: Sequence[PairScores],
     *,
     ties: Ties = "half",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Accuracy:
     """A model's accuracy, with intervals over pairs.
 
@@ -104,14 +113,14 @@ def accuracy(
         scores: of the model, one for each seed of it.
         ties: what a pair counts whose sentences are equally probable: "half", as a coin would; "correct", as lm-eval
             and BabyLM's public pipeline have it, because they list the acceptable sentence first; "wrong".
-        confidence, resamples, seed: of the intervals.
+        resampling: of the intervals.
 
     Raises:
         UserError: a score is not a finite number, or a subtask has fewer than two pairs.
     """
     _check(model, scores)
     credit = _credit(scores, ties)
-    overall, subtasks = stratified({name: each.mean(0) for name, each in credit.items()}, confidence, resamples, seed)
+    overall, subtasks = stratified({name: each.mean(0) for name, each in credit.items()}, resampling)
     by_seed = {name: each.mean(1) for name, each in credit.items()}
     counts = {name: Count(each.shape[1], *_counts(scores, name)) for name, each in credit.items()}
     rows = {
@@ -119,42 +128,39 @@ def accuracy(
         for name, figure in subtasks.items()
     }
     pairs = sum(count.pairs for count in counts.values())
-    whole = Row(model, metric, *_ends(overall), pairs, _spread(_mean_over(by_seed)))
+    whole = Row(model, metric, *_ends(overall), pairs, _spread(mean_over(by_seed)))
     return Accuracy(whole, rows, counts, ties)
 
 
 def compare(
-    a: str,
-    b: str,
+    names: tuple[str, str],
     metric: str,
-    scores_a: Sequence[PairScores],
-    scores_b: Sequence[PairScores],
+    scores: tuple[Sequence[PairScores], Sequence[PairScores]],
     *,
     ties: Ties = "half",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Comparison:
-    """How far model ``a`` lies above model ``b`` on the same pairs; see ``accuracy`` for the arguments.
+    """How far the first of two models lies above the second one on the same pairs; arguments as of ``accuracy``.
 
     Seeds are paired where both have the same number of them; a model with one is compared with each of the other's.
 
     Raises:
         UserError: the models met other pairs or were read in another way; and as ``accuracy``.
     """
+    (a, b), (scores_a, scores_b) = names, scores
     _check(f"{a} and {b}", [*scores_a, *scores_b])
     assert len(scores_a) == len(scores_b) or 1 in (len(scores_a), len(scores_b)), f"{metric}: seeds do not pair"
     credit_a, credit_b = _credit(scores_a, ties), _credit(scores_b, ties)
     difference = {name: credit_a[name].mean(0) - credit_b[name].mean(0) for name in credit_a}
-    overall, subtasks = stratified(difference, confidence, resamples, seed)
+    overall, subtasks = stratified(difference, resampling)
     by_seed = {name: credit_a[name].mean(1) - credit_b[name].mean(1) for name in credit_a}
     rows = {
         name: Paired(a, b, f"{metric}/{name}", *_ends(figure), difference[name].size, figure.p, _spread(by_seed[name]))
         for name, figure in subtasks.items()
     }
     pairs = sum(each.size for each in difference.values())
-    whole = Paired(a, b, metric, *_ends(overall), pairs, overall.p, _spread(_mean_over(by_seed)))
-    return Comparison(whole, rows, holm({name: row.p for name, row in rows.items()}), ties, confidence)
+    whole = Paired(a, b, metric, *_ends(overall), pairs, overall.p, _spread(mean_over(by_seed)))
+    return Comparison(whole, rows, holm({name: row.p for name, row in rows.items()}), ties, resampling.confidence)
 
 
 def _credit(scores: Sequence[PairScores], ties: Ties) -> dict[str, Array]:
