@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Paired, Resampling, Row, Spread, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Paired, Resampling, Result, Spread, Sums, bootstrap, holm, paired, stratified
 
 
 def draws(resamples: int = 10_000, seed: int = 0) -> Resampling:
@@ -159,13 +159,13 @@ def test_seeds_that_disagree_are_within_chance_whatever_the_text_says():
 
 
 def test_rows_and_pairs_survive_json():
-    row = Row("student", "loss", 4.68, 4.6, 4.75, 304, Spread((4.66, 4.7)))
+    row = Result("student", "loss", 4.68, 4.6, 4.75, 304, Spread((4.66, 4.7)))
     pair = Paired("student", "control", "loss", -0.1, -0.12, -0.08, 304, 0.001, Spread((-0.1, -0.11)))
-    assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+    assert Result.from_dict(json.loads(json.dumps(row.to_dict()))) == row
     assert Paired.from_dict(json.loads(json.dumps(pair.to_dict()))) == pair
     assert pair.to_dict()["beyond_chance"] is True
-    alone = Row("student", "loss", 4.68, 4.6, 4.75, 304)
-    assert Row.from_dict(json.loads(json.dumps(alone.to_dict()))) == alone
+    alone = Result("student", "loss", 4.68, 4.6, 4.75, 304)
+    assert Result.from_dict(json.loads(json.dumps(alone.to_dict()))) == alone
 
 
 def test_units_without_a_token_are_no_trouble():
@@ -199,3 +199,29 @@ def test_many_units_fit_in_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150e6, "all draws at once would be 160 MB of indices, and as much again for each column"
+
+
+def test_stratified_intervals_cover_the_truth_as_often_as_they_promise():
+    # Subtasks of very different difficulty, as BLiMP's are: an interval that drew all pairs from one urn, or drew
+    # subtasks, would be far too wide and cover always.
+    random, rates = np.random.default_rng(1), (0.1, 0.5, 0.7, 0.95)
+    drawn = lambda: {f"s{n}": (random.random(60) < rate).astype(float) for n, rate in enumerate(rates)}  # noqa: E731
+    overall = [stratified(drawn(), draws(400))[0] for _ in range(600)]
+    covered = np.mean([each.low <= np.mean(rates) <= each.high for each in overall])
+    assert 0.92 <= covered <= 0.975
+    width = np.mean([each.high - each.low for each in overall])
+    deviation = np.sqrt(sum(rate * (1 - rate) / 60 for rate in rates)) / len(rates)
+    assert width == pytest.approx(2 * 1.96 * deviation, rel=0.05)
+
+
+def test_strata_of_unequal_size_weigh_the_same_in_the_interval():
+    random = np.random.default_rng(2)
+    overall, _ = stratified({"a": (random.random(50) < 0.5).astype(float), "b": np.ones(5000)})
+    assert overall.high - overall.low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 50) / 2, rel=0.1)
+
+
+def test_holm_by_hand():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
+    )
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}

@@ -14,7 +14,7 @@ from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
-from potstill.metrics.bootstrap import Paired, Resampling, Row, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
 from potstill.pipeline.steps import answering, student_name
 from potstill.pipeline.work import Work
 
@@ -120,7 +120,7 @@ def others_of(work: Work) -> dict[str, list[str]]:
 
 def compare(
     models: Mapping[str, Sequence[Judged]], others: Mapping[str, Sequence[str]], resampling: Resampling
-) -> tuple[list[Row], list[Paired]]:
+) -> tuple[list[Result], list[Paired]]:
     """Every model's metrics, and each student's differences from others."""
     rows = [
         bootstrap(name, metric, _sums(models[name], metric), resampling=resampling)

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import student_name
@@ -35,7 +35,7 @@ Models = Mapping[str, Sequence[Compared]]
 class Measured:
     """What one measurement found."""
 
-    rows: Sequence[Row] = ()
+    rows: Sequence[Result] = ()
     """Every model's metrics."""
     pairs: Sequence[Paired] = ()
     """The students' differences from other models, on the same items."""

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from potstill.console import progress
 from potstill.evaluation.candidates import Compared, Measured, Models, compared_pairs
@@ -18,12 +17,12 @@ from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
 from potstill.generation.generate import Asked, Decoding, Response, responses
-from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Array, Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import Triple, read_triples
 from potstill.metrics.continuations.similarity import (
-    Score,
     SentenceEncoder,
+    Similarity,
     check_rouge,
     check_sentences,
     cosine,
@@ -39,7 +38,6 @@ from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import PackagedSentences, PromptFile, PromptSet
 
-Array = NDArray[np.float64]
 Given = PromptSet | PromptFile
 RANDOM = "random"
 """What stands behind a metric's name where responses were held against references of other prompts."""
@@ -197,7 +195,7 @@ class Judge:
         each = np.arange(len(texts))
         return {name: score(each, each) for name, score in self._scores(texts).items()}
 
-    def _scores(self, texts: Sequence[str]) -> Mapping[str, Score]:
+    def _scores(self, texts: Sequence[str]) -> Mapping[str, Similarity]:
         scores = {"em": self._keyword_match(texts)}
         scores |= {f"rouge_l_{name}": score for name, score in rouge_l(texts, self._references).items()}
         if self._vectors is not None:
@@ -206,7 +204,7 @@ class Judge:
             scores["sentence_cosine"] = cosine(self._encode(texts), self._encode(self._references))
         return scores
 
-    def _keyword_match(self, texts: Sequence[str]) -> Score:
+    def _keyword_match(self, texts: Sequence[str]) -> Similarity:
         keywords, how = [alternatives(triple.keyword) for triple in self._triples], self._given.keyword
         return lambda rows, columns: np.array(
             [

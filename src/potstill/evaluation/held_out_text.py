@@ -18,8 +18,15 @@ from potstill.evaluation.candidates import Compared, Measured, Models, compared_
 from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
-from potstill.metrics.bootstrap import Paired, Resampling, Row, Sums, bootstrap, paired
-from potstill.metrics.held_out_text import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
+from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
+from potstill.metrics.held_out_text import (
+    METRICS,
+    DocumentScores,
+    TargetFunction,
+    Window,
+    document_windows,
+    score_documents,
+)
 from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
 from potstill.pipeline.run_folder import Step
@@ -122,7 +129,7 @@ class _Reference:
         return targets[0] if len(targets) == 1 else MixedTarget(targets, self._weights, self._mix)
 
 
-def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
+def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> TargetFunction:
     live = LiveTeacher(teacher.model())
     if live.head is None:
         return live.target
@@ -137,7 +144,7 @@ def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
 
 def compare(
     scores: Mapping[str, list[DocumentScores]], pairs: Sequence[tuple[str, str]], resampling: Resampling
-) -> tuple[list[Row], list[Paired]]:
+) -> tuple[list[Result], list[Paired]]:
     """Every model's metrics, and the differences within pairs of models, where a metric was taken of both."""
     rows, differences = [], []
     for metric in METRICS:

@@ -12,10 +12,10 @@ from potstill.evaluation.candidates import Compared, Measured, Models
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.atomic import read_json, write_json
-from potstill.metrics.bootstrap import Paired, Resampling, Row
+from potstill.metrics.bootstrap import Paired, Resampling, Result
 from potstill.metrics.lm_eval.compare import compare, is_share
 from potstill.metrics.lm_eval.items import Wanted, part
-from potstill.metrics.lm_eval.load import Asked, load_task
+from potstill.metrics.lm_eval.load import LoadedTask, load_task
 from potstill.metrics.lm_eval.score import OF_ITEMS, TaskScores, score_task
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -42,7 +42,7 @@ def measure(work: Work, models: Models) -> Measured:
     Makes in `comparison.json` under `tasks`: how each metric is shown (`metrics`), and lm-eval's own figures and
     standard errors (`lm_eval`), one for each seed of a model.
     """
-    rows: list[Row] = []
+    rows: list[Result] = []
     pairs: list[Paired] = []
     shown: list[dict[str, Any]] = []
     theirs: dict[str, dict[str, list[dict[str, Any]]]] = {model: {} for model in models}
@@ -73,7 +73,7 @@ def measure(work: Work, models: Models) -> Measured:
     )
 
 
-def loaded(recipe: Recipe) -> list[Asked]:
+def loaded(recipe: Recipe) -> list[LoadedTask]:
     """Every task that the recipe names, data included."""
     asked, owner = [], dict[str, str]()
     for number, task in enumerate(recipe.evaluate.tasks):
@@ -86,7 +86,7 @@ def loaded(recipe: Recipe) -> list[Asked]:
     return asked
 
 
-def _scored(work: Work, asked: Asked, model: Compared) -> TaskScores:
+def _scored(work: Work, asked: LoadedTask, model: Compared) -> TaskScores:
     file = work.folder / "tasks" / quote(asked.name, safe="") / f"{model.file}.json"
     saved = read_json(file)
     if saved is not None:
@@ -103,7 +103,7 @@ def _scored(work: Work, asked: Asked, model: Compared) -> TaskScores:
 
 
 def _reported(
-    work: Work, asked: Asked, models: Mapping[str, Sequence[TaskScores]]
+    work: Work, asked: LoadedTask, models: Mapping[str, Sequence[TaskScores]]
 ) -> Mapping[str, Sequence[TaskScores]]:
     """What is reported: all items, or, where snapshots were chosen on half of them, the others."""
     if len(splits_of(work.recipe, *asked.shown)) == 1:
@@ -132,7 +132,7 @@ def _resampling(work: Work, differences: int) -> Resampling:
     return Resampling(confidence, max(resamples, math.ceil(FINER * differences / (1 - confidence))))
 
 
-def _shown(asked: Asked, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
+def _shown(asked: LoadedTask, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
     """A metric as the report's `Metric` has it."""
     shots = _shots(asked, metric.partition("/")[0])
     unit = f"lm-eval, {shots}-shot" if shots is not None else "lm-eval"
@@ -146,7 +146,7 @@ def _shown(asked: Asked, metric: str, better: str | None, percent: bool) -> dict
     }
 
 
-def _shots(asked: Asked, name: str) -> int | None:
+def _shots(asked: LoadedTask, name: str) -> int | None:
     """How many solved examples stand before each item; None where a group's tasks differ in that."""
     group = asked.loaded["groups"].get(name)
     tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]

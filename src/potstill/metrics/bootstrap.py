@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from potstill.errors import UserError
 
 Array = NDArray[np.float64]
+"""Figures of any shape, in double precision."""
 Transform = Literal["identity", "exp"]
 
 _DRAWS_AT_ONCE = 2**22
@@ -113,7 +114,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Row:
+class Result:
     """One model, one metric: its value on ``n`` units, and the interval over units.
 
     With several seeds ``value`` is their mean, the interval is that of the mean over the same units, and ``seeds``
@@ -180,7 +181,7 @@ def bootstrap(
     *,
     transform: Transform = "identity",
     resampling: Resampling = DEFAULT_RESAMPLING,
-) -> Row:
+) -> Result:
     """A model's metric with its interval over units.
 
     Intervals cover what they promise from some 100 units on; with 10 units a 95% interval covers 86–90% (measured).
@@ -192,7 +193,7 @@ def bootstrap(
     statistic = _Statistic([(numerator, denominator, 1.0)], transform)
     low, high, _ = _interval(statistic, resampling)
     seeds = [float(value) for value in _transformed(numerator.sum(1) / denominator.sum(1), transform)]
-    return Row(model, metric, statistic.value(), low, high, numerator.shape[1], _spread(seeds))
+    return Result(model, metric, statistic.value(), low, high, numerator.shape[1], _spread(seeds))
 
 
 def paired(
@@ -335,7 +336,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StratifiedMean:
     """A mean over strata, or of one, with its interval and its two-sided ``p``."""
 
     value: float
@@ -348,7 +349,7 @@ def stratified(
     values: Mapping[str, Array],
     resampling: Resampling = DEFAULT_RESAMPLING,
     weights: Mapping[str, float] | None = None,
-) -> tuple[Estimate, dict[str, Estimate]]:
+) -> tuple[StratifiedMean, dict[str, StratifiedMean]]:
     """The mean over subtasks of the mean over items, and each subtask's, from the same draws within subtasks.
 
     Args:
@@ -364,7 +365,7 @@ def stratified(
     means = {name: float(each.mean()) for name, each in values.items()}
     changes = {name: (each.mean() - each) / (len(each) - 1) for name, each in values.items()}
     subtasks = {
-        name: Estimate(
+        name: StratifiedMean(
             means[name], *bca_interval(means[name], resampled[name], means[name] + changes[name], confidence)
         )
         for name in values
@@ -372,7 +373,7 @@ def stratified(
     value = float(mean_over(means, weights))
     shares = {name: 1 / len(values) if weights is None else weights[name] for name in values}
     left_out = value + np.concatenate([shares[name] * change for name, change in changes.items()])
-    return Estimate(value, *bca_interval(value, mean_over(resampled, weights), left_out, confidence)), subtasks
+    return StratifiedMean(value, *bca_interval(value, mean_over(resampled, weights), left_out, confidence)), subtasks
 
 
 def _resampled_means(values: Array, resamples: int, generator: np.random.Generator) -> Array:

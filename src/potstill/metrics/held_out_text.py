@@ -18,7 +18,7 @@ from potstill.metrics.bootstrap import Sums
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
 
-Reference = Callable[[Mapping[str, Tensor]], TeacherTarget]
+TargetFunction = Callable[[Mapping[str, Tensor]], TeacherTarget]
 """What gives the teacher's target for a batch."""
 
 METRICS = ("loss", "perplexity", "bits_per_byte", "kl_to_teacher", "agreement")
@@ -71,7 +71,7 @@ def score_documents(
     model: PreTrainedModel,
     batches: Iterable[tuple[list[Window], Mapping[str, Tensor]]],
     document_bytes: list[int],
-    reference: Reference,
+    reference: TargetFunction,
     advance: Advance,
     vocabulary: int | None = None,
 ) -> DocumentScores:

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Resampling, Sums, paired
+from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Array, Resampling, Sums, paired
 
-Array = NDArray[np.float64]
 _COUNTS_AT_ONCE = 2**22
 """Numbers held in memory together, whatever U and R are."""
 

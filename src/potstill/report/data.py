@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from potstill.cost import Cost, Expense
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
-"""The four models of every experiment, as `Row.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
+"""The four models of every experiment, as `Result.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
 before training. Where there are several teachers or students, each has its name behind it: ``student base``. Any other
 name in a row is a model of its own and is shown beside them."""
 
@@ -110,7 +110,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class SnapshotPoint:
     """What the weights after a step scored, by one metric on one split. ``step`` is 0 of the start and None of models
     that are not trained here, and ``seed`` is None of both. ``chosen``: they are the student, or the control."""
 
@@ -156,7 +156,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageCost:
     """What one stage made, in words, and at what cost. ``attempts`` above 1: it was stopped and went on."""
 
     name: str
@@ -183,14 +183,14 @@ class Report:
     date: str
     host: str
     command: str
-    rows: tuple[Row, ...]
+    rows: tuple[Result, ...]
     paired: tuple[Paired, ...]
     models: tuple[Model, ...] = ()
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageCost, ...] = ()
     expenses: tuple[Expense, ...] = ()
     """What measuring each model took."""
     curves: tuple[Curve, ...] = ()
-    snapshots: tuple[Snapshot, ...] = ()
+    snapshots: tuple[SnapshotPoint, ...] = ()
     passages: tuple[Passage, ...] = ()
     notes: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = HELD_OUT_METRICS

@@ -15,7 +15,7 @@ from potstill.device import device_name
 from potstill.evaluation import baselines
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
 from potstill.pipeline.run_folder import RECIPE, Step, now, versions
@@ -30,8 +30,8 @@ from potstill.report.data import (
     Model,
     Passage,
     Report,
-    Snapshot,
-    Stage,
+    SnapshotPoint,
+    StageCost,
     Token,
     pair_metric,
     prompt_metrics,
@@ -62,7 +62,7 @@ def gather(work: Work) -> Report:
         date=now().partition("T")[0],
         host=f"{platform.machine()}, {device_name()}",
         command=f"potstill run {run.folder / RECIPE} --run-dir runs/again",
-        rows=tuple(Row.from_dict(row | {"model": alone(row["model"])}) for row in comparison["rows"]),
+        rows=tuple(Result.from_dict(row | {"model": alone(row["model"])}) for row in comparison["rows"]),
         paired=tuple(Paired.from_dict(pair | {"a": alone(pair["a"])}) for pair in comparison["paired"]),
         models=tuple(models),
         stages=tuple(stage for one in STAGES if one.name != "report" for stage in _stages(work, one.name)),
@@ -141,7 +141,7 @@ def _adapter(file: Path) -> int | None:
         return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
-def _stages(work: Work, name: str) -> list[Stage]:
+def _stages(work: Work, name: str) -> list[StageCost]:
     found = []
     for step in steps_of(work.recipe, BY_NAME[name]):
         manifest = work.run.manifest(step)
@@ -151,7 +151,7 @@ def _stages(work: Work, name: str) -> list[Stage]:
         if name == "evaluate":
             tokens = sum(one.read + one.written for one in _expenses(work)) or tokens
         cost = Cost.from_dict(manifest["cost"])
-        found.append(Stage(str(step), manifest["summary"]["made"], cost, size, tokens, manifest["attempts"]))
+        found.append(StageCost(str(step), manifest["summary"]["made"], cost, size, tokens, manifest["attempts"]))
     return found
 
 
@@ -178,7 +178,7 @@ def _curves(work: Work, stage: str) -> list[Curve]:
     return found
 
 
-def _snapshots(work: Work) -> list[Snapshot]:
+def _snapshots(work: Work) -> list[SnapshotPoint]:
     """What was measured on the way: by `select`, and by `potstill evaluate RUN --checkpoints`."""
     alone, (rows, chosen) = _alone(work.recipe), _of_selections(work)
     measured = read_json(work.run.path("checkpoints") / "curves.json") or {"rows": []}
@@ -187,7 +187,7 @@ def _snapshots(work: Work) -> list[Snapshot]:
         for row in [*rows, *measured["rows"]]
     }
     return [
-        Snapshot(
+        SnapshotPoint(
             alone(row["model"]),
             row["seed"],
             row["step"],

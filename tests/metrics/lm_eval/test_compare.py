@@ -7,7 +7,7 @@ import pytest
 from potstill.errors import UserError
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.lm_eval.compare import compare, is_share
-from potstill.metrics.lm_eval.score import Score, TaskScores
+from potstill.metrics.lm_eval.score import MetricScore, TaskScores
 
 HOW = Resampling(resamples=2000)
 RANDOM = np.random.default_rng(0)
@@ -19,7 +19,7 @@ def _score(items, aggregation="mean", value=None, weights=None, stderr=0.1):
     value = sum(weights[name] * means[name] for name in items) if value is None else value
     n = sum(map(len, items.values()))
     kept = items if aggregation != "other" else {}
-    return Score(value, stderr, n, "higher", aggregation, {k: list(v) for k, v in kept.items()}, weights)
+    return MetricScore(value, stderr, n, "higher", aggregation, {k: list(v) for k, v in kept.items()}, weights)
 
 
 def _task(**scores):

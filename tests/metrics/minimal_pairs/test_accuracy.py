@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, holm, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired, stratified
 from potstill.metrics.minimal_pairs.accuracy import ROUNDING, accuracy, compare
 from potstill.metrics.minimal_pairs.score import PairScores, Reading
 
@@ -67,6 +67,18 @@ def test_seeds_are_averaged_and_each_is_told():
     assert found.counts["b"].won == (1, 2)
 
 
+def test_the_interval_is_that_of_the_mean_over_subtasks():
+    found, credit = (
+        accuracy("m", "blimp", [scores(ONE)]),
+        {"small": [1, 0], "large": [1, 1, 1, 0.5, 0.5, 0, 0, 0, 0, 0]},
+    )
+    overall, subtasks = stratified({name: np.asarray(each, float) for name, each in credit.items()})
+    assert (found.overall.value, found.overall.low, found.overall.high) == (overall.value, overall.low, overall.high)
+    assert {name: (row.low, row.high) for name, row in found.subtasks.items()} == {
+        name: (each.low, each.high) for name, each in subtasks.items()
+    }
+
+
 def test_one_subtask_has_the_interval_that_drawing_pairs_one_by_one_gives():
     random = np.random.default_rng(0)
     wins, others = random.random((2, 300)) < np.array([[0.9], [0.8]])
@@ -78,25 +90,6 @@ def test_one_subtask_has_the_interval_that_drawing_pairs_one_by_one_gives():
     apart, known = compare(("a", "b"), "x", ([one], [two])).overall, paired(("a", "b"), "x", sums)
     assert apart.difference == pytest.approx(known.difference)
     assert (apart.low, apart.high) == pytest.approx((known.low, known.high), abs=0.005)
-
-
-def test_intervals_cover_the_truth_as_often_as_they_promise():
-    # Subtasks of very different difficulty, as BLiMP's are: an interval that drew all pairs from one urn, or drew
-    # subtasks, would be far too wide and cover always.
-    random, rates = np.random.default_rng(1), (0.1, 0.5, 0.7, 0.95)
-    rows = [accuracy("m", "x", [drawn(random, rates, 60)], resampling=draws(400)).overall for _ in range(600)]
-    covered = np.mean([row.low <= np.mean(rates) <= row.high for row in rows])
-    assert 0.92 <= covered <= 0.975
-    width = np.mean([row.high - row.low for row in rows])
-    deviation = np.sqrt(sum(rate * (1 - rate) / 60 for rate in rates)) / len(rates)
-    assert width == pytest.approx(2 * 1.96 * deviation, rel=0.05)
-
-
-def test_subtasks_of_unequal_size_weigh_the_same_in_the_interval():
-    random = np.random.default_rng(2)
-    one = scores({"a": np.where(random.random(50) < 0.5, 1, -1), "b": np.ones(5000)})
-    found = accuracy("m", "x", [one])
-    assert found.overall.high - found.overall.low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 50) / 2, rel=0.1)
 
 
 def test_a_model_does_not_differ_from_itself():
@@ -144,13 +137,6 @@ def test_seeds_must_agree_in_what_is_beyond_chance():
     same = compare(("a", "b"), "x", (student, control[:1])).overall
     assert same.seeds.values == pytest.approx((1 / 3, 0))
     assert not same.beyond_chance
-
-
-def test_holm_by_hand():
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
-        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
-    )
-    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
 def test_figures_hang_on_the_seed_alone_and_go_into_json():

@@ -15,7 +15,7 @@ from typing import Literal
 from potstill.errors import UserError
 from potstill.metrics.answers.numbers import Number, numbers, same
 
-Verdict = Literal["correct", "wrong", "no answer", "needs review"]
+AnswerVerdict = Literal["correct", "wrong", "no answer", "needs review"]
 
 BLANK = "blank"
 """The rule of a response without a word in it: there is nothing that a person could decide."""
@@ -100,7 +100,7 @@ def reference(answer: str) -> Fraction:
     return found[0].value
 
 
-def verdict(extracted: Extracted, truth: Fraction) -> Verdict:
+def verdict(extracted: Extracted, truth: Fraction) -> AnswerVerdict:
     """What an extracted answer counts against the reference."""
     if extracted.rule == REVIEW:
         return "needs review"

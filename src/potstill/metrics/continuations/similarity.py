@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from potstill.errors import UserError, first_line
 from potstill.files.installed_packages import package_folder
+from potstill.metrics.bootstrap import Array
 from potstill.recipe.continuations import PackagedSentences, Sentences
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Score = Callable[[Indices, Indices], Array]
+Similarity = Callable[[Indices, Indices], Array]
 """The scores of responses [K] against references [K], both by their places among the questions."""
 
 INSTALL = "pip install 'potstill[similarity]'"
 
 
-def with_random_pairs(score: Score, derangements: Indices) -> tuple[Array, Array]:
+def with_random_pairs(score: Similarity, derangements: Indices) -> tuple[Array, Array]:
     """Each response's score against its own reference, and its mean against references of others: [U] and [U]."""
     own = np.arange(derangements.shape[1])
     return score(own, own), np.mean([score(own, others) for others in derangements], axis=0)
@@ -48,7 +48,7 @@ def derangements(units: int, count: int, seed: int = 0) -> Indices:
     return np.stack(found)
 
 
-def rouge_l(responses: Sequence[str], references: Sequence[str]) -> Mapping[str, Score]:
+def rouge_l(responses: Sequence[str], references: Sequence[str]) -> Mapping[str, Similarity]:
     """Longest common subsequence over the response's words (precision), the reference's (recall), and their F1.
 
     Lin, *ROUGE: A Package for Automatic Evaluation of Summaries*, 2004, as Google's ``rouge_score`` has it, without
@@ -69,7 +69,7 @@ def rouge_l(responses: Sequence[str], references: Sequence[str]) -> Mapping[str,
     return {name: partial(scores, its) for name, its in names.items()}
 
 
-def cosine(responses: Array, references: Array) -> Score:
+def cosine(responses: Array, references: Array) -> Similarity:
     """The cosine of two embeddings, each [U, D]; 0 where one of them is nothing, as that of an empty response is."""
     ours, theirs = _unit(responses), _unit(references)
     return lambda rows, columns: np.einsum("kd,kd->k", ours[rows], theirs[columns])

@@ -13,14 +13,14 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from potstill.errors import UserError
 from potstill.metrics.bootstrap import (
     DEFAULT_RESAMPLING,
+    Array,
     Paired,
     Resampling,
-    Row,
+    Result,
     Spread,
     Sums,
     bootstrap,
@@ -28,16 +28,15 @@ from potstill.metrics.bootstrap import (
     stratified,
 )
 from potstill.metrics.lm_eval.items import as_sums, transform
-from potstill.metrics.lm_eval.score import OF_ITEMS, Score, TaskScores
+from potstill.metrics.lm_eval.score import OF_ITEMS, MetricScore, TaskScores
 
-Array = NDArray[np.float64]
-Models = Mapping[str, Sequence[TaskScores]]
+ScoresByModel = Mapping[str, Sequence[TaskScores]]
 """What each model scored on one task, one for each seed of it."""
 
 
 def compare(
-    models: Models, pairs: Sequence[tuple[str, str]], resampling: Resampling = DEFAULT_RESAMPLING
-) -> tuple[list[Row], list[Paired]]:
+    models: ScoresByModel, pairs: Sequence[tuple[str, str]], resampling: Resampling = DEFAULT_RESAMPLING
+) -> tuple[list[Result], list[Paired]]:
     """Every model's metrics on one task, and the differences within pairs of models.
 
     A metric without an interval has no row: neither is it made of items, nor has it a standard error of every model.
@@ -57,7 +56,7 @@ def compare(
     return rows, differences
 
 
-def is_share(models: Models, metric: str) -> bool:
+def is_share(models: ScoresByModel, metric: str) -> bool:
     """Whether a metric is a share of items, each of which counts 0 or 1, for every model."""
     scores = [seed.scores[metric] for seeds in models.values() for seed in seeds]
     return all(
@@ -66,7 +65,7 @@ def is_share(models: Models, metric: str) -> bool:
     )
 
 
-def _row(model: str, metric: str, seeds: Sequence[Score], resampling: Resampling) -> Row:
+def _row(model: str, metric: str, seeds: Sequence[MetricScore], resampling: Resampling) -> Result:
     values = [score.value for score in seeds]
     if not np.isfinite(values).all():
         raise UserError(f"{model}, {metric}: {values} is not a finite number; the model is broken, train it again")
@@ -74,16 +73,19 @@ def _row(model: str, metric: str, seeds: Sequence[Score], resampling: Resampling
     first = seeds[0]
     if first.aggregation not in OF_ITEMS:
         half = NormalDist().inv_cdf((1 + resampling.confidence) / 2) * _mean([score.stderr for score in seeds])
-        return Row(model, metric, value, value - half, value + half, first.n, spread)
+        return Result(model, metric, value, value - half, value + half, first.n, spread)
     if len(first.weights) > 1:
         whole, _ = stratified(_means(seeds), resampling, first.weights)
-        return Row(model, metric, value, whole.low, whole.high, first.n, spread)
+        return Result(model, metric, value, whole.low, whole.high, first.n, spread)
     row = bootstrap(model, metric, _sums(seeds), transform=transform(first), resampling=resampling)
     return replace(row, value=value, seeds=spread)
 
 
 def _difference(
-    names: tuple[str, str], metric: str, seeds: tuple[Sequence[Score], Sequence[Score]], resampling: Resampling
+    names: tuple[str, str],
+    metric: str,
+    seeds: tuple[Sequence[MetricScore], Sequence[MetricScore]],
+    resampling: Resampling,
 ) -> Paired:
     (one, other), first = seeds, seeds[0][0]
     difference = _mean([score.value for score in one]) - _mean([score.value for score in other])
@@ -99,12 +101,12 @@ def _difference(
     return replace(found, difference=difference, seeds=spread)
 
 
-def _sums(seeds: Sequence[Score]) -> Sums:
+def _sums(seeds: Sequence[MetricScore]) -> Sums:
     each = [as_sums(score) for score in seeds]
     return Sums(np.stack([one.numerator for one in each]), each[0].denominator)
 
 
-def _means(seeds: Sequence[Score]) -> dict[str, Array]:
+def _means(seeds: Sequence[MetricScore]) -> dict[str, Array]:
     """Each task's items, [P], as the mean over seeds."""
     return {name: np.mean([score.items[name] for score in seeds], axis=0) for name in seeds[0].items}
 
@@ -113,11 +115,11 @@ def _mean(values: Sequence[Any]) -> float:
     return float(values[0]) if len(values) == 1 else float(np.mean(values))
 
 
-def _kind(scores: Mapping[str, Sequence[Score]]) -> str:
+def _kind(scores: Mapping[str, Sequence[MetricScore]]) -> str:
     return next(iter(scores.values()))[0].aggregation
 
 
-def _check(models: Models) -> None:
+def _check(models: ScoresByModel) -> None:
     """That all met the same items and have the same metrics."""
     every = [(model, seed) for model, seeds in models.items() for seed in seeds]
     name, first = every[0]

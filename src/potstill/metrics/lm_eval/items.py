@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 
 from potstill.metrics.bootstrap import Sums
-from potstill.metrics.lm_eval.score import Score
+from potstill.metrics.lm_eval.score import MetricScore
 
 Wanted = Callable[[str, int], bool]
 """Whether an item is in a part: its task, and its number there."""
 
 
-def part(score: Score, wanted: Wanted) -> Score:
+def part(score: MetricScore, wanted: Wanted) -> MetricScore:
     """The same metric on some of its items; lm-eval's own standard error is of all of them, and is left out."""
     items = {task: [one for at, one in enumerate(each) if wanted(task, at)] for task, each in score.items.items()}
     n = sum(map(len, items.values()))
@@ -26,14 +26,14 @@ def part(score: Score, wanted: Wanted) -> Score:
     return replace(half, value=value(half))
 
 
-def value(score: Score) -> float:
+def value(score: MetricScore) -> float:
     """The metric's value, from its items."""
     sums = as_sums(score)
     ratio = float(np.sum(sums.numerator) / np.sum(sums.denominator))
     return math.exp(ratio) if transform(score) == "exp" else ratio
 
 
-def as_sums(score: Score) -> Sums:
+def as_sums(score: MetricScore) -> Sums:
     """What each item adds, [P] over all tasks: the value is the ratio of the sums, or e to its power.
 
     Of a group, each item counts by its task's share of the group.
@@ -54,6 +54,6 @@ def as_sums(score: Score) -> Sums:
     return Sums(np.concatenate(numerators), np.concatenate(denominators))
 
 
-def transform(score: Score) -> Literal["identity", "exp"]:
+def transform(score: MetricScore) -> Literal["identity", "exp"]:
     """What makes a value of the ratio."""
     return "exp" if score.aggregation in ("perplexity", "weighted_perplexity") else "identity"

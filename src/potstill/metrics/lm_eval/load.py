@@ -19,7 +19,7 @@ NEAR = 3
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoadedTask:
     """One task or group of tasks, loaded: what models are asked.
 
     Attributes:
@@ -43,7 +43,7 @@ class Asked:
 
 def load_task(
     name: str, key: str, *, path: str | None = None, num_fewshot: int | None = None, limit: int | None = None
-) -> Asked:
+) -> LoadedTask:
     """Find a task or a group of tasks and read its data, from the hub where it lies there.
 
     Args:
@@ -77,7 +77,7 @@ def load_task(
             raise UserError(f"`{key}`: task {task!r} shows pictures or sound, and models here read text; remove it")
         if min(sizes[task], limit or sizes[task]) < 2:
             raise UserError(f"`{key}`: task {task!r} has {sizes[task]} item(s), and an interval needs at least 2")
-    return Asked(name, loaded, num_fewshot, limit)
+    return LoadedTask(name, loaded, num_fewshot, limit)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from potstill.errors import UserError, first_line
-from potstill.metrics.lm_eval.load import Asked, quiet
+from potstill.metrics.lm_eval.load import LoadedTask, quiet
 
 Better = Literal["lower", "higher"]
 
@@ -27,7 +27,7 @@ OF_ITEMS = ("mean", "perplexity", "weighted_perplexity", "bits_per_byte")
 
 
 @dataclass(frozen=True)
-class Score:
+class MetricScore:
     """One metric of one task or group, as lm-eval gives it.
 
     Attributes:
@@ -73,8 +73,8 @@ class TaskScores:
     version: str
     fingerprint: str
     n: dict[str, int]
-    scores: dict[str, Score]
-    parts: dict[str, Score]
+    scores: dict[str, MetricScore]
+    parts: dict[str, MetricScore]
     read: int
     written: int
 
@@ -86,12 +86,12 @@ class TaskScores:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
-        back = {side: {name: Score(**one) for name, one in data[side].items()} for side in ("scores", "parts")}
+        back = {side: {name: MetricScore(**one) for name, one in data[side].items()} for side in ("scores", "parts")}
         return cls(**data | back)
 
 
 def score_task(
-    model: Any, tokenizer: Any, asked: Asked, *, batch_size: int = 16, standard_errors: bool = True
+    model: Any, tokenizer: Any, asked: LoadedTask, *, batch_size: int = 16, standard_errors: bool = True
 ) -> TaskScores:
     """Ask a causal language model a task, by lm-eval's own code.
 
@@ -122,7 +122,7 @@ def score_task(
     return _scores(found, asked, *_tokens(asked, tokenizer))
 
 
-def _prepare(asked: Asked) -> None:
+def _prepare(asked: LoadedTask) -> None:
     """As ``lm_eval.simple_evaluate`` does before it evaluates; besides, that takes 8 s to describe the machine."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED
 
@@ -152,7 +152,7 @@ def _lm_evals_seeds() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _tokens(asked: Asked, tokenizer: Any) -> tuple[int, int]:
+def _tokens(asked: LoadedTask, tokenizer: Any) -> tuple[int, int]:
     """The tokens of all requests and of all answers."""
     instances = [one for task in asked.loaded["tasks"].values() for one in task.instances]
     requests = ["".join(part for part in one.args if isinstance(part, str)) for one in instances]
@@ -161,7 +161,7 @@ def _tokens(asked: Asked, tokenizer: Any) -> tuple[int, int]:
     return read, written
 
 
-def _scores(found: Mapping[str, Any], asked: Asked, read: int, written: int) -> TaskScores:
+def _scores(found: Mapping[str, Any], asked: LoadedTask, read: int, written: int) -> TaskScores:
     tasks = {name: _of_task(name, found, task.aggregation()) for name, task in asked.loaded["tasks"].items()}
     plain = {name: score for each in tasks.values() for name, score in each.items()}
     group = asked.loaded["groups"].get(asked.name)
@@ -177,7 +177,9 @@ def _scores(found: Mapping[str, Any], asked: Asked, read: int, written: int) -> 
     )
 
 
-def _of_task(name: str, found: Mapping[str, Any], aggregations: Mapping[str, Callable[..., Any]]) -> dict[str, Score]:
+def _of_task(
+    name: str, found: Mapping[str, Any], aggregations: Mapping[str, Callable[..., Any]]
+) -> dict[str, MetricScore]:
     scores = {}
     for metric, filtered, value, stderr in _metrics(found["results"][name]):
         aggregation = aggregation_of(aggregations.get(metric))
@@ -186,13 +188,13 @@ def _of_task(name: str, found: Mapping[str, Any], aggregations: Mapping[str, Cal
         ]
         items = {name: [_plain(one) for one in each]} if aggregation in OF_ITEMS else {}
         better = found["higher_is_better"].get(name, {}).get(metric)
-        scores[_called(name, metric, filtered)] = Score(
+        scores[_called(name, metric, filtered)] = MetricScore(
             value, stderr, len(each), _direction(better), aggregation, items, {name: 1.0}
         )
     return scores
 
 
-def _of_group(group: Any, found: Mapping[str, Any], plain: Mapping[str, Score]) -> dict[str, Score]:
+def _of_group(group: Any, found: Mapping[str, Any], plain: Mapping[str, MetricScore]) -> dict[str, MetricScore]:
     """The group's own figures: means over its tasks, all alike or each by its size."""
     by_size = {one.metric: one.weight_by_size for one in group.aggregate_metric_list or ()}
     scores = {}
@@ -203,7 +205,7 @@ def _of_group(group: Any, found: Mapping[str, Any], plain: Mapping[str, Score]) 
         means = all(part.aggregation == "mean" for part in having.values())
         items = {name: part.items[name] for name, part in having.items()} if means else {}
         directions = {part.better for part in having.values()}
-        scores[_called(group.name, metric, filtered)] = Score(
+        scores[_called(group.name, metric, filtered)] = MetricScore(
             value,
             stderr,
             sum(part.n for part in having.values()),
@@ -228,7 +230,7 @@ def _called(task: str, metric: str, filtered: str) -> str:
     return f"{task}/{metric}" + ("" if filtered == "none" else f",{filtered}")
 
 
-def promised(asked: Asked) -> dict[str, Promise]:
+def promised(asked: LoadedTask) -> dict[str, Promise]:
     """The figures that a task or group will have, by `task/metric`, without its filters."""
     found = dict[str, Promise]()
     for name in asked.shown:
@@ -238,7 +240,7 @@ def promised(asked: Asked) -> dict[str, Promise]:
     return found
 
 
-def _promises(asked: Asked, name: str) -> Iterator[tuple[str, Promise]]:
+def _promises(asked: LoadedTask, name: str) -> Iterator[tuple[str, Promise]]:
     """What each task of a group, or the task itself, promises of each metric that is shown."""
     group = asked.loaded["groups"].get(name)
     tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]

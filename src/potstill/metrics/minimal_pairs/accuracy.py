@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from potstill.errors import UserError
 from potstill.metrics.bootstrap import (
     DEFAULT_RESAMPLING,
-    Estimate,
+    Array,
     Paired,
     Resampling,
-    Row,
+    Result,
     Spread,
+    StratifiedMean,
     Sums,
     holm,
     mean_over,
@@ -30,7 +30,6 @@ from potstill.metrics.bootstrap import (
 )
 from potstill.metrics.minimal_pairs.score import PairScores
 
-Array = NDArray[np.float64]
 Ties = Literal["half", "correct", "wrong"]
 CREDIT: dict[Ties, float] = {"half": 0.5, "correct": 1.0, "wrong": 0.0}
 
@@ -51,8 +50,8 @@ class Count:
 class Accuracy:
     """One model's accuracy over all subtasks, and each subtask's; what was counted, and what a tie was worth."""
 
-    overall: Row
-    subtasks: dict[str, Row]
+    overall: Result
+    subtasks: dict[str, Result]
     counts: dict[str, Count]
     ties: Ties
 
@@ -124,11 +123,11 @@ def accuracy(
     by_seed = {name: each.mean(1) for name, each in credit.items()}
     counts = {name: Count(each.shape[1], *_counts(scores, name)) for name, each in credit.items()}
     rows = {
-        name: Row(model, f"{metric}/{name}", *_ends(figure), counts[name].pairs, _spread(by_seed[name]))
+        name: Result(model, f"{metric}/{name}", *_ends(figure), counts[name].pairs, _spread(by_seed[name]))
         for name, figure in subtasks.items()
     }
     pairs = sum(count.pairs for count in counts.values())
-    whole = Row(model, metric, *_ends(overall), pairs, _spread(mean_over(by_seed)))
+    whole = Result(model, metric, *_ends(overall), pairs, _spread(mean_over(by_seed)))
     return Accuracy(whole, rows, counts, ties)
 
 
@@ -194,7 +193,7 @@ def _spread(by_seed: Array) -> Spread | None:
     return Spread(tuple(by_seed.tolist())) if len(by_seed) > 1 else None
 
 
-def _ends(figure: Estimate) -> tuple[float, float, float]:
+def _ends(figure: StratifiedMean) -> tuple[float, float, float]:
     return figure.value, figure.low, figure.high
 
 

@@ -26,7 +26,7 @@ class Subtask:
         return Subtask(self.name, self.good[:pairs], self.bad[:pairs])
 
 
-Row = tuple[str, str, Any]
+PairRow = tuple[str, str, Any]
 """Where a row stands (for messages), its subtask where it does not say one itself, and the row."""
 
 
@@ -75,7 +75,7 @@ def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision
     from datasets import get_dataset_config_names, load_dataset
     from datasets.exceptions import DatasetsError
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[PairRow]:
         for name in get_dataset_config_names(dataset, revision=revision):
             found = load_dataset(dataset, name, split=split, revision=revision, streaming=True)
             for number, row in enumerate(found):
@@ -89,7 +89,7 @@ def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision
         raise UserError(f"`{key}`: data set {dataset!r} cannot be loaded: {first_line(error)}") from error
 
 
-def _lines(file: Path, key: str) -> Iterator[Row]:
+def _lines(file: Path, key: str) -> Iterator[PairRow]:
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -102,7 +102,7 @@ def _lines(file: Path, key: str) -> Iterator[Row]:
                 raise UserError(f"`{key}`: {file}, line {number} is not JSON ({error}); mend or remove it") from None
 
 
-def _subtasks(rows: Iterable[Row], key: str, what: str) -> list[Subtask]:
+def _subtasks(rows: Iterable[PairRow], key: str, what: str) -> list[Subtask]:
     sentences: dict[str, list[tuple[str, str]]] = {}
     home: dict[str, str] = {}
     for where, unnamed, row in rows:

@@ -14,18 +14,17 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from potstill.console import Advance
 from potstill.errors import UserError
 from potstill.losses.token_scores import score_tokens
+from potstill.metrics.bootstrap import Array
 from potstill.metrics.minimal_pairs.read import Subtask
 from potstill.models.forward import read_batch
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of
 
-Array = NDArray[np.float64]
 Start = Literal["bos", "eos", "none"]
 
 
