@@ -137,7 +137,7 @@ def test_shares_are_told_from_other_means():
 
 def test_models_that_met_other_items_are_not_compared():
     one = _task(acc=_score(_coins(0.5)))
-    with pytest.raises(UserError, match="other and start met different items of a task"):
+    with pytest.raises(UserError, match="other and start were asked different items of a task"):
         compare({"start": [one], "other": [replace(one, fingerprint="another")]}, [], HOW)
 
 

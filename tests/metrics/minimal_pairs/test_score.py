@@ -137,7 +137,7 @@ def test_what_cannot_be_scored_is_refused_by_its_text():
     endless = Subtask("long", ("the sea " * 200,), ("the sea",))
     with pytest.raises(UserError, match=r"'the sea .* tokens, but the model has only 128 positions"):
         scored(llama(0), subtasks=[*SUBTASKS, endless])
-    with pytest.raises(UserError, match="nothing predicts any token of 'a'"):
+    with pytest.raises(UserError, match="no token of 'a' can be predicted"):
         scored(llama(0), Reading(None, False), [Subtask("short", ("the sea",), ("a",))])
 
 

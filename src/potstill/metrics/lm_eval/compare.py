@@ -1,10 +1,10 @@
-"""What models scored on standard tasks, side by side: lm-eval's own figures, our intervals, and paired differences.
+"""Compare models on standard tasks: lm-eval's own figures, our intervals, and paired differences.
 
-The value of a row is lm-eval's, to the last digit. Its interval and the difference of two models come from what each
-item contributed: a ratio of sums over items, or, for a group, a weighted mean over its tasks, whose items are drawn
-again each within its own task. What is no such function of items (F1, BLEU) has the interval that lm-eval's own
-standard error gives, and is not paired; where lm-eval gives none either (the Brier score), nobody knows how sure the
-figure is, and it makes no row.
+The value of a result is lm-eval's, to the last digit. Its interval, and the difference of two models, come from the
+contribution of each item: a ratio of sums over items or, for a group, a weighted mean over its tasks, whose items are
+resampled within their own task. A metric that is no such function of items (F1, BLEU) gets the interval of lm-eval's
+own standard error, and is not paired. If lm-eval gives no standard error either (the Brier score), the figure has no
+interval and makes no result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from potstill.metrics.lm_eval.items import as_sums, transform
 from potstill.metrics.lm_eval.score import OF_ITEMS, MetricScore, TaskScores
 
 ScoresByModel = Mapping[str, Sequence[TaskScores]]
-"""What each model scored on one task, one for each seed of it."""
+"""The scores of each model on one task, one for each of its seeds."""
 
 
 def compare(
@@ -39,10 +39,11 @@ def compare(
 ) -> tuple[list[Result], list[Paired]]:
     """Every model's metrics on one task, and the differences within pairs of models.
 
-    A metric without an interval has no row: neither is it made of items, nor has it a standard error of every model.
+    A metric makes no result if it has no interval: it is not made of items, and a model lacks a standard error.
 
     Raises:
-        UserError: the models met other items; a score is not a finite number; or a task has fewer than two items.
+        UserError: the models were asked different items, a score is not a finite number, or a task has fewer than two
+            items.
     """
     _check(models)
     rows, differences = [], []
@@ -57,7 +58,7 @@ def compare(
 
 
 def is_share(models: ScoresByModel, metric: str) -> bool:
-    """Whether a metric is a share of items, each of which counts 0 or 1, for every model."""
+    """Whether a metric is, for every model, a share of items that count 0 or 1 each."""
     scores = [seed.scores[metric] for seeds in models.values() for seed in seeds]
     return all(
         score.items and score.aggregation == "mean" and all(set(each) <= {0.0, 1.0} for each in score.items.values())
@@ -120,9 +121,11 @@ def _kind(scores: Mapping[str, Sequence[MetricScore]]) -> str:
 
 
 def _check(models: ScoresByModel) -> None:
-    """That all met the same items and have the same metrics."""
+    """Raise unless all models were asked the same items and have the same metrics."""
     every = [(model, seed) for model, seeds in models.items() for seed in seeds]
     name, first = every[0]
     for model, seed in every:
         if seed.fingerprint != first.fingerprint or seed.scores.keys() != first.scores.keys():
-            raise UserError(f"{model} and {name} met different items of a task; `--force evaluate` asks both again")
+            raise UserError(
+                f"{model} and {name} were asked different items of a task; `--force evaluate` asks both again"
+            )

@@ -1,9 +1,9 @@
-"""Standard tasks: what lm-evaluation-harness (Gao et al., https://doi.org/10.5281/zenodo.5371628) says of a model.
+"""Score a model on standard tasks with lm-evaluation-harness (Gao et al., https://doi.org/10.5281/zenodo.5371628).
 
-Every figure is lm-eval's own, from its own code: the same model on the same task in the same number format and batches
-gives the same digits as `lm_eval` on its command line. Asked several tasks at once, that puts the requests of all of
-them into common batches, and the last digits of a perplexity are others; here each task is asked by itself. What each
-item contributed is kept, so that two models can be compared on the very same items; ``tasks.py`` does that.
+Every figure is lm-eval's own, from its own code: the same model on the same task, in the same number format and
+batches, gives the same digits as the command `lm_eval`. If that command gets several tasks at once, it mixes their
+requests in common batches, and the last digits of a perplexity change; here each task is asked alone. The contribution
+of each item is kept, so that ``compare.py`` can compare two models on the same items.
 """
 
 import hashlib
@@ -23,21 +23,21 @@ from potstill.metrics.lm_eval.load import LoadedTask, quiet
 Better = Literal["lower", "higher"]
 
 OF_ITEMS = ("mean", "perplexity", "weighted_perplexity", "bits_per_byte")
-"""lm-eval's aggregations that are functions of a ratio of sums over items; only these can be paired item by item."""
+"""lm-eval's aggregations that are functions of a ratio of sums over items. Only these can be paired item by item."""
 
 
 @dataclass(frozen=True)
 class MetricScore:
-    """One metric of one task or group, as lm-eval gives it.
+    """One metric of one task or group, as lm-eval computes it.
 
     Attributes:
-        value, stderr: lm-eval's own figure and its own standard error; None where it tells none.
-        n: items, over all tasks.
-        better: which direction is; None: lm-eval does not say.
+        value, stderr: lm-eval's own figure and its own standard error; None if it gives no standard error.
+        n: the number of items, over all tasks.
+        better: the better direction; None if lm-eval does not say.
         aggregation: how items make the value: one of ``OF_ITEMS``, or ``other``.
-        items: what each item contributed, in order, by task: one number, or numerator and denominator. Nothing where
-            the aggregation is ``other``.
-        weights: each task's share of the value; a task that is in no group has all of it.
+        items: by task, the contribution of each item in order: one number, or numerator and denominator. Empty if the
+            aggregation is ``other``.
+        weights: each task's share of the value; 1 for a task that is in no group.
     """
 
     value: float
@@ -51,7 +51,7 @@ class MetricScore:
 
 @dataclass(frozen=True)
 class Promise:
-    """A metric before any model was asked: is it made of what single items contribute, and which way is better?"""
+    """A metric that a task will have: whether it is made of single items, and its better direction."""
 
     of_items: bool
     better: Better | None
@@ -59,15 +59,15 @@ class Promise:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What one model scored on one task or group.
+    """The scores of one model on one task or group.
 
     Attributes:
         version: of lm-eval.
-        fingerprint: the SHA-256 of all items with their prompts and targets: only scores of the same are compared.
-        n: how many items each task has.
-        scores: by `task/metric`; `task/metric,filter` where lm-eval filters the answer.
-        parts: the tasks inside a group that has a figure of its own, by the same names.
-        read, written: tokens of all requests as lm-eval makes them, and of what the model wrote.
+        fingerprint: the SHA-256 of all items with their prompts and targets. Scores of other items are not compared.
+        n: the number of items of each task.
+        scores: by `task/metric`, or by `task/metric,filter` if lm-eval filters the answer.
+        parts: the scores of the tasks inside a group that has its own figure, by the same kind of names.
+        read, written: the number of tokens of all requests, and of the model's answers.
     """
 
     version: str
@@ -93,20 +93,20 @@ class TaskScores:
 def score_task(
     model: Any, tokenizer: Any, asked: LoadedTask, *, batch_size: int = 16, standard_errors: bool = True
 ) -> TaskScores:
-    """Ask a causal language model a task, by lm-eval's own code.
+    """Score a causal language model on a task, with lm-eval's own code.
 
-    The state of Python's, numpy's and torch's random generators is the same afterwards as before.
+    The random generators of Python, numpy and torch keep their state.
 
     Args:
-        model: in eval mode, where it runs; of transformers, or an adapter upon one.
+        model: a transformers model, or an adapter on one, in eval mode and on its device.
         tokenizer: the model's own.
         asked: the task.
         batch_size: as `lm_eval --batch_size`; another one may change the last digits.
-        standard_errors: False leaves lm-eval's out, which takes minutes to draw those of a perplexity of thousands of
+        standard_errors: False leaves out lm-eval's standard errors; they take minutes for a perplexity of thousands of
             items.
 
     Raises:
-        UserError: lm-eval cannot ask this model this.
+        UserError: lm-eval cannot ask this model this task.
     """
     with quiet(), _lm_evals_seeds():
         from lm_eval.evaluator import evaluate
@@ -118,12 +118,14 @@ def score_task(
             how = {} if standard_errors else {"bootstrap_iters": 0}
             found = evaluate(lm=wrapped, task_dict=asked.loaded, limit=asked.limit, log_samples=True, **how)
         except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
-            raise UserError(f"task {asked.name!r}: lm-eval cannot ask this model it ({first_line(error)})") from error
+            raise UserError(
+                f"task {asked.name!r}: lm-eval cannot ask it of this model ({first_line(error)})"
+            ) from error
     return _scores(found, asked, *_tokens(asked, tokenizer))
 
 
 def _prepare(asked: LoadedTask) -> None:
-    """As ``lm_eval.simple_evaluate`` does before it evaluates; besides, that takes 8 s to describe the machine."""
+    """Prepare tasks as ``lm_eval.simple_evaluate`` does. That function also takes 8 s to describe the machine."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED
 
     for task in asked.loaded["tasks"].values():
@@ -137,7 +139,7 @@ def _prepare(asked: LoadedTask) -> None:
 
 @contextmanager
 def _lm_evals_seeds() -> Iterator[None]:
-    """lm-eval seeds every generator; what else runs in this process must not notice."""
+    """lm-eval's own seeds in every random generator; afterwards, the generators have their former state again."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     python, numpy = random.getstate(), np.random.get_state()
@@ -195,7 +197,7 @@ def _of_task(
 
 
 def _of_group(group: Any, found: Mapping[str, Any], plain: Mapping[str, MetricScore]) -> dict[str, MetricScore]:
-    """The group's own figures: means over its tasks, all alike or each by its size."""
+    """The group's own figures: means over its tasks, unweighted or weighted by size."""
     by_size = {one.metric: one.weight_by_size for one in group.aggregate_metric_list or ()}
     scores = {}
     for metric, filtered, value, stderr in _metrics(found["results"][group.name]):
@@ -231,7 +233,7 @@ def _called(task: str, metric: str, filtered: str) -> str:
 
 
 def promised(asked: LoadedTask) -> dict[str, Promise]:
-    """The figures that a task or group will have, by `task/metric`, without its filters."""
+    """The metrics that a task or group will have, by `task/metric`, without filters."""
     found = dict[str, Promise]()
     for name in asked.shown:
         for metric, promise in _promises(asked, name):
@@ -241,11 +243,11 @@ def promised(asked: LoadedTask) -> dict[str, Promise]:
 
 
 def _promises(asked: LoadedTask, name: str) -> Iterator[tuple[str, Promise]]:
-    """What each task of a group, or the task itself, promises of each metric that is shown."""
+    """The promise of every task of a group, or of a single task, for each metric that is shown."""
     group = asked.loaded["groups"].get(name)
     tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
     shown = None if group is None else {one.metric for one in group.aggregate_metric_list or ()}
-    # A group is a mean over its tasks, and of items only where those are means themselves.
+    # A group is a mean over its tasks; it is made of items only if the tasks' figures are means themselves.
     allowed = OF_ITEMS if group is None else ("mean",)
     for task in tasks:
         for metric, own in task.aggregation().items():
@@ -255,15 +257,15 @@ def _promises(asked: LoadedTask, name: str) -> Iterator[tuple[str, Promise]]:
 
 
 def _of_both(one: Promise, other: Promise) -> Promise:
-    """Of a group, what two of its tasks promise together."""
+    """The promise of a group, from those of two of its tasks."""
     return Promise(one.of_items and other.of_items, one.better if one.better == other.better else None)
 
 
 def aggregation_of(function: Callable[..., Any] | None) -> str:
-    """What lm-eval makes a value by, from what each item contributed: one of ``OF_ITEMS``, or ``other``."""
+    """How lm-eval makes the value from the items' contributions: one of ``OF_ITEMS``, or ``other``."""
     from lm_eval.api.registry import get_aggregation
 
-    # lm-eval takes the mean of what has no aggregation.
+    # Without an aggregation, lm-eval takes the mean.
     known = {get_aggregation(name): name for name in OF_ITEMS}
     return "mean" if function is None else known.get(function, "other")
 
