@@ -13,7 +13,7 @@ from experiments.measured import interval, measured, models, outcome
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.files.atomic import write_text
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import Recipe, load_recipe
@@ -85,7 +85,7 @@ def _students(run: Run) -> dict[str, list[float]]:
     return {metric: list(students[metric].seeds.values) for metric in METRICS if students[metric].seeds}
 
 
-def page(rows: Sequence[Row], pairs: Sequence[Paired], ablations: dict[str, dict[str, list[float]]]) -> str:
+def page(rows: Sequence[Result], pairs: Sequence[Paired], ablations: dict[str, dict[str, list[float]]]) -> str:
     """The page, from the measurements of the whole run and of each ablation's students."""
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     lines = ["## The claims", "", *_of_the_paper(pairs), "", *(_claim(pair) for pair in pairs if _is_claim(pair)), ""]

@@ -5,16 +5,16 @@ from typing import Any
 
 from experiments.seeds import table
 from potstill.files.atomic import read_json
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.pipeline.run_folder import Run
 
 LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
 
 
-def measured(run: Run) -> tuple[list[Row], list[Paired]]:
+def measured(run: Run) -> tuple[list[Result], list[Paired]]:
     """The rows and the paired differences of a finished evaluation."""
     found: Any = read_json(run.path("evaluate") / "comparison.json")
-    return [Row.from_dict(row) for row in found["rows"]], [Paired.from_dict(pair) for pair in found["paired"]]
+    return [Result.from_dict(row) for row in found["rows"]], [Paired.from_dict(pair) for pair in found["paired"]]
 
 
 def outcome(pair: Paired) -> str:
@@ -28,7 +28,7 @@ def interval(value: float, low: float, high: float) -> str:
     return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-def models(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
+def models(rows: Sequence[Result], metrics: Sequence[str]) -> list[str]:
     """The table of the models, one line each."""
     cells = {(row.model, row.metric): f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]" for row in rows}
     names = list(dict.fromkeys(row.model for row in rows))

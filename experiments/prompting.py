@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.measured import differences, interval, measured, models, outcome
 from potstill.files.atomic import write_text
-from potstill.metrics.bootstrap import Paired, Row, holm
+from potstill.metrics.bootstrap import Paired, Result, holm
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import load_recipe
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"written: {PAGE}")
 
 
-def page(found: dict[str, tuple[list[Row], list[Paired]]]) -> str:
+def page(found: dict[str, tuple[list[Result], list[Paired]]]) -> str:
     """The page, from the measurements of each recipe's run."""
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     lines: list[str] = []

@@ -15,7 +15,7 @@ from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.evaluation.snapshot_curves import measure
 from potstill.files.atomic import write_text
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import load_recipe
@@ -95,12 +95,12 @@ def _layout(run: Run) -> tuple[int, dict[str, list[float]]]:
     return run.manifest("corpus")["summary"]["supervised_tokens"], _of_seeds(measured(run)[0], "student")
 
 
-def _of_seeds(rows: Sequence[Row], model: str) -> dict[str, list[float]]:
+def _of_seeds(rows: Sequence[Result], model: str) -> dict[str, list[float]]:
     return {row.metric: list(row.seeds.values) for row in rows if row.model == model and row.seeds}
 
 
 def page(
-    starts: Mapping[str, tuple[Sequence[Row], Sequence[Paired]]],
+    starts: Mapping[str, tuple[Sequence[Result], Sequence[Paired]]],
     sizes: Mapping[str, int],
     layouts: Mapping[str, tuple[int, dict[str, list[float]]]],
     damage: Mapping[str, Sequence[dict[str, Any]]],
@@ -120,7 +120,7 @@ def page(
     return head + "\n".join(lines) + "\n"
 
 
-def _starts(found: Mapping[str, tuple[Sequence[Row], Sequence[Paired]]], sizes: Mapping[str, int]) -> list[str]:
+def _starts(found: Mapping[str, tuple[Sequence[Result], Sequence[Paired]]], sizes: Mapping[str, int]) -> list[str]:
     lines, rows = [], []
     for name, (measured_rows, pairs) in found.items():
         value = {row.model: row.value for row in measured_rows if row.metric == "loss"}

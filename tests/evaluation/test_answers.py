@@ -13,11 +13,13 @@ from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, Decision, exported, write_decisions
 from potstill.metrics.answers.extract import extract, reference
+from potstill.metrics.bootstrap import Resampling
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
 
+FEW = Resampling(resamples=500)
 WHEN = "2026-11-22T05:00:00+00:00"
 
 
@@ -114,13 +116,13 @@ def test_seeds_are_paired_and_a_difference_knows_chance():
     worse = [draw.random(400) < 0.3 for _ in range(3)]
     better = [one | (draw.random(400) < 0.3) for one in worse]
     models = {"student": [made(one) for one in better], "control": [made(one) for one in worse]}
-    _, pairs = compare(models, {"student": ["control"]}, 0.95, 500)
+    _, pairs = compare(models, {"student": ["control"]}, FEW)
     pair = next(pair for pair in pairs if pair.metric == "accuracy")
     by_seed = [one.mean() - other.mean() for one, other in zip(better, worse, strict=True)]
     np.testing.assert_allclose(pair.seeds.values, by_seed)
     assert pair.difference == pytest.approx(np.mean(by_seed))
     assert pair.beyond_chance
-    _, same = compare({"student": models["student"], "control": models["student"]}, {"student": ["control"]}, 0.95, 500)
+    _, same = compare({"student": models["student"], "control": models["student"]}, {"student": ["control"]}, FEW)
     assert all(pair.difference == 0 and not pair.beyond_chance for pair in same)
 
 

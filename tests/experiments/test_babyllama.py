@@ -4,7 +4,7 @@ import pytest
 
 from experiments.babyllama import ABLATIONS, BASE, METRICS, OWN, _recipe, page
 from experiments.sharing import beside
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import is_done
@@ -13,7 +13,7 @@ MODELS = ("teacher gpt2", "start", "student", "control")
 
 
 def made_up(difference):
-    rows = [Row(model, metric, 1.0, 0.9, 1.1, 10, None) for model in MODELS for metric in METRICS]
+    rows = [Result(model, metric, 1.0, 0.9, 1.1, 10, None) for model in MODELS for metric in METRICS]
     low, high = difference - 0.1, difference + 0.1
     pairs = [
         Paired("student", model, metric, difference, low, high, 10, 0.5 if low < 0 < high else 0.001, None)

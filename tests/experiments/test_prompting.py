@@ -3,14 +3,14 @@
 import pytest
 
 from experiments.prompting import ABOUT, METRICS, page
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.recipe import load_recipe
 
 MODELS = ("teacher", "start", "student base", "student another-question", "control")
 
 
 def made_up(difference):
-    rows = [Row(model, metric, 0.5, 0.4, 0.6, 10, None) for model in MODELS for metric in METRICS]
+    rows = [Result(model, metric, 0.5, 0.4, 0.6, 10, None) for model in MODELS for metric in METRICS]
     low, high = difference - 0.1, difference + 0.1
     p = 0.5 if low < 0 < high else 0.004
     both = [("student base", other) for other in ("start", "control", "student another-question")]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from potstill.metrics.bootstrap import Sums, paired
+from potstill.metrics.bootstrap import Resampling, Sums, paired
 from potstill.metrics.selection import Criterion, choose, judged_by
 
 ITEMS = 200
@@ -21,7 +21,7 @@ def _losses(*means, noise=0.5, own=0.05, seed=0):
     return made
 
 
-HOW = {"resamples": 2000}
+HOW = {"resampling": Resampling(resamples=2000)}
 
 
 def test_the_best_is_taken_where_it_is_beyond_chance():
@@ -46,8 +46,9 @@ def test_without_pairing_it_would_be_a_tie():
 
 def test_the_intervals_are_those_of_the_paired_bootstrap():
     scores = _losses(3.0, 2.8)
-    standing = choose(scores, [LOSS], confidence=0.9, **HOW).standings[0]
-    pair = paired("a", "b", "loss", scores["c0"]["loss"], scores["c1"]["loss"], confidence=0.9, **HOW)
+    resampling = Resampling(confidence=0.9, resamples=2000)
+    standing = choose(scores, [LOSS], resampling=resampling).standings[0]
+    pair = paired(("a", "b"), "loss", (scores["c0"]["loss"], scores["c1"]["loss"]), resampling=resampling)
     assert (standing.difference, standing.low, standing.high) == (
         pytest.approx(pair.difference),
         pytest.approx(pair.low),
@@ -106,9 +107,9 @@ def test_metrics_may_have_other_items():
 
 def test_a_tie_is_not_called_too_often_nor_too_seldom():
     # Two candidates of the same true mean: in about 95 of 100 worlds, nobody may be told from the other.
-    tied = 0
+    tied, few = 0, Resampling(resamples=400)
     for world in range(100):
         draw = np.random.default_rng(1000 + world)
         scores = {name: {"loss": Sums(draw.normal(3, 0.3, ITEMS), np.ones(ITEMS))} for name in ("a", "b")}
-        tied += all(standing.tied for standing in choose(scores, [LOSS], resamples=400).standings)
+        tied += all(standing.tied for standing in choose(scores, [LOSS], resampling=few).standings)
     assert 88 <= tied <= 100

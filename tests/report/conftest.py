@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from potstill.cost import Cost
-from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
-from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, Stage, Token
+from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
+from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, StageCost, Token
 
 TEXT = (
     "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "
@@ -22,6 +22,7 @@ OTHER = (
     "In Python, a < b and b > c is written a < b > c; “&” is another operator & <script>alert('no')</script> is text. "
     "日本語のテキスト and naïve café 🙂 are text as well.\n\n\tIndented, and two blank  spaces."
 )
+FEW = Resampling(resamples=1000)
 WORDS = (" the", " a", ",", " in", " of", " river", " France", ".", " and", " is", "\n", " to", " it", " from", " 1")
 
 
@@ -56,13 +57,14 @@ def sums(units: int, seeds: int) -> dict[str, dict[str, Sums]]:
     }
 
 
-def scored(seeds: int) -> tuple[tuple[Row, ...], tuple[Paired, ...]]:
+def scored(seeds: int) -> tuple[tuple[Result, ...], tuple[Paired, ...]]:
     rows, pairs = [], []
     for metric, models in sums(304, seeds).items():
-        how = {"transform": "exp" if metric == "perplexity" else "identity", "resamples": 1000}
+        how = {"transform": "exp" if metric == "perplexity" else "identity", "resampling": FEW}
         rows += [bootstrap(model, metric, scores, **how) for model, scores in models.items()]
         pairs += [
-            paired("student", other, metric, models["student"], models[other], **how) for other in ("control", "start")
+            paired(("student", other), metric, (models["student"], models[other]), **how)
+            for other in ("control", "start")
         ]
     return tuple(rows), tuple(pairs)
 
@@ -117,15 +119,15 @@ def top5(random: np.random.Generator, actual: str, nll: float) -> tuple[tuple[st
 
 
 STAGES = (
-    Stage(
+    StageCost(
         "corpus", "14,905 passages to train on, 304 held out", Cost(14.2, 0.00021, 0.0001, "x"), 8_400_000, 2_914_560
     ),
-    Stage(
+    StageCost(
         "student", "15 of 30 layers: 0–5, 8, 11, 14, 17, 20, 23, 26, 28, 29", Cost(2.1, 2e-5, 1e-5, "x"), 162_000_000
     ),
-    Stage("capture", "top 64 and tail of 800 sequences", Cost(61, 0.0011, 0.0005, "x"), 19_660_800, 102_400),
-    Stage("distil", "student and control, 50 steps each", Cost(318, 0.0058, 0.0028, "x"), 324_000_000, 204_800, 2),
-    Stage("evaluate", "4 models on 304 passages", Cost(74, 0.0013, 0.0006, "x"), 41_000, 38_912),
+    StageCost("capture", "top 64 and tail of 800 sequences", Cost(61, 0.0011, 0.0005, "x"), 19_660_800, 102_400),
+    StageCost("distil", "student and control, 50 steps each", Cost(318, 0.0058, 0.0028, "x"), 324_000_000, 204_800, 2),
+    StageCost("evaluate", "4 models on 304 passages", Cost(74, 0.0013, 0.0006, "x"), 41_000, 38_912),
 )
 METHOD = (
     "estimated: CPU, from its load and a rated power of 8 W; estimated: memory, from its size; "
@@ -207,7 +209,7 @@ def hostile() -> Report:
         notes=(bad,),
         units=bad,
         models=(Model(bad, 1, 1, 1, 1, "student"),),
-        stages=(Stage(bad, bad, Cost(1, None, None, f"not measured: {bad}")),),
+        stages=(StageCost(bad, bad, Cost(1, None, None, f"not measured: {bad}")),),
         rows=(*whole.rows, replace(whole.rows[0], model=bad)),
         curves=(Curve(bad, 0, ({"step": 1, "loss": 2.0, bad: 1.0}, {"step": 2, "loss": 1.0, bad: 1.0})),),
         passages=(Passage(bad, (Token(bad), Token(bad, 1.0, 1.0, 1.0, ((bad, 0.5),), ((bad, 0.4),)))),),
@@ -218,7 +220,7 @@ EFFECTS = {"base": 0.05, "ground-truth": 0.08, "teacher": 0.0, "confidence": -0.
 """How much better than their control students answer, by the names of their experiments; the last is a placebo."""
 
 
-def answered(effects: dict[str, float], seeds: int, units: int) -> tuple[tuple[Row, ...], tuple[Paired, ...]]:
+def answered(effects: dict[str, float], seeds: int, units: int) -> tuple[tuple[Result, ...], tuple[Paired, ...]]:
     """Models that answered questions: each question has its own difficulty, which all of them meet."""
     random, ones = np.random.default_rng(11), np.ones(units)
     ease = random.uniform(0, 1, units)
@@ -233,19 +235,19 @@ def answered(effects: dict[str, float], seeds: int, units: int) -> tuple[tuple[R
     for metric in ("accuracy", "loss", "hit_limit", "no_number"):
         right = metric == "accuracy"
         models = {name: sums(share if right else 1 - share, times) for name, (share, times) in shares.items()}
-        rows += [bootstrap(name, metric, each, resamples=1000) for name, each in models.items()]
+        rows += [bootstrap(name, metric, each, resampling=FEW) for name, each in models.items()]
         for student in (f"student {name}" for name in effects):
             placebo = ["student another-question"] if student == "student base" else []
             others = [name for name in ("start", "control", *placebo) if name in models]
             pairs += [
-                paired(student, other, metric, models[student], models[other], resamples=1000) for other in others
+                paired((student, other), metric, (models[student], models[other]), resampling=FEW) for other in others
             ]
     return tuple(rows), tuple(pairs)
 
 
-def steps(names: tuple[str, ...], seeds: int) -> tuple[Stage, ...]:
+def steps(names: tuple[str, ...], seeds: int) -> tuple[StageCost, ...]:
     return tuple(
-        Stage(f"{stage}/{name}/seed-{seed}", f"loss {seed}.5", Cost(10.0, 1e-5, 1e-5, METHOD), 1000, 100)
+        StageCost(f"{stage}/{name}/seed-{seed}", f"loss {seed}.5", Cost(10.0, 1e-5, 1e-5, METHOD), 1000, 100)
         for stage in ("distil", "answers")
         for name in names
         for seed in range(seeds)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Row, Spread
+from potstill.metrics.bootstrap import Paired, Result, Spread
 from potstill.report import number_format
 from potstill.report.data import Metric
 
@@ -23,7 +23,7 @@ SHARE = Metric("agreement", "Agreement", "", "higher", percent=True)
     ],
 )
 def test_a_value_has_the_digits_that_its_interval_bears(value, low, high, metric, text):
-    assert number_format.interval(Row("m", metric.name, value, low, high, 304), metric) == text
+    assert number_format.interval(Result("m", metric.name, value, low, high, 304), metric) == text
 
 
 @pytest.mark.parametrize(

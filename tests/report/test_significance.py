@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Row, Spread
+from potstill.metrics.bootstrap import Paired, Result, Spread
 from potstill.report.data import HELD_OUT_METRICS, Metric, Report
 from potstill.report.significance import adjusted, adjusted_p, beyond_chance, judge, judge_of, key
 
@@ -18,7 +18,7 @@ def pair(other: str, difference: float, half: float = 0.02, **more) -> Paired:
 def of_students(*p: float) -> Report:
     """Students that are better than the control by an interval of their own, with these p."""
     names = [f"student {place}" for place in range(len(p))]
-    rows = tuple(Row(name, "loss", 4.0, 3.9, 4.1, 304) for name in names)
+    rows = tuple(Result(name, "loss", 4.0, 3.9, 4.1, 304) for name in names)
     pairs = tuple(
         replace(pair(other, -0.1), a=name, p=one)
         for name, one in zip(names, p, strict=True)

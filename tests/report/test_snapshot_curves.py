@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from potstill.report import snapshot_curves
-from potstill.report.data import HELD_OUT_METRICS, Snapshot
+from potstill.report.data import HELD_OUT_METRICS, SnapshotPoint
 from potstill.report.page import render
 
 LOSS = HELD_OUT_METRICS[0]
@@ -16,13 +16,15 @@ LOSSES = (6.0, 4.2, 3.9, 4.0)
 def rows(start=11.0, split="reporting", seeds=(0,)):
     """Damage and recovery: a student that is chosen at step 300, its control, a teacher, and the start."""
     trained = [
-        Snapshot(model, seed, 100 * at, "loss", split, value + shift, value + shift - 0.1, value + shift + 0.1, at == 3)
+        SnapshotPoint(
+            model, seed, 100 * at, "loss", split, value + shift, value + shift - 0.1, value + shift + 0.1, at == 3
+        )
         for model, shift in (("student", 0.0), ("control", 0.2))
         for seed in seeds
         for at, value in enumerate(LOSSES, 1)
     ]
-    across = [Snapshot("teacher", None, None, "loss", split, 3.4, 3.3, 3.5)]
-    return (*across, Snapshot("start", None, 0, "loss", split, start, start - 0.1, start + 0.1), *trained)
+    across = [SnapshotPoint("teacher", None, None, "loss", split, 3.4, 3.3, 3.5)]
+    return (*across, SnapshotPoint("start", None, 0, "loss", split, start, start - 0.1, start + 0.1), *trained)
 
 
 def labels(svg):

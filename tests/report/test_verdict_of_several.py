@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Row, Spread
+from potstill.metrics.bootstrap import Paired, Result, Spread
 from potstill.report.data import Metric, Report
 from potstill.report.verdict import verdict
 
 ACCURACY = Metric("accuracy", "Accuracy", "right answers", "higher", percent=True)
 
 
-def row(model: str, value: float = 0.4) -> Row:
-    return Row(model, "accuracy", value, value - 0.02, value + 0.02, 1319)
+def row(model: str, value: float = 0.4) -> Result:
+    return Result(model, "accuracy", value, value - 0.02, value + 0.02, 1319)
 
 
 def pair(a: str, b: str, difference: float, p: float | None = None) -> Paired:

@@ -14,7 +14,7 @@ from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_journal
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
-from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
 from potstill.pipeline.steps import answering
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
@@ -50,7 +50,8 @@ def measure(work: Work) -> Measured:
     recipe = work.recipe
     models = judged(work)
     questions = len(next(iter(models.values()))[0].right)
-    rows, pairs = compare(models, others_of(work), recipe.evaluate.confidence, recipe.evaluate.resamples)
+    resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
+    rows, pairs = compare(models, others_of(work), resampling)
     waiting = {model: [each.undecided for each in seeds] for model, seeds in models.items()}
     undecided = sum(map(sum, waiting.values()))
     if undecided:
@@ -123,13 +124,21 @@ def others_of(work: Work) -> dict[str, list[str]]:
 
 
 def compare(
-    models: Mapping[str, Sequence[Judged]], others: Mapping[str, Sequence[str]], confidence: float, resamples: int
-) -> tuple[list[Row], list[Paired]]:
+    models: Mapping[str, Sequence[Judged]], others: Mapping[str, Sequence[str]], resampling: Resampling
+) -> tuple[list[Result], list[Paired]]:
     """Every model's metrics, and each student's differences from others."""
-    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
-    rows = [bootstrap(name, metric, _sums(models[name], metric), **how) for metric in METRICS for name in models]
+    rows = [
+        bootstrap(name, metric, _sums(models[name], metric), resampling=resampling)
+        for metric in METRICS
+        for name in models
+    ]
     pairs = [
-        paired(student, other, metric, _sums(models[student], metric), _sums(models[other], metric), **how)
+        paired(
+            (student, other),
+            metric,
+            (_sums(models[student], metric), _sums(models[other], metric)),
+            resampling=resampling,
+        )
         for metric in METRICS
         for student, beside in others.items()
         for other in beside

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, own_candidates
@@ -33,7 +33,7 @@ Models = Mapping[Candidate, Sequence[CandidateModel]]
 class Measured:
     """What one measurement found."""
 
-    rows: Sequence[Row] = ()
+    rows: Sequence[Result] = ()
     """Every model's metrics."""
     pairs: Sequence[Paired] = ()
     """The students' differences from other models, on the same items."""

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from potstill.console import progress
 from potstill.evaluation.candidates import CandidateModel, Measured, Models, compared_pairs
@@ -19,12 +18,12 @@ from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
 from potstill.generation.generate import Asked, Decoding, Response, responses
-from potstill.metrics.bootstrap import Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Array, Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import Triple, read_triples
 from potstill.metrics.continuations.similarity import (
-    Score,
     SentenceEncoder,
+    Similarity,
     check_rouge,
     check_sentences,
     cosine,
@@ -40,7 +39,6 @@ from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import ContinuationFile, ContinuationSet, PackagedSentences
 
-Array = NDArray[np.float64]
 Given = ContinuationSet | ContinuationFile
 RANDOM = "random"
 """What stands behind a metric's name where responses were held against references of other prompts."""
@@ -70,23 +68,26 @@ def measure(work: Work, models: Models, name: str) -> Measured:
     said = {one.label: [responded(work, name, given, triples, seed) for seed in each] for one, each in models.items()}
     judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
     scores = {model: [judge(texts) for texts in each] for model, each in said.items()}
-    common: dict[str, Any] = {"confidence": how.confidence, "resamples": how.resamples}
+    resampling = Resampling(how.confidence, how.resamples)
     metrics = list(scores["start"][0])
     rows = [
-        bootstrap(model, f"{name}/{metric}", _sums(scores[model], metric), **common)
+        bootstrap(model, f"{name}/{metric}", _sums(scores[model], metric), resampling=resampling)
         for metric in metrics
         for model in scores
     ]
     pairs = [
         paired(
-            student, other, f"{name}/{metric}", _sums(scores[student], metric), _sums(scores[other], metric), **common
+            (student, other),
+            f"{name}/{metric}",
+            (_sums(scores[student], metric), _sums(scores[other], metric)),
+            resampling=resampling,
         )
         for metric in metrics
         if not metric.endswith(RANDOM)
         for student, other in compared_pairs(work, models)
     ]
     file = work.folder / "continuations" / f"{name}.json"
-    write_json(file, {"continuations": len(triples), **judge.about, **_details(scores, name, common)})
+    write_json(file, {"continuations": len(triples), **judge.about, **_details(scores, name, resampling)})
     return Measured(rows, pairs, outputs=[file, file.with_suffix("")])
 
 
@@ -197,7 +198,7 @@ class Judge:
         each = np.arange(len(texts))
         return {name: score(each, each) for name, score in self._scores(texts).items()}
 
-    def _scores(self, texts: Sequence[str]) -> Mapping[str, Score]:
+    def _scores(self, texts: Sequence[str]) -> Mapping[str, Similarity]:
         scores = {"em": self._keyword_match(texts)}
         scores |= {f"rouge_l_{name}": score for name, score in rouge_l(texts, self._references).items()}
         if self._vectors is not None:
@@ -206,7 +207,7 @@ class Judge:
             scores["sentence_cosine"] = cosine(self._encode(texts), self._encode(self._references))
         return scores
 
-    def _keyword_match(self, texts: Sequence[str]) -> Score:
+    def _keyword_match(self, texts: Sequence[str]) -> Similarity:
         keywords, how = [alternatives(triple.keyword) for triple in self._triples], self._given.keyword
         return lambda rows, columns: np.array(
             [
@@ -228,16 +229,14 @@ def _sums(seeds: Sequence[Mapping[str, Array]], metric: str) -> Sums:
     return Sums(each[0] if len(each) == 1 else np.stack(each), np.ones(len(each[0])))
 
 
-def _details(scores: Mapping[str, list[dict[str, Array]]], name: str, common: dict[str, Any]) -> dict[str, Any]:
+def _details(scores: Mapping[str, list[dict[str, Array]]], name: str, resampling: Resampling) -> dict[str, Any]:
     """Each model's metrics above those of its own random pairs, and each seed's scores of each prompt."""
     above = [
         paired(
-            model,
-            "random pairs",
+            (model, "random pairs"),
             f"{name}/{metric}",
-            _sums(seeds, metric),
-            _sums(seeds, f"{metric}_{RANDOM}"),
-            **common,
+            (_sums(seeds, metric), _sums(seeds, f"{metric}_{RANDOM}")),
+            resampling=resampling,
         )
         for model, seeds in scores.items()
         for metric in seeds[0]

@@ -18,8 +18,15 @@ from potstill.evaluation.candidates import CandidateModel, Measured, Models, com
 from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
-from potstill.metrics.bootstrap import Paired, Row, Sums, bootstrap, paired
-from potstill.metrics.held_out_text import METRICS, DocumentScores, Reference, Window, document_windows, score_documents
+from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
+from potstill.metrics.held_out_text import (
+    METRICS,
+    DocumentScores,
+    TargetFunction,
+    Window,
+    document_windows,
+    score_documents,
+)
 from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -77,7 +84,8 @@ def measure(work: Work, models: Models) -> Measured:
     reference = _Reference(work, teachers, text)
     scores = {one.label: [_scored(work, seed, text, reference) for seed in each] for one, each in models.items()}
     pairs = compared_pairs(work, models)
-    rows, differences = compare(scores, pairs, recipe.evaluate.confidence, recipe.evaluate.resamples)
+    resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
+    rows, differences = compare(scores, pairs, resampling)
     passages = work.folder / "passages.json"
     write_json(passages, _passages(work, teachers[0], held_out, scores[pairs[0][0]][0], text.vocabulary))
     remove(work.folder / "teacher_states")
@@ -121,7 +129,7 @@ class _Reference:
         return targets[0] if len(targets) == 1 else MixedTarget(targets, self._weights, self._mix)
 
 
-def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
+def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> TargetFunction:
     live = LiveTeacher(teacher.model())
     if live.head is None:
         return live.target
@@ -135,23 +143,20 @@ def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
 
 
 def compare(
-    scores: Mapping[str, list[DocumentScores]],
-    pairs: Sequence[tuple[str, str]],
-    confidence: float,
-    resamples: int,
-) -> tuple[list[Row], list[Paired]]:
+    scores: Mapping[str, list[DocumentScores]], pairs: Sequence[tuple[str, str]], resampling: Resampling
+) -> tuple[list[Result], list[Paired]]:
     """Every model's metrics, and the differences within pairs of models, where a metric was taken of both."""
-    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
     rows, differences = [], []
     for metric in METRICS:
         transform: Literal["exp", "identity"] = "exp" if metric == "perplexity" else "identity"
+        how: dict[str, Any] = {"transform": transform, "resampling": resampling}
         for name in scores:
             if _has(name, metric):
-                rows.append(bootstrap(name, metric, _sums(scores[name], metric), transform=transform, **how))
+                rows.append(bootstrap(name, metric, _sums(scores[name], metric), **how))
         for one, other in pairs:
             if _has(other, metric):
                 sums = _sums(scores[one], metric), _sums(scores[other], metric)
-                differences.append(paired(one, other, metric, *sums, transform=transform, **how))
+                differences.append(paired((one, other), metric, sums, **how))
     return rows, differences
 
 

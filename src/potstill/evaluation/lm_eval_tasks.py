@@ -12,10 +12,10 @@ from potstill.evaluation.candidates import CandidateModel, Measured, Models
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.atomic import read_json, write_json
-from potstill.metrics.bootstrap import Paired, Row
-from potstill.metrics.lm_eval.compare import How, compare, is_share
+from potstill.metrics.bootstrap import Paired, Resampling, Result
+from potstill.metrics.lm_eval.compare import compare, is_share
 from potstill.metrics.lm_eval.items import Wanted, part
-from potstill.metrics.lm_eval.load import Asked, load_task
+from potstill.metrics.lm_eval.load import LoadedTask, load_task
 from potstill.metrics.lm_eval.score import OF_ITEMS, TaskScores, score_task
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -42,7 +42,7 @@ def measure(work: Work, models: Models) -> Measured:
     Makes in `comparison.json` under `tasks`: how each metric is shown (`metrics`), and lm-eval's own figures and
     standard errors (`lm_eval`), one for each seed of a model.
     """
-    rows: list[Row] = []
+    rows: list[Result] = []
     pairs: list[Paired] = []
     shown: list[dict[str, Any]] = []
     theirs: dict[str, dict[str, list[dict[str, Any]]]] = {one.label: {} for one in models}
@@ -53,9 +53,9 @@ def measure(work: Work, models: Models) -> Measured:
     ]
     between = _pairs(models)
     metrics = sum(len(next(iter(scores.values()))[0].scores) for scores in found)
-    how = _how(work, metrics * len(between))
+    resampling = _resampling(work, metrics * len(between))
     for one, scores in zip(asked, found, strict=True):
-        more_rows, more_pairs = compare(_reported(work, one, scores), between, how)
+        more_rows, more_pairs = compare(_reported(work, one, scores), between, resampling)
         rows, pairs = rows + more_rows, pairs + more_pairs
         first, sure = next(iter(scores.values()))[0], {row.metric for row in more_rows}
         for metric, score in first.scores.items():
@@ -76,7 +76,7 @@ def measure(work: Work, models: Models) -> Measured:
     )
 
 
-def loaded(recipe: Recipe) -> list[Asked]:
+def loaded(recipe: Recipe) -> list[LoadedTask]:
     """Every task that the recipe names, data included."""
     asked, owner = [], dict[str, str]()
     for number, task in enumerate(recipe.evaluate.tasks):
@@ -89,7 +89,7 @@ def loaded(recipe: Recipe) -> list[Asked]:
     return asked
 
 
-def _scored(work: Work, asked: Asked, model: CandidateModel) -> TaskScores:
+def _scored(work: Work, asked: LoadedTask, model: CandidateModel) -> TaskScores:
     file = work.folder / "tasks" / quote(asked.name, safe="") / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:
@@ -106,7 +106,7 @@ def _scored(work: Work, asked: Asked, model: CandidateModel) -> TaskScores:
 
 
 def _reported(
-    work: Work, asked: Asked, models: Mapping[str, Sequence[TaskScores]]
+    work: Work, asked: LoadedTask, models: Mapping[str, Sequence[TaskScores]]
 ) -> Mapping[str, Sequence[TaskScores]]:
     """What is reported: all items, or, where snapshots were chosen on half of them, the others."""
     if len(splits_of(work.recipe, *asked.shown)) == 1:
@@ -130,13 +130,13 @@ def _pairs(models: Models) -> list[tuple[str, str]]:
     return [(student.label, other.label) for student in students for other in others]
 
 
-def _how(work: Work, differences: int) -> How:
+def _resampling(work: Work, differences: int) -> Resampling:
     """Enough resamples that a difference which never changes its sign is beyond chance among so many."""
     confidence, resamples = work.recipe.evaluate.confidence, work.recipe.evaluate.resamples
-    return How(confidence, max(resamples, math.ceil(FINER * differences / (1 - confidence))))
+    return Resampling(confidence, max(resamples, math.ceil(FINER * differences / (1 - confidence))))
 
 
-def _shown(asked: Asked, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
+def _shown(asked: LoadedTask, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
     """A metric as the report's `Metric` has it."""
     shots = _shots(asked, metric.partition("/")[0])
     unit = f"lm-eval, {shots}-shot" if shots is not None else "lm-eval"
@@ -150,7 +150,7 @@ def _shown(asked: Asked, metric: str, better: str | None, percent: bool) -> dict
     }
 
 
-def _shots(asked: Asked, name: str) -> int | None:
+def _shots(asked: LoadedTask, name: str) -> int | None:
     """How many solved examples stand before each item; None where a group's tasks differ in that."""
     group = asked.loaded["groups"].get(name)
     tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]

@@ -7,6 +7,7 @@ from potstill.evaluation.candidates import CandidateModel, Measured, Models, com
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json
+from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
 from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files
 from potstill.metrics.minimal_pairs.score import PairScores, Reading, score_pairs
@@ -24,10 +25,10 @@ def measure(work: Work, models: Models, metric: str) -> Measured:
     scores = {
         one.label: [_scored(work, metric, seed, subtasks, reading) for seed in each] for one, each in models.items()
     }
-    common: dict[str, Any] = {"ties": settings.ties, "confidence": how.confidence, "resamples": how.resamples}
+    common: dict[str, Any] = {"ties": settings.ties, "resampling": Resampling(how.confidence, how.resamples)}
     each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
     pairs = {
-        (student, model): compare(student, model, metric, scores[student], scores[model], **common)
+        (student, model): compare((student, model), metric, (scores[student], scores[model]), **common)
         for student, model in compared_pairs(work, models)
     }
     file = work.folder / "pairs" / f"{metric}.json"

@@ -24,7 +24,7 @@ from potstill.evaluation.snapshot_scores import (
     teachers,
 )
 from potstill.files.atomic import write_json
-from potstill.metrics.bootstrap import bootstrap
+from potstill.metrics.bootstrap import Resampling, bootstrap
 from potstill.pipeline.graph import BY_NAME, steps_of
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.work import Work
@@ -98,10 +98,10 @@ def _measured(work: Work, which: str, *, waits: bool) -> Rows:
 
 
 def _rows(work: Work, weights: Weights, by: Sequence[Meter], candidate: Candidate, step: int | None) -> Rows:
-    how: dict[str, Any] = {"confidence": work.recipe.evaluate.confidence, "resamples": work.recipe.evaluate.resamples}
+    resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
     rows = []
     for figure in scored(work.run, weights, by):
-        row = bootstrap(candidate.label, figure.metric, figure.sums, transform=figure.transform, **how)
+        row = bootstrap(candidate.label, figure.metric, figure.sums, transform=figure.transform, resampling=resampling)
         said = {"metric": figure.metric, "split": figure.split, "better": figure.better}
         figures = {"value": row.value, "low": row.low, "high": row.high, "n": row.n}
         rows.append({"model": candidate.label, "seed": candidate.seed, "step": step, **said, **figures})

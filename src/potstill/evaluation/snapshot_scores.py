@@ -30,7 +30,7 @@ from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import document_windows, score_answers
 from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task
 from potstill.metrics.lm_eval.items import part, transform
-from potstill.metrics.lm_eval.load import Asked
+from potstill.metrics.lm_eval.load import LoadedTask
 from potstill.metrics.lm_eval.score import OF_ITEMS, promised, score_task
 from potstill.metrics.minimal_pairs.accuracy import as_sums
 from potstill.metrics.minimal_pairs.score import Reading, score_pairs
@@ -180,7 +180,7 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"`select.by`: {metric!r} {why}; choose by another, {', '.join(can)}")
 
 
-def _task(work: Work, asked: Asked) -> Meter:
+def _task(work: Work, asked: LoadedTask) -> Meter:
     """A task of lm-eval, and every metric of it that is made of items."""
     splits, tokenizer = splits_of(work.recipe, *asked.shown), artifacts.tokenizer(work)
     batch_size = work.recipe.evaluate.batch_size

@@ -1,10 +1,10 @@
-"""No figure without its interval: what a metric is worth, how two models differ, how far seeds spread.
+"""Bootstrap intervals: of a model's metric, of the difference of two models, and of means over strata.
 
 A metric over U units (passages, items) is a ratio of sums, ``sum(numerator) / sum(denominator)``: nats over predicted
-tokens, nats over bytes, right answers over items. Units are what is drawn again, because tokens of one passage are not
-independent of each other. Bootstrap with bias correction and acceleration (BCa: Efron & Tibshirani, *An Introduction
-to the Bootstrap*, 1993, ch. 14); draws depend on the seed and U alone, so that every model and every metric meets the
-same draws and differences are paired.
+tokens, nats over bytes, right answers over items. The bootstrap resamples units, because tokens of one passage are not
+independent of each other. Intervals have bias correction and acceleration (BCa: Efron & Tibshirani, *An Introduction to
+the Bootstrap*, 1993, ch. 14). Draws depend on the seed and U alone: every model and every metric meets the same draws,
+so that differences are paired.
 
 Shapes: U units, S seeds, R resamples.
 """
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from potstill.errors import UserError
 
 Array = NDArray[np.float64]
+"""Figures of any shape, in double precision."""
 Transform = Literal["identity", "exp"]
 
 _DRAWS_AT_ONCE = 2**22
@@ -28,9 +29,21 @@ _DRAWS_AT_ONCE = 2**22
 _NORMAL = NormalDist()
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are computed: their confidence, the number R of draws of the units, and the seed of the draws."""
+
+    confidence: float = 0.95
+    resamples: int = 10_000
+    seed: int = 0
+
+
+DEFAULT_RESAMPLING = Resampling()
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What one model scored on each unit: ``numerator`` and ``denominator``, [U], or [S, U] for S seeds of one model.
+    """The scores of one model on each unit: ``numerator`` and ``denominator``, [U], or [S, U] for S seeds of one model.
 
     A denominator may be shared by all seeds ([U] beside a numerator of [S, U]).
     """
@@ -39,7 +52,7 @@ class Sums:
     denominator: ArrayLike
 
     def arrays(self, what: str) -> tuple[Array, Array]:
-        """Both as float64 [S, U]. Raises UserError, naming ``what``, where no interval can be told."""
+        """Both as float64 [S, U]. Raises UserError, which names ``what``, if no interval can be computed."""
         numerator = np.atleast_2d(np.asarray(self.numerator, dtype=np.float64))
         denominator = np.asarray(self.denominator, dtype=np.float64)
         assert numerator.ndim == 2, f"{what}: sums are [U] or [S, U], got {numerator.shape}"
@@ -60,7 +73,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Spread:
-    """A value for each of two seeds or more, and how far apart they lie."""
+    """The values of two or more seeds, and how much they differ."""
 
     values: tuple[float, ...]
 
@@ -90,7 +103,7 @@ class Spread:
         return max(self.values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; the derived figures are there for readers, ``from_dict`` computes them again."""
+        """Plain JSON types. The derived figures are for readers; ``from_dict`` computes them again."""
         derived = {name: getattr(self, name) for name in ("n", "mean", "deviation", "low", "high")}
         return derived | {"values": list(self.values)}
 
@@ -101,11 +114,11 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model, one metric: its value on ``n`` units, and the interval over units.
+class Result:
+    """The value of one metric of one model on ``n`` units, with its interval over units.
 
-    With several seeds ``value`` is their mean, the interval is that of the mean over the same units, and ``seeds``
-    holds what the interval does not: how much the seeds differ.
+    With several seeds, ``value`` is their mean and the interval is that of the mean. How much the seeds differ is in
+    ``seeds``, not in the interval.
     """
 
     model: str
@@ -128,9 +141,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Paired:
-    """``a`` minus ``b`` on the same ``n`` units, with the interval of the difference and its two-sided ``p``.
+    """Model ``a`` minus model ``b`` on the same ``n`` units: the difference, its interval and its two-sided ``p``.
 
-    ``p`` is one minus the confidence at which the interval would just touch zero, so that both always say the same.
+    ``p`` is one minus the confidence at which the interval would just touch zero. So ``p`` and interval always agree.
     """
 
     a: str
@@ -145,7 +158,7 @@ class Paired:
 
     @property
     def beyond_chance(self) -> bool:
-        """The interval leaves zero out, and every seed (where there are several) falls on the same side."""
+        """Whether the interval leaves zero out, and all seeds (if there are several) lie on the same side of it."""
         lowest, highest = self.low, self.high
         if self.seeds is not None:
             lowest, highest = min(lowest, self.seeds.low), max(highest, self.seeds.high)
@@ -167,47 +180,49 @@ def bootstrap(
     sums: Sums,
     *,
     transform: Transform = "identity",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Row:
+    resampling: Resampling = DEFAULT_RESAMPLING,
+) -> Result:
     """A model's metric with its interval over units.
 
     Intervals cover what they promise from some 100 units on; with 10 units a 95% interval covers 86–90% (measured).
-    One of zero width says that all units agree, not that the figure is certain.
-    ``transform`` is applied to the ratio: ``exp`` makes a perplexity of nats per token. Raises UserError for fewer
-    than two units, for scores that are not finite, and where nothing at all was scored.
+    An interval of zero width means that all units agree, not that the figure is certain.
+
+    Args:
+        model, metric: their names.
+        sums: the scores of the model.
+        transform: applied to the ratio: ``exp`` makes a perplexity of nats per token.
+        resampling: of the interval.
+
+    Raises:
+        UserError: there are fewer than two units, a score is not finite, or nothing was scored.
     """
     numerator, denominator = sums.arrays(f"{model}, {metric}")
     statistic = _Statistic([(numerator, denominator, 1.0)], transform)
-    low, high, _ = _interval(statistic, confidence, resamples, seed)
+    low, high, _ = _interval(statistic, resampling)
     seeds = [float(value) for value in _transformed(numerator.sum(1) / denominator.sum(1), transform)]
-    return Row(model, metric, statistic.value(), low, high, numerator.shape[1], _spread(seeds))
+    return Result(model, metric, statistic.value(), low, high, numerator.shape[1], _spread(seeds))
 
 
 def paired(
-    a: str,
-    b: str,
+    names: tuple[str, str],
     metric: str,
-    sums_a: Sums,
-    sums_b: Sums,
+    sums: tuple[Sums, Sums],
     *,
     transform: Transform = "identity",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Paired:
-    """How far model ``a`` lies above model ``b`` on the same units, in the same order.
+    """The first of two models minus the second, on the same units in the same order.
 
-    Seeds are paired where both have the same number of them (seed for seed: the student's and its control's); a model
-    with one row is compared with each seed of the other. Raises UserError as ``bootstrap`` does.
+    If both have the same number of seeds, seeds are paired (the student's with its control's). A model with one row is
+    compared with each seed of the other. Raises UserError as ``bootstrap`` does.
     """
+    (a, b), (sums_a, sums_b) = names, sums
     numerator_a, denominator_a = sums_a.arrays(f"{a}, {metric}")
     numerator_b, denominator_b = sums_b.arrays(f"{b}, {metric}")
     units = numerator_a.shape[1]
     assert units == numerator_b.shape[1], f"{metric}: {units} units of {a} against {numerator_b.shape[1]} of {b}"
     statistic = _Statistic([(numerator_a, denominator_a, 1.0), (numerator_b, denominator_b, -1.0)], transform)
-    low, high, p = _interval(statistic, confidence, resamples, seed)
+    low, high, p = _interval(statistic, resampling)
     each_a = _transformed(numerator_a.sum(1) / denominator_a.sum(1), transform)
     each_b = _transformed(numerator_b.sum(1) / denominator_b.sum(1), transform)
     assert len(each_a) == len(each_b) or 1 in (len(each_a), len(each_b)), f"{metric}: seeds of {a} and {b} do not pair"
@@ -240,7 +255,7 @@ class _Statistic:
     def _combine(self, total: Callable[[Array], Array]) -> Array:
         result: Array = np.zeros(1)
         for numerator, denominator, sign in self.terms:
-            # One column at a time: equal models go through equal operations, so that their difference is exactly 0.
+            # One seed at a time: equal models go through equal operations, so that their difference is exactly 0.
             ratios = [
                 _transformed(total(numerators) / total(denominators), self.transform)
                 for numerators, denominators in zip(numerator, denominator, strict=True)
@@ -262,11 +277,11 @@ def _spread(values: list[float]) -> Spread | None:
     return Spread(tuple(values)) if len(values) > 1 else None
 
 
-def _draws(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    generator = np.random.default_rng(seed)
+def _draws(units: int, resampling: Resampling) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.default_rng(resampling.seed)
     at_once = max(1, _DRAWS_AT_ONCE // units)
-    for start in range(0, resamples, at_once):
-        yield generator.integers(units, size=(min(at_once, resamples - start), units))
+    for start in range(0, resampling.resamples, at_once):
+        yield generator.integers(units, size=(min(at_once, resampling.resamples - start), units))
 
 
 def bca_interval(
@@ -274,7 +289,7 @@ def bca_interval(
 ) -> tuple[float, float, float]:
     """Low and high of the BCa interval, and the two-sided p at which that interval would just touch zero.
 
-    For any statistic that can be computed again on other units.
+    It works for any statistic that can be computed on resampled units.
 
     Args:
         value: of the statistic.
@@ -282,7 +297,7 @@ def bca_interval(
         left_out: the statistic without each unit, [U].
         confidence: of the interval.
     """
-    # A draw of nothing but units without a token is 0/0 and says nothing.
+    # A draw in which no unit has a token is 0/0 and is left out.
     values = np.sort(resampled[np.isfinite(resampled)])
     if not len(values) or values[0] == values[-1] or not np.isfinite(value):
         return value, value, 1.0 if value == 0 else 0.0
@@ -298,21 +313,21 @@ def bca_interval(
     return float(low), float(high), 2 * min(one_sided, 1 - one_sided)
 
 
-def _interval(statistic: _Statistic, confidence: float, resamples: int, seed: int) -> tuple[float, float, float]:
+def _interval(statistic: _Statistic, resampling: Resampling) -> tuple[float, float, float]:
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.concatenate([statistic.resampled(draws) for draws in _draws(statistic.units, resamples, seed)])
+        values = np.concatenate([statistic.resampled(draws) for draws in _draws(statistic.units, resampling)])
         left_out = statistic.without_each()
-    return bca_interval(statistic.value(), values, left_out, confidence)
+    return bca_interval(statistic.value(), values, left_out, resampling.confidence)
 
 
 def _quantile_of(values: Array, point: float) -> float:
-    """The normal score of ``point`` among sorted ``values``; ties count half; R draws tell no more than 1/2R."""
+    """The normal score of ``point`` among sorted ``values``. Ties count half; R draws resolve no less than 1/2R."""
     rank = (np.searchsorted(values, point, "left") + np.searchsorted(values, point, "right")) / 2
     return float(_NORMAL.inv_cdf(float(np.clip(rank, 0.5, len(values) - 0.5)) / len(values)))
 
 
 def _acceleration(left_out: Array) -> float:
-    """From the jackknife [U]: how the standard error changes with the value itself."""
+    """How the standard error changes with the value, from the jackknife [U]."""
     distance = np.mean(left_out) - left_out
     squares = float(np.sum(distance**2))
     if not np.isfinite(squares) or squares == 0:
@@ -321,15 +336,15 @@ def _acceleration(left_out: Array) -> float:
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Each p after Holm's correction for all of them."""
+    """Each p after Holm's correction for all of them (*A simple sequentially rejective multiple test procedure*)."""
     ranked = sorted(p, key=lambda name: p[name])
     adjusted = np.maximum.accumulate([(len(p) - rank) * p[name] for rank, name in enumerate(ranked)])
     return {name: min(1.0, float(value)) for name, value in zip(ranked, adjusted, strict=True)}
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over strata, or of one, with its interval and its two-sided ``p``."""
+class StratifiedMean:
+    """The mean over all strata, or of one stratum, with its interval and its two-sided ``p``."""
 
     value: float
     low: float
@@ -339,46 +354,48 @@ class Estimate:
 
 def stratified(
     values: Mapping[str, Array],
-    confidence: float,
-    resamples: int,
-    seed: int,
+    resampling: Resampling = DEFAULT_RESAMPLING,
     weights: Mapping[str, float] | None = None,
-) -> tuple[Estimate, dict[str, Estimate]]:
-    """The mean over subtasks of the mean over items, and each subtask's, from the same draws within subtasks.
+) -> tuple[StratifiedMean, dict[str, StratifiedMean]]:
+    """The mean over subtasks of the mean over items, and the mean of each subtask, from the same draws.
+
+    Items are drawn within their own subtask.
 
     Args:
-        values: of each subtask, [P].
-        confidence, resamples, seed: of the intervals.
-        weights: each subtask's share of the whole; all alike by default.
+        values: the items of each subtask, [P].
+        resampling: of the intervals.
+        weights: each subtask's share of the whole; equal by default.
     """
     resampled = {
-        name: _resampled_means(each, resamples, np.random.default_rng((seed, number)))
+        name: _resampled_means(each, resampling.resamples, np.random.default_rng((resampling.seed, number)))
         for number, (name, each) in enumerate(values.items())
     }
+    confidence = resampling.confidence
     means = {name: float(each.mean()) for name, each in values.items()}
     changes = {name: (each.mean() - each) / (len(each) - 1) for name, each in values.items()}
     subtasks = {
-        name: Estimate(
+        name: StratifiedMean(
             means[name], *bca_interval(means[name], resampled[name], means[name] + changes[name], confidence)
         )
         for name in values
     }
-    value = float(_mean_over(means, weights))
+    value = float(mean_over(means, weights))
     shares = {name: 1 / len(values) if weights is None else weights[name] for name in values}
     left_out = value + np.concatenate([shares[name] * change for name, change in changes.items()])
-    return Estimate(value, *bca_interval(value, _mean_over(resampled, weights), left_out, confidence)), subtasks
+    return StratifiedMean(value, *bca_interval(value, mean_over(resampled, weights), left_out, confidence)), subtasks
 
 
 def _resampled_means(values: Array, resamples: int, generator: np.random.Generator) -> Array:
-    """The means of so many draws of the pairs with replacement: [R].
+    """The mean of each of R draws of the items with replacement: [R].
 
-    Few values occur, so that drawing how often each does is the same thing, and a hundred times as fast.
+    Only a few different values occur. To draw how often each occurs is equivalent, and a hundred times as fast.
     """
     kinds, counts = np.unique(values, return_counts=True)
     return generator.multinomial(len(values), counts / len(values), size=resamples) @ kinds / len(values)
 
 
-def _mean_over(subtasks: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> Any:
+def mean_over(subtasks: Mapping[str, Any], weights: Mapping[str, float] | None = None) -> Any:
+    """The mean over subtasks, of numbers or of arrays of one shape; ``weights`` as in :func:`stratified`."""
     if weights is None:
         return sum(subtasks.values()) / len(subtasks)
     return sum(weights[name] * each for name, each in subtasks.items())

@@ -1,4 +1,4 @@
-"""Held-out scoring: how well a model predicts whole documents, and how near it is to its teacher on them."""
+"""Held-out text: how well a model predicts documents, and how close its predictions are to its teacher's."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,15 +18,15 @@ from potstill.metrics.bootstrap import Sums
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
 
-Reference = Callable[[Mapping[str, Tensor]], TeacherTarget]
-"""What gives the teacher's target for a batch."""
+TargetFunction = Callable[[Mapping[str, Tensor]], TeacherTarget]
+"""Returns the teacher's target for a batch."""
 
 METRICS = ("loss", "perplexity", "bits_per_byte", "kl_to_teacher", "agreement")
 
 
 @dataclass(frozen=True)
 class Window:
-    """A piece of a document: its tokens, and the number of the document."""
+    """A part of a document: the number of the document, and the tokens of the part."""
 
     document: int
     input_ids: list[int]
@@ -34,8 +34,8 @@ class Window:
 
 @dataclass(frozen=True)
 class DocumentScores:
-    """Sums over each of U documents: nats, nats of KL(teacher ‖ model), matches with the teacher's first choice, all
-    over the predicted tokens; the numbers of predicted tokens and of bytes of text."""
+    """Sums for each of U documents, over its predicted tokens: nats, nats of KL(teacher ‖ model), and matches with the
+    teacher's likeliest token. Also the numbers of predicted tokens and of bytes of text."""
 
     nll: NDArray[np.float64]
     kl: NDArray[np.float64]
@@ -44,7 +44,7 @@ class DocumentScores:
     bytes: NDArray[np.float64]
 
     def sums(self, metric: str) -> Sums:
-        """Numerator and denominator of a metric, a document each."""
+        """Numerator and denominator of a metric for each document."""
         numerator = {"kl_to_teacher": self.kl, "agreement": self.agreement}.get(metric, self.nll)
         if metric == "bits_per_byte":
             return Sums(numerator / np.log(2), self.bytes)
@@ -61,7 +61,7 @@ class DocumentScores:
 
 
 def document_windows(documents: Iterable[list[int]], sequence_length: int) -> list[Window]:
-    """All documents in windows that overlap by one token, long ones first, so that batches are of similar lengths."""
+    """All documents in windows that overlap by one token; long windows first, so that a batch has similar lengths."""
     cut = [Window(n, ids) for n, tokens in enumerate(documents) for ids in windows(tokens, sequence_length)]
     return sorted((window for window in cut if len(window.input_ids) > 1), key=lambda window: -len(window.input_ids))
 
@@ -71,7 +71,7 @@ def score_documents(
     model: PreTrainedModel,
     batches: Iterable[tuple[list[Window], Mapping[str, Tensor]]],
     document_bytes: list[int],
-    reference: Reference,
+    reference: TargetFunction,
     advance: Advance,
     vocabulary: int | None = None,
 ) -> DocumentScores:
@@ -79,11 +79,11 @@ def score_documents(
 
     Args:
         model: the model, in eval mode.
-        batches: windows, and the batch [B, T] made of them, on the model's device.
+        batches: windows, and the batch [B, T] made from them, on the model's device.
         document_bytes: bytes of UTF-8 of each document.
-        reference: gives the teacher's target for a batch.
-        advance: told the number of windows done.
-        vocabulary: look at the first so many ids only; default: all that the heads have.
+        reference: returns the teacher's target for a batch.
+        advance: called with the number of windows that are done.
+        vocabulary: use only ids below this number; default: all ids of the heads.
     """
     sums = {name: np.zeros(len(document_bytes)) for name in ("nll", "kl", "agreement", "tokens")}
     head = head_of(model)
@@ -103,12 +103,12 @@ def score_documents(
 def score_answers(
     model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]], vocabulary: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Nats over the supervised tokens of each row of the batches, and how many those are: [U], [U].
+    """The nats of each row's supervised tokens, and the number of these tokens: [U], [U].
 
     Args:
         model: the model, in eval mode.
         batches: `input_ids`, `labels` and `attention_mask`, all [B, T], on the model's device.
-        vocabulary: look at the first so many ids only; default: all that the head has.
+        vocabulary: use only ids below this number; default: all ids of the head.
     """
     head = head_of(model)
     nll: list[NDArray[np.float64]] = [np.zeros(0)]

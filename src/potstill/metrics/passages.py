@@ -1,4 +1,4 @@
-"""Passages: where, within one document, a student departs from its teacher, token by token."""
+"""Passages: how a student differs from its teacher on each token of a document."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ def token_view(
     input_ids: list[int],
     vocabulary: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Each token of a document with what both models expected in its place.
+    """Each token of a document, and the predictions of both models for it.
 
-    Returns a dict a token: `text`; and, but for the first one, which nothing predicts: `kl` (nats, of the teacher
-    against the student), `teacher_nll`, `student_nll` (nats), `teacher_top5`, `student_top5` ((text, probability)).
-    With `vocabulary`, both models' distributions are over the first so many ids.
+    Returns one dict for each token. It has `text`. All but the first, which nothing predicts, also have `kl` (nats, of
+    the teacher against the student), `teacher_nll`, `student_nll` (nats), `teacher_top5` and `student_top5` ((text,
+    probability)). If `vocabulary` is given, both distributions are over ids below it.
     """
     ids = torch.tensor([input_ids], device=student.device)
     theirs, ours = (_log_probs(model, ids, vocabulary) for model in (teacher, student))
@@ -42,7 +42,7 @@ def token_view(
 
 
 def piece(tokenizer: Any, token: int) -> str:
-    """A token's text within a document. Decoded by itself, one of sentencepiece's loses the space before it."""
+    """A token's text within a document. A sentencepiece token that is decoded alone loses the space before it."""
     text: str = tokenizer.decode([token])
     begins_a_word = str(tokenizer.convert_ids_to_tokens(token)).startswith("\u2581")
     return f" {text}" if begins_a_word and not text.startswith(" ") else text

@@ -1,9 +1,9 @@
-"""Selection: the best of several candidates by what they scored on the same items, where a tie is a tie.
+"""Selection: the best of several snapshots by their scores on the same items; among ties, the first.
 
-By one metric, the best is compared with every other candidate by a paired bootstrap over items (`statistics.py`). By
-several, each metric ranks the candidates (the best has rank 1, equal ones share theirs), and the weighted mean of the
-ranks decides; items of each metric are drawn again, and the interval is that of the percentiles, for ranks are too
-coarse for a jackknife. Whoever is not beyond chance worse than the best ties with it, and the first of these is taken.
+With one metric, a paired bootstrap over items (`bootstrap.py`) compares the best with every other candidate. With
+several metrics, each metric ranks the candidates (the best has rank 1, equal ones share a rank), and the weighted mean
+of the ranks decides. The items of each metric are then resampled, and the interval is the percentile interval, because
+ranks are too coarse for a jackknife. A candidate ties with the best one unless it is worse beyond chance.
 
 Shapes: C candidates, U items of a metric, R resamples.
 """
@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from potstill.metrics.bootstrap import Sums, paired
+from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Array, Resampling, Sums, paired
 
-Array = NDArray[np.float64]
 _COUNTS_AT_ONCE = 2**22
-"""Numbers held in memory together, whatever U and R are."""
+"""Numbers held in memory together, for any U and R."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A metric, which direction is better, and how much it counts among several."""
+    """A metric of the choice, its better direction, and its weight among several metrics."""
 
     metric: str
     better: Literal["lower", "higher"]
@@ -33,9 +31,10 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Standing:
-    """One candidate: by what it was judged (its metric, or its mean rank), and how far it lies from the best.
+    """One candidate, and its distance from the best one.
 
-    ``difference`` is the candidate's ``value`` minus the best's, ``low`` and ``high`` are its interval.
+    ``value`` is its metric, or its mean rank. ``difference`` is its value minus the best one's; ``low`` and ``high``
+    are the interval of the difference.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Choice:
-    """Who is the best, who is taken, and all candidates in the order in which they were given."""
+    """The best candidate, the chosen one, and all of them in the order in which they were given."""
 
     best: str
     chosen: str
@@ -63,29 +62,27 @@ def choose(
     candidates: Mapping[str, Mapping[str, Sums]],
     criteria: Sequence[Criterion],
     *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Choice:
     """Choose one of several candidates.
 
     Args:
-        candidates: by name, each with its sums ([U]) by metric; of those that tie, the first one is taken.
-        criteria: the metrics that it goes by.
-        confidence, resamples, seed: of the intervals.
+        candidates: by name, each with its sums ([U]) by metric. The first candidate that ties with the best is chosen.
+        criteria: the metrics of the choice.
+        resampling: of the intervals.
 
     Raises:
         UserError: there are too few items, or a score is not a finite number.
     """
-    assert candidates, "there is something to choose from"
+    assert candidates, "there is no candidate"
     names, values = list(candidates), judged_by(candidates, criteria)
     lower_is_better = len(criteria) > 1 or criteria[0].better == "lower"
-    # The first of equals.
+    # argmin and argmax take the first of equal candidates.
     best = int(np.argmin(values) if lower_is_better else np.argmax(values))
     if len(criteria) == 1:
-        intervals = _by_metric(candidates, criteria[0].metric, names[best], confidence, resamples, seed)
+        intervals = _by_metric(candidates, criteria[0].metric, names[best], resampling)
     else:
-        intervals = _by_rank(candidates, criteria, best, confidence, resamples, seed)
+        intervals = _by_rank(candidates, criteria, best, resampling)
     standings = tuple(
         Standing(name, float(value), float(value - values[best]), low, high, low <= 0 <= high)
         for name, value, (low, high) in zip(names, values, intervals, strict=True)
@@ -95,39 +92,31 @@ def choose(
 
 
 def judged_by(candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[Criterion]) -> Array:
-    """What each candidate is judged by, [C]: the metric, if there is one, or the weighted mean of its ranks."""
+    """The figure that decides, for each candidate, [C]: the only metric, or the weighted mean of the ranks."""
     values = [_values(candidates, one.metric) for one in criteria]
     return values[0] if len(criteria) == 1 else _mean_rank([each[:, None] for each in values], criteria)[:, 0]
 
 
 def _by_metric(
-    candidates: Mapping[str, Mapping[str, Sums]],
-    metric: str,
-    best: str,
-    confidence: float,
-    resamples: int,
-    seed: int,
+    candidates: Mapping[str, Mapping[str, Sums]], metric: str, best: str, resampling: Resampling
 ) -> list[tuple[float, float]]:
-    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     pairs = (
-        paired(name, best, metric, scores[metric], candidates[best][metric], **how)
+        paired((name, best), metric, (scores[metric], candidates[best][metric]), resampling=resampling)
         for name, scores in candidates.items()
     )
     return [(pair.low, pair.high) for pair in pairs]
 
 
 def _by_rank(
-    candidates: Mapping[str, Mapping[str, Sums]],
-    criteria: Sequence[Criterion],
-    best: int,
-    confidence: float,
-    resamples: int,
-    seed: int,
+    candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[Criterion], best: int, resampling: Resampling
 ) -> list[tuple[float, float]]:
-    # Every metric has its own items, which are drawn for themselves.
-    drawn = [_resampled(candidates, one.metric, resamples, (seed, at)) for at, one in enumerate(criteria)]
+    # Every metric has its own items, and its own draws.
+    drawn = [
+        _resampled(candidates, one.metric, resampling.resamples, (resampling.seed, at))
+        for at, one in enumerate(criteria)
+    ]
     ranks = _mean_rank(drawn, criteria)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    tails = [(1 - resampling.confidence) / 2, (1 + resampling.confidence) / 2]
     low, high = np.nanquantile(ranks - ranks[best], tails, axis=1)
     return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]
 
@@ -171,7 +160,7 @@ def _mean_rank(values: Sequence[Array], criteria: Sequence[Criterion]) -> Array:
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks from 1 down each column of [C, R]; the lowest value has the first, and equal ones share theirs."""
+    """Ranks within each column of [C, R]: the lowest value has rank 1, and equal values share a rank."""
     found = np.empty_like(values)
     for column in range(values.shape[1]):
         own = values[:, column]

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Curve, Metric, kind
-from potstill.report.significance import Judge, judge
+from potstill.report.significance import JudgeDifference, judge
 
 Spec = dict[str, Any]
 
@@ -81,7 +81,7 @@ def sample(model: str, looks: Mapping[str, Look]) -> str:
     )
 
 
-def intervals(metric: Metric, rows: Sequence[Row], looks: Mapping[str, Look] = LOOKS) -> str:
+def intervals(metric: Metric, rows: Sequence[Result], looks: Mapping[str, Look] = LOOKS) -> str:
     """Dot and interval for each model, the names on the left and the values on the right."""
     ordered = sorted(rows, key=lambda row: ORDER.index(kind(row.model)) if kind(row.model) in ORDER else len(ORDER))
     low, high = domain(ordered)
@@ -122,7 +122,7 @@ def intervals(metric: Metric, rows: Sequence[Row], looks: Mapping[str, Look] = L
     return draw(_panel(layers, data, left))
 
 
-def differences(metric: Metric, pairs: Sequence[Paired], judged: Judge = judge) -> str:
+def differences(metric: Metric, pairs: Sequence[Paired], judged: JudgeDifference = judge) -> str:
     """Dot and interval of students minus another model, beside the zero that chance would give.
 
     The one student is called by what it is compared with; of several, which differ from the same model, each by its
@@ -211,7 +211,7 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
     return draw({"width": width, "height": 150, "padding": padding, "layer": [*drawn, hit]})
 
 
-def domain(rows: Sequence[Row]) -> tuple[float, float]:
+def domain(rows: Sequence[Result]) -> tuple[float, float]:
     """The part of the axis worth showing.
 
     A model far outside the others (the start of a pruned student, most often) is left out and drawn at the edge: to
@@ -230,7 +230,7 @@ def domain(rows: Sequence[Row]) -> tuple[float, float]:
     return low - edge, high + edge
 
 
-def _reach(rows: Iterable[Row]) -> tuple[float, float]:
+def _reach(rows: Iterable[Result]) -> tuple[float, float]:
     bounds = [bound for row in rows for bound in (row.low, row.high, *(row.seeds.values if row.seeds else ()))]
     finite = [bound for bound in bounds if math.isfinite(bound)]
     return min(finite, default=0.0), max(finite, default=1.0)

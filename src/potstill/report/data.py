@@ -1,16 +1,20 @@
 """What a report is drawn from: plain data, so that the page can be drawn without a model, a recipe or a run folder."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 from potstill.cost import Cost, Expense
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.recipe.candidates import Candidate
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
-"""The four models of every experiment, as `Row.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
+"""The four models of every experiment, as `Result.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
 before training. Where there are several teachers or students, each has its name behind it: ``student base``. Any other
 name in a row is a model of its own and is shown beside them."""
+
+NO_TERM = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens_seen"}
+"""What a training's log has besides its loss terms and how long it took (`train_…`)."""
 
 LABELS = {TEACHER: "Teacher", START: "Student before", STUDENT: "Student", CONTROL: "Control"}
 
@@ -68,6 +72,11 @@ def prompt_metrics(name: str) -> tuple[Metric, ...]:
     )
 
 
+def pair_metric(name: str) -> Metric:
+    """Of a set of minimal pairs."""
+    return Metric(name, name, "minimal pairs, mean over subtasks", "higher", percent=True)
+
+
 @dataclass(frozen=True)
 class Model:
     """One line of the table of models. ``name`` is free; ``role`` is what it is called in the rows, or is empty.
@@ -95,9 +104,14 @@ class Curve:
     seed: int
     points: tuple[dict[str, float], ...]
 
+    @classmethod
+    def from_log(cls, model: str, seed: int, logged: Iterable[Mapping[str, float]]) -> Self:
+        """From the lines of a training's `log.jsonl`."""
+        return cls(model, seed, tuple(map(_point, logged)))
+
 
 @dataclass(frozen=True)
-class Snapshot:
+class SnapshotPoint:
     """What the weights after a step scored, by one metric on one split. ``step`` is 0 of the start and None of models
     that are not trained here, and ``seed`` is None of both. ``chosen``: they are the student, or the control."""
 
@@ -127,6 +141,12 @@ class Token:
     teacher_top5: tuple[tuple[str, float], ...] = ()
     student_top5: tuple[tuple[str, float], ...] = ()
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From a token of `passages.json`."""
+        pairs = {name: tuple((text, p) for text, p in data.get(name, ())) for name in ("teacher_top5", "student_top5")}
+        return cls(data["text"], data.get("kl"), data.get("student_nll"), data.get("teacher_nll"), **pairs)
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -137,7 +157,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageCost:
     """What one stage made, in words, and at what cost. ``attempts`` above 1: it was stopped and went on."""
 
     name: str
@@ -164,14 +184,14 @@ class Report:
     date: str
     host: str
     command: str
-    rows: tuple[Row, ...]
+    rows: tuple[Result, ...]
     paired: tuple[Paired, ...]
     models: tuple[Model, ...] = ()
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageCost, ...] = ()
     expenses: tuple[Expense, ...] = ()
     """What measuring each model took."""
     curves: tuple[Curve, ...] = ()
-    snapshots: tuple[Snapshot, ...] = ()
+    snapshots: tuple[SnapshotPoint, ...] = ()
     passages: tuple[Passage, ...] = ()
     notes: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = HELD_OUT_METRICS
@@ -192,3 +212,9 @@ def kind(model: str) -> str:
 def students(report: Report) -> list[str]:
     """The students that were measured, in the order of the rows."""
     return list(dict.fromkeys(row.model for row in report.rows if kind(row.model) == STUDENT))
+
+
+def _point(logged: Mapping[str, float]) -> dict[str, float]:
+    terms = {name: value for name, value in logged.items() if name not in NO_TERM and not name.startswith("train_")}
+    shared = {name: logged[name] for name in ("step", "loss", "learning_rate") if name in logged}
+    return shared | terms | {"tokens": logged.get("num_input_tokens_seen", 0)}

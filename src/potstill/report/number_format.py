@@ -2,19 +2,19 @@
 
 import math
 
-from potstill.metrics.bootstrap import Paired, Row, Spread
+from potstill.metrics.bootstrap import Paired, Result, Spread
 from potstill.recipe.candidates import Candidate
 from potstill.report.data import LABELS, START, STUDENT, Metric, kind
 
 MINUS = "\N{MINUS SIGN}"
 
 
-def value(row: Row, metric: Metric) -> str:
+def value(row: Result, metric: Metric) -> str:
     """A metric's value alone: 4.68, 53.2%, 98.4k."""
     return _number(row.value, metric, _decimals(row.low, row.high, metric))
 
 
-def interval(row: Row, metric: Metric) -> str:
+def interval(row: Result, metric: Metric) -> str:
     """A value with its interval: 4.68 [4.60, 4.75]."""
     return _with_bounds(row.value, row.low, row.high, metric)
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from potstill.console import duration, size
 from potstill.cost import Cost
 from potstill.report import charts, number_format, snapshot_curves, tables
-from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, Stage, Token, kind, students
+from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, StageCost, Token, kind, students
 from potstill.report.significance import judge_of
 from potstill.report.verdict import verdict
 
@@ -98,19 +98,19 @@ def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dic
     }
 
 
-def _stages(stages: tuple[Stage, ...]) -> list[tuple[Stage, list[Stage]]]:
+def _stages(stages: tuple[StageCost, ...]) -> list[tuple[StageCost, list[StageCost]]]:
     """The lines of the table of costs, each with the steps that it stands for, where it does not stand for itself."""
     if len(stages) <= MOST_STEPS:
         return [(stage, []) for stage in stages]
-    groups: dict[str, list[Stage]] = {}
+    groups: dict[str, list[StageCost]] = {}
     for stage in stages:
         groups.setdefault(stage.name.partition("/")[0], []).append(stage)
     return [(steps[0], []) if len(steps) == 1 else (_together(name, steps), steps) for name, steps in groups.items()]
 
 
-def _together(name: str, steps: list[Stage]) -> Stage:
+def _together(name: str, steps: list[StageCost]) -> StageCost:
     sizes, tokens = ([getattr(step, what) for step in steps] for what in ("bytes", "tokens"))
-    return Stage(
+    return StageCost(
         name,
         f"{len(steps)} steps",
         reduce(add, (step.cost for step in steps)),

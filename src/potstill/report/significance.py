@@ -15,12 +15,12 @@ from potstill.metrics.bootstrap import Paired, holm
 from potstill.report.data import Metric, Report, kind
 
 Judgement = Literal["better", "worse", "different", "within chance"]
-Judge = Callable[[Paired, Metric], Judgement]
+JudgeDifference = Callable[[Paired, Metric], Judgement]
 Tone = Literal["good", "bad", "open"]
 
 
 @dataclass(frozen=True)
-class Figure:
+class KeyFigure:
     """A figure to be printed large, and what it is."""
 
     text: str
@@ -33,7 +33,7 @@ class Verdict:
 
     headline: str
     tone: Tone
-    figures: tuple[Figure, ...]
+    figures: tuple[KeyFigure, ...]
     sentences: tuple[str, ...]
 
 
@@ -46,7 +46,7 @@ def judge(pair: Paired, metric: Metric) -> Judgement:
     return "better" if (pair.difference < 0) == (metric.better == "lower") else "worse"
 
 
-def judge_of(report: Report) -> Judge:
+def judge_of(report: Report) -> JudgeDifference:
     """How differences are judged on this report: each by itself, or corrected for all of its students or its family."""
     beyond = beyond_chance(report.paired, _families(report), report.confidence)
 

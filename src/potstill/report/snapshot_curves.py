@@ -6,7 +6,7 @@ from typing import Any
 
 from potstill.report import number_format
 from potstill.report.charts import LOOKS, NUMBER, WIDTH, Look, Spec, by_model, draw, look
-from potstill.report.data import Metric, Report, Snapshot
+from potstill.report.data import Metric, Report, SnapshotPoint
 
 SPLITS = {"selection": "on what is chosen on", "reporting": "held out"}
 FAR = 2.0
@@ -33,7 +33,7 @@ def panels(report: Report, looks: Mapping[str, Look] = LOOKS) -> list[dict[str, 
     return found
 
 
-def chart(metric: Metric, rows: Sequence[Snapshot], looks: Mapping[str, Look] = LOOKS) -> str:
+def chart(metric: Metric, rows: Sequence[SnapshotPoint], looks: Mapping[str, Look] = LOOKS) -> str:
     """One metric on one split, over the steps of each training."""
     trained, far = [one for one in rows if one.step], _far(rows)
     across = [one for one in rows if not one.step and one not in far]
@@ -72,7 +72,7 @@ def chart(metric: Metric, rows: Sequence[Snapshot], looks: Mapping[str, Look] = 
     return draw({"width": WIDTH - 56, "height": 150, "padding": padding, "data": {"values": data}, "layer": layers})
 
 
-def _x(trained: Sequence[Snapshot]) -> Spec:
+def _x(trained: Sequence[SnapshotPoint]) -> Spec:
     steps = sorted({one.step or 0 for one in trained})
     scale: Spec = {"nice": False, "zero": False}
     if steps[len(steps) // 2] * EARLY < steps[-1]:
@@ -81,7 +81,7 @@ def _x(trained: Sequence[Snapshot]) -> Spec:
     return {"field": "step", "type": "quantitative", "scale": scale, "axis": axis}
 
 
-def _point(metric: Metric, one: Snapshot, several: bool) -> Spec:
+def _point(metric: Metric, one: SnapshotPoint, several: bool) -> Spec:
     seed = f" (seed {one.seed})" if several else ""
     told = f"{number_format.label(one.model)}{seed}, step {one.step:,}: {metric.label} {one.value:.4g}"
     told += f" [{one.low:.4g}, {one.high:.4g}]" + (", chosen" if one.chosen else "")
@@ -89,7 +89,7 @@ def _point(metric: Metric, one: Snapshot, several: bool) -> Spec:
     return figures | {"model": one.model, "run": f"{one.model}{seed}", "told": told}
 
 
-def _far(rows: Sequence[Snapshot]) -> list[Snapshot]:
+def _far(rows: Sequence[SnapshotPoint]) -> list[SnapshotPoint]:
     """Lines across that would press all that matters into a corner: the start of a pruned student, most often."""
     trained = [one for one in rows if one.step]
     low, high = min(one.low for one in trained), max(one.high for one in trained)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, kind, students
-from potstill.report.significance import Judge, adjusted_p, judge_of, key
+from potstill.report.significance import JudgeDifference, adjusted_p, judge_of, key
 
 MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "≈"}
 
@@ -67,7 +67,7 @@ def matrix(report: Report) -> dict[str, Any]:
     }
 
 
-def rows_of(report: Report, metric: Metric) -> list[Row]:
+def rows_of(report: Report, metric: Metric) -> list[Result]:
     """Every model's row of a metric."""
     return [row for row in report.rows if row.metric == metric.name]
 
@@ -93,7 +93,7 @@ def _by_kind(models: list[str], order: tuple[str, ...]) -> list[str]:
     return sorted(models, key=lambda model: order.index(kind(model)) if kind(model) in order else len(order))
 
 
-def _units(rows: list[Row]) -> str:
+def _units(rows: list[Result]) -> str:
     units = sorted({row.n for row in rows})
     return " to ".join(f"{n:,}" for n in dict.fromkeys((units[0], units[-1])))
 
@@ -102,12 +102,12 @@ def _same(counts: list[str]) -> str:
     return counts[0] if len(set(counts)) == 1 else ""
 
 
-def _cell(row: Row | None, metric: Metric) -> dict[str, str] | None:
+def _cell(row: Result | None, metric: Metric) -> dict[str, str] | None:
     return None if row is None else {"text": number_format.interval(row, metric), "seeds": _seeds(row, metric)}
 
 
 def _pair_cell(
-    pair: Paired | None, metric: Metric, judge: Judge, p: dict[str, float] | None = None
+    pair: Paired | None, metric: Metric, judge: JudgeDifference, p: dict[str, float] | None = None
 ) -> dict[str, str] | None:
     if pair is None:
         return None
@@ -121,7 +121,7 @@ def _pair_cell(
     }
 
 
-def _seeds(figure: Row | Paired, metric: Metric) -> str:
+def _seeds(figure: Result | Paired, metric: Metric) -> str:
     """The spread between seeds, in a form that breaks into two lines at its comma and nowhere else."""
     if figure.seeds is None:
         return ""

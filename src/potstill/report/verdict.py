@@ -3,10 +3,10 @@
 Computed from the paired differences alone. A null and a loss are told in the same words as a gain.
 """
 
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.report import number_format, verdict_of_several
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, students
-from potstill.report.significance import Figure, Judgement, Tone, Verdict, judge, judge_of
+from potstill.report.significance import Judgement, KeyFigure, Tone, Verdict, judge, judge_of
 
 
 def verdict(report: Report) -> Verdict:
@@ -55,9 +55,9 @@ def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, 
     return "No verdict: there is nothing to compare the student with.", "open"
 
 
-def _figures(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -> tuple[Figure, ...]:
+def _figures(metric: Metric, models: dict[str, Result], pairs: dict[str, Paired]) -> tuple[KeyFigure, ...]:
     figures = [
-        Figure(
+        KeyFigure(
             number_format.difference(pairs[other], metric).replace(" points", " pp"),
             f"{number_format.metric_name(metric)} against {name}",
         )
@@ -66,11 +66,11 @@ def _figures(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -
     ]
     closed = _closed(models, STUDENT)
     if closed is not None and closed >= 0:
-        figures.append(Figure(f"{closed:.0%}", "of the way from there to the teacher"))
+        figures.append(KeyFigure(f"{closed:.0%}", "of the way from there to the teacher"))
     return tuple(figures)
 
 
-def _against_control(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired], report: Report) -> str:
+def _against_control(metric: Metric, models: dict[str, Result], pairs: dict[str, Paired], report: Report) -> str:
     student, learned = models[STUDENT], "answers" if report.asks else "tokens"
     name, value = number_format.metric_name(metric), number_format.interval(student, metric)
     own = f"On {student.n:,} {report.units} the student’s {name} is {value}"
@@ -83,7 +83,7 @@ def _against_control(metric: Metric, models: dict[str, Row], pairs: dict[str, Pa
     )
 
 
-def _against_start(metric: Metric, models: dict[str, Row], pairs: dict[str, Paired]) -> str:
+def _against_start(metric: Metric, models: dict[str, Result], pairs: dict[str, Paired]) -> str:
     if START not in pairs or START not in models:
         return "What the student was before training was not measured."
     return (
@@ -91,7 +91,7 @@ def _against_start(metric: Metric, models: dict[str, Row], pairs: dict[str, Pair
     )
 
 
-def _against_teacher(metric: Metric, models: dict[str, Row]) -> str:
+def _against_teacher(metric: Metric, models: dict[str, Result]) -> str:
     if TEACHER not in models:
         return ""
     teacher, student = models[TEACHER], models[STUDENT]
@@ -109,7 +109,7 @@ def _against_teacher(metric: Metric, models: dict[str, Row]) -> str:
     return f"{still}: training closed {closed:.0%} of the way to it{beside}."
 
 
-def _closed(models: dict[str, Row], model: str) -> float | None:
+def _closed(models: dict[str, Result], model: str) -> float | None:
     """The share of the way from the start to the teacher that a model has come; None where there is no way to go."""
     if not {START, TEACHER} <= models.keys() or models[START].value == models[TEACHER].value:
         return None
@@ -130,7 +130,7 @@ def _other_metrics(report: Report, chosen: Metric) -> str:
     return f"Otherwise, against the control: {'; '.join(said)}." if said else ""
 
 
-def _seeds(metric: Metric, student: Row, control: Paired | None, unit: str) -> str:
+def _seeds(metric: Metric, student: Result, control: Paired | None, unit: str) -> str:
     if student.seeds is None:
         return f"One seed was trained: the intervals tell chance in the {unit}, not in the training."
     if control is None or control.seeds is None:

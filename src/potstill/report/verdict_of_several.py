@@ -7,11 +7,11 @@ over its placebo, it did not learn from what the teacher knows.
 
 from dataclasses import dataclass
 
-from potstill.metrics.bootstrap import Paired, Row
+from potstill.metrics.bootstrap import Paired, Result
 from potstill.recipe.candidates import Candidate
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, TEACHER, Metric, Report, kind, students
-from potstill.report.significance import Figure, Judgement, Tone, Verdict, adjusted_p, judge_of, key
+from potstill.report.significance import Judgement, KeyFigure, Tone, Verdict, adjusted_p, judge_of, key
 
 MOST_FIGURES = 6
 """Students whose differences are printed large; more of them are a table, and there is one below."""
@@ -25,7 +25,7 @@ class _Case:
     report: Report
     metric: Metric
     students: list[str]
-    rows: dict[str, Row]
+    rows: dict[str, Result]
     pairs: dict[tuple[str, str], Paired]
     judged: dict[tuple[str, str], Judgement]
     p: dict[str, float]
@@ -111,13 +111,13 @@ def _share(some: list[str], of: list[str]) -> str:
     return "Both experiments" if len(of) == 2 else f"All {len(of)} experiments"
 
 
-def _figures(case: _Case) -> tuple[Figure, ...]:
+def _figures(case: _Case) -> tuple[KeyFigure, ...]:
     if case.other is None or len(case.students) > MOST_FIGURES:
         return ()
     against = "the control" if case.other == CONTROL else "before training"
     name = number_format.metric_name(case.metric)
     return tuple(
-        Figure(_short(case.pairs[student, case.other], case.metric), f"{name}, {_name(student)} against {against}")
+        KeyFigure(_short(case.pairs[student, case.other], case.metric), f"{name}, {_name(student)} against {against}")
         for student in case.students
         if (student, case.other) in case.pairs
     )

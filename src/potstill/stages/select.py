@@ -14,7 +14,7 @@ from potstill.console import say
 from potstill.errors import UserError
 from potstill.evaluation.snapshot_scores import Figure, Meter, meters, name_of, scored, snapshot
 from potstill.files.atomic import atomic_folder, remove, write_json
-from potstill.metrics.bootstrap import Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.select import Average
@@ -42,19 +42,19 @@ def run(work: Work) -> Made:
         name, folder = _averaged(work, rule.average, by_name, scores, criteria)
         # Behind all others: a mean that is no better than one of them is not needed.
         folders[name], scores[name] = folder, measured.scores(folder, f"{work.step}: {name}")
-    how: dict[str, Any] = {"confidence": work.recipe.evaluate.confidence, "resamples": work.recipe.evaluate.resamples}
-    choice = choose(scores, criteria, **how)
+    resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
+    choice = choose(scores, criteria, resampling=resampling)
     _keep(work, folders[choice.chosen])
     selection = work.folder / "selection.json"
     rows = {
-        name: [measured.row(name, metric, sums, how) for metric, sums in each.items()]
+        name: [measured.row(name, metric, sums, resampling) for metric, sums in each.items()]
         for name, each in {"start": start, **scores}.items()
     }
     write_json(selection, _told(choice, rows, criteria))
     remove(work.folder / ".averaged")
     summary = _summary(choice, by_name)
     say(f"  {summary['made']}")
-    if _is_no_better(scores[choice.chosen], start, criteria, how):
+    if _is_no_better(scores[choice.chosen], start, criteria, resampling):
         say("  and it is not better than the start, beyond chance")
     return Made([work.folder / "student", selection], summary)
 
@@ -82,9 +82,10 @@ class _Measured:
         assert direction is not None, f"{metric} was checked before anything was run"
         return direction
 
-    def row(self, name: str, metric: str, sums: Sums, how: dict[str, Any]) -> dict[str, Any]:
+    def row(self, name: str, metric: str, sums: Sums, resampling: Resampling) -> dict[str, Any]:
         """A candidate's figure with its interval."""
-        return bootstrap(name, metric, sums, transform=self._known[metric].transform, **how).to_dict()
+        transform = self._known[metric].transform
+        return bootstrap(name, metric, sums, transform=transform, resampling=resampling).to_dict()
 
 
 def _averaged(
@@ -135,11 +136,12 @@ def _told(choice: Choice, rows: dict[str, list[dict[str, Any]]], criteria: list[
 
 
 def _is_no_better(
-    chosen: dict[str, Sums], start: dict[str, Sums], criteria: list[Criterion], how: dict[str, Any]
+    chosen: dict[str, Sums], start: dict[str, Sums], criteria: list[Criterion], resampling: Resampling
 ) -> bool:
     """Whether by none of the metrics the choice is better than the start."""
     for one in criteria:
-        pair = paired("chosen", "start", one.metric, chosen[one.metric], start[one.metric], **how)
+        sums = chosen[one.metric], start[one.metric]
+        pair = paired(("chosen", "start"), one.metric, sums, resampling=resampling)
         if pair.high < 0 if one.better == "lower" else pair.low > 0:
             return False
     return True

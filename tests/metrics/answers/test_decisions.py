@@ -227,10 +227,10 @@ def cell(column, value):
         (cell("decision", "02.Jan"), "`decision`: '02.Jan' is no number"),
         (cell("decision", ""), "`decision`: '' is no number"),
         (cell("who", " "), "`who` is blank"),
-        (cell("when", "yesterday"), "`when` is 'yesterday', and no date and time"),
-        (cell("response", "another"), "the key is not that of this question and response"),
-        (cell("key", answer(WORDS).key), "the key is not that of this question and response"),
-        (astuple(SECOND)[:-1], "6 columns in place of 7"),
+        (cell("when", "yesterday"), "`when` is 'yesterday', not a date and time"),
+        (cell("response", "another"), "the key does not belong to this question and response"),
+        (cell("key", answer(WORDS).key), "the key does not belong to this question and response"),
+        (astuple(SECOND)[:-1], "6 columns instead of 7"),
     ],
 )
 def test_a_row_that_is_none_is_named_by_its_line(tmp_path, cells, wrong):
@@ -250,7 +250,7 @@ def test_a_row_that_is_none_is_named_by_its_line(tmp_path, cells, wrong):
         (lambda text: text.replace(",", ";"), "line 1: its columns must be key, id, decision, who, when"),
         (lambda text: text.split("\n", 1)[1], "line 1: its columns must be"),
         (lambda text: text.rstrip()[:-1], "line 2: unexpected end of data"),
-        (lambda text: text.encode("utf-16"), "is not in UTF-8"),
+        (lambda text: text.encode("utf-16"), "is not UTF-8"),
     ],
 )
 def test_a_file_that_is_no_record_is_said(tmp_path, damage, wrong):

@@ -49,8 +49,8 @@ def test_the_first_ones_can_be_had(tmp_path):
     [
         ([{"prompt": "A", "keyword": "b"}], r"`key`: prompts.jsonl:1 has no text in `reference`"),
         ([ROWS[0], ROWS[1] | {"keyword": " "}], r"`key`: prompts.jsonl:2 has no text in `keyword`"),
-        ([*ROWS, ROWS[0]], r"`key`: prompts.jsonl:4 has the prompt of 1 again"),
-        (ROWS[:2], r"has 2 prompts, and an interval needs more"),
+        ([*ROWS, ROWS[0]], r"`key`: prompts.jsonl:4 repeats the prompt of 1"),
+        (ROWS[:2], r"has 2 prompts, and an interval needs at least 3"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path, rows, message):

@@ -79,9 +79,9 @@ def test_a_text_is_the_mean_of_the_words_that_have_a_vector(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("v.txt", b"hello world again\n", "line 1 of .* is no word with its vector"),
-        ("v.txt", b"the 1 2 3\ncat 1 2\n", "vector 2 of .* has not 3 numbers"),
-        ("v.txt", b"the 1 2 3\ncat 1 x 3\n", "vector 2 of .* holds no numbers"),
+        ("v.txt", b"hello world again\n", "line 1 of .* is not a word with its vector"),
+        ("v.txt", b"the 1 2 3\ncat 1 2\n", "vector 2 of .* does not have 3 numbers"),
+        ("v.txt", b"the 1 2 3\ncat 1 x 3\n", "vector 2 of .* is not made of numbers"),
         ("v.bin", b"the 1 2 3\n", "begins with two numbers"),
         ("v.bin", b"2 3\nthe 0000", "cut short"),
         ("v.npy", None, "one .parquet file"),

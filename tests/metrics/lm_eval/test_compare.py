@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Sums, bootstrap, paired
-from potstill.metrics.lm_eval.compare import How, compare, is_share
-from potstill.metrics.lm_eval.score import Score, TaskScores
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
+from potstill.metrics.lm_eval.compare import compare, is_share
+from potstill.metrics.lm_eval.score import MetricScore, TaskScores
 
-HOW = How(resamples=2000)
+HOW = Resampling(resamples=2000)
 RANDOM = np.random.default_rng(0)
 
 
@@ -19,7 +19,7 @@ def _score(items, aggregation="mean", value=None, weights=None, stderr=0.1):
     value = sum(weights[name] * means[name] for name in items) if value is None else value
     n = sum(map(len, items.values()))
     kept = items if aggregation != "other" else {}
-    return Score(value, stderr, n, "higher", aggregation, {k: list(v) for k, v in kept.items()}, weights)
+    return MetricScore(value, stderr, n, "higher", aggregation, {k: list(v) for k, v in kept.items()}, weights)
 
 
 def _task(**scores):
@@ -35,7 +35,7 @@ def test_a_mean_is_lm_evals_with_our_interval():
     items, others = _coins(0.6), _coins(0.4)
     models = {"student": [_task(acc=_score(items))], "start": [_task(acc=_score(others))]}
     (row, _), (pair,) = compare(models, [("student", "start")], HOW)
-    expected = bootstrap("student", "t/acc", Sums(items["t"], np.ones(300)), **vars(HOW))
+    expected = bootstrap("student", "t/acc", Sums(items["t"], np.ones(300)), resampling=HOW)
     assert row == expected
     assert pair.beyond_chance
     assert pair.difference > 0
@@ -57,7 +57,7 @@ def test_perplexities_are_of_the_right_ratio():
         "bits_per_byte": _score({"t": weighted}, "bits_per_byte", nats / words / math.log(2)),
     }
     rows, _ = compare({"start": [_task(**scores)]}, [], HOW)
-    whole = bootstrap("start", "t/perplexity", Sums(-np.array(logs), np.ones(200)), transform="exp", **vars(HOW))
+    whole = bootstrap("start", "t/perplexity", Sums(-np.array(logs), np.ones(200)), transform="exp", resampling=HOW)
     assert (rows[0].low, rows[0].high) == (whole.low, whole.high)
     for row, score in zip(rows, scores.values(), strict=True):
         assert row.value == score.value
@@ -73,14 +73,8 @@ def test_differences_are_paired_and_seeds_are_kept():
         "start": [_task(acc=_score(start))],
     }
     rows, (pair,) = compare(models, [("student", "start")], HOW)
-    expected = paired(
-        "student",
-        "start",
-        "t/acc",
-        Sums([better["t"], much["t"]], np.ones(300)),
-        Sums(start["t"], np.ones(300)),
-        **vars(HOW),
-    )
+    sums = Sums([better["t"], much["t"]], np.ones(300)), Sums(start["t"], np.ones(300))
+    expected = paired(("student", "start"), "t/acc", sums, resampling=HOW)
     assert (pair.low, pair.high, pair.p) == (expected.low, expected.high, expected.p)
     assert pair.seeds.values == pytest.approx(expected.seeds.values)
     assert rows[0].seeds.values == (
@@ -143,7 +137,7 @@ def test_shares_are_told_from_other_means():
 
 def test_models_that_met_other_items_are_not_compared():
     one = _task(acc=_score(_coins(0.5)))
-    with pytest.raises(UserError, match="other and start met different items of a task"):
+    with pytest.raises(UserError, match="other and start were asked different items of a task"):
         compare({"start": [one], "other": [replace(one, fingerprint="another")]}, [], HOW)
 
 

@@ -5,12 +5,12 @@ import math
 import pytest
 
 from potstill.metrics.lm_eval.items import as_sums, part, value
-from potstill.metrics.lm_eval.score import Score
+from potstill.metrics.lm_eval.score import MetricScore
 
 
 def _score(aggregation, items, weights=None):
     weights = weights or dict.fromkeys(items, 1 / len(items))
-    return Score(0.0, 0.1, sum(map(len, items.values())), "higher", aggregation, items, weights)
+    return MetricScore(0.0, 0.1, sum(map(len, items.values())), "higher", aggregation, items, weights)
 
 
 def _even(task, number):

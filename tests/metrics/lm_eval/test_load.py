@@ -66,13 +66,13 @@ def test_a_task_file_that_says_something_impossible(folder, wrong):
     file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
     sentence = _refused(CHOICE, folder)
     assert "task 'toy_choice' is not valid (" in sentence
-    assert sentence.endswith(f"mend its file, {file}")
+    assert sentence.endswith(f"correct its file, {file}")
 
 
 def test_data_that_is_not_there(folder):
     (folder / f"{CHOICE}.jsonl").unlink()
     sentence = _refused(CHOICE, folder)
-    assert "the data of task 'toy_choice' cannot be had (" in sentence
+    assert "the data of task 'toy_choice' cannot be read (" in sentence
     assert f"{CHOICE}.yaml" in sentence
 
 
@@ -80,7 +80,7 @@ def test_data_on_the_hub_that_cannot_be_had(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     sentence = _refused("piqa")
-    assert "the data of task 'piqa' cannot be had (" in sentence
+    assert "the data of task 'piqa' cannot be read (" in sentence
     assert "go online once" in sentence
 
 

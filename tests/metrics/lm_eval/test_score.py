@@ -1,4 +1,4 @@
-"""Against lm-eval itself: its own figures, to the last digit."""
+"""Figures are lm-eval's own to the last digit: on toy tasks, and on a real model with LAMBADA, PIQA, ARC and BLiMP."""
 
 import json
 import random
@@ -10,12 +10,21 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+import shared_tasks
+import stories
+from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.lm_eval.load import load_task
 from potstill.metrics.lm_eval.score import TaskScores, score_task
+from potstill.metrics.minimal_pairs.accuracy import accuracy
+from potstill.metrics.minimal_pairs.read import pairs_from_files
+from potstill.metrics.minimal_pairs.score import Reading, score_pairs
 from tiny import gpt2, llama, save_model, tokenizer
 from toy_tasks import BY_SIZE, CHOICE, GROUP, ITEMS, ROLLING, TAG, WORD, WRITING, save_tasks
 
 pytestmark = pytest.mark.slow
+LIMIT = 20
+"""Items of each shared task."""
+needs_shared = pytest.mark.skipif(not stories.SHARED.is_dir(), reason="../shared/data is not here")
 EVERY = (CHOICE, WORD, ROLLING, WRITING, GROUP, BY_SIZE, TAG)
 
 
@@ -164,3 +173,120 @@ def test_tokens_read_and_written_are_counted(scores):
 def test_nothing_is_said_on_the_standard_output(folder, capsys):
     _score(llama(0), folder, WORD)
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory):
+    return shared_tasks.save_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(scope="module")
+def stories_scores(shared_folder):
+    """What stories260K scored on the first items of every task."""
+    model, tokenizer = stories.model().eval(), stories.tokenizer()
+    asked = {
+        name: load_task(name, "evaluate.tasks.0", path=str(shared_folder), limit=LIMIT) for name in shared_tasks.EVERY
+    }
+    return {name: score_task(model, tokenizer, one, batch_size=4) for name, one in asked.items()}
+
+
+@pytest.fixture(scope="module")
+def stories_theirs(shared_folder, tmp_path_factory):
+    """What lm-eval says of the same model where it was saved; of each task by itself, because it mixes the requests of
+    several in its batches, and other batches are other last digits."""
+    saved = tmp_path_factory.mktemp("model")
+    stories.model().save_pretrained(saved)
+    stories.tokenizer().save_pretrained(saved)
+    how = {"model": "hf", "model_args": {"pretrained": str(saved), "dtype": "float32"}, "device": "cpu"}
+    manager = TaskManager(include_path=str(shared_folder), include_defaults=False)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        # What it adds to its results of this machine takes 8 s each time.
+        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+        for name in shared_tasks.EVERY:
+            found |= simple_evaluate(**how, tasks=[name], batch_size=4, limit=LIMIT, task_manager=manager)["results"]
+    return found
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("task", "metrics"),
+    [
+        (shared_tasks.LAMBADA, ["perplexity", "acc"]),
+        (shared_tasks.PIQA, ["acc", "acc_norm"]),
+        (shared_tasks.WINOGRANDE, ["acc"]),
+        (shared_tasks.EASY, ["acc", "acc_norm"]),
+        (shared_tasks.CHALLENGE, ["acc", "acc_norm"]),
+        (shared_tasks.BLIMP, ["acc"]),
+        (shared_tasks.ANSWERED, ["exact_match,answer"]),
+        (shared_tasks.ROLLING, ["word_perplexity", "byte_perplexity", "bits_per_byte"]),
+    ],
+)
+def test_of_a_real_model_figures_and_standard_errors_are_lm_evals(stories_scores, stories_theirs, task, metrics):
+    found = stories_scores[task]
+    assert sorted(found.scores) == sorted(f"{task}/{metric}" for metric in metrics)
+    for name, score in {**found.scores, **found.parts}.items():
+        own, _, metric = name.partition("/")
+        metric, _, filtered = metric.partition(",")
+        assert score.value == stories_theirs[own][f"{metric},{filtered or 'none'}"], name
+        stderr = stories_theirs[own][f"{metric}_stderr,{filtered or 'none'}"]
+        assert score.stderr == (None if stderr == "N/A" else stderr), name
+        assert score.n == LIMIT * (len(shared_tasks.SUBTASKS) if own == shared_tasks.BLIMP else 1)
+
+
+@needs_shared
+def test_questions_are_taken_out_of_their_instructions(shared_folder):
+    (task,) = load_task(shared_tasks.PIQA, "k", path=str(shared_folder)).loaded["tasks"].values()
+    doc = task.eval_docs[0]
+    assert task.doc_to_text(doc) == "Question: How do I ready a guinea pig cage for it's new occupants?\nAnswer:"
+    one, other = task.doc_to_choice(doc)
+    assert one.startswith("Provide the guinea pig with a cage full of a few inches of bedding made of ripped paper")
+    assert other.endswith("ripped jeans material, you will also need to supply it with a water bottle and a food dish.")
+    assert task.doc_to_target(doc) == 0
+    (task,) = load_task(shared_tasks.WINOGRANDE, "k", path=str(shared_folder)).loaded["tasks"].values()
+    doc = task.eval_docs[0]
+    before = "Sarah was a much better surgeon than Maria so "
+    assert task.doc_to_choice(doc) == [f"{before}Sarah", f"{before}Maria"]
+    assert (task.doc_to_text(doc), task.doc_to_target(doc)) == (1, "always got the easier cases.")
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("task", "counts"),
+    [
+        (shared_tasks.PIQA, {2}),
+        (shared_tasks.WINOGRANDE, {2}),
+        (shared_tasks.EASY, {3, 4, 5}),
+        (shared_tasks.CHALLENGE, {3, 4, 5}),
+    ],
+)
+def test_questions_have_their_choices_and_one_of_them_is_right(shared_folder, task, counts):
+    (loaded,) = load_task(task, "k", path=str(shared_folder)).loaded["tasks"].values()
+    for doc in loaded.eval_docs.select(range(0, len(loaded.eval_docs), 10)):
+        choices = loaded.doc_to_choice(doc)
+        assert len(choices) in counts, doc
+        right = loaded.doc_to_text(doc) if task == shared_tasks.WINOGRANDE else loaded.doc_to_target(doc)
+        assert 0 <= right < len(choices), doc
+
+
+@needs_shared
+def test_our_own_minimal_pairs_are_lm_evals_blimp(stories_scores):
+    subtasks = [
+        one.first(LIMIT)
+        for one in pairs_from_files(str(stories.SHARED / "blimp"), "k")
+        if one.name in shared_tasks.SUBTASKS
+    ]
+    tokenizer = stories.tokenizer()
+    found = score_pairs(stories.model(), tokenizer, subtasks, Reading.of(tokenizer), lambda _: None)
+    # As lm-eval, which takes the first of two that are equally probable.
+    ours = accuracy("stories", "blimp", [found], ties="correct", resampling=Resampling(resamples=100))
+    assert ours.overall.value == pytest.approx(
+        stories_scores[shared_tasks.BLIMP].scores[f"{shared_tasks.BLIMP}/acc"].value, rel=1e-12
+    )
+    for name, row in ours.subtasks.items():
+        part = f"blimp_{name.partition('/')[2] or name}_here"
+        theirs = stories_scores[shared_tasks.BLIMP].parts[f"{part}/acc"]
+        assert row.value == theirs.value, name
+        won = found.good[name] >= found.bad[name]
+        assert np.array_equal(won, theirs.items[part]), "pair by pair"
+    assert len(ours.subtasks) == len(shared_tasks.SUBTASKS)

@@ -74,7 +74,7 @@ def test_no_pairs_at_all_are_refused(tmp_path):
 def test_a_copy_in_the_same_folder_is_refused(tmp_path):
     for name in ("verbs", "verbs copy"):
         write(tmp_path / f"{name}.jsonl", pair("a", "b", UID="verbs"))
-    with pytest.raises(UserError, match="'verbs copy' holds already"):
+    with pytest.raises(UserError, match="'verbs copy' has already"):
         pairs_from_files(str(tmp_path), "k")
 
 

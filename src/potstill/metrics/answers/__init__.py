@@ -1,1 +1,1 @@
-"""Answers: the final number in a response, and what people decide about it."""
+"""Answers: the final number in a response, and the decisions of people about it."""

@@ -1,10 +1,10 @@
-"""What persons decide about responses that no rule settles: what is asked, how it is recorded, and what it counts.
+"""Decisions: people decide which number a response states when no rule can tell.
 
-A decision belongs to a question and a response, word for word, and to no model: it says which number that response
-states. It holds for every model and seed that wrote the same, and still does when responses are generated again.
+A decision belongs to the exact text of a question and a response, not to a model. It is valid for every model and seed
+that wrote the same response, and stays valid when responses are generated again.
 
-The record is a log: a decision that is taken back stays in it, and so does who took it back and when. Of several that
-hold for one response, the last counts.
+The record is a log: a withdrawn decision stays in it, and so does who withdrew it and when. If there are several
+decisions about one response, the last one counts.
 """
 
 import csv
@@ -23,11 +23,11 @@ from potstill.metrics.answers.extract import REVIEW, Extracted, extract, referen
 from potstill.metrics.answers.numbers import numbers
 
 PERSON = "person"
-"""The rule of a response that a person decided."""
+"""The rule's name for a response that a person decided."""
 NONE = "none"
-"""The decision that a response states no answer. In an export, -1 stands for it, as in the published logs."""
+"""The decision that a response states no answer. An export writes it as -1, as the published logs do."""
 WITHDRAWN = "withdrawn"
-"""What takes a decision back."""
+"""The decision that withdraws an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,21 @@ class Answer:
 
     @property
     def key(self) -> str:
-        """What decisions about it are found by: a digest of question and response, whatever ends their lines.
+        """The key of decisions about it: a digest of question and response; the kind of line end does not matter.
 
-        Of the question's text and not of its id, because an id says where a question stood in its source.
+        The digest has the question's text, not its id, because an id depends on the place in the source.
         """
         return digest([text.replace("\r\n", "\n").replace("\r", "\n") for text in (self.question, self.response)])
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A row of the record; question and response are in it so that it can be read by itself."""
+    """A row of the record. It has question and response, so that people can read the record alone."""
 
     key: str
     id: str
     decision: str
-    """A number as it was written, or ``NONE``, or ``WITHDRAWN``."""
+    """A number as the person wrote it, or ``NONE``, or ``WITHDRAWN``."""
     who: str
     when: str
     """ISO 8601, UTC."""
@@ -65,7 +65,7 @@ class Decision:
 
     @classmethod
     def about(cls, answer: Answer, decision: str, who: str, when: str) -> "Decision":
-        """A new row, and what it was about."""
+        """A new decision about an answer."""
         return cls(answer.key, answer.id, decision, who, when, answer.question, answer.response)
 
 
@@ -73,16 +73,16 @@ COLUMNS = tuple(field.name for field in fields(Decision))
 
 
 def queue(answers: Iterable[Answer]) -> dict[str, Answer]:
-    """What no rule settles, by key and in the order of keys, each question and response once.
+    """The answers that no rule settles, by key in the order of keys; each question with its response occurs once.
 
-    That order is the same every time and says nothing of which model wrote what.
+    The order is the same every time and does not reveal which model wrote which response.
     """
     unsettled = {each.key: each for each in answers if extract(each.response).rule == REVIEW}
     return dict(sorted(unsettled.items()))
 
 
 def in_effect(decisions: Iterable[Decision]) -> dict[str, Decision]:
-    """What holds, by key, the latest decision last."""
+    """The valid decisions by key, the latest last."""
     holding: dict[str, Decision] = {}
     for each in decisions:
         holding.pop(each.key, None)
@@ -92,7 +92,7 @@ def in_effect(decisions: Iterable[Decision]) -> dict[str, Decision]:
 
 
 def decided(answers: Sequence[Answer], decisions: Iterable[Decision]) -> list[Extracted]:
-    """The answer in each response: by the rules, and where none settles it by the person who did, if one did."""
+    """The answer in each response: by the rules or, if no rule settles it, by a person's decision."""
     holding, extracted = in_effect(decisions), [extract(each.response) for each in answers]
     for place, answer in enumerate(answers):
         if extracted[place].rule == REVIEW and answer.key in holding:
@@ -102,12 +102,12 @@ def decided(answers: Sequence[Answer], decisions: Iterable[Decision]) -> list[Ex
 
 
 def number(decision: str) -> Fraction | None:
-    """The value of a decision that holds; None where it is that there is no answer."""
+    """The value of a valid decision; None if it is that there is no answer."""
     return None if decision == NONE else _number(decision)
 
 
 def as_decision(typed: str) -> str:
-    """A number or ``NONE`` as the record has it.
+    """A typed number or ``NONE``, as the record writes it.
 
     Raises:
         UserError: it is neither.
@@ -121,7 +121,7 @@ def as_decision(typed: str) -> str:
 
 
 def exported(answers: Sequence[Answer], decisions: Sequence[Decision]) -> list[dict[str, str]]:
-    """Every answer, what it counts and who decided it; ``answer`` is -1 for none, and blank until it is decided.
+    """Every answer with its verdict and who decided it; ``answer`` is -1 for none, and blank until it is decided.
 
     Raises:
         UserError: a reference solution does not end in a number.
@@ -148,7 +148,7 @@ def exported(answers: Sequence[Answer], decisions: Sequence[Decision]) -> list[d
 
 
 def written(value: Fraction | None) -> str:
-    """A number exactly: as a decimal where that is exact, else as a fraction; nothing where there is none."""
+    """A number exactly: as a decimal if that is exact, else as a fraction; an empty text for None."""
     if value is None:
         return ""
     text = format(Decimal(value.numerator) / value.denominator, "f")
@@ -156,23 +156,23 @@ def written(value: Fraction | None) -> str:
 
 
 def merged(decisions: Sequence[Decision], more: Iterable[Decision]) -> list[Decision]:
-    """``decisions``, and what of ``more`` is not among them; one about the same response at the same time is."""
+    """``decisions`` and the new ones of ``more``. Decisions about one response at the same time are the same one."""
     there = {(each.key, each.when) for each in decisions}
     return [*decisions, *(each for each in more if (each.key, each.when) not in there)]
 
 
 def read_decisions(file: Path) -> list[Decision]:
-    """A record in the order in which it was written; empty where there is no such file.
+    """The record in the order in which it was written; empty if there is no such file.
 
     Raises:
-        UserError: something in it is no decision; names the line and says what is wrong with it.
+        UserError: a row is not a decision; names the line and says what is wrong.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         return []
     except UnicodeDecodeError:
-        raise UserError(f"{file} is not in UTF-8; save it as a CSV in UTF-8") from None
+        raise UserError(f"{file} is not UTF-8; save it as CSV in UTF-8") from None
     return _parsed(text, file) if text.strip() else []
 
 
@@ -182,14 +182,14 @@ def write_decisions(file: Path, decisions: Iterable[Decision]) -> None:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A CSV as spreadsheets and RFC 4180 have it."""
+    """A CSV for spreadsheets, by RFC 4180."""
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows([columns, *rows])
     return stream.getvalue()
 
 
 def _parsed(text: str, file: Path) -> list[Decision]:
-    csv.field_size_limit(sys.maxsize)  # A response may be longer than the 128 kB that are a field's limit else.
+    csv.field_size_limit(sys.maxsize)  # By default a field may have 128 kB, and a response may be longer.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     decisions: list[Decision] = []
     line, header = 1, True
@@ -201,22 +201,22 @@ def _parsed(text: str, file: Path) -> list[Decision]:
                 decisions.append(_decision(cells))
             line, header = reader.line_num + 1, False
     except (csv.Error, UserError) as error:
-        raise UserError(f"{file}, line {line}: {error}; mend it") from None
+        raise UserError(f"{file}, line {line}: {error}; correct it") from None
     return decisions
 
 
 def _decision(cells: Sequence[str]) -> Decision:
     if len(cells) != len(COLUMNS):
-        raise UserError(f"{len(cells)} columns in place of {len(COLUMNS)}")
+        raise UserError(f"{len(cells)} columns instead of {len(COLUMNS)}")
     row = Decision(*cells)
     if row.key != Answer("", row.id, row.question, "", row.response).key:
-        raise UserError("the key is not that of this question and response, so one of the three was changed")
+        raise UserError("the key does not belong to this question and response: one of the three was changed")
     if not row.who.strip():
         raise UserError("`who` is blank")
     try:
         datetime.fromisoformat(row.when)
     except ValueError:
-        raise UserError(f"`when` is {row.when!r}, and no date and time like 2026-01-31T12:00:00+00:00") from None
+        raise UserError(f"`when` is {row.when!r}, not a date and time like 2026-01-31T12:00:00+00:00") from None
     said = row.decision.strip().lower()
     try:
         return replace(row, decision=WITHDRAWN if said == WITHDRAWN else as_decision(row.decision))
@@ -225,7 +225,7 @@ def _decision(cells: Sequence[str]) -> Decision:
 
 
 def _number(said: str) -> Fraction | None:
-    """The value where all that is said is one number, with its currency or percent sign."""
+    """The value if the text is one number, with its currency or percent sign; else None."""
     found = list(numbers(said))
     whole = len(found) == 1 and said.rstrip(" .%") == found[0].text.rstrip(".")
     return found[0].value if whole else None

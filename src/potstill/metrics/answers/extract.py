@@ -1,9 +1,9 @@
-r"""The final answer of a response, by the four rules of arXiv 2412.17846 in their order, and what it counts.
+r"""The final answer of a response, by the four rules of arXiv 2412.17846 in their order, and its verdict.
 
-A rule that finds no number leaves the response to the next. A rule that finds one whose value would be a guess
-(``numbers.py`` says which) ends the search: a weaker rule must not overrule the place where the answer stands, and a
-person decides. So does one where no rule finds anything. Values are exact, and equal answers are equal however they are
-written: ``1,000``, ``1000.0`` and ``$1000``; ``1/2`` and ``0.5``; ``50%`` and 50, because a percent sign is a unit.
+If a rule finds no number, the next rule is tried. If a rule finds a number whose value would be a guess (see
+``numbers.py``), the search ends and a person decides: a weaker rule must not overrule the place of the answer. A person
+also decides if no rule finds a number. Values are exact, and equal in every spelling: ``1,000``, ``1000.0`` and
+``$1000``; ``1/2`` and ``0.5``; ``50%`` and 50, because a percent sign is a unit.
 """
 
 import re
@@ -15,24 +15,24 @@ from typing import Literal
 from potstill.errors import UserError
 from potstill.metrics.answers.numbers import Number, numbers, same
 
-Verdict = Literal["correct", "wrong", "no answer", "needs review"]
+AnswerVerdict = Literal["correct", "wrong", "no answer", "needs review"]
 
 BLANK = "blank"
-"""The rule of a response without a word in it: there is nothing that a person could decide."""
+"""The rule's name for a blank response: there is nothing that a person could decide."""
 REVIEW = "review"
-"""The rule of a response that none settles, until a person does."""
+"""The rule's name for a response that no rule settles, until a person decides."""
 
-# A program that took the backslash and the b of \boxed for an escape left a backspace in their place.
+# If a program read the backslash and the b of \boxed as an escape, a backspace is in their place.
 BOX = re.compile(r"(?:\\b|\x08|\bb?)oxed\s*\{")
 ANSWER_IS = re.compile(r"\bthe\s+(?:(?:final|correct)\s+)*answer\s+is\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """A response's answer: the rule that settled it, its value, and the words that it was read from.
+    """A response's answer: the rule that settled it, its value, and the text that it was read from.
 
-    ``value`` is None where there is no answer (``rule`` is "blank", or a person's decision) and where it is not known
-    (``rule`` is "review"; ``text`` is then what could not be read, or "").
+    ``value`` is None if there is no answer (``rule`` is "blank", or a person's decision) or if it is not known
+    (``rule`` is "review"; ``text`` is then the unreadable number, or "").
     """
 
     rule: str
@@ -41,7 +41,7 @@ class Extracted:
 
 
 def boxed(response: str) -> Number | None:
-    r"""The first ``\boxed{}`` with a number in it, and only one value; of an equation in a box, its right side."""
+    r"""The number in the first ``\boxed{}`` that has exactly one value; of an equation, the right side counts."""
     for box in _boxes(response):
         found = list(numbers(re.split("[=≈]", box)[-1]))
         if same(found):
@@ -50,19 +50,19 @@ def boxed(response: str) -> Number | None:
 
 
 def first_line(response: str) -> Number | None:
-    """The first line, if all numbers on it agree."""
+    """The number on the first line, if all numbers there are equal."""
     found = list(numbers(response.strip().split("\n", 1)[0]))
     return found[0] if same(found) else None
 
 
 def answer_is(response: str) -> Number | None:
-    """The first number after "the [final/correct] answer is", in any case of letters."""
+    """The first number after "the [final/correct] answer is", in upper or lower case."""
     phrase = ANSWER_IS.search(response)
     return next(numbers(response[phrase.end() :]), None) if phrase else None
 
 
 def last_number(response: str) -> Number | None:
-    """The last number in the answer."""
+    """The last number in the response."""
     return max(numbers(response), key=lambda number: number.start, default=None)
 
 
@@ -72,11 +72,11 @@ RULES: dict[str, Callable[[str], Number | None]] = {
     "answer_is": answer_is,
     "last_number": last_number,
 }
-"""The published rules in their order, by the names that results record."""
+"""The published rules in their order, by the names that are recorded."""
 
 
 def extract(response: str) -> Extracted:
-    """The answer of a response by the first rule that finds one; nothing in a response makes this raise."""
+    """The answer of a response, by the first rule that finds one. No response makes this raise."""
     if not response.strip():
         return Extracted(BLANK, None, "")
     for name, rule in RULES.items():
@@ -86,7 +86,7 @@ def extract(response: str) -> Extracted:
 
 
 def reference(answer: str) -> Fraction:
-    """The number after the last ``####`` of a worked answer, as GSM8K ends them.
+    """The number after the last ``####`` of a worked answer, as in GSM8K.
 
     Raises:
         UserError: there is no ``####``, or not exactly one number after it.
@@ -95,13 +95,13 @@ def reference(answer: str) -> Fraction:
     found = list(numbers(end))
     if not mark or len(found) != 1 or found[0].value is None:
         raise UserError(
-            f"an answer must end in '#### N', and this one ends in {answer[-40:]!r}; mend it, or leave it out"
+            f"an answer must end in '#### N', and this one ends in {answer[-40:]!r}; correct it or remove it"
         )
     return found[0].value
 
 
-def verdict(extracted: Extracted, truth: Fraction) -> Verdict:
-    """What an extracted answer counts against the reference."""
+def verdict(extracted: Extracted, truth: Fraction) -> AnswerVerdict:
+    """The verdict on an extracted answer, by the reference."""
     if extracted.rule == REVIEW:
         return "needs review"
     if extracted.value is None:
@@ -110,7 +110,7 @@ def verdict(extracted: Extracted, truth: Fraction) -> Verdict:
 
 
 def _boxes(response: str) -> Iterator[str]:
-    """What stands in each box that is closed, braces within it counted."""
+    """The content of each closed box; braces inside are matched."""
     for box in BOX.finditer(response):
         depth = 1
         for brace in re.finditer(r"\\.|[{}]", response[box.end() :], re.DOTALL):

@@ -1,15 +1,14 @@
-r"""Numbers in prose and LaTeX, read exactly: what is written as a number, where, and its value.
+r"""Numbers in prose and LaTeX, read exactly: their text, their place and their value.
 
-What is read: ``5``, ``5.``, ``-5``, ``−5`` (any minus), ``negative 5``, ``1,000``, ``1{,}000``, ``1\,000`` and thin
+These are read: ``5``, ``5.``, ``-5``, ``−5`` (any minus), ``negative 5``, ``1,000``, ``1{,}000``, ``1\,000`` and thin
 spaces, ``$1,000.00``, ``-$5``, ``.5``, ``50%``, ``1/2``, ``2 1/2``, ``½``, ``2½``, ``\frac{1}{2}``, ``1.5e3``,
-``1.5 × 10^3``; with any unit, or as an ordinal (``3rd``). A percent sign is a unit: ``50%`` is 50, as GSM8K has it. A
-minus is a sign only where nothing stands before it that it could be taken from: ``5 - 3``, ``5-3`` and ``x-5`` have
-none.
+``1.5 × 10^3``; with any unit, or as an ordinal (``3rd``). A percent sign is a unit: ``50%`` is 50, as in GSM8K. A
+minus is a sign only if nothing before it could be the first operand: ``5 - 3``, ``5-3`` and ``x-5`` have no sign.
 
-What looks like a number and cannot be read without a guess has the value None: a time or ratio (``3:30``), a date, a
+A number that cannot be read without a guess has the value None: a time or ratio (``3:30``), a date, a
 version or a European decimal (``1.2.3``, ``3,5``), a list without spaces (``1,2,3``), a power (``3^2``; the ``2`` of
 ``m^2`` is no number), ``1.5 million`` and ``50k`` (the question may ask for millions or for the whole number), a
-division by zero, and what is too long or too large to be meant. Only ASCII digits count.
+division by zero, and a number that is too long or too large to be intended. Only ASCII digits count.
 """
 
 import re
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 LONGEST = 1000
-"""Characters of a number that anybody means; a model that repeats a digit for ever writes longer ones."""
+"""The maximum length of an intended number, in characters; a model that repeats a digit writes longer ones."""
 LARGEST_EXPONENT = 99
 
 SIGNS = "-+−–﹣－"
@@ -28,9 +27,9 @@ VULGAR = "".join(sign for sign in map(chr, range(0xBC, 0x218A)) if unicodedata.d
 GROUP = r"(?:\{,\}|,\\!|,|\\[,! ]|[\u00a0\u2009\u202f])"
 WHOLE = rf"(?:[0-9]{{1,3}}(?:{GROUP}[0-9]{{3}})+|[0-9]+)"
 DECIMAL = rf"(?:{WHOLE}(?:\.[0-9]+)?|\.[0-9]+)"
-# Digits and whatever joins them without a space: the whole of it is a number, or none of it.
+# Digits and the signs that join them without a space: together they are one number, or none.
 RUN = rf"(?:(?<![\w.)\]}}])\.)?[0-9]+(?:(?:{GROUP}|[.:/⁄∕])[0-9]+)*"
-# Not two asterisks before a space, nor a caret before a circle: those are bold print, and degrees.
+# Two asterisks before a space are bold print, and a caret before a circle means degrees: they are no powers.
 POWER = r"(?:[ ]*\^(?![ ]*\{?\\circ)|\*\*[0-9]|[⁰¹²³⁴⁵⁶⁷⁸⁹])"
 FRAC = r"\\[dt]?frac\s*(?:\{\s*([0-9]{1,30})\s*\}\s*\{\s*([0-9]{1,30})\s*\}|([0-9])\s*([0-9]))"
 FIGURE = re.compile(
@@ -48,12 +47,12 @@ FIGURE = re.compile(
     re.VERBOSE,
 )
 EXPONENT = re.compile(r"(?:\^|[0-9)]\*\*)[ ]*\{?[ ]*$")
-"""What stands before an exponent."""
+"""Matches the text before an exponent."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """What is written as a number: the text, sign and all, where it starts, and its value where it can be read."""
+    """A number in a text: its characters with the sign, its start, and its value; None if it cannot be read."""
 
     text: str
     start: int
@@ -61,12 +60,12 @@ class Number:
 
 
 def numbers(text: str) -> Iterator[Number]:
-    """Every number of ``text``, from left to right; nothing in a text makes this raise."""
+    """Every number of ``text``, from left to right. No text makes this raise."""
     at = 0
     while found := FIGURE.search(text, at):
         value, end = _value(found), found.end()
         if found["ones"] and not (value and value % 1):
-            # Two numbers beside each other, of which the second is no part of one: no mixed number.
+            # The second number is no proper fraction: these are two numbers, not a mixed number.
             value, end = _plain(found["ones"]), found.end("ones")
         at = end
         if EXPONENT.search(text[max(0, found.start() - 8) : found.start()]):
@@ -77,12 +76,12 @@ def numbers(text: str) -> Iterator[Number]:
 
 
 def same(found: list[Number]) -> bool:
-    """Whether there is a number and all of them are equal; what cannot be read equals only its own spelling."""
+    """Whether there is a number and all are equal. A number that cannot be read equals only its own spelling."""
     return len({each.text if each.value is None else each.value for each in found}) == 1
 
 
 def _sign(text: str, found: re.Match[str]) -> str:
-    """The sign before a number or between its currency and it; "" where that is an operator, a hyphen or a dash."""
+    """The sign before a number, or between its currency and it; "" if it is an operator, a hyphen or a dash."""
     before = text[max(0, found.start() - 40) : found.start()]
     if before[-1:].isalnum() or before.endswith((*SIGNS, *"_)]}%")):
         return ""
@@ -91,7 +90,7 @@ def _sign(text: str, found: re.Match[str]) -> str:
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
-    """The number without its sign, or None where it would be a guess."""
+    """The value without its sign, or None if it would be a guess."""
     if found["guess"] or len(found["body"]) > LONGEST:
         return None
     if found["run"]:
@@ -105,7 +104,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 
 def _part(found: re.Match[str]) -> str:
-    """The fraction of a fraction or a mixed number, as ``1/2``."""
+    """The fractional part, as ``1/2``."""
     if found["frac"]:
         digits = re.findall("[0-9]+", found["frac"])
         return "/".join(digits if len(digits) == 2 else digits[0])

@@ -1,1 +1,1 @@
-"""Continuations: beginnings of text that models complete, judged by keyword and similarity."""
+"""Continuations: beginnings of text that models complete, and the scores of what they write."""

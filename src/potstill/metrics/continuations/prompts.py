@@ -1,4 +1,4 @@
-"""Triples: a prompt to be continued, the keyword that a right continuation has in it, and a reference."""
+"""Triples: a prompt to continue, the keyword that a right continuation contains, and a reference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ COLUMNS = ("prompt", "keyword", "reference")
 
 @dataclass(frozen=True)
 class Triple:
-    """One prompt, and what its continuations are held against."""
+    """One prompt, with the keyword and the reference that its continuations are compared with."""
 
     id: str
     prompt: str
     keyword: str
     reference: str
-    """A right sentence; where it began with the prompt, what followed: models are asked for no more."""
+    """A right sentence, without the prompt if it began with it: models write only the rest."""
 
 
 def triples_file(given: ContinuationSet | ContinuationFile, key: str) -> Path:
     """The file that a recipe names.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     if isinstance(given, ContinuationSet):
         return Path(str(resources.files("potstill.metrics.continuations") / "prompt_sets" / f"{given.set}.jsonl"))
@@ -49,7 +49,7 @@ def read_triples(given: ContinuationSet | ContinuationFile, key: str) -> list[Tr
         key: its key, for messages.
 
     Raises:
-        UserError: a column is missing or blank, a prompt is there twice, or fewer than three prompts are left.
+        UserError: a column is missing or blank, a prompt occurs twice, or there are fewer than three prompts.
     """
     file = triples_file(given, key)
     found: dict[str, Triple] = {}
@@ -58,10 +58,10 @@ def read_triples(given: ContinuationSet | ContinuationFile, key: str) -> list[Tr
             break
         one = _triple(row.columns, f"`{key}`: {row.where}", number)
         if one.prompt in found:
-            raise UserError(f"`{key}`: {row.where} has the prompt of {found[one.prompt].id} again; remove one of them")
+            raise UserError(f"`{key}`: {row.where} repeats the prompt of {found[one.prompt].id}; remove one of them")
         found[one.prompt] = one
     if len(found) < 3:
-        raise UserError(f"`{key}`: {file} has {len(found)} prompts, and an interval needs more; add some")
+        raise UserError(f"`{key}`: {file} has {len(found)} prompts, and an interval needs at least 3; add some")
     return list(found.values())
 
 
@@ -74,7 +74,7 @@ def _triple(columns: Mapping[str, Any], where: str, number: int) -> Triple:
 
 def _text(columns: Mapping[str, Any], name: str, where: str) -> str:
     value = columns.get(name)
-    # A column of nothing but numbers is read as such from a .csv file.
+    # In a .csv file, a column that has only numbers is read as numbers.
     text = str(value).strip() if isinstance(value, str | int) else ""
     if not text:
         raise UserError(f"{where} has no text in `{name}`; a row needs {', '.join(f'`{one}`' for one in COLUMNS)}")

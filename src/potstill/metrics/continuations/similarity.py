@@ -1,7 +1,7 @@
-"""How near responses are to references: ROUGE-L, and cosines of word vectors and of sentence embeddings.
+"""Similarity of responses and references: ROUGE-L, and cosines of word vectors and of sentence embeddings.
 
-Each score is also taken of random pairs, responses against references of other questions: averages of word vectors lie
-near each other whatever is said, and a figure without that baseline says nothing.
+Each metric is also computed on random pairs: responses against the references of other questions. Averages of word
+vectors are similar for any two texts, so that the figure means nothing without this baseline.
 
 Shapes: U units (questions), K pairs, D dimensions.
 """
@@ -16,43 +16,43 @@ from numpy.typing import NDArray
 
 from potstill.errors import UserError, first_line
 from potstill.files.installed_packages import package_folder
+from potstill.metrics.bootstrap import Array
 from potstill.recipe.continuations import PackagedSentences, Sentences
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Score = Callable[[Indices, Indices], Array]
-"""The scores of responses [K] against references [K], both by their places among the questions."""
+Similarity = Callable[[Indices, Indices], Array]
+"""Scores responses [K] against references [K]; both are given as indices of questions."""
 
 INSTALL = "pip install 'potstill[similarity]'"
 
 
-def with_random_pairs(score: Score, derangements: Indices) -> tuple[Array, Array]:
-    """Each response's score against its own reference, and its mean against references of others: [U] and [U]."""
+def with_random_pairs(score: Similarity, derangements: Indices) -> tuple[Array, Array]:
+    """Each response's score against its own reference, and its mean score against other references: [U] and [U]."""
     own = np.arange(derangements.shape[1])
     return score(own, own), np.mean([score(own, others) for others in derangements], axis=0)
 
 
 def derangements(units: int, count: int, seed: int = 0) -> Indices:
-    """So many permutations in which nothing stays in its place, each as probable as any other: [count, units].
+    """Permutations that leave nothing in its place, each equally probable: [count, units].
 
-    The same for the same numbers: all models meet the same pairs.
+    The same arguments give the same permutations: all models get the same pairs.
     """
-    assert units > 1, "one question has no other"
+    assert units > 1, "a random pair needs two questions"
     draw = np.random.default_rng((seed, units))
     found: list[Indices] = []
     while len(found) < count:
-        # One draw in e = 2.72 leaves nothing in its place, however many units there are.
+        # For any number of units, one draw in e = 2.72 leaves nothing in its place.
         candidate = draw.permutation(units)
         if (candidate != np.arange(units)).all():
             found.append(candidate)
     return np.stack(found)
 
 
-def rouge_l(responses: Sequence[str], references: Sequence[str]) -> Mapping[str, Score]:
+def rouge_l(responses: Sequence[str], references: Sequence[str]) -> Mapping[str, Similarity]:
     """Longest common subsequence over the response's words (precision), the reference's (recall), and their F1.
 
-    Lin, *ROUGE: A Package for Automatic Evaluation of Summaries*, 2004, as Google's ``rouge_score`` has it, without
-    stemming. It reads lower-case a to z and digits only: of text in other scripts nothing is left, and the score is 0.
+    Lin, *ROUGE: A Package for Automatic Evaluation of Summaries*, 2004, as in Google's ``rouge_score``, without
+    stemming. It keeps only a to z (in lower case) and digits: text in another script has a score of 0.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -69,8 +69,8 @@ def rouge_l(responses: Sequence[str], references: Sequence[str]) -> Mapping[str,
     return {name: partial(scores, its) for name, its in names.items()}
 
 
-def cosine(responses: Array, references: Array) -> Score:
-    """The cosine of two embeddings, each [U, D]; 0 where one of them is nothing, as that of an empty response is."""
+def cosine(responses: Array, references: Array) -> Similarity:
+    """The cosine of two embeddings, each [U, D]; 0 if one of them is zero, as for an empty response."""
     ours, theirs = _unit(responses), _unit(references)
     return lambda rows, columns: np.einsum("kd,kd->k", ours[rows], theirs[columns])
 
@@ -81,7 +81,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def sentence_model(given: Sentences, key: str) -> str:
-    """The folder or name of the sentence model that a recipe names. Raises UserError as :func:`vectors_file`."""
+    """The folder or hub name of a recipe's sentence model. Raises UserError if it is in a package that is missing."""
     if not isinstance(given, PackagedSentences):
         return given.model
     try:
@@ -96,12 +96,12 @@ def sentence_model(given: Sentences, key: str) -> str:
 
 
 class SentenceEncoder:
-    """A sentence-transformers model, as its own configuration pools and normalises.
+    """A sentence-transformers model, with the pooling and normalisation of its own configuration.
 
     Args:
         model: a folder, or a name on the hub.
         key: the recipe key that named it.
-        revision: of the hub's repository.
+        revision: of the repository on the hub.
 
     Raises:
         UserError: it cannot be loaded.
@@ -117,11 +117,11 @@ class SentenceEncoder:
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"`{key}`: {str(model)!r} cannot be loaded as a sentence-transformers model ({first_line(error)}); "
-                "name another, or set the key to `null`, which leaves the metric out"
+                "name another model, or set the key to `null` to leave the metric out"
             ) from error
 
     def __call__(self, texts: Iterable[str]) -> Array:
-        """Their embeddings [U, D]; of a text without a word, zeros."""
+        """The embeddings of texts, [U, D]; zeros for a blank text."""
         found = list(texts)
         vectors = self._model.encode(found, show_progress_bar=False, convert_to_numpy=True).astype(np.float64)
         vectors[[not text.strip() for text in found]] = 0
@@ -129,12 +129,12 @@ class SentenceEncoder:
 
 
 def check_rouge(key: str) -> None:
-    """Raises UserError where ROUGE cannot be computed here."""
+    """Raise UserError if the library for ROUGE is not installed."""
     _check("rouge_score", f"`{key}` is scored by ROUGE-L", "")
 
 
 def check_sentences(key: str) -> None:
-    """Raises UserError where sentences cannot be embedded here."""
+    """Raise UserError if the library for sentence embeddings is not installed."""
     _check("sentence_transformers", f"`{key}` is a sentence-transformers model", ", or set the key to `null`")
 
 

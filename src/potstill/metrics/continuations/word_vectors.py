@@ -1,6 +1,6 @@
-"""Word vectors: any of the formats in use, read for the words that occur, averaged over a text's words.
+"""Word vectors: read from the usual formats for the words that occur, and averaged over a text's words.
 
-A file of three million words is streamed: what is kept are the vectors of the words that were asked for.
+A file of three million words is streamed; only the vectors of wanted words are kept.
 """
 
 import gzip
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
+from potstill.metrics.bootstrap import Array
 from potstill.recipe.continuations import Vectors
 from potstill.recipe.corpus import PackageFiles
 
-Array = NDArray[np.float64]
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
@@ -30,16 +30,16 @@ class WordVectors:
     dimension: int
 
     def average(self, texts: Sequence[str]) -> Array:
-        """The mean of the vectors of each text's words, [U, D]; zeros where none of them has one.
+        """The mean of the vectors of each text's words, [U, D]; zeros if no word has a vector.
 
-        A word that there is no vector for is looked for in lower case, then by its parts ("city's", "well-known"), and
-        otherwise left out.
+        A word without a vector is tried in lower case, then by its parts ("city's", "well-known"), and otherwise left
+        out.
         """
         rows = [self._of(text) for text in texts]
         return np.stack([np.mean(row, axis=0) if row else np.zeros(self.dimension) for row in rows])
 
     def coverage(self, texts: Iterable[str]) -> float:
-        """The share of the texts' words that count."""
+        """The share of the texts' words that have a vector."""
         words = [word for text in texts for word in WORD.findall(text)]
         return sum(bool(self._found(word)) for word in words) / len(words) if words else 0.0
 
@@ -55,7 +55,7 @@ class WordVectors:
 
 
 def forms(word: str) -> list[list[str]]:
-    """How a word is looked for: as it stands, in lower case, by its parts."""
+    """The forms in which a word is tried: as it is written, in lower case, by its parts."""
     lower = word.lower()
     return [[word], [lower], re.findall(r"\w+", lower)]
 
@@ -66,7 +66,7 @@ def words_of(texts: Iterable[str]) -> set[str]:
 
 
 def vectors_file(given: Vectors, key: str) -> Path:
-    """The file of word vectors that a recipe names. Raises UserError: it is in a package that is not installed."""
+    """A recipe's file of word vectors. Raises UserError if it is in a package that is not installed."""
     if not isinstance(given, PackageFiles):
         return Path(given.path).expanduser()
     try:
@@ -79,13 +79,13 @@ def read_vectors(file: Path, words: set[str], key: str) -> WordVectors:
     """The vectors of some words.
 
     Args:
-        file: GloVe's or word2vec's text, word2vec's binary (`.bin`), either also as `.gz`; or `.npy`, a row a word,
-            with one `.parquet` beside it whose first column has the words.
-        words: those that are wanted.
+        file: the text format of GloVe or word2vec, or word2vec's binary format (`.bin`), also compressed (`.gz`). Or
+            `.npy` with a row for each word, and beside it one `.parquet` whose first column has the words.
+        words: the wanted words.
         key: the recipe key that named the file.
 
     Raises:
-        UserError: there is no such file, or it is in none of these formats; names the line.
+        UserError: there is no such file, or it has none of these formats; names the line.
     """
     found: dict[str, Array] = {}
     dimension = check_vectors(file, key)
@@ -96,10 +96,10 @@ def read_vectors(file: Path, words: set[str], key: str) -> WordVectors:
 
 
 def check_vectors(file: Path, key: str) -> int:
-    """The vectors' dimension, from the file's beginning.
+    """The vectors' dimension, read from the beginning of the file.
 
     Raises:
-        UserError: there is no such file, or it does not begin as one of the formats does.
+        UserError: there is no such file, or its beginning has none of the formats.
     """
     if not file.is_file():
         raise UserError(
@@ -132,7 +132,7 @@ def _array(file: Path, key: str) -> tuple[NDArray[Any], list[str]]:
     tables = sorted(file.parent.glob("*.parquet"))
     if len(tables) != 1:
         raise UserError(
-            f"`{key}`: beside {file} there must be one .parquet file, its words, and there are {len(tables)}"
+            f"`{key}`: the words of {file} must be in one .parquet file beside it, and there are {len(tables)}"
         )
     array, names = np.load(file, mmap_mode="r"), pyarrow.parquet.read_table(tables[0]).column(0).to_pylist()
     if array.ndim != 2 or len(array) != len(names):
@@ -147,16 +147,18 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def _beginning(stream: IO[bytes], file: Path, key: str) -> tuple[int | None, int]:
-    """How many words there are, where the format says so, and the dimension; the stream stands at the first word."""
+    """The number of words, if the format has it, and the dimension. Leaves the stream at the first word."""
     line = stream.readline(2**20)
     header = line.split()
     if len(header) == 2 and all(part.isdigit() for part in header):
         return int(header[0]), int(header[1])
     if file.name.removesuffix(".gz").endswith(".bin"):
-        raise UserError(f"`{key}`: {file} is no binary word2vec file, which begins with two numbers; name another")
+        raise UserError(
+            f"`{key}`: {file} is not a binary word2vec file, which begins with two numbers; name another file"
+        )
     dimension = sum(_is_number(part) for part in header[1:])
     if dimension < 2:
-        raise UserError(f"`{key}`: line 1 of {file} is no word with its vector; name a GloVe or word2vec file")
+        raise UserError(f"`{key}`: line 1 of {file} is not a word with its vector; name a GloVe or word2vec file")
     stream.seek(0)
     return None, dimension
 
@@ -165,15 +167,19 @@ def _text(
     stream: IO[bytes], dimension: int, file: Path, key: str, words: set[str]
 ) -> Iterator[tuple[str, list[float]]]:
     for number, line in enumerate(stream, 1):
-        # From the right: some files have words with spaces in them.
+        # Split from the right: in some files, words contain spaces.
         parts = line.decode("utf-8", "replace").rstrip().rsplit(" ", dimension)
         if len(parts) != dimension + 1:
-            raise UserError(f"`{key}`: vector {number} of {file} has not {dimension} numbers; the file is damaged")
+            raise UserError(
+                f"`{key}`: vector {number} of {file} does not have {dimension} numbers; the file is damaged"
+            )
         if parts[0] in words:
             try:
                 yield parts[0], [float(part) for part in parts[1:]]
             except ValueError:
-                raise UserError(f"`{key}`: vector {number} of {file} holds no numbers; the file is damaged") from None
+                raise UserError(
+                    f"`{key}`: vector {number} of {file} is not made of numbers; the file is damaged"
+                ) from None
 
 
 def _binary(

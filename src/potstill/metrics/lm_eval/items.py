@@ -1,7 +1,7 @@
-"""Parts of a task: a figure on some of its items, and what it is a ratio of.
+"""Some items of a task: the figure on these items alone, and the sums that it is a ratio of.
 
-lm-eval gives a figure for all items. Where half of them are chosen on, the figure that is reported is computed again
-here from what each of the others contributed, in the way that lm-eval does it.
+lm-eval gives a figure for all items. If half of the items select the snapshot, this module computes the reported figure
+from the contributions of the other half, as lm-eval would.
 """
 
 import math
@@ -12,31 +12,31 @@ from typing import Literal
 import numpy as np
 
 from potstill.metrics.bootstrap import Sums
-from potstill.metrics.lm_eval.score import Score
+from potstill.metrics.lm_eval.score import MetricScore
 
 Wanted = Callable[[str, int], bool]
-"""Whether an item is in a part: its task, and its number there."""
+"""Whether a part has an item, which is given as its task and its number in that task."""
 
 
-def part(score: Score, wanted: Wanted) -> Score:
-    """The same metric on some of its items; lm-eval's own standard error is of all of them, and is left out."""
+def part(score: MetricScore, wanted: Wanted) -> MetricScore:
+    """The same metric on some of its items. It has no standard error: lm-eval's own is for all items."""
     items = {task: [one for at, one in enumerate(each) if wanted(task, at)] for task, each in score.items.items()}
     n = sum(map(len, items.values()))
     half = replace(score, items=items, stderr=None, n=n)
     return replace(half, value=value(half))
 
 
-def value(score: Score) -> float:
-    """The metric's value, from its items."""
+def value(score: MetricScore) -> float:
+    """The value of a metric, computed from its items."""
     sums = as_sums(score)
     ratio = float(np.sum(sums.numerator) / np.sum(sums.denominator))
     return math.exp(ratio) if transform(score) == "exp" else ratio
 
 
-def as_sums(score: Score) -> Sums:
-    """What each item adds, [P] over all tasks: the value is the ratio of the sums, or e to its power.
+def as_sums(score: MetricScore) -> Sums:
+    """The contribution of each item, [P] over all tasks. The value is the ratio of the sums, or e to that power.
 
-    Of a group, each item counts by its task's share of the group.
+    An item of a group is weighted by its task's share of the group.
     """
     pairs = sum(map(len, score.items.values()))
     numerators, denominators = [], []
@@ -54,6 +54,6 @@ def as_sums(score: Score) -> Sums:
     return Sums(np.concatenate(numerators), np.concatenate(denominators))
 
 
-def transform(score: Score) -> Literal["identity", "exp"]:
-    """What makes a value of the ratio."""
+def transform(score: MetricScore) -> Literal["identity", "exp"]:
+    """The function that turns the ratio into the value."""
     return "exp" if score.aggregation in ("perplexity", "weighted_perplexity") else "identity"

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness: found by name or in task files, and loaded with data, or refused in a sentence."""
+"""Load tasks of lm-evaluation-harness, with their data, by name or from task files."""
 
 import difflib
 import logging
@@ -15,18 +15,18 @@ from potstill.errors import UserError, first_line
 
 INSTALL = "pip install 'potstill[tasks]'"
 NEAR = 3
-"""Names that are suggested in place of one that does not exist."""
+"""The number of names that are suggested for a name that does not exist."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One task or group of tasks, loaded: what models are asked.
+class LoadedTask:
+    """One task or group of tasks, ready to be asked.
 
     Attributes:
-        name: in lm-eval, or in its file.
-        loaded: lm-eval's own objects: its ``tasks`` and ``groups`` by name, data included.
-        num_fewshot: solved examples before each item; None: as many as the task says.
-        limit: the first so many items of each task; None: all.
+        name: its name in lm-eval, or in its file.
+        loaded: lm-eval's own objects: ``tasks`` and ``groups`` by name, with their data.
+        num_fewshot: the number of solved examples before each item; None: the task's own number.
+        limit: the number of items of each task, from the first; None: all.
     """
 
     name: str
@@ -36,26 +36,26 @@ class Asked:
 
     @property
     def shown(self) -> list[str]:
-        """What has figures of its own: the group, where lm-eval has a figure for it, or else each of its tasks."""
+        """The names that have figures: the group, if lm-eval computes a figure for it, or else each of its tasks."""
         group = self.loaded["groups"].get(self.name)
         return [self.name] if group is not None and group.has_aggregation else list(self.loaded["tasks"])
 
 
 def load_task(
     name: str, key: str, *, path: str | None = None, num_fewshot: int | None = None, limit: int | None = None
-) -> Asked:
-    """Find a task or a group of tasks and read its data, from the hub where it lies there.
+) -> LoadedTask:
+    """Find a task or a group of tasks and read its data, from the hub if it is there.
 
     Args:
-        name: in lm-eval, or in a task file.
+        name: its name in lm-eval, or in a task file.
         key: the recipe key that named it, for messages.
-        path: a folder of task files (`.yaml`) beside lm-eval's own.
-        num_fewshot: solved examples before each item; where a task's own file says 0, lm-eval leaves it at that.
-        limit: the first so many items of each task only.
+        path: a folder of task files (`.yaml`), in addition to lm-eval's own.
+        num_fewshot: the number of solved examples before each item. If a task's own file says 0, lm-eval keeps 0.
+        limit: the number of items of each task, from the first.
 
     Raises:
-        UserError: lm-eval is not installed; there is no such task; its file is not valid; its data cannot be had; or it
-            takes pictures, sound, or running what a model wrote.
+        UserError: lm-eval is not installed; there is no such task; its file is not valid; its data cannot be read; it
+            shows pictures or sound; or it runs code that a model writes.
     """
     if find_spec("lm_eval") is None:
         raise UserError(f"`{key}`: tasks need lm-evaluation-harness; `{INSTALL}` installs it")
@@ -66,23 +66,27 @@ def load_task(
             raise UserError(f"`{key}`: {_unknown(name, manager, folder)}")
         try:
             loaded = manager.load(name)
-            # Some tasks read or refuse their data only when they are first asked for it.
+            # Some tasks read or reject their data only at the first access.
             sizes = {task: len(one.eval_docs) for task, one in loaded["tasks"].items()}
         except Exception as error:  # task files run any code, and the data's libraries raise anything
             raise UserError(f"`{key}`: {_not_loaded(name, manager, error)}") from error
     for task, one in loaded["tasks"].items():
         if getattr(one, "UNSAFE_CODE", False):
-            raise UserError(f"`{key}`: task {task!r} runs the code that a model writes, which is not safe; remove it")
+            raise UserError(
+                f"`{key}`: task {task!r} runs the code that a model writes, which is not safe; remove the task"
+            )
         if getattr(one, "MULTIMODAL", False):
-            raise UserError(f"`{key}`: task {task!r} shows pictures or sound, and models here read text; remove it")
+            raise UserError(
+                f"`{key}`: task {task!r} shows pictures or sound, and models here read only text; remove the task"
+            )
         if min(sizes[task], limit or sizes[task]) < 2:
             raise UserError(f"`{key}`: task {task!r} has {sizes[task]} item(s), and an interval needs at least 2")
-    return Asked(name, loaded, num_fewshot, limit)
+    return LoadedTask(name, loaded, num_fewshot, limit)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep lm-eval still: it tells much on its log, and some on the standard output, which is ours."""
+    """Suppress lm-eval's log and its output to stdout, which belongs to potstill."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -94,8 +98,8 @@ def quiet() -> Iterator[None]:
 
 
 def _knowing(name: str, folder: str | None) -> Any:
-    """An index that has a task, if any has. lm-eval's own takes seconds to read, for it has more than ten thousand
-    tasks, and is read only where a folder's does not do: a group there may have members that are lm-eval's."""
+    """An index with the task, if there is one. lm-eval's own index has more than ten thousand tasks and takes seconds
+    to read. It is read only if the folder's index is not enough: a group there may have members that are lm-eval's."""
     if folder is not None:
         own = _manager(folder, False)
         if name in own.all_subtasks or name in own.all_tags:
@@ -113,12 +117,14 @@ def _manager(folder: str | None, with_lm_evals: bool) -> Any:
 def _task_folder(path: str, key: str) -> str:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"`{key}.path`: there is no folder {path!r} (seen from {Path.cwd()}); name one of task files")
+        raise UserError(
+            f"`{key}.path`: there is no folder {path!r} (seen from {Path.cwd()}); name a folder of task files"
+        )
     return str(folder.resolve())
 
 
 def _unknown(name: str, manager: Any, folder: str | None) -> str:
-    """Why a task is not there: its file is not valid, or it has another name."""
+    """Why a task was not found: its file is not valid, or the name is wrong."""
     if folder is not None:
         for file in sorted(Path(folder).rglob("*.yaml")):
             if broken := _broken(file):
@@ -136,7 +142,7 @@ def _unknown(name: str, manager: Any, folder: str | None) -> str:
 
 
 def _broken(file: Path) -> str | None:
-    """Why lm-eval passes a file over; None where it does not."""
+    """Why lm-eval skips a file; None if it does not."""
     import yaml
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -152,5 +158,5 @@ def _not_loaded(name: str, manager: Any, error: Exception) -> str:
 
     file, reason = manager.task_index[name].yaml_path, first_line(error)
     if isinstance(error, OSError | DatasetsError):
-        return f"the data of task {name!r} cannot be had ({reason}); go online once, or mend what {file} says of it"
-    return f"task {name!r} is not valid ({type(error).__name__}: {reason}); mend its file, {file}"
+        return f"the data of task {name!r} cannot be read ({reason}); go online once, or correct the data set in {file}"
+    return f"task {name!r} is not valid ({type(error).__name__}: {reason}); correct its file, {file}"

@@ -1,9 +1,9 @@
-"""Standard tasks: what lm-evaluation-harness (Gao et al., https://doi.org/10.5281/zenodo.5371628) says of a model.
+"""Score a model on standard tasks with lm-evaluation-harness (Gao et al., https://doi.org/10.5281/zenodo.5371628).
 
-Every figure is lm-eval's own, from its own code: the same model on the same task in the same number format and batches
-gives the same digits as `lm_eval` on its command line. Asked several tasks at once, that puts the requests of all of
-them into common batches, and the last digits of a perplexity are others; here each task is asked by itself. What each
-item contributed is kept, so that two models can be compared on the very same items; ``tasks.py`` does that.
+Every figure is lm-eval's own, from its own code: the same model on the same task, in the same number format and
+batches, gives the same digits as the command `lm_eval`. If that command gets several tasks at once, it mixes their
+requests in common batches, and the last digits of a perplexity change; here each task is asked alone. The contribution
+of each item is kept, so that ``compare.py`` can compare two models on the same items.
 """
 
 import hashlib
@@ -18,26 +18,26 @@ import numpy as np
 import torch
 
 from potstill.errors import UserError, first_line
-from potstill.metrics.lm_eval.load import Asked, quiet
+from potstill.metrics.lm_eval.load import LoadedTask, quiet
 
 Better = Literal["lower", "higher"]
 
 OF_ITEMS = ("mean", "perplexity", "weighted_perplexity", "bits_per_byte")
-"""lm-eval's aggregations that are functions of a ratio of sums over items; only these can be paired item by item."""
+"""lm-eval's aggregations that are functions of a ratio of sums over items. Only these can be paired item by item."""
 
 
 @dataclass(frozen=True)
-class Score:
-    """One metric of one task or group, as lm-eval gives it.
+class MetricScore:
+    """One metric of one task or group, as lm-eval computes it.
 
     Attributes:
-        value, stderr: lm-eval's own figure and its own standard error; None where it tells none.
-        n: items, over all tasks.
-        better: which direction is; None: lm-eval does not say.
+        value, stderr: lm-eval's own figure and its own standard error; None if it gives no standard error.
+        n: the number of items, over all tasks.
+        better: the better direction; None if lm-eval does not say.
         aggregation: how items make the value: one of ``OF_ITEMS``, or ``other``.
-        items: what each item contributed, in order, by task: one number, or numerator and denominator. Nothing where
-            the aggregation is ``other``.
-        weights: each task's share of the value; a task that is in no group has all of it.
+        items: by task, the contribution of each item in order: one number, or numerator and denominator. Empty if the
+            aggregation is ``other``.
+        weights: each task's share of the value; 1 for a task that is in no group.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Promise:
-    """A metric before any model was asked: is it made of what single items contribute, and which way is better?"""
+    """A metric that a task will have: whether it is made of single items, and its better direction."""
 
     of_items: bool
     better: Better | None
@@ -59,22 +59,22 @@ class Promise:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What one model scored on one task or group.
+    """The scores of one model on one task or group.
 
     Attributes:
         version: of lm-eval.
-        fingerprint: the SHA-256 of all items with their prompts and targets: only scores of the same are compared.
-        n: how many items each task has.
-        scores: by `task/metric`; `task/metric,filter` where lm-eval filters the answer.
-        parts: the tasks inside a group that has a figure of its own, by the same names.
-        read, written: tokens of all requests as lm-eval makes them, and of what the model wrote.
+        fingerprint: the SHA-256 of all items with their prompts and targets. Scores of other items are not compared.
+        n: the number of items of each task.
+        scores: by `task/metric`, or by `task/metric,filter` if lm-eval filters the answer.
+        parts: the scores of the tasks inside a group that has its own figure, by the same kind of names.
+        read, written: the number of tokens of all requests, and of the model's answers.
     """
 
     version: str
     fingerprint: str
     n: dict[str, int]
-    scores: dict[str, Score]
-    parts: dict[str, Score]
+    scores: dict[str, MetricScore]
+    parts: dict[str, MetricScore]
     read: int
     written: int
 
@@ -86,27 +86,27 @@ class TaskScores:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
-        back = {side: {name: Score(**one) for name, one in data[side].items()} for side in ("scores", "parts")}
+        back = {side: {name: MetricScore(**one) for name, one in data[side].items()} for side in ("scores", "parts")}
         return cls(**data | back)
 
 
 def score_task(
-    model: Any, tokenizer: Any, asked: Asked, *, batch_size: int = 16, standard_errors: bool = True
+    model: Any, tokenizer: Any, asked: LoadedTask, *, batch_size: int = 16, standard_errors: bool = True
 ) -> TaskScores:
-    """Ask a causal language model a task, by lm-eval's own code.
+    """Score a causal language model on a task, with lm-eval's own code.
 
-    The state of Python's, numpy's and torch's random generators is the same afterwards as before.
+    The random generators of Python, numpy and torch keep their state.
 
     Args:
-        model: in eval mode, where it runs; of transformers, or an adapter upon one.
+        model: a transformers model, or an adapter on one, in eval mode and on its device.
         tokenizer: the model's own.
         asked: the task.
         batch_size: as `lm_eval --batch_size`; another one may change the last digits.
-        standard_errors: False leaves lm-eval's out, which takes minutes to draw those of a perplexity of thousands of
+        standard_errors: False leaves out lm-eval's standard errors; they take minutes for a perplexity of thousands of
             items.
 
     Raises:
-        UserError: lm-eval cannot ask this model this.
+        UserError: lm-eval cannot ask this model this task.
     """
     with quiet(), _lm_evals_seeds():
         from lm_eval.evaluator import evaluate
@@ -118,12 +118,14 @@ def score_task(
             how = {} if standard_errors else {"bootstrap_iters": 0}
             found = evaluate(lm=wrapped, task_dict=asked.loaded, limit=asked.limit, log_samples=True, **how)
         except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
-            raise UserError(f"task {asked.name!r}: lm-eval cannot ask this model it ({first_line(error)})") from error
+            raise UserError(
+                f"task {asked.name!r}: lm-eval cannot ask it of this model ({first_line(error)})"
+            ) from error
     return _scores(found, asked, *_tokens(asked, tokenizer))
 
 
-def _prepare(asked: Asked) -> None:
-    """As ``lm_eval.simple_evaluate`` does before it evaluates; besides, that takes 8 s to describe the machine."""
+def _prepare(asked: LoadedTask) -> None:
+    """Prepare tasks as ``lm_eval.simple_evaluate`` does. That function also takes 8 s to describe the machine."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED
 
     for task in asked.loaded["tasks"].values():
@@ -137,7 +139,7 @@ def _prepare(asked: Asked) -> None:
 
 @contextmanager
 def _lm_evals_seeds() -> Iterator[None]:
-    """lm-eval seeds every generator; what else runs in this process must not notice."""
+    """lm-eval's own seeds in every random generator; afterwards, the generators have their former state again."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     python, numpy = random.getstate(), np.random.get_state()
@@ -152,7 +154,7 @@ def _lm_evals_seeds() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _tokens(asked: Asked, tokenizer: Any) -> tuple[int, int]:
+def _tokens(asked: LoadedTask, tokenizer: Any) -> tuple[int, int]:
     """The tokens of all requests and of all answers."""
     instances = [one for task in asked.loaded["tasks"].values() for one in task.instances]
     requests = ["".join(part for part in one.args if isinstance(part, str)) for one in instances]
@@ -161,7 +163,7 @@ def _tokens(asked: Asked, tokenizer: Any) -> tuple[int, int]:
     return read, written
 
 
-def _scores(found: Mapping[str, Any], asked: Asked, read: int, written: int) -> TaskScores:
+def _scores(found: Mapping[str, Any], asked: LoadedTask, read: int, written: int) -> TaskScores:
     tasks = {name: _of_task(name, found, task.aggregation()) for name, task in asked.loaded["tasks"].items()}
     plain = {name: score for each in tasks.values() for name, score in each.items()}
     group = asked.loaded["groups"].get(asked.name)
@@ -177,7 +179,9 @@ def _scores(found: Mapping[str, Any], asked: Asked, read: int, written: int) -> 
     )
 
 
-def _of_task(name: str, found: Mapping[str, Any], aggregations: Mapping[str, Callable[..., Any]]) -> dict[str, Score]:
+def _of_task(
+    name: str, found: Mapping[str, Any], aggregations: Mapping[str, Callable[..., Any]]
+) -> dict[str, MetricScore]:
     scores = {}
     for metric, filtered, value, stderr in _metrics(found["results"][name]):
         aggregation = aggregation_of(aggregations.get(metric))
@@ -186,14 +190,14 @@ def _of_task(name: str, found: Mapping[str, Any], aggregations: Mapping[str, Cal
         ]
         items = {name: [_plain(one) for one in each]} if aggregation in OF_ITEMS else {}
         better = found["higher_is_better"].get(name, {}).get(metric)
-        scores[_called(name, metric, filtered)] = Score(
+        scores[_called(name, metric, filtered)] = MetricScore(
             value, stderr, len(each), _direction(better), aggregation, items, {name: 1.0}
         )
     return scores
 
 
-def _of_group(group: Any, found: Mapping[str, Any], plain: Mapping[str, Score]) -> dict[str, Score]:
-    """The group's own figures: means over its tasks, all alike or each by its size."""
+def _of_group(group: Any, found: Mapping[str, Any], plain: Mapping[str, MetricScore]) -> dict[str, MetricScore]:
+    """The group's own figures: means over its tasks, unweighted or weighted by size."""
     by_size = {one.metric: one.weight_by_size for one in group.aggregate_metric_list or ()}
     scores = {}
     for metric, filtered, value, stderr in _metrics(found["results"][group.name]):
@@ -203,7 +207,7 @@ def _of_group(group: Any, found: Mapping[str, Any], plain: Mapping[str, Score]) 
         means = all(part.aggregation == "mean" for part in having.values())
         items = {name: part.items[name] for name, part in having.items()} if means else {}
         directions = {part.better for part in having.values()}
-        scores[_called(group.name, metric, filtered)] = Score(
+        scores[_called(group.name, metric, filtered)] = MetricScore(
             value,
             stderr,
             sum(part.n for part in having.values()),
@@ -228,30 +232,40 @@ def _called(task: str, metric: str, filtered: str) -> str:
     return f"{task}/{metric}" + ("" if filtered == "none" else f",{filtered}")
 
 
-def promised(asked: Asked) -> dict[str, Promise]:
-    """The figures that a task or group will have, by `task/metric`, without its filters."""
+def promised(asked: LoadedTask) -> dict[str, Promise]:
+    """The metrics that a task or group will have, by `task/metric`, without filters."""
     found = dict[str, Promise]()
     for name in asked.shown:
-        group = asked.loaded["groups"].get(name)
-        tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
-        shown = None if group is None else {one.metric for one in group.aggregate_metric_list or ()}
-        # A group is a mean over its tasks, and of items only where those are means themselves.
-        allowed = OF_ITEMS if group is None else ("mean",)
-        for task in tasks:
-            for metric, own in task.aggregation().items():
-                if shown is None or metric in shown:
-                    key, better = f"{name}/{metric}", _direction(task.higher_is_better().get(metric))
-                    before = found.get(key, Promise(True, better))
-                    of_items = before.of_items and aggregation_of(own) in allowed
-                    found[key] = Promise(of_items, better if better == before.better else None)
+        for metric, promise in _promises(asked, name):
+            key = f"{name}/{metric}"
+            found[key] = _of_both(found[key], promise) if key in found else promise
     return found
 
 
+def _promises(asked: LoadedTask, name: str) -> Iterator[tuple[str, Promise]]:
+    """The promise of every task of a group, or of a single task, for each metric that is shown."""
+    group = asked.loaded["groups"].get(name)
+    tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
+    shown = None if group is None else {one.metric for one in group.aggregate_metric_list or ()}
+    # A group is a mean over its tasks; it is made of items only if the tasks' figures are means themselves.
+    allowed = OF_ITEMS if group is None else ("mean",)
+    for task in tasks:
+        for metric, own in task.aggregation().items():
+            if shown is None or metric in shown:
+                better = _direction(task.higher_is_better().get(metric))
+                yield metric, Promise(aggregation_of(own) in allowed, better)
+
+
+def _of_both(one: Promise, other: Promise) -> Promise:
+    """The promise of a group, from those of two of its tasks."""
+    return Promise(one.of_items and other.of_items, one.better if one.better == other.better else None)
+
+
 def aggregation_of(function: Callable[..., Any] | None) -> str:
-    """What lm-eval makes a value by, from what each item contributed: one of ``OF_ITEMS``, or ``other``."""
+    """How lm-eval makes the value from the items' contributions: one of ``OF_ITEMS``, or ``other``."""
     from lm_eval.api.registry import get_aggregation
 
-    # lm-eval takes the mean of what has no aggregation.
+    # Without an aggregation, lm-eval takes the mean.
     known = {get_aggregation(name): name for name in OF_ITEMS}
     return "mean" if function is None else known.get(function, "other")
 

@@ -1,9 +1,9 @@
-"""How often a model wins its minimal pairs: accuracy by subtask and over all, with intervals, and two models compared.
+"""Accuracy on minimal pairs: by subtask and overall, with intervals, and the difference of two models.
 
-Over all means the unweighted mean over subtasks, as BLiMP is quoted. Pairs are drawn again within their own subtask
-(a stratified bootstrap): which subtasks there are is the benchmark's definition, and no matter of chance. The interval
-is BCa as everywhere (``statistics.py``). BLiMP's pairs are made from templates and are less independent of each other
-than the bootstrap takes them for.
+Overall accuracy is the unweighted mean over subtasks, as BLiMP reports it. The bootstrap is stratified: it draws pairs
+within their own subtask, because the benchmark fixes its subtasks and chance does not. The interval is BCa
+(``bootstrap.py``). BLiMP's pairs are made from templates; they are less independent of each other than the bootstrap
+assumes.
 
 Shapes: P pairs of a subtask, S seeds of one model, R resamples.
 """
@@ -13,23 +13,34 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Estimate, Paired, Row, Spread, Sums, _mean_over, holm, stratified
+from potstill.metrics.bootstrap import (
+    DEFAULT_RESAMPLING,
+    Array,
+    Paired,
+    Resampling,
+    Result,
+    Spread,
+    StratifiedMean,
+    Sums,
+    holm,
+    mean_over,
+    stratified,
+)
 from potstill.metrics.minimal_pairs.score import PairScores
 
-Array = NDArray[np.float64]
 Ties = Literal["half", "correct", "wrong"]
 CREDIT: dict[Ties, float] = {"half": 0.5, "correct": 1.0, "wrong": 0.0}
 
 ROUNDING = 1e-4
-"""Nats: two sums that float32 cannot tell apart. A model in bfloat16 rounds more, and there rounding decides."""
+"""Nats. Float32 cannot tell two sums apart that differ by less. A model in bfloat16 rounds more: there, rounding can
+decide a pair."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """A subtask's pairs, and how many of them each seed of a model won and tied."""
+    """The number of a subtask's pairs, and how many of them each seed of a model won and tied."""
 
     pairs: int
     won: tuple[int, ...]
@@ -38,10 +49,10 @@ class Count:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """One model's accuracy over all subtasks, and each subtask's; what was counted, and what a tie was worth."""
+    """One model's accuracy overall and on each subtask, with the counts behind it and the rule for ties."""
 
-    overall: Row
-    subtasks: dict[str, Row]
+    overall: Result
+    subtasks: dict[str, Result]
     counts: dict[str, Count]
     ties: Ties
 
@@ -53,10 +64,10 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two models differ over all subtasks, and in each.
+    """The difference of two models, overall and on each subtask.
 
     ``adjusted`` holds each subtask's p after Holm's correction (*A simple sequentially rejective multiple test
-    procedure*, 1979): of 67 subtasks three would differ at 0.05 between two equal models.
+    procedure*, 1979). Without it, three of 67 subtasks would differ at 0.05 between two equal models.
     """
 
     overall: Paired
@@ -67,7 +78,7 @@ class Comparison:
 
     @property
     def differing(self) -> list[str]:
-        """The subtasks that differ beyond chance though so many were looked at, the largest difference first."""
+        """The subtasks that differ beyond chance after the correction, the largest difference first."""
         beyond = [
             name
             for name, pair in self.subtasks.items()
@@ -92,73 +103,69 @@ def accuracy(
     scores: Sequence[PairScores],
     *,
     ties: Ties = "half",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Accuracy:
     """A model's accuracy, with intervals over pairs.
 
     Args:
         model: its name.
-        metric: what the figure is called: "blimp", "blimp_supplement".
-        scores: of the model, one for each seed of it.
-        ties: what a pair counts whose sentences are equally probable: "half", as a coin would; "correct", as lm-eval
-            and BabyLM's public pipeline have it, because they list the acceptable sentence first; "wrong".
-        confidence, resamples, seed: of the intervals.
+        metric: the name of the figure: "blimp", "blimp_supplement".
+        scores: of the model, one for each of its seeds.
+        ties: how to count a pair whose sentences are equally probable. "half": as a coin would. "correct": as lm-eval
+            and BabyLM's public pipeline do, because they list the acceptable sentence first. "wrong".
+        resampling: of the intervals.
 
     Raises:
         UserError: a score is not a finite number, or a subtask has fewer than two pairs.
     """
     _check(model, scores)
     credit = _credit(scores, ties)
-    overall, subtasks = stratified({name: each.mean(0) for name, each in credit.items()}, confidence, resamples, seed)
+    overall, subtasks = stratified({name: each.mean(0) for name, each in credit.items()}, resampling)
     by_seed = {name: each.mean(1) for name, each in credit.items()}
     counts = {name: Count(each.shape[1], *_counts(scores, name)) for name, each in credit.items()}
     rows = {
-        name: Row(model, f"{metric}/{name}", *_ends(figure), counts[name].pairs, _spread(by_seed[name]))
+        name: Result(model, f"{metric}/{name}", *_ends(figure), counts[name].pairs, _spread(by_seed[name]))
         for name, figure in subtasks.items()
     }
     pairs = sum(count.pairs for count in counts.values())
-    whole = Row(model, metric, *_ends(overall), pairs, _spread(_mean_over(by_seed)))
+    whole = Result(model, metric, *_ends(overall), pairs, _spread(mean_over(by_seed)))
     return Accuracy(whole, rows, counts, ties)
 
 
 def compare(
-    a: str,
-    b: str,
+    names: tuple[str, str],
     metric: str,
-    scores_a: Sequence[PairScores],
-    scores_b: Sequence[PairScores],
+    scores: tuple[Sequence[PairScores], Sequence[PairScores]],
     *,
     ties: Ties = "half",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Comparison:
-    """How far model ``a`` lies above model ``b`` on the same pairs; see ``accuracy`` for the arguments.
+    """The first of two models minus the second, on the same pairs. The arguments are those of ``accuracy``.
 
-    Seeds are paired where both have the same number of them; a model with one is compared with each of the other's.
+    If both have the same number of seeds, seeds are paired. A model with one seed is compared with each seed of the
+    other.
 
     Raises:
-        UserError: the models met other pairs or were read in another way; and as ``accuracy``.
+        UserError: the models were scored on different pairs or read in different ways; and as ``accuracy``.
     """
+    (a, b), (scores_a, scores_b) = names, scores
     _check(f"{a} and {b}", [*scores_a, *scores_b])
     assert len(scores_a) == len(scores_b) or 1 in (len(scores_a), len(scores_b)), f"{metric}: seeds do not pair"
     credit_a, credit_b = _credit(scores_a, ties), _credit(scores_b, ties)
     difference = {name: credit_a[name].mean(0) - credit_b[name].mean(0) for name in credit_a}
-    overall, subtasks = stratified(difference, confidence, resamples, seed)
+    overall, subtasks = stratified(difference, resampling)
     by_seed = {name: credit_a[name].mean(1) - credit_b[name].mean(1) for name in credit_a}
     rows = {
         name: Paired(a, b, f"{metric}/{name}", *_ends(figure), difference[name].size, figure.p, _spread(by_seed[name]))
         for name, figure in subtasks.items()
     }
     pairs = sum(each.size for each in difference.values())
-    whole = Paired(a, b, metric, *_ends(overall), pairs, overall.p, _spread(_mean_over(by_seed)))
-    return Comparison(whole, rows, holm({name: row.p for name, row in rows.items()}), ties, confidence)
+    whole = Paired(a, b, metric, *_ends(overall), pairs, overall.p, _spread(mean_over(by_seed)))
+    return Comparison(whole, rows, holm({name: row.p for name, row in rows.items()}), ties, resampling.confidence)
 
 
 def _credit(scores: Sequence[PairScores], ties: Ties) -> dict[str, Array]:
-    """What each pair counts: [S, P] for each subtask."""
+    """The credit of each pair, 0 to 1: [S, P] for each subtask."""
     credit = {}
     for name in scores[0].good:
         margins = _margins(scores, name)
@@ -167,7 +174,7 @@ def _credit(scores: Sequence[PairScores], ties: Ties) -> dict[str, Array]:
 
 
 def as_sums(scores: PairScores, ties: Ties) -> Sums:
-    """What a model's pairs count, [P] over all subtasks, so that the ratio of their sums is the mean over subtasks."""
+    """A model's credit for each pair, [P] over all subtasks; the ratio of the sums is the mean over subtasks."""
     credit = [each[0] for each in _credit([scores], ties).values()]
     pairs = sum(map(len, credit))
     shares = [each * (pairs / (len(credit) * len(each))) for each in credit]
@@ -188,7 +195,7 @@ def _spread(by_seed: Array) -> Spread | None:
     return Spread(tuple(by_seed.tolist())) if len(by_seed) > 1 else None
 
 
-def _ends(figure: Estimate) -> tuple[float, float, float]:
+def _ends(figure: StratifiedMean) -> tuple[float, float, float]:
     return figure.value, figure.low, figure.high
 
 

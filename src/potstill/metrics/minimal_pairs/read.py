@@ -1,7 +1,7 @@
-"""Where minimal pairs are read from: BLiMP's files or data set, its supplement's, and any others of that format.
+"""Read minimal pairs: BLiMP's files or data set, its supplement, and other pairs in that format.
 
-One row a pair: `sentence_good`, `sentence_bad` and, in BLiMP but not in its supplement, `UID`, the subtask's name;
-other fields are not read. These are the fields of lm-eval's ``blimp`` tasks, too.
+Each row is a pair. It has `sentence_good`, `sentence_bad` and, in BLiMP but not in its supplement, `UID`, the name of
+the subtask. Other fields are ignored. lm-eval's ``blimp`` tasks use the same fields.
 """
 
 import json
@@ -15,25 +15,25 @@ from potstill.errors import UserError, first_line
 
 @dataclass(frozen=True)
 class Subtask:
-    """One contrast: P pairs, the acceptable sentence of each and the other one."""
+    """One grammatical contrast: P pairs of an acceptable and an unacceptable sentence."""
 
     name: str
     good: tuple[str, ...]
     bad: tuple[str, ...]
 
     def first(self, pairs: int | None) -> "Subtask":
-        """At most so many of its pairs, the first ones; all of them where it is None."""
+        """The subtask with its first `pairs` pairs; with all of them if it is None."""
         return Subtask(self.name, self.good[:pairs], self.bad[:pairs])
 
 
-Row = tuple[str, str, Any]
-"""Where a row stands (for messages), its subtask where it does not say one itself, and the row."""
+PairRow = tuple[str, str, Any]
+"""The place of a row (for messages), the subtask of a row without a `UID`, and the row."""
 
 
 def pairs_from_files(path: str, key: str) -> list[Subtask]:
-    """The subtasks in a `.jsonl` file, or in those right in a folder, in the order of their names.
+    """The subtasks in a `.jsonl` file, or in all `.jsonl` files of a folder, in the order of the files' names.
 
-    A row without a `UID` belongs to the subtask that its file is called after.
+    A row without a `UID` belongs to the subtask of its file's name.
 
     Args:
         path: the file or folder.
@@ -46,10 +46,10 @@ def pairs_from_files(path: str, key: str) -> list[Subtask]:
 
 
 def pair_files(path: str, key: str) -> list[Path]:
-    """The file that a path names, or the `.jsonl` files right in a folder.
+    """The file that a path names, or the `.jsonl` files of a folder, without its sub-folders.
 
     Raises:
-        UserError: there are none.
+        UserError: there is no such file.
     """
     here = Path(path).expanduser()
     files = sorted(here.glob("*.jsonl")) if here.is_dir() else [here] if here.is_file() else []
@@ -59,14 +59,14 @@ def pair_files(path: str, key: str) -> list[Path]:
 
 
 def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision: str | None = None) -> list[Subtask]:
-    """The subtasks of a Hugging Face data set, all its configurations, as ``nyu-mll/blimp`` has one for each.
+    """The subtasks of all configurations of a Hugging Face data set; ``nyu-mll/blimp`` has a configuration for each.
 
-    A row without a `UID` belongs to the subtask that its configuration is called after.
+    A row without a `UID` belongs to the subtask of its configuration's name.
 
     Args:
-        dataset: its name on the hub, or a local folder of that layout.
+        dataset: its name on the hub, or a local folder with the same layout.
         key: the recipe key that named it, for messages.
-        split: which split; BLiMP calls its only one `train`.
+        split: the split; BLiMP's only one is `train`.
         revision: of the data set.
 
     Raises:
@@ -75,7 +75,7 @@ def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision
     from datasets import get_dataset_config_names, load_dataset
     from datasets.exceptions import DatasetsError
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[PairRow]:
         for name in get_dataset_config_names(dataset, revision=revision):
             found = load_dataset(dataset, name, split=split, revision=revision, streaming=True)
             for number, row in enumerate(found):
@@ -89,7 +89,7 @@ def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision
         raise UserError(f"`{key}`: data set {dataset!r} cannot be loaded: {first_line(error)}") from error
 
 
-def _lines(file: Path, key: str) -> Iterator[Row]:
+def _lines(file: Path, key: str) -> Iterator[PairRow]:
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -102,15 +102,17 @@ def _lines(file: Path, key: str) -> Iterator[Row]:
                 raise UserError(f"`{key}`: {file}, line {number} is not JSON ({error}); mend or remove it") from None
 
 
-def _subtasks(rows: Iterable[Row], key: str, what: str) -> list[Subtask]:
+def _subtasks(rows: Iterable[PairRow], key: str, what: str) -> list[Subtask]:
     sentences: dict[str, list[tuple[str, str]]] = {}
     home: dict[str, str] = {}
     for where, unnamed, row in rows:
         good, bad = (_sentence(row, field, where, key) for field in ("sentence_good", "sentence_bad"))
         name = str(row.get("UID") or unnamed)
-        # A copy of a file within its own folder would count twice.
+        # A copy of a file in the same folder would count its pairs twice.
         if home.setdefault(name, unnamed) != unnamed:
-            raise UserError(f"`{key}`: {where} is of {name!r}, which {home[name]!r} holds already; remove one of them")
+            raise UserError(
+                f"`{key}`: {where} belongs to {name!r}, which {home[name]!r} has already; remove one of them"
+            )
         sentences.setdefault(name, []).append((good, bad))
     if not sentences:
         raise UserError(f"`{key}`: {what!r} holds no pairs; a row needs `sentence_good` and `sentence_bad`")

@@ -1,8 +1,8 @@
-"""Minimal pairs: does a model find the grammatical one of two sentences more probable? BLiMP, and what is like it.
+"""Minimal pairs: whether a model gives the grammatical one of two sentences the higher probability (BLiMP and others).
 
-A pair is won where the summed log-probability of its acceptable sentence is the greater (Warstadt et al., *BLiMP: The
-Benchmark of Linguistic Minimal Pairs for English*, TACL 2020, section 4.1). What becomes of the scores is in
-``accuracy.py``.
+A model wins a pair if the summed log-probability of the acceptable sentence is greater (Warstadt et al., *BLiMP: The
+Benchmark of Linguistic Minimal Pairs for English*, TACL 2020, section 4.1). ``accuracy.py`` makes accuracies of the
+scores.
 
 Shapes: P pairs of a subtask.
 """
@@ -14,29 +14,28 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from potstill.console import Advance
 from potstill.errors import UserError
 from potstill.losses.token_scores import score_tokens
+from potstill.metrics.bootstrap import Array
 from potstill.metrics.minimal_pairs.read import Subtask
 from potstill.models.forward import read_batch
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of
 
-Array = NDArray[np.float64]
 Start = Literal["bos", "eos", "none"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model reads in front of each sentence.
+    """What a model reads before each sentence.
 
     Attributes:
-        start: the token that the sentence's first token is predicted from, never itself scored. None: nothing predicts
-            the first token, and it is left out of the sum.
-        prefix_space: whether a space goes before the sentence, which many tokenizers take for part of its first word.
+        start: the token that predicts the sentence's first token; it is never scored. None: nothing predicts the first
+            token, and the sum leaves it out.
+        prefix_space: whether a space precedes the sentence; many tokenizers make it part of the first word.
     """
 
     start: int | None
@@ -44,14 +43,14 @@ class Reading:
 
     @classmethod
     def of(cls, tokenizer: Any, start: Start = "bos", prefix_space: bool = True) -> Self:
-        """How to read with a tokenizer; the defaults are lm-eval's, so that figures can be laid beside others'.
+        """How to read with a tokenizer. The defaults are lm-eval's, so that figures are comparable with published ones.
 
-        ``bos`` takes the tokenizer's BOS, where it has none its EOS, and where it has neither no token at all. ``eos``
-        is what BabyLM's public pipeline of 2023 takes. A model that was trained on text without either never learned
-        what it says, and answers from noise: read with ``none`` there, or show that it makes no difference.
+        ``bos`` takes the tokenizer's BOS; without one its EOS; without both, no token. ``eos`` is what BabyLM's public
+        pipeline of 2023 takes. A model that was trained without these tokens never learned their meaning, and predicts
+        noise after them: use ``none`` there, or show that it makes no difference.
 
         Raises:
-            UserError: ``eos``, and the tokenizer has none.
+            UserError: ``start`` is ``eos``, and the tokenizer has none.
         """
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if start == "eos" and eos is None:
@@ -59,21 +58,21 @@ class Reading:
         return cls({"bos": eos if bos is None else bos, "eos": eos, "none": None}[start], prefix_space)
 
     def encode(self, tokenizer: Any, sentences: Sequence[str]) -> list[tuple[int, ...]]:
-        """The tokens of each sentence, its start among them; no other special tokens."""
+        """The tokens of each sentence, with its start and no other special token."""
         texts = [" " * self.prefix_space + sentence for sentence in sentences]
         rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        # As lm-eval: a sentence that begins with the start token already does not get a second one.
+        # As in lm-eval: a sentence that already begins with the start token does not get a second one.
         front = () if self.start is None else (self.start,)
         return [tuple(row) if tuple(row[:1]) == front else (*front, *row) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
 class PairScores:
-    """What one model said of every pair: enough to count again, and to compare with another model, without it.
+    """The scores of one model on every pair. They are enough to compare models again without running them.
 
     Attributes:
         good, bad: summed log-probability (nats) of the acceptable and of the other sentence, [P] for each subtask.
-        pairs: the SHA-256 of all subtasks' sentences: only scores of the same pairs are compared.
+        pairs: the SHA-256 of all sentences. Only scores of the same pairs are compared.
         reading: how the sentences were read.
     """
 
@@ -106,21 +105,20 @@ def score_pairs(
 ) -> PairScores:
     """Sum the log-probabilities of every sentence under a causal language model.
 
-    Each batch holds sentences of one length, so that there are no pads: any architecture will do, on whichever side
-    its tokenizer pads. A sequence of tokens is run once however often it occurs, and sentences that are the same to
-    the model tie exactly. Log-probabilities are never coarser than float32, whatever the model runs in; their sums are
-    float64.
+    Each batch holds sentences of one length, so that there is no padding: this works for any architecture and any
+    padding side. A sequence of tokens that occurs several times runs once, so that sentences with the same tokens tie
+    exactly. Log-probabilities are float32 or finer, for a model in any number format; their sums are float64.
 
     Args:
         model: in eval mode.
         tokenizer: the model's own.
         subtasks: the pairs.
-        reading: what stands before each sentence.
-        advance: told the number of sentences done, two a pair.
-        batch_size: the most sentences in a batch; it changes nothing but time and memory.
+        reading: what precedes each sentence.
+        advance: called with the number of sentences that are done, two for each pair.
+        batch_size: the maximum number of sentences in a batch; it changes only time and memory.
 
     Raises:
-        UserError: a sentence is longer than the model has positions, or has no token that anything predicts.
+        UserError: a sentence has more tokens than the model has positions, or no token that can be predicted.
     """
     sentences = [text for subtask in subtasks for text in (*subtask.good, *subtask.bad)]
     numbers: dict[tuple[int, ...], int] = {}
@@ -140,7 +138,7 @@ def score_pairs(
 
 
 def fingerprint(subtasks: Sequence[Subtask]) -> str:
-    """The SHA-256 of all sentences, by subtask and in order."""
+    """The SHA-256 of all sentences, with their subtasks and their order."""
     return hashlib.sha256(repr([(each.name, each.good, each.bad) for each in subtasks]).encode()).hexdigest()
 
 
@@ -148,8 +146,8 @@ def _check_lengths(model: PreTrainedModel, example: dict[int, str]) -> None:
     """``example``: a sentence of each length in tokens."""
     if min(example, default=2) < 2:
         raise UserError(
-            f"minimal pairs: nothing predicts any token of {example[min(example)]!r}; read with a start token, or "
-            "leave the pair out"
+            f"minimal pairs: no token of {example[min(example)]!r} can be predicted; read with a start token, or leave "
+            "the pair out"
         )
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and max(example, default=0) > positions:
@@ -160,7 +158,7 @@ def _check_lengths(model: PreTrainedModel, example: dict[int, str]) -> None:
 
 
 def _batches(rows: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of rows, each batch of one length; the longest first, so that what does not fit fails at once."""
+    """The row numbers of each batch, all of one length; the longest first, so that lack of memory shows at once."""
     of_length: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         of_length.setdefault(len(row), []).append(number)
@@ -170,7 +168,7 @@ def _batches(rows: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[
 
 
 def _log_probabilities(model: PreTrainedModel, head: Head | None, rows: list[tuple[int, ...]]) -> Array:
-    """The sum over all tokens but the first of each row."""
+    """The summed log-probability of each row, without its first token."""
     ids = torch.tensor(rows, device=model.device)
     states, following = read_batch(model, head, {"input_ids": ids, "labels": ids})
     nll = score_tokens(states, head, following)["nll"]

@@ -1,0 +1,55 @@
+"""What the experiment was, in words: the line below the title, the units compared, and what sets students apart."""
+
+from collections.abc import Sequence
+
+from potstill.recipe import Recipe
+from potstill.recipe.corpus import HeldOutText
+from potstill.report.data import Model
+
+
+def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from: int) -> str:
+    """What was distilled into what, and from what, in one line.
+
+    Args:
+        recipe: of the run.
+        teachers: their lines of the table of models.
+        start: that of the student before training.
+        learned_from: the number of questions, or else of tokens, that students were trained on.
+    """
+    named = " + ".join(f"{one.name} ({_millions(one.parameters)}, {one.layers} layers)" for one in teachers)
+    count = len(recipe.variants)
+    students = "a student" if count == 1 else f"{count} students"
+    if not recipe.asks:
+        learned = f"{learned_from:,} tokens"
+    else:
+        by = "their reference solutions" if recipe.generate is None else f"answers by {recipe.generate.by}"
+        strategies = list(dict.fromkeys(one.strategy for one in recipe.sample_sets.values()))
+        prompts = f"{'strategy' if len(strategies) == 1 else 'strategies'} {', '.join(strategies)}"
+        learned = f"{learned_from:,} questions and {by} ({prompts})"
+    shape = f"{_millions(start.parameters)} parameters in {start.layers} layers"
+    return f"{named} → {students} of {shape}, from {learned}"
+
+
+def units_of(recipe: Recipe) -> str:
+    """What models were compared on, as `Report.units` has it."""
+    if recipe.asks:
+        return "held-out questions"
+    return "held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents"
+
+
+def about_student(recipe: Recipe, variant: str | None) -> str:
+    """What a student differs in from others: its strategy, whether it is a placebo, its losses."""
+    said = []
+    if recipe.asks:
+        sample_set = recipe.sample_set_of(variant)
+        said = [
+            f"strategy {sample_set.strategy}",
+            *([] if sample_set.own else ["its teacher spoke about other questions"]),
+        ]
+    if recipe.variants[variant].losses:
+        said.append(" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.losses_of(variant)))
+    return "; ".join(said)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.0f}M" if count >= 1e6 else f"{count:,}"

@@ -1,0 +1,31 @@
+"""What the run folder holds becomes what the page shows."""
+
+from potstill.report.data import Curve, Token, pair_metric, prompt_metrics
+
+
+def test_a_curve_keeps_loss_terms_and_leaves_out_the_trainers_own_figures():
+    logged = [
+        {"step": 1, "loss": 2.0, "learning_rate": 0.1, "grad_norm": 3.0, "epoch": 0.5, "forward_kl": 1.5},
+        {"step": 2, "train_runtime": 4.0, "num_input_tokens_seen": 64},
+    ]
+    curve = Curve.from_log("student", 3, logged)
+    assert (curve.model, curve.seed) == ("student", 3)
+    assert curve.points == (
+        {"step": 1, "loss": 2.0, "learning_rate": 0.1, "forward_kl": 1.5, "tokens": 0},
+        {"step": 2, "tokens": 64},
+    )
+
+
+def test_a_first_token_has_its_text_alone():
+    assert Token.from_dict({"text": "The"}) == Token("The")
+    read = Token.from_dict(
+        {"text": " a", "kl": 1.0, "student_nll": 2.0, "teacher_nll": 3.0, "teacher_top5": [["b", 1]]}
+    )
+    assert read == Token(" a", 1.0, 2.0, 3.0, (("b", 1),))
+
+
+def test_a_metric_of_prompts_stands_beside_its_random_pairs():
+    names = [metric.name for metric in prompt_metrics("facts")]
+    assert names[:2] == ["facts/em", "facts/em_random"]
+    assert [metric.baseline for metric in prompt_metrics("facts")[:2]] == [False, True]
+    assert pair_metric("blimp").percent

@@ -1,0 +1,56 @@
+"""The notes say how models were measured, and what the figures cannot tell."""
+
+from pathlib import Path
+
+import minimal
+from potstill.report.notes import notes
+
+RUN = Path("runs/r")
+
+
+def _said(recipe, undecided=None, decided=0):
+    return " ".join(notes(recipe, RUN, undecided or {}, decided))
+
+
+def test_of_a_text_it_is_said_how_it_was_held_out(tmp_path):
+    said = _said(minimal.recipe(tmp_path))
+    assert "chosen by a hash of their text before anything was cut" in said
+    assert "in windows of 8 tokens" in said
+    assert "review" not in said
+
+
+def test_what_is_missing_is_said(tmp_path):
+    whole, less = minimal.recipe(tmp_path, "seeds=[0, 1]"), minimal.recipe(tmp_path, "control=null")
+    assert "control out" in _said(less)
+    assert "One seed" in _said(less)
+    assert "control out" not in _said(whole)
+    assert "One seed" not in _said(whole)
+
+
+def test_it_is_said_what_weights_were_chosen_by(tmp_path):
+    own = ["corpus.validation=2"]
+    assert "by cross-entropy on text" in _said(minimal.recipe(tmp_path, "distil.keep=best", *own))
+    assert "by loss on text" in _said(minimal.recipe(tmp_path, "select={by: {loss: 1}}", "distil.snapshots=3", *own))
+
+
+def test_of_questions_it_is_said_how_models_were_asked(tmp_path):
+    said = _said(minimal.questions(tmp_path))
+    assert "the student’s prompt of the strategy base" in said
+    assert "fine-tuned on the same answers as base" in said
+    assert "how far students could still come" not in said
+    assert "how far students could still come" in _said(minimal.questions(tmp_path, "answers.teachers=false"))
+
+
+def test_what_waits_for_a_person_is_counted_by_model(tmp_path):
+    said = _said(minimal.questions(tmp_path), {"student base": [1, 2], "start": [0]}, decided=4)
+    assert "3 answers that no rule settles" in said
+    assert f"`potstill review {RUN}`" in said
+    assert "(student base 3)" in said
+    assert "4 different answers" in said
+    assert "potstill review" not in _said(minimal.questions(tmp_path), {"start": [0]})
+
+
+def test_tasks_and_baselines_are_explained(tmp_path):
+    said = _said(minimal.recipe(tmp_path, "evaluate.tasks=[{task: piqa}]", "evaluate.models={gpt: gpt2}"))
+    assert "evaluate/comparison.json" in said
+    assert "gpt is gpt2" in said
