@@ -26,7 +26,7 @@ METRICS = ["em", "rouge_l_precision", "rouge_l_recall", "rouge_l_f", "word_cosin
 @pytest.fixture(scope="module", autouse=True)
 def _float32():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.teachers.prepare.fast_bfloat16", lambda: False)
+        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
         yield
 
 

@@ -29,7 +29,7 @@ METRICS = [
 @pytest.fixture(scope="module", autouse=True)
 def _float32():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.teachers.prepare.fast_bfloat16", lambda: False)
+        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
         yield
 
 

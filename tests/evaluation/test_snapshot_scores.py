@@ -25,7 +25,7 @@ GIVEN = ("distil.training.max_steps=8", "distil.snapshots=4", "distil.training.b
 @pytest.fixture(scope="module", autouse=True)
 def _float32():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.teachers.prepare.fast_bfloat16", lambda: False)
+        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
         yield
 
 

@@ -15,7 +15,7 @@ from tiny import toy_recipe
 def _float32():
     # Figures can be done by hand to six digits, whatever this machine's fastest number format is.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.teachers.prepare.fast_bfloat16", lambda: False)
+        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
         yield
 
 

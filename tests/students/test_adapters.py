@@ -28,7 +28,7 @@ INT8 = {"load_in_8bit": True}
 
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch):
-    monkeypatch.setattr("potstill.teachers.prepare.fast_bfloat16", lambda: False)
+    monkeypatch.setattr("potstill.device.fast_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ SIX_BITS = {"IntxWeightOnlyConfig": {"weight_dtype": "int6", "granularity": {"Pe
 
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch):
-    monkeypatch.setattr("potstill.teachers.prepare.fast_bfloat16", lambda: False)
+    monkeypatch.setattr("potstill.device.fast_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="module")
