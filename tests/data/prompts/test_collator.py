@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 
-from asked import ROOMY, SIDES, TOKENIZERS, chatty, prompted, taught
+from asked import SIDES, TOKENIZERS, chatty, prompted
 from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import PromptedCollator, teacher_batch
-from potstill.data.prompts.placebo import of_another_question
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
@@ -117,41 +116,3 @@ def test_the_student_s_loss_does_not_know_what_the_teacher_was_asked(side):
     model, collate = llama(0), PromptedCollator(pad_token_id=1, side=side)
     states = [read_batch(model, None, collate(prompted(chatty(), name)))[0] for name in ("base", "confidence")]
     assert torch.equal(*states)
-
-
-@SIDES
-def test_of_another_question_the_teacher_says_as_much_and_nothing_of_this_one(side):
-    samples = prompted(tokenizer())
-    exchanged = of_another_question(samples, ROOMY)
-    answers = {one["id"]: one["input_ids"][one["answer_start"] :] for one in samples}
-    prompts = {one["id"]: one["teacher_input_ids"][: one["teacher_answer_start"]] for one in samples}
-    partners = []
-    for own, one in zip(samples, exchanged, strict=True):
-        assert {name: one[name] for name in ("id", "input_ids", "labels")} == {
-            name: own[name] for name in ("id", "input_ids", "labels")
-        }
-        start = one["teacher_answer_start"]
-        partner = next(name for name, prompt in prompts.items() if prompt == one["teacher_input_ids"][:start])
-        said = one["teacher_input_ids"][start:]
-        assert partner != own["id"]
-        assert len(said) == len(answers[own["id"]])
-        assert said == (answers[partner] * 9)[: len(said)]
-        partners.append(partner)
-    assert len(set(partners)) == len(samples), "every other question speaks once"
-    assert exchanged == of_another_question(samples, ROOMY) != of_another_question(samples, ROOMY, seed=1)
-    with pytest.raises(UserError, match="would not be aligned"):
-        PromptedCollator(1, side)(exchanged)
-    batch = PromptedCollator(1, side, aligned=False)(exchanged)
-    assert len(taught(batch)) == len(taught(teacher_batch(batch)))
-
-
-def test_an_exchange_that_fits_nowhere_is_refused():
-    samples = prompted(tokenizer(), count=2)
-    longest = max(len(one["teacher_input_ids"]) for one in samples)
-    with pytest.raises(UserError, match="row 0: no other question leaves the teacher room for an answer of"):
-        of_another_question(samples[:1], longest)
-    with pytest.raises(UserError, match=r"raise `corpus.teacher_length`"):
-        of_another_question(samples, longest - 1)
-    spoiled = [{**samples[0], "teacher_input_ids": samples[0]["teacher_input_ids"][:-1]}, samples[1]]
-    with pytest.raises(UserError, match="supervised tokens to the student and"):
-        PromptedCollator(1, aligned=False)(spoiled)
