@@ -25,7 +25,7 @@ from potstill.data.collators import Collator
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
+from potstill.targets import Provenance, StoreSpec, StoreWriter, TargetStore, TopK
 from potstill.targets.collator import WithTargets, field
 from potstill.targets.content_keys import contents
 
@@ -54,7 +54,9 @@ def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
     """A store of a teacher that answers at random: what is read costs the same, whatever it says."""
     keys, counts = contents(samples, Collator(0))
     head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
-    with StoreWriter(folder, TopK(vocabulary, K), Provenance("random", "-", "-", "none"), keys, counts) as writer:
+    with StoreWriter(
+        StoreSpec(folder, TopK(vocabulary, K), Provenance("random", "-", "-", "none")), keys, counts
+    ) as writer:
         for places in writer.pending(4):
             hidden = torch.randn(sum(counts[place] for place in places), TEACHER_WIDTH)
             writer.write(HiddenTarget(hidden, head))

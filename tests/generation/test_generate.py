@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from potstill.errors import UserError
-from potstill.generation.generate import Asked, Decoding, Response, batches, check_room, responses
+from potstill.generation.generate import Decoding, NamedModel, Request, Response, batches, check_room, responses
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 from tiny import gpt2, llama, padded, tokenizer
 
-ASKED = [Asked(f"q{length}", list(range(20, 20 + length))) for length in (3, 17, 1, 8, 9)]
+ASKED = [Request(f"q{length}", list(range(20, 20 + length))) for length in (3, 17, 1, 8, 9)]
 GREEDY = Decoding(max_new_tokens=12, batch_size=2)
 DRAWN = Decoding(max_new_tokens=6, batch_size=4, samples=3, temperature=0.9, top_p=0.95, seed=7)
 
@@ -35,7 +35,7 @@ def model():
 
 def written(model, asked=ASKED, decoding=GREEDY, done=(), reader=None):
     found = responses(
-        model, reader or tokenizer(), asked, decoding, done, who="the model", key="answers.max_new_tokens"
+        NamedModel(model, reader or tokenizer(), "the model"), asked, decoding, done, key="answers.max_new_tokens"
     )
     return [one for batch in found for one in batch]
 
@@ -165,7 +165,7 @@ def test_an_adapter_responds_as_the_model_it_merges_into():
 
 @given(lengths=st.lists(st.integers(1, 9), max_size=9), samples=st.integers(1, 3), batch_size=st.integers(1, 5))
 def test_every_response_has_its_place_in_one_batch_and_long_prompts_come_first(lengths, samples, batch_size):
-    asked = [Asked(str(at), [0] * length) for at, length in enumerate(lengths)]
+    asked = [Request(str(at), [0] * length) for at, length in enumerate(lengths)]
     found = batches(asked, Decoding(5, batch_size, samples))
     keys = [key for batch in found for key in batch]
     assert sorted(keys) == sorted((one.id, sample) for one in asked for sample in range(samples))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
 from potstill.models.head import Head
-from potstill.targets import Codec, Hidden, Provenance, StoreWriter, TopK, sample_key
+from potstill.targets import Codec, Hidden, Provenance, StoreSpec, StoreWriter, TopK, sample_key
 
 VOCABULARY, HIDDEN = 61, 8
 PROVENANCE = Provenance("toy", "revision 1", "tokenizer 1", "none")
@@ -58,7 +58,9 @@ def write_store(
 ) -> Path:
     codec = codec or TopK(VOCABULARY, 8)
     head = HEAD if isinstance(codec, Hidden) else None
-    with StoreWriter(folder, codec, PROVENANCE, corpus.keys, corpus.counts, head, samples_per_shard=16) as writer:
+    with StoreWriter(
+        StoreSpec(folder, codec, PROVENANCE), corpus.keys, corpus.counts, head, samples_per_shard=16
+    ) as writer:
         for places in writer.pending(batch_size, worker, workers):
             writer.write(corpus.target(places, codec))
     return folder

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from potstill.errors import UserError
-from potstill.targets import Hidden, Provenance, Sample, StoreWriter, TargetStore, TopK
+from potstill.targets import Hidden, Provenance, Sample, StoreSpec, StoreWriter, TargetStore, TopK
 
 again = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -200,7 +200,9 @@ def test_two_teachers_over_one_corpus_are_two_stores_with_the_same_keys(tmp_path
 
 def test_a_sample_without_supervised_tokens_has_no_records(tmp_path, corpus, provenance) -> None:
     keys, counts = [b"0" * 16, corpus.keys[0], b"1" * 16], [0, corpus.counts[0], 0]
-    with StoreWriter(tmp_path / "store", TopK(61, 8), provenance, keys, counts, samples_per_shard=1) as writer:
+    with StoreWriter(
+        StoreSpec(tmp_path / "store", TopK(61, 8), provenance), keys, counts, samples_per_shard=1
+    ) as writer:
         for places in writer.pending(1):
             logits = corpus.logits(0) if places[0] == 1 else torch.empty(0, 61)
             writer.write(type(corpus.target(np.array([0]), writer.codec))(logits))

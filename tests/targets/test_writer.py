@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from potstill.errors import UserError
 from potstill.losses.teacher_target import LogitsTarget
-from potstill.targets import Hidden, Hybrid, Provenance, Sample, StoreWriter, TopK
+from potstill.targets import Hidden, Hybrid, Provenance, Sample, StoreSpec, StoreWriter, TopK
 from potstill.targets.writer import shard_size
 
 CODECS = [TopK(61, 8), Sample(61, 6), Hybrid(61, 4, 4), Hidden(61, 8)]
@@ -137,7 +137,9 @@ def test_batches_are_those_of_an_uninterrupted_run(tmp_path, corpus, write, monk
     codec, keys = TopK(61, 8), corpus.keys
 
     def batches() -> list[list[int]]:
-        with StoreWriter(tmp_path / "store", codec, provenance, keys, corpus.counts, samples_per_shard=16) as writer:
+        with StoreWriter(
+            StoreSpec(tmp_path / "store", codec, provenance), keys, corpus.counts, samples_per_shard=16
+        ) as writer:
             found = []
             for places in writer.pending(5):
                 found.append(places.tolist())
@@ -202,7 +204,9 @@ def test_too_little_room_is_said_before_the_teacher_runs(tmp_path, corpus, write
 
 def test_a_second_writer_of_a_shard_is_refused(tmp_path, corpus, write, contents) -> None:
     codec, provenance = TopK(61, 8), Provenance("toy", "revision 1", "tokenizer 1", "none")
-    with StoreWriter(tmp_path / "store", codec, provenance, corpus.keys, corpus.counts, samples_per_shard=16) as first:
+    with StoreWriter(
+        StoreSpec(tmp_path / "store", codec, provenance), corpus.keys, corpus.counts, samples_per_shard=16
+    ) as first:
         places = next(pending := first.pending(4))
         with pytest.raises(UserError, match=r"00000\.records is being written by another process"):
             write(tmp_path / "store", corpus)
@@ -233,22 +237,24 @@ def test_a_folder_begun_for_something_else_is_refused_with_both_names(store, cor
     codec = change.get("codec", TopK(61, 8))
     provenance = change.get("provenance", Provenance("toy", "revision 1", "tokenizer 1", "none"))
     with pytest.raises(UserError, match=says):
-        StoreWriter(store, codec, provenance, corpus.keys[kept], corpus.counts[kept], samples_per_shard=16)
+        StoreWriter(StoreSpec(store, codec, provenance), corpus.keys[kept], corpus.counts[kept], samples_per_shard=16)
 
 
 def test_nothing_to_capture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to capture"):
-        StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), [b"0" * 16], [0])
+        StoreWriter(StoreSpec(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d")), [b"0" * 16], [0])
 
 
 def test_a_batch_that_was_not_written_is_noticed(tmp_path, corpus) -> None:
-    writer = StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), corpus.keys, corpus.counts)
+    writer = StoreWriter(StoreSpec(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d")), corpus.keys, corpus.counts)
     with pytest.raises(AssertionError, match="before the next"):
         list(writer.pending(4))
 
 
 def test_targets_for_another_number_of_tokens_are_noticed(tmp_path, corpus) -> None:
-    with StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), corpus.keys, corpus.counts) as writer:
+    with StoreWriter(
+        StoreSpec(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d")), corpus.keys, corpus.counts
+    ) as writer:
         next(pending := writer.pending(4))
         with pytest.raises(AssertionError, match="targets for"):
             writer.write(LogitsTarget(torch.zeros(1, 61)))
@@ -256,7 +262,9 @@ def test_targets_for_another_number_of_tokens_are_noticed(tmp_path, corpus) -> N
 
 
 def test_progress_counts_what_is_committed(tmp_path, corpus) -> None:
-    with StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), corpus.keys, corpus.counts) as writer:
+    with StoreWriter(
+        StoreSpec(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d")), corpus.keys, corpus.counts
+    ) as writer:
         assert writer.samples_written() == 0
         for places in writer.pending(64):
             writer.write(corpus.target(places, writer.codec))

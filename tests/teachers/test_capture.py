@@ -6,9 +6,9 @@ from transformers import BloomConfig, BloomForCausalLM
 
 from potstill.data.collators import Collator
 from potstill.errors import UserError
-from potstill.targets import Provenance, TargetStore, make_codec
+from potstill.targets import Provenance, StoreSpec, TargetStore, make_codec
 from potstill.targets.content_keys import batch_keys
-from potstill.teachers.capture import capture
+from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, llama
 from toy_training import samples
@@ -17,9 +17,13 @@ PROVENANCE = Provenance("toy", "one", "tokenizer", "none")
 CODEC = make_codec("top_k", vocabulary=VOCABULARY, k=VOCABULARY, bits=32)
 
 
+def store_in(folder):
+    return StoreSpec(folder, CODEC, PROVENANCE)
+
+
 def test_a_store_says_what_the_teacher_says_of_each_sample(tmp_path):
     rows, teacher = samples(10), LiveTeacher(llama(0))
-    tokens = capture(tmp_path / "store", teacher, CODEC, PROVENANCE, rows, Collator(0), batch_size=4)
+    tokens = capture(store_in(tmp_path / "store"), teacher, SampleBatches(rows, Collator(0), 4))
     store = TargetStore(tmp_path / "store", PROVENANCE)
     assert tokens == store.header.tokens
     for row in rows:
@@ -30,11 +34,11 @@ def test_a_store_says_what_the_teacher_says_of_each_sample(tmp_path):
 
 
 def test_workers_write_a_store_together(tmp_path):
-    rows, teacher = samples(600, longest=4), LiveTeacher(llama(0))
+    batches, teacher = SampleBatches(samples(600, longest=4), Collator(0), 64), LiveTeacher(llama(0))
     alone, together = tmp_path / "alone", tmp_path / "together"
-    capture(alone, teacher, CODEC, PROVENANCE, rows, Collator(0), batch_size=64)
+    capture(store_in(alone), teacher, batches)
     for worker in (1, 0):
-        capture(together, teacher, CODEC, PROVENANCE, rows, Collator(0), batch_size=64, worker=worker, workers=2)
+        capture(store_in(together), teacher, batches, worker, workers=2)
     assert len(list(alone.glob("*.records"))) > 1
     assert {file.name: file.read_bytes() for file in alone.iterdir()} == {
         file.name: file.read_bytes() for file in together.iterdir()
@@ -46,5 +50,5 @@ def test_a_teacher_that_cannot_keep_documents_apart_is_refused_before_it_runs(tm
     bloom = BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=1, n_head=2))
     rows = [{"input_ids": [1, 2, 3, 4], "documents": [2, 2]}]
     with pytest.raises(UserError, match=r"the teacher \(bloom\) reads across documents"):
-        capture(tmp_path / "store", LiveTeacher(bloom), CODEC, PROVENANCE, rows, Collator(0), batch_size=4)
+        capture(store_in(tmp_path / "store"), LiveTeacher(bloom), SampleBatches(rows, Collator(0), 4))
     assert not (tmp_path / "store").exists()

@@ -17,7 +17,7 @@ from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import Journal
-from potstill.generation.generate import Asked, Decoding, Response, responses
+from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import Triple, read_triples
@@ -97,11 +97,11 @@ def triples_of(work: Work, name: str, split: Split = "reporting") -> list[Triple
     return [triple for triple in every if split_of(f"{name}/{triple.id}") == split]
 
 
-def asked_with(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[Asked]:
+def asked_with(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[Request]:
     """The prompts as a model reads them."""
     reading = Reading.of(tokenizer, given.start, prefix_space=False)
     each = reading.encode(tokenizer, [triple.prompt for triple in triples])
-    return [Asked(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
+    return [Request(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
 
 
 def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: Compared) -> list[str]:
@@ -124,7 +124,7 @@ def _respond(
     name: str,
     model: Compared,
     tokenizer: Any,
-    asked: list[Asked],
+    asked: list[Request],
     decoding: Decoding,
     journal: Journal,
     key: str,
@@ -136,7 +136,9 @@ def _respond(
         progress(f"{name}: {model.file}", len(asked), "prompts", len(done)) as advance,
     ):
         try:
-            found = responses(loaded, tokenizer, asked, decoding, done, who=model.file, key=f"{key}.max_new_tokens")
+            found = responses(
+                NamedModel(loaded, tokenizer, model.file), asked, decoding, done, key=f"{key}.max_new_tokens"
+            )
             for batch in found:
                 journal.append(_row(one) for one in batch)
                 advance(len(batch))

@@ -24,9 +24,9 @@ from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
 from potstill.pipeline.run_folder import Step
 from potstill.pipeline.work import Work
-from potstill.targets import TargetStore, make_codec
+from potstill.targets import StoreSpec, TargetStore, make_codec
 from potstill.targets.content_keys import batch_keys
-from potstill.teachers.capture import capture
+from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import Prepared
 
@@ -129,7 +129,7 @@ def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> Reference:
     bits = 16 if live.head.weight.dtype == torch.bfloat16 else 32
     codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
     origin, place = teacher.provenance(), folder / teacher.name
-    capture(place, live, codec, origin, text.samples(), text.collate, text.batch_size)
+    capture(StoreSpec(place, codec, origin), live, SampleBatches(text.samples(), text.collate, text.batch_size))
     store = TargetStore(place, expect=origin)
     return lambda batch: store.read(batch_keys(batch), device=device())
 

@@ -26,7 +26,7 @@ from potstill.evaluation.lm_eval_tasks import loaded
 from potstill.evaluation.minimal_pairs import subtasks_of
 from potstill.evaluation.selection_split import Split, in_split, splits_of
 from potstill.files.atomic import digest, read_json, sha256, write_json
-from potstill.generation.generate import Decoding, responses
+from potstill.generation.generate import Decoding, NamedModel, responses
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import document_windows, score_answers
 from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task
@@ -219,7 +219,7 @@ def _prompts(work: Work, name: str, split: Split) -> Meter:
     def score(model: PreTrainedModel, who: str) -> list[Figure]:
         said = dict[str, str]()
         with progress(f"{name}: {who}", len(asked), "prompts") as advance:
-            for batch in responses(model, tokenizer, asked, decoding, who=who, key=f"{key}.max_new_tokens"):
+            for batch in responses(NamedModel(model, tokenizer, who), asked, decoding, key=f"{key}.max_new_tokens"):
                 said |= {one.id: one.response for one in batch}
                 advance(len(batch))
         texts = [said[triple.id] for triple in triples]

@@ -21,11 +21,22 @@ Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A question as a model is asked it: its id, and the tokens to go on from (``text.prompts.prompt_ids``)."""
 
     id: str
     prompt_ids: list[int]
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that is asked, with its tokenizer and its name in messages."""
+
+    model: PreTrainedModel
+    """Any causal language model, with adapters or quantised weights too, in eval mode."""
+    tokenizer: Any
+    name: str
+    """Such as ``teacher 'smollm2'``."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +81,7 @@ class Response:
 
 
 def responses(
-    model: PreTrainedModel,
-    tokenizer: Any,
-    asked: Sequence[Asked],
-    decoding: Decoding,
-    done: Collection[Key] = (),
-    *,
-    who: str,
-    key: str,
+    asked: NamedModel, requests: Sequence[Request], decoding: Decoding, done: Collection[Key] = (), *, key: str
 ) -> Iterator[list[Response]]:
     """Let a model respond to each question, a batch of responses at a time.
 
@@ -87,13 +91,11 @@ def responses(
     checkpoint brings along are put aside. The random numbers of the process go on as if nothing had been drawn.
 
     Args:
-        model: any causal language model, with adapters or quantised weights too, in eval mode.
-        tokenizer: the model's. A response ends at its ``text.prompts.end_token_id`` or its end-of-text token.
-        asked: all questions, those that are done too.
-        decoding: how.
-        done: the responses that there are already; they are not given again.
-        who: the model, for an error's sentence, such as ``teacher 'smollm2'``.
-        key: the recipe's key for the limit, for the same.
+        asked: the model. A response ends at its tokenizer's ``data.prompts.render.end_token_id`` or end-of-text token.
+        requests: all questions, also those whose responses are in ``done``.
+        decoding: how responses are written.
+        done: the responses that exist already; they are not given again.
+        key: the recipe's key for the limit of tokens, for messages.
 
     Yields:
         What each batch adds. A batch that is done is not begun.
@@ -101,12 +103,13 @@ def responses(
     Raises:
         UserError: as :func:`check_room`, before anything is written.
     """
-    check_room(model.config, asked, decoding.max_new_tokens, who, key)
-    prompts, have, pad = {one.id: one.prompt_ids for one in asked}, set(done), pad_token_id(tokenizer)
-    assert len(prompts) == len(asked), "two questions have one id"
+    model, tokenizer = asked.model, asked.tokenizer
+    check_room(model.config, requests, decoding.max_new_tokens, asked.name, key)
+    prompts, have, pad = {one.id: one.prompt_ids for one in requests}, set(done), pad_token_id(tokenizer)
+    assert len(prompts) == len(requests), "two questions have one id"
     ends = sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
     config = _generation_config(model, tokenizer, decoding, pad, ends)
-    for keys in batches(asked, decoding):
+    for keys in batches(requests, decoding):
         if have.issuperset(keys):
             continue
         batch = _left_padded([prompts[question] for question, _ in keys], pad, model.device)
@@ -116,24 +119,24 @@ def responses(
         yield [each for each in found if each.key not in have]
 
 
-def batches(asked: Sequence[Asked], decoding: Decoding) -> list[list[Key]]:
+def batches(requests: Sequence[Request], decoding: Decoding) -> list[list[Key]]:
     """Which responses are written together: those to prompts of like length, the longest first.
 
     So few pads are read, and memory that is too small shows at once.
     """
-    ordered = sorted(asked, key=lambda one: -len(one.prompt_ids))
+    ordered = sorted(requests, key=lambda one: -len(one.prompt_ids))
     keys = [(one.id, sample) for one in ordered for sample in range(decoding.samples)]
     return [keys[at : at + decoding.batch_size] for at in range(0, len(keys), decoding.batch_size)]
 
 
-def check_room(config: Any, asked: Sequence[Asked], max_new_tokens: int, who: str, key: str) -> None:
+def check_room(config: Any, requests: Sequence[Request], max_new_tokens: int, who: str, key: str) -> None:
     """Refuse prompts that leave a model no room for a whole response; a model's configuration is enough to tell.
 
     Raises:
         UserError: naming the recipe's key, the question, the model and the lengths.
     """
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    longest = max(asked, key=lambda one: len(one.prompt_ids), default=None)
+    longest = max(requests, key=lambda one: len(one.prompt_ids), default=None)
     if positions is None or longest is None or len(longest.prompt_ids) + max_new_tokens <= positions:
         return
     raise UserError(

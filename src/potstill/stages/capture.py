@@ -17,9 +17,9 @@ from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.training_data import Lessons
 from potstill.pipeline.work import Made, Work
-from potstill.targets import Codec, Estimate, estimate, make_codec
+from potstill.targets import Codec, Estimate, StoreSpec, estimate, make_codec
 from potstill.targets.content_keys import contents
-from potstill.teachers.capture import capture
+from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import Prepared
 
@@ -35,9 +35,10 @@ def run(work: Work) -> Made:
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, codec_of(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
-        batches = (learned.train, learned.collate, settings.batch_size)
+        batches = SampleBatches(learned.train, learned.collate, settings.batch_size)
         origin = teacher.provenance(template_of(work, work.step.name), artifacts.tokenizer(work))
-        tokens = capture(folder, live, codec, origin, *batches, distributed.own(), distributed.count())
+        store = StoreSpec(folder, codec, origin)
+        tokens = capture(store, live, batches, distributed.own(), distributed.count())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})

@@ -66,15 +66,18 @@ def rises_in_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | No
         nll = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"]
         return float(nll.double().sum()), len(nll)
 
+    def loss_without(number: int, batch: Mapping[str, Tensor], given: list[Any], made: list[Any]) -> float:
+        # The outputs of the layers below are the same as before, and are not computed again.
+        with _saying(layers, [*made[:number], given[number]]):
+            return loss(batch)[0]
+
     with progress("leaving out each layer", len(batches) * len(layers), "passes") as advance:
         for batch in on_its_device(model, batches):
             with _recorded(layers) as (given, made):
                 whole, count = loss(batch)
             tokens += count
             for number in range(len(layers)):
-                # What comes before the layer is as it was, and is not computed again.
-                with _saying(layers, [*made[:number], given[number]]):
-                    sums[number] += loss(batch)[0] - whole
+                sums[number] += loss_without(number, batch, given, made) - whole
                 advance(1)
     return (sums / tokens).tolist()
 

@@ -9,7 +9,7 @@ from potstill.targets.describe import describe
 from potstill.targets.fidelity import Fidelity, fidelity
 from potstill.targets.header import Provenance
 from potstill.targets.store import TargetStore
-from potstill.targets.writer import StoreWriter
+from potstill.targets.writer import StoreSpec, StoreWriter
 
 __all__ = [
     "Codec",
@@ -19,6 +19,7 @@ __all__ = [
     "Hybrid",
     "Provenance",
     "Sample",
+    "StoreSpec",
     "StoreWriter",
     "TargetStore",
     "TopK",

@@ -6,6 +6,7 @@ store is byte for byte the same, whoever wrote it and however often it was inter
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -37,13 +38,22 @@ def shard_size(samples: int, total_bytes: int) -> int:
     return max(SMALLEST_SHARD, math.ceil(samples / shards))
 
 
+@dataclass(frozen=True)
+class StoreSpec:
+    """A store that is to be written."""
+
+    folder: Path
+    codec: Codec
+    """What it keeps of each token."""
+    provenance: Provenance
+    """Where its targets come from."""
+
+
 class StoreWriter:
-    """Writes a store, or what is missing of it.
+    """Writes a store, or the samples that it still lacks.
 
     Args:
-        store: the folder.
-        codec: what to keep of each token.
-        provenance: where the targets come from.
+        spec: the store.
         keys: one :func:`sample_key` for each sample, in any order that stays the same. Repeated ones are written once.
         counts: the number of supervised tokens of each sample.
         head: the teacher's head, for hidden states only.
@@ -55,16 +65,14 @@ class StoreWriter:
 
     def __init__(
         self,
-        store: Path | str,
-        codec: Codec,
-        provenance: Provenance,
+        spec: StoreSpec,
         keys: Sequence[bytes],
         counts: Sequence[int] | Int[np.ndarray, "samples"],
         head: Head | None = None,
         samples_per_shard: int | None = None,
     ) -> None:
-        assert (head is not None) == isinstance(codec, Hidden), "hidden states, and they alone, need the teacher's head"
-        self.store, self.codec = Path(store), codec
+        self.store, self.codec = spec.folder, spec.codec
+        assert (head is not None) == isinstance(self.codec, Hidden), "only hidden states need the teacher's head"
         assert len(keys) == len(counts), (len(keys), len(counts))
         first: dict[bytes, int] = {}
         for place, key in enumerate(keys):
@@ -76,10 +84,10 @@ class StoreWriter:
         tokens = int(self._planned["count"].sum(dtype=np.int64))
         if not tokens:
             raise UserError("there is nothing to capture: no sample has a supervised token.")
-        size = samples_per_shard or shard_size(len(first), estimate(codec, tokens, len(first)).total_bytes)
+        size = samples_per_shard or shard_size(len(first), estimate(self.codec, tokens, len(first)).total_bytes)
         saved = head_bytes(head) if head else b""
         entry = head_entry(head, saved) if head else None
-        self.header = Header(provenance, codec, len(first), tokens, size, plan_digest(self._planned), entry)
+        self.header = Header(spec.provenance, self.codec, len(first), tokens, size, plan_digest(self._planned), entry)
         self._shard: ShardWriter | None = None
         self._begin(saved)
 
