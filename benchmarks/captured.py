@@ -25,9 +25,9 @@ from potstill.data.collators import Collator
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.targets import Provenance, StoreSpec, StoreWriter, TargetStore, TopK
-from potstill.targets.collator import WithTargets, field
-from potstill.targets.content_keys import contents
+from potstill.targets import Provenance, StoreSpec, StoreWriter, TargetStore, TopKCodec
+from potstill.targets.collator import TargetCollator, records_column
+from potstill.targets.content_keys import keys_and_counts
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)
@@ -52,10 +52,10 @@ def _samples(pair: Pair) -> Samples:
 
 def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
     """A store of a teacher that answers at random: what is read costs the same, whatever it says."""
-    keys, counts = contents(samples, Collator(0))
+    keys, counts = keys_and_counts(samples, Collator(0))
     head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
     with StoreWriter(
-        StoreSpec(folder, TopK(vocabulary, K), Provenance("random", "-", "-", "none")), keys, counts
+        StoreSpec(folder, TopKCodec(vocabulary, K), Provenance("random", "-", "-", "none")), keys, counts
     ) as writer:
         for places in writer.pending(4):
             hidden = torch.randn(sum(counts[place] for place in places), TEACHER_WIDTH)
@@ -67,7 +67,7 @@ class Reader:
 
     def __init__(self, pair: Pair, folder: Path, samples: Samples, with_targets: bool) -> None:
         self.store, self.device = TargetStore(folder, expect=None), pair.device
-        self.collate: Any = WithTargets(Collator(0), {0: self.store}) if with_targets else Collator(0)
+        self.collate: Any = TargetCollator(Collator(0), {0: self.store}) if with_targets else Collator(0)
         rows = pair.shape.rows
         self._turns: Iterator[int] = cycle(range(0, len(samples), rows))
         self._samples, self._rows = samples, rows
@@ -77,7 +77,7 @@ class Reader:
         first = next(self._turns)
         batch = self.collate(self._samples[first : first + self._rows])
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        packed = batch.pop(field(0), None)
+        packed = batch.pop(records_column(0), None)
         if packed is None:
             return batch, None
         target = self.store.decode(packed)

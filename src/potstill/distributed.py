@@ -12,24 +12,24 @@ PATIENCE = timedelta(days=7)
 """How long ranks wait for a stage that rank 0 does alone."""
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def own() -> int:
+def rank() -> int:
     """The number of this process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_first() -> bool:
     """Whether this process keeps the books."""
-    return own() == 0
+    return rank() == 0
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when every rank is here."""
-    if count() > 1:
+    if world_size() > 1:
         _connect()
         import torch.distributed
 
@@ -38,19 +38,19 @@ def wait() -> None:
 
 def any_of(mine: bool) -> bool:
     """Whether it holds on at least one rank; every rank must ask."""
-    if count() == 1:
+    if world_size() == 1:
         return mine
     _connect()
     import torch
 
-    flags: list[bool] = [False] * count()
+    flags: list[bool] = [False] * world_size()
     torch.distributed.all_gather_object(flags, mine)
     return any(flags)
 
 
-def of_first(mine: Any) -> Any:
+def broadcast(mine: Any) -> Any:
     """What the first rank has; every rank must ask."""
-    if count() == 1:
+    if world_size() == 1:
         return mine
     _connect()
     import torch

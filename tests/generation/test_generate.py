@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from potstill.errors import UserError
-from potstill.generation.generate import Decoding, NamedModel, Request, Response, batches, check_room, responses
+from potstill.generation.generate import (
+    Decoding,
+    NamedModel,
+    Request,
+    Response,
+    batches,
+    check_context_length,
+    responses,
+)
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 from tiny import gpt2, llama, padded, tokenizer
@@ -178,7 +186,7 @@ def test_every_response_has_its_place_in_one_batch_and_long_prompts_come_first(l
 def test_too_few_positions_are_told_before_anything_is_written(make, monkeypatch):
     model = make()
     fits = Decoding(max_new_tokens=111, batch_size=2)
-    check_room(model.config, ASKED, fits.max_new_tokens, "student", "answers.max_new_tokens")
+    check_context_length(model.config, ASKED, fits.max_new_tokens, "student", "answers.max_new_tokens")
     monkeypatch.setattr(model, "generate", None)
     with pytest.raises(UserError) as told:
         written(model, decoding=Decoding(max_new_tokens=112, batch_size=2))

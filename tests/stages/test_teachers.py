@@ -8,14 +8,14 @@ from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.targets import TargetStore
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import llama, save_model, tokenizer, toy_recipe
 
 
 def test_a_folder_stays_where_it_is(run, toy_folder):
     made = run.path("teachers") / "smollm2"
     assert [file.name for file in made.iterdir()] == ["teacher.json"]
-    teacher = Prepared.load(made)
+    teacher = PreparedTeacher.load(made)
     assert teacher.source == str(toy_folder / "teacher-smollm2")
     ids = torch.arange(2, 12)[None]
     assert torch.equal(teacher.model(torch.float32)(ids).logits, llama(0)(ids).logits)
@@ -24,7 +24,7 @@ def test_a_folder_stays_where_it_is(run, toy_folder):
 
 
 def test_a_prepared_teacher_is_frozen(run):
-    model = Prepared.load(run.path("teachers") / "smollm2").model()
+    model = PreparedTeacher.load(run.path("teachers") / "smollm2").model()
     assert not model.training
     assert not any(weight.requires_grad for weight in model.parameters())
 
@@ -48,5 +48,5 @@ def test_what_a_run_learned_from_a_quantised_teacher_is_its_own(tmp_path):
     run_recipe(toy_recipe(tmp_path, "capture={}", quantised), run, until="capture")
     stores = [TargetStore(each.path("capture") / "smollm2", expect=None) for each in (run, plain)]
     mine, theirs = (store.header.provenance.revision for store in stores)
-    assert mine == Prepared.load(run.path("teachers") / "smollm2").fingerprint
+    assert mine == PreparedTeacher.load(run.path("teachers") / "smollm2").fingerprint
     assert mine != theirs

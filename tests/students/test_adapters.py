@@ -16,7 +16,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe.student import Checkpoint
 from potstill.students.adapters import check_can_merge, with_adapter
-from potstill.students.load_and_save import check, finish, load_start, load_student, load_to_train
+from potstill.students.load_and_save import check, finish_student, load_start, load_student, load_to_train
 from tiny import llama, save_model, toy_recipe
 from toy_training import trained, trainer, weights
 
@@ -85,7 +85,7 @@ def test_a_student_whose_start_has_moved_is_read_upon_it(tmp_path, start):
     before = {file.name: file.read_bytes() for file in here.iterdir()}
     model, saved = taught(tmp_path, here, student())
     assert not torch.equal(logits(model), logits(load_start(here, student())))
-    finish(saved, here, student())
+    finish_student(saved, here, student())
     assert {file.name for file in saved.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((saved / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(here.resolve())
@@ -102,13 +102,13 @@ def test_a_student_whose_start_has_moved_is_read_upon_it(tmp_path, start):
 
 def test_a_plain_student_is_read_without_its_start(tmp_path, start):
     whole = save_model(llama(7, layers=2), tmp_path / "student")
-    finish(whole, start, student(adapter=None))
+    finish_student(whole, start, student(adapter=None))
     assert torch.equal(logits(load_student(whole, start, student(adapter=None))), logits(llama(7, layers=2)))
 
 
 def test_a_merged_student_is_a_plain_folder_that_does_what_the_adapter_did(tmp_path, start):
     model, saved = taught(tmp_path, start, student(merge=True))
-    finish(saved, start, student(merge=True))
+    finish_student(saved, start, student(merge=True))
     assert not list(saved.glob("adapter_*"))
     plain = AutoModelForCausalLM.from_pretrained(saved)
     assert not isinstance(plain, PeftModel)
@@ -138,7 +138,7 @@ def test_a_merged_student_has_the_weights_that_it_was_trained_upon(tmp_path, sta
     recipe = student(quantization=bits, merge=True)
     model, saved = taught(tmp_path, start, recipe)
     learned = load_file(saved / "adapter_model.safetensors")
-    finish(saved, start, recipe)
+    finish_student(saved, start, recipe)
     plain = AutoModelForCausalLM.from_pretrained(saved)
     assert not hasattr(plain.config, "quantization_config")
     assert all(weight.dtype == torch.float32 for weight in plain.parameters())
@@ -172,7 +172,7 @@ def test_a_start_of_16_bits_is_the_same_to_be_trained_upon_and_to_be_read(tmp_pa
     learned = load_file(saved / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in learned.values()} == {torch.float32}
     assert any(tensor.abs().max() > 0 for name, tensor in learned.items() if "lora_B" in name)
-    finish(saved, half, student())
+    finish_student(saved, half, student())
     read = load_student(saved, half, student())
     assert torch.equal(logits(read), logits(model))
     assert not torch.equal(logits(read), logits(new))
@@ -181,7 +181,7 @@ def test_a_start_of_16_bits_is_the_same_to_be_trained_upon_and_to_be_read(tmp_pa
 def test_what_is_merged_into_16_bits_is_kept_in_32(tmp_path, half):
     _, saved = taught(tmp_path, half, student(merge=True))
     learned = load_file(saved / "adapter_model.safetensors")
-    finish(saved, half, student(merge=True))
+    finish_student(saved, half, student(merge=True))
     before, after = load_file(half / "model.safetensors"), load_file(saved / "model.safetensors")
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}
     name = "model.layers.1.self_attn.v_proj"

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
 from potstill.errors import UserError
-from potstill.students.prune_width import prune_width, pruned_shape
-from potstill.students.prune_width_families import FAMILIES, Shape, place, shape_of
+from potstill.students.prune_width import prune_width, pruned_widths
+from potstill.students.prune_width_families import FAMILIES, Widths, place, widths_of
 
 GROUPED = {
     "hidden_size": 32,
@@ -68,7 +68,7 @@ def logits(model, ids=None):
 
 def wanted(model, **sizes):
     keys = ("heads", "key_value_heads", "intermediate_size", "hidden_size")
-    return pruned_shape(model.config, *(sizes.get(key) for key in keys))
+    return pruned_widths(model.config, *(sizes.get(key) for key in keys))
 
 
 def weights(model):
@@ -80,7 +80,7 @@ def weights(model):
 
 def silence(model, *, heads=(), neurons=(), channels=()):
     """Make these parts of a model do nothing: nothing goes into them, and nothing comes out."""
-    shape = shape_of(model.config)
+    shape = widths_of(model.config)
     size, count = shape.head_dim, shape.heads
     groups = sorted({head // shape.group for head in heads})
     of = {
@@ -123,7 +123,7 @@ def test_without_heads_and_neurons_that_do_nothing_a_model_says_the_same(name):
     # Where heads fill the hidden size, it is in the next test that they go.
     heads = [] if FAMILIES[name.partition(" ")[0]].heads_fill_hidden else [0, 1]
     model = silence(teacher(name), heads=heads, neurons=[0, 3, 19])
-    before = shape_of(model.config)
+    before = widths_of(model.config)
     sizes = {"heads": before.heads - len(heads), "intermediate_size": before.neurons - 3}
     student, kept = prune_width(model, wanted(model, **sizes), [batch()])
     torch.testing.assert_close(logits(student.eval()), logits(model), rtol=0, atol=1e-5)
@@ -131,13 +131,13 @@ def test_without_heads_and_neurons_that_do_nothing_a_model_says_the_same(name):
     assert kept.key_value_heads == ([[1]] * 2 if heads else [[0, 1, 2, 3]] * 2)
     assert kept.neurons == [[n for n in range(before.neurons) if n not in (0, 3, 19)]] * 2
     assert kept.shares == pytest.approx(dict.fromkeys(kept.shares, 1.0))
-    assert shape_of(student.config).heads == sizes["heads"]
-    assert shape_of(student.config).key_value_heads == len(kept.key_value_heads[0])
+    assert widths_of(student.config).heads == sizes["heads"]
+    assert widths_of(student.config).key_value_heads == len(kept.key_value_heads[0])
 
 
 def unread(model, kept):
     """The model, but what is not kept of its heads and neurons is read by nobody."""
-    shape, family = shape_of(model.config), FAMILIES[model.config.model_type]
+    shape, family = widths_of(model.config), FAMILIES[model.config.model_type]
     with torch.no_grad():
         for number, layer in enumerate(model.get_submodule(family.layers)):
             heads = [head * shape.head_dim + at for head in kept.heads[number] for at in range(shape.head_dim)]
@@ -191,7 +191,7 @@ def test_parts_that_do_something_are_missed(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_student_of_its_teachers_width_is_its_teacher(name):
     model = teacher(name)
-    student, kept = prune_width(model, shape_of(model.config), [batch()])
+    student, kept = prune_width(model, widths_of(model.config), [batch()])
     assert torch.equal(logits(student.eval()), logits(model))
     assert kept.channels == list(range(32))
 
@@ -203,8 +203,8 @@ def test_a_student_survives_the_disk_with_its_shape_and_its_tie(name, tmp_path):
     student.eval().save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert torch.equal(logits(again), logits(student))
-    assert shape_of(again.config) == shape_of(student.config)
-    assert shape_of(again.config).head_dim == shape_of(model.config).head_dim
+    assert widths_of(again.config) == widths_of(student.config)
+    assert widths_of(again.config).head_dim == widths_of(model.config).head_dim
     tied = model.config.tie_word_embeddings
     for one in (student, again):
         ends = (one.get_input_embeddings().weight, one.get_output_embeddings().weight)
@@ -262,20 +262,20 @@ LLAMA = transformers.LlamaConfig(
 @pytest.mark.parametrize(
     ("config", "sizes", "shape"),
     [
-        (LLAMA, {"heads": 4}, Shape(4, 1, 4, 64, 32)),
-        (LLAMA, {"key_value_heads": 1}, Shape(4, 1, 4, 64, 32)),
-        (LLAMA, {"heads": 4, "key_value_heads": 2}, Shape(4, 2, 4, 64, 32)),
-        (LLAMA, {"hidden_size": 16, "intermediate_size": 3}, Shape(8, 2, 4, 3, 16)),
-        (GPT2, {"heads": 3}, Shape(3, 3, 8, 128, 24)),
-        (GPT2, {"key_value_heads": 3}, Shape(3, 3, 8, 128, 24)),
-        (GPT2, {"hidden_size": 16, "intermediate_size": 5}, Shape(2, 2, 8, 5, 16)),
-        (GPT2, {"hidden_size": 16, "heads": 2}, Shape(2, 2, 8, 128, 16)),
-        (GPT2, {"intermediate_size": 5}, Shape(4, 4, 8, 5, 32)),
+        (LLAMA, {"heads": 4}, Widths(4, 1, 4, 64, 32)),
+        (LLAMA, {"key_value_heads": 1}, Widths(4, 1, 4, 64, 32)),
+        (LLAMA, {"heads": 4, "key_value_heads": 2}, Widths(4, 2, 4, 64, 32)),
+        (LLAMA, {"hidden_size": 16, "intermediate_size": 3}, Widths(8, 2, 4, 3, 16)),
+        (GPT2, {"heads": 3}, Widths(3, 3, 8, 128, 24)),
+        (GPT2, {"key_value_heads": 3}, Widths(3, 3, 8, 128, 24)),
+        (GPT2, {"hidden_size": 16, "intermediate_size": 5}, Widths(2, 2, 8, 5, 16)),
+        (GPT2, {"hidden_size": 16, "heads": 2}, Widths(2, 2, 8, 128, 16)),
+        (GPT2, {"intermediate_size": 5}, Widths(4, 4, 8, 5, 32)),
     ],
 )
 def test_what_is_not_given_follows(config, sizes, shape):
     keys = ("heads", "key_value_heads", "intermediate_size", "hidden_size")
-    assert pruned_shape(config, *(sizes.get(key) for key in keys)) == shape
+    assert pruned_widths(config, *(sizes.get(key) for key in keys)) == shape
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_what_is_not_given_follows(config, sizes, shape):
 def test_widths_that_cannot_be_are_refused(config, sizes, sentence):
     keys = ("heads", "key_value_heads", "intermediate_size", "hidden_size")
     with pytest.raises(UserError) as told:
-        pruned_shape(config, *(sizes.get(key) for key in keys))
+        pruned_widths(config, *(sizes.get(key) for key in keys))
     assert sentence in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -315,10 +315,10 @@ def test_a_model_of_another_kind_is_refused():
     fields = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     other = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", ffn_dim=16, vocab_size=40, **fields))
     with pytest.raises(UserError, match=r"prune_width` knows the weights of llama, .*, and the teacher is a opt; use"):
-        prune_width(other, Shape(2, 2, 8, 16, 16), [batch()])
+        prune_width(other, Widths(2, 2, 8, 16, 16), [batch()])
 
 
 def test_a_model_with_a_weight_that_is_not_known_is_refused():
     other = tiny.gpt2(add_cross_attention=True)
     with pytest.raises(UserError, match=r"the teacher has transformer\.h\.0\.crossattention\S+, which no gpt2 has"):
-        prune_width(other, shape_of(other.config), [batch()])
+        prune_width(other, widths_of(other.config), [batch()])

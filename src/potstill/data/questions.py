@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
-from potstill.data.sources import Row, rows
+from potstill.data.sources import SourceRow, rows
 from potstill.errors import UserError, first_line
 from potstill.recipe.prompts import compiled, fields_of
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
@@ -81,7 +81,7 @@ def _read(sources: Sequence[QuestionSource], key: str) -> Iterator[Question]:
             yield Question(row.where, question, reference, row.columns)
 
 
-def _filled(template: str, row: Row, key: str) -> str:
+def _filled(template: str, row: SourceRow, key: str) -> str:
     columns = {name: value for name, value in row.columns.items() if value is not None}
     try:
         text = compiled(template).render(columns).strip()
@@ -98,7 +98,7 @@ def _filled(template: str, row: Row, key: str) -> str:
     return text
 
 
-def _generated(source: GeneratedQuestions, key: str) -> Iterator[Row]:
+def _generated(source: GeneratedQuestions, key: str) -> Iterator[SourceRow]:
     try:
         import reasoning_gym
     except ImportError as error:
@@ -112,7 +112,7 @@ def _generated(source: GeneratedQuestions, key: str) -> Iterator[Row]:
         raise UserError(f"`{key}`: reasoning-gym makes no {source.generator!r} of it: {first_line(error)}") from error
     for number in range(source.count):
         origin = f"{source.generator}-{source.seed}"
-        yield Row(made[number], f"{origin}:{number + 1}", origin)
+        yield SourceRow(made[number], f"{origin}:{number + 1}", origin)
 
 
 def _distinct(questions: Sequence[Question] | Iterator[Question]) -> dict[bytes, Question]:

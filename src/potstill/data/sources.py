@@ -27,7 +27,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """A row of a table, where it stands (`train.jsonl:7`), and the name of the file or configuration it came from."""
 
     columns: Mapping[str, Any]
@@ -54,7 +54,7 @@ def documents(source: Source, key: str) -> Iterator[Document]:
         yield from _column(_rows_of_dataset(source, key), source.field, f"{key}.field")
 
 
-def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[Row]:
+def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[SourceRow]:
     """The rows of one source, in its order; see :func:`documents`.
 
     Raises:
@@ -90,17 +90,17 @@ def _plain_text(file: Path, key: str) -> Iterator[str]:
         yield text
 
 
-def _rows_of_file(file: Path, key: str) -> Iterator[Row]:
+def _rows_of_file(file: Path, key: str) -> Iterator[SourceRow]:
     if file.stat().st_size == 0 and file.suffix == ".jsonl":
         return  # no rows, which is no error; `datasets` fails over it
     with _told(f"`{key}`: {file} cannot be read as {file.suffix[1:]}"):
         # Streaming reads the file itself and leaves no second copy of the corpus in a cache.
         found = _load_dataset(BUILDERS[file.suffix], data_files=str(file), split="train", streaming=True)
         for number, columns in enumerate(found, 1):
-            yield Row(columns, f"{file.name}:{number}", file.name)
+            yield SourceRow(columns, f"{file.name}:{number}", file.name)
 
 
-def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[Row]:
+def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[SourceRow]:
     with _told(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
         which = {"split": source.split, "revision": source.revision}
         if isinstance(source, HubSource) and source.stream:
@@ -111,10 +111,10 @@ def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[Row]:
         yield from _numbered(found, source)
 
 
-def _numbered(found: Iterable[Mapping[str, Any]], source: HubDataset) -> Iterator[Row]:
+def _numbered(found: Iterable[Mapping[str, Any]], source: HubDataset) -> Iterator[SourceRow]:
     origin = source.config or source.dataset
     for number, columns in enumerate(found, 1):
-        yield Row(columns, f"{origin}:{number}", origin)
+        yield SourceRow(columns, f"{origin}:{number}", origin)
 
 
 def _load_dataset(*which: Any, **how: Any) -> Any:
@@ -140,7 +140,7 @@ def _told(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {cause.strip()}") from error
 
 
-def _column(found: Iterable[Row], field: str, key: str) -> Iterator[Document]:
+def _column(found: Iterable[SourceRow], field: str, key: str) -> Iterator[Document]:
     for row in found:
         if field not in row.columns:
             named = ", ".join(map(repr, row.columns))

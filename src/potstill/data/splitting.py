@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Split:
+class DocumentSplit:
     """The distinct documents of a corpus, each side in the order of the documents' hashes."""
 
     train: list[str]
@@ -15,8 +15,8 @@ class Split:
     """How many documents were left out because they had occurred before."""
 
 
-def split_documents(documents: Iterable[str], held_out: float) -> Split:
-    """Split documents into training and held-out ones.
+def split_documents(documents: Iterable[str], held_out: float) -> DocumentSplit:
+    """DocumentSplit documents into training and held-out ones.
 
     A document is held out if its hash, read as a fraction, lies below `held_out`: so the same text is on the same side
     whatever else is in the corpus and in whatever order, and no document is on both.
@@ -32,7 +32,7 @@ def split_documents(documents: Iterable[str], held_out: float) -> Split:
         # The order within a side comes from the rest of the hash: the first bytes decided the side.
         side = held if is_held_out(hashed, held_out) else train
         side.append((hashed[8:], by_hash[hashed]))
-    return Split([text for _, text in sorted(train)], [text for _, text in sorted(held)], count - len(by_hash))
+    return DocumentSplit([text for _, text in sorted(train)], [text for _, text in sorted(held)], count - len(by_hash))
 
 
 def hash_of(document: str) -> bytes:

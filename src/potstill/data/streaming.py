@@ -6,7 +6,7 @@ Documents pass by one at a time; what stays of each is a hash of 16 bytes, by wh
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from potstill.data.documents import Tally, texts, texts_of
+from potstill.data.documents import SourceCounts, texts, texts_of
 from potstill.data.splitting import hash_of, is_held_out
 from potstill.recipe.corpus import Corpus, HeldOutText
 
@@ -21,7 +21,7 @@ class Stream:
     """
 
     corpus: Corpus
-    tallies: dict[str, Tally]
+    tallies: dict[str, SourceCounts]
     repeated: int = 0
     """How many documents were left out because they had occurred before."""
     distinct: int = 0

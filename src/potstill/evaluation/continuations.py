@@ -16,7 +16,7 @@ from potstill.evaluation.candidates import Compared, Measured, Models, compared_
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
-from potstill.files.jsonl_log import Journal
+from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
@@ -111,7 +111,7 @@ def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], mo
     asked = asked_with(given, triples, tokenizer)
     file = work.folder / "prompts" / name / f"{model.file}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(file)
+    journal = JsonlLog(file)
     decoding = Decoding(given.max_new_tokens, work.recipe.evaluate.batch_size)
     if len(journal.rows) < len(asked):
         _respond(work, name, model, tokenizer, asked, decoding, journal, key)
@@ -126,7 +126,7 @@ def _respond(
     tokenizer: Any,
     asked: list[Request],
     decoding: Decoding,
-    journal: Journal,
+    journal: JsonlLog,
     key: str,
 ) -> None:
     loaded, done = model.load(), [(row["id"], 0) for row in journal.rows]

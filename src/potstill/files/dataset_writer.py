@@ -15,7 +15,7 @@ AT_ONCE = 1000
 
 
 @contextmanager
-def rows_into(folder: Path, features: Features) -> Iterator[Callable[[dict[str, Any]], None]]:
+def dataset_writer(folder: Path, features: Features) -> Iterator[Callable[[dict[str, Any]], None]]:
     """What writes one row; the `datasets` folder has all of them when the block ends without an error.
 
     Args:

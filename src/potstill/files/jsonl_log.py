@@ -8,10 +8,8 @@ from typing import Any
 
 from potstill.errors import UserError
 
-Row = dict[str, Any]
 
-
-class Journal:
+class JsonlLog:
     """A file of rows, each a JSON object on a line of its own, to be appended to.
 
     Opening it reads what an earlier attempt wrote. Where that was stopped in the middle of a row, the last line is half
@@ -46,7 +44,7 @@ class Journal:
         self.rows += added
 
 
-def read_journal(file: Path) -> list[Row]:
+def read_jsonl(file: Path) -> list[dict[str, Any]]:
     """The rows of a journal that is finished; the file stays as it is.
 
     Raises:
@@ -62,7 +60,7 @@ def read_journal(file: Path) -> list[Row]:
     return rows
 
 
-def _parsed(content: bytes, file: Path) -> tuple[list[Row], bytes]:
+def _parsed(content: bytes, file: Path) -> tuple[list[dict[str, Any]], bytes]:
     """The rows, and the content without half a row at its end."""
     *lines, last = content.split(b"\n")
     rows = [_row(line, file, number) for number, line in enumerate(lines, 1)]
@@ -73,7 +71,7 @@ def _parsed(content: bytes, file: Path) -> tuple[list[Row], bytes]:
         return rows, content[: len(content) - len(last)]
 
 
-def _row(line: bytes, file: Path, number: int) -> Row:
+def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:

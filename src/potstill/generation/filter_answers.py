@@ -10,11 +10,9 @@ from potstill.generation.generate import Response
 from potstill.metrics.answers.extract import extract, reference, verdict
 from potstill.recipe.generate import Generate
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
-class Summary:
+class AnswerCounts:
     """How many questions were asked, and what became of the responses to them."""
 
     questions: int
@@ -41,8 +39,8 @@ class Summary:
 
 
 def kept_answers(
-    questions: Mapping[str, Row], responses: Sequence[Response], generate: Generate, prompt_fingerprint: str
-) -> tuple[list[Row], Summary]:
+    questions: Mapping[str, dict[str, Any]], responses: Sequence[Response], generate: Generate, prompt_fingerprint: str
+) -> tuple[list[dict[str, Any]], AnswerCounts]:
     """The responses that are learned from, in the order of the questions and their samples.
 
     A response that did not end within the limit is never kept: an end would be learned where there was none.
@@ -64,7 +62,7 @@ def kept_answers(
     order = {question: at for at, question in enumerate(questions)}
     truths = {question: _truth(question, row) for question, row in questions.items()}
     asked = {"teacher": generate.by, "prompt": generate.prompt, "prompt_fingerprint": prompt_fingerprint}
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     correct = repeated = 0
     for one in sorted(responses, key=lambda one: (order[one.id], one.sample)):
@@ -81,7 +79,7 @@ def kept_answers(
         written = {"sample": one.sample, "seed": generate.seed, "tokens": one.tokens}
         provenance = {**asked, **written, "rule": extracted.rule, "verdict": judged}
         rows.append({**questions[one.id], "id": one.id, "answer": one.response, "provenance": provenance})
-    summary = Summary(
+    summary = AnswerCounts(
         questions=len(questions),
         responses=len(responses),
         answered=sum(bool(one.response.strip()) for one in responses),
@@ -96,7 +94,7 @@ def kept_answers(
     return rows, summary
 
 
-def _truth(question: str, row: Row) -> Fraction:
+def _truth(question: str, row: dict[str, Any]) -> Fraction:
     try:
         return reference(row["reference"])
     except UserError as error:
@@ -107,7 +105,7 @@ def _is_whole(one: Response) -> bool:
     return not one.hit_limit and bool(one.response.strip())
 
 
-def _why_none(summary: Summary, generate: Generate, *, ended: bool) -> str:
+def _why_none(summary: AnswerCounts, generate: Generate, *, ended: bool) -> str:
     who = f"teacher {generate.by!r}"
     if not summary.answered:
         return (

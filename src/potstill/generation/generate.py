@@ -101,10 +101,10 @@ def responses(
         What each batch adds. A batch that is done is not begun.
 
     Raises:
-        UserError: as :func:`check_room`, before anything is written.
+        UserError: as :func:`check_context_length`, before anything is written.
     """
     model, tokenizer = asked.model, asked.tokenizer
-    check_room(model.config, requests, decoding.max_new_tokens, asked.name, key)
+    check_context_length(model.config, requests, decoding.max_new_tokens, asked.name, key)
     prompts, have, pad = {one.id: one.prompt_ids for one in requests}, set(done), pad_token_id(tokenizer)
     assert len(prompts) == len(requests), "two questions have one id"
     ends = sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
@@ -113,7 +113,7 @@ def responses(
         if have.issuperset(keys):
             continue
         batch = _left_padded([prompts[question] for question, _ in keys], pad, model.device)
-        with _without_settings_of_its_own(model), _seeded(decoding.seed, keys):
+        with _default_generation_settings(model), _seeded(decoding.seed, keys):
             written = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
         found = [_response(one, ids, ends, tokenizer) for one, ids in zip(keys, written.tolist(), strict=True)]
         yield [each for each in found if each.key not in have]
@@ -129,7 +129,7 @@ def batches(requests: Sequence[Request], decoding: Decoding) -> list[list[Key]]:
     return [keys[at : at + decoding.batch_size] for at in range(0, len(keys), decoding.batch_size)]
 
 
-def check_room(config: Any, requests: Sequence[Request], max_new_tokens: int, who: str, key: str) -> None:
+def check_context_length(config: Any, requests: Sequence[Request], max_new_tokens: int, who: str, key: str) -> None:
     """Refuse prompts that leave a model no room for a whole response; a model's configuration is enough to tell.
 
     Raises:
@@ -172,7 +172,7 @@ def _left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> di
 
 
 @contextmanager
-def _without_settings_of_its_own(model: PreTrainedModel) -> Iterator[None]:
+def _default_generation_settings(model: PreTrainedModel) -> Iterator[None]:
     """Put a checkpoint's generation settings aside: transformers fills in from them whatever it was not given."""
     own = [(module, vars(module)["generation_config"]) for module in model.modules() if _has_settings(module)]
     try:

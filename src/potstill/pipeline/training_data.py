@@ -6,8 +6,8 @@ from typing import Any
 from datasets import load_from_disk
 
 from potstill.data.collators import Collate, Collator, pad_token_id
-from potstill.data.prompts.align import Prompter
-from potstill.data.prompts.collator import PromptedCollator, as_the_teacher_reads
+from potstill.data.prompts.align import AlignedSampleBuilder
+from potstill.data.prompts.collator import AlignedCollator, as_the_teacher_reads
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.run_folder import Step
@@ -51,7 +51,7 @@ def of_lesson(work: Work, name: str | None) -> Lessons:
     if name is None:
         return Lessons(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad(work)))
     step = Step("prompts", name=name)
-    collate = PromptedCollator(_pad(work), aligned=work.recipe.lessons[name].own)
+    collate = AlignedCollator(_pad(work), same_answer=work.recipe.lessons[name].own)
     return Lessons(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
 
 
@@ -63,7 +63,7 @@ def of_teacher(work: Work, seed: int) -> Lessons:
         return of_students(work, None, seed)
     strategies = {lesson.strategy: work.recipe.strategies[lesson.strategy] for lesson in work.recipe.lessons.values()}
     longest = corpus.teacher_length or corpus.sequence_length
-    prompter = Prompter(strategies, artifacts.tokenizer(work), corpus.sequence_length, longest)
+    prompter = AlignedSampleBuilder(strategies, artifacts.tokenizer(work), corpus.sequence_length, longest)
 
     def asked(part: str) -> list[dict[str, Any]]:
         made = (prompter(row, row["id"]) for row in artifacts.questions(work, part))
@@ -83,7 +83,7 @@ def of_start(work: Work) -> Lessons:
             load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad(work))
         )
     asked = {"start": Strategy(teacher=(prompt := recipe_inputs.asked_first(work.recipe)), student=prompt)}
-    prompter = Prompter(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
+    prompter = AlignedSampleBuilder(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
     validation = None if corpus.validation is None else _Asked(artifacts.questions(work, "validation"), prompter)
     return Lessons(_Asked(artifacts.questions(work, "train"), prompter), validation, Collator(_pad(work)))
 
@@ -93,7 +93,7 @@ class _Asked:
     """Questions and their references, each made a sample when it is read."""
 
     questions: list[dict[str, Any]]
-    prompter: Prompter
+    prompter: AlignedSampleBuilder
 
     def __len__(self) -> int:
         return len(self.questions)

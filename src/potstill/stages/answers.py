@@ -14,7 +14,7 @@ from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.files.atomic import write_json
-from potstill.files.jsonl_log import Journal
+from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.metrics.held_out_text import score_answers
 from potstill.pipeline import artifacts
@@ -54,7 +54,7 @@ def _answers(work: Work, model: PreTrainedModel, samples: Rows) -> Rows:
     settings, who = work.recipe.answers, str(work.step).removeprefix("answers/")
     questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
     asked = [Request(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
-    journal = Journal(work.folder / "answers.jsonl")
+    journal = JsonlLog(work.folder / "answers.jsonl")
     done = [(row["id"], 0) for row in journal.rows]
     writer = NamedModel(model, artifacts.tokenizer(work), who)
     found = responses(writer, asked, Decoding.of(settings), done, key="answers.max_new_tokens")

@@ -17,11 +17,11 @@ from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.training_data import Lessons
 from potstill.pipeline.work import Made, Work
-from potstill.targets import Codec, Estimate, StoreSpec, estimate, make_codec
-from potstill.targets.content_keys import contents
+from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
+from potstill.targets.content_keys import keys_and_counts
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 
 def run(work: Work) -> Made:
@@ -38,15 +38,15 @@ def run(work: Work) -> Made:
         batches = SampleBatches(learned.train, learned.collate, settings.batch_size)
         origin = teacher.provenance(template_of(work, work.step.name), artifacts.tokenizer(work))
         store = StoreSpec(folder, codec, origin)
-        tokens = capture(store, live, batches, distributed.own(), distributed.count())
+        tokens = capture(store, live, batches, distributed.rank(), distributed.world_size())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def estimated(work: Work, teacher: Prepared, learned: Lessons) -> Estimate:
+def estimated(work: Work, teacher: PreparedTeacher, learned: Lessons) -> SizeEstimate:
     """What a capture of this teacher will weigh."""
-    _, counts = contents(learned.train, learned.collate)
+    _, counts = keys_and_counts(learned.train, learned.collate)
     return estimate(codec_of(work, teacher), tokens=sum(counts), samples=len(counts))
 
 
@@ -69,7 +69,7 @@ def forecast(work: Work) -> str:
     return "\n".join(lines)
 
 
-def codec_of(work: Work, teacher: Prepared) -> Codec:
+def codec_of(work: Work, teacher: PreparedTeacher) -> Codec:
     """The codec that the recipe's `capture:` asks for, at the temperatures that its losses use.
 
     It is over the ids that student and teachers are compared on: what a tail says of others could not be told apart.

@@ -8,7 +8,7 @@ from functools import partial
 from potstill.losses.loss import Loss
 from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
-from potstill.students.load_and_save import finish, load_to_train, unmerged
+from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.training.fit import fit
 
 
@@ -19,8 +19,8 @@ def run(work: Work) -> Made:
     assert work.step.seed is not None
     training = recipe.distil.training | recipe.control.training
     folder, student = work.run.path("student") / "start", recipe.student
-    start, done = load_to_train(folder, student, work.step.seed), partial(finish, start=folder, student=student)
+    start, done = load_to_train(folder, student, work.step.seed), partial(finish_student, start=folder, student=student)
     learned = training_data.of_students(work, next(iter(recipe.variants)), work.step.seed)
     how = (training, "control.training", [Loss("cross_entropy")], work.step.seed, recipe.distil.keep)
-    tidy = partial(finish, start=folder, student=unmerged(student))
+    tidy = partial(finish_student, start=folder, student=unmerged(student))
     return fit(work, start, learned, *how, finish=done, snapshots=recipe.distil.snapshots, tidy=tidy)

@@ -23,7 +23,7 @@ from potstill.recipe.distil import HiddenMatch, Keep, KeptSnapshots
 from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
 from potstill.stages.capture import template_of
-from potstill.students.load_and_save import finish, load_to_train, unmerged
+from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
 from potstill.training.fit import fit
 from potstill.training.trainer import Teacher
@@ -76,9 +76,9 @@ def train(
         trained_with(recipe, losses),
         seed,
         keep,
-        finish=partial(finish, start=start, student=recipe.student),
+        finish=partial(finish_student, start=start, student=recipe.student),
         snapshots=snapshots,
-        tidy=partial(finish, start=start, student=unmerged(recipe.student)),
+        tidy=partial(finish_student, start=start, student=unmerged(recipe.student)),
         teacher=teachers,
         teacher_weights=[teacher.weight for teacher in recipe.all_teachers.values()],
         mix=recipe.distil.mix,

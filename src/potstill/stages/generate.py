@@ -9,7 +9,7 @@ import json
 from potstill.console import progress, say
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
 from potstill.files.atomic import write_text
-from potstill.files.jsonl_log import Journal
+from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.pipeline import artifacts
@@ -24,7 +24,7 @@ def run(work: Work) -> Made:
     prompt, key = work.recipe.strategies[settings.prompt].teacher, f"prompts.{settings.prompt}.teacher"
     questions = {row["id"]: row for row in artifacts.questions(work, "train")}
     asked = [Request(each, prompt_ids(tokenizer, prompt, row, each, key)) for each, row in questions.items()]
-    journal = Journal(work.folder / "responses.jsonl")
+    journal = JsonlLog(work.folder / "responses.jsonl")
     done = [Response(**row) for row in journal.rows]
     total = len(asked) * settings.samples
     with progress(f"{settings.by} answers", total, "answers", len(done)) as advance:

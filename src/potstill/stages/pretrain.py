@@ -11,7 +11,7 @@ from potstill.models.from_scratch import from_scratch
 from potstill.models.size import check_length
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
-from potstill.teachers.prepare import prepare_here
+from potstill.teachers.prepare import prepare_trained
 from potstill.training.fit import fit
 
 
@@ -31,5 +31,5 @@ def run(work: Work) -> Made:
     how = (teacher.training, f"{key}.training", losses, teacher.seed, teacher.keep)
     made = fit(work, model, learned, *how, saved_as="model")
     if distributed.is_first():
-        prepare_here(work.folder / "model")
+        prepare_trained(work.folder / "model")
     return made

@@ -20,7 +20,7 @@ from potstill.pipeline.run_folder import Step
 from potstill.pipeline.steps import select_step, trained_steps
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.select import Average
-from potstill.students.load_and_save import finish
+from potstill.students.load_and_save import finish_student
 from potstill.training.snapshots import Snapshot, average, kept
 
 Scores = dict[str, dict[str, Sums]]
@@ -116,7 +116,7 @@ def _keep(work: Work, chosen: Path) -> None:
     with atomic_folder(work.folder / "student") as partial:
         # A copy: a user who needs room may remove the snapshots.
         shutil.copytree(chosen, partial)
-        finish(partial, work.run.path("student") / "start", work.recipe.student)
+        finish_student(partial, work.run.path("student") / "start", work.recipe.student)
     if work.step == select_step(Step("distil", work.recipe.seeds[0], work.step.name)):
         link = work.folder.parent / "student"
         remove(link)

@@ -11,18 +11,18 @@ from potstill.errors import UserError, first_line
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, PrunedWidth, Student
 from potstill.students.carry_vocabulary import carry_over, keep_first_tokens
-from potstill.students.importance import Batches, block_influence, most_important, rises_in_loss
+from potstill.students.importance import Batches, block_influence, loss_increases, most_important
 from potstill.students.prune_layers import chosen_layers, prune_layers
-from potstill.students.prune_width import prune_width, pruned_shape
+from potstill.students.prune_width import prune_width, pruned_widths
 from potstill.students.prune_width_families import family_of
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 SCRATCH_SEED = 0
 """Random weights are drawn once for a run, so that every seed of student and control starts from the same ones."""
 
 
 def build(
-    student: Student, teachers: dict[str, Prepared], tokenizer: Any, vocabulary: int, samples: Batches = ()
+    student: Student, teachers: dict[str, PreparedTeacher], tokenizer: Any, vocabulary: int, samples: Batches = ()
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The student in float32, and a few words on how it came to be.
 
@@ -47,7 +47,7 @@ def build(
     return model, {"start": "scratch", "from": student.config["model_type"]}
 
 
-def _whole(teacher: Prepared, tokenizer: Any) -> PreTrainedModel:
+def _whole(teacher: PreparedTeacher, tokenizer: Any) -> PreTrainedModel:
     """The teacher in float32, with rows for the run's tokens: all of its own, or the first of them."""
     whole = teacher.model(torch.float32)
     if len(tokenizer) < len(teacher.tokenizer()):
@@ -56,7 +56,7 @@ def _whole(teacher: Prepared, tokenizer: Any) -> PreTrainedModel:
 
 
 def _pruned(
-    student: PrunedLayers | PrunedWidth, teacher: Prepared, tokenizer: Any, samples: Batches
+    student: PrunedLayers | PrunedWidth, teacher: PreparedTeacher, tokenizer: Any, samples: Batches
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     whole = _whole(teacher, tokenizer)
     summary: dict[str, Any] = {"start": student.start, "from": teacher.name}
@@ -64,7 +64,7 @@ def _pruned(
         # What cannot be is told before anything is measured.
         family_of(whole)
         widths = (student.heads, student.key_value_heads, student.intermediate_size, student.hidden_size)
-        wanted = pruned_shape(whole.config, *widths)
+        wanted = pruned_widths(whole.config, *widths)
     if student.measured_samples:
         summary["measured_on"] = {"samples": sum(len(batch["labels"]) for batch in samples)}
     if student.layers is not None:
@@ -88,7 +88,7 @@ def _kept_layers(
         return by_rule, {}
     assert isinstance(layers, int), "the recipe sees to it"
     by = student.by or "loss"
-    figures = block_influence(whole, samples) if by == "hidden" else rises_in_loss(whole, samples)
+    figures = block_influence(whole, samples) if by == "hidden" else loss_increases(whole, samples)
     return most_important(figures, layers), {"importance": {"by": by, "layers": figures}}
 
 

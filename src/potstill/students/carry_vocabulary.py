@@ -19,7 +19,7 @@ STANDS_IN = {"eos_token": "bos_token", "bos_token": "eos_token"}
 
 
 @dataclass(frozen=True)
-class Carried:
+class CarriedTokens:
     """Where the rows of a new vocabulary came from, in tokens."""
 
     carried: int
@@ -36,7 +36,7 @@ def keep_first_tokens(model: PreTrainedModel, tokens: int) -> None:
 
 
 @torch.no_grad()
-def carry_over(model: PreTrainedModel, theirs: Any, ours: Any, key: str) -> Carried:
+def carry_over(model: PreTrainedModel, theirs: Any, ours: Any, key: str) -> CarriedTokens:
     """Give a model the vocabulary of another tokenizer, in place.
 
     A token that both have keeps its row. Any other starts as the mean of the rows of the tokens that the old tokenizer
@@ -82,7 +82,7 @@ def _means(rows: Tensor, sources: Sequence[Sequence[int]], tokens: int) -> Tenso
     return found
 
 
-def _sources(old: "_Spelling", new: "_Spelling") -> tuple[list[list[int]], Carried]:
+def _sources(old: "_Spelling", new: "_Spelling") -> tuple[list[list[int]], CarriedTokens]:
     """The old ids of which each new one is the mean."""
     # Of a byte and the character that is that byte, or a merge and a token that was added, text becomes the latter.
     by_bytes = {text: number for number, text in sorted(old.texts())}
@@ -94,7 +94,7 @@ def _sources(old: "_Spelling", new: "_Spelling") -> tuple[list[list[int]], Carri
         sources[number] = old.spelled(text) if same is None else [same]
         carried += same is not None
         composed += same is None and bool(sources[number])
-    return sources, Carried(carried, composed, new.size - carried - composed)
+    return sources, CarriedTokens(carried, composed, new.size - carried - composed)
 
 
 def _roles(theirs: Any, ours: Any) -> Iterator[tuple[int, int]]:

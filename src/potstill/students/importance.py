@@ -21,14 +21,14 @@ from potstill.metrics.held_out_text import score_answers
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
 from potstill.students.prune_layers import layers_of
-from potstill.students.prune_width_families import Family, Shape, place
+from potstill.students.prune_width_families import Family, Widths, place
 
 Batches = Sequence[Mapping[str, Tensor]]
 """`input_ids`, `attention_mask` and `labels`, all [B, T]."""
 
 
 @dataclass(frozen=True)
-class Activations:
+class WidthImportance:
     """The importance of each part of a model's width (Minitron, arXiv:2407.14679, section 2.2): of what it puts out,
     the mean absolute value over a sample's tokens (of heads: of the Euclidean norm), and the L2 norm of that over the
     samples."""
@@ -47,12 +47,12 @@ def mean_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | None =
         batches: what it reads.
         vocabulary: look at the first so many ids only; default: all that the head has.
     """
-    nll, tokens = score_answers(model, on_its_device(model, batches), vocabulary)
+    nll, tokens = score_answers(model, on_model_device(model, batches), vocabulary)
     return float(nll.sum() / tokens.sum()), int(tokens.sum())
 
 
 @torch.no_grad()
-def rises_in_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | None = None) -> list[float]:
+def loss_increases(model: PreTrainedModel, batches: Batches, vocabulary: int | None = None) -> list[float]:
     """By how many nats per token the loss rises when a layer is left out, for each layer; below 0, it falls.
 
     Raises:
@@ -68,12 +68,12 @@ def rises_in_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | No
 
     def loss_without(number: int, batch: Mapping[str, Tensor], given: list[Any], made: list[Any]) -> float:
         # The outputs of the layers below are the same as before, and are not computed again.
-        with _saying(layers, [*made[:number], given[number]]):
+        with _fixed_outputs(layers, [*made[:number], given[number]]):
             return loss(batch)[0]
 
     with progress("leaving out each layer", len(batches) * len(layers), "passes") as advance:
-        for batch in on_its_device(model, batches):
-            with _recorded(layers) as (given, made):
+        for batch in on_model_device(model, batches):
+            with _recorded_outputs(layers) as (given, made):
                 whole, count = loss(batch)
             tokens += count
             for number in range(len(layers)):
@@ -103,8 +103,8 @@ def block_influence(model: PreTrainedModel, batches: Batches) -> list[float]:
         return hook
 
     tokens = 0
-    with _for_now(layer.register_forward_hook(watch(n), with_kwargs=True) for n, layer in enumerate(layers)):
-        for batch in on_its_device(model, batches):
+    with _temporary_hooks(layer.register_forward_hook(watch(n), with_kwargs=True) for n, layer in enumerate(layers)):
+        for batch in on_model_device(model, batches):
             real.append(batch["attention_mask"])
             tokens += int(real[-1].sum())
             _read(model, batch)
@@ -118,7 +118,7 @@ def most_important(figures: Sequence[float], count: int) -> list[int]:
 
 
 @torch.no_grad()
-def activations(model: PreTrainedModel, family: Family, shape: Shape, batches: Batches) -> Activations:
+def width_importance(model: PreTrainedModel, family: Family, shape: Widths, batches: Batches) -> WidthImportance:
     """Run the model over the samples and see what its heads, neurons and channels put out."""
     layers = layers_of(model)
     heads = torch.zeros(len(layers), shape.heads, dtype=torch.float64)
@@ -143,15 +143,15 @@ def activations(model: PreTrainedModel, family: Family, shape: Shape, batches: B
     for number, layer in enumerate(layers):
         hooks.append(layer.get_submodule(family.heads_into).register_forward_pre_hook(of_heads(number)))
         hooks.append(layer.get_submodule(family.neurons_into).register_forward_pre_hook(of_neurons(number)))
-    with _for_now(hooks):
-        for batch in on_its_device(model, batches):
+    with _temporary_hooks(hooks):
+        for batch in on_model_device(model, batches):
             real.append(batch["attention_mask"])
             _read(model, batch)
-    return Activations(heads.sqrt(), neurons.sqrt(), channels.sqrt())
+    return WidthImportance(heads.sqrt(), neurons.sqrt(), channels.sqrt())
 
 
 @torch.no_grad()
-def spreads(model: PreTrainedModel, family: Family, batches: Batches, channels: Sequence[int]) -> dict[str, float]:
+def norm_ratios(model: PreTrainedModel, family: Family, batches: Batches, channels: Sequence[int]) -> dict[str, float]:
     """For each norm by its name: what it would divide by if it read only these channels, over what it does divide by, a
     mean over all tokens. (Root mean squares; a LayerNorm's are about the mean of the channels that it reads.)"""
     found = {name: torch.zeros(2, dtype=torch.float64) for name in norms_of(model, family)}
@@ -170,8 +170,8 @@ def spreads(model: PreTrainedModel, family: Family, batches: Batches, channels: 
         return hook
 
     norms = norms_of(model, family)
-    with _for_now(norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()):
-        for batch in on_its_device(model, batches):
+    with _temporary_hooks(norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()):
+        for batch in on_model_device(model, batches):
             real.append(batch["attention_mask"])
             _read(model, batch)
     return {name: float(total / count) for name, (total, count) in found.items()}
@@ -182,13 +182,13 @@ def norms_of(model: PreTrainedModel, family: Family) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if place(family, name).name in family.norms}
 
 
-def on_its_device(model: PreTrainedModel, batches: Batches) -> Iterator[dict[str, Tensor]]:
+def on_model_device(model: PreTrainedModel, batches: Batches) -> Iterator[dict[str, Tensor]]:
     """The batches, each where the model is."""
     return ({name: value.to(model.device) for name, value in batch.items()} for batch in batches)
 
 
 @contextmanager
-def _recorded(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[Any]]]:
+def _recorded_outputs(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[Any]]]:
     """What each layer makes, and what it would make if it handed on what it is given."""
     skipped: list[Any] = []
     whole: list[Any] = []
@@ -198,12 +198,12 @@ def _recorded(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[Any]]]:
         skipped.append((states, *made[1:]) if isinstance(made, tuple) else states)
         whole.append(made)
 
-    with _for_now(layer.register_forward_hook(record, with_kwargs=True) for layer in layers):
+    with _temporary_hooks(layer.register_forward_hook(record, with_kwargs=True) for layer in layers):
         yield skipped, whole
 
 
 @contextmanager
-def _saying(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[None]:
+def _fixed_outputs(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[None]:
     """The first layers say this, whatever they are given."""
     silenced: list[Any] = list(layers)[: len(outputs)]
     for layer, output in zip(silenced, outputs, strict=True):
@@ -216,7 +216,7 @@ def _saying(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _for_now(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+def _temporary_hooks(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
     """Hooks that are gone again afterwards."""
     handles = list(hooks)
     try:

@@ -91,7 +91,7 @@ def unmerged(student: Student) -> Student:
     return student.model_copy(update={"merge": False})
 
 
-def finish(folder: Path, start: Path, student: Student) -> None:
+def finish_student(folder: Path, start: Path, student: Student) -> None:
     """Make of the adapter that a training has saved what the recipe asks for; any other folder is finished as it is."""
     if not (folder / CONFIG).is_file():
         return

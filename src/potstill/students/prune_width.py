@@ -2,7 +2,7 @@
 
 Each layer keeps its own heads and neurons, and all of them the same channels. What is left is the teacher's own
 weights, but for the norms: over fewer channels, a norm would divide by another number, so its weight, and the epsilon
-of all norms, make up for what that is on average (`spreads`). Where the parts that are left out are dead (0; for a
+of all norms, make up for what that is on average (`norm_ratios`). Where the parts that are left out are dead (0; for a
 LayerNorm, the mean), that is exact, and the student computes what its teacher does; but that Qwen3's epsilon is that of
 its heads' norms as well, and stays.
 """
@@ -17,12 +17,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from potstill.errors import UserError, first_line
-from potstill.students.importance import Activations, Batches, activations, most_important, norms_of, spreads
-from potstill.students.prune_width_families import FAMILIES, Axis, Family, Shape, family_of, place, shape_of
+from potstill.students.importance import (
+    Batches,
+    WidthImportance,
+    most_important,
+    norm_ratios,
+    norms_of,
+    width_importance,
+)
+from potstill.students.prune_width_families import FAMILIES, Axis, Family, Widths, family_of, place, widths_of
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptUnits:
     """What is left of a teacher's width, each counted from 0, in rising order."""
 
     channels: list[int]
@@ -34,15 +41,15 @@ class Kept:
     """Of the importance of all heads, neurons and channels, the share of those that are kept; under their keys."""
 
 
-def pruned_shape(
+def pruned_widths(
     config: Any, heads: int | None, key_value_heads: int | None, intermediate_size: int | None, hidden_size: int | None
-) -> Shape:
+) -> Widths:
     """The widths of a student, of which None are as the teacher's; those of its heads go together.
 
     Raises:
         UserError: more than the teacher has, or what does not divide.
     """
-    whole, kind = shape_of(config), config.model_type
+    whole, kind = widths_of(config), config.model_type
     given = {"heads": heads, "key_value_heads": key_value_heads}
     given |= {"intermediate_size": intermediate_size, "hidden_size": hidden_size}
     there = (whole.heads, whole.key_value_heads, whole.neurons, whole.hidden)
@@ -61,10 +68,10 @@ def pruned_shape(
             f"`student.{key}`: transformers makes no {kind} of {heads} heads whose hidden size, {hidden:,}, is no "
             f"multiple of them; give `student.hidden_size: {below}`, or other heads"
         )
-    return Shape(heads, key_value_heads, whole.head_dim, intermediate_size or whole.neurons, hidden)
+    return Widths(heads, key_value_heads, whole.head_dim, intermediate_size or whole.neurons, hidden)
 
 
-def _filled(whole: Shape, kind: str, heads: int | None, hidden: int | None) -> tuple[int, int]:
+def _filled(whole: Widths, kind: str, heads: int | None, hidden: int | None) -> tuple[int, int]:
     """Heads and hidden size where the one is a multiple of the other."""
     size = whole.head_dim
     if heads is None and hidden is None:
@@ -79,7 +86,7 @@ def _filled(whole: Shape, kind: str, heads: int | None, hidden: int | None) -> t
     return heads, heads * size
 
 
-def _grouped(whole: Shape, heads: int | None, key_value_heads: int | None) -> tuple[int, int]:
+def _grouped(whole: Widths, heads: int | None, key_value_heads: int | None) -> tuple[int, int]:
     """Query heads, and those of keys and values, that can be cut from groups that share the latter."""
     if key_value_heads is None:
         heads = heads or whole.heads
@@ -103,22 +110,22 @@ def _grouped(whole: Shape, heads: int | None, key_value_heads: int | None) -> tu
     return heads, key_value_heads
 
 
-def prune_width(teacher: PreTrainedModel, wanted: Shape, batches: Batches) -> tuple[PreTrainedModel, Kept]:
+def prune_width(teacher: PreTrainedModel, wanted: Widths, batches: Batches) -> tuple[PreTrainedModel, KeptUnits]:
     """A copy of the teacher of other widths, which keeps what is most important on the samples; and what that is.
 
     Args:
         teacher: in eval mode.
-        wanted: from :func:`pruned_shape`.
+        wanted: from :func:`pruned_widths`.
         batches: what importance is measured on, and what the norms divide by.
 
     Raises:
         UserError: the teacher's weights are not of a kind that is known here.
     """
-    family, whole = family_of(teacher), shape_of(teacher.config)
-    kept = _chosen(activations(teacher, family, whole, batches), whole, wanted)
+    family, whole = family_of(teacher), widths_of(teacher.config)
+    kept = _chosen(width_importance(teacher, family, whole, batches), whole, wanted)
     gains = dict.fromkeys(norms_of(teacher, family), 1.0)
     if wanted.hidden < whole.hidden:
-        gains = spreads(teacher, family, batches, kept.channels)
+        gains = norm_ratios(teacher, family, batches, kept.channels)
     weights: dict[str, Tensor] = {}
     for name, tensor in teacher.state_dict().items():
         at = place(family, name)
@@ -132,7 +139,7 @@ def prune_width(teacher: PreTrainedModel, wanted: Shape, batches: Batches) -> tu
     return _model(teacher, family, wanted, weights, gains), kept
 
 
-def _chosen(found: Activations, whole: Shape, wanted: Shape) -> Kept:
+def _chosen(found: WidthImportance, whole: Widths, wanted: Widths) -> KeptUnits:
     heads, groups = [], []
     for figures in found.heads:
         # Of each group its best heads, and of the groups those whose best heads are worth most.
@@ -148,7 +155,7 @@ def _chosen(found: Activations, whole: Shape, wanted: Shape) -> Kept:
         "intermediate_size": _share(found.neurons, neurons),
         "hidden_size": _share(found.channels[None], [channels]),
     }
-    return Kept(channels, heads, groups, neurons, shares)
+    return KeptUnits(channels, heads, groups, neurons, shares)
 
 
 def _share(figures: Tensor, kept: Sequence[Sequence[int]]) -> float:
@@ -156,7 +163,7 @@ def _share(figures: Tensor, kept: Sequence[Sequence[int]]) -> float:
     return parts / (float(figures.sum()) or 1.0)
 
 
-def _places(axis: Axis, layer: int | None, kept: Kept, whole: Shape) -> list[int]:
+def _places(axis: Axis, layer: int | None, kept: KeptUnits, whole: Widths) -> list[int]:
     """The places along an axis that are kept."""
     if axis == "hidden":
         return kept.channels
@@ -180,7 +187,7 @@ def _whole_heads(heads: Sequence[int], size: int) -> list[int]:
 
 
 def _model(
-    teacher: PreTrainedModel, family: Family, wanted: Shape, weights: Mapping[str, Tensor], gains: Mapping[str, float]
+    teacher: PreTrainedModel, family: Family, wanted: Widths, weights: Mapping[str, Tensor], gains: Mapping[str, float]
 ) -> PreTrainedModel:
     fields = teacher.config.to_dict()
     fields[family.neurons] = wanted.neurons

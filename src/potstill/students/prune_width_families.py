@@ -42,7 +42,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Widths:
     """The widths of a model."""
 
     heads: int
@@ -179,10 +179,10 @@ def place(family: Family, name: str) -> Place:
     return Place(layer, inside, family.weights.get(inside, ()))
 
 
-def shape_of(config: Any) -> Shape:
+def widths_of(config: Any) -> Widths:
     """The widths that a configuration of one of the families says."""
     heads, hidden = config.num_attention_heads, config.hidden_size
-    return Shape(
+    return Widths(
         heads=heads,
         key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or hidden // heads,

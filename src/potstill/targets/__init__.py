@@ -1,9 +1,9 @@
 """Captured teacher targets on disk: written once by ``potstill capture``, read by content while a student trains."""
 
-from potstill.targets.codecs.hidden_states import Hidden
-from potstill.targets.codecs.registry import Codec, Estimate, estimate, make_codec
-from potstill.targets.codecs.sample import Hybrid, Sample
-from potstill.targets.codecs.top_k import TopK
+from potstill.targets.codecs.hidden_states import HiddenCodec
+from potstill.targets.codecs.registry import Codec, SizeEstimate, estimate, make_codec
+from potstill.targets.codecs.sample import HybridCodec, SampledCodec
+from potstill.targets.codecs.top_k import TopKCodec
 from potstill.targets.content_keys import sample_key
 from potstill.targets.describe import describe
 from potstill.targets.fidelity import Fidelity, fidelity
@@ -13,16 +13,16 @@ from potstill.targets.writer import StoreSpec, StoreWriter
 
 __all__ = [
     "Codec",
-    "Estimate",
     "Fidelity",
-    "Hidden",
-    "Hybrid",
+    "HiddenCodec",
+    "HybridCodec",
     "Provenance",
-    "Sample",
+    "SampledCodec",
+    "SizeEstimate",
     "StoreSpec",
     "StoreWriter",
     "TargetStore",
-    "TopK",
+    "TopKCodec",
     "describe",
     "estimate",
     "fidelity",

@@ -11,13 +11,13 @@ from potstill.targets import TargetStore
 from potstill.targets.content_keys import batch_keys
 
 
-def field(index: int) -> str:
+def records_column(index: int) -> str:
     """The name under which a batch carries the records of the teacher of that number."""
     return f"captured_targets_{index}"
 
 
 @dataclass(frozen=True)
-class WithTargets:
+class TargetCollator:
     """A collator that adds to each batch the records of its samples, so that reading happens in the loader's workers.
 
     Raises:
@@ -31,4 +31,4 @@ class WithTargets:
         """The collator's batch, with the records of each store in the order of its rows."""
         batch = self.collate(samples)
         keys = batch_keys(batch)
-        return batch | {field(index): store.packed(keys) for index, store in self.stores.items()}
+        return batch | {records_column(index): store.packed(keys) for index, store in self.stores.items()}

@@ -94,7 +94,7 @@ def _real(batch: Mapping[str, Tensor]) -> np.ndarray:
     return batch["attention_mask"].cpu().numpy().astype(bool)
 
 
-def contents(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
+def keys_and_counts(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
     """The content key, and the number of supervised tokens, of each sample of an indexable collection of them."""
     keys: list[bytes] = []
     counts: list[int] = []

@@ -13,7 +13,7 @@ from potstill.errors import UserError
 
 
 @contextmanager
-def user_told(path: Path) -> Iterator[None]:
+def explained_disk_full(path: Path) -> Iterator[None]:
     """Turn a full disk into a sentence.
 
     Raises:
@@ -37,12 +37,12 @@ def write_all(file: int, data: np.ndarray, path: Path) -> None:
         UserError: the disk is full.
     """
     view = data.reshape(-1).view(np.uint8).data
-    with user_told(path):
+    with explained_disk_full(path):
         while len(view):
             view = view[os.write(file, view) :]
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all; the caller holds :func:`locked`.
 
     Raises:

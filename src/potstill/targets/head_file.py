@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 from potstill.errors import UserError
 from potstill.models.head import Head
-from potstill.targets.durable_writes import write_whole
+from potstill.targets.durable_writes import write_atomically
 
 NAME = "head.safetensors"
 
@@ -31,7 +31,7 @@ def head_entry(head: Head, saved: bytes) -> dict[str, Any]:
 
 def write_head(store: Path, saved: bytes) -> None:
     """Write the head's file; the caller holds the folder's lock."""
-    write_whole(store / NAME, saved)
+    write_atomically(store / NAME, saved)
 
 
 def read_head(store: Path, entry: dict[str, Any], device: torch.device) -> Head:

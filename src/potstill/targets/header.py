@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill.errors import UserError
 from potstill.targets.codecs.registry import Codec, codec_settings, make_codec
-from potstill.targets.durable_writes import write_whole
+from potstill.targets.durable_writes import write_atomically
 
 FORMAT = "potstill targets"
 VERSION = 1
@@ -75,7 +75,7 @@ def write_header(store: Path, header: Header) -> None:
     """Write the header, whole or not at all; the caller holds the folder's lock."""
     content = header.describe()
     text = json.dumps(content | {"checksum": _digest(content)}, indent=2)
-    write_whole(store / NAME, text.encode())
+    write_atomically(store / NAME, text.encode())
 
 
 def read_header(store: Path) -> Header:

@@ -14,7 +14,7 @@ from torch import Tensor
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.content_keys import key_array
 from potstill.targets.head_file import read_head
 from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
@@ -169,7 +169,7 @@ class TargetStore:
         Raises:
             UserError: the store was not captured at this temperature.
         """
-        if not isinstance(self.codec, Hidden):
+        if not isinstance(self.codec, HiddenCodec):
             return self.codec.decode(packed, temperature)
         if packed.device not in self._heads:
             assert self.header.head is not None

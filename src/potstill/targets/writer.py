@@ -18,7 +18,7 @@ from potstill.errors import UserError
 from potstill.files.atomic import check_room
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
-from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.registry import Codec, estimate
 from potstill.targets.content_keys import uniforms
 from potstill.targets.describe import samples_written
@@ -72,7 +72,7 @@ class StoreWriter:
         samples_per_shard: int | None = None,
     ) -> None:
         self.store, self.codec = spec.folder, spec.codec
-        assert (head is not None) == isinstance(self.codec, Hidden), "only hidden states need the teacher's head"
+        assert (head is not None) == isinstance(self.codec, HiddenCodec), "only hidden states need the teacher's head"
         assert len(keys) == len(counts), (len(keys), len(counts))
         first: dict[bytes, int] = {}
         for place, key in enumerate(keys):

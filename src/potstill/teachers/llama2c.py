@@ -29,7 +29,7 @@ NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
-class Shape:
+class Llama2cShape:
     """What a checkpoint's header says."""
 
     hidden: int
@@ -107,7 +107,7 @@ def read_model(file: Path, key: str) -> LlamaForCausalLM:
     return model
 
 
-def _weights(blocks: dict[str, Tensor], shape: Shape) -> Iterator[tuple[str, Tensor]]:
+def _weights(blocks: dict[str, Tensor], shape: Llama2cShape) -> Iterator[tuple[str, Tensor]]:
     turned = {"self_attn.q_proj": shape.heads, "self_attn.k_proj": shape.kv_heads}
     embeddings = blocks["embed_tokens"]
     yield "model.embed_tokens.weight", embeddings
@@ -199,7 +199,7 @@ def _pieces(raw: bytes, file: Path, key: str) -> Iterator[tuple[str, float]]:
         ) from error
 
 
-def _shape(raw: bytes, file: Path, key: str) -> Shape:
+def _shape(raw: bytes, file: Path, key: str) -> Llama2cShape:
     if raw.startswith(MAGIC):
         version = int.from_bytes(raw[4:8], "little")
         raise UserError(
@@ -209,7 +209,7 @@ def _shape(raw: bytes, file: Path, key: str) -> Shape:
     if len(raw) < HEADER.size:
         raise UserError(f"`{key}`: {file} has {len(raw)} bytes, which is no model of llama2.c; get it again")
     hidden, inner, layers, heads, kv_heads, vocabulary, positions = HEADER.unpack_from(raw)
-    shape = Shape(hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions, tied=vocabulary > 0)
+    shape = Llama2cShape(hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions, tied=vocabulary > 0)
     sizes = (hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions)
     if min(sizes) < 1 or hidden % heads or heads % kv_heads or hidden // heads % 2:
         raise UserError(f"`{key}`: {file} does not begin like a model of llama2.c; name a .bin that run.c reads")

@@ -43,7 +43,7 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
     return folder
 
 
-def prepare_here(folder: Path) -> None:
+def prepare_trained(folder: Path) -> None:
     """Make a teacher of a plain Hugging Face folder inside the run."""
     fingerprint = _weights_of(folder)
     assert fingerprint is not None, f"{folder} holds no weights"

@@ -1,4 +1,4 @@
-"""Prepared teachers: what was found, converted and pinned, loaded again by later stages."""
+"""PreparedTeacher teachers: what was found, converted and pinned, loaded again by later stages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ POINTER = "teacher.json"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTeacher:
     """A teacher that the `teachers` stage has made ready."""
 
     name: str
@@ -40,7 +40,7 @@ class Prepared:
     threads: int | None = None
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None) -> "Prepared":
+    def load(cls, folder: Path, name: str | None = None) -> "PreparedTeacher":
         """Read what :func:`prepare` wrote; unless told, the folder's name is the teacher's."""
         saved = read_json(folder / POINTER)
         return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder)})

@@ -4,8 +4,8 @@ import pytest
 
 from asked import END, ROOMY, SIDES, STRATEGIES, TOKENIZERS, chatty, prompted, rows, taught
 from potstill.data.labels import IGNORE_INDEX
-from potstill.data.prompts.align import Prompter
-from potstill.data.prompts.collator import PromptedCollator, teacher_batch
+from potstill.data.prompts.align import AlignedSampleBuilder
+from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.errors import UserError
 from potstill.recipe.prompts import SHIPPED, Prompt, Strategy
 from tiny import tokenizer
@@ -19,7 +19,7 @@ def test_supervised_tokens_are_the_answers_to_both(tokens, side, strategy, longe
     limits = {"longest": longest, "teacher_longest": ROOMY}
     samples = prompted(tokens, strategy, **limits)
     assert any(one["answer_cut"] for one in samples) == (longest < ROOMY)
-    batch = PromptedCollator(pad_token_id=1, side=side)(samples)
+    batch = AlignedCollator(pad_token_id=1, side=side)(samples)
     expected = []
     for row, one in zip(rows(), samples, strict=True):
         whole = [*tokens(row["answer"], add_special_tokens=False)["input_ids"], END]
@@ -43,7 +43,9 @@ def test_no_token_spans_prompt_and_answer():
     # Read in one piece, "water" would be fewer tokens than "wat" and "er" are.
     tokens = chatty("{% for m in messages %}{{ m.content }}{% endfor %}")
     strategy = Strategy(teacher=Prompt(user="{{ question }}"), student=Prompt(user="{{ question }}"))
-    one = Prompter({"s": strategy}, tokens, ROOMY, ROOMY)({"question": "stone and wat", "answer": "er"}, "row 0")["s"]
+    one = AlignedSampleBuilder({"s": strategy}, tokens, ROOMY, ROOMY)(
+        {"question": "stone and wat", "answer": "er"}, "row 0"
+    )["s"]
     together = tokens("stone and water", add_special_tokens=False)["input_ids"]
     assert len(one["input_ids"]) - 1 > len(together)
     assert tokens.decode(one["input_ids"]) == "stone and water<|endoftext|>"
@@ -77,19 +79,22 @@ def test_an_answer_that_just_fits_is_whole_and_one_token_more_cuts_its_end_token
 def test_all_strategies_teach_the_same_tokens():
     # The longest of the prompts decides for all of them; alone, the short ones would keep more.
     limits = {"longest": ROOMY, "teacher_longest": 240}
-    together = Prompter(STRATEGIES, tokenizer(), **limits)
+    together = AlignedSampleBuilder(STRATEGIES, tokenizer(), **limits)
     for index, row in enumerate(rows()):
         answers = [one["input_ids"][one["answer_start"] :] for one in together(row, f"row {index}").values()]
         assert answers == [answers[0]] * len(STRATEGIES)
     assert together(rows()[2], "row 2")["base"]["answer_cut"] > 0
-    assert Prompter({"base": SHIPPED["base"]}, tokenizer(), **limits)(rows()[2], "row 2")["base"]["answer_cut"] == 0
+    assert (
+        AlignedSampleBuilder({"base": SHIPPED["base"]}, tokenizer(), **limits)(rows()[2], "row 2")["base"]["answer_cut"]
+        == 0
+    )
 
 
 @pytest.mark.parametrize(("longest", "teacher_longest", "side"), [(20, ROOMY, "student"), (ROOMY, 30, "teacher")])
 def test_a_prompt_that_leaves_no_room_is_refused(longest, teacher_longest, side):
     row = {**rows()[0], "question": "why " * 40}
     with pytest.raises(UserError) as told:
-        Prompter({"base": SHIPPED["base"]}, tokenizer(), longest, teacher_longest)(row, "a.jsonl, line 3")
+        AlignedSampleBuilder({"base": SHIPPED["base"]}, tokenizer(), longest, teacher_longest)(row, "a.jsonl, line 3")
     sentence = str(told.value)
     assert sentence.startswith(f"a.jsonl, line 3: `prompts.base.{side}` makes a prompt of ")
     assert f"leaves nothing of the {side}'s {min(longest, teacher_longest)} to the answer" in sentence
@@ -106,12 +111,16 @@ def test_room_for_one_token_is_room():
 @pytest.mark.parametrize("row", [{"question": "a", "answer": " \n"}, {"question": "a"}], ids=["blank", "missing"])
 def test_a_row_without_an_answer_is_refused(row):
     with pytest.raises(UserError) as told:
-        Prompter({"s": Strategy(teacher=Prompt(user="{{ question }}"))}, tokenizer(), ROOMY, ROOMY)(row, "line 1")
+        AlignedSampleBuilder({"s": Strategy(teacher=Prompt(user="{{ question }}"))}, tokenizer(), ROOMY, ROOMY)(
+            row, "line 1"
+        )
     assert str(told.value) == "line 1: has no text in `answer`, so there is nothing to learn; leave the row out"
 
 
 def test_a_template_that_does_not_fit_its_row_is_named_with_its_strategy():
     row = {"question": "a", "answer": "b"}
     with pytest.raises(UserError) as told:
-        Prompter({"s": Strategy(teacher=Prompt(user="{{ qestion }}"))}, tokenizer(), ROOMY, ROOMY)(row, "line 1")
+        AlignedSampleBuilder({"s": Strategy(teacher=Prompt(user="{{ qestion }}"))}, tokenizer(), ROOMY, ROOMY)(
+            row, "line 1"
+        )
     assert str(told.value).startswith("line 1: `prompts.s.teacher.user` uses the field `qestion`, ")

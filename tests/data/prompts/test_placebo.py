@@ -3,8 +3,8 @@
 import pytest
 
 from asked import ROOMY, SIDES, prompted, taught
-from potstill.data.prompts.collator import PromptedCollator, teacher_batch
-from potstill.data.prompts.placebo import of_another_question
+from potstill.data.prompts.collator import AlignedCollator, teacher_batch
+from potstill.data.prompts.placebo import placebo_samples
 from potstill.errors import UserError
 from tiny import tokenizer
 
@@ -12,7 +12,7 @@ from tiny import tokenizer
 @SIDES
 def test_of_another_question_the_teacher_says_as_much_and_nothing_of_this_one(side):
     samples = prompted(tokenizer())
-    exchanged = of_another_question(samples, ROOMY)
+    exchanged = placebo_samples(samples, ROOMY)
     answers = {one["id"]: one["input_ids"][one["answer_start"] :] for one in samples}
     prompts = {one["id"]: one["teacher_input_ids"][: one["teacher_answer_start"]] for one in samples}
     partners = []
@@ -28,10 +28,10 @@ def test_of_another_question_the_teacher_says_as_much_and_nothing_of_this_one(si
         assert said == (answers[partner] * 9)[: len(said)]
         partners.append(partner)
     assert len(set(partners)) == len(samples), "every other question speaks once"
-    assert exchanged == of_another_question(samples, ROOMY) != of_another_question(samples, ROOMY, seed=1)
+    assert exchanged == placebo_samples(samples, ROOMY) != placebo_samples(samples, ROOMY, seed=1)
     with pytest.raises(UserError, match="would not be aligned"):
-        PromptedCollator(1, side)(exchanged)
-    batch = PromptedCollator(1, side, aligned=False)(exchanged)
+        AlignedCollator(1, side)(exchanged)
+    batch = AlignedCollator(1, side, same_answer=False)(exchanged)
     assert len(taught(batch)) == len(taught(teacher_batch(batch)))
 
 
@@ -39,9 +39,9 @@ def test_an_exchange_that_fits_nowhere_is_refused():
     samples = prompted(tokenizer(), count=2)
     longest = max(len(one["teacher_input_ids"]) for one in samples)
     with pytest.raises(UserError, match="row 0: no other question leaves the teacher room for an answer of"):
-        of_another_question(samples[:1], longest)
+        placebo_samples(samples[:1], longest)
     with pytest.raises(UserError, match=r"raise `corpus.teacher_length`"):
-        of_another_question(samples, longest - 1)
+        placebo_samples(samples, longest - 1)
     spoiled = [{**samples[0], "teacher_input_ids": samples[0]["teacher_input_ids"][:-1]}, samples[1]]
     with pytest.raises(UserError, match="supervised tokens to the student and"):
-        PromptedCollator(1, aligned=False)(spoiled)
+        AlignedCollator(1, same_answer=False)(spoiled)

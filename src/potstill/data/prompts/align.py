@@ -6,14 +6,14 @@ from functools import cached_property
 from typing import Any
 
 from potstill.data.labels import IGNORE_INDEX
-from potstill.data.prompts.collator import Prompted
-from potstill.data.prompts.render import Row, end_token_id, prompt_ids, token_ids
+from potstill.data.prompts.collator import AlignedSample
+from potstill.data.prompts.render import QuestionRow, end_token_id, prompt_ids, token_ids
 from potstill.errors import UserError
 from potstill.recipe.prompts import Strategy
 
 
 @dataclass(frozen=True)
-class Prompter:
+class AlignedSampleBuilder:
     """Makes samples of rows: of each row one for each strategy, and all of them with the same answer.
 
     An answer is tokenized once and apart from any prompt, and its end token follows it. So no token ever covers the end
@@ -37,7 +37,7 @@ class Prompter:
     longest: int
     teacher_longest: int
 
-    def __call__(self, row: Row, where: str) -> dict[str, Prompted]:
+    def __call__(self, row: QuestionRow, where: str) -> dict[str, AlignedSample]:
         """The samples of a row, by strategy.
 
         ``where`` says in an error's sentence which row it is, such as ``train.jsonl, line 7``.
@@ -54,7 +54,7 @@ class Prompter:
         )
         kept = answer[:room]
         return {
-            name: Prompted(
+            name: AlignedSample(
                 id=str(row.get("id", where)),
                 input_ids=student + kept,
                 labels=[IGNORE_INDEX] * len(student) + kept,
@@ -66,7 +66,7 @@ class Prompter:
             for name, (student, teacher) in prompts.items()
         }
 
-    def _prompts(self, name: str, row: Row, where: str) -> tuple[list[int], list[int]]:
+    def _prompts(self, name: str, row: QuestionRow, where: str) -> tuple[list[int], list[int]]:
         strategy, key = self.strategies[name], f"prompts.{name}"
         student = prompt_ids(self.tokenizer, strategy.student, row, where, f"{key}.student")
         return student, prompt_ids(self.tokenizer, strategy.teacher, row, where, f"{key}.teacher")
@@ -80,7 +80,7 @@ class Prompter:
             )
         return longest - len(prompt)
 
-    def _answer(self, row: Row, where: str) -> list[int]:
+    def _answer(self, row: QuestionRow, where: str) -> list[int]:
         text = row.get("answer")
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{where}: has no text in `answer`, so there is nothing to learn; leave the row out")

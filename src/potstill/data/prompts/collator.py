@@ -1,4 +1,4 @@
-"""Prompted samples: one answer behind two prompts, and a batch of them for the student and for its teacher."""
+"""Aligned samples: one answer behind two prompts, and a batch of them for the student and for its teacher."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ TEACHER = "teacher_"
 """What the teacher's columns of a batch begin with."""
 
 
-class Prompted(TypedDict):
+class AlignedSample(TypedDict):
     """A sample. ``input_ids[answer_start:] == teacher_input_ids[teacher_answer_start:]`` is its answer."""
 
     id: str
@@ -32,8 +32,8 @@ class Prompted(TypedDict):
 
 
 @dataclass(frozen=True)
-class PromptedCollator:
-    """Pads :class:`Prompted` samples, the student's tokens and the teacher's each to the longest of their own.
+class AlignedCollator:
+    """Pads :class:`AlignedSample` samples, the student's tokens and the teacher's each to the longest of their own.
 
     The batch is the student's, `input_ids`, `attention_mask` and `labels`, Int[B, T], and beside it the teacher's under
     the same names with `teacher_` before them, Int[B, T']; :func:`teacher_batch` takes it out. Padded on the left, both
@@ -42,8 +42,8 @@ class PromptedCollator:
     Args:
         pad_token_id: an id that both models know.
         side: where the pads go.
-        aligned: whether both read the same answer. Not so where the teacher is asked another question on purpose
-            (:func:`of_another_question`).
+        same_answer: whether both read the same answer. Not so where the teacher is asked another question on purpose
+            (:func:`placebo_samples`).
 
     Raises:
         UserError: the supervised tokens of a sample are not the same for both, in the same order; or, not aligned,
@@ -52,13 +52,13 @@ class PromptedCollator:
 
     pad_token_id: int
     side: Literal["left", "right"] = "right"
-    aligned: bool = True
+    same_answer: bool = True
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The samples as one batch."""
         student = self._padded([(list(one["input_ids"]), list(one["labels"])) for one in samples])
         teacher = self._padded([as_the_teacher_reads(one) for one in samples])
-        _check_same_answers(student, teacher, self.aligned)
+        _check_same_answers(student, teacher, self.same_answer)
         return student | {f"{TEACHER}{name}": value for name, value in teacher.items()}
 
     def _padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
@@ -82,10 +82,10 @@ def as_the_teacher_reads(sample: Mapping[str, Any]) -> tuple[list[int], list[int
     return ids, [IGNORE_INDEX] * start + ids[start:]
 
 
-def _check_same_answers(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], aligned: bool) -> None:
+def _check_same_answers(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], same_answer: bool) -> None:
     """Each row's supervised tokens, as the losses take them, are the same ids in one order; or at least as many."""
     for index, (ours, theirs) in enumerate(zip(_answers(student), _answers(teacher), strict=True)):
-        if ours == theirs or (not aligned and len(ours) == len(theirs)):
+        if ours == theirs or (not same_answer and len(ours) == len(theirs)):
             continue
         at = next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
         differ = (

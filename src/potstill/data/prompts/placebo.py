@@ -3,11 +3,11 @@
 import random
 from collections.abc import Sequence
 
-from potstill.data.prompts.collator import Prompted
+from potstill.data.prompts.collator import AlignedSample
 from potstill.errors import UserError
 
 
-def of_another_question(samples: Sequence[Prompted], longest: int, seed: int = 0) -> list[Prompted]:
+def placebo_samples(samples: Sequence[AlignedSample], longest: int, seed: int = 0) -> list[AlignedSample]:
     """The samples, each with the teacher's side of another question: another prompt, and the answer to that.
 
     That answer is cut, or said again, to the length of the sample's own. It is how the experiment of arXiv:2412.17846
@@ -23,7 +23,7 @@ def of_another_question(samples: Sequence[Prompted], longest: int, seed: int = 0
     """
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)
-    found: dict[int, Prompted] = {}
+    found: dict[int, AlignedSample] = {}
     for place, at in enumerate(order):
         others = (samples[other] for other in (*order[place + 1 :], *order[:place]))
         length = len(samples[at]["teacher_input_ids"]) - samples[at]["teacher_answer_start"]

@@ -10,14 +10,14 @@ from jinja2 import TemplateError, UndefinedError
 from potstill.errors import UserError, first_line
 from potstill.recipe.prompts import Prompt, compiled, fields_of
 
-Row = Mapping[str, Any]
+QuestionRow = Mapping[str, Any]
 """What is known of one question: `question`, `reference` (the right solution), `answer` (what is learned), and more."""
 
 PARAGRAPH = "\n\n"
 """What stands between the messages of plain text, and between the last of them and the answer."""
 
 
-def prompt_ids(tokenizer: Any, prompt: Prompt, row: Row, where: str, key: str) -> list[int]:
+def prompt_ids(tokenizer: Any, prompt: Prompt, row: QuestionRow, where: str, key: str) -> list[int]:
     """The tokens that a model is given to go on from: to judge an answer, and to write one.
 
     With a chat template they end where the assistant's turn begins. Without one, they are the tokenizer's
@@ -67,7 +67,7 @@ def template_fingerprint(tokenizer: Any, prompt: Prompt) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _conversation(prompt: Prompt, row: Row, key: str) -> list[dict[str, str]]:
+def _conversation(prompt: Prompt, row: QuestionRow, key: str) -> list[dict[str, str]]:
     messages = []
     if prompt.system is not None:
         messages.append(_message("system", _rendered(prompt.system, row, f"{key}.system`")))
@@ -81,7 +81,7 @@ def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _rendered(template: str, row: Row, where: str) -> str:
+def _rendered(template: str, row: QuestionRow, where: str) -> str:
     fields = {name: value for name, value in row.items() if value is not None}
     try:
         text = compiled(template).render(fields)

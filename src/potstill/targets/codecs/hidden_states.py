@@ -18,7 +18,7 @@ DTYPES = {16: torch.bfloat16, 32: torch.float32}
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenCodec:
     """Hidden states in bfloat16 (16 bits) or float32 (32): all that such a teacher says, at any temperature."""
 
     vocabulary: int

@@ -10,10 +10,10 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
 from potstill.models.head import Head
 
-HEADED = 1 << 24
+LOGITS_PER_HEAD_CALL = 1 << 24
 """Logits that a head makes at a time: enough rows for its matrix product to be worth reading the weights."""
 
-CACHED = 1 << 18
+LOGITS_PER_CHUNK = 1 << 18
 """Logits handed on at a time on a CPU, which is five times faster while they stay in its cache."""
 
 
@@ -34,7 +34,10 @@ def logit_rows(target: TeacherTarget, vocabulary: int) -> Iterator[tuple[slice, 
     if not isinstance(target, LogitsTarget | HiddenTarget):
         raise UserError(f"capture needs a teacher's logits or hidden states, and got a {type(target).__name__}.")
     whole = target.logits if isinstance(target, LogitsTarget) else target.hidden
-    many, few = (max(1, limit // vocabulary) for limit in (HEADED, CACHED if whole.device.type == "cpu" else HEADED))
+    many, few = (
+        max(1, limit // vocabulary)
+        for limit in (LOGITS_PER_HEAD_CALL, LOGITS_PER_CHUNK if whole.device.type == "cpu" else LOGITS_PER_HEAD_CALL)
+    )
     for start in range(0, len(whole), many):
         part = whole[start : start + many]
         logits = part if isinstance(target, LogitsTarget) else apply_head(target.head, part)
@@ -54,7 +57,7 @@ def stack(records: list[UInt8[Tensor, "n record_bytes"]], record_bytes: int) -> 
     return torch.cat(records) if records else torch.empty(0, record_bytes, dtype=torch.uint8)
 
 
-def must_be_numbers(log_mass: Tensor) -> None:
+def check_finite(log_mass: Tensor) -> None:
     """Refuse what a NaN or an infinite logit makes of a row's log-sum-exp.
 
     Raises:

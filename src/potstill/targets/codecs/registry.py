@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.targets.codecs.hidden_states import Hidden
-from potstill.targets.codecs.sample import Hybrid, Sample
-from potstill.targets.codecs.top_k import TopK
+from potstill.targets.codecs.hidden_states import HiddenCodec
+from potstill.targets.codecs.sample import HybridCodec, SampledCodec
+from potstill.targets.codecs.top_k import TopKCodec
 from potstill.targets.shard import ENTRY
 
-Codec = TopK | Sample | Hybrid | Hidden
+Codec = TopKCodec | SampledCodec | HybridCodec | HiddenCodec
 
-CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopK, Sample, Hybrid, Hidden)}
+CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopKCodec, SampledCodec, HybridCodec, HiddenCodec)}
 
 
 def make_codec(mode: str, **settings: Any) -> Codec:
@@ -35,14 +35,14 @@ def codec_settings(codec: Codec) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SizeEstimate:
     """What a store will take on disk."""
 
     bytes_per_token: float
     total_bytes: int
 
 
-def estimate(codec: Codec, tokens: int, samples: int) -> Estimate:
+def estimate(codec: Codec, tokens: int, samples: int) -> SizeEstimate:
     """Bytes of a store of ``tokens`` supervised tokens in ``samples`` samples, index included, header and head not."""
     total = tokens * codec.layout.record_bytes + samples * ENTRY.itemsize
-    return Estimate(total / max(tokens, 1), total)
+    return SizeEstimate(total / max(tokens, 1), total)

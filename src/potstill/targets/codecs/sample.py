@@ -13,12 +13,12 @@ from potstill.models.head import Head
 from potstill.targets.codecs.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.codecs.checks import check_draws, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.codecs.layout import Layout
-from potstill.targets.codecs.logit_rows import logit_rows, must_be_numbers, stack
-from potstill.targets.codecs.top_k import TopK
+from potstill.targets.codecs.logit_rows import check_finite, logit_rows, stack
+from potstill.targets.codecs.top_k import TopKCodec
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledCodec:
     """Random sampling of the teacher's distribution: the smallest, and unbiased.
 
     A record is the ids drawn; an id drawn n times weighs n / draws. Anshumann et al. (2025), "Sparse Logit Sampling:
@@ -71,7 +71,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Hybrid:
+class HybridCodec:
     """The k likeliest tokens as top_k keeps them, and in place of a tail draws from all the others: unbiased too.
 
     A record is one of top_k followed by one of sample.
@@ -85,12 +85,12 @@ class Hybrid:
     mode: ClassVar[str] = "hybrid"
 
     @cached_property
-    def _kept(self) -> TopK:
-        return TopK(self.vocabulary, self.k, self.bits, (self.temperature,))
+    def _kept(self) -> TopKCodec:
+        return TopKCodec(self.vocabulary, self.k, self.bits, (self.temperature,))
 
     @cached_property
-    def _drawn(self) -> Sample:
-        return Sample(self.vocabulary, self.draws, self.temperature)
+    def _drawn(self) -> SampledCodec:
+        return SampledCodec(self.vocabulary, self.draws, self.temperature)
 
     def __post_init__(self) -> None:
         _ = self._kept, self._drawn  # their checks are this one's
@@ -133,7 +133,7 @@ def draw(scores: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"], draws: int)
     """
     weights = torch.softmax(scores, -1).masked_fill(scores == -torch.inf, 0.0)
     cumulative = weights.double().cumsum(-1)
-    must_be_numbers(cumulative[:, -1])
+    check_finite(cumulative[:, -1])
     steps = torch.arange(draws, dtype=torch.float64, device=scores.device)
     points = (uniforms.to(scores.device)[:, None] + steps) / draws * cumulative[:, -1:]
     return torch.searchsorted(cumulative, points, right=True).clamp(max=scores.shape[1] - 1)

@@ -15,11 +15,11 @@ from potstill.models.head import Head
 from potstill.targets.codecs.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.codecs.checks import check_kept, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.codecs.layout import Layout, dequantise, from_bytes, quantise, to_bytes
-from potstill.targets.codecs.logit_rows import logit_rows, must_be_numbers, stack
+from potstill.targets.codecs.logit_rows import check_finite, logit_rows, stack
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopKCodec:
     """Top-k with exact tail.
 
     A record keeps the *shape* of the k log-probabilities, quantised, and for each temperature the log of the mass of
@@ -80,7 +80,7 @@ class TopK:
         places = log_probs.topk(self.k, sorted=False).indices
         ids, order = all_ids.gather(-1, places).sort(-1)
         kept = log_probs.gather(-1, places.gather(-1, order))
-        must_be_numbers(kept.amax(-1))
+        check_finite(kept.amax(-1))
         others = log_probs.scatter(-1, places, -torch.inf).logsumexp(-1)
         low, high = pack_ids(ids, self.vocabulary)
         shape = (kept - kept.amax(-1, keepdim=True)) * target.temperature
@@ -116,7 +116,7 @@ def log_tail(kept: Float[Tensor, "N K"], rest: Float[Tensor, "N V"], temperature
     or a small kept mass, to nothing.
     """
     inside, outside = (kept / temperature).logsumexp(-1), (rest / temperature).logsumexp(-1)
-    must_be_numbers(inside)
+    check_finite(inside)
     return torch.nn.functional.logsigmoid(outside - inside)
 
 
