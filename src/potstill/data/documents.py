@@ -1,4 +1,4 @@
-"""The documents of a recipe's corpus: read, cleaned, counted source by source, and split."""
+"""Documents of a recipe's corpus: reads, cleans, counts and splits them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from potstill.errors import UserError
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
 from potstill.recipe.questions import Questions
 
-NOTHING = Counts(words=0, bytes=0)
+NO_TEXT = Counts(words=0, bytes=0)
 
 
 @dataclass
 class SourceCounts:
-    """What one file, or one data set, gave: its size as it was read, and as it was cleaned."""
+    """The size of one file or data set, before and after cleaning."""
 
     documents: int = 0
-    read: Counts = NOTHING
-    cleaned: Counts = NOTHING
+    read: Counts = NO_TEXT
+    cleaned: Counts = NO_TEXT
 
     def add(self, text: str, cleaned: str) -> None:
         """Count one document."""
@@ -32,10 +32,10 @@ class SourceCounts:
 
 
 def split_text(corpus: Corpus, tallies: dict[str, SourceCounts]) -> DocumentSplit:
-    """The distinct documents to train on and to hold out; `tallies` is filled with one entry a source.
+    """The distinct documents to train on and to hold out; fills `tallies` with one entry per source.
 
     Raises:
-        UserError: a source is missing, empty, cannot be read, or has no rules to be cleaned by.
+        UserError: a source is missing or empty, cannot be read, or has no cleaning rules.
     """
     train = texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies)
     if not isinstance(corpus.held_out, HeldOutText):
@@ -47,10 +47,10 @@ def split_text(corpus: Corpus, tallies: dict[str, SourceCounts]) -> DocumentSpli
 
 
 def training_text(corpus: Corpus | Questions) -> list[str]:
-    """What a tokenizer is trained on: the training documents, or the training questions with their references.
+    """The text to train a tokenizer on: the training documents, or the training questions with their references.
 
     Raises:
-        UserError: as :func:`split_text` and :func:`split_questions`; or the text is a stream.
+        UserError: as :func:`split_text` and :func:`split_questions`; or the corpus is a stream.
     """
     if isinstance(corpus, Corpus) and corpus.streams:
         raise UserError(
@@ -71,13 +71,13 @@ def texts(
 
 
 def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[str, SourceCounts]) -> Iterator[str]:
-    """The documents of one source as they are learned, each counted in `tallies`.
+    """The cleaned documents of one source; each is counted in `tallies`.
 
     Raises:
-        UserError: the source is missing, empty, cannot be read, or has no rules to be cleaned by; `key` names it.
+        UserError: the source, which `key` names, is missing or empty, cannot be read, or has no cleaning rules.
     """
     if cleaning is not None and isinstance(source, PathSource):
-        _none_is_empty(source.path, f"{key}.path")
+        _check_none_is_empty(source.path, f"{key}.path")
     for document in documents(source, key):
         text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
         tallies.setdefault(document.origin, SourceCounts()).add(document.text, text)
@@ -93,8 +93,8 @@ def _cleaned(document: Document, rules: RuleSet) -> str:
     return text
 
 
-def _none_is_empty(path: str, key: str) -> None:
-    """A file of BabyLM is a whole source: without it, the corpus would be another one."""
+def _check_none_is_empty(path: str, key: str) -> None:
+    """Refuse empty files: each file of BabyLM is a whole source, and without it the corpus would be another one."""
     for file in path_files(path, key):
         source_of(file)
         if not file.stat().st_size:

@@ -1,4 +1,4 @@
-"""Captured teacher targets on disk: written once by ``potstill capture``, read by content while a student trains."""
+"""Captured teacher targets on disk: ``potstill capture`` writes them once, and each training finds them by content."""
 
 from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.registry import Codec, SizeEstimate, estimate, make_codec

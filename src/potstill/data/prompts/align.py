@@ -1,4 +1,4 @@
-"""Align: one answer behind two prompts, the teacher's and the student's, token for token the same answer."""
+"""Align: put the same answer tokens behind the teacher's prompt and behind the student's prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from potstill.recipe.prompts import Strategy
 
 @dataclass(frozen=True)
 class AlignedSampleBuilder:
-    """Makes samples of rows: of each row one for each strategy, and all of them with the same answer.
+    """Makes samples from a row: one sample for each strategy, all with the same answer tokens.
 
-    An answer is tokenized once and apart from any prompt, and its end token follows it. So no token ever covers the end
-    of a prompt and the beginning of the answer: the answer's tokens do not depend on what was asked, which is what
-    aligns teacher and student, and they begin exactly where a model begins that is given the prompt to go on from. A
-    tokenizer that puts a space before every text puts one before the answer too.
+    The answer is tokenized once, apart from any prompt, and its end token follows. So no token covers the end of a
+    prompt and the beginning of the answer. The answer's tokens do not depend on the prompt, which aligns teacher and
+    student. They begin at the position where a model that is given the prompt begins to write. A tokenizer that puts a
+    space before every text puts one before the answer too.
 
-    An answer that is too long loses its end, the end token first: what was cut does not end there. It is cut at the
-    least room that any of the strategies leaves to student or teacher, so that experiments that are compared learn the
-    same tokens. Prompts are never cut.
+    An answer that is too long loses its end, first of all the end token, because a cut answer does not end there. All
+    strategies cut it at the same place: the least room that any strategy leaves to student or teacher. So experiments
+    that are compared learn the same tokens. Prompts are never cut.
 
     Args:
         strategies: by their names in the recipe.
-        tokenizer: the student's and the teacher's, which is one, as is its chat template.
-        longest: the most tokens of what the student reads.
-        teacher_longest: the most tokens of what the teacher reads.
+        tokenizer: the tokenizer, with its chat template, that student and teacher share.
+        longest: the most tokens that the student reads.
+        teacher_longest: the most tokens that the teacher reads.
     """
 
     strategies: Mapping[str, Strategy]
@@ -40,7 +40,7 @@ class AlignedSampleBuilder:
     def __call__(self, row: QuestionRow, where: str) -> dict[str, AlignedSample]:
         """The samples of a row, by strategy.
 
-        ``where`` says in an error's sentence which row it is, such as ``train.jsonl, line 7``.
+        ``where`` names the row in messages, such as ``train.jsonl, line 7``.
 
         Raises:
             UserError: there is no answer, a prompt cannot be made, or it leaves no room for the answer.

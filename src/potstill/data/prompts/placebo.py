@@ -1,4 +1,4 @@
-"""Placebo: samples whose teacher speaks about another question, which a student must not gain from."""
+"""Placebo: samples whose teacher speaks about another question; a student must not gain from them."""
 
 import random
 from collections.abc import Sequence
@@ -8,18 +8,19 @@ from potstill.errors import UserError
 
 
 def placebo_samples(samples: Sequence[AlignedSample], longest: int, seed: int = 0) -> list[AlignedSample]:
-    """The samples, each with the teacher's side of another question: another prompt, and the answer to that.
+    """Give each sample the teacher's side of another question: that question's prompt and answer.
 
-    That answer is cut, or said again, to the length of the sample's own. It is how the experiment of arXiv:2412.17846
-    met its targets (`Question 10` came before `Question 2`), and shows what a teacher is worth who says anything.
+    The other answer is cut or repeated to the length of the sample's own answer. The experiment of arXiv:2412.17846
+    paired its targets in this way by mistake (`Question 10` came before `Question 2`). A placebo shows how much a
+    student gains from a teacher that says something unrelated.
 
     Args:
-        samples: of one strategy.
-        longest: the most tokens of what the teacher reads.
-        seed: who is exchanged with whom.
+        samples: the samples of one strategy.
+        longest: the most tokens that the teacher reads.
+        seed: decides which questions are exchanged.
 
     Raises:
-        UserError: there is one question only, or no other one leaves room for an answer.
+        UserError: there is only one question, or no other question leaves room for the answer.
     """
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)

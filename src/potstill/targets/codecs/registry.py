@@ -1,4 +1,4 @@
-"""The codecs by name, and what they cost: pure functions of a store's settings."""
+"""The codecs by name, and the size of their stores."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -18,7 +18,7 @@ def make_codec(mode: str, **settings: Any) -> Codec:
     """The codec called ``mode``: top_k, sample, hybrid or hidden.
 
     Raises:
-        UserError: an unknown mode, or a setting that it does not have or cannot take.
+        UserError: the mode or a setting is unknown, or a setting has a wrong value.
     """
     if mode not in CODECS:
         raise UserError(f"capture.keep is {mode!r}: it must be one of {', '.join(CODECS)}.")
@@ -30,19 +30,19 @@ def make_codec(mode: str, **settings: Any) -> Codec:
 
 
 def codec_settings(codec: Codec) -> dict[str, Any]:
-    """What :func:`make_codec` makes the same codec of, fit for JSON."""
+    """The arguments of :func:`make_codec` for this codec, as JSON types."""
     return {"mode": codec.mode} | {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(codec).items()}
 
 
 @dataclass(frozen=True)
 class SizeEstimate:
-    """What a store will take on disk."""
+    """The size of a store on disk."""
 
     bytes_per_token: float
     total_bytes: int
 
 
 def estimate(codec: Codec, tokens: int, samples: int) -> SizeEstimate:
-    """Bytes of a store of ``tokens`` supervised tokens in ``samples`` samples, index included, header and head not."""
+    """The size of a store of ``tokens`` supervised tokens in ``samples`` samples, without its header and head."""
     total = tokens * codec.layout.record_bytes + samples * ENTRY.itemsize
     return SizeEstimate(total / max(tokens, 1), total)
