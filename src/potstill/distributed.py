@@ -1,7 +1,7 @@
 """Ranks: the processes of one run, as `torchrun -m potstill run` starts them.
 
-Rank 0 keeps the books: it alone writes manifests and does the stages that one process can do. All ranks share the run
-folder, take the same decisions from it, and train and capture together.
+Only rank 0 writes manifests and runs the stages that need one process. All ranks share the run folder, take the same
+decisions from it, and train and capture together.
 """
 
 import os
@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 PATIENCE = timedelta(days=7)
-"""How long ranks wait for a stage that rank 0 does alone."""
+"""How long the other ranks wait for a stage that rank 0 runs alone."""
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -23,12 +23,12 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process keeps the books."""
+    """Whether this process is rank 0."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Go on when every rank is here."""
+    """Wait until every rank has arrived here."""
     if world_size() > 1:
         _connect()
         import torch.distributed
@@ -37,7 +37,7 @@ def barrier() -> None:
 
 
 def any_of(mine: bool) -> bool:
-    """Whether it holds on at least one rank; every rank must ask."""
+    """Whether `mine` is true on at least one rank; every rank must call this."""
     if world_size() == 1:
         return mine
     _connect()
@@ -49,7 +49,7 @@ def any_of(mine: bool) -> bool:
 
 
 def broadcast(mine: Any) -> Any:
-    """What the first rank has; every rank must ask."""
+    """The value of `mine` on rank 0; every rank must call this."""
     if world_size() == 1:
         return mine
     _connect()

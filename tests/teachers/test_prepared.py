@@ -1,4 +1,4 @@
-"""PreparedTeacher teachers as they run: quantised ones, and those that span devices."""
+"""Prepared teachers as they run: quantised ones, and those that span devices."""
 
 from importlib.util import find_spec
 

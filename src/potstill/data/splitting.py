@@ -16,7 +16,7 @@ class DocumentSplit:
 
 
 def split_documents(documents: Iterable[str], held_out: float) -> DocumentSplit:
-    """DocumentSplit documents into training and held-out ones.
+    """Split documents into training and held-out ones.
 
     A document is held out if its hash, read as a fraction, lies below `held_out`. So a text is always on the same side,
     whatever the other documents and their order, and no document is on both sides.

@@ -1,4 +1,4 @@
-"""Which of a teacher's responses are learned from, and where each of them came from."""
+"""Filter answers: chooses the teacher's responses to learn from, and records the provenance of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from potstill.recipe.generate import Generate
 
 @dataclass(frozen=True)
 class AnswerCounts:
-    """How many questions were asked, and what became of the responses to them."""
+    """Counts of questions and of the responses to them."""
 
     questions: int
     responses: int
     answered: int
-    """Responses with a word in them."""
+    """Responses that are not blank."""
     hit_limit: int
-    """Responses that did not end by themselves."""
+    """Responses that reached the limit of tokens without an end token."""
     correct: int
-    """Responses whose final answer is that of the reference solution; some of them may have hit the limit."""
+    """Responses with the final answer of the reference solution; some of them may have hit the limit."""
     repeated: int
-    """Responses that would be kept, had the same not been said to the same question before."""
+    """Responses left out only because they repeat an earlier response to the same question."""
     kept: int
     questions_kept: int
-    """Questions with a response that is kept."""
+    """Questions with at least one kept response."""
 
     def __str__(self) -> str:
         """One line for the console."""
@@ -41,23 +41,23 @@ class AnswerCounts:
 def kept_answers(
     questions: Mapping[str, dict[str, Any]], responses: Sequence[Response], generate: Generate, prompt_fingerprint: str
 ) -> tuple[list[dict[str, Any]], AnswerCounts]:
-    """The responses that are learned from, in the order of the questions and their samples.
+    """The responses to learn from, in the order of the questions and their samples.
 
-    A response that did not end within the limit is never kept: an end would be learned where there was none.
+    A response that hit the limit of tokens is never kept, because the student would learn an end where there was none.
 
     Args:
-        questions: each question's `reference`, and whatever else is to stay in its rows, by its id.
-        responses: all of them, in any order.
-        generate: the recipe's section that they were written under.
-        prompt_fingerprint: of the teacher's prompt (``text.prompts.template_fingerprint``).
+        questions: by its id, each question's `reference` and any other columns to keep in its rows.
+        responses: all responses, in any order.
+        generate: the recipe's section.
+        prompt_fingerprint: the fingerprint of the teacher's prompt (``data.prompts.render.template_fingerprint``).
 
     Returns:
-        rows: the question's own with `id`, `answer` (what is learned) and `provenance`: `teacher`, `prompt`,
-            `prompt_fingerprint`, `sample`, `seed`, `tokens`, and the `rule` and the `verdict` of ``scoring.answers``.
+        rows: the question's columns with `id`, `answer` (the text to learn) and `provenance`: `teacher`, `prompt`,
+            `prompt_fingerprint`, `sample`, `seed`, `tokens`, and `rule` and `verdict` of ``metrics.answers.extract``.
         summary: the counts.
 
     Raises:
-        UserError: a reference has no final answer, or no response can be kept; the sentence says why.
+        UserError: a reference has no final answer, or no response can be kept; the message says why.
     """
     order = {question: at for at, question in enumerate(questions)}
     truths = {question: _truth(question, row) for question, row in questions.items()}

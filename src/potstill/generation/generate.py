@@ -1,4 +1,4 @@
-"""Responses: what a model writes when it is asked, in batches that are the same however often the work was stopped."""
+"""Generate: lets a model respond to prompts, in batches that stay the same when the work is stopped and resumed."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 
 Key = tuple[str, int]
-"""Which response: the question's id, and the number of the sample, from 0."""
+"""Identifies a response: the question's id, and the number of the sample, from 0."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A question as a model is asked it: its id, and the tokens to go on from (``text.prompts.prompt_ids``)."""
+    """A question's id and its prompt's tokens, which the model continues (``data.prompts.render.prompt_ids``)."""
 
     id: str
     prompt_ids: list[int]
@@ -41,13 +41,13 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How responses are written: greedily, or, with a temperature above 0, drawn."""
+    """How responses are written: greedily, or sampled if the temperature is above 0."""
 
     max_new_tokens: int
     batch_size: int
-    """Responses that are written at a time."""
+    """The number of responses written at a time."""
     samples: int = 1
-    """Responses to each question."""
+    """The number of responses to each question."""
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int | None = None
@@ -55,40 +55,40 @@ class Decoding:
 
     @classmethod
     def of(cls, section: Generate | Answers) -> Self:
-        """What a recipe's section says; what it cannot say is greedy."""
+        """The settings of a recipe's section; settings that it does not have keep their defaults, which are greedy."""
         return cls(**{one.name: getattr(section, one.name) for one in fields(cls) if hasattr(section, one.name)})
 
 
 @dataclass(frozen=True)
 class Response:
-    """What a model wrote."""
+    """A model's response to a question."""
 
     id: str
-    """The question's."""
+    """The question's id."""
     sample: int
-    """Which of the responses to that question, from 0."""
+    """The number of the response to that question, from 0."""
     response: str
-    """Up to the end token, and without any other special token."""
+    """The text up to the end token, without special tokens."""
     tokens: int
-    """How many were written before the end token."""
+    """The number of tokens before the end token."""
     hit_limit: bool
-    """Whether no end token came within the limit."""
+    """Whether the response has no end token within the limit."""
 
     @property
     def key(self) -> Key:
-        """Which response it is."""
+        """The key of this response."""
         return self.id, self.sample
 
 
 def responses(
     asked: NamedModel, requests: Sequence[Request], decoding: Decoding, done: Collection[Key] = (), *, key: str
 ) -> Iterator[list[Response]]:
-    """Let a model respond to each question, a batch of responses at a time.
+    """Let a model respond to each question, one batch of responses at a time.
 
-    Which responses share a batch follows from ``asked`` and ``decoding`` alone, and each batch has a seed of its own:
-    work that was stopped, after whichever response, and goes on with what there is as ``done`` gives what work that
-    never stopped gives, on the same machine. Nothing but ``decoding`` decides how: the generation settings that a
-    checkpoint brings along are put aside. The random numbers of the process go on as if nothing had been drawn.
+    ``requests`` and ``decoding`` alone decide which responses share a batch, and each batch has its own seed. So work
+    that was stopped after any response and is resumed with ``done`` gives the same responses as uninterrupted work, on
+    the same machine. ``decoding`` alone decides how responses are written: a checkpoint's own generation settings do
+    not apply. The random state of the process stays unchanged.
 
     Args:
         asked: the model. A response ends at its tokenizer's ``data.prompts.render.end_token_id`` or end-of-text token.
@@ -98,10 +98,10 @@ def responses(
         key: the recipe's key for the limit of tokens, for messages.
 
     Yields:
-        What each batch adds. A batch that is done is not begun.
+        The new responses of each batch. Batches without new responses are skipped.
 
     Raises:
-        UserError: as :func:`check_context_length`, before anything is written.
+        UserError: as :func:`check_context_length`, before any response is written.
     """
     model, tokenizer = asked.model, asked.tokenizer
     check_context_length(model.config, requests, decoding.max_new_tokens, asked.name, key)
@@ -120,9 +120,9 @@ def responses(
 
 
 def batches(requests: Sequence[Request], decoding: Decoding) -> list[list[Key]]:
-    """Which responses are written together: those to prompts of like length, the longest first.
+    """The responses of each batch: prompts of similar length share a batch, and the longest come first.
 
-    So few pads are read, and memory that is too small shows at once.
+    So batches hold few pads, and a lack of memory shows at once.
     """
     ordered = sorted(requests, key=lambda one: -len(one.prompt_ids))
     keys = [(one.id, sample) for one in ordered for sample in range(decoding.samples)]
@@ -130,10 +130,10 @@ def batches(requests: Sequence[Request], decoding: Decoding) -> list[list[Key]]:
 
 
 def check_context_length(config: Any, requests: Sequence[Request], max_new_tokens: int, who: str, key: str) -> None:
-    """Refuse prompts that leave a model no room for a whole response; a model's configuration is enough to tell.
+    """Refuse prompts that leave a model no room for a whole response; reads only the model's configuration.
 
     Raises:
-        UserError: naming the recipe's key, the question, the model and the lengths.
+        UserError: names the recipe's key, the question, the model and the lengths.
     """
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     longest = max(requests, key=lambda one: len(one.prompt_ids), default=None)
@@ -149,7 +149,7 @@ def _generation_config(
     model: PreTrainedModel, tokenizer: Any, decoding: Decoding, pad: int, ends: list[int]
 ) -> GenerationConfig:
     known = set(tokenizer.get_vocab().values())
-    # Rows that a head has for no token, which many have to be of a round size.
+    # Ids without a token: many heads are padded to a round size.
     nothing = [token for token in range(model.config.get_text_config().vocab_size) if token not in known]
     drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k or 0}
     return GenerationConfig(
@@ -173,7 +173,7 @@ def _left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> di
 
 @contextmanager
 def _default_generation_settings(model: PreTrainedModel) -> Iterator[None]:
-    """Put a checkpoint's generation settings aside: transformers fills in from them whatever it was not given."""
+    """Set a checkpoint's generation settings aside, because transformers takes all missing settings from them."""
     own = [(module, vars(module)["generation_config"]) for module in model.modules() if _has_settings(module)]
     try:
         for module, _ in own:
@@ -190,7 +190,7 @@ def _has_settings(module: torch.nn.Module) -> bool:
 
 @contextmanager
 def _seeded(seed: int, keys: list[Key]) -> Iterator[None]:
-    """Random numbers of a batch's own, and afterwards those of before."""
+    """Seed the random numbers for one batch, and restore the random state afterwards."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     kind = "cpu" if accelerator is None else accelerator.type
     devices = [] if accelerator is None else range(torch.accelerator.device_count())

@@ -1,6 +1,6 @@
-"""Importance: what the layers, heads, neurons and channels of a model are worth on a few samples.
+"""Importance of a model's layers, heads, neurons and channels, measured on a few samples.
 
-B samples, T tokens, H channels, A heads of D dimensions, F neurons, L layers. Tokens that are pads count nowhere.
+B samples, T tokens, H channels, A heads of D dimensions, F neurons, L layers. Pads do not count anywhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,23 +29,25 @@ Batches = Sequence[Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class WidthImportance:
-    """The importance of each part of a model's width (Minitron, arXiv:2407.14679, section 2.2): of what it puts out,
-    the mean absolute value over a sample's tokens (of heads: of the Euclidean norm), and the L2 norm of that over the
-    samples."""
+    """The importance of each head, neuron and channel (Minitron, arXiv:2407.14679, section 2.2).
+
+    It is the mean absolute output over the tokens of a sample (for heads, the mean Euclidean norm), and then the L2
+    norm of these means over the samples.
+    """
 
     heads: Float[Tensor, "L A"]
     neurons: Float[Tensor, "L F"]
     channels: Float[Tensor, "H"]
-    """Of the outputs of the norms, which are all taken together."""
+    """The outputs of all norms of the residual stream, taken together."""
 
 
 def mean_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | None = None) -> tuple[float, int]:
-    """Nats per supervised token, and how many those are.
+    """The loss in nats per supervised token, and the number of supervised tokens.
 
     Args:
         model: in eval mode.
-        batches: what it reads.
-        vocabulary: look at the first so many ids only; default: all that the head has.
+        batches: the batches that it reads.
+        vocabulary: score only the first `vocabulary` ids; default: all ids of the head.
     """
     nll, tokens = score_answers(model, on_model_device(model, batches), vocabulary)
     return float(nll.sum() / tokens.sum()), int(tokens.sum())
@@ -53,10 +55,10 @@ def mean_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | None =
 
 @torch.no_grad()
 def loss_increases(model: PreTrainedModel, batches: Batches, vocabulary: int | None = None) -> list[float]:
-    """By how many nats per token the loss rises when a layer is left out, for each layer; below 0, it falls.
+    """For each layer, the increase of the loss in nats per token when it is left out; negative if the loss falls.
 
     Raises:
-        UserError: the layers cannot be told apart.
+        UserError: the model has no list of layers.
     """
     layers, head, tokens = layers_of(model), head_of(model), 0
     sums = torch.zeros(len(layers), dtype=torch.float64)
@@ -84,11 +86,11 @@ def loss_increases(model: PreTrainedModel, batches: Batches, vocabulary: int | N
 
 @torch.no_grad()
 def block_influence(model: PreTrainedModel, batches: Batches) -> list[float]:
-    """1 - the cosine of what goes into a layer and what comes out of it, a mean over all tokens, for each layer
-    (Block Influence of ShortGPT, arXiv:2403.03853, equation 1).
+    """For each layer, 1 - the cosine between its input and its output, averaged over all tokens (Block Influence of
+    ShortGPT, arXiv:2403.03853, equation 1).
 
     Raises:
-        UserError: the layers cannot be told apart.
+        UserError: the model has no list of layers.
     """
     layers = layers_of(model)
     sums = torch.zeros(len(layers), dtype=torch.float64)
@@ -112,14 +114,14 @@ def block_influence(model: PreTrainedModel, batches: Batches) -> list[float]:
 
 
 def most_important(figures: Sequence[float], count: int) -> list[int]:
-    """The places of the greatest figures, in rising order; of equal ones, the first."""
+    """The places of the `count` greatest figures, in rising order; among equal figures, the first."""
     ranked = sorted(range(len(figures)), key=lambda place: (-figures[place], place))
     return sorted(ranked[:count])
 
 
 @torch.no_grad()
 def width_importance(model: PreTrainedModel, family: Family, shape: Widths, batches: Batches) -> WidthImportance:
-    """Run the model over the samples and see what its heads, neurons and channels put out."""
+    """Measure the importance of heads, neurons and channels: run the model on the samples and record their outputs."""
     layers = layers_of(model)
     heads = torch.zeros(len(layers), shape.heads, dtype=torch.float64)
     neurons = torch.zeros(len(layers), shape.neurons, dtype=torch.float64)
@@ -152,8 +154,11 @@ def width_importance(model: PreTrainedModel, family: Family, shape: Widths, batc
 
 @torch.no_grad()
 def norm_ratios(model: PreTrainedModel, family: Family, batches: Batches, channels: Sequence[int]) -> dict[str, float]:
-    """For each norm by its name: what it would divide by if it read only these channels, over what it does divide by, a
-    mean over all tokens. (Root mean squares; a LayerNorm's are about the mean of the channels that it reads.)"""
+    """For each norm, by name, the ratio of its divisor over only these channels to its divisor over all channels.
+
+    The ratio is a mean over all tokens. A divisor is a root mean square; that of a LayerNorm is about the mean of the
+    channels that it reads.
+    """
     found = {name: torch.zeros(2, dtype=torch.float64) for name in norms_of(model, family)}
     real: list[Tensor] = []
 
@@ -183,13 +188,13 @@ def norms_of(model: PreTrainedModel, family: Family) -> dict[str, nn.Module]:
 
 
 def on_model_device(model: PreTrainedModel, batches: Batches) -> Iterator[dict[str, Tensor]]:
-    """The batches, each where the model is."""
+    """The batches, each moved to the model's device."""
     return ({name: value.to(model.device) for name, value in batch.items()} for batch in batches)
 
 
 @contextmanager
 def _recorded_outputs(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[Any]]]:
-    """What each layer makes, and what it would make if it handed on what it is given."""
+    """Record for each layer the output it would give if it passed on its input, and its real output."""
     skipped: list[Any] = []
     whole: list[Any] = []
 
@@ -204,7 +209,7 @@ def _recorded_outputs(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[A
 
 @contextmanager
 def _fixed_outputs(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[None]:
-    """The first layers say this, whatever they are given."""
+    """Make the first layers return these outputs for any input."""
     silenced: list[Any] = list(layers)[: len(outputs)]
     for layer, output in zip(silenced, outputs, strict=True):
         layer.forward = lambda *given, output=output, **named: output
@@ -217,7 +222,7 @@ def _fixed_outputs(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[No
 
 @contextmanager
 def _temporary_hooks(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Hooks that are gone again afterwards."""
+    """Keep hooks for the block, and then remove them."""
     handles = list(hooks)
     try:
         yield
@@ -231,6 +236,6 @@ def _states(given: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
 
 
 def _read(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
-    """The decoder alone where there is one apart from the head: what it makes of a vocabulary is not looked at."""
+    """Run the model's body without its head if it has one, because logits are not needed."""
     body = model.base_model
     body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
