@@ -1,4 +1,4 @@
-"""Several processes on one run: `torchrun -m potstill run` must come to what one process comes to."""
+"""Several processes on one run: `torchrun -m potstill run` must give the result of one process."""
 
 import os
 import subprocess

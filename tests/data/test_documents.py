@@ -1,4 +1,4 @@
-"""Documents of a recipe's corpus: cleaned, counted source by source, split, and refused by name."""
+"""Documents of a recipe's corpus are cleaned, counted per source and split; errors name the source."""
 
 import pytest
 

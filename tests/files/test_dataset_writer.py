@@ -1,4 +1,4 @@
-"""Rows on the disk: all of them or none."""
+"""A data set is written with all its rows or not at all."""
 
 import pytest
 from datasets import Features, List, Value, load_from_disk

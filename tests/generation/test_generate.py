@@ -1,4 +1,4 @@
-"""What models write: the same alone and in a batch, stopped or not, and as the recipe says."""
+"""Responses are the same alone and in a batch, resumed or not, and follow the recipe."""
 
 import warnings
 from copy import deepcopy
@@ -29,7 +29,7 @@ DRAWN = Decoding(max_new_tokens=6, batch_size=4, samples=3, temperature=0.9, top
 
 
 def that_ends(model, *tokens, factor=1.6):
-    """The model, more given to some tokens: to an end, so that some responses have one, and some have not."""
+    """Make some tokens likelier, for example the end token, so that some responses end and others do not."""
     with torch.no_grad():
         for token in tokens or (0,):
             model.get_output_embeddings().weight[token] *= factor
@@ -124,7 +124,7 @@ def test_stopped_after_any_response_it_goes_on_to_the_same(model):
         before = torch.get_rng_state()
         done = {one.key for one in whole[:stopped]}
         assert written(model, decoding=DRAWN, done=done) == whole[stopped:]
-        assert torch.equal(torch.get_rng_state(), before), "others' random numbers are left alone"
+        assert torch.equal(torch.get_rng_state(), before), "the global random state is unchanged"
 
 
 def test_a_batch_that_is_done_is_not_begun(model, monkeypatch):
@@ -191,8 +191,8 @@ def test_too_few_positions_are_told_before_anything_is_written(make, monkeypatch
     with pytest.raises(UserError) as told:
         written(model, decoding=Decoding(max_new_tokens=112, batch_size=2))
     assert str(told.value) == (
-        "`answers.max_new_tokens` is 112, and the model has only 128 positions, of which the prompt of question q17 "
-        "takes 17; lower it, or ask shorter"
+        "`answers.max_new_tokens` is 112, and the model has only 128 positions, and the prompt of question q17 "
+        "takes 17 of them; lower it, or shorten the prompt"
     )
 
 

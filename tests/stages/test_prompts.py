@@ -66,7 +66,7 @@ def test_the_same_samples_are_the_same_bytes(questions_run, questions_recipe, tm
         ("corpus.teacher_length=80", r"questions.jsonl:\d+: `prompts.ground-truth.teacher` makes a prompt of"),
         (
             "prompts={ground-truth: {teacher: {user: '{{ colour }}'}}}",
-            r"`prompts.ground-truth.teacher.user` uses the field `colour`, and the fields there are",
+            r"`prompts.ground-truth.teacher.user` uses the field `colour`, and the fields are",
         ),
     ],
 )

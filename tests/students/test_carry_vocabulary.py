@@ -1,4 +1,4 @@
-"""A model takes over another vocabulary: by the bytes of its tokens, however two tokenizers spell them."""
+"""A model takes over another vocabulary by the bytes of its tokens, for any spelling of the two tokenizers."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ real = pytest.mark.skipif(not stories.FOLDER.is_dir(), reason="../shared/data/st
 
 @cache
 def byte_level(tokens=400, roles=("<pad>", "<s>", "</s>"), texts=None):
-    """Another tokenizer of the kind of tiny.tokenizer()."""
+    """Another tokenizer like tiny.tokenizer()."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.decoder = decoders.ByteLevel()
@@ -49,7 +49,7 @@ def byte_level(tokens=400, roles=("<pad>", "<s>", "</s>"), texts=None):
 
 @cache
 def sentencepiece():
-    """Pieces as sentencepiece has them: roles, bytes, words and letters."""
+    """Tokens as in sentencepiece: special tokens, bytes, words and letters."""
     words = ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁t", "he", "▁the", "bo", "at", "boat", "▁boat"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("b", "o"), ("a", "t"), ("bo", "at"), ("▁", "boat")]
@@ -139,7 +139,7 @@ def test_words_are_found_however_they_are_spelled():
         if token in new:
             assert torch.equal(after[new[token]], before[old[piece]]), token
     assert {"Ġthe", "Ġ"} <= new.keys()
-    assert torch.equal(after[2], before[2]), "the end of a text is the end of a text"
+    assert torch.equal(after[2], before[2]), "special tokens of one role share their row"
     word = max(new, key=len)
     pieces = [token.id for token in sentencepiece().backend_tokenizer.model.tokenize(word.replace("Ġ", "▁"))]
     torch.testing.assert_close(after[new[word]], before[pieces].mean(0))

@@ -1,4 +1,4 @@
-"""Importance is what its definition says, on models whose parts do what the test makes them do."""
+"""Importance follows its definition, on models whose parts the tests control."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_a_rise_is_that_of_the_model_without_the_layer(family):
     assert len(found) == tiny.LAYERS
     assert max(map(abs, found)) > 1e-3
     assert not any(module._forward_hooks or "forward" in vars(module) for module in model.modules())
-    assert loss_by_hand(model) == loss_by_hand(MODELS[family]()), "the model is as it was"
+    assert loss_by_hand(model) == loss_by_hand(MODELS[family]()), "the model is unchanged"
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -78,7 +78,7 @@ def test_block_influence_is_how_far_a_layer_turns_the_states(family):
         for layer in range(tiny.LAYERS - 1):
             before, after = states[layer][real].double(), states[layer + 1][real].double()
             sums[layer] += (1 - cosine_similarity(before, after, dim=-1)).sum()
-    # What comes out of the last layer is not among a model's hidden states: its norm has been at it.
+    # A model's hidden states lack the last layer's output: they hold it only after the final norm.
     assert block_influence(model, batches())[:-1] == pytest.approx((sums / tokens).tolist())
 
 

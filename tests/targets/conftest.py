@@ -1,4 +1,4 @@
-"""A small corpus with a teacher that answers from the tokens alone, and a store of it."""
+"""A small corpus, a teacher whose logits depend only on the sample, and a store of its targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

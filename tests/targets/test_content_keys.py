@@ -82,7 +82,7 @@ def test_a_key_knows_what_is_taught():
     first_only = {"input_ids": [5, 6, 7, 8], "labels": [IGNORE_INDEX, 6, 7, 8]}
     keys = batch_keys(Collator(0)([row, masked, first_only]))
     assert keys[0] != keys[1]
-    assert keys[0] == keys[2], "nothing predicts the first token, whatever its label says"
+    assert keys[0] == keys[2], "no token predicts the first one, so its label does not count"
 
 
 def test_contents_are_those_of_each_sample():

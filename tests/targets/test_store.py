@@ -32,7 +32,7 @@ def test_any_samples_in_any_order_are_their_own_teacher(store, corpus, provenanc
 
 
 def test_what_was_written_comes_back_exactly(tmp_path, corpus, write, provenance) -> None:
-    """With all tokens in 32 bits, a target of the wrong sample or row cannot hide behind the quantiser."""
+    """With all tokens in 32 bits, no quantisation error can hide a target of the wrong sample or row."""
     store = TargetStore(write(tmp_path / "store", corpus, TopKCodec(61, 61, 32)), provenance)
     places = np.random.default_rng(1).permutation(43)
     live = torch.log_softmax(torch.cat([corpus.logits(place) for place in places]), -1)

@@ -1,4 +1,4 @@
-"""The finished store is the same whatever happens on the way."""
+"""A finished store is the same for any number of workers, kills and resumes."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ again = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCh
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Run something in a process of its own; its wait status."""
+    """Run something in a separate process; returns its wait status."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -40,7 +40,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def killed_after(budget: int, work: Callable[[], object]) -> bool:
-    """Run something in a process that is killed with -9 the moment it has written ``budget`` bytes."""
+    """Run something in a process that is killed with -9 as soon as it has written ``budget`` bytes."""
 
     def limited() -> None:
         left, write = budget, os.write
@@ -89,7 +89,7 @@ def test_the_kills_do_kill_and_resuming_does_resume(tmp_path, corpus, write, con
     real = type(corpus).target
     monkeypatch.setattr(type(corpus), "target", lambda self, at, codec: asked.extend(at) or real(self, at, codec))
     write(tmp_path / "store", corpus, HiddenCodec(61, 8))
-    assert 0 < len(asked) < len(set(corpus.keys)), "only what was missing is asked of the teacher"
+    assert 0 < len(asked) < len(set(corpus.keys)), "the teacher runs only on missing samples"
     after = contents(tmp_path / "store")
     assert any(before[name] and after[name].startswith(before[name]) for name in before if name.endswith("index"))
 
@@ -133,7 +133,7 @@ def test_any_number_of_workers_write_the_same_store(tmp_path, corpus, write, con
 
 
 def test_batches_are_those_of_an_uninterrupted_run(tmp_path, corpus, write, monkeypatch) -> None:
-    """A teacher's arithmetic may depend on its batch: so a resumed capture must not cut others."""
+    """A teacher's arithmetic may depend on its batch, so a resumed capture must use the same batches."""
     codec, keys = TopKCodec(61, 8), corpus.keys
 
     def batches() -> list[list[int]]:
@@ -150,7 +150,7 @@ def test_batches_are_those_of_an_uninterrupted_run(tmp_path, corpus, write, monk
 
     provenance, stop = Provenance("a", "b", "c", "d"), 2
     first = batches()
-    # As a kill in the middle of a commit leaves it: one entry of the second batch is whole, the next one torn.
+    # A kill in the middle of a commit leaves one whole entry of the second batch, and the next one incomplete.
     index = tmp_path / "store" / "00000.index"
     os.truncate(index, 24 * 6 + 7)
     stop = 0

@@ -26,7 +26,7 @@ real = pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-pyth
 
 
 def save_gguf(model, file: Path) -> Path:
-    """A Llama as GGUF in float32: no rounding stands between it and what it was made of."""
+    """Save a Llama as GGUF in float32, without rounding."""
     config, weights = model.config, model.state_dict()
     writer = gguf.GGUFWriter(str(file), "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -55,7 +55,7 @@ def save_gguf(model, file: Path) -> Path:
         layer, name = name.split(".", 3)[2:] if name.startswith("model.layers") else (None, name)
         name, array = names[name], weight.numpy()
         if name in heads:
-            # Rotary pairs stand side by side in GGUF, and half a head apart in transformers.
+            # Rotary pairs are neighbours in GGUF, and half a head apart in transformers.
             array = array.reshape(heads[name], 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(f"{name if layer is None else f'blk.{layer}.{name}'}.weight", np.ascontiguousarray(array))
     writer.write_header_to_file()
@@ -82,7 +82,7 @@ def _add_tokenizer(writer):
 
 
 class StandIn:
-    """llama.cpp's interface over a transformers model: a context of a length, and a cache that has to be emptied."""
+    """llama.cpp's interface over a transformers model: a limited context, and a cache that must be emptied."""
 
     opened: list[int]
 
@@ -168,7 +168,7 @@ def test_its_context_grows_with_the_rows_and_is_opened_no_more_often(stand_in):
     ids = torch.ones(1, 600, dtype=torch.long)
     nothing = stand_in.supervised_logits({"input_ids": ids, "labels": torch.full_like(ids, IGNORE_INDEX)})
     assert nothing.shape == (0, VOCABULARY)
-    assert StandIn.opened == [256, 500], "what nobody asks for is not read"
+    assert StandIn.opened == [256, 500], "rows without supervised tokens are not read"
 
 
 @pytest.mark.parametrize("drawn", [{}, {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}])
@@ -247,7 +247,7 @@ def test_llama_cpp_itself_says_what_transformers_says(tmp_path):
         batch = Collator(0)(samples(count))
         expected = LiveTeacher(llama(0)).target(batch)
         found, wanted = teacher.target(batch).logits, expected.hidden @ expected.head.weight.T
-        # The cache of llama.cpp is in 16 bits: measured is a difference of 1.1e-3 of the greatest logit.
+        # llama.cpp's cache has 16 bits; the measured difference is 1.1e-3 of the greatest logit.
         torch.testing.assert_close(found, wanted, rtol=0, atol=4e-3 * wanted.abs().max().item())
 
 

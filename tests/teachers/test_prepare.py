@@ -1,4 +1,4 @@
-"""Teachers that are found, pinned and told apart, or refused."""
+"""Teachers are found, pinned and fingerprinted, or refused."""
 
 import json
 from importlib.util import find_spec

@@ -69,7 +69,7 @@ def test_a_teacher_is_quantised_while_it_is_loaded(tmp_path, folder, quantizatio
     live = LiveTeacher(model)
     live.to(torch.device("cpu"))
     assert torch.equal(live.target(batch).hidden, LiveTeacher(teacher.model()).target(batch).hidden)
-    # What a student is made of is what the teacher was before.
+    # Students are made from the teacher's weights before quantisation.
     ids = batch["input_ids"]
     assert torch.equal(teacher.model(torch.float32)(ids).logits, plain.model(torch.float32)(ids).logits)
 
@@ -97,11 +97,11 @@ def test_the_published_gsm8k_is_read_in_six_bits(tmp_path, folder):
 
 
 def test_a_teacher_that_spans_places_says_what_it_says_in_one(tmp_path, folder):
-    # The hooks are those of several GPUs; here every second layer is read from the disk when its turn comes.
+    # The hooks are the same as for several GPUs; here every second layer is read from the disk when it is needed.
     layers = {f"model.layers.{n}": "disk" if n % 2 else "cpu" for n in range(LAYERS)}
     places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"} | layers
     whole, spread = prepared(tmp_path / "a", folder), prepared(tmp_path / "b", folder, device_map=places)
-    assert spread.fingerprint == whole.fingerprint, "where it runs changes nothing that it says"
+    assert spread.fingerprint == whole.fingerprint, "its device does not change its targets"
     model, batch = spread.model(), Collator(0)(samples(6))
     assert set(model.hf_device_map.values()) == {"cpu", "disk"}
     live = LiveTeacher(model)
@@ -166,5 +166,5 @@ def test_a_checkpoint_that_is_quantised_already_is_used_as_it_is(tmp_path, folde
     torch.testing.assert_close(log_probs(teacher.model(), batch), log_probs(quantised.eval(), batch))
     with pytest.raises(UserError, match=r"`teachers.one.quantization`: .* is quantised already; remove the key"):
         prepared(tmp_path / "made", saved, quantization=NF4)
-    with pytest.raises(UserError, match=r"`teachers.one` holds quantised weights, of which no student can be made"):
+    with pytest.raises(UserError, match=r"`teachers.one` holds quantised weights, from which no student can be made"):
         teacher.model(torch.float32)

@@ -95,7 +95,7 @@ class SharedVocabularyCollator:
         if greatest >= self.vocabulary:
             raise UserError(
                 f"a sample has the token {greatest}, but student and teacher share only the {self.vocabulary:,} tokens "
-                "before it; leave out what holds other tokens"
+                "before it; leave out the samples with other tokens"
             )
         return ids.masked_fill(ids >= self.vocabulary, 0)
 

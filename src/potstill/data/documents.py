@@ -54,7 +54,7 @@ def training_text(corpus: Corpus | Questions) -> list[str]:
     """
     if isinstance(corpus, Corpus) and corpus.streams:
         raise UserError(
-            "`tokenizer.vocab_size`: no tokenizer is trained on a stream, whose text is never there as a whole; give "
+            "`tokenizer.vocab_size`: no tokenizer can be trained on a stream, which is never read as a whole; give "
             "`tokenizer.file`, or a corpus without `stream`"
         )
     if isinstance(corpus, Questions):

@@ -89,9 +89,9 @@ def _rendered(template: str, row: SourceRow, key: str) -> str:
         unknown = sorted(fields_of(template) - set(columns))
         wrong = f"uses `{unknown[0]}`" if unknown else f"cannot be filled in ({first_line(error)})"
         named = ", ".join(columns) or "none"
-        raise UserError(f"{row.where}: `{key}` {wrong}, and the columns there are {named}; name one of them") from None
+        raise UserError(f"{row.where}: `{key}` {wrong}, and the columns are {named}; name one of them") from None
     except Exception as error:  # a template can raise any exception
-        raise UserError(f"{row.where}: `{key}` cannot be filled in ({first_line(error)}); mend it") from error
+        raise UserError(f"{row.where}: `{key}` cannot be filled in ({first_line(error)}); correct it") from error
     if not text:
         what = key.rpartition(".")[2]
         raise UserError(f"{row.where}: the row has no {what} (`{key}` comes out blank); leave the row out")
@@ -103,13 +103,13 @@ def _generated(source: GeneratedQuestions, key: str) -> Iterator[SourceRow]:
         import reasoning_gym
     except ImportError as error:
         raise UserError(
-            f"`{key}.generator` needs reasoning-gym, which is not here ({first_line(error)}); pip install "
+            f"`{key}.generator` needs reasoning-gym, which cannot be imported ({first_line(error)}); pip install "
             "'potstill[questions]'"
         ) from error
     try:
         made = reasoning_gym.create_dataset(source.generator, size=source.count, seed=source.seed, **source.settings)
     except (ValueError, TypeError, AssertionError) as error:
-        raise UserError(f"`{key}`: reasoning-gym makes no {source.generator!r} of it: {first_line(error)}") from error
+        raise UserError(f"`{key}`: reasoning-gym cannot make {source.generator!r}: {first_line(error)}") from error
     for number in range(source.count):
         origin = f"{source.generator}-{source.seed}"
         yield SourceRow(made[number], f"{origin}:{number + 1}", origin)

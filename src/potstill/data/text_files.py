@@ -40,4 +40,4 @@ def check_kinds(files: Sequence[Path], key: str) -> None:
     """
     for file in files:
         if file.suffix not in KINDS:
-            raise UserError(f"`{key}`: {file} is none of the kinds that can be read: {', '.join(KINDS)}")
+            raise UserError(f"`{key}`: {file} is of a kind that cannot be read; the kinds are {', '.join(KINDS)}")

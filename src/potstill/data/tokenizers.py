@@ -122,7 +122,7 @@ def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast
     model = content.get("model", {})
     if model.get("type") != "BPE":
         raise UserError(
-            f"`tokenizer.teacher`: the tokenizer of {name} is no BPE, whose merges could be cut; leave it out"
+            f"`tokenizer.teacher`: the tokenizer of {name} is no BPE, so its merges cannot be cut; leave it out"
         )
     last = [one for one in content["added_tokens"] if one["special"] and one["id"] >= tokens]
     if last:
@@ -132,7 +132,7 @@ def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast
         )
     kept = {token: number for token, number in whole.get_vocab().items() if number < tokens}
     if len(kept) < tokens:
-        raise UserError(f"{key} {name} has only {len(kept):,} tokens of lower ids; give {len(kept):,} or fewer")
+        raise UserError(f"{key} {name} has only {len(kept):,} tokens with lower ids; give {len(kept):,} or fewer")
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     left = [merge for merge in merges if {*merge, "".join(merge)} <= kept.keys()]
     reached = {"".join(merge) for merge in left}
@@ -142,7 +142,7 @@ def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast
     lost = next((token for token in (*alphabet, *of_kept) if token not in kept), None)
     if lost is not None:
         raise UserError(
-            f"{key} {lost!r}, of which the other tokens of {name} are made, has id {model['vocab'][lost]:,}; give "
+            f"{key} {lost!r}, a part of other tokens of {name}, has id {model['vocab'][lost]:,}; give "
             "more, or leave `tokenizer` out"
         )
     model["vocab"] = {token: number for token, number in model["vocab"].items() if token in kept}

@@ -34,7 +34,7 @@ def read_json(file: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); remove it, and what it described is made again") from error
+        raise UserError(f"{file} is damaged ({error}); remove it and run the same command again") from error
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -83,5 +83,5 @@ def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
 
 def _damage(file: Path, number: int, reason: str) -> UserError:
     return UserError(
-        f"{file}, line {number} is damaged ({reason}); remove that line, or the file, and what is missing is made again"
+        f"{file}, line {number} is damaged ({reason}); remove that line or the file, and run the same command again"
     )

@@ -109,13 +109,13 @@ def _why_none(summary: AnswerCounts, generate: Generate, *, ended: bool) -> str:
     who = f"teacher {generate.by!r}"
     if not summary.answered:
         return (
-            f"`generate`: {who} answered nothing to any of {summary.questions:,} questions; ask it under another "
+            f"`generate`: {who} gave only blank answers to {summary.questions:,} questions; ask it under another "
             "`prompt`, or ask another teacher"
         )
     if not ended:
         return (
-            f"`generate.max_new_tokens`: no answer of {who} ended within {generate.max_new_tokens:,} tokens, and half "
-            "an answer is not learned from; raise it, or ask for short answers in the `prompt`"
+            f"`generate.max_new_tokens`: no answer of {who} ended within {generate.max_new_tokens:,} tokens, and "
+            "unfinished answers are not learned; raise it, or ask for short answers in the `prompt`"
         )
     unusable = "none is correct" if not summary.correct else "those that are correct did not end within the limit"
     return (

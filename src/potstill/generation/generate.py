@@ -140,8 +140,8 @@ def check_context_length(config: Any, requests: Sequence[Request], max_new_token
     if positions is None or longest is None or len(longest.prompt_ids) + max_new_tokens <= positions:
         return
     raise UserError(
-        f"`{key}` is {max_new_tokens:,}, and {who} has only {positions:,} positions, of which the prompt of question "
-        f"{longest.id} takes {len(longest.prompt_ids):,}; lower it, or ask shorter"
+        f"`{key}` is {max_new_tokens:,}, and {who} has only {positions:,} positions, and the prompt of question "
+        f"{longest.id} takes {len(longest.prompt_ids):,} of them; lower it, or shorten the prompt"
     )
 
 

@@ -77,7 +77,7 @@ def check_can_merge(model: "PeftModel") -> None:
     adapted = any(weight.requires_grad for end in ends for weight in end.parameters())
     if adapted and getattr(base.config, "tie_word_embeddings", False):
         raise UserError(
-            "`student.merge`: this model's embeddings are its head too, and the adapter changes one of the two, which "
+            "`student.merge`: this model's embeddings and head are tied, and the adapter changes one of the two, which "
             "a plain folder cannot hold; leave them out of the adapter, or do not merge"
         )
 
@@ -91,8 +91,8 @@ def merged(start: PreTrainedModel, folder: Path) -> PreTrainedModel:
     from peft import PeftModel
 
     start = start.dequantize(dtype=torch.float32) if getattr(start, "is_quantized", False) else start.float()
-    upon: Any = PeftModel.from_pretrained(start, str(folder))
-    return upon.merge_and_unload(safe_merge=True)
+    adapted: Any = PeftModel.from_pretrained(start, str(folder))
+    return adapted.merge_and_unload(safe_merge=True)
 
 
 def _check_names(model: PreTrainedModel, adapter: Mapping[str, Any]) -> None:

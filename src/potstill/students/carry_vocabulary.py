@@ -126,7 +126,7 @@ class _Spelling:
             return cls(tokenizer, of_bytes=False)
         raise UserError(
             f"`{key}` carries tokens over between byte-level and sentencepiece tokenizers, and "
-            f"{getattr(tokenizer, 'name_or_path', '') or 'one of the two'} is neither; start otherwise"
+            f"{getattr(tokenizer, 'name_or_path', '') or 'one of the two'} is neither; use another `student.start`"
         )
 
     @property

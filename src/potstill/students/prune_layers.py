@@ -65,8 +65,8 @@ def prune_layers(teacher: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
     """
     if getattr(teacher.config, BY_NUMBER, False):
         raise UserError(
-            f"`student.start`: with `{BY_NUMBER}` a layer computes something else under another number, so none can be "
-            "left out; start otherwise"
+            f"`student.start`: with `{BY_NUMBER}` a layer's output depends on its number, so none can be left out; "
+            "use another `student.start`"
         )
     prefix = _layers_prefix(teacher)
     number = {old: new for new, old in enumerate(keep)}
@@ -82,7 +82,7 @@ def prune_layers(teacher: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
         student.load_state_dict(weights)
     except (RuntimeError, ValueError, StrictDataclassError) as error:
         kind = type(teacher).__name__
-        raise UserError(f"`student.start`: potstill cannot leave layers out of a {kind}; start otherwise") from error
+        raise UserError(f"`student.start`: potstill cannot leave layers out of a {kind}; use another start") from error
     student.generation_config = teacher.generation_config
     return student
 
@@ -104,7 +104,7 @@ def _layers_prefix(model: PreTrainedModel) -> str:
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == total:
             return name
-    raise UserError(f"{type(model).__name__} keeps its {total} layers in no list, so none can be left out")
+    raise UserError(f"{type(model).__name__} has no list of its {total} layers, so none can be left out")
 
 
 def _shortened(config: Any, number: dict[int, int]) -> Any:

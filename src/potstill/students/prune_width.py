@@ -65,8 +65,8 @@ def pruned_widths(
         key = "heads" if hidden_size is None else "hidden_size"
         below = hidden - hidden % heads
         raise UserError(
-            f"`student.{key}`: transformers makes no {kind} of {heads} heads whose hidden size, {hidden:,}, is no "
-            f"multiple of them; give `student.hidden_size: {below}`, or other heads"
+            f"`student.{key}`: a {kind} of {heads} heads needs a hidden size that is a multiple of them, and it is "
+            f"{hidden:,}; give `student.hidden_size: {below}`, or other heads"
         )
     return Widths(heads, key_value_heads, whole.head_dim, intermediate_size or whole.neurons, hidden)
 
@@ -79,8 +79,8 @@ def _filled(whole: Widths, kind: str, heads: int | None, hidden: int | None) -> 
     if hidden is not None and (hidden % size or (heads is not None and hidden != heads * size)):
         fits = heads * size if heads is not None else max(size, hidden - hidden % size)
         raise UserError(
-            f"`student.hidden_size` is {hidden:,}, but a {kind}'s heads, of {size} dimensions each, fill it; give "
-            f"{fits:,}, whose heads are {fits // size}"
+            f"`student.hidden_size` is {hidden:,}, but it must be the heads of a {kind} times their {size} dimensions; "
+            f"give {fits:,} for {fits // size} heads"
         )
     heads = heads or (hidden or whole.hidden) // size
     return heads, heads * size
@@ -99,7 +99,7 @@ def _grouped(whole: Widths, heads: int | None, key_value_heads: int | None) -> t
     heads = heads or key_value_heads * whole.group
     if heads % key_value_heads:
         raise UserError(
-            f"`student.heads` is {heads}, which does not divide among `student.key_value_heads: {key_value_heads}`; "
+            f"`student.heads` is {heads}, which is no multiple of `student.key_value_heads: {key_value_heads}`; "
             f"give a multiple of {key_value_heads}"
         )
     if heads > key_value_heads * whole.group:
@@ -205,6 +205,8 @@ def _model(
         student.load_state_dict(weights)
     except (RuntimeError, ValueError, StrictDataclassError) as error:
         kind = teacher.config.model_type
-        raise UserError(f"`student.start`: transformers makes no {kind} of that width: {first_line(error)}") from error
+        raise UserError(
+            f"`student.start`: transformers cannot make a {kind} of that width: {first_line(error)}"
+        ) from error
     student.generation_config = teacher.generation_config
     return student

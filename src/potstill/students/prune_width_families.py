@@ -165,7 +165,7 @@ def family_of(model: PreTrainedModel) -> Family:
     for name in model.state_dict():
         if place(family, name).name not in family.weights:
             raise UserError(
-                f"`student.start: prune_width`: the teacher has {name}, which no {kind} has that is known here; use "
+                f"`student.start: prune_width`: the teacher has {name}, which is not a known weight of a {kind}; use "
                 "`prune_layers`"
             )
     return family

@@ -142,6 +142,6 @@ def _flat(header: Header) -> dict[str, Any]:
         "number of samples": header.samples,
         "number of tokens": header.tokens,
         "samples per shard": header.samples_per_shard,
-        "the samples of fingerprint": header.plan,
+        "samples with fingerprint": header.plan,
         "the head": header.head,
     }

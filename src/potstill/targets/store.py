@@ -62,7 +62,8 @@ class TargetStore:
             if len(parts[-1]) != planned:
                 raise UserError(
                     f"{self.path} is not finished ({len(parts[-1])} of {planned} samples in "
-                    f"{index_path(self.path, shard).name}): run `potstill capture` again, it writes what is missing."
+                    f"{index_path(self.path, shard).name}): run `potstill capture` again, it writes only "
+                    "the missing samples."
                 )
         index = np.concatenate(parts)
         if plan_digest(index) != self.header.plan:
@@ -106,7 +107,7 @@ class TargetStore:
         if missing.any():
             raise UserError(
                 f"{missing.sum()} of {len(keys)} samples are not among the {len(self)} captured in {self.path}: they "
-                f"were cut, masked or prompted otherwise; capture what is trained on with `potstill capture`."
+                f"were cut, masked or prompted otherwise; capture the training samples with `potstill capture`."
             )
         places: np.ndarray = order[at]
         return places

@@ -95,9 +95,9 @@ def read_model(file: Path, key: str) -> LlamaForCausalLM:
     sizes = [int(np.prod(block)) for block in shape.blocks.values()]
     expected = HEADER.size + 4 * sum(sizes)
     if len(raw) != expected:
-        what = "is cut off" if len(raw) < expected else "is something else, or more than one"
+        what = "is cut off" if len(raw) < expected else "is another file, or several in one"
         raise UserError(
-            f"`{key}`: {file} has {len(raw):,} bytes, and a model of the size that it begins with has {expected:,}: "
+            f"`{key}`: {file} has {len(raw):,} bytes, and a model with the sizes in its header has {expected:,}: "
             f"it {what}; get it again"
         )
     numbers = torch.from_numpy(np.frombuffer(raw, "<f4", offset=HEADER.size).astype(np.float32))
@@ -151,8 +151,8 @@ def read_tokenizer(file: Path, key: str, tokens: int) -> PreTrainedTokenizerFast
     """
     if file.suffix == ".model":
         raise UserError(
-            f"`{key}`: {file} is sentencepiece's own; name the .bin that run.c reads, which llama2.c's tokenizer.py "
-            "makes of it (`tokenizer.py --tokenizer-model`)"
+            f"`{key}`: {file} is sentencepiece's own file; name the .bin that run.c reads, which llama2.c's "
+            "tokenizer.py makes from it (`tokenizer.py --tokenizer-model`)"
         )
     scored = list(_pieces(_content(file, key), file, key))
     if len(scored) != tokens:
@@ -196,7 +196,7 @@ def _pieces(raw: bytes, file: Path, key: str) -> Iterator[tuple[str, float]]:
             yield raw[at - size : at].decode(), score
     except (struct.error, ValueError) as error:
         raise UserError(
-            f"`{key}`: {file} is no tokenizer of llama2.c, or it is cut off; name the .bin that run.c reads, whole"
+            f"`{key}`: {file} is no tokenizer of llama2.c, or it is cut off; name the whole .bin that run.c reads"
         ) from error
 
 
@@ -204,8 +204,8 @@ def _shape(raw: bytes, file: Path, key: str) -> Llama2cShape:
     if raw.startswith(MAGIC):
         version = int.from_bytes(raw[4:8], "little")
         raise UserError(
-            f"`{key}`: {file} is of llama2.c's version {version}, and potstill reads version 0, which has every weight "
-            "whole; write it again with llama2.c's `export.py --version 0`"
+            f"`{key}`: {file} is of llama2.c's version {version}, and potstill reads version 0, whose weights "
+            "are not quantised; write it again with llama2.c's `export.py --version 0`"
         )
     if len(raw) < HEADER.size:
         raise UserError(f"`{key}`: {file} has {len(raw)} bytes, which is no model of llama2.c; get it again")
@@ -213,7 +213,7 @@ def _shape(raw: bytes, file: Path, key: str) -> Llama2cShape:
     shape = Llama2cShape(hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions, tied=vocabulary > 0)
     sizes = (hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions)
     if min(sizes) < 1 or hidden % heads or heads % kv_heads or hidden // heads % 2:
-        raise UserError(f"`{key}`: {file} does not begin like a model of llama2.c; name a .bin that run.c reads")
+        raise UserError(f"`{key}`: {file} does not have a header of llama2.c; name a .bin that run.c reads")
     return shape
 
 

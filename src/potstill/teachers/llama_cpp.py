@@ -134,7 +134,7 @@ class LlamaCppModel(nn.Module):
             )
         except ValueError as error:
             raise UserError(f"`teachers.{self._name}.gguf`: llama.cpp cannot open {self._file} ({error})") from error
-        # At the interpreter's end it would be too late: the functions that close llama.cpp would be gone.
+        # `finalize` closes it early enough: late in the interpreter's exit, the functions that close it are gone.
         self._close = weakref.finalize(self, opened.close)
         if opened.n_vocab() != self.config.vocab_size:
             raise UserError(

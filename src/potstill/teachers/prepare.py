@@ -147,6 +147,6 @@ def _hub_config(name: str, source: str, revision: str | None, gguf: str | None) 
         return AutoConfig.from_pretrained(source, revision=revision, **({"gguf_file": gguf} if gguf else {}))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"`teachers.{name}.model`: {source!r} is neither a folder here nor a model that can be had from the hub "
+            f"`teachers.{name}.model`: {source!r} is neither a folder here nor a model that can be loaded from the hub "
             f"({first_line(error)})"
         ) from error

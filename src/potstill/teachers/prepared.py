@@ -89,8 +89,8 @@ class PreparedTeacher:
     def _plain(self, dtype: torch.dtype) -> PreTrainedModel:
         if quantization_of(self.config()) is not None:
             raise UserError(
-                f"`teachers.{self.name}` holds quantised weights, of which no student can be made; name the model that "
-                "they were made of"
+                f"`teachers.{self.name}` holds quantised weights, from which no student can be made; name the "
+                "model before its quantisation"
             )
         source, loading = self.source, self._loading
         if self.llama_cpp is not None:

@@ -63,8 +63,8 @@ def _check_store(store: TargetStore, tokenizer: Any, losses: Sequence[Loss]) -> 
     temperatures = sorted({loss.temperature for loss in losses if loss.needs_teacher})
     if len(temperatures) > 1 and store.codec.mode != "hidden":
         raise UserError(
-            f"the losses have temperatures {temperatures}, but from {store.path} one temperature can be read at a "
-            "time; give them one, capture hidden states, or let the teacher run beside the student"
+            f"the losses have temperatures {temperatures}, but {store.path} can be read at only one "
+            "temperature; give them one, capture hidden states, or let the teacher run beside the student"
         )
     if tokenizer is not None:
         captured, here = store.header.provenance.tokenizer, tokenizer_fingerprint(tokenizer)
@@ -81,6 +81,6 @@ def _check_width(store: TargetStore, shared: int) -> None:
     if captured > shared and store.codec.mode != "hidden":
         raise UserError(
             f"the targets in {store.path} were captured over {captured:,} ids, but student and teachers share "
-            f"{shared:,}, and the mass of the others cannot be taken out of them; capture again over the shared ids "
+            f"{shared:,}, and the mass of the other ids cannot be removed from them; capture again over the shared ids "
             f"(`LiveTeacher(model, vocabulary={shared})`), or capture hidden states"
         )

@@ -1,4 +1,4 @@
-"""One answer behind two prompts: its tokens are the same in both samples, wherever they stand."""
+"""One answer behind two prompts: its tokens are the same at both places."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_prompts_differ_in_length_and_answers_in_place(tokens):
 
 
 def test_no_token_spans_prompt_and_answer():
-    # Read in one piece, "water" would be fewer tokens than "wat" and "er" are.
+    # As one piece, "water" has fewer tokens than "wat" and "er" together.
     tokens = chatty("{% for m in messages %}{{ m.content }}{% endfor %}")
     strategy = Strategy(teacher=Prompt(user="{{ question }}"), student=Prompt(user="{{ question }}"))
     one = AlignedSampleBuilder({"s": strategy}, tokens, ROOMY, ROOMY)(
@@ -77,7 +77,7 @@ def test_an_answer_that_just_fits_is_whole_and_one_token_more_cuts_its_end_token
 
 
 def test_all_strategies_teach_the_same_tokens():
-    # The longest of the prompts decides for all of them; alone, the short ones would keep more.
+    # The longest prompt decides for all strategies; alone, a short prompt would keep more of the answer.
     limits = {"longest": ROOMY, "teacher_longest": 240}
     together = AlignedSampleBuilder(STRATEGIES, tokenizer(), **limits)
     for index, row in enumerate(rows()):
@@ -97,14 +97,14 @@ def test_a_prompt_that_leaves_no_room_is_refused(longest, teacher_longest, side)
         AlignedSampleBuilder({"base": SHIPPED["base"]}, tokenizer(), longest, teacher_longest)(row, "a.jsonl, line 3")
     sentence = str(told.value)
     assert sentence.startswith(f"a.jsonl, line 3: `prompts.base.{side}` makes a prompt of ")
-    assert f"leaves nothing of the {side}'s {min(longest, teacher_longest)} to the answer" in sentence
+    assert f"leaves no room for the answer in the {side}'s {min(longest, teacher_longest)}" in sentence
 
 
 def test_room_for_one_token_is_room():
     (one,) = prompted(tokenizer(), count=1)
     (least,) = prompted(tokenizer(), count=1, longest=one["answer_start"] + 1)
     assert len(least["input_ids"]) - least["answer_start"] == 1
-    with pytest.raises(UserError, match="leaves nothing"):
+    with pytest.raises(UserError, match="leaves no room"):
         prompted(tokenizer(), count=1, longest=one["answer_start"])
 
 

@@ -1,4 +1,4 @@
-"""A batch of prompted samples: each model reads its own prompt, and both speak of the same tokens."""
+"""A batch of aligned samples: each model reads its own prompt, and both supervise the same tokens."""
 
 import copy
 
@@ -53,9 +53,9 @@ def test_a_control_reads_the_same_samples_without_the_teachers_part():
     ("spoil", "sentence"),
     [
         (lambda one: one["teacher_input_ids"].__setitem__(-2, 299), "as supervised token"),
-        (lambda one: one.update(teacher_answer_start=one["teacher_answer_start"] + 1), "as supervised token 0 to"),
-        (lambda one: one["teacher_input_ids"].append(7), "supervised tokens to the student and"),
-        (lambda one: one.update(labels=[IGNORE_INDEX] * len(one["labels"])), "has 0 supervised tokens to the student"),
+        (lambda one: one.update(teacher_answer_start=one["teacher_answer_start"] + 1), "as supervised token 0 for"),
+        (lambda one: one["teacher_input_ids"].append(7), "supervised tokens for the student and"),
+        (lambda one: one.update(labels=[IGNORE_INDEX] * len(one["labels"])), "has 0 supervised tokens for the student"),
         (
             lambda one: (
                 one.update(teacher_input_ids=one["teacher_input_ids"][one["teacher_answer_start"] :])

@@ -27,9 +27,9 @@ def test_of_another_question_the_teacher_says_as_much_and_nothing_of_this_one(si
         assert len(said) == len(answers[own["id"]])
         assert said == (answers[partner] * 9)[: len(said)]
         partners.append(partner)
-    assert len(set(partners)) == len(samples), "every other question speaks once"
+    assert len(set(partners)) == len(samples), "each question is used once"
     assert exchanged == placebo_samples(samples, ROOMY) != placebo_samples(samples, ROOMY, seed=1)
-    with pytest.raises(UserError, match="would not be aligned"):
+    with pytest.raises(UserError, match="are not aligned"):
         AlignedCollator(1, side)(exchanged)
     batch = AlignedCollator(1, side, same_answer=False)(exchanged)
     assert len(taught(batch)) == len(taught(teacher_batch(batch)))
@@ -43,5 +43,5 @@ def test_an_exchange_that_fits_nowhere_is_refused():
     with pytest.raises(UserError, match=r"raise `corpus.teacher_length`"):
         placebo_samples(samples, longest - 1)
     spoiled = [{**samples[0], "teacher_input_ids": samples[0]["teacher_input_ids"][:-1]}, samples[1]]
-    with pytest.raises(UserError, match="supervised tokens to the student and"):
+    with pytest.raises(UserError, match="supervised tokens for the student and"):
         AlignedCollator(1, same_answer=False)(spoiled)

@@ -35,7 +35,7 @@ def test_an_answer_ends_as_the_chat_template_ends_a_turn():
     made.add_special_tokens({"extra_special_tokens": ["<|turn|>"]})
     assert end_token_id(made) == made.convert_tokens_to_ids("<|turn|>") != made.eos_token_id
     assert end_token_id(tokenizer()) == tokenizer().eos_token_id
-    # What is no special token ends nothing.
+    # A token that is not special does not end an answer.
     made = chatty(CHAT.replace("<|endoftext|>", "<turn>"))
     made.add_tokens([AddedToken("<turn>", special=False)])
     assert end_token_id(made) == made.eos_token_id
@@ -54,29 +54,28 @@ def test_without_any_end_token_nothing_is_taught():
         (
             "{{ qestion }}",
             {"question": "a", "answer": "b", "level": 3},
-            "line 1: `prompts.s.teacher.user` uses the field `qestion`, and the fields there are question, answer, "
-            "level",
+            "line 1: `prompts.s.teacher.user` uses the field `qestion`, and the fields are question, answer, level",
         ),
         (
             "{{ question }} {{ reference }}",
             {"question": "a", "answer": "b", "reference": None},
-            "line 1: `prompts.s.teacher.user` uses the field `reference`, and the fields there are question, answer",
+            "line 1: `prompts.s.teacher.user` uses the field `reference`, and the fields are question, answer",
         ),
         (
             "{{ question.first }}",
             {"question": "a", "answer": "b"},
             "line 1: `prompts.s.teacher.user` cannot be filled in ('str object' has no attribute 'first'), and the "
-            "fields there are question, answer",
+            "fields are question, answer",
         ),
         (
             "{{ level / 0 }}",
             {"question": "a", "answer": "b", "level": 3},
-            "line 1: `prompts.s.teacher.user` cannot be filled in (division by zero); mend the template",
+            "line 1: `prompts.s.teacher.user` cannot be filled in (division by zero); correct the template",
         ),
         (
             "{% if level > 2 %}{{ question }}{% endif %}",
             {"question": "a", "answer": "b", "level": 1},
-            "line 1: `prompts.s.teacher.user` comes out blank; mend the template, or leave the row out",
+            "line 1: `prompts.s.teacher.user` comes out blank; correct the template, or leave the row out",
         ),
     ],
 )
@@ -91,7 +90,7 @@ def test_an_example_without_a_field_of_the_template_is_named():
     with pytest.raises(UserError) as told:
         prompt_ids(tokenizer(), prompt, {"question": "a", "level": 1}, "line 1", "prompts.s.teacher")
     assert str(told.value) == (
-        "line 1: `prompts.s.teacher.examples.0` uses the field `level`, and the fields there are question, answer"
+        "line 1: `prompts.s.teacher.examples.0` uses the field `level`, and the fields are question, answer"
     )
 
 
@@ -108,7 +107,7 @@ FORGETTING = CHAT.replace("messages %}", "messages if m.role != 'system' %}", 1)
     ids=["refusing", "forgetting"],
 )
 def test_a_chat_template_that_loses_a_message_is_named(template, sentence):
-    # Without this, two strategies that differ in the system message alone would be one experiment under two names.
+    # Without this, two strategies that differ only in the system message would be the same experiment.
     with pytest.raises(UserError) as told:
         prompt_ids(chatty(template), SHIPPED["confidence"].teacher, rows()[0], "line 1", "prompts.confidence.teacher")
     assert str(told.value) == f"line 1: `prompts.confidence.teacher`: the tokenizer's chat template {sentence}"

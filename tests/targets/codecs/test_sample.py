@@ -23,7 +23,7 @@ def dense(target: SparseTarget, vocabulary: int) -> torch.Tensor:
 
 
 def grid(count: int) -> torch.Tensor:
-    """Numbers so even that a mean over them is an integral."""
+    """Evenly spaced numbers, so that a mean over them is an integral."""
     return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
@@ -51,7 +51,7 @@ def test_the_mean_over_real_keys_is_the_teacher_too() -> None:
 
 
 def test_a_truncated_teacher_would_be_noticed() -> None:
-    """The test above can fail: drawing from the likeliest twenty only is far outside of it."""
+    """The test above can fail: draws from only the likeliest twenty tokens are far outside its tolerance."""
     logits = torch.randn(1, 40, generator=torch.Generator().manual_seed(3))
     cut = logits.masked_fill(logits < logits.median(), -torch.inf)
     mean = dense(through(SampledCodec(40, 7), cut.expand(4000, -1), grid(4000)), 40).mean(0)
@@ -87,7 +87,7 @@ def test_a_hybrid_has_an_exact_head_and_mass_one(data: st.DataObject) -> None:
     torch.testing.assert_close(total, torch.ones(5, dtype=torch.float64), rtol=0, atol=2e-6)
     drawn = target.log_probs[:, k:] > -torch.inf
     both = (target.ids[:, k:, None] == head[:, None, :]).any(-1)
-    assert not (drawn & both).any(), "the tail is drawn from what the head leaves"
+    assert not (drawn & both).any(), "draws come only from tokens outside the head"
 
 
 def test_a_forbidden_token_is_never_drawn() -> None:

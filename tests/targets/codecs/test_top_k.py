@@ -126,7 +126,7 @@ def test_a_vocabulary_above_a_million_is_refused() -> None:
 
 @pytest.mark.parametrize("told", [3, 5, 8])
 def test_what_a_served_teacher_tells_is_kept_with_the_mass_that_it_does_not(told: int) -> None:
-    """Told fewer tokens than are kept, as many, or more: each keeps its probability, and the sum stays one."""
+    """A served teacher may give fewer tokens than are kept, as many, or more: probabilities stay and sum to 1."""
     exact = torch.log_softmax(3 * torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) / 2, -1)
     log_probs, ids = exact.topk(told)
     tail = exact.scatter(1, ids, -torch.inf).logsumexp(-1)

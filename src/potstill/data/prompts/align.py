@@ -75,8 +75,9 @@ class AlignedSampleBuilder:
         longest = self.longest if side == "student" else self.teacher_longest
         if len(prompt) >= longest:
             raise UserError(
-                f"{where}: `prompts.{name}.{side}` makes a prompt of {len(prompt):,} tokens, which leaves nothing of "
-                f"the {side}'s {longest:,} to the answer; shorten the template, allow more tokens, or leave the row out"
+                f"{where}: `prompts.{name}.{side}` makes a prompt of {len(prompt):,} tokens, which leaves no "
+                f"room for the answer in the {side}'s {longest:,}; shorten the template, allow more tokens, or leave "
+                "the row out"
             )
         return longest - len(prompt)
 

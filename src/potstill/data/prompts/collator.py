@@ -89,11 +89,11 @@ def _check_same_answers(student: Mapping[str, Tensor], teacher: Mapping[str, Ten
             continue
         at = next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
         differ = (
-            f"{len(ours)} supervised tokens to the student and {len(theirs)} to the teacher"
+            f"{len(ours)} supervised tokens for the student and {len(theirs)} for the teacher"
             if at is None
-            else f"{ours[at]} as supervised token {at} to the student and {theirs[at]} to the teacher"
+            else f"{ours[at]} as supervised token {at} for the student and {theirs[at]} for the teacher"
         )
-        raise UserError(f"sample {index} of a batch has {differ}: they would not be aligned; make the samples again")
+        raise UserError(f"sample {index} of a batch has {differ}: the two are not aligned; make the samples again")
 
 
 def _answers(batch: Mapping[str, Tensor]) -> list[list[int]]:

@@ -87,11 +87,11 @@ def _rendered(template: str, row: QuestionRow, where: str) -> str:
     except UndefinedError as error:
         unknown = sorted(fields_of(template) - set(fields))
         wrong = f"uses the field `{unknown[0]}`" if unknown else f"cannot be filled in ({first_line(error)})"
-        raise UserError(f"{where} {wrong}, and the fields there are {', '.join(fields) or 'none'}") from None
+        raise UserError(f"{where} {wrong}, and the fields are {', '.join(fields) or 'none'}") from None
     except Exception as error:  # a template can raise any exception
-        raise UserError(f"{where} cannot be filled in ({first_line(error)}); mend the template") from error
+        raise UserError(f"{where} cannot be filled in ({first_line(error)}); correct the template") from error
     if not text.strip():
-        raise UserError(f"{where} comes out blank; mend the template, or leave the row out")
+        raise UserError(f"{where} comes out blank; correct the template, or leave the row out")
     return text
 
 
@@ -101,7 +101,7 @@ def _chat(tokenizer: Any, messages: list[dict[str, str]], where: str, **options:
     except TemplateError as error:
         raise UserError(f"{where}: the tokenizer's chat template refuses it ({first_line(error)})") from error
     for message in messages:
-        # Some templates show only a part of an answer. But without its system message, a strategy would be another one.
+        # A template may show only a part of an answer. But a lost system message could make two strategies the same.
         if message["role"] != "assistant" and message["content"].strip() not in text:
             raise UserError(
                 f"{where}: the tokenizer's chat template leaves the {message['role']} message out, or changes it; say "

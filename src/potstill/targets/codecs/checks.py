@@ -31,7 +31,7 @@ def check_draws(draws: int) -> None:
 def check_temperatures(temperatures: Sequence[float]) -> None:
     """Raises UserError for an empty list, and for temperatures that are repeated or not positive."""
     if not temperatures or min(temperatures) <= 0 or len(set(temperatures)) < len(temperatures):
-        raise UserError(f"the temperatures to capture are {list(temperatures)}: name positive ones, each once.")
+        raise UserError(f"the temperatures to capture are {list(temperatures)}: give positive temperatures, each once.")
 
 
 def expect_temperature(captured: Sequence[float], wanted: float) -> None:
