@@ -79,7 +79,7 @@ def test_windows_predict_every_token_but_the_first_exactly_once(tokens, length):
     cut = windows(tokens, length)
     assert joined(window[1:] for window in cut) == tokens[1:]
     assert all(len(window) <= length for window in cut)
-    # The token before each predicted one is the one that stood before it.
+    # Each predicted token follows the same token as in the document.
     pairs = [pair for window in cut for pair in pairwise(window)]
     assert pairs == list(pairwise(tokens))
 
