@@ -150,5 +150,5 @@ def test_what_a_stream_does_not_have_is_told(tmp_path, asked, why):
 
 
 def test_no_tokenizer_is_trained_on_a_stream(tmp_path):
-    with pytest.raises(UserError, match="no tokenizer is trained on a stream"):
+    with pytest.raises(UserError, match="no tokenizer can be trained on a stream"):
         training_text(corpus(tmp_path))

@@ -53,7 +53,9 @@ def test_damage_that_is_no_cut_is_told_by_its_line(tmp_path, damage):
     content = b'{"id": "a"}\n' + damage + b'{"id": "c"}\n'
     file.write_bytes(content)
     for opened in (JsonlLog, read_jsonl):
-        with pytest.raises(UserError, match=r"rows\.jsonl, line 2 is damaged \(.+\); remove that line, or the file"):
+        with pytest.raises(
+            UserError, match=r"rows\.jsonl, line 2 is damaged \(.+\); remove that line or the file, and run"
+        ):
             opened(file)
     assert file.read_bytes() == content, "a damaged file is left for a person to inspect"
 

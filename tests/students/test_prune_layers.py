@@ -140,7 +140,9 @@ def test_a_model_whose_layers_are_no_list_is_refused():
 
 
 def test_a_model_whose_layers_know_their_number_is_refused():
-    with pytest.raises(UserError, match="with `scale_attn_by_inverse_layer_idx` a layer computes something else"):
+    with pytest.raises(
+        UserError, match="with `scale_attn_by_inverse_layer_idx` a layer's output depends on its number"
+    ):
         prune_layers(tiny.gpt2(0, 4, scale_attn_by_inverse_layer_idx=True), [0, 2])
 
 

@@ -253,7 +253,9 @@ def test_what_is_no_whole_tokenizer_is_told_in_a_sentence(tmp_path):
     assert read_tokenizer(file, "key", 300).decode([259, 262 + 1]) == "ab"
     for content in (whole[:-1], whole[:-5], whole[:7], b"a\0\0\0" + b"\xff" * 64):
         file.write_bytes(content)
-        with pytest.raises(UserError, match=r"`key`: .* is no tokenizer of llama2.c, or it is cut off; name the .bin"):
+        with pytest.raises(
+            UserError, match=r"`key`: .* is no tokenizer of llama2.c, or it is cut off; name the whole .bin"
+        ):
             read_tokenizer(file, "key", 300)
     file.write_bytes(whole)
     with pytest.raises(UserError, match=r"has 300 tokens and the model 32,000; name the one it was trained with"):
