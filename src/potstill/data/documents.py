@@ -77,7 +77,7 @@ def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[
         UserError: the source, which `key` names, is missing or empty, cannot be read, or has no cleaning rules.
     """
     if cleaning is not None and isinstance(source, PathSource):
-        _check_none_is_empty(source.path, f"{key}.path")
+        _check_not_empty(source.path, f"{key}.path")
     for document in documents(source, key):
         text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
         tallies.setdefault(document.origin, SourceCounts()).add(document.text, text)
@@ -93,7 +93,7 @@ def _cleaned(document: Document, rules: RuleSet) -> str:
     return text
 
 
-def _check_none_is_empty(path: str, key: str) -> None:
+def _check_not_empty(path: str, key: str) -> None:
     """Refuse empty files: each file of BabyLM is a whole source, and without it the corpus would be another one."""
     for file in path_files(path, key):
         source_of(file)

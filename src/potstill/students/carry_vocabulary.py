@@ -99,7 +99,7 @@ def _sources(old: "_Spelling", new: "_Spelling") -> tuple[list[list[int]], Carri
 
 
 def _roles(theirs: Any, ours: Any) -> Iterator[tuple[int, int]]:
-    """New and old id of each special token that the new tokenizer has; of one with several roles, the last counts."""
+    """New and old id of each special token of the new tokenizer; if it has several roles, the last one counts."""
     for role in reversed(ROLES):
         number = getattr(ours, f"{role}_id")
         others = [getattr(theirs, f"{name}_id") for name in (role, STANDS_IN.get(role, role))]
