@@ -24,9 +24,8 @@ from potstill.data.collators import Collator
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.targets import Provenance, StoreWriter, TargetStore, TopK
-from potstill.targets.collator import WithTargets, field
-from potstill.targets.content_keys import contents
+from potstill.targets import Provenance, StoreSpec, StoreWriter, TargetStore, TopKCodec
+from potstill.targets.collator import TargetCollator, records_column
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)
@@ -53,7 +52,9 @@ def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
     """Write a store with a random teacher's targets. Reading them costs as much as reading a real teacher's."""
     keys, counts = contents(samples, Collator(0))
     head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
-    with StoreWriter(folder, TopK(vocabulary, K), Provenance("random", "-", "-", "none"), keys, counts) as writer:
+    with StoreWriter(
+        StoreSpec(folder, TopKCodec(vocabulary, K), Provenance("random", "-", "-", "none")), keys, counts
+    ) as writer:
         for places in writer.pending(4):
             hidden = torch.randn(sum(counts[place] for place in places), TEACHER_WIDTH)
             writer.write(HiddenTarget(hidden, head))
@@ -64,7 +65,7 @@ class Reader:
 
     def __init__(self, pair: Pair, folder: Path, samples: Samples, with_targets: bool) -> None:
         self.store, self.device = TargetStore(folder, expect=None), pair.device
-        self.collate: Any = WithTargets(Collator(0), {0: self.store}) if with_targets else Collator(0)
+        self.collate: Any = TargetCollator(Collator(0), {0: self.store}) if with_targets else Collator(0)
         rows = pair.shape.rows
         self._turns: Iterator[int] = cycle(range(0, len(samples), rows))
         self._samples, self._rows = samples, rows
@@ -74,7 +75,7 @@ class Reader:
         first = next(self._turns)
         batch = self.collate(self._samples[first : first + self._rows])
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        packed = batch.pop(field(0), None)
+        packed = batch.pop(records_column(0), None)
         if packed is None:
             return batch, None
         target = self.store.decode(packed)

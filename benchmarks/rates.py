@@ -13,7 +13,7 @@ from benchmarks.aims import Measured
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from potstill.losses.teacher_target import LogitsTarget
-from potstill.targets import Codec, Provenance, StoreWriter, TargetStore, make_codec, sample_key
+from potstill.targets import Codec, Provenance, StoreSpec, StoreWriter, TargetStore, make_codec, sample_key
 from potstill.targets.shard import ENTRY, ShardWriter
 
 VOCABULARY, K, LENGTH, BATCH, DISTINCT = 49152, 64, 512, 8, 2048
@@ -91,7 +91,9 @@ class _Corpus:
         counts = [LENGTH] * self.samples
         taken = iter(np.split(self.records, len(self.records) // (BATCH * LENGTH)))
         given = _AsGiven(self.codec, taken)
-        with StoreWriter(folder, self.codec, Provenance("random", "-", "-", "none"), self.keys, counts) as writer:
+        with StoreWriter(
+            StoreSpec(folder, self.codec, Provenance("random", "-", "-", "none")), self.keys, counts
+        ) as writer:
             writer.codec = given  # type: ignore[assignment]
             for _ in writer.pending(BATCH):
                 writer.write(LogitsTarget(self.logits))

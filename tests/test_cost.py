@@ -1,4 +1,4 @@
-"""Costs add up, say how they are known, and metering never stops the work it meters."""
+"""Costs add up and say how they were measured; a failing meter never stops the work."""
 
 import json
 import logging
@@ -112,7 +112,7 @@ def test_a_meter_that_hangs_is_left_behind(monkeypatch):
         pass
     assert "did not start" in meter.cost.method
     go.set()
-    assert stopped.wait(5), "it is stopped once it did start"
+    assert stopped.wait(5), "a late start is stopped"
 
 
 def test_the_cost_is_known_when_the_work_fails():

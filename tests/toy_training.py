@@ -15,8 +15,8 @@ from potstill import DistilTrainer, Loss, TargetStore
 from potstill.data.collators import Collate, Collator
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.tokenizers import tokenizer_fingerprint
-from potstill.targets import Codec, Provenance, make_codec
-from potstill.teachers.capture import capture
+from potstill.targets import Codec, Provenance, StoreSpec, make_codec
+from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, llama, tokenizer
 
@@ -128,7 +128,7 @@ def captured(
     exact = make_codec("top_k", vocabulary=VOCABULARY, k=VOCABULARY, bits=32, temperatures=(2.0,))
     origin = Provenance("toy", revision, tokenizer_fingerprint(tokenizer()), "none")
     codec, live = codec or exact, LiveTeacher(teacher, (codec or exact).vocabulary)
-    capture(folder, live, codec, origin, list(rows), collate or Collator(0), batch_size=4)
+    capture(StoreSpec(folder, codec, origin), live, SampleBatches(list(rows), collate or Collator(0), batch_size=4))
     return TargetStore(folder, expect=origin)
 
 

@@ -1,4 +1,4 @@
-"""Console: progress with rate and time left on a terminal, quiet lines anywhere else."""
+"""Console: a progress bar with rate and time left on a terminal, occasional lines anywhere else."""
 
 import sys
 import time
@@ -10,18 +10,18 @@ from potstill import distributed
 SECONDS_BETWEEN_LINES = 15.0
 
 Advance = Callable[[int], None]
-"""Tell that so many more units are done."""
+"""Reports that this many more units are done."""
 
 
 def say(text: str) -> None:
-    """Print one line; of several ranks, the first speaks for all."""
+    """Print one line; only the first rank prints."""
     if distributed.is_first():
         print(text, flush=True)
 
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show how a long piece of work goes on; `done` units of it were done by an earlier attempt."""
+    """Show the progress of long work; `done` units were done by an earlier attempt."""
     show = _bar if sys.stdout.isatty() and distributed.is_first() else _lines
     with show(what, total, unit, done) as advance:
         yield advance
@@ -69,7 +69,7 @@ def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 
 
 def duration(seconds: float) -> str:
-    """A duration as a person says it: 0.4 s, 42 s, 3 min 05 s, 2 h 07 min."""
+    """A duration for people: 0.4 s, 42 s, 3 min 05 s, 2 h 07 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as a person says it."""
+    """A number of bytes for people: 12 B, 3.4 MB."""
     unit = "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if round(count, 1) < 1000:

@@ -1,7 +1,8 @@
-"""What a piece of work cost: seconds, energy and CO2, through CodeCarbon, without a network and without files.
+"""Cost of work in seconds, energy and CO2, metered by CodeCarbon without network and without files.
 
-Energy is that of the whole machine (of the GPUs that are visible to this process). A processor's or a GPU's own meter
-measures; where there is none CodeCarbon estimates, and the cost says so. Metering never stops the work it meters.
+The energy is that of the whole machine, with the GPUs that are visible to this process. If a processor or GPU has a
+meter, its energy is measured; otherwise CodeCarbon estimates it, and the cost says so. A failing meter never stops the
+work.
 """
 
 import logging
@@ -13,18 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 SECONDS_TO_START = 10.0
-"""How long work may wait for a meter (about 1.3 s the first time in a process, milliseconds after): a driver that
-hangs must not hang the run."""
+"""The longest time that work waits for a meter to start, so that a hanging driver does not hang the run. A start takes
+about 1.3 s the first time in a process, and milliseconds after that."""
 
 METERS = {"intel_rapl": "RAPL", "intel_power_gadget": "Intel Power Gadget", "windows_emi": "Windows' energy meter"}
-"""CodeCarbon's modes for a processor that are measurements; all others are estimates."""
+"""CodeCarbon's processor modes that measure; all other modes estimate."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds; kilowatt-hours and kilograms of CO2-equivalent, None where they were not measured; how they are known.
+    """Seconds; kilowatt-hours and kilograms of CO2-equivalent, None if unknown; and how they were measured.
 
-    Costs of one piece of work that was interrupted add up.
+    The costs of all attempts at one piece of work can be added.
     """
 
     seconds: float
@@ -43,7 +44,7 @@ class Cost:
 
     @property
     def kind(self) -> str:
-        """A word for a table: measured or estimated, only partly so, or not measured."""
+        """A word for tables: "measured", "estimated" or "not measured", with "partly" before a mixture."""
         kinds = {part.split(":")[0] for part in self.method.split("; ")}
         doubts = [kind for kind in ("not measured", "estimated") if kind in kinds]
         if not doubts:
@@ -62,24 +63,24 @@ class Cost:
 
 @dataclass(frozen=True)
 class Expense:
-    """What one measurement of one model took, over all attempts."""
+    """The cost of one measurement of one model, over all attempts."""
 
     measurement: str
     model: str
-    """As its files are named: with its seed."""
+    """The model's name in file names, with its seed."""
     cost: Cost
     read: int
     written: int
 
     @property
     def kwh_per_1000(self) -> float | None:
-        """Energy per 1,000 tokens written, the reading of prompts included, or, where none was written, per 1,000 read;
-        None where the machine's energy is not known."""
+        """Energy per 1,000 written tokens, including the energy for reading prompts, or per 1,000 read tokens if none
+        was written; None if the energy is unknown."""
         tokens = self.written or self.read
         return 1000 * self.cost.kwh / tokens if self.cost.kwh is not None and tokens else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; derived figures are there for readers."""
+        """Plain JSON types, with derived figures for readers."""
         own = {"measurement": self.measurement, "model": self.model, "tokens_read": self.read}
         figures = {"tokens_written": self.written, "kwh_per_1000_tokens": self.kwh_per_1000, "kind": self.cost.kind}
         return own | figures | self.cost.to_dict()
@@ -92,7 +93,7 @@ class Expense:
 
 
 class Meter:
-    """A running meter; ``cost`` is what was spent up to now, and stays what it was once the work is over."""
+    """A running meter. ``cost`` is the cost so far; it no longer changes after the work has ended."""
 
     def __init__(self, country: str | None) -> None:
         self._country = country
@@ -105,7 +106,7 @@ class Meter:
 
     @property
     def cost(self) -> Cost:
-        """To be read at a checkpoint, so that a run that is killed there still knows its cost; takes milliseconds."""
+        """The cost so far, read in milliseconds. Read it at checkpoints, so that a killed run knows its cost."""
         return self._over or self._read("flush")
 
     def _start(self) -> None:
@@ -115,14 +116,14 @@ class Meter:
         if starter.is_alive():
             self._abandoned.set()
             self._why_not = f"the meter did not start within {SECONDS_TO_START:.0f} s"
-        # The meter's own start is no part of the work, and no energy of it was read.
+        # The start of the meter does not count as work, and its energy was not read.
         self._began = time.perf_counter()
 
     def _start_tracker(self) -> None:
         try:
             from codecarbon import OfflineEmissionsTracker
 
-            # Before the first tracker reads its log level: it greets with two lines on stderr.
+            # Set before the first tracker reads its log level, because a tracker prints two lines on stderr.
             logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
             tracker = OfflineEmissionsTracker(
                 **({} if self._country is None else {"country_iso_code": self._country}),
@@ -139,7 +140,7 @@ class Meter:
                 self._tracker = tracker
         except ImportError:
             self._why_not = "codecarbon is not installed"
-        except Exception as error:  # noqa: BLE001 — whatever it is, metering never stops the work
+        except Exception as error:  # noqa: BLE001 — a failing meter never stops the work
             self._why_not = f"codecarbon failed ({type(error).__name__}: {error})"
 
     def _stop(self) -> None:
@@ -156,18 +157,18 @@ class Meter:
                 return Cost(seconds, None, None, "not measured: codecarbon gave no reading")
             method = _method(getattr(self._tracker, "_hardware", []), _grid(reading))
             return Cost(seconds, reading.energy_consumed, reading.emissions, method)
-        except Exception as error:  # noqa: BLE001 — whatever it is, metering never stops the work
+        except Exception as error:  # noqa: BLE001 — a failing meter never stops the work
             return Cost(seconds, None, None, f"not measured: codecarbon failed ({type(error).__name__}: {error})")
 
 
 @contextmanager
 def measure(country: str | None = None) -> Iterator[Meter]:
-    """Meter a block of code: ``with measure() as meter: ...`` and then ``meter.cost``, also when the block raised.
+    """Meter a block of code: ``with measure() as meter: ...``. ``meter.cost`` is set even if the block raises.
 
-    ``country`` is a three-letter ISO code ("FRA") whose electricity the CO2 is that of; without one, the country of
-    CodeCarbon's own settings, as ``CODECARBON_COUNTRY_ISO_CODE`` in the environment or its file `.codecarbon.config`
-    give it: where a machine stands is no matter of a recipe. Without these, the world's average. One process of a
-    machine should measure, not each rank: the figures are the machine's.
+    ``country`` is a three-letter ISO code ("FRA"); the CO2 is that of this country's electricity. Without it, the
+    country is that of CodeCarbon's own settings (the environment variable ``CODECARBON_COUNTRY_ISO_CODE`` or the file
+    `.codecarbon.config`), because a recipe does not know where its machine stands. Without these, the CO2 is that of
+    the world's average. Only one process per machine should measure, because the figures are the whole machine's.
     """
     meter = Meter(country)
     meter._start()
@@ -178,7 +179,7 @@ def measure(country: str | None = None) -> Iterator[Meter]:
 
 
 class _Readings:
-    """What CodeCarbon hands its readings to, in place of a file."""
+    """Receives CodeCarbon's readings in place of a file."""
 
     last: Any = None
 
@@ -195,7 +196,7 @@ class _Readings:
 
 
 def _method(hardware: list[Any], grid: str) -> str:
-    """How CodeCarbon came to its figures, for each part of the machine: measured first."""
+    """How CodeCarbon got its figures, for each part of the machine; measured parts come first."""
     ways = sorted((_way(part) for part in hardware), key=lambda way: (not way.startswith("measured"), "memory" in way))
     return "; ".join([*dict.fromkeys(ways or ["estimated: in a way this version of CodeCarbon does not tell"]), grid])
 

@@ -1,4 +1,4 @@
-"""Hardware: which device this process computes on, and what that device is good at."""
+"""Device: the device that this process computes on, and the number format that suits it."""
 
 import os
 
@@ -6,7 +6,7 @@ import torch
 
 
 def device() -> torch.device:
-    """The accelerator of this process, or the CPU where there is none; each rank of a machine has its own."""
+    """The accelerator of this process, or else the CPU; each rank of a machine has its own accelerator."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
         return torch.device("cpu")
@@ -14,7 +14,7 @@ def device() -> torch.device:
 
 
 def fast_bfloat16() -> bool:
-    """Whether matrices in bfloat16 are multiplied by hardware, and not emulated."""
+    """Whether the hardware multiplies bfloat16 matrices itself, without emulation."""
     if device().type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device().type == "cpu":
@@ -23,7 +23,7 @@ def fast_bfloat16() -> bool:
 
 
 def device_name() -> str:
-    """The device as a person knows it, for manifests and reports."""
+    """The device's name for manifests and reports."""
     return (
         torch.cuda.get_device_name()
         if device().type == "cuda"
@@ -32,7 +32,7 @@ def device_name() -> str:
 
 
 def run_dtype(name: str) -> torch.dtype:
-    """The number format that a model which only runs forward runs in."""
+    """The number format of a model that only runs forward; "auto" is bfloat16 if it is fast, else float32."""
     if name == "auto":
         return torch.bfloat16 if fast_bfloat16() else torch.float32
     return getattr(torch, name)

@@ -1,7 +1,7 @@
 """Ranks: the processes of one run, as `torchrun -m potstill run` starts them.
 
-Rank 0 keeps the books: it alone writes manifests and does the stages that one process can do. All ranks share the run
-folder, take the same decisions from it, and train and capture together.
+Only rank 0 writes manifests and runs the stages that need one process. All ranks share the run folder, take the same
+decisions from it, and train and capture together.
 """
 
 import os
@@ -9,27 +9,27 @@ from datetime import timedelta
 from typing import Any
 
 PATIENCE = timedelta(days=7)
-"""How long ranks wait for a stage that rank 0 does alone."""
+"""How long the other ranks wait for a stage that rank 0 runs alone."""
 
 
-def count() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def own() -> int:
+def rank() -> int:
     """The number of this process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_first() -> bool:
-    """Whether this process keeps the books."""
-    return own() == 0
+    """Whether this process is rank 0."""
+    return rank() == 0
 
 
-def wait() -> None:
-    """Go on when every rank is here."""
-    if count() > 1:
+def barrier() -> None:
+    """Wait until every rank has arrived here."""
+    if world_size() > 1:
         _connect()
         import torch.distributed
 
@@ -37,20 +37,20 @@ def wait() -> None:
 
 
 def any_of(mine: bool) -> bool:
-    """Whether it holds on at least one rank; every rank must ask."""
-    if count() == 1:
+    """Whether `mine` is true on at least one rank; every rank must call this."""
+    if world_size() == 1:
         return mine
     _connect()
     import torch
 
-    flags: list[bool] = [False] * count()
+    flags: list[bool] = [False] * world_size()
     torch.distributed.all_gather_object(flags, mine)
     return any(flags)
 
 
-def of_first(mine: Any) -> Any:
-    """What the first rank has; every rank must ask."""
-    if count() == 1:
+def broadcast(mine: Any) -> Any:
+    """The value of `mine` on rank 0; every rank must call this."""
+    if world_size() == 1:
         return mine
     _connect()
     import torch

@@ -1,4 +1,4 @@
-"""The project's own vocabulary: the one file that every part may import.
+"""Errors for users, and the words that all docstrings share. Every part may import this file.
 
 Shapes in docstrings and annotations: B batch, T time, V vocabulary, H hidden size, K kept entries, N supervised tokens.
 A *supervised token* is a position whose next token is a label: ``labels[:, t + 1] != IGNORE_INDEX``.
@@ -6,13 +6,13 @@ A *supervised token* is a position whose next token is a label: ``labels[:, t + 
 
 
 class UserError(ValueError):
-    """Bad input, told in one sentence that names the key or the file and says what to do."""
+    """Bad input. The message is one sentence that names the key or file and says what to do."""
 
 
 class DivergedError(UserError):
-    """A training whose loss, or whose weights, are no numbers any more."""
+    """A training whose loss or weights are no longer finite."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that says something of another library's error, or else the error's kind."""
+    """The first non-blank line of another library's error, or else the error's type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Each source's rules by hand-written examples, what holds for all of them, and the published run's own figures."""
+"""Cleaning rules: hand-written examples for each source, properties of all rules, and the published run's figures."""
 
 import re
 from hashlib import sha256
@@ -63,7 +63,7 @@ def test_simple_wikipedia_keeps_articles_apart():
 
 
 def test_wikipedia_keeps_titles_and_articles_apart():
-    # As coded, the second title runs into its own paragraph and both into the article before.
+    # In the published code, the second title runs into its paragraph, and both run into the article before.
     published = "Cats & Co.\nCats<br />purr.\nThey sleep.\nDogsDogs bark."
     assert clean("wikipedia", ARTICLES, "published") == published
     assert clean("wikipedia", ARTICLES) == "Cats & Co.\n\nCats purr.\nThey sleep.\n\nDogs\nDogs bark.\n"
@@ -201,8 +201,8 @@ def test_a_source_without_rules_is_refused():
 
 
 PUBLISHED = {
-    # Characters before and after, as the output of the authors' notebook has them; and the SHA-256 of what the
-    # authors' script makes of the file.
+    # The numbers of characters before and after are those in the authors' notebook; the SHA-256 is that of the output
+    # of the authors' script.
     "train/aochildes.train": (1900547, 1820547, "92d88c4d304e6b890d7f4023588b7bac7232e0d379dd3d5da1c881283670a35f"),
     "train/cbt.train": (2627694, 2554890, "80028cba1340d82bbfdb45b22c0da8b74c5e982969456a3413c8d510da0c7afd"),
     "train/children_stories.train": (

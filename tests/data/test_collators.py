@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from potstill.data.collators import Collator, SharedTokens, pad_token_id
+from potstill.data.collators import Collator, SharedVocabularyCollator, pad_token_id
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
 
@@ -59,12 +59,15 @@ def test_any_token_pads_where_a_tokenizer_has_none(pad, expected):
 
 
 def test_what_is_not_shared_is_refused_unless_it_is_padding():
-    collate = SharedTokens(Collator(pad_token_id=12), 10)
+    collate = SharedVocabularyCollator(Collator(pad_token_id=12), 10)
     batch = collate([{"input_ids": [1, 9, 3]}, {"input_ids": [4]}])
     assert batch["input_ids"].tolist() == [[1, 9, 3], [4, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert (
-        SharedTokens(Collator(pad_token_id=7), 10)([{"input_ids": [1]}, {"input_ids": [4, 5]}])["input_ids"][0, 1] == 7
+        SharedVocabularyCollator(Collator(pad_token_id=7), 10)([{"input_ids": [1]}, {"input_ids": [4, 5]}])[
+            "input_ids"
+        ][0, 1]
+        == 7
     )
     with pytest.raises(UserError, match="token 10, but student and teacher share only the 10 tokens"):
         collate([{"input_ids": [1, 10], "labels": [1, IGNORE_INDEX]}])

@@ -1,9 +1,9 @@
-"""Documents of a recipe's corpus: cleaned, counted source by source, split, and refused by name."""
+"""Documents of a recipe's corpus are cleaned, counted per source and split; errors name the source."""
 
 import pytest
 
 from potstill.data.babylm_cleaning import Counts
-from potstill.data.documents import Tally, split_text
+from potstill.data.documents import SourceCounts, split_text
 from potstill.errors import UserError
 from potstill.recipe.corpus import Corpus
 
@@ -41,7 +41,7 @@ def test_text_is_cleaned_by_its_source_and_counted_before_and_after(tmp_path, ba
     split = split_text(corpus(tmp_path), tallies)
     assert split.train == ["He said, ` yes '\n", "uh, no\n"]
     assert split.held_out == ["She asked.\n", "yeah\n"]
-    assert tallies["cbt.train"] == Tally(1, Counts(words=6, bytes=18), Counts(words=5, bytes=17))
+    assert tallies["cbt.train"] == SourceCounts(1, Counts(words=6, bytes=18), Counts(words=5, bytes=17))
     assert list(tallies) == ["cbt.dev", "switchboard.dev", "cbt.train", "switchboard.train"]
 
 

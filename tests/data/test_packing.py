@@ -1,4 +1,4 @@
-"""Layouts lose nothing but what they say they lose."""
+"""Layouts drop only the tokens that they promise to drop."""
 
 from itertools import accumulate, pairwise
 
@@ -31,7 +31,7 @@ def test_a_packed_sample_knows_its_documents(documents, length):
         assert sum(sample.documents) == length
         assert min(sample.documents) > 0
         cut += sample.documents
-    # A cut between samples cuts a document in two; joined again, the pieces are the documents' own lengths.
+    # A cut between samples cuts a document in two; joined again, the pieces have the documents' lengths.
     ends, whole = set(accumulate(cut)), list(accumulate(map(len, documents)))
     assert ends == {end for end in whole if 0 < end <= sum(cut)} | set(range(length, sum(cut) + 1, length))
 
@@ -79,7 +79,7 @@ def test_windows_predict_every_token_but_the_first_exactly_once(tokens, length):
     cut = windows(tokens, length)
     assert joined(window[1:] for window in cut) == tokens[1:]
     assert all(len(window) <= length for window in cut)
-    # The token before each predicted one is the one that stood before it.
+    # Each predicted token follows the same token as in the document.
     pairs = [pair for window in cut for pair in pairwise(window)]
     assert pairs == list(pairwise(tokens))
 

@@ -1,4 +1,4 @@
-"""Questions: every row has its reference, none is on two sides, and what is wrong is told with its place."""
+"""Questions: each has its reference and is in one part only; errors name the row."""
 
 import importlib.util
 import json
@@ -76,7 +76,7 @@ def test_counts_take_the_same_ones_each_time(tmp_path):
             {"question": "Why?", "answer": None},
             r"questions.jsonl:61: `corpus.questions.0.reference` uses `answer`, and",
         ),
-        ({"question": "Why?"}, "uses `answer`, and the columns there are question"),
+        ({"question": "Why?"}, "uses `answer`, and the columns are question"),
         ({"question": "Why?", "answer": " "}, r"the row has no reference \(`corpus.questions.0.reference` comes out b"),
         ({"question": "", "answer": "x"}, "the row has no question"),
     ],
@@ -106,15 +106,15 @@ def test_questions_are_made_the_same_from_the_same_seed():
     assert texts(made().train) == texts(made().train) != texts(made(seed=1).train)
     assert made().train[0].reference.startswith("#### ")
     assert made().train[0].id.startswith("chain_sum-0:")
-    with pytest.raises(UserError, match=r"`corpus.questions.0`: reasoning-gym makes no 'chain_sums' of it"):
+    with pytest.raises(UserError, match=r"`corpus.questions.0`: reasoning-gym cannot make 'chain_sums'"):
         made(generator="chain_sums")
-    with pytest.raises(UserError, match=r"makes no 'chain_sum' of it: .*colour"):
+    with pytest.raises(UserError, match=r"cannot make 'chain_sum': .*colour"):
         made(settings={"colour": 1})
 
 
 def test_without_the_generator_s_package_it_is_said(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "reasoning_gym", None)
     with pytest.raises(
-        UserError, match=r"needs reasoning-gym, which is not here .*pip install 'potstill\[questions\]'"
+        UserError, match=r"needs reasoning-gym, which cannot be imported .*pip install 'potstill\[questions\]'"
     ):
         split_questions(Questions.model_validate({"questions": [GENERATED], "sequence_length": 64}))

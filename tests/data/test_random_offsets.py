@@ -1,4 +1,4 @@
-"""Samples that begin at another place each epoch, and at the same one again for the same epoch."""
+"""Samples start at another offset in each epoch, and at the same offset for the same epoch."""
 
 import pytest
 from torch.utils.data import DataLoader

@@ -1,4 +1,4 @@
-"""Documents from wherever they lie, and one sentence for each source that cannot be read."""
+"""Documents from each kind of source, and one message for each source that cannot be read."""
 
 import json
 
@@ -13,7 +13,7 @@ KEY = "corpus.sources.0"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Nothing is looked up, and nothing is left in the user's cache."""
+    """Use no network and leave nothing in the user's cache."""
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     return tmp_path
@@ -145,7 +145,7 @@ def test_a_file_inside_an_installed_package(package):
 
 
 def test_a_file_of_a_package_that_cannot_be_read_is_refused_too(package):
-    assert "text.json is none of the kinds that can be read" in refusal(PackageSource(package="carrier", file="data/*"))
+    assert "text.json is of a kind that cannot be read" in refusal(PackageSource(package="carrier", file="data/*"))
     assert refusal(PackageSource(package="carrier", file="x.txt")).startswith(
         "`corpus.sources.0.file`: no file 'x.txt'"
     )
@@ -153,7 +153,7 @@ def test_a_file_of_a_package_that_cannot_be_read_is_refused_too(package):
 
 @pytest.fixture
 def data_set(folder):
-    """A folder as data sets lie on the hub."""
+    """A folder in the format of the hub's data sets."""
     (folder / "set").mkdir()
     (folder / "set" / "train.jsonl").write_text(rows("To learn."))
     (folder / "set" / "test.jsonl").write_text(rows("To test."))

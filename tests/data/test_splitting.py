@@ -1,4 +1,4 @@
-"""Which documents are held out: each document's own text decides, and nothing else."""
+"""Splitting: the text of each document alone decides whether it is held out."""
 
 from math import sqrt
 
@@ -49,6 +49,6 @@ def test_the_share_is_right_within_sampling_error():
 
 
 def test_the_side_is_part_of_the_format():
-    # Another hash would move documents from training to held-out: figures of earlier runs could not be compared.
+    # Another hash would move documents between training and held-out, and earlier figures would not be comparable.
     held_out = split_documents([f"document {n}" for n in range(20)], 0.2).held_out
     assert held_out == [f"document {n}" for n in (13, 14, 17, 2, 10)]

@@ -1,4 +1,4 @@
-"""Corpora that are read no further than they must: `datasets`' own streams over local files of the hub's format."""
+"""Streams are read only as far as needed: `datasets`' own streams over local files in the hub's format."""
 
 import json
 import tracemalloc
@@ -17,7 +17,7 @@ from tiny import documents
 
 
 def save_pile(folder, shards, name="train"):
-    """A data set as The Pile lies on the hub: compressed lines of text, in several files."""
+    """A data set like The Pile on the hub: compressed lines of text in several files."""
     folder.mkdir(exist_ok=True)
     for number, texts in enumerate(shards):
         lines = "".join(json.dumps({"text": text, "meta": {"pile_set_name": "toy"}}) + "\n" for text in texts)
@@ -49,7 +49,7 @@ def corpus(*folders, **fields):
 
 
 def read(section, count=None):
-    """So many training documents, what passed to be held out meanwhile, and the stream."""
+    """The first `count` training documents, the documents held out meanwhile, and the stream."""
     stream, held_out = Stream(section, {}), []
     return list(islice(stream.training(held_out.append), count)), held_out, stream
 
@@ -73,7 +73,7 @@ def test_its_order_is_drawn_and_always_the_same(tmp_path, small_buffer):
     assert first == again
     kept = [text for text in texts if text in set(first)]
     assert first != kept
-    # Shuffled through the buffer, and the files' order too: the first ones read are neither file's beginning.
+    # Files and documents are shuffled, so the first documents read are not the beginning of either file.
     assert first[:10] not in (kept[:10], [text for text in texts[40:] if text in set(first)][:10])
 
 
@@ -119,7 +119,7 @@ def test_memory_is_flat_in_the_number_of_documents(tmp_path, small_buffer):
         return found
 
     peak(10)
-    # A hash a document is all that stays: some hundred bytes, where documents have more.
+    # Only one hash per document stays in memory: some hundred bytes, less than a document.
     assert peak(5000) - peak(500) < 4500 * 150 < sum(len(text) for text in documents(6000)[500:5000])
 
 
@@ -150,5 +150,5 @@ def test_what_a_stream_does_not_have_is_told(tmp_path, asked, why):
 
 
 def test_no_tokenizer_is_trained_on_a_stream(tmp_path):
-    with pytest.raises(UserError, match="no tokenizer is trained on a stream"):
+    with pytest.raises(UserError, match="no tokenizer can be trained on a stream"):
         training_text(corpus(tmp_path))

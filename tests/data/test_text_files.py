@@ -1,4 +1,4 @@
-"""What a `path:` names."""
+"""The files that a `path:` names."""
 
 import pytest
 
@@ -49,11 +49,13 @@ def test_nothing_to_read_is_told_with_the_key_and_the_place(texts, path):
 
 @pytest.mark.parametrize("path", ["README.md", "*"])
 def test_a_file_of_another_kind_is_refused_if_it_was_named(texts, path):
-    with pytest.raises(UserError, match=r"`key`: README\.md is none of the kinds that can be read: \.txt, \.train"):
+    with pytest.raises(
+        UserError, match=r"`key`: README\.md is of a kind that cannot be read; the kinds are \.txt, \.train"
+    ):
         path_files(path, "key")
 
 
 def test_kinds_are_checked_one_by_one(texts):
     check_kinds([texts / f"x{kind}" for kind in KINDS], "key")
-    with pytest.raises(UserError, match=r"x\.json is none"):
+    with pytest.raises(UserError, match=r"x\.json is of a kind that cannot be read"):
         check_kinds([texts / "x.txt", texts / "x.json"], "key")

@@ -1,4 +1,4 @@
-"""Tokenizers are made, told apart by what they do, and models of different ones are not compared."""
+"""Tokenizers are trained, cut and fingerprinted; models with different tokens are not compared."""
 
 import copy
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ def tokenizer():
 
 
 class Words:
-    """A tokenizer of the slow kind: a vocabulary and nothing else."""
+    """A slow tokenizer: only a vocabulary."""
 
     def __init__(self, **vocabulary):
         self.vocabulary = vocabulary
@@ -160,10 +160,13 @@ def _letters(*tokens, merges=(), special=()):
 @pytest.mark.parametrize(
     ("whole", "sentence"),
     [
-        (Words(a=0), "`tokenizer.teacher`: the tokenizer of teachers.t is no BPE, whose merges could be cut; leave it"),
+        (
+            Words(a=0),
+            "`tokenizer.teacher`: the tokenizer of teachers.t is no BPE, so its merges cannot be cut; leave it",
+        ),
         (
             _letters("a", "b"),
-            "`tokenizer.vocab_size` is 3, but teachers.t has only 2 tokens of lower ids; give 2 or few",
+            "`tokenizer.vocab_size` is 3, but teachers.t has only 2 tokens with lower ids; give 2 or few",
         ),
         (
             _letters("a", "b", "ab", "ba", merges=[("a", "b"), ("b", "a")], special=["<end>"]),
@@ -171,15 +174,15 @@ def _letters(*tokens, merges=(), special=()):
         ),
         (
             _letters("a", "b", "ab", "c", merges=[("a", "b")]),
-            "`tokenizer.vocab_size` is 3, but 'c', of which the other tokens of teachers.t are made, has id 3; give",
+            "`tokenizer.vocab_size` is 3, but 'c', a part of other tokens of teachers.t, has id 3; give",
         ),
         (
             _letters("ab", "abc", "x", "a", "b", merges=[("a", "b")]),
-            "`tokenizer.vocab_size` is 3, but 'a', of which the other tokens of teachers.t are made, has id 3; give",
+            "`tokenizer.vocab_size` is 3, but 'a', a part of other tokens of teachers.t, has id 3; give",
         ),
         (
             _letters("a", "b", "abab", "ab", merges=[("a", "b"), ("ab", "ab")]),
-            "`tokenizer.vocab_size` is 3, but 'ab', of which the other tokens of teachers.t are made, has id 3; give",
+            "`tokenizer.vocab_size` is 3, but 'ab', a part of other tokens of teachers.t, has id 3; give",
         ),
     ],
     ids=["no BPE", "too many", "special", "alphabet", "alphabet last", "part"],

@@ -10,7 +10,7 @@ import toy_questions
 from potstill.cli.review import answers_of
 from potstill.evaluation.answers import METRICS, Judged, compare
 from potstill.files.atomic import read_json
-from potstill.files.jsonl_log import read_journal
+from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, Decision, exported, write_decisions
 from potstill.metrics.answers.extract import extract, reference
 from potstill.metrics.bootstrap import Resampling
@@ -56,7 +56,7 @@ def test_all_models_and_metrics_are_there_with_their_company(run):
 def test_figures_are_those_of_the_answers(run):
     rows = {(row["model"], row["metric"]): row for row in comparison(run)["rows"]}
     for model, folder in (("start", "start"), ("teacher", "teacher")):
-        answers = read_journal(run.path("answers") / folder / "answers.jsonl")
+        answers = read_jsonl(run.path("answers") / folder / "answers.jsonl")
         found = [extract(row["response"]) for row in answers]
         right = [one.value == reference(row["reference"]) for one, row in zip(found, answers, strict=True)]
         assert rows[model, "accuracy"]["value"] == np.mean(right)
@@ -67,7 +67,7 @@ def test_figures_are_those_of_the_answers(run):
 
 
 def test_each_answer_s_rule_and_verdict_is_written_down(run):
-    lines = read_journal(run.path("evaluate") / "verdicts" / "student" / "base" / "seed-1.jsonl")
+    lines = read_jsonl(run.path("evaluate") / "verdicts" / "student" / "base" / "seed-1.jsonl")
     assert lines
     assert {line["verdict"] for line in lines} <= {"correct", "wrong", "no answer", "needs review"}
     assert all(line.keys() == {"id", "rule", "answer", "read", "verdict"} for line in lines)
@@ -79,7 +79,7 @@ def test_a_person_s_decision_counts_and_only_the_evaluation_runs_again(recipe, t
     before = comparison(run)
     row = next(
         row
-        for row in read_journal(run.path("answers") / "start" / "answers.jsonl")
+        for row in read_jsonl(run.path("answers") / "start" / "answers.jsonl")
         if extract(row["response"]).rule == "review"
     )
     answer = Answer("start", *(row[name] for name in ("id", "question", "reference", "response")))
@@ -97,7 +97,7 @@ def test_a_person_s_decision_counts_and_only_the_evaluation_runs_again(recipe, t
 
     assert accuracy(after) == pytest.approx(accuracy(before) + same)
     assert sum(map(sum, after["undecided"].values())) < sum(map(sum, before["undecided"].values()))
-    verdicts = read_journal(run.path("evaluate") / "verdicts" / "start.jsonl")
+    verdicts = read_jsonl(run.path("evaluate") / "verdicts" / "start.jsonl")
     assert next(line for line in verdicts if line["id"] == row["id"])["rule"] == "person"
 
 

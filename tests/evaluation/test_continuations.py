@@ -9,7 +9,7 @@ import pytest
 from potstill.errors import UserError
 from potstill.evaluation import continuations
 from potstill.evaluation.candidates import CandidateModel
-from potstill.generation.generate import Asked, Decoding, responses
+from potstill.generation.generate import Decoding, Request, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import read_triples
 from potstill.pipeline.run_folder import Run
@@ -67,7 +67,7 @@ def said(run, model):
 
 def test_a_model_says_what_it_says_when_it_is_asked_by_itself(run, given):
     triples = read_triples(ContinuationFile(**given), "key")
-    asked = [Asked(one.id, [0, *tokenizer()(one.prompt).input_ids]) for one in triples]
+    asked = [Request(one.id, [0, *tokenizer()(one.prompt).input_ids]) for one in triples]
     alone = responses(llama(0), tokenizer(), asked, Decoding(6, 1), who="teacher", key="key")
     found = said(run, "teacher")
     assert {one.id: one.response for batch in alone for one in batch} == {

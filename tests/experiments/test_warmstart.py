@@ -8,8 +8,8 @@ from experiments.warmstart import HERE, LAYOUTS, METRICS, PACKED, RATES, SHAPE, 
 from potstill.metrics.bootstrap import Paired, Result, Spread
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe import load_recipe
-from potstill.students.prune_width import pruned_shape
-from potstill.students.prune_width_families import shape_of
+from potstill.students.prune_width import pruned_widths
+from potstill.students.prune_width_families import widths_of
 from tiny import tokenizer
 
 
@@ -65,7 +65,7 @@ def test_starts_are_of_equal_size():
         fields = dict(SHAPE)
         if student["start"] == "prune_width":
             large = load_recipe(str(HERE / "warmstart_models.yaml")).pretrain["large"].config
-            shape = pruned_shape(
+            shape = pruned_widths(
                 from_scratch(large, "config", tokenizer(), len(tokenizer()), 0, "meta").config,
                 student["heads"],
                 None,
@@ -75,7 +75,7 @@ def test_starts_are_of_equal_size():
             fields |= {"num_hidden_layers": large["num_hidden_layers"], "hidden_size": shape.hidden}
             fields |= {"num_attention_heads": shape.heads, "intermediate_size": shape.neurons}
         model = from_scratch(fields, "config", tokenizer(), len(tokenizer()), 0, "meta")
-        assert shape_of(model.config).hidden == fields["hidden_size"]
+        assert widths_of(model.config).hidden == fields["hidden_size"]
         sizes.append(sum(weight.numel() for weight in model.parameters()))
     assert max(sizes) / min(sizes) < 1.1
 

@@ -92,7 +92,7 @@ def test_a_folder_that_could_not_be_written_leaves_the_one_before_it(tmp_path):
                 raise OSError(28, "no space left")
     assert (folder / "file").read_text() == "first"
     with atomic_folder(folder) as partial:
-        assert not partial.exists(), "what the failed attempt left is gone"
+        assert not partial.exists(), "the leftovers of the failed attempt are gone"
         partial.mkdir()
 
 

@@ -1,16 +1,16 @@
-"""Rows on the disk: all of them or none."""
+"""A data set is written with all its rows or not at all."""
 
 import pytest
 from datasets import Features, List, Value, load_from_disk
 
-from potstill.files.dataset_writer import AT_ONCE, rows_into
+from potstill.files.dataset_writer import AT_ONCE, dataset_writer
 
 FEATURES = Features({"input_ids": List(Value("int32"))})
 
 
 def test_rows_are_there_in_their_order_when_the_block_ends(tmp_path):
     rows = [{"input_ids": list(range(n % 5))} for n in range(2 * AT_ONCE + 3)]
-    with rows_into(tmp_path / "folder" / "train", FEATURES) as write:
+    with dataset_writer(tmp_path / "folder" / "train", FEATURES) as write:
         for row in rows:
             write(row)
         assert not (tmp_path / "folder" / "train").exists()
@@ -21,15 +21,15 @@ def test_rows_are_there_in_their_order_when_the_block_ends(tmp_path):
 
 
 def test_what_failed_leaves_what_was_there(tmp_path):
-    with rows_into(tmp_path / "train", FEATURES) as write:
+    with dataset_writer(tmp_path / "train", FEATURES) as write:
         write({"input_ids": [1]})
-    with pytest.raises(ZeroDivisionError), rows_into(tmp_path / "train", FEATURES) as write:
+    with pytest.raises(ZeroDivisionError), dataset_writer(tmp_path / "train", FEATURES) as write:
         write({"input_ids": [1 // len(list(tmp_path.glob("nothing")))]})
     assert load_from_disk(tmp_path / "train").to_list() == [{"input_ids": [1]}]
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
 def test_no_rows_are_a_data_set_too(tmp_path):
-    with rows_into(tmp_path / "train", FEATURES):
+    with dataset_writer(tmp_path / "train", FEATURES):
         pass
     assert load_from_disk(tmp_path / "train").to_list() == []

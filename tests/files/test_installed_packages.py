@@ -1,4 +1,4 @@
-"""Files inside installed packages, found without running a line of them."""
+"""Files inside installed packages are found without an import of the package."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Which responses are learned from, what is counted, and what is said where there is none."""
+"""The responses to learn from, their counts, and the messages if there is none."""
 
 import random
 
@@ -75,7 +75,7 @@ def test_each_says_where_it_came_from_beside_what_its_question_had():
         "answer": RIGHT,
         "provenance": {
             "teacher": "wise",
-            "prompt": "confidence",
+            "strategy": "confidence",
             "prompt_fingerprint": "abc",
             "sample": 0,
             "seed": 5,
@@ -118,14 +118,14 @@ def test_the_order_in_which_responses_were_written_changes_nothing(order: random
         (
             [response("a", 0, ""), response("b", 0, "\n", hit_limit=True)],
             "all",
-            "`generate`: teacher 'wise' answered nothing to any of 3 questions; ask it under another `prompt`, or ask "
+            "`generate`: teacher 'wise' gave only blank answers to 3 questions; ask it under another `prompt`, or ask "
             "another teacher",
         ),
         (
             [response("a", 0, "1000", hit_limit=True), response("b", 0, "a 12", hit_limit=True)],
             "correct",
-            "`generate.max_new_tokens`: no answer of teacher 'wise' ended within 256 tokens, and half an answer is not "
-            "learned from; raise it, or ask for short answers in the `prompt`",
+            "`generate.max_new_tokens`: no answer of teacher 'wise' ended within 256 tokens, and unfinished "
+            "answers are not learned; raise it, or ask for short answers in the `prompt`",
         ),
         (
             [response("a", 0, "7"), response("b", 0, "what?")],

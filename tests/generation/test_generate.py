@@ -1,4 +1,4 @@
-"""What models write: the same alone and in a batch, stopped or not, and as the recipe says."""
+"""Responses are the same alone and in a batch, resumed or not, and follow the recipe."""
 
 import warnings
 from copy import deepcopy
@@ -10,18 +10,26 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from potstill.errors import UserError
-from potstill.generation.generate import Asked, Decoding, Response, batches, check_room, responses
+from potstill.generation.generate import (
+    Decoding,
+    NamedModel,
+    Request,
+    Response,
+    batches,
+    check_context_length,
+    responses,
+)
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 from tiny import gpt2, llama, padded, tokenizer
 
-ASKED = [Asked(f"q{length}", list(range(20, 20 + length))) for length in (3, 17, 1, 8, 9)]
+ASKED = [Request(f"q{length}", list(range(20, 20 + length))) for length in (3, 17, 1, 8, 9)]
 GREEDY = Decoding(max_new_tokens=12, batch_size=2)
 DRAWN = Decoding(max_new_tokens=6, batch_size=4, samples=3, temperature=0.9, top_p=0.95, seed=7)
 
 
 def that_ends(model, *tokens, factor=1.6):
-    """The model, more given to some tokens: to an end, so that some responses have one, and some have not."""
+    """Make some tokens likelier, for example the end token, so that some responses end and others do not."""
     with torch.no_grad():
         for token in tokens or (0,):
             model.get_output_embeddings().weight[token] *= factor
@@ -35,7 +43,7 @@ def model():
 
 def written(model, asked=ASKED, decoding=GREEDY, done=(), reader=None):
     found = responses(
-        model, reader or tokenizer(), asked, decoding, done, who="the model", key="answers.max_new_tokens"
+        NamedModel(model, reader or tokenizer(), "the model"), asked, decoding, done, key="answers.max_new_tokens"
     )
     return [one for batch in found for one in batch]
 
@@ -116,7 +124,7 @@ def test_stopped_after_any_response_it_goes_on_to_the_same(model):
         before = torch.get_rng_state()
         done = {one.key for one in whole[:stopped]}
         assert written(model, decoding=DRAWN, done=done) == whole[stopped:]
-        assert torch.equal(torch.get_rng_state(), before), "others' random numbers are left alone"
+        assert torch.equal(torch.get_rng_state(), before), "the global random state is unchanged"
 
 
 def test_a_batch_that_is_done_is_not_begun(model, monkeypatch):
@@ -165,7 +173,7 @@ def test_an_adapter_responds_as_the_model_it_merges_into():
 
 @given(lengths=st.lists(st.integers(1, 9), max_size=9), samples=st.integers(1, 3), batch_size=st.integers(1, 5))
 def test_every_response_has_its_place_in_one_batch_and_long_prompts_come_first(lengths, samples, batch_size):
-    asked = [Asked(str(at), [0] * length) for at, length in enumerate(lengths)]
+    asked = [Request(str(at), [0] * length) for at, length in enumerate(lengths)]
     found = batches(asked, Decoding(5, batch_size, samples))
     keys = [key for batch in found for key in batch]
     assert sorted(keys) == sorted((one.id, sample) for one in asked for sample in range(samples))
@@ -178,13 +186,13 @@ def test_every_response_has_its_place_in_one_batch_and_long_prompts_come_first(l
 def test_too_few_positions_are_told_before_anything_is_written(make, monkeypatch):
     model = make()
     fits = Decoding(max_new_tokens=111, batch_size=2)
-    check_room(model.config, ASKED, fits.max_new_tokens, "student", "answers.max_new_tokens")
+    check_context_length(model.config, ASKED, fits.max_new_tokens, "student", "answers.max_new_tokens")
     monkeypatch.setattr(model, "generate", None)
     with pytest.raises(UserError) as told:
         written(model, decoding=Decoding(max_new_tokens=112, batch_size=2))
     assert str(told.value) == (
-        "`answers.max_new_tokens` is 112, and the model has only 128 positions, of which the prompt of question q17 "
-        "takes 17; lower it, or ask shorter"
+        "`answers.max_new_tokens` is 112, and the model has only 128 positions, and the prompt of question q17 "
+        "takes 17 of them; lower it, or shorten the prompt"
     )
 
 

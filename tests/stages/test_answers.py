@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import toy_questions
 from potstill.errors import UserError
-from potstill.files.jsonl_log import read_journal
+from potstill.files.jsonl_log import read_jsonl
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.stages import answers as stage
@@ -31,7 +31,7 @@ def test_every_model_answers_every_question(questions_run):
     assert sorted(found) == sorted(MODELS)
     held_out = {row["id"]: row for row in load_from_disk(questions_run.path("corpus") / "held_out").to_list()}
     for model in MODELS:
-        rows = read_journal(questions_run.path("answers") / model / "answers.jsonl")
+        rows = read_jsonl(questions_run.path("answers") / model / "answers.jsonl")
         assert {row["id"] for row in rows} == held_out.keys()
         assert len(rows) == len(held_out)
         for row in rows:
@@ -50,7 +50,7 @@ def test_every_model_answers_every_question(questions_run):
 )
 def test_an_answer_is_what_the_model_goes_on_with(questions_run, model, folder):
     loaded = AutoModelForCausalLM.from_pretrained(questions_run.folder / folder, dtype=torch.float32)
-    for row in read_journal(questions_run.path("answers") / model / "answers.jsonl")[:4]:
+    for row in read_jsonl(questions_run.path("answers") / model / "answers.jsonl")[:4]:
         prompt = samples(questions_run)[row["id"]]
         ids = prompt["input_ids"][: prompt["answer_start"]]
         for _ in range(row["tokens"]):
@@ -85,10 +85,10 @@ def test_stopped_after_a_batch_it_goes_on_to_the_same_answers(questions_run, que
     with pytest.raises(KeyboardInterrupt):
         run_recipe(questions_recipe, run, until="answers")
     file = run.path("answers") / "teacher" / "answers.jsonl"
-    assert len(read_journal(file)) == 5
+    assert len(read_jsonl(file)) == 5
     monkeypatch.setattr(stage, "responses", asked)
     run_recipe(questions_recipe, run, until="answers")
-    assert read_journal(file) == read_journal(questions_run.path("answers") / "teacher" / "answers.jsonl")
+    assert read_jsonl(file) == read_jsonl(questions_run.path("answers") / "teacher" / "answers.jsonl")
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_asked(tmp_path):

@@ -11,7 +11,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.targets import TargetStore
 from potstill.targets.content_keys import batch_keys
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import llama, save_model, toy_recipe
 
 
@@ -20,7 +20,7 @@ def _bytes(folder):
 
 
 def test_every_sample_is_captured(run):
-    teacher = Prepared.load(run.path("teachers") / "smollm2")
+    teacher = PreparedTeacher.load(run.path("teachers") / "smollm2")
     store = TargetStore(run.path("capture") / "smollm2", expect=teacher.provenance())
     samples = load_from_disk(run.path("corpus") / "train")
     assert len(store) == len(samples)

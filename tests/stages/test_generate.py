@@ -5,7 +5,7 @@ from datasets import load_from_disk
 
 import toy_questions
 from potstill.errors import UserError
-from potstill.files.jsonl_log import read_journal
+from potstill.files.jsonl_log import read_jsonl
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.stages import generate as stage
@@ -24,7 +24,7 @@ def made(tmp_path_factory):
 
 def test_what_is_kept_is_what_is_learned(made):
     _, run = made
-    kept = read_journal(run.path("generate") / "answers.jsonl")
+    kept = read_jsonl(run.path("generate") / "answers.jsonl")
     assert kept
     learned = load_from_disk(run.path("strategies") / "base/own" / "train").to_list()
     assert [one["id"] for one in learned] == [f"{row['id']}#{row['provenance']['sample']}" for row in kept]
@@ -54,11 +54,11 @@ def test_stopped_midway_it_goes_on_to_the_same_answers(made, tmp_path, monkeypat
     monkeypatch.setattr(stage, "responses", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, run, until="generate")
-    assert len(read_journal(run.path("generate") / "responses.jsonl")) == 32
+    assert len(read_jsonl(run.path("generate") / "responses.jsonl")) == 32
     monkeypatch.setattr(stage, "responses", asked)
     run_recipe(recipe, run, until="generate")
     for name in ("answers.jsonl", "responses.jsonl"):
-        assert read_journal(run.path("generate") / name) == read_journal(whole.path("generate") / name)
+        assert read_jsonl(run.path("generate") / name) == read_jsonl(whole.path("generate") / name)
 
 
 def test_a_teacher_that_is_never_right_is_told(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import minimal
 import toy_questions
 from potstill.errors import DivergedError, UserError
-from potstill.files.jsonl_log import read_journal
+from potstill.files.jsonl_log import read_jsonl
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import check_stages, run_recipe
 from potstill.pipeline.work import Work
@@ -62,7 +62,7 @@ def rigged(monkeypatch):
 
 
 def _trials(work):
-    rows = read_journal(work.folder / "trials.jsonl")
+    rows = read_jsonl(work.folder / "trials.jsonl")
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
@@ -261,7 +261,7 @@ def test_two_ranks_try_the_same_settings(toy_folder, tmp_path):
         command = [sys.executable, *start, "-m", "potstill", "run", "quickstart", "--run-dir", str(folder)]
         done = subprocess.run([*command, "--until", "search", *sets], capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stdout + done.stderr
-        found[ranks] = read_journal(folder / "search" / "trials.jsonl")
+        found[ranks] = read_jsonl(folder / "search" / "trials.jsonl")
     for one, two in zip(found[1], found[2], strict=True):
         assert one["share"] == two["share"]
         assert one["validation_loss"] == pytest.approx(two["validation_loss"], rel=1e-4)

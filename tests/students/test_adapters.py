@@ -1,4 +1,4 @@
-"""Students that are an adapter upon a start, plain or of few bits: what is trained, saved and read again."""
+"""Students with an adapter on a plain or quantised start: how they are trained, saved and read again."""
 
 import json
 
@@ -16,7 +16,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe.student import Checkpoint
 from potstill.students.adapters import check_can_merge, with_adapter
-from potstill.students.load_and_save import check, finish, load_start, load_student, load_to_train
+from potstill.students.load_and_save import check, finish_student, load_start, load_student, load_to_train
 from tiny import llama, save_model, toy_recipe
 from toy_training import trained, trainer, weights
 
@@ -33,7 +33,7 @@ def _float32(monkeypatch):
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Looked at by many tests: none may write into it."""
+    """Many tests read it; none may write into it."""
     return save_model(llama(1, layers=2), tmp_path_factory.mktemp("run") / "student" / "start")
 
 
@@ -85,7 +85,7 @@ def test_a_student_whose_start_has_moved_is_read_upon_it(tmp_path, start):
     before = {file.name: file.read_bytes() for file in here.iterdir()}
     model, saved = taught(tmp_path, here, student())
     assert not torch.equal(logits(model), logits(load_start(here, student())))
-    finish(saved, here, student())
+    finish_student(saved, here, student())
     assert {file.name for file in saved.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((saved / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(here.resolve())
@@ -97,18 +97,18 @@ def test_a_student_whose_start_has_moved_is_read_upon_it(tmp_path, start):
     assert torch.equal(logits(read), logits(model))
     assert not read.training
     assert not any(weight.requires_grad for weight in read.parameters())
-    assert {file.name: file.read_bytes() for file in moved.iterdir()} == before, "the start is as it was"
+    assert {file.name: file.read_bytes() for file in moved.iterdir()} == before, "the start is unchanged"
 
 
 def test_a_plain_student_is_read_without_its_start(tmp_path, start):
     whole = save_model(llama(7, layers=2), tmp_path / "student")
-    finish(whole, start, student(adapter=None))
+    finish_student(whole, start, student(adapter=None))
     assert torch.equal(logits(load_student(whole, start, student(adapter=None))), logits(llama(7, layers=2)))
 
 
 def test_a_merged_student_is_a_plain_folder_that_does_what_the_adapter_did(tmp_path, start):
     model, saved = taught(tmp_path, start, student(merge=True))
-    finish(saved, start, student(merge=True))
+    finish_student(saved, start, student(merge=True))
     assert not list(saved.glob("adapter_*"))
     plain = AutoModelForCausalLM.from_pretrained(saved)
     assert not isinstance(plain, PeftModel)
@@ -126,7 +126,7 @@ def test_a_start_of_few_bits_is_the_same_to_be_trained_upon_and_to_be_read(tmp_p
     learned = load_file(saved / "adapter_model.safetensors")
     assert any(tensor.abs().max() > 0 for name, tensor in learned.items() if "lora_B" in name)
     kinds = {type(weight).__name__ for weight in load_student(start, start, recipe).parameters()}
-    assert kinds & {"Params4bit", "Int8Params"}, "the start is scored as it is trained upon"
+    assert kinds & {"Params4bit", "Int8Params"}, "the start is scored with the weights of its training"
     assert torch.equal(logits(load_student(saved, start, recipe)), logits(model))
     assert len(list(start.glob("*.safetensors"))) == 1
     assert load_file(start / "model.safetensors")["model.layers.0.mlp.up_proj.weight"].dtype == torch.float32
@@ -138,7 +138,7 @@ def test_a_merged_student_has_the_weights_that_it_was_trained_upon(tmp_path, sta
     recipe = student(quantization=bits, merge=True)
     model, saved = taught(tmp_path, start, recipe)
     learned = load_file(saved / "adapter_model.safetensors")
-    finish(saved, start, recipe)
+    finish_student(saved, start, recipe)
     plain = AutoModelForCausalLM.from_pretrained(saved)
     assert not hasattr(plain.config, "quantization_config")
     assert all(weight.dtype == torch.float32 for weight in plain.parameters())
@@ -153,13 +153,13 @@ def test_a_merged_student_has_the_weights_that_it_was_trained_upon(tmp_path, sta
         off, largest = (rounded - before[f"{name}.weight"]).abs(), before[f"{name}.weight"].abs().amax(1, keepdim=True)
         assert off.max() > 0, "of few bits"
         if bits is INT8:
-            # Rounded to float16 (11 bits) first, and then to the nearest of 255 steps a row.
+            # Rounded to float16 (11 bits) first, and then to the nearest of 255 steps per row.
             assert (off <= largest * (2**-11 + (1 + 2**-11) / 127 / 2) + 1e-6).all()
 
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
-    """The start in 16 bits. Looked at by many tests: none may write into it."""
+    """The start in 16 bits. Many tests read it; none may write into it."""
     return save_model(llama(1, layers=2).bfloat16(), tmp_path_factory.mktemp("half") / "student" / "start")
 
 
@@ -167,12 +167,14 @@ def test_a_start_of_16_bits_is_the_same_to_be_trained_upon_and_to_be_read(tmp_pa
     new = load_to_train(half, student(), seed=0)
     dtypes = {("lora_" in name, weight.dtype) for name, weight in new.named_parameters()}
     assert dtypes == {(False, torch.bfloat16), (True, torch.float32)}
-    assert torch.equal(logits(load_student(half, half, student())), logits(new)), "before: what it is trained upon"
+    assert torch.equal(logits(load_student(half, half, student())), logits(new)), (
+        "the start keeps the weights of its training"
+    )
     model, saved = taught(tmp_path, half, student())
     learned = load_file(saved / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in learned.values()} == {torch.float32}
     assert any(tensor.abs().max() > 0 for name, tensor in learned.items() if "lora_B" in name)
-    finish(saved, half, student())
+    finish_student(saved, half, student())
     read = load_student(saved, half, student())
     assert torch.equal(logits(read), logits(model))
     assert not torch.equal(logits(read), logits(new))
@@ -181,7 +183,7 @@ def test_a_start_of_16_bits_is_the_same_to_be_trained_upon_and_to_be_read(tmp_pa
 def test_what_is_merged_into_16_bits_is_kept_in_32(tmp_path, half):
     _, saved = taught(tmp_path, half, student(merge=True))
     learned = load_file(saved / "adapter_model.safetensors")
-    finish(saved, half, student(merge=True))
+    finish_student(saved, half, student(merge=True))
     before, after = load_file(half / "model.safetensors"), load_file(saved / "model.safetensors")
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}
     name = "model.layers.1.self_attn.v_proj"
@@ -253,7 +255,7 @@ def test_a_tied_head_that_is_adapted_is_not_merged():
     tied = {"tie_word_embeddings": True}
     check_can_merge(with_adapter(llama(layers=1, **tied), PUBLISHED, 0))
     check_can_merge(with_adapter(llama(layers=1), {"modules_to_save": ["lm_head"]}, 0))
-    with pytest.raises(UserError, match=r"`student\.merge`: this model's embeddings are its head too"):
+    with pytest.raises(UserError, match=r"`student\.merge`: this model's embeddings and head are tied"):
         check_can_merge(with_adapter(llama(layers=1, **tied), {"modules_to_save": ["embed_tokens"]}, 0))
 
 

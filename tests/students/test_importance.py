@@ -1,4 +1,4 @@
-"""Importance is what its definition says, on models whose parts do what the test makes them do."""
+"""Importance follows its definition, on models whose parts the tests control."""
 
 import pytest
 import torch
@@ -6,15 +6,15 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 import tiny
 from potstill.students.importance import (
-    activations,
     block_influence,
+    loss_increases,
     mean_loss,
     most_important,
-    rises_in_loss,
-    spreads,
+    norm_ratios,
+    width_importance,
 )
 from potstill.students.prune_layers import layers_of, prune_layers
-from potstill.students.prune_width_families import FAMILIES, shape_of
+from potstill.students.prune_width_families import FAMILIES, widths_of
 
 
 def batches(count=2, length=9):
@@ -54,7 +54,7 @@ def test_the_loss_is_the_models_own_over_supervised_tokens(family):
 @pytest.mark.parametrize("family", MODELS)
 def test_a_rise_is_that_of_the_model_without_the_layer(family):
     model = MODELS[family]()
-    found = rises_in_loss(model, batches())
+    found = loss_increases(model, batches())
     for layer, rise in enumerate(found):
         others = [other for other in range(tiny.LAYERS) if other != layer]
         without = prune_layers(model, others).eval()
@@ -62,7 +62,7 @@ def test_a_rise_is_that_of_the_model_without_the_layer(family):
     assert len(found) == tiny.LAYERS
     assert max(map(abs, found)) > 1e-3
     assert not any(module._forward_hooks or "forward" in vars(module) for module in model.modules())
-    assert loss_by_hand(model) == loss_by_hand(MODELS[family]()), "the model is as it was"
+    assert loss_by_hand(model) == loss_by_hand(MODELS[family]()), "the model is unchanged"
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -78,11 +78,11 @@ def test_block_influence_is_how_far_a_layer_turns_the_states(family):
         for layer in range(tiny.LAYERS - 1):
             before, after = states[layer][real].double(), states[layer + 1][real].double()
             sums[layer] += (1 - cosine_similarity(before, after, dim=-1)).sum()
-    # What comes out of the last layer is not among a model's hidden states: its norm has been at it.
+    # A model's hidden states lack the last layer's output: they hold it only after the final norm.
     assert block_influence(model, batches())[:-1] == pytest.approx((sums / tokens).tolist())
 
 
-@pytest.mark.parametrize("measure", [rises_in_loss, block_influence])
+@pytest.mark.parametrize("measure", [loss_increases, block_influence])
 def test_a_layer_that_does_nothing_is_worth_nothing(measure):
     model = tiny.llama()
     with torch.no_grad():
@@ -96,14 +96,14 @@ def test_a_layer_that_does_nothing_is_worth_nothing(measure):
 
 def test_activations_are_means_over_tokens_and_then_l2_over_samples():
     model, family = tiny.llama(layers=1), FAMILIES["llama"]
-    shape = shape_of(model.config)
+    shape = widths_of(model.config)
     seen = {}
     layer = layers_of(model)[0]
     for name, module in (("heads", layer.self_attn.o_proj), ("neurons", layer.mlp.down_proj)):
         module.register_forward_pre_hook(lambda module, given, name=name: seen.setdefault(name, []).append(given[0]))
     for module in (layer.input_layernorm, layer.post_attention_layernorm, model.model.norm):
         module.register_forward_hook(lambda module, given, made: seen.setdefault("norms", []).append(made))
-    found = activations(model, family, shape, batches(1))
+    found = width_importance(model, family, shape, batches(1))
     (batch,) = batches(1)
     real = batch["attention_mask"].bool()
 
@@ -121,7 +121,7 @@ def test_activations_are_means_over_tokens_and_then_l2_over_samples():
 
 @pytest.mark.parametrize("family", MODELS)
 def test_spreads_over_all_channels_are_one(family):
-    found = spreads(MODELS[family](), FAMILIES[family], batches(), range(32))
+    found = norm_ratios(MODELS[family](), FAMILIES[family], batches(), range(32))
     assert len(found) == 2 * tiny.LAYERS + 1
     assert list(found.values()) == pytest.approx([1.0] * len(found))
 

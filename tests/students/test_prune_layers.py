@@ -1,4 +1,4 @@
-"""A pruned student is its teacher without some layers: nothing more, nothing less."""
+"""A pruned student is its teacher without some layers, and otherwise the same."""
 
 import re
 from itertools import pairwise
@@ -39,7 +39,7 @@ FAMILIES = {
     "qwen3_moe": {"head_dim": 8, "num_experts": 6, "mlp_only_layers": [1, 3, 5], **MIXTURE},
     "deepseek_v3": {"first_k_dense_replace": 2, **LATENT, **GROUPS, **MIXTURE},
 }
-"""One of each way in which a configuration says what its layers are; Qwen's has as many experts as layers."""
+"""One model for each way in which a configuration describes its layers; Qwen's has as many experts as layers."""
 LAYERS = {"llama": "model.layers", "gpt2": "transformer.h"}
 
 
@@ -135,12 +135,14 @@ def test_a_model_whose_layers_are_no_list_is_refused():
         def named_modules(self, *_, **__):
             return iter(())
 
-    with pytest.raises(UserError, match="Flat keeps its 4 layers in no list, so none can be left out"):
+    with pytest.raises(UserError, match="Flat has no list of its 4 layers, so none can be left out"):
         prune_layers(Flat(tiny.llama().config), [0])
 
 
 def test_a_model_whose_layers_know_their_number_is_refused():
-    with pytest.raises(UserError, match="with `scale_attn_by_inverse_layer_idx` a layer computes something else"):
+    with pytest.raises(
+        UserError, match="with `scale_attn_by_inverse_layer_idx` a layer's output depends on its number"
+    ):
         prune_layers(tiny.gpt2(0, 4, scale_attn_by_inverse_layer_idx=True), [0, 2])
 
 

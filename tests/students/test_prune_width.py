@@ -1,4 +1,4 @@
-"""A narrower student is its teacher without some heads, neurons and channels: exactly, where those did nothing."""
+"""A narrower student is its teacher without some heads, neurons and channels; exactly so if those were dead."""
 
 from itertools import product
 
@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny
 from potstill.errors import UserError
-from potstill.students.prune_width import prune_width, pruned_shape
-from potstill.students.prune_width_families import FAMILIES, Shape, place, shape_of
+from potstill.students.prune_width import prune_width, pruned_widths
+from potstill.students.prune_width_families import FAMILIES, Widths, place, widths_of
 
 GROUPED = {
     "hidden_size": 32,
@@ -40,7 +40,7 @@ MODELS = {
     "gpt_neox serial": {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "layer_norm_eps": 0.3}
     | {"intermediate_size": 20, "use_parallel_residual": False},
 }
-"""One of each family; with epsilons so large that to forget one would be seen, but where they cannot be changed."""
+"""One model of each family. Epsilons are large if they can be changed, so that a forgotten one shows."""
 TOKENS = {"vocab_size": 40, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.3}
 
 
@@ -50,7 +50,7 @@ def teacher(name):
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for key, weight in model.state_dict().items():
-            # A new model's biases are 0 and its norms 1, and would be right whatever was done with them.
+            # A new model's biases are 0 and its norms 1, which would hide errors in their pruning.
             if key.endswith("bias") or "norm" in key or "ln_" in key:
                 weight.add_(torch.randn_like(weight) * 0.3)
     return model
@@ -68,19 +68,19 @@ def logits(model, ids=None):
 
 def wanted(model, **sizes):
     keys = ("heads", "key_value_heads", "intermediate_size", "hidden_size")
-    return pruned_shape(model.config, *(sizes.get(key) for key in keys))
+    return pruned_widths(model.config, *(sizes.get(key) for key in keys))
 
 
 def weights(model):
-    """Each weight as it lies in the model, with its axes: those of a fused projection apart."""
+    """Each weight with its axes; a fused projection is split into its parts."""
     family = FAMILIES[model.config.model_type]
     for name, tensor in model.state_dict().items():
         yield name, tensor, place(family, name).axes
 
 
 def silence(model, *, heads=(), neurons=(), channels=()):
-    """Make these parts of a model do nothing: nothing goes into them, and nothing comes out."""
-    shape = shape_of(model.config)
+    """Make these parts of a model dead: their inputs and outputs are 0."""
+    shape = widths_of(model.config)
     size, count = shape.head_dim, shape.heads
     groups = sorted({head // shape.group for head in heads})
     of = {
@@ -101,15 +101,15 @@ def silence(model, *, heads=(), neurons=(), channels=()):
                 if of.get(axis):
                     tensor.index_fill_(dimension, torch.tensor(of[axis]), 0.0)
                 if axis == "hidden" and channels and centred and not norm and writes(name, dimension):
-                    # Of what is written into the stream, the mean is 0: that is what a LayerNorm takes a channel of 0
-                    # not to be different from.
+                    # Outputs to the residual stream get a mean of 0, so that for a LayerNorm a channel of 0 equals the
+                    # mean.
                     part = tensor.index_select(dimension, torch.tensor(living))
                     tensor.index_copy_(dimension, torch.tensor(living), part - part.mean(dimension, keepdim=True))
     return model
 
 
 def writes(name, dimension):
-    """Whether this dimension of a weight is what goes into the residual stream."""
+    """Whether this dimension of a weight writes to the residual stream."""
     out = ("attn.c_proj", "mlp.c_proj", "attention.dense", "dense_4h_to_h")
     if name.endswith(("wte.weight", "wpe.weight", "embed_in.weight")):
         return True
@@ -120,10 +120,10 @@ def writes(name, dimension):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_without_heads_and_neurons_that_do_nothing_a_model_says_the_same(name):
-    # Where heads fill the hidden size, it is in the next test that they go.
+    # If the heads fill the hidden size, the next test prunes them.
     heads = [] if FAMILIES[name.partition(" ")[0]].heads_fill_hidden else [0, 1]
     model = silence(teacher(name), heads=heads, neurons=[0, 3, 19])
-    before = shape_of(model.config)
+    before = widths_of(model.config)
     sizes = {"heads": before.heads - len(heads), "intermediate_size": before.neurons - 3}
     student, kept = prune_width(model, wanted(model, **sizes), [batch()])
     torch.testing.assert_close(logits(student.eval()), logits(model), rtol=0, atol=1e-5)
@@ -131,13 +131,13 @@ def test_without_heads_and_neurons_that_do_nothing_a_model_says_the_same(name):
     assert kept.key_value_heads == ([[1]] * 2 if heads else [[0, 1, 2, 3]] * 2)
     assert kept.neurons == [[n for n in range(before.neurons) if n not in (0, 3, 19)]] * 2
     assert kept.shares == pytest.approx(dict.fromkeys(kept.shares, 1.0))
-    assert shape_of(student.config).heads == sizes["heads"]
-    assert shape_of(student.config).key_value_heads == len(kept.key_value_heads[0])
+    assert widths_of(student.config).heads == sizes["heads"]
+    assert widths_of(student.config).key_value_heads == len(kept.key_value_heads[0])
 
 
 def unread(model, kept):
-    """The model, but what is not kept of its heads and neurons is read by nobody."""
-    shape, family = shape_of(model.config), FAMILIES[model.config.model_type]
+    """The model with the outputs of all heads and neurons ignored that are not kept."""
+    shape, family = widths_of(model.config), FAMILIES[model.config.model_type]
     with torch.no_grad():
         for number, layer in enumerate(model.get_submodule(family.layers)):
             heads = [head * shape.head_dim + at for head in kept.heads[number] for at in range(shape.head_dim)]
@@ -191,7 +191,7 @@ def test_parts_that_do_something_are_missed(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_student_of_its_teachers_width_is_its_teacher(name):
     model = teacher(name)
-    student, kept = prune_width(model, shape_of(model.config), [batch()])
+    student, kept = prune_width(model, widths_of(model.config), [batch()])
     assert torch.equal(logits(student.eval()), logits(model))
     assert kept.channels == list(range(32))
 
@@ -203,8 +203,8 @@ def test_a_student_survives_the_disk_with_its_shape_and_its_tie(name, tmp_path):
     student.eval().save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert torch.equal(logits(again), logits(student))
-    assert shape_of(again.config) == shape_of(student.config)
-    assert shape_of(again.config).head_dim == shape_of(model.config).head_dim
+    assert widths_of(again.config) == widths_of(student.config)
+    assert widths_of(again.config).head_dim == widths_of(model.config).head_dim
     tied = model.config.tie_word_embeddings
     for one in (student, again):
         ends = (one.get_input_embeddings().weight, one.get_output_embeddings().weight)
@@ -220,7 +220,7 @@ def test_within_groups_the_best_heads_are_kept_and_of_the_groups_the_best():
     model = silence(AutoModelForCausalLM.from_config(config).eval(), heads=[4, 5])
     with torch.no_grad():
         for layer in model.model.layers:
-            # Head 1 looks about more evenly than any other can, and what is averaged is small.
+            # Head 1 attends more evenly than any other head, so its averaged output is small.
             layer.self_attn.q_proj.weight[6:12] = 0
             layer.self_attn.q_proj.weight[12:18] = 0
     student, kept = prune_width(model, wanted(model, heads=2, key_value_heads=2), [batch()])
@@ -262,20 +262,20 @@ LLAMA = transformers.LlamaConfig(
 @pytest.mark.parametrize(
     ("config", "sizes", "shape"),
     [
-        (LLAMA, {"heads": 4}, Shape(4, 1, 4, 64, 32)),
-        (LLAMA, {"key_value_heads": 1}, Shape(4, 1, 4, 64, 32)),
-        (LLAMA, {"heads": 4, "key_value_heads": 2}, Shape(4, 2, 4, 64, 32)),
-        (LLAMA, {"hidden_size": 16, "intermediate_size": 3}, Shape(8, 2, 4, 3, 16)),
-        (GPT2, {"heads": 3}, Shape(3, 3, 8, 128, 24)),
-        (GPT2, {"key_value_heads": 3}, Shape(3, 3, 8, 128, 24)),
-        (GPT2, {"hidden_size": 16, "intermediate_size": 5}, Shape(2, 2, 8, 5, 16)),
-        (GPT2, {"hidden_size": 16, "heads": 2}, Shape(2, 2, 8, 128, 16)),
-        (GPT2, {"intermediate_size": 5}, Shape(4, 4, 8, 5, 32)),
+        (LLAMA, {"heads": 4}, Widths(4, 1, 4, 64, 32)),
+        (LLAMA, {"key_value_heads": 1}, Widths(4, 1, 4, 64, 32)),
+        (LLAMA, {"heads": 4, "key_value_heads": 2}, Widths(4, 2, 4, 64, 32)),
+        (LLAMA, {"hidden_size": 16, "intermediate_size": 3}, Widths(8, 2, 4, 3, 16)),
+        (GPT2, {"heads": 3}, Widths(3, 3, 8, 128, 24)),
+        (GPT2, {"key_value_heads": 3}, Widths(3, 3, 8, 128, 24)),
+        (GPT2, {"hidden_size": 16, "intermediate_size": 5}, Widths(2, 2, 8, 5, 16)),
+        (GPT2, {"hidden_size": 16, "heads": 2}, Widths(2, 2, 8, 128, 16)),
+        (GPT2, {"intermediate_size": 5}, Widths(4, 4, 8, 5, 32)),
     ],
 )
 def test_what_is_not_given_follows(config, sizes, shape):
     keys = ("heads", "key_value_heads", "intermediate_size", "hidden_size")
-    assert pruned_shape(config, *(sizes.get(key) for key in keys)) == shape
+    assert pruned_widths(config, *(sizes.get(key) for key in keys)) == shape
 
 
 @pytest.mark.parametrize(
@@ -290,23 +290,23 @@ def test_what_is_not_given_follows(config, sizes, shape):
         (
             LLAMA,
             {"heads": 5, "key_value_heads": 2},
-            "does not divide among `student.key_value_heads: 2`; give a multiple of 2",
+            "is no multiple of `student.key_value_heads: 2`; give a multiple of 2",
         ),
         (LLAMA, {"heads": 8, "key_value_heads": 1}, "share each of `student.key_value_heads: 1`; give at most 4"),
         (
             LLAMA,
             {"hidden_size": 30},
-            "hidden size, 30, is no multiple of them; give `student.hidden_size: 24`",
+            "needs a hidden size that is a multiple of them, and it is 30; give `student.hidden_size: 24`",
         ),
-        (LLAMA, {"heads": 6, "key_value_heads": 2}, "`student.heads`: transformers makes no llama of 6 heads whose"),
-        (GPT2, {"hidden_size": 30}, "of 8 dimensions each, fill it; give 24, whose heads are 3"),
-        (GPT2, {"hidden_size": 24, "heads": 2}, "of 8 dimensions each, fill it; give 16, whose heads are 2"),
+        (LLAMA, {"heads": 6, "key_value_heads": 2}, "`student.heads`: a llama of 6 heads needs a hidden size"),
+        (GPT2, {"hidden_size": 30}, "times their 8 dimensions; give 24 for 3 heads"),
+        (GPT2, {"hidden_size": 24, "heads": 2}, "times their 8 dimensions; give 16 for 2 heads"),
     ],
 )
 def test_widths_that_cannot_be_are_refused(config, sizes, sentence):
     keys = ("heads", "key_value_heads", "intermediate_size", "hidden_size")
     with pytest.raises(UserError) as told:
-        pruned_shape(config, *(sizes.get(key) for key in keys))
+        pruned_widths(config, *(sizes.get(key) for key in keys))
     assert sentence in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -315,10 +315,12 @@ def test_a_model_of_another_kind_is_refused():
     fields = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     other = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", ffn_dim=16, vocab_size=40, **fields))
     with pytest.raises(UserError, match=r"prune_width` knows the weights of llama, .*, and the teacher is a opt; use"):
-        prune_width(other, Shape(2, 2, 8, 16, 16), [batch()])
+        prune_width(other, Widths(2, 2, 8, 16, 16), [batch()])
 
 
 def test_a_model_with_a_weight_that_is_not_known_is_refused():
     other = tiny.gpt2(add_cross_attention=True)
-    with pytest.raises(UserError, match=r"the teacher has transformer\.h\.0\.crossattention\S+, which no gpt2 has"):
-        prune_width(other, shape_of(other.config), [batch()])
+    with pytest.raises(
+        UserError, match=r"the teacher has transformer\.h\.0\.crossattention\S+, which is not a known weight of a gpt2"
+    ):
+        prune_width(other, widths_of(other.config), [batch()])

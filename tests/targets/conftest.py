@@ -1,4 +1,4 @@
-"""A small corpus with a teacher that answers from the tokens alone, and a store of it."""
+"""A small corpus, a teacher whose logits depend only on the sample, and a store of its targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
 from potstill.models.head import Head
-from potstill.targets import Codec, Hidden, Provenance, StoreWriter, TopK, sample_key
+from potstill.targets import Codec, HiddenCodec, Provenance, StoreSpec, StoreWriter, TopKCodec, sample_key
 
 VOCABULARY, HIDDEN = 61, 8
 PROVENANCE = Provenance("toy", "revision 1", "tokenizer 1", "none")
@@ -38,7 +38,7 @@ class Corpus:
         return self.logits(place)[:, :HIDDEN].bfloat16()
 
     def target(self, places: np.ndarray, codec: Codec) -> LogitsTarget | HiddenTarget:
-        if isinstance(codec, Hidden):
+        if isinstance(codec, HiddenCodec):
             return HiddenTarget(torch.cat([self.hidden(place) for place in places]), HEAD)
         return LogitsTarget(torch.cat([self.logits(place) for place in places]))
 
@@ -56,9 +56,11 @@ def make_corpus(samples: int = 40, seed: int = 0) -> Corpus:
 def write_store(
     folder: Path, corpus: Corpus, codec: Codec | None = None, batch_size: int = 4, worker: int = 0, workers: int = 1
 ) -> Path:
-    codec = codec or TopK(VOCABULARY, 8)
-    head = HEAD if isinstance(codec, Hidden) else None
-    with StoreWriter(folder, codec, PROVENANCE, corpus.keys, corpus.counts, head, samples_per_shard=16) as writer:
+    codec = codec or TopKCodec(VOCABULARY, 8)
+    head = HEAD if isinstance(codec, HiddenCodec) else None
+    with StoreWriter(
+        StoreSpec(folder, codec, PROVENANCE), corpus.keys, corpus.counts, head, samples_per_shard=16
+    ) as writer:
         for places in writer.pending(batch_size, worker, workers):
             writer.write(corpus.target(places, codec))
     return folder

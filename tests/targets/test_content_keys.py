@@ -4,7 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.targets.content_keys import sample_key, uniforms
+from potstill.data.collators import Collator
+from potstill.data.labels import IGNORE_INDEX
+from potstill.targets.content_keys import batch_keys, keys_and_counts, sample_key, uniforms
+from toy_training import left_padded, samples
 
 IDS = st.lists(st.integers(0, 2**20), min_size=1, max_size=8)
 
@@ -63,3 +66,33 @@ def test_numbers_lie_evenly_between_zero_and_one() -> None:
     assert numbers.max() < 1
     counts = np.histogram(numbers, 20, (0, 1))[0]
     assert ((counts - 1000) ** 2 / 1000).sum() < 44, "chi-squared with 19 degrees of freedom: one in a thousand"
+
+
+def test_a_key_is_the_content_and_not_the_padding():
+    rows = samples(5)
+    together = batch_keys(Collator(7)(rows))
+    alone = [batch_keys(Collator(0)([row]))[0] for row in rows]
+    assert together == alone
+    assert len(set(together)) == 5
+
+
+def test_a_key_knows_what_is_taught():
+    row = {"input_ids": [5, 6, 7, 8], "labels": [5, 6, 7, 8]}
+    masked = {"input_ids": [5, 6, 7, 8], "labels": [IGNORE_INDEX, IGNORE_INDEX, 7, 8]}
+    first_only = {"input_ids": [5, 6, 7, 8], "labels": [IGNORE_INDEX, 6, 7, 8]}
+    keys = batch_keys(Collator(0)([row, masked, first_only]))
+    assert keys[0] != keys[1]
+    assert keys[0] == keys[2], "no token predicts the first one, so its label does not count"
+
+
+def test_contents_are_those_of_each_sample():
+    rows = samples(20)
+    keys, counts = keys_and_counts(rows, Collator(0))
+    assert keys == [batch_keys(Collator(0)([row]))[0] for row in rows]
+    assert counts == [sum(label != IGNORE_INDEX for label in row["labels"][1:]) for row in rows]
+
+
+def test_padding_on_the_left_is_no_content_either():
+    rows = samples(6)
+    assert batch_keys(left_padded(rows)) == batch_keys(Collator(0)(rows))
+    assert keys_and_counts(rows, left_padded) == keys_and_counts(rows, Collator(0))

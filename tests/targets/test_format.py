@@ -1,4 +1,4 @@
-"""The documented reader reads, and the documented numbers are the ones in use."""
+"""The reader in the document reads a store, and the document has the numbers of the code."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.targets import TargetStore, TopK, sample_key
+from potstill.targets import TargetStore, TopKCodec, sample_key
 from potstill.targets.codecs.layout import LINEAR, RANGE
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "targets-format.md"
@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "targets-format.md"
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_the_reader_in_the_document_reads_a_store(tmp_path, corpus, write, provenance, temperature) -> None:
-    folder = write(tmp_path / "store", corpus, TopK(61, 8, temperatures=(1.0, 2.0)))
+    folder = write(tmp_path / "store", corpus, TopKCodec(61, 8, temperatures=(1.0, 2.0)))
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     names: dict = {}
     exec(code, names)

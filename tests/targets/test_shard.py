@@ -21,7 +21,7 @@ def records(count: int) -> np.ndarray:
 
 @pytest.fixture
 def half(tmp_path: Path) -> Path:
-    """A shard of five samples of which four are committed."""
+    """A shard of five samples; four of them are committed."""
     with ShardWriter(tmp_path, 0, planned([2, 1, 0, 3, 2]), RECORD, 1) as shard:
         shard.append(records(3), 2)
         shard.append(records(3), 2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from potstill.errors import UserError
-from potstill.targets import Hidden, Provenance, Sample, StoreWriter, TargetStore, TopK
+from potstill.targets import HiddenCodec, Provenance, SampledCodec, StoreSpec, StoreWriter, TargetStore, TopKCodec
 
 again = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -32,8 +32,8 @@ def test_any_samples_in_any_order_are_their_own_teacher(store, corpus, provenanc
 
 
 def test_what_was_written_comes_back_exactly(tmp_path, corpus, write, provenance) -> None:
-    """With all tokens in 32 bits, a target of the wrong sample or row cannot hide behind the quantiser."""
-    store = TargetStore(write(tmp_path / "store", corpus, TopK(61, 61, 32)), provenance)
+    """With all tokens in 32 bits, no quantisation error can hide a target of the wrong sample or row."""
+    store = TargetStore(write(tmp_path / "store", corpus, TopKCodec(61, 61, 32)), provenance)
     places = np.random.default_rng(1).permutation(43)
     live = torch.log_softmax(torch.cat([corpus.logits(place) for place in places]), -1)
     read = store.read([corpus.keys[place] for place in places])
@@ -88,7 +88,7 @@ def read_all(folder: Path, provenance: Provenance) -> None:
 def test_any_flipped_bit_is_refused(tmp_path, corpus, write, provenance, data, mode) -> None:
     folder = tmp_path / mode
     if not folder.exists():
-        write(folder, corpus, TopK(61, 8) if mode == "top_k" else Hidden(61, 8))
+        write(folder, corpus, TopKCodec(61, 8) if mode == "top_k" else HiddenCodec(61, 8))
     read_all(folder, provenance)
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     whole = path.read_bytes()
@@ -194,13 +194,15 @@ def test_records_are_mapped_not_read(store, corpus, provenance) -> None:
 
 def test_two_teachers_over_one_corpus_are_two_stores_with_the_same_keys(tmp_path, corpus, write, provenance) -> None:
     one = TargetStore(write(tmp_path / "one", corpus), provenance).read(corpus.keys)
-    two = TargetStore(write(tmp_path / "two", corpus, Sample(61, 6)), provenance).read(corpus.keys)
+    two = TargetStore(write(tmp_path / "two", corpus, SampledCodec(61, 6)), provenance).read(corpus.keys)
     assert len(one.ids) == len(two.ids)
 
 
 def test_a_sample_without_supervised_tokens_has_no_records(tmp_path, corpus, provenance) -> None:
     keys, counts = [b"0" * 16, corpus.keys[0], b"1" * 16], [0, corpus.counts[0], 0]
-    with StoreWriter(tmp_path / "store", TopK(61, 8), provenance, keys, counts, samples_per_shard=1) as writer:
+    with StoreWriter(
+        StoreSpec(tmp_path / "store", TopKCodec(61, 8), provenance), keys, counts, samples_per_shard=1
+    ) as writer:
         for places in writer.pending(1):
             logits = corpus.logits(0) if places[0] == 1 else torch.empty(0, 61)
             writer.write(type(corpus.target(np.array([0]), writer.codec))(logits))

@@ -1,4 +1,4 @@
-"""The finished store is the same whatever happens on the way."""
+"""A finished store is the same for any number of workers, kills and resumes."""
 
 import errno
 import os
@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 
 from potstill.errors import UserError
 from potstill.losses.teacher_target import LogitsTarget
-from potstill.targets import Hidden, Hybrid, Provenance, Sample, StoreWriter, TopK
+from potstill.targets import HiddenCodec, HybridCodec, Provenance, SampledCodec, StoreSpec, StoreWriter, TopKCodec
 from potstill.targets.writer import shard_size
 
-CODECS = [TopK(61, 8), Sample(61, 6), Hybrid(61, 4, 4), Hidden(61, 8)]
+CODECS = [TopKCodec(61, 8), SampledCodec(61, 6), HybridCodec(61, 4, 4), HiddenCodec(61, 8)]
 again = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Run something in a process of its own; its wait status."""
+    """Run something in a separate process; returns its wait status."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -40,7 +40,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def killed_after(budget: int, work: Callable[[], object]) -> bool:
-    """Run something in a process that is killed with -9 the moment it has written ``budget`` bytes."""
+    """Run something in a process that is killed with -9 as soon as it has written ``budget`` bytes."""
 
     def limited() -> None:
         left, write = budget, os.write
@@ -83,13 +83,13 @@ def test_killed_at_any_byte_any_number_of_times_it_ends_the_same(
 
 def test_the_kills_do_kill_and_resuming_does_resume(tmp_path, corpus, write, contents, monkeypatch) -> None:
     monkeypatch.setattr("potstill.targets.shard.COMMIT_SECONDS", 0.0)
-    assert killed_after(5000, lambda: write(tmp_path / "store", corpus, Hidden(61, 8)))
+    assert killed_after(5000, lambda: write(tmp_path / "store", corpus, HiddenCodec(61, 8)))
     before = contents(tmp_path / "store")
     asked = list[int]()
     real = type(corpus).target
     monkeypatch.setattr(type(corpus), "target", lambda self, at, codec: asked.extend(at) or real(self, at, codec))
-    write(tmp_path / "store", corpus, Hidden(61, 8))
-    assert 0 < len(asked) < len(set(corpus.keys)), "only what was missing is asked of the teacher"
+    write(tmp_path / "store", corpus, HiddenCodec(61, 8))
+    assert 0 < len(asked) < len(set(corpus.keys)), "the teacher runs only on missing samples"
     after = contents(tmp_path / "store")
     assert any(before[name] and after[name].startswith(before[name]) for name in before if name.endswith("index"))
 
@@ -133,11 +133,13 @@ def test_any_number_of_workers_write_the_same_store(tmp_path, corpus, write, con
 
 
 def test_batches_are_those_of_an_uninterrupted_run(tmp_path, corpus, write, monkeypatch) -> None:
-    """A teacher's arithmetic may depend on its batch: so a resumed capture must not cut others."""
-    codec, keys = TopK(61, 8), corpus.keys
+    """A teacher's arithmetic may depend on its batch, so a resumed capture must use the same batches."""
+    codec, keys = TopKCodec(61, 8), corpus.keys
 
     def batches() -> list[list[int]]:
-        with StoreWriter(tmp_path / "store", codec, provenance, keys, corpus.counts, samples_per_shard=16) as writer:
+        with StoreWriter(
+            StoreSpec(tmp_path / "store", codec, provenance), keys, corpus.counts, samples_per_shard=16
+        ) as writer:
             found = []
             for places in writer.pending(5):
                 found.append(places.tolist())
@@ -148,7 +150,7 @@ def test_batches_are_those_of_an_uninterrupted_run(tmp_path, corpus, write, monk
 
     provenance, stop = Provenance("a", "b", "c", "d"), 2
     first = batches()
-    # As a kill in the middle of a commit leaves it: one entry of the second batch is whole, the next one torn.
+    # A kill in the middle of a commit leaves one whole entry of the second batch, and the next one incomplete.
     index = tmp_path / "store" / "00000.index"
     os.truncate(index, 24 * 6 + 7)
     stop = 0
@@ -186,11 +188,11 @@ def test_a_quota_of_the_system_is_a_full_disk(tmp_path, corpus, write, contents)
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
         with pytest.raises(UserError, match="disk is full"):
-            write(tmp_path / "store", corpus, Hidden(61, 8))
+            write(tmp_path / "store", corpus, HiddenCodec(61, 8))
 
     assert in_child(limited) == 0
-    expected = contents(write(tmp_path / "whole", corpus, Hidden(61, 8)))
-    assert contents(write(tmp_path / "store", corpus, Hidden(61, 8))) == expected
+    expected = contents(write(tmp_path / "whole", corpus, HiddenCodec(61, 8)))
+    assert contents(write(tmp_path / "store", corpus, HiddenCodec(61, 8))) == expected
 
 
 def test_too_little_room_is_said_before_the_teacher_runs(tmp_path, corpus, write, monkeypatch) -> None:
@@ -201,8 +203,10 @@ def test_too_little_room_is_said_before_the_teacher_runs(tmp_path, corpus, write
 
 
 def test_a_second_writer_of_a_shard_is_refused(tmp_path, corpus, write, contents) -> None:
-    codec, provenance = TopK(61, 8), Provenance("toy", "revision 1", "tokenizer 1", "none")
-    with StoreWriter(tmp_path / "store", codec, provenance, corpus.keys, corpus.counts, samples_per_shard=16) as first:
+    codec, provenance = TopKCodec(61, 8), Provenance("toy", "revision 1", "tokenizer 1", "none")
+    with StoreWriter(
+        StoreSpec(tmp_path / "store", codec, provenance), corpus.keys, corpus.counts, samples_per_shard=16
+    ) as first:
         places = next(pending := first.pending(4))
         with pytest.raises(UserError, match=r"00000\.records is being written by another process"):
             write(tmp_path / "store", corpus)
@@ -220,9 +224,9 @@ def test_a_killed_writer_leaves_no_lock(tmp_path, corpus, write) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"codec": TopK(61, 9)}, "k 8, and is now asked for 9"),
-        ({"codec": TopK(61, 8, temperatures=(1.0, 2.0))}, r"temperatures \[1.0\].*\[1.0, 2.0\]"),
-        ({"codec": Sample(61, 8)}, "mode top_k.*sample"),
+        ({"codec": TopKCodec(61, 9)}, "k 8, and is now asked for 9"),
+        ({"codec": TopKCodec(61, 8, temperatures=(1.0, 2.0))}, r"temperatures \[1.0\].*\[1.0, 2.0\]"),
+        ({"codec": SampledCodec(61, 8)}, "mode top_k.*sample"),
         ({"keys": slice(0, 30)}, "number of samples 40.*30"),
         ({"provenance": Provenance("other", "revision 2", "tokenizer 1", "none")}, "'revision 1'.*'revision 2'"),
         ({"provenance": Provenance("toy", "revision 1", "tokenizer 2", "none")}, "'tokenizer 1'.*'tokenizer 2'"),
@@ -230,25 +234,29 @@ def test_a_killed_writer_leaves_no_lock(tmp_path, corpus, write) -> None:
 )
 def test_a_folder_begun_for_something_else_is_refused_with_both_names(store, corpus, change, says) -> None:
     kept = change.get("keys", slice(None))
-    codec = change.get("codec", TopK(61, 8))
+    codec = change.get("codec", TopKCodec(61, 8))
     provenance = change.get("provenance", Provenance("toy", "revision 1", "tokenizer 1", "none"))
     with pytest.raises(UserError, match=says):
-        StoreWriter(store, codec, provenance, corpus.keys[kept], corpus.counts[kept], samples_per_shard=16)
+        StoreWriter(StoreSpec(store, codec, provenance), corpus.keys[kept], corpus.counts[kept], samples_per_shard=16)
 
 
 def test_nothing_to_capture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to capture"):
-        StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), [b"0" * 16], [0])
+        StoreWriter(StoreSpec(tmp_path, TopKCodec(61, 8), Provenance("a", "b", "c", "d")), [b"0" * 16], [0])
 
 
 def test_a_batch_that_was_not_written_is_noticed(tmp_path, corpus) -> None:
-    writer = StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), corpus.keys, corpus.counts)
+    writer = StoreWriter(
+        StoreSpec(tmp_path, TopKCodec(61, 8), Provenance("a", "b", "c", "d")), corpus.keys, corpus.counts
+    )
     with pytest.raises(AssertionError, match="before the next"):
         list(writer.pending(4))
 
 
 def test_targets_for_another_number_of_tokens_are_noticed(tmp_path, corpus) -> None:
-    with StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), corpus.keys, corpus.counts) as writer:
+    with StoreWriter(
+        StoreSpec(tmp_path, TopKCodec(61, 8), Provenance("a", "b", "c", "d")), corpus.keys, corpus.counts
+    ) as writer:
         next(pending := writer.pending(4))
         with pytest.raises(AssertionError, match="targets for"):
             writer.write(LogitsTarget(torch.zeros(1, 61)))
@@ -256,7 +264,9 @@ def test_targets_for_another_number_of_tokens_are_noticed(tmp_path, corpus) -> N
 
 
 def test_progress_counts_what_is_committed(tmp_path, corpus) -> None:
-    with StoreWriter(tmp_path, TopK(61, 8), Provenance("a", "b", "c", "d"), corpus.keys, corpus.counts) as writer:
+    with StoreWriter(
+        StoreSpec(tmp_path, TopKCodec(61, 8), Provenance("a", "b", "c", "d")), corpus.keys, corpus.counts
+    ) as writer:
         assert writer.samples_written() == 0
         for places in writer.pending(64):
             writer.write(corpus.target(places, writer.codec))

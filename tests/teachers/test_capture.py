@@ -1,54 +1,54 @@
+"""Running a teacher over samples into a store."""
+
 import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM
 
 from potstill.data.collators import Collator
-from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
-from potstill.targets import make_codec
-from potstill.targets.collator import WithTargets, field
-from potstill.targets.content_keys import batch_keys, contents
+from potstill.targets import Provenance, StoreSpec, TargetStore, make_codec
+from potstill.targets.content_keys import batch_keys
+from potstill.teachers.capture import SampleBatches, capture
+from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, llama
-from toy_training import captured, left_padded, samples
+from toy_training import samples
+
+PROVENANCE = Provenance("toy", "one", "tokenizer", "none")
+CODEC = make_codec("top_k", vocabulary=VOCABULARY, k=VOCABULARY, bits=32)
 
 
-def test_a_key_is_the_content_and_not_the_padding():
-    rows = samples(5)
-    together = batch_keys(Collator(7)(rows))
-    alone = [batch_keys(Collator(0)([row]))[0] for row in rows]
-    assert together == alone
-    assert len(set(together)) == 5
+def store_in(folder):
+    return StoreSpec(folder, CODEC, PROVENANCE)
 
 
-def test_a_key_knows_what_is_taught():
-    row = {"input_ids": [5, 6, 7, 8], "labels": [5, 6, 7, 8]}
-    masked = {"input_ids": [5, 6, 7, 8], "labels": [IGNORE_INDEX, IGNORE_INDEX, 7, 8]}
-    first_only = {"input_ids": [5, 6, 7, 8], "labels": [IGNORE_INDEX, 6, 7, 8]}
-    keys = batch_keys(Collator(0)([row, masked, first_only]))
-    assert keys[0] != keys[1]
-    assert keys[0] == keys[2], "nothing predicts the first token, whatever its label says"
+def test_a_store_says_what_the_teacher_says_of_each_sample(tmp_path):
+    rows, teacher = samples(10), LiveTeacher(llama(0))
+    tokens = capture(store_in(tmp_path / "store"), teacher, SampleBatches(rows, Collator(0), 4))
+    store = TargetStore(tmp_path / "store", PROVENANCE)
+    assert tokens == store.header.tokens
+    for row in rows:
+        batch = Collator(0)([row])
+        target, found = teacher.target(batch), store.read(batch_keys(batch))
+        expected = (target.hidden @ target.head.weight.T).log_softmax(-1)
+        torch.testing.assert_close(found.log_probs, expected.gather(1, found.ids), rtol=0, atol=1e-4)
 
 
-def test_contents_are_those_of_each_sample():
-    rows = samples(20)
-    keys, counts = contents(rows, Collator(0))
-    assert keys == [batch_keys(Collator(0)([row]))[0] for row in rows]
-    assert counts == [sum(label != IGNORE_INDEX for label in row["labels"][1:]) for row in rows]
+def test_workers_write_a_store_together(tmp_path):
+    batches, teacher = SampleBatches(samples(600, longest=4), Collator(0), 64), LiveTeacher(llama(0))
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    capture(store_in(alone), teacher, batches)
+    for worker in (1, 0):
+        capture(store_in(together), teacher, batches, worker, workers=2)
+    assert len(list(alone.glob("*.records"))) > 1
+    assert {file.name: file.read_bytes() for file in alone.iterdir()} == {
+        file.name: file.read_bytes() for file in together.iterdir()
+    }
 
 
-def test_a_batch_has_the_records_of_each_store(tmp_path):
-    rows = samples(8)
-    small = make_codec("top_k", vocabulary=VOCABULARY, k=4)
-    stores = {0: captured(tmp_path / "one", llama(0), rows), 2: captured(tmp_path / "two", llama(1), rows, codec=small)}
-    collate = WithTargets(Collator(0), stores)
-    batch = collate([rows[6], rows[1]])
-    taught = sum(label != IGNORE_INDEX for row in (rows[6], rows[1]) for label in row["labels"][1:])
-    for index, store in stores.items():
-        assert batch[field(index)].shape == (taught, store.codec.layout.record_bytes)
-    assert field(1) not in batch
-    with pytest.raises(UserError, match="not among the 8 captured"):
-        collate([{"input_ids": [9, 9, 9]}])
-
-
-def test_padding_on_the_left_is_no_content_either():
-    rows = samples(6)
-    assert batch_keys(left_padded(rows)) == batch_keys(Collator(0)(rows))
-    assert contents(rows, left_padded) == contents(rows, Collator(0))
+def test_a_teacher_that_cannot_keep_documents_apart_is_refused_before_it_runs(tmp_path):
+    torch.manual_seed(0)
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=1, n_head=2))
+    rows = [{"input_ids": [1, 2, 3, 4], "documents": [2, 2]}]
+    with pytest.raises(UserError, match=r"the teacher \(bloom\) reads across documents"):
+        capture(store_in(tmp_path / "store"), LiveTeacher(bloom), SampleBatches(rows, Collator(0), 4))
+    assert not (tmp_path / "store").exists()

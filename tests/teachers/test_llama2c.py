@@ -1,4 +1,4 @@
-"""Checkpoints of llama2.c become Hugging Face models that say the same, and whatever is none is told in a sentence."""
+"""Checkpoints of llama2.c become Hugging Face models with the same logits; other files are refused."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from potstill.recipe.teachers import Llama2cTeacher
 from potstill.teachers import llama2c
 from potstill.teachers.llama2c import half_split, read_model, read_tokenizer
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import llama, save_corpus, toy_recipe
 
 HEADER = struct.Struct("<7i")
@@ -27,12 +27,12 @@ real = pytest.mark.skipif(not stories.FOLDER.is_dir(), reason="../shared/data/st
 
 
 def neighbours(rows, heads):
-    """A projection as llama2.c has it, of one as transformers has it."""
+    """Convert a projection from transformers' order to that of llama2.c."""
     return rows.view(heads, 2, -1, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
 
 
 def exported(model, file):
-    """A Llama written as llama2.c's `legacy_export` writes one."""
+    """Write a Llama as llama2.c's `legacy_export` does."""
     config, state = model.config, model.state_dict()
 
     def stack(name, heads=None):
@@ -63,7 +63,7 @@ def exported(model, file):
 
 
 def exported_tokenizer(file, tokens=300):
-    """Pieces as llama2.c's `tokenizer.py` writes them: roles, bytes, two merges, and the letters."""
+    """Tokens as llama2.c's `tokenizer.py` writes them: special tokens, bytes, two merges, and the letters."""
     pieces = ["<unk>", "\n<s>\n", "\n</s>\n", *(f"<0x{byte:02X}>" for byte in range(256)), " a", "ab", " ", "a", "b"]
     pieces += [chr(0x4E00 + n) for n in range(tokens - len(pieces))]
     scored = [(piece.encode(), -float(max(0, n - 259))) for n, piece in enumerate(pieces)]
@@ -95,7 +95,7 @@ def test_rows_in_halves_make_the_attention_that_neighbours_made(heads, kv_heads)
     angles = torch.outer(torch.arange(length), 10000.0 ** (-torch.arange(0, size, 2) / size)).double()
 
     def turned(rows, count, pairs):
-        """[count, T, D], each pair of dimensions turned by its angle."""
+        """Rotate each pair of dimensions by its angle, [count, T, D]."""
         found = (states @ rows.T).view(length, count, size).transpose(0, 1)
         one, other = pairs(found)
         return one * angles.cos() - other * angles.sin(), one * angles.sin() + other * angles.cos()
@@ -143,7 +143,7 @@ def test_its_tokenizer_encodes_as_run_c_does(text):
         score, size = struct.unpack_from("<fi", raw, at)
         scores[raw[at + 8 : at + 8 + size].decode()] = (number, score)
         at, number = at + 8 + size, number + 1
-    # encode() of run.c: characters, or their bytes, and then the best pair again and again, the first of equals.
+    # encode() of run.c: characters or their bytes; then it merges the best pair repeatedly, the first among equals.
     pieces = [part for char in (f" {text}" if text else "") for part in ([char] if char in scores else _bytes(char))]
     while True:
         merged = [one + other for one, other in pairwise(pieces)]
@@ -164,7 +164,7 @@ def _bytes(char):
 @real
 def test_it_is_a_teacher_like_any_other(tmp_path):
     teacher = Llama2cTeacher(llama2c=str(stories.CHECKPOINT), tokenizer=str(stories.TOKENIZER))
-    found = Prepared.load(prepare("stories", teacher, tmp_path / "stories"))
+    found = PreparedTeacher.load(prepare("stories", teacher, tmp_path / "stories"))
     ids = torch.tensor([stories.tokenizer()(stories.TEXTS[1]).input_ids])
     with torch.no_grad():
         assert torch.equal(found.model(torch.float32)(ids).logits, stories.model()(ids).logits)
@@ -183,7 +183,7 @@ def test_a_run_distils_from_one(tmp_path):
     run_recipe(toy_recipe(tmp_path, teachers, "capture={}"), run, until="distil")
     made = AutoTokenizer.from_pretrained(run.path("distil") / "student")
     assert made("ab a").input_ids == read_tokenizer(tokens, "key", 300)("ab a").input_ids
-    prepared = Prepared.load(run.path("teachers") / "smollm2")
+    prepared = PreparedTeacher.load(run.path("teachers") / "smollm2")
     assert prepared.config().num_hidden_layers == 3
     exported_tokenizer(tokens, 299)
     with pytest.raises(UserError, match=r"`teachers.smollm2.tokenizer`: .* has 299 tokens and the model 300; name the"):
@@ -200,7 +200,7 @@ def test_a_real_teacher_in_a_whole_run(tmp_path):
     run_recipe(toy_recipe(tmp_path, *given, student), run, until="evaluate")
     rows = json.loads((run.path("evaluate") / "comparison.json").read_text())["rows"]
     loss = {row["model"]: row["value"] for row in rows if row["metric"] == "loss"}
-    # Single sentences of a story are harder than the story, and a layer less is damage.
+    # Single sentences are harder to predict than a whole story, and a removed layer costs too.
     assert loss["teacher"] < 2.2 < loss["start"] < math.log(512)
     assert run.manifest("student")["summary"]["layers_kept"] == [0, 1, 3, 4]
 
@@ -216,10 +216,10 @@ def header(*sizes):
         (b"", "has 0 bytes, which is no model of llama2.c; get it again"),
         (b"24ka\x02\0\0\0" + bytes(300), "is of llama2.c's version 2, and potstill reads version 0"),
         (b"24ka\x01\0\0\0" + bytes(300), "export.py --version 0`"),
-        (header(64, 172, 5, 8, 3, 512, 512), "does not begin like a model of llama2.c; name a .bin"),
-        (header(0, 172, 5, 8, 4, 512, 512), "does not begin like a model of llama2.c"),
-        (b"GGUF" + bytes(100), "does not begin like a model of llama2.c"),
-        (header(64, 172, 5, 8, 4, 512, 512) + bytes(100), "has 128 bytes, and a model of the size that it begins with"),
+        (header(64, 172, 5, 8, 3, 512, 512), "does not have a header of llama2.c; name a .bin"),
+        (header(0, 172, 5, 8, 4, 512, 512), "does not have a header of llama2.c"),
+        (b"GGUF" + bytes(100), "does not have a header of llama2.c"),
+        (header(64, 172, 5, 8, 4, 512, 512) + bytes(100), "has 128 bytes, and a model with the sizes in its header"),
     ],
 )
 def test_what_is_no_whole_checkpoint_is_told_in_a_sentence(tmp_path, content, sentence):
@@ -235,7 +235,7 @@ def test_what_is_no_whole_checkpoint_is_told_in_a_sentence(tmp_path, content, se
 
 def test_a_checkpoint_must_have_every_byte_and_no_other(original, tmp_path):
     whole = exported(original, tmp_path / "model.bin").read_bytes()
-    for content, what in ((whole[:-4], "is cut off"), (whole + bytes(4), "is something else, or more than one")):
+    for content, what in ((whole[:-4], "is cut off"), (whole + bytes(4), "is another file, or several in one")):
         (tmp_path / "other.bin").write_bytes(content)
         with pytest.raises(UserError, match=rf"has [\d,]+ bytes, .* has {len(whole):,}: it {what}; get it again"):
             read_model(tmp_path / "other.bin", "key")
@@ -253,7 +253,9 @@ def test_what_is_no_whole_tokenizer_is_told_in_a_sentence(tmp_path):
     assert read_tokenizer(file, "key", 300).decode([259, 262 + 1]) == "ab"
     for content in (whole[:-1], whole[:-5], whole[:7], b"a\0\0\0" + b"\xff" * 64):
         file.write_bytes(content)
-        with pytest.raises(UserError, match=r"`key`: .* is no tokenizer of llama2.c, or it is cut off; name the .bin"):
+        with pytest.raises(
+            UserError, match=r"`key`: .* is no tokenizer of llama2.c, or it is cut off; name the whole .bin"
+        ):
             read_tokenizer(file, "key", 300)
     file.write_bytes(whole)
     with pytest.raises(UserError, match=r"has 300 tokens and the model 32,000; name the one it was trained with"):
@@ -261,7 +263,7 @@ def test_what_is_no_whole_tokenizer_is_told_in_a_sentence(tmp_path):
     file.write_bytes(whole.replace(b"<0x41>", b"<0x42>"))
     with pytest.raises(UserError, match="its tokens 3 to 258 are not the bytes"):
         read_tokenizer(file, "key", 300)
-    with pytest.raises(UserError, match=r"is sentencepiece's own; name the .bin that run.c reads"):
+    with pytest.raises(UserError, match=r"is sentencepiece's own file; name the .bin that run.c reads"):
         read_tokenizer(Path("tok.model"), "key", 300)
 
 
@@ -270,7 +272,7 @@ def test_files_are_told_apart_by_their_content(original, tmp_path):
     teacher = Llama2cTeacher(llama2c=str(model), tokenizer=str(tokens))
 
     def fingerprint():
-        return Prepared.load(prepare("t", teacher, tmp_path / "t")).fingerprint
+        return PreparedTeacher.load(prepare("t", teacher, tmp_path / "t")).fingerprint
 
     first = fingerprint()
     assert fingerprint() == first

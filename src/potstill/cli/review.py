@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from potstill.errors import UserError
 from potstill.files.atomic import remove, write_text
-from potstill.files.jsonl_log import read_journal
+from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import (
     NONE,
     WITHDRAWN,
@@ -108,7 +108,7 @@ def answers_of(folder: Path) -> list[Answer]:
     saved_recipe(folder)
     root = folder / "answers"
     files = [file for file in sorted(root.rglob("answers.jsonl")) if not (file.parent / UNFINISHED).exists()]
-    answers = [_answer(row, file.parent.relative_to(root), file) for file in files for row in read_journal(file)]
+    answers = [_answer(row, file.parent.relative_to(root), file) for file in files for row in read_jsonl(file)]
     if not answers:
         raise UserError(f"{folder} has no answers yet; `potstill answers SAVED_AS` makes them")
     return answers

@@ -1,10 +1,10 @@
-"""Cleaning: what is done to each of BabyLM's ten sources before a tokenizer sees it.
+"""Cleaning rules for each of BabyLM's ten sources.
 
-Baby Llama (Timiryasov and Tastet, arXiv 2308.02019) cleaned each source in its own way. `RULES` says how, twice over:
-`published` gives the files of the published run byte for byte, faults included; `sound` does what was meant. The
-faults: a blank line, which separates articles or conversations, was deleted with both line ends, so that the text
+Baby Llama (Timiryasov and Tastet, arXiv 2308.02019) cleaned each source in its own way. `RULES` has two sets of rules:
+`published` gives the files of the published run byte for byte, faults included; `sound` does what the authors meant.
+The faults: a blank line, which separates articles or conversations, was deleted with both line ends, so that the text
 before it ran into the text after it; a line such as "..." stopped the program; and the HTML tags and non-verbal cues
-that the authors say were removed stayed in. What is cleaned soundly stays as it is when cleaned again.
+that the authors say were removed stayed in. A text cleaned with `sound` does not change when it is cleaned again.
 """
 
 import re
@@ -29,10 +29,10 @@ _TAG_NAMES = (
     "noinclude|nowiki|ol|onlyinclude|p|poem|pre|q|ref|references|s|samp|section|small|source|span|strike|strong|sub|sup|"
     "syntaxhighlight|table|tbody|td|templatestyles|th|thead|timeline|tr|tt|u|ul|var|wbr"
 )
-# The program that took BabyLM's text out of Wikipedia escapes what it did not understand: hence &lt; as well as <.
+# The program that took BabyLM's text out of Wikipedia escaped some markup: hence &lt; as well as <.
 TAG = re.compile(rf"(?:<|&lt;)/?({_TAG_NAMES})(?:{_ATTRIBUTE})*\s*/?(?:>|&gt;)", re.IGNORECASE)
 BREAKS = {"br", "hr", "p", "li", "dd", "dt", "div", "td", "th", "tr"}
-"""Tags that stand between words; the others stand within them, as in H<sub>2</sub>O."""
+"""Tags that separate words; the other tags stand within words, as in H<sub>2</sub>O."""
 
 _SOUND = (
     "applause|applauds|applauding|beep(?:s|ing)?|cheer(?:s|ing)|chuckl(?:es|ing)|clap(?:s|ping)|clears throat|"
@@ -59,55 +59,55 @@ def close_punctuation(text: str) -> str:
 
 
 def close_apostrophes(text: str) -> str:
-    """No space between a word and any `'x`: "Dan 's" becomes "Dan's", and "of 'em", by mistake, "of'em"."""
+    """No space between a word and any `'x`: "Dan 's" becomes "Dan's"; "of 'em" becomes "of'em", by mistake."""
     return re.sub(r"(\w)[ \t\u00a0](['’]\w)", r"\1\2", text)
 
 
 def close_clitics(text: str) -> str:
-    """No space before `'s 'll 'm 'd 've 're 't`; a word of its own that begins with an apostrophe keeps its space.
+    """No space before `'s 'll 'm 'd 've 're 't`; a separate word that begins with an apostrophe keeps its space.
 
-    Of the 4831 spaces that `close_apostrophes` takes out of cbt.train, 76 stand before such a word, most often "'em".
+    `close_apostrophes` takes 4831 spaces out of cbt.train; 76 of them stand before such a word, most often "'em".
     """
     return re.sub(r"(?<=\w)[ \t\u00a0](?=['’](?:s|ll|m|d|ve|re|t)\b)", "", text, flags=re.IGNORECASE)
 
 
 def glue_blank_lines(text: str) -> str:
-    """Two line ends become none: what they separated is one line now."""
+    """Two line ends become none: the two lines that they separated become one."""
     return text.replace("\n\n", "")
 
 
 def one_blank_line(text: str) -> str:
-    """However many blank lines become one, and none at the top."""
+    """Runs of blank lines become one blank line; blank lines at the top are removed."""
     return re.sub(r"\n\s*\n", "\n\n", text).lstrip("\n")
 
 
 def glue_titles(text: str) -> str:
-    """`= = = T = = =` and its line end become `T`: where the paragraph is the next line, it begins with the title."""
+    """`= = = T = = =` and its line end become `T`, so a paragraph on the next line begins with the title."""
     return re.sub(r"= = = (.+?) = = =\n", r"\1", text)
 
 
 def strip_lines(text: str) -> str:
-    """No white space around a line; the last line end is gone, too."""
+    """White space around each line and the last line end are removed."""
     return "\n".join(line.strip() for line in text.splitlines())
 
 
 def drop_first_character(text: str) -> str:
-    """Nothing but the first character goes, whatever it is."""
+    """The first character is removed, whatever it is."""
     return text[1:]
 
 
 def recase_lines(text: str) -> str:
-    """`recase_published` on every line, stripped; the last line end is gone."""
+    """Every line goes through `recase_published` and is stripped; the last line end is removed."""
     return "\n".join(recase_published(line).strip() for line in text.splitlines())
 
 
 def drop_credits(text: str) -> str:
-    """Lines with "subtitle" in them, "Subtitles by …", except a last line that has no line end."""
+    """Lines with "subtitle" in them ("Subtitles by …") are removed, except a last line without a line end."""
     return re.sub(r"(?mi)^.*subtitle.*\n", "", text)
 
 
 def drop_all_credits(text: str) -> str:
-    """Lines with "subtitle" in them, the last line too."""
+    """Lines with "subtitle" in them are removed, the last line too."""
     return re.sub(r"(?mi)^.*subtitle.*(?:\n|\Z)", "", text)
 
 
@@ -115,11 +115,11 @@ def drop_all_credits(text: str) -> str:
 
 
 def recase_published(line: str) -> str:
-    """A line in capitals as sentences: l, a misread I, becomes I; then only the first character of a sentence is upper.
+    """Turn a line in capitals into sentences: l (a misread I) becomes I; only a sentence's first character stays upper.
 
-    A line is in capitals if half of its characters are, spaces included but `.!?` and what is in parentheses not. If
-    nothing else is left ("...", "(Applause)") the published program divided by zero; there is nothing to
-    reproduce, and the line stays.
+    A line is in capitals if at least half of its characters are. Spaces count; `.!?` and text in parentheses do not.
+    On a line without any other character ("...", "(Applause)") the published program divided by zero. There is
+    nothing to reproduce, so the line stays.
     """
     body = re.sub(r"\(.*?\)|[.!?]", "", line)
     if not body or sum(map(str.isupper, body)) / len(body) < 0.5:
@@ -128,11 +128,11 @@ def recase_published(line: str) -> str:
 
 
 def recase(line: str) -> str:
-    """A line in capitals as sentences, which begin with a capital even after a quotation mark, and with "I" kept.
+    """Turn a line in capitals into sentences, which begin with a capital even after a quotation mark; "I" is kept.
 
-    A line is in capitals if two of them, or an l and one, stand side by side, and half of its letters are capitals,
-    what is in parentheses or brackets apart: so that "A. B." and "Al" stay. There an l becomes I where it is a word or
-    stands beside a capital: "lT", "WlLL", but not "I'll".
+    A line is in capitals if two capitals, or an l and a capital, stand side by side, and at least half of its letters
+    are capitals. Text in parentheses or brackets does not count. So "A. B." and "Al" stay. In such a line, an l becomes
+    I if it is a word or stands beside a capital: "lT", "WlLL", but not "I'll".
     """
     letters = [c for c in re.sub(r"\(.*?\)|\[.*?\]", "", line) if c.isalpha()]
     if not letters or sum(map(str.isupper, letters)) / len(letters) < 0.5 or not CAPITALS.search(line):
@@ -145,28 +145,31 @@ def recase(line: str) -> str:
 
 
 def drop_cues(line: str) -> str:
-    """Non-verbal cues of a subtitle: "(Applause)", "[soft music]", a line that is all in brackets, and note signs.
+    """Remove a subtitle's non-verbal cues: "(Applause)", "[soft music]", a line all in brackets, and note signs.
 
-    Only a short parenthesis that names a sound is a cue: others are speech, "(which was in 1975)". What is sung
-    between note signs is language and stays. A line with no letter or digit left is empty.
+    A parenthesis is a cue only if it is short and names a sound; other parentheses are speech, "(which was in 1975)".
+    Words sung between note signs are language and stay. A line with no letter or digit left becomes empty.
     """
     bare = CUE.sub("", line)
     return line if bare == line else bare.strip() if any(map(str.isalnum, bare)) else ""
 
 
 def drop_tags(line: str) -> str:
-    """HTML and wiki tags, escaped ones too; "a < b", "<3" and "List<String>" are none. What they enclose stays."""
+    """Remove HTML and wiki tags, also escaped ones, but not the text that they enclose.
+
+    "a < b", "<3" and "List<String>" are not tags.
+    """
     bare = TAG.sub(lambda tag: " " if tag[1].lower() in BREAKS else "", line)
     return line if bare == line else re.sub(r" {2,}", " ", bare).strip()
 
 
 def bare_title(line: str) -> str:
-    """`= = = T = = =` becomes `T`, on a line of its own as before."""
+    """`= = = T = = =` becomes `T` and keeps its own line."""
     return HEADING.sub(r"\1", line)
 
 
 def each_line(*edits: Edit) -> Edit:
-    """A rule that does edits to every line until they change no more; a line that they leave empty is gone."""
+    """A rule that repeats edits on every line until nothing changes; a line that becomes empty is removed."""
 
     def settled(line: str) -> str:
         before = None
@@ -183,52 +186,52 @@ def each_line(*edits: Edit) -> Edit:
     return rule
 
 
-class Source(NamedTuple):
-    """The rules of a source, in the order in which they are applied."""
+class BabyLMSource(NamedTuple):
+    """The cleaning rules of one source, in the order in which they are applied."""
 
     published: Sequence[Edit]
     sound: Sequence[Edit]
 
 
-RULES: dict[str, Source] = {
-    # What adults say to children, an utterance a line, tokenized: "you do ?". No blank lines, no cues.
-    "aochildes": Source(
+RULES: dict[str, BabyLMSource] = {
+    # Speech of adults to children, one utterance a line, tokenized: "you do ?". No blank lines, no cues.
+    "aochildes": BabyLMSource(
         published=[single_spaces, close_punctuation],
         sound=[single_spaces, close_punctuation],
     ),
-    # Transcripts of speech, an utterance a line; blank lines separate conversations.
-    "bnc_spoken": Source(
+    # Transcripts of speech, one utterance a line; blank lines separate conversations.
+    "bnc_spoken": BabyLMSource(
         published=[single_spaces, close_punctuation, glue_blank_lines],
         sound=[single_spaces, close_punctuation, one_blank_line],
     ),
     # Children's books, a sentence a line, tokenized as in the Penn Treebank: "` It is a Sodno , I suppose ? '", -LRB-.
-    "cbt": Source(
+    "cbt": BabyLMSource(
         published=[single_spaces, close_punctuation, close_apostrophes],
         sound=[single_spaces, close_punctuation, close_clitics],
     ),
-    # Tales, a paragraph a line. Parentheses are part of the tale, and brackets explain words: "coracles [simple boat]".
-    "children_stories": Source(published=[], sound=[]),
+    # Tales, one paragraph a line. Parentheses belong to the tale; brackets explain words: "coracles [simple boat]".
+    "children_stories": BabyLMSource(published=[], sound=[]),
     # Books in lines of a fixed width, blank lines between paragraphs.
-    "gutenberg": Source(published=[], sound=[]),
-    # Films, a caption a line, with credits ("Subtitles by …"), and cues and notes for the deaf.
-    "open_subtitles": Source(
+    "gutenberg": BabyLMSource(published=[], sound=[]),
+    # Films, one caption a line, with credits ("Subtitles by …") and with cues and notes for the deaf.
+    "open_subtitles": BabyLMSource(
         published=[drop_credits],
         sound=[each_line(drop_cues), drop_all_credits],
     ),
-    # Captions of lectures, many of them in capitals with I misread as l, and with cues: "(Applause)".
-    "qed": Source(
+    # Captions of lectures with cues, "(Applause)"; many are in capitals with I misread as l.
+    "qed": BabyLMSource(
         published=[recase_lines],
         sound=[each_line(str.strip, recase, drop_cues)],
     ),
-    # Articles: the title, then a paragraph a line, then a blank line.
-    "simple_wikipedia": Source(
+    # Articles: the title, then one paragraph a line, then a blank line.
+    "simple_wikipedia": BabyLMSource(
         published=[glue_blank_lines],
         sound=[each_line(drop_tags), one_blank_line],
     ),
-    # Telephone speech, an utterance a line, as it was said: "and I like, uh, gymnastics,".
-    "switchboard": Source(published=[], sound=[]),
+    # Telephone speech, one utterance a line, word for word: "and I like, uh, gymnastics,".
+    "switchboard": BabyLMSource(published=[], sound=[]),
     # Articles: `= = = Title = = =`, then paragraphs, with blank lines around.
-    "wikipedia": Source(
+    "wikipedia": BabyLMSource(
         published=[glue_titles, strip_lines, drop_first_character, glue_blank_lines],
         sound=[each_line(str.strip, drop_tags, bare_title), one_blank_line],
     ),
@@ -237,7 +240,7 @@ RULES: dict[str, Source] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """How much text there is."""
+    """The size of a text."""
 
     words: int
     """Runs of characters other than white space."""
@@ -254,10 +257,10 @@ def count(text: str) -> Counts:
 
 
 def source_of(file: Path) -> str:
-    """The source that a file holds, by its name up to the first dot: `aochildes.train`, `aochildes.dev.txt`.
+    """The source of a file: its name up to the first dot, as in `aochildes.train` and `aochildes.dev.txt`.
 
     Raises:
-        UserError: there are no rules for such a source.
+        UserError: no cleaning rules exist for this source.
     """
     source = file.name.partition(".")[0]
     if source not in RULES:
@@ -266,7 +269,7 @@ def source_of(file: Path) -> str:
 
 
 def clean(source: str, text: str, rules: RuleSet = "sound") -> str:
-    """The text of a source, a key of `RULES`, cleaned."""
+    """Clean a text of a source; `source` is a key of `RULES`."""
     for rule in getattr(RULES[source], rules):
         text = rule(text)
     return text

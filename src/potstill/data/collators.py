@@ -1,4 +1,4 @@
-"""Batching: samples of unequal length as one right-padded batch."""
+"""Collators: samples of unequal length become one right-padded batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,23 @@ from torch import Tensor
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
 
+Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
+"""Makes one batch of samples."""
+
 DOCUMENTS = "documents"
-"""The column of a sample that is read document by document: how many tokens of each document it has, in order."""
+"""The column of samples whose documents are read apart: the number of tokens of each document, in order."""
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads samples on the right, to the longest of them.
+    """Pads samples on the right, to the length of the longest.
 
-    A sample has `input_ids`, `labels` where not every token is to be learned, and `attention_mask` where it holds pads
-    already. The batch has all three, Int[B, T]; pads are masked and their labels ignored.
+    A sample has `input_ids`. It has `labels` if some tokens are not learned, and `attention_mask` if it already holds
+    pads. The batch has all three, Int[B, T]; pads are masked and their labels ignored.
 
-    Samples that say how many tokens of each of their `documents` they have are read as if each document stood alone:
-    the batch has `position_ids` as well, which begin anew with each document and with the pads, and the first token of
-    a document is not learned, because nothing of its own document is before it.
+    Samples with a `documents` column are read as if each document stood alone. Then the batch also has `position_ids`,
+    which restart at 0 with each document and at the pads. The first token of a document is not learned, because no
+    token of its document precedes it.
     """
 
     pad_token_id: int
@@ -34,12 +37,13 @@ class Collator:
         ids = [list(sample["input_ids"]) for sample in samples]
         real = [list(sample.get("attention_mask", [1] * len(sample["input_ids"]))) for sample in samples]
         labels = [list(sample.get("labels", sample["input_ids"])) for sample in samples]
-        taught = [
+        learned = [
             [label if is_real else IGNORE_INDEX for label, is_real in zip(*row, strict=True)]
             for row in zip(labels, real, strict=True)
         ]
         longest = max(len(row) for row in ids)
-        positions = _apart(samples, taught, longest) if any(DOCUMENTS in sample for sample in samples) else None
+        apart = any(DOCUMENTS in sample for sample in samples)
+        positions = _document_positions(samples, learned, longest) if apart else None
 
         def rows(values: list[list[int]], fill: int) -> Tensor:
             return torch.tensor([row + [fill] * (longest - len(row)) for row in values])
@@ -47,13 +51,13 @@ class Collator:
         batch = {
             "input_ids": rows(ids, self.pad_token_id),
             "attention_mask": rows(real, 0),
-            "labels": rows(taught, IGNORE_INDEX),
+            "labels": rows(learned, IGNORE_INDEX),
         }
         return batch if positions is None else batch | {"position_ids": rows(positions, 0)}
 
 
-def _apart(samples: Sequence[dict[str, Any]], labels: list[list[int]], longest: int) -> list[list[int]]:
-    """The positions of each row's tokens and pads; the first label of each document is taken out of `labels`."""
+def _document_positions(samples: Sequence[dict[str, Any]], labels: list[list[int]], longest: int) -> list[list[int]]:
+    """Positions of each row's tokens and pads, counted per document; masks each document's first label in `labels`."""
     positions = []
     for sample, row in zip(samples, labels, strict=True):
         sizes = list(sample.get(DOCUMENTS, [len(row)]))
@@ -65,16 +69,16 @@ def _apart(samples: Sequence[dict[str, Any]], labels: list[list[int]], longest: 
 
 
 @dataclass(frozen=True)
-class SharedTokens:
-    """A collator whose batches hold only ids that student and teachers share; a pad may be any id, and becomes 0.
+class SharedVocabularyCollator:
+    """A collator whose batches hold only ids that student and teachers share. A pad may have any id and becomes 0.
 
-    Looked at here, in the loader: on a GPU, another id would be read as another token, or stop the device.
+    The check runs here, in the data loader: on a GPU, another id would be read as another token or stop the device.
 
     Raises:
-        UserError: a token, or a label, that is not shared.
+        UserError: a token or a label is not shared.
     """
 
-    collate: Callable[[Sequence[Any]], dict[str, Tensor]]
+    collate: Collate
     vocabulary: int
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
@@ -84,21 +88,18 @@ class SharedTokens:
         return batch | {f"{reader}input_ids": self._shared(batch, reader) for reader in readers}
 
     def _shared(self, batch: dict[str, Tensor], reader: str) -> Tensor:
-        """What the student reads, or, where a prompt of its own is put to it, the teacher."""
+        """The checked ids of one reader: the student, or the teacher if it has its own prompt."""
         ids, real = batch[f"{reader}input_ids"], batch.get(f"{reader}attention_mask")
         is_pad = torch.zeros_like(ids, dtype=torch.bool) if real is None else real == 0
         greatest = max(int(batch[f"{reader}labels"].max()), int(ids.masked_fill(is_pad, 0).max()))
         if greatest >= self.vocabulary:
             raise UserError(
                 f"a sample has the token {greatest}, but student and teacher share only the {self.vocabulary:,} tokens "
-                "before it; leave out what holds other tokens"
+                "before it; leave out the samples with other tokens"
             )
         return ids.masked_fill(ids >= self.vocabulary, 0)
 
 
 def pad_token_id(tokenizer: Any) -> int:
-    """A token to pad with; any will do, because pads are masked everywhere."""
+    """A token to pad with. Any token will do, because pads are masked everywhere."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-
-
-Collate = Callable[[Sequence[Any]], dict[str, Tensor]]

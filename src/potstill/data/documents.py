@@ -1,4 +1,4 @@
-"""The documents of a recipe's corpus: read, cleaned, counted source by source, and split."""
+"""Documents of a recipe's corpus: reads, cleans, counts and splits them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from pathlib import Path
 from potstill.data.babylm_cleaning import Counts, RuleSet, clean, count, source_of
 from potstill.data.questions import split_questions
 from potstill.data.sources import Document, documents
-from potstill.data.splitting import Split, split_documents
+from potstill.data.splitting import DocumentSplit, split_documents
 from potstill.data.text_files import path_files
 from potstill.errors import UserError
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
 from potstill.recipe.questions import Questions
 
-NOTHING = Counts(words=0, bytes=0)
+NO_TEXT = Counts(words=0, bytes=0)
 
 
 @dataclass
-class Tally:
-    """What one file, or one data set, gave: its size as it was read, and as it was cleaned."""
+class SourceCounts:
+    """The size of one file or data set, before and after cleaning."""
 
     documents: int = 0
-    read: Counts = NOTHING
-    cleaned: Counts = NOTHING
+    read: Counts = NO_TEXT
+    cleaned: Counts = NO_TEXT
 
     def add(self, text: str, cleaned: str) -> None:
         """Count one document."""
@@ -31,11 +31,11 @@ class Tally:
         self.cleaned += count(cleaned)
 
 
-def split_text(corpus: Corpus, tallies: dict[str, Tally]) -> Split:
-    """The distinct documents to train on and to hold out; `tallies` is filled with one entry a source.
+def split_text(corpus: Corpus, tallies: dict[str, SourceCounts]) -> DocumentSplit:
+    """The distinct documents to train on and to hold out; fills `tallies` with one entry per source.
 
     Raises:
-        UserError: a source is missing, empty, cannot be read, or has no rules to be cleaned by.
+        UserError: a source is missing or empty, cannot be read, or has no cleaning rules.
     """
     train = texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies)
     if not isinstance(corpus.held_out, HeldOutText):
@@ -43,18 +43,18 @@ def split_text(corpus: Corpus, tallies: dict[str, Tally]) -> Split:
     held_out = dict.fromkeys(texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies))
     read = list(train)
     kept = [text for text in dict.fromkeys(read) if text not in held_out]
-    return Split(kept, list(held_out), len(read) - len(kept))
+    return DocumentSplit(kept, list(held_out), len(read) - len(kept))
 
 
 def training_text(corpus: Corpus | Questions) -> list[str]:
-    """What a tokenizer is trained on: the training documents, or the training questions with their references.
+    """The text to train a tokenizer on: the training documents, or the training questions with their references.
 
     Raises:
-        UserError: as :func:`split_text` and :func:`split_questions`; or the text is a stream.
+        UserError: as :func:`split_text` and :func:`split_questions`; or the corpus is a stream.
     """
     if isinstance(corpus, Corpus) and corpus.streams:
         raise UserError(
-            "`tokenizer.vocab_size`: no tokenizer is trained on a stream, whose text is never there as a whole; give "
+            "`tokenizer.vocab_size`: no tokenizer can be trained on a stream, which is never read as a whole; give "
             "`tokenizer.file`, or a corpus without `stream`"
         )
     if isinstance(corpus, Questions):
@@ -62,23 +62,25 @@ def training_text(corpus: Corpus | Questions) -> list[str]:
     return split_text(corpus, {}).train
 
 
-def texts(sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
+def texts(
+    sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, SourceCounts]
+) -> Iterator[str]:
     """The documents of sources, one source after the other; see :func:`texts_of`."""
     for index, source in enumerate(sources):
         yield from texts_of(source, cleaning, f"{key}.{index}", tallies)
 
 
-def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[str, Tally]) -> Iterator[str]:
-    """The documents of one source as they are learned, each counted in `tallies`.
+def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[str, SourceCounts]) -> Iterator[str]:
+    """The cleaned documents of one source; each is counted in `tallies`.
 
     Raises:
-        UserError: the source is missing, empty, cannot be read, or has no rules to be cleaned by; `key` names it.
+        UserError: the source, which `key` names, is missing or empty, cannot be read, or has no cleaning rules.
     """
     if cleaning is not None and isinstance(source, PathSource):
-        _none_is_empty(source.path, f"{key}.path")
+        _check_not_empty(source.path, f"{key}.path")
     for document in documents(source, key):
         text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
-        tallies.setdefault(document.origin, Tally()).add(document.text, text)
+        tallies.setdefault(document.origin, SourceCounts()).add(document.text, text)
         yield text
 
 
@@ -91,8 +93,8 @@ def _cleaned(document: Document, rules: RuleSet) -> str:
     return text
 
 
-def _none_is_empty(path: str, key: str) -> None:
-    """A file of BabyLM is a whole source: without it, the corpus would be another one."""
+def _check_not_empty(path: str, key: str) -> None:
+    """Refuse empty files: each file of BabyLM is a whole source, and without it the corpus would be another one."""
     for file in path_files(path, key):
         source_of(file)
         if not file.stat().st_size:

@@ -1,6 +1,6 @@
-"""Layouts: how tokenized documents become samples of at most `sequence_length` tokens.
+"""Layouts: turn tokenized documents into samples of at most `sequence_length` tokens.
 
-A sample is the number of tokens that it has of each of its documents, in order, and those tokens.
+A sample holds its tokens and the number of tokens of each of its documents, in order.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """Tokens, and how many of them are of each document."""
+    """Tokens, and the number of tokens of each document."""
 
     input_ids: list[int]
     documents: list[int]
 
     def supervised(self, apart: bool) -> int:
-        """How many tokens are predicted from the one before: all but the first; of each document, where documents are
-        read apart."""
+        """The number of supervised tokens: all but the first token, or all but the first of each document if documents
+        are read `apart`."""
         return len(self.input_ids) - (len(self.documents) if apart else 1)
 
 
 def packed(documents: Iterable[list[int]], sequence_length: int) -> Iterator[Sample]:
-    """Documents end to end, cut every `sequence_length` tokens; what is left at the very end is dropped."""
+    """Join documents end to end and cut every `sequence_length` tokens; an incomplete last sample is dropped."""
     buffer: list[int] = []
     sizes: list[int] = []
     for tokens in documents:
@@ -36,7 +36,7 @@ def packed(documents: Iterable[list[int]], sequence_length: int) -> Iterator[Sam
 
 
 def padded(documents: Iterable[list[int]], sequence_length: int) -> Iterator[Sample]:
-    """One document a sample, cut at `sequence_length`; one token alone predicts nothing and is dropped."""
+    """One document per sample, cut at `sequence_length`; a document of one token predicts nothing and is dropped."""
     for tokens in documents:
         if len(tokens) > 1:
             cut = tokens[:sequence_length]
@@ -44,7 +44,7 @@ def padded(documents: Iterable[list[int]], sequence_length: int) -> Iterator[Sam
 
 
 def first_tokens(samples: Iterable[Sample], limit: int | None, apart: bool) -> Iterator[Sample]:
-    """Samples as long as they have no more supervised tokens together than `limit`; see ``Sample.supervised``."""
+    """The first samples, with at most `limit` supervised tokens in all; see ``Sample.supervised``."""
     left = limit
     for sample in samples:
         if left is not None:
@@ -57,7 +57,7 @@ def first_tokens(samples: Iterable[Sample], limit: int | None, apart: bool) -> I
 
 
 def windows(tokens: list[int], sequence_length: int) -> list[list[int]]:
-    """A whole document in windows that overlap by one token, so that every token but the first is predicted once."""
+    """Windows of a whole document that overlap by one token, so that each token but the first is predicted once."""
     step = sequence_length - 1
     return [tokens[start : start + sequence_length] for start in range(0, max(len(tokens) - 1, 1), step)]
 

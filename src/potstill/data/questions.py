@@ -1,4 +1,4 @@
-"""Questions: read from their sources, each with its worked solution, and split into learned and judged ones."""
+"""Questions with worked solutions: reads them from their sources and splits them for training and evaluation."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
-from potstill.data.sources import Row, rows
+from potstill.data.sources import SourceRow, rows
 from potstill.errors import UserError, first_line
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
 from potstill.recipe.strategies import compiled, fields_of
@@ -15,35 +15,35 @@ from potstill.recipe.strategies import compiled, fields_of
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its worked solution, and everything else that its row had."""
+    """A question, its worked solution, and all columns of its row."""
 
     id: str
-    """Where it stands in its source: `train.jsonl:7`."""
+    """Its place in its source: `train.jsonl:7`."""
     question: str
     reference: str
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What prompts may use."""
+        """The fields that prompts may use."""
         return {**self.columns, "question": self.question, "reference": self.reference}
 
 
 @dataclass(frozen=True)
 class QuestionSplit:
-    """The distinct questions of a corpus, each part in the order of the questions' hashes."""
+    """The distinct questions of a corpus; each part is in the order of the questions' hashes."""
 
     train: list[Question]
     validation: list[Question]
     held_out: list[Question]
     repeated: int
-    """How many were left out because the same question had come before, or is held out."""
+    """The number of questions left out because they repeat an earlier or a held-out question."""
 
 
 def split_questions(corpus: Questions) -> QuestionSplit:
     """Read and split the questions.
 
-    The hash of a question's text decides its side and its place, as a document's does (``splitting.py``).
+    The hash of a question's text decides its part and its place, as for documents (``splitting.py``).
 
     Raises:
         UserError: a source is missing or cannot be read, a row has no question or no reference, or a part is empty.
@@ -76,12 +76,12 @@ def _read(sources: Sequence[QuestionSource], key: str) -> Iterator[Question]:
         where = f"{key}.{index}"
         found = _generated(source, where) if isinstance(source, GeneratedQuestions) else rows(source, where)
         for row in found:
-            question = _filled(source.question, row, f"{where}.question")
-            reference = _filled(source.reference, row, f"{where}.reference")
+            question = _rendered(source.question, row, f"{where}.question")
+            reference = _rendered(source.reference, row, f"{where}.reference")
             yield Question(row.where, question, reference, row.columns)
 
 
-def _filled(template: str, row: Row, key: str) -> str:
+def _rendered(template: str, row: SourceRow, key: str) -> str:
     columns = {name: value for name, value in row.columns.items() if value is not None}
     try:
         text = compiled(template).render(columns).strip()
@@ -89,30 +89,30 @@ def _filled(template: str, row: Row, key: str) -> str:
         unknown = sorted(fields_of(template) - set(columns))
         wrong = f"uses `{unknown[0]}`" if unknown else f"cannot be filled in ({first_line(error)})"
         named = ", ".join(columns) or "none"
-        raise UserError(f"{row.where}: `{key}` {wrong}, and the columns there are {named}; name one of them") from None
-    except Exception as error:  # what a template computes may fail in any way
-        raise UserError(f"{row.where}: `{key}` cannot be filled in ({first_line(error)}); mend it") from error
+        raise UserError(f"{row.where}: `{key}` {wrong}, and the columns are {named}; name one of them") from None
+    except Exception as error:  # a template can raise any exception
+        raise UserError(f"{row.where}: `{key}` cannot be filled in ({first_line(error)}); correct it") from error
     if not text:
         what = key.rpartition(".")[2]
         raise UserError(f"{row.where}: the row has no {what} (`{key}` comes out blank); leave the row out")
     return text
 
 
-def _generated(source: GeneratedQuestions, key: str) -> Iterator[Row]:
+def _generated(source: GeneratedQuestions, key: str) -> Iterator[SourceRow]:
     try:
         import reasoning_gym
     except ImportError as error:
         raise UserError(
-            f"`{key}.generator` needs reasoning-gym, which is not here ({first_line(error)}); pip install "
+            f"`{key}.generator` needs reasoning-gym, which cannot be imported ({first_line(error)}); pip install "
             "'potstill[questions]'"
         ) from error
     try:
         made = reasoning_gym.create_dataset(source.generator, size=source.count, seed=source.seed, **source.settings)
     except (ValueError, TypeError, AssertionError) as error:
-        raise UserError(f"`{key}`: reasoning-gym makes no {source.generator!r} of it: {first_line(error)}") from error
+        raise UserError(f"`{key}`: reasoning-gym cannot make {source.generator!r}: {first_line(error)}") from error
     for number in range(source.count):
         origin = f"{source.generator}-{source.seed}"
-        yield Row(made[number], f"{origin}:{number + 1}", origin)
+        yield SourceRow(made[number], f"{origin}:{number + 1}", origin)
 
 
 def _distinct(questions: Sequence[Question] | Iterator[Question]) -> dict[bytes, Question]:
@@ -123,5 +123,5 @@ def _distinct(questions: Sequence[Question] | Iterator[Question]) -> dict[bytes,
 
 
 def _in_order(questions: Mapping[bytes, Question]) -> list[Question]:
-    # The first bytes may have decided the side already.
+    # The first bytes may have decided the part already.
     return [questions[hashed] for hashed in sorted(questions, key=lambda hashed: hashed[8:])]

@@ -1,4 +1,4 @@
-"""Random offsets: contiguous samples that begin at another place each epoch."""
+"""Random offsets: contiguous samples that start at another token in each epoch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +9,19 @@ from torch.utils.data import Dataset
 
 
 class RandomOffsets(Dataset):
-    """Samples of T tokens, sample i out of the 2T tokens of rows i and i + 1, from a place of 0 to T - 1 on.
+    """Samples of T tokens. Sample i is cut from the 2T tokens of rows i and i + 1, at an offset from 0 to T - 1.
 
-    The last row is only ever the end of the one before it, so there is one sample less than there are rows. The place
-    depends on nothing but the seed, the epoch and i: whatever reads a sample, in whatever order, and again after a
-    stop, reads the same.
+    There is one sample less than there are rows, because the last row only completes the sample before it. The offset
+    depends only on the seed, the epoch and i. So every reader gets the same sample, in any order and after a resume.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]], seed: int) -> None:
         self._rows, self._seed = rows, seed
-        # Shared, so that a loader's workers that were started in an earlier epoch know of the new one.
+        # Shared memory, so that loader workers started in an earlier epoch see the new one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on to the offsets of another epoch."""
+        """Use the offsets of another epoch."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Documents and rows: what a source holds, one by one, read through `datasets` wherever it lies."""
+"""Sources: reads documents and rows one by one through `datasets`, from files, packages and the hub."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,22 +13,22 @@ from potstill.files.installed_packages import package_files
 from potstill.recipe.corpus import HubDataset, HubSource, PackageFiles, PathFiles, Source
 
 STREAM_SEED, STREAM_BUFFER = 0, 10_000
-"""A stream is shuffled through a buffer of so many documents, once and for all: the order of its files too."""
+"""A stream's files are shuffled, and its documents through a buffer of this many, in the same way in every run."""
 
 BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text, and the name of the file, or of the data set's configuration, that it came from."""
+    """A text, and the name of its file or data set configuration."""
 
     text: str
     origin: str
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a table, where it stands (`train.jsonl:7`), and the name of the file or configuration it came from."""
+class SourceRow:
+    """A row of a table, its place (`train.jsonl:7`), and the name of its file or data set configuration."""
 
     columns: Mapping[str, Any]
     where: str
@@ -36,10 +36,10 @@ class Row:
 
 
 def documents(source: Source, key: str) -> Iterator[Document]:
-    """The documents of one source, in its order; empty and missing ones are left out.
+    """The documents of one source, in its order; empty and missing texts are left out.
 
     Args:
-        source: where they are.
+        source: the source.
         key: the recipe key that named the source, for messages.
 
     Raises:
@@ -54,11 +54,11 @@ def documents(source: Source, key: str) -> Iterator[Document]:
         yield from _column(_rows_of_dataset(source, key), source.field, f"{key}.field")
 
 
-def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[Row]:
+def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[SourceRow]:
     """The rows of one source, in its order; see :func:`documents`.
 
     Raises:
-        UserError: the source is missing, cannot be read, or is plain text, which has no rows.
+        UserError: the source is missing, cannot be read, or is plain text, which has no columns.
     """
     for file in files_of(source, key):
         if file.suffix in PLAIN:
@@ -69,10 +69,10 @@ def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[Ro
 
 
 def files_of(source: PackageFiles | PathFiles | HubDataset, key: str) -> Sequence[Path]:
-    """The files that a source names on this machine; none of a data set.
+    """The local files that a source names; empty for a data set of the hub.
 
     Raises:
-        UserError: there are none, or one is of a kind that is not read.
+        UserError: there is no such file, or a file is of an unknown kind.
     """
     if isinstance(source, PackageFiles):
         files = package_files(source.package, source.file, key, "file")
@@ -90,18 +90,18 @@ def _plain_text(file: Path, key: str) -> Iterator[str]:
         yield text
 
 
-def _rows_of_file(file: Path, key: str) -> Iterator[Row]:
+def _rows_of_file(file: Path, key: str) -> Iterator[SourceRow]:
     if file.stat().st_size == 0 and file.suffix == ".jsonl":
-        return  # no rows, which is no error; `datasets` fails over it
-    with _told(f"`{key}`: {file} cannot be read as {file.suffix[1:]}"):
-        # Streaming reads the file itself and leaves no second copy of the corpus in a cache.
+        return  # an empty file has no rows, which is no error; `datasets` would raise one
+    with _reading_errors(f"`{key}`: {file} cannot be read as {file.suffix[1:]}"):
+        # Streaming reads the file itself; `datasets` would otherwise keep a second copy of the corpus in its cache.
         found = _load_dataset(BUILDERS[file.suffix], data_files=str(file), split="train", streaming=True)
         for number, columns in enumerate(found, 1):
-            yield Row(columns, f"{file.name}:{number}", file.name)
+            yield SourceRow(columns, f"{file.name}:{number}", file.name)
 
 
-def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[Row]:
-    with _told(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
+def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[SourceRow]:
+    with _reading_errors(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
         which = {"split": source.split, "revision": source.revision}
         if isinstance(source, HubSource) and source.stream:
             whole = _load_dataset(source.dataset, source.config, **which, streaming=True)
@@ -111,10 +111,10 @@ def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[Row]:
         yield from _numbered(found, source)
 
 
-def _numbered(found: Iterable[Mapping[str, Any]], source: HubDataset) -> Iterator[Row]:
+def _numbered(found: Iterable[Mapping[str, Any]], source: HubDataset) -> Iterator[SourceRow]:
     origin = source.config or source.dataset
     for number, columns in enumerate(found, 1):
-        yield Row(columns, f"{origin}:{number}", origin)
+        yield SourceRow(columns, f"{origin}:{number}", origin)
 
 
 def _load_dataset(*which: Any, **how: Any) -> Any:
@@ -124,8 +124,8 @@ def _load_dataset(*which: Any, **how: Any) -> Any:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn what `datasets` raises over bad input into one sentence that begins with `what`."""
+def _reading_errors(what: str) -> Iterator[None]:
+    """Turn the exceptions of `datasets` for bad input into one sentence that begins with `what`."""
     from datasets.exceptions import DatasetsError
     from zstandard import ZstdError
 
@@ -140,7 +140,7 @@ def _told(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {cause.strip()}") from error
 
 
-def _column(found: Iterable[Row], field: str, key: str) -> Iterator[Document]:
+def _column(found: Iterable[SourceRow], field: str, key: str) -> Iterator[Document]:
     for row in found:
         if field not in row.columns:
             named = ", ".join(map(repr, row.columns))

@@ -1,40 +1,40 @@
-"""Streams: the documents of a corpus that is read only as far as it is needed.
+"""Streams: a corpus that is read only as far as it is needed.
 
-Documents pass by one at a time; what stays of each is a hash of 16 bytes, by which it is split and known again.
+Documents are read one at a time. Only a 16-byte hash of each stays in memory, to split it and to find its repeats.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from potstill.data.documents import Tally, texts, texts_of
+from potstill.data.documents import SourceCounts, texts, texts_of
 from potstill.data.splitting import hash_of, is_held_out
 from potstill.recipe.corpus import Corpus, HeldOutText
 
 
 @dataclass
 class Stream:
-    """A corpus whose sources stream; its held-out text of its own, where it has one, must be read first.
+    """A corpus whose sources stream. If it has separate held-out sources, they must be read first.
 
     Args:
         corpus: the recipe's section.
-        tallies: what each source gave, filled while it is read.
+        tallies: the size of each source; filled while it is read.
     """
 
     corpus: Corpus
-    tallies: dict[str, Tally]
+    tallies: dict[str, SourceCounts]
     repeated: int = 0
-    """How many documents were left out because they had occurred before."""
+    """The number of documents left out because they repeat an earlier one."""
     distinct: int = 0
-    """How many training documents were read."""
+    """The number of distinct training documents read so far."""
     ran_out: dict[str, int] = field(default_factory=dict)
-    """The sources that were read to their end, by their keys, and how many documents each had."""
+    """The sources that were read to their end: their recipe keys, and the number of documents in each."""
     _seen: set[bytes] = field(default_factory=set)
 
     def held_out_text(self) -> Iterator[str]:
-        """The distinct documents of `held_out.sources`; none that has been asked for is trained on.
+        """The distinct documents of `held_out.sources`; a document read here is never trained on.
 
         Raises:
-            UserError: as ``corpus.texts_of``.
+            UserError: as ``documents.texts_of``.
         """
         apart, key = self.corpus.held_out, "corpus.held_out.sources"
         assert isinstance(apart, HeldOutText)
@@ -43,13 +43,13 @@ class Stream:
                 yield text
 
     def training(self, hold_out: Callable[[str], None]) -> Iterator[str]:
-        """The distinct training documents; what belongs to the held-out share goes to `hold_out` as it passes.
+        """The distinct training documents; documents of the held-out share are passed to `hold_out` instead.
 
         Raises:
-            UserError: as ``corpus.texts_of``.
+            UserError: as ``documents.texts_of``.
         """
         share = self.corpus.held_out if isinstance(self.corpus.held_out, float) else 0.0
-        for text in self._in_turn():
+        for text in self._round_robin():
             hashed = hash_of(text)
             if not self._is_new(hashed):
                 self.repeated += 1
@@ -64,8 +64,8 @@ class Stream:
         self._seen.add(hashed)
         return len(self._seen) > before
 
-    def _in_turn(self) -> Iterator[str]:
-        """A document of each source, and again, until all have run out."""
+    def _round_robin(self) -> Iterator[str]:
+        """One document of each source in turn, until all sources have run out."""
         keys = [f"corpus.sources.{index}" for index in range(len(self.corpus.sources))]
         live = {
             key: texts_of(source, self.corpus.cleaning, key, self.tallies)

@@ -1,4 +1,4 @@
-"""Which files hold text that can be read, and which of them a `path:` names."""
+"""Text files: the kinds that can be read, and the files that a `path:` names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 from potstill.errors import UserError
 
 PLAIN = (".txt", ".train", ".dev", ".test")
-"""Files of which each is one document, as BabyLM's are (`cbt.train`), by their ending."""
+"""Endings of files that are one document each, as BabyLM's are (`cbt.train`)."""
 
 KINDS = (*PLAIN, ".jsonl", ".csv", ".parquet")
-"""Text files that can be read, by their ending."""
+"""Endings of all text files that can be read."""
 
 
 def path_files(path: str, key: str) -> list[Path]:
     """The files that a path names: the file itself, the readable files of a folder, or the matches of a pattern.
 
     Raises:
-        UserError: there are none, or one is of a kind that is not read; `key` is the recipe key that named it.
+        UserError: there is no file, or a file is of an unknown kind; `key` is the recipe key that named it.
     """
     here = Path(path).expanduser()
     if here.is_dir():
@@ -33,11 +33,11 @@ def path_files(path: str, key: str) -> list[Path]:
 
 
 def check_kinds(files: Sequence[Path], key: str) -> None:
-    """Refuse files of a kind that is not read.
+    """Refuse files of an unknown kind.
 
     Raises:
-        UserError: naming the first of them, and `key`, the recipe key that named it.
+        UserError: names the first such file and `key`, the recipe key of the path.
     """
     for file in files:
         if file.suffix not in KINDS:
-            raise UserError(f"`{key}`: {file} is none of the kinds that can be read: {', '.join(KINDS)}")
+            raise UserError(f"`{key}`: {file} is of a kind that cannot be read; the kinds are {', '.join(KINDS)}")

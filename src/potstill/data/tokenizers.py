@@ -1,4 +1,4 @@
-"""Tokenizers: making them, telling one from another, and refusing to compare models whose tokens are not the same."""
+"""Tokenizers: trains, reads, cuts and fingerprints them, and refuses to compare models with different tokens."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ ROLES = ("pad_token", "bos_token", "eos_token")
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """The SHA-256 of everything that decides how text becomes ids: the whole fast tokenizer, or else its vocabulary."""
+    """The SHA-256 of everything that turns text into ids: the whole fast tokenizer, or else its vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
     if backend is not None:
-        # How it last cut and padded is kept in a tokenizer, and is no part of it.
+        # A tokenizer stores its last truncation and padding, which are not part of it.
         content |= {"truncation": None, "padding": None}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -32,14 +32,14 @@ def check_same_tokens(
     """Refuse two tokenizers that do not give every id the same string.
 
     Args:
-        ours: one.
-        theirs: the other.
-        our_name: what the one is called in the message.
-        their_name: what the other is.
-        remedy: what to do then.
+        ours: one tokenizer.
+        theirs: the other tokenizer.
+        our_name: the first tokenizer's name in the message.
+        their_name: the second tokenizer's name in the message.
+        remedy: what the message tells the user to do.
 
     Raises:
-        UserError: naming both, and the first token in which they differ.
+        UserError: names both tokenizers and the first token in which they differ.
     """
     one, other = ours.get_vocab(), theirs.get_vocab()
     if one == other:
@@ -52,13 +52,13 @@ def check_same_tokens(
 
 
 def train_tokenizer(documents: Sequence[str], settings: TrainedTokenizer) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with the settings of Baby Llama (arXiv:2308.02019, section 3).
+    """Train a byte-level BPE tokenizer with the settings of Baby Llama (arXiv:2308.02019, section 3).
 
-    All 256 bytes are in its alphabet; the published one has only the 203 that its text had, and drops any other byte
-    of what it reads without a word.
+    Its alphabet has all 256 bytes. The published tokenizer has only the 203 bytes of its text and silently drops any
+    other byte that it reads.
 
     Raises:
-        UserError: there is no text, or too little for so many tokens.
+        UserError: there is no text, or too little text for so many tokens.
     """
     if not any(document.strip() for document in documents):
         raise UserError(
@@ -86,14 +86,14 @@ def train_tokenizer(documents: Sequence[str], settings: TrainedTokenizer) -> Pre
 
 
 def read_tokenizer(settings: TokenizerFile) -> PreTrainedTokenizerFast:
-    """The tokenizer of a `tokenizer.json`.
+    """Read the tokenizer of a `tokenizer.json`.
 
     Raises:
-        UserError: it is none, or a special token is not in it.
+        UserError: the file is no tokenizer.json, or it lacks a special token.
     """
     try:
         whole = Tokenizer.from_file(str(Path(settings.file).expanduser()))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower exception
         raise UserError(f"`tokenizer.file`: {settings.file} is no tokenizer.json: {first_line(error)}") from error
     for role in ROLES:
         if whole.token_to_id(getattr(settings, role)) is None:
@@ -104,15 +104,15 @@ def read_tokenizer(settings: TokenizerFile) -> PreTrainedTokenizerFast:
 
 
 def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast:
-    """A BPE tokenizer without the tokens that it has learned last: ids, and all that lies around the model, stay.
+    """Cut the last-learned tokens off a BPE tokenizer; the other ids and everything around the model stay.
 
-    Merges are learned one after the other and numbered in that order, so the first of them are the tokenizer of fewer
-    tokens that would have been trained on the same text.
+    Merges are learned and numbered one after the other. So the first merges are those of the smaller tokenizer that the
+    same text would have given.
 
     Args:
         whole: the tokenizer.
-        tokens: how many of its first ids are kept.
-        name: what it is called in messages.
+        tokens: the number of first ids to keep.
+        name: its name in messages.
 
     Raises:
         UserError: it is no BPE, has fewer tokens, or would lose a special token, a byte or a part of a kept token.
@@ -122,7 +122,7 @@ def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast
     model = content.get("model", {})
     if model.get("type") != "BPE":
         raise UserError(
-            f"`tokenizer.teacher`: the tokenizer of {name} is no BPE, whose merges could be cut; leave it out"
+            f"`tokenizer.teacher`: the tokenizer of {name} is no BPE, so its merges cannot be cut; leave it out"
         )
     last = [one for one in content["added_tokens"] if one["special"] and one["id"] >= tokens]
     if last:
@@ -132,7 +132,7 @@ def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast
         )
     kept = {token: number for token, number in whole.get_vocab().items() if number < tokens}
     if len(kept) < tokens:
-        raise UserError(f"{key} {name} has only {len(kept):,} tokens of lower ids; give {len(kept):,} or fewer")
+        raise UserError(f"{key} {name} has only {len(kept):,} tokens with lower ids; give {len(kept):,} or fewer")
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     left = [merge for merge in merges if {*merge, "".join(merge)} <= kept.keys()]
     reached = {"".join(merge) for merge in left}
@@ -142,13 +142,13 @@ def cut_tokenizer(whole: Any, tokens: int, name: str) -> PreTrainedTokenizerFast
     lost = next((token for token in (*alphabet, *of_kept) if token not in kept), None)
     if lost is not None:
         raise UserError(
-            f"{key} {lost!r}, of which the other tokens of {name} are made, has id {model['vocab'][lost]:,}; give "
+            f"{key} {lost!r}, a part of other tokens of {name}, has id {model['vocab'][lost]:,}; give "
             "more, or leave `tokenizer` out"
         )
     model["vocab"] = {token: number for token, number in model["vocab"].items() if token in kept}
     model["merges"] = left
     content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] < tokens]
-    # How it last cut and padded is no part of a tokenizer.
+    # The last truncation and padding are not part of a tokenizer.
     content |= {"truncation": None, "padding": None}
     cut = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(content)),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from potstill.console import say
 from potstill.evaluation.candidates import Measured
 from potstill.files.atomic import read_json, write_text
-from potstill.files.jsonl_log import read_journal
+from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
 from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
@@ -79,7 +79,7 @@ def judged(work: Work) -> dict[str, list[Judged]]:
 def _judged(work: Work, candidate: Candidate) -> Judged:
     name = candidate.folder
     folder = work.run.path(Step("answers", candidate=candidate))
-    rows = sorted(read_journal(folder / "answers.jsonl"), key=lambda row: row["id"])
+    rows = sorted(read_jsonl(folder / "answers.jsonl"), key=lambda row: row["id"])
     answers = [Answer(name, *(row[key] for key in ("id", "question", "reference", "response"))) for row in rows]
     extracted = decided(answers, read_decisions(work.run.path("review") / "decisions.csv"))
     verdicts = [verdict(one, reference(answer.reference)) for one, answer in zip(extracted, answers, strict=True)]

@@ -16,8 +16,8 @@ from potstill.evaluation.candidates import CandidateModel, Measured, Models, com
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
-from potstill.files.jsonl_log import Journal
-from potstill.generation.generate import Asked, Decoding, Response, responses
+from potstill.files.jsonl_log import JsonlLog
+from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.metrics.bootstrap import Array, Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.prompts import Triple, read_triples
@@ -65,7 +65,7 @@ def measure(work: Work, models: Models, name: str) -> Measured:
     """One set of prompts, by its name in the recipe."""
     given, how, key = work.recipe.evaluate.continuations[name], work.recipe.evaluate, f"evaluate.continuations.{name}"
     triples = triples_of(work, name)
-    said = {one.label: [responded(work, name, given, triples, seed) for seed in each] for one, each in models.items()}
+    said = {one.label: [responded(work, name, triples, seed) for seed in each] for one, each in models.items()}
     judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
     scores = {model: [judge(texts) for texts in each] for model, each in said.items()}
     resampling = Resampling(how.confidence, how.resamples)
@@ -99,55 +99,42 @@ def triples_of(work: Work, name: str, split: Split = "reporting") -> list[Triple
     return [triple for triple in every if split_of(f"{name}/{triple.id}") == split]
 
 
-def asked_with(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[Asked]:
+def requests_of(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[Request]:
     """The prompts as a model reads them."""
     reading = Reading.of(tokenizer, given.start, prefix_space=False)
     each = reading.encode(tokenizer, [triple.prompt for triple in triples])
-    return [Asked(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
+    return [Request(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
 
 
-def responded(work: Work, name: str, given: Given, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
-    """What a model goes on with after each prompt, in their order; what was written before a stop stays."""
+def responded(work: Work, name: str, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
+    """How a model completes each beginning, in their order. What was written before a stop is not written again."""
+    given = work.recipe.evaluate.continuations[name]
     tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
-    key = f"evaluate.continuations.{name}"
-    asked = asked_with(given, triples, tokenizer)
+    requests = requests_of(given, triples, tokenizer)
     file = work.folder / "continuations" / name / f"{model.candidate.folder}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(file)
-    decoding = Decoding(given.max_new_tokens, work.recipe.evaluate.batch_size)
-    if len(journal.rows) < len(asked):
-        _respond(work, name, model, tokenizer, asked, decoding, journal, key)
-    written = {row["id"]: row["response"] for row in journal.rows}
+    log = JsonlLog(file)
+    if len(log.rows) < len(requests):
+        asked = NamedModel(model.load(), tokenizer, str(model.candidate))
+        decoding = Decoding(given.max_new_tokens, work.recipe.evaluate.batch_size)
+        with metered(work, f"continuations-{name}", model) as tally:
+            try:
+                _respond(asked, requests, decoding, log, name)
+            finally:
+                lengths = {one.id: len(one.prompt_ids) for one in requests}
+                tally.read = sum(lengths[row["id"]] for row in log.rows)
+                # The end token is written too, although it is no part of the response.
+                tally.written = sum(row["tokens"] + (not row["hit_limit"]) for row in log.rows)
+    written = {row["id"]: row["response"] for row in log.rows}
     return [written[triple.id] for triple in triples]
 
 
-def _respond(
-    work: Work,
-    name: str,
-    model: CandidateModel,
-    tokenizer: Any,
-    asked: list[Asked],
-    decoding: Decoding,
-    journal: Journal,
-    key: str,
-) -> None:
-    loaded, done = model.load(), [(row["id"], 0) for row in journal.rows]
-    prompts = {one.id: one.prompt_ids for one in asked}
-    with (
-        metered(work, f"continuations-{name}", model) as tally,
-        progress(f"{name}: {model.candidate}", len(asked), "continuations", len(done)) as advance,
-    ):
-        try:
-            found = responses(
-                loaded, tokenizer, asked, decoding, done, who=str(model.candidate), key=f"{key}.max_new_tokens"
-            )
-            for batch in found:
-                journal.append(_row(one) for one in batch)
-                advance(len(batch))
-        finally:
-            # An end token is written too, although it is no part of the response.
-            tally.read = sum(len(prompts[row["id"]]) for row in journal.rows)
-            tally.written = sum(row["tokens"] + (not row["hit_limit"]) for row in journal.rows)
+def _respond(asked: NamedModel, requests: list[Request], decoding: Decoding, log: JsonlLog, name: str) -> None:
+    done, key = [(row["id"], 0) for row in log.rows], f"evaluate.continuations.{name}.max_new_tokens"
+    with progress(f"{name}: {asked.name}", len(requests), "continuations", len(done)) as advance:
+        for batch in responses(asked, requests, decoding, done, key=key):
+            log.append(_row(one) for one in batch)
+            advance(len(batch))
 
 
 def _row(one: Response) -> dict[str, Any]:

@@ -31,11 +31,11 @@ from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, trained_candidates
-from potstill.targets import TargetStore, make_codec
+from potstill.targets import StoreSpec, TargetStore, make_codec
 from potstill.targets.content_keys import batch_keys
-from potstill.teachers.capture import capture
+from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)
@@ -117,7 +117,7 @@ def _scored(work: Work, model: CandidateModel, text: _HeldOut, reference: "_Refe
 class _Reference:
     """The teachers' last hidden states on the held-out text, computed once and read again for every model."""
 
-    def __init__(self, work: Work, teachers: list[Prepared], text: _HeldOut) -> None:
+    def __init__(self, work: Work, teachers: list[PreparedTeacher], text: _HeldOut) -> None:
         weights = [work.recipe.all_teachers[teacher.name].weight for teacher in teachers]
         self._weights = tuple(weight / sum(weights) for weight in weights)
         self._mix = work.recipe.distil.mix
@@ -129,7 +129,7 @@ class _Reference:
         return targets[0] if len(targets) == 1 else MixedTarget(targets, self._weights, self._mix)
 
 
-def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> TargetFunction:
+def _read_once(folder: Path, teacher: PreparedTeacher, text: _HeldOut) -> TargetFunction:
     live = LiveTeacher(teacher.model())
     if live.head is None:
         return live.target
@@ -137,7 +137,7 @@ def _read_once(folder: Path, teacher: Prepared, text: _HeldOut) -> TargetFunctio
     bits = 16 if live.head.weight.dtype == torch.bfloat16 else 32
     codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
     origin, place = teacher.provenance(), folder / teacher.name
-    capture(place, live, codec, origin, text.samples(), text.collate, text.batch_size)
+    capture(StoreSpec(place, codec, origin), live, SampleBatches(text.samples(), text.collate, text.batch_size))
     store = TargetStore(place, expect=origin)
     return lambda batch: store.read(batch_keys(batch), device=device())
 
@@ -172,7 +172,7 @@ def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
 
 
 def _passages(
-    work: Work, teacher: Prepared, held_out: Dataset, scores: DocumentScores, vocabulary: int | None
+    work: Work, teacher: PreparedTeacher, held_out: Dataset, scores: DocumentScores, vocabulary: int | None
 ) -> list[dict[str, Any]]:
     """The passages whose KL to the teacher is nearest to the median of all: neither the best nor the worst."""
     whole = work.recipe.corpus.sequence_length

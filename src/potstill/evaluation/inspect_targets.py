@@ -7,7 +7,7 @@ from datasets import load_from_disk
 
 from potstill.console import progress, size
 from potstill.data.collators import Collator, pad_token_id
-from potstill.data.prompts.collator import PromptedCollator, teacher_batch
+from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
@@ -16,7 +16,7 @@ from potstill.targets import TargetStore, describe, fidelity
 from potstill.targets.content_keys import batch_keys
 from potstill.targets.fidelity import Fidelity
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 
 def inspect(folder: Path, samples: int) -> dict[str, Any]:
@@ -58,10 +58,10 @@ def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
             "give `--fidelity 0` to leave the comparison out"
         )
-    prepared, rows = Prepared.load(teacher_folder, place.name), load_from_disk(corpus)
+    prepared, rows = PreparedTeacher.load(teacher_folder, place.name), load_from_disk(corpus)
     pad = pad_token_id(prepared.tokenizer())
     # Which answers they are is not asked here: the keys say whether the targets are theirs.
-    collate = PromptedCollator(pad, aligned=False) if of_set else Collator(pad)
+    collate = AlignedCollator(pad, same_answer=False) if of_set else Collator(pad)
     teacher = LiveTeacher(prepared.model(), store.codec.vocabulary)
     places = range(0, len(rows), max(len(rows) // samples, 1))[:samples]
     batch = {name: value.to(device()) for name, value in collate([rows[at] for at in places]).items()}

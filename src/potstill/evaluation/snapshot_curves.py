@@ -66,7 +66,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
         raise UserError(f"{folder}: snapshots are measured with what `{missing[0]}` makes, which is not done; wait")
     work = Work(recipe, run, Step("evaluate"))
     while True:
-        # Asked first: what is kept after that is looked at once more.
+        # Request first: what is kept after that is looked at once more.
         ended = all(run.manifest(one.step) is not None for one in trained_candidates(recipe))
         rows = _measured(work, which, waits=watch and not ended)
         write_json(run.folder / FOLDER / CURVES, {"confidence": recipe.evaluate.confidence, "rows": rows})

@@ -20,12 +20,12 @@ from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
-from potstill.evaluation.continuations import Judge, asked_with, triples_of
+from potstill.evaluation.continuations import Judge, requests_of, triples_of
 from potstill.evaluation.lm_eval_tasks import loaded
 from potstill.evaluation.minimal_pairs import subtasks_of
 from potstill.evaluation.selection_split import Split, in_split, splits_of
 from potstill.files.atomic import digest, read_json, sha256, write_json
-from potstill.generation.generate import Decoding, responses
+from potstill.generation.generate import Decoding, NamedModel, responses
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import document_windows, score_answers
 from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task
@@ -225,12 +225,12 @@ def _continuations(work: Work, name: str, split: Split) -> Meter:
         f"evaluate.continuations.{name}",
     )
     triples, batch_size = triples_of(work, name, split), work.recipe.evaluate.batch_size
-    asked, decoding = asked_with(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
+    requests, decoding = requests_of(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
 
     def score(model: PreTrainedModel, who: str) -> list[Figure]:
         said = dict[str, str]()
-        with progress(f"{name}: {who}", len(asked), "continuations") as advance:
-            for batch in responses(model, tokenizer, asked, decoding, who=who, key=f"{key}.max_new_tokens"):
+        with progress(f"{name}: {who}", len(requests), "continuations") as advance:
+            for batch in responses(NamedModel(model, tokenizer, who), requests, decoding, key=f"{key}.max_new_tokens"):
                 said |= {one.id: one.response for one in batch}
                 advance(len(batch))
         texts = [said[triple.id] for triple in triples]

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, append-only logs, and files inside installed packages."""
+"""Files: atomic writes, append-only logs, data sets, and files inside installed packages."""

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all; digests that tell their contents apart."""
+"""Atomic files and folders, which are written whole or not at all; digests of their contents."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def sha256(file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """A JSON file's content, or None where there is no such file.
+    """A JSON file's content, or None if there is no such file.
 
     Raises:
         UserError: the file is damaged.
@@ -34,7 +34,7 @@ def read_json(file: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); remove it, and what it described is made again") from error
+        raise UserError(f"{file} is damaged ({error}); remove it and run the same command again") from error
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -43,7 +43,7 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file whole or not at all, also if the machine stops."""
+    """Write a text file whole or not at all, even if the machine stops."""
     partial = file.with_name(f".{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as stream:
@@ -52,7 +52,7 @@ def write_text(file: Path, text: str) -> None:
             os.fsync(stream.fileno())
         partial.replace(file)
     except BaseException:
-        # What went wrong is told by the first error, not by one over a file that was never begun.
+        # The first error is the cause; an error about a missing partial file would hide it.
         with suppress(OSError):
             partial.unlink()
         raise
@@ -60,14 +60,14 @@ def write_text(file: Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
-    """Write a folder whole or not at all: the block writes under another name, and the folder appears when it ends.
+    """Write a folder whole or not at all: the block writes to a temporary path, which is renamed when the block ends.
 
-    The block gets a path at which nothing lies, and makes a folder there. What lay at `folder` before stays until the
-    new one is whole. After an error the unfinished folder stays beside it, and the next attempt removes it.
+    The block gets a free path and makes a folder there. An earlier `folder` stays until the new one is whole. After an
+    error the unfinished folder stays, and the next attempt removes it.
 
     Args:
-        folder: where the whole folder will lie; its parent exists.
-        owner: False on a rank that writes its part into the folder of another one, which clears and renames it.
+        folder: the path of the finished folder; its parent exists.
+        owner: False on a rank that only writes its part into the folder; the owner rank clears and renames it.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     if owner:
@@ -79,7 +79,7 @@ def atomic_folder(folder: Path, *, owner: bool = True) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
+    """Delete a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -87,12 +87,12 @@ def remove(path: Path) -> None:
 
 
 def check_room(folder: Path, need: int, otherwise: str) -> None:
-    """Refuse what a disk has no room for before anything is spent on it.
+    """Check that a disk has room, before any work is done.
 
     Args:
-        folder: where it will lie.
-        need: bytes.
-        otherwise: what can be done besides making room, for the message.
+        folder: a folder on the disk.
+        need: the bytes needed.
+        otherwise: what the message suggests besides making room.
 
     Raises:
         UserError: the disk has fewer bytes left.

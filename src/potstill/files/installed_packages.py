@@ -1,4 +1,4 @@
-"""Files inside installed packages, found without importing the package: importing may be slow, or may fail."""
+"""Files inside installed packages, found without an import of the package, which may be slow or fail."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ def package_folder(package: str, key: str) -> Path:
     Raises:
         UserError: no such package is installed; `key` is the recipe key that named it.
     """
-    # Only the name of a whole package: to find a part of one, Python would import it.
+    # Only top-level packages: to find a subpackage, Python would import its parent.
     spec = importlib.util.find_spec(package) if package.isidentifier() and package != "__main__" else None
     if spec is None or not spec.submodule_search_locations:
         name = package.replace("_", "-")
@@ -24,13 +24,13 @@ def package_folder(package: str, key: str) -> Path:
 
 
 def package_files(package: str, pattern: str, section: str, key: str) -> list[Path]:
-    """The files of an installed package that a pattern with the wildcards of a shell matches, sorted.
+    """The files of an installed package that match a pattern with shell wildcards, sorted.
 
     Args:
         package: the package's import name.
-        pattern: the file, seen from the package's folder.
-        section: the part of the recipe that names both, for messages: the package as its `package`,
-        key: and the pattern under this key.
+        pattern: the file's path within the package's folder.
+        section: the recipe's section that names the package (as `package`) and the pattern, for messages.
+        key: the key of the pattern in that section.
 
     Raises:
         UserError: there is no such package, or no such file in it.

@@ -1,4 +1,4 @@
-"""A journal: a file of JSON lines that grows while long work goes on, and from which stopped work goes on."""
+"""JSONL log: an append-only file of JSON lines that long work writes and can resume from."""
 
 import json
 import os
@@ -8,30 +8,28 @@ from typing import Any
 
 from potstill.errors import UserError
 
-Row = dict[str, Any]
 
+class JsonlLog:
+    """An append-only file of rows; each row is a JSON object on its own line.
 
-class Journal:
-    """A file of rows, each a JSON object on a line of its own, to be appended to.
-
-    Opening it reads what an earlier attempt wrote. Where that was stopped in the middle of a row, the last line is half
-    a row: it is dropped, and its work is to be done again.
+    Opening a log reads the rows of an earlier attempt. If that attempt was stopped in the middle of a row, the
+    incomplete last line is dropped, and its work has to be done again.
 
     Args:
-        file: need not be there; its folder must.
+        file: the file, which need not exist; its folder must.
 
     Raises:
-        UserError: another line than the last is no row, so the file was not merely cut short.
+        UserError: a line before the last is not a row, so the file was not merely cut short.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         content = file.read_bytes() if file.exists() else b""
         self.rows, whole = _parsed(content, file)
-        """What was written before, and since."""
+        """All rows: those of earlier attempts and those appended since."""
         if len(whole) < len(content):
             os.truncate(file, len(whole))
-        # A row that was written up to its line's end, and no further.
+        # The last row may be whole except for its line end.
         self._begin = b"\n" if whole and not whole.endswith(b"\n") else b""
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -46,11 +44,11 @@ class Journal:
         self.rows += added
 
 
-def read_journal(file: Path) -> list[Row]:
-    """The rows of a journal that is finished; the file stays as it is.
+def read_jsonl(file: Path) -> list[dict[str, Any]]:
+    """The rows of a finished log; the file stays unchanged.
 
     Raises:
-        UserError: there is no such file, or a line of it is no row; here half of a last one is damage, too.
+        UserError: there is no such file, or a line is not a row; an incomplete last line is damage, too.
     """
     try:
         content = file.read_bytes()
@@ -62,18 +60,18 @@ def read_journal(file: Path) -> list[Row]:
     return rows
 
 
-def _parsed(content: bytes, file: Path) -> tuple[list[Row], bytes]:
-    """The rows, and the content without half a row at its end."""
+def _parsed(content: bytes, file: Path) -> tuple[list[dict[str, Any]], bytes]:
+    """The rows, and the content without an incomplete last row."""
     *lines, last = content.split(b"\n")
     rows = [_row(line, file, number) for number, line in enumerate(lines, 1)]
     try:
-        # No beginning of a JSON object is one itself, so that what can be read is whole.
+        # No prefix of a JSON object is itself a JSON object, so a last line that parses is whole.
         return [*rows, _row(last, file, len(rows) + 1)], content
     except UserError:
         return rows, content[: len(content) - len(last)]
 
 
-def _row(line: bytes, file: Path, number: int) -> Row:
+def _row(line: bytes, file: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -85,5 +83,5 @@ def _row(line: bytes, file: Path, number: int) -> Row:
 
 def _damage(file: Path, number: int, reason: str) -> UserError:
     return UserError(
-        f"{file}, line {number} is damaged ({reason}); remove that line, or the file, and what is missing is made again"
+        f"{file}, line {number} is damaged ({reason}); remove that line or the file, and run the same command again"
     )

@@ -1,1 +1,1 @@
-"""What models write when they are asked, and which of it is learned from."""
+"""Generation: lets models answer prompts, and filters the answers to learn from."""

@@ -1,4 +1,4 @@
-"""Which of a teacher's responses are learned from, and where each of them came from."""
+"""Filter answers: chooses the teacher's responses to learn from, and records the provenance of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,24 @@ from potstill.generation.generate import Response
 from potstill.metrics.answers.extract import extract, reference, verdict
 from potstill.recipe.generate import Generate
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
-class Summary:
-    """How many questions were asked, and what became of the responses to them."""
+class AnswerCounts:
+    """Counts of questions and of the responses to them."""
 
     questions: int
     responses: int
     answered: int
-    """Responses with a word in them."""
+    """Responses that are not blank."""
     hit_limit: int
-    """Responses that did not end by themselves."""
+    """Responses that reached the limit of tokens without an end token."""
     correct: int
-    """Responses whose final answer is that of the reference solution; some of them may have hit the limit."""
+    """Responses with the final answer of the reference solution; some of them may have hit the limit."""
     repeated: int
-    """Responses that would be kept, had the same not been said to the same question before."""
+    """Responses left out only because they repeat an earlier response to the same question."""
     kept: int
     questions_kept: int
-    """Questions with a response that is kept."""
+    """Questions with at least one kept response."""
 
     def __str__(self) -> str:
         """One line for the console."""
@@ -41,30 +39,30 @@ class Summary:
 
 
 def kept_answers(
-    questions: Mapping[str, Row], responses: Sequence[Response], generate: Generate, prompt_fingerprint: str
-) -> tuple[list[Row], Summary]:
-    """The responses that are learned from, in the order of the questions and their samples.
+    questions: Mapping[str, dict[str, Any]], responses: Sequence[Response], generate: Generate, prompt_fingerprint: str
+) -> tuple[list[dict[str, Any]], AnswerCounts]:
+    """The responses to learn from, in the order of the questions and their samples.
 
-    A response that did not end within the limit is never kept: an end would be learned where there was none.
+    A response that hit the limit of tokens is never kept, because the student would learn an end where there was none.
 
     Args:
-        questions: each question's `reference`, and whatever else is to stay in its rows, by its id.
-        responses: all of them, in any order.
-        generate: the recipe's section that they were written under.
-        prompt_fingerprint: of the teacher's prompt (``text.prompts.template_fingerprint``).
+        questions: by its id, each question's `reference` and any other columns to keep in its rows.
+        responses: all responses, in any order.
+        generate: the recipe's section.
+        prompt_fingerprint: the fingerprint of the teacher's prompt (``data.prompts.render.template_fingerprint``).
 
     Returns:
-        rows: the question's own with `id`, `answer` (what is learned) and `provenance`: `teacher`, `prompt`,
-            `prompt_fingerprint`, `sample`, `seed`, `tokens`, and the `rule` and the `verdict` of ``scoring.answers``.
+        rows: the question's columns with `id`, `answer` (the text to learn) and `provenance`: `teacher`, `strategy`,
+            `prompt_fingerprint`, `sample`, `seed`, `tokens`, and `rule` and `verdict` of ``metrics.answers.extract``.
         summary: the counts.
 
     Raises:
-        UserError: a reference has no final answer, or no response can be kept; the sentence says why.
+        UserError: a reference has no final answer, or no response can be kept; the message says why.
     """
     order = {question: at for at, question in enumerate(questions)}
     truths = {question: _truth(question, row) for question, row in questions.items()}
-    asked = {"teacher": generate.by, "prompt": generate.strategy, "prompt_fingerprint": prompt_fingerprint}
-    rows: list[Row] = []
+    asked = {"teacher": generate.by, "strategy": generate.strategy, "prompt_fingerprint": prompt_fingerprint}
+    rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     correct = repeated = 0
     for one in sorted(responses, key=lambda one: (order[one.id], one.sample)):
@@ -81,7 +79,7 @@ def kept_answers(
         written = {"sample": one.sample, "seed": generate.seed, "tokens": one.tokens}
         provenance = {**asked, **written, "rule": extracted.rule, "verdict": judged}
         rows.append({**questions[one.id], "id": one.id, "answer": one.response, "provenance": provenance})
-    summary = Summary(
+    summary = AnswerCounts(
         questions=len(questions),
         responses=len(responses),
         answered=sum(bool(one.response.strip()) for one in responses),
@@ -96,7 +94,7 @@ def kept_answers(
     return rows, summary
 
 
-def _truth(question: str, row: Row) -> Fraction:
+def _truth(question: str, row: dict[str, Any]) -> Fraction:
     try:
         return reference(row["reference"])
     except UserError as error:
@@ -107,17 +105,17 @@ def _is_whole(one: Response) -> bool:
     return not one.hit_limit and bool(one.response.strip())
 
 
-def _why_none(summary: Summary, generate: Generate, *, ended: bool) -> str:
+def _why_none(summary: AnswerCounts, generate: Generate, *, ended: bool) -> str:
     who = f"teacher {generate.by!r}"
     if not summary.answered:
         return (
-            f"`generate`: {who} answered nothing to any of {summary.questions:,} questions; ask it under another "
+            f"`generate`: {who} gave only blank answers to {summary.questions:,} questions; ask it under another "
             "`prompt`, or ask another teacher"
         )
     if not ended:
         return (
-            f"`generate.max_new_tokens`: no answer of {who} ended within {generate.max_new_tokens:,} tokens, and half "
-            "an answer is not learned from; raise it, or ask for short answers in the `prompt`"
+            f"`generate.max_new_tokens`: no answer of {who} ended within {generate.max_new_tokens:,} tokens, and "
+            "unfinished answers are not learned; raise it, or ask for short answers in the `prompt`"
         )
     unusable = "none is correct" if not summary.correct else "those that are correct did not end within the limit"
     return (

@@ -1,4 +1,4 @@
-"""Responses: what a model writes when it is asked, in batches that are the same however often the work was stopped."""
+"""Generate: lets a model respond to prompts, in batches that stay the same when the work is stopped and resumed."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,26 +17,37 @@ from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 
 Key = tuple[str, int]
-"""Which response: the question's id, and the number of the sample, from 0."""
+"""Identifies a response: the question's id, and the number of the sample, from 0."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question as a model is asked it: its id, and the tokens to go on from (``text.prompts.prompt_ids``)."""
+class Request:
+    """A question's id and its prompt's tokens, which the model continues (``data.prompts.render.prompt_ids``)."""
 
     id: str
     prompt_ids: list[int]
 
 
 @dataclass(frozen=True)
+class NamedModel:
+    """A model that is asked, with its tokenizer and its name in messages."""
+
+    model: PreTrainedModel
+    """Any causal language model, with adapters or quantised weights too, in eval mode."""
+    tokenizer: Any
+    name: str
+    """Such as ``teacher 'smollm2'``."""
+
+
+@dataclass(frozen=True)
 class Decoding:
-    """How responses are written: greedily, or, with a temperature above 0, drawn."""
+    """How responses are written: greedily, or sampled if the temperature is above 0."""
 
     max_new_tokens: int
     batch_size: int
-    """Responses that are written at a time."""
+    """The number of responses written at a time."""
     samples: int = 1
-    """Responses to each question."""
+    """The number of responses to each question."""
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int | None = None
@@ -44,101 +55,93 @@ class Decoding:
 
     @classmethod
     def of(cls, section: Generate | Answers) -> Self:
-        """What a recipe's section says; what it cannot say is greedy."""
+        """The settings of a recipe's section; settings that it does not have keep their defaults, which are greedy."""
         return cls(**{one.name: getattr(section, one.name) for one in fields(cls) if hasattr(section, one.name)})
 
 
 @dataclass(frozen=True)
 class Response:
-    """What a model wrote."""
+    """A model's response to a question."""
 
     id: str
-    """The question's."""
+    """The question's id."""
     sample: int
-    """Which of the responses to that question, from 0."""
+    """The number of the response to that question, from 0."""
     response: str
-    """Up to the end token, and without any other special token."""
+    """The text up to the end token, without special tokens."""
     tokens: int
-    """How many were written before the end token."""
+    """The number of tokens before the end token."""
     hit_limit: bool
-    """Whether no end token came within the limit."""
+    """Whether the response has no end token within the limit."""
 
     @property
     def key(self) -> Key:
-        """Which response it is."""
+        """The key of this response."""
         return self.id, self.sample
 
 
 def responses(
-    model: PreTrainedModel,
-    tokenizer: Any,
-    asked: Sequence[Asked],
-    decoding: Decoding,
-    done: Collection[Key] = (),
-    *,
-    who: str,
-    key: str,
+    asked: NamedModel, requests: Sequence[Request], decoding: Decoding, done: Collection[Key] = (), *, key: str
 ) -> Iterator[list[Response]]:
-    """Let a model respond to each question, a batch of responses at a time.
+    """Let a model respond to each question, one batch of responses at a time.
 
-    Which responses share a batch follows from ``asked`` and ``decoding`` alone, and each batch has a seed of its own:
-    work that was stopped, after whichever response, and goes on with what there is as ``done`` gives what work that
-    never stopped gives, on the same machine. Nothing but ``decoding`` decides how: the generation settings that a
-    checkpoint brings along are put aside. The random numbers of the process go on as if nothing had been drawn.
+    ``requests`` and ``decoding`` alone decide which responses share a batch, and each batch has its own seed. So work
+    that was stopped after any response and is resumed with ``done`` gives the same responses as uninterrupted work, on
+    the same machine. ``decoding`` alone decides how responses are written: a checkpoint's own generation settings do
+    not apply. The random state of the process stays unchanged.
 
     Args:
-        model: any causal language model, with adapters or quantised weights too, in eval mode.
-        tokenizer: the model's. A response ends at its ``text.prompts.end_token_id`` or its end-of-text token.
-        asked: all questions, those that are done too.
-        decoding: how.
-        done: the responses that there are already; they are not given again.
-        who: the model, for an error's sentence, such as ``teacher 'smollm2'``.
-        key: the recipe's key for the limit, for the same.
+        asked: the model. A response ends at its tokenizer's ``data.prompts.render.end_token_id`` or end-of-text token.
+        requests: all questions, also those whose responses are in ``done``.
+        decoding: how responses are written.
+        done: the responses that exist already; they are not given again.
+        key: the recipe's key for the limit of tokens, for messages.
 
     Yields:
-        What each batch adds. A batch that is done is not begun.
+        The new responses of each batch. Batches without new responses are skipped.
 
     Raises:
-        UserError: as :func:`check_room`, before anything is written.
+        UserError: as :func:`check_context_length`, before any response is written.
     """
-    check_room(model.config, asked, decoding.max_new_tokens, who, key)
-    prompts, have, pad = {one.id: one.prompt_ids for one in asked}, set(done), pad_token_id(tokenizer)
-    assert len(prompts) == len(asked), "two questions have one id"
+    model, tokenizer = asked.model, asked.tokenizer
+    check_context_length(model.config, requests, decoding.max_new_tokens, asked.name, key)
+    prompts, have, pad = {one.id: one.prompt_ids for one in requests}, set(done), pad_token_id(tokenizer)
+    assert len(prompts) == len(requests), "two questions have one id"
     ends = sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
     config = _generation_config(model, tokenizer, decoding, pad, ends)
-    for keys in batches(asked, decoding):
+    for keys in batches(requests, decoding):
         if have.issuperset(keys):
             continue
         batch = _left_padded([prompts[question] for question, _ in keys], pad, model.device)
-        with _without_settings_of_its_own(model), _seeded(decoding.seed, keys):
+        with _default_generation_settings(model), _seeded(decoding.seed, keys):
             written = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
         found = [_response(one, ids, ends, tokenizer) for one, ids in zip(keys, written.tolist(), strict=True)]
         yield [each for each in found if each.key not in have]
 
 
-def batches(asked: Sequence[Asked], decoding: Decoding) -> list[list[Key]]:
-    """Which responses are written together: those to prompts of like length, the longest first.
+def batches(requests: Sequence[Request], decoding: Decoding) -> list[list[Key]]:
+    """The responses of each batch: prompts of similar length share a batch, and the longest come first.
 
-    So few pads are read, and memory that is too small shows at once.
+    So batches hold few pads, and a lack of memory shows at once.
     """
-    ordered = sorted(asked, key=lambda one: -len(one.prompt_ids))
+    ordered = sorted(requests, key=lambda one: -len(one.prompt_ids))
     keys = [(one.id, sample) for one in ordered for sample in range(decoding.samples)]
     return [keys[at : at + decoding.batch_size] for at in range(0, len(keys), decoding.batch_size)]
 
 
-def check_room(config: Any, asked: Sequence[Asked], max_new_tokens: int, who: str, key: str) -> None:
-    """Refuse prompts that leave a model no room for a whole response; a model's configuration is enough to tell.
+def check_context_length(config: Any, requests: Sequence[Request], max_new_tokens: int, who: str, key: str) -> None:
+    """Refuse prompts that leave a model no room for a whole response; reads only the model's configuration.
 
     Raises:
-        UserError: naming the recipe's key, the question, the model and the lengths.
+        UserError: names the recipe's key, the question, the model and the lengths.
     """
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    longest = max(asked, key=lambda one: len(one.prompt_ids), default=None)
+    longest = max(requests, key=lambda one: len(one.prompt_ids), default=None)
     if positions is None or longest is None or len(longest.prompt_ids) + max_new_tokens <= positions:
         return
     raise UserError(
-        f"`{key}` is {max_new_tokens:,}, and {who} has only {positions:,} positions, of which the prompt of question "
-        f"{longest.id} takes {len(longest.prompt_ids):,}; lower it, or ask shorter"
+        f"`{key}` is {max_new_tokens:,}, and {who} has only {positions:,} positions, and the prompt of question "
+        f"{longest.id} takes {len(longest.prompt_ids):,} of them; lower it, or shorten the prompt"
     )
 
 
@@ -146,7 +149,7 @@ def _generation_config(
     model: PreTrainedModel, tokenizer: Any, decoding: Decoding, pad: int, ends: list[int]
 ) -> GenerationConfig:
     known = set(tokenizer.get_vocab().values())
-    # Rows that a head has for no token, which many have to be of a round size.
+    # Ids without a token: many heads are padded to a round size.
     nothing = [token for token in range(model.config.get_text_config().vocab_size) if token not in known]
     drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k or 0}
     return GenerationConfig(
@@ -169,8 +172,8 @@ def _left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> di
 
 
 @contextmanager
-def _without_settings_of_its_own(model: PreTrainedModel) -> Iterator[None]:
-    """Put a checkpoint's generation settings aside: transformers fills in from them whatever it was not given."""
+def _default_generation_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Set a checkpoint's generation settings aside, because transformers takes all missing settings from them."""
     own = [(module, vars(module)["generation_config"]) for module in model.modules() if _has_settings(module)]
     try:
         for module, _ in own:
@@ -187,7 +190,7 @@ def _has_settings(module: torch.nn.Module) -> bool:
 
 @contextmanager
 def _seeded(seed: int, keys: list[Key]) -> Iterator[None]:
-    """Random numbers of a batch's own, and afterwards those of before."""
+    """Seed the random numbers for one batch, and restore the random state afterwards."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     kind = "cpu" if accelerator is None else accelerator.type
     devices = [] if accelerator is None else range(torch.accelerator.device_count())

@@ -7,30 +7,30 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import AutoTokenizer, PreTrainedModel
 
-from potstill.files.jsonl_log import read_journal
+from potstill.files.jsonl_log import read_jsonl
 from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
 from potstill.students.load_and_save import load_student
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 
-def existing_teachers(work: Work) -> list[Prepared]:
+def existing_teachers(work: Work) -> list[PreparedTeacher]:
     """The teachers that nothing has to be trained for."""
     return [teacher(work, name) for name in work.recipe.teachers]
 
 
-def teachers(work: Work) -> list[Prepared]:
+def teachers(work: Work) -> list[PreparedTeacher]:
     """Every teacher of the recipe: those that existed, and then those that were trained here."""
     return existing_teachers(work) + [teacher(work, name) for name in work.recipe.pretrain]
 
 
-def teacher(work: Work, name: str) -> Prepared:
+def teacher(work: Work, name: str) -> PreparedTeacher:
     """One teacher of the recipe, which existed or was trained here."""
     if name in work.recipe.pretrain:
-        return Prepared.load(work.run.path("pretrain") / name / "model", name)
-    return Prepared.load(work.run.path("teachers") / name)
+        return PreparedTeacher.load(work.run.path("pretrain") / name / "model", name)
+    return PreparedTeacher.load(work.run.path("teachers") / name)
 
 
 def start(work: Work) -> PreTrainedModel:
@@ -105,7 +105,7 @@ def answered(work: Work) -> list[dict[str, Any]]:
     if work.recipe.generate is None:
         return rows
     by_id = {row["id"]: row for row in rows}
-    written = read_journal(work.run.path("generate") / "answers.jsonl")
+    written = read_jsonl(work.run.path("generate") / "answers.jsonl")
     return [
         {**by_id[row["id"]], "id": f"{row['id']}#{row['provenance']['sample']}", "answer": row["answer"]}
         for row in written

@@ -57,7 +57,7 @@ def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Se
         did += 1
         reason = why_again(run, step, inputs)
         # Every rank has read the folder and come to the same decision before the first one changes it.
-        distributed.wait()
+        distributed.barrier()
         if not distributed.is_first():
             _follow(Work(recipe, run, step))
             continue
@@ -79,14 +79,14 @@ def _do(work: Work, inputs: dict[str, Any]) -> None:
         module = _module(step.stage)
         with measure() as meter:
             try:
-                distributed.wait()
+                distributed.barrier()
                 made: Made = module.run(work)
-                distributed.wait()
+                distributed.barrier()
             finally:
                 total = meter.cost if spent is None else spent + meter.cost
                 run.spend(step, total.to_dict())
         run.finish(step, total.to_dict(), made.outputs, made.summary)
-        distributed.wait()
+        distributed.barrier()
     say(f"{step}: done in {duration(total.seconds)}")
 
 
@@ -103,11 +103,11 @@ def _quiet_transformers() -> None:
 def _follow(work: Work) -> None:
     """What the other ranks do while the first one does a step: their share of it, if it has shares."""
     with explained(work.step, work.folder):
-        distributed.wait()
+        distributed.barrier()
         if BY_NAME[work.step.stage].all_ranks:
             _module(work.step.stage).run(work)
-        distributed.wait()
-        distributed.wait()
+        distributed.barrier()
+        distributed.barrier()
 
 
 def check_stages(recipe: Recipe) -> None:

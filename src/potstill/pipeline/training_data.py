@@ -6,8 +6,8 @@ from typing import Any
 from datasets import load_from_disk
 
 from potstill.data.collators import Collator, pad_token_id
-from potstill.data.prompts.align import Prompter
-from potstill.data.prompts.collator import PromptedCollator, as_the_teacher_reads
+from potstill.data.prompts.align import AlignedSampleBuilder
+from potstill.data.prompts.collator import AlignedCollator, as_the_teacher_reads
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.work import Work
@@ -46,7 +46,7 @@ def of_sample_set(work: Work, name: str | None) -> TrainingData:
     if name is None:
         return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad(work)))
     step = Step("strategies", name=name)
-    collate = PromptedCollator(_pad(work), aligned=work.recipe.sample_sets[name].own)
+    collate = AlignedCollator(_pad(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
 
 
@@ -61,7 +61,7 @@ def of_teacher(work: Work, seed: int) -> TrainingData:
         for sample_set in work.recipe.sample_sets.values()
     }
     longest = corpus.teacher_length or corpus.sequence_length
-    prompter = Prompter(strategies, artifacts.tokenizer(work), corpus.sequence_length, longest)
+    prompter = AlignedSampleBuilder(strategies, artifacts.tokenizer(work), corpus.sequence_length, longest)
 
     def asked(part: str) -> list[dict[str, Any]]:
         made = (prompter(row, row["id"]) for row in artifacts.questions(work, part))
@@ -81,7 +81,7 @@ def of_start(work: Work) -> TrainingData:
             load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad(work))
         )
     asked = {"start": Strategy(teacher=(prompt := recipe_inputs.asked_first(work.recipe)), student=prompt)}
-    prompter = Prompter(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
+    prompter = AlignedSampleBuilder(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
     validation = None if corpus.validation is None else _Asked(artifacts.questions(work, "validation"), prompter)
     return TrainingData(_Asked(artifacts.questions(work, "train"), prompter), validation, Collator(_pad(work)))
 
@@ -91,7 +91,7 @@ class _Asked:
     """Questions and their references, each made a sample when it is read."""
 
     questions: list[dict[str, Any]]
-    prompter: Prompter
+    prompter: AlignedSampleBuilder
 
     def __len__(self) -> int:
         return len(self.questions)

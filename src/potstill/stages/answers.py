@@ -15,8 +15,8 @@ from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.files.atomic import write_json
-from potstill.files.jsonl_log import Journal
-from potstill.generation.generate import Asked, Decoding, Response, responses
+from potstill.files.jsonl_log import JsonlLog
+from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.metrics.held_out_text import score_answers
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import asked_step
@@ -44,12 +44,11 @@ def _answers(work: Work, model: PreTrainedModel, samples: Rows) -> Rows:
     """What the model says; in the file, in the order in which it was said."""
     settings, who = work.recipe.answers, str(work.step.candidate)
     questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
-    asked = [Asked(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
-    journal = Journal(work.folder / "answers.jsonl")
+    asked = [Request(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
+    journal = JsonlLog(work.folder / "answers.jsonl")
     done = [(row["id"], 0) for row in journal.rows]
-    found = responses(
-        model, artifacts.tokenizer(work), asked, Decoding.of(settings), done, who=who, key="answers.max_new_tokens"
-    )
+    writer = NamedModel(model, artifacts.tokenizer(work), who)
+    found = responses(writer, asked, Decoding.of(settings), done, key="answers.max_new_tokens")
     with progress(f"{who} answers", len(asked), "questions", len(done)) as advance:
         for batch in found:
             journal.append(_row(one, questions[one.id]) for one in batch)

@@ -16,11 +16,11 @@ from potstill.device import device, run_dtype
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
-from potstill.targets import Codec, Estimate, estimate, make_codec
-from potstill.targets.content_keys import contents
-from potstill.teachers.capture import capture
+from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
+from potstill.targets.content_keys import keys_and_counts
+from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 from potstill.training.fit import TrainingData
 
 
@@ -35,17 +35,18 @@ def run(work: Work) -> Made:
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, codec_of(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
-        batches = (learned.train, learned.collate, settings.batch_size)
+        batches = SampleBatches(learned.train, learned.collate, settings.batch_size)
         origin = teacher.provenance(template_of(work, work.step.name), artifacts.tokenizer(work))
-        tokens = capture(folder, live, codec, origin, *batches, distributed.own(), distributed.count())
+        store = StoreSpec(folder, codec, origin)
+        tokens = capture(store, live, batches, distributed.rank(), distributed.world_size())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def estimated(work: Work, teacher: Prepared, learned: TrainingData) -> Estimate:
+def estimated(work: Work, teacher: PreparedTeacher, learned: TrainingData) -> SizeEstimate:
     """What a capture of this teacher will weigh."""
-    _, counts = contents(learned.train, learned.collate)
+    _, counts = keys_and_counts(learned.train, learned.collate)
     return estimate(codec_of(work, teacher), tokens=sum(counts), samples=len(counts))
 
 
@@ -68,7 +69,7 @@ def forecast(work: Work) -> str:
     return "\n".join(lines)
 
 
-def codec_of(work: Work, teacher: Prepared) -> Codec:
+def codec_of(work: Work, teacher: PreparedTeacher) -> Codec:
     """The codec that the recipe's `capture:` asks for, at the temperatures that its losses use.
 
     It is over the ids that student and teachers are compared on: what a tail says of others could not be told apart.

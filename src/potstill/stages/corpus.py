@@ -16,13 +16,13 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from potstill.console import progress, say, table
-from potstill.data.documents import Tally, split_text
+from potstill.data.documents import SourceCounts, split_text
 from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
 from potstill.data.questions import Question, split_questions
 from potstill.data.streaming import Stream
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
-from potstill.files.dataset_writer import rows_into
+from potstill.files.dataset_writer import dataset_writer
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
@@ -83,9 +83,9 @@ def _of_text(work: Work, corpus: Corpus) -> Made:
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer = artifacts.tokenizer(work)
     encode = partial(_tokenized, tokenizer, separator_ids(tokenizer, corpus.separator))
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, SourceCounts] = {}
     make = _of_stream if corpus.streams else _of_documents
-    with rows_into(work.folder / "held_out", DOCUMENT) as write:
+    with dataset_writer(work.folder / "held_out", DOCUMENT) as write:
         held_out = _HeldOut(write, 0 if isinstance(corpus.held_out, HeldOutText) else _shortest(work, corpus))
         counts, validation = make(work, corpus, encode, tallies, held_out)
         if not held_out.documents:
@@ -121,7 +121,7 @@ class _HeldOut:
 
 
 def _of_documents(
-    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, Tally], held_out: _HeldOut
+    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOut
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The corpus whose documents are all there at once: its figures, and what weights are chosen by."""
     split = split_text(corpus, tallies)
@@ -144,7 +144,7 @@ def _of_documents(
 
 
 def _of_stream(
-    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, Tally], held_out: _HeldOut
+    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOut
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The same of a corpus that is read only as far as it is needed, and of which little is ever there at once."""
     stream, validation = Stream(corpus, tallies), list[list[int]]()
@@ -187,7 +187,7 @@ def _train(
     long_enough = (ids for ids in documents if len(ids) >= shortest)
     laid_out = LAYOUTS[corpus.layout](long_enough, corpus.sequence_length)
     samples = tokens = supervised = 0
-    with rows_into(work.folder / "train", APART if apart else TOKENS) as write:
+    with dataset_writer(work.folder / "train", APART if apart else TOKENS) as write:
         for sample in first_tokens(laid_out, corpus.train_tokens, apart):
             row = {"input_ids": sample.input_ids}
             write(row | {"documents": sample.documents} if apart else row)
@@ -216,19 +216,19 @@ def _none_held_out(train: int, held_out: int = 0) -> UserError:
     )
 
 
-def shown(tallies: dict[str, Tally]) -> str:
+def shown(tallies: dict[str, SourceCounts]) -> str:
     """Words and bytes of each source, as they were read and as they were cleaned."""
     rows: list[Sequence[str]] = [("source", "documents", "words", "bytes", "words, cleaned", "bytes, cleaned")]
-    whole = Tally()
+    whole = SourceCounts()
     for name, tally in tallies.items():
         rows.append((name, *_figures(tally)))
-        whole = Tally(whole.documents + tally.documents, whole.read + tally.read, whole.cleaned + tally.cleaned)
+        whole = SourceCounts(whole.documents + tally.documents, whole.read + tally.read, whole.cleaned + tally.cleaned)
     if len(tallies) > 1:
         rows.append(("in all", *_figures(whole)))
     return table(rows)
 
 
-def _figures(tally: Tally) -> list[str]:
+def _figures(tally: SourceCounts) -> list[str]:
     counts = (tally.documents, tally.read.words, tally.read.bytes, tally.cleaned.words, tally.cleaned.bytes)
     return [f"{count:,}" for count in counts]
 

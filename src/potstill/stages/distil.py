@@ -24,7 +24,7 @@ from potstill.recipe.distil import Loss as Given
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.capture import template_of
-from potstill.students.load_and_save import finish, load_to_train, unmerged
+from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
 from potstill.training.arguments import training_arguments
 from potstill.training.fit import Fit, TrainingData, fit
@@ -83,9 +83,9 @@ def student_fit(
         keep=recipe.distil.keep,
         tokenizer=artifacts.tokenizer(work),
         teacher_tokenizer=artifacts.compared_tokenizer(work),
-        finish=partial(finish, start=start, student=recipe.student),
+        finish=partial(finish_student, start=start, student=recipe.student),
         snapshots=recipe.distil.snapshots,
-        finish_snapshot=partial(finish, start=start, student=unmerged(recipe.student)),
+        finish_snapshot=partial(finish_student, start=start, student=unmerged(recipe.student)),
     )
 
 

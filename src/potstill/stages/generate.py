@@ -9,9 +9,9 @@ import json
 from potstill.console import progress, say
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
 from potstill.files.atomic import write_text
-from potstill.files.jsonl_log import Journal
+from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.filter_answers import kept_answers
-from potstill.generation.generate import Asked, Decoding, Response, responses
+from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
 
@@ -23,16 +23,16 @@ def run(work: Work) -> Made:
     teacher, tokenizer = artifacts.teacher(work, settings.by), artifacts.tokenizer(work)
     prompt, key = work.recipe.all_strategies[settings.strategy].teacher, f"strategies.{settings.strategy}.teacher"
     questions = {row["id"]: row for row in artifacts.questions(work, "train")}
-    asked = [Asked(each, prompt_ids(tokenizer, prompt, row, each, key)) for each, row in questions.items()]
-    journal = Journal(work.folder / "responses.jsonl")
+    asked = [Request(each, prompt_ids(tokenizer, prompt, row, each, key)) for each, row in questions.items()]
+    journal = JsonlLog(work.folder / "responses.jsonl")
     done = [Response(**row) for row in journal.rows]
     total = len(asked) * settings.samples
     with progress(f"{settings.by} answers", total, "answers", len(done)) as advance:
         if len(done) < total:
             model, decoding = teacher.model(), Decoding.of(settings)
-            who, limit = f"teacher {settings.by!r}", "generate.max_new_tokens"
+            writer, limit = NamedModel(model, tokenizer, f"teacher {settings.by!r}"), "generate.max_new_tokens"
             already = [one.key for one in done]
-            for batch in responses(model, tokenizer, asked, decoding, already, who=who, key=limit):
+            for batch in responses(writer, asked, decoding, already, key=limit):
                 journal.append(vars(one) for one in batch)
                 done += batch
                 advance(len(batch))

@@ -14,7 +14,7 @@ from potstill.models.size import check_length
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.teachers.prepare import prepare_here
+from potstill.teachers.prepare import prepare_trained
 from potstill.training.arguments import training_arguments
 from potstill.training.fit import Fit, fit
 
@@ -47,7 +47,7 @@ def run(work: Work) -> Made:
     )
     outputs, summary = fit(training)
     if distributed.is_first():
-        prepare_here(work.folder / "model")
+        prepare_trained(work.folder / "model")
     return Made(outputs, summary)
 
 

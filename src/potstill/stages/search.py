@@ -18,7 +18,7 @@ from potstill import distributed
 from potstill.console import duration, say
 from potstill.errors import DivergedError, UserError
 from potstill.files.atomic import read_json, remove, write_json
-from potstill.files.jsonl_log import Journal, Row
+from potstill.files.jsonl_log import JsonlLog
 from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
@@ -40,14 +40,14 @@ def run(work: Work) -> Made:
     assert given is not None
     file, count = work.folder / "trials.jsonl", trainings(search, given)
     # Of several ranks, the first one knows what was done, proposes and remembers.
-    journal = Journal(file) if distributed.is_first() else None
+    journal = JsonlLog(file) if distributed.is_first() else None
     tried = journal.rows if journal is not None else []
     for row in tried:
         _tidy(_step(work, row["number"]).folder)
     teachers = teachers_of(work, work.recipe.tried_on)
-    for number in range(distributed.of_first(len(tried)), count):
+    for number in range(distributed.broadcast(len(tried)), count):
         trial = _step(work, number)
-        setting = distributed.of_first(_proposed(trial, number, tried, given) if distributed.is_first() else None)
+        setting = distributed.broadcast(_proposed(trial, number, tried, given) if distributed.is_first() else None)
         say(f"  trial {number} of {count - 1}: {setting}{'' if number else ', as given'}")
         began = time.monotonic()
         summary = _tried(trial, setting, teachers)
@@ -82,7 +82,7 @@ def _training(recipe: Recipe) -> dict[str, Any]:
     return recipe.distil.training | recipe.search.training
 
 
-def proposal(search: Search, number: int, tried: Sequence[Row], given: Setting) -> Setting:
+def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:
     """The setting of a trial, which depends on nothing but the search, the trial's number and what came of all before.
 
     Where shares are searched, by the tree-structured Parzen estimator (Bergstra et al., 2011, in Optuna's version);
@@ -116,7 +116,7 @@ def _step(work: Work, number: int) -> Work:
     return replace(work, step=Step(work.step.stage, name=f"trial-{number}"))
 
 
-def _proposed(trial: Work, number: int, tried: Sequence[Row], given: Setting) -> Setting:
+def _proposed(trial: Work, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:
     """The trial's setting; noted before it begins, so that its checkpoints are never another setting's, whatever
     version of Optuna is asked when it goes on."""
     file, search = trial.folder / "setting.json", trial.recipe.search
@@ -134,7 +134,7 @@ def _tried(trial: Work, setting: Setting, teachers: list[Teacher]) -> dict[str, 
         summary = train_trial(trial, with_setting(trial.recipe.distil.losses, setting), teachers)
     except DivergedError as error:
         # Elsewhere the other ranks would wait for this one's gradients.
-        if distributed.count() > 1:
+        if distributed.world_size() > 1:
             raise
         say(f"  {error}")
         return {"validation_loss": None, "tokens": 0}
@@ -157,7 +157,7 @@ def _tidy(folder: Path) -> None:
         remove(folder / name)
 
 
-def _found(work: Work, tried: Sequence[Row]) -> Made:
+def _found(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
     """Write down what was best; of equals, the one that was tried first."""
     ended = sorted((row for row in tried if row["validation_loss"] is not None), key=lambda row: row["validation_loss"])
     if not ended:
@@ -175,6 +175,6 @@ def _found(work: Work, tried: Sequence[Row]) -> Made:
     return Made([work.folder / "best.json"], figures | {"made": f"{len(tried)} trials; best: {what}"})
 
 
-def _said(row: Row) -> str:
+def _said(row: dict[str, Any]) -> str:
     loss = row["validation_loss"]
     return "ran away" if loss is None else f"validation loss {loss:.4f}"

@@ -18,7 +18,7 @@ from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.select import Average
-from potstill.students.load_and_save import finish
+from potstill.students.load_and_save import finish_student
 from potstill.training.snapshots import Snapshot, average, kept
 
 Scores = dict[str, dict[str, Sums]]
@@ -116,7 +116,7 @@ def _keep(work: Work, chosen: Path) -> None:
     with atomic_folder(work.folder / "student") as partial:
         # A copy: a user who needs room may remove the snapshots.
         shutil.copytree(chosen, partial)
-        finish(partial, work.run.path("student") / "start", work.recipe.student)
+        finish_student(partial, work.run.path("student") / "start", work.recipe.student)
     assert work.step.candidate is not None
     if work.step.candidate.seed == work.recipe.seeds[0]:
         link = work.folder.parent / "student"

@@ -2,8 +2,8 @@
 
 Makes `prompts/STRATEGY/own/train/` and, where weights are chosen by it, `validation/`; for a placebo, the same in
 `STRATEGY/another_question/`; and `STRATEGY/held_out/samples/`, what every model is asked with. All are plain `datasets`
-folders of :class:`Prompted`. They are kept, and not made again by those who read them, because some chat templates put
-the day's date into a prompt.
+folders of :class:`AlignedSample`. They are kept, and not made again by those who read them, because some chat templates
+put the day's date into a prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from potstill.console import say
-from potstill.data.prompts.align import Prompter
-from potstill.data.prompts.collator import Prompted
-from potstill.data.prompts.placebo import of_another_question
+from potstill.data.prompts.align import AlignedSampleBuilder
+from potstill.data.prompts.collator import AlignedSample
+from potstill.data.prompts.placebo import placebo_samples
 from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import asked_step
@@ -56,7 +56,7 @@ def run(work: Work) -> Made:
     return Made([work.folder / name for name in samples], counts | {"made": said})
 
 
-def _of_sample_set(work: Work) -> dict[str, list[Prompted]]:
+def _of_sample_set(work: Work) -> dict[str, list[AlignedSample]]:
     recipe = work.recipe
     assert work.step.name is not None
     assert isinstance(recipe.corpus, Questions)
@@ -68,21 +68,21 @@ def _of_sample_set(work: Work) -> dict[str, list[Prompted]]:
     samples = {name: _prompted(work, strategies, rows)[sample_set.strategy] for name, rows in parts.items()}
     if not sample_set.own:
         longest = recipe.corpus.teacher_length or recipe.corpus.sequence_length
-        samples["train"] = of_another_question(samples["train"], longest)
+        samples["train"] = placebo_samples(samples["train"], longest)
     return samples
 
 
 def _prompted(
     work: Work, strategies: Mapping[str, Strategy], rows: Sequence[Mapping[str, Any]]
-) -> dict[str, list[Prompted]]:
+) -> dict[str, list[AlignedSample]]:
     corpus = work.recipe.corpus
     assert isinstance(corpus, Questions)
     longest = corpus.sequence_length
-    prompter = Prompter(strategies, artifacts.tokenizer(work), longest, corpus.teacher_length or longest)
+    prompter = AlignedSampleBuilder(strategies, artifacts.tokenizer(work), longest, corpus.teacher_length or longest)
     made = [prompter(row, row["id"]) for row in rows]
     return {name: [each[name] for each in made] for name in strategies}
 
 
-def _save(rows: Sequence[Prompted], work: Work, name: str) -> None:
+def _save(rows: Sequence[AlignedSample], work: Work, name: str) -> None:
     with atomic_folder(work.folder / name) as partial:
         Dataset.from_list([dict(row) for row in rows], features=SAMPLE).save_to_disk(partial)

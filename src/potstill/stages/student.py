@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.console import say
-from potstill.data.collators import SharedTokens
+from potstill.data.collators import SharedVocabularyCollator
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import write_json
@@ -28,7 +28,7 @@ from potstill.students import load_and_save
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 MEASURED_TOKENS = 4096
 """The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""
@@ -87,7 +87,7 @@ def check(recipe: Recipe) -> None:
     load_and_save.check(recipe.student)
 
 
-def _teachers(work: Work) -> list[Prepared]:
+def _teachers(work: Work) -> list[PreparedTeacher]:
     """Those that can be pruned: one that is trained here, only if the student comes from it."""
     of = getattr(work.recipe.student, "teacher", None)
     return artifacts.teachers(work) if of in work.recipe.pretrain else artifacts.existing_teachers(work)
@@ -117,7 +117,7 @@ def _samples(work: Work, vocabulary: int | None) -> _Samples:
         tokens += len(row["input_ids"])
         if tokens >= MEASURED_TOKENS:
             break
-    collate = learned.collate if vocabulary is None else SharedTokens(learned.collate, vocabulary)
+    collate = learned.collate if vocabulary is None else SharedVocabularyCollator(learned.collate, vocabulary)
     at_once = max(1, TOKENS_AT_ONCE // work.recipe.corpus.sequence_length)
 
     def batches(of: Sequence[Any]) -> list[dict[str, Tensor]]:
@@ -127,7 +127,11 @@ def _samples(work: Work, vocabulary: int | None) -> _Samples:
 
 
 def _looked_at(
-    model: PreTrainedModel, summary: dict[str, Any], teachers: list[Prepared], samples: _Samples, vocabulary: int | None
+    model: PreTrainedModel,
+    summary: dict[str, Any],
+    teachers: list[PreparedTeacher],
+    samples: _Samples,
+    vocabulary: int | None,
 ) -> dict[str, Any]:
     """How large the start and its teachers are, and how well each predicts; printed, and for the summary."""
     sizes: dict[str, Size] = {"the student": size_of(model.config, summary["parameters"])}

@@ -6,7 +6,7 @@ from potstill.models.quantization import quantization_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 
 def run(work: Work) -> Made:
@@ -25,7 +25,7 @@ def run(work: Work) -> Made:
     return Made(folders, summary | {"made": f"{', '.join(summary)}: found, pinned, ready to load"})
 
 
-def how_it_runs(teacher: Prepared) -> str:
+def how_it_runs(teacher: PreparedTeacher) -> str:
     """A few words on how a teacher runs, where that is not simply by its plain weights."""
     if teacher.llama_cpp is not None:
         return "run by llama.cpp"

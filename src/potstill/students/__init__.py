@@ -1,1 +1,1 @@
-"""Students: built from nothing, from a checkpoint, or by pruning; with an adapter or without."""
+"""Students: built from scratch, from a checkpoint, as a copy or by pruning; with or without an adapter."""

@@ -1,4 +1,4 @@
-"""Adapters (LoRA): small weights that are trained upon a start, which itself stays as it is."""
+"""Adapters (LoRA): small trained weights on top of a start that does not change."""
 
 import difflib
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 KEY = "student.adapter"
 CONFIG = "adapter_config.json"
-"""What makes a folder an adapter's, to peft, to transformers and here."""
+"""The file by which peft, transformers and potstill recognise a folder that holds an adapter."""
 NAMES_OF_MODULES = ("target_modules", "modules_to_save")
-"""Fields of `LoraConfig` that may list modules by their names, or by the ends of them."""
+"""Fields of `LoraConfig` that may list modules by their names or by the last parts of their names."""
 
 
 def adapter_config(adapter: Mapping[str, Any]) -> "LoraConfig":
-    """The recipe's adapter as peft takes it.
+    """The recipe's adapter as a configuration of peft.
 
     Raises:
         UserError: a field is unknown, or peft refuses a value.
@@ -39,22 +39,22 @@ def adapter_config(adapter: Mapping[str, Any]) -> "LoraConfig":
 
 
 def with_adapter(start: PreTrainedModel, adapter: Mapping[str, Any], seed: int) -> "PeftModel":
-    """The start with a new adapter within it; only what is the adapter's has gradients.
+    """Add a new adapter to the start; only the adapter's weights have gradients.
 
     Args:
-        start: the model, of 4 or 8 bits or not. It is changed, and must not be used by itself any more.
+        start: the model, quantised to 4 or 8 bits or not. It is changed and must not be used by itself any more.
         adapter: the fields of `LoraConfig`.
-        seed: draws the adapter's weights; the random state of others is left alone.
+        seed: the seed of the adapter's weights; the global random state stays unchanged.
 
     Raises:
-        UserError: what the adapter names is not in the model, or peft refuses it.
+        UserError: the adapter names a module that the model does not have, or peft refuses it.
     """
     from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     config = adapter_config(adapter)
     _check_names(start, adapter)
     if getattr(start, "is_quantized", False):
-        # Checkpointed activations are the training's business, which enables them itself.
+        # The training itself enables gradient checkpointing.
         start = prepare_model_for_kbit_training(start, use_gradient_checkpointing=False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -67,36 +67,36 @@ def with_adapter(start: PreTrainedModel, adapter: Mapping[str, Any], seed: int) 
 
 
 def check_can_merge(model: "PeftModel") -> None:
-    """Refuse to merge what a plain folder could not hold.
+    """Refuse to merge an adapter if a plain folder could not hold the result.
 
     Raises:
-        UserError: the embeddings are the head too, and one of the two is adapted.
+        UserError: embeddings and head are tied, and the adapter changes one of the two.
     """
     base: Any = model.get_base_model()
     ends = (base.get_input_embeddings(), base.get_output_embeddings())
     adapted = any(weight.requires_grad for end in ends for weight in end.parameters())
     if adapted and getattr(base.config, "tie_word_embeddings", False):
         raise UserError(
-            "`student.merge`: this model's embeddings are its head too, and the adapter changes one of the two, which "
+            "`student.merge`: this model's embeddings and head are tied, and the adapter changes one of the two, which "
             "a plain folder cannot hold; leave them out of the adapter, or do not merge"
         )
 
 
 def merged(start: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """A plain model in float32 that does what the start does with the adapter in `folder`, but for rounding.
+    """A plain model in float32 that computes the same, up to rounding, as the start with the adapter in `folder`.
 
-    Weights of 4 or 8 bits are made plain first: it is them that the adapter was trained upon, and not those that they
-    were rounded from.
+    Weights of 4 or 8 bits are dequantised first, because the adapter was trained on them, not on the weights that they
+    were quantised from.
     """
     from peft import PeftModel
 
     start = start.dequantize(dtype=torch.float32) if getattr(start, "is_quantized", False) else start.float()
-    upon: Any = PeftModel.from_pretrained(start, str(folder))
-    return upon.merge_and_unload(safe_merge=True)
+    adapted: Any = PeftModel.from_pretrained(start, str(folder))
+    return adapted.merge_and_unload(safe_merge=True)
 
 
 def _check_names(model: PreTrainedModel, adapter: Mapping[str, Any]) -> None:
-    """Peft adapts the modules that it finds, and says nothing of the others as long as it finds one."""
+    """Refuse names of missing modules. Peft ignores them silently as long as it finds one module."""
     modules = [name for name, _ in model.named_modules()]
     for field in NAMES_OF_MODULES:
         given = adapter.get(field)
@@ -109,7 +109,7 @@ def _check_names(model: PreTrainedModel, adapter: Mapping[str, Any]) -> None:
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:
-    """The last parts of their names, each once."""
+    """The distinct last parts of the names of all linear layers."""
     kinds = (nn.Linear, Conv1D)
     return list(
         dict.fromkeys(name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, kinds))

@@ -1,4 +1,4 @@
-"""Building a student as it is before any training."""
+"""Build: makes a student as it is before any training."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,30 +11,31 @@ from potstill.errors import UserError, first_line
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, PrunedWidth, Student
 from potstill.students.carry_vocabulary import carry_over, keep_first_tokens
-from potstill.students.importance import Batches, block_influence, most_important, rises_in_loss
+from potstill.students.importance import Batches, block_influence, loss_increases, most_important
 from potstill.students.prune_layers import chosen_layers, prune_layers
-from potstill.students.prune_width import prune_width, pruned_shape
+from potstill.students.prune_width import prune_width, pruned_widths
 from potstill.students.prune_width_families import family_of
-from potstill.teachers.prepared import Prepared
+from potstill.teachers.prepared import PreparedTeacher
 
 SCRATCH_SEED = 0
-"""Random weights are drawn once for a run, so that every seed of student and control starts from the same ones."""
+"""Random weights are drawn once per run, so that student and control start from the same weights at every seed."""
 
 
 def build(
-    student: Student, teachers: dict[str, Prepared], tokenizer: Any, vocabulary: int, samples: Batches = ()
+    student: Student, teachers: dict[str, PreparedTeacher], tokenizer: Any, vocabulary: int, samples: Batches = ()
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The student in float32, and a few words on how it came to be.
+    """Build the student in float32; returns it with a summary of how it was made.
 
     Args:
-        student: what the recipe says.
-        teachers: those that exist, by name.
-        tokenizer: the run's.
-        vocabulary: how many logits a student from nothing has.
-        samples: of the training text, where the student asks for importance to be measured.
+        student: the recipe's section.
+        teachers: the prepared teachers, by name.
+        tokenizer: the run's tokenizer.
+        vocabulary: the number of logits of a student from scratch.
+        samples: samples of the training text, if the student's recipe measures importance.
 
     Raises:
-        UserError: its tokenizer is not the run's, its layers or widths do not exist, or its configuration is wrong.
+        UserError: the student's tokenizer is not the run's, its layers or widths do not exist, or its configuration is
+            wrong.
     """
     if isinstance(student, Copy):
         whole = _whole(teachers[student.teacher], tokenizer).requires_grad_(True)
@@ -47,8 +48,8 @@ def build(
     return model, {"start": "scratch", "from": student.config["model_type"]}
 
 
-def _whole(teacher: Prepared, tokenizer: Any) -> PreTrainedModel:
-    """The teacher in float32, with rows for the run's tokens: all of its own, or the first of them."""
+def _whole(teacher: PreparedTeacher, tokenizer: Any) -> PreTrainedModel:
+    """The teacher in float32; its embeddings and head are cut to the run's tokens if these are fewer."""
     whole = teacher.model(torch.float32)
     if len(tokenizer) < len(teacher.tokenizer()):
         keep_first_tokens(whole, len(tokenizer))
@@ -56,15 +57,15 @@ def _whole(teacher: Prepared, tokenizer: Any) -> PreTrainedModel:
 
 
 def _pruned(
-    student: PrunedLayers | PrunedWidth, teacher: Prepared, tokenizer: Any, samples: Batches
+    student: PrunedLayers | PrunedWidth, teacher: PreparedTeacher, tokenizer: Any, samples: Batches
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     whole = _whole(teacher, tokenizer)
     summary: dict[str, Any] = {"start": student.start, "from": teacher.name}
     if isinstance(student, PrunedWidth):
-        # What cannot be is told before anything is measured.
+        # Impossible widths are refused before anything is measured.
         family_of(whole)
         widths = (student.heads, student.key_value_heads, student.intermediate_size, student.hidden_size)
-        wanted = pruned_shape(whole.config, *widths)
+        wanted = pruned_widths(whole.config, *widths)
     if student.measured_samples:
         summary["measured_on"] = {"samples": sum(len(batch["labels"]) for batch in samples)}
     if student.layers is not None:
@@ -80,15 +81,15 @@ def _pruned(
 def _kept_layers(
     student: PrunedLayers | PrunedWidth, whole: PreTrainedModel, samples: Batches
 ) -> tuple[list[int], dict[str, Any]]:
-    """The layers to keep, and, where it was measured, what each of them is worth."""
+    """The layers to keep and, if it was measured, the importance of each layer."""
     total, layers = whole.config.num_hidden_layers, student.layers
     assert layers is not None
     by_rule = chosen_layers(total, layers, student.rule)
     if student.rule != "importance":
         return by_rule, {}
-    assert isinstance(layers, int), "the recipe sees to it"
+    assert isinstance(layers, int), "the recipe checks this"
     by = student.by or "loss"
-    figures = block_influence(whole, samples) if by == "hidden" else rises_in_loss(whole, samples)
+    figures = block_influence(whole, samples) if by == "hidden" else loss_increases(whole, samples)
     return most_important(figures, layers), {"importance": {"by": by, "layers": figures}}
 
 

@@ -1,4 +1,4 @@
-"""Another vocabulary for a model that knows one: embeddings and head with a row for each token of another tokenizer."""
+"""Carry over a vocabulary: give a trained model embeddings and head for the tokens of another tokenizer."""
 
 import json
 import re
@@ -15,43 +15,43 @@ from potstill.errors import UserError
 
 ROLES = ("eos_token", "bos_token", "pad_token", "unk_token")
 STANDS_IN = {"eos_token": "bos_token", "bos_token": "eos_token"}
-"""Many tokenizers have one token for the end of a text and the beginning of the next."""
+"""Many tokenizers have one token for both the end of a text and the beginning of the next."""
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Where the rows of a new vocabulary came from, in tokens."""
+class CarriedTokens:
+    """How many tokens of the new vocabulary got their rows in each way."""
 
     carried: int
-    """The old vocabulary has the same string, or a special token of the same role."""
+    """Tokens whose string, or whose role as a special token, the old vocabulary also has."""
     composed: int
-    """The mean of the old tokens that their strings are made of."""
+    """Tokens with the mean row of the old tokens that spell their string."""
     unknown: int
-    """The mean of all old tokens: the old tokenizer cannot spell them."""
+    """Tokens with the mean row of all old tokens, because the old tokenizer cannot spell them."""
 
 
 def keep_first_tokens(model: PreTrainedModel, tokens: int) -> None:
-    """Cut embeddings and head to their first rows; the configuration says so too."""
+    """Cut embeddings and head to their first rows, and adapt the configuration."""
     model.resize_token_embeddings(tokens)
 
 
 @torch.no_grad()
-def carry_over(model: PreTrainedModel, theirs: Any, ours: Any, key: str) -> Carried:
+def carry_over(model: PreTrainedModel, theirs: Any, ours: Any, key: str) -> CarriedTokens:
     """Give a model the vocabulary of another tokenizer, in place.
 
-    A token that both have keeps its row. Any other starts as the mean of the rows of the tokens that the old tokenizer
-    makes of its string (Fast Vocabulary Transfer, arXiv:2402.09977, section 3). Head rows and biases are treated as
-    embeddings are, and a head that is the embeddings stays that. Strings are compared as bytes, so that tokenizers that
-    spell them differently share what they share.
+    A token that both tokenizers have keeps its row. Any other token starts with the mean row of the tokens into which
+    the old tokenizer splits its string (Fast Vocabulary Transfer, arXiv:2402.09977, section 3). Head rows and biases
+    are treated like embeddings, and a tied head stays tied. Strings are compared as bytes, so that tokenizers with
+    different spellings can share tokens.
 
     Args:
-        model: it is changed: rows [V, H] become [V', H], V' the new tokenizer's ids.
+        model: changed in place: rows [V, H] become [V', H], with V' ids of the new tokenizer.
         theirs: the tokenizer that the model was trained with.
-        ours: the new one.
-        key: what asks for it in the recipe, for messages.
+        ours: the new tokenizer.
+        key: the recipe's key, for messages.
 
     Raises:
-        UserError: one of the two spells its tokens in a way that is not known here.
+        UserError: one of the two tokenizers spells its tokens in an unknown way.
     """
     old, new = (_Spelling.of(tokenizer, key) for tokenizer in (theirs, ours))
     sources, carried = _sources(old, new)
@@ -73,7 +73,7 @@ def carry_over(model: PreTrainedModel, theirs: Any, ours: Any, key: str) -> Carr
 
 
 def _means(rows: Tensor, sources: Sequence[Sequence[int]], tokens: int) -> Tensor:
-    """The mean of some of the rows for each of the sources, [V', H]; where there are none, that of all tokens."""
+    """For each source, the mean of its rows, [V', H]; for an empty source, the mean of all tokens' rows."""
     flat = torch.tensor([number for each in sources for number in each])
     ends = torch.tensor([len(each) for each in sources]).cumsum(0)
     starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1]])
@@ -82,9 +82,10 @@ def _means(rows: Tensor, sources: Sequence[Sequence[int]], tokens: int) -> Tenso
     return found
 
 
-def _sources(old: "_Spelling", new: "_Spelling") -> tuple[list[list[int]], Carried]:
-    """The old ids of which each new one is the mean."""
-    # Of a byte and the character that is that byte, or a merge and a token that was added, text becomes the latter.
+def _sources(old: "_Spelling", new: "_Spelling") -> tuple[list[list[int]], CarriedTokens]:
+    """For each new id, the old ids whose rows it averages."""
+    # If two old tokens have the same bytes (a byte token and a character, a merge and an added token), text becomes the
+    # token with the higher id, which the dictionary keeps.
     by_bytes = {text: number for number, text in sorted(old.texts())}
     roles = dict(_roles(old.tokenizer, new.tokenizer))
     sources: list[list[int]] = [[] for _ in range(new.size)]
@@ -94,11 +95,11 @@ def _sources(old: "_Spelling", new: "_Spelling") -> tuple[list[list[int]], Carri
         sources[number] = old.spelled(text) if same is None else [same]
         carried += same is not None
         composed += same is None and bool(sources[number])
-    return sources, Carried(carried, composed, new.size - carried - composed)
+    return sources, CarriedTokens(carried, composed, new.size - carried - composed)
 
 
 def _roles(theirs: Any, ours: Any) -> Iterator[tuple[int, int]]:
-    """New and old id of each special token that the new tokenizer has; of one with several roles, the last counts."""
+    """New and old id of each special token of the new tokenizer; if it has several roles, the last one counts."""
     for role in reversed(ROLES):
         number = getattr(ours, f"{role}_id")
         others = [getattr(theirs, f"{name}_id") for name in (role, STANDS_IN.get(role, role))]
@@ -109,11 +110,11 @@ def _roles(theirs: Any, ours: Any) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Spelling:
-    """How a tokenizer writes the bytes of its tokens."""
+    """The way in which a tokenizer writes the bytes of its tokens."""
 
     tokenizer: Any
     of_bytes: bool
-    """A character for each byte, as in GPT-2; otherwise as in sentencepiece: ▁ for a space, <0x41> for a byte."""
+    """True: one character per byte, as in GPT-2. False: as in sentencepiece, ▁ for a space and <0x41> for a byte."""
 
     @classmethod
     def of(cls, tokenizer: Any, key: str) -> "_Spelling":
@@ -125,7 +126,7 @@ class _Spelling:
             return cls(tokenizer, of_bytes=False)
         raise UserError(
             f"`{key}` carries tokens over between byte-level and sentencepiece tokenizers, and "
-            f"{getattr(tokenizer, 'name_or_path', '') or 'one of the two'} is neither; start otherwise"
+            f"{getattr(tokenizer, 'name_or_path', '') or 'one of the two'} is neither; use another `student.start`"
         )
 
     @property
@@ -140,7 +141,7 @@ class _Spelling:
             yield number, added[number].encode() if number in added else self._read(token)
 
     def spelled(self, text: bytes) -> list[int]:
-        """The ids that the tokenizer's own model makes of bytes; none where it has none for them."""
+        """The ids into which the tokenizer's own model splits the bytes; empty if it cannot spell them."""
         model, unknown = self.tokenizer.backend_tokenizer.model, self.tokenizer.unk_token_id
         if self.of_bytes:
             piece = "".join(CHARACTERS[byte] for byte in text)
@@ -148,14 +149,14 @@ class _Spelling:
             try:
                 piece = text.decode().replace(" ", "▁")
             except UnicodeDecodeError:
-                # A part of a character.
+                # These bytes are a part of a character.
                 found = (model.token_to_id(f"<0x{byte:02X}>") for byte in text)
                 return [number for number in found if number is not None]
         return [token.id for token in model.tokenize(piece) if token.id != unknown]
 
     def _read(self, token: str) -> bytes:
         if self.of_bytes:
-            # What is no spelling of bytes, is there by its own characters.
+            # A token that does not spell bytes stands for its own characters.
             return bytes(BYTES[one] for one in token) if BYTES.keys() >= set(token) else token.encode()
         if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
             return bytes.fromhex(token[3:5])
@@ -163,7 +164,7 @@ class _Spelling:
 
 
 def _characters() -> list[str]:
-    """The character that stands for each byte: itself if it can be seen, or else one of those from 256 on (GPT-2)."""
+    """The character for each byte as in GPT-2: itself if it is printable, or else a character from 256 on."""
     seen = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte if byte in seen else next(others)) for byte in range(256)]

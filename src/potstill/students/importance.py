@@ -1,6 +1,6 @@
-"""Importance: what the layers, heads, neurons and channels of a model are worth on a few samples.
+"""Importance of a model's layers, heads, neurons and channels, measured on a few samples.
 
-B samples, T tokens, H channels, A heads of D dimensions, F neurons, L layers. Tokens that are pads count nowhere.
+B samples, T tokens, H channels, A heads of D dimensions, F neurons, L layers. Pads do not count anywhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,42 +21,44 @@ from potstill.metrics.held_out_text import score_answers
 from potstill.models.forward import read_batch
 from potstill.models.head_extraction import head_of
 from potstill.students.prune_layers import layers_of
-from potstill.students.prune_width_families import Family, Shape, place
+from potstill.students.prune_width_families import Family, Widths, place
 
 Batches = Sequence[Mapping[str, Tensor]]
 """`input_ids`, `attention_mask` and `labels`, all [B, T]."""
 
 
 @dataclass(frozen=True)
-class Activations:
-    """The importance of each part of a model's width (Minitron, arXiv:2407.14679, section 2.2): of what it puts out,
-    the mean absolute value over a sample's tokens (of heads: of the Euclidean norm), and the L2 norm of that over the
-    samples."""
+class WidthImportance:
+    """The importance of each head, neuron and channel (Minitron, arXiv:2407.14679, section 2.2).
+
+    It is the mean absolute output over the tokens of a sample (for heads, the mean Euclidean norm), and then the L2
+    norm of these means over the samples.
+    """
 
     heads: Float[Tensor, "L A"]
     neurons: Float[Tensor, "L F"]
     channels: Float[Tensor, "H"]
-    """Of the outputs of the norms, which are all taken together."""
+    """The outputs of all norms of the residual stream, taken together."""
 
 
 def mean_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | None = None) -> tuple[float, int]:
-    """Nats per supervised token, and how many those are.
+    """The loss in nats per supervised token, and the number of supervised tokens.
 
     Args:
         model: in eval mode.
-        batches: what it reads.
-        vocabulary: look at the first so many ids only; default: all that the head has.
+        batches: the batches that it reads.
+        vocabulary: score only the first `vocabulary` ids; default: all ids of the head.
     """
-    nll, tokens = score_answers(model, on_its_device(model, batches), vocabulary)
+    nll, tokens = score_answers(model, on_model_device(model, batches), vocabulary)
     return float(nll.sum() / tokens.sum()), int(tokens.sum())
 
 
 @torch.no_grad()
-def rises_in_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | None = None) -> list[float]:
-    """By how many nats per token the loss rises when a layer is left out, for each layer; below 0, it falls.
+def loss_increases(model: PreTrainedModel, batches: Batches, vocabulary: int | None = None) -> list[float]:
+    """For each layer, the increase of the loss in nats per token when it is left out; negative if the loss falls.
 
     Raises:
-        UserError: the layers cannot be told apart.
+        UserError: the model has no list of layers.
     """
     layers, head, tokens = layers_of(model), head_of(model), 0
     sums = torch.zeros(len(layers), dtype=torch.float64)
@@ -66,26 +68,29 @@ def rises_in_loss(model: PreTrainedModel, batches: Batches, vocabulary: int | No
         nll = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"]
         return float(nll.double().sum()), len(nll)
 
+    def loss_without(number: int, batch: Mapping[str, Tensor], given: list[Any], made: list[Any]) -> float:
+        # The outputs of the layers below are the same as before, and are not computed again.
+        with _fixed_outputs(layers, [*made[:number], given[number]]):
+            return loss(batch)[0]
+
     with progress("leaving out each layer", len(batches) * len(layers), "passes") as advance:
-        for batch in on_its_device(model, batches):
-            with _recorded(layers) as (given, made):
+        for batch in on_model_device(model, batches):
+            with _recorded_outputs(layers) as (given, made):
                 whole, count = loss(batch)
             tokens += count
             for number in range(len(layers)):
-                # What comes before the layer is as it was, and is not computed again.
-                with _saying(layers, [*made[:number], given[number]]):
-                    sums[number] += loss(batch)[0] - whole
+                sums[number] += loss_without(number, batch, given, made) - whole
                 advance(1)
     return (sums / tokens).tolist()
 
 
 @torch.no_grad()
 def block_influence(model: PreTrainedModel, batches: Batches) -> list[float]:
-    """1 - the cosine of what goes into a layer and what comes out of it, a mean over all tokens, for each layer
-    (Block Influence of ShortGPT, arXiv:2403.03853, equation 1).
+    """For each layer, 1 - the cosine between its input and its output, averaged over all tokens (Block Influence of
+    ShortGPT, arXiv:2403.03853, equation 1).
 
     Raises:
-        UserError: the layers cannot be told apart.
+        UserError: the model has no list of layers.
     """
     layers = layers_of(model)
     sums = torch.zeros(len(layers), dtype=torch.float64)
@@ -100,8 +105,8 @@ def block_influence(model: PreTrainedModel, batches: Batches) -> list[float]:
         return hook
 
     tokens = 0
-    with _for_now(layer.register_forward_hook(watch(n), with_kwargs=True) for n, layer in enumerate(layers)):
-        for batch in on_its_device(model, batches):
+    with _temporary_hooks(layer.register_forward_hook(watch(n), with_kwargs=True) for n, layer in enumerate(layers)):
+        for batch in on_model_device(model, batches):
             real.append(batch["attention_mask"])
             tokens += int(real[-1].sum())
             _read(model, batch)
@@ -109,14 +114,14 @@ def block_influence(model: PreTrainedModel, batches: Batches) -> list[float]:
 
 
 def most_important(figures: Sequence[float], count: int) -> list[int]:
-    """The places of the greatest figures, in rising order; of equal ones, the first."""
+    """The places of the `count` greatest figures, in rising order; among equal figures, the first."""
     ranked = sorted(range(len(figures)), key=lambda place: (-figures[place], place))
     return sorted(ranked[:count])
 
 
 @torch.no_grad()
-def activations(model: PreTrainedModel, family: Family, shape: Shape, batches: Batches) -> Activations:
-    """Run the model over the samples and see what its heads, neurons and channels put out."""
+def width_importance(model: PreTrainedModel, family: Family, shape: Widths, batches: Batches) -> WidthImportance:
+    """Measure the importance of heads, neurons and channels: run the model on the samples and record their outputs."""
     layers = layers_of(model)
     heads = torch.zeros(len(layers), shape.heads, dtype=torch.float64)
     neurons = torch.zeros(len(layers), shape.neurons, dtype=torch.float64)
@@ -140,17 +145,20 @@ def activations(model: PreTrainedModel, family: Family, shape: Shape, batches: B
     for number, layer in enumerate(layers):
         hooks.append(layer.get_submodule(family.heads_into).register_forward_pre_hook(of_heads(number)))
         hooks.append(layer.get_submodule(family.neurons_into).register_forward_pre_hook(of_neurons(number)))
-    with _for_now(hooks):
-        for batch in on_its_device(model, batches):
+    with _temporary_hooks(hooks):
+        for batch in on_model_device(model, batches):
             real.append(batch["attention_mask"])
             _read(model, batch)
-    return Activations(heads.sqrt(), neurons.sqrt(), channels.sqrt())
+    return WidthImportance(heads.sqrt(), neurons.sqrt(), channels.sqrt())
 
 
 @torch.no_grad()
-def spreads(model: PreTrainedModel, family: Family, batches: Batches, channels: Sequence[int]) -> dict[str, float]:
-    """For each norm by its name: what it would divide by if it read only these channels, over what it does divide by, a
-    mean over all tokens. (Root mean squares; a LayerNorm's are about the mean of the channels that it reads.)"""
+def norm_ratios(model: PreTrainedModel, family: Family, batches: Batches, channels: Sequence[int]) -> dict[str, float]:
+    """For each norm, by name, the ratio of its divisor over only these channels to its divisor over all channels.
+
+    The ratio is a mean over all tokens. A divisor is a root mean square; that of a LayerNorm is about the mean of the
+    channels that it reads.
+    """
     found = {name: torch.zeros(2, dtype=torch.float64) for name in norms_of(model, family)}
     real: list[Tensor] = []
 
@@ -167,8 +175,8 @@ def spreads(model: PreTrainedModel, family: Family, batches: Batches, channels: 
         return hook
 
     norms = norms_of(model, family)
-    with _for_now(norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()):
-        for batch in on_its_device(model, batches):
+    with _temporary_hooks(norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()):
+        for batch in on_model_device(model, batches):
             real.append(batch["attention_mask"])
             _read(model, batch)
     return {name: float(total / count) for name, (total, count) in found.items()}
@@ -179,14 +187,14 @@ def norms_of(model: PreTrainedModel, family: Family) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if place(family, name).name in family.norms}
 
 
-def on_its_device(model: PreTrainedModel, batches: Batches) -> Iterator[dict[str, Tensor]]:
-    """The batches, each where the model is."""
+def on_model_device(model: PreTrainedModel, batches: Batches) -> Iterator[dict[str, Tensor]]:
+    """The batches, each moved to the model's device."""
     return ({name: value.to(model.device) for name, value in batch.items()} for batch in batches)
 
 
 @contextmanager
-def _recorded(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[Any]]]:
-    """What each layer makes, and what it would make if it handed on what it is given."""
+def _recorded_outputs(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Record for each layer the output it would give if it passed on its input, and its real output."""
     skipped: list[Any] = []
     whole: list[Any] = []
 
@@ -195,13 +203,13 @@ def _recorded(layers: nn.ModuleList) -> Iterator[tuple[list[Any], list[Any]]]:
         skipped.append((states, *made[1:]) if isinstance(made, tuple) else states)
         whole.append(made)
 
-    with _for_now(layer.register_forward_hook(record, with_kwargs=True) for layer in layers):
+    with _temporary_hooks(layer.register_forward_hook(record, with_kwargs=True) for layer in layers):
         yield skipped, whole
 
 
 @contextmanager
-def _saying(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[None]:
-    """The first layers say this, whatever they are given."""
+def _fixed_outputs(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[None]:
+    """Make the first layers return these outputs for any input."""
     silenced: list[Any] = list(layers)[: len(outputs)]
     for layer, output in zip(silenced, outputs, strict=True):
         layer.forward = lambda *given, output=output, **named: output
@@ -213,8 +221,8 @@ def _saying(layers: nn.ModuleList, outputs: Sequence[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _for_now(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Hooks that are gone again afterwards."""
+def _temporary_hooks(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Keep hooks for the block, and then remove them."""
     handles = list(hooks)
     try:
         yield
@@ -228,6 +236,6 @@ def _states(given: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
 
 
 def _read(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> None:
-    """The decoder alone where there is one apart from the head: what it makes of a vocabulary is not looked at."""
+    """Run the model's body without its head if it has one, because logits are not needed."""
     body = model.base_model
     body(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)

@@ -1,8 +1,8 @@
-"""Loading a student: its start, to be trained upon, and what became of it, to be read.
+"""Load and save: loads a student's start for training, and a finished student for reading; saves LoRA students.
 
-A finished student is one of three folders: a plain one, a plain one that an adapter was merged into, or an adapter
-alone, which is read upon its start. An adapter is read upon the very numbers that it was trained upon: a start of 4 or
-8 bits is quantised each time it is loaded, always from the same float32 weights, and one of 16 bits is kept in them.
+A finished student is a plain folder, a plain folder with a merged adapter, or a folder with an adapter alone, which is
+read on top of its start. An adapter always sees the same start weights as in its training: a start of 4 or 8 bits is
+quantised at each load from the same float32 weights, and a start of 16 bits is stored in 16 bits.
 """
 
 import logging
@@ -22,10 +22,10 @@ KEY = "student.quantization"
 
 
 def check(student: Student) -> None:
-    """Refuse what peft and transformers would refuse of a student, before anything has been spent.
+    """Check the student's adapter and quantisation with peft and transformers, before any work is done.
 
     Raises:
-        UserError: a field is unknown, a value refused, or a package missing.
+        UserError: a field is unknown, a value is refused, or a package is missing.
     """
     if student.adapter is not None:
         adapter_config(student.adapter)
@@ -34,24 +34,24 @@ def check(student: Student) -> None:
 
 
 def load_start(folder: Path, student: Student) -> PreTrainedModel:
-    """The start as it is trained upon: in float32, under an adapter as it is kept, or in the recipe's 4 or 8 bits."""
+    """Load the start for training: in the recipe's 4 or 8 bits, as stored if it gets an adapter, or in float32."""
     if student.quantization is None:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if student.adapter is None else "auto")
     config = _bits(student.quantization)
-    # It says at every product of 8 bits that the inputs are rounded too.
+    # Otherwise it logs at every 8-bit product that the inputs are rounded too.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     how: dict[str, Any] = {"dtype": torch.float32, "quantization_config": config, "device_map": {"": device()}}
     model = AutoModelForCausalLM.from_pretrained(folder, **how)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # On such CPUs, bitsandbytes rounds the weights' scales to bfloat16 in the first forward that has no
-            # gradients, for good: measured in between, a training would go on upon another start.
+            # On such CPUs, bitsandbytes rounds the weights' scales to bfloat16 in the first forward without gradients,
+            # and keeps them so. After a measurement in between, a training would continue with another start.
             module.support_avx512bf16_for_cpu = False
     return model
 
 
 def load_to_train(folder: Path, student: Student, seed: int) -> PreTrainedModel:
-    """The start as it goes into a training: whole, or with a new adapter, which `seed` draws.
+    """Load the start for training, with a new adapter drawn by `seed` if the recipe asks for one.
 
     Raises:
         UserError: peft refuses the adapter.
@@ -61,12 +61,12 @@ def load_to_train(folder: Path, student: Student, seed: int) -> PreTrainedModel:
 
 
 def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel:
-    """A student for reading only, on this machine's device: the start itself, or what a training has made of it.
+    """Load a student for reading only, on this machine's device: the start itself, or a trained student.
 
     Args:
-        folder: the student.
-        start: the start, where it lies now; an adapter's own note of that may be older than the run's last move.
-        student: what the recipe says.
+        folder: the student's folder.
+        start: the start's current folder; the path in an adapter's own file is outdated if the run was moved.
+        student: the recipe's section.
     """
     adapter = (folder / CONFIG).is_file()
     upon_start = student.adapter is not None and (adapter or folder == start)
@@ -75,24 +75,24 @@ def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel
     elif upon_start and AutoConfig.from_pretrained(start).dtype == torch.bfloat16:
         model = load_start(start, student).to(device())
     else:
-        # In the number format in which the teachers run.
+        # The same number format as the teachers'.
         base = start if adapter else folder
         model = AutoModelForCausalLM.from_pretrained(base, dtype=run_dtype("auto")).to(device())
     if adapter:
         from peft import PeftModel
 
-        # Not merged: in 16 bits, many a weight of the base would not move at all by what the adapter adds to it.
+        # Not merged: in 16 bits, rounding would cancel many of the adapter's changes to the base weights.
         model = PeftModel.from_pretrained(model, str(folder))
     return model.eval().requires_grad_(False)
 
 
 def unmerged(student: Student) -> Student:
-    """The same student, whose adapter stays one: snapshots are small that way, and can be averaged."""
+    """The same student without merging its adapter, so that its snapshots are small and can be averaged."""
     return student.model_copy(update={"merge": False})
 
 
-def finish(folder: Path, start: Path, student: Student) -> None:
-    """Make of the adapter that a training has saved what the recipe asks for; any other folder is finished as it is."""
+def finish_student(folder: Path, start: Path, student: Student) -> None:
+    """Finish the adapter that a training has saved, merged or not as the recipe asks; other folders stay unchanged."""
     if not (folder / CONFIG).is_file():
         return
     if student.merge:
@@ -101,14 +101,14 @@ def finish(folder: Path, start: Path, student: Student) -> None:
             remove(file)
         plain.save_pretrained(folder)
     else:
-        # So that transformers' own from_pretrained finds the start too, as long as nobody moves the run.
+        # With this path, transformers' own from_pretrained also finds the start, until the run is moved.
         config: dict[str, Any] = read_json(folder / CONFIG) or {}
         for name, value in config.items():
             if name in ("target_modules", "exclude_modules") and isinstance(value, list):
-                # Peft keeps them as sets, whose order is another one each time.
+                # Peft keeps them as sets, whose order changes from process to process.
                 config[name] = sorted(value)
         write_json(folder / CONFIG, config | {"base_model_name_or_path": str(start.resolve())})
-    # A form that nobody has filled in.
+    # Peft's model card is an empty form.
     remove(folder / "README.md")
 
 

@@ -1,4 +1,4 @@
-"""Pruning layers: a student that is its teacher with some of its layers left out."""
+"""Layer pruning: makes a student from some of its teacher's layers."""
 
 import re
 from typing import Any
@@ -10,31 +10,31 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from potstill.errors import UserError
 
 LAYER_LISTS = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "indexer_types")
-"""Fields of a configuration that hold one entry a layer."""
+"""Fields of a configuration that hold one entry per layer."""
 
 LAYER_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "attn_layer_indices")
 """Fields of a configuration that list some of the layers by their numbers."""
 
 FIRST_LAYERS = ("first_k_dense_replace",)
-"""Fields of a configuration that say how many of the first layers are of another kind."""
+"""Fields of a configuration that count the first layers of another kind."""
 
 BY_NUMBER = "scale_attn_by_inverse_layer_idx"
-"""A field of a configuration (GPT-2's) by which what a layer computes depends on its number."""
+"""A field of GPT-2's configuration that makes a layer's output depend on its number."""
 
 
 def chosen_layers(total: int, layers: int | list[int], rule: str) -> list[int]:
     """The layers to keep, counted from 0, in order.
 
     Args:
-        total: how many layers the teacher has.
-        layers: how many to keep, or which.
+        total: the number of the teacher's layers.
+        layers: the number of layers to keep, or their numbers.
         rule: `spread`: round(i * (total - 1) / (layers - 1)), so the first and the last are kept and the distances are
-            even; one alone is the last. `ends`: of the layers that are kept, two fifths (rounded down) are the first,
-            two the last, and the others lie at even distances in between; of fewer than five, as `spread`. Any other is
-            as `spread`.
+            even; a single layer is the last. `ends`: two fifths (rounded down) of the kept layers are the teacher's
+            first, two are its last, and the others lie at even distances in between. With fewer than five layers, and
+            for any other rule, as `spread`.
 
     Raises:
-        UserError: a layer that the teacher does not have, one named twice, none, or more than there are.
+        UserError: a layer does not exist or is named twice, there are no layers, or there are more than the teacher's.
     """
     if isinstance(layers, list):
         if wrong := [layer for layer in layers if not 0 <= layer < total]:
@@ -58,15 +58,15 @@ def _spread(first: int, last: int, count: int) -> list[int]:
 
 
 def prune_layers(teacher: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
-    """A copy of the teacher that has only the layers `keep`; every other weight is the teacher's own.
+    """A copy of the teacher with only the layers `keep`; all other weights are the teacher's.
 
     Raises:
-        UserError: the model's layers cannot be told apart by their names, or are not alike enough to leave some out.
+        UserError: the model has no list of layers, or its layers cannot be left out.
     """
     if getattr(teacher.config, BY_NUMBER, False):
         raise UserError(
-            f"`student.start`: with `{BY_NUMBER}` a layer computes something else under another number, so none can be "
-            "left out; start otherwise"
+            f"`student.start`: with `{BY_NUMBER}` a layer's output depends on its number, so none can be left out; "
+            "use another `student.start`"
         )
     prefix = _layers_prefix(teacher)
     number = {old: new for new, old in enumerate(keep)}
@@ -82,7 +82,7 @@ def prune_layers(teacher: PreTrainedModel, keep: list[int]) -> PreTrainedModel:
         student.load_state_dict(weights)
     except (RuntimeError, ValueError, StrictDataclassError) as error:
         kind = type(teacher).__name__
-        raise UserError(f"`student.start`: potstill cannot leave layers out of a {kind}; start otherwise") from error
+        raise UserError(f"`student.start`: potstill cannot leave layers out of a {kind}; use another start") from error
     student.generation_config = teacher.generation_config
     return student
 
@@ -91,7 +91,7 @@ def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """The list of a model's layers.
 
     Raises:
-        UserError: there is none.
+        UserError: the model has no list of layers.
     """
     layers = model.get_submodule(_layers_prefix(model))
     assert isinstance(layers, nn.ModuleList)
@@ -104,11 +104,11 @@ def _layers_prefix(model: PreTrainedModel) -> str:
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == total:
             return name
-    raise UserError(f"{type(model).__name__} keeps its {total} layers in no list, so none can be left out")
+    raise UserError(f"{type(model).__name__} has no list of its {total} layers, so none can be left out")
 
 
 def _shortened(config: Any, number: dict[int, int]) -> Any:
-    """The configuration of a model that keeps some layers; `number` gives the new number of each."""
+    """The configuration of a model that keeps some layers; `number` maps their old numbers to the new ones."""
     total, fields = config.num_hidden_layers, config.to_dict()
     fields["num_hidden_layers"] = len(number)
     for name in LAYER_LISTS:

@@ -1,10 +1,10 @@
-"""Pruning width: a student that is its teacher with fewer heads, neurons or channels of the residual stream.
+"""Width pruning: makes a student from some of its teacher's heads, neurons and channels of the residual stream.
 
-Each layer keeps its own heads and neurons, and all of them the same channels. What is left is the teacher's own
-weights, but for the norms: over fewer channels, a norm would divide by another number, so its weight, and the epsilon
-of all norms, make up for what that is on average (`spreads`). Where the parts that are left out are dead (0; for a
-LayerNorm, the mean), that is exact, and the student computes what its teacher does; but that Qwen3's epsilon is that of
-its heads' norms as well, and stays.
+Each layer keeps its own heads and neurons; all layers keep the same channels. The kept weights are the teacher's. Only
+the norms change: over fewer channels, a norm divides by another number, so its weight and the epsilon of all norms are
+scaled to correct this on average (`norm_ratios`). If all removed parts are dead (0; for a LayerNorm, the mean), the
+correction is exact and the student computes the same as its teacher. Qwen3 is an exception: the norms of its heads use
+the same epsilon, which therefore stays unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,32 +17,39 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from potstill.errors import UserError, first_line
-from potstill.students.importance import Activations, Batches, activations, most_important, norms_of, spreads
-from potstill.students.prune_width_families import FAMILIES, Axis, Family, Shape, family_of, place, shape_of
+from potstill.students.importance import (
+    Batches,
+    WidthImportance,
+    most_important,
+    norm_ratios,
+    norms_of,
+    width_importance,
+)
+from potstill.students.prune_width_families import FAMILIES, Axis, Family, Widths, family_of, place, widths_of
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is left of a teacher's width, each counted from 0, in rising order."""
+class KeptUnits:
+    """The kept channels, heads and neurons of a teacher, counted from 0, in rising order."""
 
     channels: list[int]
     heads: list[list[int]]
-    """Of each layer."""
+    """One list per layer, as for `key_value_heads` and `neurons`."""
     key_value_heads: list[list[int]]
     neurons: list[list[int]]
     shares: dict[str, float]
-    """Of the importance of all heads, neurons and channels, the share of those that are kept; under their keys."""
+    """The kept share of the importance of all heads, neurons and channels, by their recipe keys."""
 
 
-def pruned_shape(
+def pruned_widths(
     config: Any, heads: int | None, key_value_heads: int | None, intermediate_size: int | None, hidden_size: int | None
-) -> Shape:
-    """The widths of a student, of which None are as the teacher's; those of its heads go together.
+) -> Widths:
+    """The widths of a student; a width that is None follows from the teacher's.
 
     Raises:
-        UserError: more than the teacher has, or what does not divide.
+        UserError: a width is larger than the teacher's, or widths do not divide as they must.
     """
-    whole, kind = shape_of(config), config.model_type
+    whole, kind = widths_of(config), config.model_type
     given = {"heads": heads, "key_value_heads": key_value_heads}
     given |= {"intermediate_size": intermediate_size, "hidden_size": hidden_size}
     there = (whole.heads, whole.key_value_heads, whole.neurons, whole.hidden)
@@ -58,29 +65,29 @@ def pruned_shape(
         key = "heads" if hidden_size is None else "hidden_size"
         below = hidden - hidden % heads
         raise UserError(
-            f"`student.{key}`: transformers makes no {kind} of {heads} heads whose hidden size, {hidden:,}, is no "
-            f"multiple of them; give `student.hidden_size: {below}`, or other heads"
+            f"`student.{key}`: a {kind} of {heads} heads needs a hidden size that is a multiple of them, and it is "
+            f"{hidden:,}; give `student.hidden_size: {below}`, or other heads"
         )
-    return Shape(heads, key_value_heads, whole.head_dim, intermediate_size or whole.neurons, hidden)
+    return Widths(heads, key_value_heads, whole.head_dim, intermediate_size or whole.neurons, hidden)
 
 
-def _filled(whole: Shape, kind: str, heads: int | None, hidden: int | None) -> tuple[int, int]:
-    """Heads and hidden size where the one is a multiple of the other."""
+def _filled(whole: Widths, kind: str, heads: int | None, hidden: int | None) -> tuple[int, int]:
+    """Heads and hidden size of a family whose hidden size is heads times head dimension."""
     size = whole.head_dim
     if heads is None and hidden is None:
         return whole.heads, whole.hidden
     if hidden is not None and (hidden % size or (heads is not None and hidden != heads * size)):
         fits = heads * size if heads is not None else max(size, hidden - hidden % size)
         raise UserError(
-            f"`student.hidden_size` is {hidden:,}, but a {kind}'s heads, of {size} dimensions each, fill it; give "
-            f"{fits:,}, whose heads are {fits // size}"
+            f"`student.hidden_size` is {hidden:,}, but it must be the heads of a {kind} times their {size} dimensions; "
+            f"give {fits:,} for {fits // size} heads"
         )
     heads = heads or (hidden or whole.hidden) // size
     return heads, heads * size
 
 
-def _grouped(whole: Shape, heads: int | None, key_value_heads: int | None) -> tuple[int, int]:
-    """Query heads, and those of keys and values, that can be cut from groups that share the latter."""
+def _grouped(whole: Widths, heads: int | None, key_value_heads: int | None) -> tuple[int, int]:
+    """The numbers of query heads and of key-value heads; queries are cut in groups that share a key-value head."""
     if key_value_heads is None:
         heads = heads or whole.heads
         if heads % whole.group:
@@ -92,7 +99,7 @@ def _grouped(whole: Shape, heads: int | None, key_value_heads: int | None) -> tu
     heads = heads or key_value_heads * whole.group
     if heads % key_value_heads:
         raise UserError(
-            f"`student.heads` is {heads}, which does not divide among `student.key_value_heads: {key_value_heads}`; "
+            f"`student.heads` is {heads}, which is no multiple of `student.key_value_heads: {key_value_heads}`; "
             f"give a multiple of {key_value_heads}"
         )
     if heads > key_value_heads * whole.group:
@@ -103,22 +110,22 @@ def _grouped(whole: Shape, heads: int | None, key_value_heads: int | None) -> tu
     return heads, key_value_heads
 
 
-def prune_width(teacher: PreTrainedModel, wanted: Shape, batches: Batches) -> tuple[PreTrainedModel, Kept]:
-    """A copy of the teacher of other widths, which keeps what is most important on the samples; and what that is.
+def prune_width(teacher: PreTrainedModel, wanted: Widths, batches: Batches) -> tuple[PreTrainedModel, KeptUnits]:
+    """A copy of the teacher with smaller widths that keeps its most important units; also returns these units.
 
     Args:
         teacher: in eval mode.
-        wanted: from :func:`pruned_shape`.
-        batches: what importance is measured on, and what the norms divide by.
+        wanted: from :func:`pruned_widths`.
+        batches: the samples on which importance and the norms' divisors are measured.
 
     Raises:
-        UserError: the teacher's weights are not of a kind that is known here.
+        UserError: the teacher's architecture or a weight of it is unknown.
     """
-    family, whole = family_of(teacher), shape_of(teacher.config)
-    kept = _chosen(activations(teacher, family, whole, batches), whole, wanted)
+    family, whole = family_of(teacher), widths_of(teacher.config)
+    kept = _chosen(width_importance(teacher, family, whole, batches), whole, wanted)
     gains = dict.fromkeys(norms_of(teacher, family), 1.0)
     if wanted.hidden < whole.hidden:
-        gains = spreads(teacher, family, batches, kept.channels)
+        gains = norm_ratios(teacher, family, batches, kept.channels)
     weights: dict[str, Tensor] = {}
     for name, tensor in teacher.state_dict().items():
         at = place(family, name)
@@ -127,15 +134,15 @@ def prune_width(teacher: PreTrainedModel, wanted: Shape, batches: Batches) -> tu
                 places = torch.tensor(_places(axis, at.layer, kept, whole), device=tensor.device)
                 tensor = tensor.index_select(dimension, places)
         module, _, part = name.rpartition(".")
-        # A norm's weight is multiplied by what it now divides by too much; its bias is added afterwards.
+        # A norm's weight is scaled by the change of its divisor; its bias is added afterwards and stays.
         weights[name] = tensor * gains[module] if module in gains and part == "weight" else tensor
     return _model(teacher, family, wanted, weights, gains), kept
 
 
-def _chosen(found: Activations, whole: Shape, wanted: Shape) -> Kept:
+def _chosen(found: WidthImportance, whole: Widths, wanted: Widths) -> KeptUnits:
     heads, groups = [], []
     for figures in found.heads:
-        # Of each group its best heads, and of the groups those whose best heads are worth most.
+        # Each group keeps its best heads; the kept groups are those whose best heads are most important.
         of_groups = figures.unflatten(0, (whole.key_value_heads, whole.group)).tolist()
         best = [most_important(each, wanted.group) for each in of_groups]
         worth = [sum(each[head] for head in kept) for each, kept in zip(of_groups, best, strict=True)]
@@ -148,7 +155,7 @@ def _chosen(found: Activations, whole: Shape, wanted: Shape) -> Kept:
         "intermediate_size": _share(found.neurons, neurons),
         "hidden_size": _share(found.channels[None], [channels]),
     }
-    return Kept(channels, heads, groups, neurons, shares)
+    return KeptUnits(channels, heads, groups, neurons, shares)
 
 
 def _share(figures: Tensor, kept: Sequence[Sequence[int]]) -> float:
@@ -156,11 +163,11 @@ def _share(figures: Tensor, kept: Sequence[Sequence[int]]) -> float:
     return parts / (float(figures.sum()) or 1.0)
 
 
-def _places(axis: Axis, layer: int | None, kept: Kept, whole: Shape) -> list[int]:
-    """The places along an axis that are kept."""
+def _places(axis: Axis, layer: int | None, kept: KeptUnits, whole: Widths) -> list[int]:
+    """The kept places along an axis."""
     if axis == "hidden":
         return kept.channels
-    assert layer is not None, "of a layer's own parts"
+    assert layer is not None, "only weights inside a layer have this axis"
     heads, size = kept.heads[layer], whole.head_dim
     match axis:
         case "neurons":
@@ -180,14 +187,14 @@ def _whole_heads(heads: Sequence[int], size: int) -> list[int]:
 
 
 def _model(
-    teacher: PreTrainedModel, family: Family, wanted: Shape, weights: Mapping[str, Tensor], gains: Mapping[str, float]
+    teacher: PreTrainedModel, family: Family, wanted: Widths, weights: Mapping[str, Tensor], gains: Mapping[str, float]
 ) -> PreTrainedModel:
     fields = teacher.config.to_dict()
     fields[family.neurons] = wanted.neurons
     if family.epsilon is not None:
-        # Squared, because it is added to a mean of squares; there is one for all norms.
+        # Squared, because epsilon is added to a mean of squares. All norms share one epsilon.
         fields[family.epsilon] *= sum(gain**2 for gain in gains.values()) / len(gains)
-    # Under the names that the configuration has for them itself.
+    # The configuration may have its own names for these fields.
     named = {"hidden_size": wanted.hidden, "num_attention_heads": wanted.heads}
     if not family.heads_fill_hidden:
         named |= {"num_key_value_heads": wanted.key_value_heads, "head_dim": wanted.head_dim}
@@ -198,6 +205,8 @@ def _model(
         student.load_state_dict(weights)
     except (RuntimeError, ValueError, StrictDataclassError) as error:
         kind = teacher.config.model_type
-        raise UserError(f"`student.start`: transformers makes no {kind} of that width: {first_line(error)}") from error
+        raise UserError(
+            f"`student.start`: transformers cannot make a {kind} of that width: {first_line(error)}"
+        ) from error
     student.generation_config = teacher.generation_config
     return student

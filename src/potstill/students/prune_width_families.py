@@ -1,4 +1,4 @@
-"""Families whose width can be pruned: which dimension of which weight is a head, a neuron or a channel of the stream.
+"""Architectures whose width can be pruned: the meaning of each dimension of each weight.
 
 H channels of the residual stream (`hidden_size`), A query heads in groups that share the keys and values of one of K
 heads, D dimensions a head, F neurons of a feed-forward network (`intermediate_size`).
@@ -13,36 +13,37 @@ from transformers import PreTrainedModel
 from potstill.errors import UserError
 
 Axis = Literal["hidden", "heads", "key_value_heads", "three_of_all", "three_of_each", "neurons"] | None
-"""What a dimension of a weight runs over: H; A·D; K·D; 3·A·D, the queries of all heads first and then their keys and
-values, or the three of one head after the other; F; or something that is kept whole."""
+"""What a dimension of a weight runs over. In order: H; A·D; K·D; 3·A·D with the queries of all heads first, then all
+keys, then all values; 3·A·D with query, key and value of one head after the other; F. None: a dimension that is kept
+whole."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the weights of an architecture are named and what their dimensions are."""
+    """The names and dimensions of an architecture's weights."""
 
     layers: str
     """The name of the list of layers."""
     weights: Mapping[str, tuple[Axis, ...]]
-    """The axes of every weight, by its name; within a layer, by its name in there."""
+    """The axes of every weight, by its name; for a weight in a layer, by its name within the layer."""
     norms: tuple[str, ...]
-    """The norms of the residual stream, named likewise."""
+    """The norms of the residual stream, named in the same way."""
     heads_into: str
-    """What reads the outputs of the heads, [B, T, A·D], within a layer."""
+    """The module of a layer that reads the outputs of the heads, [B, T, A·D]."""
     neurons_into: str
-    """What reads the neurons' activations, [B, T, F], within a layer."""
+    """The module of a layer that reads the neurons' activations, [B, T, F]."""
     epsilon: str | None
-    """The configuration's field for that of the norms; None where other norms have the same, which stay as they are."""
+    """The configuration's field for the norms' epsilon; None if other norms, which stay unchanged, share it."""
     neurons: str = "intermediate_size"
     """The configuration's field for F."""
     heads_fill_hidden: bool = False
-    """H is A·D: the configuration has no other place for D."""
+    """H must be A·D, because the configuration has no field for D."""
     multiple_of_heads: bool = False
-    """H must be a multiple of A, though nothing is computed by it."""
+    """transformers requires that H is a multiple of A, although no computation depends on it."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class Widths:
     """The widths of a model."""
 
     heads: int
@@ -53,13 +54,13 @@ class Shape:
 
     @property
     def group(self) -> int:
-        """Query heads that share one head's keys and values."""
+        """The number of query heads that share one key-value head."""
         return self.heads // self.key_value_heads
 
 
 @dataclass
 class Place:
-    """Where a name in a model's state belongs."""
+    """The layer, the name within the layer, and the axes of a weight."""
 
     layer: int | None
     name: str
@@ -149,10 +150,10 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def family_of(model: PreTrainedModel) -> Family:
-    """How the model is made.
+    """The family of a model.
 
     Raises:
-        UserError: it is of no family that is known here, or holds a weight that its family does not have.
+        UserError: the model's family is unknown, or the model has a weight that its family does not have.
     """
     kind = model.config.model_type
     if kind not in FAMILIES:
@@ -164,14 +165,14 @@ def family_of(model: PreTrainedModel) -> Family:
     for name in model.state_dict():
         if place(family, name).name not in family.weights:
             raise UserError(
-                f"`student.start: prune_width`: the teacher has {name}, which no {kind} has that is known here; use "
+                f"`student.start: prune_width`: the teacher has {name}, which is not a known weight of a {kind}; use "
                 "`prune_layers`"
             )
     return family
 
 
 def place(family: Family, name: str) -> Place:
-    """The layer of a weight, its name in there, and its axes (none of a weight that is not known)."""
+    """The layer of a weight, its name within the layer, and its axes (empty for an unknown weight)."""
     layer, inside = None, name
     if name.startswith(f"{family.layers}."):
         number, _, inside = name.removeprefix(f"{family.layers}.").partition(".")
@@ -179,10 +180,10 @@ def place(family: Family, name: str) -> Place:
     return Place(layer, inside, family.weights.get(inside, ()))
 
 
-def shape_of(config: Any) -> Shape:
-    """The widths that a configuration of one of the families says."""
+def widths_of(config: Any) -> Widths:
+    """The widths in a configuration of one of the families."""
     heads, hidden = config.num_attention_heads, config.hidden_size
-    return Shape(
+    return Widths(
         heads=heads,
         key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or hidden // heads,

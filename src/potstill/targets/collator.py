@@ -1,4 +1,4 @@
-"""Collator: a batch with the captured records of its samples."""
+"""Collator: adds the captured records of its samples to a batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from potstill.targets import TargetStore
 from potstill.targets.content_keys import batch_keys
 
 
-def field(index: int) -> str:
-    """The name under which a batch carries the records of the teacher of that number."""
+def records_column(index: int) -> str:
+    """The name of the batch column that holds the records of teacher number ``index``."""
     return f"captured_targets_{index}"
 
 
 @dataclass(frozen=True)
-class WithTargets:
-    """A collator that adds to each batch the records of its samples, so that reading happens in the loader's workers.
+class TargetCollator:
+    """A collator that adds the records of its samples to each batch, so that the loader's workers read them.
 
     Raises:
-        UserError: a sample was never captured, or a store is damaged.
+        UserError: a sample was not captured, or a store is damaged.
     """
 
     collate: Collate
     stores: Mapping[int, TargetStore]
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
-        """The collator's batch, with the records of each store in the order of its rows."""
+        """The collator's batch with the records of each store, in the order of the batch's rows."""
         batch = self.collate(samples)
         keys = batch_keys(batch)
-        return batch | {field(index): store.packed(keys) for index, store in self.stores.items()}
+        return batch | {records_column(index): store.packed(keys) for index, store in self.stores.items()}

@@ -1,4 +1,4 @@
-"""Content keys: a sample is found by what the teacher saw and what the student is taught, never by where it stood."""
+"""Content keys: a sample is found by its tokens and supervised positions, never by its place in a file."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -24,9 +24,9 @@ def sample_key(
 ) -> bytes:
     """The 16-byte key of one sample, padding removed.
 
-    ``supervised[t]`` says that position ``t`` is taught: that its next token is a label. ``starts`` are the places,
-    other than 0, where the teacher began another document and saw nothing of those before. What a whole store has in
-    common (teacher, tokenizer, template) stands in its header instead. The format is part of docs/targets-format.md.
+    ``supervised[t]`` says whether position ``t`` is supervised: its next token is a label. ``starts`` are the positions
+    other than 0 at which the teacher began another document, of which it saw no earlier tokens. Properties of a whole
+    store (teacher, tokenizer, template) are in its header instead. The format is part of docs/targets-format.md.
     """
     same = teacher_ids is student_ids or np.array_equal(teacher_ids, student_ids)
     assert len(supervised) == len(student_ids), (len(supervised), len(student_ids))
@@ -42,16 +42,16 @@ def sample_key(
 
 
 def key_array(keys: Iterable[bytes]) -> UInt8[np.ndarray, "samples 16"]:
-    """Keys, one a row."""
+    """The keys as an array, one key per row."""
     joined = b"".join(keys)
     return np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
 
 
 def uniforms(key: bytes, count: int) -> Float64[np.ndarray, "count"]:
-    """Numbers in (0, 1) that depend on nothing but the sample's key: what a codec that draws draws with.
+    """Random numbers in (0, 1) that depend only on the sample's key; codecs that sample tokens draw with them.
 
-    So a resumed capture, another rank or another order of samples draws the same. The numbers are the upper halves of
-    the SplitMix64 stream (Steele, Lea & Flood 2014) that starts at the key's first eight bytes.
+    So the draws are the same after a resume, on another rank and in another order of samples. The numbers are the upper
+    halves of the SplitMix64 stream (Steele, Lea & Flood 2014) that starts at the key's first eight bytes.
     """
     seed = np.frombuffer(key, "<u8", 1)
     z = seed + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -65,11 +65,13 @@ SAMPLES_AT_ONCE = 512
 
 
 def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
-    """The content key of each row of a batch: the real tokens that the teacher and the student read, which of the
-    student's are supervised, and where the teacher's documents begin that are read apart; padding is no content.
+    """The content key of each row of a batch.
 
-    ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]; and the teacher's own,
-    where it reads others (``data/prompts/render.py``).
+    A key covers the tokens that teacher and student read, which of the student's tokens are supervised, and where the
+    teacher's documents begin if they are read apart. It does not cover padding.
+
+    ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]. It also holds the
+    teacher's columns if the teacher reads other tokens (``data/prompts/collator.py``).
     """
     labels = labels_of(batch).cpu().numpy()
     taught = np.zeros(labels.shape, bool)
@@ -94,8 +96,8 @@ def _real(batch: Mapping[str, Tensor]) -> np.ndarray:
     return batch["attention_mask"].cpu().numpy().astype(bool)
 
 
-def contents(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
-    """The content key, and the number of supervised tokens, of each sample of an indexable collection of them."""
+def keys_and_counts(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
+    """The content key and the number of supervised tokens of each sample in an indexable collection."""
     keys: list[bytes] = []
     counts: list[int] = []
     for start in range(0, len(samples), SAMPLES_AT_ONCE):

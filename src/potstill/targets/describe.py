@@ -1,4 +1,4 @@
-"""What a store holds, for people: a finished one or one that is still being written."""
+"""Describe: the contents of a store for people, whether it is finished or still being written."""
 
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,17 @@ from potstill.targets.shard import ENTRY, index_path
 
 
 def samples_written(store: Path) -> int:
-    """How many samples of a store are committed; a header must be there."""
+    """The number of committed samples of a store; its header must exist."""
     header = read_header(store)
     paths = [index_path(store, shard) for shard in range(header.shards)]
     return sum(path.stat().st_size // ENTRY.itemsize for path in paths if path.exists())
 
 
 def describe(store: Path | str) -> dict[str, Any]:
-    """The header, how far the store is written, and what it takes on disk (bytes). Nothing is verified.
+    """The header, the number of samples written, and the bytes on disk. Nothing is verified.
 
     Raises:
-        UserError: no store, one of another version, or a damaged header.
+        UserError: there is no store, it has another version, or its header is damaged.
     """
     store = Path(store)
     header = read_header(store)

@@ -1,4 +1,4 @@
-"""Writing so that a crash, a full disk or a second process leaves nothing half-done."""
+"""Durable writes: a crash, a full disk or a second process leaves no half-written file."""
 
 import errno
 import fcntl
@@ -13,11 +13,11 @@ from potstill.errors import UserError
 
 
 @contextmanager
-def user_told(path: Path) -> Iterator[None]:
-    """Turn a full disk into a sentence.
+def explained_disk_full(path: Path) -> Iterator[None]:
+    """Turn the error for a full disk into a message to the user.
 
     Raises:
-        UserError: the disk, the quota or the largest allowed file is full.
+        UserError: the disk or the quota is full, or the file is as large as allowed.
     """
     try:
         yield
@@ -37,13 +37,13 @@ def write_all(file: int, data: np.ndarray, path: Path) -> None:
         UserError: the disk is full.
     """
     view = data.reshape(-1).view(np.uint8).data
-    with user_told(path):
+    with explained_disk_full(path):
         while len(view):
             view = view[os.write(file, view) :]
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all; the caller holds :func:`locked`.
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; the caller holds :func:`locked`.
 
     Raises:
         UserError: the disk is full.
@@ -60,7 +60,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """Keep other processes that would make the same store waiting, and clear what a killed one left behind."""
+    """Lock a store against other processes that would create it, and delete the temporary files of a killed one."""
     folder = os.open(store, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

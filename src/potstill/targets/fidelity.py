@@ -1,4 +1,4 @@
-"""Fidelity: what a store keeps of its teacher, measured against the live one."""
+"""Fidelity: how close stored targets are to the live teacher."""
 
 import math
 from dataclasses import dataclass
@@ -10,38 +10,40 @@ from torch import Tensor
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.targets.codecs.logit_rows import logit_rows
 
-FLATTER = 2.0
-"""The stand-in for a student is the teacher itself, at this much higher a temperature."""
+STAND_IN_TEMPERATURE = 2.0
+"""The stand-in for a student is the teacher itself, at a temperature that is higher by this factor."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far stored targets are from the live teacher: means over tokens, divergences in nats."""
+    """Distances of stored targets from the live teacher: means over tokens, divergences in nats."""
 
     tokens: int
     kl: float
-    """KL(teacher ‖ stored) over the whole vocabulary, the tail spread evenly over the tokens not kept: what the target
-    leaves unsaid as well as what it says wrongly. Infinite for drawn targets, which give most tokens nothing."""
+    """KL(teacher ‖ stored) over the whole vocabulary, with the tail spread evenly over the tokens that are not kept. It
+    counts missing as well as wrong probabilities. Infinite for sampled targets, which give most tokens no mass."""
     kl_kept: float
-    """KL(teacher ‖ stored) over the kept tokens and the tail as one: what it says wrongly. Infinite as above."""
+    """KL(teacher ‖ stored) over the kept tokens and one entry for the tail. It counts only wrong probabilities.
+    Infinite for sampled targets."""
     total_variation: float
-    """Half the summed differences of probabilities, the tail spread evenly."""
+    """Half the sum of absolute differences of probabilities, with the tail spread evenly."""
     gradient_cosine: float
-    """Between a token's gradients of forward KL for a stand-in student's logits, under live and stored targets."""
+    """Cosine between a token's gradients of forward KL, for a stand-in student's logits, under live and stored
+    targets."""
     mean_gradient_cosine: float
-    """The same for the mean gradient of all tokens: close to one where errors average out, as unbiased ones do."""
+    """The same for the mean gradient of all tokens. It is close to 1 if errors average out, as unbiased errors do."""
 
 
 def fidelity(
     live: LogitsTarget | HiddenTarget, stored: SparseTarget | HiddenTarget, vocabulary: int, temperature: float = 1.0
 ) -> Fidelity:
-    """Compare stored targets with the live teacher's on the same N tokens, at one temperature, a few rows at a time."""
+    """Compare stored and live targets of the same N tokens at one temperature, a few rows at a time."""
     sums = torch.zeros(4, dtype=torch.float64)
     mean_live, mean_stored = torch.zeros(2, vocabulary, dtype=torch.float64)
     tokens = 0
     for rows, logits in logit_rows(live, vocabulary):
         log_p = torch.log_softmax(logits / temperature, -1)
-        student = torch.softmax(logits / (temperature * FLATTER), -1)
+        student = torch.softmax(logits / (temperature * STAND_IN_TEMPERATURE), -1)
         dense, kept_kl, gradient = _stored(stored, rows, log_p, student, temperature)
         own = student - log_p.exp()
         kl = (log_p.exp() * (log_p - dense)).nan_to_num(0.0, posinf=math.inf).sum(-1)
@@ -63,7 +65,7 @@ def _stored(
     student: Float[Tensor, "n V"],
     temperature: float,
 ) -> tuple[Float[Tensor, "n V"], Float[Tensor, "n"], Float[Tensor, "n V"]]:
-    """Stored log-probabilities over the vocabulary, KL over what is kept, and the gradient for the student's logits."""
+    """Stored log-probabilities over the vocabulary, KL over the kept tokens, and the student's gradient."""
     if isinstance(stored, HiddenTarget):
         part = HiddenTarget(stored.hidden[rows], stored.head)
         logits = torch.cat([logits for _, logits in logit_rows(part, log_p.shape[1])])

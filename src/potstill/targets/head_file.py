@@ -1,4 +1,4 @@
-"""The teacher's head beside its hidden states: one safetensors file and an entry in the header."""
+"""The teacher's head in a store of hidden states: one safetensors file and an entry in the header."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 from potstill.errors import UserError
 from potstill.models.head import Head
-from potstill.targets.durable_writes import write_whole
+from potstill.targets.durable_writes import write_atomically
 
 NAME = "head.safetensors"
 
@@ -25,20 +25,20 @@ def head_bytes(head: Head) -> bytes:
 
 
 def head_entry(head: Head, saved: bytes) -> dict[str, Any]:
-    """What the header says of a head: all that is not in its file, and the file's fingerprint."""
+    """The header's entry for a head: its scale, its softcap and the fingerprint of its file."""
     return {"scale": head.scale, "softcap": head.softcap, "fingerprint": _digest(saved)}
 
 
 def write_head(store: Path, saved: bytes) -> None:
     """Write the head's file; the caller holds the folder's lock."""
-    write_whole(store / NAME, saved)
+    write_atomically(store / NAME, saved)
 
 
 def read_head(store: Path, entry: dict[str, Any], device: torch.device) -> Head:
-    """The head that a header's entry speaks of.
+    """Read the head that a header's entry describes.
 
     Raises:
-        UserError: its file is missing or changed.
+        UserError: the head's file is missing or changed.
     """
     path = store / NAME
     saved = path.read_bytes() if path.exists() else b""

@@ -1,4 +1,4 @@
-"""The header: what a store says of itself, and the refusal of one that says something else than was expected."""
+"""The header: describes a store, and refuses a store that differs from the expected one."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill.errors import UserError
 from potstill.targets.codecs.registry import Codec, codec_settings, make_codec
-from potstill.targets.durable_writes import write_whole
+from potstill.targets.durable_writes import write_atomically
 
 FORMAT = "potstill targets"
 VERSION = 1
@@ -19,10 +19,10 @@ NAME = "store.json"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a store's targets come from. ``teacher`` is a name for people; the others must agree when it is read."""
+    """The origin of a store's targets. All fields but ``teacher``, a name for people, must match when it is read."""
 
     teacher: str
-    """The teacher as the recipe calls it."""
+    """The teacher's name in the recipe."""
     revision: str
     """Fingerprint of the teacher's weights and settings."""
     tokenizer: str
@@ -33,7 +33,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Header:
-    """All that a store is, known before its first record is written and never changed."""
+    """All properties of a store. They are known before the first record is written and never change."""
 
     provenance: Provenance
     codec: Codec
@@ -41,13 +41,13 @@ class Header:
     tokens: int
     samples_per_shard: int
     plan: str
-    """blake2b-128 of every sample's key and count, in order."""
+    """blake2b-128 of the keys and counts of all samples, in order."""
     head: dict[str, Any] | None = None
     """The teacher's head beside hidden states: scale, softcap and the fingerprint of its file."""
 
     @property
     def shards(self) -> int:
-        """How many pairs of files the store has."""
+        """The number of shards, each of two files."""
         return -(-self.samples // self.samples_per_shard)
 
     def describe(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def plan_digest(planned: np.ndarray) -> str:
-    """What :attr:`Header.plan` says of samples given as ENTRY, whatever their checksums."""
+    """The value of :attr:`Header.plan` for samples given as ENTRY; their checksums do not count."""
     digest = hashlib.blake2b(np.ascontiguousarray(planned["key"]).tobytes(), digest_size=16)
     digest.update(np.ascontiguousarray(planned["count"]).tobytes())
     return digest.hexdigest()
@@ -75,14 +75,14 @@ def write_header(store: Path, header: Header) -> None:
     """Write the header, whole or not at all; the caller holds the folder's lock."""
     content = header.describe()
     text = json.dumps(content | {"checksum": _digest(content)}, indent=2)
-    write_whole(store / NAME, text.encode())
+    write_atomically(store / NAME, text.encode())
 
 
 def read_header(store: Path) -> Header:
     """The header of a store.
 
     Raises:
-        UserError: no store, one of another version, or a header that was changed.
+        UserError: there is no store, it has another version, or its header was changed.
     """
     path = store / NAME
     try:
@@ -108,7 +108,7 @@ def expect_provenance(store: Path, found: Provenance, expected: Provenance) -> N
     """Refuse targets of another teacher, tokenizer or template.
 
     Raises:
-        UserError: naming what differs, on both sides.
+        UserError: names the property that differs, with both values.
     """
     for name in ("revision", "tokenizer", "template"):
         have, want = getattr(found, name), getattr(expected, name)
@@ -120,10 +120,10 @@ def expect_provenance(store: Path, found: Provenance, expected: Provenance) -> N
 
 
 def expect_same(store: Path, found: Header, wanted: Header) -> None:
-    """Refuse to go on with a store that was begun for something else.
+    """Refuse to continue a store that was begun with other settings or samples.
 
     Raises:
-        UserError: naming what differs, on both sides.
+        UserError: names the property that differs, with both values.
     """
     expect_provenance(store, found.provenance, wanted.provenance)
     have, want = _flat(found), _flat(wanted)
@@ -136,12 +136,12 @@ def expect_same(store: Path, found: Header, wanted: Header) -> None:
 
 
 def _flat(header: Header) -> dict[str, Any]:
-    """What two headers must share to be one store, under the names that people know."""
+    """The properties that two headers of one store must share, under names for messages."""
     return {
         **codec_settings(header.codec),
         "number of samples": header.samples,
         "number of tokens": header.tokens,
         "samples per shard": header.samples_per_shard,
-        "the samples of fingerprint": header.plan,
+        "samples with fingerprint": header.plan,
         "the head": header.head,
     }

@@ -1,7 +1,7 @@
-"""One shard of a store: a file of records and a file of index entries, both only ever appended to.
+"""One shard of a store: a file of records and a file of index entries, both append-only.
 
-Records reach the disk before the entries that speak of them. So whatever a killed writer leaves, the entries that are
-whole and agree with the plan and with their checksums are true, and all that follows them is cut off.
+Records reach the disk before their index entries. So after a writer was killed, every whole entry that matches the plan
+and its checksum is valid. The next writer cuts off everything after the last valid entry.
 """
 
 import fcntl
@@ -18,24 +18,24 @@ from potstill.errors import UserError
 from potstill.targets.durable_writes import write_all
 
 ENTRY = np.dtype([("key", "V16"), ("count", "<u4"), ("checksum", "<u4")])
-"""One sample in the index: its key, how many records it has, and their CRC-32."""
+"""One sample in the index: its key, its number of records, and their CRC-32."""
 
 COMMIT_SECONDS = 5.0
-"""How much work a killed capture loses at most."""
+"""The most work, in seconds, that a killed capture loses."""
 
 
 def records_path(store: Path, shard: int) -> Path:
-    """Where a shard's records lie."""
+    """The file of a shard's records."""
     return store / f"{shard:05d}.records"
 
 
 def index_path(store: Path, shard: int) -> Path:
-    """Where a shard's index entries lie."""
+    """The file of a shard's index entries."""
     return store / f"{shard:05d}.index"
 
 
 def read_index(store: Path, shard: int) -> np.ndarray:
-    """A shard's whole entries, as ENTRY; none if there is no shard yet."""
+    """The whole entries of a shard, as ENTRY; empty if the shard does not exist yet."""
     path = index_path(store, shard)
     return np.fromfile(path, ENTRY) if path.exists() else np.empty(0, ENTRY)
 
@@ -46,14 +46,14 @@ def checksum(records: UInt8[np.ndarray, "n record_bytes"]) -> int:
 
 
 class ShardWriter:
-    """Appends samples to one shard, alone, from where an earlier writer stopped.
+    """Appends samples to one shard, from where an earlier writer stopped; it is the shard's only writer.
 
     Args:
         store: the folder.
         shard: the shard's number.
-        planned: the shard's samples in order, as ENTRY with checksums yet unknown.
+        planned: the shard's samples in order, as ENTRY, with checksums still unknown.
         record_bytes: the size of a record.
-        align: go on at a multiple of this many samples, so that batches are those of an uninterrupted run.
+        align: resume at a multiple of this many samples, so that batches are those of an uninterrupted run.
 
     Raises:
         UserError: another process writes this shard.
@@ -70,14 +70,14 @@ class ShardWriter:
             os.close(self._records)
             raise UserError(f"{self.path} is being written by another process: wait for it, or stop it.") from None
         self._entries = os.open(self.index, flags, 0o644)
-        self._waiting: list[np.ndarray] = []
+        self._uncommitted: list[np.ndarray] = []
         self._committed = time.monotonic()
-        self.done = self._sound(read_index(store, shard)[: len(planned)], align)
+        self.done = self._valid_samples(read_index(store, shard)[: len(planned)], align)
         os.ftruncate(self._entries, self.done * ENTRY.itemsize)
         os.ftruncate(self._records, int(planned["count"][: self.done].sum(dtype=np.int64)) * record_bytes)
 
-    def _sound(self, found: np.ndarray, align: int) -> int:
-        """How many samples of an earlier writer can stay."""
+    def _valid_samples(self, found: np.ndarray, align: int) -> int:
+        """The number of samples of an earlier writer that can stay."""
         stops = np.cumsum(found["count"], dtype=np.int64) * self.record_bytes
         planned = self.planned[: len(found)]
         good = (found["key"] == planned["key"]) & (found["count"] == planned["count"])
@@ -96,7 +96,7 @@ class ShardWriter:
         """Append the records of the next ``samples`` samples.
 
         Raises:
-            UserError: the disk is full. The shard can be opened again and goes on.
+            UserError: the disk is full. The shard can be opened again and continued.
         """
         entries = self.planned[self.done : self.done + samples].copy()
         assert len(entries) == samples
@@ -106,40 +106,40 @@ class ShardWriter:
         entries["checksum"] = [checksum(part) for part in parts]
         self._write(self._records, records, self.path)
         self.done += samples
-        self._waiting.append(entries)
+        self._uncommitted.append(entries)
         if self.done == len(self.planned) or time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        """Make everything appended so far survive whatever comes.
+        """Write everything appended so far durably to the disk.
 
         Raises:
-            UserError: the disk is full. The shard can be opened again and goes on.
+            UserError: the disk is full. The shard can be opened again and continued.
         """
-        if self._waiting:
+        if self._uncommitted:
             os.fsync(self._records)
-            self._write(self._entries, np.concatenate(self._waiting), self.index)
+            self._write(self._entries, np.concatenate(self._uncommitted), self.index)
             os.fsync(self._entries)
-        self._waiting, self._committed = [], time.monotonic()
+        self._uncommitted, self._committed = [], time.monotonic()
 
     def _write(self, file: int, data: np.ndarray, path: Path) -> None:
         try:
             write_all(file, np.ascontiguousarray(data), path)
         except BaseException:
-            self._let_go()
+            self._release()
             raise
 
-    def _let_go(self) -> None:
-        """Leave the shard, and what is not committed for the next writer to cut off."""
+    def _release(self) -> None:
+        """Close the shard's files. The next writer cuts off records without an entry."""
         os.close(self._entries)
         os.close(self._records)
-        self._records, self._waiting = -1, []
+        self._records, self._uncommitted = -1, []
 
     def close(self) -> None:
-        """Commit, and let go of the shard."""
+        """Commit and close the shard."""
         if self._records >= 0:
             self.commit()
-            self._let_go()
+            self._release()
 
     def __enter__(self) -> Self:
         return self

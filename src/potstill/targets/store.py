@@ -14,7 +14,7 @@ from torch import Tensor
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.content_keys import key_array
 from potstill.targets.head_file import read_head
 from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
@@ -24,15 +24,15 @@ from potstill.targets.shard import checksum, index_path, read_index, records_pat
 class TargetStore:
     """A finished store, open for reading.
 
-    Opening reads the index and compares it with the header; records are checked when a sample is first read. It
-    pickles as its path, so DataLoader workers open their own. Safe under any order of samples.
+    Opening reads the index and compares it with the header; records are checked when a sample is first read. A store
+    pickles as its path, so that each DataLoader worker opens its own. Samples may be read in any order.
 
     Args:
         store: the folder.
-        expect: what the targets must come from; ``None`` only to look at a store.
+        expect: the provenance that the targets must have; ``None`` only to inspect a store.
 
     Raises:
-        UserError: no store, an unfinished or damaged one, or one of another teacher, tokenizer or template.
+        UserError: there is no store, it is unfinished or damaged, or its teacher, tokenizer or template is another one.
     """
 
     def __init__(self, store: Path | str, expect: Provenance | None) -> None:
@@ -62,7 +62,8 @@ class TargetStore:
             if len(parts[-1]) != planned:
                 raise UserError(
                     f"{self.path} is not finished ({len(parts[-1])} of {planned} samples in "
-                    f"{index_path(self.path, shard).name}): run `potstill capture` again, it writes what is missing."
+                    f"{index_path(self.path, shard).name}): run `potstill capture` again, it writes only "
+                    "the missing samples."
                 )
         index = np.concatenate(parts)
         if plan_digest(index) != self.header.plan:
@@ -74,7 +75,7 @@ class TargetStore:
 
     @cached_property
     def _starts(self) -> Int[np.ndarray, "samples"]:
-        """The row, within its shard, at which each sample's records start."""
+        """The row within its shard at which each sample's records start."""
         counts = self._index["count"].astype(np.int64)
         starts = np.cumsum(counts) - counts
         size = self.header.samples_per_shard
@@ -82,13 +83,13 @@ class TargetStore:
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, Int[np.ndarray, "samples"], np.ndarray]:
-        """Keys as two numbers each, and the order that sorts them by the first."""
+        """The first halves of all keys, sorted; the samples in that order; and the second halves in that order."""
         halves = np.ascontiguousarray(self._index["key"]).view("<u8").reshape(-1, 2)
         order = np.argsort(halves[:, 0], kind="stable")
         return halves[order, 0], order, halves[order, 1]
 
     def find(self, keys: Sequence[bytes]) -> Int[np.ndarray, "samples"]:
-        """The places of samples in the store.
+        """The places of the samples in the store.
 
         Raises:
             UserError: a sample was not captured.
@@ -106,13 +107,13 @@ class TargetStore:
         if missing.any():
             raise UserError(
                 f"{missing.sum()} of {len(keys)} samples are not among the {len(self)} captured in {self.path}: they "
-                f"were cut, masked or prompted otherwise; capture what is trained on with `potstill capture`."
+                f"were cut, masked or prompted otherwise; capture the training samples with `potstill capture`."
             )
         places: np.ndarray = order[at]
         return places
 
     def counts(self, keys: Sequence[bytes]) -> Int[np.ndarray, "samples"]:
-        """How many supervised tokens each sample has."""
+        """The number of supervised tokens of each sample."""
         return self._index["count"][self.find(keys)].astype(np.int64)
 
     def _rows(self, shard: int) -> int:
@@ -138,7 +139,7 @@ class TargetStore:
         return self._maps[shard]
 
     def _records(self, sample: int) -> UInt8[np.ndarray, "n record_bytes"]:
-        """One sample's records, checked."""
+        """The records of one sample, after a check of their checksum."""
         shard, start = sample // self.header.samples_per_shard, self._starts[sample]
         records = self._shard(shard)[start : start + int(self._index["count"][sample])]
         if not self._verified[sample]:
@@ -152,7 +153,7 @@ class TargetStore:
         return records
 
     def packed(self, keys: Sequence[bytes]) -> UInt8[Tensor, "N record_bytes"]:
-        """The records of samples, one after another, undecoded: what a collator puts into a batch.
+        """The undecoded records of the samples, one after another, as a collator puts them into a batch.
 
         Raises:
             UserError: a sample was not captured, or its file is damaged.
@@ -164,12 +165,12 @@ class TargetStore:
         return torch.from_numpy(np.concatenate(parts))
 
     def decode(self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0) -> SparseTarget | HiddenTarget:
-        """What records say, on the device where they lie.
+        """Decode records into targets, on the device of the records.
 
         Raises:
             UserError: the store was not captured at this temperature.
         """
-        if not isinstance(self.codec, Hidden):
+        if not isinstance(self.codec, HiddenCodec):
             return self.codec.decode(packed, temperature)
         if packed.device not in self._heads:
             assert self.header.head is not None
@@ -179,14 +180,14 @@ class TargetStore:
     def read(
         self, keys: Sequence[bytes], temperature: float = 1.0, device: torch.device | str | None = None
     ) -> SparseTarget | HiddenTarget:
-        """The targets of samples, sample after sample: :meth:`packed` and :meth:`decode` in one."""
+        """The targets of the samples, sample after sample: :meth:`packed` and then :meth:`decode`."""
         return self.decode(self.packed(keys).to(device), temperature)
 
     def verify(self) -> Iterator[int]:
-        """Check the head and every record, yielding how many samples were found sound so far.
+        """Check the head and every record; yields the number of samples that passed so far.
 
         Raises:
-            UserError: the first damage.
+            UserError: names the first damaged file.
         """
         if self.header.head is not None:
             read_head(self.path, self.header.head, torch.device("cpu"))

@@ -1,11 +1,12 @@
-"""StoreWriter: captures a list of samples into a store, by any number of workers, resumed any number of times.
+"""StoreWriter: writes the targets of a list of samples into a store, with any number of workers and resumes.
 
-The list alone decides which record stands where: sample ``i`` lies in shard ``i // samples_per_shard``. So a finished
-store is byte for byte the same, whoever wrote it and however often it was interrupted.
+The list alone decides the place of each record: sample ``i`` lies in shard ``i // samples_per_shard``. So a finished
+store is byte for byte the same for any number of workers and interruptions.
 """
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,7 @@ from potstill.errors import UserError
 from potstill.files.atomic import check_room
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
-from potstill.targets.codecs.hidden_states import Hidden
+from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.registry import Codec, estimate
 from potstill.targets.content_keys import uniforms
 from potstill.targets.describe import samples_written
@@ -32,39 +33,47 @@ MOST_SHARDS = 512
 
 
 def shard_size(samples: int, total_bytes: int) -> int:
-    """Samples in a shard: eight shards or more for eight workers, but none too small to be worth a file."""
+    """The number of samples per shard: at least 8 shards for up to 8 workers, but no shard below `SMALLEST_SHARD`."""
     shards = min(max(8, math.ceil(total_bytes / SHARD_BYTES)), MOST_SHARDS)
     return max(SMALLEST_SHARD, math.ceil(samples / shards))
 
 
+@dataclass(frozen=True)
+class StoreSpec:
+    """A store that is to be written."""
+
+    folder: Path
+    codec: Codec
+    """What it keeps of each token."""
+    provenance: Provenance
+    """Where its targets come from."""
+
+
 class StoreWriter:
-    """Writes a store, or what is missing of it.
+    """Writes a store, or the samples that it still lacks.
 
     Args:
-        store: the folder.
-        codec: what to keep of each token.
-        provenance: where the targets come from.
-        keys: one :func:`sample_key` for each sample, in any order that stays the same. Repeated ones are written once.
+        spec: the store.
+        keys: the :func:`sample_key` of each sample, in an order that stays the same. Repeated keys are written once.
         counts: the number of supervised tokens of each sample.
         head: the teacher's head, for hidden states only.
-        samples_per_shard: how many samples go into one file; by default it follows from how many there are.
+        samples_per_shard: the number of samples per shard; by default :func:`shard_size`.
 
     Raises:
-        UserError: nothing to capture, a folder begun for something else, or too little room on the disk.
+        UserError: there is nothing to capture, the folder holds a store of other settings or samples, or the disk has
+            too little room.
     """
 
     def __init__(
         self,
-        store: Path | str,
-        codec: Codec,
-        provenance: Provenance,
+        spec: StoreSpec,
         keys: Sequence[bytes],
         counts: Sequence[int] | Int[np.ndarray, "samples"],
         head: Head | None = None,
         samples_per_shard: int | None = None,
     ) -> None:
-        assert (head is not None) == isinstance(codec, Hidden), "hidden states, and they alone, need the teacher's head"
-        self.store, self.codec = Path(store), codec
+        self.store, self.codec = spec.folder, spec.codec
+        assert (head is not None) == isinstance(self.codec, HiddenCodec), "only hidden states need the teacher's head"
         assert len(keys) == len(counts), (len(keys), len(counts))
         first: dict[bytes, int] = {}
         for place, key in enumerate(keys):
@@ -76,10 +85,10 @@ class StoreWriter:
         tokens = int(self._planned["count"].sum(dtype=np.int64))
         if not tokens:
             raise UserError("there is nothing to capture: no sample has a supervised token.")
-        size = samples_per_shard or shard_size(len(first), estimate(codec, tokens, len(first)).total_bytes)
+        size = samples_per_shard or shard_size(len(first), estimate(self.codec, tokens, len(first)).total_bytes)
         saved = head_bytes(head) if head else b""
         entry = head_entry(head, saved) if head else None
-        self.header = Header(provenance, codec, len(first), tokens, size, plan_digest(self._planned), entry)
+        self.header = Header(spec.provenance, self.codec, len(first), tokens, size, plan_digest(self._planned), entry)
         self._shard: ShardWriter | None = None
         self._begin(saved)
 
@@ -92,13 +101,13 @@ class StoreWriter:
                 if head:
                     write_head(self.store, head)
                 write_header(self.store, self.header)
-        self._must_fit()
+        self._check_disk_room()
 
     def samples_written(self) -> int:
-        """How many samples are committed by now, by all workers."""
+        """The number of samples that all workers have committed so far."""
         return samples_written(self.store)
 
-    def _must_fit(self) -> None:
+    def _check_disk_room(self) -> None:
         there = sum(
             path(self.store, shard).stat().st_size
             for shard in range(self.header.shards)
@@ -109,9 +118,9 @@ class StoreWriter:
         check_room(self.store, need, "keep less (capture.k)")
 
     def pending(self, batch_size: int, worker: int = 0, workers: int = 1) -> Iterator[Int[np.ndarray, "batch"]]:
-        """What worker number ``worker`` of ``workers`` has yet to write: batches of places in ``keys``.
+        """The batches that worker ``worker`` of ``workers`` still has to write, as places in ``keys``.
 
-        Hand each to :meth:`write` before the next. Batches are the same ones whenever the batch size is.
+        Call :meth:`write` for each batch before asking for the next. The same batch size gives the same batches.
 
         Raises:
             UserError: another process writes one of these shards.
@@ -128,12 +137,12 @@ class StoreWriter:
                     assert start + self._shard.done == self._batch.stop, "write() each batch before the next"
 
     def write(self, target: TeacherTarget) -> None:
-        """Write the batch that :meth:`pending` gave last.
+        """Write the last batch of :meth:`pending`.
 
-        ``target`` covers its supervised tokens, sample after sample.
+        ``target`` covers the batch's supervised tokens, sample after sample.
 
         Raises:
-            UserError: the disk is full, or the target does not fit the store. What was committed stays.
+            UserError: the disk is full, or the target does not fit the store. Committed samples stay.
         """
         assert self._shard is not None, "write() answers a batch from pending()"
         entries = self._planned[self._batch]
@@ -144,7 +153,7 @@ class StoreWriter:
         self._shard.append(records.cpu().numpy(), len(entries))
 
     def close(self) -> None:
-        """Commit what is written."""
+        """Commit everything written so far."""
         if self._shard is not None:
             self._shard.close()
 

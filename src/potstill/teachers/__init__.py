@@ -1,1 +1,1 @@
-"""Teachers: models, live or captured, that give a `TeacherTarget`."""
+"""Teachers: prepared models that run beside the student or are captured; each gives a `TeacherTarget`."""

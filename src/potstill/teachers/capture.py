@@ -1,6 +1,6 @@
-"""A teacher whose targets were captured: written once, and found again by the content of each sample of a batch."""
+"""Capture: run a teacher once over samples and write its targets into a store."""
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from potstill.console import progress
@@ -8,40 +8,44 @@ from potstill.data.collators import DOCUMENTS, Collate
 from potstill.data.prompts.collator import teacher_batch
 from potstill.device import device
 from potstill.models.document_attention import check_reads_apart
-from potstill.targets import Codec, Provenance, StoreWriter
-from potstill.targets.content_keys import contents
+from potstill.targets import StoreSpec, StoreWriter
+from potstill.targets.content_keys import keys_and_counts
 from potstill.teachers.live import LiveTeacher
 
 
-def capture(
-    folder: Path,
-    teacher: LiveTeacher,
-    codec: Codec,
-    provenance: Provenance,
-    samples: Any,
-    collate: Collate,
-    batch_size: int,
-    worker: int = 0,
-    workers: int = 1,
-) -> int:
-    """Write what a teacher says about samples into a store, or what is missing of it; returns the supervised tokens.
+@dataclass(frozen=True)
+class SampleBatches:
+    """Samples, and the batches in which a teacher reads them."""
 
-    Several workers write a store together, each the shards that are its own.
+    samples: Any
+    """An indexable collection of samples."""
+    collate: Collate
+    batch_size: int
+
+
+def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, worker: int = 0, workers: int = 1) -> int:
+    """Write the teacher's targets for all samples into a store; targets that are there already are not written again.
+
+    Several workers may write one store together: each writes its own shards.
+
+    Returns:
+        The number of supervised tokens of all samples.
 
     Raises:
-        UserError: the folder holds another teacher's or another corpus's store, the disk is full, or the teacher cannot
-            read documents apart and is asked to.
+        UserError: the folder holds the store of another teacher or corpus, the disk is full, or the samples hold
+            several documents each and the teacher cannot read documents apart.
     """
+    samples, collate = batches.samples, batches.collate
     if len(samples) and DOCUMENTS in samples[0]:
         check_reads_apart(teacher.model, "teacher")
-    keys, counts = contents(samples, collate)
-    what = f"capturing {provenance.teacher}"
-    head = teacher.head if codec.mode == "hidden" else None
+    keys, counts = keys_and_counts(samples, collate)
+    what = f"capturing {store.provenance.teacher}"
+    head = teacher.head if store.codec.mode == "hidden" else None
     with (
-        StoreWriter(folder, codec, provenance, keys, counts, head) as writer,
+        StoreWriter(store, keys, counts, head) as writer,
         progress(what, writer.header.samples, "samples", writer.samples_written()) as advance,
     ):
-        for places in writer.pending(batch_size, worker, workers):
+        for places in writer.pending(batches.batch_size, worker, workers):
             batch = collate([samples[int(place)] for place in places])
             writer.write(teacher.target({name: each.to(device()) for name, each in teacher_batch(batch).items()}))
             advance(len(places))

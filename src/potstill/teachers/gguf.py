@@ -1,4 +1,4 @@
-"""GGUF: models in llama.cpp's format, read by transformers and written as plain folders."""
+"""GGUF: models in llama.cpp's format, read by transformers and saved as plain Hugging Face folders."""
 
 import re
 import struct
@@ -14,13 +14,13 @@ from potstill.models.folder import save_model
 
 
 def parts_pattern(gguf: str) -> str:
-    """A pattern of all files of a GGUF model, which may be in several parts (`-00001-of-00009.gguf`)."""
+    """A glob pattern of all files of a GGUF model, which may have several parts (`-00001-of-00009.gguf`)."""
     return re.sub(r"-\d{5}-of-(\d{5})\.gguf$", r"-*-of-\1.gguf", gguf)
 
 
 @contextmanager
 def reading_gguf(name: str, gguf: str) -> Iterator[None]:
-    """Make one sentence of whatever a damaged GGUF file makes its readers raise."""
+    """Turn the exceptions that a damaged GGUF file causes into one message to the user."""
     try:
         yield
     except (OSError, ValueError, LookupError, struct.error) as error:
@@ -29,12 +29,12 @@ def reading_gguf(name: str, gguf: str) -> Iterator[None]:
 
 
 def convert(name: str, source: str, gguf: str, commit: str | None, folder: Path) -> None:
-    """Write a GGUF model as a plain folder with the same logits, bit for bit."""
+    """Save a GGUF model as a plain folder with the same logits, bit for bit."""
     with reading_gguf(name, gguf):
         given = {"gguf_file": gguf, "revision": commit}
         loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **given)
         tokenizer = AutoTokenizer.from_pretrained(source, **given)
-    # A model that was loaded from GGUF refuses save_pretrained; its plain twin does not.
+    # transformers refuses save_pretrained for a model loaded from GGUF, so its weights move to a plain model.
     config = loaded.config.__class__.from_dict(
         {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     )

@@ -1,4 +1,4 @@
-"""A teacher that runs beside the student."""
+"""Live teachers: models that run beside the student."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -19,12 +19,13 @@ from potstill.teachers.llama_cpp import LlamaCppModel
 class LiveTeacher:
     """A frozen model that reads the student's batch.
 
-    A model that is quantised, or spans several devices, stays where it was loaded; what it says comes back to the
-    batch's device.
+    A model that is quantised or spans several devices stays where it was loaded. Its targets are moved to the batch's
+    device.
 
     Args:
         model: the teacher.
-        vocabulary: the number of ids, from 0, that it speaks of; default: all that its head has. See ``vocabulary.py``.
+        vocabulary: its targets cover the ids from 0 to this number; default: all ids of its head. See
+            ``models/shared_vocabulary.py``.
     """
 
     def __init__(self, model: PreTrainedModel | LlamaCppModel, vocabulary: int | None = None) -> None:
@@ -35,7 +36,7 @@ class LiveTeacher:
         self.head = self._head()
 
     def to(self, device: torch.device) -> None:
-        """Move the teacher, or, where it stays in its place, only the head that losses apply."""
+        """Move the teacher; if it must stay in its place, move only the head, which the losses use."""
         if not self._spans and not getattr(self.model, "is_quantized", False):
             self.model.to(device)
         self._device = device
@@ -43,7 +44,7 @@ class LiveTeacher:
 
     @torch.no_grad()
     def target(self, batch: Mapping[str, Tensor]) -> TeacherTarget:
-        """What the teacher says about the batch's N supervised tokens.
+        """The teacher's targets for the batch's N supervised tokens.
 
         ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T].
         """
@@ -51,10 +52,10 @@ class LiveTeacher:
 
     @torch.no_grad()
     def read(self, batch: Mapping[str, Tensor], layers: Collection[int]) -> tuple[TeacherTarget, Layers]:
-        """:meth:`target`, and what some of the teacher's layers gave out for the same tokens, in one forward.
+        """:meth:`target`, and the outputs of some of the teacher's layers for the same tokens, in one forward.
 
         Raises:
-            UserError: layers of a teacher that shows none.
+            UserError: layers are asked of llama.cpp, which does not show them.
         """
         if isinstance(self.model, LlamaCppModel):
             if layers:
@@ -83,13 +84,13 @@ class LiveTeacher:
         if isinstance(self.model, LlamaCppModel):
             return None
         head = read_head(self.model)
-        # A weight that is offloaded is nowhere between forwards, and one of torchao's is no matrix that can be cut.
+        # An offloaded weight is empty between forwards, and a torchao weight is not a matrix that can be cut.
         if head is not None and (head.weight.is_meta or type(head.weight) not in (nn.Parameter, Tensor)):
             return None
         return head_of(self.model)
 
 
 def _first_device(model: PreTrainedModel) -> torch.device:
-    """Where a model that spans devices wants its inputs."""
+    """The device on which a model that spans devices takes its inputs."""
     found = model.get_input_embeddings().weight.device
     return own_device() if found.type == "meta" else found

@@ -1,9 +1,9 @@
-"""Models of llama2.c (github.com/karpathy/llama2.c): its binary checkpoints and its tokenizers, as Hugging Face ones.
+"""llama2.c (github.com/karpathy/llama2.c): reads its binary checkpoints and tokenizers as Hugging Face ones.
 
-A checkpoint of its version 0, the one that `run.c` reads (`export.py`, `legacy_export`), is little-endian: seven int32
+A checkpoint of version 0, which `run.c` reads (`export.py`, `legacy_export`), is little-endian. It has seven int32
 (width, width of the feed-forward, layers, heads, key-value heads, tokens, positions), then the weights in float32, each
-kind of them for all layers together. A negative number of tokens means that the head is not the embeddings. Between the
-last norm and the head lie two rotary tables, which transformers computes itself.
+kind of weight for all layers together. A negative number of tokens means that head and embeddings are not tied. Between
+the last norm and the head lie two rotary tables, which transformers computes itself.
 """
 
 import struct
@@ -21,16 +21,16 @@ from potstill.errors import UserError
 
 HEADER = struct.Struct("<7i")
 MAGIC = b"24ka"
-"""How the versions after 0 begin: "ak42" as an int32."""
+"""The first bytes of all versions after 0: "ak42" as an int32."""
 UNKNOWN, BEGIN, END, FIRST_BYTE, BYTES = 0, 1, 2, 3, 256
-"""The ids that sentencepiece gives as llama2.c trains it: three roles, and then a token for each byte."""
+"""The ids that sentencepiece gives when llama2.c trains it: three special tokens, then one token per byte."""
 NORM_EPSILON = 1e-5
-"""`run.c` has no other."""
+"""The only value in `run.c`."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a checkpoint's header says."""
+class Llama2cShape:
+    """The sizes in a checkpoint's header."""
 
     hidden: int
     inner: int
@@ -43,7 +43,7 @@ class Shape:
 
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the weights, by their names in transformers, in the file's order; `rotary` are the tables."""
+        """The shapes of the weights by their names in transformers, in the file's order; `rotary` are the tables."""
         hidden, inner, layers = self.hidden, self.inner, self.layers
         width = hidden // self.heads * self.kv_heads
         blocks = {
@@ -64,7 +64,7 @@ class Shape:
 
     @property
     def config(self) -> LlamaConfig:
-        """The same for transformers."""
+        """The configuration for transformers."""
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -81,23 +81,23 @@ class Shape:
 
 
 def read_model(file: Path, key: str) -> LlamaForCausalLM:
-    """The model of a checkpoint, in float32.
+    """Read the model of a checkpoint, in float32.
 
     Args:
         file: a `.bin` of llama2.c's version 0.
-        key: where it stands in the recipe, for messages.
+        key: the recipe's key for the file, for messages.
 
     Raises:
-        UserError: it cannot be read, it is of another version or no checkpoint at all, or it is not whole.
+        UserError: the file cannot be read, is of another version, is no checkpoint, or is not whole.
     """
     raw = _content(file, key)
     shape = _shape(raw, file, key)
     sizes = [int(np.prod(block)) for block in shape.blocks.values()]
     expected = HEADER.size + 4 * sum(sizes)
     if len(raw) != expected:
-        what = "is cut off" if len(raw) < expected else "is something else, or more than one"
+        what = "is cut off" if len(raw) < expected else "is another file, or several in one"
         raise UserError(
-            f"`{key}`: {file} has {len(raw):,} bytes, and a model of the size that it begins with has {expected:,}: "
+            f"`{key}`: {file} has {len(raw):,} bytes, and a model with the sizes in its header has {expected:,}: "
             f"it {what}; get it again"
         )
     numbers = torch.from_numpy(np.frombuffer(raw, "<f4", offset=HEADER.size).astype(np.float32))
@@ -107,7 +107,7 @@ def read_model(file: Path, key: str) -> LlamaForCausalLM:
     return model
 
 
-def _weights(blocks: dict[str, Tensor], shape: Shape) -> Iterator[tuple[str, Tensor]]:
+def _weights(blocks: dict[str, Tensor], shape: Llama2cShape) -> Iterator[tuple[str, Tensor]]:
     turned = {"self_attn.q_proj": shape.heads, "self_attn.k_proj": shape.kv_heads}
     embeddings = blocks["embed_tokens"]
     yield "model.embed_tokens.weight", embeddings
@@ -123,35 +123,36 @@ def _weights(blocks: dict[str, Tensor], shape: Shape) -> Iterator[tuple[str, Ten
 def half_split(rows: Tensor, heads: int) -> Tensor:
     """The rows of a query or key projection in the order in which transformers rotates them.
 
-    Rotary position embeddings (arXiv:2104.09864) turn pairs of a head's dimensions. Llama's own code and llama2.c take
-    neighbours, 2i and 2i + 1; transformers takes i and i + D/2, for a head of D dimensions. Left as they are, the rows
-    make a model that loads, runs and talks nonsense.
+    Rotary position embeddings (arXiv:2104.09864) rotate pairs of a head's dimensions. Llama's own code and llama2.c
+    pair the neighbours 2i and 2i + 1; transformers pairs i and i + D/2, for a head of D dimensions. Without this
+    reordering, the model loads and runs but writes nonsense.
 
     Args:
         rows: [heads * D, H], each head's D rows together, D even.
-        heads: of the projection: there may be fewer for keys than for queries.
+        heads: the heads of this projection; keys may have fewer than queries.
     """
     return rows.view(heads, -1, 2, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
 
 
 def read_tokenizer(file: Path, key: str, tokens: int) -> PreTrainedTokenizerFast:
-    """The tokenizer of a `.bin` that llama2.c's `tokenizer.py` has written of a sentencepiece BPE model.
+    """Read the tokenizer of a `.bin` that llama2.c's `tokenizer.py` made from a sentencepiece BPE model.
 
-    The file holds an int32, and then for each token its score as a float32, its bytes' number as an int32, and these.
-    It encodes as `run.c` does: a space goes before the text, and the pair whose token scores highest is merged first.
+    The file holds an int32, and then for each token its score (float32), its number of bytes (int32) and its bytes. The
+    tokenizer encodes as `run.c` does: it puts a space before the text and first merges the pair whose token has the
+    highest score.
 
     Args:
         file: the tokenizer.
-        key: where it stands in the recipe, for messages.
-        tokens: how many the model has.
+        key: the recipe's key for the file, for messages.
+        tokens: the number of tokens of the model.
 
     Raises:
-        UserError: it cannot be read, it is none or not whole, or it is another model's.
+        UserError: the file cannot be read, is no such tokenizer, is not whole, or belongs to another model.
     """
     if file.suffix == ".model":
         raise UserError(
-            f"`{key}`: {file} is sentencepiece's own; name the .bin that run.c reads, which llama2.c's tokenizer.py "
-            "makes of it (`tokenizer.py --tokenizer-model`)"
+            f"`{key}`: {file} is sentencepiece's own file; name the .bin that run.c reads, which llama2.c's "
+            "tokenizer.py makes from it (`tokenizer.py --tokenizer-model`)"
         )
     scored = list(_pieces(_content(file, key), file, key))
     if len(scored) != tokens:
@@ -174,7 +175,7 @@ def read_tokenizer(file: Path, key: str, tokens: int) -> PreTrainedTokenizerFast
 
 
 def _merges(pieces: list[str], scores: list[float], vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Every pair that makes a token, best first; a byte's name is no text."""
+    """Every pair of tokens that makes a token, highest score first; byte tokens are not made of text."""
     numbers = sorted(range(FIRST_BYTE + BYTES, len(pieces)), key=lambda number: -scores[number])
     return [
         (piece[:cut], piece[cut:])
@@ -195,24 +196,24 @@ def _pieces(raw: bytes, file: Path, key: str) -> Iterator[tuple[str, float]]:
             yield raw[at - size : at].decode(), score
     except (struct.error, ValueError) as error:
         raise UserError(
-            f"`{key}`: {file} is no tokenizer of llama2.c, or it is cut off; name the .bin that run.c reads, whole"
+            f"`{key}`: {file} is no tokenizer of llama2.c, or it is cut off; name the whole .bin that run.c reads"
         ) from error
 
 
-def _shape(raw: bytes, file: Path, key: str) -> Shape:
+def _shape(raw: bytes, file: Path, key: str) -> Llama2cShape:
     if raw.startswith(MAGIC):
         version = int.from_bytes(raw[4:8], "little")
         raise UserError(
-            f"`{key}`: {file} is of llama2.c's version {version}, and potstill reads version 0, which has every weight "
-            "whole; write it again with llama2.c's `export.py --version 0`"
+            f"`{key}`: {file} is of llama2.c's version {version}, and potstill reads version 0, whose weights "
+            "are not quantised; write it again with llama2.c's `export.py --version 0`"
         )
     if len(raw) < HEADER.size:
         raise UserError(f"`{key}`: {file} has {len(raw)} bytes, which is no model of llama2.c; get it again")
     hidden, inner, layers, heads, kv_heads, vocabulary, positions = HEADER.unpack_from(raw)
-    shape = Shape(hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions, tied=vocabulary > 0)
+    shape = Llama2cShape(hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions, tied=vocabulary > 0)
     sizes = (hidden, inner, layers, heads, kv_heads, abs(vocabulary), positions)
     if min(sizes) < 1 or hidden % heads or heads % kv_heads or hidden // heads % 2:
-        raise UserError(f"`{key}`: {file} does not begin like a model of llama2.c; name a .bin that run.c reads")
+        raise UserError(f"`{key}`: {file} does not have a header of llama2.c; name a .bin that run.c reads")
     return shape
 
 

@@ -1,6 +1,6 @@
-"""A teacher that llama.cpp runs: a GGUF file in its own quantised kernels, on as many threads as there are.
+"""Teachers that llama.cpp runs: a GGUF file in llama.cpp's own quantised kernels.
 
-It gives logits for every position, and text; hidden states it keeps to itself.
+llama.cpp gives logits for every position, and text. It does not show hidden states.
 """
 
 import weakref
@@ -25,19 +25,19 @@ from potstill.data.labels import labels_of, supervised_positions
 from potstill.errors import UserError
 
 SHORTEST_CONTEXT = 256
-"""Tokens. A context grows by doubling, because each time the file is opened anew."""
+"""In tokens. A context grows by doubling, because each change of its length opens the file again."""
 
 
 class LlamaCppModel(nn.Module):
-    """A GGUF model that answers as a causal language model of transformers does, so that all that reads one reads it.
+    """A GGUF model with the interface of a causal language model of transformers.
 
     Rows are read one by one, without their padding, each with an empty cache.
 
     Args:
-        file: the GGUF file; of one in several parts, the first.
-        config: its configuration, as transformers reads it from the file.
-        threads: the threads that compute; default: as many as torch uses.
-        name: the teacher's, for messages.
+        file: the GGUF file, or the first file of a model in several parts.
+        config: the model's configuration, as transformers reads it from the file.
+        threads: the number of threads that compute; default: as many as torch uses.
+        name: the teacher's name, for messages.
 
     Raises:
         UserError: llama-cpp-python is not installed.
@@ -52,14 +52,14 @@ class LlamaCppModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs and logits are; what llama.cpp computes on is its own business."""
+        """The device of inputs and logits; llama.cpp chooses itself where it computes."""
         return torch.device("cpu")
 
     def tie_weights(self) -> None:
-        """Nothing: lm-eval asks it of every model, and llama.cpp's weights are as they are."""
+        """Do nothing. lm-eval calls this for every model, and llama.cpp's weights cannot change."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **others: Any) -> CausalLMOutput:
-        """Logits [B, T, V] in float32; those of padding are 0."""
+        """Logits [B, T, V] in float32; logits of padding are 0."""
         self._check_positions(attention_mask, others.get("position_ids"))
         logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
         for row, (ids, real) in enumerate(zip(input_ids, _real(input_ids, attention_mask), strict=True)):
@@ -67,7 +67,7 @@ class LlamaCppModel(nn.Module):
         return CausalLMOutput(logits=logits.to(input_ids.device))
 
     def supervised_logits(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "N V"]:
-        """The logits of a batch's N supervised tokens, row-major; those of no other token are kept."""
+        """The logits of a batch's N supervised tokens, row-major; no other logits are kept in memory."""
         ids, mask = batch["input_ids"], batch.get("attention_mask")
         self._check_positions(mask, batch.get("position_ids"))
         wanted = torch.zeros(ids.numel(), dtype=torch.bool)
@@ -80,10 +80,10 @@ class LlamaCppModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor, generation_config: GenerationConfig) -> Tensor:
-        """Prompts padded on the left, each with what follows, up to and with an end token [B, T + new].
+        """Continue prompts that are padded on the left, each up to and including an end token [B, T + new].
 
-        Of the configuration, what chooses tokens (temperature, top_k, top_p, suppressed ones) and what ends a text is
-        heeded, by transformers' own rules; torch's generator draws.
+        Of the configuration, the settings that choose tokens (temperature, top_k, top_p, suppressed tokens) and that
+        end a text apply, by transformers' own rules; torch's generator draws.
         """
         config, real = generation_config, _real(input_ids, attention_mask)
         written = [self._text(ids[kept].tolist(), config) for ids, kept in zip(input_ids.cpu(), real, strict=True)]
@@ -107,7 +107,7 @@ class LlamaCppModel(nn.Module):
 
     def _row(self, tokens: list[int]) -> Float[Tensor, "T V"]:
         model = self._model(len(tokens))
-        # From position 0 again, and `eval` empties the cache from there on.
+        # Start at position 0 again; `eval` then empties the cache from there on.
         model.reset()
         model.eval(tokens)
         return torch.from_numpy(model.scores[: len(tokens)].copy())
@@ -134,7 +134,7 @@ class LlamaCppModel(nn.Module):
             )
         except ValueError as error:
             raise UserError(f"`teachers.{self._name}.gguf`: llama.cpp cannot open {self._file} ({error})") from error
-        # Left to the interpreter's end, llama.cpp would be closed when what closes it is gone.
+        # `finalize` closes it early enough: late in the interpreter's exit, the functions that close it are gone.
         self._close = weakref.finalize(self, opened.close)
         if opened.n_vocab() != self.config.vocab_size:
             raise UserError(
@@ -145,7 +145,7 @@ class LlamaCppModel(nn.Module):
         return opened
 
     def _check_positions(self, mask: Tensor | None, positions: Tensor | None) -> None:
-        """Refuse positions other than those that llama.cpp gives by itself."""
+        """Refuse positions that differ from llama.cpp's own, which count from each row's start."""
         if positions is None:
             return
         real = _real(positions, mask)
@@ -166,10 +166,10 @@ def _choices(config: GenerationConfig) -> LogitsProcessorList:
 
 
 def check_installed(name: str) -> None:
-    """Refuse what llama-cpp-python is needed for where it is not.
+    """Check that llama-cpp-python can be imported.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it cannot.
     """
     try:
         import llama_cpp  # noqa: F401
@@ -181,5 +181,5 @@ def check_installed(name: str) -> None:
 
 
 def _real(ids: Tensor, mask: Tensor | None) -> Tensor:
-    """Which tokens are no padding [B, T], on the CPU."""
+    """The mask of tokens that are not padding [B, T], on the CPU."""
     return torch.ones(ids.shape, dtype=torch.bool) if mask is None else mask.cpu().bool()

@@ -1,9 +1,9 @@
-"""Teachers that transformers can load: found, converted where they are GGUF, pinned, and loaded again for later stages.
+"""Prepare: find a teacher, convert it if needed, pin its revision, and record it in the run folder.
 
-A teacher is *prepared* once into the run folder. A GGUF file becomes a plain Hugging Face folder, because reading one
-takes a second per ten million parameters each time, and so does a checkpoint of llama2.c; any other teacher stays where
-it is and is only pointed at. Of a GGUF file that llama.cpp runs, tokenizer and configuration are kept, and the file
-stays where it is.
+A teacher is *prepared* once. A GGUF file is converted to a plain Hugging Face folder, because reading GGUF takes one
+second per ten million parameters each time. A checkpoint of llama2.c is converted too. Any other teacher stays where it
+is, and the run folder holds only a pointer to it. For a GGUF file that llama.cpp runs, the run folder holds the
+tokenizer and the configuration, and the file stays where it is.
 """
 
 from pathlib import Path
@@ -27,30 +27,30 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
 def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
-    """Find a teacher, convert it if it is GGUF or llama2.c's, pin it, and write where it is into `folder`.
+    """Find a teacher, convert it if it is GGUF or of llama2.c, pin it, and write its pointer into `folder`.
 
     Raises:
-        UserError: it cannot be found or loaded, or it is no causal language model.
+        UserError: the teacher cannot be found or loaded, or is no causal language model.
     """
     if isinstance(teacher, Llama2cTeacher):
         found = _prepare_llama2c(name, teacher, folder)
     else:
-        source, gguf = _source(name, teacher)
+        source, gguf = _locate(name, teacher)
         made = _prepare_llama_cpp if teacher.engine == "llama_cpp" else _prepare_transformers
         found = made(name, teacher, source, gguf, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _point(folder, dtype=teacher.dtype, **found)
+    _write_pointer(folder, dtype=teacher.dtype, **found)
     return folder
 
 
-def prepare_here(folder: Path) -> None:
-    """Make a teacher of a plain Hugging Face folder inside the run."""
-    fingerprint = _weights_of(folder)
+def prepare_trained(folder: Path) -> None:
+    """Prepare a teacher that the run itself trained: `folder`, inside the run, is a plain Hugging Face folder."""
+    fingerprint = _weights_digest(folder)
     assert fingerprint is not None, f"{folder} holds no weights"
-    _point(folder, fingerprint=fingerprint)
+    _write_pointer(folder, fingerprint=fingerprint)
 
 
-def _point(folder: Path, **found: Any) -> None:
+def _write_pointer(folder: Path, **found: Any) -> None:
     nothing = dict.fromkeys(("source", "commit", "gguf", "quantization", "device_map", "llama_cpp", "threads"))
     write_json(folder / POINTER, nothing | {"dtype": "auto"} | found)
 
@@ -62,7 +62,7 @@ def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | 
         quantization_config(quantization, f"teachers.{name}.quantization")
     local = Path(source).is_dir()
     if local and gguf is None:
-        fingerprint = _weights_of(Path(source))
+        fingerprint = _weights_digest(Path(source))
         if fingerprint is None:
             raise UserError(f"`teachers.{name}.model`: the folder {source} holds no weights ({', '.join(WEIGHTS)})")
         already = (read_json(Path(source) / "config.json") or {}).get("quantization_config")
@@ -76,15 +76,15 @@ def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | 
         raise UserError(f"`teachers.{name}.quantization`: {source} is quantised already; remove the key")
     if already is not None:
         check_checkpoint(already, f"teachers.{name}")
-    # Transformers quantises no GGUF model while it reads it.
+    # transformers cannot quantise a GGUF model while it reads it.
     if gguf is not None and (local or quantization is not None):
         convert(name, source, gguf, commit, folder)
         kept = gguf = None
-    return {"source": kept, "commit": commit, "gguf": gguf} | _as_run(fingerprint, teacher)
+    return {"source": kept, "commit": commit, "gguf": gguf} | _run_settings(fingerprint, teacher)
 
 
-def _as_run(weights: str, teacher: Teacher) -> dict[str, Any]:
-    """What transformers needs to run it, and the fingerprint of the weights as they are then."""
+def _run_settings(weights: str, teacher: Teacher) -> dict[str, Any]:
+    """The settings with which transformers runs the teacher, and the fingerprint of its weights as they run."""
     quantization = teacher.quantization
     fingerprint = weights if quantization is None else digest({"weights": weights, "quantization": quantization})
     return {"fingerprint": fingerprint, "quantization": quantization, "device_map": teacher.device_map}
@@ -98,11 +98,11 @@ def _prepare_llama2c(name: str, teacher: Llama2cTeacher, folder: Path) -> dict[s
     model = read_model(files[0], f"{key}.llama2c")
     tokenizer = read_tokenizer(files[1], f"{key}.tokenizer", model.config.vocab_size)
     save_model(model, tokenizer, folder)
-    return _as_run(digest([sha256(file) for file in files]), teacher)
+    return _run_settings(digest([sha256(file) for file in files]), teacher)
 
 
 def _prepare_llama_cpp(name: str, teacher: Teacher, source: str, gguf: str | None, folder: Path) -> dict[str, Any]:
-    assert gguf is not None, "the recipe sees to it"
+    assert gguf is not None, "the recipe checks this"
     check_installed(name)
     commit = None
     if not Path(source).is_dir():
@@ -114,19 +114,19 @@ def _prepare_llama_cpp(name: str, teacher: Teacher, source: str, gguf: str | Non
     remove(folder)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # Its kernels quantise activations too: another engine says other things with the same weights.
+    # llama.cpp's kernels quantise activations too, so another engine gives other targets with the same weights.
     fingerprint = digest({"weights": [sha256(file) for file in files], "engine": "llama_cpp"})
     file = str(Path(source).resolve() / gguf)
     return {"commit": commit, "fingerprint": fingerprint, "llama_cpp": file, "threads": teacher.threads}
 
 
-def _weights_of(folder: Path) -> str | None:
-    """A digest of a folder's weights; None where there are none."""
+def _weights_digest(folder: Path) -> str | None:
+    """A digest of a folder's weights; None if it has no weights."""
     files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
     return digest({file.name: sha256(file) for file in files}) if files else None
 
 
-def _source(name: str, teacher: PackagedTeacher | ModelTeacher) -> tuple[str, str | None]:
+def _locate(name: str, teacher: PackagedTeacher | ModelTeacher) -> tuple[str, str | None]:
     if isinstance(teacher, PackagedTeacher):
         file = package_files(teacher.package, teacher.gguf, f"teachers.{name}", "gguf")[0]
         return str(file.parent), file.name
@@ -147,6 +147,6 @@ def _hub_config(name: str, source: str, revision: str | None, gguf: str | None) 
         return AutoConfig.from_pretrained(source, revision=revision, **({"gguf_file": gguf} if gguf else {}))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"`teachers.{name}.model`: {source!r} is neither a folder here nor a model that can be had from the hub "
+            f"`teachers.{name}.model`: {source!r} is neither a folder here nor a model that can be loaded from the hub "
             f"({first_line(error)})"
         ) from error

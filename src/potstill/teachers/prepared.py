@@ -1,4 +1,4 @@
-"""Prepared teachers: what was found, converted and pinned, loaded again by later stages."""
+"""Prepared teachers, which later stages load from the run folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,28 +20,28 @@ POINTER = "teacher.json"
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A teacher that the `teachers` stage has made ready."""
+class PreparedTeacher:
+    """A teacher that the `teachers` or `pretrain` stage has prepared."""
 
     name: str
     source: str
-    """The folder or the hub's name that transformers loads."""
+    """The folder, or the name on the hub, that transformers loads."""
     commit: str | None
-    """The commit of the hub's repository."""
+    """The commit of the repository on the hub."""
     fingerprint: str
-    """What tells these weights, as they are run, from any others: the hub's commit or a digest of the files, and with
-    it the quantisation or the engine, where they change what the teacher says."""
+    """Identifies the weights as they run: the hub's commit or a digest of the files, combined with the quantisation or
+    the engine if these change the teacher's targets."""
     dtype: str
     gguf: str | None = None
     quantization: dict[str, Any] | None = None
     device_map: str | dict[str, int | str] | None = None
     llama_cpp: str | None = None
-    """The GGUF file that llama.cpp runs, where it does."""
+    """The GGUF file, if llama.cpp runs the teacher."""
     threads: int | None = None
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None) -> "Prepared":
-        """Read what :func:`prepare` wrote; unless told, the folder's name is the teacher's."""
+    def load(cls, folder: Path, name: str | None = None) -> "PreparedTeacher":
+        """Read the pointer that :func:`prepare` wrote; by default, the teacher has the folder's name."""
         saved = read_json(folder / POINTER)
         return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder)})
 
@@ -58,27 +58,27 @@ class Prepared:
         return AutoConfig.from_pretrained(self.source, **self._loading)
 
     def provenance(self, template: str = "none", tokenizer: Any = None) -> Provenance:
-        """What a store of this teacher's targets must have come from.
+        """The provenance that a store of this teacher's targets must have.
 
         Args:
-            template: how it was asked, if it was.
-            tokenizer: what made the ids that it was shown; default: its own.
+            template: the fingerprint of the teacher's prompt; "none" for plain text.
+            tokenizer: the tokenizer that made the ids; default: the teacher's own.
         """
         made_by = tokenizer_fingerprint(self.tokenizer() if tokenizer is None else tokenizer)
         return Provenance(teacher=self.name, revision=self.fingerprint, tokenizer=made_by, template=template)
 
     def model(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
-        """The teacher itself, frozen, where it runs; told a dtype, its plain weights in that, on this machine's device.
+        """Load the frozen teacher onto its device; with a `dtype`, load its unquantised weights in that format.
 
         Raises:
-            UserError: plain weights are wanted of a checkpoint that is quantised already.
+            UserError: unquantised weights are asked of a checkpoint that is quantised already.
         """
         if dtype is not None:
             return self._plain(dtype)
         if self.llama_cpp is not None:
             return LlamaCppModel(Path(self.llama_cpp), self.config(), self.threads, self.name)
         quantised = self.quantization is not None or quantization_of(self.config()) is not None
-        # What is quantised must not be moved, and what spans devices cannot be.
+        # A quantised model must not be moved, and a model that spans devices cannot be.
         where: Any = self.device_map or ({"": device()} if quantised else None)
         how = {"dtype": run_dtype(self.dtype), "device_map": where}
         if self.quantization is not None:
@@ -89,8 +89,8 @@ class Prepared:
     def _plain(self, dtype: torch.dtype) -> PreTrainedModel:
         if quantization_of(self.config()) is not None:
             raise UserError(
-                f"`teachers.{self.name}` holds quantised weights, of which no student can be made; name the model that "
-                "they were made of"
+                f"`teachers.{self.name}` holds quantised weights, from which no student can be made; name the "
+                "model before its quantisation"
             )
         source, loading = self.source, self._loading
         if self.llama_cpp is not None:
@@ -99,7 +99,7 @@ class Prepared:
         return model.to(device()).eval().requires_grad_(False)
 
     def parameters(self) -> int:
-        """How many weights the teacher has; none of them is loaded."""
+        """The number of the teacher's weights, counted without loading them."""
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(self.config())
         return sum(weight.numel() for weight in model.parameters())

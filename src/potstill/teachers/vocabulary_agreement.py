@@ -1,4 +1,4 @@
-"""Whether a student and its teachers speak the same tokens, and on how many of them they are compared."""
+"""Vocabulary agreement: checks that student and teachers share their tokens, and counts the compared ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,18 +20,18 @@ def agreed_vocabulary(
     given: Any,
     losses: Sequence[Loss],
 ) -> int | None:
-    """The number of ids that all losses look at; None: all that the heads have.
+    """The number of ids that all losses compare; None: all ids of the heads.
 
     Args:
         student: the student.
-        tokenizer: the student's, or None.
-        teachers: what it learns from.
-        given: the tokenizer of all teachers, or a list of one for each, or None. A student without a teacher that is
-            given one is compared as a student of such a teacher is.
-        losses: the losses that look at tokens.
+        tokenizer: the student's tokenizer, or None.
+        teachers: the live teachers and stores that the student learns from.
+        given: the tokenizer of all teachers, or a list with one tokenizer for each, or None. A student without teachers
+            is treated as if it had a teacher with this tokenizer.
+        losses: the losses over tokens.
 
     Raises:
-        UserError: a store of another tokenizer or temperature, or models that share no tokens that could be proven.
+        UserError: a store has another tokenizer or temperature, or the models' shared tokens cannot be proven.
     """
     tokenizers = list(given) if isinstance(given, list | tuple) else [given] * max(1, len(teachers))
     if teachers and len(tokenizers) != len(teachers):
@@ -44,7 +44,7 @@ def agreed_vocabulary(
             continue
         _check_store(one, tokenizer, losses)
         rows = one.codec.vocabulary
-        # That its targets are of the student's own tokenizer is proven now.
+        # By now it is proven that the store's targets are of the student's own tokenizer.
         found.append((rows, tokenizer if theirs is None and rows != ours else theirs))
     shared = compared_vocabulary(ours, tokenizer, found)
     for one in teachers:
@@ -63,8 +63,8 @@ def _check_store(store: TargetStore, tokenizer: Any, losses: Sequence[Loss]) -> 
     temperatures = sorted({loss.temperature for loss in losses if loss.needs_teacher})
     if len(temperatures) > 1 and store.codec.mode != "hidden":
         raise UserError(
-            f"the losses have temperatures {temperatures}, but from {store.path} one temperature can be read at a "
-            "time; give them one, capture hidden states, or let the teacher run beside the student"
+            f"the losses have temperatures {temperatures}, but {store.path} can be read at only one "
+            "temperature; give them one, capture hidden states, or let the teacher run beside the student"
         )
     if tokenizer is not None:
         captured, here = store.header.provenance.tokenizer, tokenizer_fingerprint(tokenizer)
@@ -76,11 +76,11 @@ def _check_store(store: TargetStore, tokenizer: Any, losses: Sequence[Loss]) -> 
 
 
 def _check_width(store: TargetStore, shared: int) -> None:
-    """Of hidden states the head can be cut; of a tail nobody knows what share lies on ids that are not shared."""
+    """Refuse a store of too many ids. A stored head can be cut, but the tail's share on unshared ids is unknown."""
     captured = store.codec.vocabulary
     if captured > shared and store.codec.mode != "hidden":
         raise UserError(
             f"the targets in {store.path} were captured over {captured:,} ids, but student and teachers share "
-            f"{shared:,}, and the mass of the others cannot be taken out of them; capture again over the shared ids "
+            f"{shared:,}, and the mass of the other ids cannot be removed from them; capture again over the shared ids "
             f"(`LiveTeacher(model, vocabulary={shared})`), or capture hidden states"
         )

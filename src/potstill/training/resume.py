@@ -31,7 +31,7 @@ def relocate_best_checkpoint(checkpoint: Path) -> None:
     if distributed.is_first() and state and state.get("best_model_checkpoint"):
         here = checkpoint.parent / Path(state["best_model_checkpoint"]).name
         write_json(file, state | {"best_model_checkpoint": str(here)})
-    distributed.wait()
+    distributed.barrier()
 
 
 def _is_json(file: Path) -> bool:

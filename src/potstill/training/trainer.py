@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
-from potstill.data.collators import DOCUMENTS, Collator, SharedTokens, pad_token_id
+from potstill.data.collators import DOCUMENTS, Collator, SharedVocabularyCollator, pad_token_id
 from potstill.data.labels import IGNORE_INDEX, labels_of
-from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
+from potstill.data.prompts.collator import AlignedCollator, AlignedSample, teacher_batch
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.chunked_logits import distillation_loss_of_logits
@@ -27,7 +27,7 @@ from potstill.models.document_attention import MODEL_INPUTS, check_reads_apart, 
 from potstill.models.forward import Layers, read_layers
 from potstill.models.head_extraction import head_of, read_head
 from potstill.targets import TargetStore
-from potstill.targets.collator import WithTargets, field
+from potstill.targets.collator import TargetCollator, records_column
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import MicroBatches, Step
@@ -54,7 +54,7 @@ class DistilTrainer(Trainer):
     Args:
         teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where only cross-entropy is
             asked for. A teacher reads the student's own batch, or the prompts of its own that the samples have
-            (:class:`Prompted`).
+            (:class:`AlignedSample`).
         losses: what is added up, each a :class:`Loss` or a :class:`HiddenLoss`. Default: forward KL and cross-entropy,
             half each.
         temperature: if given, the temperature of every divergence in `losses`.
@@ -161,11 +161,11 @@ class DistilTrainer(Trainer):
         collator = given
         if collator is None:
             pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
-            collator = PromptedCollator(pad) if self._is_prompted() else Collator(pad)
+            collator = AlignedCollator(pad) if self._is_prompted() else Collator(pad)
         if self.vocabulary is not None:
-            collator = SharedTokens(collator, self.vocabulary)
+            collator = SharedVocabularyCollator(collator, self.vocabulary)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
-        return WithTargets(collator, stores) if stores else collator
+        return TargetCollator(collator, stores) if stores else collator
 
     def _is_prompted(self) -> bool:
         """Whether the teachers read another prompt than the student."""
@@ -178,7 +178,7 @@ class DistilTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         # What is read, whatever the student's forward says it takes: without their labels, prompts would be learned.
-        self._signature_columns = [*MODEL_INPUTS, DOCUMENTS, *Prompted.__annotations__]
+        self._signature_columns = [*MODEL_INPUTS, DOCUMENTS, *AlignedSample.__annotations__]
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[Any, Any]:
         """The micro-batches of one optimizer step, which are read one by one, and what each is divided by until all of
@@ -297,7 +297,7 @@ class DistilTrainer(Trainer):
     @contextmanager
     def _without_targets(self) -> Iterator[None]:
         collator = self.data_collator
-        if isinstance(collator, WithTargets):
+        if isinstance(collator, TargetCollator):
             self.data_collator = collator.collate
         yield
         self.data_collator = collator
@@ -362,7 +362,7 @@ class DistilTrainer(Trainer):
                 target, inner = one.read(teacher_batch(inputs), wanted)
                 layers.append(inner)
             else:
-                target = one.decode(inputs[field(index)], temperatures[0])
+                target = one.decode(inputs[records_column(index)], temperatures[0])
             targets.append(target)
         if not temperatures:
             return None, layers

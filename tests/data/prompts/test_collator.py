@@ -1,15 +1,14 @@
-"""A batch of prompted samples: each model reads its own prompt, and both speak of the same tokens."""
+"""A batch of aligned samples: each model reads its own prompt, and both supervise the same tokens."""
 
 import copy
 
 import pytest
 import torch
 
-from asked import ROOMY, SIDES, TOKENIZERS, chatty, prompted, taught
+from asked import SIDES, TOKENIZERS, chatty, prompted
 from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX
-from potstill.data.prompts.collator import PromptedCollator, teacher_batch
-from potstill.data.prompts.placebo import of_another_question
+from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
@@ -27,7 +26,7 @@ def test_a_batch_is_padded_on_its_side_and_each_model_s_part_to_its_own_longest(
     ]
     for one, starts in zip(samples, (2, 1), strict=True):
         one |= {"answer_start": 1, "teacher_answer_start": starts, "answer_cut": 0}
-    batch = PromptedCollator(pad_token_id=1, side=side)(samples)
+    batch = AlignedCollator(pad_token_id=1, side=side)(samples)
     left = side == "left"
     assert batch["input_ids"].tolist() == [[5, 7, 8], [1, 6, 9] if left else [6, 9, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1] if left else [1, 1, 0]]
@@ -45,7 +44,7 @@ def test_a_batch_without_a_teachers_part_is_the_teachers_too():
 
 def test_a_control_reads_the_same_samples_without_the_teachers_part():
     samples = prompted(chatty())
-    both, alone = PromptedCollator(1)(samples), Collator(1)(samples)
+    both, alone = AlignedCollator(1)(samples), Collator(1)(samples)
     assert all(torch.equal(alone[name], both[name]) for name in alone)
 
 
@@ -54,9 +53,9 @@ def test_a_control_reads_the_same_samples_without_the_teachers_part():
     ("spoil", "sentence"),
     [
         (lambda one: one["teacher_input_ids"].__setitem__(-2, 299), "as supervised token"),
-        (lambda one: one.update(teacher_answer_start=one["teacher_answer_start"] + 1), "as supervised token 0 to"),
-        (lambda one: one["teacher_input_ids"].append(7), "supervised tokens to the student and"),
-        (lambda one: one.update(labels=[IGNORE_INDEX] * len(one["labels"])), "has 0 supervised tokens to the student"),
+        (lambda one: one.update(teacher_answer_start=one["teacher_answer_start"] + 1), "as supervised token 0 for"),
+        (lambda one: one["teacher_input_ids"].append(7), "supervised tokens for the student and"),
+        (lambda one: one.update(labels=[IGNORE_INDEX] * len(one["labels"])), "has 0 supervised tokens for the student"),
         (
             lambda one: (
                 one.update(teacher_input_ids=one["teacher_input_ids"][one["teacher_answer_start"] :])
@@ -71,7 +70,7 @@ def test_answers_that_are_not_aligned_are_refused(side, spoil, sentence):
     samples = copy.deepcopy(prompted(tokenizer()))
     spoil(samples[3])
     with pytest.raises(UserError) as told:
-        PromptedCollator(1, side)(samples)
+        AlignedCollator(1, side)(samples)
     assert str(told.value).startswith("sample 3 of a batch has ")
     assert sentence in str(told.value)
 
@@ -84,7 +83,7 @@ MODELS = pytest.mark.parametrize("model", [llama(0), gpt2(0, n_positions=512)], 
 @TOKENIZERS
 def test_the_teacher_says_what_it_says_of_each_answer_alone(model, side, tokens):
     samples = prompted(tokens, longest=50)
-    batch = PromptedCollator(pad_token_id=1, side=side)(samples)
+    batch = AlignedCollator(pad_token_id=1, side=side)(samples)
     target = LiveTeacher(model).target(teacher_batch(batch))
     alone = []
     for one in samples:
@@ -107,51 +106,13 @@ def divergence(model, batch):
 @MODELS
 @SIDES
 def test_under_one_prompt_a_model_differs_from_itself_in_nothing_and_under_two_it_does(model, side):
-    collate = PromptedCollator(pad_token_id=1, side=side)
+    collate = AlignedCollator(pad_token_id=1, side=side)
     assert abs(divergence(model, collate(prompted(chatty(), "base")))) < 1e-6
     assert divergence(model, collate(prompted(chatty(), "ground-truth"))) > 1e-2
 
 
 @SIDES
 def test_the_student_s_loss_does_not_know_what_the_teacher_was_asked(side):
-    model, collate = llama(0), PromptedCollator(pad_token_id=1, side=side)
+    model, collate = llama(0), AlignedCollator(pad_token_id=1, side=side)
     states = [read_batch(model, None, collate(prompted(chatty(), name)))[0] for name in ("base", "confidence")]
     assert torch.equal(*states)
-
-
-@SIDES
-def test_of_another_question_the_teacher_says_as_much_and_nothing_of_this_one(side):
-    samples = prompted(tokenizer())
-    exchanged = of_another_question(samples, ROOMY)
-    answers = {one["id"]: one["input_ids"][one["answer_start"] :] for one in samples}
-    prompts = {one["id"]: one["teacher_input_ids"][: one["teacher_answer_start"]] for one in samples}
-    partners = []
-    for own, one in zip(samples, exchanged, strict=True):
-        assert {name: one[name] for name in ("id", "input_ids", "labels")} == {
-            name: own[name] for name in ("id", "input_ids", "labels")
-        }
-        start = one["teacher_answer_start"]
-        partner = next(name for name, prompt in prompts.items() if prompt == one["teacher_input_ids"][:start])
-        said = one["teacher_input_ids"][start:]
-        assert partner != own["id"]
-        assert len(said) == len(answers[own["id"]])
-        assert said == (answers[partner] * 9)[: len(said)]
-        partners.append(partner)
-    assert len(set(partners)) == len(samples), "every other question speaks once"
-    assert exchanged == of_another_question(samples, ROOMY) != of_another_question(samples, ROOMY, seed=1)
-    with pytest.raises(UserError, match="would not be aligned"):
-        PromptedCollator(1, side)(exchanged)
-    batch = PromptedCollator(1, side, aligned=False)(exchanged)
-    assert len(taught(batch)) == len(taught(teacher_batch(batch)))
-
-
-def test_an_exchange_that_fits_nowhere_is_refused():
-    samples = prompted(tokenizer(), count=2)
-    longest = max(len(one["teacher_input_ids"]) for one in samples)
-    with pytest.raises(UserError, match="row 0: no other question leaves the teacher room for an answer of"):
-        of_another_question(samples[:1], longest)
-    with pytest.raises(UserError, match=r"raise `corpus.teacher_length`"):
-        of_another_question(samples, longest - 1)
-    spoiled = [{**samples[0], "teacher_input_ids": samples[0]["teacher_input_ids"][:-1]}, samples[1]]
-    with pytest.raises(UserError, match="supervised tokens to the student and"):
-        PromptedCollator(1, aligned=False)(spoiled)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from potstill.targets.codecs.layout import RANGE, Layout, dequantise, from_bytes, quantise, to_bytes
 
 STEP = {8: 0.36, 16: 0.0015}
-"""The widest step between neighbouring codes, in nats, with a little room."""
+"""The largest step between neighbouring codes, in nats, with a small margin."""
 
 
 @given(st.lists(st.floats(-RANGE, 0, width=32), min_size=1, max_size=20), st.sampled_from([8, 16, 32]))

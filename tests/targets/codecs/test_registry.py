@@ -1,10 +1,15 @@
 import pytest
 
 from potstill.errors import UserError
-from potstill.targets import Hidden, Hybrid, Sample, TopK, estimate, make_codec
+from potstill.targets import HiddenCodec, HybridCodec, SampledCodec, TopKCodec, estimate, make_codec
 from potstill.targets.codecs.registry import Codec, codec_settings
 
-ALL = [TopK(49152, 64, 16, (1.0, 2.0)), Sample(49152, 20, 2.0), Hybrid(49152, 8, 8, 16), Hidden(49152, 576)]
+ALL = [
+    TopKCodec(49152, 64, 16, (1.0, 2.0)),
+    SampledCodec(49152, 20, 2.0),
+    HybridCodec(49152, 8, 8, 16),
+    HiddenCodec(49152, 576),
+]
 
 
 @pytest.mark.parametrize("codec", ALL)
@@ -23,10 +28,10 @@ def test_a_setting_of_another_mode_is_refused() -> None:
 
 
 def test_the_default_takes_160_bytes_a_token_and_says_so() -> None:
-    told = estimate(TopK(49152), tokens=128_000, samples=1000)
+    told = estimate(TopKCodec(49152), tokens=128_000, samples=1000)
     assert told.total_bytes == 128_000 * 160 + 1000 * 24
     assert told.bytes_per_token == told.total_bytes / 128_000 < 200
 
 
 def test_an_unbiased_mode_takes_less_than_50() -> None:
-    assert estimate(Sample(49152), tokens=128_000, samples=1000).bytes_per_token <= 50
+    assert estimate(SampledCodec(49152), tokens=128_000, samples=1000).bytes_per_token <= 50

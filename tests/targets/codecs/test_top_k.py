@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
-from potstill.targets import TopK
+from potstill.targets import TopKCodec
 from potstill.targets.codecs.layout import RANGE
 from potstill.targets.codecs.logit_rows import apply_head
 
 NONE = torch.empty(0)
 
 
-def through(codec: TopK, logits: torch.Tensor, temperature: float = 1.0) -> SparseTarget:
+def through(codec: TopKCodec, logits: torch.Tensor, temperature: float = 1.0) -> SparseTarget:
     packed = codec.encode(LogitsTarget(logits), NONE)
     assert packed.shape == (len(logits), codec.layout.record_bytes)
     return codec.decode(packed, temperature)
@@ -34,7 +34,7 @@ def test_the_likeliest_are_kept_and_the_tail_is_exact_at_every_temperature(data:
     seed = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
     logits = scale * torch.randn(3, vocabulary, generator=seed)
     for temperature in temperatures:
-        target = through(TopK(vocabulary, k, bits, temperatures), logits, temperature)
+        target = through(TopKCodec(vocabulary, k, bits, temperatures), logits, temperature)
         exact = torch.log_softmax(logits.double() / temperature, -1)
         assert torch.equal(logits.gather(1, target.ids).sort(descending=True).values, logits.topk(k).values)
         tail = exact.scatter(1, target.ids, -torch.inf).logsumexp(-1)
@@ -49,7 +49,7 @@ def test_the_likeliest_are_kept_and_the_tail_is_exact_at_every_temperature(data:
 @settings(deadline=None, max_examples=20)
 def test_everything_kept_in_32_bits_is_the_live_teacher(vocabulary: int, seed: int) -> None:
     logits = 5 * torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(seed))
-    target = through(TopK(vocabulary, vocabulary, 32), logits)
+    target = through(TopKCodec(vocabulary, vocabulary, 32), logits)
     assert torch.equal(target.ids, torch.arange(vocabulary).expand(4, -1))
     torch.testing.assert_close(target.log_probs, torch.log_softmax(logits, -1), rtol=1e-6, atol=2e-6)
     assert (target.log_tail == -torch.inf).all()
@@ -58,13 +58,13 @@ def test_everything_kept_in_32_bits_is_the_live_teacher(vocabulary: int, seed: i
 def test_a_tail_of_a_billionth_is_not_rounded_away() -> None:
     logits = torch.full((1, 1000), -30.0)
     logits[0, 7] = 0.0
-    tail = through(TopK(1000, 1), logits).log_tail
+    tail = through(TopKCodec(1000, 1), logits).log_tail
     assert tail.item() == pytest.approx(torch.tensor(999.0).log().item() - 30, abs=1e-4)
 
 
 def test_tokens_that_the_teacher_forbids_stay_forbidden() -> None:
     logits = torch.tensor([[1.0, -torch.inf, 2.0, -torch.inf]])
-    target = through(TopK(4, 3), logits)
+    target = through(TopKCodec(4, 3), logits)
     allowed = target.ids[target.log_probs > -torch.inf]
     assert sorted(allowed.tolist()) == [0, 2]
     assert target.log_tail.item() == -torch.inf
@@ -73,7 +73,7 @@ def test_tokens_that_the_teacher_forbids_stay_forbidden() -> None:
 
 def test_logits_and_hidden_states_with_their_head_give_the_same_records() -> None:
     hidden, head = torch.randn(50, 8), Head(torch.randn(100, 8), torch.randn(100), 0.3, 5.0)
-    codec = TopK(100, 10)
+    codec = TopKCodec(100, 10)
     logits = apply_head(head, hidden)
     torch.testing.assert_close(logits, 5 * torch.tanh(0.3 * (hidden @ head.weight.T + head.bias) / 5))
     live = codec.encode(HiddenTarget(hidden, head), NONE)
@@ -81,15 +81,15 @@ def test_logits_and_hidden_states_with_their_head_give_the_same_records() -> Non
 
 
 def test_records_do_not_depend_on_how_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits, codec = torch.randn(37, 500), TopK(500, 10)
+    logits, codec = torch.randn(37, 500), TopKCodec(500, 10)
     whole = codec.encode(LogitsTarget(logits), NONE)
-    monkeypatch.setattr("potstill.targets.codecs.logit_rows.CACHED", 1500)
-    monkeypatch.setattr("potstill.targets.codecs.logit_rows.HEADED", 4000)
+    monkeypatch.setattr("potstill.targets.codecs.logit_rows.LOGITS_PER_CHUNK", 1500)
+    monkeypatch.setattr("potstill.targets.codecs.logit_rows.LOGITS_PER_HEAD_CALL", 4000)
     assert torch.equal(codec.encode(LogitsTarget(logits), NONE), whole)
 
 
 def test_no_tokens_make_no_records() -> None:
-    assert through(TopK(50, 5), torch.empty(0, 50)).ids.shape == (0, 5)
+    assert through(TopKCodec(50, 5), torch.empty(0, 50)).ids.shape == (0, 5)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -97,17 +97,17 @@ def test_logits_that_are_not_numbers_are_refused(bad: float) -> None:
     logits = torch.zeros(3, 50)
     logits[1, 3] = bad
     with pytest.raises(UserError, match="not numbers"):
-        through(TopK(50, 5), logits)
+        through(TopKCodec(50, 5), logits)
 
 
 def test_another_vocabulary_is_refused_with_both_sizes() -> None:
     with pytest.raises(UserError, match=r"51 logits.* 50"):
-        through(TopK(50, 5), torch.zeros(1, 51))
+        through(TopKCodec(50, 5), torch.zeros(1, 51))
 
 
 def test_another_temperature_is_refused_with_both() -> None:
     with pytest.raises(UserError, match=r"temperature 1, 2, .* temperature 3"):
-        through(TopK(50, 5, temperatures=(1.0, 2.0)), torch.zeros(1, 50), 3.0)
+        through(TopKCodec(50, 5, temperatures=(1.0, 2.0)), torch.zeros(1, 50), 3.0)
 
 
 @pytest.mark.parametrize(
@@ -116,21 +116,21 @@ def test_another_temperature_is_refused_with_both() -> None:
 )
 def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(UserError):
-        TopK(50, **settings)  # type: ignore[arg-type]
+        TopKCodec(50, **settings)  # type: ignore[arg-type]
 
 
 def test_a_vocabulary_above_a_million_is_refused() -> None:
     with pytest.raises(UserError, match="1048577"):
-        TopK((1 << 20) + 1)
+        TopKCodec((1 << 20) + 1)
 
 
 @pytest.mark.parametrize("told", [3, 5, 8])
 def test_what_a_served_teacher_tells_is_kept_with_the_mass_that_it_does_not(told: int) -> None:
-    """Told fewer tokens than are kept, as many, or more: each keeps its probability, and the sum stays one."""
+    """A served teacher may give fewer tokens than are kept, as many, or more: probabilities stay and sum to 1."""
     exact = torch.log_softmax(3 * torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) / 2, -1)
     log_probs, ids = exact.topk(told)
     tail = exact.scatter(1, ids, -torch.inf).logsumexp(-1)
-    codec = TopK(50, 5, 32, (2.0,))
+    codec = TopKCodec(50, 5, 32, (2.0,))
     read = codec.decode(codec.encode(SparseTarget(ids, log_probs, tail, 2.0), NONE), 2.0)
     torch.testing.assert_close(mass(read), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-6)
     kept = read.log_probs > -torch.inf
@@ -142,6 +142,6 @@ def test_what_a_served_teacher_tells_is_kept_with_the_mass_that_it_does_not(told
 def test_what_a_served_teacher_does_not_tell_is_refused() -> None:
     target = SparseTarget(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1), torch.full((1,), -torch.inf))
     with pytest.raises(UserError, match="temperature"):
-        TopK(50, 1, temperatures=(1.0, 2.0)).encode(target, NONE)
+        TopKCodec(50, 1, temperatures=(1.0, 2.0)).encode(target, NONE)
     with pytest.raises(UserError, match="random ones"):
-        TopK(50, 1).encode(SparseTarget(target.ids, target.log_probs, target.log_tail, 1.0, True), NONE)
+        TopKCodec(50, 1).encode(SparseTarget(target.ids, target.log_probs, target.log_tail, 1.0, True), NONE)

@@ -1,1 +1,1 @@
-"""Prompts: what teacher and student are asked, as tokens, and the answers of both aligned."""
+"""Prompts: the prompts of teacher and student as tokens, with the same answer tokens behind both."""

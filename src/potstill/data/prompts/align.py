@@ -1,4 +1,4 @@
-"""Align: one answer behind two prompts, the teacher's and the student's, token for token the same answer."""
+"""Align: put the same answer tokens behind the teacher's prompt and behind the student's prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,30 +6,30 @@ from functools import cached_property
 from typing import Any
 
 from potstill.data.labels import IGNORE_INDEX
-from potstill.data.prompts.collator import Prompted
-from potstill.data.prompts.render import Row, end_token_id, prompt_ids, token_ids
+from potstill.data.prompts.collator import AlignedSample
+from potstill.data.prompts.render import QuestionRow, end_token_id, prompt_ids, token_ids
 from potstill.errors import UserError
 from potstill.recipe.strategies import Strategy
 
 
 @dataclass(frozen=True)
-class Prompter:
-    """Makes samples of rows: of each row one for each strategy, and all of them with the same answer.
+class AlignedSampleBuilder:
+    """Makes samples from a row: one sample for each strategy, all with the same answer tokens.
 
-    An answer is tokenized once and apart from any prompt, and its end token follows it. So no token ever covers the end
-    of a prompt and the beginning of the answer: the answer's tokens do not depend on what was asked, which is what
-    aligns teacher and student, and they begin exactly where a model begins that is given the prompt to go on from. A
-    tokenizer that puts a space before every text puts one before the answer too.
+    The answer is tokenized once, apart from any prompt, and its end token follows. So no token covers the end of a
+    prompt and the beginning of the answer. The answer's tokens do not depend on the prompt, which aligns teacher and
+    student. They begin at the position where a model that is given the prompt begins to write. A tokenizer that puts a
+    space before every text puts one before the answer too.
 
-    An answer that is too long loses its end, the end token first: what was cut does not end there. It is cut at the
-    least room that any of the strategies leaves to student or teacher, so that experiments that are compared learn the
-    same tokens. Prompts are never cut.
+    An answer that is too long loses its end, first of all the end token, because a cut answer does not end there. All
+    strategies cut it at the same place: the least room that any strategy leaves to student or teacher. So experiments
+    that are compared learn the same tokens. Prompts are never cut.
 
     Args:
         strategies: by their names in the recipe.
-        tokenizer: the student's and the teacher's, which is one, as is its chat template.
-        longest: the most tokens of what the student reads.
-        teacher_longest: the most tokens of what the teacher reads.
+        tokenizer: the tokenizer, with its chat template, that student and teacher share.
+        longest: the most tokens that the student reads.
+        teacher_longest: the most tokens that the teacher reads.
     """
 
     strategies: Mapping[str, Strategy]
@@ -37,10 +37,10 @@ class Prompter:
     longest: int
     teacher_longest: int
 
-    def __call__(self, row: Row, where: str) -> dict[str, Prompted]:
+    def __call__(self, row: QuestionRow, where: str) -> dict[str, AlignedSample]:
         """The samples of a row, by strategy.
 
-        ``where`` says in an error's sentence which row it is, such as ``train.jsonl, line 7``.
+        ``where`` names the row in messages, such as ``train.jsonl, line 7``.
 
         Raises:
             UserError: there is no answer, a prompt cannot be made, or it leaves no room for the answer.
@@ -54,7 +54,7 @@ class Prompter:
         )
         kept = answer[:room]
         return {
-            name: Prompted(
+            name: AlignedSample(
                 id=str(row.get("id", where)),
                 input_ids=student + kept,
                 labels=[IGNORE_INDEX] * len(student) + kept,
@@ -66,7 +66,7 @@ class Prompter:
             for name, (student, teacher) in prompts.items()
         }
 
-    def _prompts(self, name: str, row: Row, where: str) -> tuple[list[int], list[int]]:
+    def _prompts(self, name: str, row: QuestionRow, where: str) -> tuple[list[int], list[int]]:
         strategy, key = self.strategies[name], f"strategies.{name}"
         student = prompt_ids(self.tokenizer, strategy.student, row, where, f"{key}.student")
         return student, prompt_ids(self.tokenizer, strategy.teacher, row, where, f"{key}.teacher")
@@ -75,13 +75,13 @@ class Prompter:
         longest = self.longest if side == "student" else self.teacher_longest
         if len(prompt) >= longest:
             raise UserError(
-                f"{where}: `strategies.{name}.{side}` makes a prompt of {len(prompt):,} tokens, which leaves nothing "
-                f"of the {side}'s {longest:,} to the answer; shorten the template, allow more tokens, or leave "
+                f"{where}: `strategies.{name}.{side}` makes a prompt of {len(prompt):,} tokens, which leaves no "
+                f"room for the answer in the {side}'s {longest:,}; shorten the template, allow more tokens, or leave "
                 "the row out"
             )
         return longest - len(prompt)
 
-    def _answer(self, row: Row, where: str) -> list[int]:
+    def _answer(self, row: QuestionRow, where: str) -> list[int]:
         text = row.get("answer")
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{where}: has no text in `answer`, so there is nothing to learn; leave the row out")

@@ -1,29 +1,30 @@
-"""Placebo: samples whose teacher speaks about another question, which a student must not gain from."""
+"""Placebo: samples whose teacher speaks about another question; a student must not gain from them."""
 
 import random
 from collections.abc import Sequence
 
-from potstill.data.prompts.collator import Prompted
+from potstill.data.prompts.collator import AlignedSample
 from potstill.errors import UserError
 
 
-def of_another_question(samples: Sequence[Prompted], longest: int, seed: int = 0) -> list[Prompted]:
-    """The samples, each with the teacher's side of another question: another prompt, and the answer to that.
+def placebo_samples(samples: Sequence[AlignedSample], longest: int, seed: int = 0) -> list[AlignedSample]:
+    """Give each sample the teacher's side of another question: that question's prompt and answer.
 
-    That answer is cut, or said again, to the length of the sample's own. It is how the experiment of arXiv:2412.17846
-    met its targets (`Question 10` came before `Question 2`), and shows what a teacher is worth who says anything.
+    The other answer is cut or repeated to the length of the sample's own answer. The experiment of arXiv:2412.17846
+    paired its targets in this way by mistake (`Question 10` came before `Question 2`). A placebo shows how much a
+    student gains from a teacher that says something unrelated.
 
     Args:
-        samples: of one strategy.
-        longest: the most tokens of what the teacher reads.
-        seed: who is exchanged with whom.
+        samples: the samples of one strategy.
+        longest: the most tokens that the teacher reads.
+        seed: decides which questions are exchanged.
 
     Raises:
-        UserError: there is one question only, or no other one leaves room for an answer.
+        UserError: there is only one question, or no other question leaves room for the answer.
     """
     order = list(range(len(samples)))
     random.Random(seed).shuffle(order)
-    found: dict[int, Prompted] = {}
+    found: dict[int, AlignedSample] = {}
     for place, at in enumerate(order):
         others = (samples[other] for other in (*order[place + 1 :], *order[:place]))
         length = len(samples[at]["teacher_input_ids"]) - samples[at]["teacher_answer_start"]

@@ -1,4 +1,4 @@
-"""Prompts: one answer behind two prompts, the teacher's and the student's, token for token the same answer."""
+"""Render: turn a prompt of the recipe and a question into the tokens that a model reads."""
 
 import hashlib
 import json
@@ -10,29 +10,28 @@ from jinja2 import TemplateError, UndefinedError
 from potstill.errors import UserError, first_line
 from potstill.recipe.strategies import Prompt, compiled, fields_of
 
-Row = Mapping[str, Any]
-"""What is known of one question: `question`, `reference` (the right solution), `answer` (what is learned), and more."""
+QuestionRow = Mapping[str, Any]
+"""The fields of one question: `question`, `reference` (the right solution), `answer` (the text to learn), and more."""
 
 PARAGRAPH = "\n\n"
-"""What stands between the messages of plain text, and between the last of them and the answer."""
+"""Separates the messages of a plain-text prompt, and the last message from the answer."""
 
 
-def prompt_ids(tokenizer: Any, prompt: Prompt, row: Row, where: str, key: str) -> list[int]:
-    """The tokens that a model is given to go on from: to judge an answer, and to write one.
+def prompt_ids(tokenizer: Any, prompt: Prompt, row: QuestionRow, where: str, key: str) -> list[int]:
+    """The tokens of a prompt, after which a model writes its answer or an answer is scored.
 
     With a chat template they end where the assistant's turn begins. Without one, they are the tokenizer's
-    beginning-of-text token, or else its end-of-text one, and the messages as paragraphs, a blank line after each.
+    beginning-of-text token (or else its end-of-text token) and then the messages, each followed by a blank line.
 
     Args:
-        tokenizer: the model's.
-        prompt: the recipe's.
-        row: its fields; one that is None is not there.
-        where: the row, for an error's sentence.
-        key: the prompt's key in the recipe, for the same.
+        tokenizer: the model's tokenizer.
+        prompt: the recipe's prompt.
+        row: the fields of the question; a field that is None counts as missing.
+        where: names the row in messages.
+        key: the prompt's key in the recipe, for messages.
 
     Raises:
-        UserError: a template uses a field that there is not, or fails; or the chat template refuses a message, or
-            leaves it out.
+        UserError: a template uses a missing field or fails; or the chat template refuses a message or leaves it out.
     """
     messages = _conversation(prompt, row, f"{where}: `{key}")
     if tokenizer.chat_template is not None:
@@ -43,10 +42,10 @@ def prompt_ids(tokenizer: Any, prompt: Prompt, row: Row, where: str, key: str) -
 
 
 def end_token_id(tokenizer: Any) -> int:
-    """The token that ends an answer: the one that the chat template ends a turn with, or else the end-of-text token.
+    """The token that ends an answer: the token that ends a turn in the chat template, or else the end-of-text token.
 
     Raises:
-        UserError: there is neither.
+        UserError: the tokenizer has neither.
     """
     if tokenizer.chat_template is not None:
         mark = "ANSWER"
@@ -62,12 +61,12 @@ def end_token_id(tokenizer: Any) -> int:
 
 
 def template_fingerprint(tokenizer: Any, prompt: Prompt) -> str:
-    """The SHA-256 of everything that decides how a row becomes the model's prompt, its tokens aside."""
+    """The SHA-256 of everything that turns a row into the text of a prompt: its templates and the chat template."""
     content = [prompt.model_dump(mode="json"), tokenizer.chat_template or PARAGRAPH]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _conversation(prompt: Prompt, row: Row, key: str) -> list[dict[str, str]]:
+def _conversation(prompt: Prompt, row: QuestionRow, key: str) -> list[dict[str, str]]:
     messages = []
     if prompt.system is not None:
         messages.append(_message("system", _rendered(prompt.system, row, f"{key}.system`")))
@@ -81,18 +80,18 @@ def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _rendered(template: str, row: Row, where: str) -> str:
+def _rendered(template: str, row: QuestionRow, where: str) -> str:
     fields = {name: value for name, value in row.items() if value is not None}
     try:
         text = compiled(template).render(fields)
     except UndefinedError as error:
         unknown = sorted(fields_of(template) - set(fields))
         wrong = f"uses the field `{unknown[0]}`" if unknown else f"cannot be filled in ({first_line(error)})"
-        raise UserError(f"{where} {wrong}, and the fields there are {', '.join(fields) or 'none'}") from None
-    except Exception as error:  # what a template computes may fail in any way
-        raise UserError(f"{where} cannot be filled in ({first_line(error)}); mend the template") from error
+        raise UserError(f"{where} {wrong}, and the fields are {', '.join(fields) or 'none'}") from None
+    except Exception as error:  # a template can raise any exception
+        raise UserError(f"{where} cannot be filled in ({first_line(error)}); correct the template") from error
     if not text.strip():
-        raise UserError(f"{where} comes out blank; mend the template, or leave the row out")
+        raise UserError(f"{where} comes out blank; correct the template, or leave the row out")
     return text
 
 
@@ -102,7 +101,7 @@ def _chat(tokenizer: Any, messages: list[dict[str, str]], where: str, **options:
     except TemplateError as error:
         raise UserError(f"{where}: the tokenizer's chat template refuses it ({first_line(error)})") from error
     for message in messages:
-        # Of answers, some templates show a part only; but two strategies whose system message is lost are one.
+        # A template may show only a part of an answer. But a lost system message could make two strategies the same.
         if message["role"] != "assistant" and message["content"].strip() not in text:
             raise UserError(
                 f"{where}: the tokenizer's chat template leaves the {message['role']} message out, or changes it; say "
@@ -112,5 +111,5 @@ def _chat(tokenizer: Any, messages: list[dict[str, str]], where: str, **options:
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """The tokens of a text, without those that a tokenizer adds at its ends."""
+    """The tokens of a text, without the special tokens that a tokenizer adds at its ends."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

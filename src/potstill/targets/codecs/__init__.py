@@ -1,1 +1,1 @@
-"""Codecs: what is kept of a teacher's distribution, and its bytes."""
+"""Codecs: each keeps a part of the teacher's distribution and encodes it as bytes."""

@@ -1,6 +1,6 @@
-"""Integers in as few bits as they need: fixed-width fields, and sorted ids as Elias-Fano lists.
+"""Integers in few bits: fixed-width fields, and sorted ids as Elias-Fano lists.
 
-All of it runs on the device where the tensors lie. Bits are counted from the least significant bit of the first byte.
+Everything runs on the device of the tensors. Bits are counted from the least significant bit of the first byte.
 Shapes: N records, K entries in each.
 """
 
@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 
 def bytes_for(bits: int) -> int:
-    """How many whole bytes hold ``bits`` bits."""
+    """The number of whole bytes that hold ``bits`` bits."""
     return -(-bits // 8)
 
 
@@ -22,7 +22,7 @@ def _places(count: int, width: int, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def pack(values: Int[Tensor, "N K"], width: int) -> UInt8[Tensor, "N bytes"]:
-    """Lay each row's values side by side, ``width`` (0 to 24) bits each."""
+    """Put each row's values side by side, ``width`` (0 to 24) bits each."""
     rows, count = values.shape
     first, shift = _places(count, width, values.device)
     shifted = values.int() << shift
@@ -34,10 +34,10 @@ def pack(values: Int[Tensor, "N K"], width: int) -> UInt8[Tensor, "N bytes"]:
 
 
 def unpack(packed: UInt8[Tensor, "N bytes"], width: int, count: int) -> Int[Tensor, "N K"]:
-    """What :func:`pack` was given, as int32."""
+    """The inverse of :func:`pack`, as int32."""
     first, shift = _places(count, width, packed.device)
     spread = bytes_for(width + 7)
-    # Bytes first, records last: picking a byte of all records is then one copy of memory (three times faster on a CPU).
+    # Bytes first, records last: taking one byte of all records is then a single copy (three times faster on a CPU).
     padded = pad(packed.t(), (0, 0, 0, spread)).int()
     word = torch.zeros(count, len(packed), dtype=torch.int32, device=packed.device)
     for byte in range(spread):
@@ -46,7 +46,7 @@ def unpack(packed: UInt8[Tensor, "N bytes"], width: int, count: int) -> Int[Tens
 
 
 def _set_bits(packed: UInt8[Tensor, "N bytes"], count: int) -> Int[Tensor, "N K"]:
-    """The places of the bits that are set, ``count`` in each row."""
+    """The places of the set bits, ``count`` in each row."""
     if packed.device.type != "cpu":
         return _set_bits_by_torch(packed, count)
     flat = np.flatnonzero(np.unpackbits(packed.numpy(), axis=1, bitorder="little").view(bool))
@@ -54,24 +54,24 @@ def _set_bits(packed: UInt8[Tensor, "N bytes"], count: int) -> Int[Tensor, "N K"
 
 
 def _set_bits_by_torch(packed: UInt8[Tensor, "N bytes"], count: int) -> Int[Tensor, "N K"]:
-    """The same on any device, without waiting for it; seven times slower on a CPU."""
+    """The same on any device, without synchronising with it; seven times slower on a CPU."""
     eight = torch.arange(8, dtype=torch.uint8, device=packed.device)
     bits = ((packed[:, :, None] >> eight) & 1).flatten(1)
     return bits.nonzero_static(size=len(packed) * count)[:, 1].view(-1, count)
 
 
 def low_width(vocabulary: int, count: int) -> int:
-    """The width of an id's low part that makes a list of ``count`` ids below ``vocabulary`` shortest."""
+    """The width of the low part of an id that gives the shortest list of ``count`` ids below ``vocabulary``."""
     return min(range(21), key=lambda width: count * width + high_bits(vocabulary, count, width))
 
 
 def high_bits(vocabulary: int, count: int, width: int) -> int:
-    """Bits of the high part of an Elias-Fano list whose low parts take ``width`` bits."""
+    """The bits of the high part of an Elias-Fano list whose low parts take ``width`` bits."""
     return count + ((vocabulary - 1) >> width)
 
 
 def list_bytes(vocabulary: int, count: int) -> tuple[int, int]:
-    """Bytes of the low and of the high part of a list of ``count`` ids below ``vocabulary``."""
+    """The bytes of the low and the high part of a list of ``count`` ids below ``vocabulary``."""
     width = low_width(vocabulary, count)
     return bytes_for(count * width), bytes_for(high_bits(vocabulary, count, width))
 
@@ -79,12 +79,12 @@ def list_bytes(vocabulary: int, count: int) -> tuple[int, int]:
 def pack_ids(
     ids: Int[Tensor, "N K"], vocabulary: int
 ) -> tuple[UInt8[Tensor, "N low_bytes"], UInt8[Tensor, "N high_bytes"]]:
-    """Each row's ids, ascending (repeats allowed), as an Elias-Fano list: within half a bit an id of the least that an
-    ordered list can take, where ids side by side waste ``log2(K!)`` bits on an order that nobody needs.
+    """Each row's ids, ascending (repeats allowed), as an Elias-Fano list.
 
-    The low ``width`` bits of each id stand side by side; the high part is a string of bits in which bit
-    ``(id >> width) + place`` is set. Elias (1974), "Efficient storage and retrieval by content and address of static
-    files"; Fano (1971).
+    Its size is within half a bit per id of the minimum for a sorted list. Fixed-width ids would also store their order,
+    which nobody needs and which costs ``log2(K!)`` bits. The low ``width`` bits of each id stand side by side. The high
+    part is a string of bits in which bit ``(id >> width) + place`` is set. Elias (1974), "Efficient storage and
+    retrieval by content and address of static files"; Fano (1971).
     """
     rows, count = ids.shape
     width = low_width(vocabulary, count)
@@ -97,7 +97,7 @@ def pack_ids(
 def unpack_ids(
     low: UInt8[Tensor, "N low_bytes"], high: UInt8[Tensor, "N high_bytes"], vocabulary: int, count: int
 ) -> Int[Tensor, "N K"]:
-    """What :func:`pack_ids` was given, as int64."""
+    """The inverse of :func:`pack_ids`, as int64."""
     width = low_width(vocabulary, count)
     above = _set_bits(high, count) - torch.arange(count, device=high.device)
     return (above << width) | unpack(low, width, count)

@@ -1,4 +1,4 @@
-"""The exact codec: the teacher's last hidden states, and its head once beside them."""
+"""The exact codec: the teacher's last hidden states; its head is stored once for all of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,8 @@ DTYPES = {16: torch.bfloat16, 32: torch.float32}
 
 
 @dataclass(frozen=True)
-class Hidden:
-    """Hidden states in bfloat16 (16 bits) or float32 (32): all that such a teacher says, at any temperature."""
+class HiddenCodec:
+    """Hidden states in bfloat16 (16 bits) or float32 (32 bits): they give all logits, at any temperature."""
 
     vocabulary: int
     hidden_size: int
@@ -39,10 +39,10 @@ class Hidden:
         return Layout({"hidden": self.hidden_size * self.bits // 8})
 
     def encode(self, target: TeacherTarget, uniforms: Float[Tensor, "N"]) -> UInt8[Tensor, "N record_bytes"]:
-        """Records of N tokens, on the target's device; ``uniforms`` are for the codecs that draw.
+        """Encode N tokens as records, on the target's device; only the sampling codecs use ``uniforms``.
 
         Raises:
-            UserError: the target has no hidden states, some of another size, or some that are not numbers.
+            UserError: the target has no hidden states, or they have another size, or some are not finite.
         """
         if not isinstance(target, HiddenTarget):
             raise UserError(
@@ -61,6 +61,6 @@ class Hidden:
     def decode(
         self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0, head: Head | None = None
     ) -> HiddenTarget:
-        """What N records say, on the device of ``packed``, with the store's head."""
-        assert head is not None, "hidden states say nothing without their head"
+        """Decode N records, on the device of ``packed``, with the store's head."""
+        assert head is not None, "hidden states need their head"
         return HiddenTarget(from_bytes(packed, DTYPES[self.bits]), head)

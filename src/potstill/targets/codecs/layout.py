@@ -1,4 +1,4 @@
-"""Fields of a record: where each stands among its bytes, and how numbers become bytes."""
+"""The layout of a record: the order and sizes of its fields, and the conversion of numbers to bytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import Tensor
 
 RANGE = 48.0
 LINEAR = 0.1
-"""The quantiser's curve, see :func:`quantise`."""
+"""The parameters of the quantiser's curve; see :func:`quantise`."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The fields of a record, in order, with their sizes in bytes."""
+    """The fields of a record in order, with their sizes in bytes."""
 
     sizes: Mapping[str, int]
 
@@ -28,30 +28,30 @@ class Layout:
         return dict(zip(self.sizes, packed.split(list(self.sizes.values()), dim=1), strict=True))
 
     def join(self, **fields: Tensor) -> UInt8[Tensor, "N record_bytes"]:
-        """N records of their fields."""
+        """N records, from their fields."""
         for name, size in self.sizes.items():
             assert fields[name].shape[1] == size, (name, fields[name].shape, size)
         return torch.cat([fields[name] for name in self.sizes], dim=1)
 
 
 def to_bytes(numbers: Tensor) -> UInt8[Tensor, "N bytes"]:
-    """The little-endian bytes of [N, ...] numbers of any type."""
+    """The little-endian bytes of numbers [N, ...] of any type."""
     return numbers.contiguous().view(torch.uint8).flatten(1)
 
 
 def from_bytes(packed: UInt8[Tensor, "N bytes"], dtype: torch.dtype) -> Tensor:
-    """What :func:`to_bytes` was given."""
-    # A copy even of what is contiguous: a slice may start where no number of this size may.
+    """The inverse of :func:`to_bytes`."""
+    # Copied even if contiguous: a slice may start at an address that is not aligned for this type.
     return packed.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
 def quantise(shape: Float[Tensor, "N K"], bits: int) -> UInt8[Tensor, "N bytes"]:
-    """Log-probabilities relative to the row's greatest (so at most 0), in 8, 16 or 32 bits each.
+    """Encode log-probabilities, relative to the greatest of their row (so at most 0), in 8, 16 or 32 bits each.
 
-    A code ``c`` below the last stands for ``-RANGE * (LINEAR * u + (1 - LINEAR) * u * u)`` with
-    ``u = c / (2**bits - 2)``: finest at the top, where an error weighs most in the divergence (0.02 nats at 8 bits),
-    coarser where probabilities are small (0.16 nats, ten nats down). The last code stands for ``-inf``. 32 bits are the
-    float itself.
+    A code ``c`` below the last means ``-RANGE * (LINEAR * u + (1 - LINEAR) * u * u)`` with ``u = c / (2**bits - 2)``.
+    Steps are finest at the top (0.02 nats at 8 bits), where an error weighs most in the divergence, and coarser for
+    small probabilities (0.16 nats, ten nats down). The last code means ``-inf``. With 32 bits, a code is the float
+    itself.
     """
     if bits == 32:
         return to_bytes(shape.float())
@@ -63,7 +63,7 @@ def quantise(shape: Float[Tensor, "N K"], bits: int) -> UInt8[Tensor, "N bytes"]
 
 
 def dequantise(packed: UInt8[Tensor, "N bytes"], bits: int) -> Float[Tensor, "N K"]:
-    """What the codes of :func:`quantise` stand for, in float32."""
+    """Decode the codes of :func:`quantise`, in float32."""
     if bits == 32:
         return from_bytes(packed, torch.float32)
     last = 2**bits - 1

@@ -1,4 +1,4 @@
-"""A teacher's logits, a few rows at a time, so that capturing needs little memory beside the teacher's own."""
+"""A teacher's logits, a few rows at a time, so that a capture needs little memory beside the teacher."""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
 from potstill.models.head import Head
 
-HEADED = 1 << 24
-"""Logits that a head makes at a time: enough rows for its matrix product to be worth reading the weights."""
+LOGITS_PER_HEAD_CALL = 1 << 24
+"""Logits computed per call of a head. So many rows that the matrix product outweighs reading the head's weights."""
 
-CACHED = 1 << 18
-"""Logits handed on at a time on a CPU, which is five times faster while they stay in its cache."""
+LOGITS_PER_CHUNK = 1 << 18
+"""Logits processed at a time on a CPU, which is five times faster while they stay in its cache."""
 
 
 def apply_head(head: Head, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N V"]:
-    """The logits that the head makes of hidden states, as the model's own forward does."""
+    """The head's logits for hidden states, computed as in the model's own forward."""
     logits = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
     if head.scale != 1.0:
         logits = logits * head.scale
@@ -29,12 +29,15 @@ def logit_rows(target: TeacherTarget, vocabulary: int) -> Iterator[tuple[slice, 
     """Slices of N and their logits, in float32 (float64 stays float64).
 
     Raises:
-        UserError: the target has no logits, another vocabulary than the store, or a number that is not one.
+        UserError: the target has no logits, or another vocabulary than the store.
     """
     if not isinstance(target, LogitsTarget | HiddenTarget):
         raise UserError(f"capture needs a teacher's logits or hidden states, and got a {type(target).__name__}.")
     whole = target.logits if isinstance(target, LogitsTarget) else target.hidden
-    many, few = (max(1, limit // vocabulary) for limit in (HEADED, CACHED if whole.device.type == "cpu" else HEADED))
+    many, few = (
+        max(1, limit // vocabulary)
+        for limit in (LOGITS_PER_HEAD_CALL, LOGITS_PER_CHUNK if whole.device.type == "cpu" else LOGITS_PER_HEAD_CALL)
+    )
     for start in range(0, len(whole), many):
         part = whole[start : start + many]
         logits = part if isinstance(target, LogitsTarget) else apply_head(target.head, part)
@@ -50,15 +53,15 @@ def logit_rows(target: TeacherTarget, vocabulary: int) -> Iterator[tuple[slice, 
 
 
 def stack(records: list[UInt8[Tensor, "n record_bytes"]], record_bytes: int) -> UInt8[Tensor, "N record_bytes"]:
-    """Records of some rows after those of others; there may be no rows at all."""
+    """Join the records of successive rows; there may be no rows at all."""
     return torch.cat(records) if records else torch.empty(0, record_bytes, dtype=torch.uint8)
 
 
-def must_be_numbers(log_mass: Tensor) -> None:
-    """Refuse what a NaN or an infinite logit makes of a row's log-sum-exp.
+def check_finite(log_mass: Tensor) -> None:
+    """Refuse NaN and infinite logits, which make the log-sum-exp of their row NaN or infinite.
 
     Raises:
-        UserError: a row is not finite.
+        UserError: a row's value is not finite.
     """
     if not torch.isfinite(log_mass).all():
         raise UserError("the teacher answered with logits that are not numbers (NaN or infinite): run it in float32.")

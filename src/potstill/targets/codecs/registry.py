@@ -1,24 +1,24 @@
-"""The codecs by name, and what they cost: pure functions of a store's settings."""
+"""The codecs by name, and the size of their stores."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.targets.codecs.hidden_states import Hidden
-from potstill.targets.codecs.sample import Hybrid, Sample
-from potstill.targets.codecs.top_k import TopK
+from potstill.targets.codecs.hidden_states import HiddenCodec
+from potstill.targets.codecs.sample import HybridCodec, SampledCodec
+from potstill.targets.codecs.top_k import TopKCodec
 from potstill.targets.shard import ENTRY
 
-Codec = TopK | Sample | Hybrid | Hidden
+Codec = TopKCodec | SampledCodec | HybridCodec | HiddenCodec
 
-CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopK, Sample, Hybrid, Hidden)}
+CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopKCodec, SampledCodec, HybridCodec, HiddenCodec)}
 
 
 def make_codec(mode: str, **settings: Any) -> Codec:
     """The codec called ``mode``: top_k, sample, hybrid or hidden.
 
     Raises:
-        UserError: an unknown mode, or a setting that it does not have or cannot take.
+        UserError: the mode or a setting is unknown, or a setting has a wrong value.
     """
     if mode not in CODECS:
         raise UserError(f"capture.keep is {mode!r}: it must be one of {', '.join(CODECS)}.")
@@ -30,19 +30,19 @@ def make_codec(mode: str, **settings: Any) -> Codec:
 
 
 def codec_settings(codec: Codec) -> dict[str, Any]:
-    """What :func:`make_codec` makes the same codec of, fit for JSON."""
+    """The arguments of :func:`make_codec` for this codec, as JSON types."""
     return {"mode": codec.mode} | {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(codec).items()}
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a store will take on disk."""
+class SizeEstimate:
+    """The size of a store on disk."""
 
     bytes_per_token: float
     total_bytes: int
 
 
-def estimate(codec: Codec, tokens: int, samples: int) -> Estimate:
-    """Bytes of a store of ``tokens`` supervised tokens in ``samples`` samples, index included, header and head not."""
+def estimate(codec: Codec, tokens: int, samples: int) -> SizeEstimate:
+    """The size of a store of ``tokens`` supervised tokens in ``samples`` samples, without its header and head."""
     total = tokens * codec.layout.record_bytes + samples * ENTRY.itemsize
-    return Estimate(total / max(tokens, 1), total)
+    return SizeEstimate(total / max(tokens, 1), total)

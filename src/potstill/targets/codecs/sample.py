@@ -1,4 +1,4 @@
-"""Codecs that draw from the teacher's distribution: unbiased, so that their error shrinks as tokens are averaged."""
+"""Codecs that sample the teacher's distribution without bias, so that errors average out over tokens."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,17 +13,17 @@ from potstill.models.head import Head
 from potstill.targets.codecs.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.codecs.checks import check_draws, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.codecs.layout import Layout
-from potstill.targets.codecs.logit_rows import logit_rows, must_be_numbers, stack
-from potstill.targets.codecs.top_k import TopK
+from potstill.targets.codecs.logit_rows import check_finite, logit_rows, stack
+from potstill.targets.codecs.top_k import TopKCodec
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Random sampling of the teacher's distribution: the smallest, and unbiased.
+class SampledCodec:
+    """Random sampling of the teacher's distribution: the smallest codec, and unbiased.
 
-    A record is the ids drawn; an id drawn n times weighs n / draws. Anshumann et al. (2025), "Sparse Logit Sampling:
-    Accelerating Knowledge Distillation in LLMs", who draw independently; systematic draws have the same mean and less
-    variance.
+    A record holds the drawn ids; an id drawn n times has the weight n / draws. The method is that of Anshumann et al.
+    (2025), "Sparse Logit Sampling: Accelerating Knowledge Distillation in LLMs". They draw independently; the
+    systematic draws here have the same mean and less variance.
     """
 
     vocabulary: int
@@ -43,14 +43,14 @@ class Sample:
         return Layout({"draws_low": low, "draws_high": high})
 
     def encode(self, target: TeacherTarget, uniforms: Float[Tensor, "N"]) -> UInt8[Tensor, "N record_bytes"]:
-        """Records of N tokens, on the target's device, drawn with one number in (0, 1) each."""
+        """Encode N tokens as records, on the target's device, with one random number in (0, 1) per token."""
         rows = logit_rows(target, self.vocabulary)
         return stack([self.encode_rows(logits, uniforms[part]) for part, logits in rows], self.layout.record_bytes)
 
     def encode_rows(
         self, logits: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"]
     ) -> UInt8[Tensor, "N record_bytes"]:
-        """Records of draws from softmax(logits / temperature)."""
+        """Encode draws from softmax(logits / temperature) as records."""
         ids = draw(logits / self.temperature, uniforms, self.draws)
         low, high = pack_ids(ids, self.vocabulary)
         return self.layout.join(draws_low=low, draws_high=high)
@@ -58,7 +58,7 @@ class Sample:
     def decode(
         self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0, head: Head | None = None
     ) -> SparseTarget:
-        """What N records say, on the device of ``packed``, in float32; there is no tail.
+        """Decode N records, on the device of ``packed``, in float32; the tail is empty.
 
         Raises:
             UserError: the store was not captured at this temperature.
@@ -71,10 +71,10 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Hybrid:
-    """The k likeliest tokens as top_k keeps them, and in place of a tail draws from all the others: unbiased too.
+class HybridCodec:
+    """The k likeliest tokens as in top_k, and draws from all other tokens in place of a tail; also unbiased.
 
-    A record is one of top_k followed by one of sample.
+    A record is a top_k record followed by a sample record.
     """
 
     vocabulary: int
@@ -85,15 +85,15 @@ class Hybrid:
     mode: ClassVar[str] = "hybrid"
 
     @cached_property
-    def _kept(self) -> TopK:
-        return TopK(self.vocabulary, self.k, self.bits, (self.temperature,))
+    def _kept(self) -> TopKCodec:
+        return TopKCodec(self.vocabulary, self.k, self.bits, (self.temperature,))
 
     @cached_property
-    def _drawn(self) -> Sample:
-        return Sample(self.vocabulary, self.draws, self.temperature)
+    def _drawn(self) -> SampledCodec:
+        return SampledCodec(self.vocabulary, self.draws, self.temperature)
 
     def __post_init__(self) -> None:
-        _ = self._kept, self._drawn  # their checks are this one's
+        _ = self._kept, self._drawn  # building them checks the settings
 
     @cached_property
     def layout(self) -> Layout:
@@ -101,7 +101,7 @@ class Hybrid:
         return Layout({**self._kept.layout.sizes, **self._drawn.layout.sizes})
 
     def encode(self, target: TeacherTarget, uniforms: Float[Tensor, "N"]) -> UInt8[Tensor, "N record_bytes"]:
-        """Records of N tokens, on the target's device, drawn with one number in (0, 1) each."""
+        """Encode N tokens as records, on the target's device, with one random number in (0, 1) per token."""
         records = []
         for part, logits in logit_rows(target, self.vocabulary):
             kept, rest = self._kept.encode_rows(logits)
@@ -111,7 +111,7 @@ class Hybrid:
     def decode(
         self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0, head: Head | None = None
     ) -> SparseTarget:
-        """What N records say, on the device of ``packed``, in float32; the tail is spread over what was drawn of it.
+        """Decode N records, on the device of ``packed``, in float32; the drawn tokens share the mass of the tail.
 
         Raises:
             UserError: the store was not captured at this temperature.
@@ -125,22 +125,22 @@ class Hybrid:
 
 
 def draw(scores: Float[Tensor, "N V"], uniforms: Float[Tensor, "N"], draws: int) -> Int[Tensor, "N draws"]:
-    """Ids drawn from softmax(scores), ascending, with one random number a row.
+    """Ids drawn from softmax(scores), ascending, with one random number per row.
 
-    Systematic sampling (Madow 1949): the points ``(u + j) / draws`` on the cumulative distribution. A token of
-    probability p is drawn ``draws * p`` times on average, as in independent draws, but never a whole draw more or less.
-    Where all scores are ``-inf`` the last id is drawn.
+    Systematic sampling (Madow 1949) takes the points ``(u + j) / draws`` on the cumulative distribution. A token of
+    probability p is drawn ``draws * p`` times on average, as with independent draws, and always less than one draw away
+    from that. If all scores are ``-inf``, the last id is drawn.
     """
     weights = torch.softmax(scores, -1).masked_fill(scores == -torch.inf, 0.0)
     cumulative = weights.double().cumsum(-1)
-    must_be_numbers(cumulative[:, -1])
+    check_finite(cumulative[:, -1])
     steps = torch.arange(draws, dtype=torch.float64, device=scores.device)
     points = (uniforms.to(scores.device)[:, None] + steps) / draws * cumulative[:, -1:]
     return torch.searchsorted(cumulative, points, right=True).clamp(max=scores.shape[1] - 1)
 
 
 def log_shares(ids: Int[Tensor, "N draws"]) -> Float[Tensor, "N draws"]:
-    """The log of each id's share of ascending draws, at its first place; ``-inf`` where it is repeated."""
+    """The log of each id's share of ascending draws, at the id's first place; ``-inf`` at its other places."""
     first = torch.ones_like(ids, dtype=torch.bool)
     first[:, 1:] = ids[:, 1:] != ids[:, :-1]
     run = first.cumsum(-1) - 1

@@ -1,4 +1,4 @@
-"""The default codec: the teacher's k likeliest tokens and the exact mass of all the others."""
+"""The default codec: the teacher's k likeliest tokens and the exact mass of all other tokens."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,16 +15,16 @@ from potstill.models.head import Head
 from potstill.targets.codecs.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.codecs.checks import check_kept, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.codecs.layout import Layout, dequantise, from_bytes, quantise, to_bytes
-from potstill.targets.codecs.logit_rows import logit_rows, must_be_numbers, stack
+from potstill.targets.codecs.logit_rows import check_finite, logit_rows, stack
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopKCodec:
     """Top-k with exact tail.
 
-    A record keeps the *shape* of the k log-probabilities, quantised, and for each temperature the log of the mass of
-    all other tokens in full precision. Reading scales the shape to what the tail leaves, so that
-    ``exp(log_probs).sum(-1) + exp(log_tail) == 1`` at every temperature, whatever the quantiser did.
+    A record keeps the *shape* of the k log-probabilities, quantised. For each temperature it keeps the log of the mass
+    of all other tokens, in full precision. Decoding scales the shape to the mass that the tail leaves. So
+    ``exp(log_probs).sum(-1) + exp(log_tail) == 1`` holds at every temperature, for any error of the quantiser.
     """
 
     vocabulary: int
@@ -47,7 +47,7 @@ class TopK:
         )
 
     def encode(self, target: TeacherTarget, uniforms: Float[Tensor, "N"]) -> UInt8[Tensor, "N record_bytes"]:
-        """Records of N tokens, on the target's device; ``uniforms`` are for the codecs that draw.
+        """Encode N tokens as records, on the target's device; only the sampling codecs use ``uniforms``.
 
         Raises:
             UserError: the target does not fit the codec.
@@ -58,7 +58,7 @@ class TopK:
         return stack(records, self.layout.record_bytes)
 
     def encode_rows(self, logits: Float[Tensor, "N V"]) -> tuple[UInt8[Tensor, "N record_bytes"], Float[Tensor, "N V"]]:
-        """Records, and the logits with ``-inf`` for those that were kept."""
+        """The records, and the logits with ``-inf`` in place of the kept ones."""
         kept, ids = top_k(logits, self.k)
         rest = logits.scatter(-1, ids, -torch.inf)
         tails = torch.stack([log_tail(kept, rest, temperature) for temperature in self.temperatures], -1)
@@ -67,7 +67,7 @@ class TopK:
         return self.layout.join(low=low, high=high, values=values, tails=to_bytes(tails.float())), rest
 
     def _encode_sparse(self, target: SparseTarget) -> UInt8[Tensor, "N record_bytes"]:
-        """What a served teacher tells: some log-probabilities at one temperature, and the mass of the rest."""
+        """Encode a served teacher's targets: some log-probabilities at one temperature, and the mass of the rest."""
         if target.sampled:
             raise UserError(
                 "capture.keep: top_k needs the teacher's likeliest tokens, and the teacher gave random ones."
@@ -80,7 +80,7 @@ class TopK:
         places = log_probs.topk(self.k, sorted=False).indices
         ids, order = all_ids.gather(-1, places).sort(-1)
         kept = log_probs.gather(-1, places.gather(-1, order))
-        must_be_numbers(kept.amax(-1))
+        check_finite(kept.amax(-1))
         others = log_probs.scatter(-1, places, -torch.inf).logsumexp(-1)
         low, high = pack_ids(ids, self.vocabulary)
         shape = (kept - kept.amax(-1, keepdim=True)) * target.temperature
@@ -90,7 +90,7 @@ class TopK:
     def decode(
         self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0, head: Head | None = None
     ) -> SparseTarget:
-        """What N records say at one of the store's temperatures, on the device of ``packed``, in float32.
+        """Decode N records at one of the store's temperatures, on the device of ``packed``, in float32.
 
         Raises:
             UserError: the store was not captured at this temperature.
@@ -104,22 +104,22 @@ class TopK:
 
 
 def top_k(logits: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
-    """The k greatest logits of each row and their ids, ids ascending."""
+    """The k greatest logits of each row and their ids, by ascending id."""
     ids = logits.topk(k, sorted=False).indices.sort(-1).values
     return logits.gather(-1, ids), ids
 
 
 def log_tail(kept: Float[Tensor, "N K"], rest: Float[Tensor, "N V"], temperature: float) -> Float[Tensor, "N"]:
-    """The log of the mass that a softmax at ``temperature`` gives to ``rest``, which is ``-inf`` where a token is kept.
+    """The log of the softmax mass at ``temperature`` of ``rest``, which is ``-inf`` at the kept tokens.
 
-    Summed over the rest itself, and taken from the ratio of both masses: a difference of logs would round a small tail,
-    or a small kept mass, to nothing.
+    The rest is summed itself, and the ratio of both masses gives the result. A difference of logs would round a small
+    tail, or a small kept mass, to 0.
     """
     inside, outside = (kept / temperature).logsumexp(-1), (rest / temperature).logsumexp(-1)
-    must_be_numbers(inside)
+    check_finite(inside)
     return torch.nn.functional.logsigmoid(outside - inside)
 
 
 def log_rest(log_mass: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-    """``log(1 - exp(log_mass))``, without cancellation at either end."""
+    """``log(1 - exp(log_mass))``, without cancellation near 0 or 1."""
     return torch.where(log_mass > -0.7, torch.log(-torch.expm1(log_mass)), torch.log1p(-torch.exp(log_mass)))
