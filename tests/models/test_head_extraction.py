@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from potstill.data.labels import IGNORE_INDEX, supervised
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.logit_chunks import Logits
 from potstill.losses.loss import Loss
 from potstill.models import head_extraction
+from potstill.models.head import finish_logits
 from potstill.models.head_extraction import head_of, hidden_states, read_head, unwrapped
 
 VOCABULARY = 97
@@ -106,7 +106,7 @@ def test_logits_are_the_models_own(family: Callable[[], nn.Module]) -> None:
     ids, _ = batch()
     with torch.no_grad():
         hidden, _ = hidden_states(model, input_ids=ids)
-        logits = Logits(hidden.flatten(0, 1) @ head.weight.T, head.bias, head.scale, head.softcap).finished()
+        logits = finish_logits(hidden.flatten(0, 1) @ head.weight.T, head.bias, head.scale, head.softcap)
         torch.testing.assert_close(logits, model(input_ids=ids).logits.flatten(0, 1))
 
 

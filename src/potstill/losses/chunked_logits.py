@@ -7,11 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
-from potstill.losses.logit_chunks import GivenLogits, statistics_dtype
+from potstill.losses.logit_chunks import GivenLogits
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Plan, check_shapes
 from potstill.losses.row_blocks import replace_by_gradient, rows_in_chunks
 from potstill.losses.teacher_target import TeacherTarget
+from potstill.models.head import statistics_dtype
 
 
 def distillation_loss_of_logits(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from potstill.losses.cpu_buffers import hand_back, take
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
-from potstill.models.head import Head
+from potstill.models.head import Head, finish_logits, statistics_dtype
 
 
 @dataclass(frozen=True)
@@ -33,32 +33,18 @@ class Logits:
 
     def finished(self) -> Float[Tensor, "N V"]:
         """The logits in fp32, or fp64 where the product is fp64. May be the product itself: not to be written to."""
-        return self._finish(self.product, self.bias)
+        return finish_logits(self.product, self.bias, self.scale, self.softcap)
 
     def at(self, ids: Int[Tensor, "N K"]) -> Float[Tensor, "N K"]:
         """The finished logits of some ids only."""
-        return self._finish(self.product.gather(1, ids), None if self.bias is None else self.bias[ids])
-
-    def _finish(self, product: Float[Tensor, "N K"], bias: Tensor | None) -> Float[Tensor, "N K"]:
-        logits = product.to(statistics_dtype(product.dtype))
-        if bias is not None:
-            logits = logits + bias
-        if self.scale != 1:
-            logits = logits * self.scale
-        if self.softcap is not None:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return logits
+        bias = None if self.bias is None else self.bias[ids]
+        return finish_logits(self.product.gather(1, ids), bias, self.scale, self.softcap)
 
     def back(self, gradient: Float[Tensor, "N K"], finished: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
         """The gradient for the product, from that for the finished logits."""
         if self.softcap is not None:
             gradient = gradient * (1 - (finished / self.softcap) ** 2)
         return gradient * self.scale if self.scale != 1 else gradient
-
-
-def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums over the vocabulary: never below fp32, whatever the matrix products are in."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:

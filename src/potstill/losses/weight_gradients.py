@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from potstill.losses.logit_chunks import ProductInChunks, statistics_dtype
+from potstill.losses.logit_chunks import ProductInChunks
+from potstill.models.head import statistics_dtype
 
 # Elements of the head's gradient that are multiplied in half precision before they are added up in fp32.
 _SLICE = 2**20

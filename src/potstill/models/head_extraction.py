@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from potstill.losses.logit_chunks import Logits
-from potstill.models.head import Head
+from potstill.models.head import Head, finish_logits
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +150,7 @@ def _disagreement(model: nn.Module, head: Head) -> str | None:
     if not _close(nn.functional.linear(hidden.to(head.weight), head.weight, head.bias), product):
         return "its module computes something else than weight and bias"
     given = torch.linspace(-100, 100, product.numel(), device=product.device).view_as(product).to(product.dtype)
-    expected = Logits(given[0], None, head.scale, head.softcap).finished()
+    expected = finish_logits(given[0], None, head.scale, head.softcap)
     if outputs.logits.shape != product.shape or not _close(expected, outputs.logits[0]):
         return "the model does more to its logits than its config says"
     return None
