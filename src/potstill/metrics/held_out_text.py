@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.console import Advance
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised_by_row
 from potstill.data.packing import windows
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.losses.token_scores import score_tokens
@@ -90,7 +90,7 @@ def score_documents(
     for rows, batch in batches:
         states, labels = read_batch(model, head, batch)
         scores = score_tokens(states, head, labels, reference(batch), vocabulary=vocabulary)
-        counts = (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
+        counts = count_supervised_by_row(batch).cpu().numpy()
         document = np.repeat([row.document for row in rows], counts)
         for name, found in (("nll", "nll"), ("kl", "forward_kl"), ("agreement", "agreement")):
             np.add.at(sums[name], document, scores[found].double().cpu().numpy())
@@ -116,7 +116,7 @@ def score_answers(
     for batch in batches:
         states, labels = read_batch(model, head, batch)
         found = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"].double().cpu().numpy()
-        counts = (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
+        counts = count_supervised_by_row(batch).cpu().numpy()
         row = np.repeat(np.arange(len(counts)), counts)
         nll.append(np.bincount(row, found, minlength=len(counts)).astype(float))
         tokens.append(counts.astype(float))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from potstill.data.labels import labels_of, supervised
+from potstill.data.labels import labels_of, supervised_states
 from potstill.models.document_attention import model_inputs
 from potstill.models.head import Head
 from potstill.models.head_extraction import hidden_states
@@ -47,8 +47,10 @@ def read_layers(
         states = outputs.logits
     labels = labels_of(batch)
     # A model that spans devices leaves its states on the last of them.
-    inner = {layer: supervised(outputs.hidden_states[layer + 1].to(labels.device), labels)[0] for layer in layers}
-    return *supervised(states.to(labels.device), labels), inner
+    inner = {
+        layer: supervised_states(outputs.hidden_states[layer + 1].to(labels.device), labels)[0] for layer in layers
+    }
+    return *supervised_states(states.to(labels.device), labels), inner
 
 
 Layers = Mapping[int, Float[Tensor, "N H"]]

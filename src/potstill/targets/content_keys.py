@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
 from potstill.data.collators import Collate
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised_by_row, supervised_mask
 from potstill.data.prompts.collator import teacher_batch
 from potstill.models.document_attention import begins_anew
 
@@ -71,9 +71,7 @@ def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
     ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]; and the teacher's own,
     where it reads others (``data/prompts/render.py``).
     """
-    labels = labels_of(batch).cpu().numpy()
-    taught = np.zeros(labels.shape, bool)
-    taught[:, :-1] = labels[:, 1:] != IGNORE_INDEX
+    taught = supervised_mask(batch).cpu().numpy()
     theirs = teacher_batch(batch)
     rows = zip(_real_ids(theirs), _real_ids(batch), taught, _real(batch), _starts(theirs), strict=True)
     return [sample_key(teacher, student, row[real], starts) for teacher, student, row, real, starts in rows]
@@ -101,5 +99,5 @@ def contents(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
     for start in range(0, len(samples), SAMPLES_AT_ONCE):
         batch = collate([samples[at] for at in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))])
         keys += batch_keys(batch)
-        counts += (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).tolist()
+        counts += count_supervised_by_row(batch).tolist()
     return keys, counts

@@ -11,7 +11,7 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised
 
 Batch = Mapping[str, Tensor]
 
@@ -64,7 +64,7 @@ class Step:
 
     def add(self, batch: Batch, loss: Tensor) -> None:
         """Add a micro-batch: its tokens, and its loss, which is divided by ``divisor``."""
-        self.tokens += (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum()
+        self.tokens += count_supervised(batch)
         self.loss = self.loss + loss
 
     def finish(self, tokens: Tensor, modules: Iterable[nn.Module]) -> Tensor:

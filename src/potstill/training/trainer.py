@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from potstill.data.collators import DOCUMENTS, Collator, SharedTokens, pad_token_id
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
@@ -188,7 +188,7 @@ class DistilTrainer(Trainer):
         if self.is_deepspeed_enabled:
             # It keeps gradients to itself: nothing can be done to them afterwards, and all is counted ahead.
             batches = list(batches)
-            counts = [(labels_of(batch)[:, 1:] != IGNORE_INDEX).sum() for batch in batches]
+            counts = [count_supervised(batch) for batch in batches]
             self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens)))
         self._steps_not_logged += 1
         if self._matching is not None:
