@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.errors import UserError
+from potstill.losses.divergence_gradients import Coefficient
 from potstill.losses.logit_chunks import LogitsSource, ProductInChunks, product_dtype
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Plan, check_shapes
 from potstill.losses.row_blocks import Rows, replace_by_gradient, rows_in_chunks
-from potstill.losses.sparse_targets import Coefficient
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.losses.weight_gradients import HeadGradients
 from potstill.models.head import Head, statistics_dtype

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from potstill.losses.divergence_gradients import Coefficient
 from potstill.losses.logit_chunks import Logits, LogitsSource, chunks, teacher_products
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Part, Plan
 from potstill.losses.row_gradients import dense, sparse
 from potstill.losses.row_gradients_compiled import can_fuse, fused_dense, fused_sparse
-from potstill.losses.sparse_targets import Coefficient
 from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import statistics_dtype
 

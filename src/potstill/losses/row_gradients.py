@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergence_gradients import Coefficient, Probabilities, scaled_gradient, scaled_value, summands
 from potstill.losses.divergences import FLOOR, head_threshold
 from potstill.losses.loss import Loss
-from potstill.losses.sparse_targets import NOTHING, Coefficient, Kept, balance
+from potstill.losses.sparse_targets import NOTHING, Kept, balance
 from potstill.losses.teacher_target import SparseTarget
 
 
@@ -53,17 +53,16 @@ def dense(
         divergences = [i for i in positions if losses[i].needs_teacher]
         if divergences:
             log_q = log_softmax(teachers[temperature] / temperature, dim=-1).clamp_min(FLOOR)
-            q = log_q.exp()
+            at = Probabilities(p, log_q.exp(), log_p, log_q)
         for i in divergences:
             loss = losses[i]
             threshold = head_threshold(log_q) if loss.kind == "adaptive_kl" else None
-            v, pd = summands(loss, p, q, log_p, log_q, threshold)
-            values[i] = loss.scale * v.sum(-1)
+            v, pd = summands(loss, at, threshold)
+            values[i] = scaled_value(loss, v)
             if with_gradient:
-                coefficient = coefficients[i] * (loss.scale / temperature)
-                mean = -1.0 if loss.kind == "forward_kl" else pd.sum(-1, keepdim=True)
-                of_p = of_p - coefficient * mean
-                others.append(coefficient * pd)
+                pd, mean = scaled_gradient(loss, pd, coefficients[i], q_sums_to_one=True)
+                of_p = of_p - mean
+                others.append(pd)
         if with_gradient:
             part = _minus_labels(sum(others, p * of_p), labels, of_label)
             gradient = part if gradient is None else gradient + part

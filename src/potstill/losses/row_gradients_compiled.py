@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergence_gradients import Coefficient, Probabilities, scaled_gradient, scaled_value, summands
 from potstill.losses.divergences import FLOOR
 from potstill.losses.logit_chunks import Logits
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Plan
 from potstill.losses.row_gradients import by_temperature
-from potstill.losses.sparse_targets import NOTHING, Balance, Coefficient, Kept, balance
+from potstill.losses.sparse_targets import NOTHING, Balance, Kept, balance
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 
 logger = logging.getLogger(__name__)
@@ -229,21 +229,21 @@ def _at_temperature(
     if teacher is not None and any(losses[i].needs_teacher for i in positions):
         b, of_b, sum_b = _exponentials(teacher, temperature)
         log_q = b.clamp_min(FLOOR) - sum_b.log()
-        q = of_b * (1 / sum_b)
+        at = Probabilities(p, of_b * (1 / sum_b), log_p, log_q)
         for i in positions:
             loss = losses[i]
             if not loss.needs_teacher:
                 continue
-            coefficient = coefficients[i] * (loss.scale / temperature)
             if loss.kind in _OF_MIXTURES:
                 ratio = (of_b / of_a) * (sum_a / sum_b)
                 nearer_p, nearer_q = a.clamp_min(_LOWEST) - sum_a.log(), b.clamp_min(_LOWEST) - sum_b.log()
-                v, pd = summands(loss, p, q, nearer_p, nearer_q, ratio=ratio)
+                v, pd = summands(loss, Probabilities(p, at.q, nearer_p, nearer_q), ratio=ratio)
             else:
-                v, pd = summands(loss, p, q, log_p, log_q)
-            values[i] = loss.scale * v.sum(-1)
-            of_p = of_p - coefficient * (-1.0 if loss.kind == "forward_kl" else pd.sum(-1, keepdim=True))
-            others.append(coefficient * pd)
+                v, pd = summands(loss, at)
+            values[i] = scaled_value(loss, v)
+            pd, mean = scaled_gradient(loss, pd, coefficients[i], q_sums_to_one=True)
+            of_p = of_p - mean
+            others.append(pd)
     return values, sum(others, p * of_p)
 
 

@@ -12,13 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergence_gradients import Coefficient, Probabilities, scaled_gradient, scaled_value, summands
 from potstill.losses.divergences import FLOOR, head_threshold
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import SparseTarget
-
-Coefficient = float | Tensor
-"""What a loss is multiplied with in the gradient: its weight, and usually 1 / the number of supervised tokens."""
 
 NOTHING = -1e30
 """Stands for the log-sum-exp of no categories at all: -inf would make NaN of -inf - -inf."""
@@ -90,9 +87,9 @@ def balance(
         # Where the entries are the whole vocabulary, what rounding left over for the teacher's tail is no tail.
         log_q = torch.cat([kept.log_q, kept.log_tail.masked_fill(log_sum == -torch.inf, -torch.inf)], -1)
     log_q = log_q.clamp_min(FLOOR)
-    p, q = log_p.exp(), log_q.exp()
+    at = Probabilities(log_p.exp(), log_q.exp(), log_p, log_q)
     values: dict[int, Tensor] = {}
-    gradient = torch.zeros_like(p)
+    gradient = torch.zeros_like(log_p)
     of_all: Tensor | float = 0.0
     for i in positions:
         loss, coefficient = losses[i], coefficients[i]
@@ -100,14 +97,15 @@ def balance(
             values[i] = (log_z - at_label)[:, 0]
             of_all = of_all + coefficient
             continue
-        v, pd = summands(loss, p, q, log_p, log_q, _threshold(loss, log_q))
-        values[i] = loss.scale * v.sum(-1)
-        coefficient = coefficient * (loss.scale / loss.temperature)
-        gradient = gradient + coefficient * pd
-        of_all = of_all - coefficient * pd.sum(-1, keepdim=True)
+        v, pd = summands(loss, at, _threshold(loss, log_q))
+        values[i] = scaled_value(loss, v)
+        # The estimates of a sampled target sum to 1 on average only, so the sum is taken.
+        pd, mean = scaled_gradient(loss, pd, coefficient, q_sums_to_one=False)
+        gradient = gradient + pd
+        of_all = of_all - mean
     if kept.sampled:
         return Balance(values, of_all * torch.ones_like(log_sum), gradient)
-    gradient = gradient + of_all * p
+    gradient = gradient + of_all * at.p
     return Balance(values, gradient[:, -1:], gradient[:, :-1].masked_fill(~kept.used, 0.0))
 
 
