@@ -10,7 +10,6 @@ from torch import Tensor
 
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.chunked_logits import distillation_loss_of_logits
 from potstill.losses.loss import KINDS, Loss
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
 from potstill.models.head import Head
@@ -61,8 +60,9 @@ def test_equals_the_naive_loss_in_value_and_gradient(case: Case) -> None:
 @given(cases())
 def test_logits_that_are_there_already_give_the_same(case: Case) -> None:
     logits = logits_of(case.hidden, case.head, len(case.head.weight))
-    loss, _ = distillation_loss_of_logits(
+    loss, _ = distillation_loss(
         logits,
+        None,
         case.labels,
         case.target,
         case.losses,

@@ -106,7 +106,7 @@ def teacher_products(target: TeacherTarget | None, vocabulary: int) -> list[Logi
     for leaf in leaves(target):
         if isinstance(leaf, HiddenTarget):
             dtype = product_dtype(leaf.hidden, leaf.head.weight)
-            sources.append(ProductInChunks(leaf.hidden.detach(), _detached(leaf.head), vocabulary, dtype))
+            sources.append(ProductInChunks(leaf.hidden.detach(), detached(leaf.head), vocabulary, dtype))
         elif isinstance(leaf, LogitsTarget):
             sources.append(GivenLogits(leaf.logits.detach(), vocabulary))
         else:
@@ -114,7 +114,8 @@ def teacher_products(target: TeacherTarget | None, vocabulary: int) -> list[Logi
     return sources
 
 
-def _detached(head: Head) -> Head:
+def detached(head: Head) -> Head:
+    """The head without its gradients."""
     return replace(head, weight=head.weight.detach(), bias=None if head.bias is None else head.bias.detach())
 
 

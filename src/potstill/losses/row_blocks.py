@@ -42,6 +42,26 @@ class Rows:
         )
 
 
+@dataclass(frozen=True)
+class Job:
+    """The losses of one batch: everything that they depend on besides the student's states and its head.
+
+    ``target`` is None where no loss compares the student with a teacher. See ``chunked.distillation_loss``.
+    """
+
+    labels: Int[Tensor, "N"]
+    target: TeacherTarget | None
+    plan: Plan
+    denominator: float | Tensor
+    vocabulary: int
+    memory_budget: int
+    compile: bool
+
+    def chunks(self, student: LogitsSource) -> Iterator[tuple[int, int, Rows]]:
+        """``rows_in_chunks`` for this batch."""
+        return rows_in_chunks(student, self.target, self.labels, self.vocabulary, self.memory_budget)
+
+
 def rows_in_chunks(
     student: LogitsSource,
     target: TeacherTarget | None,

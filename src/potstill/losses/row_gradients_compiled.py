@@ -7,7 +7,7 @@ formulas are those of ``closed_form.py``. What cannot be fused (ensembles, ``ada
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -88,24 +88,30 @@ def fused_sparse(
         _add_at(student.product, ids, next(iter(kept.values())).holes())
     _rows_vary(student.product)
     sums = _sums_kernel(tuple(temperatures))(student)
-    each = {
-        temperature: balance(at_label / temperature, log_sum, kept[temperature], losses, coefficients, positions)
+    each = [
+        _Sums(
+            temperature,
+            kept[temperature],
+            log_sum,
+            balance(at_label / temperature, log_sum, kept[temperature], losses, coefficients, positions),
+        )
         for (temperature, positions), log_sum in zip(temperatures.items(), sums, strict=True)
-    }
+    ]
     if with_gradient:
-        label = _gradient_at_label(student, at_label, labels, kept, each, sums, losses, coefficients)
-        of_tails = [it.of_tail for it in each.values()]
+        of_label = [c for loss, c in zip(losses, coefficients, strict=True) if not loss.needs_teacher]
+        label = _gradient_at_label(student, at_label, labels, each, of_label) if of_label else None
+        of_tails = [it.balance.of_tail for it in each]
         _rows_vary(student.product, *sums, *of_tails)
         _write_kernel(tuple(temperatures))(student, sums, of_tails)
         of_kept = torch.zeros_like(at_kept)
-        for it in each.values():
-            assert it.of_kept is not None
-            of_kept = of_kept + it.of_kept
+        for it in each:
+            assert it.balance.of_kept is not None
+            of_kept = of_kept + it.balance.of_kept
         _add_at(student.product, ids, student.back(of_kept, at_kept))
         if label is not None:
             rows = torch.arange(len(labels), device=labels.device)
             student.product.index_put_((rows, labels), label[:, 0].to(student.product.dtype))
-    values = {position: value for it in each.values() for position, value in it.values.items()}
+    values = {position: value for it in each for position, value in it.balance.values.items()}
     return torch.stack([values[i] for i in range(len(losses))])
 
 
@@ -118,29 +124,36 @@ def _add_at(product: Float[Tensor, "N V"], ids: Int[Tensor, "N K"], values: Floa
     product.index_put_((rows.expand_as(ids), ids), values.to(product.dtype), accumulate=True)
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """The sums over the vocabulary at one temperature, and the balance of the losses that they give."""
+
+    temperature: float
+    kept: Kept
+    log_sum: Float[Tensor, "N 1"]
+    balance: Balance
+
+
 def _gradient_at_label(
     student: Logits,
     at_label: Float[Tensor, "N 1"],
     labels: Int[Tensor, "N"],
-    kept: dict[float, Kept],
-    each: dict[float, Balance],
-    sums: Sequence[Float[Tensor, "N 1"]],
-    losses: Sequence[Loss],
-    coefficients: Sequence[Coefficient],
-) -> Float[Tensor, "N 1"] | None:
-    """The one entry that cross-entropy takes 1 from, in full: to add to it in bf16 would round what is left of it."""
-    of_label = [c for loss, c in zip(losses, coefficients, strict=True) if not loss.needs_teacher]
-    if not of_label:
-        return None
+    each: Sequence[_Sums],
+    of_label: Sequence[Coefficient],
+) -> Float[Tensor, "N 1"]:
+    """The gradient at the label in full precision: to subtract cross-entropy's 1 in bf16 would round the rest away.
+
+    ``of_label`` are the coefficients of the cross-entropies, at least one.
+    """
     total = torch.zeros_like(at_label) - sum(of_label[1:], of_label[0])
-    for (temperature, it), log_sum in zip(each.items(), sums, strict=True):
-        entries = kept[temperature]
-        here = (entries.ids == labels[:, None]) & entries.used
-        from_tail = it.of_tail * (at_label / temperature - log_sum.clamp_min(NOTHING)).clamp_max(0).exp()
-        if not entries.sampled:
+    for it in each:
+        here = (it.kept.ids == labels[:, None]) & it.kept.used
+        of_tail, of_kept = it.balance.of_tail, it.balance.of_kept
+        from_tail = of_tail * (at_label / it.temperature - it.log_sum.clamp_min(NOTHING)).clamp_max(0).exp()
+        if not it.kept.sampled:
             from_tail = from_tail.masked_fill(here.any(-1, keepdim=True), 0.0)
-        assert it.of_kept is not None
-        total = total + from_tail + (it.of_kept * here).sum(-1, keepdim=True)
+        assert of_kept is not None
+        total = total + from_tail + (of_kept * here).sum(-1, keepdim=True)
     return student.back(total, at_label)
 
 
@@ -192,7 +205,8 @@ def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[...
         values: list[Tensor] = [labels] * len(losses)
         gradient: Tensor | float = 0.0
         for temperature, positions in by_temperature(losses):
-            found, part = _at_temperature(logits, teacher_logits, labels, losses, coefficients, temperature, positions)
+            at_one = {i: losses[i] for i in positions}
+            found, part = _at_temperature(logits, teacher_logits, labels, temperature, at_one, coefficients)
             for i, value in found.items():
                 values[i] = value
             gradient = gradient + part
@@ -208,30 +222,28 @@ def _at_temperature(
     student: Float[Tensor, "N V"],
     teacher: Float[Tensor, "N V"] | None,
     labels: Int[Tensor, "N"],
-    losses: Sequence[Loss],
-    coefficients: Float[Tensor, "losses"],
     temperature: float,
-    positions: Sequence[int],
+    losses: dict[int, Loss],
+    coefficients: Float[Tensor, "losses"],
 ) -> tuple[dict[int, Float[Tensor, "N"]], Float[Tensor, "N V"]]:
-    """Values, and the gradient for the student's logits, of the losses that share one temperature."""
+    """Values, by position, and the gradient for the student's logits, of the losses of one temperature."""
     values: dict[int, Tensor] = {}
     a, of_a, sum_a = _exponentials(student, temperature)
     log_p = a - sum_a.log()
     p = of_a * (1 / sum_a)
     of_p: Tensor | float = 0.0
     others: list[Tensor] = []
-    for i in positions:
-        if not losses[i].needs_teacher:
+    for i, loss in losses.items():
+        if not loss.needs_teacher:
             values[i] = -log_p.gather(1, labels[:, None])[:, 0]
             of_p = of_p + coefficients[i]
             here = torch.arange(student.shape[1], dtype=torch.int32, device=student.device) == labels[:, None].int()
             others.append(torch.where(here, -coefficients[i], 0.0))
-    if teacher is not None and any(losses[i].needs_teacher for i in positions):
+    if teacher is not None and any(loss.needs_teacher for loss in losses.values()):
         b, of_b, sum_b = _exponentials(teacher, temperature)
         log_q = b.clamp_min(FLOOR) - sum_b.log()
         at = Probabilities(p, of_b * (1 / sum_b), log_p, log_q)
-        for i in positions:
-            loss = losses[i]
+        for i, loss in losses.items():
             if not loss.needs_teacher:
                 continue
             if loss.kind in _OF_MIXTURES:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from potstill.losses.logit_chunks import ProductInChunks
-from potstill.models.head import statistics_dtype
+from potstill.models.head import Head, statistics_dtype
 
 # Elements of the head's gradient that are multiplied in half precision before they are added up in fp32.
 _SLICE = 2**20
@@ -19,13 +19,13 @@ class HeadGradients:
     def __init__(
         self,
         hidden: Float[Tensor, "N H"],
-        weight: Float[Tensor, "V H"],
-        bias: Float[Tensor, "V"] | None,
+        head: Head,
         student: ProductInChunks,
         wanted: Sequence[bool],
         in_one_chunk: bool,
     ) -> None:
         self._student = student
+        weight, bias = head.weight, head.bias
         self._dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
         # A single product is rounded once, whatever it is written to; a sum of several must be kept in fp32.
         dtype = weight.dtype if in_one_chunk else statistics_dtype(student.hidden.dtype)

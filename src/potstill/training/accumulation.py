@@ -70,10 +70,9 @@ class Step:
     def finish(self, tokens: Tensor, modules: Iterable[nn.Module]) -> Tensor:
         """Bring the gradients, and what is logged, to the number of tokens of all ranks; the loss of the step."""
         factor = self.divisor / tokens.clamp(min=1)
+        weights = (weight for module in modules for weight in module.parameters())
         with torch.no_grad():
-            for module in modules:
-                for weight in module.parameters():
-                    if weight.grad is not None:
-                        weight.grad.mul_(factor.to(weight.grad.device))
+            for gradient in (weight.grad for weight in weights if weight.grad is not None):
+                gradient.mul_(factor.to(gradient.device))
         self.terms = {name: value * factor for name, value in self.terms.items()}
         return self.loss * factor

@@ -17,7 +17,6 @@ from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.chunked_logits import distillation_loss_of_logits
 from potstill.losses.cpu_buffers import let_go
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
@@ -210,11 +209,6 @@ class DistilTrainer(Trainer):
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
         denominator = tokens.clamp(min=1)
-        common: dict[str, Any] = {
-            "denominator": denominator,
-            "vocabulary": self.vocabulary,
-            "compile": self._compiles(),
-        }
         # Outside the student's autocast: a live teacher runs in its own dtype, as one that is captured does.
         target, theirs = self._heard(inputs) if model.training else (None, [])
         losses = self.losses if model.training else EVALUATED
@@ -222,10 +216,16 @@ class DistilTrainer(Trainer):
             # Nothing, but with a graph that reaches every weight: DDP waits for the gradients of all of them.
             states, labels, losses = states[:0], labels[:0], [Loss("cross_entropy", weight=0.0)]
         with self.accelerator.autocast():
-            if head is None:
-                loss, terms = distillation_loss_of_logits(states, labels, target, losses, **common)
-            else:
-                loss, terms = distillation_loss(states, head, labels, target, losses, **common)
+            loss, terms = distillation_loss(
+                states,
+                head,
+                labels,
+                target,
+                losses,
+                denominator=denominator,
+                vocabulary=self.vocabulary,
+                compile=self._compiles(),
+            )
             if matching is not None:
                 of_layers, of_each = matching(layers, theirs, denominator)
                 loss, terms = loss + of_layers, {**(terms if self.losses else {}), **of_each}
