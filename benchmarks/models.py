@@ -14,7 +14,7 @@ from potstill.data.labels import supervised_states
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.live import LiveTeacher
 
@@ -118,7 +118,7 @@ class Pair:
         if captured is None and any(loss.needs_teacher for loss in losses):
             target = self.live.target(batch)
         with self.context():
-            states, labels = read_batch(self.student, self.head, batch)
+            states, labels = forward(self.student, self.head, batch)
             head = read_head(self.student)
             assert head is not None
             loss, _ = distillation_loss(

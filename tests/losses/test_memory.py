@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.cpu_buffers import let_go
+from potstill.losses.cpu_buffers import free_all
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.head import Head
@@ -44,7 +44,7 @@ def peak(tokens: int, budget: int, frozen: bool, dtype: torch.dtype = torch.floa
     weight = torch.randn(vocabulary, width, dtype=dtype, requires_grad=not frozen)
     target = HiddenTarget(torch.randn(tokens, 8, dtype=dtype), Head(torch.randn(vocabulary, 8, dtype=dtype)))
     labels = torch.zeros(tokens, dtype=torch.long)
-    let_go()
+    free_all()
     with Allocations() as allocations:
         loss, _ = distillation_loss(
             hidden,

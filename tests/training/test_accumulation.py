@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from potstill.data.labels import IGNORE_INDEX
-from potstill.training.accumulation import MicroBatches, Step
+from potstill.training.accumulation import MicroBatches, OptimizerStep
 from tiny import gpt_neox, llama
 from toy_training import assert_equal, captured, samples, trained, trainer, weights
 
@@ -40,12 +40,12 @@ def test_a_loader_that_ends_early_ends_the_step():
 
 @pytest.mark.parametrize("expected", [1, 7, 1000, 4096 * 2048])
 def test_the_divisor_is_a_power_of_two_which_rounds_nothing(expected):
-    mantissa, _ = torch.frexp(Step(expected, torch.device("cpu")).divisor)
+    mantissa, _ = torch.frexp(OptimizerStep(expected, torch.device("cpu")).divisor)
     assert mantissa == 0.5
 
 
 def test_a_step_without_supervised_tokens_is_no_division_by_zero():
-    step = Step(8, torch.device("cpu"))
+    step = OptimizerStep(8, torch.device("cpu"))
     step.add({"input_ids": torch.ones(1, 3), "labels": torch.full((1, 3), IGNORE_INDEX)}, torch.tensor(0.0))
     assert step.finish(step.tokens, []) == 0
 

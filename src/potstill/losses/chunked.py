@@ -18,8 +18,8 @@ from potstill.losses.chunked_logits import LossOfLogits
 from potstill.losses.divergence_gradients import Coefficient
 from potstill.losses.logit_chunks import ProductInChunks, detached, product_dtype
 from potstill.losses.loss import Loss
-from potstill.losses.pairing import Plan, check_shapes
-from potstill.losses.row_blocks import Job, replace_by_gradient
+from potstill.losses.pairing import Pairing, check_shapes
+from potstill.losses.row_blocks import LossInputs, replace_by_gradient
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.losses.weight_gradients import HeadGradients
 from potstill.models.head import Head, statistics_dtype
@@ -65,25 +65,25 @@ def distillation_loss(
             vocabulary than the student's, a sparse target of another temperature, or a sampled target for a divergence
             that needs an exact one.
     """
-    plan = Plan.of(losses, target)
+    pairing = Pairing.of(losses, target)
     width = states.shape[1] if head is None else len(head.weight)
-    if not plan.needs_teacher:
+    if not pairing.needs_teacher:
         target = None
     if target is not None:
         check_shapes(target, len(states), width, vocabulary)
     vocabulary = vocabulary or width
     if not len(states):
-        return _zero(states, head), plan.named(torch.zeros(len(plan.names), device=states.device))
+        return _zero(states, head), pairing.named(torch.zeros(len(pairing.names), device=states.device))
     check_labels(labels, vocabulary)
-    job = Job(labels, target, plan, denominator, vocabulary, memory_budget, compile)
+    inputs = LossInputs(labels, target, pairing, denominator, vocabulary, memory_budget, compile)
     if head is None:
-        loss, values = LossOfLogits.apply(states, job)
+        loss, values = LossOfLogits.apply(states, inputs)
     else:
         if not torch.is_grad_enabled():
             # An autograd function is not told: its ``needs_input_grad`` looks at the tensors alone.
             states, head = states.detach(), detached(head)
-        loss, values = _ChunkedLoss.apply(states, head.weight, head.bias, head, job)
-    return loss, plan.named(values)
+        loss, values = _ChunkedLoss.apply(states, head.weight, head.bias, head, inputs)
+    return loss, pairing.named(values)
 
 
 def check_labels(labels: Int[Tensor, "N"], vocabulary: int) -> None:
@@ -107,12 +107,12 @@ def _zero(states: Float[Tensor, "N states"], head: Head | None) -> Float[Tensor,
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, head: Head, job: Job):  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden, weight, bias, head: Head, inputs: LossInputs):  # type: ignore[no-untyped-def]
         wanted = ctx.needs_input_grad[:3]
         with torch.no_grad():
-            values, gradients = _run(hidden, replace(head, weight=weight, bias=bias), job, wanted)
+            values, gradients = _run(hidden, replace(head, weight=weight, bias=bias), inputs, wanted)
         # No matrix product: autocast would round it to bf16.
-        loss = (values * values.new_tensor(job.plan.weights)).sum()
+        loss = (values * values.new_tensor(inputs.pairing.weights)).sum()
         ctx.gradients = gradients
         ctx.mark_non_differentiable(values)
         return loss, values
@@ -132,22 +132,22 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _run(
-    hidden: Float[Tensor, "N H"], head: Head, job: Job, wanted: Sequence[bool]
+    hidden: Float[Tensor, "N H"], head: Head, inputs: LossInputs, wanted: Sequence[bool]
 ) -> tuple[Float[Tensor, "names"], list[Tensor | None]]:
-    """The means of the plan's numbers, and the gradients for hidden, weight and bias where they are wanted."""
+    """The means of the pairing's numbers, and the gradients for hidden, weight and bias where they are wanted."""
     dtype = product_dtype(hidden, head.weight)
-    student = ProductInChunks(hidden, head, job.vocabulary, dtype)
+    student = ProductInChunks(hidden, head, inputs.vocabulary, dtype)
     gradients: HeadGradients | None = None
     # In fp16 small gradients would underflow if they were divided by the denominator before the products.
-    early, late = (1.0, 1 / job.denominator) if dtype == torch.float16 else (1 / job.denominator, 1.0)
-    coefficients: list[Coefficient] = [loss.weight * early for loss in job.plan.losses]
-    total = torch.zeros(len(job.plan.names), dtype=statistics_dtype(dtype), device=hidden.device)
-    chunks = job.chunks(student)
+    early, late = (1.0, 1 / inputs.denominator) if dtype == torch.float16 else (1 / inputs.denominator, 1.0)
+    coefficients: list[Coefficient] = [loss.weight * early for loss in inputs.pairing.losses]
+    total = torch.zeros(len(inputs.pairing.names), dtype=statistics_dtype(dtype), device=hidden.device)
+    chunks = inputs.chunks(student)
     with torch.autocast(hidden.device.type, enabled=False):
         for first, last, rows in chunks:
             if gradients is None:
                 gradients = HeadGradients(hidden, head, student, wanted, in_one_chunk=last == len(hidden))
-            total += replace_by_gradient(job.plan, rows, coefficients, any(wanted), job.compile)
+            total += replace_by_gradient(inputs.pairing, rows, coefficients, any(wanted), inputs.compile)
             gradients.add(first, last, rows.student.product)
     assert gradients is not None
-    return total / job.denominator, gradients.finished(late)
+    return total / inputs.denominator, gradients.finished(late)

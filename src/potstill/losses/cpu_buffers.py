@@ -23,12 +23,12 @@ def take(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tens
     return torch.empty(shape, dtype=dtype, device=device)
 
 
-def hand_back(memory: Tensor) -> None:
+def give_back(memory: Tensor) -> None:
     """Keep what ``take`` gave for the next to take; nobody may look at it any more."""
     if memory.device.type == "cpu":
         _kept.append(memory.untyped_storage())
 
 
-def let_go() -> None:
+def free_all() -> None:
     """Free all that is kept."""
     _kept.clear()

@@ -19,7 +19,7 @@ class HiddenLoss:
 
     Args:
         weight: its share of the sum.
-        distance: ``mse`` or ``cosine``; see :class:`HiddenMatch`.
+        distance: ``mse`` or ``cosine``; see :class:`HiddenDistance`.
         layers: pairs of a student's and a teacher's layer, counted from 0, or ``uniform``: ``uniform_layer_map``.
 
     Raises:
@@ -72,7 +72,7 @@ def uniform_layer_map(student_layers: int, teacher_layers: int) -> list[tuple[in
     return [(layer, (layer + 1) * teacher_layers // student_layers - 1) for layer in range(student_layers)]
 
 
-class HiddenMatch(nn.Module):
+class HiddenDistance(nn.Module):
     """The mean distance over pairs of layers, one number per token.
 
     ``mse``: mean over H of (W s - t)², Romero et al. 2014 (FitNets), arXiv:1412.6550, equation 3.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.cpu_buffers import hand_back, take
+from potstill.losses.cpu_buffers import give_back, take
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import Head, finish_logits, statistics_dtype
 
@@ -77,7 +77,7 @@ class ProductInChunks:
     def close(self) -> None:
         """All logits have been looked at: their memory is free for the next batch's."""
         if self._memory is not None:
-            hand_back(self._memory)
+            give_back(self._memory)
             self._memory = None
 
 

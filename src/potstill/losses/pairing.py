@@ -1,4 +1,4 @@
-"""Plan: which losses meet which teacher, checked once before any work is done."""
+"""Pairing: which losses meet which teacher, checked once before any work is done."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Pairing:
     """The losses, the parts their sum is made of, and the names of the numbers that are logged."""
 
     losses: tuple[Loss, ...]
@@ -51,7 +51,7 @@ class Plan:
     names: tuple[str, ...]
 
     @staticmethod
-    def of(losses: Sequence[Loss], target: TeacherTarget | None) -> "Plan":
+    def of(losses: Sequence[Loss], target: TeacherTarget | None) -> "Pairing":
         """Checks that ``losses`` and ``target`` fit.
 
         Raises:
@@ -71,7 +71,7 @@ class Plan:
         names = [_name(losses, i) for i in range(len(losses))]
         if divergences and isinstance(target, MixedTarget):
             names += [f"{names[i]}/teacher{m}" for m in range(len(target.targets)) for i in _divergences(losses)]
-        return Plan(tuple(losses), tuple(parts), tuple(names))
+        return Pairing(tuple(losses), tuple(parts), tuple(names))
 
     @property
     def needs_teacher(self) -> bool:

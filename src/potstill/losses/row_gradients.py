@@ -13,7 +13,7 @@ from torch.nn.functional import log_softmax
 from potstill.losses.divergence_gradients import Coefficient, Probabilities, scaled_gradient, scaled_value, summands
 from potstill.losses.divergences import FLOOR, head_threshold
 from potstill.losses.loss import Loss
-from potstill.losses.sparse_targets import NOTHING, Kept, balance
+from potstill.losses.sparse_targets import NOTHING, KeptEntries, balance
 from potstill.losses.teacher_target import SparseTarget
 
 
@@ -88,7 +88,7 @@ def sparse(
         scores = student / temperature if temperature != 1 else student
         kept = None
         if target is not None and any(losses[i].needs_teacher for i in positions):
-            kept = Kept.of(target, scores.gather(1, target.ids.long()))
+            kept = KeptEntries.of(target, scores.gather(1, target.ids.long()))
         at_label = scores.gather(1, labels[:, None])
         tail = scores if kept is None or kept.sampled else scores.scatter_add(1, kept.ids, kept.holes())
         log_sum = tail.logsumexp(-1, keepdim=True)

@@ -20,9 +20,9 @@ from potstill.losses.divergence_gradients import Coefficient, Probabilities, sca
 from potstill.losses.divergences import FLOOR
 from potstill.losses.logit_chunks import Logits
 from potstill.losses.loss import Loss
-from potstill.losses.pairing import Plan
+from potstill.losses.pairing import Pairing
 from potstill.losses.row_gradients import by_temperature
-from potstill.losses.sparse_targets import NOTHING, Balance, Kept, balance
+from potstill.losses.sparse_targets import NOTHING, Balance, KeptEntries, balance
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ def worth_compiling(tokens: float, vocabulary: int, device: torch.device | str) 
     return bool(has_compiler) and tokens * vocabulary >= _LOGITS_WORTH_COMPILING
 
 
-def can_fuse(plan: Plan, student: Logits) -> bool:
+def can_fuse(pairing: Pairing, student: Logits) -> bool:
     """One target that is not an ensemble, and more than one row: one row alone would be compiled apart."""
-    target = plan.parts[0].target
+    target = pairing.parts[0].target
     return (
-        len(plan.parts) == 1
+        len(pairing.parts) == 1
         and (target is None or isinstance(target, LogitsTarget | HiddenTarget | SparseTarget))
-        and all(loss.kind != "adaptive_kl" for loss in plan.losses)
+        and all(loss.kind != "adaptive_kl" for loss in pairing.losses)
         and student.product.dtype != torch.float64
         and len(student) > 1
     )
@@ -83,7 +83,7 @@ def fused_sparse(
     temperatures = dict(by_temperature(losses))
     ids = target.ids.long()
     at_kept, at_label = student.at(ids), student.at(labels[:, None])
-    kept = {temperature: Kept.of(target, at_kept / temperature) for temperature in temperatures}
+    kept = {temperature: KeptEntries.of(target, at_kept / temperature) for temperature in temperatures}
     if not target.sampled:
         _add_at(student.product, ids, next(iter(kept.values())).holes())
     _rows_vary(student.product)
@@ -129,7 +129,7 @@ class _Sums:
     """The sums over the vocabulary at one temperature, and the balance of the losses that they give."""
 
     temperature: float
-    kept: Kept
+    kept: KeptEntries
     log_sum: Float[Tensor, "N 1"]
     balance: Balance
 

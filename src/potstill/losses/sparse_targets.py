@@ -22,7 +22,7 @@ NOTHING = -1e30
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptEntries:
     """A sparse target's rows, and the student's scores (logits over temperature) at its entries."""
 
     ids: Int[Tensor, "N K"]
@@ -33,11 +33,11 @@ class Kept:
     sampled: bool
 
     @staticmethod
-    def of(target: SparseTarget, scores: Float[Tensor, "N K"]) -> "Kept":
+    def of(target: SparseTarget, scores: Float[Tensor, "N K"]) -> "KeptEntries":
         """``target`` with the student's ``scores`` at its ids."""
         log_q = target.log_probs.to(scores.dtype)
         log_tail = target.log_tail.to(scores.dtype)[:, None]
-        return Kept(target.ids.long(), log_q > -torch.inf, log_q, log_tail, scores, target.sampled)
+        return KeptEntries(target.ids.long(), log_q > -torch.inf, log_q, log_tail, scores, target.sampled)
 
     def holes(self) -> Float[Tensor, "N K"]:
         """What to add to the student's scores at ``ids`` so that their sum is the sum of its tail.
@@ -62,7 +62,7 @@ class Balance:
 def balance(
     at_label: Float[Tensor, "N 1"],
     log_sum: Float[Tensor, "N 1"],
-    kept: Kept | None,
+    kept: KeptEntries | None,
     losses: Sequence[Loss],
     coefficients: Sequence[Coefficient],
     positions: Sequence[int],

@@ -15,7 +15,7 @@ from potstill.data.packing import windows
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.losses.token_scores import score_tokens
 from potstill.metrics.bootstrap import Sums
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 
 Reference = Callable[[Mapping[str, Tensor]], TeacherTarget]
@@ -88,7 +88,7 @@ def score_documents(
     sums = {name: np.zeros(len(document_bytes)) for name in ("nll", "kl", "agreement", "tokens")}
     head = head_of(model)
     for rows, batch in batches:
-        states, labels = read_batch(model, head, batch)
+        states, labels = forward(model, head, batch)
         scores = score_tokens(states, head, labels, reference(batch), vocabulary=vocabulary)
         counts = count_supervised_by_row(batch).cpu().numpy()
         document = np.repeat([row.document for row in rows], counts)
@@ -114,7 +114,7 @@ def score_answers(
     nll: list[NDArray[np.float64]] = [np.zeros(0)]
     tokens: list[NDArray[np.float64]] = [np.zeros(0)]
     for batch in batches:
-        states, labels = read_batch(model, head, batch)
+        states, labels = forward(model, head, batch)
         found = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"].double().cpu().numpy()
         counts = count_supervised_by_row(batch).cpu().numpy()
         row = np.repeat(np.arange(len(counts)), counts)

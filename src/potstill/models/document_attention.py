@@ -28,12 +28,12 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     the right come after it, and pads on the left are a document of their own.
     """
     inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-    if begins_anew(batch).any():
+    if starts_document(batch).any():
         inputs.pop("attention_mask", None)
     return inputs
 
 
-def begins_anew(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
+def starts_document(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
     """The real tokens that begin another document than the real token before them."""
     found = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     if "position_ids" in batch:
@@ -44,7 +44,7 @@ def begins_anew(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
     return found
 
 
-def check_reads_apart(model: nn.Module, name: str) -> None:
+def check_documents_are_isolated(model: nn.Module, name: str) -> None:
     """Refuse a model that lets documents of one row see each other.
 
     Runs it once on two rows that differ in their first document only: what it says of the second must be the same.
@@ -56,7 +56,7 @@ def check_reads_apart(model: nn.Module, name: str) -> None:
     Raises:
         UserError: it reads across documents, or takes no positions.
     """
-    if not _reads_apart(model):
+    if not _isolates_documents(model):
         kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         raise UserError(
             f"`corpus.attention: document`: the {name} ({kind}) reads across documents whatever positions it is given; "
@@ -65,7 +65,7 @@ def check_reads_apart(model: nn.Module, name: str) -> None:
 
 
 @torch.no_grad()
-def _reads_apart(model: Any) -> bool:
+def _isolates_documents(model: Any) -> bool:
     device, length = model.device, sum(_PROBE)
     rows = torch.arange(length, device=device).repeat(2, 1) + 1
     rows[1, : _PROBE[0]] = rows[0, : _PROBE[0]].flip(0)

@@ -12,7 +12,7 @@ from potstill.files.atomic import atomic_folder, digest, read_json, sha256
 ADAPTER = "adapter_config.json"
 
 
-SAID_ELSEWHERE = ("_name_or_path", "transformers_version", "base_model_name_or_path", "peft_version")
+PROVENANCE_FIELDS = ("_name_or_path", "transformers_version", "base_model_name_or_path", "peft_version")
 """What configurations tell of where weights came from, and not of what they do."""
 
 
@@ -60,7 +60,7 @@ def fingerprint(folder: Path) -> str:
     """
     configs = {name: _read_json(folder / name) for name in ("config.json", ADAPTER) if (folder / name).is_file()}
     said = {
-        name: {key: value for key, value in config.items() if key not in SAID_ELSEWHERE}
+        name: {key: value for key, value in config.items() if key not in PROVENANCE_FIELDS}
         for name, config in configs.items()
         if isinstance(config, dict)
     }

@@ -11,7 +11,7 @@ from potstill.models.head import Head
 from potstill.models.head_extraction import hidden_states
 
 
-def read_batch(
+def forward(
     model: nn.Module, head: Head | None, batch: Mapping[str, Tensor]
 ) -> tuple[Float[Tensor, "N states"], Int[Tensor, "N"]]:
     """Run a model over a batch; its hidden states at supervised tokens, and the label that follows each.
@@ -24,14 +24,14 @@ def read_batch(
         batch: `input_ids`, `labels` (unshifted) and, if rows are padded, `attention_mask`, all [B, T]; where documents
             are read apart, `position_ids`, which begin anew with each.
     """
-    states, labels, _ = read_layers(model, head is not None, batch, ())
+    states, labels, _ = forward_with_layers(model, head is not None, batch, ())
     return states, labels
 
 
-def read_layers(
+def forward_with_layers(
     model: nn.Module, apart: bool, batch: Mapping[str, Tensor], layers: Collection[int]
 ) -> tuple[Float[Tensor, "N states"], Int[Tensor, "N"], dict[int, Float[Tensor, "N H"]]]:
-    """As ``read_batch``, and what each of ``layers`` gave out for the same tokens.
+    """As ``forward``, and what each of ``layers`` gave out for the same tokens.
 
     ``apart`` says whether the model's head can be taken apart. The head itself is to be read afterwards, with
     ``read_head``: FSDP has the whole of it only from a forward on, until the backward is done.
@@ -53,5 +53,5 @@ def read_layers(
     return *supervised_states(states.to(labels.device), labels), inner
 
 
-Layers = Mapping[int, Float[Tensor, "N H"]]
+LayerStates = Mapping[int, Float[Tensor, "N H"]]
 """What some of a model's layers gave out for the supervised tokens of a batch, by the number of the layer."""

@@ -11,7 +11,7 @@ from typing import Protocol
 from potstill.errors import UserError
 
 
-class Tokenizer(Protocol):
+class HasVocabulary(Protocol):
     """What is needed of a transformers tokenizer."""
 
     name_or_path: str
@@ -20,7 +20,7 @@ class Tokenizer(Protocol):
         """Ids by token, added tokens among them."""
 
 
-def shared_vocabulary(student: Tokenizer, teacher: Tokenizer) -> int:
+def shared_vocabulary(student: HasVocabulary, teacher: HasVocabulary) -> int:
     """The number n of ids such that 0 to n-1 are the same strings in both; all that the smaller of the two has.
 
     A token that only one of them has must come after all that they share. It cannot be a label: losses refuse it.
@@ -44,7 +44,7 @@ def shared_vocabulary(student: Tokenizer, teacher: Tokenizer) -> int:
 
 
 def compared_vocabulary(
-    student: int, tokenizer: Tokenizer | None, teachers: Iterable[tuple[int, Tokenizer | None]]
+    student: int, tokenizer: HasVocabulary | None, teachers: Iterable[tuple[int, HasVocabulary | None]]
 ) -> int | None:
     """The number of ids that a student and all of its teachers are compared on; None: all of them, nothing is padded.
 

@@ -26,7 +26,7 @@ from potstill.stages.capture import template_of
 from potstill.students.load_and_save import finish, load_to_train, unmerged
 from potstill.targets import TargetStore
 from potstill.training.fit import fit
-from potstill.training.trainer import Teacher
+from potstill.training.trainer import TeacherLike
 
 
 def run(work: Work) -> Made:
@@ -45,7 +45,7 @@ def run(work: Work) -> Made:
 def train(
     work: Work,
     variant: str | None,
-    teachers: list[Teacher],
+    teachers: list[TeacherLike],
     losses: list[Given],
     training: dict[str, Any],
     key: str,
@@ -107,7 +107,7 @@ def trained_with(recipe: Recipe, given: list[Given]) -> list[Loss | HiddenLoss]:
     return losses
 
 
-def teachers_of(work: Work, variant: str | None) -> list[Teacher]:
+def teachers_of(work: Work, variant: str | None) -> list[TeacherLike]:
     """What was captured of each teacher for a student, or, where nothing is captured, the teachers themselves."""
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:

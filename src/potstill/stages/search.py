@@ -25,7 +25,7 @@ from potstill.recipe import Recipe
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.stages.distil import teachers_of, train
 from potstill.training.fit import CHECKPOINTS
-from potstill.training.trainer import Teacher
+from potstill.training.trainer import TeacherLike
 
 
 def run(work: Work) -> Made:
@@ -116,7 +116,7 @@ def _proposed(trial: Work, number: int, tried: Sequence[Row], given: Setting) ->
     return Setting(**noted)
 
 
-def _tried(trial: Work, setting: Setting, teachers: list[Teacher]) -> dict[str, Any]:
+def _tried(trial: Work, setting: Setting, teachers: list[TeacherLike]) -> dict[str, Any]:
     """Train in a setting; the cross-entropy on the validation split is None where the training ran away."""
     recipe, search = trial.recipe, trial.recipe.search
     assert search is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 from potstill.data.collators import Collate
 from potstill.data.labels import count_supervised_by_row, supervised_mask
 from potstill.data.prompts.collator import teacher_batch
-from potstill.models.document_attention import begins_anew
+from potstill.models.document_attention import starts_document
 
 KEY_BYTES = 16
 
@@ -82,7 +82,7 @@ def _real_ids(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
 
 
 def _starts(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
-    begun = zip(begins_anew(batch).cpu().numpy(), _real(batch), strict=True)
+    begun = zip(starts_document(batch).cpu().numpy(), _real(batch), strict=True)
     return [np.flatnonzero(row[real]) for row, real in begun]
 
 

@@ -7,7 +7,7 @@ from potstill.console import progress
 from potstill.data.collators import DOCUMENTS, Collate
 from potstill.data.prompts.collator import teacher_batch
 from potstill.device import device
-from potstill.models.document_attention import check_reads_apart
+from potstill.models.document_attention import check_documents_are_isolated
 from potstill.targets import Codec, Provenance, StoreWriter
 from potstill.targets.content_keys import contents
 from potstill.teachers.live import LiveTeacher
@@ -33,7 +33,7 @@ def capture(
             read documents apart and is asked to.
     """
     if len(samples) and DOCUMENTS in samples[0]:
-        check_reads_apart(teacher.model, "teacher")
+        check_documents_are_isolated(teacher.model, "teacher")
     keys, counts = contents(samples, collate)
     what = f"capturing {provenance.teacher}"
     head = teacher.head if codec.mode == "hidden" else None

@@ -41,7 +41,7 @@ class MicroBatches:
             batch = next(self._loader, None) if left else None
 
 
-class Step:
+class OptimizerStep:
     """What an optimizer step adds up to.
 
     Args:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from potstill.errors import UserError
-from potstill.losses.hidden_states import HiddenLoss, HiddenMatch
-from potstill.models.forward import Layers
+from potstill.losses.hidden_states import HiddenDistance, HiddenLoss
+from potstill.models.forward import LayerStates
 
 PROJECTORS = "projectors.safetensors"
 """The file of a checkpoint that holds the projectors: they are no part of the student, and end with the training."""
@@ -45,7 +45,7 @@ class HiddenMatching(nn.Module):
             torch.manual_seed(seed)
             self.matches = nn.ModuleList(
                 nn.ModuleList(
-                    HiddenMatch(
+                    HiddenDistance(
                         loss.layer_map(ours.num_hidden_layers, teacher.num_hidden_layers),
                         ours.hidden_size,
                         teacher.hidden_size,
@@ -62,7 +62,7 @@ class HiddenMatching(nn.Module):
         ]
 
     def forward(
-        self, student: Layers, teachers: Sequence[Layers], denominator: Tensor
+        self, student: LayerStates, teachers: Sequence[LayerStates], denominator: Tensor
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The weighted sum over tokens, losses and teachers, divided by ``denominator``; and, detached, what is logged.
 
@@ -80,12 +80,12 @@ class HiddenMatching(nn.Module):
         assert isinstance(total, Tensor)
         return total, terms
 
-    def _each(self) -> Iterator[tuple[int, int, HiddenMatch]]:
+    def _each(self) -> Iterator[tuple[int, int, HiddenDistance]]:
         """Every loss's number, every teacher's, and what matches the two."""
         for number, of_loss in enumerate(self.matches):
             assert isinstance(of_loss, nn.ModuleList)
             for place, match in enumerate(of_loss):
-                assert isinstance(match, HiddenMatch)
+                assert isinstance(match, HiddenDistance)
                 yield number, place, match
 
     @property

@@ -17,28 +17,28 @@ from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import Prompted, PromptedCollator, teacher_batch
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.cpu_buffers import let_go
+from potstill.losses.cpu_buffers import free_all
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
-from potstill.models.document_attention import MODEL_INPUTS, check_reads_apart, model_inputs
-from potstill.models.forward import Layers, read_layers
+from potstill.models.document_attention import MODEL_INPUTS, check_documents_are_isolated, model_inputs
+from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head_extraction import head_of, read_head
 from potstill.targets import TargetStore
 from potstill.targets.collator import WithTargets, field
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
-from potstill.training.accumulation import MicroBatches, Step
+from potstill.training.accumulation import MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
 
-Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
+TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, or the folder of one."""
 
 TYPICAL_LENGTH = 512
 """Tokens in a sample, where samples are streamed and none can be looked at ahead."""
 
-EVALUATED = (Loss("cross_entropy"),)
+EVALUATION_LOSSES = (Loss("cross_entropy"),)
 
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
 
@@ -77,7 +77,7 @@ class DistilTrainer(Trainer):
     def __init__(
         self,
         *args: Any,
-        teacher: Teacher | Sequence[Teacher] | None = None,
+        teacher: TeacherLike | Sequence[TeacherLike] | None = None,
         losses: Sequence[Loss | HiddenLoss] = DEFAULT_LOSSES,
         temperature: float | None = None,
         teacher_weights: Sequence[float] | None = None,
@@ -86,18 +86,18 @@ class DistilTrainer(Trainer):
         compile: bool | None = None,
         **trainer: Any,
     ) -> None:
-        given = [] if teacher is None else [teacher] if isinstance(teacher, Teacher) else list(teacher)
+        given = [] if teacher is None else [teacher] if isinstance(teacher, TeacherLike) else list(teacher)
         student = args[0] if args else trainer.get("model")
         if any(one is student for one in given):
             raise UserError("a teacher is the student itself, and would be frozen; give a copy (`copy.deepcopy`)")
-        self.teachers = [_opened(one) for one in given]
+        self.teachers = [_as_teacher(one) for one in given]
         self.losses = [
             replace(loss, temperature=temperature) if temperature is not None and loss.needs_teacher else loss
             for loss in losses
             if not isinstance(loss, HiddenLoss)
         ]
         self.hidden_losses = [loss for loss in losses if isinstance(loss, HiddenLoss)]
-        self.mix, self.teacher_weights = mix, _shares(teacher_weights, len(self.teachers))
+        self.mix, self.teacher_weights = mix, _normalised(teacher_weights, len(self.teachers))
         self._check_losses()
         super().__init__(*args, **trainer)
         self._check_trainer()
@@ -110,13 +110,13 @@ class DistilTrainer(Trainer):
         for one in live:
             one.to(self.args.device)
         if DOCUMENTS in self._first_sample():
-            check_reads_apart(self.model, "student")
+            check_documents_are_isolated(self.model, "student")
             for one in live:
-                check_reads_apart(one.model, "teacher")
+                check_documents_are_isolated(one.model, "teacher")
         self._matching = self._hidden_matching()
         self._head_is_readable = head_of(self.model) is not None
-        self._a_step: int | None = None
-        self._step = Step(self._tokens_a_step(), self.args.device)
+        self._tokens_per_step: int | None = None
+        self._step = OptimizerStep(self._estimate_tokens_per_step(), self.args.device)
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
         self._compile = compile
@@ -183,7 +183,7 @@ class DistilTrainer(Trainer):
         """The micro-batches of one optimizer step, which are read one by one, and what each is divided by until all of
         them are counted."""
         batches: Any = MicroBatches(epoch_iterator, num_batches)
-        self._step = Step(self._tokens_a_step(), device)
+        self._step = OptimizerStep(self._estimate_tokens_per_step(), device)
         if self.is_deepspeed_enabled:
             # It keeps gradients to itself: nothing can be done to them afterwards, and all is counted ahead.
             batches = list(batches)
@@ -204,14 +204,14 @@ class DistilTrainer(Trainer):
         """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step; while
         the student is evaluated, cross-entropy alone."""
         matching, apart = self._matching if model.training else None, self._head_is_readable
-        states, labels, layers = read_layers(model, apart, inputs, matching.student_layers if matching else ())
+        states, labels, layers = forward_with_layers(model, apart, inputs, matching.student_layers if matching else ())
         head = read_head(model) if apart else None
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
         denominator = tokens.clamp(min=1)
         # Outside the student's autocast: a live teacher runs in its own dtype, as one that is captured does.
-        target, theirs = self._heard(inputs) if model.training else (None, [])
-        losses = self.losses if model.training else EVALUATED
+        target, theirs = self._teacher_outputs(inputs) if model.training else (None, [])
+        losses = self.losses if model.training else EVALUATION_LOSSES
         if not losses:
             # Nothing, but with a graph that reaches every weight: DDP waits for the gradients of all of them.
             states, labels, losses = states[:0], labels[:0], [Loss("cross_entropy", weight=0.0)]
@@ -242,7 +242,7 @@ class DistilTrainer(Trainer):
         try:
             return super().train(*args, **kwargs)
         finally:
-            let_go()
+            free_all()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch forward and backward; stops at a loss that is not finite, before any weight is changed.
@@ -336,26 +336,26 @@ class DistilTrainer(Trainer):
         """Whether the loss's kernels are compiled: decided by the length of the whole training, so that one that is
         resumed decides the same."""
         if self._compile is None:
-            tokens = self.state.max_steps * self._tokens_a_step() // self.args.world_size
+            tokens = self.state.max_steps * self._estimate_tokens_per_step() // self.args.world_size
             self._compile = worth_compiling(tokens, head_rows(self.model), self.args.device)
         return self._compile
 
-    def _tokens_a_step(self) -> int:
+    def _estimate_tokens_per_step(self) -> int:
         """About how many tokens an optimizer step has on all ranks together."""
-        if self._a_step is None:
+        if self._tokens_per_step is None:
             first = self._first_sample()
             length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
             batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            self._a_step = batch * length * self.args.world_size
-        return self._a_step
+            self._tokens_per_step = batch * length * self.args.world_size
+        return self._tokens_per_step
 
-    def _heard(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[Layers]]:
+    def _teacher_outputs(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[LayerStates]]:
         """What the teachers say about a batch, as far as a loss asks for it; and the layers that hidden_match does."""
         temperatures = [loss.temperature for loss in self.losses if loss.needs_teacher]
         if not temperatures and self._matching is None:
             return None, []
         targets: list[TeacherTarget] = []
-        layers: list[Layers] = []
+        layers: list[LayerStates] = []
         for index, one in enumerate(self.teachers):
             if isinstance(one, LiveTeacher):
                 wanted = self._matching.teacher_layers[index] if self._matching else ()
@@ -370,7 +370,7 @@ class DistilTrainer(Trainer):
         return whole, layers
 
 
-def _opened(teacher: Teacher) -> LiveTeacher | TargetStore:
+def _as_teacher(teacher: TeacherLike) -> LiveTeacher | TargetStore:
     if isinstance(teacher, TargetStore):
         return teacher
     if isinstance(teacher, str | Path):
@@ -378,7 +378,7 @@ def _opened(teacher: Teacher) -> LiveTeacher | TargetStore:
     return LiveTeacher(teacher)
 
 
-def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+def _normalised(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     given = [1.0] * count if weights is None else list(weights)
     if len(given) != count or any(weight <= 0 for weight in given):
         raise UserError(f"`teacher_weights` must give each of the {count} teachers a weight above 0, not {given}")

@@ -21,7 +21,7 @@ from potstill.console import Advance
 from potstill.errors import UserError
 from potstill.losses.token_scores import score_tokens
 from potstill.metrics.minimal_pairs.read import Subtask
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of
 
@@ -172,6 +172,6 @@ def _batches(rows: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[
 def _log_probabilities(model: PreTrainedModel, head: Head | None, rows: list[tuple[int, ...]]) -> Array:
     """The sum over all tokens but the first of each row."""
     ids = torch.tensor(rows, device=model.device)
-    states, following = read_batch(model, head, {"input_ids": ids, "labels": ids})
+    states, following = forward(model, head, {"input_ids": ids, "labels": ids})
     nll = score_tokens(states, head, following)["nll"]
     return -nll.view(len(rows), -1).double().sum(1).cpu().numpy()
