@@ -1,4 +1,4 @@
-"""The one path against the naive float64 reference, in value and gradient, and what it promises besides."""
+"""The chunked path against the naive float64 reference, in value and gradient, and its other promises."""
 
 from dataclasses import replace
 
@@ -183,7 +183,7 @@ def test_captured_with_every_entry_is_online() -> None:
 
 
 def test_a_tiny_tail_is_exact() -> None:
-    """A student whose tail has a mass of 1e-12: one minus the kept would be zero in fp32."""
+    """A student whose tail has a mass of 1e-12: one minus the kept mass would be zero in fp32."""
     weight = torch.full((40, 1), -30.0)
     weight[:2] = 0.0
     hidden = torch.ones(1, 1, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Tap and head under DistributedDataParallel: two ranks of two sequences are one process with four."""
+"""The loss under DistributedDataParallel: two ranks of two sequences equal one process with four."""
 
 import os
 from pathlib import Path

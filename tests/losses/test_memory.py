@@ -1,4 +1,4 @@
-"""What the loss allocates: flat in the number of tokens, within the budget, and nothing for a frozen head."""
+"""The memory of the loss: flat in the number of tokens, within the budget, and none for a frozen head."""
 
 import weakref
 from typing import Any
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 class Allocations(TorchDispatchMode):
-    """Bytes of all storages that operations made and that are still alive, and the most there ever were."""
+    """Bytes of all living storages that operations made, and their maximum."""
 
     def __init__(self) -> None:
         super().__init__()

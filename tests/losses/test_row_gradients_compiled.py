@@ -1,4 +1,4 @@
-"""The compiled passes against the float64 reference: they are another path through the same formulas."""
+"""The compiled passes against the float64 reference."""
 
 import pytest
 import torch
@@ -123,7 +123,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(
         assert_equal_to_naive(target, [Loss("jsd", 0.7, 2.0), Loss("cross_entropy", 0.3)], 1.0, 5.0)
     for factory in factories:
         factory.cache_clear()
-    assert "goes on without it" in caplog.text
+    assert "continues without it" in caplog.text
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

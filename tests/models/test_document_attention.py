@@ -1,4 +1,4 @@
-"""Documents of one row, read as if each stood alone; models that cannot are refused."""
+"""Documents of one row do not attend to each other; models that cannot do this are refused."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The head taken apart from real models, against their own forward and their own loss."""
+"""The head extracted from real models, against their own forward and their own loss."""
 
 import logging
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def own_and_ours(model: nn.Module) -> tuple[Tensor, Tensor, dict[str, Tensor | None], dict[str, Tensor | None]]:
-    """The model's own cross-entropy and that of tap, head and chunked loss, and all parameters' gradients of both."""
+    """The model's own cross-entropy and the chunked loss's, each with the gradients of all parameters."""
     ids, labels = batch()
     own = unwrapped(model)(input_ids=ids, labels=labels).loss
     own.backward()

@@ -1,4 +1,4 @@
-"""Accumulation over thousands of micro-batches: the right denominator, and memory that does not grow with them."""
+"""Accumulation over thousands of micro-batches: the right denominator, and memory that does not grow."""
 
 import copy
 import gc
@@ -89,7 +89,7 @@ def test_a_schedule_counts_steps_and_not_micro_batches(tmp_path, schedule):
 
 
 def _pythia(folder, **given):
-    """DistilPythia's kind of step, in miniature: both in bf16, activations made again in the backward."""
+    """A small step like DistilPythia's: both models in bf16, activations recomputed in the backward."""
     teacher, student = gpt_neox().to(torch.bfloat16), gpt_neox(seed=1, layers=2)
     return trainer(folder, student, teacher=teacher, bf16=True, gradient_checkpointing=True, **given)
 

@@ -1,4 +1,4 @@
-"""The correctness contract at the trainer: what the weights are after training, however the work was cut."""
+"""The correctness contract of the trainer: the weights after training do not depend on the size of micro-batches."""
 
 import copy
 
@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_stops_before_a_weight_is_changed(tmp_path):
 
 
 class _Ruin(TrainerCallback):
-    """What an infinite gradient does: the loss of the step was finite, and the weights after it are not."""
+    """An infinite gradient: the loss of the step is finite, and the weights after it are not."""
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
         if state.global_step == 1:

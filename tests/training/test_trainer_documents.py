@@ -1,4 +1,4 @@
-"""Documents of packed samples, each read apart: the same training as on each document alone."""
+"""Packed samples with document attention: the same training as on each document alone."""
 
 import copy
 
@@ -29,7 +29,7 @@ def documents():
 
 
 def rows_of(documents, length=20):
-    """Packed samples; and each piece of a document in them as a sample of its own."""
+    """Packed samples, and a sample for each piece of a document in them."""
     whole = [each._asdict() for each in packed(documents, length)]
     alone = []
     for row in whole:

@@ -1,4 +1,4 @@
-"""hidden_match at the trainer: the formula's own step, however the work is cut, and projectors that leave no trace."""
+"""hidden_match at the trainer: the step of the formula for any micro-batches, and projectors outside the student."""
 
 import copy
 
@@ -22,7 +22,7 @@ WIDER = {"hidden_size": 48}
 
 
 def matched(folder, student=None, **given):
-    """Weights after training, and the projectors' among them."""
+    """Weights after training, with those of the projectors."""
     one = trainer(folder, student, **given)
     one.train()
     return {**weights(one.model), **weights(one._matching)}

@@ -1,4 +1,4 @@
-"""Students of other kinds at the trainer: adapters, checkpointed activations, other families, unreadable heads."""
+"""Other students at the trainer: adapters, checkpointed activations, other families, heads that are not extracted."""
 
 import copy
 import logging
@@ -61,7 +61,7 @@ def test_a_lora_student_trains_its_adapter_alone(tmp_path, checkpointing):
 
 
 class _Doubled(LlamaForCausalLM):
-    """A model that does more to its logits than its configuration says, and does not say what its forward takes."""
+    """A model with a change of its logits that its configuration does not name, and a forward of unnamed arguments."""
 
     def forward(self, *args, **kwargs):
         output = super().forward(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Prompted teachers at the trainer: each model reads its own prompt, and both speak of the same answer's tokens."""
+"""Prompted teachers at the trainer: each model reads its own prompt, and both predict the same answer's tokens."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Killed and resumed is uninterrupted, bit for bit: weights, and what is logged."""
+"""A killed and resumed training equals an uninterrupted one bit for bit, in weights and in the log."""
 
 import json
 

@@ -1,9 +1,9 @@
-"""The one path that every loss takes: hidden states × head in chunks of tokens, gradient in the forward.
+"""The path that every loss takes: hidden states × head in chunks of tokens, with the gradient in the forward.
 
-The logits of a batch are never there at once. A chunk's logits are computed, turned into the gradient for them in
-place, multiplied into the gradients for the hidden states and the head, and overwritten by the next chunk: memory is
-flat in the number of tokens, and the backward has only to scale. The head's gradient is summed in fp32 whatever the
-matrix products are in (fp64 for fp64), and is not there at all when the head is frozen.
+Memory never holds the logits of a whole batch. The path computes the logits of one chunk, replaces them by their
+gradient, and multiplies that into the gradients for the hidden states and the head. The next chunk overwrites them, so
+memory does not grow with the number of tokens. The backward only scales. The head's gradient is summed in fp32,
+whatever the dtype of the matrix products (fp64 for fp64). A frozen head has no gradient buffer.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from potstill.losses.weight_gradients import HeadGradients
 from potstill.models.head import Head, statistics_dtype
 
 MEMORY_BUDGET = 256 * 2**20
-"""Bytes for the logits of one chunk, the student's and its teachers', and for what becomes of them."""
+"""Bytes for the logits of one chunk, the student's and its teachers', and for the buffers between the passes."""
 
 
 def distillation_loss(
@@ -46,13 +46,14 @@ def distillation_loss(
 
     Args:
         states: the student's last hidden states at supervised tokens only; its logits where ``head`` is None.
-        head: the student's head, or None where it cannot be separated from the model.
+        head: the student's head, or None where it cannot be extracted from the model.
         labels: the id that follows each token; none is ``IGNORE_INDEX``.
         target: the teacher's rows for the same tokens, or None where all losses are cross-entropy.
         denominator: the number of supervised tokens of the whole optimizer step, all ranks and micro-batches.
         vocabulary: compare only the ids below this number; a head's rows beyond it are padding. See
             ``models/shared_vocabulary.py``.
-        memory_budget: bytes for the logits of one chunk, the student's and its teachers', and for the buffers between.
+        memory_budget: bytes for the logits of one chunk, the student's and its teachers', and for the buffers
+            between the passes.
         compile: fuse the passes over the vocabulary with ``torch.compile``; see
             ``row_gradients_compiled.worth_compiling``.
 
@@ -80,17 +81,17 @@ def distillation_loss(
         loss, values = LossOfLogits.apply(states, inputs)
     else:
         if not torch.is_grad_enabled():
-            # An autograd function is not told: its ``needs_input_grad`` looks at the tensors alone.
+            # An autograd function does not know: its ``needs_input_grad`` depends on the tensors alone.
             states, head = states.detach(), detached(head)
         loss, values = _ChunkedLoss.apply(states, head.weight, head.bias, head, inputs)
     return loss, pairing.named(values)
 
 
 def check_labels(labels: Int[Tensor, "N"], vocabulary: int) -> None:
-    """Looked at on a CPU only: reading a number on a GPU would wait for all that is queued there.
+    """Check labels on a CPU only: to read a number from a GPU would wait for the whole queue.
 
     Raises:
-        UserError: a label that is no id of the vocabulary.
+        UserError: a label is not an id of the vocabulary.
     """
     if labels.device.type == "cpu" and not 0 <= int(labels.min()) <= int(labels.max()) < vocabulary:
         raise UserError(
@@ -111,7 +112,7 @@ class _ChunkedLoss(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3]
         with torch.no_grad():
             values, gradients = _run(hidden, replace(head, weight=weight, bias=bias), inputs, wanted)
-        # No matrix product: autocast would round it to bf16.
+        # A sum, not a matrix product: autocast would round a product to bf16.
         loss = (values * values.new_tensor(inputs.pairing.weights)).sum()
         ctx.gradients = gradients
         ctx.mark_non_differentiable(values)
@@ -123,7 +124,7 @@ class _ChunkedLoss(torch.autograd.Function):
             raise RuntimeError("the loss's gradient was computed once, in the forward, and has been handed out already")
         # ctx keeps no reference: autograd takes a gradient without a copy where nothing else refers to it.
         gradients, ctx.gradients = ctx.gradients, None
-        # Reading a number on a GPU would wait for all that is queued there; multiplying is cheaper.
+        # To read a number from a GPU would wait for the whole queue; to multiply is cheaper.
         if of_loss.device.type != "cpu" or of_loss.item() != 1:
             for gradient in gradients:
                 if gradient is not None:

@@ -1,4 +1,4 @@
-"""The losses of logits that are in memory already: for a model whose head cannot be separated (head_extraction.py).
+"""The losses of logits that are in memory already: for a model whose head cannot be extracted (head_extraction.py).
 
 It costs one copy of the logits: their gradient.
 """

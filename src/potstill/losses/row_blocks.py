@@ -1,4 +1,4 @@
-"""A few rows of every product at once: from matrix products to values per token and the gradient for the product."""
+"""Row blocks: the same few rows of every matrix product, turned into values per token and the product's gradient."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from potstill.losses.row_gradients_compiled import can_fuse, fused_dense, fused_
 from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import statistics_dtype
 
-# Logits whose passes are done together: as many as stay in a CPU's cache, or keep a GPU busy, with all that is between
-# the passes. Fused passes leave little between them.
+# Logits in one block: as many as stay in a CPU's cache, or keep a GPU busy, with the buffers between the passes.
+# Fused passes need few buffers, so their blocks are larger by this factor.
 _ON_CPU, _ON_GPU, _IF_FUSED = 2**18, 2**22, 2
 
 
 @dataclass(frozen=True)
 class RowBlock:
-    """The same rows of everything that a pairing's losses look at; teachers in the order of ``leaves``."""
+    """The same rows of the student, the teachers (in the order of ``leaves``) and the labels."""
 
     student: Logits
     teachers: Sequence[Logits]
@@ -44,7 +44,7 @@ class RowBlock:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """The losses of one batch: everything that they depend on besides the student's states and its head.
+    """Everything that the losses of a batch depend on, except the student's states and its head.
 
     ``target`` is None where no loss compares the student with a teacher. See ``chunked.distillation_loss``.
     """
@@ -69,9 +69,9 @@ def rows_in_chunks(
     vocabulary: int,
     memory_budget: int,
 ) -> Iterator[tuple[int, int, RowBlock]]:
-    """First token, last token and rows of each chunk, whose logits are overwritten by the next chunk's.
+    """First token, last token and rows of each chunk. The next chunk's logits overwrite those of a chunk.
 
-    Autocast is looked at now, not when the first chunk is asked for. Nobody may keep any of the logits after the last.
+    Autocast counts as it is at the call, not at the first chunk. The caller keeps no logits after the last chunk.
     """
     teachers = teacher_products(target, vocabulary)
     sparse = [leaf for leaf in leaves(target) if isinstance(leaf, SparseTarget)]
@@ -116,7 +116,7 @@ def replace_by_gradient(
 
 
 def small_blocks(rows: RowBlock, larger: int = 1) -> Iterator[RowBlock]:
-    """A few rows at a time: what is between passes over the vocabulary stays in a CPU's cache, and small on a GPU."""
+    """A few rows at a time, so that the buffers between passes stay in a CPU's cache, and small on a GPU."""
     tokens, vocabulary = rows.student.product.shape
     at_once = max(2, larger * (_ON_CPU if rows.labels.device.type == "cpu" else _ON_GPU) // vocabulary)
     for first in range(0, tokens, at_once):
@@ -161,7 +161,7 @@ def _at_temperatures(
 def mixed(
     target: TeacherTarget | None, members: Iterator[Float[Tensor, "N V"]], temperature: float
 ) -> Float[Tensor, "N V"]:
-    """The logits of a dense target whose softmax at ``temperature`` is the ensemble's distribution at it."""
+    """Logits whose softmax at ``temperature`` is the distribution of a dense target, alone or an ensemble."""
     if not isinstance(target, MixedTarget):
         return next(members)
     each = [mixed(member, members, temperature) for member in target.targets]
@@ -195,7 +195,7 @@ def _add_each_teacher(
     student: Float[Tensor, "N V"],
     labels: Int[Tensor, "N"],
 ) -> None:
-    """How far the student is from each teacher of a dense ensemble, without gradient."""
+    """Set the distance between the student and each member of a dense ensemble, without gradient."""
     positions = [i for i, loss in enumerate(pairing.losses) if loss.needs_teacher]
     losses = [pairing.losses[i] for i in positions]
     remaining = iter(members)

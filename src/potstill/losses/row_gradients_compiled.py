@@ -1,7 +1,7 @@
-"""The passes over the vocabulary, fused by torch.compile: what ``gradients.py`` does in a dozen, in two to four.
+"""``row_gradients.py`` compiled: torch.compile fuses its dozen passes over the vocabulary into two to four.
 
-The sums come first, unnormalised, because every pass that waits for another's result reads the logits once more. The
-formulas are those of ``closed_form.py``. What cannot be fused (ensembles, ``adaptive_kl``, fp64) takes the other path.
+The sums come first, unnormalised: every pass that waits for another's result reads the logits once more. The formulas
+are those of ``divergence_gradients.py``. Ensembles, ``adaptive_kl`` and fp64 cannot be fused and take the eager path.
 """
 
 import logging
@@ -27,26 +27,27 @@ from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTar
 
 logger = logging.getLogger(__name__)
 
-# Compiling takes about 15 s in a fresh process and saves 1 to 4 ns per logit on a CPU: what makes up for it threefold.
+# Compiling takes about 15 s in a fresh process and saves 1 to 4 ns per logit on a CPU. With this many logits it saves
+# three times what it takes.
 _LOGITS_WORTH_COMPILING = 2e10
 
-# No exponential is below e^-60 of the row's greatest: so much is nothing as a probability, and keeps q / p finite.
+# No exponential is below e^-60 of the row's greatest. As a probability this is nothing, and it keeps q / p finite.
 _LOWEST = -60.0
 _OF_MIXTURES = ("jsd", "skew_kl", "skew_reverse_kl")
 
 
 def worth_compiling(tokens: float, vocabulary: int, device: torch.device | str) -> bool:
-    """Whether a run over so many supervised tokens, in all its steps, saves more time than compiling takes.
+    """Whether a run over this many supervised tokens, in all its steps, saves more time than compiling takes.
 
-    To be asked once, before the first step, with the figures of the whole run: a run that changed from one path to the
-    other half-way, or was resumed on another one, would not come to the same bits. False where nothing can compile.
+    Ask once, before the first step, with the figures of the whole run. A run that changed its path halfway, or resumed
+    on the other path, would not give the same bits. False where there is no compiler.
     """
     has_compiler = shutil.which("g++") or shutil.which("clang++") if torch.device(device).type == "cpu" else True
     return bool(has_compiler) and tokens * vocabulary >= _LOGITS_WORTH_COMPILING
 
 
 def can_fuse(pairing: Pairing, student: Logits) -> bool:
-    """One target that is not an ensemble, and more than one row: one row alone would be compiled apart."""
+    """Whether the losses can be fused: one target, no ensemble, and several rows (one row would compile anew)."""
     target = pairing.parts[0].target
     return (
         len(pairing.parts) == 1
@@ -65,7 +66,7 @@ def fused_dense(
     coefficients: Sequence[Coefficient],
     with_gradient: bool,
 ) -> Float[Tensor, "losses N"]:
-    """Each loss's value per token; ``student.product`` is overwritten by the gradient for it."""
+    """Each loss's value per token. Overwrites ``student.product`` by the gradient for it."""
     kernel = _dense_kernel(_unweighted(losses), with_gradient)
     _rows_vary(student.product, labels, teacher.product if teacher is not None else None)
     return kernel(student, teacher, labels, _as_tensor(coefficients, student))
@@ -79,7 +80,7 @@ def fused_sparse(
     coefficients: Sequence[Coefficient],
     with_gradient: bool,
 ) -> Float[Tensor, "losses N"]:
-    """As ``fused_dense``: two passes over the vocabulary, between which all is K + 1 wide."""
+    """As ``fused_dense``, in two passes over the vocabulary. Between them, all tensors are K + 1 wide."""
     temperatures = dict(by_temperature(losses))
     ids = target.ids.long()
     at_kept, at_label = student.at(ids), student.at(labels[:, None])
@@ -116,7 +117,7 @@ def fused_sparse(
 
 
 def _add_at(product: Float[Tensor, "N V"], ids: Int[Tensor, "N K"], values: Float[Tensor, "N K"]) -> None:
-    """``scatter_add_``, which on a CPU copies all of ``product`` where it is bf16: 200 times as slow in torch 2.13."""
+    """``scatter_add_``. On a CPU that copies the whole of a bf16 ``product``: 200 times as slow in torch 2.13."""
     if product.device.type != "cpu":
         product.scatter_add_(1, ids, values.to(product.dtype))
         return
@@ -158,7 +159,7 @@ def _gradient_at_label(
 
 
 def _unweighted(losses: Sequence[Loss]) -> tuple[Loss, ...]:
-    """Weights are no constants of a kernel: a schedule of weights would compile one for each step."""
+    """The losses with weight 1, so that weights are no constants of a kernel: a schedule would compile at each step."""
     return tuple(replace(loss, weight=1.0) for loss in losses)
 
 
@@ -167,15 +168,15 @@ def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tenso
 
 
 def _rows_vary(*tensors: Tensor | None) -> None:
-    """Any number of rows shares one kernel: nothing is compiled again for the last chunk, or the next batch."""
+    """Mark the number of rows as dynamic, so that the last chunk and the next batch use the same kernel."""
     for tensor in tensors:
         if tensor is not None:
             torch._dynamo.mark_dynamic(tensor, 0)
 
 
 def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile of ``kernel``, or ``kernel`` itself, with a warning, where nothing can be compiled."""
-    # On a code object of its own: the number of compilations is limited per code object, and the factory's is one.
+    """torch.compile of ``kernel``; with a warning ``kernel`` itself, where compiling fails."""
+    # A code object of its own: torch limits the compilations per code object, and all kernels of a factory share one.
     own = FunctionType(kernel.__code__.replace(), kernel.__globals__, kernel.__name__, None, kernel.__closure__)
     compiled = torch.compile(own, fullgraph=True)
     failed = False
@@ -188,7 +189,7 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                logger.warning("torch.compile failed, the loss goes on without it, more slowly: %s", error)
+                logger.warning("torch.compile failed; the loss continues without it, more slowly: %s", error)
                 failed = True
         return kernel(*arguments)
 
@@ -262,7 +263,7 @@ def _at_temperature(
 def _exponentials(
     logits: Float[Tensor, "N V"], temperature: float
 ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"], Float[Tensor, "N 1"]]:
-    """Logits over temperature, the greatest of them 0; their exponentials; and the sum of these."""
+    """Logits over temperature, shifted so that the greatest is 0; their exponentials; and the sum of these."""
     scores = logits - logits.amax(-1, keepdim=True)
     if temperature != 1:
         scores = scores / temperature
@@ -271,7 +272,7 @@ def _exponentials(
 
 
 def _with_holes(student: Logits) -> Float[Tensor, "N V"]:
-    """The finished logits, -inf where the product is: a soft cap would make a number of it."""
+    """The finished logits, with -inf where the product is -inf: a soft cap would make it finite."""
     return student.finished().masked_fill(student.product == -torch.inf, -torch.inf)
 
 

@@ -1,4 +1,4 @@
-"""Scores per token, for evaluation: how well a model predicts, and how far it is from its teacher. No gradient."""
+"""Scores per token, for evaluation: how well a model predicts, and its distance from its teacher. No gradient."""
 
 from collections.abc import Iterator
 
@@ -28,12 +28,12 @@ def score_tokens(
 ) -> dict[str, Tensor]:
     """Numbers per supervised token, each [N].
 
-    ``nll``: -log p of the label. With a target also ``forward_kl``: KL(q‖p), at the temperature that a sparse target
-    was captured at and at 1 otherwise, never multiplied by T²; ``agreement``: whether student and teacher hold the same
-    id most probable; and for dense targets ``teacher_nll``: -log q of the label.
+    Always ``nll``: -log p of the label. With a target also ``forward_kl``: KL(q‖p) at the temperature of a sparse
+    target's capture, otherwise at 1, never multiplied by T²; and ``agreement``: whether student and teacher have the
+    same most probable id. With a dense target also ``teacher_nll``: -log q of the label.
 
     Args:
-        hidden: last hidden states at supervised tokens, or with no ``head`` their logits.
+        hidden: last hidden states at supervised tokens; logits where ``head`` is None.
 
     Raises:
         UserError: as ``chunked.distillation_loss``.
@@ -89,7 +89,7 @@ def _scores(pairing: Pairing, target: TeacherTarget | None, rows: RowBlock) -> d
 
 
 def _most_probable(target: TeacherTarget, rows: RowBlock) -> Int[Tensor, "N"]:
-    """The id that the teachers hold most probable, as far as their kept entries say."""
+    """The teachers' most probable id, by their kept entries where they are sparse."""
     probabilities = torch.zeros_like(rows.student.finished())
     dense, sparse = iter(rows.teachers), iter(rows.sparse)
     for leaf, weight in _weighted(target):

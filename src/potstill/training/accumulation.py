@@ -1,8 +1,8 @@
-"""Accumulation: one optimizer step over any number of micro-batches, of which one at a time is in memory.
+"""Accumulation: one optimizer step over any number of micro-batches, with one of them in memory at a time.
 
-The loss of a step is a sum over its supervised tokens divided by their number, and that is known when the last of its
-micro-batches has been read. So each is divided by a power of two, which rounds nothing, and what they add up to, the
-gradient and the figures, is brought to the true number once, at the end of the step and before anything is clipped.
+The loss of a step is the sum over its supervised tokens divided by their number. This number is known only after the
+last micro-batch. So each micro-batch is divided by a power of two, which rounds nothing. At the end of the step, before
+gradient clipping, the gradient and the figures are scaled once to the true number.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,10 +17,10 @@ Batch = Mapping[str, Tensor]
 
 
 class MicroBatches:
-    """The micro-batches of one optimizer step, read when they are asked for.
+    """The micro-batches of one optimizer step, read one by one.
 
-    The first is read at once: a loader draws the order of its samples when it is first asked, and where a training is
-    resumed, that has to be before its random state is restored.
+    The first is read at once. A loader draws the order of its samples at the first read, and a resumed training
+    restores its random state only after that.
     """
 
     def __init__(self, loader: Iterator[Batch], count: int) -> None:
@@ -29,7 +29,7 @@ class MicroBatches:
         self._count = 0 if self._first is None else count
 
     def __len__(self) -> int:
-        # The same while they are read: Trainer asks whether one is the last, and has ranks agree on its gradients then.
+        # The number stays the same during reading: Trainer compares it, and synchronises gradients at the last batch.
         return self._count
 
     def __iter__(self) -> Iterator[Batch]:
@@ -42,23 +42,23 @@ class MicroBatches:
 
 
 class OptimizerStep:
-    """What an optimizer step adds up to.
+    """The sums of one optimizer step.
 
     Args:
-        expected: about how many supervised tokens a step has, all ranks and micro-batches together.
-        device: where batches are.
+        expected: the approximate number of supervised tokens of a step, over all ranks and micro-batches.
+        device: the device of the batches.
     """
 
     def __init__(self, expected: int, device: torch.device) -> None:
         self.divisor = torch.tensor(2.0 ** round(log2(max(expected, 1))), device=device)
-        """What each micro-batch is divided by; the same on all ranks."""
+        """The divisor of each micro-batch; the same on all ranks."""
         self.tokens = torch.zeros((), dtype=torch.int64, device=device)
         """Supervised tokens of this rank so far."""
         self.loss = torch.zeros((), device=device)
         self.terms: dict[str, Tensor] = {}
 
     def add_terms(self, terms: Mapping[str, Tensor], ranks: int) -> None:
-        """Add what is logged of a micro-batch, which is divided by ``divisor``."""
+        """Add the logged numbers of a micro-batch, which are divided by ``divisor``."""
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros_like(value)) + value * ranks
 
@@ -68,7 +68,7 @@ class OptimizerStep:
         self.loss = self.loss + loss
 
     def finish(self, tokens: Tensor, modules: Iterable[nn.Module]) -> Tensor:
-        """Bring the gradients, and what is logged, to the number of tokens of all ranks; the loss of the step."""
+        """Scale gradients and logged numbers to ``tokens``, the number on all ranks. Returns the loss of the step."""
         factor = self.divisor / tokens.clamp(min=1)
         weights = (weight for module in modules for weight in module.parameters())
         with torch.no_grad():
