@@ -13,7 +13,7 @@ def nothing_kept():
     free_all()
 
 
-def test_what_was_handed_back_is_taken_again_in_another_shape_and_dtype() -> None:
+def test_memory_given_back_is_reused_in_another_shape_and_dtype() -> None:
     first = take((6, 5), torch.float32, CPU)
     where = first.data_ptr()
     give_back(first)
@@ -22,14 +22,14 @@ def test_what_was_handed_back_is_taken_again_in_another_shape_and_dtype() -> Non
     assert again.is_contiguous()
 
 
-def test_what_is_in_use_is_not_given_twice() -> None:
+def test_memory_in_use_is_not_given_twice() -> None:
     give_back(take((8,), torch.float32, CPU))
     one, other = (take((8,), torch.float32, CPU).fill_(i) for i in range(2))
     assert one.tolist() == [0.0] * 8
     assert other.tolist() == [1.0] * 8
 
 
-def test_what_is_too_small_is_let_go() -> None:
+def test_memory_that_is_too_small_is_freed() -> None:
     give_back(take((4,), torch.float32, CPU))
     large = take((400,), torch.float32, CPU)
     assert large.fill_(1).sum() == 400

@@ -38,7 +38,7 @@ def test_cosine_does_not_see_length() -> None:
     assert HiddenDistance([(0, 0)], 2, 2, "cosine")([student], [teacher]).tolist() == [0.0, 2.0]
 
 
-def test_mistakes_are_told() -> None:
+def test_mistakes_are_refused() -> None:
     with pytest.raises(UserError, match="empty"):
         HiddenDistance([], 2, 2)
     with pytest.raises(UserError, match="no distance 'l1'"):
@@ -78,6 +78,6 @@ def test_pairs_are_those_given_or_by_depth() -> None:
         ("layers must be pairs", {"layers": [(1, 2, 3)]}),
     ],
 )
-def test_a_wrong_loss_is_told(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
+def test_a_wrong_loss_is_refused(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(UserError, match=f"hidden_match: .*{message}"):
         HiddenLoss(**arguments)

@@ -76,7 +76,7 @@ def test_flat_in_the_number_of_tokens(dtype: torch.dtype) -> None:
     assert many < 8 * MIB + 16 * MIB  # the budget, the head's gradient (1 MiB) and a few rows between two passes
 
 
-def test_the_budget_is_what_chunks_take() -> None:
+def test_chunks_stay_within_the_memory_budget() -> None:
     assert 6 * MIB < peak(2048, 16 * MIB, True) - peak(2048, 8 * MIB, True) < 10 * MIB
 
 

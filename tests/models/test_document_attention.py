@@ -53,7 +53,7 @@ def test_logits_are_those_of_each_document_alone(family, attention):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_these_can(family):
+def test_models_that_isolate_documents_are_accepted(family):
     model = FAMILIES[family]().train()
     state = torch.get_rng_state()
     check_documents_are_isolated(model, "student")
@@ -69,7 +69,7 @@ def test_a_model_that_reads_across_documents_is_refused(model):
     assert "\n" not in str(told.value)
 
 
-def test_what_is_padded_on_the_left_keeps_its_mask():
+def test_a_batch_padded_on_the_left_keeps_its_mask():
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     batch = {"input_ids": torch.ones_like(mask), "attention_mask": mask, "position_ids": positions}
@@ -77,7 +77,7 @@ def test_what_is_padded_on_the_left_keeps_its_mask():
     assert model_inputs(batch | {"labels": mask}).keys() == batch.keys()
 
 
-def test_nothing_begins_anew_where_no_positions_are_given():
+def test_no_document_starts_without_position_ids():
     batch = Collator(0)([{"input_ids": [1, 2, 3]}, {"input_ids": [1]}])
     assert not starts_document(batch).any()
     assert model_inputs(batch).keys() == {"input_ids", "attention_mask"}

@@ -117,7 +117,7 @@ def test_training_through_the_tap_is_training_the_model(family: Callable[[], nn.
     assert_same_training(model)
 
 
-def test_what_families_have() -> None:
+def test_scales_caps_and_biases_of_families() -> None:
     assert head_of(gemma2()).softcap == 0.5  # type: ignore[union-attr]
     assert head_of(cohere()).scale == 0.0625  # type: ignore[union-attr]
     assert head_of(granite()).scale == 0.125  # type: ignore[union-attr]
@@ -193,7 +193,7 @@ def with_something_after_the_head() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [subclassed, computing_something_else, with_something_after_the_head])
-def test_other_heads_are_not_taken_apart_and_it_is_said_once(
+def test_other_heads_are_not_extracted_with_one_warning(
     make: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_extraction, "_warned", set())

@@ -5,7 +5,7 @@ from potstill.errors import UserError
 from potstill.models.size import check_length, shown, size_of
 
 
-def test_a_size_is_what_the_configuration_says_whatever_its_names_are():
+def test_a_size_is_read_under_the_names_of_any_configuration():
     model = tiny.llama()
     assert size_of(model.config, model.num_parameters()) == {
         "parameters": model.num_parameters(),
@@ -21,7 +21,7 @@ def test_a_size_is_what_the_configuration_says_whatever_its_names_are():
     assert size_of(tiny.gpt2(n_inner=50).config, 5)["ffn"] == 50
 
 
-def test_what_an_architecture_does_not_have_is_a_dash():
+def test_a_figure_that_an_architecture_does_not_have_is_a_dash():
     config = type("Config", (), {"vocab_size": 7})()
     assert size_of(config, 5)["heads"] is None
     assert "–" in shown({"the student": size_of(config, 5)}, {})

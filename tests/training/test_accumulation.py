@@ -67,7 +67,7 @@ def test_clipping_sees_the_gradient_of_the_whole_step(tmp_path):
     assert_equal(trained(tmp_path, **cut, **clipped), whole, tolerance=1e-7)
 
 
-def test_what_is_logged_is_the_mean_over_the_tokens_of_the_step(tmp_path):
+def test_the_logged_loss_is_the_mean_over_the_tokens_of_the_step(tmp_path):
     rows = samples(32, seed=15)
     logged = []
     for batch in (32, 1):

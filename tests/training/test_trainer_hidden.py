@@ -176,7 +176,7 @@ SAVING = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_samp
     [{}, {"bf16": True}, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}],
     ids=["plain", "bf16", "accumulated"],
 )
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, given):
+def test_a_killed_training_continues_to_the_same_weights(tmp_path, given):
     both = {"teacher": llama(**WIDER), "losses": WITH_KL, "train_dataset": samples(10, seed=4)}
     both |= {"per_device_train_batch_size": 4, **LEARNING, **SAVING, **given}
     whole = trainer(tmp_path / "whole", gpt2(seed=1, layers=2), **both)

@@ -76,7 +76,7 @@ def _doubled(**fields):
     return model.eval()
 
 
-def test_a_head_that_cannot_be_read_gives_way_to_the_logits(tmp_path, caplog):
+def test_a_head_that_cannot_be_extracted_gives_way_to_the_logits(tmp_path, caplog):
     rows, teacher = samples(), llama()
     expected = naive_step(_doubled(seed=1, layers=2), copy.deepcopy(teacher), rows)
     with caplog.at_level(logging.WARNING):
@@ -85,7 +85,7 @@ def test_a_head_that_cannot_be_read_gives_way_to_the_logits(tmp_path, caplog):
     assert_equal(found, expected, tolerance=2e-6)
 
 
-def test_nor_need_a_teacher_s_head_be_readable(tmp_path):
+def test_a_teacher_s_head_that_cannot_be_extracted_gives_way_to_its_logits(tmp_path):
     rows, teacher = samples(), _doubled()
     expected = naive_step(llama(seed=1, layers=2), copy.deepcopy(teacher), rows)
     assert_equal(trained(tmp_path, teacher=teacher, train_dataset=rows, max_steps=1), expected, tolerance=2e-6)
