@@ -21,7 +21,7 @@ from benchmarks.problem import make_problem
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.variants import COMPILED, OURS, Variant, ours
-from potstill.losses.cpu_buffers import let_go
+from potstill.losses.cpu_buffers import free_all
 from potstill.losses.loss import Loss
 
 VOCABULARY, WIDTH = 128256, 576
@@ -101,7 +101,7 @@ def _resident(device: torch.device, reset: bool = False) -> int:
         return torch.cuda.max_memory_allocated()
     if reset:
         gc.collect()
-        let_go()
+        free_all()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -9,11 +9,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.problem import SPREAD, Problem
 from benchmarks.variants import Variant
-from potstill.data.labels import supervised
+from potstill.data.labels import supervised_states
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.live import LiveTeacher
 
@@ -74,7 +74,7 @@ class Pair:
 
     def _body(self, model: LlamaForCausalLM, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         states = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-        return supervised(states, batch["labels"])
+        return supervised_states(states, batch["labels"])
 
     def _problem(self, batch: dict[str, Tensor], captured: SparseTarget | None, with_teacher: bool = True) -> Problem:
         with self.context():
@@ -124,7 +124,7 @@ class Pair:
         if captured is None and any(loss.needs_teacher for loss in losses):
             target = self.live.target(batch)
         with self.context():
-            states, labels = read_batch(self.student, self.head, batch)
+            states, labels = forward(self.student, self.head, batch)
             head = read_head(self.student)
             assert head is not None
             loss, _ = distillation_loss(

@@ -1,34 +1,97 @@
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from potstill.data.labels import IGNORE_INDEX, learned_labels, supervised, supervised_positions
+from potstill.data.collators import Collator
+from potstill.data.labels import (
+    IGNORE_INDEX,
+    count_supervised,
+    count_supervised_by_row,
+    labels_of,
+    supervised_mask,
+    supervised_positions,
+    supervised_states,
+)
+from potstill.data.packing import Sample
+
+LABELS = st.lists(st.sampled_from([IGNORE_INDEX, 0, 1, 2]), min_size=1, max_size=6)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> dict[str, torch.Tensor]:
+    """Rows of labels, some of them ignored, padded on the right, on the left, or all of one length."""
+    rows = draw(st.lists(LABELS, min_size=1, max_size=4))
+    side = draw(st.sampled_from(["right", "left", "none"]))
+    if side == "none":
+        return {"labels": torch.tensor([rows[0]] * len(rows))}
+    longest = max(map(len, rows))
+
+    def padded(row: list[int], fill: int) -> list[int]:
+        pads = [fill] * (longest - len(row))
+        return row + pads if side == "right" else pads + row
+
+    return {
+        "labels": torch.tensor([padded(row, IGNORE_INDEX) for row in rows]),
+        "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in rows]),
+    }
+
+
+@given(batches())
+def test_mask_count_and_positions_agree(batch: dict[str, torch.Tensor]) -> None:
+    labels, real = batch["labels"].tolist(), batch.get("attention_mask", torch.ones_like(batch["labels"])).tolist()
+    length = len(labels[0])
+    expected = [
+        (row, time)
+        for row in range(len(labels))
+        for time in range(length - 1)
+        if real[row][time] and labels[row][time + 1] != IGNORE_INDEX
+    ]
+    mask = supervised_mask(batch)
+    assert [tuple(place) for place in mask.nonzero().tolist()] == expected
+    positions, following = supervised_positions(labels_of(batch))
+    assert positions.tolist() == mask.flatten().nonzero()[:, 0].tolist()
+    assert following.tolist() == [labels[row][time + 1] for row, time in expected]
+    assert count_supervised(batch) == len(expected)
+    assert count_supervised_by_row(batch).tolist() == [
+        sum(row == each for each, _ in expected) for row in range(len(labels))
+    ]
+
+
+@given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=3), min_size=1, max_size=4), st.booleans())
+def test_a_sample_has_as_many_supervised_tokens_as_its_row_of_a_batch(sizes: list[list[int]], apart: bool) -> None:
+    samples = [Sample(list(range(sum(each))), each) for each in sizes]
+    columns = [{"input_ids": one.input_ids} | ({"documents": one.documents} if apart else {}) for one in samples]
+    batch = Collator(0)(columns)
+    assert count_supervised_by_row(batch).tolist() == [one.supervised(apart) for one in samples]
 
 
 def test_labels_are_shifted_once_and_ignored_ones_left_out() -> None:
     labels = torch.tensor([[10, 11, IGNORE_INDEX, 13], [IGNORE_INDEX, IGNORE_INDEX, 22, 23]])
     hidden = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
-    rows, following = supervised(hidden, labels)
+    rows, following = supervised_states(hidden, labels)
     # The token before each label, never the label's own, and nothing after the last.
     assert following.tolist() == [11, 13, 22, 23]
     assert torch.equal(rows, torch.stack([hidden[0, 0], hidden[0, 2], hidden[1, 1], hidden[1, 2]]))
     assert supervised_positions(labels)[0].tolist() == [0, 2, 5, 6]
 
 
-def test_gradient_goes_back_to_supervised_tokens_only() -> None:
+def test_only_supervised_tokens_get_a_gradient() -> None:
     labels = torch.tensor([[1, 2, IGNORE_INDEX]])
     hidden = torch.randn(1, 3, 2, requires_grad=True)
-    supervised(hidden, labels)[0].sum().backward()
+    supervised_states(hidden, labels)[0].sum().backward()
     assert hidden.grad is not None
     assert hidden.grad.tolist() == [[[1, 1], [0, 0], [0, 0]]]
 
 
 def test_nothing_supervised() -> None:
-    rows, following = supervised(torch.randn(2, 3, 4), torch.full((2, 3), IGNORE_INDEX))
+    rows, following = supervised_states(torch.randn(2, 3, 4), torch.full((2, 3), IGNORE_INDEX))
     assert rows.shape == (0, 4)
     assert following.shape == (0,)
 
 
-def test_what_only_a_pad_could_predict_is_not_learned() -> None:
+def test_a_label_that_only_a_pad_could_predict_is_not_learned() -> None:
     labels = torch.tensor([[IGNORE_INDEX, 5, 6, 7], [4, 5, 6, IGNORE_INDEX]])
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
-    assert learned_labels(labels, mask).tolist() == [[IGNORE_INDEX, IGNORE_INDEX, 6, 7], [4, 5, 6, IGNORE_INDEX]]
-    assert learned_labels(labels) is labels
+    learned = labels_of({"labels": labels, "attention_mask": mask})
+    assert learned.tolist() == [[IGNORE_INDEX, IGNORE_INDEX, 6, 7], [4, 5, 6, IGNORE_INDEX]]
+    assert labels_of({"labels": labels}) is labels

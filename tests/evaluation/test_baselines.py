@@ -28,7 +28,7 @@ def test_a_whole_folder_is_taken(folder, tmp_path):
 
 def test_a_folder_without_weights(folder, tmp_path):
     (folder / "model.safetensors").unlink()
-    assert "is not a whole model: it has no weights (*.safetensors); copy it again" in _refused(tmp_path, folder)
+    assert "is not a whole model: it has no model.safetensors; copy it again" in _refused(tmp_path, folder)
 
 
 def test_a_folder_without_its_configuration(folder, tmp_path):
@@ -39,19 +39,19 @@ def test_a_folder_without_its_configuration(folder, tmp_path):
 def test_weights_that_were_cut_short(folder, tmp_path):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    assert "model.safetensors is cut short (" in _refused(tmp_path, folder)
+    assert "its model.safetensors is cut off (" in _refused(tmp_path, folder)
 
 
 def test_a_part_of_the_weights_that_is_missing(folder, tmp_path):
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "model-00002-of-00002.safetensors is missing" in _refused(tmp_path, folder)
+    assert "it has no model-00002-of-00002.safetensors" in _refused(tmp_path, folder)
 
 
 def test_a_configuration_that_was_cut_short(folder, tmp_path):
     (folder / "config.json").write_text('{"model_type": "lla')
-    assert "config.json is no JSON" in _refused(tmp_path, folder)
+    assert "its config.json is not JSON" in _refused(tmp_path, folder)
 
 
 def test_a_folder_without_a_tokenizer(folder, tmp_path):

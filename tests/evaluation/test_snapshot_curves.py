@@ -144,7 +144,7 @@ def test_where_there_is_nothing_to_measure_it_is_said(tmp_path, run):
     with pytest.raises(UserError, match=r"step-3 is not there; there are the steps 2, 4, 6, 8"):
         snapshot_curves.measure(run.folder, "3")
     (place(run.path("distil/seed-0"), 4) / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"step-4 is half-written: it has no model.safetensors; name another one"):
+    with pytest.raises(UserError, match=r"step-4 is not a whole model: it has no model.safetensors; name another one"):
         snapshot_curves.measure(run.folder, "4")
     recipe = json.loads((run.folder / "recipe.json").read_text())
     recipe["distil"]["snapshots"] = None

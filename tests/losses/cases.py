@@ -32,7 +32,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, targets: list[str] = TARGETS, kinds: list[str] = DIVERGENCES) -> Case:
-    """Any divergence with any target, with cross-entropy or without it, over one to many chunks."""
+    """Any divergence with any target, with or without cross-entropy, in one chunk or more."""
     torch.manual_seed(draw(st.integers(0, 2**31)))
     tokens, width, rows = draw(st.integers(1, 9)), draw(st.integers(1, 6)), draw(st.integers(2, 40))
     vocabulary = draw(st.one_of(st.none(), st.integers(2, rows)))
@@ -98,7 +98,7 @@ def target(draw: st.DrawFn, kind: str, tokens: int, rows: int, shared: int, temp
 
 
 def top_k(log_q: Tensor, k: int, temperature: float, unused: int = 0) -> SparseTarget:
-    """The k most probable ids; ``unused`` places more, that carry ids which are used elsewhere in the row."""
+    """The k most probable ids, and ``unused`` more entries with ids that the row uses elsewhere."""
     log_probs, ids = log_q.topk(k, -1)
     rest = log_q.exp().scatter(1, ids, 0.0).sum(-1)
     log_tail = rest.log() if k < log_q.shape[1] else torch.full_like(rest, -torch.inf)

@@ -1,4 +1,4 @@
-"""The losses as everybody would write them, in float64 and with autograd: what the chunked path must equal."""
+"""The naive losses, in float64 and with autograd: the reference of the chunked path."""
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def diverge(loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def sparse_per_token(loss: Loss, logits: Tensor, target: SparseTarget) -> Tensor:
-    """Row by row over the used entries alone, the tail as one more category."""
+    """Row by row over the used entries only, with the tail as one more category."""
     log_p = (logits / loss.temperature).log_softmax(-1)
     rows = []
     for row in range(len(target)):

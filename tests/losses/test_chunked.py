@@ -1,4 +1,4 @@
-"""The one path against the naive float64 reference, in value and gradient, and what it promises besides."""
+"""The chunked path against the naive float64 reference, in value and gradient, and its other promises."""
 
 from dataclasses import replace
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.chunked_logits import distillation_loss_of_logits
 from potstill.losses.loss import KINDS, Loss
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
 from potstill.models.head import Head
@@ -59,10 +58,11 @@ def test_equals_the_naive_loss_in_value_and_gradient(case: Case) -> None:
 
 @quick
 @given(cases())
-def test_logits_that_are_there_already_give_the_same(case: Case) -> None:
+def test_logits_in_memory_give_the_same_loss_and_gradient(case: Case) -> None:
     logits = logits_of(case.hidden, case.head, len(case.head.weight))
-    loss, _ = distillation_loss_of_logits(
+    loss, _ = distillation_loss(
         logits,
+        None,
         case.labels,
         case.target,
         case.losses,
@@ -150,7 +150,7 @@ def test_temperature_keeps_the_size_of_the_gradient(kind: str) -> None:
     torch.testing.assert_close(sizes[0], sizes[1], rtol=0.05, atol=0)
 
 
-def test_padding_rows_get_exactly_nothing_whatever_they_hold() -> None:
+def test_padding_rows_get_no_gradient_for_any_values() -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(5, 4), torch.randn(12, 4)
     losses, labels = [Loss("forward_kl"), Loss("cross_entropy")], torch.arange(5)
@@ -183,7 +183,7 @@ def test_captured_with_every_entry_is_online() -> None:
 
 
 def test_a_tiny_tail_is_exact() -> None:
-    """A student whose tail has a mass of 1e-12: one minus the kept would be zero in fp32."""
+    """A student whose tail has a mass of 1e-12: one minus the kept mass would be zero in fp32."""
     weight = torch.full((40, 1), -30.0)
     weight[:2] = 0.0
     hidden = torch.ones(1, 1, requires_grad=True)
@@ -225,7 +225,7 @@ def test_no_tokens_give_zero_and_still_reach_every_parameter() -> None:
     assert not bias.grad.any()
 
 
-def test_every_teacher_of_an_ensemble_is_told_apart() -> None:
+def test_each_teacher_of_an_ensemble_has_its_own_number() -> None:
     torch.manual_seed(0)
     hidden, head, labels = torch.randn(4, 3), Head(torch.randn(8, 3)), torch.zeros(4, dtype=torch.long)
     teachers = [LogitsTarget(torch.randn(4, 8)) for _ in range(2)]
@@ -284,7 +284,7 @@ def test_the_gradient_is_handed_out_once() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_words(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
+def test_losses_and_targets_that_do_not_fit_are_refused(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
     full = {"losses": [Loss("forward_kl")], "denominator": 2.0, **arguments}
     with pytest.raises(UserError, match=message):
         distillation_loss(torch.zeros(2, 3), Head(torch.zeros(5, 3)), torch.tensor([0, 4]), **full)

@@ -1,4 +1,4 @@
-"""The reference itself, against torch and against sums written out."""
+"""The reference divergences, against torch and against explicit sums."""
 
 import pytest
 import torch

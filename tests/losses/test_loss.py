@@ -19,7 +19,7 @@ def test_every_kind_is_a_divergence_or_cross_entropy() -> None:
         assert Loss(kind).needs_teacher == (kind != "cross_entropy")
 
 
-def test_scale_is_what_temperature_multiplies_with() -> None:
+def test_scale_is_the_power_of_the_temperature() -> None:
     assert Loss("forward_kl", temperature=3).scale == 9
     assert Loss("total_variation", temperature=3).scale == 3
 
@@ -40,6 +40,6 @@ def test_scale_is_what_temperature_multiplies_with() -> None:
         ("alpha must lie between 0 and 1", {"kind": "skew_kl", "alpha": 0.0}),
     ],
 )
-def test_mistakes_are_told(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
+def test_mistakes_are_refused(message: str, arguments: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(UserError, match=message):
         Loss(**arguments)

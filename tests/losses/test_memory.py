@@ -1,4 +1,4 @@
-"""What the loss allocates: flat in the number of tokens, within the budget, and nothing for a frozen head."""
+"""The memory of the loss: flat in the number of tokens, within the budget, and none for a frozen head."""
 
 import weakref
 from typing import Any
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.cpu_buffers import let_go
+from potstill.losses.cpu_buffers import free_all
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.head import Head
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 class Allocations(TorchDispatchMode):
-    """Bytes of all storages that operations made and that are still alive, and the most there ever were."""
+    """Bytes of all living storages that operations made, and their maximum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def peak(tokens: int, budget: int, frozen: bool, dtype: torch.dtype = torch.floa
     weight = torch.randn(vocabulary, width, dtype=dtype, requires_grad=not frozen)
     target = HiddenTarget(torch.randn(tokens, 8, dtype=dtype), Head(torch.randn(vocabulary, 8, dtype=dtype)))
     labels = torch.zeros(tokens, dtype=torch.long)
-    let_go()
+    free_all()
     with Allocations() as allocations:
         loss, _ = distillation_loss(
             hidden,
@@ -76,7 +76,7 @@ def test_flat_in_the_number_of_tokens(dtype: torch.dtype) -> None:
     assert many < 8 * MIB + 16 * MIB  # the budget, the head's gradient (1 MiB) and a few rows between two passes
 
 
-def test_the_budget_is_what_chunks_take() -> None:
+def test_chunks_stay_within_the_memory_budget() -> None:
     assert 6 * MIB < peak(2048, 16 * MIB, True) - peak(2048, 8 * MIB, True) < 10 * MIB
 
 

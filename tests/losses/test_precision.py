@@ -1,4 +1,4 @@
-"""Half precision: no worse than the naive loss in the same precision, however many chunks there are."""
+"""Half precision: no worse than the naive loss in the same precision, for any number of chunks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The compiled passes against the float64 reference: they are another path through the same formulas."""
+"""The compiled passes against the float64 reference."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_equals_the_naive_loss(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsd", "skew_kl", "skew_reverse_kl"])
-def test_mixtures_of_what_has_nothing_in_common_stay_finite(kind: str) -> None:
+def test_mixtures_of_disjoint_distributions_stay_finite(kind: str) -> None:
     torch.manual_seed(0)
     hidden = (100 * torch.eye(WIDTH)[:4]).requires_grad_()
     target = HiddenTarget(100 * torch.eye(WIDTH)[4:8], Head(torch.eye(WIDTH)))
@@ -101,7 +101,7 @@ def test_compiling_is_worth_it_for_long_runs_only() -> None:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_what_cannot_be_compiled_runs_as_it_is(
+def test_a_kernel_that_cannot_be_compiled_runs_eagerly(
     sparse: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def compile(kernel: object, **options: object) -> object:
@@ -123,7 +123,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(
         assert_equal_to_naive(target, [Loss("jsd", 0.7, 2.0), Loss("cross_entropy", 0.3)], 1.0, 5.0)
     for factory in factories:
         factory.cache_clear()
-    assert "goes on without it" in caplog.text
+    assert "continues without it" in caplog.text
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Documents of one row, read as if each stood alone; models that cannot are refused."""
+"""Documents of one row do not attend to each other; models that cannot do this are refused."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCau
 
 from potstill.data.collators import Collator
 from potstill.errors import UserError
-from potstill.models.document_attention import begins_anew, check_reads_apart, model_inputs
+from potstill.models.document_attention import check_documents_are_isolated, model_inputs, starts_document
 from tiny import VOCABULARY, gpt2, gpt_neox, llama
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15, 16], [5, 6, 7]]
@@ -53,10 +53,10 @@ def test_logits_are_those_of_each_document_alone(family, attention):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_these_can(family):
+def test_models_that_isolate_documents_are_accepted(family):
     model = FAMILIES[family]().train()
     state = torch.get_rng_state()
-    check_reads_apart(model, "student")
+    check_documents_are_isolated(model, "student")
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -64,20 +64,20 @@ def test_these_can(family):
 @pytest.mark.parametrize("model", [mamba, bloom])
 def test_a_model_that_reads_across_documents_is_refused(model):
     with pytest.raises(UserError) as told:
-        check_reads_apart(model(), "teacher")
+        check_documents_are_isolated(model(), "teacher")
     assert f"`corpus.attention: document`: the teacher ({model.__name__}) reads across documents" in str(told.value)
     assert "\n" not in str(told.value)
 
 
-def test_what_is_padded_on_the_left_keeps_its_mask():
+def test_a_batch_padded_on_the_left_keeps_its_mask():
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     batch = {"input_ids": torch.ones_like(mask), "attention_mask": mask, "position_ids": positions}
-    assert not begins_anew(batch).any()
+    assert not starts_document(batch).any()
     assert model_inputs(batch | {"labels": mask}).keys() == batch.keys()
 
 
-def test_nothing_begins_anew_where_no_positions_are_given():
+def test_no_document_starts_without_position_ids():
     batch = Collator(0)([{"input_ids": [1, 2, 3]}, {"input_ids": [1]}])
-    assert not begins_anew(batch).any()
+    assert not starts_document(batch).any()
     assert model_inputs(batch).keys() == {"input_ids", "attention_mask"}

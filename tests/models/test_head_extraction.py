@@ -1,4 +1,4 @@
-"""The head taken apart from real models, against their own forward and their own loss."""
+"""The head extracted from real models, against their own forward and their own loss."""
 
 import logging
 from collections.abc import Callable
@@ -8,11 +8,11 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from potstill.data.labels import IGNORE_INDEX, supervised
+from potstill.data.labels import IGNORE_INDEX, supervised_states
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.logit_chunks import Logits
 from potstill.losses.loss import Loss
 from potstill.models import head_extraction
+from potstill.models.head import finish_logits
 from potstill.models.head_extraction import head_of, hidden_states, read_head, unwrapped
 
 VOCABULARY = 97
@@ -70,13 +70,13 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def own_and_ours(model: nn.Module) -> tuple[Tensor, Tensor, dict[str, Tensor | None], dict[str, Tensor | None]]:
-    """The model's own cross-entropy and that of tap, head and chunked loss, and all parameters' gradients of both."""
+    """The model's own cross-entropy and the chunked loss's, each with the gradients of all parameters."""
     ids, labels = batch()
     own = unwrapped(model)(input_ids=ids, labels=labels).loss
     own.backward()
     gradients = take_gradients(model)
     hidden, _ = hidden_states(model, input_ids=ids)
-    rows, following = supervised(hidden, labels)
+    rows, following = supervised_states(hidden, labels)
     head = read_head(model)
     assert head is not None
     ours, _ = distillation_loss(rows, head, following, None, [Loss("cross_entropy")], denominator=len(rows))
@@ -106,7 +106,7 @@ def test_logits_are_the_models_own(family: Callable[[], nn.Module]) -> None:
     ids, _ = batch()
     with torch.no_grad():
         hidden, _ = hidden_states(model, input_ids=ids)
-        logits = Logits(hidden.flatten(0, 1) @ head.weight.T, head.bias, head.scale, head.softcap).finished()
+        logits = finish_logits(hidden.flatten(0, 1) @ head.weight.T, head.bias, head.scale, head.softcap)
         torch.testing.assert_close(logits, model(input_ids=ids).logits.flatten(0, 1))
 
 
@@ -117,7 +117,7 @@ def test_training_through_the_tap_is_training_the_model(family: Callable[[], nn.
     assert_same_training(model)
 
 
-def test_what_families_have() -> None:
+def test_scales_caps_and_biases_of_families() -> None:
     assert head_of(gemma2()).softcap == 0.5  # type: ignore[union-attr]
     assert head_of(cohere()).scale == 0.0625  # type: ignore[union-attr]
     assert head_of(granite()).scale == 0.125  # type: ignore[union-attr]
@@ -193,7 +193,7 @@ def with_something_after_the_head() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [subclassed, computing_something_else, with_something_after_the_head])
-def test_other_heads_are_not_taken_apart_and_it_is_said_once(
+def test_other_heads_are_not_extracted_with_one_warning(
     make: Callable[[], nn.Module], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(head_extraction, "_warned", set())

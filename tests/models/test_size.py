@@ -1,10 +1,11 @@
 import pytest
 
 import tiny
-from potstill.models.size import shown, size_of
+from potstill.errors import UserError
+from potstill.models.size import check_length, shown, size_of
 
 
-def test_a_size_is_what_the_configuration_says_whatever_its_names_are():
+def test_a_size_is_read_under_the_names_of_any_configuration():
     model = tiny.llama()
     assert size_of(model.config, model.num_parameters()) == {
         "parameters": model.num_parameters(),
@@ -20,7 +21,7 @@ def test_a_size_is_what_the_configuration_says_whatever_its_names_are():
     assert size_of(tiny.gpt2(n_inner=50).config, 5)["ffn"] == 50
 
 
-def test_what_an_architecture_does_not_have_is_a_dash():
+def test_a_figure_that_an_architecture_does_not_have_is_a_dash():
     config = type("Config", (), {"vocab_size": 7})()
     assert size_of(config, 5)["heads"] is None
     assert "–" in shown({"the student": size_of(config, 5)}, {})
@@ -34,3 +35,11 @@ def test_a_teachers_row_says_what_share_of_it_the_student_is(name):
     assert " ".join(head.split()) == names
     assert student.split() == ["the", "student", "25", "1", "32", "4", "2", "64", "300", "4.2500"]
     assert teacher.split() == [name, "200", "12.5%", "of", "it", "4", "32", "4", "2", "64", "300", "3.1250"]
+
+
+def test_a_sequence_longer_than_the_models_positions_is_refused():
+    config = tiny.llama(max_position_embeddings=16).config
+    check_length(config, 16, "the student", "corpus.sequence_length")
+    with pytest.raises(UserError, match=r"`corpus.sequence_length` is 17, but the student has only 16 positions"):
+        check_length(config, 17, "the student", "corpus.sequence_length")
+    check_length(type("Config", (), {})(), 10**6, "the student", "corpus.sequence_length")

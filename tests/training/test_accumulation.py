@@ -1,4 +1,4 @@
-"""Accumulation over thousands of micro-batches: the right denominator, and memory that does not grow with them."""
+"""Accumulation over thousands of micro-batches: the right denominator, and memory that does not grow."""
 
 import copy
 import gc
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from potstill.data.labels import IGNORE_INDEX
-from potstill.training.accumulation import MicroBatches, Step
+from potstill.training.accumulation import MicroBatches, OptimizerStep
 from tiny import gpt_neox, llama
 from toy_training import assert_equal, captured, samples, trained, trainer, weights
 
@@ -40,12 +40,12 @@ def test_a_loader_that_ends_early_ends_the_step():
 
 @pytest.mark.parametrize("expected", [1, 7, 1000, 4096 * 2048])
 def test_the_divisor_is_a_power_of_two_which_rounds_nothing(expected):
-    mantissa, _ = torch.frexp(Step(expected, torch.device("cpu")).divisor)
+    mantissa, _ = torch.frexp(OptimizerStep(expected, torch.device("cpu")).divisor)
     assert mantissa == 0.5
 
 
 def test_a_step_without_supervised_tokens_is_no_division_by_zero():
-    step = Step(8, torch.device("cpu"))
+    step = OptimizerStep(8, torch.device("cpu"))
     step.add({"input_ids": torch.ones(1, 3), "labels": torch.full((1, 3), IGNORE_INDEX)}, torch.tensor(0.0))
     assert step.finish(step.tokens, []) == 0
 
@@ -67,7 +67,7 @@ def test_clipping_sees_the_gradient_of_the_whole_step(tmp_path):
     assert_equal(trained(tmp_path, **cut, **clipped), whole, tolerance=1e-7)
 
 
-def test_what_is_logged_is_the_mean_over_the_tokens_of_the_step(tmp_path):
+def test_the_logged_loss_is_the_mean_over_the_tokens_of_the_step(tmp_path):
     rows = samples(32, seed=15)
     logged = []
     for batch in (32, 1):
@@ -89,7 +89,7 @@ def test_a_schedule_counts_steps_and_not_micro_batches(tmp_path, schedule):
 
 
 def _pythia(folder, **given):
-    """DistilPythia's kind of step, in miniature: both in bf16, activations made again in the backward."""
+    """A small step like DistilPythia's: both models in bf16, activations recomputed in the backward."""
     teacher, student = gpt_neox().to(torch.bfloat16), gpt_neox(seed=1, layers=2)
     return trainer(folder, student, teacher=teacher, bf16=True, gradient_checkpointing=True, **given)
 

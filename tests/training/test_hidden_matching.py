@@ -55,7 +55,7 @@ def test_projectors_come_back_bit_for_bit(tmp_path):
         matching([HiddenLoss()], 6).load(tmp_path / "nothing")
 
 
-def test_nothing_to_learn_is_nothing_to_save(tmp_path):
+def test_without_projectors_nothing_is_saved(tmp_path):
     one = matching([HiddenLoss()], 4)
     one.save(tmp_path)
     one.load(tmp_path)

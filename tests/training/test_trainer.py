@@ -1,4 +1,4 @@
-"""The correctness contract at the trainer: what the weights are after training, however the work was cut."""
+"""The correctness contract of the trainer: the weights after training do not depend on the size of micro-batches."""
 
 import copy
 
@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_stops_before_a_weight_is_changed(tmp_path):
 
 
 class _Ruin(TrainerCallback):
-    """What an infinite gradient does: the loss of the step was finite, and the weights after it are not."""
+    """An infinite gradient: the loss of the step is finite, and the weights after it are not."""
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
         if state.global_step == 1:
@@ -226,7 +226,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-1"]
 
 
-def test_nor_at_the_end_of_a_training_without_checkpoints(tmp_path):
+def test_weights_that_are_no_numbers_are_not_saved_at_the_end_either(tmp_path):
     one = trainer(tmp_path, teacher=llama(), callbacks=[_Ruin()])
     one.train()
     with pytest.raises(UserError, match="after step 2"):
@@ -242,7 +242,7 @@ def test_evaluation_is_cross_entropy_alone_and_asks_no_teacher(tmp_path, monkeyp
     assert one.evaluate()["eval_loss"] == pytest.approx(sums["cross_entropy"].item() / tokens, rel=1e-5)
 
 
-def test_what_was_never_captured_can_be_evaluated_on(tmp_path):
+def test_samples_without_captured_targets_can_be_evaluated(tmp_path):
     seen, unseen = samples(8), samples(5, seed=9)
     store = captured(tmp_path / "store", llama(), seen)
     one = trainer(tmp_path, teacher=store, train_dataset=seen, eval_dataset=unseen, processing_class=tokenizer())

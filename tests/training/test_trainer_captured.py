@@ -1,4 +1,4 @@
-"""Captured targets and ensembles at the trainer: the same student as from teachers that run beside it."""
+"""Captured targets and ensembles: the trainer makes the same student as from live teachers."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Documents of packed samples, each read apart: the same training as on each document alone."""
+"""Packed samples with document attention: the same training as on each document alone."""
 
 import copy
 
@@ -29,7 +29,7 @@ def documents():
 
 
 def rows_of(documents, length=20):
-    """Packed samples; and each piece of a document in them as a sample of its own."""
+    """Packed samples, and a sample for each piece of a document in them."""
     whole = [each._asdict() for each in packed(documents, length)]
     alone = []
     for row in whole:
@@ -63,14 +63,14 @@ def test_captured_targets_are_those_of_each_document_alone(tmp_path, documents):
     assert_equal(once(tmp_path, STUDENTS["llama"](), whole, teacher=store), expected, tolerance=2e-6)
 
 
-def test_what_was_captured_across_documents_is_not_found_for_documents_apart(tmp_path, documents):
+def test_targets_captured_across_documents_are_not_found_for_separate_documents(tmp_path, documents):
     whole, _ = rows_of(documents)
     store = captured(tmp_path / "store", llama(), [{"input_ids": row["input_ids"]} for row in whole])
     with pytest.raises(UserError, match="captured"):
         once(tmp_path, STUDENTS["llama"](), whole, teacher=store)
 
 
-def test_keys_tell_what_the_teacher_saw_whatever_is_learned():
+def test_keys_differ_when_the_teacher_saw_other_documents_even_for_the_same_labels():
     collate, ids = Collator(0), [5, 6, 7, 8, 9, 10]
     learned = [-100, 6, -100, 8, -100, 10]
     ways = [[6], [2, 4], [4, 2], [2, 2, 2]]
@@ -96,7 +96,7 @@ def test_evaluation_reads_documents_apart_too(tmp_path, documents):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_logits_that_are_asked_for_are_those_of_documents_apart(tmp_path, documents):
+def test_predicted_logits_are_those_of_each_document_alone(tmp_path, documents):
     whole, _ = rows_of(documents)
     one = trainer(tmp_path, teacher=llama())
     found = torch.from_numpy(one.predict(whole[:1]).predictions)[0]

@@ -1,4 +1,4 @@
-"""hidden_match at the trainer: the formula's own step, however the work is cut, and projectors that leave no trace."""
+"""hidden_match at the trainer: the step of the formula for any micro-batches, and projectors outside the student."""
 
 import copy
 
@@ -22,7 +22,7 @@ WIDER = {"hidden_size": 48}
 
 
 def matched(folder, student=None, **given):
-    """Weights after training, and the projectors' among them."""
+    """Weights after training, with those of the projectors."""
     one = trainer(folder, student, **given)
     one.train()
     return {**weights(one.model), **weights(one._matching)}
@@ -176,7 +176,7 @@ SAVING = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_samp
     [{}, {"bf16": True}, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}],
     ids=["plain", "bf16", "accumulated"],
 )
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, given):
+def test_a_killed_training_continues_to_the_same_weights(tmp_path, given):
     both = {"teacher": llama(**WIDER), "losses": WITH_KL, "train_dataset": samples(10, seed=4)}
     both |= {"per_device_train_batch_size": 4, **LEARNING, **SAVING, **given}
     whole = trainer(tmp_path / "whole", gpt2(seed=1, layers=2), **both)

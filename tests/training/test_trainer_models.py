@@ -1,4 +1,4 @@
-"""Students of other kinds at the trainer: adapters, checkpointed activations, other families, unreadable heads."""
+"""Other students at the trainer: adapters, checkpointed activations, other families, heads that are not extracted."""
 
 import copy
 import logging
@@ -61,7 +61,7 @@ def test_a_lora_student_trains_its_adapter_alone(tmp_path, checkpointing):
 
 
 class _Doubled(LlamaForCausalLM):
-    """A model that does more to its logits than its configuration says, and does not say what its forward takes."""
+    """A model with a change of its logits that its configuration does not name, and a forward of unnamed arguments."""
 
     def forward(self, *args, **kwargs):
         output = super().forward(*args, **kwargs)
@@ -76,7 +76,7 @@ def _doubled(**fields):
     return model.eval()
 
 
-def test_a_head_that_cannot_be_read_gives_way_to_the_logits(tmp_path, caplog):
+def test_a_head_that_cannot_be_extracted_gives_way_to_the_logits(tmp_path, caplog):
     rows, teacher = samples(), llama()
     expected = naive_step(_doubled(seed=1, layers=2), copy.deepcopy(teacher), rows)
     with caplog.at_level(logging.WARNING):
@@ -85,7 +85,7 @@ def test_a_head_that_cannot_be_read_gives_way_to_the_logits(tmp_path, caplog):
     assert_equal(found, expected, tolerance=2e-6)
 
 
-def test_nor_need_a_teacher_s_head_be_readable(tmp_path):
+def test_a_teacher_s_head_that_cannot_be_extracted_gives_way_to_its_logits(tmp_path):
     rows, teacher = samples(), _doubled()
     expected = naive_step(llama(seed=1, layers=2), copy.deepcopy(teacher), rows)
     assert_equal(trained(tmp_path, teacher=teacher, train_dataset=rows, max_steps=1), expected, tolerance=2e-6)

@@ -1,4 +1,4 @@
-"""Prompted teachers at the trainer: each model reads its own prompt, and both speak of the same answer's tokens."""
+"""Prompted teachers at the trainer: each model reads its own prompt, and both predict the same answer's tokens."""
 
 import copy
 
@@ -54,7 +54,7 @@ def test_the_gradient_is_the_formula_s_own(tmp_path, teacher):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("longest", [90, 30], ids=["whole", "cut"])
-def test_captured_it_is_the_teacher_itself(tmp_path, teacher, side, longest):
+def test_captured_targets_equal_the_live_teacher(tmp_path, teacher, side, longest):
     # Captured in one order, batched and padded one way; read in another, over two epochs.
     rows = prompted(longest=longest)
     assert any(row["answer_cut"] for row in rows) == (longest == 30)
@@ -87,7 +87,7 @@ def test_a_teacher_that_is_asked_the_same_is_any_teacher(tmp_path, teacher):
     assert_equal(trained(tmp_path, teacher=teacher, train_dataset=rows, processing_class=tokenizer()), expected)
 
 
-def test_what_the_teacher_is_asked_changes_the_student(tmp_path, teacher):
+def test_the_teachers_prompt_changes_the_student(tmp_path, teacher):
     rows = prompted()
     found = {
         name: trained(

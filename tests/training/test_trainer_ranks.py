@@ -1,4 +1,4 @@
-"""One batch of 8 is two ranks of 4: the same weights and the same log, through gloo on the CPU."""
+"""One batch of 8 equals two ranks of 4: the same weights and the same log, through gloo on the CPU."""
 
 import os
 import subprocess

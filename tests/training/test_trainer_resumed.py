@@ -1,4 +1,4 @@
-"""Killed and resumed is uninterrupted, bit for bit: weights, and what is logged."""
+"""A killed and resumed training equals an uninterrupted one bit for bit, in weights and in the log."""
 
 import json
 
@@ -41,7 +41,7 @@ def _logged(one):
     ids=["plain", "bf16", "accumulated", "checkpointed"],
 )
 @pytest.mark.parametrize("online", [True, False], ids=["online", "captured"])
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, given, online):
+def test_a_killed_training_continues_to_the_same_weights(tmp_path, given, online):
     # 10 samples in batches of 4: the third checkpoint lies at the end of an epoch or within one.
     rows = samples(10, seed=4)
     teacher = llama() if online else captured(tmp_path / "store", llama(), rows)

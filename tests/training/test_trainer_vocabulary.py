@@ -1,4 +1,4 @@
-"""Heads of other sizes at the trainer: all is as if nobody had any padding, and padding itself is left alone."""
+"""Heads of other sizes at the trainer: the same training as without padding, and padding does not change."""
 
 import copy
 

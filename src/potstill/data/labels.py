@@ -1,14 +1,24 @@
-"""Which tokens a loss looks at: the one place where labels are shifted and ignored tokens are left out."""
+"""Labels: which tokens of a batch are supervised, and how many. No other file shifts or ignores labels."""
 
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+IGNORE_INDEX = -100
+"""The label of a token that must not be learned, as in torch's ``cross_entropy``."""
 
-def learned_labels(labels: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"] | None = None) -> Int[Tensor, "B T"]:
-    """The labels without those that only a pad could predict: the first token of a row that is padded on the left."""
+
+def labels_of(batch: Mapping[str, Tensor]) -> Int[Tensor, "B T"]:
+    """The labels that a batch teaches, unshifted. Padding the batch on either side changes none of them.
+
+    A label that only a pad could predict is ignored: the first token of a row that is padded on the left.
+
+    Args:
+        batch: `labels` and, if rows are padded, `attention_mask`, all [B, T].
+    """
+    labels, attention_mask = batch["labels"], batch.get("attention_mask")
     if attention_mask is None:
         return labels
     after_a_pad = torch.zeros_like(labels, dtype=torch.bool)
@@ -16,26 +26,46 @@ def learned_labels(labels: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"
     return labels.masked_fill(after_a_pad, IGNORE_INDEX)
 
 
+def supervised_mask(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
+    """Whether the token after each position is a label of the batch (see ``labels_of``); False at the last position."""
+    return _before_a_label(labels_of(batch))
+
+
+def count_supervised(batch: Mapping[str, Tensor]) -> Int[Tensor, ""]:
+    """The number of supervised tokens in a batch."""
+    return supervised_mask(batch).sum()
+
+
+def count_supervised_by_row(batch: Mapping[str, Tensor]) -> Int[Tensor, "B"]:
+    """The number of supervised tokens in each row of a batch."""
+    return supervised_mask(batch).sum(1)
+
+
 def supervised_positions(labels: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """Where supervised tokens stand in the batch flattened to B·T, row-major, and the label that follows each."""
-    following = labels[:, 1:]
-    rows, times = (following != IGNORE_INDEX).nonzero(as_tuple=True)
-    return rows * labels.shape[1] + times, following[rows, times]
+    """The places of the supervised tokens in the batch flattened to B·T, row-major, and the label after each.
+
+    Args:
+        labels: as ``labels_of`` returns them.
+    """
+    rows, times = _before_a_label(labels).nonzero(as_tuple=True)
+    return rows * labels.shape[1] + times, labels[rows, times + 1]
 
 
-def supervised(
-    hidden: Float[Tensor, "B T H"], labels: Int[Tensor, "B T"]
+def supervised_states(
+    states: Float[Tensor, "B T H"], labels: Int[Tensor, "B T"]
 ) -> tuple[Float[Tensor, "N H"], Int[Tensor, "N"]]:
-    """The hidden states (or logits) at supervised tokens, and the label that follows each; ``labels`` unshifted."""
-    assert hidden.shape[:2] == labels.shape, (hidden.shape, labels.shape)
+    """The hidden states (or logits) at the supervised tokens, and the label after each.
+
+    Args:
+        states: one vector for each position.
+        labels: as ``labels_of`` returns them.
+    """
+    assert states.shape[:2] == labels.shape, (states.shape, labels.shape)
     positions, following = supervised_positions(labels)
-    return hidden.flatten(0, 1).index_select(0, positions), following
+    return states.flatten(0, 1).index_select(0, positions), following
 
 
-IGNORE_INDEX = -100
-"""The label of a token that must not be learned, as torch's ``cross_entropy`` has it."""
-
-
-def labels_of(batch: Mapping[str, Tensor]) -> Int[Tensor, "B T"]:
-    """The labels of a batch that are learned, unshifted; padding it on either side changes nothing."""
-    return learned_labels(batch["labels"], batch.get("attention_mask"))
+def _before_a_label(labels: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    found = torch.zeros_like(labels, dtype=torch.bool)
+    found[:, :-1] = labels[:, 1:] != IGNORE_INDEX
+    return found

@@ -1,25 +1,21 @@
 """Outside baselines: models that the run did not make, by their names on the hub or their folders."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from potstill.device import device, run_dtype
 from potstill.errors import UserError, first_line
 from potstill.evaluation.candidates import CandidateModel, Models
+from potstill.models.folder import flaw
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
-
-INDEX = "model.safetensors.index.json"
-OTHERS = ("*.bin", "*.bin.index.json")
-"""Weights that are not looked into before they are loaded."""
 
 
 def check(recipe: Recipe) -> None:
@@ -38,29 +34,14 @@ def check(recipe: Recipe) -> None:
 
 
 def check_folder(folder: Path, key: str) -> None:
-    """Refuse a folder that is no whole model, without reading its weights.
+    """Refuse a folder that does not hold a whole model, without reading its weights.
 
     Raises:
-        UserError: a file is missing, cut short, or not JSON.
+        UserError: a file is missing, cut off, or not JSON.
     """
-    config = _json(folder, "config.json", key)
-    if config is None:
-        raise _half_written(folder, key, "it has no config.json")
-    index = _json(folder, INDEX, key)
-    if index is not None:
-        files = sorted({folder / name for name in index.get("weight_map", {}).values()})
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files and not any(found for pattern in OTHERS for found in folder.glob(pattern)):
-        raise _half_written(folder, key, "it has no weights (*.safetensors)")
-    for file in files:
-        if not file.is_file():
-            raise _half_written(folder, key, f"{file.name} is missing")
-        try:
-            with safe_open(file, "pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise _half_written(folder, key, f"{file.name} is cut short ({first_line(error)})") from error
+    wrong = flaw(folder)
+    if wrong is not None:
+        raise UserError(f"`{key}`: {folder} {wrong}; copy it again, or name another")
 
 
 def baselines(work: Work) -> Models:
@@ -126,21 +107,10 @@ def _loaded(kind: Any, source: str, key: str, **how: Any) -> Any:
         return kind.from_pretrained(folder if folder.is_dir() else source, **how)
     except (OSError, ValueError, SafetensorError, KeyError) as error:
         if folder.is_dir():
-            raise _half_written(folder, key, first_line(error)) from error
+            raise UserError(
+                f"`{key}`: {folder} is not a whole model: {first_line(error)}; copy it again, or name another"
+            ) from error
         raise UserError(
             f"`{key}`: {source!r} is neither a folder here nor a model that can be had from the hub "
             f"({first_line(error)})"
         ) from error
-
-
-def _json(folder: Path, name: str, key: str) -> Any:
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise _half_written(folder, key, f"{name} is no JSON") from error
-
-
-def _half_written(folder: Path, key: str, what: str) -> UserError:
-    return UserError(f"`{key}`: {folder} is not a whole model: {what}; copy it again, or name another")

@@ -1,1 +1,1 @@
-"""Losses: the divergences, the one chunked path that all of them take, and what it needs to know of a model."""
+"""Losses: the divergences, their gradients, and the chunked path that every training takes."""

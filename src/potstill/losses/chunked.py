@@ -1,35 +1,36 @@
-"""The one path that every loss takes: hidden states × head in chunks of tokens, gradient in the forward.
+"""The path that every loss takes: hidden states × head in chunks of tokens, with the gradient in the forward.
 
-The logits of a batch are never there at once. A chunk's logits are computed, turned into the gradient for them in
-place, multiplied into the gradients for the hidden states and the head, and overwritten by the next chunk: memory is
-flat in the number of tokens, and the backward has only to scale. The head's gradient is summed in fp32 whatever the
-matrix products are in (fp64 for fp64), and is not there at all when the head is frozen.
+Memory never holds the logits of a whole batch. The path computes the logits of one chunk, replaces them by their
+gradient, and multiplies that into the gradients for the hidden states and the head. The next chunk overwrites them, so
+memory does not grow with the number of tokens. The backward only scales. The head's gradient is summed in fp32,
+whatever the dtype of the matrix products (fp64 for fp64). A frozen head has no gradient buffer.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.errors import UserError
-from potstill.losses.logit_chunks import LogitsSource, ProductInChunks, product_dtype, statistics_dtype
+from potstill.losses.chunked_logits import LossOfLogits
+from potstill.losses.divergence_gradients import Coefficient
+from potstill.losses.logit_chunks import ProductInChunks, detached, product_dtype
 from potstill.losses.loss import Loss
-from potstill.losses.pairing import Plan, check_shapes
-from potstill.losses.row_blocks import Rows, replace_by_gradient, rows_in_chunks
-from potstill.losses.sparse_targets import Coefficient
+from potstill.losses.pairing import Pairing, check_shapes
+from potstill.losses.row_blocks import LossInputs, replace_by_gradient
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.losses.weight_gradients import HeadGradients
-from potstill.models.head import Head
+from potstill.models.head import Head, statistics_dtype
 
 MEMORY_BUDGET = 256 * 2**20
-"""Bytes for the logits of one chunk, the student's and its teachers', and for what becomes of them."""
+"""Bytes for the logits of one chunk, the student's and its teachers', and for the buffers between the passes."""
 
 
 def distillation_loss(
-    hidden: Float[Tensor, "N H"],
-    head: Head,
+    states: Float[Tensor, "N states"],
+    head: Head | None,
     labels: Int[Tensor, "N"],
     target: TeacherTarget | None,
     losses: Sequence[Loss],
@@ -41,42 +42,56 @@ def distillation_loss(
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Σ over losses of weight · Σ over tokens of the divergence / denominator.
 
-    Differentiable, once, for ``hidden``, ``head.weight`` and ``head.bias``; those that need no gradient cost none.
+    Differentiable, once, for ``states``, ``head.weight`` and ``head.bias``. A tensor that needs no gradient costs none.
 
     Args:
-        hidden: the student's last hidden states at supervised tokens only.
-        labels: the id that follows each of them; none is ignored.
+        states: the student's last hidden states at supervised tokens only; its logits where ``head`` is None.
+        head: the student's head, or None where it cannot be extracted from the model.
+        labels: the id that follows each token; none is ``IGNORE_INDEX``.
         target: the teacher's rows for the same tokens, or None where all losses are cross-entropy.
         denominator: the number of supervised tokens of the whole optimizer step, all ranks and micro-batches.
-        vocabulary: compare the first so many ids only; rows of a head beyond it are padding. See ``vocabulary.py``.
-        memory_budget: bytes for a chunk's logits, the student's and its teachers', and for what becomes of them.
-        compile: fuse the passes over the vocabulary with ``torch.compile``; see ``fused.worth_compiling``.
+        vocabulary: compare only the ids below this number; a head's rows beyond it are padding. See
+            ``models/shared_vocabulary.py``.
+        memory_budget: bytes for the logits of one chunk, the student's and its teachers', and for the buffers
+            between the passes.
+        compile: fuse the passes over the vocabulary with ``torch.compile``; see
+            ``row_gradients_compiled.worth_compiling``.
 
     Returns:
         The loss, and each loss's own mean without its weight, detached, by kind (``forward_kl``); for an ensemble also
         each teacher's (``forward_kl/teacher0``).
 
     Raises:
-        UserError: losses and target do not fit: no target for a divergence, other rows or another vocabulary than the
-            student's, a sparse target of another temperature, a sampled one for a divergence that needs an exact one.
+        UserError: losses and target do not fit: no target for a divergence, a target of other rows or of another
+            vocabulary than the student's, a sparse target of another temperature, or a sampled target for a divergence
+            that needs an exact one.
     """
-    plan = Plan.of(losses, target)
-    if target is not None and plan.needs_teacher:
-        check_shapes(target, len(hidden), len(head.weight), vocabulary)
-    vocabulary = vocabulary or len(head.weight)
-    if not len(hidden):
-        return _nothing(hidden, head), plan.named(torch.zeros(len(plan.names), device=hidden.device))
+    pairing = Pairing.of(losses, target)
+    width = states.shape[1] if head is None else len(head.weight)
+    if not pairing.needs_teacher:
+        target = None
+    if target is not None:
+        check_shapes(target, len(states), width, vocabulary)
+    vocabulary = vocabulary or width
+    if not len(states):
+        return _zero(states, head), pairing.named(torch.zeros(len(pairing.names), device=states.device))
     check_labels(labels, vocabulary)
-    job = _Job(head, labels, target, plan, denominator, vocabulary, memory_budget, compile, torch.is_grad_enabled())
-    loss, values = _ChunkedLoss.apply(hidden, head.weight, head.bias, job)
-    return loss, plan.named(values)
+    inputs = LossInputs(labels, target, pairing, denominator, vocabulary, memory_budget, compile)
+    if head is None:
+        loss, values = LossOfLogits.apply(states, inputs)
+    else:
+        if not torch.is_grad_enabled():
+            # An autograd function does not know: its ``needs_input_grad`` depends on the tensors alone.
+            states, head = states.detach(), detached(head)
+        loss, values = _ChunkedLoss.apply(states, head.weight, head.bias, head, inputs)
+    return loss, pairing.named(values)
 
 
 def check_labels(labels: Int[Tensor, "N"], vocabulary: int) -> None:
-    """Looked at on a CPU only: reading a number on a GPU would wait for all that is queued there.
+    """Check labels on a CPU only: to read a number from a GPU would wait for the whole queue.
 
     Raises:
-        UserError: a label that is no id of the vocabulary.
+        UserError: a label is not an id of the vocabulary.
     """
     if labels.device.type == "cpu" and not 0 <= int(labels.min()) <= int(labels.max()) < vocabulary:
         raise UserError(
@@ -84,43 +99,21 @@ def check_labels(labels: Int[Tensor, "N"], vocabulary: int) -> None:
         )
 
 
-def _nothing(hidden: Float[Tensor, "N H"], head: Head) -> Float[Tensor, ""]:
+def _zero(states: Float[Tensor, "N states"], head: Head | None) -> Float[Tensor, ""]:
     """Zero, with a graph that reaches every parameter: other ranks wait for this rank's gradients."""
-    touched = [tensor.reshape(-1)[:1].sum() for tensor in (head.weight, head.bias) if tensor is not None]
-    return (hidden.sum() + sum(touched)).float() * 0
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What the autograd function is told beside its differentiable inputs."""
-
-    head: Head
-    labels: Tensor
-    target: TeacherTarget | None
-    plan: Plan
-    denominator: float | Tensor
-    vocabulary: int
-    memory_budget: int
-    compile: bool
-    needs_gradient: bool
-
-    def coefficients(self, factor: float | Tensor) -> list[Coefficient]:
-        return [loss.weight * factor for loss in self.plan.losses]
-
-    def rows(self, student: LogitsSource) -> Iterator[tuple[int, int, Rows]]:
-        """Chunk by chunk: its first and last token, and its rows of everything."""
-        target = self.target if self.plan.needs_teacher else None
-        return rows_in_chunks(student, target, self.labels, self.vocabulary, self.memory_budget)
+    parameters = () if head is None else (head.weight, head.bias)
+    touched = [tensor.reshape(-1)[:1].sum() for tensor in parameters if tensor is not None]
+    return (states.sum() + sum(touched)).float() * 0
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, job: _Job):  # type: ignore[no-untyped-def]
-        wanted = [job.needs_gradient and needed for needed in ctx.needs_input_grad[:3]]
+    def forward(ctx, hidden, weight, bias, head: Head, inputs: LossInputs):  # type: ignore[no-untyped-def]
+        wanted = ctx.needs_input_grad[:3]
         with torch.no_grad():
-            values, gradients = _run(hidden, weight, bias, job, wanted)
-        # No matrix product: autocast would round it to bf16.
-        loss = (values * values.new_tensor(job.plan.weights)).sum()
+            values, gradients = _run(hidden, replace(head, weight=weight, bias=bias), inputs, wanted)
+        # A sum, not a matrix product: autocast would round a product to bf16.
+        loss = (values * values.new_tensor(inputs.pairing.weights)).sum()
         ctx.gradients = gradients
         ctx.mark_non_differentiable(values)
         return loss, values
@@ -128,33 +121,34 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_loss, _):  # type: ignore[no-untyped-def]
         if ctx.gradients is None:
-            raise RuntimeError("the loss's gradient was made once, in the forward, and has been handed out already")
-        # Not kept in ctx: whoever receives the last reference to a gradient may take it as it is, without a copy.
+            raise RuntimeError("the loss's gradient was computed once, in the forward, and has been handed out already")
+        # ctx keeps no reference: autograd takes a gradient without a copy where nothing else refers to it.
         gradients, ctx.gradients = ctx.gradients, None
-        # Reading a number on a GPU would wait for all that is queued there; multiplying is cheaper.
+        # To read a number from a GPU would wait for the whole queue; to multiply is cheaper.
         if of_loss.device.type != "cpu" or of_loss.item() != 1:
             for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(of_loss)
-        return *gradients, None
+        return *gradients, None, None
 
 
 def _run(
-    hidden: Float[Tensor, "N H"], weight: Tensor, bias: Tensor | None, job: _Job, wanted: Sequence[bool]
+    hidden: Float[Tensor, "N H"], head: Head, inputs: LossInputs, wanted: Sequence[bool]
 ) -> tuple[Float[Tensor, "names"], list[Tensor | None]]:
-    """The means of all of the plan's numbers, and the gradients that are wanted for hidden, weight and bias."""
-    dtype = product_dtype(hidden, weight)
-    student = ProductInChunks(hidden, replace(job.head, weight=weight, bias=bias), job.vocabulary, dtype)
+    """The means of the pairing's numbers, and the gradients for hidden, weight and bias where they are wanted."""
+    dtype = product_dtype(hidden, head.weight)
+    student = ProductInChunks(hidden, head, inputs.vocabulary, dtype)
     gradients: HeadGradients | None = None
-    # fp16 would lose small gradients to underflow if they were divided by the denominator before the products.
-    early, late = (1.0, 1 / job.denominator) if dtype == torch.float16 else (1 / job.denominator, 1.0)
-    total = torch.zeros(len(job.plan.names), dtype=statistics_dtype(dtype), device=hidden.device)
-    chunks = job.rows(student)
+    # In fp16 small gradients would underflow if they were divided by the denominator before the products.
+    early, late = (1.0, 1 / inputs.denominator) if dtype == torch.float16 else (1 / inputs.denominator, 1.0)
+    coefficients: list[Coefficient] = [loss.weight * early for loss in inputs.pairing.losses]
+    total = torch.zeros(len(inputs.pairing.names), dtype=statistics_dtype(dtype), device=hidden.device)
+    chunks = inputs.chunks(student)
     with torch.autocast(hidden.device.type, enabled=False):
         for first, last, rows in chunks:
             if gradients is None:
-                gradients = HeadGradients(hidden, weight, bias, student, wanted, in_one_chunk=last == len(hidden))
-            total += replace_by_gradient(job.plan, rows, job.coefficients(early), any(wanted), job.compile)
+                gradients = HeadGradients(hidden, head, student, wanted, in_one_chunk=last == len(hidden))
+            total += replace_by_gradient(inputs.pairing, rows, coefficients, any(wanted), inputs.compile)
             gradients.add(first, last, rows.student.product)
     assert gradients is not None
-    return total / job.denominator, gradients.finished(late)
+    return total / inputs.denominator, gradients.finished(late)

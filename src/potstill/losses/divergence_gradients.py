@@ -1,10 +1,10 @@
-"""The gradient of every divergence in closed form, from probabilities that are already there.
+"""The gradient of every divergence in closed form, and the temperature's factor for value and gradient.
 
 With p = softmax(s), a divergence D = Σ v and d = ∂D/∂p, the gradient for the logits s is
 
     ∂D/∂s = p ⊙ (d - Σ p d)        (the softmax's Jacobian is diag(p) - p pᵀ)
 
-so all that a divergence has to say is v and p·d. A constant in d drops out. With m the mixture and u = m / p:
+so v and p·d define a divergence. A constant in d drops out. With m the mixture and u = m / p:
 
     forward_kl        v = q log(q/p)                                p d = -q
     reverse_kl        v = p log(p/q)                                p d = v
@@ -14,8 +14,14 @@ so all that a divergence has to say is v and p·d. A constant in d drops out. Wi
     total_variation   v = ½ |q - p|                                 p d = ½ p sign(p - q)
     adaptive_kl       the two KLs, mixed by a number per token that has no gradient
 
-The same lines serve a whole vocabulary and the K + 1 categories of a sparse target.
+The same formulas serve a whole vocabulary and the K + 1 categories of a sparse target.
+
+**Temperature.** The value is multiplied by T² (for ``total_variation`` by T): see ``divergences.py``. The gradient for
+the logits has one more factor of 1/T, because p = softmax(s) with s = logits / T. ``scaled_value`` and
+``scaled_gradient`` apply these factors, for dense, sparse and compiled paths alike.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,24 +30,55 @@ from torch import Tensor
 from potstill.losses.divergences import head_share
 from potstill.losses.loss import Loss
 
-# Beyond e^±80 a ratio of probabilities multiplies one below 1e-34: kept from overflowing, without a visible effect.
+# A ratio of probabilities beyond e^±80 multiplies a probability below 1e-34. The clamp prevents an overflow and has no
+# visible effect.
 _WIDEST = 80.0
+
+Coefficient = float | Tensor
+"""The factor of a loss in the gradient: its weight, and usually 1 / the number of supervised tokens."""
+
+
+class Probabilities(NamedTuple):
+    """The student's p and the teacher's q at one temperature, with their logarithms."""
+
+    p: Float[Tensor, "N V"]
+    q: Float[Tensor, "N V"]
+    log_p: Float[Tensor, "N V"]
+    log_q: Float[Tensor, "N V"]
+
+
+def scaled_value(loss: Loss, v: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
+    """The value per token, T² · Σ v, from the ``v`` of ``summands``."""
+    return loss.scale * v.sum(-1)
+
+
+def scaled_gradient(
+    loss: Loss, pd: Float[Tensor, "N V"], coefficient: Coefficient, *, q_sums_to_one: bool
+) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N 1"] | Coefficient]:
+    """c · p·d and c · Σ p·d with c = coefficient · T² / T: the gradient for the logits is the first - p · the second.
+
+    Args:
+        pd: ``p·d`` of ``summands``.
+        q_sums_to_one: whether Σ q = 1 in every row. Then Σ p·d of ``forward_kl`` is -1, and nothing is summed.
+    """
+    coefficient = coefficient * (loss.scale / loss.temperature)
+    mean = -1.0 if q_sums_to_one and loss.kind == "forward_kl" else pd.sum(-1, keepdim=True)
+    return coefficient * pd, coefficient * mean
 
 
 def summands(
     loss: Loss,
-    p: Float[Tensor, "N V"],
-    q: Float[Tensor, "N V"],
-    log_p: Float[Tensor, "N V"],
-    log_q: Float[Tensor, "N V"],
+    at: Probabilities,
     threshold: Float[Tensor, "N 1"] | None = None,
     ratio: Float[Tensor, "N V"] | None = None,
 ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"]]:
-    """v and p·d of the table above, before the temperature's factor.
+    """v and p·d of the table above, without the temperature's factors.
 
-    ``threshold`` is ``divergence.head_threshold`` of the teacher, for ``adaptive_kl`` only. ``ratio`` is q / p, from
-    whoever has it without another exponential: finite, and ``log_q - log_p`` its logarithm.
+    Args:
+        threshold: ``divergences.head_threshold`` of the teacher, for ``adaptive_kl`` only.
+        ratio: q / p, finite, where the caller has it without another exponential. Its logarithm is ``log_q - log_p``.
     """
+    p, q, log_p, log_q = at
     gap = log_q - log_p
     match loss.kind:
         case "forward_kl":

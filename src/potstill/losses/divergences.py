@@ -1,13 +1,13 @@
-"""The divergences between a teacher q and a student p, as everybody would write them: the reference of this project.
+"""The divergences between a teacher q and a student p, written directly: the reference of this project.
 
 Each takes student and teacher logits (log-probabilities are logits too) and returns one number per token, unreduced and
 differentiable in any dtype. ``p = softmax(student / T)`` and ``q = softmax(teacher / T)``.
 
-**Temperature.** A divergence that is smooth where p = q has a gradient that shrinks as 1/T² with the temperature, so it
-is multiplied by T² (Hinton et al. 2015, arXiv:1503.02531, section 2): in the value, and therefore in the gradient.
-Total variation is not smooth there: its gradient shrinks as 1/T, so it is multiplied by T.
+**Temperature.** The gradient of a divergence that is smooth at p = q shrinks as 1/T² with the temperature. So the
+value, and with it the gradient, is multiplied by T² (Hinton et al. 2015, arXiv:1503.02531, section 2). Total variation
+is not smooth there: its gradient shrinks as 1/T, so it is multiplied by T.
 
-Training goes through ``chunked.py``, which is tested against these functions in float64.
+Training takes ``chunked.py``. Tests compare it with these functions in float64.
 """
 
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 FLOOR = -1e4
-"""What the logarithm of a teacher's probability of exactly zero counts as: ``0 * log 0`` is zero then, and not NaN."""
+"""Replaces the logarithm of a teacher's probability of exactly zero, so that ``0 * log 0`` is zero and not NaN."""
 
 HEAD_MASS = 0.5
-"""How much of the teacher's probability is the head of ``adaptive_kl``: μ of the paper."""
+"""The share of the teacher's probability that is the head of ``adaptive_kl``: μ in the paper."""
 
 
 def _log_probs(
@@ -43,7 +43,7 @@ def _log_mixture(log_a: Float[Tensor, "N V"], log_b: Float[Tensor, "N V"], share
 def forward_kl(
     student: Float[Tensor, "N V"], teacher: Float[Tensor, "N V"], temperature: float = 1.0
 ) -> Float[Tensor, "N"]:
-    """T² · Σ q (log q - log p). Hinton et al. 2015, arXiv:1503.02531, with the teacher's entropy taken off."""
+    """T² · Σ q (log q - log p). Hinton et al. 2015, arXiv:1503.02531, minus the teacher's entropy."""
     log_p, log_q = _log_probs(student, teacher, temperature)
     return temperature**2 * _kl(log_q, log_p)
 
@@ -95,7 +95,7 @@ def adaptive_kl(
     """T² · (h KL(q‖p) + (1-h) KL(p‖q)). Wu et al. 2024 (AKL), arXiv:2404.02657, equations 13 to 15.
 
     h = Σ_head |q - p| / Σ |q - p| is a number per token without a gradient. The head is the teacher's most probable
-    tokens while they hold at most ``HEAD_MASS`` together, and always the first; equally probable ones stay together.
+    tokens that hold at most ``HEAD_MASS`` together, and always the first. Equally probable tokens stay together.
     """
     log_p, log_q = _log_probs(student, teacher, temperature)
     share = head_share(log_p.exp().detach(), log_q.exp(), log_q >= head_threshold(log_q))
@@ -110,10 +110,10 @@ def head_share(p: Float[Tensor, "N V"], q: Float[Tensor, "N V"], head: Tensor) -
 
 
 def head_threshold(log_q: Float[Tensor, "N V"]) -> Float[Tensor, "N 1"]:
-    """The log-probability from which on a token is in the head of ``adaptive_kl``."""
+    """The smallest log-probability of a token in the head of ``adaptive_kl``."""
     ordered = log_q.sort(dim=-1, descending=True).values
     held = ordered.exp().cumsum(-1)
-    # The last of several equally probable tokens decides for all of them; otherwise the order of a sort would.
+    # The last of equally probable tokens decides for all of them; otherwise the order of the sort would decide.
     last_of_equals = torch.ones_like(held, dtype=torch.bool)
     last_of_equals[:, :-1] = ordered[:, :-1] > ordered[:, 1:]
     inside = torch.where((held <= HEAD_MASS) & last_of_equals, ordered, ordered[:, :1])

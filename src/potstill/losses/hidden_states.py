@@ -1,4 +1,4 @@
-"""Hidden-state matching: how far a student's hidden states are from those of its teacher's layers, per token."""
+"""Hidden-state matching: the distance per token between hidden states of the student's and the teacher's layers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ DISTANCES = ("mse", "cosine")
 
 @dataclass(frozen=True)
 class HiddenLoss:
-    """One term beside :class:`Loss`: ``weight`` times the sum over supervised tokens of the distance between layers.
+    """One loss term: ``weight`` times the sum over supervised tokens of the distance between layers.
 
     Args:
-        weight: its share of the sum.
-        distance: ``mse`` or ``cosine``; see :class:`HiddenMatch`.
-        layers: pairs of a student's and a teacher's layer, counted from 0, or ``uniform``: ``uniform_layer_map``.
+        weight: the factor of the distance in the sum of losses.
+        distance: ``mse`` or ``cosine``; see :class:`HiddenDistance`.
+        layers: pairs of a student's and a teacher's layer, counted from 0; or ``uniform``, see ``uniform_layer_map``.
 
     Raises:
         UserError: a value out of its range.
@@ -43,7 +43,7 @@ class HiddenLoss:
             raise UserError(f"{self.kind}: layers must be pairs of a student's and a teacher's, not {self.layers}")
 
     def layer_map(self, student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
-        """The pairs, for models of so many layers.
+        """The pairs of layers, for a student and a teacher of these depths.
 
         Raises:
             UserError: a layer that does not exist, or a student too deep for a uniform map.
@@ -60,7 +60,7 @@ class HiddenLoss:
 
 
 def uniform_layer_map(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
-    """Each student layer with the teacher layer at the same relative depth, last with last, counted from 0.
+    """Pairs each student layer with the teacher layer at the same relative depth, the last with the last, from 0.
 
     Jiao et al. 2019 (TinyBERT), arXiv:1909.10351, section 3.1: g(m) = m · M_teacher / M_student.
 
@@ -72,13 +72,13 @@ def uniform_layer_map(student_layers: int, teacher_layers: int) -> list[tuple[in
     return [(layer, (layer + 1) * teacher_layers // student_layers - 1) for layer in range(student_layers)]
 
 
-class HiddenMatch(nn.Module):
+class HiddenDistance(nn.Module):
     """The mean distance over pairs of layers, one number per token.
 
     ``mse``: mean over H of (W s - t)², Romero et al. 2014 (FitNets), arXiv:1412.6550, equation 3.
     ``cosine``: 1 - cos(W s, t), Sanh et al. 2019 (DistilBERT), arXiv:1910.01108, section 3.
 
-    W is learned with the student, one for each pair, and is left out where both have the same hidden size.
+    Each pair has a projector W, which is learned with the student. Models of the same hidden size have no projector.
 
     Raises:
         UserError: no pairs, a pair of layers that do not exist, or an unknown distance.
@@ -108,7 +108,10 @@ class HiddenMatch(nn.Module):
         student: Sequence[Float[Tensor, "N Hs"]] | Mapping[int, Float[Tensor, "N Hs"]],
         teacher: Sequence[Float[Tensor, "N Ht"]] | Mapping[int, Float[Tensor, "N Ht"]],
     ) -> Float[Tensor, "N"]:
-        """``student`` and ``teacher`` hold each layer's output at supervised tokens, the embeddings' not among them."""
+        """The distance per token. ``student`` and ``teacher`` hold each layer's output at supervised tokens.
+
+        Layer 0 is the first layer after the embeddings.
+        """
         for student_layer, teacher_layer in self.layer_map:
             if student_layer not in _numbers(student) or teacher_layer not in _numbers(teacher):
                 raise UserError(
@@ -130,7 +133,7 @@ class HiddenMatch(nn.Module):
 
 
 def _projected(student: Float[Tensor, "N Hs"], project: nn.Module) -> Float[Tensor, "N Ht"]:
-    # A projector is learned in float32 beside a student in bfloat16 too.
+    # A projector is in float32 even where the student is in bfloat16.
     return project(student.to(project.weight.dtype)) if isinstance(project, nn.Linear) else student
 
 

@@ -1,4 +1,4 @@
-"""Logits by the chunk: a student's and its teachers', as matrix products that nothing has been done to yet."""
+"""Logits in chunks: matrix products of a student or a teacher, before bias, scale and soft cap."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.cpu_buffers import hand_back, take
+from potstill.losses.cpu_buffers import give_back, take
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget, leaves
-from potstill.models.head import Head
+from potstill.models.head import Head, finish_logits, statistics_dtype
 
 
 @dataclass(frozen=True)
 class Logits:
-    """``softcap * tanh(scale * (product + bias) / softcap)``: a matrix product, and what a head does to it after that.
+    """A matrix product, with the bias, scale and soft cap of ``finish_logits`` that make logits of it.
 
-    Kept apart because the product stays in the matmul's dtype, while the rest is done in fp32, on a few rows at a time.
+    They are separate because the product stays in its own dtype. The rest is done in fp32 on a few rows at a time.
     """
 
     product: Float[Tensor, "N V"]
@@ -28,41 +28,27 @@ class Logits:
         return len(self.product)
 
     def rows(self, first: int, last: int) -> "Logits":
-        """Some rows of it, as a view."""
+        """Rows ``first`` to ``last``, as a view."""
         return replace(self, product=self.product[first:last])
 
     def finished(self) -> Float[Tensor, "N V"]:
-        """The logits in fp32, or fp64 where the product is fp64. May be the product itself: not to be written to."""
-        return self._finish(self.product, self.bias)
+        """The logits in fp32, or in fp64 where the product is fp64. Do not write to them: they may be the product."""
+        return finish_logits(self.product, self.bias, self.scale, self.softcap)
 
     def at(self, ids: Int[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-        """The finished logits of some ids only."""
-        return self._finish(self.product.gather(1, ids), None if self.bias is None else self.bias[ids])
-
-    def _finish(self, product: Float[Tensor, "N K"], bias: Tensor | None) -> Float[Tensor, "N K"]:
-        logits = product.to(statistics_dtype(product.dtype))
-        if bias is not None:
-            logits = logits + bias
-        if self.scale != 1:
-            logits = logits * self.scale
-        if self.softcap is not None:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return logits
+        """The finished logits of these ids only."""
+        bias = None if self.bias is None else self.bias[ids]
+        return finish_logits(self.product.gather(1, ids), bias, self.scale, self.softcap)
 
     def back(self, gradient: Float[Tensor, "N K"], finished: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-        """The gradient for the product, from that for the finished logits."""
+        """The gradient for the product, from the gradient for the finished logits."""
         if self.softcap is not None:
             gradient = gradient * (1 - (finished / self.softcap) ** 2)
         return gradient * self.scale if self.scale != 1 else gradient
 
 
-def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums over the vocabulary: never below fp32, whatever the matrix products are in."""
-    return torch.promote_types(dtype, torch.float32)
-
-
 def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """The dtype of ``hidden @ weight.T``: autocast's, where it is on and would take part, as it never does in fp64."""
+    """The dtype of ``hidden @ weight.T``: autocast's where it is on. Autocast never touches fp64."""
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     device = hidden.device.type
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
@@ -71,7 +57,7 @@ def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
 
 
 class ProductInChunks:
-    """``hidden @ weight[:vocabulary].T`` for some rows at a time, always into the same memory."""
+    """``hidden @ weight[:vocabulary].T`` for a few rows at a time, always in the same memory."""
 
     def __init__(self, hidden: Float[Tensor, "N H"], head: Head, vocabulary: int, dtype: torch.dtype) -> None:
         self.hidden = hidden.to(dtype)
@@ -89,14 +75,14 @@ class ProductInChunks:
         return Logits(product, self.bias, self.scale, self.softcap)
 
     def close(self) -> None:
-        """All logits have been looked at: their memory is free for the next batch's."""
+        """Give the memory back, after the last use of any logits, for the next batch."""
         if self._memory is not None:
-            hand_back(self._memory)
+            give_back(self._memory)
             self._memory = None
 
 
 class GivenLogits:
-    """Logits that are in memory already, with the interface of ``ProductInChunks``."""
+    """Logits that are in memory already, with the same interface as ``ProductInChunks``."""
 
     bytes_per_row = 0
 
@@ -108,7 +94,7 @@ class GivenLogits:
         return Logits(self.whole[first:last])
 
     def close(self) -> None:
-        """Nothing: the memory is somebody else's."""
+        """Nothing: the memory belongs to the caller."""
 
 
 LogitsSource = ProductInChunks | GivenLogits
@@ -120,7 +106,7 @@ def teacher_products(target: TeacherTarget | None, vocabulary: int) -> list[Logi
     for leaf in leaves(target):
         if isinstance(leaf, HiddenTarget):
             dtype = product_dtype(leaf.hidden, leaf.head.weight)
-            sources.append(ProductInChunks(leaf.hidden.detach(), _detached(leaf.head), vocabulary, dtype))
+            sources.append(ProductInChunks(leaf.hidden.detach(), detached(leaf.head), vocabulary, dtype))
         elif isinstance(leaf, LogitsTarget):
             sources.append(GivenLogits(leaf.logits.detach(), vocabulary))
         else:
@@ -128,16 +114,17 @@ def teacher_products(target: TeacherTarget | None, vocabulary: int) -> list[Logi
     return sources
 
 
-def _detached(head: Head) -> Head:
+def detached(head: Head) -> Head:
+    """The same head, whose tensors need no gradient."""
     return replace(head, weight=head.weight.detach(), bias=None if head.bias is None else head.bias.detach())
 
 
 def chunks(tokens: int, memory_budget: int, sources: Sequence[LogitsSource]) -> Iterator[tuple[int, int, int]]:
-    """First row, last row and the most rows of any chunk, as many as fit into the budget.
+    """First row, last row and the size of the largest chunk, for chunks as large as the budget allows.
 
-    All chunks are of nearly one size: a last one of a few rows would make a poor matrix product.
+    All chunks have nearly the same size: a last chunk of a few rows would be a slow matrix product.
     """
-    # An eighth is left for what is between the passes over a few rows.
+    # An eighth of the budget is for the buffers between the passes over a few rows.
     bytes_per_row = max(1, sum(source.bytes_per_row for source in sources))
     most = max(1, min(tokens, memory_budget * 7 // 8 // bytes_per_row))
     count = -(-tokens // most)

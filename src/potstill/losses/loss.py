@@ -1,4 +1,4 @@
-"""Loss: one weighted term of a recipe's list of losses, and the table of the kinds there are."""
+"""Loss: one weighted term of a recipe's list of losses; and the table of the kinds of loss."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,7 +9,7 @@ from potstill.errors import UserError
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of loss takes, and the power of the temperature that keeps its gradient's size: see divergence.py."""
+    """A kind of loss: its parameter, and the power of the temperature in its scale (see divergences.py)."""
 
     parameter: Literal["beta", "alpha"] | None = None
     default: float | None = None
@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
 class Loss:
     """One term: ``weight`` times the sum over supervised tokens of ``kind``, at ``temperature``.
 
-    ``beta`` belongs to jsd and ``alpha`` to the skewed divergences; left out, they are 0.5 and 0.1, as published.
+    ``beta`` belongs to jsd and ``alpha`` to the skewed divergences. Their defaults are 0.5 and 0.1, as published.
 
     Raises:
         UserError: an unknown kind, a parameter that the kind does not have, or a value out of its range.
@@ -47,7 +47,7 @@ class Loss:
 
     def __post_init__(self) -> None:
         if self.kind == "hidden_match":
-            raise UserError("hidden_match looks at no distribution and is a loss of its own: write HiddenLoss(...)")
+            raise UserError("hidden_match compares no distributions and has a class of its own: write HiddenLoss(...)")
         if self.kind not in KINDS:
             raise UserError(f"there is no loss {self.kind!r}{_near(self.kind)}; the kinds are {', '.join(KINDS)}")
         if not 0 <= self.weight < float("inf"):
@@ -78,7 +78,7 @@ class Loss:
 
     @property
     def scale(self) -> float:
-        """What temperature multiplies the divergence with: T² or T; see divergence.py."""
+        """The factor of the divergence that its temperature asks for: T², or T (see divergences.py)."""
         return self.temperature ** KINDS[self.kind].temperature_power
 
 

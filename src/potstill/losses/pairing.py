@@ -1,4 +1,4 @@
-"""Plan: which losses meet which teacher, checked once before any work is done."""
+"""Pairing: which loss is taken against which teacher. It is checked once, before any work."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from potstill.losses.teacher_target import (
 
 @dataclass(frozen=True)
 class Part:
-    """One target that the losses at ``positions`` are taken against, and its share of their sum.
+    """One target, the ``positions`` of the losses that are taken against it, and its share of their sum.
 
-    ``target`` is sparse, or made of dense teachers only. ``member`` is its place in an ensemble that is summed part by
-    part, and ``share_of_member`` its share of that place.
+    ``target`` is sparse, or has dense teachers only. In an ensemble that is summed part by part, ``member`` is the
+    number of the ensemble's member that the part belongs to, and ``share_of_member`` is its share of that member.
     """
 
     target: TeacherTarget | None
@@ -33,29 +33,29 @@ class Part:
     share_of_member: float = 1.0
 
     def share_of(self, loss: Loss) -> float:
-        """What the part's value of ``loss`` counts for; cross-entropy is in one part only, in full."""
+        """The share of this part in the value of ``loss``. Cross-entropy is in one part only, with share 1."""
         return self.share if loss.needs_teacher else 1.0
 
     @property
     def is_dense(self) -> bool:
-        """Whether there is a teacher whose whole distribution is known."""
+        """Whether the target holds whole distributions."""
         return self.target is not None and not isinstance(self.target, SparseTarget)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The losses, the parts their sum is made of, and the names of the numbers that are logged."""
+class Pairing:
+    """The losses, the parts of their sum, and the names of the numbers that are logged."""
 
     losses: tuple[Loss, ...]
     parts: tuple[Part, ...]
     names: tuple[str, ...]
 
     @staticmethod
-    def of(losses: Sequence[Loss], target: TeacherTarget | None) -> "Plan":
-        """Checks that ``losses`` and ``target`` fit.
+    def of(losses: Sequence[Loss], target: TeacherTarget | None) -> "Pairing":
+        """The pairing of ``losses`` and ``target``.
 
         Raises:
-            UserError: no loss, no target for a divergence, or a target that a divergence cannot be taken against.
+            UserError: there is no loss, no target for a divergence, or a divergence cannot be taken against the target.
         """
         if not losses:
             raise UserError("losses is empty: name at least one")
@@ -71,7 +71,7 @@ class Plan:
         names = [_name(losses, i) for i in range(len(losses))]
         if divergences and isinstance(target, MixedTarget):
             names += [f"{names[i]}/teacher{m}" for m in range(len(target.targets)) for i in _divergences(losses)]
-        return Plan(tuple(losses), tuple(parts), tuple(names))
+        return Pairing(tuple(losses), tuple(parts), tuple(names))
 
     @property
     def needs_teacher(self) -> bool:
@@ -80,16 +80,16 @@ class Plan:
 
     @property
     def weights(self) -> list[float]:
-        """What each named number is multiplied with in the loss: nothing, where it is only logged."""
+        """The factor of each named number in the loss; 0 for a number that is only logged."""
         return [loss.weight for loss in self.losses] + [0.0] * (len(self.names) - len(self.losses))
 
     def of_member(self, member: int, position: int) -> int:
-        """Where the number of one teacher of an ensemble and one divergence stands in ``names``."""
+        """The place in ``names`` of one divergence against one member of an ensemble."""
         order = _divergences(self.losses)
         return len(self.losses) + member * len(order) + order.index(position)
 
     def named(self, values: Float[Tensor, "names"]) -> dict[str, Float[Tensor, ""]]:
-        """The numbers by the names they are logged under."""
+        """The numbers, by the names under which they are logged."""
         return dict(zip(self.names, values.unbind(), strict=True))
 
 
@@ -107,7 +107,7 @@ def _parts(losses: Sequence[Loss], target: TeacherTarget) -> list[Part]:
     everything = tuple(range(len(losses)))
     if not isinstance(target, MixedTarget) or not _has_sparse(target):
         return [Part(target, everything)]
-    # KL(Σ w q ‖ p) and Σ w KL(q ‖ p) differ by a number that the student has no part in: the gradient is the same.
+    # KL(Σ w q ‖ p) and Σ w KL(q ‖ p) differ by a number that does not depend on the student: the gradient is the same.
     parts: list[Part] = []
     for member, (of_member, weight) in enumerate(zip(target.targets, target.weights, strict=True)):
         for leaf, share in _weighted_leaves(of_member):
@@ -150,10 +150,10 @@ def _check(loss: Loss, target: TeacherTarget) -> None:
 
 
 def check_shapes(target: TeacherTarget, tokens: int, student: int, vocabulary: int | None) -> None:
-    """Checks that a target has a row for each token, and logits over the student's vocabulary or the one agreed on.
+    """Check that a target has a row for each token, and logits for the student's, or the shared, vocabulary.
 
     Raises:
-        UserError: naming both numbers.
+        UserError: the two numbers differ; it names both.
     """
     for leaf in leaves(target):
         if len(leaf) != tokens:

@@ -1,4 +1,4 @@
-"""A few rows of every product at once: from matrix products to values per token and the gradient for the product."""
+"""Row blocks: the same few rows of every matrix product, turned into values per token and the product's gradient."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,36 +9,57 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from potstill.losses.logit_chunks import Logits, LogitsSource, chunks, statistics_dtype, teacher_products
+from potstill.losses.divergence_gradients import Coefficient
+from potstill.losses.logit_chunks import Logits, LogitsSource, chunks, teacher_products
 from potstill.losses.loss import Loss
-from potstill.losses.pairing import Part, Plan
+from potstill.losses.pairing import Pairing, Part
 from potstill.losses.row_gradients import dense, sparse
 from potstill.losses.row_gradients_compiled import can_fuse, fused_dense, fused_sparse
-from potstill.losses.sparse_targets import Coefficient
 from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
+from potstill.models.head import statistics_dtype
 
-# Logits whose passes are done together: as many as stay in a CPU's cache, or keep a GPU busy, with all that is between
-# the passes. Fused passes leave little between them.
+# Logits in one block: as many as stay in a CPU's cache, or keep a GPU busy, with the buffers between the passes.
+# Fused passes need few buffers, so their blocks are larger by this factor.
 _ON_CPU, _ON_GPU, _IF_FUSED = 2**18, 2**22, 2
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The same rows of everything that a plan's losses look at; teachers in the order of ``leaves``."""
+class RowBlock:
+    """The same rows of the student, the teachers (in the order of ``leaves``) and the labels."""
 
     student: Logits
     teachers: Sequence[Logits]
     sparse: Sequence[SparseTarget]
     labels: Int[Tensor, "N"]
 
-    def __getitem__(self, rows: slice) -> "Rows":
+    def __getitem__(self, rows: slice) -> "RowBlock":
         first, last = rows.start, rows.stop
-        return Rows(
+        return RowBlock(
             self.student.rows(first, last),
             [teacher.rows(first, last) for teacher in self.teachers],
             [target.rows(first, last) for target in self.sparse],
             self.labels[first:last],
         )
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """Everything that the losses of a batch depend on, except the student's states and its head.
+
+    ``target`` is None where no loss compares the student with a teacher. See ``chunked.distillation_loss``.
+    """
+
+    labels: Int[Tensor, "N"]
+    target: TeacherTarget | None
+    pairing: Pairing
+    denominator: float | Tensor
+    vocabulary: int
+    memory_budget: int
+    compile: bool
+
+    def chunks(self, student: LogitsSource) -> Iterator[tuple[int, int, RowBlock]]:
+        """``rows_in_chunks`` for this batch."""
+        return rows_in_chunks(student, self.target, self.labels, self.vocabulary, self.memory_budget)
 
 
 def rows_in_chunks(
@@ -47,23 +68,23 @@ def rows_in_chunks(
     labels: Int[Tensor, "N"],
     vocabulary: int,
     memory_budget: int,
-) -> Iterator[tuple[int, int, Rows]]:
-    """First token, last token and rows of each chunk, whose logits are overwritten by the next chunk's.
+) -> Iterator[tuple[int, int, RowBlock]]:
+    """First token, last token and rows of each chunk. The next chunk's logits overwrite those of a chunk.
 
-    Autocast is looked at now, not when the first chunk is asked for. Nobody may keep any of the logits after the last.
+    Autocast counts as it is at the call, not at the first chunk. The caller keeps no logits after the last chunk.
     """
     teachers = teacher_products(target, vocabulary)
     sparse = [leaf for leaf in leaves(target) if isinstance(leaf, SparseTarget)]
 
-    def rows(first: int, last: int, most: int) -> Rows:
-        return Rows(
+    def rows(first: int, last: int, most: int) -> RowBlock:
+        return RowBlock(
             student.logits(first, last, most),
             [teacher.logits(first, last, most) for teacher in teachers],
             [leaf.rows(first, last) for leaf in sparse],
             labels[first:last],
         )
 
-    def each() -> Iterator[tuple[int, int, Rows]]:
+    def each() -> Iterator[tuple[int, int, RowBlock]]:
         for first, last, most in chunks(len(labels), memory_budget, [student, *teachers]):
             yield first, last, rows(first, last, most)
         for source in (student, *teachers):
@@ -73,55 +94,56 @@ def rows_in_chunks(
 
 
 def replace_by_gradient(
-    plan: Plan, rows: Rows, coefficients: Sequence[Coefficient], with_gradient: bool, compile: bool
+    pairing: Pairing, rows: RowBlock, coefficients: Sequence[Coefficient], with_gradient: bool, compile: bool
 ) -> Float[Tensor, "names"]:
-    """Sums of all of the plan's numbers; the student's product is overwritten by the gradient for it."""
-    fused = compile and can_fuse(plan, rows.student)
+    """Sums over the tokens of the pairing's numbers. Overwrites the student's product by the gradient for it."""
+    losses, device = pairing.losses, rows.labels.device
+    fused = compile and can_fuse(pairing, rows.student)
     if fused and rows.sparse:
         student, target = rows.student, rows.sparse[0]
-        return fused_sparse(student, target, rows.labels, plan.losses, coefficients, with_gradient).sum(-1)
-    total = torch.zeros(len(plan.names), dtype=statistics_dtype(rows.student.product.dtype), device=rows.labels.device)
+        return fused_sparse(student, target, rows.labels, losses, coefficients, with_gradient).sum(-1)
+    total = torch.zeros(len(pairing.names), dtype=statistics_dtype(rows.student.product.dtype), device=device)
     for block in small_blocks(rows, _IF_FUSED if fused else 1):
         if fused and len(block.labels) > 1:
             teacher = block.teachers[0] if block.teachers else None
-            total += fused_dense(block.student, teacher, block.labels, plan.losses, coefficients, with_gradient).sum(-1)
+            total += fused_dense(block.student, teacher, block.labels, losses, coefficients, with_gradient).sum(-1)
             continue
-        values, gradient = evaluate(plan, block, coefficients, with_gradient)
+        values, gradient = values_and_gradient(pairing, block, coefficients, with_gradient)
         total += values.sum(-1)
         if gradient is not None:
             block.student.product.copy_(gradient)
     return total
 
 
-def small_blocks(rows: Rows, larger: int = 1) -> Iterator[Rows]:
-    """A few rows at a time: what is between passes over the vocabulary stays in a CPU's cache, and small on a GPU."""
+def small_blocks(rows: RowBlock, larger: int = 1) -> Iterator[RowBlock]:
+    """A few rows at a time, so that the buffers between passes stay in a CPU's cache, and small on a GPU."""
     tokens, vocabulary = rows.student.product.shape
     at_once = max(2, larger * (_ON_CPU if rows.labels.device.type == "cpu" else _ON_GPU) // vocabulary)
     for first in range(0, tokens, at_once):
         yield rows[first : min(first + at_once, tokens)]
 
 
-def evaluate(
-    plan: Plan, rows: Rows, coefficients: Sequence[Coefficient], with_gradient: bool
+def values_and_gradient(
+    pairing: Pairing, rows: RowBlock, coefficients: Sequence[Coefficient], with_gradient: bool
 ) -> tuple[Float[Tensor, "names N"], Float[Tensor, "N V"] | None]:
-    """Every number of ``plan.names`` per token, and the gradient of Σ coefficient · loss for the student's product."""
+    """Each number of the pairing per token, and the gradient of Σ coefficient · loss for the student's product."""
     logits = rows.student.finished()
-    values: list[Tensor | float] = [0.0] * len(plan.names)
+    values: list[Tensor | float] = [0.0] * len(pairing.names)
     gradient: Tensor | None = None
     dense_leaves, sparse_leaves = iter(rows.teachers), iter(rows.sparse)
-    for part in plan.parts:
-        losses = [plan.losses[i] for i in part.positions]
+    for part in pairing.parts:
+        losses = [pairing.losses[i] for i in part.positions]
         shares = [part.share_of(loss) * coefficients[i] for i, loss in zip(part.positions, losses, strict=True)]
         if part.is_dense:
             members = [next(dense_leaves).finished() for _ in leaves(part.target)]
             at = _at_temperatures(part.target, members, losses)
             found, part_gradient = dense(logits, at, rows.labels, losses, shares, with_gradient)
             if part.member is None and isinstance(part.target, MixedTarget):
-                _teachers_apart(values, plan, part.target, members, logits, rows.labels)
+                _add_each_teacher(values, pairing, part.target, members, logits, rows.labels)
         else:
             target = next(sparse_leaves) if part.target is not None else None
             found, part_gradient = sparse(logits, target, rows.labels, losses, shares, with_gradient)
-        _file(values, plan, part, found)
+        _add_part(values, pairing, part, found)
         if part_gradient is not None:
             gradient = part_gradient if gradient is None else gradient.add_(part_gradient)
     if gradient is not None:
@@ -139,7 +161,7 @@ def _at_temperatures(
 def mixed(
     target: TeacherTarget | None, members: Iterator[Float[Tensor, "N V"]], temperature: float
 ) -> Float[Tensor, "N V"]:
-    """The logits of a dense target whose softmax at ``temperature`` is the ensemble's distribution at it."""
+    """Logits whose softmax at ``temperature`` is the distribution of a dense target, alone or an ensemble."""
     if not isinstance(target, MixedTarget):
         return next(members)
     each = [mixed(member, members, temperature) for member in target.targets]
@@ -157,28 +179,28 @@ def mixed(
     return temperature * total
 
 
-def _file(values: list[Tensor | float], plan: Plan, part: Part, found: Sequence[Tensor]) -> None:
+def _add_part(values: list[Tensor | float], pairing: Pairing, part: Part, found: Sequence[Tensor]) -> None:
     for position, value in zip(part.positions, found, strict=True):
-        values[position] = values[position] + part.share_of(plan.losses[position]) * value
-        if part.member is not None and plan.losses[position].needs_teacher:
-            place = plan.of_member(part.member, position)
+        values[position] = values[position] + part.share_of(pairing.losses[position]) * value
+        if part.member is not None and pairing.losses[position].needs_teacher:
+            place = pairing.of_member(part.member, position)
             values[place] = values[place] + part.share_of_member * value
 
 
-def _teachers_apart(
+def _add_each_teacher(
     values: list[Tensor | float],
-    plan: Plan,
+    pairing: Pairing,
     target: MixedTarget,
     members: Sequence[Float[Tensor, "N V"]],
     student: Float[Tensor, "N V"],
     labels: Int[Tensor, "N"],
 ) -> None:
-    """How far the student is from each teacher of a dense ensemble, without gradient."""
-    positions = [i for i, loss in enumerate(plan.losses) if loss.needs_teacher]
-    losses = [plan.losses[i] for i in positions]
+    """Set the distance between the student and each member of a dense ensemble, without gradient."""
+    positions = [i for i, loss in enumerate(pairing.losses) if loss.needs_teacher]
+    losses = [pairing.losses[i] for i in positions]
     remaining = iter(members)
     for place, member in enumerate(target.targets):
         at = _at_temperatures(member, [next(remaining) for _ in leaves(member)], losses)
         found, _ = dense(student, at, labels, losses, [0.0] * len(losses), with_gradient=False)
         for position, value in zip(positions, found, strict=True):
-            values[plan.of_member(place, position)] = value
+            values[pairing.of_member(place, position)] = value

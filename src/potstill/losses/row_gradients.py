@@ -1,6 +1,6 @@
-"""Value and gradient of the losses for a few rows of logits that stay in the cache: dense teachers, and sparse ones.
+"""Value and gradient of the losses for a few rows of logits, against dense or sparse targets.
 
-Everything here is pure, in the statistics' dtype (fp32, or fp64), and never writes to what it is given.
+All functions are pure and compute in fp32, or in fp64 for fp64. They never write to their arguments.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergence_gradients import Coefficient, Probabilities, scaled_gradient, scaled_value, summands
 from potstill.losses.divergences import FLOOR, head_threshold
 from potstill.losses.loss import Loss
-from potstill.losses.sparse_targets import NOTHING, Coefficient, Kept, balance
+from potstill.losses.sparse_targets import NOTHING, KeptEntries, balance
 from potstill.losses.teacher_target import SparseTarget
 
 
 def by_temperature(losses: Sequence[Loss]) -> Iterator[tuple[float, list[int]]]:
-    """The losses' positions, by temperature: those of one temperature share their probabilities."""
+    """The positions of the losses of each temperature. Losses of one temperature share their probabilities."""
     for temperature in dict.fromkeys(loss.temperature for loss in losses):
         yield temperature, [i for i, loss in enumerate(losses) if loss.temperature == temperature]
 
@@ -40,7 +40,7 @@ def dense(
     for temperature, positions in by_temperature(losses):
         log_p = log_softmax(student / temperature if temperature != 1 else student, dim=-1)
         p = log_p.exp()
-        # The gradient at one temperature is p · of_p + others: see closed_form.py.
+        # The gradient at one temperature is p · of_p + Σ others: see divergence_gradients.py.
         of_p: Tensor | float = 0.0
         others: list[Tensor] = []
         of_label: list[Coefficient] = []
@@ -53,17 +53,16 @@ def dense(
         divergences = [i for i in positions if losses[i].needs_teacher]
         if divergences:
             log_q = log_softmax(teachers[temperature] / temperature, dim=-1).clamp_min(FLOOR)
-            q = log_q.exp()
+            at = Probabilities(p, log_q.exp(), log_p, log_q)
         for i in divergences:
             loss = losses[i]
             threshold = head_threshold(log_q) if loss.kind == "adaptive_kl" else None
-            v, pd = summands(loss, p, q, log_p, log_q, threshold)
-            values[i] = loss.scale * v.sum(-1)
+            v, pd = summands(loss, at, threshold)
+            values[i] = scaled_value(loss, v)
             if with_gradient:
-                coefficient = coefficients[i] * (loss.scale / temperature)
-                mean = -1.0 if loss.kind == "forward_kl" else pd.sum(-1, keepdim=True)
-                of_p = of_p - coefficient * mean
-                others.append(coefficient * pd)
+                pd, mean = scaled_gradient(loss, pd, coefficients[i], q_sums_to_one=True)
+                of_p = of_p - mean
+                others.append(pd)
         if with_gradient:
             part = _minus_labels(sum(others, p * of_p), labels, of_label)
             gradient = part if gradient is None else gradient + part
@@ -78,10 +77,10 @@ def sparse(
     coefficients: Sequence[Coefficient],
     with_gradient: bool = True,
 ) -> tuple[list[Float[Tensor, "N"]], Float[Tensor, "N V"] | None]:
-    """As ``dense``, for a sparse target, or for none where all losses are cross-entropy.
+    """As ``dense``, for a sparse target; ``target`` is None where all losses are cross-entropy.
 
-    The student's tail is summed with holes where the kept entries are, instead of taken from one minus the rest: it is
-    exact however small it is, and costs no pass over the vocabulary of its own.
+    The student's tail is the sum over the vocabulary with -inf at the kept entries, not one minus their sum. So it is
+    exact even where it is tiny, and needs no extra pass over the vocabulary.
     """
     values: list[Tensor] = [labels] * len(losses)
     gradient: Tensor | None = None
@@ -89,7 +88,7 @@ def sparse(
         scores = student / temperature if temperature != 1 else student
         kept = None
         if target is not None and any(losses[i].needs_teacher for i in positions):
-            kept = Kept.of(target, scores.gather(1, target.ids.long()))
+            kept = KeptEntries.of(target, scores.gather(1, target.ids.long()))
         at_label = scores.gather(1, labels[:, None])
         tail = scores if kept is None or kept.sampled else scores.scatter_add(1, kept.ids, kept.holes())
         log_sum = tail.logsumexp(-1, keepdim=True)
@@ -108,12 +107,12 @@ def sparse(
 def _minus_labels(
     gradient: Float[Tensor, "N V"], labels: Int[Tensor, "N"], coefficients: Sequence[Coefficient]
 ) -> Float[Tensor, "N V"]:
-    """Cross-entropy's -1 at the label. ``gradient`` belongs to the caller and may be overwritten."""
+    """Subtract the coefficients of cross-entropy at the label. May overwrite ``gradient``."""
     if not coefficients:
         return gradient
     total = sum(coefficients[1:], coefficients[0])
     if torch.compiler.is_compiling():
-        # Within one fused loop over the vocabulary a comparison is free, and a scatter is not.
+        # In one fused loop over the vocabulary a comparison is free, and a scatter is not.
         here = torch.arange(gradient.shape[1], device=gradient.device) == labels[:, None]
         return gradient - torch.where(here, total, 0.0)
     at_label = gradient.gather(1, labels[:, None])

@@ -1,13 +1,13 @@
-"""The passes over the vocabulary, fused by torch.compile: what ``gradients.py`` does in a dozen, in two to four.
+"""``row_gradients.py`` compiled: torch.compile fuses its dozen passes over the vocabulary into two to four.
 
-The sums come first, unnormalised, because every pass that waits for another's result reads the logits once more. The
-formulas are those of ``closed_form.py``. What cannot be fused (ensembles, ``adaptive_kl``, fp64) takes the other path.
+The sums come first, unnormalised: every pass that waits for another's result reads the logits once more. The formulas
+are those of ``divergence_gradients.py``. Ensembles, ``adaptive_kl`` and fp64 cannot be fused and take the eager path.
 """
 
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -16,42 +16,43 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from potstill.losses.divergence_gradients import summands
+from potstill.losses.divergence_gradients import Coefficient, Probabilities, scaled_gradient, scaled_value, summands
 from potstill.losses.divergences import FLOOR
 from potstill.losses.logit_chunks import Logits
 from potstill.losses.loss import Loss
-from potstill.losses.pairing import Plan
+from potstill.losses.pairing import Pairing
 from potstill.losses.row_gradients import by_temperature
-from potstill.losses.sparse_targets import NOTHING, Balance, Coefficient, Kept, balance
+from potstill.losses.sparse_targets import NOTHING, Balance, KeptEntries, balance
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 
 logger = logging.getLogger(__name__)
 
-# Compiling takes about 15 s in a fresh process and saves 1 to 4 ns per logit on a CPU: what makes up for it threefold.
+# Compiling takes about 15 s in a fresh process and saves 1 to 4 ns per logit on a CPU. With this many logits it saves
+# three times what it takes.
 _LOGITS_WORTH_COMPILING = 2e10
 
-# No exponential is below e^-60 of the row's greatest: so much is nothing as a probability, and keeps q / p finite.
+# No exponential is below e^-60 of the row's greatest. As a probability this is nothing, and it keeps q / p finite.
 _LOWEST = -60.0
 _OF_MIXTURES = ("jsd", "skew_kl", "skew_reverse_kl")
 
 
 def worth_compiling(tokens: float, vocabulary: int, device: torch.device | str) -> bool:
-    """Whether a run over so many supervised tokens, in all its steps, saves more time than compiling takes.
+    """Whether a run over this many supervised tokens, in all its steps, saves more time than compiling takes.
 
-    To be asked once, before the first step, with the figures of the whole run: a run that changed from one path to the
-    other half-way, or was resumed on another one, would not come to the same bits. False where nothing can compile.
+    Ask once, before the first step, with the figures of the whole run. A run that changed its path halfway, or resumed
+    on the other path, would not give the same bits. False where there is no compiler.
     """
     has_compiler = shutil.which("g++") or shutil.which("clang++") if torch.device(device).type == "cpu" else True
     return bool(has_compiler) and tokens * vocabulary >= _LOGITS_WORTH_COMPILING
 
 
-def can_fuse(plan: Plan, student: Logits) -> bool:
-    """One target that is not an ensemble, and more than one row: one row alone would be compiled apart."""
-    target = plan.parts[0].target
+def can_fuse(pairing: Pairing, student: Logits) -> bool:
+    """Whether the losses can be fused: one target, no ensemble, and several rows (one row would compile anew)."""
+    target = pairing.parts[0].target
     return (
-        len(plan.parts) == 1
+        len(pairing.parts) == 1
         and (target is None or isinstance(target, LogitsTarget | HiddenTarget | SparseTarget))
-        and all(loss.kind != "adaptive_kl" for loss in plan.losses)
+        and all(loss.kind != "adaptive_kl" for loss in pairing.losses)
         and student.product.dtype != torch.float64
         and len(student) > 1
     )
@@ -65,7 +66,7 @@ def fused_dense(
     coefficients: Sequence[Coefficient],
     with_gradient: bool,
 ) -> Float[Tensor, "losses N"]:
-    """Each loss's value per token; ``student.product`` is overwritten by the gradient for it."""
+    """Each loss's value per token. Overwrites ``student.product`` by the gradient for it."""
     kernel = _dense_kernel(_unweighted(losses), with_gradient)
     _rows_vary(student.product, labels, teacher.product if teacher is not None else None)
     return kernel(student, teacher, labels, _as_tensor(coefficients, student))
@@ -79,38 +80,44 @@ def fused_sparse(
     coefficients: Sequence[Coefficient],
     with_gradient: bool,
 ) -> Float[Tensor, "losses N"]:
-    """As ``fused_dense``: two passes over the vocabulary, between which all is K + 1 wide."""
+    """As ``fused_dense``, in two passes over the vocabulary. Between them, all tensors are K + 1 wide."""
     temperatures = dict(by_temperature(losses))
     ids = target.ids.long()
     at_kept, at_label = student.at(ids), student.at(labels[:, None])
-    kept = {temperature: Kept.of(target, at_kept / temperature) for temperature in temperatures}
+    kept = {temperature: KeptEntries.of(target, at_kept / temperature) for temperature in temperatures}
     if not target.sampled:
         _add_at(student.product, ids, next(iter(kept.values())).holes())
     _rows_vary(student.product)
     sums = _sums_kernel(tuple(temperatures))(student)
-    each = {
-        temperature: balance(at_label / temperature, log_sum, kept[temperature], losses, coefficients, positions)
+    each = [
+        _Sums(
+            temperature,
+            kept[temperature],
+            log_sum,
+            balance(at_label / temperature, log_sum, kept[temperature], losses, coefficients, positions),
+        )
         for (temperature, positions), log_sum in zip(temperatures.items(), sums, strict=True)
-    }
+    ]
     if with_gradient:
-        label = _gradient_at_label(student, at_label, labels, kept, each, sums, losses, coefficients)
-        of_tails = [it.of_tail for it in each.values()]
+        of_label = [c for loss, c in zip(losses, coefficients, strict=True) if not loss.needs_teacher]
+        label = _gradient_at_label(student, at_label, labels, each, of_label) if of_label else None
+        of_tails = [it.balance.of_tail for it in each]
         _rows_vary(student.product, *sums, *of_tails)
         _write_kernel(tuple(temperatures))(student, sums, of_tails)
         of_kept = torch.zeros_like(at_kept)
-        for it in each.values():
-            assert it.of_kept is not None
-            of_kept = of_kept + it.of_kept
+        for it in each:
+            assert it.balance.of_kept is not None
+            of_kept = of_kept + it.balance.of_kept
         _add_at(student.product, ids, student.back(of_kept, at_kept))
         if label is not None:
             rows = torch.arange(len(labels), device=labels.device)
             student.product.index_put_((rows, labels), label[:, 0].to(student.product.dtype))
-    values = {position: value for it in each.values() for position, value in it.values.items()}
+    values = {position: value for it in each for position, value in it.balance.values.items()}
     return torch.stack([values[i] for i in range(len(losses))])
 
 
 def _add_at(product: Float[Tensor, "N V"], ids: Int[Tensor, "N K"], values: Float[Tensor, "N K"]) -> None:
-    """``scatter_add_``, which on a CPU copies all of ``product`` where it is bf16: 200 times as slow in torch 2.13."""
+    """``scatter_add_``. On a CPU that copies the whole of a bf16 ``product``: 200 times as slow in torch 2.13."""
     if product.device.type != "cpu":
         product.scatter_add_(1, ids, values.to(product.dtype))
         return
@@ -118,34 +125,41 @@ def _add_at(product: Float[Tensor, "N V"], ids: Int[Tensor, "N K"], values: Floa
     product.index_put_((rows.expand_as(ids), ids), values.to(product.dtype), accumulate=True)
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """The sums over the vocabulary at one temperature, and the balance of the losses that they give."""
+
+    temperature: float
+    kept: KeptEntries
+    log_sum: Float[Tensor, "N 1"]
+    balance: Balance
+
+
 def _gradient_at_label(
     student: Logits,
     at_label: Float[Tensor, "N 1"],
     labels: Int[Tensor, "N"],
-    kept: dict[float, Kept],
-    each: dict[float, Balance],
-    sums: Sequence[Float[Tensor, "N 1"]],
-    losses: Sequence[Loss],
-    coefficients: Sequence[Coefficient],
-) -> Float[Tensor, "N 1"] | None:
-    """The one entry that cross-entropy takes 1 from, in full: to add to it in bf16 would round what is left of it."""
-    of_label = [c for loss, c in zip(losses, coefficients, strict=True) if not loss.needs_teacher]
-    if not of_label:
-        return None
+    each: Sequence[_Sums],
+    of_label: Sequence[Coefficient],
+) -> Float[Tensor, "N 1"]:
+    """The gradient at the label in full precision: to subtract cross-entropy's 1 in bf16 would round the rest away.
+
+    ``of_label`` are the coefficients of the cross-entropies, at least one.
+    """
     total = torch.zeros_like(at_label) - sum(of_label[1:], of_label[0])
-    for (temperature, it), log_sum in zip(each.items(), sums, strict=True):
-        entries = kept[temperature]
-        here = (entries.ids == labels[:, None]) & entries.used
-        from_tail = it.of_tail * (at_label / temperature - log_sum.clamp_min(NOTHING)).clamp_max(0).exp()
-        if not entries.sampled:
+    for it in each:
+        here = (it.kept.ids == labels[:, None]) & it.kept.used
+        of_tail, of_kept = it.balance.of_tail, it.balance.of_kept
+        from_tail = of_tail * (at_label / it.temperature - it.log_sum.clamp_min(NOTHING)).clamp_max(0).exp()
+        if not it.kept.sampled:
             from_tail = from_tail.masked_fill(here.any(-1, keepdim=True), 0.0)
-        assert it.of_kept is not None
-        total = total + from_tail + (it.of_kept * here).sum(-1, keepdim=True)
+        assert of_kept is not None
+        total = total + from_tail + (of_kept * here).sum(-1, keepdim=True)
     return student.back(total, at_label)
 
 
 def _unweighted(losses: Sequence[Loss]) -> tuple[Loss, ...]:
-    """Weights are no constants of a kernel: a schedule of weights would compile one for each step."""
+    """The losses with weight 1, so that weights are no constants of a kernel: a schedule would compile at each step."""
     return tuple(replace(loss, weight=1.0) for loss in losses)
 
 
@@ -154,15 +168,15 @@ def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tenso
 
 
 def _rows_vary(*tensors: Tensor | None) -> None:
-    """Any number of rows shares one kernel: nothing is compiled again for the last chunk, or the next batch."""
+    """Mark the number of rows as dynamic, so that the last chunk and the next batch use the same kernel."""
     for tensor in tensors:
         if tensor is not None:
             torch._dynamo.mark_dynamic(tensor, 0)
 
 
 def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile of ``kernel``, or ``kernel`` itself, with a warning, where nothing can be compiled."""
-    # On a code object of its own: the number of compilations is limited per code object, and the factory's is one.
+    """torch.compile of ``kernel``; with a warning ``kernel`` itself, where compiling fails."""
+    # A code object of its own: torch limits the compilations per code object, and all kernels of a factory share one.
     own = FunctionType(kernel.__code__.replace(), kernel.__globals__, kernel.__name__, None, kernel.__closure__)
     compiled = torch.compile(own, fullgraph=True)
     failed = False
@@ -175,7 +189,7 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                logger.warning("torch.compile failed, the loss goes on without it, more slowly: %s", error)
+                logger.warning("torch.compile failed; the loss continues without it, more slowly: %s", error)
                 failed = True
         return kernel(*arguments)
 
@@ -192,7 +206,8 @@ def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[...
         values: list[Tensor] = [labels] * len(losses)
         gradient: Tensor | float = 0.0
         for temperature, positions in by_temperature(losses):
-            found, part = _at_temperature(logits, teacher_logits, labels, losses, coefficients, temperature, positions)
+            at_one = {i: losses[i] for i in positions}
+            found, part = _at_temperature(logits, teacher_logits, labels, temperature, at_one, coefficients)
             for i, value in found.items():
                 values[i] = value
             gradient = gradient + part
@@ -208,49 +223,47 @@ def _at_temperature(
     student: Float[Tensor, "N V"],
     teacher: Float[Tensor, "N V"] | None,
     labels: Int[Tensor, "N"],
-    losses: Sequence[Loss],
-    coefficients: Float[Tensor, "losses"],
     temperature: float,
-    positions: Sequence[int],
+    losses: dict[int, Loss],
+    coefficients: Float[Tensor, "losses"],
 ) -> tuple[dict[int, Float[Tensor, "N"]], Float[Tensor, "N V"]]:
-    """Values, and the gradient for the student's logits, of the losses that share one temperature."""
+    """Values, by position, and the gradient for the student's logits, of the losses of one temperature."""
     values: dict[int, Tensor] = {}
     a, of_a, sum_a = _exponentials(student, temperature)
     log_p = a - sum_a.log()
     p = of_a * (1 / sum_a)
     of_p: Tensor | float = 0.0
     others: list[Tensor] = []
-    for i in positions:
-        if not losses[i].needs_teacher:
+    for i, loss in losses.items():
+        if not loss.needs_teacher:
             values[i] = -log_p.gather(1, labels[:, None])[:, 0]
             of_p = of_p + coefficients[i]
             here = torch.arange(student.shape[1], dtype=torch.int32, device=student.device) == labels[:, None].int()
             others.append(torch.where(here, -coefficients[i], 0.0))
-    if teacher is not None and any(losses[i].needs_teacher for i in positions):
+    if teacher is not None and any(loss.needs_teacher for loss in losses.values()):
         b, of_b, sum_b = _exponentials(teacher, temperature)
         log_q = b.clamp_min(FLOOR) - sum_b.log()
-        q = of_b * (1 / sum_b)
-        for i in positions:
-            loss = losses[i]
+        at = Probabilities(p, of_b * (1 / sum_b), log_p, log_q)
+        for i, loss in losses.items():
             if not loss.needs_teacher:
                 continue
-            coefficient = coefficients[i] * (loss.scale / temperature)
             if loss.kind in _OF_MIXTURES:
                 ratio = (of_b / of_a) * (sum_a / sum_b)
                 nearer_p, nearer_q = a.clamp_min(_LOWEST) - sum_a.log(), b.clamp_min(_LOWEST) - sum_b.log()
-                v, pd = summands(loss, p, q, nearer_p, nearer_q, ratio=ratio)
+                v, pd = summands(loss, Probabilities(p, at.q, nearer_p, nearer_q), ratio=ratio)
             else:
-                v, pd = summands(loss, p, q, log_p, log_q)
-            values[i] = loss.scale * v.sum(-1)
-            of_p = of_p - coefficient * (-1.0 if loss.kind == "forward_kl" else pd.sum(-1, keepdim=True))
-            others.append(coefficient * pd)
+                v, pd = summands(loss, at)
+            values[i] = scaled_value(loss, v)
+            pd, mean = scaled_gradient(loss, pd, coefficients[i], q_sums_to_one=True)
+            of_p = of_p - mean
+            others.append(pd)
     return values, sum(others, p * of_p)
 
 
 def _exponentials(
     logits: Float[Tensor, "N V"], temperature: float
 ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"], Float[Tensor, "N 1"]]:
-    """Logits over temperature, the greatest of them 0; their exponentials; and the sum of these."""
+    """Logits over temperature, shifted so that the greatest is 0; their exponentials; and the sum of these."""
     scores = logits - logits.amax(-1, keepdim=True)
     if temperature != 1:
         scores = scores / temperature
@@ -259,7 +272,7 @@ def _exponentials(
 
 
 def _with_holes(student: Logits) -> Float[Tensor, "N V"]:
-    """The finished logits, -inf where the product is: a soft cap would make a number of it."""
+    """The finished logits, with -inf where the product is -inf: a soft cap would make it finite."""
     return student.finished().masked_fill(student.product == -torch.inf, -torch.inf)
 
 

@@ -1,7 +1,7 @@
-"""TeacherTarget: what a teacher says about N supervised tokens, in the one form that every loss takes.
+"""TeacherTarget: a teacher's distributions at N supervised tokens, in the form that every loss takes.
 
-A loss never asks where a target came from: a live model, a store of captured targets, a server, or several of them.
-Rows stand in the order of the supervised tokens of the student's batch, row-major over [B, T].
+A loss does not know where a target came from: a live model, a store of captured targets, a server, or several of them.
+Rows are in the order of the supervised tokens of the student's batch, row-major over [B, T].
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from potstill.models.head import Head
 
 @dataclass(frozen=True)
 class LogitsTarget:
-    """The teacher's logits, whole."""
+    """The teacher's logits over its whole vocabulary."""
 
     logits: Float[Tensor, "N V"]
 
@@ -28,7 +28,7 @@ class LogitsTarget:
 
 @dataclass(frozen=True)
 class HiddenTarget:
-    """The teacher's last hidden states and its head: exact, and never more than one chunk of logits in memory."""
+    """The teacher's last hidden states and its head. It is exact, and only one chunk of logits is in memory."""
 
     hidden: Float[Tensor, "N Ht"]
     head: Head
@@ -39,15 +39,15 @@ class HiddenTarget:
 
 @dataclass(frozen=True)
 class SparseTarget:
-    """Some of the teacher's log-probabilities, and the exact mass of all the others together.
+    """Some of the teacher's log-probabilities, and the exact mass of all other tokens together.
 
-    ``exp(log_probs).sum(-1) + exp(log_tail) == 1`` in every row. Unused places hold any id with a log-probability of
-    ``-inf``; ``log_tail`` is ``-inf`` where nothing is left over. No id is used twice in a row.
+    ``exp(log_probs).sum(-1) + exp(log_tail) == 1`` in every row. An unused entry has any id and a log-probability of
+    ``-inf``. ``log_tail`` is ``-inf`` where no mass is left. No id is used twice in a row.
 
-    ``sampled`` says that ids were drawn from the teacher's distribution, and that ``log_probs`` are estimates that are
-    right on average only: good for losses that are linear in the teacher's probabilities (forward KL), refused by the
-    others. The samples stand for the whole distribution, so ``log_tail`` is ``-inf`` and is not looked at; an id may
-    come twice.
+    ``sampled`` says that ids were drawn from the teacher's distribution, and that ``log_probs`` are unbiased estimates.
+    They are right on average only, so they suit losses that are linear in the teacher's probabilities (forward KL).
+    Other losses refuse them. The samples stand for the whole distribution: ``log_tail`` is ``-inf`` and not used, and
+    an id may occur twice.
     """
 
     ids: Int[Tensor, "N K"]
@@ -60,7 +60,7 @@ class SparseTarget:
         return len(self.ids)
 
     def rows(self, first: int, last: int) -> "SparseTarget":
-        """Some rows of it, as a view."""
+        """Rows ``first`` to ``last``, as a view."""
         return replace(
             self,
             ids=self.ids[first:last],
@@ -74,7 +74,7 @@ class MixedTarget:
     """An ensemble: the weighted mean of several teachers' probabilities, or of their logits. Weights sum to one.
 
     Raises:
-        UserError: no teachers, weights that are negative, do not sum to one or do not belong to one teacher each.
+        UserError: there are no teachers, not one weight per teacher, or weights that are negative or do not sum to one.
     """
 
     targets: tuple["TeacherTarget", ...]
@@ -95,7 +95,7 @@ TeacherTarget = LogitsTarget | HiddenTarget | SparseTarget | MixedTarget
 
 
 def leaves(target: TeacherTarget | None) -> Iterator[LogitsTarget | HiddenTarget | SparseTarget]:
-    """The teachers of a target, one by one, ensembles of ensembles opened up; none of None."""
+    """The single teachers of a target, also those of nested ensembles; nothing for None."""
     if isinstance(target, MixedTarget):
         for member in target.targets:
             yield from leaves(member)

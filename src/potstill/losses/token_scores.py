@@ -1,4 +1,4 @@
-"""Scores per token, for evaluation: how well a model predicts, and how far it is from its teacher. No gradient."""
+"""Scores per token, for evaluation: how well a model predicts, and its distance from its teacher. No gradient."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from torch.nn.functional import log_softmax
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
 from potstill.losses.logit_chunks import GivenLogits, LogitsSource, ProductInChunks, product_dtype
 from potstill.losses.loss import Loss
-from potstill.losses.pairing import Plan, check_shapes
-from potstill.losses.row_blocks import Rows, evaluate, mixed, rows_in_chunks, small_blocks
+from potstill.losses.pairing import Pairing, check_shapes
+from potstill.losses.row_blocks import RowBlock, mixed, rows_in_chunks, small_blocks, values_and_gradient
 from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import Head
 
@@ -28,12 +28,12 @@ def score_tokens(
 ) -> dict[str, Tensor]:
     """Numbers per supervised token, each [N].
 
-    ``nll``: -log p of the label. With a target also ``forward_kl``: KL(q‖p), at the temperature that a sparse target
-    was captured at and at 1 otherwise, never multiplied by T²; ``agreement``: whether student and teacher hold the same
-    id most probable; and for dense targets ``teacher_nll``: -log q of the label.
+    Always ``nll``: -log p of the label. With a target also ``forward_kl``: KL(q‖p) at the temperature of a sparse
+    target's capture, otherwise at 1, never multiplied by T²; and ``agreement``: whether student and teacher have the
+    same most probable id. With a dense target also ``teacher_nll``: -log q of the label.
 
     Args:
-        hidden: last hidden states at supervised tokens, or with no ``head`` their logits.
+        hidden: last hidden states at supervised tokens; logits where ``head`` is None.
 
     Raises:
         UserError: as ``chunked.distillation_loss``.
@@ -43,7 +43,7 @@ def score_tokens(
     if target is not None:
         check_shapes(target, len(hidden), width, vocabulary)
         losses.append(Loss("forward_kl", temperature=_temperature(target)))
-    plan = Plan.of(losses, target)
+    pairing = Pairing.of(losses, target)
     vocabulary = vocabulary or width
     student: LogitsSource
     if head is None:
@@ -57,7 +57,7 @@ def score_tokens(
     chunks = rows_in_chunks(student, target, labels, vocabulary, memory_budget)
     with torch.autocast(hidden.device.type, enabled=False):
         for _, _, rows in chunks:
-            found += [_scores(plan, target, block) for block in small_blocks(rows)]
+            found += [_scores(pairing, target, block) for block in small_blocks(rows)]
     return {name: torch.cat([scores[name] for scores in found]) for name in _names(target)}
 
 
@@ -72,11 +72,11 @@ def _temperature(target: TeacherTarget) -> float:
     return next((leaf.temperature for leaf in leaves(target) if isinstance(leaf, SparseTarget)), 1.0)
 
 
-def _scores(plan: Plan, target: TeacherTarget | None, rows: Rows) -> dict[str, Tensor]:
-    values, _ = evaluate(plan, rows, [0.0] * len(plan.losses), with_gradient=False)
+def _scores(pairing: Pairing, target: TeacherTarget | None, rows: RowBlock) -> dict[str, Tensor]:
+    values, _ = values_and_gradient(pairing, rows, [0.0] * len(pairing.losses), with_gradient=False)
     scores = {"nll": values[0]}
     if target is not None:
-        loss = plan.losses[1]
+        loss = pairing.losses[1]
         scores["forward_kl"] = values[1] / loss.scale
         if rows.sparse:
             teacher = _most_probable(target, rows)
@@ -88,8 +88,8 @@ def _scores(plan: Plan, target: TeacherTarget | None, rows: Rows) -> dict[str, T
     return scores
 
 
-def _most_probable(target: TeacherTarget, rows: Rows) -> Int[Tensor, "N"]:
-    """The id that the teachers hold most probable, as far as their kept entries say."""
+def _most_probable(target: TeacherTarget, rows: RowBlock) -> Int[Tensor, "N"]:
+    """The teachers' most probable id, by their kept entries where they are sparse."""
     probabilities = torch.zeros_like(rows.student.finished())
     dense, sparse = iter(rows.teachers), iter(rows.sparse)
     for leaf, weight in _weighted(target):

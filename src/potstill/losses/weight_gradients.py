@@ -1,4 +1,4 @@
-"""The gradients for hidden states, head weight and head bias, summed up over the chunks of tokens."""
+"""The gradients for hidden states, head weight and head bias, summed over the chunks of tokens."""
 
 from collections.abc import Sequence
 
@@ -6,37 +6,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from potstill.losses.logit_chunks import ProductInChunks, statistics_dtype
+from potstill.losses.logit_chunks import ProductInChunks
+from potstill.models.head import Head, statistics_dtype
 
-# Elements of the head's gradient that are multiplied in half precision before they are added up in fp32.
+# Elements of the head's gradient that are multiplied in half precision at once, before they are added in fp32.
 _SLICE = 2**20
 
 
 class HeadGradients:
-    """Takes the gradient for each chunk's matrix product. What nobody wants is neither allocated nor computed."""
+    """Sums the gradients over chunks. A gradient that is not wanted is neither allocated nor computed."""
 
     def __init__(
         self,
         hidden: Float[Tensor, "N H"],
-        weight: Float[Tensor, "V H"],
-        bias: Float[Tensor, "V"] | None,
+        head: Head,
         student: ProductInChunks,
         wanted: Sequence[bool],
         in_one_chunk: bool,
     ) -> None:
         self._student = student
+        weight, bias = head.weight, head.bias
         self._dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
-        # A single product is rounded once, whatever it is written to; a sum of several must be kept in fp32.
+        # One product is rounded once, whatever its dtype; a sum of several products must stay in fp32.
         dtype = weight.dtype if in_one_chunk else statistics_dtype(student.hidden.dtype)
         self._hidden = torch.empty_like(hidden) if wanted[0] else None
         self._weight = torch.empty_like(weight, dtype=dtype) if wanted[1] else None
         self._bias = torch.zeros_like(bias, dtype=statistics_dtype(dtype)) if wanted[2] and bias is not None else None
         if self._weight is not None:
-            # The padding beyond the compared ids has no part in the loss.
+            # Rows beyond the compared ids are padding and have no part in the loss.
             self._weight[len(student.weight) :] = 0
 
     def add(self, first: int, last: int, product: Float[Tensor, "n V"]) -> None:
-        """``product`` is the gradient for the matrix product of rows ``first`` to ``last``."""
+        """Add a chunk: ``product`` is the gradient for the matrix product of rows ``first`` to ``last``."""
         if self._hidden is not None:
             out = self._hidden[first:last]
             if out.dtype == product.dtype:
@@ -49,7 +50,7 @@ class HeadGradients:
             self._bias[: product.shape[1]] += product.sum(0, dtype=self._bias.dtype)
 
     def finished(self, factor: float | Tensor) -> list[Tensor | None]:
-        """The three gradients, each in the dtype of what it is for."""
+        """The three gradients times ``factor``, each in the dtype of its tensor."""
         gradients = [self._hidden, self._weight, self._bias]
         self._hidden = self._weight = self._bias = None
         if not (isinstance(factor, float) and factor == 1):
@@ -65,14 +66,14 @@ class HeadGradients:
 def _accumulate(
     total: Float[Tensor, "V H"], product: Float[Tensor, "n V"], hidden: Float[Tensor, "n H"], is_first: bool
 ) -> None:
-    """total += product.T @ hidden, never rounding the sum below the dtype of ``total``."""
+    """total += product.T @ hidden. The sum keeps the precision of ``total``."""
     beta = 0 if is_first else 1
     if product.dtype == total.dtype:
         torch.addmm(total, product.t(), hidden, beta=beta, out=total)
     elif product.device.type == "cuda":
         torch.addmm(total, product.t(), hidden, beta=beta, out_dtype=total.dtype, out=total)
     else:
-        # No CPU kernel takes half precision in and gives fp32 out: round each chunk's product once, in the cache.
+        # No CPU kernel takes half precision and gives fp32, so each chunk's product is rounded once, in the cache.
         height = max(1, _SLICE // hidden.shape[1])
         for start in range(0, len(total), height):
             rows = product[:, start : start + height].t() @ hidden

@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.console import Advance
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised_by_row
 from potstill.data.packing import windows
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.losses.token_scores import score_tokens
 from potstill.metrics.bootstrap import Sums
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 
 TargetFunction = Callable[[Mapping[str, Tensor]], TeacherTarget]
@@ -88,9 +88,9 @@ def score_documents(
     sums = {name: np.zeros(len(document_bytes)) for name in ("nll", "kl", "agreement", "tokens")}
     head = head_of(model)
     for rows, batch in batches:
-        states, labels = read_batch(model, head, batch)
+        states, labels = forward(model, head, batch)
         scores = score_tokens(states, head, labels, reference(batch), vocabulary=vocabulary)
-        counts = (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
+        counts = count_supervised_by_row(batch).cpu().numpy()
         document = np.repeat([row.document for row in rows], counts)
         for name, found in (("nll", "nll"), ("kl", "forward_kl"), ("agreement", "agreement")):
             np.add.at(sums[name], document, scores[found].double().cpu().numpy())
@@ -114,9 +114,9 @@ def score_answers(
     nll: list[NDArray[np.float64]] = [np.zeros(0)]
     tokens: list[NDArray[np.float64]] = [np.zeros(0)]
     for batch in batches:
-        states, labels = read_batch(model, head, batch)
+        states, labels = forward(model, head, batch)
         found = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"].double().cpu().numpy()
-        counts = (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).cpu().numpy()
+        counts = count_supervised_by_row(batch).cpu().numpy()
         row = np.repeat(np.arange(len(counts)), counts)
         nll.append(np.bincount(row, found, minlength=len(counts)).astype(float))
         tokens.append(counts.astype(float))

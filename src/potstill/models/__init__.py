@@ -1,1 +1,1 @@
-"""Models: what there is to know of a causal language model, its folder, its head and its forward."""
+"""Models: the head, the forward, the size, the quantisation and the folder of a causal language model."""

@@ -1,8 +1,8 @@
-"""Documents apart: rows of several documents, read as if each stood alone.
+"""Document attention: a row holds several documents, and no document attends to another.
 
-transformers tells them by `position_ids` that begin anew, and only where there is neither an attention mask nor a cache
-beside them (``masking_utils.find_packed_sequence_indices``). Which models obey is proven on their own forward:
-recurrent ones, and those that build their mask or their positions otherwise, do not.
+transformers finds the documents by `position_ids` that start again at 0, and only without an attention mask and a cache
+(``masking_utils.find_packed_sequence_indices``). Not all models obey: recurrent models do not, nor models that build
+their mask or their positions in another way. So each model is tested on its own forward.
 """
 
 from collections.abc import Mapping
@@ -15,26 +15,26 @@ from torch import Tensor, nn
 from potstill.errors import UserError
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
-"""What of a batch a model reads; labels are the loss's business."""
+"""The columns of a batch that a model reads. Labels are for the loss."""
 
 _PROBE = (5, 3)
-"""Tokens of the two documents that a model is proven on."""
+"""Tokens of the two documents that a model is tested on."""
 
 
 def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What of a batch [B, T] goes into a model's forward.
+    """The inputs of a model's forward, out of a batch [B, T].
 
-    Where documents are to be read apart, the attention mask stays out: no real token sees a pad anyway, because pads on
-    the right come after it, and pads on the left are a document of their own.
+    Rows of several documents have no attention mask. No real token attends to a pad without it: pads on the right come
+    later, and pads on the left are a document of their own.
     """
     inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-    if begins_anew(batch).any():
+    if starts_document(batch).any():
         inputs.pop("attention_mask", None)
     return inputs
 
 
-def begins_anew(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
-    """The real tokens that begin another document than the real token before them."""
+def starts_document(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
+    """Whether a position is a real token that starts a document, right after a real token of another document."""
     found = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     if "position_ids" in batch:
         found[:, 1:] = batch["position_ids"].diff() != 1
@@ -44,19 +44,19 @@ def begins_anew(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
     return found
 
 
-def check_reads_apart(model: nn.Module, name: str) -> None:
-    """Refuse a model that lets documents of one row see each other.
+def check_documents_are_isolated(model: nn.Module, name: str) -> None:
+    """Refuse a model in which documents of one row attend to each other.
 
-    Runs it once on two rows that differ in their first document only: what it says of the second must be the same.
+    Runs it once on two rows that differ only in their first document: its logits for the second must be the same.
 
     Args:
         model: a causal language model, wrapped or not.
-        name: what it is called in messages.
+        name: its name in messages.
 
     Raises:
-        UserError: it reads across documents, or takes no positions.
+        UserError: the model attends across documents, or takes no positions.
     """
-    if not _reads_apart(model):
+    if not _isolates_documents(model):
         kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         raise UserError(
             f"`corpus.attention: document`: the {name} ({kind}) reads across documents whatever positions it is given; "
@@ -65,7 +65,7 @@ def check_reads_apart(model: nn.Module, name: str) -> None:
 
 
 @torch.no_grad()
-def _reads_apart(model: Any) -> bool:
+def _isolates_documents(model: Any) -> bool:
     device, length = model.device, sum(_PROBE)
     rows = torch.arange(length, device=device).repeat(2, 1) + 1
     rows[1, : _PROBE[0]] = rows[0, : _PROBE[0]].flip(0)
@@ -80,7 +80,7 @@ def _reads_apart(model: Any) -> bool:
     finally:
         model.train(training)
     one, other = logits[:, _PROBE[0] :].double()
-    # The last token of a document that came through a recurrence, or an attention, is told by far more than rounding.
+    # A difference that came through a recurrence, or an attention, is far above rounding.
     return bool((one - other).abs().max() <= 4 * torch.finfo(logits.dtype).eps * one.abs().max())
 
 

@@ -1,4 +1,4 @@
-"""A model's folder: whether it is whole, what tells it from others, and how it is written."""
+"""A model's folder: whether it holds a whole model, its fingerprint, and how it is written."""
 
 from pathlib import Path
 from typing import Any
@@ -6,36 +6,55 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
-from potstill.errors import UserError
+from potstill.errors import UserError, first_line
 from potstill.files.atomic import atomic_folder, digest, read_json, sha256
 
 ADAPTER = "adapter_config.json"
 
+OTHER_WEIGHTS = {False: "pytorch_model*.bin", True: "adapter_model.bin"}
+"""Weights that are no safetensors, of a model and of an adapter. They are not opened before they are loaded."""
 
-SAID_ELSEWHERE = ("_name_or_path", "transformers_version", "base_model_name_or_path", "peft_version")
-"""What configurations tell of where weights came from, and not of what they do."""
+PROVENANCE_FIELDS = ("_name_or_path", "transformers_version", "base_model_name_or_path", "peft_version")
+"""Fields of a configuration that say where weights came from. They do not change what a model computes."""
 
 
 def flaw(folder: Path) -> str | None:
-    """What is wrong with a model's folder, its weights unread but for what they say of themselves; None: nothing."""
+    """Why a folder does not hold a whole model or adapter, in words that follow its name; None where it does.
+
+    It opens safetensors but does not read their weights. A model has one file of weights, or an index and its parts.
+    """
     if not folder.is_dir():
         return "is not there"
-    adapter = (folder / ADAPTER).is_file()
-    config = ADAPTER if adapter else "config.json"
-    if _read_json(folder / config) is None:
-        return f"is half-written: it has no whole {config}"
-    whole = "adapter_model.safetensors" if adapter else "model.safetensors"
-    index = folder / f"{whole}.index.json"
-    if not index.is_file():
-        return _flaw_of_weights(folder / whole)
-    parts = _read_json(index)
-    if not isinstance(parts, dict) or not isinstance(parts.get("weight_map"), dict):
-        return f"is half-written: it has no whole {index.name}"
-    flaws = (_flaw_of_weights(folder / name) for name in sorted(set(parts["weight_map"].values())))
+    what = _missing(folder)
+    return None if what is None else f"is not a whole model: {what}"
+
+
+def _missing(folder: Path) -> str | None:
+    is_adapter = (folder / ADAPTER).is_file()
+    config = folder / (ADAPTER if is_adapter else "config.json")
+    if not config.is_file():
+        return f"it has no {config.name}"
+    if _json_or_none(config) is None:
+        return f"its {config.name} is not JSON"
+    weights = folder / ("adapter_model.safetensors" if is_adapter else "model.safetensors")
+    index = folder / f"{weights.name}.index.json"
+    if index.is_file():
+        return _missing_part(folder, index)
+    if not weights.is_file() and any(folder.glob(OTHER_WEIGHTS[is_adapter])):
+        return None
+    return _flaw_of_weights(weights)
+
+
+def _missing_part(folder: Path, index: Path) -> str | None:
+    content = _json_or_none(index)
+    parts = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(parts, dict):
+        return f"its {index.name} is not a whole index"
+    flaws = (_flaw_of_weights(folder / name) for name in sorted(set(parts.values())))
     return next((wrong for wrong in flaws if wrong is not None), None)
 
 
-def _read_json(file: Path) -> Any:
+def _json_or_none(file: Path) -> Any:
     try:
         return read_json(file)
     except UserError:
@@ -44,23 +63,23 @@ def _read_json(file: Path) -> Any:
 
 def _flaw_of_weights(file: Path) -> str | None:
     if not file.is_file():
-        return f"is half-written: it has no {file.name}"
+        return f"it has no {file.name}"
     try:
-        # It compares the file's length with what its own head says.
+        # It compares the file's length with the length in the file's header.
         with safe_open(file, "pt"):
             return None
-    except (SafetensorError, OSError):
-        return f"is half-written: its {file.name} is cut off"
+    except (SafetensorError, OSError) as error:
+        return f"its {file.name} is cut off ({first_line(error)})"
 
 
 def fingerprint(folder: Path) -> str:
-    """What tells a model's folder from others, by content: a copy of the same weights is the same.
+    """The fingerprint of a model's folder by its content: a copy has the same.
 
-    Of an adapter, this says nothing of the start that it is read upon.
+    The fingerprint of an adapter does not cover the model that it is loaded on.
     """
-    configs = {name: _read_json(folder / name) for name in ("config.json", ADAPTER) if (folder / name).is_file()}
+    configs = {name: _json_or_none(folder / name) for name in ("config.json", ADAPTER) if (folder / name).is_file()}
     said = {
-        name: {key: value for key, value in config.items() if key not in SAID_ELSEWHERE}
+        name: {key: value for key, value in config.items() if key not in PROVENANCE_FIELDS}
         for name, config in configs.items()
         if isinstance(config, dict)
     }
@@ -69,7 +88,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """Write a model and its tokenizer as a plain Hugging Face folder, under another name until it is whole."""
+    """Write a model and its tokenizer as a Hugging Face folder. It gets its name only when it is whole."""
     with atomic_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

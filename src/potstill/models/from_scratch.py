@@ -1,4 +1,4 @@
-"""Models of random weights: any architecture that transformers has, by its configuration."""
+"""Models with random weights: any architecture of transformers, by its configuration."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -14,18 +14,18 @@ from potstill.errors import UserError, first_line
 def from_scratch(
     config: Mapping[str, Any], key: str, tokenizer: Any, vocabulary: int, seed: int, device: str = "cpu"
 ) -> PreTrainedModel:
-    """A model in float32 whose weights are random.
+    """A model in float32 with random weights.
 
     Args:
-        config: the fields of a transformers configuration, `model_type` among them.
-        key: where they stand in the recipe, for messages.
+        config: the fields of a transformers configuration, with `model_type`.
+        key: their place in the recipe, for messages.
         tokenizer: gives the special tokens.
-        vocabulary: how many logits it has.
-        seed: draws the weights.
-        device: `meta` makes a model without weights, to be looked at.
+        vocabulary: the number of logits.
+        seed: the seed of the weights.
+        device: `meta` makes a model without weights, to inspect it.
 
     Raises:
-        UserError: the configuration makes no model, or is for another vocabulary.
+        UserError: transformers makes no model of the configuration, or it is for another vocabulary.
     """
     fields = dict(config)
     kind = fields.pop("model_type")
@@ -48,7 +48,7 @@ def from_scratch(
 
 
 def _check_fields(fields: dict[str, Any], config_class: Any, key: str) -> None:
-    """Refuse what a configuration would take, keep and never read: a mistyped size would be a default size."""
+    """Refuse unknown fields. A configuration would ignore them, and a mistyped size would be the default size."""
     known = {*config_class().to_dict(), *config_class.attribute_map}
     for name in fields:
         if name not in known:

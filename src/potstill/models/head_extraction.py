@@ -1,8 +1,8 @@
-"""A model's head taken apart from it: its last hidden states, and the exact function that would make logits of them.
+"""Head extraction: a model's last hidden states, and the ``Head`` that turns them into the model's own logits.
 
-What a model does between its hidden states and its logits differs from family to family (a bias, a scale, a soft cap).
-It is read from the config, and then proven on the model's own forward: a head that is not exactly what ``Head`` says is
-not taken apart, and the model's own logits are used (``dense_logits.py``).
+The step from hidden states to logits differs between families (a bias, a scale, a soft cap). It is read from the config
+and then tested on the model's own forward. A head that does anything else is not extracted: losses then use the model's
+own logits (``losses/chunked_logits.py``).
 """
 
 import logging
@@ -14,22 +14,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from potstill.losses.logit_chunks import Logits
-from potstill.models.head import Head
+from potstill.models.head import Head, finish_logits
 
 logger = logging.getLogger(__name__)
 
 _PROBE_TOKENS = 8
-# Twice the rounding of two products in a dtype, relative to the greatest logit, is what a right head may differ by.
+# The allowed difference, relative to the greatest logit: twice the rounding of two products in a dtype.
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _warned: set[str] = set()
 
 
 def head_of(model: nn.Module) -> Head | None:
-    """The head of a causal language model, wrapped (DDP, PEFT, compiled) or not; None where it cannot be taken apart.
+    """The head of a causal language model, wrapped (DDP, PEFT, compiled) or not; None where it cannot be extracted.
 
-    Runs the model once on a few tokens, leaving the random state alone; ``read_head`` gives the head again without.
-    None is said once per class of model, in a warning.
+    Runs the model once on a few tokens and does not change the random state. ``read_head`` gives the head again without
+    a run. For None it warns, once per class of model.
     """
     head = read_head(model)
     reason = "it is not one plain linear layer" if head is None else _disagreement(model, head)
@@ -43,7 +42,7 @@ def head_of(model: nn.Module) -> Head | None:
 
 
 def read_head(model: nn.Module) -> Head | None:
-    """The head as the modules and the config say, not proven: parameters are looked up anew, as FSDP needs it."""
+    """The head by the modules and the config, untested. It looks the parameters up anew, as FSDP needs it."""
     inner = unwrapped(model)
     linear = _linear(inner)
     if linear is None:
@@ -56,18 +55,18 @@ def read_head(model: nn.Module) -> Head | None:
 
 
 def hidden_states(model: nn.Module, **inputs: Any) -> tuple[Float[Tensor, "B T H"], Any]:
-    """The hidden states that go into the model's head, and the model's outputs, whose logits are not there.
+    """The hidden states that go into the model's head, and the model's outputs, without their logits.
 
-    The model is called as it is wrapped, so that DDP and FSDP do all that they do around a forward. The head's place is
-    taken by something one logit wide that depends on its parameters, so that DDP does not take them for unused.
+    It calls the model with its wrappers, so that DDP and FSDP do their work around a forward. The head is replaced by a
+    function with one logit that depends on the head's parameters, so that DDP does not count them as unused.
     """
     head = _output_module(unwrapped(model))
-    assert head is not None, "head_of said that this model's head cannot be taken apart"
+    assert head is not None, "head_of says that this model's head cannot be extracted"
     seen: list[Tensor] = []
 
     def tap(hidden: Tensor) -> Tensor:
         seen.append(hidden)
-        # Looked up here: FSDP puts the whole ones in the place of its shards for the time of a forward.
+        # Looked up here: FSDP replaces its shards by the whole parameters during a forward.
         parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
         touched = [parameter.reshape(-1)[:1].sum() * 0 for parameter in parameters]
         return hidden[..., :1] * 0 + sum(touched)
@@ -98,12 +97,12 @@ def _linear(inner: Any) -> nn.Linear | None:
     if module is not None and hasattr(module, "modules_to_save"):
         active = module.active_adapters
         module = module.modules_to_save[active[0]] if len(active) == 1 else None
-    # A subclass or a wrapper (LoRA, quantised) may do anything besides weight and bias.
+    # A subclass or a wrapper (LoRA, quantised) may compute more than weight and bias.
     return module if _class_of(module) is nn.Linear and module.weight.is_floating_point() else None
 
 
 def _class_of(module: Any) -> type:
-    """The module's class; under FSDP the one that it had, which FSDP derives its own from."""
+    """The module's class; under FSDP its class before, from which FSDP derives one."""
     from torch.distributed.fsdp import FSDPModule
 
     return type(module).__mro__[2] if isinstance(module, FSDPModule) else type(module)
@@ -111,7 +110,7 @@ def _class_of(module: Any) -> type:
 
 @contextmanager
 def _in_place_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """``module.forward`` on the instance, as accelerate does it too: what was there comes back."""
+    """Replace ``module.forward`` on the instance, as accelerate does, and restore it at the end."""
     before = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -125,10 +124,10 @@ def _in_place_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iter
 
 @torch.no_grad()
 def _disagreement(model: nn.Module, head: Head) -> str | None:
-    """Why ``head`` is not what the model does, or None.
+    """The difference between ``head`` and the model, in words; None where there is none.
 
-    One forward proves both halves: the head's module is compared on the hidden states that reach it, and hands on
-    logits large enough to show every scale and cap in what the model makes of them.
+    One forward tests both halves. The head's module is compared on the hidden states that reach it. It then returns
+    logits large enough to show every scale and cap in the logits of the model.
     """
     inner = unwrapped(model)
     module = _output_module(inner)
@@ -151,7 +150,7 @@ def _disagreement(model: nn.Module, head: Head) -> str | None:
     if not _close(nn.functional.linear(hidden.to(head.weight), head.weight, head.bias), product):
         return "its module computes something else than weight and bias"
     given = torch.linspace(-100, 100, product.numel(), device=product.device).view_as(product).to(product.dtype)
-    expected = Logits(given[0], None, head.scale, head.softcap).finished()
+    expected = finish_logits(given[0], None, head.scale, head.softcap)
     if outputs.logits.shape != product.shape or not _close(expected, outputs.logits[0]):
         return "the model does more to its logits than its config says"
     return None

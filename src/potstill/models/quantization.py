@@ -1,4 +1,4 @@
-"""Quantisation through transformers: any method that it has, checked before a teacher of many gigabytes is loaded."""
+"""Quantisation through transformers: any of its methods, checked before a teacher of many gigabytes is loaded."""
 
 import difflib
 import importlib.util
@@ -18,24 +18,24 @@ from transformers.quantizers.auto import (
 from potstill.errors import UserError, first_line
 
 EXTRA = ("bitsandbytes", "torchao")
-"""The methods whose package, of the same name, `potstill[quantized]` brings."""
+"""The methods whose package (of the same name) `potstill[quantized]` installs."""
 
 WIDTHS = ("load_in_4bit", "load_in_8bit")
 METHODS = sorted(
     {name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZATION_CONFIG_MAPPING} - {"gguf"}
 )
 REFUSED = (ImportError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, AssertionError)
-"""What transformers and the packages below it raise at a configuration that they do not take."""
+"""The errors of transformers and the packages below it at a configuration that they refuse."""
 
 
 def quantization_config(given: Mapping[str, Any], key: str) -> Any:
-    """What `from_pretrained` takes as its `quantization_config`, proven to be able to run here.
+    """The `quantization_config` for `from_pretrained`, checked to run on this machine.
 
     Args:
-        given: transformers' fields by their own names, `quant_method` among them. torchao's `quant_type` is the name of
-            one of its configurations, `Int8WeightOnlyConfig`, or one with its fields,
+        given: transformers' fields by their own names, with `quant_method`. torchao's `quant_type` is the name of one
+            of its configurations, `Int8WeightOnlyConfig`, or one with its fields,
             `{IntxWeightOnlyConfig: {weight_dtype: int6, granularity: {PerGroup: 32}}}`.
-        key: where they stand in the recipe, for messages.
+        key: their place in the recipe, for messages.
 
     Raises:
         UserError: the method or a field is unknown, a value is refused, or a package is missing.
@@ -68,11 +68,11 @@ def quantization_config(given: Mapping[str, Any], key: str) -> Any:
 
 
 def check_checkpoint(found: Any, key: str) -> None:
-    """Refuse a checkpoint that is quantised already in a way that cannot be run here.
+    """Refuse a checkpoint whose quantisation cannot run on this machine.
 
     Args:
         found: the `quantization_config` of its `config.json`.
-        key: where it stands in the recipe, for messages.
+        key: its place in the recipe, for messages.
 
     Raises:
         UserError: the method is unknown, or a package that it needs is missing.
@@ -90,7 +90,7 @@ def check_checkpoint(found: Any, key: str) -> None:
 
 
 def _registered(method: str, given: Mapping[str, Any]) -> str:
-    """The method's name in transformers' own tables, where bitsandbytes has two."""
+    """The method's name in transformers' tables. bitsandbytes has two names there."""
     if method != "bitsandbytes":
         return method
     return "bitsandbytes_8bit" if given.get("load_in_8bit") else "bitsandbytes_4bit"
@@ -102,7 +102,7 @@ def _check_installed(method: str, key: str) -> None:
 
 
 def _parameters(kind: type) -> list[str]:
-    """The fields of a configuration, inherited ones too: what `**kwargs` takes besides, nobody reads."""
+    """The fields of a configuration, with inherited fields. Nothing reads what `**kwargs` takes besides."""
     named = (inspect.signature(vars(base)["__init__"]).parameters for base in kind.__mro__ if "__init__" in vars(base))
     given = [name for parameters in named for name in parameters if name not in ("self", "args", "kwargs")]
     return sorted(set(given) - {"quant_method"})
@@ -134,7 +134,7 @@ def _torchao_type(given: Any, key: str) -> Any:
 
 
 def _named(given: Any, kinds: Mapping[str, type], key: str) -> tuple[str, Any]:
-    """One of torchao's classes by its name, and what is said of it."""
+    """The name of one of torchao's classes, and its fields."""
     named = {given: {}} if isinstance(given, str) else given
     if not isinstance(named, dict) or len(named) != 1:
         raise UserError(f"`{key}` must be a name, such as {min(kinds)}, or one name with its fields")
@@ -156,6 +156,6 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def quantization_of(config: Any) -> Any:
-    """How a checkpoint is quantised already, by its configuration; None where it is not."""
+    """The quantisation that a checkpoint has by its configuration; None where it has none."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)

@@ -1,8 +1,8 @@
-"""Vocabularies of one tokenizer family: the same tokens under the same ids, in models padded to different sizes.
+"""Shared vocabulary: models of one tokenizer family have the same tokens under the same ids, but differ in padding.
 
 Qwen2.5 has 151665 tokens; its models have heads of 151936 rows, or of 152064. The rows beyond the last token are
-padding: no token, no label, and logits that nobody trained. A loss looks at the shared ids only: student and teacher
-are both normalised over them (``vocabulary`` in ``chunked.distillation_loss``), and padding gets no gradient at all.
+padding: no token, no label, and untrained logits. A loss compares only the shared ids. It normalises student and
+teacher over them (``vocabulary`` in ``chunked.distillation_loss``), and padding gets no gradient.
 """
 
 from collections.abc import Iterable
@@ -11,22 +11,22 @@ from typing import Protocol
 from potstill.errors import UserError
 
 
-class Tokenizer(Protocol):
-    """What is needed of a transformers tokenizer."""
+class HasVocabulary(Protocol):
+    """The part of a transformers tokenizer that is used here."""
 
     name_or_path: str
 
     def get_vocab(self) -> dict[str, int]:
-        """Ids by token, added tokens among them."""
+        """The id of each token, with added tokens."""
 
 
-def shared_vocabulary(student: Tokenizer, teacher: Tokenizer) -> int:
-    """The number n of ids such that 0 to n-1 are the same strings in both; all that the smaller of the two has.
+def shared_vocabulary(student: HasVocabulary, teacher: HasVocabulary) -> int:
+    """The number n of shared ids: ids 0 to n-1 are the same strings in both, and the smaller one has no more.
 
-    A token that only one of them has must come after all that they share. It cannot be a label: losses refuse it.
+    A token that only one of them has must come after the shared ones. It cannot be a label: losses refuse it.
 
     Raises:
-        UserError: two different vocabularies, naming both tokenizers and the first id that they disagree on.
+        UserError: the vocabularies differ. It names both tokenizers and the first id at which they differ.
     """
     of_student = {id: token for token, id in student.get_vocab().items()}
     of_teacher = {id: token for token, id in teacher.get_vocab().items()}
@@ -44,18 +44,18 @@ def shared_vocabulary(student: Tokenizer, teacher: Tokenizer) -> int:
 
 
 def compared_vocabulary(
-    student: int, tokenizer: Tokenizer | None, teachers: Iterable[tuple[int, Tokenizer | None]]
+    student: int, tokenizer: HasVocabulary | None, teachers: Iterable[tuple[int, HasVocabulary | None]]
 ) -> int | None:
-    """The number of ids that a student and all of its teachers are compared on; None: all of them, nothing is padded.
+    """The number of ids on which a student and all its teachers are compared; None for all, where nothing is padded.
 
     Args:
         student: the rows of the student's head.
-        tokenizer: the student's.
-        teachers: of each teacher the rows of its head and its tokenizer, which may be left out only where its head is
-            of the student's size.
+        tokenizer: the student's tokenizer.
+        teachers: for each teacher the rows of its head, and its tokenizer. The tokenizer may be None only where the
+            head has the student's size.
 
     Raises:
-        UserError: two sizes and no tokenizer to prove that they are of one family, or two families.
+        UserError: the sizes differ and a tokenizer is missing, or the tokenizers are not one family.
     """
     found, sizes = [], {student}
     for theirs, other in teachers:

@@ -1,4 +1,4 @@
-"""Size: how large models are, beside each other."""
+"""Size: the shapes and parameters of models, and a table that compares them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,25 +14,25 @@ SHAPE = {
     "ffn": "intermediate_size",
     "vocabulary": "vocab_size",
 }
-"""What a model's shape is, and the configuration's field for it."""
+"""The figures of a model's shape, and the configuration's field for each."""
 
 Size = Mapping[str, int | None]
-"""`parameters` and the keys of SHAPE; None for what an architecture does not have."""
+"""`parameters` and the keys of SHAPE; None for a figure that an architecture does not have."""
 
 
 def size_of(config: Any, parameters: int) -> dict[str, int | None]:
-    """A model's size, by its configuration."""
+    """The size of a model with this configuration and number of parameters."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found: dict[str, int | None] = {name: getattr(text, field, None) for name, field in SHAPE.items()}
     found["key_value_heads"] = found["key_value_heads"] or found["heads"]
-    # GPT-2 has a name of its own for it, and a rule where it says nothing.
+    # GPT-2 has its own name for it, and a rule where the field is None.
     if found["ffn"] is None and hasattr(text, "n_inner"):
         found["ffn"] = text.n_inner or 4 * text.hidden_size
     return {"parameters": parameters, **found}
 
 
 def shown(sizes: Mapping[str, Size], losses: Mapping[str, float]) -> str:
-    """A table of models: the student first, then its teachers, of each of which it says what share the student is."""
+    """A table of models: the student first, then its teachers, with the student's share of each teacher's size."""
     ours = next(iter(sizes.values()))["parameters"] or 0
     rows: list[Sequence[str]] = [
         ("", "parameters", "the student is", *(name.replace("_", " ") for name in SHAPE), "loss")
@@ -50,7 +50,7 @@ def check_length(config: Any, sequence_length: int, who: str, key: str) -> None:
     """Refuse sequences that are longer than a model's positions.
 
     Raises:
-        UserError: naming the recipe key, the model and both lengths.
+        UserError: the sequences are too long. It names the recipe key, the model and both lengths.
     """
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and sequence_length > positions:

@@ -28,7 +28,7 @@ from potstill.students.load_and_save import finish_student, load_to_train, unmer
 from potstill.targets import TargetStore
 from potstill.training.arguments import training_arguments
 from potstill.training.fit import Fit, TrainingData, fit
-from potstill.training.trainer import Teacher
+from potstill.training.trainer import TeacherLike
 
 KEY = "distil.training"
 
@@ -89,7 +89,7 @@ def student_fit(
     )
 
 
-def taught(work: Work, training: Fit, teachers: list[Teacher]) -> Fit:
+def taught(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit:
     """The training with its teachers, weighted and mixed as the recipe says."""
     weights = [teacher.weight for teacher in work.recipe.all_teachers.values()]
     return replace(training, teaching={"teacher": teachers, "teacher_weights": weights, "mix": work.recipe.distil.mix})
@@ -117,7 +117,7 @@ def trained_with(recipe: Recipe, given: list[Given]) -> list[Loss | HiddenLoss]:
     return losses
 
 
-def teachers_of(work: Work, variant: str | None) -> list[Teacher]:
+def teachers_of(work: Work, variant: str | None) -> list[TeacherLike]:
     """What was captured of each teacher for a student, or, where nothing is captured, the teachers themselves."""
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:

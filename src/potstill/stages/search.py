@@ -28,7 +28,7 @@ from potstill.recipe.step import Step
 from potstill.stages.distil import student_fit, taught, teachers_of, trained_with
 from potstill.training.arguments import training_arguments
 from potstill.training.fit import CHECKPOINTS, fit
-from potstill.training.trainer import Teacher
+from potstill.training.trainer import TeacherLike
 
 KEY = "search.training"
 
@@ -128,7 +128,7 @@ def _proposed(trial: Work, number: int, tried: Sequence[dict[str, Any]], given: 
     return Setting(**noted)
 
 
-def _tried(trial: Work, setting: Setting, teachers: list[Teacher]) -> dict[str, Any]:
+def _tried(trial: Work, setting: Setting, teachers: list[TeacherLike]) -> dict[str, Any]:
     """Train in a setting. The cross-entropy on the validation split is None where the training diverged."""
     try:
         summary = train_trial(trial, with_setting(trial.recipe.distil.losses, setting), teachers)
@@ -141,7 +141,7 @@ def _tried(trial: Work, setting: Setting, teachers: list[Teacher]) -> dict[str, 
     return {name: summary.get(name) for name in ("validation_loss", "tokens")}
 
 
-def train_trial(trial: Work, losses: list[GivenLoss], teachers: list[Teacher]) -> dict[str, Any]:
+def train_trial(trial: Work, losses: list[GivenLoss], teachers: list[TeacherLike]) -> dict[str, Any]:
     """Train a student for one trial, and return the summary of its training."""
     recipe, search = trial.recipe, trial.recipe.search
     assert search is not None

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from potstill.console import progress
 from potstill.losses.token_scores import score_tokens
 from potstill.metrics.held_out_text import score_answers
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 from potstill.students.prune_layers import layers_of
 from potstill.students.prune_width_families import Family, Widths, place
@@ -64,7 +64,7 @@ def loss_increases(model: PreTrainedModel, batches: Batches, vocabulary: int | N
     sums = torch.zeros(len(layers), dtype=torch.float64)
 
     def loss(batch: Mapping[str, Tensor]) -> tuple[float, int]:
-        states, labels = read_batch(model, head, batch)
+        states, labels = forward(model, head, batch)
         nll = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"]
         return float(nll.double().sum()), len(nll)
 

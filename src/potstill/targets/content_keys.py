@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
 from potstill.data.collators import Collate
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised_by_row, supervised_mask
 from potstill.data.prompts.collator import teacher_batch
-from potstill.models.document_attention import begins_anew
+from potstill.models.document_attention import starts_document
 
 KEY_BYTES = 16
 
@@ -73,9 +73,7 @@ def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
     ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]. It also holds the
     teacher's columns if the teacher reads other tokens (``data/prompts/collator.py``).
     """
-    labels = labels_of(batch).cpu().numpy()
-    taught = np.zeros(labels.shape, bool)
-    taught[:, :-1] = labels[:, 1:] != IGNORE_INDEX
+    taught = supervised_mask(batch).cpu().numpy()
     theirs = teacher_batch(batch)
     rows = zip(_real_ids(theirs), _real_ids(batch), taught, _real(batch), _starts(theirs), strict=True)
     return [sample_key(teacher, student, row[real], starts) for teacher, student, row, real, starts in rows]
@@ -86,7 +84,7 @@ def _real_ids(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
 
 
 def _starts(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
-    begun = zip(begins_anew(batch).cpu().numpy(), _real(batch), strict=True)
+    begun = zip(starts_document(batch).cpu().numpy(), _real(batch), strict=True)
     return [np.flatnonzero(row[real]) for row, real in begun]
 
 
@@ -103,5 +101,5 @@ def keys_and_counts(samples: Any, collate: Collate) -> tuple[list[bytes], list[i
     for start in range(0, len(samples), SAMPLES_AT_ONCE):
         batch = collate([samples[at] for at in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))])
         keys += batch_keys(batch)
-        counts += (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum(1).tolist()
+        counts += count_supervised_by_row(batch).tolist()
     return keys, counts

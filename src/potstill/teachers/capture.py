@@ -7,7 +7,7 @@ from potstill.console import progress
 from potstill.data.collators import DOCUMENTS, Collate
 from potstill.data.prompts.collator import teacher_batch
 from potstill.device import device
-from potstill.models.document_attention import check_reads_apart
+from potstill.models.document_attention import check_documents_are_isolated
 from potstill.targets import StoreSpec, StoreWriter
 from potstill.targets.content_keys import keys_and_counts
 from potstill.teachers.live import LiveTeacher
@@ -37,7 +37,7 @@ def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, work
     """
     samples, collate = batches.samples, batches.collate
     if len(samples) and DOCUMENTS in samples[0]:
-        check_reads_apart(teacher.model, "teacher")
+        check_documents_are_isolated(teacher.model, "teacher")
     keys, counts = keys_and_counts(samples, collate)
     what = f"capturing {store.provenance.teacher}"
     head = teacher.head if store.codec.mode == "hidden" else None

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from potstill.device import device as own_device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
-from potstill.models.forward import Layers, read_layers
+from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.llama_cpp import LlamaCppModel
@@ -51,7 +51,7 @@ class LiveTeacher:
         return self.read(batch, ())[0]
 
     @torch.no_grad()
-    def read(self, batch: Mapping[str, Tensor], layers: Collection[int]) -> tuple[TeacherTarget, Layers]:
+    def read(self, batch: Mapping[str, Tensor], layers: Collection[int]) -> tuple[TeacherTarget, LayerStates]:
         """:meth:`target`, and the outputs of some of the teacher's layers for the same tokens, in one forward.
 
         Raises:
@@ -64,7 +64,7 @@ class LiveTeacher:
         here = batch["input_ids"].device
         if self._spans:
             batch = {name: value.to(_first_device(self.model)) for name, value in batch.items()}
-        states, _, inner = read_layers(self.model, self.head is not None, batch, layers)
+        states, _, inner = forward_with_layers(self.model, self.head is not None, batch, layers)
         inner = {layer: found.to(here) for layer, found in inner.items()}
         if self.head is None:
             return LogitsTarget(states[:, : self.vocabulary].to(here)), inner

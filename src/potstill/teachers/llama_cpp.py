@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from potstill.data.labels import labels_of, supervised_positions
+from potstill.data.labels import supervised_mask
 from potstill.errors import UserError
 
 SHORTEST_CONTEXT = 256
@@ -70,10 +70,9 @@ class LlamaCppModel(nn.Module):
         """The logits of a batch's N supervised tokens, row-major; no other logits are kept in memory."""
         ids, mask = batch["input_ids"], batch.get("attention_mask")
         self._check_positions(mask, batch.get("position_ids"))
-        wanted = torch.zeros(ids.numel(), dtype=torch.bool)
-        wanted[supervised_positions(labels_of(batch))[0].cpu()] = True
+        wanted = supervised_mask(batch).cpu()
         rows = [torch.empty(0, self.config.vocab_size)]
-        for row, real, taught in zip(ids.cpu(), _real(ids, mask), wanted.view(ids.shape), strict=True):
+        for row, real, taught in zip(ids.cpu(), _real(ids, mask), wanted, strict=True):
             if taught.any():
                 rows.append(self._row(row[real].tolist())[taught[real]])
         return torch.cat(rows).to(ids.device)

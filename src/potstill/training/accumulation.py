@@ -1,8 +1,8 @@
-"""Accumulation: one optimizer step over any number of micro-batches, of which one at a time is in memory.
+"""Accumulation: one optimizer step over any number of micro-batches, with one of them in memory at a time.
 
-The loss of a step is a sum over its supervised tokens divided by their number, and that is known when the last of its
-micro-batches has been read. So each is divided by a power of two, which rounds nothing, and what they add up to, the
-gradient and the figures, is brought to the true number once, at the end of the step and before anything is clipped.
+The loss of a step is the sum over its supervised tokens divided by their number. This number is known only after the
+last micro-batch. So each micro-batch is divided by a power of two, which rounds nothing. At the end of the step, before
+gradient clipping, the gradient and the figures are scaled once to the true number.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,16 +11,16 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised
 
 Batch = Mapping[str, Tensor]
 
 
 class MicroBatches:
-    """The micro-batches of one optimizer step, read when they are asked for.
+    """The micro-batches of one optimizer step, read one by one.
 
-    The first is read at once: a loader draws the order of its samples when it is first asked, and where a training is
-    resumed, that has to be before its random state is restored.
+    The first is read at once. A loader draws the order of its samples at the first read, and a resumed training
+    restores its random state only after that.
     """
 
     def __init__(self, loader: Iterator[Batch], count: int) -> None:
@@ -29,7 +29,7 @@ class MicroBatches:
         self._count = 0 if self._first is None else count
 
     def __len__(self) -> int:
-        # The same while they are read: Trainer asks whether one is the last, and has ranks agree on its gradients then.
+        # The number stays the same during reading: Trainer compares it, and synchronises gradients at the last batch.
         return self._count
 
     def __iter__(self) -> Iterator[Batch]:
@@ -41,39 +41,38 @@ class MicroBatches:
             batch = next(self._loader, None) if left else None
 
 
-class Step:
-    """What an optimizer step adds up to.
+class OptimizerStep:
+    """The sums of one optimizer step.
 
     Args:
-        expected: about how many supervised tokens a step has, all ranks and micro-batches together.
-        device: where batches are.
+        expected: the approximate number of supervised tokens of a step, over all ranks and micro-batches.
+        device: the device of the batches.
     """
 
     def __init__(self, expected: int, device: torch.device) -> None:
         self.divisor = torch.tensor(2.0 ** round(log2(max(expected, 1))), device=device)
-        """What each micro-batch is divided by; the same on all ranks."""
+        """The divisor of each micro-batch; the same on all ranks."""
         self.tokens = torch.zeros((), dtype=torch.int64, device=device)
         """Supervised tokens of this rank so far."""
         self.loss = torch.zeros((), device=device)
         self.terms: dict[str, Tensor] = {}
 
     def add_terms(self, terms: Mapping[str, Tensor], ranks: int) -> None:
-        """Add what is logged of a micro-batch, which is divided by ``divisor``."""
+        """Add the logged numbers of a micro-batch, which are divided by ``divisor``."""
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros_like(value)) + value * ranks
 
     def add(self, batch: Batch, loss: Tensor) -> None:
         """Add a micro-batch: its tokens, and its loss, which is divided by ``divisor``."""
-        self.tokens += (labels_of(batch)[:, 1:] != IGNORE_INDEX).sum()
+        self.tokens += count_supervised(batch)
         self.loss = self.loss + loss
 
     def finish(self, tokens: Tensor, modules: Iterable[nn.Module]) -> Tensor:
-        """Bring the gradients, and what is logged, to the number of tokens of all ranks; the loss of the step."""
+        """Scale gradients and logged numbers to ``tokens``, the number on all ranks. Returns the loss of the step."""
         factor = self.divisor / tokens.clamp(min=1)
+        weights = (weight for module in modules for weight in module.parameters())
         with torch.no_grad():
-            for module in modules:
-                for weight in module.parameters():
-                    if weight.grad is not None:
-                        weight.grad.mul_(factor.to(weight.grad.device))
+            for gradient in (weight.grad for weight in weights if weight.grad is not None):
+                gradient.mul_(factor.to(gradient.device))
         self.terms = {name: value * factor for name, value in self.terms.items()}
         return self.loss * factor

@@ -1,4 +1,4 @@
-"""The hidden_match losses of one training: layers and projectors for each teacher, and the sum of the distances."""
+"""The hidden_match losses of one training: the layers and projectors for each teacher, and the sum of distances."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,28 +11,28 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from potstill.errors import UserError
-from potstill.losses.hidden_states import HiddenLoss, HiddenMatch
-from potstill.models.forward import Layers
+from potstill.losses.hidden_states import HiddenDistance, HiddenLoss
+from potstill.models.forward import LayerStates
 
 PROJECTORS = "projectors.safetensors"
-"""The file of a checkpoint that holds the projectors: they are no part of the student, and end with the training."""
+"""The file of a checkpoint that holds the projectors. They are not part of the student and end with the training."""
 
 
 class HiddenMatching(nn.Module):
-    """Each loss against each teacher, its own projectors each; teachers count by their shares.
+    """Each loss against each teacher, each pair with projectors of its own. Teachers are weighted by their shares.
 
-    It stands beside the student, not in it: the student is saved, wrapped and clipped as it is without. What that
-    leaves to do for the projectors' gradients and for their checkpoints is done here.
+    It is separate from the student, so that the student is saved, wrapped and clipped as without it. This class handles
+    the projectors' gradients and checkpoints.
 
     Args:
         losses: the losses, in the order in which they are logged.
         student: the student's configuration.
-        teachers: each teacher's.
-        shares: each teacher's, with a sum of one.
-        seed: what the projectors are drawn from, the same on every rank.
+        teachers: each teacher's configuration.
+        shares: each teacher's share, with a sum of one.
+        seed: the seed of the projectors, the same on every rank.
 
     Raises:
-        UserError: a layer that does not exist, or a student too deep for a uniform map.
+        UserError: a layer does not exist, or the student is too deep for a uniform map.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class HiddenMatching(nn.Module):
             torch.manual_seed(seed)
             self.matches = nn.ModuleList(
                 nn.ModuleList(
-                    HiddenMatch(
+                    HiddenDistance(
                         loss.layer_map(ours.num_hidden_layers, teacher.num_hidden_layers),
                         ours.hidden_size,
                         teacher.hidden_size,
@@ -62,11 +62,12 @@ class HiddenMatching(nn.Module):
         ]
 
     def forward(
-        self, student: Layers, teachers: Sequence[Layers], denominator: Tensor
+        self, student: LayerStates, teachers: Sequence[LayerStates], denominator: Tensor
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The weighted sum over tokens, losses and teachers, divided by ``denominator``; and, detached, what is logged.
+        """The weighted sum over tokens, losses and teachers, divided by ``denominator``; and the numbers to log.
 
-        Logged are each loss's mean without its weight, and of several teachers each one's: ``hidden_match/teacher0``.
+        These are detached: each loss's mean without its weight, and with several teachers each teacher's
+        (``hidden_match/teacher0``).
         """
         terms: dict[str, Tensor] = {_name(place): torch.zeros(()) for place in range(len(self.losses))}
         total: Tensor | float = 0.0
@@ -80,27 +81,27 @@ class HiddenMatching(nn.Module):
         assert isinstance(total, Tensor)
         return total, terms
 
-    def _each(self) -> Iterator[tuple[int, int, HiddenMatch]]:
-        """Every loss's number, every teacher's, and what matches the two."""
+    def _each(self) -> Iterator[tuple[int, int, HiddenDistance]]:
+        """For each loss and each teacher: the two numbers, and their distance."""
         for number, of_loss in enumerate(self.matches):
             assert isinstance(of_loss, nn.ModuleList)
             for place, match in enumerate(of_loss):
-                assert isinstance(match, HiddenMatch)
+                assert isinstance(match, HiddenDistance)
                 yield number, place, match
 
     @property
     def learns(self) -> bool:
-        """Whether there are projectors: none where student and teachers have one hidden size."""
+        """Whether there are projectors. There are none where student and teachers have the same hidden size."""
         return any(True for _ in self.parameters())
 
     def join(self, optimizer: Optimizer, weight_decay: float) -> None:
-        """Have the projectors learned by the student's optimizer, unless they are already."""
+        """Add the projectors to the student's optimizer, once."""
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if self.learns and not any(id(parameter) in known for parameter in self.parameters()):
             optimizer.add_param_group({"params": list(self.parameters()), "weight_decay": weight_decay})
 
     def average_gradients(self, ranks: int) -> None:
-        """What DDP does for the student's gradients; to be called after the last backward of a step."""
+        """Average gradients over ranks, as DDP does for the student's. Call it after the last backward of a step."""
         for gradient in _gradients(self.parameters()) if ranks > 1 else ():
             torch.distributed.all_reduce(gradient)
             gradient /= ranks
@@ -116,7 +117,7 @@ class HiddenMatching(nn.Module):
         """Read what :meth:`save` wrote.
 
         Raises:
-            UserError: the checkpoint has none, or those of other losses, layers or teachers.
+            UserError: the checkpoint has no projectors, or those of other losses, layers or teachers.
         """
         if not self.learns:
             return
@@ -126,7 +127,7 @@ class HiddenMatching(nn.Module):
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"{file} does not hold the projectors of these hidden_match losses; resume with the losses and the "
-                "teachers that the checkpoint was made with, or start anew"
+                "teachers of the checkpoint, or start anew"
             ) from error
 
 

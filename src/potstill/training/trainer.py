@@ -1,4 +1,4 @@
-"""DistilTrainer: a transformers Trainer whose loss comes from teachers; everything else is Trainer's own."""
+"""DistilTrainer: a transformers Trainer whose loss comes from teachers. All the rest is Trainer's own."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,33 +13,32 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from potstill.data.collators import DOCUMENTS, Collator, SharedVocabularyCollator, pad_token_id
-from potstill.data.labels import IGNORE_INDEX, labels_of
+from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import AlignedCollator, AlignedSample, teacher_batch
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.chunked_logits import distillation_loss_of_logits
-from potstill.losses.cpu_buffers import let_go
+from potstill.losses.cpu_buffers import free_all
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
-from potstill.models.document_attention import MODEL_INPUTS, check_reads_apart, model_inputs
-from potstill.models.forward import Layers, read_layers
+from potstill.models.document_attention import MODEL_INPUTS, check_documents_are_isolated, model_inputs
+from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head_extraction import head_of, read_head
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator, records_column
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
-from potstill.training.accumulation import MicroBatches, Step
+from potstill.training.accumulation import MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
 
-Teacher: TypeAlias = PreTrainedModel | TargetStore | str | Path
-"""A model that runs beside the student, a store of captured targets, or the folder of one."""
+TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
+"""A model that runs beside the student, a store of captured targets, or the folder of a store."""
 
 TYPICAL_LENGTH = 512
-"""Tokens in a sample, where samples are streamed and none can be looked at ahead."""
+"""The assumed number of tokens of a sample where samples are streamed: none is known before the training."""
 
-EVALUATED = (Loss("cross_entropy"),)
+EVALUATION_LOSSES = (Loss("cross_entropy"),)
 
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
 
@@ -48,37 +47,37 @@ class DistilTrainer(Trainer):
     """Trains a student from one teacher, several, or none.
 
     The loss is the sum over `losses` of weight x (sum over the supervised tokens of the whole optimizer step, on all
-    ranks and in all accumulated batches) / (their number): how a batch is cut changes nothing. Evaluation measures
-    cross-entropy alone, which trainings of any losses share, and which needs no teacher.
+    ranks and in all accumulated batches) / (their number). So the size of micro-batches changes nothing. Evaluation
+    measures cross-entropy alone: it is the same for all trainings and needs no teacher.
 
     Args:
-        teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where only cross-entropy is
-            asked for. A teacher reads the student's own batch, or the prompts of its own that the samples have
+        teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where the only loss is
+            cross-entropy. A teacher reads the student's batch, or its own prompts where the samples have them
             (:class:`AlignedSample`).
-        losses: what is added up, each a :class:`Loss` or a :class:`HiddenLoss`. Default: forward KL and cross-entropy,
-            half each.
+        losses: the terms of the sum, each a :class:`Loss` or a :class:`HiddenLoss`. Default: forward KL and
+            cross-entropy, half each.
         temperature: if given, the temperature of every divergence in `losses`.
         teacher_weights: the share of each of several teachers. Default: equal shares.
         mix: whether several teachers' probabilities or their logits are averaged.
-        teacher_tokenizer: the teacher's tokenizer, or a list of one for each teacher; needed where a teacher's head is
-            of another size than the student's. Then all losses look at the ids only that are proven to be the same
-            tokens in `processing_class`. A store says itself which tokenizer it was captured with.
-        compile: whether the loss's kernels are compiled. Default: where that saves more time than it takes.
-        **trainer: everything that :class:`transformers.Trainer` takes. Without a `data_collator`, samples are padded
-            with `processing_class`'s pad token and every real token is learned; of samples that say how many tokens
-            of each of their `documents` they have, each document as if it stood alone (:class:`Collator`).
+        teacher_tokenizer: the teacher's tokenizer, or a list with one for each teacher. Required where a teacher's head
+            has another size than the student's. All losses then compare only the ids that are the same tokens in
+            `processing_class`. A store records its own tokenizer.
+        compile: whether to compile the loss's kernels. Default: where that saves more time than it takes.
+        **trainer: the arguments of :class:`transformers.Trainer`. Without a `data_collator`, samples are padded with
+            `processing_class`'s pad token and every real token is learned. Where samples have a column `documents`
+            (the number of tokens of each document), no document attends to another (:class:`Collator`).
 
     Raises:
         UserError: the losses need a teacher and there is none, a store does not fit, or the loss is not finite.
     """
 
-    # The loss is divided by the tokens of the whole step already; Trainer must not divide it again.
+    # The loss is already divided by the tokens of the whole step, so Trainer must not divide it.
     loss_is_scaled_for_ga = True
 
     def __init__(
         self,
         *args: Any,
-        teacher: Teacher | Sequence[Teacher] | None = None,
+        teacher: TeacherLike | Sequence[TeacherLike] | None = None,
         losses: Sequence[Loss | HiddenLoss] = DEFAULT_LOSSES,
         temperature: float | None = None,
         teacher_weights: Sequence[float] | None = None,
@@ -87,11 +86,11 @@ class DistilTrainer(Trainer):
         compile: bool | None = None,
         **trainer: Any,
     ) -> None:
-        given = [] if teacher is None else [teacher] if isinstance(teacher, Teacher) else list(teacher)
+        given = [] if teacher is None else [teacher] if isinstance(teacher, TeacherLike) else list(teacher)
         student = args[0] if args else trainer.get("model")
         if any(one is student for one in given):
             raise UserError("a teacher is the student itself, and would be frozen; give a copy (`copy.deepcopy`)")
-        self.teachers = [_opened(one) for one in given]
+        self.teachers = [_as_teacher(one) for one in given]
         self.losses = [
             replace(loss, temperature=temperature) if temperature is not None and loss.needs_teacher else loss
             for loss in losses
@@ -111,13 +110,13 @@ class DistilTrainer(Trainer):
         for one in live:
             one.to(self.args.device)
         if DOCUMENTS in self._first_sample():
-            check_reads_apart(self.model, "student")
+            check_documents_are_isolated(self.model, "student")
             for one in live:
-                check_reads_apart(one.model, "teacher")
+                check_documents_are_isolated(one.model, "teacher")
         self._matching = self._hidden_matching()
-        self._head_is_readable = head_of(self.model) is not None
-        self._a_step: int | None = None
-        self._step = Step(self._tokens_a_step(), self.args.device)
+        self._head_is_extracted = head_of(self.model) is not None
+        self._tokens_per_step: int | None = None
+        self._step = OptimizerStep(self._estimate_tokens_per_step(), self.args.device)
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
         self._compile = compile
@@ -172,27 +171,26 @@ class DistilTrainer(Trainer):
         return "teacher_input_ids" in self._first_sample()
 
     def _first_sample(self) -> Mapping[str, Any]:
-        """One to see what samples are like; nothing where none can be looked at ahead."""
+        """The first training sample; an empty mapping where samples are streamed."""
         known = hasattr(self.train_dataset, "__len__") and len(self.train_dataset)
         return self.train_dataset[0] if known else {}
 
     def _set_signature_columns_if_needed(self) -> None:
-        # What is read, whatever the student's forward says it takes: without their labels, prompts would be learned.
+        # Trainer keeps only the arguments of the student's forward. Without `labels`, prompts would be learned.
         self._signature_columns = [*MODEL_INPUTS, DOCUMENTS, *AlignedSample.__annotations__]
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[Any, Any]:
-        """The micro-batches of one optimizer step, which are read one by one, and what each is divided by until all of
-        them are counted."""
+        """The micro-batches of one optimizer step, read one by one, and the divisor of each until all are counted."""
         batches: Any = MicroBatches(epoch_iterator, num_batches)
-        self._step = Step(self._tokens_a_step(), device)
+        self._step = OptimizerStep(self._estimate_tokens_per_step(), device)
         if self.is_deepspeed_enabled:
-            # It keeps gradients to itself: nothing can be done to them afterwards, and all is counted ahead.
+            # DeepSpeed hides its gradients. They cannot be scaled afterwards, so the tokens are counted before.
             batches = list(batches)
-            counts = [(labels_of(batch)[:, 1:] != IGNORE_INDEX).sum() for batch in batches]
+            counts = [count_supervised(batch) for batch in batches]
             self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens)))
         self._steps_not_logged += 1
         if self._matching is not None:
-            # Trainer does this for the student after each step, and knows nothing of projectors.
+            # Trainer does this for the student after each step. It does not know the projectors.
             self._matching.zero_grad()
         return batches, self._step.divisor
 
@@ -202,34 +200,38 @@ class DistilTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step; while
-        the student is evaluated, cross-entropy alone."""
-        matching, apart = self._matching if model.training else None, self._head_is_readable
-        states, labels, layers = read_layers(model, apart, inputs, matching.student_layers if matching else ())
-        head = read_head(model) if apart else None
+        """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step.
+
+        In evaluation it is cross-entropy alone.
+        """
+        matching, extracted = self._matching if model.training else None, self._head_is_extracted
+        wanted = matching.student_layers if matching else ()
+        states, labels, layers = forward_with_layers(model, extracted, inputs, wanted)
+        head = read_head(model) if extracted else None
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
         denominator = tokens.clamp(min=1)
-        common: dict[str, Any] = {
-            "denominator": denominator,
-            "vocabulary": self.vocabulary,
-            "compile": self._compiles(),
-        }
-        # Outside the student's autocast: a live teacher runs in its own dtype, as one that is captured does.
-        target, theirs = self._heard(inputs) if model.training else (None, [])
-        losses = self.losses if model.training else EVALUATED
+        # Outside the student's autocast: a live teacher runs in its own dtype, like a captured teacher.
+        target, theirs = self._teacher_outputs(inputs) if model.training else (None, [])
+        losses = self.losses if model.training else EVALUATION_LOSSES
         if not losses:
-            # Nothing, but with a graph that reaches every weight: DDP waits for the gradients of all of them.
+            # A loss of 0 with a graph that reaches every weight: DDP waits for the gradients of all weights.
             states, labels, losses = states[:0], labels[:0], [Loss("cross_entropy", weight=0.0)]
         with self.accelerator.autocast():
-            if head is None:
-                loss, terms = distillation_loss_of_logits(states, labels, target, losses, **common)
-            else:
-                loss, terms = distillation_loss(states, head, labels, target, losses, **common)
+            loss, terms = distillation_loss(
+                states,
+                head,
+                labels,
+                target,
+                losses,
+                denominator=denominator,
+                vocabulary=self.vocabulary,
+                compile=self._compiles(),
+            )
             if matching is not None:
                 of_layers, of_each = matching(layers, theirs, denominator)
                 loss, terms = loss + of_layers, {**(terms if self.losses else {}), **of_each}
-        # Ranks' gradients are averaged, and this is a sum over ranks.
+        # DDP averages the gradients over ranks, but the loss is a sum over ranks.
         loss = loss * ranks
         if model.training:
             self._step.add_terms(terms, ranks)
@@ -238,16 +240,16 @@ class DistilTrainer(Trainer):
         return loss
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer's; the memory that the loss kept from step to step is free afterwards."""
+        """As Trainer's. Afterwards it frees the memory that the loss kept from step to step."""
         try:
             return super().train(*args, **kwargs)
         finally:
-            let_go()
+            free_all()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One micro-batch forward and backward; stops at a loss that is not finite, before any weight is changed.
+        """Forward and backward of one micro-batch. Stops at a loss that is not finite, before any weight changes.
 
-        The loss of a step is given back with its last micro-batch, and nothing with those before it.
+        Returns the loss of the step at its last micro-batch, and 0 at the others.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
@@ -268,7 +270,7 @@ class DistilTrainer(Trainer):
         return whole
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Trainer's own; hidden_match's projectors are learned with the student."""
+        """As Trainer's, with the projectors of hidden_match."""
         optimizer = super().create_optimizer(model)
         if self._matching is not None:
             self._matching.join(optimizer, self.args.weight_decay)
@@ -285,12 +287,12 @@ class DistilTrainer(Trainer):
             self._matching.load(Path(checkpoint))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As Trainer's; nothing was captured of what is only evaluated on."""
+        """As Trainer's. Evaluation samples have no captured targets."""
         with self._without_targets():
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """As Trainer's; nothing was captured of what is only predicted."""
+        """As Trainer's. Test samples have no captured targets."""
         with self._without_targets():
             return super().get_test_dataloader(test_dataset)
 
@@ -305,7 +307,7 @@ class DistilTrainer(Trainer):
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The loss of one batch and, where somebody asks for them (`compute_metrics`, `predict`), its logits, whole."""
+        """The loss of one batch; for `compute_metrics` and `predict` also its whole logits and its labels."""
         loss, _, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if prediction_loss_only:
             return loss, None, None
@@ -314,8 +316,12 @@ class DistilTrainer(Trainer):
             return loss, model(**read, use_cache=False).logits, labels
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the student, as a checkpoint or at the end; weights that are not finite are never written."""
-        # A finite loss can still have an infinite gradient, and then the step after it has ruined the weights.
+        """Save the student, as a checkpoint or at the end.
+
+        Raises:
+            DivergedError: a weight is not finite; nothing is written.
+        """
+        # A finite loss can have an infinite gradient, and the optimizer step then makes weights that are not finite.
         if not all(weight.isfinite().all() for weight in self.model.parameters() if weight.requires_grad):
             raise DivergedError(
                 f"a weight is not finite after step {self.state.global_step}, so it was not saved; the checkpoints "
@@ -324,7 +330,7 @@ class DistilTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with each loss term apart: its mean over the steps since the last log, before its weight."""
+        """Log, with the mean of each loss term, without its weight, over the steps since the last log."""
         if "loss" in logs and self._steps_not_logged:
             for name, total in self._terms.items():
                 logs[name] = self.accelerator.gather(total).mean().item() / self._steps_not_logged
@@ -333,29 +339,29 @@ class DistilTrainer(Trainer):
         super().log(logs, start_time)
 
     def _compiles(self) -> bool:
-        """Whether the loss's kernels are compiled: decided by the length of the whole training, so that one that is
-        resumed decides the same."""
+        """Whether to compile the loss's kernels. It depends on the length of the whole training, so that a resumed
+        training decides the same."""
         if self._compile is None:
-            tokens = self.state.max_steps * self._tokens_a_step() // self.args.world_size
+            tokens = self.state.max_steps * self._estimate_tokens_per_step() // self.args.world_size
             self._compile = worth_compiling(tokens, head_rows(self.model), self.args.device)
         return self._compile
 
-    def _tokens_a_step(self) -> int:
-        """About how many tokens an optimizer step has on all ranks together."""
-        if self._a_step is None:
+    def _estimate_tokens_per_step(self) -> int:
+        """The approximate number of tokens of an optimizer step, on all ranks together."""
+        if self._tokens_per_step is None:
             first = self._first_sample()
             length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
             batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            self._a_step = batch * length * self.args.world_size
-        return self._a_step
+            self._tokens_per_step = batch * length * self.args.world_size
+        return self._tokens_per_step
 
-    def _heard(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[Layers]]:
-        """What the teachers say about a batch, as far as a loss asks for it; and the layers that hidden_match does."""
+    def _teacher_outputs(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[LayerStates]]:
+        """The teachers' target for a batch, where a loss needs one; and each teacher's layers for hidden_match."""
         temperatures = [loss.temperature for loss in self.losses if loss.needs_teacher]
         if not temperatures and self._matching is None:
             return None, []
         targets: list[TeacherTarget] = []
-        layers: list[Layers] = []
+        layers: list[LayerStates] = []
         for index, one in enumerate(self.teachers):
             if isinstance(one, LiveTeacher):
                 wanted = self._matching.teacher_layers[index] if self._matching else ()
@@ -370,7 +376,7 @@ class DistilTrainer(Trainer):
         return whole, layers
 
 
-def _opened(teacher: Teacher) -> LiveTeacher | TargetStore:
+def _as_teacher(teacher: TeacherLike) -> LiveTeacher | TargetStore:
     if isinstance(teacher, TargetStore):
         return teacher
     if isinstance(teacher, str | Path):

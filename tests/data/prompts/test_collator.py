@@ -12,7 +12,7 @@ from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 from potstill.teachers.live import LiveTeacher
 from tiny import gpt2, llama, tokenizer
@@ -97,7 +97,7 @@ def test_the_teacher_says_what_it_says_of_each_answer_alone(model, side, tokens)
 def divergence(model, batch):
     """The mean KL between a model under the teacher's prompts and itself under the student's."""
     head = head_of(model)
-    states, labels = read_batch(model, head, batch)
+    states, labels = forward(model, head, batch)
     target = LiveTeacher(copy.deepcopy(model)).target(teacher_batch(batch))
     loss, _ = distillation_loss(states, head, labels, target, [Loss("forward_kl")], denominator=len(labels))
     return loss.item()
@@ -114,5 +114,5 @@ def test_under_one_prompt_a_model_differs_from_itself_in_nothing_and_under_two_i
 @SIDES
 def test_the_student_s_loss_does_not_know_what_the_teacher_was_asked(side):
     model, collate = llama(0), AlignedCollator(pad_token_id=1, side=side)
-    states = [read_batch(model, None, collate(prompted(chatty(), name)))[0] for name in ("base", "confidence")]
+    states = [forward(model, None, collate(prompted(chatty(), name)))[0] for name in ("base", "confidence")]
     assert torch.equal(*states)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 from torch import Tensor
 
 from potstill.data.collators import Collator
-from potstill.data.labels import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX, supervised_mask
 from potstill.errors import UserError
 
 TEACHER = "teacher_"
@@ -97,9 +97,6 @@ def _check_same_answers(student: Mapping[str, Tensor], teacher: Mapping[str, Ten
 
 
 def _answers(batch: Mapping[str, Tensor]) -> list[list[int]]:
-    """The supervised tokens of each row: labels that a real token comes before."""
-    found = []
-    for labels, real in zip(batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
-        following = zip(labels[1:], real[:-1], strict=True)
-        found.append([label for label, is_after in following if label != IGNORE_INDEX and is_after])
-    return found
+    """The labels of each row's supervised tokens."""
+    rows = zip(batch["labels"], supervised_mask(batch), strict=True)
+    return [labels[1:][taught[:-1]].tolist() for labels, taught in rows]

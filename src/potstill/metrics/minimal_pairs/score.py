@@ -21,7 +21,7 @@ from potstill.errors import UserError
 from potstill.losses.token_scores import score_tokens
 from potstill.metrics.bootstrap import Array
 from potstill.metrics.minimal_pairs.read import Subtask
-from potstill.models.forward import read_batch
+from potstill.models.forward import forward
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of
 
@@ -170,6 +170,6 @@ def _batches(rows: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[
 def _log_probabilities(model: PreTrainedModel, head: Head | None, rows: list[tuple[int, ...]]) -> Array:
     """The summed log-probability of each row, without its first token."""
     ids = torch.tensor(rows, device=model.device)
-    states, following = read_batch(model, head, {"input_ids": ids, "labels": ids})
+    states, following = forward(model, head, {"input_ids": ids, "labels": ids})
     nll = score_tokens(states, head, following)["nll"]
     return -nll.view(len(rows), -1).double().sum(1).cpu().numpy()
