@@ -175,7 +175,7 @@ def test_what_measuring_each_model_took_is_told_with_how_it_is_known(examples):
     )
     unknown = Expense("held-out-text", "teacher", Cost(61, None, None, "not measured: no meter"), 500, 0)
     page = Page(render(replace(examples["one seed"](), expenses=(estimated, unknown)))).text
-    assert "To measure each model" in page
+    assert "Cost of measuring each model" in page
     row = page[page.index("prompts-facts") :]
     assert "3 Whwritten" in row, "1.2 Wh for 400 tokens"
     assert "estimated" in row
