@@ -1,4 +1,4 @@
-"""The notes say how models were measured, and what the figures cannot tell."""
+"""The notes say how models were measured, and the limits of the figures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The page holds what it was given, escaped, and nothing from elsewhere."""
+"""The page shows the report's data, escaped, and loads nothing from elsewhere."""
 
 import json
 import re
@@ -16,7 +16,7 @@ NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile",
 
 
 class Page(HTMLParser):
-    """The text a reader sees, the tags, and every address the page could load something from."""
+    """The text that a reader sees, the tags, and every address that the page could load from."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

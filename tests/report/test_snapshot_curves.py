@@ -1,4 +1,4 @@
-"""How snapshots fared is drawn with intervals, its company, and what was chosen."""
+"""Scores of snapshots are drawn with intervals, beside teacher and start, and with a ring for the chosen one."""
 
 from dataclasses import replace
 from xml.etree import ElementTree

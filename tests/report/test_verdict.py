@@ -1,4 +1,4 @@
-"""The verdict says what the intervals say: gain, loss and nothing in equally plain words."""
+"""The verdict follows the intervals; gain, loss and no effect are told equally plainly."""
 
 from dataclasses import replace
 

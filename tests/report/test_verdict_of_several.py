@@ -1,4 +1,4 @@
-"""The verdict on several students names all that beat the control and all that do not, and believes no placebo."""
+"""The verdict on several students lists all students, and does not count a gain of a placebo as the teacher's."""
 
 from dataclasses import replace
 

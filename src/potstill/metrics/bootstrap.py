@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 Transform = Literal["identity", "exp"]
 
 _DRAWS_AT_ONCE = 2**22
-"""Unit draws held in memory together: 32 MiB of indices, whatever U and R are."""
+"""Unit draws held in memory together: 32 MiB of indices, for any U and R."""
 
 _NORMAL = NormalDist()
 

@@ -22,7 +22,7 @@ VEGA_LITE = "5.20"
 """The version of the Vega-Lite grammar for these specifications; vl-convert ships several."""
 
 WIDTH, LEFT, RIGHT = 340, 108, 58
-"""Of one panel in px: the whole width, the margin with names, the margin with values. It fits a phone unscaled."""
+"""Widths of one panel in px: the whole, the margin with names, the margin with values. It fits a phone unscaled."""
 
 ROW = 24
 POINTS = 100
