@@ -1,4 +1,4 @@
-"""Intervals cover what they promise; pairs are pairs; nothing hangs on order, on memory or on luck."""
+"""Intervals have the promised coverage, differences are paired, and the order of units does not matter."""
 
 import json
 import math
@@ -202,8 +202,8 @@ def test_many_units_fit_in_memory():
 
 
 def test_stratified_intervals_cover_the_truth_as_often_as_they_promise():
-    # Subtasks of very different difficulty, as BLiMP's are: an interval that drew all pairs from one urn, or drew
-    # subtasks, would be far too wide and cover always.
+    # The difficulty of subtasks differs as in BLiMP. If the bootstrap ignored subtasks, or resampled them, intervals
+    # would be far too wide and would always cover the truth.
     random, rates = np.random.default_rng(1), (0.1, 0.5, 0.7, 0.95)
     drawn = lambda: {f"s{n}": (random.random(60) < rate).astype(float) for n, rate in enumerate(rates)}  # noqa: E731
     overall = [stratified(drawn(), draws(400))[0] for _ in range(600)]

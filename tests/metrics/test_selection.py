@@ -1,4 +1,4 @@
-"""The best of several: a tie is a tie, and the earlier one is taken."""
+"""The best of several candidates is chosen; among ties, the earliest."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ LOSS, RIGHT = Criterion("loss", "lower"), Criterion("right", "higher")
 
 
 def _losses(*means, noise=0.5, own=0.05, seed=0):
-    """Candidates whose losses have these means: the items' difficulty is common to all, and some noise their own."""
+    """Candidates whose losses have these means: items are equally difficult for all, up to some noise."""
     draw = np.random.default_rng(seed)
     common = draw.normal(0, noise, ITEMS)
     made = {}
@@ -25,7 +25,7 @@ HOW = {"resampling": Resampling(resamples=2000)}
 
 
 def test_the_best_is_taken_where_it_is_beyond_chance():
-    # The spread over items (0.5) hides differences of 0.1; paired, they are plain.
+    # The spread over items (0.5) hides differences of 0.1; the paired bootstrap shows them.
     choice = choose(_losses(3.0, 2.8, 2.7, 2.9), [LOSS], **HOW)
     assert (choice.best, choice.chosen) == ("c2", "c2")
     assert [standing.tied for standing in choice.standings] == [False, False, True, False]
@@ -37,7 +37,7 @@ def test_of_ties_the_earlier_one_is_taken():
 
 
 def test_without_pairing_it_would_be_a_tie():
-    # The same candidates, whose items do not belong together: now nobody can tell.
+    # The same candidates with shuffled items: without pairing, the difference is within chance.
     scores, draw = _losses(2.75, 2.7), np.random.default_rng(1)
     shuffled = draw.permutation(np.asarray(scores["c0"]["loss"].numerator))
     assert choose(scores, [LOSS], **HOW).chosen == "c1"
@@ -69,7 +69,7 @@ def test_equal_weights_are_equal():
 
 
 def _two(losses, right):
-    """Candidates with a loss and a share of right items, without any noise."""
+    """Candidates with a loss and a share of right items, without noise."""
     return {
         f"c{at}": {
             "loss": Sums(np.full(ITEMS, loss), np.ones(ITEMS)),
@@ -106,7 +106,7 @@ def test_metrics_may_have_other_items():
 
 
 def test_a_tie_is_not_called_too_often_nor_too_seldom():
-    # Two candidates of the same true mean: in about 95 of 100 worlds, nobody may be told from the other.
+    # Two candidates with the same true mean: they must tie in about 95 of 100 trials.
     tied, few = 0, Resampling(resamples=400)
     for world in range(100):
         draw = np.random.default_rng(1000 + world)

@@ -1,4 +1,4 @@
-"""Reports as a run would make them, with made-up figures: the quickstart's, and what goes wrong."""
+"""Reports with made-up figures: the quickstart's, and those of runs that fail in some way."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ WORDS = (" the", " a", ",", " in", " of", " river", " France", ".", " and", " is
 
 
 def sums(units: int, seeds: int) -> dict[str, dict[str, Sums]]:
-    """By metric and model: what a distilled student, its control and the others score on each passage."""
+    """By metric and model: the scores of a distilled student, its control and the others on each passage."""
     random = np.random.default_rng(7)
     tokens = random.integers(30, 128, units).astype(float)
     bytes_ = tokens * random.normal(4.4, 0.3, units)
@@ -172,7 +172,7 @@ def without_control() -> Report:
 
 
 def negative() -> Report:
-    """The student and its control change places: the teacher did harm."""
+    """Student and control are exchanged: the teacher did harm."""
     whole = report()
     swap = {"student": "control", "control": "student"}
     rows = tuple(replace(row, model=swap.get(row.model, row.model)) for row in whole.rows)
@@ -184,7 +184,7 @@ def negative() -> Report:
 
 
 def null() -> Report:
-    """The student and its control are the same but for chance."""
+    """Student and control differ only by chance."""
     whole = report()
     pairs = tuple(
         replace(pair, difference=pair.difference / 20, low=pair.low / 20 - abs(pair.low), high=abs(pair.high))
@@ -217,11 +217,11 @@ def hostile() -> Report:
 
 
 EFFECTS = {"base": 0.05, "ground-truth": 0.08, "teacher": 0.0, "confidence": -0.06, "another-question": 0.045}
-"""How much better than their control students answer, by the names of their experiments; the last is a placebo."""
+"""By experiment, the gain in accuracy over the control; the last is a placebo."""
 
 
 def answered(effects: dict[str, float], seeds: int, units: int) -> tuple[tuple[Result, ...], tuple[Paired, ...]]:
-    """Models that answered questions: each question has its own difficulty, which all of them meet."""
+    """Models that answered questions; each question has a difficulty that is common to all models."""
     random, ones = np.random.default_rng(11), np.ones(units)
     ease = random.uniform(0, 1, units)
 
@@ -296,7 +296,7 @@ def matrix(seeds: int = 3) -> Report:
 
 @pytest.fixture(scope="session")
 def examples() -> dict[str, Callable[[], Report]]:
-    """By name, a function that makes the report."""
+    """Functions that make the reports, by name."""
     return EXAMPLES
 
 

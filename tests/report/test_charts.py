@@ -1,4 +1,4 @@
-"""Charts are well-formed SVG in the page's colours, and stay readable when one model is far off."""
+"""Charts are well-formed SVG in the page's colours, and stay readable if one model is far away from the others."""
 
 import itertools
 import math

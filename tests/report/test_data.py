@@ -1,4 +1,4 @@
-"""What the run folder holds becomes what the page shows."""
+"""Logs and tokens from a run folder become the page's data."""
 
 from potstill.report.data import Curve, Token, pair_metric, prompt_metrics
 

@@ -1,4 +1,4 @@
-"""The notes say how models were measured, and what the figures cannot tell."""
+"""The notes say how models were measured, and the limits of the figures."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def _said(recipe, undecided=None, decided=0):
 
 def test_of_a_text_it_is_said_how_it_was_held_out(tmp_path):
     said = _said(minimal.recipe(tmp_path))
-    assert "chosen by a hash of their text before anything was cut" in said
+    assert "chosen by a hash of their text before documents were cut" in said
     assert "in windows of 8 tokens" in said
     assert "review" not in said
 
@@ -29,16 +29,16 @@ def test_what_is_missing_is_said(tmp_path):
 
 def test_it_is_said_what_weights_were_chosen_by(tmp_path):
     own = ["corpus.validation=2"]
-    assert "by cross-entropy on text" in _said(minimal.recipe(tmp_path, "distil.keep=best", *own))
-    assert "by loss on text" in _said(minimal.recipe(tmp_path, "select={by: {loss: 1}}", "distil.snapshots=3", *own))
+    assert "by cross-entropy on validation text" in _said(minimal.recipe(tmp_path, "distil.keep=best", *own))
+    assert "by loss, on text" in _said(minimal.recipe(tmp_path, "select={by: {loss: 1}}", "distil.snapshots=3", *own))
 
 
 def test_of_questions_it_is_said_how_models_were_asked(tmp_path):
     said = _said(minimal.questions(tmp_path))
     assert "the student’s prompt of the strategy base" in said
     assert "fine-tuned on the same answers as base" in said
-    assert "how far students could still come" not in said
-    assert "how far students could still come" in _said(minimal.questions(tmp_path, "answers.teachers=false"))
+    assert "how much students could still improve" not in said
+    assert "how much students could still improve" in _said(minimal.questions(tmp_path, "answers.teachers=false"))
 
 
 def test_what_waits_for_a_person_is_counted_by_model(tmp_path):

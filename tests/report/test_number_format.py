@@ -1,4 +1,4 @@
-"""Figures as a person reads them."""
+"""Numbers are formatted for readers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The page holds what it was given, escaped, and nothing from elsewhere."""
+"""The page shows the report's data, escaped, and loads nothing from elsewhere."""
 
 import json
 import re
@@ -16,7 +16,7 @@ NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile",
 
 
 class Page(HTMLParser):
-    """The text a reader sees, the tags, and every address the page could load something from."""
+    """The text that a reader sees, the tags, and every address that the page could load from."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ def test_what_measuring_each_model_took_is_told_with_how_it_is_known(examples):
     )
     unknown = Expense("held-out-text", "teacher", Cost(61, None, None, "not measured: no meter"), 500, 0)
     page = Page(render(replace(examples["one seed"](), expenses=(estimated, unknown)))).text
-    assert "To measure each model" in page
+    assert "Cost of measuring each model" in page
     row = page[page.index("continuations-facts") :]
     assert "3 Whwritten" in row, "1.2 Wh for 400 tokens"
     assert "estimated" in row

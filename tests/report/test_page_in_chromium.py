@@ -1,4 +1,4 @@
-"""The page in a real browser: no error, charts drawn, cards shown by pointer and by keyboard, something to look at."""
+"""The page in a real browser: no error, charts drawn, cards shown by pointer and by keyboard, screenshots."""
 
 import re
 import shutil

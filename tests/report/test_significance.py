@@ -1,4 +1,4 @@
-"""A difference is beyond chance by its interval and its seeds; where several are judged, after Holm's correction."""
+"""A difference is beyond chance by its interval and its seeds and, with several students, after Holm's correction."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ def pair(other: str, difference: float, half: float = 0.02, **more) -> Paired:
 
 
 def of_students(*p: float) -> Report:
-    """Students that are better than the control by an interval of their own, with these p."""
+    """Students with these p whose own intervals show that they are better than the control."""
     names = [f"student {place}" for place in range(len(p))]
     rows = tuple(Result(name, "loss", 4.0, 3.9, 4.1, 304) for name in names)
     pairs = tuple(

@@ -1,4 +1,4 @@
-"""How snapshots fared is drawn with intervals, its company, and what was chosen."""
+"""Scores of snapshots are drawn with intervals, beside teacher and start, and with a ring for the chosen one."""
 
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -53,7 +53,7 @@ def test_a_start_far_off_is_said_and_not_drawn(page):
 
 def test_each_metric_on_each_split_has_a_chart(page):
     panels = snapshot_curves.panels(page(rows() + rows(split="selection", seeds=(0, 1))))
-    assert [panel["about"].partition(";")[0] for panel in panels] == ["held out", "on what is chosen on"]
+    assert [panel["about"].partition(";")[0] for panel in panels] == ["held out", "on the items of the selection"]
     assert any("Student (seed 1), step 400" in label for label in labels(panels[1]["svg"]))
 
 
@@ -71,5 +71,5 @@ def test_steps_that_are_dense_early_are_drawn_at_equal_ratios():
 
 
 def test_the_page_has_the_section_only_where_something_was_measured(page):
-    assert "On the way" in render(page(rows()))
-    assert "On the way" not in render(page(()))
+    assert "Snapshots during training" in render(page(rows()))
+    assert "Snapshots during training" not in render(page(()))

@@ -1,4 +1,4 @@
-"""Tables hold every figure once, in the layout that the number of models asks for."""
+"""Tables hold every figure once, in a layout that depends on the number of students."""
 
 from potstill.report.tables import figures, matrix
 

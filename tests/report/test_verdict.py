@@ -1,4 +1,4 @@
-"""The verdict says what the intervals say: gain, loss and nothing in equally plain words."""
+"""The verdict follows the intervals; gain, loss and no effect are told equally plainly."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def pair(other: str, difference: float, half: float = 0.02, **more) -> Paired:
         (0.1, 0.5, "bad", "worse than before training"),
         (-0.1, 0.0, "open", "no better than before training"),
         (0.0, None, "open", "The teacher made no difference"),
-        (None, -6.8, "open", "whether the teacher did is unknown"),
+        (None, -6.8, "open", "whether the teacher helped is unknown"),
         (None, 0.5, "bad", "worse than before training"),
         (None, 0.0, "open", "No gain beyond chance"),
         (None, None, "open", "No verdict"),
@@ -40,7 +40,7 @@ def test_a_gain_is_told_with_all_its_figures(examples):
     told = " ".join(verdict(examples["one seed"]()).sentences)
     assert "On 304 held-out passages the student’s loss is 4.64 [4.59, 4.70]" in told
     assert "−0.10 [−0.12, −0.08], better, beyond chance" in told
-    assert "training closed 85% of the way" in told
+    assert "training closed 85% of the gap" in told
     assert "One seed" in told
 
 
@@ -67,4 +67,4 @@ def test_a_student_past_its_teacher_or_further_off_than_before(examples):
         return " ".join(verdict(replace(report, rows=tuple(moved))).sentences)
 
     assert "is not ahead" in told(3.0)
-    assert "further than before training" in told(12.5)
+    assert "further away than before training" in told(12.5)

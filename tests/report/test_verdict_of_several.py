@@ -1,4 +1,4 @@
-"""The verdict on several students names all that beat the control and all that do not, and believes no placebo."""
+"""The verdict on several students lists all students, and does not count a gain of a placebo as the teacher's."""
 
 from dataclasses import replace
 
@@ -101,7 +101,7 @@ def test_a_gain_that_only_luck_among_many_explains_is_no_gain():
     one = replace(report.paired[0], p=0.03)
     found = verdict(replace(report, paired=(one, *report.paired[1:])))
     assert found.headline == "No experiment beats the control beyond chance."
-    assert "within chance when all students are accounted for (p\u00a0=\u00a00.12)" in found.sentences[1]
+    assert "within chance after the correction for all students (p\u00a0=\u00a00.12)" in found.sentences[1]
 
 
 def test_a_gain_that_differs_in_sign_between_seeds_is_no_gain():
@@ -119,7 +119,7 @@ def test_every_student_has_its_sentence_in_the_recipes_order(examples):
         "Student confidence",
         "Student another-question (a placebo",
     ]
-    assert "the gain is not the teacher’s knowledge" in found.sentences[1]
+    assert "the gain does not come from the teacher’s knowledge" in found.sentences[1]
     assert "The teacher, at" in found.sentences[6]
     assert len(found.figures) == 5
     assert found.headline.startswith(

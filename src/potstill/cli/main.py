@@ -29,7 +29,7 @@ Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after thi
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again though it is done.")]
 ForceThis = Annotated[bool, typer.Option("--force", help="Run it again though it is done.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Say what it will take, in bytes and hours, and stop.")]
-Snapshots = Annotated[
+WhichSnapshots = Annotated[
     str | None,
     typer.Option(
         metavar="WHICH",
@@ -41,7 +41,9 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
 StoreFolder = Annotated[Path, typer.Argument(help="A store, RUN/capture/TEACHER.")]
-Fidelity = Annotated[int, typer.Option(metavar="SAMPLES", help="Samples to compare with the live teacher; 0 for none.")]
+FidelitySamples = Annotated[
+    int, typer.Option(metavar="SAMPLES", help="Samples to compare with the live teacher; 0 for none.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Who = Annotated[str | None, typer.Option(metavar="NAME", help="Who decides. Default: the login name.")]
 Export = Annotated[
@@ -103,7 +105,7 @@ def _evaluate(
     run_dir: RunDir = None,
     force: ForceThis = False,
     set_: Set = None,
-    snapshots: Snapshots = None,
+    snapshots: WhichSnapshots = None,
     watch: Watch = False,
 ) -> None:
     if snapshots is None and not watch:
@@ -143,7 +145,7 @@ def compare(runs: RunFolders, as_json: AsJson = False) -> None:
 
 
 @app.command(rich_help_panel="Looking at runs")
-def targets(store: StoreFolder, fidelity: Fidelity = 16, as_json: AsJson = False) -> None:
+def targets(store: StoreFolder, fidelity: FidelitySamples = 16, as_json: AsJson = False) -> None:
     """Describe a store of captured targets, check it, and compare it with its teacher on a few samples."""
     from potstill.evaluation.inspect_targets import inspect, shown
 

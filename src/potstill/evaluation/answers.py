@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.console import say
-from potstill.evaluation.candidates import Measured
+from potstill.evaluation.candidates import Measurement
 from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
@@ -45,7 +45,7 @@ class Judged:
         return numerator, np.ones(len(numerator))
 
 
-def measure(work: Work) -> Measured:
+def measure(work: Work) -> Measurement:
     """Say what every answer counts, and compare the models."""
     recipe = work.recipe
     models = judged(work)
@@ -58,7 +58,7 @@ def measure(work: Work) -> Measured:
         say(f"  {undecided:,} answers that no rule settles count as wrong; `potstill review {work.run.folder}`")
     made = f"{sum(map(len, models.values()))} models on {questions:,} held-out questions"
     more = f", {undecided:,} answers undecided" if undecided else ""
-    return Measured(
+    return Measurement(
         rows,
         pairs,
         outputs=[work.folder / "verdicts"],

@@ -30,7 +30,7 @@ Models = Mapping[Candidate, Sequence[CandidateModel]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What one measurement found."""
 
     rows: Sequence[Result] = ()

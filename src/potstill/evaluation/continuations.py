@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from potstill.console import progress
-from potstill.evaluation.candidates import CandidateModel, Measured, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measurement, Models, compared_pairs
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
@@ -61,7 +61,7 @@ def check(recipe: Recipe) -> None:
             sentence_model(given.sentences, f"{key}.sentences")
 
 
-def measure(work: Work, models: Models, name: str) -> Measured:
+def measure(work: Work, models: Models, name: str) -> Measurement:
     """One set of prompts, by its name in the recipe."""
     given, how, key = work.recipe.evaluate.continuations[name], work.recipe.evaluate, f"evaluate.continuations.{name}"
     triples = triples_of(work, name)
@@ -88,7 +88,7 @@ def measure(work: Work, models: Models, name: str) -> Measured:
     ]
     file = work.folder / "continuations" / f"{name}.json"
     write_json(file, {"continuations": len(triples), **judge.about, **_details(scores, name, resampling)})
-    return Measured(rows, pairs, outputs=[file, file.with_suffix("")])
+    return Measurement(rows, pairs, outputs=[file, file.with_suffix("")])
 
 
 def triples_of(work: Work, name: str, split: Split = "reporting") -> list[Triple]:

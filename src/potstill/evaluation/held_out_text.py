@@ -14,7 +14,7 @@ from potstill.console import progress
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.evaluation.baselines import compared_vocabulary
-from potstill.evaluation.candidates import CandidateModel, Measured, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measurement, Models, compared_pairs
 from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
@@ -45,7 +45,7 @@ OF_OTHERS = ("kl_to_teacher", "agreement")
 
 
 @dataclass(frozen=True)
-class _HeldOut:
+class _HeldOutBatches:
     """The held-out text as models read it."""
 
     windows: list[Window]
@@ -65,7 +65,7 @@ class _HeldOut:
             yield rows, {name: value.to(device()) for name, value in batch.items()}
 
 
-def measure(work: Work, models: Models) -> Measured:
+def measure(work: Work, models: Models) -> Measurement:
     """Score every model, compare them, and keep some passages to look at.
 
     Makes `scores/` (each model's sums by document) and `passages.json`.
@@ -74,7 +74,7 @@ def measure(work: Work, models: Models) -> Measured:
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
     sizes = [len(text.encode()) for text in held_out["text"]]
-    text = _HeldOut(
+    text = _HeldOutBatches(
         document_windows(held_out["input_ids"], recipe.corpus.sequence_length),
         sizes,
         Collator(pad_token_id(artifacts.tokenizer(work))),
@@ -91,7 +91,7 @@ def measure(work: Work, models: Models) -> Measured:
     remove(work.folder / "teacher_states")
     tokens = int(scores["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {len(sizes):,} held-out documents"
-    return Measured(
+    return Measurement(
         rows,
         differences,
         outputs=[passages, work.folder / "scores"],
@@ -99,7 +99,7 @@ def measure(work: Work, models: Models) -> Measured:
     )
 
 
-def _scored(work: Work, model: CandidateModel, text: _HeldOut, reference: "_Reference") -> DocumentScores:
+def _scored(work: Work, model: CandidateModel, text: _HeldOutBatches, reference: "_Reference") -> DocumentScores:
     file = work.folder / "scores" / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:
@@ -117,7 +117,7 @@ def _scored(work: Work, model: CandidateModel, text: _HeldOut, reference: "_Refe
 class _Reference:
     """The teachers' last hidden states on the held-out text, computed once and read again for every model."""
 
-    def __init__(self, work: Work, teachers: list[PreparedTeacher], text: _HeldOut) -> None:
+    def __init__(self, work: Work, teachers: list[PreparedTeacher], text: _HeldOutBatches) -> None:
         weights = [work.recipe.all_teachers[teacher.name].weight for teacher in teachers]
         self._weights = tuple(weight / sum(weights) for weight in weights)
         self._mix = work.recipe.distil.mix
@@ -129,7 +129,7 @@ class _Reference:
         return targets[0] if len(targets) == 1 else MixedTarget(targets, self._weights, self._mix)
 
 
-def _read_once(folder: Path, teacher: PreparedTeacher, text: _HeldOut) -> TargetFunction:
+def _read_once(folder: Path, teacher: PreparedTeacher, text: _HeldOutBatches) -> TargetFunction:
     live = LiveTeacher(teacher.model())
     if live.head is None:
         return live.target

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.candidates import CandidateModel, Measured, Models
+from potstill.evaluation.candidates import CandidateModel, Measurement, Models
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.atomic import read_json, write_json
@@ -36,7 +36,7 @@ def check(recipe: Recipe) -> None:
     loaded(recipe)
 
 
-def measure(work: Work, models: Models) -> Measured:
+def measure(work: Work, models: Models) -> Measurement:
     """Ask every model every task; `tasks/TASK/MODEL.json` keeps what each item contributed.
 
     Makes in `comparison.json` under `tasks`: how each metric is shown (`metrics`), and lm-eval's own figures and
@@ -67,7 +67,7 @@ def measure(work: Work, models: Models) -> Measured:
             for metric in {**first.scores, **first.parts}:
                 each = [{**seed.scores, **seed.parts}[metric] for seed in seeds]
                 theirs[model][metric] = [{"value": own.value, "stderr": own.stderr} for own in each]
-    return Measured(
+    return Measurement(
         rows,
         pairs,
         outputs=[work.folder / "tasks"],

@@ -26,7 +26,7 @@ class Tally:
 
 @contextmanager
 def metered(work: Work, measurement: str, model: CandidateModel) -> Iterator[Tally]:
-    """Meter one measurement of one model: ``with metered(...) as tally``, and then tell the tally its tokens.
+    """SnapshotMeter one measurement of one model: ``with metered(...) as tally``, and then tell the tally its tokens.
 
     What a stopped attempt took is kept, and what the next one takes is added to it; its tokens are of all attempts, so
     that whoever goes on counts those that were done before too.

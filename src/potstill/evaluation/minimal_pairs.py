@@ -3,7 +3,7 @@
 from typing import Any
 
 from potstill.console import progress
-from potstill.evaluation.candidates import CandidateModel, Measured, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measurement, Models, compared_pairs
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json
@@ -16,7 +16,7 @@ from potstill.pipeline.work import Work
 from potstill.recipe.evaluate import PairDataset, PairFiles
 
 
-def measure(work: Work, models: Models, metric: str) -> Measured:
+def measure(work: Work, models: Models, metric: str) -> Measurement:
     """One set of minimal pairs, by its name in the recipe; `pairs/METRIC.json` has all of its subtasks."""
     settings, how = work.recipe.evaluate.minimal_pairs[metric], work.recipe.evaluate
     tokenizer = artifacts.tokenizer(work)
@@ -35,7 +35,7 @@ def measure(work: Work, models: Models, metric: str) -> Measured:
     of_each = {model: found.to_dict() for model, found in each.items()}
     differences = {f"{student} - {model}": found.to_dict() for (student, model), found in pairs.items()}
     write_json(file, {"models": of_each, "paired": differences})
-    return Measured(
+    return Measurement(
         [found.overall for found in each.values()], [found.overall for found in pairs.values()], outputs=[file]
     )
 

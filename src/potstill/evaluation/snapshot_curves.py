@@ -15,7 +15,7 @@ from potstill.evaluation.selection_split import Split
 from potstill.evaluation.snapshot_scores import (
     CURVES,
     FOLDER,
-    Meter,
+    SnapshotMeter,
     Weights,
     meters,
     name_of,
@@ -39,10 +39,8 @@ BEFORE = ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies"
 SPLITS: tuple[Split, ...] = ("selection", "reporting")
 CALLED = {"selection": "validation", "reporting": "held out"}
 
-Rows = list[dict[str, Any]]
 
-
-def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
+def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, Any]]:
     """Measure snapshots of a run, and beside them its teachers and its start; what is known already is not run again.
 
     Args:
@@ -78,11 +76,11 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> Rows:
     return rows
 
 
-def _measured(work: Work, which: str, *, waits: bool) -> Rows:
+def _measured(work: Work, which: str, *, waits: bool) -> list[dict[str, Any]]:
     candidates = trained_candidates(work.recipe)
     # The teachers and the start are scored on what is reported: each sample set has a validation split of its own.
     reported = meters(work, candidates[0], ["reporting"] if work.recipe.asks else SPLITS)
-    found: Rows = []
+    found: list[dict[str, Any]] = []
     for teacher, weights in teachers(work).items():
         found += _rows(work, weights, reported, teacher, None)
     start = snapshot(work, work.run.path("student") / "start", "start")
@@ -97,7 +95,9 @@ def _measured(work: Work, which: str, *, waits: bool) -> Rows:
     return found
 
 
-def _rows(work: Work, weights: Weights, by: Sequence[Meter], candidate: Candidate, step: int | None) -> Rows:
+def _rows(
+    work: Work, weights: Weights, by: Sequence[SnapshotMeter], candidate: Candidate, step: int | None
+) -> list[dict[str, Any]]:
     resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
     rows = []
     for figure in scored(work.run, weights, by):
@@ -108,7 +108,7 @@ def _rows(work: Work, weights: Weights, by: Sequence[Meter], candidate: Candidat
     return rows
 
 
-def shown(rows: Rows) -> str:
+def shown(rows: list[dict[str, Any]]) -> str:
     """The rows as lines of aligned columns: a line a model and step, a column a metric and split."""
     columns = list(dict.fromkeys((row["metric"], row["split"]) for row in rows))
     lines: dict[tuple[Any, ...], dict[tuple[str, str], str]] = {}

@@ -72,7 +72,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Meter:
+class SnapshotMeter:
     """One measurement: a metric on a split, or a task with all of its metrics."""
 
     reads: str
@@ -113,7 +113,7 @@ def teachers(work: Work) -> dict[Candidate, Weights]:
     }
 
 
-def scored(run: Run, weights: Weights, meters: Sequence[Meter]) -> list[Figure]:
+def scored(run: Run, weights: Weights, meters: Sequence[SnapshotMeter]) -> list[Figure]:
     """What a model scores on each meter; it is loaded only where something is not known yet."""
     folder = run.folder / FOLDER
     (folder / "scores").mkdir(parents=True, exist_ok=True)
@@ -132,12 +132,12 @@ def scored(run: Run, weights: Weights, meters: Sequence[Meter]) -> list[Figure]:
     return found
 
 
-def meters(work: Work, trained: Candidate, splits: Sequence[Split] = ("selection", "reporting")) -> list[Meter]:
+def meters(work: Work, trained: Candidate, splits: Sequence[Split] = ("selection", "reporting")) -> list[SnapshotMeter]:
     """All that a training's snapshots can be measured by on these splits; text of others is not even opened.
 
     Tasks are asked whole, because lm-eval asks them: what is looked at of their figures is for the caller to mind.
     """
-    recipe, found = work.recipe, list[Meter]()
+    recipe, found = work.recipe, list[SnapshotMeter]()
     for split in splits:
         if split == "reporting":
             found.append(_reported_text(work))
@@ -180,7 +180,7 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"`select.by`: {metric!r} {why}; choose by another, {', '.join(can)}")
 
 
-def _task(work: Work, asked: LoadedTask) -> Meter:
+def _task(work: Work, asked: LoadedTask) -> SnapshotMeter:
     """A task of lm-eval, and every metric of it that is made of items."""
     splits, tokenizer = splits_of(work.recipe, *asked.shown), artifacts.tokenizer(work)
     batch_size = work.recipe.evaluate.batch_size
@@ -199,10 +199,10 @@ def _task(work: Work, asked: LoadedTask) -> Meter:
     settings = next(task for task in work.recipe.evaluate.tasks if task.task == asked.name)
     files = {} if settings.path is None else _digests(settings.path)
     reads = digest(["task", settings.model_dump(mode="json"), files, splits, batch_size, _tokens(tokenizer)])
-    return Meter(reads, score)
+    return SnapshotMeter(reads, score)
 
 
-def _pairs(work: Work, metric: str, split: Split) -> Meter:
+def _pairs(work: Work, metric: str, split: Split) -> SnapshotMeter:
     settings, tokenizer = work.recipe.evaluate.minimal_pairs[metric], artifacts.tokenizer(work)
     subtasks = subtasks_of(work, metric, split)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
@@ -214,10 +214,10 @@ def _pairs(work: Work, metric: str, split: Split) -> Meter:
         return [Figure.of(metric, split, "higher", as_sums(found, settings.ties))]
 
     items = [[subtask.name, subtask.good, subtask.bad] for subtask in subtasks]
-    return Meter(digest(["pairs", split, items, vars(reading), settings.ties, _tokens(tokenizer)]), score)
+    return SnapshotMeter(digest(["pairs", split, items, vars(reading), settings.ties, _tokens(tokenizer)]), score)
 
 
-def _continuations(work: Work, name: str, split: Split) -> Meter:
+def _continuations(work: Work, name: str, split: Split) -> SnapshotMeter:
     """A set of prompts, and every metric of what comes after them."""
     given, tokenizer, key = (
         work.recipe.evaluate.continuations[name],
@@ -240,10 +240,10 @@ def _continuations(work: Work, name: str, split: Split) -> Meter:
 
     items = [[triple.prompt, triple.keyword, triple.reference] for triple in triples]
     settings = given.model_dump(mode="json", exclude={"random_pairs"})
-    return Meter(digest(["continuations", split, items, settings, batch_size, _tokens(tokenizer)]), score)
+    return SnapshotMeter(digest(["continuations", split, items, settings, batch_size, _tokens(tokenizer)]), score)
 
 
-def _chosen_text(work: Work, trained: Candidate) -> Meter:
+def _chosen_text(work: Work, trained: Candidate) -> SnapshotMeter:
     """Cross-entropy on the validation split: of questions, on the answers of the candidate's own sample set."""
     recipe = work.recipe
     learned = training_data.of_candidate(work, trained)
@@ -253,7 +253,7 @@ def _chosen_text(work: Work, trained: Candidate) -> Meter:
     return _text(work, "selection", content, rows, learned.collate, None)
 
 
-def _reported_text(work: Work) -> Meter:
+def _reported_text(work: Work) -> SnapshotMeter:
     """Cross-entropy on what is held out, as `evaluate` measures it."""
     collate = Collator(pad_token_id(artifacts.tokenizer(work)))
     if work.recipe.asks:
@@ -277,7 +277,7 @@ def _text(
     rows: Sequence[dict[str, Any]],
     collate: Callable[[Sequence[Any]], dict[str, Tensor]],
     units: Sequence[int] | None,
-) -> Meter:
+) -> SnapshotMeter:
     """Nats per token over rows, which are items by themselves unless `units` says to which item each belongs."""
     vocabulary = None if work.recipe.asks else artifacts.compared_vocabulary(work)
     size = work.recipe.answers.batch_size if work.recipe.asks else work.recipe.evaluate.batch_size
@@ -298,7 +298,7 @@ def _text(
         unit = of_row[order]
         return [Figure.of(LOSS, split, "lower", Sums(np.bincount(unit, nll), np.bincount(unit, tokens)))]
 
-    return Meter(digest(["loss", split, content, vocabulary]), score)
+    return SnapshotMeter(digest(["loss", split, content, vocabulary]), score)
 
 
 def _content(run: Run, step: Step, part: str) -> str:

@@ -90,7 +90,7 @@ def fused_sparse(
     _rows_vary(student.product)
     sums = _sums_kernel(tuple(temperatures))(student)
     each = [
-        _Sums(
+        _RowSums(
             temperature,
             kept[temperature],
             log_sum,
@@ -126,7 +126,7 @@ def _add_at(product: Float[Tensor, "N V"], ids: Int[Tensor, "N K"], values: Floa
 
 
 @dataclass(frozen=True)
-class _Sums:
+class _RowSums:
     """The sums over the vocabulary at one temperature, and the balance of the losses that they give."""
 
     temperature: float
@@ -139,7 +139,7 @@ def _gradient_at_label(
     student: Logits,
     at_label: Float[Tensor, "N 1"],
     labels: Int[Tensor, "N"],
-    each: Sequence[_Sums],
+    each: Sequence[_RowSums],
     of_label: Sequence[Coefficient],
 ) -> Float[Tensor, "N 1"]:
     """The gradient at the label in full precision: to subtract cross-entropy's 1 in bf16 would round the rest away.

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 Transform = Literal["identity", "exp"]
 
 _DRAWS_AT_ONCE = 2**22
-"""Unit draws held in memory together: 32 MiB of indices, whatever U and R are."""
+"""Unit draws held in memory together: 32 MiB of indices, for any U and R."""
 
 _NORMAL = NormalDist()
 
@@ -187,14 +187,8 @@ def bootstrap(
     Intervals cover what they promise from some 100 units on; with 10 units a 95% interval covers 86–90% (measured).
     An interval of zero width means that all units agree, not that the figure is certain.
 
-    Args:
-        model, metric: their names.
-        sums: the scores of the model.
-        transform: applied to the ratio: ``exp`` makes a perplexity of nats per token.
-        resampling: of the interval.
-
-    Raises:
-        UserError: there are fewer than two units, a score is not finite, or nothing was scored.
+    ``transform`` is applied to the ratio: ``exp`` makes a perplexity of nats per token. Raises UserError for fewer
+    than two units, for scores that are not finite, and if nothing was scored.
     """
     numerator, denominator = sums.arrays(f"{model}, {metric}")
     statistic = _Statistic([(numerator, denominator, 1.0)], transform)
@@ -357,9 +351,7 @@ def stratified(
     resampling: Resampling = DEFAULT_RESAMPLING,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[StratifiedMean, dict[str, StratifiedMean]]:
-    """The mean over subtasks of the mean over items, and the mean of each subtask, from the same draws.
-
-    Items are drawn within their own subtask.
+    """The mean over subtasks of the mean over items, and each subtask's mean, by draws of items within their subtask.
 
     Args:
         values: the items of each subtask, [P].

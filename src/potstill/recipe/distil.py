@@ -109,12 +109,12 @@ class HiddenMatch(LossBase):
     teacher's at the same relative depth."""
 
 
-Loss = Annotated[
+GivenLoss = Annotated[
     CrossEntropy | Divergence | JensenShannon | SkewedDivergence | HiddenMatch, Field(discriminator="kind")
 ]
 
 
-def temperatures(losses: list[Loss]) -> list[float]:
+def temperatures(losses: list[GivenLoss]) -> list[float]:
     """Those at which teachers' distributions are looked at."""
     return sorted({loss.temperature for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)})
 
@@ -165,7 +165,7 @@ Snapshots = Annotated[KeptSnapshots, BeforeValidator(_counted, json_schema_input
 class Distil(Section):
     """The student's training."""
 
-    losses: list[Loss] = Field(min_length=1)
+    losses: list[GivenLoss] = Field(min_length=1)
     """The losses, added up by their weights. Each is a mean over the supervised tokens of the optimizer step."""
 
     mix: Literal["probabilities", "logits"] = "probabilities"

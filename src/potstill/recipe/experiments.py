@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from potstill.recipe.distil import Loss
+from potstill.recipe.distil import GivenLoss
 from potstill.recipe.section import Name, Section
 
 
@@ -21,7 +21,7 @@ class Experiment(Section):
     says there is laid over this answer, token by token. A control: a student that gains as much from it has learned
     nothing from the teacher but to be less sure."""
 
-    losses: list[Loss] | None = Field(default=None, min_length=1)
+    losses: list[GivenLoss] | None = Field(default=None, min_length=1)
     """Losses in place of `distil.losses`."""
 
 

@@ -9,7 +9,7 @@ from potstill.recipe.answers import Answers
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.capture import Capture
 from potstill.recipe.corpus import Corpus
-from potstill.recipe.distil import Control, Distil, HiddenMatch, Loss, temperatures
+from potstill.recipe.distil import Control, Distil, GivenLoss, HiddenMatch, temperatures
 from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, SampleSet
 from potstill.recipe.generate import Generate
@@ -140,7 +140,7 @@ class Recipe(Section):
         found = [self.sample_set_of(variant) for variant in self.variants] if self.asks else []
         return {sample_set.name: sample_set for sample_set in found}
 
-    def losses_of(self, variant: str | None) -> list[Loss]:
+    def losses_of(self, variant: str | None) -> list[GivenLoss]:
         """What a student is trained with, as the recipe gives it; `search` may find another setting of them."""
         return self.variants[variant].losses or self.distil.losses
 

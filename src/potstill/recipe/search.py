@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from potstill.recipe.distil import CrossEntropy, HiddenMatch, Loss, Training
+from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch, Training
 from potstill.recipe.section import Name, Section, about_key
 
 
@@ -58,7 +58,7 @@ class Setting:
         return f"share {self.share:.3g}, temperature {self.temperature:g}"
 
 
-def setting_of(losses: list[Loss]) -> Setting | None:
+def setting_of(losses: list[GivenLoss]) -> Setting | None:
     """The setting of one cross-entropy and one divergence, in any order; None of any other losses."""
     entropies = [loss for loss in losses if isinstance(loss, CrossEntropy)]
     divergences = [loss for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)]
@@ -67,7 +67,7 @@ def setting_of(losses: list[Loss]) -> Setting | None:
     return Setting(divergences[0].weight / _total(losses), divergences[0].temperature)
 
 
-def with_setting(losses: list[Loss], setting: Setting) -> list[Loss]:
+def with_setting(losses: list[GivenLoss], setting: Setting) -> list[GivenLoss]:
     """The same two losses, whose weights have the same sum, in another setting."""
     if setting == setting_of(losses):
         # To the last bit: a sum of shares is not always what it was shared out of.
@@ -77,5 +77,5 @@ def with_setting(losses: list[Loss], setting: Setting) -> list[Loss]:
     return [loss.model_copy(update=entropy if isinstance(loss, CrossEntropy) else divergence) for loss in losses]
 
 
-def _total(losses: list[Loss]) -> float:
+def _total(losses: list[GivenLoss]) -> float:
     return sum(loss.weight for loss in losses)

@@ -1,8 +1,8 @@
-"""The page's charts: Vega-Lite specifications, drawn to static SVG while the page is made.
+"""The page's charts: Vega-Lite specifications, drawn as static SVG while the page is made.
 
-Static SVG keeps the page at some hundred kilobytes, readable without JavaScript, in print and by a screen reader.
-Colours are the page's own CSS variables, so that charts turn dark with it. What a mark says in its ``description``
-becomes its aria-label, and page.js shows that on hover.
+With static SVG the page has some hundred kilobytes and is readable without JavaScript, in print and by screen readers.
+Colours are the page's CSS variables, so that charts follow its dark mode. The ``description`` of a mark becomes its
+aria-label, and page.js shows it on hover.
 """
 
 import json
@@ -19,24 +19,24 @@ from potstill.report.significance import JudgeDifference, judge
 Spec = dict[str, Any]
 
 VEGA_LITE = "5.20"
-"""The grammar's version these specifications are written for; vl-convert ships several."""
+"""The version of the Vega-Lite grammar for these specifications; vl-convert ships several."""
 
 WIDTH, LEFT, RIGHT = 340, 108, 58
-"""Of one panel in px: all of it, the margin with names, the margin with values. Panels shrink to a phone unscaled."""
+"""Widths of one panel in px: the whole, the margin with names, the margin with values. It fits a phone unscaled."""
 
 ROW = 24
 POINTS = 100
-"""Points a curve is drawn with; longer logs are averaged down to it."""
+"""The maximum number of points of a curve; longer logs are averaged."""
 
 NUMBER = ",.4~r"
 RATE = {"labelExpr": "datum.value ? format(datum.value, '.0e') : '0'"}
 
 ORDER = (TEACHER, STUDENT, CONTROL, START)
 HUES = 7
-"""Colours for students that have a name: page.css has as many, light and dark."""
+"""The number of colours for named students; page.css has as many, light and dark."""
 PATTERNS = ((), (9, 3), (2, 2), (9, 3, 2, 3), (9, 2, 2, 2, 2, 2))
-"""Dashes for them. There are more pairs of a colour and a pattern than a page can hold students, for 7 and 5 have no
-common divisor, and neighbours differ in both, so that they can be told apart on grey paper."""
+"""Dashes for named students. 7 and 5 have no common divisor, so that there are 35 pairs of a colour and a pattern. Two
+neighbours differ in both, so that they can be told apart in grey print."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ OTHER = Look("var(--ink-2)")
 
 
 def looks_of(students: Sequence[str]) -> dict[str, Look]:
-    """How every model of a report is drawn: each of several students in its own way."""
+    """The look of every model of a report; several students have a look each."""
     if len(students) < 2:
         return LOOKS
     named = {
@@ -68,7 +68,7 @@ def looks_of(students: Sequence[str]) -> dict[str, Look]:
 
 
 def look(model: str, looks: Mapping[str, Look]) -> Look:
-    """How a model is drawn; a teacher with a name like any teacher."""
+    """The look of a model; all teachers share one."""
     return looks.get(model) or (LOOKS[TEACHER] if kind(model) == TEACHER else OTHER)
 
 
@@ -82,7 +82,7 @@ def sample(model: str, looks: Mapping[str, Look]) -> str:
 
 
 def intervals(metric: Metric, rows: Sequence[Result], looks: Mapping[str, Look] = LOOKS) -> str:
-    """Dot and interval for each model, the names on the left and the values on the right."""
+    """A dot with its interval for each model; names on the left, values on the right."""
     ordered = sorted(rows, key=lambda row: ORDER.index(kind(row.model)) if kind(row.model) in ORDER else len(ORDER))
     low, high = domain(ordered)
     data: list[Spec] = []
@@ -100,7 +100,7 @@ def intervals(metric: Metric, rows: Sequence[Result], looks: Mapping[str, Look] 
                 "side": (high if row.value > high else low) if beyond else row.value,
                 "fade": high - (high - low) * 0.3 if row.value > high else low + (high - low) * 0.3,
                 "value": None if beyond else row.value,
-                # An interval may reach further than the axis; nothing is drawn outside of its chart.
+                # An interval may be longer than the axis; it is cut at the edge of the chart.
                 "low": None if beyond else max(row.low, low),
                 "high": None if beyond else min(row.high, high),
                 "seeds": list(row.seeds.values) if row.seeds and not beyond else [],
@@ -123,10 +123,10 @@ def intervals(metric: Metric, rows: Sequence[Result], looks: Mapping[str, Look] 
 
 
 def differences(metric: Metric, pairs: Sequence[Paired], judged: JudgeDifference = judge) -> str:
-    """Dot and interval of students minus another model, beside the zero that chance would give.
+    """A dot with its interval for each student minus another model, with a line at zero.
 
-    The one student is called by what it is compared with; of several, which differ from the same model, each by its
-    own name, and the page says from which.
+    The label of a single student names the model that it is compared with. Several students are all compared with the
+    same model: their labels are their own names, and the page names the model.
     """
     data: list[Spec] = []
     for place, pair in enumerate(pairs):
@@ -160,9 +160,9 @@ def differences(metric: Metric, pairs: Sequence[Paired], judged: JudgeDifference
 
 
 def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -> str:
-    """One logged quantity over training, a line for each run that logged it.
+    """One logged quantity over training, with a line for each run that logged it.
 
-    Of several students with several seeds each, the mean over a model's seeds is drawn, and the seeds faintly behind.
+    With several students of several seeds, each line is the mean over a model's seeds, with its seeds faint behind it.
     """
     tokens = {tuple(point.get("tokens") for point in run.points) for run in runs}
     axis = "tokens" if len(tokens) == 1 and None not in next(iter(tokens)) else "step"
@@ -212,10 +212,10 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
 
 
 def domain(rows: Sequence[Result]) -> tuple[float, float]:
-    """The part of the axis worth showing.
+    """The shown part of the axis.
 
-    A model far outside the others (the start of a pruned student, most often) is left out and drawn at the edge: to
-    scale it would press all that matters into one dot.
+    A model far away from the others (most often the start of a pruned student) is drawn at the edge. If the axis
+    included it, all other models would shrink to one dot.
     """
     core = [row for row in rows if kind(row.model) in (TEACHER, STUDENT, CONTROL)]
     shown = core if len(core) > 1 else list(rows)
@@ -238,7 +238,7 @@ def _reach(rows: Iterable[Result]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Line:
-    """What is drawn as one line; ``seed`` is how it is told from others of its model."""
+    """One line of a chart; ``seed`` is the text that tells it from the other seeds of its model."""
 
     model: str
     seed: str
@@ -250,7 +250,7 @@ def _points(run: Curve, axis: str, term: str) -> list[tuple[float, float]]:
 
 
 def _mean(model: str, seeds: Sequence[_Line]) -> _Line:
-    """The mean over a model's seeds, wherever all of them were logged."""
+    """The mean over a model's seeds, at each place where all of them have a point."""
     found: dict[float, list[float]] = {}
     own = [one for one in seeds if one.model == model]
     for x, y in (point for one in own for point in one.points):
@@ -265,7 +265,7 @@ def _lines(lines: Sequence[_Line], encoding: Spec, **mark: float) -> Spec:
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most POINTS means of neighbours, each at the last step it stands for."""
+    """At most POINTS points: means of neighbours, each at the last of their steps."""
     each = -(-len(points) // POINTS)
     if each <= 1:
         return points
@@ -278,7 +278,7 @@ def _axis(metric: Metric, ticks: int = 4) -> Spec:
 
 
 def by_model(models: list[str], values: list[Any]) -> Spec:
-    """A channel that says which model a mark is of."""
+    """A channel with one value for each model."""
     return {"field": "model", "type": "nominal", "legend": None, "scale": {"domain": models, "range": values}}
 
 
@@ -287,7 +287,7 @@ def _y() -> Spec:
 
 
 def _left(data: Sequence[Spec]) -> int:
-    """The margin that the longest name needs; names that no phone has room for are cut, and whole on hover."""
+    """The margin for the longest name. A name that is too long for a phone is cut; hovering shows it whole."""
     longest = max((len(row["name"]) for row in data), default=0)
     return LEFT if longest <= 17 else min(LEFT + 62, round(6.4 * longest) + 14)
 

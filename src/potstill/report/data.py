@@ -1,4 +1,4 @@
-"""What a report is drawn from: plain data, so that the page can be drawn without a model, a recipe or a run folder."""
+"""The data of a report. It is plain, so that the page can be drawn without a model, a recipe or a run folder."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from potstill.recipe.candidates import Candidate
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
 """The four models of every experiment, as `Result.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
-before training. Where there are several teachers or students, each has its name behind it: ``student base``. Any other
-name in a row is a model of its own and is shown beside them."""
+before training. If there are several teachers or students, each has its own name after the role: ``student base``. Any
+other name is another model, which is shown beside them."""
 
 NO_TERM = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens_seen"}
-"""What a training's log has besides its loss terms and how long it took (`train_…`)."""
+"""The figures of a training's log that are not loss terms; those of the duration begin with `train_`."""
 
 LABELS = {TEACHER: "Teacher", START: "Student before", STUDENT: "Student", CONTROL: "Control"}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown. ``better`` is None where neither direction is; ``percent`` shows 0.53 as 53%."""
+    """How a metric is shown. ``better`` is None if neither direction is better; ``percent`` shows 0.53 as 53%."""
 
     name: str
     label: str
@@ -29,9 +29,9 @@ class Metric:
     better: Literal["lower", "higher"] | None
     percent: bool = False
     baseline: bool = False
-    """Whether it is there to be held against another one: it stands in tables, and is not drawn."""
+    """Whether it only serves as the baseline of another metric: it is in the tables, and is not drawn."""
     family: str = ""
-    """The metrics whose differences are judged together, by a name that all of them have; alone by default."""
+    """The family of metrics whose differences are corrected together; "": the metric is judged alone."""
 
 
 HELD_OUT_METRICS = (
@@ -48,11 +48,11 @@ ANSWER_METRICS = (
     Metric("hit_limit", "Cut at the limit", "answers that were not finished", None, percent=True),
     Metric("no_number", "No number", "answers in which no number was found", "lower", percent=True),
 )
-"""Of models that were asked questions. An answer may be cut and right, so that neither direction is better there."""
+"""The metrics of answers to questions. A cut answer may be right, so that `hit_limit` has no better direction."""
 
 
 def prompt_metrics(name: str) -> tuple[Metric, ...]:
-    """Of a set of prompts that models went on with: each metric, and what it gives to random pairs."""
+    """The metrics of a set of prompts that models continued, each followed by its value on random pairs."""
     above = (
         Metric(f"{name}/em", f"{name}: keyword", "responses with the keyword (EM)", "higher", percent=True),
         Metric(f"{name}/rouge_l_precision", f"{name}: ROUGE-L precision", "share of the response", "higher"),
@@ -61,7 +61,7 @@ def prompt_metrics(name: str) -> tuple[Metric, ...]:
         Metric(f"{name}/word_cosine", f"{name}: words", "cosine of averaged word vectors", "higher"),
         Metric(f"{name}/sentence_cosine", f"{name}: sentences", "cosine of sentence embeddings", "higher"),
     )
-    random = "held against other prompts’ references"
+    random = "compared with other prompts’ references"
     return tuple(
         one
         for metric in above
@@ -73,16 +73,16 @@ def prompt_metrics(name: str) -> tuple[Metric, ...]:
 
 
 def pair_metric(name: str) -> Metric:
-    """Of a set of minimal pairs."""
+    """The metric of a set of minimal pairs."""
     return Metric(name, name, "minimal pairs, mean over subtasks", "higher", percent=True)
 
 
 @dataclass(frozen=True)
 class Model:
-    """One line of the table of models. ``name`` is free; ``role`` is what it is called in the rows, or is empty.
+    """One line of the table of models. ``name`` is free; ``role`` is its name in the rows, or empty.
 
-    ``about`` says what it was trained with; ``adapter`` counts the parameters of a student that is an adapter: what is
-    on the disk is then the adapter alone.
+    ``about`` says how it was trained. ``adapter`` is the number of parameters of an adapter, for a student that is one;
+    ``bytes`` is then the size of the adapter alone.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one training run logged. Each point has ``step`` and ``loss``, and as it was logged ``tokens``,
+    """The log of one training. Each point has ``step`` and ``loss`` and, if they were logged, ``tokens``,
     ``learning_rate`` and each loss term by its own name (``forward_kl``, ``cross_entropy``, ...)."""
 
     model: str
@@ -106,14 +106,14 @@ class Curve:
 
     @classmethod
     def from_log(cls, model: str, seed: int, logged: Iterable[Mapping[str, float]]) -> Self:
-        """From the lines of a training's `log.jsonl`."""
+        """A curve from the lines of a training's `log.jsonl`."""
         return cls(model, seed, tuple(map(_point, logged)))
 
 
 @dataclass(frozen=True)
 class SnapshotPoint:
-    """What the weights after a step scored, by one metric on one split. ``step`` is 0 of the start and None of models
-    that are not trained here, and ``seed`` is None of both. ``chosen``: they are the student, or the control."""
+    """The score of one snapshot by one metric on one split. ``step`` is 0 for the start and None for a model that the
+    run does not train; ``seed`` is None for both. ``chosen``: this snapshot became the student or the control."""
 
     model: str
     seed: int | None
@@ -128,9 +128,9 @@ class SnapshotPoint:
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a held-out passage, and what both models expected in its place.
+    """A token of a held-out passage, and the predictions of both models for it.
 
-    ``kl`` is KL(teacher ‖ student) in nats at this place; None for the first token, which nobody predicts.
+    ``kl`` is KL(teacher ‖ student) in nats at this place; None for the first token, which is not predicted.
     ``teacher_top5`` and ``student_top5`` are (token, probability), the likeliest first.
     """
 
@@ -143,14 +143,14 @@ class Token:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """From a token of `passages.json`."""
+        """A token from `passages.json`."""
         pairs = {name: tuple((text, p) for text, p in data.get(name, ())) for name in ("teacher_top5", "student_top5")}
         return cls(data["text"], data.get("kl"), data.get("student_nll"), data.get("teacher_nll"), **pairs)
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A held-out passage; ``title`` says which."""
+    """A held-out passage with its title."""
 
     title: str
     tokens: tuple[Token, ...]
@@ -158,7 +158,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage made, in words, and at what cost. ``attempts`` above 1: it was stopped and went on."""
+    """What one step of a stage made, in words, and its cost. ``attempts`` above 1: it was stopped and resumed."""
 
     name: str
     made: str
@@ -169,13 +169,13 @@ class StageCost:
 
     @property
     def kwh_per_1000(self) -> float | None:
-        """Energy per 1,000 tokens, where both are known."""
+        """Energy per 1,000 tokens, if both are known."""
         return 1000 * self.cost.kwh / self.tokens if self.cost.kwh is not None and self.tokens else None
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page. Sections without data are left out, except what law 7 asks for: then it says so."""
+    """Everything on the page. A section without data is left out; a missing control is always said (law 7)."""
 
     title: str
     recipe: str
@@ -189,7 +189,7 @@ class Report:
     models: tuple[Model, ...] = ()
     stages: tuple[StageCost, ...] = ()
     expenses: tuple[Expense, ...] = ()
-    """What measuring each model took."""
+    """The cost of each measurement of each model."""
     curves: tuple[Curve, ...] = ()
     snapshots: tuple[SnapshotPoint, ...] = ()
     passages: tuple[Passage, ...] = ()
@@ -198,9 +198,9 @@ class Report:
     units: str = "held-out passages"
     confidence: float = 0.95
     asks: bool = False
-    """Whether models were asked questions, and learned from answers; else they read a text."""
+    """Whether models were asked questions and learned from answers; else they read a text."""
     placebos: tuple[str, ...] = ()
-    """The students whose teacher spoke about other questions than they were asked."""
+    """The students whose teacher spoke about another question."""
 
 
 def kind(model: str) -> str:

@@ -1,4 +1,4 @@
-"""The notes at the end of the page: how models were measured, and what the figures do not tell."""
+"""The notes at the end of the page: how models were measured, and the limits of the figures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from potstill.recipe.select import LOSS
 
 
 def notes(recipe: Recipe, run_folder: Path, undecided: Mapping[str, Sequence[int]], decided: int) -> tuple[str, ...]:
-    """All notes, a sentence or two each.
+    """All notes, one or two sentences each.
 
     Args:
-        recipe: of the run.
-        run_folder: where the run lies.
-        undecided: by model, how many answers of each seed no rule settles and no person has decided; of questions only.
-        decided: the number of different answers that a person has decided; of questions only.
+        recipe: the recipe of the run.
+        run_folder: the folder of the run.
+        undecided: for each model, the number of undecided answers of each seed. Empty unless the recipe asks questions.
+        decided: the number of different answers that people have decided.
     """
     if not recipe.asks:
         return (*_of_text(recipe), *_of_training(recipe, "text", "documents"), *_of_tasks(recipe))
@@ -32,29 +32,31 @@ def notes(recipe: Recipe, run_folder: Path, undecided: Mapping[str, Sequence[int
 def _of_text(recipe: Recipe) -> list[str]:
     length = recipe.corpus.sequence_length
     return [
-        f"Held-out sequences of {length} tokens were drawn once, at random, out of text that none was trained on."
+        f"Held-out sequences of {length} tokens were drawn once, at random. This run trained no model on them."
         if isinstance(recipe.corpus.held_out, HeldOutText)
-        else "Held-out documents were chosen by a hash of their text before anything was cut; none was trained on.",
-        f"Every token of them but the first is predicted once, in windows of {length} tokens.",
+        else "Held-out documents were chosen by a hash of their text before documents were cut. This run trained no "
+        "model on them.",
+        f"Each token but the first is predicted once, in windows of {length} tokens.",
     ]
 
 
 def _of_answers(recipe: Recipe) -> list[str]:
     answers, of_its_own = recipe.answers, isinstance(recipe.corpus.held_out, HeldOutQuestions)
     return [
-        "Held-out questions are a set of their own; what of it was among the training questions was not trained on."
+        "Held-out questions are a separate set. Training questions that also occur in it were removed from training."
         if of_its_own
-        else "Held-out questions were chosen by a hash of their text; none was trained on.",
-        f"Every model was asked alike, with the student’s prompt of the strategy {answers.strategy}, and answered "
-        f"greedily, with at most {answers.max_new_tokens:,} tokens.",
-        "An answer’s number is the first in a box; or that of its first line, if there is one value; or the one after "
-        "“the answer is”; or its last. What none of these rules settles is for a person to decide.",
-        "The student before training is what there is without distillation"
+        else "Held-out questions were chosen by a hash of their text. This run trained no model on them.",
+        f"Every model was asked with the same prompt, the student’s prompt of the strategy {answers.strategy}, and "
+        f"answered greedily, with at most {answers.max_new_tokens:,} tokens.",
+        "The number of an answer is the first number in a box; or else the number on its first line, if there is only "
+        "one value; or else the number after “the answer is”; or else its last number. If no rule settles an answer, a "
+        "person decides.",
+        "The student before training shows the result without distillation."
         + (
-            f"; the control is fine-tuned on the same answers as {recipe.first_variant or 'the student'}, by "
+            f" The control is fine-tuned on the same answers as {recipe.first_variant or 'the student'}, with "
             "cross-entropy alone."
             if recipe.control is not None
-            else "."
+            else ""
         ),
     ]
 
@@ -64,40 +66,40 @@ def _of_decisions(run_folder: Path, undecided: Mapping[str, Sequence[int]], deci
     if waiting := sum(map(sum, undecided.values())):
         each = ", ".join(f"{model} {sum(seeds):,}" for model, seeds in undecided.items() if any(seeds))
         said.append(
-            f"{waiting:,} answers that no rule settles count as wrong until `potstill review {run_folder}` "
-            f"settles them ({each})."
+            f"{waiting:,} answers that no rule settles count as wrong until a person decides them with "
+            f"`potstill review {run_folder}` ({each})."
         )
     if decided:
-        said.append(f"Persons decided on {decided:,} different answers: review/decisions.csv in the run folder.")
+        said.append(f"People decided {decided:,} different answers; see review/decisions.csv in the run folder.")
     return said
 
 
 def _of_missing_teachers(recipe: Recipe) -> list[str]:
     if recipe.answers.teachers:
         return []
-    return ["The recipe does not let teachers answer, so nothing here tells how far students could still come."]
+    return ["The teachers did not answer, so the page cannot show how much students could still improve."]
 
 
 def _of_training(recipe: Recipe, judged_on: str, units: str) -> list[str]:
     said = []
+    are = "are" if judged_on == "questions" else "is"
     if recipe.distil.keep == "best":
-        are = "are" if judged_on == "questions" else "is"
         said.append(
-            "Student and control are the best of their saved weights, by cross-entropy on "
-            f"{judged_on} that {are} not judged."
+            "Student and control are the best of their saved weights, by cross-entropy on validation "
+            f"{judged_on}, which {are} not reported."
         )
     if recipe.select is not None:
         by = " and ".join(recipe.select.by)
         others = ", ".join(metric for metric in recipe.select.by if metric != LOSS)
-        halves = f", or on half of the items of {others}, of which only the other half is reported" if others else ""
+        halves = f" For {others}, half of the items select, and only the other half is reported." if others else ""
         said.append(
-            f"Student and control are the best of the weights that were kept on the way, by {by} on {judged_on} "
-            f"that nothing here is reported of{halves}; of ties, the earliest."
+            f"Student and control are the best snapshots of their training by {by}, on {judged_on} that {are} not "
+            f"reported; among ties, the earliest.{halves}"
         )
     if recipe.control is None:
-        said.append("The recipe leaves the control out, so nothing here tells distillation from mere training.")
+        said.append("The recipe leaves the control out, so the page cannot tell distillation from training alone.")
     if len(recipe.seeds) == 1:
-        said.append(f"One seed: the intervals are over {units}, and say nothing of another training run.")
+        said.append(f"One seed: the intervals are over {units}; another training could differ by more.")
     return said
 
 
@@ -105,10 +107,10 @@ def _of_tasks(recipe: Recipe) -> list[str]:
     said = []
     if recipe.evaluate.tasks:
         said.append(
-            "Figures of tasks are lm-eval’s own, and their intervals ours; lm-eval’s standard errors are in "
-            "evaluate/comparison.json. What is said of their differences is corrected (Holm) for all tasks together."
+            "The figures of tasks are lm-eval’s own, with intervals by potstill. lm-eval’s standard errors are in "
+            "evaluate/comparison.json. The judgements of differences are corrected (Holm) for all tasks together."
         )
     if recipe.evaluate.models:
         named = ", ".join(f"{name} is {source}" for name, source in recipe.evaluate.models.items())
-        said.append(f"Models that this run did not make were asked in the same way: {named}.")
+        said.append(f"Baselines, which this run did not make, were asked in the same way: {named}.")
     return said

@@ -1,4 +1,4 @@
-"""Figures as a person reads them: as many digits as the interval bears, a true minus, units that fit."""
+"""Format numbers for readers: as many digits as the interval supports, a true minus sign, fitting units."""
 
 import math
 
@@ -25,7 +25,7 @@ def difference(pair: Paired, metric: Metric) -> str:
 
 
 def signed(number: float, pair: Paired, metric: Metric) -> str:
-    """Any difference to the digits that ``pair``'s interval bears."""
+    """A difference with as many digits as ``pair``'s interval supports."""
     return _number(number, metric, _decimals(pair.low, pair.high, metric), signed=True).replace("%", " points")
 
 
@@ -44,12 +44,12 @@ def label(model: str) -> str:
 
 
 def inside(model: str) -> str:
-    """What a model is called inside a sentence: student, student base, student before."""
+    """A model's name inside a sentence: student, student base, student before."""
     return label(model)[:1].lower() + label(model)[1:] if kind(model) in LABELS else model
 
 
 def minus(other: str, student: str = STUDENT) -> str:
-    """What a difference is called: Student − control."""
+    """The name of a difference: Student − control."""
     return f"{label(student)} {MINUS} {'before' if other == START else inside(other)}"
 
 
@@ -65,13 +65,13 @@ def listed(names: list[str]) -> str:
 
 
 def probability(p: float) -> str:
-    """A p as precise as a bootstrap of some thousand draws makes it: p = 0.034, p < 0.001."""
+    """A p with the precision of a bootstrap of some thousand draws: p = 0.034, p < 0.001."""
     said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
     return said.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def spread(seeds: Spread, metric: Metric) -> str:
-    """How far seeds lie apart: 3 seeds: 4.66 to 4.69, sd 0.012."""
+    """The range and deviation of seeds: 3 seeds: 4.66 to 4.69, sd 0.012."""
     decimals = _decimals(seeds.low, seeds.high, metric)
     low, high = (_number(bound, metric, decimals) for bound in (seeds.low, seeds.high))
     deviation = _number(seeds.deviation, metric, decimals + 1)
@@ -87,12 +87,12 @@ def count(number: int) -> str:
 
 
 def energy(kwh: float) -> str:
-    """Energy in the unit that fits: 12 mWh, 0.9 Wh, 1.2 kWh."""
+    """Energy in a fitting unit: 12 mWh, 0.9 Wh, 1.2 kWh."""
     return _scaled(1000 * kwh, (("kWh", 1e3), ("Wh", 0.1), ("mWh", 1e-3)))
 
 
 def carbon(kg: float) -> str:
-    """A mass of CO2-equivalent in the unit that fits: 40 mg, 1.3 g, 2.0 kg."""
+    """A mass of CO2-equivalent in a fitting unit: 40 mg, 1.3 g, 2.0 kg."""
     return _scaled(1000 * kg, (("kg", 1e3), ("g", 0.1), ("mg", 1e-3)))
 
 
@@ -109,7 +109,7 @@ def _with_bounds(middle: float, low: float, high: float, metric: Metric, signed:
 
 
 def _decimals(low: float, high: float, metric: Metric) -> int:
-    """So many that the interval's half-width shows one digit, and no fewer than readers expect."""
+    """Enough decimals for one digit of the interval's half-width, and at least one or two."""
     half = abs(high - low) / 2 * (100 if metric.percent else 1)
     shown = max(abs(low), abs(high)) * (100 if metric.percent else 1)
     least = 1 if metric.percent or shown >= 20 else 2

@@ -1,5 +1,5 @@
 "use strict";
-// Two cards on hover, focus and tap: what a chart's mark says, and what both models expected in a token's place.
+// Cards on hover, focus and tap: the label of a chart's mark, and both models' predictions for a token.
 (() => {
   const card = document.getElementById("card");
   const passages = JSON.parse(document.getElementById("tokens").textContent);
@@ -22,11 +22,11 @@
 
   function tokenCard(token) {
     const head = make("p", "head", "");
-    head.append(make("b", "", seen(token.text)), ` is what stands here · KL ${token.kl.toFixed(2)} nats`);
+    head.append(make("b", "", seen(token.text)), ` is the actual token · KL ${token.kl.toFixed(2)} nats`);
     const sides = make("div", "sides", "");
     sides.append(side("teacher", "Teacher", token.teacher, token.text), side("student", "Student", token.student, token.text));
     const chance = nll => (nll === null ? "?" : percent(Math.exp(-nll)));
-    const foot = `It gets ${chance(token.teacher_nll)} from the teacher, ${chance(token.student_nll)} from the student.`;
+    const foot = `Its probability: ${chance(token.teacher_nll)} by the teacher, ${chance(token.student_nll)} by the student.`;
     card.replaceChildren(head, sides, make("p", "foot", foot));
     card.className = "wide";
   }
@@ -72,7 +72,7 @@
 
   for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, show);
   document.addEventListener("focusout", () => { card.hidden = true; });
-  // A focus often scrolls: the card follows its token then, instead of vanishing.
+  // A focus often scrolls the page: then the card follows its token.
   document.addEventListener("scroll", () => {
     if (document.activeElement.matches("[data-token]")) place(document.activeElement);
     else card.hidden = true;

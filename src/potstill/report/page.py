@@ -1,6 +1,6 @@
-"""The report: one dataclass in, one self-contained HTML page out.
+"""Render a report as one self-contained HTML page.
 
-The page needs no network and no library: charts are static SVG, styles and the little script for cards are inlined.
+The page needs no network and no library: charts are static SVG, and the styles and the script are inlined.
 """
 
 from functools import reduce
@@ -21,13 +21,13 @@ ICON = (
     '0 0 1-1 6z" fill="#b4530a"/><path d="M18 6h7l4 18" fill="none" stroke="#0b62a4" stroke-width="3"/></svg>'
 )
 LOGGED = {"step", "tokens", "loss", "learning_rate"}
-"""What a point of a curve holds besides the terms of its loss."""
+"""The keys of a curve's point that are not loss terms."""
 MOST_STEPS = 30
-"""Lines of the table of costs; where there are more steps, those of a stage are one line that can be opened."""
+"""The maximum number of lines of the table of costs. With more steps, each stage is one line that readers can open."""
 
 
 def render(report: Report) -> str:
-    """The whole page as a string, to be written as UTF-8."""
+    """The whole page as a string; write it as UTF-8."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -84,7 +84,7 @@ def _file(name: str) -> str:
 
 
 def _main_other(report: Report) -> str:
-    """The model that students are drawn against: the control, or without one the start."""
+    """The model that students are compared with in charts: the control or, without one, the start."""
     return CONTROL if any(pair.b == CONTROL for pair in report.paired) else START
 
 
@@ -99,7 +99,7 @@ def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dic
 
 
 def _stages(stages: tuple[StageCost, ...]) -> list[tuple[StageCost, list[StageCost]]]:
-    """The lines of the table of costs, each with the steps that it stands for, where it does not stand for itself."""
+    """The lines of the table of costs, each with its steps; a line that is a single step has none."""
     if len(stages) <= MOST_STEPS:
         return [(stage, []) for stage in stages]
     groups: dict[str, list[StageCost]] = {}
@@ -121,7 +121,7 @@ def _together(name: str, steps: list[StageCost]) -> StageCost:
 
 
 def _terms(report: Report, looks: dict[str, charts.Look]) -> list[dict[str, str]]:
-    """The logged quantities worth a panel: terms that runs share, other terms, what is minimised, learning rate."""
+    """The panels of logged quantities: shared loss terms, other terms, the minimised loss, the learning rate."""
     names = list(dict.fromkeys(name for run in report.curves for point in run.points for name in point))
     runs = {name: [run for run in report.curves if any(name in point for point in run.points)] for name in names}
     terms = sorted((name for name in names if name not in LOGGED), key=lambda name: -len({r.model for r in runs[name]}))
@@ -153,7 +153,7 @@ def _same(runs: list[Curve]) -> bool:
 
 
 def _most(report: Report) -> float:
-    """The KL that is coloured fully: the 95th percentile, so that one odd token does not pale all others."""
+    """The KL with the full colour: the 95th percentile, so that one extreme token does not make all others pale."""
     found = sorted(token.kl for passage in report.passages for token in passage.tokens if token.kl is not None)
     return max(found[int(0.95 * (len(found) - 1))], 0.1) if found else 1.0
 
@@ -172,7 +172,7 @@ def _passage(title: str, tokens: tuple[Token, ...], most: float) -> dict[str, An
 
 
 def _visible(text: str) -> str:
-    """Text as text, with what cannot be seen made visible: line ends, tabs, and tokens that are nothing but spaces."""
+    """The text with visible signs for line ends and tabs, and for a token of nothing but spaces."""
     if text.strip(" "):
         return text.replace("\r", "␍").replace("\n", "↵\n").replace("\t", "⇥\t")
     return text if text == " " else "␣" * len(text)

@@ -1,10 +1,10 @@
-"""Judgements: which differences are beyond chance, alone, and where several students are judged at once.
+"""Judge whether differences are beyond chance: one alone, or several students together.
 
-Of twenty students that are no better than their control, one would seem so at 0.05. Where a report has several, what is
-said of each is therefore corrected for all of them (Holm, *A simple sequentially rejective multiple test procedure*,
-1979): in every metric, the students' differences from the control together, those from the start, and those from
-placebos. Metrics of one family, as all standard tasks are, are corrected together, also for a single student. Intervals
-stay those of each difference alone.
+Among twenty students that are no better than their control, one would seem better at 0.05. A report with several
+students therefore corrects its judgements (Holm, *A simple sequentially rejective multiple test procedure*, 1979). For
+each metric, it corrects together the students' differences from the control, those from the start, and those from
+placebos. Metrics of one family (all standard tasks) are corrected together, also for a single student. Intervals are
+not corrected.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ Tone = Literal["good", "bad", "open"]
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """A figure to be printed large, and what it is."""
+    """A figure that is printed large, and its description."""
 
     text: str
     about: str
@@ -29,7 +29,7 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``sentences`` hold the figures that the headline rests on."""
+    """The verdict at the top of the page; ``sentences`` hold the figures behind the headline."""
 
     headline: str
     tone: Tone
@@ -38,7 +38,7 @@ class Verdict:
 
 
 def judge(pair: Paired, metric: Metric) -> Judgement:
-    """Whether ``pair.a`` is better than ``pair.b``; ``different`` where the metric has no better direction."""
+    """Whether ``pair.a`` is better than ``pair.b``; ``different`` if the metric has no better direction."""
     if not pair.beyond_chance:
         return "within chance"
     if metric.better is None:
@@ -47,7 +47,7 @@ def judge(pair: Paired, metric: Metric) -> Judgement:
 
 
 def judge_of(report: Report) -> JudgeDifference:
-    """How differences are judged on this report: each by itself, or corrected for all of its students or its family."""
+    """The judge of this report's differences, with the correction for its students and families of metrics."""
     beyond = beyond_chance(report.paired, _families(report), report.confidence)
 
     def corrected(pair: Paired, metric: Metric) -> Judgement:
@@ -61,7 +61,7 @@ def beyond_chance(paired: Sequence[Paired], families: Mapping[str, str], confide
 
     Args:
         paired: all differences.
-        families: of the metrics that are judged together with others, the name that those have in common.
+        families: by metric, the name of its family; a metric without one is judged alone.
         confidence: of the intervals.
     """
     p, several = adjusted(paired, families), len({pair.a for pair in paired}) > 1
@@ -72,7 +72,7 @@ def beyond_chance(paired: Sequence[Paired], families: Mapping[str, str], confide
 
 
 def adjusted_p(report: Report) -> dict[str, float]:
-    """Each difference's p after Holm's correction for the others of its metric and its kind, by :func:`key`."""
+    """Each difference's p after Holm's correction for its metric and the kind of ``pair.b``, by :func:`key`."""
     return adjusted(report.paired, _families(report))
 
 
@@ -90,5 +90,5 @@ def _families(report: Report) -> dict[str, str]:
 
 
 def key(pair: Paired) -> str:
-    """What a difference is found by."""
+    """The key of a difference in the results of this module."""
     return f"{pair.metric}: {pair.a} - {pair.b}"

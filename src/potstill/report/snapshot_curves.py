@@ -1,5 +1,5 @@
-"""How snapshots fared over training: a metric on a split, a line with its interval for each training, and beside them
-teachers and the start as lines across."""
+"""Charts of snapshots over training: for each metric and split, a line with its interval for each training; teachers
+and the start are horizontal lines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,15 +8,15 @@ from potstill.report import number_format
 from potstill.report.charts import LOOKS, NUMBER, WIDTH, Look, Spec, by_model, draw, look
 from potstill.report.data import Metric, Report, SnapshotPoint
 
-SPLITS = {"selection": "on what is chosen on", "reporting": "held out"}
+SPLITS = {"selection": "on the items of the selection", "reporting": "held out"}
 FAR = 2.0
-"""A line across that would make the axis so many times longer is left to the words above the chart."""
+"""A horizontal line further away than this many times the range of the curves is written above the chart instead."""
 EARLY = 4
-"""Where the middle one of the steps is that many times below the last, they are drawn at equal ratios."""
+"""If the last step is more than this many times the middle one, the axis is logarithmic."""
 
 
 def panels(report: Report, looks: Mapping[str, Look] = LOOKS) -> list[dict[str, Any]]:
-    """A chart for each metric and split, with what stands above it: `label`, `about`, `better`, `svg`."""
+    """A chart for each metric and split, with the texts above it: `label`, `about`, `better`, `svg`."""
     known = {metric.name: metric for metric in report.metrics}
     found = []
     for name, split in dict.fromkeys((one.metric, one.split) for one in report.snapshots):
@@ -34,7 +34,7 @@ def panels(report: Report, looks: Mapping[str, Look] = LOOKS) -> list[dict[str, 
 
 
 def chart(metric: Metric, rows: Sequence[SnapshotPoint], looks: Mapping[str, Look] = LOOKS) -> str:
-    """One metric on one split, over the steps of each training."""
+    """One metric on one split over the steps of each training, as SVG."""
     trained, far = [one for one in rows if one.step], _far(rows)
     across = [one for one in rows if not one.step and one not in far]
     models = list(dict.fromkeys(one.model for one in rows))
@@ -90,7 +90,7 @@ def _point(metric: Metric, one: SnapshotPoint, several: bool) -> Spec:
 
 
 def _far(rows: Sequence[SnapshotPoint]) -> list[SnapshotPoint]:
-    """Lines across that would press all that matters into a corner: the start of a pruned student, most often."""
+    """Horizontal lines that would squeeze the curves, most often the start of a pruned student."""
     trained = [one for one in rows if one.step]
     low, high = min(one.low for one in trained), max(one.high for one in trained)
     room = FAR * (high - low)

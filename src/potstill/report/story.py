@@ -1,4 +1,4 @@
-"""What the experiment was, in words: the line below the title, the units compared, and what sets students apart."""
+"""The experiment in words: the line below the title, the units of the comparison, and the traits of each student."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from potstill.report.data import Model
 
 
 def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from: int) -> str:
-    """What was distilled into what, and from what, in one line.
+    """Teachers, students and training data, in one line.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         teachers: their lines of the table of models.
-        start: that of the student before training.
-        learned_from: the number of questions, or else of tokens, that students were trained on.
+        start: the line of the student before training.
+        learned_from: the number of training questions or, without questions, of training tokens.
     """
     named = " + ".join(f"{one.name} ({_millions(one.parameters)}, {one.layers} layers)" for one in teachers)
     count = len(recipe.variants)
@@ -31,14 +31,14 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
 
 
 def units_of(recipe: Recipe) -> str:
-    """What models were compared on, as `Report.units` has it."""
+    """The name of the units that models were compared on, for `Report.units`."""
     if recipe.asks:
         return "held-out questions"
     return "held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents"
 
 
 def about_student(recipe: Recipe, variant: str | None) -> str:
-    """What a student differs in from others: its strategy, whether it is a placebo, its losses."""
+    """The traits that tell a student from others: its strategy, whether it is a placebo, its losses."""
     said = []
     if recipe.asks:
         sample_set = recipe.sample_set_of(variant)

@@ -1,4 +1,4 @@
-"""The page's tables of figures: models side by side, or, where there are several students, one below the other."""
+"""The page's tables of figures: models as columns or, with several students, as rows."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "
 
 
 def figures(report: Report) -> dict[str, Any]:
-    """Metrics as rows and models as columns, for the one student; and its differences from others."""
+    """Metrics as rows and models as columns, for a single student, with its differences from other models."""
     models = _models(report)
     others = list(dict.fromkeys(pair.b for pair in report.paired if pair.a == STUDENT))
     lines: list[dict[str, Any]] = []
@@ -31,7 +31,7 @@ def figures(report: Report) -> dict[str, Any]:
     return {
         "models": models,
         "others": [number_format.minus(other) for other in others],
-        # More than two of them beside the models' own figures, and the page would have to be moved sideways to be read.
+        # With more than two differences beside the models' figures, readers would have to scroll sideways.
         "apart": len(others) > 2,
         "lines": lines,
         "n": _same([line["n"] for line in lines]),
@@ -39,7 +39,7 @@ def figures(report: Report) -> dict[str, Any]:
 
 
 def matrix(report: Report) -> dict[str, Any]:
-    """Models as rows and metrics as columns, for several students; and their differences, by what they differ from."""
+    """Models as rows and metrics as columns, for several students, with their differences from each other model."""
     metrics = [metric for metric in report.metrics if rows_of(report, metric)]
     rows = {(row.model, row.metric): row for row in report.rows}
     judge, p = judge_of(report), adjusted_p(report)
@@ -68,12 +68,12 @@ def matrix(report: Report) -> dict[str, Any]:
 
 
 def rows_of(report: Report, metric: Metric) -> list[Result]:
-    """Every model's row of a metric."""
+    """Every model's result of a metric."""
     return [row for row in report.rows if row.metric == metric.name]
 
 
 def pair_of(report: Report, metric: Metric, student: str, other: str) -> Paired | None:
-    """A student's difference from another model."""
+    """A student's difference from another model; None if it was not computed."""
     found = [pair for pair in report.paired if (pair.a, pair.b, pair.metric) == (student, other, metric.name)]
     return found[0] if found else None
 
@@ -84,7 +84,7 @@ def _minus(other: str, report: Report) -> str:
 
 
 def _models(report: Report) -> list[str]:
-    """All models, the four that every experiment has first, and students in their order."""
+    """All models: the four roles first, and students in their order."""
     order = (TEACHER, START, STUDENT, CONTROL) if len(students(report)) < 2 else (TEACHER, START, CONTROL, STUDENT)
     return _by_kind(list(dict.fromkeys(row.model for row in report.rows)), order)
 
@@ -122,7 +122,7 @@ def _pair_cell(
 
 
 def _seeds(figure: Result | Paired, metric: Metric) -> str:
-    """The spread between seeds, in a form that breaks into two lines at its comma and nowhere else."""
+    """The spread between seeds, as a text that can break only after its comma."""
     if figure.seeds is None:
         return ""
     return (

@@ -1,6 +1,6 @@
-"""The first thing a reader sees: did distillation help, against what, by how much, and how far is the teacher still?
+"""The verdict at the top of the page: whether distillation helped, by how much, and how far away the teacher is.
 
-Computed from the paired differences alone. A null and a loss are told in the same words as a gain.
+It is computed from the paired differences alone. No effect and a loss are told as plainly as a gain.
 """
 
 from potstill.metrics.bootstrap import Paired, Result
@@ -10,7 +10,7 @@ from potstill.report.significance import Judgement, KeyFigure, Tone, Verdict, ju
 
 
 def verdict(report: Report) -> Verdict:
-    """The verdict on the first of the report's metrics that has a direction and was taken of the students."""
+    """The verdict by the first metric that has a better direction and that the students have."""
     if len(students(report)) > 1:
         return verdict_of_several.verdict(report)
     rows = {(row.model, row.metric): row for row in report.rows}
@@ -36,7 +36,7 @@ def verdict(report: Report) -> Verdict:
 
 def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, Tone]:
     if start == "worse":
-        return "It did not work: the student is worse than before training.", "bad"
+        return "Distillation failed: the student is worse than before training.", "bad"
     if control == "worse":
         return "Distillation hurt: the same training without the teacher does better.", "bad"
     if control == "better" and start == "within chance":
@@ -49,7 +49,7 @@ def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, 
         trained = "Training helped; the teacher" if start == "better" else "The teacher"
         return f"{trained} made no difference beyond chance.", "open"
     if start == "better":
-        return "Training helped; whether the teacher did is unknown, for there is no control.", "open"
+        return "Training helped; whether the teacher helped is unknown, because there is no control.", "open"
     if start == "within chance":
         return "No gain beyond chance, and no control to compare with.", "open"
     return "No verdict: there is nothing to compare the student with.", "open"
@@ -66,7 +66,7 @@ def _figures(metric: Metric, models: dict[str, Result], pairs: dict[str, Paired]
     ]
     closed = _closed(models, STUDENT)
     if closed is not None and closed >= 0:
-        figures.append(KeyFigure(f"{closed:.0%}", "of the way from there to the teacher"))
+        figures.append(KeyFigure(f"{closed:.0%}", "of the gap between start and teacher closed"))
     return tuple(figures)
 
 
@@ -76,16 +76,16 @@ def _against_control(metric: Metric, models: dict[str, Result], pairs: dict[str,
     own = f"On {student.n:,} {report.units} the student’s {name} is {value}"
     if CONTROL not in pairs:
         return f"{own}. No control was trained on the same {learned} without the teacher."
-    other = f" is {number_format.interval(models[CONTROL], metric)}" if CONTROL in models else ""
+    other = f", has {number_format.interval(models[CONTROL], metric)}" if CONTROL in models else ""
     return (
-        f"{own}; that of the control, trained on the same {learned} without the teacher,{other}: "
+        f"{own}. The control, trained on the same {learned} without the teacher{other}: "
         f"{_difference(pairs[CONTROL], metric)}."
     )
 
 
 def _against_start(metric: Metric, models: dict[str, Result], pairs: dict[str, Paired]) -> str:
     if START not in pairs or START not in models:
-        return "What the student was before training was not measured."
+        return "The student before training was not measured."
     return (
         f"Before training it was {number_format.interval(models[START], metric)}: {_difference(pairs[START], metric)}."
     )
@@ -97,20 +97,20 @@ def _against_teacher(metric: Metric, models: dict[str, Result]) -> str:
     teacher, student = models[TEACHER], models[STUDENT]
     ahead = (teacher.value < student.value) == (metric.better == "lower")
     if not ahead or teacher.value == student.value:
-        return f"The teacher, at {number_format.interval(teacher, metric)}, is not ahead."
+        return f"The teacher, at {number_format.interval(teacher, metric)}, is not ahead of the student."
     still = f"The teacher is still ahead at {number_format.interval(teacher, metric)}"
     closed = _closed(models, STUDENT)
     if closed is None:
         return f"{still}."
     if closed < 0:
-        return f"{still}, further than before training."
+        return f"{still}, further away than before training."
     control = _closed(models, CONTROL) if CONTROL in models else None
     beside = f", the control {control:.0%}" if control is not None and control >= 0 else ""
-    return f"{still}: training closed {closed:.0%} of the way to it{beside}."
+    return f"{still}: training closed {closed:.0%} of the gap to it{beside}."
 
 
 def _closed(models: dict[str, Result], model: str) -> float | None:
-    """The share of the way from the start to the teacher that a model has come; None where there is no way to go."""
+    """The share of the gap between start and teacher that a model has closed; None if there is no gap."""
     if not {START, TEACHER} <= models.keys() or models[START].value == models[TEACHER].value:
         return None
     way = models[START].value - models[TEACHER].value
@@ -132,11 +132,11 @@ def _other_metrics(report: Report, chosen: Metric) -> str:
 
 def _seeds(metric: Metric, student: Result, control: Paired | None, unit: str) -> str:
     if student.seeds is None:
-        return f"One seed was trained: the intervals tell chance in the {unit}, not in the training."
+        return f"One seed was trained: the intervals show chance in the {unit}, not in the training."
     if control is None or control.seeds is None:
         return f"Means of {student.seeds.n} seeds."
     low, high = (number_format.signed(bound, control, metric) for bound in (control.seeds.low, control.seeds.high))
-    return f"Means of {student.seeds.n} seeds, which differ from their controls by {low} to {high}."
+    return f"Means of {student.seeds.n} seeds; single seeds differ from their controls by {low} to {high}."
 
 
 def _difference(pair: Paired, metric: Metric) -> str:

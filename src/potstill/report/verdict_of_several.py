@@ -1,8 +1,8 @@
-"""The verdict on several students: how many beat their control, and which of those gains are the teacher's.
+"""The verdict on several students: how many beat the control, and which of these gains come from the teacher.
 
-All of them are told, in the order of the recipe and in the same words, and judged after a correction for their number.
-A *placebo* is a student whose teacher spoke about other questions: what another student gains over the control and not
-over its placebo, it did not learn from what the teacher knows.
+The verdict lists all students in the order of the recipe and in the same words. Judgements are corrected for their
+number. A *placebo* is a student whose teacher speaks about another question. If a student gains over the control but
+not over its placebo, the gain does not come from the teacher's knowledge.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from potstill.report.data import CONTROL, START, TEACHER, Metric, Report, kind, 
 from potstill.report.significance import Judgement, KeyFigure, Tone, Verdict, adjusted_p, judge_of, key
 
 MOST_FIGURES = 6
-"""Students whose differences are printed large; more of them are a table, and there is one below."""
+"""The maximum number of students whose differences are printed large; the table below has all of them."""
 BEATS = {CONTROL: ("beats the control", "beat the control"), START: ("is better than before training",) * 2}
 
 
 @dataclass(frozen=True)
 class _Case:
-    """What is known of one metric."""
+    """Everything about one metric that the verdict needs."""
 
     report: Report
     metric: Metric
@@ -32,7 +32,7 @@ class _Case:
 
     @property
     def other(self) -> str | None:
-        """What the headline compares with: the control, or without one the start."""
+        """The model that the headline compares with: the control or, without one, the start."""
         return next((other for other in (CONTROL, START) if any(b == other for _, b in self.pairs)), None)
 
     @property
@@ -41,7 +41,7 @@ class _Case:
         return [student for student in self.students if student not in self.report.placebos] or self.students
 
     def those(self, other: str, judgement: Judgement) -> list[str]:
-        """The students of which something is said in comparison with another model."""
+        """The students, without placebos, that have a judgement in comparison with another model."""
         return [student for student in self.real if self.judged.get((student, other)) == judgement]
 
     def placebos(self, student: str) -> list[str]:
@@ -50,7 +50,7 @@ class _Case:
 
 
 def verdict(report: Report) -> Verdict:
-    """The verdict on the first metric that has a direction and was taken of all students."""
+    """The verdict by the first metric that has a better direction and that all students have."""
     who = students(report)
     taken = {(row.model, row.metric): row for row in report.rows}
     directed = [metric for metric in report.metrics if metric.better and all((s, metric.name) in taken for s in who)]
@@ -83,7 +83,7 @@ def _headline(case: _Case) -> tuple[str, Tone]:
     if worse:
         said.append(f"{len(worse)} {'does' if len(worse) == 1 else 'do'} worse: {_names(worse)}.")
     if other == START:
-        said.append("Whether the teacher helped is unknown, for there is no control.")
+        said.append("Whether the teacher helped is unknown, because there is no control.")
     doubts = []
     if other == CONTROL:
         below = case.those(START, "worse")
@@ -128,7 +128,7 @@ def _short(pair: Paired, metric: Metric) -> str:
 
 
 def _company(case: _Case) -> str:
-    """What the students are measured by."""
+    """The figures that students are compared with: the start and the control."""
     n, rows, metric = case.rows[case.students[0]].n, case.rows, case.metric
     learned = "answers" if case.report.asks else "tokens"
     said = [f"before training {number_format.interval(rows[START], metric)}"] if START in rows else []
@@ -143,25 +143,25 @@ def _company(case: _Case) -> str:
 def _student(case: _Case, student: str) -> str:
     placebo = " (a placebo: its teacher spoke about other questions)" if student in case.report.placebos else ""
     said = [f"{number_format.label(student)}{placebo}: {number_format.interval(case.rows[student], case.metric)}"]
-    others = {CONTROL: "the control", START: "before training"}
+    others = {CONTROL: "the control", START: "the student before training"}
     others |= {name: f"its placebo {_name(name)}" for name in case.placebos(student)}
     said += [f"against {name} {_told(case, student, b)}" for b, name in others.items() if (student, b) in case.pairs]
     return f"{'; '.join(said)}.{_whose(case, student)}"
 
 
 def _whose(case: _Case, student: str) -> str:
-    """Whether a gain is the teacher's knowledge, where a placebo can tell."""
+    """Whether a gain comes from the teacher's knowledge, if a placebo can tell."""
     if not case.placebos(student) or case.judged.get((student, CONTROL)) != "better":
         return ""
     if _is_no_better(case, student):
-        return " Over its placebo it gains nothing beyond chance: the gain is not the teacher’s knowledge."
-    return " It gains over its placebo too: the gain takes a teacher of the very questions."
+        return " It does not gain over its placebo beyond chance: the gain does not come from the teacher’s knowledge."
+    return " It gains over its placebo too: the gain needs a teacher that speaks about the same questions."
 
 
 def _told(case: _Case, a: str, b: str) -> str:
     pair, judgement = case.pairs[a, b], case.judged[a, b]
     beyond = f"{judgement}, beyond chance"
-    within = "within chance" + (" when all students are accounted for" if pair.beyond_chance else "")
+    within = "within chance" + (" after the correction for all students" if pair.beyond_chance else "")
     said = within if judgement == "within chance" else beyond
     chance = number_format.probability(case.p[key(pair)])
     return f"{number_format.difference_interval(pair, case.metric)}, {said} ({chance})"
@@ -184,11 +184,11 @@ def _teachers(case: _Case) -> str:
 
 def _how(case: _Case) -> str:
     seeds = case.rows[case.students[0]].seeds
-    how = f"Every p is Holm’s, corrected for all {len(case.students)} students."
+    how = f"Every p is corrected (Holm) for all {len(case.students)} students."
     if seeds is None:
         unit = "questions" if case.report.asks else "text"
-        return f"{how} One seed was trained of each: the intervals tell chance in the {unit}, not in the training."
-    return f"{how} Means of {seeds.n} seeds; a difference is beyond chance only where it has one sign in all of them."
+        return f"{how} Each was trained with one seed: the intervals show chance in the {unit}, not in the training."
+    return f"{how} Means of {seeds.n} seeds; a difference is beyond chance only if all seeds have the same sign."
 
 
 def _name(student: str) -> str:

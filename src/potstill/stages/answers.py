@@ -22,8 +22,6 @@ from potstill.pipeline import artifacts
 from potstill.pipeline.steps import asked_step
 from potstill.pipeline.work import Made, Work
 
-Rows = list[dict[str, Any]]
-
 
 def run(work: Work) -> Made:
     """Ask one model."""
@@ -40,7 +38,7 @@ def run(work: Work) -> Made:
     return Made([file, scores], {"answers": len(answers), "tokens": tokens, "hit_limit": limited, "made": made})
 
 
-def _answers(work: Work, model: PreTrainedModel, samples: Rows) -> Rows:
+def _answers(work: Work, model: PreTrainedModel, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the model says; in the file, in the order in which it was said."""
     settings, who = work.recipe.answers, str(work.step.candidate)
     questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
@@ -61,7 +59,7 @@ def _row(one: Response, question: dict[str, Any]) -> dict[str, Any]:
     return known | {"response": one.response, "tokens": one.tokens, "hit_limit": one.hit_limit}
 
 
-def _scores(work: Work, model: PreTrainedModel, samples: Rows) -> dict[str, Any]:
+def _scores(work: Work, model: PreTrainedModel, samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Nats over the tokens of each reference solution, which the model is asked for and shown."""
     collate, size = Collator(pad_token_id(artifacts.tokenizer(work))), work.recipe.answers.batch_size
     # Of like length together, so that few pads are read.

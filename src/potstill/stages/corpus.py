@@ -37,7 +37,7 @@ DOCUMENT = Features({"text": Value("string"), "input_ids": List(Value("int32"))}
 HELD_OUT_SEED = 0
 """Which sequences are held out is drawn once, and is the same for every run and every seed of training."""
 
-Row = tuple[str, list[int]]
+HeldOutRow = tuple[str, list[int]]
 """A held-out text, and its tokens."""
 
 Encode = Callable[..., Iterator[list[int]]]
@@ -86,7 +86,7 @@ def _of_text(work: Work, corpus: Corpus) -> Made:
     tallies: dict[str, SourceCounts] = {}
     make = _of_stream if corpus.streams else _of_documents
     with dataset_writer(work.folder / "held_out", DOCUMENT) as write:
-        held_out = _HeldOut(write, 0 if isinstance(corpus.held_out, HeldOutText) else _shortest(work, corpus))
+        held_out = _HeldOutWriter(write, 0 if isinstance(corpus.held_out, HeldOutText) else _shortest(work, corpus))
         counts, validation = make(work, corpus, encode, tallies, held_out)
         if not held_out.documents:
             raise _none_held_out(counts["train_documents"])
@@ -106,7 +106,7 @@ def _of_text(work: Work, corpus: Corpus) -> Made:
     return Made([work.folder / name for name in folders], counts | {"made": made})
 
 
-class _HeldOut:
+class _HeldOutWriter:
     """What is judged on, written as it comes, and counted."""
 
     def __init__(self, write: Callable[[dict[str, Any]], None], shortest: int) -> None:
@@ -121,7 +121,7 @@ class _HeldOut:
 
 
 def _of_documents(
-    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOut
+    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The corpus whose documents are all there at once: its figures, and what weights are chosen by."""
     split = split_text(corpus, tallies)
@@ -144,7 +144,7 @@ def _of_documents(
 
 
 def _of_stream(
-    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOut
+    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The same of a corpus that is read only as far as it is needed, and of which little is ever there at once."""
     stream, validation = Stream(corpus, tallies), list[list[int]]()
@@ -256,7 +256,7 @@ def _whole_windows(ids: list[int], corpus: Corpus) -> list[list[int]]:
     return [window for window in windows(ids, corpus.sequence_length) if len(window) == corpus.sequence_length]
 
 
-def _set_aside(held_out: list[Row], corpus: Corpus) -> tuple[list[list[int]], list[Row]]:
+def _set_aside(held_out: list[HeldOutRow], corpus: Corpus) -> tuple[list[list[int]], list[HeldOutRow]]:
     """Whole held-out documents, from the end of their order, until they give the sequences to choose weights by."""
     validation: list[list[int]] = []
     kept = list(held_out)

@@ -19,8 +19,7 @@ from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.distil import HiddenMatch
-from potstill.recipe.distil import Loss as Given
+from potstill.recipe.distil import GivenLoss, HiddenMatch
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.capture import template_of
@@ -95,7 +94,7 @@ def taught(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit:
     return replace(training, teaching={"teacher": teachers, "teacher_weights": weights, "mix": work.recipe.distil.mix})
 
 
-def chosen(work: Work, variant: str | None) -> list[Given]:
+def chosen(work: Work, variant: str | None) -> list[GivenLoss]:
     """A student's losses as the recipe gives them, in the setting that was found, if one was searched."""
     losses = work.recipe.losses_of(variant)
     if not work.recipe.is_searched(variant):
@@ -103,7 +102,7 @@ def chosen(work: Work, variant: str | None) -> list[Given]:
     return with_setting(losses, Setting(**read_json(work.run.path("search") / "best.json")))
 
 
-def trained_with(recipe: Recipe, given: list[Given]) -> list[Loss | HiddenLoss]:
+def trained_with(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | HiddenLoss]:
     """Losses as the trainer takes them, each a mean over the supervised tokens of a step."""
     # Samples have one length, so a sum over positions is a mean over tokens and one constant.
     positions = recipe.corpus.sequence_length if recipe.distil.reduction == "sequence" else 1

@@ -15,7 +15,7 @@ from potstill.evaluation import (
     minimal_pairs,
     snapshot_scores,
 )
-from potstill.evaluation.candidates import Measured, own_models
+from potstill.evaluation.candidates import Measurement, own_models
 from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
 from potstill.pipeline.work import Made, Work
@@ -45,7 +45,7 @@ def check(recipe: Recipe) -> None:
         measured.check(recipe)
 
 
-def _measured(work: Work) -> Iterator[Measured]:
+def _measured(work: Work) -> Iterator[Measurement]:
     if work.recipe.asks:
         yield answers.measure(work)
     else:
@@ -54,7 +54,7 @@ def _measured(work: Work) -> Iterator[Measured]:
         yield lm_eval_tasks.measure(work, {**own_models(work), **baselines.baselines(work)})
 
 
-def _of_text(work: Work) -> Iterator[Measured]:
+def _of_text(work: Work) -> Iterator[Measurement]:
     own, others = own_models(work), baselines.baselines(work)
     models = {**own, **baselines.sharing_tokens(work, others)}
     yield held_out_text.measure(work, models)

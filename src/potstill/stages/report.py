@@ -1,4 +1,4 @@
-"""report: one self-contained page with everything that a reader needs to judge the run. Makes `report/index.html`."""
+"""report: makes `report/index.html`, one self-contained page with all figures of the run and their evidence."""
 
 import json
 import math
@@ -44,14 +44,14 @@ from potstill.report.story import about_student, story, units_of
 
 
 def run(work: Work) -> Made:
-    """Draw the page."""
+    """Write the page."""
     page = work.folder / "index.html"
     write_text(page, render(gather(work)))
     return Made([page], {"bytes": page.stat().st_size})
 
 
 def gather(work: Work) -> Report:
-    """Everything that the page shows, from what the earlier stages left in the run folder."""
+    """Everything that the page shows, read from the outputs of the earlier stages."""
     recipe, run = work.recipe, work.run
     comparison = read_json(run.path("evaluate") / "comparison.json")
     models, alone = _models(work), _alone(recipe)
@@ -88,7 +88,7 @@ def gather(work: Work) -> Report:
 
 
 def _alone(recipe: Recipe) -> Callable[[str], str]:
-    """The name of a model on the page: an only student needs none, even where the recipe names it."""
+    """Returns a model's name on the page. If there is only one student, it is called "student" without its own name."""
     only = Candidate("student", recipe.first_variant).label if len(recipe.variants) == 1 else None
     return lambda model: "student" if model == only else model
 
@@ -101,7 +101,7 @@ def _story(work: Work, models: list[Model]) -> str:
 
 
 def _metrics(recipe: Recipe, comparison: dict[str, Any]) -> tuple[Metric, ...]:
-    """All that may be in the comparison; lm-eval says of its tasks' metrics what they are."""
+    """All metrics that the comparison may have; those of tasks are described in the comparison itself."""
     of_tasks = tuple(Metric(**metric) for metric in comparison.get("tasks", {}).get("metrics", ()))
     if recipe.asks:
         return ANSWER_METRICS + of_tasks
@@ -133,7 +133,7 @@ def _model(name: str, config: Any, parameters: int, folder: Path | None, role: s
 
 
 def _adapter(file: Path) -> int | None:
-    """The parameters of an adapter; None where there is none."""
+    """The number of parameters of an adapter; None if there is no adapter."""
     if not file.is_file():
         return None
     with safe_open(file, "pt") as weights:
@@ -155,12 +155,12 @@ def _stages(work: Work, name: str) -> list[StageCost]:
 
 
 def _expenses(work: Work) -> tuple[Expense, ...]:
-    """What measuring each model took."""
+    """The cost of each measurement of each model."""
     return tuple(Expense.from_dict(one) for one in _summary(work, "evaluate")["costs"])
 
 
 def _tokens(summary: dict[str, Any]) -> int | None:
-    """The tokens that a stage dealt with, as its summary counts them; a capture counts each teacher's."""
+    """The tokens of a stage, from its summary; a capture has a count for each teacher."""
     for key in ("tokens", "train_tokens"):
         if key in summary:
             return int(summary[key])
@@ -178,7 +178,7 @@ def _curves(work: Work, stage: str) -> list[Curve]:
 
 
 def _snapshots(work: Work) -> list[SnapshotPoint]:
-    """What was measured on the way: by `select`, and by `potstill evaluate RUN --snapshots`."""
+    """The scores of snapshots: those of `select`, and those of `potstill evaluate RUN --snapshots`."""
     alone, (rows, chosen) = _alone(work.recipe), _of_selections(work)
     measured = read_json(work.run.path("snapshots") / "curves.json") or {"rows": []}
     every = {
@@ -202,7 +202,7 @@ def _snapshots(work: Work) -> list[SnapshotPoint]:
 
 
 def _of_selections(work: Work) -> tuple[list[dict[str, Any]], set[tuple[str, int | None, str]]]:
-    """The rows that `select` made, and by model and seed the candidate that it chose."""
+    """The scores that `select` made, and its choices: model, seed and name of the chosen candidate."""
     rows: list[dict[str, Any]] = []
     chosen = set[tuple[str, int | None, str]]()
     for trained in trained_candidates(work.recipe) if work.recipe.select is not None else ():

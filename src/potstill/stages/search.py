@@ -22,7 +22,7 @@ from potstill.files.jsonl_log import JsonlLog
 from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.distil import Loss as GivenLoss
+from potstill.recipe.distil import GivenLoss
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.distil import student_fit, taught, teachers_of, trained_with

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.snapshot_scores import Figure, Meter, meters, name_of, scored, snapshot
+from potstill.evaluation.snapshot_scores import Figure, SnapshotMeter, meters, name_of, scored, snapshot
 from potstill.files.atomic import atomic_folder, remove, write_json
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
@@ -33,7 +33,7 @@ def run(work: Work) -> Made:
     assert trained is not None
     by_name = {f"step {one.step}": one for one in kept(work.run.path(trained.step))}
     assert by_name, f"{trained.step} has kept nothing"
-    measured = _Measured(work, meters(work, trained, ["selection"]))
+    measured = _SelectionScores(work, meters(work, trained, ["selection"]))
     start = measured.scores(work.run.path("student") / "start", "start")
     criteria = [Criterion(metric, measured.better(metric), weight) for metric, weight in rule.by.items()]
     folders = {name: one.folder for name, one in by_name.items()}
@@ -59,10 +59,10 @@ def run(work: Work) -> Made:
     return Made([work.folder / "student", selection], summary)
 
 
-class _Measured:
+class _SelectionScores:
     """What candidates score by the metrics of the rule, on what is chosen on."""
 
-    def __init__(self, work: Work, by: list[Meter]) -> None:
+    def __init__(self, work: Work, by: list[SnapshotMeter]) -> None:
         assert work.recipe.select is not None
         self._work, self._by, self._wanted = work, by, list(work.recipe.select.by)
         self._known: dict[str, Figure] = {}

@@ -38,7 +38,7 @@ DRAWN_SEED = 0
 
 
 @dataclass(frozen=True)
-class _Samples:
+class _StartSamples:
     """What a start is chosen by, and what it is looked at with."""
 
     chosen_by: Batches
@@ -93,7 +93,7 @@ def _teachers(work: Work) -> list[PreparedTeacher]:
     return artifacts.teachers(work) if of in work.recipe.pretrain else artifacts.existing_teachers(work)
 
 
-def _samples(work: Work, vocabulary: int | None) -> _Samples:
+def _samples(work: Work, vocabulary: int | None) -> _StartSamples:
     """A few samples at random, none of which is among the others."""
     student, learned = work.recipe.student, training_data.of_start(work)
     wanted = student.measured_samples if isinstance(student, PrunedLayers | PrunedWidth) else 0
@@ -123,14 +123,14 @@ def _samples(work: Work, vocabulary: int | None) -> _Samples:
     def batches(of: Sequence[Any]) -> list[dict[str, Tensor]]:
         return [collate(of[begin : begin + at_once]) for begin in range(0, len(of), at_once)]
 
-    return _Samples(batches(rows), batches(measured), part)
+    return _StartSamples(batches(rows), batches(measured), part)
 
 
 def _looked_at(
     model: PreTrainedModel,
     summary: dict[str, Any],
     teachers: list[PreparedTeacher],
-    samples: _Samples,
+    samples: _StartSamples,
     vocabulary: int | None,
 ) -> dict[str, Any]:
     """How large the start and its teachers are, and how well each predicts; printed, and for the summary."""

@@ -1,4 +1,4 @@
-"""What persons decide: whom it holds for, what it counts, and a record that reads back or says what is wrong."""
+"""Decisions apply to every equal response, count as decided, and their record is read back or refused with a reason."""
 
 import csv
 import random

@@ -1,4 +1,4 @@
-"""The four published rules in their order; what a rule finds and cannot read goes to a person and to no weaker rule."""
+"""The four published rules apply in order; a number that cannot be read goes to a person, not to a weaker rule."""
 
 from fractions import Fraction
 

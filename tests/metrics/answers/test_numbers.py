@@ -1,4 +1,4 @@
-"""Numbers are read exactly, in every form that people and models write; what would be a guess has no value."""
+"""Numbers are read exactly, in every form that people and models write; a number with an unclear value has none."""
 
 from fractions import Fraction
 

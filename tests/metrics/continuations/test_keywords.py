@@ -1,4 +1,4 @@
-"""A keyword is found where a person would find it, and not by chance inside of another word."""
+"""A keyword is found as a whole word, and not inside another word."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Prompts are read from where a recipe says; what is wrong with them is told before any model is asked."""
+"""Prompts are read from the recipe's file; errors in them are reported before a model is asked."""
 
 import json
 import re

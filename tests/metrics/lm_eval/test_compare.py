@@ -81,7 +81,7 @@ def test_differences_are_paired_and_seeds_are_kept():
         models["student"][0].scores["t/acc"].value,
         models["student"][1].scores["t/acc"].value,
     )
-    # Of one and the same items a difference is known far better than either of the two.
+    # On the same items, the interval of a difference is much narrower than that of either model.
     assert pair.high - pair.low < rows[1].high - rows[1].low
 
 
@@ -95,7 +95,7 @@ def test_equal_models_do_not_differ():
 
 @pytest.mark.parametrize("weights", [{"a": 0.5, "b": 0.5}, {"a": 0.8, "b": 0.2}])
 def test_a_groups_items_are_drawn_within_their_own_task(weights):
-    # All items of a task agree: which tasks there are is no matter of chance, and the interval has no width.
+    # All items of a task are equal. Tasks are not resampled, so that the interval has no width.
     items = {"a": [1.0] * 40, "b": [0.0] * 10}
     row = compare({"start": [_task(acc=_score(items, weights=weights))]}, [], HOW)[0][0]
     assert row.value == row.low == row.high == pytest.approx(weights["a"])

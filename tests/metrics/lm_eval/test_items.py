@@ -1,4 +1,4 @@
-"""A part of a task's items has the figure that lm-eval would give it."""
+"""The figure of some items of a task is the one that lm-eval would compute."""
 
 import math
 

@@ -23,7 +23,7 @@ from toy_tasks import BY_SIZE, CHOICE, GROUP, ITEMS, ROLLING, TAG, WORD, WRITING
 
 pytestmark = pytest.mark.slow
 LIMIT = 20
-"""Items of each shared task."""
+"""The number of items of each shared task."""
 needs_shared = pytest.mark.skipif(not stories.SHARED.is_dir(), reason="../shared/data is not here")
 EVERY = (CHOICE, WORD, ROLLING, WRITING, GROUP, BY_SIZE, TAG)
 
@@ -35,13 +35,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scores(folder):
-    """What one model scored on every task of the folder."""
+    """The scores of one model on every task of the folder."""
     return {name: _score(llama(0), folder, name) for name in EVERY}
 
 
 @pytest.fixture(scope="module")
 def theirs(folder, tmp_path_factory):
-    """What lm-eval says of the same model where it was saved."""
+    """lm-eval's results for the same model, read from disk."""
     saved = save_model(llama(0), tmp_path_factory.mktemp("model"))
     names = [CHOICE, WORD, ROLLING, WRITING, GROUP]
     return _lm_eval(saved, folder, names)
@@ -52,11 +52,11 @@ def _score(model, folder, name, **how):
 
 
 def _lm_eval(saved, folder, names, **how):
-    """Of each task by itself: it mixes the requests of several in its batches, and those are other last digits."""
+    """lm-eval's results, each task alone: mixed batches of several tasks would change the last digits."""
     where = {"model": "hf", "model_args": {"pretrained": str(saved), "dtype": "float32"}, "device": "cpu"}
     manager, found = TaskManager(include_path=str(folder), include_defaults=False), {}
     with pytest.MonkeyPatch.context() as patch:
-        # What it adds to its results of this machine takes 8 s each time.
+        # lm-eval would describe this machine in its results, which takes 8 s each time.
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
         for name in names:
             found |= simple_evaluate(**where, tasks=[name], batch_size=4, task_manager=manager, **how)["results"]
@@ -182,7 +182,7 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stories_scores(shared_folder):
-    """What stories260K scored on the first items of every task."""
+    """The scores of stories260K on the first items of every task."""
     model, tokenizer = stories.model().eval(), stories.tokenizer()
     asked = {
         name: load_task(name, "evaluate.tasks.0", path=str(shared_folder), limit=LIMIT) for name in shared_tasks.EVERY
@@ -192,8 +192,8 @@ def stories_scores(shared_folder):
 
 @pytest.fixture(scope="module")
 def stories_theirs(shared_folder, tmp_path_factory):
-    """What lm-eval says of the same model where it was saved; of each task by itself, because it mixes the requests of
-    several in its batches, and other batches are other last digits."""
+    """lm-eval's results for the same model, read from disk, each task alone: with several tasks it mixes their requests
+    in batches, and last digits change."""
     saved = tmp_path_factory.mktemp("model")
     stories.model().save_pretrained(saved)
     stories.tokenizer().save_pretrained(saved)
@@ -201,7 +201,7 @@ def stories_theirs(shared_folder, tmp_path_factory):
     manager = TaskManager(include_path=str(shared_folder), include_defaults=False)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        # What it adds to its results of this machine takes 8 s each time.
+        # lm-eval would describe this machine in its results, which takes 8 s each time.
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
         for name in shared_tasks.EVERY:
             found |= simple_evaluate(**how, tasks=[name], batch_size=4, limit=LIMIT, task_manager=manager)["results"]
@@ -278,7 +278,7 @@ def test_our_own_minimal_pairs_are_lm_evals_blimp(stories_scores):
     ]
     tokenizer = stories.tokenizer()
     found = score_pairs(stories.model(), tokenizer, subtasks, Reading.of(tokenizer), lambda _: None)
-    # As lm-eval, which takes the first of two that are equally probable.
+    # Ties as in lm-eval, which takes the first of two equally probable sentences.
     ours = accuracy("stories", "blimp", [found], ties="correct", resampling=Resampling(resamples=100))
     assert ours.overall.value == pytest.approx(
         stories_scores[shared_tasks.BLIMP].scores[f"{shared_tasks.BLIMP}/acc"].value, rel=1e-12

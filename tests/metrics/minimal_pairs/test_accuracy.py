@@ -1,4 +1,4 @@
-"""Accuracy counts what it says, its intervals cover what they promise, and equal models do not differ."""
+"""Accuracy counts wins and ties, seeds are averaged and paired, and equal models do not differ."""
 
 import json
 
@@ -18,7 +18,7 @@ def draws(resamples: int = 10_000, seed: int = 0) -> Resampling:
 
 
 def scores(margins, pairs="same", reading=WITH_START):
-    """Scores of one model whose good sentences lie so far above the bad ones."""
+    """Scores of one model with these margins of the good sentences over the bad ones."""
     margins = {name: np.asarray(each, float) for name, each in margins.items()}
     return PairScores(
         {name: each - 20 for name, each in margins.items()},
@@ -29,7 +29,7 @@ def scores(margins, pairs="same", reading=WITH_START):
 
 
 def drawn(random, rates, pairs):
-    """A model that wins so often in each subtask."""
+    """A model that wins with these rates in each subtask."""
     return scores({f"s{n}": np.where(random.random(pairs) < rate, 1.0, -1.0) for n, rate in enumerate(rates)})
 
 
@@ -104,7 +104,7 @@ def test_equal_models_differ_in_no_subtask_nineteen_times_in_twenty():
     random, rates = np.random.default_rng(4), np.linspace(0.3, 0.8, 20)
     pairs_of = lambda: [drawn(random, rates, 200)]  # noqa: E731
     found = [compare(("a", "b"), "x", (pairs_of(), pairs_of()), resampling=draws(2000)) for _ in range(100)]
-    # Without a correction two trials in three would find one.
+    # Without a correction, two trials in three find a difference.
     assert np.mean([any(row.beyond_chance for row in each.subtasks.values()) for each in found]) > 0.4
     assert np.mean([bool(each.differing) for each in found]) <= 0.12
     assert np.mean([each.overall.beyond_chance for each in found]) <= 0.12
@@ -159,7 +159,7 @@ def test_what_cannot_be_compared_is_refused():
     for reading in (Reading(None, True), Reading(0, False)):
         with pytest.raises(UserError, match="read both alike"):
             compare(("a", "b"), "x", ([one], [scores(ONE, reading=reading)]))
-    # Another tokenizer's start token is another number.
+    # Tokenizers have different start tokens: such scores can be compared.
     compare(("a", "b"), "x", ([one], [scores(ONE, reading=Reading(7, True))]), resampling=draws(50))
 
 

@@ -1,4 +1,4 @@
-"""Pairs are read from files and from data sets alike, and what is none is refused where it stands."""
+"""Pairs are read from files and from data sets; a row that is no pair is refused with its place."""
 
 import json
 
@@ -20,7 +20,7 @@ def write(file, *rows):
 
 def test_blimp_s_files_and_its_supplement_s_make_a_subtask_each(tmp_path):
     write(tmp_path / "b.jsonl", pair("I go.", "I goes.", UID="verbs", field="syntax", pairID="0"))
-    # The supplement's rows say nothing of their subtask, and their texts go over several lines.
+    # The supplement's rows do not name their subtask, and their texts have several lines.
     write(tmp_path / "a.jsonl", pair("A: Who?\nB: Ann.", "A: Who?\nB: Paris."), pair("x", "y"))
     (tmp_path / "README.md").write_text("no pairs")
     assert pairs_from_files(str(tmp_path), "evaluate.blimp") == [
@@ -79,7 +79,7 @@ def test_a_copy_in_the_same_folder_is_refused(tmp_path):
 
 
 def data_set(folder):
-    """A data set with two configurations, as it lies on the hub."""
+    """A data set with two configurations, with the layout of the hub."""
     write(folder / "verbs" / "train.jsonl", pair("I go.", "I goes.", UID="verbs"))
     write(folder / "hypernym" / "train.jsonl", pair("a", "b"), pair("c", "d"))
     names = ("verbs", "hypernym")

@@ -1,4 +1,4 @@
-"""Sums of log-probabilities are the model's own, however sentences are batched; and a real model knows some English."""
+"""Log-probabilities are the model's own with any batches, and a real model prefers grammatical English."""
 
 import json
 
@@ -45,7 +45,7 @@ def by_hand(model, sentence, reading) -> float:
 @pytest.mark.parametrize("reading", READINGS, ids=str)
 @pytest.mark.parametrize("make", [llama, gpt2])
 def test_scores_are_the_sums_of_what_the_model_gives_each_token(make, reading):
-    # "fish" in tokens has more than one, so that even without a start there is something to predict.
+    # "fish" has more than one token, so that without a start token one can still be predicted.
     model = make(0).double()
     with torch.no_grad():
         found = scored(model, reading)
