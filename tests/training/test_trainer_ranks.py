@@ -11,7 +11,7 @@ import torch
 import ranks
 from toy_training import assert_equal
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def both(tmp_path_factory):
         "torch.distributed.run",
         "--standalone",
         "--nproc_per_node=2",
-        str(HERE / "ranks.py"),
+        str(TESTS / "ranks.py"),
     ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([*launch, str(folder)], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return ranks.run(folder, ranks=1), torch.load(folder / "two-ranks.pt", weights_only=True)
