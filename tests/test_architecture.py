@@ -14,20 +14,24 @@ from potstill.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "potstill"
 TIERS = (
-    {"__init__", "cost", "device", "distributed", "errors"},
-    {"console", "files"},
+    {"errors", "device", "distributed", "console", "cost"},
+    {"files"},
     {"recipe"},
     {"data"},
-    {"losses", "models"},
-    {"metrics", "targets"},
-    {"generation", "report", "teachers"},
+    {"models"},
+    {"losses"},
+    {"targets", "metrics"},
+    {"teachers", "generation", "report"},
     {"students", "training"},
+    # Everything above is pure: it knows nothing of run folders. Everything below works on them.
     {"pipeline"},
     {"evaluation"},
-    {"cli", "stages"},
-    {"__main__"},
+    {"stages"},
+    {"cli"},
+    {"__init__", "__main__"},
 )
-"""Who may import whom: a part imports from its own tier and from those above it in this table."""
+"""Which part may import which: a part imports only from tiers above its own. Packages of one tier do not import each
+other; the modules of the first tier may."""
 WITHOUT_SECTION = {"report"}
 """Stages that have nothing to choose, and therefore no section in the recipe."""
 ONLY_WHERE_USED = {
@@ -49,6 +53,24 @@ ONLY_WHERE_USED = {
 LIGHT = {"typer"}
 """What `potstill --help` may import besides the standard library."""
 MOST_LINES = 400
+MOST_LOOSE = 8
+"""Modules right under `potstill/`."""
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_PARAMETERS = 6
+OF_THE_WHOLE = {
+    "test_architecture.py",
+    "test_resumed_runs.py",
+    "test_format.py",
+    "test_ddp.py",
+    "test_memory.py",
+    "test_precision.py",
+    "test_shipped.py",
+}
+"""Test files that are about several modules, or about what lies beside them."""
+DEEPEST_NESTING = 3
+"""Blocks (if, for, while, with, try) within each other in a function."""
+PUBLIC = {"DistilTrainer.__init__", "distillation_loss"}
+"""Functions that users call, whose parameters are options."""
 MOST_IMPORTERS = 1 / 3
 """The share of all modules that may import one module, lest it become the place for everything; words.py is that."""
 
@@ -93,8 +115,12 @@ def tier(module: str) -> int:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_one_way(module):
-    wrong = [name for name in ours(module) if tier(name) > tier(module)]
-    assert not wrong, f"{module} must not know of {', '.join(wrong)}"
+    wrong = [name for name in ours(module) if part(name) != part(module) and tier(name) >= max(tier(module), 1)]
+    assert not wrong, f"{module} must not import {', '.join(wrong)}"
+
+
+def test_few_modules_lie_loose():
+    assert len(list(SOURCE.glob("*.py"))) <= MOST_LOOSE
 
 
 def test_nobody_imports_a_stage_but_stages():
@@ -167,3 +193,66 @@ def test_every_module_among_the_stages_is_one_and_every_section_of_a_recipe_is_r
     names = {stage.name for stage in STAGES}
     assert {module.rpartition(".")[2] for module in MODULES if part(module) == "stages"} == names
     assert set(Recipe.model_fields) == names - WITHOUT_SECTION | {"about", "seeds", "experiments"}
+
+
+def functions(tree: ast.AST, owner: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Every function with its class's name before its own."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield f"{owner}{node.name}", node
+        yield from functions(node, f"{node.name}." if isinstance(node, ast.ClassDef) else owner)
+
+
+def nesting(node: ast.AST) -> int:
+    """How many blocks of a function lie within each other; an `elif` lies beside its `if`."""
+    deepest = 0
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            continue
+        beside = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
+        block = isinstance(child, ast.If | ast.For | ast.While | ast.With | ast.Try) and not beside
+        deepest = max(deepest, nesting(child) + block)
+    return deepest
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_fit_a_screen(module):
+    for name, function in functions(MODULES[module]):
+        arguments = function.args
+        given = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        parameters = [one for one in given if one not in ("self", "cls")]
+        assert function.end_lineno is not None
+        assert function.end_lineno - function.lineno < MOST_LINES_OF_A_FUNCTION, name
+        assert len(parameters) <= MOST_PARAMETERS or name in PUBLIC, name
+        assert nesting(function) <= DEEPEST_NESTING, name
+
+
+def test_no_two_classes_or_types_share_one_name():
+    homes: dict[str, list[str]] = {}
+    for module, tree in MODULES.items():
+        assert isinstance(tree, ast.Module)
+        for node in tree.body:
+            aliases = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [alias.id for alias in aliases if isinstance(alias, ast.Name)]
+            names = [name for name in names if name.strip("_")[0].isupper() and not name.isupper()]
+            names += [node.name] if isinstance(node, ast.ClassDef) else []
+            for name in names:
+                homes.setdefault(name.strip("_"), []).append(module)
+    assert not {name: modules for name, modules in homes.items() if len(modules) > 1}
+
+
+def test_every_test_file_is_where_its_module_is():
+    tests, orphans = ROOT / "tests", []
+    for file in tests.rglob("test_*.py"):
+        folder = file.relative_to(tests).parent
+        if (
+            folder.parts[:1] in [("benchmarks",), ("experiments",), ("examples",), ("docs",)]
+            or file.name in OF_THE_WHOLE
+        ):
+            continue
+        stem = file.stem.removeprefix("test_")
+        # `test_trainer_ranks.py` is one of several files about `trainer.py`.
+        names = [stem.rsplit("_", cut)[0] for cut in range(stem.count("_") + 1)]
+        if not any((SOURCE / folder / f"{name}.py").is_file() for name in names):
+            orphans.append(str(file.relative_to(tests)))
+    assert not orphans
