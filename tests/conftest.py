@@ -1,10 +1,14 @@
-"""Shared by all tests: no network, one thread, and one finished toy run for whoever only looks at one."""
+"""Shared by all tests: no network, one thread, no deadline, and a folder for the inputs of toy runs."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# A busy machine makes every example slow, which is no failure.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 # Before torch is imported: a test must not depend on what the hub answers, nor on how many cores there are.
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 

@@ -17,8 +17,8 @@ from potstill.models.head import Head
 from .cases import DIVERGENCES, Case, cases, top_k
 from .naive import logits_of, naive_loss
 
-thorough = settings(max_examples=400, deadline=None)
-quick = settings(max_examples=60, deadline=None)
+thorough = settings(max_examples=400)
+quick = settings(max_examples=60)
 
 
 def chunked(case: Case) -> tuple[Tensor, dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from .cases import Case, cases
 from .naive import logits_of, per_token, teacher_log_probs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cases())
 def test_scores_are_those_of_the_reference(case: Case) -> None:
     shared = case.vocabulary or len(case.head.weight)

@@ -73,14 +73,14 @@ def test_pairs_see_what_separate_intervals_hide():
 
 
 @given(UNITS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_interval_holds_the_estimate(sums):
     row = bootstrap("m", "x", sums, resampling=draws(400))
     assert row.low <= row.value <= row.high
 
 
 @given(UNITS, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_order_of_units_changes_nothing_in_the_estimate(sums, random):
     order = list(range(len(sums.numerator)))
     random.shuffle(order)
@@ -90,7 +90,7 @@ def test_the_order_of_units_changes_nothing_in_the_estimate(sums, random):
 
 
 @given(UNITS, st.integers(0, 1000), st.sampled_from(["identity", "exp"]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_swapping_the_models_swaps_the_sign(sums, seed, transform):
     other = Sums(
         np.asarray(sums.numerator) * np.random.default_rng(seed).normal(1, 0.1, len(sums.numerator)), sums.denominator
@@ -106,7 +106,7 @@ def test_swapping_the_models_swaps_the_sign(sums, seed, transform):
 
 
 @given(UNITS, st.sampled_from(["identity", "exp"]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_equal_models_differ_by_nothing(sums, transform):
     same = paired(("a", "b"), "x", (sums, sums), transform=transform, resampling=draws(200))
     assert (same.difference, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
@@ -114,7 +114,7 @@ def test_equal_models_differ_by_nothing(sums, transform):
 
 
 @given(st.integers(0, 2000), st.floats(-0.3, 0.3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_p_and_interval_always_agree(seed, shift):
     one = scores(40, seed)
     moved = np.asarray(one.numerator) + np.random.default_rng(seed).normal(shift, 1, 40) * np.asarray(one.denominator)

@@ -172,7 +172,7 @@ def test_what_the_old_tokenizer_cannot_spell_is_the_mean_of_its_tokens():
 
 
 @given(st.binary(max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_string_of_bytes_can_be_spelled_and_read_again(text):
     for one in (tokenizer(), sentencepiece()):
         spelling = _Spelling.of(one, "key")

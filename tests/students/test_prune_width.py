@@ -148,12 +148,13 @@ def unread(model, kept):
     return model
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["llama", "mistral", "qwen2", "qwen3"]), st.integers(1, 2), st.integers(1, 2), st.integers(1, 20)
 )
 def test_a_student_is_its_teacher_with_other_heads_and_neurons_unread(name, groups, of_each, neurons):
-    model = teacher(name)
+    # In float64: float32 adds up a narrower matrix in another order, which alone moves logits by 1e-5.
+    model = teacher(name).double()
     sizes = {"heads": groups * of_each, "key_value_heads": groups, "intermediate_size": neurons}
     student, kept = prune_width(model, wanted(model, **sizes), [batch()])
     assert [len(layer) for layer in kept.neurons] == [neurons] * 2

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from potstill.errors import UserError
 from potstill.targets import HiddenCodec, Provenance, SampledCodec, StoreSpec, StoreWriter, TargetStore, TopKCodec
 
-again = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+again = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(st.lists(st.integers(0, 42), max_size=12))

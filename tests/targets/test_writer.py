@@ -23,7 +23,7 @@ from potstill.targets import HiddenCodec, HybridCodec, Provenance, SampledCodec,
 from potstill.targets.writer import shard_size
 
 CODECS = [TopKCodec(61, 8), SampledCodec(61, 6), HybridCodec(61, 4, 4), HiddenCodec(61, 8)]
-again = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+again = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def in_child(work: Callable[[], object]) -> int:

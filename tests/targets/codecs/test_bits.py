@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.targets.codecs.bits import (
@@ -17,7 +17,6 @@ from potstill.targets.codecs.bits import (
 
 
 @given(st.integers(0, 24), st.integers(1, 40), st.integers(0, 5), st.integers(0, 2**32))
-@settings(deadline=None)
 def test_packing_takes_exactly_the_bits_and_comes_back(width: int, count: int, rows: int, seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 1 << width, (rows, count))
     packed = pack(torch.from_numpy(values), width)
@@ -26,7 +25,6 @@ def test_packing_takes_exactly_the_bits_and_comes_back(width: int, count: int, r
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_ids_of_any_vocabulary_up_to_a_million_come_back(data: st.DataObject) -> None:
     vocabulary = data.draw(st.integers(1, 1 << 20) | st.sampled_from([1, 2, 49152, 128256, 151936, 262144, 1 << 20]))
     count = data.draw(st.integers(1, 100))

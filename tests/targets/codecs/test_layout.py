@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.targets.codecs.layout import RANGE, Layout, dequantise, from_bytes, quantise, to_bytes
@@ -10,7 +10,6 @@ STEP = {8: 0.36, 16: 0.0015}
 
 
 @given(st.lists(st.floats(-RANGE, 0, width=32), min_size=1, max_size=20), st.sampled_from([8, 16, 32]))
-@settings(deadline=None)
 def test_codes_stand_within_half_a_step(values: list[float], bits: int) -> None:
     shape = torch.tensor([values])
     back = dequantise(quantise(shape, bits), bits)

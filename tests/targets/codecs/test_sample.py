@@ -59,7 +59,7 @@ def test_a_truncated_teacher_would_be_noticed() -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_each_token_is_drawn_its_share_never_a_whole_draw_off(vocabulary: int, draws: int, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(5, vocabulary, generator=random)
@@ -73,7 +73,7 @@ def test_each_token_is_drawn_its_share_never_a_whole_draw_off(vocabulary: int, d
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_hybrid_has_an_exact_head_and_mass_one(data: st.DataObject) -> None:
     vocabulary = data.draw(st.integers(1, 200))
     k, draws = data.draw(st.integers(1, vocabulary)), data.draw(st.integers(1, 20))

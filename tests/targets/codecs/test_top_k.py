@@ -24,7 +24,7 @@ def mass(target: SparseTarget) -> torch.Tensor:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_likeliest_are_kept_and_the_tail_is_exact_at_every_temperature(data: st.DataObject) -> None:
     vocabulary = data.draw(st.integers(1, 300) | st.sampled_from([49152, 151936]))
     k = data.draw(st.integers(1, min(vocabulary, 80)))
@@ -46,7 +46,7 @@ def test_the_likeliest_are_kept_and_the_tail_is_exact_at_every_temperature(data:
 
 
 @given(st.integers(1, 200), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_everything_kept_in_32_bits_is_the_live_teacher(vocabulary: int, seed: int) -> None:
     logits = 5 * torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(seed))
     target = through(TopKCodec(vocabulary, vocabulary, 32), logits)
