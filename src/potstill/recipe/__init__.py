@@ -1,4 +1,4 @@
-"""The recipe: its schema, one file a section, and how it is read."""
+"""The recipe: its schema, with one file for each section, and the functions that read it."""
 
 from typing import TYPE_CHECKING, Any
 

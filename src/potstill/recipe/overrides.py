@@ -1,4 +1,4 @@
-"""Overrides: `--set section.key=value` on a recipe that was read and is not checked yet."""
+"""Overrides: apply `--set section.key=value` to a recipe that is read but not checked yet."""
 
 from copy import copy
 from typing import Any
@@ -7,10 +7,10 @@ from potstill.errors import UserError
 
 
 def override(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set one dotted key; sections on the way that are not there are made, list items are named by their index.
+    """Set one dotted key. Missing sections are created, and list items are named by their index.
 
     Raises:
-        UserError: the key leads into a plain value, or to an item that a list does not have.
+        UserError: the key continues after a plain value, or names a list item that does not exist.
     """
     node: Any = raw
     parts = key.split(".")
@@ -32,6 +32,6 @@ def override(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _next(node: Any, parts: list[str]) -> str:
-    """The first part of the rest of a key, or more of them where a name has dots itself: `teachers.qwen2.5.weight`."""
+    """The next part of a key. It is longer than one word if a name contains dots itself: `teachers.qwen2.5.weight`."""
     joined = (".".join(parts[:count]) for count in range(len(parts), 1, -1))
     return next((name for name in joined if isinstance(node, dict) and name in node), parts[0])

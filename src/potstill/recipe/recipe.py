@@ -1,4 +1,4 @@
-"""Recipe: one declarative file that says what to distil, from what, and how it is judged."""
+"""Recipe: one file that declares the models, the data, the training and the evaluation of a run."""
 
 import difflib
 from typing import Annotated
@@ -27,73 +27,76 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Recipe(Section):
-    """A whole experiment: one section a stage, in the order in which the stages run."""
+    """A whole run: one section for each stage, in the order of the stages."""
 
     about: str
-    """One sentence for `potstill recipes` and the head of the report."""
+    """One sentence about the recipe, for `potstill recipes` and the head of the report."""
 
     teachers: dict[Name, Teacher] = Field(default_factory=dict)
-    """The models that are learned from, by names of your choice."""
+    """The teachers: models that exist already, by names of your choice."""
 
     tokenizer: Tokenizer | None = None
-    """The tokenizer of everything here. Default: the first teacher's."""
+    """The tokenizer of the whole run. Default: the first teacher's."""
 
     corpus: Annotated[
         Annotated[Corpus, Tag("<sources>")] | Annotated[Questions, Tag("<questions>")],
         told_apart_by("sources", "questions"),
     ]
-    """What is learned from: text, or questions and their answers."""
+    """The training data: text, or questions and their answers."""
 
     pretrain: dict[Name, Pretrained] = Field(default_factory=dict)
-    """Further teachers, by names of your choice, that are trained here on the same text before they teach."""
+    """Teachers that are trained here, on the same text, before they teach; by names of your choice."""
 
     strategies: dict[Name, Strategy] = Field(default_factory=dict)
-    """Strategies, by names of your choice, besides those that come with potstill: base, teacher, ground-truth and
-    confidence. Each says how the teacher is asked, and how the student is (questions only)."""
+    """Your own strategies, by names of your choice: each gives a prompt to the teacher and a prompt to the student
+    (questions only). The strategies base, teacher, ground-truth and confidence exist already."""
 
     generate: Generate | None = None
-    """Answers written by a teacher, to be learned. Left out: the reference solutions are learned (questions only)."""
+    """Let a teacher write the training answers (questions only). Default: the training answers are the reference
+    solutions."""
 
     student: Student
-    """What the student is before any training."""
+    """The student before training."""
 
     capture: Capture | None = None
-    """Run the teacher once and keep what it says. Left out, or `null`: the teacher runs beside the student."""
+    """Run the teacher once and keep its distributions on disk. Default, or `null`: the teacher runs beside the
+    student."""
 
     search: Search | None = None
-    """Find the divergence's share of the loss, and its temperature, before students are trained with it. Left out: they
-    are what `distil.losses` says."""
+    """Find the divergence's share of the loss, and its temperature, before the students are trained. Default: both are
+    taken from `distil.losses`."""
 
     distil: Distil
     """How the student is trained."""
 
     experiments: dict[Name, Experiment] = Field(default_factory=dict)
-    """Several students, by names of your choice, each with what it differs in. Default: one student, which has no
-    name."""
+    """Several students, by names of your choice, each with the settings in which it differs. Default: one student
+    without a name."""
 
     control: Control | None = Control()
-    """The control: same start, same tokens, cross-entropy only. `null` leaves it out, and the report says so."""
+    """The control: the same start and tokens, but cross-entropy only. `null` leaves it out, and the report says so."""
 
     select: Select | None = None
-    """Which of `distil.snapshots` are the student and the control. Left out: what `distil.keep` says."""
+    """How the student and the control are chosen from `distil.snapshots`. Default: `distil.keep` decides."""
 
     answers: Answers = Answers()
-    """How every model is asked the held-out questions (questions only)."""
+    """How every model answers the held-out questions (questions only)."""
 
     evaluate: Evaluate = Evaluate()
-    """What is measured, and on what."""
+    """The measurements and their data."""
 
     seeds: list[Seed] = Field([0], min_length=1)
-    """Student and control are trained once for each."""
+    """The student and the control are trained once for each seed. Default: [0]."""
 
     @property
     def all_teachers(self) -> dict[str, Teacher | Pretrained]:
-        """Teachers that exist and teachers that are trained here, in this order."""
+        """All teachers: first those of `teachers`, then those of `pretrain`."""
         return {**self.teachers, **self.pretrain}
 
     @property
     def start_in_bfloat16(self) -> bool:
-        """Whether the start is kept in the 16 bits that it is multiplied in: an adapter leaves it as it is."""
+        """Whether the start is stored in bfloat16. That loses nothing under an adapter with bf16: the start is not
+        trained."""
         student = self.student
         return (
             student.adapter is not None
@@ -105,57 +108,57 @@ class Recipe(Section):
 
     @property
     def asks(self) -> bool:
-        """Whether the corpus is of questions."""
+        """Whether the corpus has questions."""
         return isinstance(self.corpus, Questions)
 
     @property
     def all_strategies(self) -> dict[str, Strategy]:
-        """Those that come with potstill, and the recipe's own."""
+        """The shipped strategies and the recipe's own."""
         return {**SHIPPED, **self.strategies}
 
     @property
     def variants(self) -> dict[str | None, Experiment]:
-        """The students, by name; a single one has none."""
+        """The students by name. A single student has the name None."""
         names: list[str | None] = [*self.experiments] or [None]
         return {name: Experiment() if name is None else self.experiments[name] for name in names}
 
     @property
     def first_variant(self) -> str | None:
-        """The student whose samples the control is trained on."""
+        """The student whose samples train the control."""
         return next(iter(self.variants))
 
     def sample_set_of_candidate(self, trained: Candidate) -> SampleSet:
-        """What a student or the control learns from (questions only)."""
+        """The sample set of a student or of the control (questions only)."""
         return self.sample_set_of(self.first_variant if trained.role == "control" else trained.name)
 
     def sample_set_of(self, variant: str | None) -> SampleSet:
-        """What a student learns from (questions only)."""
+        """The sample set of a student (questions only)."""
         given = self.variants[variant]
         named = variant if variant is not None and variant in self.all_strategies else "base"
         return SampleSet(given.strategy or named, given.targets == "own")
 
     @property
     def sample_sets(self) -> dict[str, SampleSet]:
-        """Everything that any of the students learns from, by name; nothing where the corpus is text."""
+        """The sample sets of all students, by name; empty where the corpus is text."""
         found = [self.sample_set_of(variant) for variant in self.variants] if self.asks else []
         return {sample_set.name: sample_set for sample_set in found}
 
     def losses_of(self, variant: str | None) -> list[GivenLoss]:
-        """What a student is trained with, as the recipe gives it; `search` may find another setting of them."""
+        """The losses of a student in the recipe. `search` may change their setting."""
         return self.variants[variant].losses or self.distil.losses
 
     def is_searched(self, variant: str | None) -> bool:
-        """Whether a student is trained with what `search` finds."""
+        """Whether a student is trained with the setting that `search` finds."""
         return self.search is not None and not self.variants[variant].losses
 
     @property
     def tried_on(self) -> str | None:
-        """The student whose samples the trials of `search` are trained on."""
+        """The student whose samples train the trials of `search`."""
         assert self.search is not None
         return self.search.experiment or next(name for name in self.variants if self.is_searched(name))
 
     def temperatures_of(self, sample_set: str | None) -> list[float]:
-        """The temperatures at which the students of a sample set read the teachers; None: those of all students."""
+        """The temperatures at which the students of a sample set read the teachers. None stands for all students."""
         wanted = [name for name in self.variants if sample_set is None or self.sample_set_of(name).name == sample_set]
         found = {temperature for name in wanted for temperature in temperatures(self.losses_of(name))}
         if any(self.is_searched(name) for name in wanted):
@@ -165,7 +168,7 @@ class Recipe(Section):
 
     @property
     def most_temperatures(self) -> list[float]:
-        """The temperatures of the student that looks at the most of them."""
+        """The temperatures of the student that reads the teachers at the most temperatures."""
         return max((temperatures(self.losses_of(name)) for name in self.variants), key=len)
 
     @model_validator(mode="after")

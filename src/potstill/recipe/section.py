@@ -1,4 +1,4 @@
-"""Section: the base of everything that a recipe may say."""
+"""Section: the base class of every part of a recipe."""
 
 import difflib
 from typing import Annotated, Any
@@ -7,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validato
 from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A name of the user's choice, which becomes a file's or a folder's."""
+"""A name that the user chooses. It becomes the name of a file or folder."""
 
 
 class Section(BaseModel):
-    """A part of a recipe: immutable, every key known, the docstring under a field is its help in editors."""
+    """A part of a recipe. It is immutable, refuses unknown keys, and the docstring under a field is its help in
+    editors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -27,7 +28,7 @@ class Section(BaseModel):
 
 
 def about_key(key: Any, message: str) -> PydanticCustomError:
-    """A complaint about one key of the section under validation."""
+    """An error about one key of the section that is validated."""
     return PydanticCustomError("about_key", "{message}", {"key": str(key), "message": message})
 
 

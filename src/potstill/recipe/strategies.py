@@ -1,4 +1,4 @@
-"""`prompts:` — how the teacher is asked, and how the student is, when an answer is learned from."""
+"""`strategies:` — the prompts of teacher and student for one answer."""
 
 from functools import cache
 from typing import Annotated
@@ -15,7 +15,7 @@ _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
 
 @cache
 def compiled(template: str) -> Template:
-    """A template, ready to be rendered; a field that it uses and does not get is an error."""
+    """A template, ready to render. Rendering fails if a field of the template is missing."""
     return _JINJA.from_string(template)
 
 
@@ -35,26 +35,27 @@ def _is_template(text: str) -> str:
 
 
 TemplateText = Annotated[str, AfterValidator(_is_template)]
-"""A Jinja template with the fields of a row: `question`, `reference`, and whatever else its source has."""
+"""A Jinja template with the fields of a row: `question`, `reference` and the other fields of its source."""
 
 ANSWERS = ("answer", "reference")
-"""Fields of a row that the student is to find by itself."""
+"""Fields of a row that the student's prompt must not show."""
 
 QUESTION = "{{ question }}"
 
 
 class Prompt(Section):
-    """What a model is asked: through its chat template where it has one, else as paragraphs of plain text."""
+    """What one model is asked. Models with a chat template get it as chat messages, others as paragraphs of plain
+    text."""
 
     system: TemplateText | None = None
-    """The system message, a Jinja template with the row's fields. Default: none; some chat templates then put in one of
-    their own."""
+    """The system message: a Jinja template with the row's fields. Default: none, but some chat templates add their
+    own."""
 
     user: TemplateText | None = None
-    """The user's message, a Jinja template with the row's fields. Default: the question as it is."""
+    """The user's message: a Jinja template with the row's fields. Default: the question itself."""
 
     examples: list[dict[str, str]] = Field(default_factory=list)
-    """Answered questions that come first. Each has the fields that `user` uses, and an `answer`."""
+    """Answered questions that come first. Each has the fields that `user` uses, and an `answer`. Default: none."""
 
     @property
     def question(self) -> str:
@@ -72,13 +73,14 @@ class Prompt(Section):
 
 
 class Strategy(Section):
-    """Two prompts for one answer: the teacher judges it under its own, the student learns it under its own."""
+    """Two prompts for one answer: the teacher reads the answer after its prompt, the student learns it after its
+    own."""
 
     teacher: Prompt
     """What the teacher is asked."""
 
     student: Prompt = Prompt(user=QUESTION)
-    """What the student is asked, when it is trained and when it is evaluated. Default: the question as it is."""
+    """What the student is asked, in training and in evaluation. Default: the question itself."""
 
     @model_validator(mode="after")
     def _student_is_told_nothing(self) -> "Strategy":
@@ -110,4 +112,4 @@ SHIPPED = {
         teacher=Prompt(system="Solve the problem step by step. At the end, double-check your result briefly.")
     ),
 }
-"""The strategies that come with potstill, in substance those of arXiv:2412.17846, section 3."""
+"""The shipped strategies. In substance they are those of arXiv:2412.17846, section 3."""
