@@ -32,8 +32,8 @@ class Capture(Section):
     """The number of sequences that the teacher reads at the same time. Default: 16."""
 
     @model_validator(mode="after")
-    def _nothing_without_effect(self) -> "Capture":
+    def _every_key_has_an_effect(self) -> "Capture":
         for name in ("k", "samples", "bits"):
             if name not in SETTINGS[self.keep] and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` has no effect where `keep` is {self.keep}; remove it")
+                raise ValueError(f"`{name}` has no effect with `keep: {self.keep}`; remove it")
         return self

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag
 
 from potstill.recipe.corpus import PackageFiles
-from potstill.recipe.section import Section, told_apart_by
+from potstill.recipe.section import Section, discriminated_by
 
 
 class Keyword(Section):
@@ -29,7 +29,8 @@ class VectorFile(Section):
 
 
 Vectors = Annotated[
-    Annotated[PackageFiles, Tag("<package>")] | Annotated[VectorFile, Tag("<path>")], told_apart_by("package", "path")
+    Annotated[PackageFiles, Tag("<package>")] | Annotated[VectorFile, Tag("<path>")],
+    discriminated_by("package", "path"),
 ]
 
 
@@ -55,7 +56,7 @@ class SentenceModel(Section):
 
 Sentences = Annotated[
     Annotated[PackagedSentences, Tag("<package>")] | Annotated[SentenceModel, Tag("<model>")],
-    told_apart_by("package", "model"),
+    discriminated_by("package", "model"),
 ]
 
 
@@ -115,5 +116,6 @@ class ContinuationFile(PromptsBase):
 
 
 Continuations = Annotated[
-    Annotated[ContinuationSet, Tag("<set>")] | Annotated[ContinuationFile, Tag("<path>")], told_apart_by("set", "path")
+    Annotated[ContinuationSet, Tag("<set>")] | Annotated[ContinuationFile, Tag("<path>")],
+    discriminated_by("set", "path"),
 ]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from potstill.recipe.section import Section, about_key, told_apart_by
+from potstill.recipe.section import Section, about_key, discriminated_by
 
 
 class PackageFiles(Section):
@@ -33,7 +33,7 @@ class HubDataset(Section):
     """The data set's name, such as `Salesforce/wikitext`."""
 
     config: str | None = None
-    """The data set's configuration, such as `wikitext-103-raw-v1`. Default: its only one."""
+    """The data set's configuration, such as `wikitext-103-raw-v1`. Default: the data set's own default."""
 
     split: str = "train"
     """The split, in the syntax of `datasets`: `train` (default), `train[:10%]`."""
@@ -69,7 +69,7 @@ Source = Annotated[
     Annotated[PackageSource, Tag("<package>")]
     | Annotated[PathSource, Tag("<path>")]
     | Annotated[HubSource, Tag("<dataset>")],
-    told_apart_by("package", "path", "dataset"),
+    discriminated_by("package", "path", "dataset"),
 ]
 
 
@@ -154,23 +154,27 @@ class Corpus(Section):
     @model_validator(mode="after")
     def _layout_is_consistent(self) -> "Corpus":
         if self.attention == "document" and self.layout != "packed":
-            raise about_key("attention", "document needs `layout: packed`: a padded sample has one document anyway")
+            raise about_key("attention", "`document` needs `layout: packed`; a padded sample has only one document")
         if self.attention == "document" and self.random_offset:
             raise about_key(
-                "attention", "document does not go with `random_offset`, which begins in the middle of documents"
+                "attention",
+                "`document` does not work with `random_offset`, which begins samples in the middle of documents; leave "
+                "one of the two out",
             )
         return self
 
     @model_validator(mode="after")
-    def _streams_end(self) -> "Corpus":
+    def _streams_have_an_end(self) -> "Corpus":
         if not self.streams:
             if isinstance(self.held_out, HeldOutText) and self.held_out.streams:
-                raise about_key("held_out", "may stream only where `sources` do; leave `stream` out of its sources")
+                raise about_key(
+                    "held_out", "may have `stream: true` only if `sources` have it; remove `stream` from its sources"
+                )
             return self
         if not all(_streams(source) for source in self.sources):
-            raise about_key("sources", "must all have `stream: true` or none: a stream has no end to wait for")
+            raise about_key("sources", "must all have `stream: true`, or none of them; a stream has no end")
         if self.train_tokens is None:
-            raise about_key("train_tokens", "is missing: a stream is read until so many tokens are there; say how many")
+            raise about_key("train_tokens", "is missing, and a stream has no end; give the number of tokens to read")
         return self
 
 

@@ -13,32 +13,32 @@ SET_BY_POTSTILL = {
     "label_smoothing_factor": "the loss is `distil.losses`",
     "use_liger_kernel": "the loss is `distil.losses`",
     "average_tokens_across_devices": "the loss is always divided by the supervised tokens of the whole step",
-    "remove_unused_columns": "captured targets need them",
-    "label_names": "the labels are `labels`",
+    "remove_unused_columns": "captured targets need all columns",
+    "label_names": "the labels are always in the column `labels`",
     "logging_nan_inf_filter": "a loss that is not a number stops the run",
-    "resume_from_checkpoint": "a run that was stopped goes on by itself",
-    "ignore_data_skip": "a run that goes on must see the samples it would have seen",
-    "auto_find_batch_size": "another batch size would be another experiment",
-    "save_only_model": "a run that goes on needs the optimizer",
+    "resume_from_checkpoint": "a stopped run goes on by itself",
+    "ignore_data_skip": "a stopped run must go on with the same samples",
+    "auto_find_batch_size": "another batch size would give another result",
+    "save_only_model": "a stopped run needs the optimizer's state to go on",
     "disable_tqdm": "potstill shows its own progress",
-    "eval_strategy": "`keep: best` measures whenever it saves",
-    "eval_steps": "`keep: best` measures whenever it saves",
-    "metric_for_best_model": "`keep: best` goes by cross-entropy, which all trainings share",
-    "greater_is_better": "`keep: best` goes by cross-entropy, which all trainings share",
-    "use_cpu": "everything runs on the accelerator, or on the CPU where there is none",
-    "load_best_model_at_end": "`keep: best` does it, and for the control as well",
+    "eval_strategy": "`keep: best` measures at every save",
+    "eval_steps": "`keep: best` measures at every save",
+    "metric_for_best_model": "`keep: best` compares cross-entropy, which every training has",
+    "greater_is_better": "`keep: best` compares cross-entropy, which every training has",
+    "use_cpu": "potstill uses the accelerator, or the CPU if there is none",
+    "load_best_model_at_end": "`keep: best` does it, also for the control",
 }
 """Fields of `TrainingArguments` that a recipe may not set, each with the reason."""
 
 
-def _not_ours(training: dict[str, Any]) -> dict[str, Any]:
+def _without_own_fields(training: dict[str, Any]) -> dict[str, Any]:
     for key in training:
         if key in SET_BY_POTSTILL:
             raise about_key(key, f"is set by potstill, because {SET_BY_POTSTILL[key]}; remove it")
     return training
 
 
-Training = Annotated[dict[str, Any], AfterValidator(_not_ours)]
+Training = Annotated[dict[str, Any], AfterValidator(_without_own_fields)]
 
 Keep = Literal["last", "best"]
 
@@ -137,11 +137,11 @@ class KeptSnapshots(Section):
     """Instead of `count`: keep a snapshot each time this number of steps is done, and at the last step."""
 
     @model_validator(mode="after")
-    def _says_which(self) -> "KeptSnapshots":
+    def _has_one_rule(self) -> "KeptSnapshots":
         if (self.count is None) == (self.every is None):
-            raise about_key("count", "or `every`: give one of the two, as in `snapshots: {every: 100}`")
+            raise about_key("count", "give either `count` or `every`, as in `snapshots: {every: 100}`")
         if self.every is not None and self.spread != "even":
-            raise about_key("spread", "goes with `count`; leave it out, or give `count` in place of `every`")
+            raise about_key("spread", "needs `count`; remove it, or give `count` instead of `every`")
         return self
 
     def steps(self, last: int) -> list[int]:
@@ -154,16 +154,16 @@ class KeptSnapshots(Section):
             return [round(place * last / count) for place in range(1, count + 1)]
         found = [0]
         for place in range(1, count + 1):
-            # Steps are whole numbers: where the series is slower than that, each is the next one.
+            # Steps are whole numbers. Where the series grows by less than one, each step is the next whole number.
             found.append(max(found[-1] + 1, round(last ** (place / count))))
         return sorted({min(step, last) for step in found[1:]})
 
 
-def _counted(given: Any) -> Any:
+def _as_count(given: Any) -> Any:
     return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
 
 
-Snapshots = Annotated[KeptSnapshots, BeforeValidator(_counted, json_schema_input_type=KeptSnapshots | int)]
+Snapshots = Annotated[KeptSnapshots, BeforeValidator(_as_count, json_schema_input_type=KeptSnapshots | int)]
 
 
 class Distil(Section):

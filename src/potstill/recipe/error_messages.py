@@ -29,7 +29,7 @@ WANTED = {
 def complaint(error: ValidationError, raw: Any) -> str:
     """The message about the first error. If a value fits none of several types, the message lists all of them."""
     found = [(_key(one, raw), one) for one in error.errors(include_url=False)]
-    # In a union, the branch that got furthest into the value is the one that was meant.
+    # In a union, the user meant the branch whose error lies deepest in the value.
     key = max((key for key, _ in found if key.startswith(found[0][0])), key=lambda key: key.count("."))
     same = [one for other, one in found if other == key]
     same = [one for one in same if not _of_type(one)] or same
@@ -49,11 +49,11 @@ def _of_type(error: Any) -> bool:
 def _message(error: Any) -> str:
     match error["type"]:
         case "missing" | "union_tag_not_found":
-            return "is missing; `potstill schema` says what it takes"
+            return "is missing; `potstill schema` shows its values"
         case "too_short":
             return "is empty; give at least one"
         case "string_pattern_mismatch":
-            return "may have letters, digits, `.`, `_` and `-` only, and begins with a letter or digit"
+            return "may contain only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit"
     return error["msg"].removeprefix("Value error, ")
 
 

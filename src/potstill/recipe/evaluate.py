@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, Tag, model_validator
 
 from potstill.recipe.candidates import OWN_ROLES
 from potstill.recipe.continuations import Continuations
-from potstill.recipe.section import Name, Section, about_key, told_apart_by
+from potstill.recipe.section import Name, Section, about_key, discriminated_by
 
 
 class PairsBase(Section):
@@ -52,7 +52,7 @@ class PairDataset(PairsBase):
 
 
 MinimalPairs = Annotated[
-    Annotated[PairFiles, Tag("<path>")] | Annotated[PairDataset, Tag("<dataset>")], told_apart_by("path", "dataset")
+    Annotated[PairFiles, Tag("<path>")] | Annotated[PairDataset, Tag("<dataset>")], discriminated_by("path", "dataset")
 ]
 
 
@@ -72,11 +72,11 @@ class TaskOfHarness(Section):
     """The number of items of each task; the first ones are used. Default: all."""
 
 
-def _named(value: Any) -> Any:
+def _as_task(value: Any) -> Any:
     return {"task": value} if isinstance(value, str) else value
 
 
-HarnessTask = Annotated[TaskOfHarness, BeforeValidator(_named, json_schema_input_type=str | TaskOfHarness)]
+HarnessTask = Annotated[TaskOfHarness, BeforeValidator(_as_task, json_schema_input_type=str | TaskOfHarness)]
 
 
 class Evaluate(Section):
@@ -115,7 +115,7 @@ class Evaluate(Section):
     def _names_are_free(self) -> "Evaluate":
         for name in self.models:
             if name in OWN_ROLES:
-                raise about_key("models", f"{name!r} is what one of the run's own models is called; take another name")
+                raise about_key("models", f"{name!r} is the name of one of the run's own models; choose another name")
         names = [task.task for task in self.tasks]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise about_key("tasks", f"{twice!r} is listed twice; remove one of them")

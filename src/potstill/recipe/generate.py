@@ -45,16 +45,16 @@ class Generate(Section):
     """The number of answers that are written at the same time. Another number draws other answers. Default: 16."""
 
     @model_validator(mode="after")
-    def _nothing_without_effect(self) -> "Generate":
+    def _every_key_has_an_effect(self) -> "Generate":
         if self.temperature > 0:
             return self
         if self.samples > 1:
             raise about_key(
                 "samples",
-                f"is {self.samples}, and with `temperature: 0` all answers to a question are the same; raise the "
-                "temperature, or ask once",
+                f"is {self.samples}, but with `temperature: 0` all answers to a question are the same; raise "
+                "`temperature`, or remove `samples`",
             )
         for name in ("top_p", "top_k", "seed"):
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise about_key(name, "has no effect with `temperature: 0`, which draws nothing; remove it")
+                raise about_key(name, "has no effect with `temperature: 0`, because nothing is drawn; remove it")
         return self

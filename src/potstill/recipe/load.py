@@ -52,8 +52,8 @@ def read_recipe_text(name_or_path: str) -> str:
     if path.is_dir():
         raise UserError(f"{name_or_path!r} is a folder; name the recipe file in it")
     near = difflib.get_close_matches(name_or_path, shipped, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"recipes that ship: {', '.join(shipped)}"
-    raise UserError(f"there is no recipe file {name_or_path!r} and no recipe of that name: {hint}")
+    hint = f"did you mean {near[0]!r}?" if near else f"the shipped recipes are {', '.join(shipped)}"
+    raise UserError(f"there is no recipe file {name_or_path!r} and no shipped recipe with this name; {hint}")
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -68,7 +68,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     raw = _parse(read_recipe_text(name_or_path), f"recipe {name_or_path}")
     if not isinstance(raw, dict):
-        raise UserError(f"recipe {name_or_path}: holds no sections; `potstill init` writes one to start from")
+        raise UserError(f"recipe {name_or_path}: has no sections; `potstill init FILE` writes a recipe to start from")
     for given in overrides:
         key, equals, value = given.partition("=")
         if not equals or not all(key.split(".")):
@@ -86,7 +86,7 @@ def recipe_text(recipe: Recipe) -> str:
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     content = recipe.model_dump(mode="json", by_alias=True)
-    # The library writes these three as they are, and reads them as line breaks; escaped, they come back.
+    # The library writes these three characters unchanged, but reads them as line breaks. Escaped, they survive.
     yaml.allow_unicode = not any(odd in json.dumps(content, ensure_ascii=False) for odd in "\x85\u2028\u2029")
     stream = io.StringIO()
     yaml.dump(content, stream)

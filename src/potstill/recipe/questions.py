@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, Tag
 
 from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles
-from potstill.recipe.section import Section, told_apart_by
+from potstill.recipe.section import Section, discriminated_by
 from potstill.recipe.strategies import TemplateText
 
 
@@ -51,7 +51,7 @@ QuestionSource = Annotated[
     | Annotated[PathQuestions, Tag("<path>")]
     | Annotated[HubQuestions, Tag("<dataset>")]
     | Annotated[GeneratedQuestions, Tag("<generator>")],
-    told_apart_by("package", "path", "dataset", "generator"),
+    discriminated_by("package", "path", "dataset", "generator"),
 ]
 
 

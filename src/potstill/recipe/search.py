@@ -39,11 +39,11 @@ class Search(Section):
     @model_validator(mode="after")
     def _searches_something(self) -> "Search":
         if self.share is None and self.temperatures is None:
-            raise about_key("share", "is missing, and so is `temperatures`: nothing is searched; give one of them")
+            raise about_key("share", "is missing, and so is `temperatures`; give at least one of them")
         if self.share is not None and (len(self.share) != 2 or self.share[0] >= self.share[1]):
             raise about_key("share", f"must be the least and the greatest share, in this order, not {self.share}")
         if self.temperatures is not None and len(set(self.temperatures)) < len(self.temperatures):
-            raise about_key("temperatures", "names one twice; remove it")
+            raise about_key("temperatures", "lists a temperature twice; remove one of them")
         return self
 
 
@@ -71,7 +71,7 @@ def setting_of(losses: list[GivenLoss]) -> Setting | None:
 def with_setting(losses: list[GivenLoss], setting: Setting) -> list[GivenLoss]:
     """The same two losses with another setting. The sum of their weights stays the same."""
     if setting == setting_of(losses):
-        # To the last bit: a sum of shares is not always what it was shared out of.
+        # Recomputed weights could differ in the last bit.
         return losses
     total, entropy = _total(losses), {"weight": (1 - setting.share) * _total(losses)}
     divergence = {"weight": setting.share * total, "temperature": setting.temperature}

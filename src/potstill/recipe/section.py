@@ -19,7 +19,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _every_key_known(cls, data: Any) -> Any:
-        # Pydantic refuses them too, but only the section itself can say which keys it has.
+        # Pydantic refuses unknown keys too, but only the section can list its own keys.
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in data if isinstance(data, dict) else ():
             if key not in known:
@@ -32,8 +32,8 @@ def about_key(key: Any, message: str) -> PydanticCustomError:
     return PydanticCustomError("about_key", "{message}", {"key": str(key), "message": message})
 
 
-def told_apart_by(*keys: str) -> Discriminator:
-    """For a union of sections: the first of these keys that a section has is its kind, tagged `<key>`."""
+def discriminated_by(*keys: str) -> Discriminator:
+    """A discriminator for a union of sections: the first of these keys that a section has is its tag, `<key>`."""
 
     def kind(value: Any) -> str | None:
         has = vars(value) if isinstance(value, Section) else value if isinstance(value, dict) else ()

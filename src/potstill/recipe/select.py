@@ -9,7 +9,6 @@ from potstill.recipe.section import Section, about_key
 LOSS = "loss"
 """The metric that every run has: cross-entropy on `corpus.validation`."""
 
-"""What the control is called beside the experiments."""
 
 Weight = Annotated[float, Field(gt=0)]
 
@@ -18,26 +17,26 @@ class Average(Section):
     """The mean of several snapshots. It is one more candidate, and becomes the student only if it is selected."""
 
     last: int | None = Field(None, gt=1)
-    """Average this number of last snapshots."""
+    """The number of last snapshots that are averaged."""
 
     best: int | None = Field(None, gt=1)
-    """Instead of `last`: average this number of best snapshots, ranked as `by` says."""
+    """Instead of `last`: the number of best snapshots that are averaged, ranked by `by`."""
 
     @model_validator(mode="after")
-    def _says_which(self) -> "Average":
+    def _has_one_rule(self) -> "Average":
         if (self.last is None) == (self.best is None):
-            raise about_key("last", "or `best`: give one of the two, as in `average: {last: 5}`")
+            raise about_key("last", "give either `last` or `best`, as in `average: {last: 5}`")
         return self
 
 
-def _by_one(given: Any) -> Any:
+def _with_weight(given: Any) -> Any:
     return {given: 1.0} if isinstance(given, str) else given
 
 
 By = Annotated[
     dict[str, Weight],
     Field(min_length=1),
-    BeforeValidator(_by_one, json_schema_input_type=str | dict[str, float]),
+    BeforeValidator(_with_weight, json_schema_input_type=str | dict[str, float]),
 ]
 
 

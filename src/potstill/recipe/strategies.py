@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from potstill.recipe.section import Section, about_key
 
-# Templates come with recipes, which people pass on.
+# A sandbox, because people share recipes, and recipes contain templates.
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
 
 
@@ -26,11 +26,11 @@ def fields_of(template: str) -> set[str]:
 
 def _is_template(text: str) -> str:
     if not text.strip():
-        raise ValueError("is blank; write a template, or leave it out")
+        raise ValueError("is blank; write a template, or remove it")
     try:
         compiled(text)
     except TemplateSyntaxError as error:
-        raise ValueError(f"is no Jinja template (line {error.lineno}: {error.message})") from None
+        raise ValueError(f"is not a valid Jinja template (line {error.lineno}: {error.message}); correct it") from None
     return text
 
 
@@ -63,12 +63,12 @@ class Prompt(Section):
         return QUESTION if self.user is None else self.user
 
     @model_validator(mode="after")
-    def _can_be_asked(self) -> "Prompt":
+    def _has_a_template(self) -> "Prompt":
         if self.system is None and self.user is None:
             raise ValueError(f'has no template; give `system`, `user` or both, such as `user: "{QUESTION}"`')
         for index, example in enumerate(self.examples):
             if not example.get("answer", "").strip():
-                raise about_key(f"examples.{index}.answer", "is missing; say how the example is answered")
+                raise about_key(f"examples.{index}.answer", "is missing; give the answer of the example")
         return self
 
 
@@ -83,12 +83,12 @@ class Strategy(Section):
     """What the student is asked, in training and in evaluation. Default: the question itself."""
 
     @model_validator(mode="after")
-    def _student_is_told_nothing(self) -> "Strategy":
+    def _student_sees_no_answer(self) -> "Strategy":
         for name, template in (("system", self.student.system), ("user", self.student.question)):
-            told = sorted(fields_of(template or "") & set(ANSWERS))
-            if told:
+            shown = sorted(fields_of(template or "") & set(ANSWERS))
+            if shown:
                 raise about_key(
-                    f"student.{name}", f"shows the student the `{told[0]}` that it is to learn; use other fields"
+                    f"student.{name}", f"uses `{shown[0]}`, which the student must learn to write; use other fields"
                 )
         return self
 

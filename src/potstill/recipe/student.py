@@ -7,23 +7,23 @@ from pydantic import AfterValidator, Field, model_validator
 from potstill.recipe.section import Section, about_key
 
 NOT_IN_AN_ADAPTER = {
-    "merge": "is a key of `student`, beside `adapter`",
+    "merge": "is a key of `student`; move it out of `adapter`",
     "task_type": "is set by potstill, because every student is a causal language model; remove it",
     "peft_type": "is set by potstill, because these are the fields of LoraConfig; remove it",
-    "inference_mode": "is set by potstill, because the adapter is there to be trained; remove it",
+    "inference_mode": "is set by potstill, because the adapter is trained; remove it",
     "base_model_name_or_path": "is set by potstill, because the base is the student's own start; remove it",
     "revision": "is set by potstill, because the base is the student's own start; remove it",
     "auto_mapping": "is set by potstill, because every student is a causal language model; remove it",
     "peft_version": "is set by peft; remove it",
-    "runtime_config": "is not kept with an adapter, so that it would not be the same one when read again; remove it",
-    "layer_replication": "makes another model of the start, and no adapter of it; remove it",
-    "megatron_config": "is for models of Megatron, which potstill does not train; remove it",
-    "megatron_core": "is for models of Megatron, which potstill does not train; remove it",
-    "arrow_config": "routes between adapters that exist already, and here is one that does not; remove it",
+    "runtime_config": "is not saved with an adapter, so a loaded adapter would differ; remove it",
+    "layer_replication": "changes the start itself, and an adapter must not; remove it",
+    "megatron_config": "is for Megatron models, which potstill does not train; remove it",
+    "megatron_core": "is for Megatron models, which potstill does not train; remove it",
+    "arrow_config": "combines existing adapters, and potstill trains a new one; remove it",
     "eva_config": "needs a pass over data before the training, which potstill does not make; remove it",
     "corda_config": "needs a pass over data before the training, which potstill does not make; remove it",
     "lora_ga_config": "needs a pass over data before the training, which potstill does not make; remove it",
-    "loftq_config": "starts from weights other than those that were measured as the start; use `quantization`",
+    "loftq_config": "changes the weights of the start that is measured; use `quantization`",
 }
 """Fields of peft's `LoraConfig` that a recipe may not set, each with the reason."""
 
@@ -37,17 +37,17 @@ IMPORTANCE_SAMPLES = 32
 """The default number of samples that measure importance: minutes on a CPU, with sequences of 128 tokens."""
 
 
-def _has_a_type(config: dict[str, Any]) -> dict[str, Any]:
+def _has_a_model_type(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(config.get("model_type"), str):
         raise about_key("model_type", "is missing; name an architecture of transformers, such as llama")
     return config
 
 
-ModelConfig = Annotated[dict[str, Any], AfterValidator(_has_a_type)]
+ModelConfig = Annotated[dict[str, Any], AfterValidator(_has_a_model_type)]
 """The fields of a transformers configuration, with `model_type`."""
 
 
-def _an_adapter(fields: dict[str, Any]) -> dict[str, Any]:
+def _lora_fields(fields: dict[str, Any]) -> dict[str, Any]:
     for key in fields:
         if key in NOT_IN_AN_ADAPTER:
             raise about_key(key, NOT_IN_AN_ADAPTER[key])
@@ -55,24 +55,24 @@ def _an_adapter(fields: dict[str, Any]) -> dict[str, Any]:
     if isinstance(how, str) and how.startswith(STARTS_REFUSED):
         raise about_key(
             "init_lora_weights",
-            f"{how!r} needs a preparation that potstill does not make, or is not the same when it is read again; "
-            "leave it out, or use `pissa`, `olora`, `orthogonal` or `gaussian`",
+            f"{how!r} needs a preparation that potstill does not make, or gives another adapter when it is read again; "
+            "remove it, or use `pissa`, `olora`, `orthogonal` or `gaussian`",
         )
     return fields
 
 
-def _of_bitsandbytes(fields: dict[str, Any]) -> dict[str, Any]:
+def _bitsandbytes_fields(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("quant_method", "bitsandbytes") != "bitsandbytes":
-        raise about_key("quant_method", "must be bitsandbytes, whose weights an adapter can be trained upon")
+        raise about_key("quant_method", "must be bitsandbytes, because an adapter can be trained on its weights")
     if [fields.get(bits) for bits in ("load_in_4bit", "load_in_8bit")].count(True) != 1:
-        raise about_key("load_in_4bit", "or `load_in_8bit` must be true, one of the two")
+        raise about_key("load_in_4bit", "set either `load_in_4bit` or `load_in_8bit` to true")
     return fields
 
 
-Adapter = Annotated[dict[str, Any], AfterValidator(_an_adapter)]
+Adapter = Annotated[dict[str, Any], AfterValidator(_lora_fields)]
 """The fields of peft's `LoraConfig`."""
 
-Quantization = Annotated[dict[str, Any], AfterValidator(_of_bitsandbytes)]
+Quantization = Annotated[dict[str, Any], AfterValidator(_bitsandbytes_fields)]
 """The fields of transformers' `BitsAndBytesConfig`."""
 
 
@@ -93,11 +93,18 @@ class StudentBase(Section):
     @model_validator(mode="after")
     def _has_an_adapter(self) -> "StudentBase":
         if self.adapter is None and self.quantization is not None:
-            raise about_key("quantization", "needs `adapter`: weights of 4 or 8 bits cannot be trained themselves")
+            raise about_key(
+                "quantization",
+                "needs `adapter`, because weights of 4 or 8 bits cannot be trained; add `adapter`, or remove it",
+            )
         if self.adapter is None and self.merge:
-            raise about_key("merge", "needs `adapter`: there is nothing to merge")
+            raise about_key("merge", "needs `adapter`, which is merged; add `adapter`, or remove it")
         if self.merge and (self.adapter or {}).get("alora_invocation_tokens") is not None:
-            raise about_key("merge", "is impossible with `alora_invocation_tokens`, which act from a token on only")
+            raise about_key(
+                "merge",
+                "is impossible with `alora_invocation_tokens`, which activate an adapter in the middle of a text; "
+                "remove it",
+            )
         return self
 
 
@@ -144,13 +151,13 @@ class Pruned(FromTeacher):
         return self.rule == "importance"
 
     @model_validator(mode="after")
-    def _measures_what_is_asked(self) -> "Pruned":
+    def _importance_is_consistent(self) -> "Pruned":
         if self.rule != "importance" and self.by is not None:
-            raise about_key("by", "says what `rule: importance` goes by; add that, or remove it")
+            raise about_key("by", "needs `rule: importance`; add that, or remove `by`")
         if not self._measures and self.importance_samples is not None:
-            raise about_key("importance_samples", "are for `rule: importance`; add that, or remove it")
+            raise about_key("importance_samples", "needs `rule: importance`; add that, or remove it")
         if self.rule == "importance" and not isinstance(getattr(self, "layers", None), int):
-            raise about_key("layers", "must say how many with `rule: importance`, which chooses them; give a number")
+            raise about_key("layers", "must be a number with `rule: importance`, which chooses the layers itself")
         return self
 
 
@@ -191,7 +198,7 @@ class PrunedWidth(Pruned):
 
     @property
     def _measures(self) -> bool:
-        # It is what is narrowed by.
+        # Width is always pruned by importance.
         return True
 
     @model_validator(mode="after")
@@ -235,9 +242,9 @@ class Scratch(StudentBase):
     """The fields of a transformers configuration, with `model_type`. The vocabulary size comes from the tokenizer."""
 
     @model_validator(mode="after")
-    def _learns_whole(self) -> "Scratch":
+    def _has_no_adapter(self) -> "Scratch":
         if self.adapter is not None:
-            raise about_key("adapter", "is for a start that knows something, and random weights do not; leave it out")
+            raise about_key("adapter", "needs a trained start, and `scratch` has random weights; remove it")
         return self
 
 

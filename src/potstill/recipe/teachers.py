@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from potstill.recipe.section import Section, about_key, told_apart_by
+from potstill.recipe.section import Section, about_key, discriminated_by
 
 
 class TeacherBase(Section):
@@ -34,10 +34,10 @@ class TeacherBase(Section):
     def _engine_is_consistent(self) -> "TeacherBase":
         if self.engine == "llama_cpp":
             if getattr(self, "gguf", None) is None:
-                raise about_key("engine", "llama_cpp runs GGUF files only; name one as `gguf`, or use transformers")
+                raise about_key("engine", "llama_cpp runs only GGUF files; name one as `gguf`, or use transformers")
             for key in ("quantization", "device_map", "dtype"):
                 if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
-                    raise about_key(key, "is for `engine: transformers`; a GGUF file in llama.cpp stays as it is")
+                    raise about_key(key, "is for `engine: transformers`; llama.cpp runs GGUF files unchanged")
         elif self.threads is not None:
             raise about_key("threads", "is for `engine: llama_cpp`; for transformers, set OMP_NUM_THREADS")
         return self
@@ -81,5 +81,5 @@ Teacher = Annotated[
     Annotated[PackagedTeacher, Tag("<package>")]
     | Annotated[ModelTeacher, Tag("<model>")]
     | Annotated[Llama2cTeacher, Tag("<llama2c>")],
-    told_apart_by("package", "model", "llama2c"),
+    discriminated_by("package", "model", "llama2c"),
 ]

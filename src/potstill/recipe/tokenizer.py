@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, Tag
 
-from potstill.recipe.section import Section, told_apart_by
+from potstill.recipe.section import Section, discriminated_by
 
 BYTES = 256
 """The number of tokens in the alphabet of a byte-level tokenizer."""
@@ -57,5 +57,5 @@ Tokenizer = Annotated[
     Annotated[CutTokenizer, Tag("<teacher>")]
     | Annotated[TrainedTokenizer, Tag("<vocab_size>")]
     | Annotated[TokenizerFile, Tag("<file>")],
-    told_apart_by("teacher", "vocab_size", "file"),
+    discriminated_by("teacher", "vocab_size", "file"),
 ]
