@@ -165,7 +165,8 @@ LLAMA_CPP = "teachers.t={model: teacher, gguf: x.gguf, engine: llama_cpp%s}"
         (["teachers.t.device_map=autp"], "`teachers.t.device_map"),
         (
             [LLAMA_CPP % ", quantization: {quant_method: x}"],
-            "`teachers.t.quantization`: is for `engine: transformers`; llama.cpp runs GGUF files unchanged",
+            "`teachers.t.quantization`: is for `engine: transformers` and does not change a GGUF file in "
+            "llama.cpp; remove it",
         ),
         ([LLAMA_CPP % ", device_map: auto"], "`teachers.t.device_map`: is for `engine: transformers`"),
         ([LLAMA_CPP % ", dtype: float32"], "`teachers.t.dtype`: is for `engine: transformers`"),

@@ -37,7 +37,9 @@ class TeacherBase(Section):
                 raise about_key("engine", "llama_cpp runs only GGUF files; name one as `gguf`, or use transformers")
             for key in ("quantization", "device_map", "dtype"):
                 if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
-                    raise about_key(key, "is for `engine: transformers`; llama.cpp runs GGUF files unchanged")
+                    raise about_key(
+                        key, "is for `engine: transformers` and does not change a GGUF file in llama.cpp; remove it"
+                    )
         elif self.threads is not None:
             raise about_key("threads", "is for `engine: llama_cpp`; for transformers, set OMP_NUM_THREADS")
         return self
