@@ -59,10 +59,10 @@ class HubSource(TextBase, HubDataset):
     """The text of a data set."""
 
     stream: bool = False
-    """Read the data set while it is downloaded, for a corpus that does not fit on a disk, such as The Pile. A folder is
-    streamed too; its files may be compressed (.jsonl.zst). Documents come in one order, drawn once through a buffer.
-    Reading ends when `train_tokens` and the held-out text are complete. Several streams alternate document by document.
-    Default: false."""
+    """Read the data set while it is downloaded, for a corpus that does not fit on a disk, such as The Pile. This also
+    works with a folder, whose files may be compressed (.jsonl.zst). Documents come in one order, drawn once through a
+    buffer. Reading ends when `train_tokens` and the held-out text are complete. Several streams alternate document by
+    document. Default: false."""
 
 
 Source = Annotated[
