@@ -1,4 +1,4 @@
-"""The command line: its verbs and options, what it prints, and how it ends."""
+"""The command line: its verbs and options, its output and its exit codes."""
 
 import json
 import subprocess
@@ -44,12 +44,12 @@ VERBS = {
     "show": ["recipe", "--set"],
     "schema": [],
 }
-"""Every verb and what it takes. People's scripts depend on it: a change here is a change for them."""
+"""Every verb with its arguments and options. Users' scripts depend on them."""
 
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
-    """Call the command line in an empty folder; returns exit code, what was printed, and what was complained about."""
+    """Call the command line in an empty folder; returns exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def run_command(*arguments):
@@ -63,7 +63,7 @@ def call(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the runner was asked to do, in place of doing it."""
+    """The calls of the runner, which does nothing."""
     calls = []
     monkeypatch.setattr(
         runner, "run_recipe", lambda recipe, run, until, force: calls.append((run, recipe, until, force))
@@ -81,7 +81,7 @@ def test_the_verbs_and_their_options():
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_that_names_all_it_takes(call, monkeypatch, verb):
+def test_the_help_of_every_verb_names_its_options(call, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, err = call(verb, "--help")
     assert (code, err) == (0, "")
@@ -92,14 +92,14 @@ def test_every_verb_has_help_that_names_all_it_takes(call, monkeypatch, verb):
     assert all(param.help for param in command.params), f"an option of {verb} has no help"
 
 
-def test_without_a_verb_it_says_what_there_is(call):
+def test_without_a_verb_it_lists_the_verbs(call):
     code, out, _ = call()
     assert code == 0
     assert all(verb in out for verb in VERBS)
     assert "--debug" in out
 
 
-def test_verbs_of_stages_are_the_stages():
+def test_every_stage_is_a_verb_in_order():
     verbs = list(get_command(main.app).commands)
     assert verbs[1 : 1 + len(STAGES)] == [stage.name for stage in STAGES]
 
@@ -126,7 +126,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("--debug", "show", "nothing"), ("show", "nothing", "--debug")])
-def test_debug_shows_where_a_mistake_was_found(tmp_path, arguments):
+def test_debug_shows_the_traceback(tmp_path, arguments):
     ended = shell("-m", "potstill", *arguments, cwd=tmp_path)
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
@@ -145,7 +145,7 @@ def test_debug_shows_where_a_mistake_was_found(tmp_path, arguments):
         (["corpus", "x", "--until", "report"], "no such option: --until", "potstill corpus"),
     ],
 )
-def test_a_wrong_command_line_is_answered_like_any_other_mistake(call, arguments, said, verb):
+def test_a_wrong_command_line_is_one_sentence_and_exit_code_2(call, arguments, said, verb):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"potstill: {said}")
@@ -173,7 +173,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         main.main()
 
 
-def test_run_hands_on_what_it_was_told(call, asked):
+def test_run_passes_its_options_to_the_runner(call, asked):
     options = ("--run-dir", "here", "--until", "evaluate", "--force", "corpus", "--force", "capture")
     assert call("run", "quickstart", *options, "--set", "about=x", "--set", "seeds=[4]")[0] == 0
     ((run, recipe, until, force),) = asked
@@ -182,7 +182,7 @@ def test_run_hands_on_what_it_was_told(call, asked):
     assert (until, force) == ("evaluate", ["corpus", "capture"])
 
 
-def test_a_run_has_the_recipes_name_and_says_where_the_report_is(call, asked, tmp_path):
+def test_a_run_has_the_recipes_name_and_prints_the_path_of_the_report(call, asked, tmp_path):
     (tmp_path / "my.half.yaml").write_text(minimal.TEXT)
     _, out, _ = call("run", "my.half.yaml")
     assert asked[0][0].folder == Path("runs/my.half")
@@ -198,7 +198,7 @@ def test_the_verb_of_a_stage_runs_up_to_it(call, asked, stage):
     assert [(until, force) for _, _, until, force in asked] == [(stage, []), (stage, [stage])]
 
 
-def test_recipes_lists_what_ships_with_a_sentence_each(call):
+def test_recipes_lists_the_shipped_recipes_with_a_sentence_each(call):
     code, out, _ = call("recipes")
     assert code == 0
     listed = dict(line.split(maxsplit=1) for line in out.splitlines())
@@ -215,7 +215,7 @@ def test_init_copies_a_recipe_with_its_comments(call, tmp_path):
     assert (tmp_path / "yours.yaml").read_text() == (tmp_path / "my.yaml").read_text()
 
 
-def test_init_overwrites_nothing(call, tmp_path):
+def test_init_never_overwrites_a_file(call, tmp_path):
     (tmp_path / "my.yaml").write_text("precious")
     code, _, err = call("init", "my.yaml")
     assert (code, err) == (2, "potstill: my.yaml is there already; choose another name\n")
@@ -223,14 +223,14 @@ def test_init_overwrites_nothing(call, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("no/such/my.yaml",), ("my.yaml", "--from", "quikstart")])
-def test_init_that_fails_leaves_nothing_behind(call, tmp_path, arguments):
+def test_a_failed_init_leaves_no_file(call, tmp_path, arguments):
     code, _, err = call("init", *arguments)
     assert code == 2
     assert err.startswith("potstill: ")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_show_is_a_recipe_with_overrides_and_defaults(call, tmp_path):
+def test_show_prints_a_recipe_with_overrides_and_defaults(call, tmp_path):
     code, out, _ = call("show", "quickstart", "--set", "student.layers=3")
     assert code == 0
     (tmp_path / "shown.yaml").write_text(out)
@@ -238,7 +238,7 @@ def test_show_is_a_recipe_with_overrides_and_defaults(call, tmp_path):
     assert "confidence: 0.95" in out, "defaults are filled in"
 
 
-def test_schema_is_the_recipes(call):
+def test_schema_prints_the_schema_of_recipes(call):
     code, out, _ = call("schema")
     assert code == 0
     assert json.loads(out) == json.loads(json.dumps(Recipe.model_json_schema(by_alias=True)))
@@ -246,7 +246,7 @@ def test_schema_is_the_recipes(call):
 
 @pytest.fixture
 def finished(tmp_path):
-    """A run whose evaluation is done, as the runner would leave it."""
+    """A run whose evaluation is done, in the form in which the runner leaves it."""
     run, step = Run(tmp_path / "runs" / "mine"), Step("evaluate")
     recipe = minimal.recipe(tmp_path).model_dump(mode="json", by_alias=True)
     with run.open(recipe):
@@ -259,7 +259,7 @@ def finished(tmp_path):
     return run
 
 
-def test_status_says_what_is_done_and_what_is_left(call, finished):
+def test_status_shows_the_done_and_the_remaining_stages(call, finished):
     code, out, _ = call("status", "runs/mine")
     assert code == 0
     assert "corpus           left\n" in out
@@ -277,12 +277,12 @@ def test_compare_prints_a_table_or_json(call, finished):
 
 
 @pytest.mark.parametrize("verb", ["status", "compare", "review"])
-def test_a_folder_that_is_no_run_is_said(call, verb):
+def test_a_folder_that_is_not_a_run_is_refused(call, verb):
     code, _, err = call(verb, "nowhere")
-    assert (code, err) == (2, "potstill: nowhere is no run folder; `potstill run SAVED_AS` makes one under runs/\n")
+    assert (code, err) == (2, "potstill: nowhere is no run folder; `potstill run RECIPE` makes one under runs/\n")
 
 
-def test_other_libraries_draw_no_bars_off_a_terminal(call, monkeypatch):
+def test_other_libraries_draw_bars_only_on_a_terminal(call, monkeypatch):
     for name in ("DATASETS_VERBOSITY", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
         monkeypatch.delenv(name, raising=False)
     call("recipes")
@@ -293,7 +293,7 @@ def test_other_libraries_draw_no_bars_off_a_terminal(call, monkeypatch):
     assert main.os.environ == {"DATASETS_VERBOSITY": "critical"}
 
 
-def test_a_user_error_from_anywhere_is_told(call, monkeypatch):
+def test_a_user_error_of_any_stage_is_printed(call, monkeypatch):
     def refuse(*_):
         raise UserError("`corpus.sources`: no")
 

@@ -1,4 +1,4 @@
-"""The review of a run: what a person is shown and told, and that nothing that was decided is ever lost."""
+"""The review of a run: its output, and that no decision is ever lost."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def answers(model, responses, folder):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run of which two models gave the same answers, but for one."""
+    """A run in which two models gave the same answers, except for one answer."""
     monkeypatch.chdir(tmp_path)
     made = Run(tmp_path / "run")
     with made.open(minimal.recipe(tmp_path).model_dump(mode="json", by_alias=True)):
@@ -49,7 +49,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def sit(run, monkeypatch, capsys):
-    """One sitting: what is typed, line by line, then the end of input; returns what was shown."""
+    """One session: the person types these lines, then the input ends; returns the output."""
 
     def typed(*lines, who="ann"):
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
@@ -67,27 +67,27 @@ def said(run):
     return [each.decision for each in recorded(run)]
 
 
-def test_every_distinct_response_is_asked_once_and_then_nothing_is_left(run, sit):
+def test_each_different_response_is_asked_once_and_then_none_is_left(run, sit):
     out = sit("1", "2", "3", "none")
     assert re.findall(r"^(\d of \d)$", out, re.MULTILINE) == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
-    assert out.startswith("2 of 8 answers were settled by rules; the others are 4 different ones, and 4 are left")
+    assert out.startswith("rules settled 2 of 8 answers; the others have 4 different texts, of which 4 are undecided")
     assert said(run) == ["1", "2", "3", NONE]
     assert [each.key for each in recorded(run)] == list(queue(answers_of(run.folder)))
-    assert sit() == "nothing is left to decide: 2 of 8 answers were settled by rules, and 6 by persons\n"
+    assert sit() == "nothing is left to decide: rules settled 2 of 8 answers, and persons 6\n"
     assert {each.rule for each in decided(answers_of(run.folder), recorded(run))} == {"first_line", "person"}
 
 
-def test_what_is_shown(sit):
+def test_question_response_and_reference_are_shown(sit):
     out = sit("skip", "skip", "skip", "skip")
     for shown in (*UNREAD, *UNREAD.values(), "Reference of When?\n#### 18"):
         assert shown in out
-    assert "what cannot be read: 3:30\n" in out
-    assert "what cannot be read: 1.5 million\n" in out
+    assert "this cannot be read: 3:30\n" in out
+    assert "this cannot be read: 1.5 million\n" in out
     assert "no number was found in the response\n" in out
     assert not re.search("seed|student|base|test:", out), "a judge must not know whose answer it is"
 
 
-def test_a_record_says_who_decided_what_and_when(run, sit):
+def test_a_record_has_the_person_the_decision_and_the_time(run, sit):
     sit("1,000", who="bob")
     (row,) = recorded(run)
     asked = next(iter(queue(answers_of(run.folder)).values()))
@@ -105,24 +105,24 @@ def test_the_login_name_decides_unless_another_is_given(run, sit, monkeypatch):
         raise OSError("no user 1000")
 
     monkeypatch.setattr("getpass.getuser", nobody)
-    with pytest.raises(UserError, match="say it with `--who NAME`"):
+    with pytest.raises(UserError, match="name the person who decides with `--who NAME`"):
         review(run.folder, None)
 
 
-def test_what_is_no_number_is_asked_again(run, sit):
+def test_a_reply_that_is_not_a_number_is_asked_again(run, sit):
     out = sit("five", "", "3:30", "7")
     assert out.count("is no number; write one like 18, -3, 0.5, 1/2 or 1,000, or none, skip, undo or quit\n") == 3
     assert said(run) == ["7"]
 
 
-def test_skip_comes_back_next_time(run, sit):
+def test_a_skipped_answer_comes_back_next_time(run, sit):
     out = sit("skip", "5", "quit")
     assert "3 left, 1 of them skipped; " in out
     assert recorded(run)[0].key == list(queue(answers_of(run.folder)))[1]
     assert re.findall(r"^(\d of \d)$", sit("quit"), re.MULTILINE) == ["1 of 4"]
 
 
-def test_undo_goes_back_further_and_into_earlier_sessions_and_stays_on_record(run, sit):
+def test_undo_reaches_earlier_sessions_and_stays_on_record(run, sit):
     sit("1", "2")
     out = sit("3", "undo", "undo", "20")
     assert re.findall(r"^(\d of \d)$", out, re.MULTILINE) == ["3 of 4", "4 of 4", "3 of 4", "2 of 4", "3 of 4"]
@@ -134,24 +134,24 @@ def test_undo_goes_back_further_and_into_earlier_sessions_and_stays_on_record(ru
     assert (first, second, open_) == ("person", "person", ["review", "review"])
 
 
-def test_undo_takes_back_nobody_elses(run, sit):
+def test_undo_does_not_take_back_another_persons_decision(run, sit):
     sit("1", who="bob")
-    assert "there is no decision of ann's to take back\n" in sit("undo", "quit")
+    assert "ann has no decision to take back\n" in sit("undo", "quit")
     assert said(run) == ["1"]
 
 
 def test_decisions_hold_when_a_model_answers_again(run, sit):
     sit("1", "2", "3", "4")
     answers("base/seed-1", {"When?": "It ends at 3:30.", "Who?": "Somebody, at 1:2."}, run.folder)
-    assert "5 different ones, and 1 are left" in sit("quit")
+    assert "5 different texts, of which 1 are undecided" in sit("quit")
 
 
-def test_a_model_that_has_not_answered_everything_comes_later(run):
+def test_a_model_with_unfinished_answers_is_left_out(run):
     (run.folder / "answers" / "base" / "seed-0" / UNFINISHED).write_text("{}")
     assert {each.model for each in answers_of(run.folder)} == {"student/start"}
 
 
-def test_what_would_move_the_cursor_is_shown(run, sit):
+def test_characters_that_would_move_the_cursor_are_made_visible(run, sit):
     answers("evil", {"Q\x1b[2J": "\x1b]0;title\x07 \x08oxed \u202e3:30 [bold]x[/bold]\r\n"}, run.folder)
     out = sit(*["skip"] * 5)
     assert not re.search("[\x1b\x07\x08\r\u202e]", out)
@@ -163,11 +163,11 @@ def test_what_cannot_be_read_is_cut_short_and_the_response_is_not(run, sit):
     answers("repeats", {"How old?": f"It is {repeated}2"}, run.folder)
     out = sit(*["skip"] * 5)
     assert f"It is {repeated}2\n" in out
-    assert f"what cannot be read: {repeated[:80]}…\n" in out
+    assert f"this cannot be read: {repeated[:80]}…\n" in out
 
 
 def edited(run, change):
-    """Change the record while it waits for an answer, as an editor would; what is typed is a decision after that."""
+    """An input that changes the record before it gives a decision, as an editor would."""
     file = run.folder / "review" / "decisions.csv"
 
     class Typist(io.StringIO):
@@ -179,39 +179,39 @@ def edited(run, change):
     return Typist
 
 
-def test_an_edit_meanwhile_is_taken_over(run, monkeypatch):
+def test_an_edit_during_the_review_is_kept(run, monkeypatch):
     typist = edited(run, [lambda text: text.replace(",1,ann,", ",11,ann,")])
     monkeypatch.setattr(sys, "stdin", typist("1\n2\n"))
     review(run.folder, "ann")
     assert said(run) == ["11", "2"]
 
 
-def test_an_editor_that_saves_what_it_had_opened_before_drops_nothing(run, sit, monkeypatch, capsys):
+def test_an_editor_that_saves_an_old_version_loses_no_decision(run, sit, monkeypatch, capsys):
     sit("1")
     old = (run.folder / "review" / "decisions.csv").read_text().replace(",1,ann,", ",11,ann,")
     monkeypatch.setattr(sys, "stdin", edited(run, [lambda _: old])("2\n3\n"))
     review(run.folder, "ann")
     assert said(run) == ["11", "2", "3"]
-    assert "1 of this session's decisions were not in" in capsys.readouterr().out
+    assert "1 of this session's decisions were missing in" in capsys.readouterr().out
 
 
-def test_an_edit_that_cannot_be_read_costs_neither_itself_nor_what_was_decided(run, sit, monkeypatch):
+def test_an_unreadable_edit_and_the_decisions_are_both_kept(run, sit, monkeypatch):
     file = run.folder / "review" / "decisions.csv"
     monkeypatch.setattr(sys, "stdin", edited(run, [lambda text: text.replace(",1,ann,", ",one,ann,")])("1\n2\n3\n"))
     with pytest.raises(UserError, match=r"decisions\.csv, line 2: `decision`: 'one' is no number") as complaint:
         review(run.folder, "ann")
-    assert "what you decided waits in" in str(complaint.value)
+    assert "your decisions are in" in str(complaint.value)
     assert "\n" not in str(complaint.value)
     assert ",one,ann," in file.read_text(), "the edit stays"
     with pytest.raises(UserError, match="'one' is no number"):
         review(run.folder, "ann")
     file.write_text(file.read_text().replace(",one,ann,", ",100,ann,"))
-    assert "2 are left to decide" in sit("quit")
+    assert "of which 2 are undecided" in sit("quit")
     assert said(run) == ["100", "2"]
     assert not list(file.parent.glob("waiting-*"))
 
 
-def test_two_reviews_at_once_lose_nothing(run):
+def test_two_reviews_at_once_lose_no_decision(run):
     folder = run.folder / "review"
     first, second = Record(folder), Record(folder)
     about = list(queue(answers_of(run.folder)).values())
@@ -222,40 +222,40 @@ def test_two_reviews_at_once_lose_nothing(run):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is_asked(run):
+def test_a_read_only_folder_is_refused_before_the_first_question(run):
     run.folder.chmod(0o500)
     with pytest.raises(UserError, match="permission denied"):
         review(run.folder, "ann")
 
 
-def test_a_file_in_the_place_of_the_folder_is_said(run):
+def test_a_file_instead_of_the_folder_is_refused(run):
     (run.folder / "review").write_text("mine")
     with pytest.raises(UserError, match=r"decisions\.csv cannot be written \(file exists\)"):
         review(run.folder, "ann")
 
 
-def test_what_has_no_answers_is_said(run, tmp_path):
+def test_a_run_without_answers_is_refused(run, tmp_path):
     (run.folder / "answers").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="run has no answers yet; `potstill answers SAVED_AS` makes them"):
+    with pytest.raises(UserError, match="run has no answers yet; `potstill answers RECIPE` makes them"):
         review(run.folder, "ann")
 
 
-def test_a_damaged_answer_is_said(run):
+def test_a_damaged_answer_is_refused(run):
     file = run.folder / "answers" / "base" / "seed-0" / "answers.jsonl"
     file.write_text('{"id": "1", "question": "?", "reference": "#### 1"}\n')
     with pytest.raises(UserError, match=r"answers\.jsonl: an answer has no `response`"):
         answers_of(run.folder)
 
 
-def test_where_rules_settle_everything_nobody_is_asked_and_nothing_is_made(run, sit):
+def test_if_rules_settle_every_answer_nothing_is_asked_or_written(run, sit):
     for file in run.folder.rglob("answers.jsonl"):
         file.unlink()
     answers("all", SETTLED, run.folder)
-    assert sit() == "nothing is left to decide: 1 of 1 answers were settled by rules\n"
+    assert sit() == "nothing is left to decide: rules settled 1 of 1 answers\n"
     assert not (run.folder / "review").exists()
 
 
-def test_an_export_is_a_csv_and_overwrites_nothing(run, sit, tmp_path, monkeypatch, capsys):
+def test_an_export_is_a_csv_and_never_overwrites_a_file(run, sit, tmp_path, monkeypatch, capsys):
     sit("18", "none")
     monkeypatch.setattr(sys, "argv", ["potstill", "review", str(run.folder), "--export", "all.csv"])
     with pytest.raises(SystemExit) as ended:
@@ -274,11 +274,11 @@ def test_an_export_is_a_csv_and_overwrites_nothing(run, sit, tmp_path, monkeypat
 
 
 def command(run):
-    """The command itself, as a shell would start it."""
+    """The command that a shell would start."""
     return [sys.executable, "-m", "potstill", "review", str(run.folder), "--who", "ann"]
 
 
-def test_killed_in_the_middle_it_goes_on_there(run):
+def test_a_killed_review_keeps_its_decisions(run):
     with subprocess.Popen(command(run), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as sitting:
         sitting.stdin.write("18\n")
         assert "2 of 4\n" in iter(sitting.stdout.readline, "")
@@ -286,7 +286,7 @@ def test_killed_in_the_middle_it_goes_on_there(run):
     assert said(run) == ["18"]
 
 
-def test_on_a_terminal_ctrl_c_keeps_what_was_decided(run):
+def test_ctrl_c_on_a_terminal_keeps_the_decisions(run):
     # A child of its own session, whose terminal this is: otherwise Ctrl-C would reach nobody. Nor would it where the
     # tests themselves were started in a shell's background, which ignores it, and hands that down.
     ours, theirs = pty.openpty()
@@ -302,14 +302,14 @@ def test_on_a_terminal_ctrl_c_keeps_what_was_decided(run):
         shown += until(ours, "quit: ")
         os.write(ours, b"\x03")
         try:
-            shown += until(ours, "counts what is decided")
+            shown += until(ours, "counts the decisions")
             assert sitting.wait(60) == 0
         finally:
             sitting.kill()  # else leaving the block would wait for it for ever
     os.close(ours)
     assert said(run) == ["1/2"]
     assert "─ 1 of 4 ─" in re.sub("\x1b\\[[0-9;]*m", "", shown)
-    assert "\x1b[1;7m" in shown, "what could not be read stands out"
+    assert "\x1b[1;7m" in shown, "the unreadable part is highlighted"
 
 
 def until(terminal, text):

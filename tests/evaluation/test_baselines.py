@@ -68,5 +68,5 @@ def test_neither_a_folder_nor_on_the_hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["teacher", "start", "student", "control"])
 def test_names_of_the_runs_own_models_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match=rf"`evaluate\.models`: '{name}' is what one of the run's own models is called"):
+    with pytest.raises(UserError, match=rf"`evaluate\.models`: '{name}' is the name of one of the run's own models"):
         toy_recipe(tmp_path, f"evaluate.models={json.dumps({name: 'x'})}")

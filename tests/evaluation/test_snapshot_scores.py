@@ -201,5 +201,5 @@ def test_snapshots_are_chosen_by_what_they_say_to_half_of_the_prompts(tmp_path):
 
 def test_a_figure_that_no_prompts_have_is_refused_at_once(tmp_path):
     prompts = f"evaluate.continuations={json.dumps({'facts': save_prompts(tmp_path)})}"
-    with pytest.raises(UserError, match=r"`select.by`: 'facts/emm' is measured nowhere here; did you mean `facts/em`"):
+    with pytest.raises(UserError, match=r"`select.by`: 'facts/emm' is not measured here; did you mean `facts/em`"):
         toy_recipe(tmp_path, *GIVEN, prompts, "select.by=facts/emm")

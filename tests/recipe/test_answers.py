@@ -1,4 +1,4 @@
-"""What `answers` may say: nothing in it makes models differ."""
+"""`answers:` — its default and what it refuses. None of its keys makes models differ."""
 
 import pytest
 from pydantic import Field, ValidationError
@@ -10,11 +10,11 @@ from potstill.recipe.section import Section
 
 class Whole(Section):
     answers: Answers = Field()
-    """As a recipe has it."""
+    """The section under test."""
 
 
-def test_all_models_are_asked_the_plain_question_unless_told():
-    assert Answers().prompt == "base"
+def test_by_default_all_models_get_the_base_strategy():
+    assert Answers().strategy == "base"
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def test_all_models_are_asked_the_plain_question_unless_told():
         ({"batch_size": 0}, "`answers.batch_size`: must be greater than 0, not 0"),
         (
             {"temperature": 0.7},
-            "`answers.temperature`: unknown key; the keys here are prompt, teachers, max_new_tokens, batch_size",
+            "`answers.temperature`: unknown key; the keys here are strategy, teachers, max_new_tokens, batch_size",
         ),
     ],
 )
-def test_what_is_wrong_is_refused_by_its_key(fields, sentence):
+def test_an_error_names_its_key(fields, sentence):
     raw = {"answers": fields}
-    with pytest.raises(ValidationError) as told:
+    with pytest.raises(ValidationError) as error:
         Whole.model_validate(raw)
-    assert complaint(told.value, raw) == sentence
+    assert complaint(error.value, raw) == sentence

@@ -14,7 +14,7 @@ BASELINES = NAMES.filter(lambda name: name not in ("teacher", "start", "student"
 
 
 @given(OWN | st.builds(Candidate, st.just("baseline"), BASELINES))
-def test_a_label_tells_which_candidate_it_is(candidate):
+def test_a_candidate_is_read_back_from_its_label(candidate):
     assert Candidate.from_label(candidate.label) == candidate
 
 
@@ -55,7 +55,7 @@ def test_only_one_of_several_teachers_needs_its_name(tmp_path):
     assert teacher_candidates(two) == [Candidate("teacher", "t"), Candidate("teacher", "other")]
 
 
-def test_no_two_candidates_share_a_folder_whatever_names_a_user_chooses(tmp_path):
+def test_no_two_candidates_share_a_folder_with_any_names(tmp_path):
     experiments = "{seed-0: {}, student: {}, control: {}, teacher: {}, start: {}, seed-0-seed-0: {}}"
     for more in (["seeds=[0, 1]"], ["seeds=[0]"]):
         found = own_candidates(minimal.questions(tmp_path, f"experiments={experiments}", *more))

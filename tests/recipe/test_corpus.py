@@ -1,4 +1,4 @@
-"""What a corpus may not say: streams without an end, layouts that contradict themselves."""
+"""`corpus:` refuses streams without an end and layouts that contradict themselves."""
 
 import pytest
 
@@ -13,29 +13,32 @@ APART = "corpus.held_out={sources: [{dataset: some/set, stream: true}], sequence
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ([STREAM], "`corpus.train_tokens`: is missing: a stream is read until so many tokens are there; say how many"),
-        ([MIXED, "corpus.train_tokens=100"], "`corpus.sources`: must all have `stream: true` or none"),
-        ([APART], "`corpus.held_out`: may stream only where `sources` do"),
+        ([STREAM], "`corpus.train_tokens`: is missing, and a stream has no end; give the number of tokens to read"),
+        ([MIXED, "corpus.train_tokens=100"], "`corpus.sources`: must all have `stream: true`, or none of them"),
+        ([APART], "`corpus.held_out`: may have `stream: true` only if `sources` have it"),
         (["corpus.sources=[{path: text.txt, stream: true}]"], "`corpus.sources.0.stream`: unknown key"),
-        (["corpus.attention=document", "corpus.layout=padded"], "`corpus.attention`: document needs `layout: packed`"),
+        (
+            ["corpus.attention=document", "corpus.layout=padded"],
+            "`corpus.attention`: `document` needs `layout: packed`",
+        ),
         (
             ["corpus.attention=document", "corpus.random_offset=true", "capture=null"],
-            "does not go with `random_offset`",
+            "does not work with `random_offset`",
         ),
         (["corpus.attention=documents"], "`corpus.attention`"),
         (
             ["corpus.attention=document", "teachers.t={model: here, gguf: t.gguf, engine: llama_cpp}"],
-            "`teachers.t.engine: llama_cpp` reads a row as one text",
+            "`teachers.t.engine: llama_cpp` reads a sample as one text",
         ),
     ],
 )
-def test_it_is_refused_in_one_sentence(tmp_path, overrides, sentence):
-    with pytest.raises(UserError) as told:
+def test_an_inconsistent_corpus_is_refused_in_one_sentence(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as error:
         minimal.recipe(tmp_path, *overrides)
-    assert sentence in str(told.value)
+    assert sentence in str(error.value)
 
 
-def test_a_stream_with_an_end_is_taken(tmp_path):
+def test_a_stream_with_an_end_is_accepted(tmp_path):
     corpus = minimal.recipe(tmp_path, STREAM, "corpus.train_tokens=100").corpus
     assert corpus.streams
     assert not minimal.recipe(tmp_path).corpus.streams

@@ -1,4 +1,4 @@
-"""Which weights are kept on the way."""
+"""Snapshots: the steps at which a training keeps its weights."""
 
 import pytest
 
@@ -27,14 +27,14 @@ def recipe(tmp_path, monkeypatch):
         ({"count": 9, "spread": "geometric"}, 9, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
     ],
 )
-def test_the_steps_that_are_kept(given, last, steps):
+def test_the_steps_of_snapshots(given, last, steps):
     assert KeptSnapshots(**given).steps(last) == steps
 
 
 @pytest.mark.parametrize("spread", ["even", "geometric"])
 @pytest.mark.parametrize("last", [1, 7, 30, 31, 1000])
 @pytest.mark.parametrize("count", [1, 2, 30])
-def test_as_many_as_were_asked_for_and_the_last_among_them(count, last, spread):
+def test_there_are_count_snapshots_and_the_last_step_has_one(count, last, spread):
     steps = KeptSnapshots(count=count, spread=spread).steps(last)
     assert len(steps) == min(count, last)
     assert steps == sorted(set(steps))
@@ -51,6 +51,6 @@ def test_a_number_is_a_count(recipe):
 @pytest.mark.parametrize(
     "given", ["0", "{}", '{"every": 5, "count": 3}', '{"every": 5, "spread": "geometric"}', "true"]
 )
-def test_what_says_neither_or_both_is_refused(recipe, given):
+def test_neither_count_nor_every_or_both_is_refused(recipe, given):
     with pytest.raises(UserError, match=r"`?distil.snapshots"):
         recipe(f"distil.snapshots={given}")

@@ -1,3 +1,5 @@
+"""Fields of other libraries' dataclasses: names and types are checked."""
+
 from dataclasses import dataclass, field
 
 import pytest
@@ -29,8 +31,8 @@ def test_fields_of_their_types_pass():
         ({"names": [1]}, "`a.b.names` is [1]: "),
     ],
 )
-def test_what_a_dataclass_does_not_take_is_one_sentence(given, sentence):
-    with pytest.raises(UserError) as told:
+def test_a_wrong_field_is_refused_in_one_sentence(given, sentence):
+    with pytest.raises(UserError) as error:
         check_fields(given, Settings, "a.b")
-    assert str(told.value).startswith(sentence)
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith(sentence)
+    assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What `generate` may say, and what would have no effect."""
+"""`generate:` — its defaults, what it refuses, and keys without effect."""
 
 import pytest
 from pydantic import Field, ValidationError
@@ -10,19 +10,19 @@ from potstill.recipe.section import Section
 
 class Whole(Section):
     generate: Generate = Field()
-    """As a recipe has it."""
+    """The section under test."""
 
 
 def refusal(section):
     raw = {"generate": section}
-    with pytest.raises(ValidationError) as told:
+    with pytest.raises(ValidationError) as error:
         Whole.model_validate(raw)
-    return complaint(told.value, raw)
+    return complaint(error.value, raw)
 
 
-def test_left_alone_it_answers_once_and_greedily():
+def test_by_default_it_answers_once_and_greedily():
     section = Generate(by="teacher")
-    assert (section.prompt, section.samples, section.temperature, section.keep) == ("base", 1, 0, "all")
+    assert (section.strategy, section.samples, section.temperature, section.keep) == ("base", 1, 0, "all")
 
 
 def test_drawn_answers_may_be_several():
@@ -36,24 +36,24 @@ def test_drawn_answers_may_be_several():
         ({"by": None}, "`generate.by`: must be text, not nothing"),
         (
             {"samples": 4},
-            "`generate.samples`: is 4, and with `temperature: 0` all answers to a question are the same; raise the "
-            "temperature, or ask once",
+            "`generate.samples`: is 4, but with `temperature: 0` all answers to a question are the same; raise "
+            "`temperature`, or remove `samples`",
         ),
         (
             {"top_p": 0.9},
-            "`generate.top_p`: has no effect with `temperature: 0`, which draws nothing; remove it",
+            "`generate.top_p`: has no effect with `temperature: 0`, because nothing is drawn; remove it",
         ),
-        ({"top_k": 5}, "`generate.top_k`: has no effect with `temperature: 0`, which draws nothing; remove it"),
-        ({"seed": 5}, "`generate.seed`: has no effect with `temperature: 0`, which draws nothing; remove it"),
+        ({"top_k": 5}, "`generate.top_k`: has no effect with `temperature: 0`, because nothing is drawn; remove it"),
+        ({"seed": 5}, "`generate.seed`: has no effect with `temperature: 0`, because nothing is drawn; remove it"),
         ({"temperature": -1}, "`generate.temperature`: must be at least 0, not -1"),
         ({"top_p": 0, "temperature": 1}, "`generate.top_p`: must be greater than 0, not 0"),
         ({"max_new_tokens": 0}, "`generate.max_new_tokens`: must be greater than 0, not 0"),
         ({"keep": "best"}, "`generate.keep`: must be 'all' or 'correct', not 'best'"),
     ],
 )
-def test_what_is_wrong_is_refused_by_its_key(fields, sentence):
+def test_an_error_names_its_key(fields, sentence):
     assert refusal({"by": "teacher", **fields}) == sentence
 
 
 def test_a_teacher_must_be_named():
-    assert refusal({}) == "`generate.by`: is missing; `potstill schema` says what it takes"
+    assert refusal({}) == "`generate.by`: is missing; `potstill schema` shows its values"

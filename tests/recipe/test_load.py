@@ -1,4 +1,4 @@
-"""What a person can get wrong in a recipe, and the one sentence that each mistake is answered with."""
+"""Loading a recipe: each mistake gives one sentence that names the key; a recipe that is written is read again."""
 
 import pytest
 from hypothesis import example, given
@@ -10,11 +10,11 @@ from potstill.recipe import Recipe, load_recipe, read_recipe_text, recipe_text, 
 
 
 def refusal(folder, *overrides, text=minimal.TEXT):
-    """What is said of a recipe, without the file's name."""
+    """The error message about a recipe, without the file's name."""
     file = minimal.write(folder, text)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         load_recipe(str(file), overrides)
-    sentence = str(told.value)
+    sentence = str(error.value)
     assert "\n" not in sentence
     assert sentence.startswith((f"recipe {file}", "--set "))
     return sentence.removeprefix(f"recipe {file}: ")
@@ -33,12 +33,12 @@ def refusal(folder, *overrides, text=minimal.TEXT):
             "`student.teacher`: unknown key; the keys here are adapter, quantization, merge, from, rule, by, "
             "importance_samples, start, layers",
         ),
-        # A key of another section is not near, however well it is spelt.
+        # A key of another section is never suggested.
         ("control.temperature=1", "`control.temperature`: unknown key; the keys here are training"),
         ("distil.losses.0.beta=.5", "`distil.losses.0.beta`: unknown key; the keys here are weight, kind, temperature"),
     ],
 )
-def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, override, sentence):
+def test_an_unknown_key_is_named_with_a_suggestion(tmp_path, override, sentence):
     assert refusal(tmp_path, override) == sentence
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, o
         ("teachers.t.weight=.inf", "`teachers.t.weight`: must be a finite number, not inf"),
         (
             "teachers={a b: {model: x}}",
-            "`teachers.a b`: may have letters, digits, `.`, `_` and `-` only, and begins with a letter or digit",
+            "`teachers.a b`: may contain only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit",
         ),
         ("student.layers=0", "`student.layers`: must be greater than 0, not 0"),
         ("student.layers=some", "`student.layers`: must be a whole number or a list, not 'some'"),
@@ -82,7 +82,7 @@ def test_an_unknown_key_is_named_where_it_stands_with_what_was_meant(tmp_path, o
         ("seeds=[-1]", "`seeds.0`: must be at least 0, not -1"),
     ],
 )
-def test_a_wrong_value_is_told_with_what_is_wanted_and_what_arrived(tmp_path, override, sentence):
+def test_a_wrong_value_is_named_with_the_expected_value(tmp_path, override, sentence):
     assert refusal(tmp_path, override) == sentence
 
 
@@ -97,10 +97,10 @@ def test_a_wrong_value_is_told_with_what_is_wanted_and_what_arrived(tmp_path, ov
     ],
 )
 def test_a_missing_key_is_named(tmp_path, override, key):
-    assert refusal(tmp_path, override) == f"`{key}`: is missing; `potstill schema` says what it takes"
+    assert refusal(tmp_path, override) == f"`{key}`: is missing; `potstill schema` shows its values"
 
 
-def test_the_first_of_several_mistakes_is_told_and_the_others_are_counted(tmp_path):
+def test_the_first_mistake_is_described_and_the_others_are_counted(tmp_path):
     wrong = ("distil.losses=[{kind: forward_kl, tempearture: 1}, {kind: foo}]", "seeds=[x]")
     assert refusal(tmp_path, *wrong).endswith("did you mean `temperature`? (2 more)")
 
@@ -115,12 +115,12 @@ def test_the_first_of_several_mistakes_is_told_and_the_others_are_counted(tmp_pa
         ("---\na: 1\n---\nb: 2\n", ", line 3: not valid YAML: "),
         ("a: \0", "not valid YAML: unacceptable character #x0000"),
         ("a: !!python/object:os.system x", ", line 1: not valid YAML: could not determine a constructor"),
-        ("", "holds no sections; `potstill init` writes one to start from"),
-        ("- a list\n", "holds no sections"),
+        ("", "has no sections; `potstill init FILE` writes a recipe to start from"),
+        ("- a list\n", "has no sections"),
         (b"about: \xff\n", "is not UTF-8 (byte 7); convert it first"),
     ],
 )
-def test_a_file_that_is_no_recipe_says_why_and_where(tmp_path, text, sentence):
+def test_a_file_that_is_not_a_recipe_is_refused_with_reason_and_line(tmp_path, text, sentence):
     assert sentence in refusal(tmp_path, text=text)
 
 
@@ -129,22 +129,22 @@ def test_a_file_that_is_no_recipe_says_why_and_where(tmp_path, text, sentence):
     [
         ("quikstart", "did you mean 'quickstart'?"),
         ("quickstart.yaml", "did you mean 'quickstart'?"),
-        ("nowhere/mine.yaml", "recipes that ship: arithmetic, babyllama, babyllama-2"),
+        ("nowhere/mine.yaml", "the shipped recipes are arithmetic, babyllama, babyllama-2"),
     ],
 )
-def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path, monkeypatch, name, hint):
+def test_a_missing_recipe_gives_a_suggestion(tmp_path, monkeypatch, name, hint):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="there is no recipe file") as told:
+    with pytest.raises(UserError, match="there is no recipe file") as error:
         load_recipe(name)
-    assert hint in str(told.value)
+    assert hint in str(error.value)
 
 
-def test_a_folder_is_no_recipe(tmp_path):
+def test_a_folder_is_not_a_recipe(tmp_path):
     with pytest.raises(UserError, match="is a folder; name the recipe file in it"):
         load_recipe(str(tmp_path))
 
 
-def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+def test_a_file_without_read_permission_is_named(tmp_path, monkeypatch):
     file = minimal.write(tmp_path)
 
     def refuse(*_, **__):
@@ -155,7 +155,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
         load_recipe(str(file))
 
 
-def test_a_file_beats_a_recipe_that_ships_under_the_same_name(tmp_path, monkeypatch):
+def test_a_file_is_preferred_to_a_shipped_recipe_of_the_same_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quickstart").write_text(minimal.TEXT)
     assert load_recipe("quickstart").about == "a test"
@@ -169,16 +169,16 @@ def test_yaml_is_1_2(tmp_path):
     assert recipe.corpus.train_tokens == 102_400
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path):
     assert load_recipe(str(minimal.write(tmp_path, "\ufeff" + minimal.TEXT))).about == "a test"
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_what_ships_loads_and_says_what_it_is(name):
+def test_every_shipped_recipe_loads_and_describes_itself(name):
     recipe = load_recipe(name)
     assert recipe.about
     assert "\n" not in recipe.about
-    assert read_recipe_text(name).startswith("#"), "a shipped recipe begins with a comment on what it is"
+    assert read_recipe_text(name).startswith("#"), "a shipped recipe begins with a comment that describes it"
 
 
 VALUES = {
@@ -202,14 +202,14 @@ MATCHED = [{"kind": "hidden_match", "layers": [[0, 3], [1, 5]]}, {"kind": "hidde
 @example({"about": "a\u2028b"})
 @example({"about": "naïve \x85"})
 @example({"capture": None, "distil": {"losses": MATCHED}})
-def test_a_recipe_shown_is_the_same_recipe(tmp_path_factory, changes):
+def test_a_written_recipe_reads_as_the_same_recipe(tmp_path_factory, changes):
     folder = tmp_path_factory.mktemp("shown")
     plain = minimal.recipe(folder).model_dump(mode="json", by_alias=True)
     recipe = Recipe.model_validate(plain | changes)
     assert load_recipe(str(minimal.write(folder, recipe_text(recipe)))) == recipe
 
 
-def test_a_recipe_is_shown_in_the_order_of_its_stages(tmp_path):
+def test_a_recipe_is_written_in_the_order_of_its_stages(tmp_path):
     shown = recipe_text(minimal.recipe(tmp_path))
     sections = [line.partition(":")[0] for line in shown.splitlines() if line[0].isalpha()]
     assert sections == list(Recipe.model_fields)

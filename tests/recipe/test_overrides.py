@@ -1,4 +1,4 @@
-"""`--set`: what it changes, and what it says where it cannot."""
+"""`--set`: which value it changes, and its error messages."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_one_key_is_set_and_nothing_else(key, value, then):
     assert raw == then
 
 
-def test_a_name_may_have_dots_itself():
+def test_a_name_may_contain_dots():
     raw = {"teachers": {"qwen2.5": {"weight": 1}, "qwen2": {"weight": 1}}}
     override(raw, "teachers.qwen2.5.weight", 3)
     assert raw == {"teachers": {"qwen2.5": {"weight": 3}, "qwen2": {"weight": 1}}}
@@ -34,26 +34,26 @@ def test_a_name_may_have_dots_itself():
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        ("list.2", "--set list.2: `list.2` is no item of a list of 2; items count from 0"),
-        ("list.-1", "--set list.-1: `list.-1` is no item of a list of 2; items count from 0"),
-        ("list.x.y", "--set list.x.y: `list.x` is no item of a list of 2; items count from 0"),
+        ("list.2", "--set list.2: the list has no item `list.2`; it has 2 items, counted from 0"),
+        ("list.-1", "--set list.-1: the list has no item `list.-1`; it has 2 items, counted from 0"),
+        ("list.x.y", "--set list.x.y: the list has no item `list.x`; it has 2 items, counted from 0"),
         ("word.x", "--set word.x: `word` is a plain value and has no keys"),
         ("list.0.x", "--set list.0.x: `list.0` is a plain value and has no keys"),
     ],
 )
-def test_a_key_that_leads_nowhere_is_refused(key, sentence):
+def test_a_key_that_does_not_exist_is_refused(key, sentence):
     raw = {"list": [1, 2], "word": "w"}
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         override(raw, key, 1)
-    assert str(told.value) == sentence
+    assert str(error.value) == sentence
     assert raw == {"list": [1, 2], "word": "w"}
 
 
 @pytest.mark.parametrize("nonsense", ["about", "=1", "a..b=1", ".a=1", "a.=1"])
-def test_what_is_no_assignment_is_refused(tmp_path, nonsense):
-    with pytest.raises(UserError) as told:
+def test_an_override_without_key_or_value_is_refused(tmp_path, nonsense):
+    with pytest.raises(UserError) as error:
         minimal.recipe(tmp_path, nonsense)
-    assert str(told.value) == f"--set {nonsense!r}: write it as `section.key=value`"
+    assert str(error.value) == f"--set {nonsense!r}: write it as `section.key=value`"
 
 
 def test_values_are_yaml(tmp_path):
@@ -67,13 +67,13 @@ def test_values_are_yaml(tmp_path):
         minimal.recipe(tmp_path, "seeds=[")
 
 
-def test_later_overrides_win_and_the_file_is_left_alone(tmp_path):
+def test_later_overrides_win_and_the_file_is_not_changed(tmp_path):
     file = minimal.write(tmp_path)
     assert load_recipe(str(file), ["about=one", "about=two"]).about == "two"
     assert file.read_text() == minimal.TEXT
 
 
-def test_what_an_alias_shares_changes_in_one_place_only():
+def test_a_value_shared_by_an_alias_changes_in_one_place_only():
     shared = {"learning_rate": 1, "deep": {"a": 1}}
     raw = {"one": {"training": shared}, "other": {"training": shared}}
     override(raw, "other.training.deep.a", 2)

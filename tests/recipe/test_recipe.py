@@ -1,4 +1,4 @@
-"""The schema as a whole: every key has its help, and what does not fit together is refused."""
+"""The whole schema: every key has its help, and sections that contradict each other are refused."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,8 +26,8 @@ def references(node):
 @pytest.mark.parametrize("part", PARTS)
 def test_every_section_and_every_key_has_its_help(part):
     assert PARTS[part].get("description"), f"{part} has no docstring"
-    silent = [key for key, field in PARTS[part]["properties"].items() if not field.get("description")]
-    assert not silent, f"no docstring under {silent} of {part}"
+    missing = [key for key, field in PARTS[part]["properties"].items() if not field.get("description")]
+    assert not missing, f"no docstring under {missing} of {part}"
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -35,7 +35,7 @@ def test_editors_mark_unknown_keys(part):
     assert PARTS[part]["additionalProperties"] is False
 
 
-def test_the_schema_is_whole():
+def test_the_schema_defines_every_section_that_it_uses():
     named = set(references(SCHEMA))
     assert named == {f"#/$defs/{name}" for name in SCHEMA["$defs"]}
     assert set(SCHEMA["required"]) == {"about", "corpus", "student", "distil"}
@@ -43,23 +43,23 @@ def test_the_schema_is_whole():
 
 @pytest.mark.parametrize("key", SET_BY_POTSTILL)
 @pytest.mark.parametrize("section", ["distil", "control"])
-def test_what_potstill_sets_itself_is_refused_with_the_reason(tmp_path, section, key):
-    with pytest.raises(UserError) as told:
+def test_a_field_that_potstill_sets_is_refused_with_the_reason(tmp_path, section, key):
+    with pytest.raises(UserError) as error:
         minimal.recipe(tmp_path, f"{section}.training.{key}=1")
     assert f"`{section}.training.{key}`: is set by potstill, because {SET_BY_POTSTILL[key]}; remove it" in str(
-        told.value
+        error.value
     )
 
 
-def test_what_is_refused_in_training_is_what_transformers_knows_and_what_potstill_sets(monkeypatch):
+def test_the_refused_training_fields_exist_and_include_all_that_potstill_sets(monkeypatch):
     import transformers
 
     from potstill.training.arguments import DEFAULTS, training_arguments
 
     known = {field.name for field in fields(transformers.TrainingArguments)}
     assert set(SET_BY_POTSTILL) <= known
-    assert not set(DEFAULTS) & set(SET_BY_POTSTILL), "a default is there to be changed"
-    # Whatever potstill itself sets a recipe must not set in vain.
+    assert not set(DEFAULTS) & set(SET_BY_POTSTILL), "a recipe may change a default"
+    # A recipe must not set a field that potstill then overwrites.
     given = {}
     monkeypatch.setattr(
         "potstill.training.arguments.TrainingArguments", recorder(transformers.TrainingArguments, given)
@@ -80,49 +80,52 @@ def recorder(arguments, given):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("student.from=u", "`student.from`: 'u' is none of the teachers, t"),
-        ("teachers={}", "there is no teacher; name one under `teachers`, or one to train under `pretrain`"),
+        ("student.from=u", "`student.from`: 'u' is not one of the teachers: t"),
+        ("teachers={}", "there is no teacher; name one in `teachers`, or one to train in `pretrain`"),
         ("pretrain={t: {config: {model_type: llama}}}", "`pretrain.t`: `teachers` has that name already"),
-        ("distil.keep=best", "`distil.keep: best` goes by `corpus.validation`, which is missing"),
-        ("corpus.random_offset=true", "`corpus.random_offset` makes other samples each epoch, and `capture` would"),
+        ("distil.keep=best", "`distil.keep: best` needs `corpus.validation`, which is missing"),
+        ("corpus.random_offset=true", "`corpus.random_offset` makes new samples each epoch, but `capture` has"),
         (
             "capture.keep=sample;distil.losses.0.kind=jsd",
             "`distil.losses`: jsd needs the whole distribution of a teacher",
         ),
         (
             "teachers.u={model: x};distil.mix=logits",
-            "`distil.mix: logits` needs each teacher's whole distribution, and `c",
+            "`distil.mix: logits` needs each teacher's whole distribution, but `c",
         ),
-        ("teachers.u={model: x};distil.losses.0.kind=jsd", "jsd needs the whole distribution of several teachers, and"),
-        ("seeds=[1, 1]", "`seeds`: one is named twice"),
-        ("distil.losses=[{kind: cross_entropy}]", "`distil.losses`: none is a divergence with a weight above 0"),
-        ("distil.losses.0.weight=0", "`distil.losses`: none is a divergence with a weight above 0"),
-        ("student={start: copy, from: u}", "`student.from`: 'u' is none of the teachers, t"),
+        ("teachers.u={model: x};distil.losses.0.kind=jsd", "jsd needs the whole distribution of several teachers, but"),
+        ("seeds=[1, 1]", "`seeds`: a seed is listed twice"),
+        ("distil.losses=[{kind: cross_entropy}]", "`distil.losses`: no loss with a weight above 0 uses a teacher"),
+        ("distil.losses.0.weight=0", "`distil.losses`: no loss with a weight above 0 uses a teacher"),
+        ("student={start: copy, from: u}", "`student.from`: 'u' is not one of the teachers: t"),
         ("student.adapter={task_type: x}", "`student.adapter.task_type`: is set by potstill, because every student"),
-        ("student.adapter={merge: true}", "`student.adapter.merge`: is a key of `student`, beside `adapter`"),
+        ("student.adapter={merge: true}", "`student.adapter.merge`: is a key of `student`; move it out of `adapter`"),
         ("student.adapter={init_lora_weights: eva}", "`student.adapter.init_lora_weights`: 'eva' needs a preparation"),
-        ("student.quantization={load_in_4bit: true}", "`student.quantization`: needs `adapter`: weights of"),
-        ("student.merge=true", "`student.merge`: needs `adapter`: there is nothing to merge"),
+        ("student.quantization={load_in_4bit: true}", "`student.quantization`: needs `adapter`, because weights of"),
+        ("student.merge=true", "`student.merge`: needs `adapter`, which is merged"),
         (
             "student.adapter={alora_invocation_tokens: [5]};student.merge=true",
             "`student.merge`: is impossible with `alora_invocation_tokens`",
         ),
-        ("student.quantization={bits: 4}", "`student.quantization.load_in_4bit`: or `load_in_8bit` must be true"),
+        (
+            "student.quantization={bits: 4}",
+            "`student.quantization.load_in_4bit`: set either `load_in_4bit` or `load_in_8bit` to true",
+        ),
         (
             "student.quantization={quant_method: gptq, load_in_4bit: true}",
             "`student.quantization.quant_method`: must be bitsandbytes",
         ),
         (
             "student={start: scratch, config: {model_type: llama}, adapter: {}}",
-            "`student.adapter`: is for a start that knows something",
+            "`student.adapter`: needs a trained start",
         ),
         ("student={start: scratch, config: {}}", "`student.config.model_type`: is missing; name an architecture"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(tmp_path, override, sentence):
-    with pytest.raises(UserError) as told:
+def test_contradicting_keys_are_refused(tmp_path, override, sentence):
+    with pytest.raises(UserError) as error:
         minimal.recipe(tmp_path, *override.split(";"))
-    assert sentence in str(told.value)
+    assert sentence in str(error.value)
 
 
 HIDDEN = "distil.losses=[{kind: hidden_match%s}]"
@@ -131,7 +134,7 @@ HIDDEN = "distil.losses=[{kind: hidden_match%s}]"
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ([HIDDEN % ""], "`distil.losses`: hidden_match needs the teacher's layers, and `capture` keeps none of them"),
+        ([HIDDEN % ""], "`distil.losses`: hidden_match needs the teacher's layers, but `capture` keeps none of them"),
         (
             ["capture=null", HIDDEN % ", distance: l1"],
             "`distil.losses.0.distance`: must be 'mse' or 'cosine', not 'l1'",
@@ -144,10 +147,10 @@ HIDDEN = "distil.losses=[{kind: hidden_match%s}]"
         ),
     ],
 )
-def test_what_cannot_be_matched_is_refused(tmp_path, overrides, sentence):
-    with pytest.raises(UserError) as told:
+def test_an_impossible_hidden_match_is_refused(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as error:
         minimal.recipe(tmp_path, *overrides)
-    assert sentence in str(told.value)
+    assert sentence in str(error.value)
 
 
 LLAMA_CPP = "teachers.t={model: teacher, gguf: x.gguf, engine: llama_cpp%s}"
@@ -156,28 +159,29 @@ LLAMA_CPP = "teachers.t={model: teacher, gguf: x.gguf, engine: llama_cpp%s}"
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["teachers.t.engine=llama_cpp"], "`teachers.t.engine`: llama_cpp runs GGUF files only; name one as `gguf`"),
+        (["teachers.t.engine=llama_cpp"], "`teachers.t.engine`: llama_cpp runs only GGUF files; name one as `gguf`"),
         (["teachers.t.threads=2"], "`teachers.t.threads`: is for `engine: llama_cpp`"),
         (["teachers.t.quantization={}"], "`teachers.t.quantization`: "),
         (["teachers.t.device_map=autp"], "`teachers.t.device_map"),
         (
             [LLAMA_CPP % ", quantization: {quant_method: x}"],
-            "`teachers.t.quantization`: is for `engine: transformers`; a GGUF file in llama.cpp stays as it is",
+            "`teachers.t.quantization`: is for `engine: transformers` and does not change a GGUF file in "
+            "llama.cpp; remove it",
         ),
         ([LLAMA_CPP % ", device_map: auto"], "`teachers.t.device_map`: is for `engine: transformers`"),
         ([LLAMA_CPP % ", dtype: float32"], "`teachers.t.dtype`: is for `engine: transformers`"),
         ([LLAMA_CPP % ", threads: 0"], "`teachers.t.threads`: must be at least 1, not 0"),
         (
             [LLAMA_CPP % "", "capture.keep=hidden"],
-            "`capture.keep: hidden` needs the teacher's hidden states, and `teachers.t.engine: llama_cpp` gives logits",
+            "`capture.keep: hidden` needs the teacher's hidden states, but `teachers.t.engine: llama_cpp` gives only l",
         ),
-        ([LLAMA_CPP % "", "capture=null", HIDDEN % ""], "`distil.losses` needs the teacher's hidden states, and `tea"),
+        ([LLAMA_CPP % "", "capture=null", HIDDEN % ""], "`distil.losses` needs the teacher's hidden states, but `tea"),
     ],
 )
-def test_what_an_engine_cannot_do_is_refused(tmp_path, overrides, sentence):
-    with pytest.raises(UserError) as told:
+def test_settings_that_an_engine_does_not_support_are_refused(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as error:
         minimal.recipe(tmp_path, *overrides)
-    assert sentence in str(told.value)
+    assert sentence in str(error.value)
 
 
 def test_a_teacher_may_be_quantised_spread_or_run_by_llama_cpp(tmp_path):
@@ -186,14 +190,14 @@ def test_a_teacher_may_be_quantised_spread_or_run_by_llama_cpp(tmp_path):
     assert minimal.recipe(tmp_path, spread).teachers["t"].device_map == {"model": 0, "lm_head": "cpu"}
 
 
-def test_hidden_match_is_a_loss_of_a_teacher_and_has_no_temperature(tmp_path):
+def test_hidden_match_uses_a_teacher_and_has_no_temperature(tmp_path):
     recipe = minimal.recipe(tmp_path, "capture=null", HIDDEN % ", layers: [[0, 3]]")
     assert recipe.temperatures_of(None) == []
     assert recipe.distil.losses[0].layers == [[0, 3]]
     assert minimal.recipe(tmp_path, "distil.losses.0.temperature=3").temperatures_of(None) == [3.0]
 
 
-def test_what_is_left_out_has_its_default(tmp_path):
+def test_a_key_that_is_left_out_has_its_default(tmp_path):
     recipe = minimal.recipe(tmp_path, "capture=null")
     assert recipe.capture is None
     assert recipe.control is not None
@@ -201,7 +205,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
     assert recipe.evaluate.confidence == 0.95
 
 
-def test_a_recipe_cannot_be_changed_once_it_is_read(tmp_path):
+def test_a_loaded_recipe_is_immutable(tmp_path):
     with pytest.raises(ValidationError, match="frozen"):
         minimal.recipe(tmp_path).corpus.held_out = 0.5
 
@@ -210,7 +214,7 @@ def test_a_recipe_cannot_be_changed_once_it_is_read(tmp_path):
     ("source", "kind"),
     [("{path: x}", "PathSource"), ("{package: x, file: y}", "PackageSource"), ("{dataset: x}", "HubSource")],
 )
-def test_a_source_is_told_by_its_keys(tmp_path, source, kind):
+def test_the_keys_of_a_source_decide_its_kind(tmp_path, source, kind):
     assert type(minimal.recipe(tmp_path, f"corpus.sources=[{source}]").corpus.sources[0]).__name__ == kind
 
 
@@ -218,7 +222,7 @@ def test_a_source_is_told_by_its_keys(tmp_path, source, kind):
     ("capture", "name"),
     [("{keep: hidden, k: 8}", "k"), ("{keep: sample, bits: 16}", "bits"), ("{keep: top_k, samples: 8}", "samples")],
 )
-def test_what_would_have_no_effect_on_a_capture_is_refused(capture, name):
+def test_a_capture_key_without_effect_is_refused(capture, name):
     with pytest.raises(UserError, match=rf"`{name}` has no effect"):
         load_recipe("quickstart", [f"capture={capture}"])
     assert load_recipe("quickstart", ["capture={keep: hybrid, k: 8, samples: 9, bits: 16}"]).capture.k == 8

@@ -1,4 +1,4 @@
-"""`search:` — what may be searched, for which students, and what a setting makes of the losses."""
+"""`search:` — which settings and students it searches, what it refuses, and how a setting changes the losses."""
 
 import pytest
 
@@ -17,7 +17,7 @@ BOTH = (LOSSES, VALIDATION, SHARE, TEMPERATURES)
 OWN = "experiments.confidence.losses=[{kind: forward_kl, temperature: 7}]"
 
 
-def test_a_setting_is_the_divergence_s_share_whatever_the_order_and_the_sum():
+def test_a_setting_does_not_depend_on_the_order_and_the_sum_of_the_losses():
     losses = [CrossEntropy(kind="cross_entropy", weight=1.5), Divergence(kind="reverse_kl", weight=0.5, temperature=2)]
     assert setting_of(losses) == setting_of(losses[::-1]) == Setting(0.25, 2.0)
     entropy, divergence = with_setting(losses, Setting(0.75, 5.0))
@@ -25,10 +25,10 @@ def test_a_setting_is_the_divergence_s_share_whatever_the_order_and_the_sum():
     assert divergence.kind == "reverse_kl"
 
 
-def test_what_was_given_comes_back_to_the_last_bit():
+def test_the_given_setting_gives_the_same_losses_to_the_last_bit():
     losses = [Divergence(kind="forward_kl", weight=0.7), CrossEntropy(kind="cross_entropy", weight=0.3)]
     setting = setting_of(losses)
-    assert 1 - setting.share != 0.3, "what a sum of shares would make of it"
+    assert 1 - setting.share != 0.3, "recomputed weights would differ"
     assert with_setting(losses, setting) == losses
 
 
@@ -39,26 +39,26 @@ def test_other_losses_have_no_setting():
         assert setting_of(losses) is None
 
 
-def test_it_holds_for_all_that_have_no_losses_of_their_own(tmp_path):
+def test_every_experiment_without_its_own_losses_is_searched(tmp_path):
     recipe = minimal.questions(tmp_path, *BOTH, OWN)
     assert [recipe.is_searched(name) for name in recipe.variants] == [True, False, True]
     assert recipe.tried_on == "base"
     assert minimal.questions(tmp_path, *BOTH, "search.experiment=shuffled").tried_on == "shuffled"
     first = minimal.questions(tmp_path, *BOTH, OWN.replace("confidence", "base"))
-    assert first.tried_on == "confidence", "the first has losses of its own"
+    assert first.tried_on == "confidence", "the first has its own losses"
     assert minimal.recipe(tmp_path, *BOTH).tried_on is None
     assert not minimal.recipe(tmp_path, LOSSES).is_searched(None)
 
 
-def test_a_capture_keeps_what_any_of_the_settings_may_need_and_no_more(tmp_path):
+def test_a_capture_keeps_the_temperatures_of_all_settings_and_no_others(tmp_path):
     recipe = minimal.questions(tmp_path, *BOTH, OWN)
     assert recipe.temperatures_of("base/own") == [1.0, 3.0, 4.0]
     assert recipe.temperatures_of("confidence/own") == [7.0]
-    assert recipe.most_temperatures == [3.0], "one training still looks at one of them"
+    assert recipe.most_temperatures == [3.0], "one training still reads at one temperature"
     assert minimal.questions(tmp_path, LOSSES, VALIDATION, SHARE).temperatures_of("base/own") == [3.0]
 
 
-def test_it_comes_before_the_students_that_need_it_and_never_sees_what_is_held_out(tmp_path):
+def test_search_runs_before_the_students_that_need_it_and_reads_no_held_out_answers(tmp_path):
     recipe = minimal.questions(tmp_path, *BOTH, OWN)
     steps = [str(step) for step in all_steps(recipe)]
     assert steps.index("capture/confidence/own") < steps.index("search") < steps.index("distil/base/seed-0")
@@ -81,13 +81,13 @@ def test_it_comes_before_the_students_that_need_it_and_never_sees_what_is_held_o
         ("control.training.max_steps=7", False),
     ],
 )
-def test_what_it_reads(tmp_path, change, again):
+def test_which_changes_run_search_again(tmp_path, change, again):
     one, other = (minimal.recipe(tmp_path, *BOTH, *more) for more in ([], [change]))
     reads = [_plain(BY_NAME["search"].reads(recipe, Step("search"))) for recipe in (one, other)]
     assert (reads[0] != reads[1]) is again
 
 
-KINDS = "`search` shares out the loss between one cross_entropy and one divergence, and `distil.losses` are "
+KINDS = "`search` needs one cross_entropy and one divergence in `distil.losses`, which has "
 
 
 @pytest.mark.parametrize(
@@ -97,38 +97,44 @@ KINDS = "`search` shares out the loss between one cross_entropy and one divergen
         ([*BOTH, "search.share=[0.5, 0.5]"], "`search.share`: must be the least and the greatest share, in this order"),
         ([*BOTH, "search.share=[0, 0.5]"], "`search.share.0`: must be greater than 0, not 0"),
         ([*BOTH, "search.share=[0.5]"], "`search.share`: must be the least and the greatest share"),
-        ([*BOTH, "search.temperatures=[2, 2.0]"], "`search.temperatures`: names one twice; remove it"),
+        (
+            [*BOTH, "search.temperatures=[2, 2.0]"],
+            "`search.temperatures`: lists a temperature twice; remove one of them",
+        ),
         ([*BOTH, "search.temperatures=[]"], "`search.temperatures`: is empty"),
         ([*BOTH, "search.trials=0"], "`search.trials`: must be greater than 0, not 0"),
-        ([*BOTH, "search.experiment=bas"], "`search.experiment`: 'bas' is none of the `experiments`; there are base"),
-        ([*BOTH, OWN, "search.experiment=confidence"], "`search.experiment`: 'confidence' has losses of its own"),
+        (
+            [*BOTH, "search.experiment=bas"],
+            "`search.experiment`: 'bas' is not one of the `experiments`; choose one of base",
+        ),
+        ([*BOTH, OWN, "search.experiment=confidence"], "`search.experiment`: 'confidence' has its own losses"),
         ([*BOTH, "search.training.output_dir=x"], "`search.training.output_dir`: is set by potstill"),
-        ([LOSSES, SHARE], "`search` goes by `corpus.validation`, which is missing"),
-        ([VALIDATION, SHARE], f"{KINDS}forward_kl; give it these two, or remove `search`"),
+        ([LOSSES, SHARE], "`search` needs `corpus.validation`, which is missing"),
+        ([VALIDATION, SHARE], f"{KINDS}forward_kl; give these two, or remove `search`"),
         (
             [LOSSES, VALIDATION, "search.temperatures=[3]"],
-            "`search.temperatures`: 3 is what `distil.losses` have already, so there is nothing to choose from",
+            "`search.temperatures`: 3 is already the temperature of `distil.losses`; add another temperature",
         ),
         (
             [*BOTH, "capture={keep: sample}"],
-            "`search.temperatures`: `capture.keep: sample` is read at one temperature; use `top_k` or `hidden`",
+            "`search.temperatures`: `capture.keep: sample` works at one temperature; use `top_k` or `hidden`",
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused(tmp_path, overrides, sentence):
-    with pytest.raises(UserError) as told:
+def test_an_impossible_search_is_refused(tmp_path, overrides, sentence):
+    with pytest.raises(UserError) as error:
         minimal.questions(tmp_path, *overrides)
-    assert sentence in str(told.value)
+    assert sentence in str(error.value)
 
 
-def test_losses_of_every_experiment_s_own_leave_nothing_to_search(tmp_path):
+def test_search_is_refused_if_every_experiment_has_its_own_losses(tmp_path):
     own = [OWN.replace("confidence", name) for name in ("base", "confidence", "shuffled")]
     with pytest.raises(
-        UserError, match=r"`search` finds a setting of `distil.losses`, and every experiment has losses"
+        UserError, match=r"`search` finds a setting of `distil.losses`, but every experiment has its own losses"
     ):
         minimal.questions(tmp_path, *BOTH, *own)
 
 
-def test_shares_are_searched_whatever_is_captured(tmp_path):
+def test_shares_can_be_searched_with_every_capture(tmp_path):
     given = [LOSSES, VALIDATION, SHARE, "search.temperatures=[3]", "capture={keep: sample}"]
     assert minimal.questions(tmp_path, *given).search.temperatures == [3.0]

@@ -1,4 +1,4 @@
-"""Every recipe that ships: it parses, and a toy of it runs from end to end."""
+"""Every shipped recipe: it parses, and a toy of it runs from end to end."""
 
 import json
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from tiny import toy_recipe
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_it_parses_and_says_what_it_is_about(name):
+def test_it_parses_and_describes_itself(name):
     recipe = load_recipe(name)
     assert len(recipe.about) > 20
     assert all_steps(recipe)
@@ -43,7 +43,7 @@ def test_a_toy_of_it_runs(name, tmp_path):
         ("distilllama", "student", 32_000, 87_310_848),
     ],
 )
-def test_its_models_are_of_the_published_size(name, model, vocabulary, parameters):
+def test_its_models_have_the_published_size(name, model, vocabulary, parameters):
     recipe, tokens = load_recipe(name), SimpleNamespace(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     given = recipe.student if model == "student" else recipe.pretrain[model]
     assert from_scratch(given.config, "config", tokens, vocabulary, 0, "meta").num_parameters() == parameters

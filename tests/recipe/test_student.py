@@ -1,4 +1,4 @@
-"""What a recipe may say of a pruned student."""
+"""`student:` — the settings of a pruned student."""
 
 import json
 
@@ -28,29 +28,29 @@ def student(folder, given):
         (WIDTH | {"intermediate_size": 2, "layers": 3, "rule": "importance", "by": "loss"}, 32),
     ],
 )
-def test_a_pruned_student_measures_what_it_goes_by(tmp_path, given, samples):
+def test_importance_is_measured_only_if_it_is_used(tmp_path, given, samples):
     assert student(tmp_path, given).measured_samples == samples
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (LAYERS | {"by": "loss"}, "`student.by`: says what `rule: importance` goes by; add that, or remove it"),
-        (LAYERS | {"importance_samples": 3}, "`student.importance_samples`: are for `rule: importance`"),
-        (LAYERS | {"layers": [0, 1], "rule": "importance"}, "`student.layers`: must say how many"),
+        (LAYERS | {"by": "loss"}, "`student.by`: needs `rule: importance`; add that, or remove `by`"),
+        (LAYERS | {"importance_samples": 3}, "`student.importance_samples`: needs `rule: importance`"),
+        (LAYERS | {"layers": [0, 1], "rule": "importance"}, "`student.layers`: must be a number"),
         (LAYERS | {"rule": "importance", "importance_samples": 0}, "`student.importance_samples`: must be greater"),
         (LAYERS | {"rule": "best"}, "`student.rule`: must be 'spread', 'ends' or 'importance', not 'best'"),
         (WIDTH, "`student.start`: `prune_width` needs one of `heads`, `key_value_heads`, `intermediate_size`"),
         (WIDTH | {"layers": 2}, "`student.start`: `prune_width` needs one of"),
         (WIDTH | {"heads": 0}, "`student.heads`: must be greater than 0, not 0"),
-        (WIDTH | {"heads": 2, "by": "hidden"}, "`student.by`: says what `rule: importance` goes by"),
-        (WIDTH | {"heads": 2, "rule": "importance"}, "`student.layers`: must say how many with `rule: importance`"),
+        (WIDTH | {"heads": 2, "by": "hidden"}, "`student.by`: needs `rule: importance`"),
+        (WIDTH | {"heads": 2, "rule": "importance"}, "`student.layers`: must be a number with `rule: importance`"),
         (WIDTH | {"ffn": 2}, "`student.ffn`: unknown key"),
-        (WIDTH | {"heads": 2, "from": "u"}, "`student.from`: 'u' is none of the teachers, t"),
+        (WIDTH | {"heads": 2, "from": "u"}, "`student.from`: 'u' is not one of the teachers: t"),
     ],
 )
-def test_what_says_nothing_or_two_things_is_refused(tmp_path, given, sentence):
-    with pytest.raises(UserError) as told:
+def test_missing_or_contradicting_settings_are_refused(tmp_path, given, sentence):
+    with pytest.raises(UserError) as error:
         student(tmp_path, given)
-    assert sentence in str(told.value)
-    assert "\n" not in str(told.value)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)

@@ -70,12 +70,12 @@ def test_a_teacher_that_is_never_right_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("override", "why"),
     [
-        ("generate={by: u}", "`generate.by`: 'u' is none of the teachers, t"),
+        ("generate={by: u}", "`generate.by`: 'u' is not one of the teachers: t"),
         (
             "generate={by: t, prompt: groundtruth}",
             "`generate.strategy`: there is no strategy 'groundtruth' .*`ground-truth`",
         ),
-        ("answers.strategy=none", "`answers.strategy`: there is no strategy 'none' under `prompts`; "),
+        ("answers.strategy=none", "`answers.strategy`: there is no strategy 'none' under `strategies`; "),
         (
             "experiments={a: {strategy: bas}}",
             "`experiments.a.strategy`: there is no strategy 'bas'.*did you mean `base`",

@@ -113,7 +113,7 @@ def test_what_was_captured_of_a_cut_vocabulary_teaches_what_the_live_teacher_doe
 @pytest.mark.parametrize(
     ("tokenizer", "sentence"),
     [
-        ("{teacher: none, vocab_size: 280}", r"`tokenizer.teacher`: 'none' is none of the `teachers`, smollm2"),
+        ("{teacher: none, vocab_size: 280}", r"`tokenizer.teacher`: 'none' is not one of `teachers`: smollm2"),
         ("{teacher: smollm2, vocab_size: 400}", r"`tokenizer.vocab_size` is 400, but teachers.smollm2 has only 300"),
         ("{teacher: smollm2, vocab_size: 100}", r"`tokenizer.vocab_size` is 100, but .*of which the other tokens"),
     ],

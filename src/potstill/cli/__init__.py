@@ -1,1 +1,1 @@
-"""Command line: one verb a stage, and what looks at runs."""
+"""Command line: one verb for each stage, and verbs that inspect runs and recipes."""

@@ -17,21 +17,21 @@ COLUMNS = ("run", "model", "metric", "value", "low", "high", "n", "chance", "std
 
 
 OPTIONAL = ("chance", "stderr", "seeds")
-"""Columns that are left out where no row has anything to say in them."""
+"""Columns that are left out if they are empty in every row."""
 
 
 def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The rows that the runs' evaluations measured.
+    """The figures that the runs' evaluations measured, one row each.
 
     Raises:
-        UserError: a folder is no run, or its evaluation is not done.
+        UserError: a folder is not a run folder, or its evaluation is not done.
     """
     rows = []
     for folder, name in zip(folders, _names(folders), strict=True):
         run = Run(folder)
         run_recipe = saved_recipe(folder)
         if run.manifest("evaluate") is None:
-            raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` says what is left")
+            raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` shows what is left")
         found = read_json(run.path("evaluate") / "comparison.json")
         tasks = found.get("tasks", {"metrics": [], "lm_eval": {}})
         for row in found["rows"]:
@@ -48,13 +48,13 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, or, where two are the same, their whole paths."""
+    """The folders' own names, or their whole paths if two names are the same."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as lines of aligned columns, metric by metric."""
+    """The rows as a table, sorted by metric."""
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     ordered = sorted(rows, key=lambda row: metrics.index(row["metric"]))
     shown = [COLUMNS, *(tuple(_cell(row, column) for column in COLUMNS) for row in ordered)]
@@ -70,7 +70,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
         beyond = row.get("beyond_chance")
         return "" if beyond is None else "beyond chance" if beyond else "within chance"
     if column == "stderr":
-        # lm-eval's own, of each seed.
+        # lm-eval's own standard error of each seed.
         told = [each["stderr"] for each in row.get("lm_eval", ()) if each["stderr"] is not None]
         return ", ".join(f"{each:.4g}" for each in told)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -23,45 +23,52 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships (`potstill recipes`).")]
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe (`potstill recipes`).")]
 RunDir = Annotated[Path | None, typer.Option(help="The run folder. Default: runs/<the recipe's name>.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")]
-Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again though it is done.")]
-ForceThis = Annotated[bool, typer.Option("--force", help="Run it again though it is done.")]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Say what it will take, in bytes and hours, and stop.")]
+Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again, even if it is done.")]
+ForceThis = Annotated[bool, typer.Option("--force", help="Run the stage again, even if it is done.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Print the capture's cost in bytes and hours, and stop.")]
 WhichSnapshots = Annotated[
     str | None,
     typer.Option(
         metavar="WHICH",
-        help="Measure snapshots of the run whose folder SAVED_AS is: `all`, `every:10`, `last:5` or `100,200`.",
+        help="Measure snapshots: `all`, `every:10`, `last:5` or `100,200`. RECIPE is then the run folder.",
     ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Measure snapshots as they appear, until the training ends.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
-StoreFolder = Annotated[Path, typer.Argument(help="A store, RUN/capture/TEACHER.")]
+StoreFolder = Annotated[Path, typer.Argument(help="The folder of a store, such as RUN/capture/TEACHER.")]
 FidelitySamples = Annotated[
-    int, typer.Option(metavar="SAMPLES", help="Samples to compare with the live teacher; 0 for none.")
+    int, typer.Option(metavar="SAMPLES", help="The number of samples to compare with the teacher; 0 for none.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Who = Annotated[str | None, typer.Option(metavar="NAME", help="Who decides. Default: the login name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Who = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The name of the person who decides. Default: the login name.")
+]
 Export = Annotated[
-    Path | None, typer.Option("--export", metavar="FILE", help="Write all answers to this CSV, and stop; -1 is none.")
+    Path | None,
+    typer.Option(
+        "--export", metavar="FILE", help="Write all answers to this CSV file, and stop. In it, -1 means no answer."
+    ),
 ]
-NewFile = Annotated[Path, typer.Argument(help="The recipe to write.")]
-From = Annotated[str, typer.Option("--from", metavar="SAVED_AS", help="The recipe to copy.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from; anywhere on the line.")]
+NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
+From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error. It may stand anywhere on the line.")
+]
 
 
 @app.callback()
 def potstill(debug: Debug = False) -> None:
-    """Distil a large language model into a small one, and prove what was gained."""
+    """Distil a large language model into a small one, and measure the gain."""
 
 
 @app.command(rich_help_panel="Whole runs")
 def run(recipe: RecipeName, run_dir: RunDir = None, until: Until = None, force: Force = None, set_: Set = None) -> None:
-    """Do everything that a recipe asks for and that is not done yet."""
+    """Run all stages of a recipe that are not done yet."""
     _run(recipe, run_dir, until, force or [], set_ or [])
 
 
@@ -113,23 +120,23 @@ def _evaluate(
         return
     if run_dir is not None or force or set_:
         raise UserError(
-            "`--snapshots` measures a run as it is: give its folder, such as `runs/quickstart`, and no other option"
+            "`--snapshots` measures an existing run; give its folder, such as `runs/quickstart`, without other options"
         )
     from potstill.evaluation import snapshot_curves
 
     print(snapshot_curves.shown(snapshot_curves.measure(Path(recipe), snapshots or "all", watch=watch)))
 
 
-_OF_ITS_OWN: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}
+_OWN_VERBS: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}
 for _stage in STAGES:
-    app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after what it needs")(
-        _OF_ITS_OWN.get(_stage.name) or _stage_verb(_stage.name)
+    app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after the stages that it needs")(
+        _OWN_VERBS.get(_stage.name) or _stage_verb(_stage.name)
     )
 
 
 @app.command(rich_help_panel="Looking at runs")
 def status(run: RunFolder) -> None:
-    """Say what is done in a run, what is left, and how long it took."""
+    """Show which stages of a run are done, which are left, and their times."""
     from potstill.pipeline.status import describe
 
     print(describe(run))
@@ -137,7 +144,7 @@ def status(run: RunFolder) -> None:
 
 @app.command(rich_help_panel="Looking at runs")
 def compare(runs: RunFolders, as_json: AsJson = False) -> None:
-    """Print what was measured in one or more runs: model, metric, value, interval, n."""
+    """Print the figures of one or more runs: model, metric, value, interval, n."""
     from potstill.cli.compare import comparison, comparison_table
 
     rows = comparison(runs)
@@ -146,7 +153,7 @@ def compare(runs: RunFolders, as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel="Looking at runs")
 def targets(store: StoreFolder, fidelity: FidelitySamples = 16, as_json: AsJson = False) -> None:
-    """Describe a store of captured targets, check it, and compare it with its teacher on a few samples."""
+    """Describe and check a store of captured targets, and compare it with its teacher on some samples."""
     from potstill.evaluation.inspect_targets import inspect, shown
 
     found = inspect(store, fidelity)
@@ -155,7 +162,7 @@ def targets(store: StoreFolder, fidelity: FidelitySamples = 16, as_json: AsJson 
 
 @app.command(rich_help_panel="Looking at runs")
 def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
-    """Decide, one after the other, what was answered where no rule could tell; stop and go on at any time."""
+    """Decide the answers that no rule could read, one after the other. You can stop and go on at any time."""
     from potstill.cli import review as reviewing
 
     if export is None:
@@ -166,7 +173,7 @@ def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
 
 @app.command(rich_help_panel="Recipes")
 def recipes() -> None:
-    """List the recipes that ship."""
+    """List the shipped recipes."""
     from potstill.recipe import load_recipe, shipped_recipes
 
     width = max(map(len, shipped_recipes()))
@@ -176,7 +183,7 @@ def recipes() -> None:
 
 @app.command(rich_help_panel="Recipes")
 def init(file: NewFile, from_: From = "quickstart") -> None:
-    """Write a recipe of your own, copied with its comments from one that ships."""
+    """Write your own recipe: a copy of a shipped one with its comments."""
     from potstill.files.atomic import write_text
     from potstill.recipe import read_recipe_text
 
@@ -193,7 +200,7 @@ def init(file: NewFile, from_: From = "quickstart") -> None:
 
 @app.command(rich_help_panel="Recipes")
 def show(recipe: RecipeName, set_: Set = None) -> None:
-    """Print a recipe as it is run: overrides applied, defaults filled in."""
+    """Print a recipe with overrides and defaults filled in."""
     from potstill.recipe import load_recipe, recipe_text
 
     print(recipe_text(load_recipe(recipe, set_ or [])), end="")
@@ -201,14 +208,14 @@ def show(recipe: RecipeName, set_: Set = None) -> None:
 
 @app.command(rich_help_panel="Recipes")
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors to complete from."""
+    """Print the JSON Schema of recipes, which editors use for completion."""
     from potstill.recipe import Recipe
 
     print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=2))
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit code 2."""
+    """Run the command line. A user's mistake gives one sentence and exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     _quiet_libraries()
@@ -223,7 +230,7 @@ def main() -> None:
 
 def _call(arguments: Sequence[str]) -> int:
     code = app(args=arguments, prog_name="potstill", standalone_mode=False)
-    if code == 130:  # what typer makes of Ctrl-C
+    if code == 130:  # typer's code for Ctrl-C
         print("\npotstill: stopped; the same command goes on from here", file=sys.stderr)
     return code or 0
 
@@ -236,7 +243,7 @@ def _sentence(error: UserError | TyperException) -> str:
 
 
 def _quiet_libraries() -> None:
-    """Before they are imported: potstill tells their failures itself, and bars are for terminals."""
+    """Call this before they are imported. potstill reports their failures itself; bars are for terminals only."""
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     if not sys.stdout.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -1,4 +1,4 @@
-"""Plan: what a run will take, before it is spent."""
+"""Plan: the cost of a run, before it is started."""
 
 import importlib
 
@@ -10,10 +10,10 @@ from potstill.recipe import Recipe
 
 
 def forecast_capture(recipe: Recipe, run: Run) -> str:
-    """What the recipe's capture will take, in bytes and hours; only what it needs is done.
+    """The cost of the recipe's capture in bytes and hours. Only the stages that the estimate needs are run.
 
     Raises:
-        UserError: the recipe captures nothing, or bad input.
+        UserError: the recipe captures nothing, or an input is wrong.
     """
     steps = steps_of(recipe, asked_for(recipe, "capture"))
     run_recipe(recipe, run, until="strategies" if recipe.asks else "corpus")

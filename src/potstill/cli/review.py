@@ -1,4 +1,4 @@
-"""The review of a run: a person is asked in the terminal what no rule settles, and a file keeps what was decided."""
+"""The review of a run: a person decides answers that no rule could read, and a file keeps the decisions."""
 
 import getpass
 import os
@@ -37,32 +37,33 @@ if TYPE_CHECKING:
 ASK = "a number, none, skip, undo or quit: "
 COLUMNS_OF_ANSWERS = ("id", "question", "reference", "response")
 LONGEST_SHOWN = 80
-"""Characters of what cannot be read; a model that repeats itself writes longer ones, and the response has all of it."""
+"""The greatest length of an unreadable part that is shown. Models that repeat themselves write longer ones; the
+response shows all of it."""
 VISIBLE = {
     **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
     **dict.fromkeys([0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
 }
-"""What would move the cursor or turn the text around is shown in place of doing it."""
+"""Visible replacements of characters that would move the cursor or reverse the text."""
 
 
 class Record:
-    """`RUN/review/decisions.csv`: what persons decided, written at once and whole, after others' changes are read.
+    """`RUN/review/decisions.csv`: the decisions of persons. It is written at once and whole, after it is read again.
 
-    It may be edited meanwhile, by hand or by a second review. An editor that was opened before the last decisions and
-    saves after them drops them: those of this session are put back. While the file cannot be read, they go to
-    `waiting-*.csv` beside it, from where the next session takes them.
+    A person or a second review may edit the file meanwhile. An editor that was opened before the last decisions drops
+    them when it saves; this session's decisions are then written again. While the file cannot be read, the decisions go
+    to `waiting-*.csv` beside it, and the next session takes them from there.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "decisions.csv"
         self.own: list[Decision] = []
-        """What was decided through this object."""
+        """The decisions of this session."""
 
     def add(self, *new: Decision) -> tuple[list[Decision], int]:
-        """Record decisions; returns all that there are, and how many of this session's had to be put back.
+        """Record decisions. Returns all decisions, and how many of this session's were lost and written again.
 
         Raises:
-            UserError: the file was edited and cannot be read, or not be written. What was there stays as it is.
+            UserError: the file was edited and cannot be read, or it cannot be written. Its content is not changed.
         """
         before, self.own = self.own, [*self.own, *new]
         with self._alone():
@@ -84,7 +85,7 @@ class Record:
             return ""
         file = self.folder / f"waiting-{self.own[0].when.replace(':', '')}-{os.getpid()}.csv"
         write_decisions(file, self.own)
-        return f"; what you decided waits in {file}, and the same command goes on from there"
+        return f"; your decisions are in {file}, and the same command goes on from there"
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -96,21 +97,21 @@ class Record:
                 yield
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise UserError(f"{self.file} cannot be written ({reason}); what was not written is asked again") from error
+            raise UserError(f"{self.file} cannot be written ({reason}); correct this and review again") from error
 
 
 def answers_of(folder: Path) -> list[Answer]:
-    """The answers of every model of a run that has answered all questions.
+    """The answers of each model that has answered all questions of a run.
 
     Raises:
-        UserError: the folder is no run, no model has answered yet, or a file of answers is damaged.
+        UserError: the folder is not a run folder, no model has answered yet, or a file of answers is damaged.
     """
     saved_recipe(folder)
     root = folder / "answers"
     files = [file for file in sorted(root.rglob("answers.jsonl")) if not (file.parent / UNFINISHED).exists()]
     answers = [_answer(row, file.parent.relative_to(root), file) for file in files for row in read_jsonl(file)]
     if not answers:
-        raise UserError(f"{folder} has no answers yet; `potstill answers SAVED_AS` makes them")
+        raise UserError(f"{folder} has no answers yet; `potstill answers RECIPE` makes them")
     return answers
 
 
@@ -118,16 +119,16 @@ def _answer(row: dict[str, object], model: Path, file: Path) -> Answer:
     wrong = [name for name in COLUMNS_OF_ANSWERS if not isinstance(row.get(name), str)]
     if wrong:
         raise UserError(
-            f"{file}: an answer has no `{wrong[0]}`; remove the file, and `potstill answers SAVED_AS` again"
+            f"{file}: an answer has no `{wrong[0]}`; remove the file and run `potstill answers RECIPE` again"
         )
     return Answer(model.as_posix(), *(str(row[name]) for name in COLUMNS_OF_ANSWERS))
 
 
 def export(folder: Path, file: Path) -> None:
-    """Write every answer of a run, what it counts and who decided it, to a CSV (``scoring.review.exported``).
+    """Write every answer of a run, its verdict and who decided it to a CSV (``metrics.answers.decisions.exported``).
 
     Raises:
-        UserError: the file is there already or cannot be written; as ``answers_of`` and ``read_decisions`` do.
+        UserError: the file is there already or cannot be written; also as in ``answers_of`` and ``read_decisions``.
     """
     if file.exists():
         raise UserError(f"{file} is there already; choose another name")
@@ -141,27 +142,29 @@ def export(folder: Path, file: Path) -> None:
 
 
 def review(folder: Path, who: str | None) -> None:
-    """Ask about every response that no rule settles and nobody has decided, until that is done or the person leaves.
+    """Ask about each response that neither a rule nor a person has decided, until none is left or the person stops.
 
     Args:
         folder: the run.
-        who: decides; None stands for the login name.
+        who: the person who decides; None stands for the login name.
 
     Raises:
-        UserError: as ``answers_of`` and ``Record.add`` do.
+        UserError: as in ``answers_of`` and ``Record.add``.
     """
     answers, record = answers_of(folder), Record(folder / "review")
     unsettled = queue(answers)
     by_rules = sum(extract(each.response).rule != REVIEW for each in answers)
-    settled = f"{by_rules:,} of {len(answers):,} answers were settled by rules"
+    settled = f"rules settled {by_rules:,} of {len(answers):,} answers"
     if not unsettled:
         print(f"nothing is left to decide: {settled}")
         return
     session = Session(unsettled, record, (who or "").strip() or _login())
     if not session.left:
-        print(f"nothing is left to decide: {settled}, and {len(answers) - by_rules:,} by persons")
+        print(f"nothing is left to decide: {settled}, and persons {len(answers) - by_rules:,}")
         return
-    print(f"{settled}; the others are {len(unsettled):,} different ones, and {len(session.left):,} are left to decide")
+    print(
+        f"{settled}; the others have {len(unsettled):,} different texts, of which {len(session.left):,} are undecided"
+    )
     session.run()
 
 
@@ -169,12 +172,12 @@ def _login() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):
-        raise UserError("it is not known who decides; say it with `--who NAME`") from None
+        raise UserError("there is no login name; name the person who decides with `--who NAME`") from None
 
 
 @dataclass
 class Session:
-    """One sitting of one person before a queue (``scoring.review.queue``)."""
+    """One session of one person with a queue of answers (``metrics.answers.decisions.queue``)."""
 
     queue: dict[str, Answer]
     record: Record
@@ -189,12 +192,12 @@ class Session:
 
     @property
     def left(self) -> list[str]:
-        """The keys of what nobody has decided."""
+        """The keys of the undecided answers."""
         holding = in_effect(self.decisions)
         return [key for key in self.queue if key not in holding]
 
     def run(self) -> None:
-        """Ask until nothing is left, or until the person leaves; what is decided is on the disk before the next."""
+        """Ask until nothing is left or the person stops. Each decision is on disk before the next question."""
         asked = self._next()
         try:
             while asked is not None:
@@ -203,13 +206,13 @@ class Session:
         except (EOFError, KeyboardInterrupt):
             print()
         later = f", {len(self.skipped):,} of them skipped" if self.skipped else ""
-        print(f"{len(self.left):,} left{later}; `potstill evaluate SAVED_AS` counts what is decided")
+        print(f"{len(self.left):,} left{later}; `potstill evaluate RECIPE` counts the decisions")
 
     def _next(self) -> str | None:
         return next((key for key in self.left if key not in self.skipped), None)
 
     def _answered(self, key: str) -> str | None:
-        """Take one reply about the one who is asked about; returns what to ask about next."""
+        """Take one reply about an answer; returns the key of the next answer to ask about."""
         while True:
             reply = input(ASK).strip()
             match reply.lower():
@@ -231,11 +234,11 @@ class Session:
                     return self._next()
 
     def _taken_back(self) -> str | None:
-        """Withdraw this person's last decision that holds, of this or an earlier session; returns its key."""
+        """Withdraw this person's last valid decision, of this or an earlier session; returns its key."""
         self._refresh()
         mine = [each for each in in_effect(self.decisions).values() if each.who == self.who and each.key in self.queue]
         if not mine:
-            print(f"there is no decision of {self.who}'s to take back")
+            print(f"{self.who} has no decision to take back")
             return None
         last = mine[-1]
         self._add(last.key, WITHDRAWN)
@@ -249,11 +252,11 @@ class Session:
     def _refresh(self, *new: Decision) -> None:
         self.decisions, restored = self.record.add(*new)
         if restored:
-            print(f"{restored:,} of this session's decisions were not in {self.record.file} any more; they are again")
+            print(f"{restored:,} of this session's decisions were missing in {self.record.file} and were written again")
 
 
 def show(console: "Console", answer: Answer, place: int, places: int) -> None:
-    """Question, response and reference solution on the terminal, and what could not be read; never whose it is."""
+    """Show question, response, reference solution and the unreadable part; the model's name stays hidden."""
     from rich.rule import Rule
     from rich.text import Text
 
@@ -268,7 +271,7 @@ def show(console: "Console", answer: Answer, place: int, places: int) -> None:
         console.print(text)
         console.print()
     short = unread if len(unread) <= LONGEST_SHOWN else f"{unread[:LONGEST_SHOWN]}…"
-    console.print(Text(f"what cannot be read: {short}" if unread else "no number was found in the response"))
+    console.print(Text(f"this cannot be read: {short}" if unread else "no number was found in the response"))
 
 
 def _visible(text: str) -> str:

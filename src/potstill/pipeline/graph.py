@@ -88,7 +88,7 @@ def _student_needs(recipe: "Recipe") -> tuple[str, ...]:
 STAGES: tuple[Stage, ...] = (
     Stage(
         "teachers",
-        "Make the teachers ready: find, convert, pin.",
+        "Find, convert and pin the teachers.",
         lambda r, s: {
             "teachers": {name: recipe_inputs.all_but(teacher, "weight") for name, teacher in r.teachers.items()}
         },
@@ -97,7 +97,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "tokenizer",
-        "Train the tokenizer, or take the one that is given.",
+        "Train the tokenizer, or read the given one.",
         lambda r, s: {
             "tokenizer": r.tokenizer,
             "corpus": recipe_inputs.text_of(r) if hasattr(r.tokenizer, "min_frequency") else None,
@@ -108,7 +108,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "corpus",
-        "Read, clean and split the text or the questions, and lay the text out.",
+        "Read, clean and split the text or the questions, and make samples of the text.",
         # How long questions and answers may be is nothing to them before they are made prompts.
         lambda r, s: {
             "corpus": recipe_inputs.all_but(r.corpus, "sequence_length", "teacher_length") if r.asks else r.corpus
@@ -126,13 +126,13 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "student",
-        "Build the student as it is before training.",
+        "Build the start: the student before training.",
         lambda r, s: recipe_inputs.started(r),
         _student_needs,
     ),
     Stage(
         "generate",
-        "Let a teacher write the answers that are learned.",
+        "Let a teacher write the training answers.",
         lambda r, s: {
             "generate": r.generate,
             "generate.strategy": r.generate and r.all_strategies[r.generate.strategy].teacher,
@@ -143,7 +143,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "strategies",
-        "Put the questions to teacher and student, each in its own words.",
+        "Put each question into the prompts of teacher and student.",
         lambda r, s: (
             recipe_inputs.lengths(r)
             | (recipe_inputs.asked_with(r) if s == steps.asked_step(r) else {"strategies": recipe_inputs.strategies(r)})
@@ -169,7 +169,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "search",
-        "Find the setting of the losses that is best on the validation split.",
+        "Find the best setting of the losses on the validation split.",
         lambda r, s: recipe_inputs.searched(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies", "capture"),
         takes=steps.of_its_sample_set,
@@ -197,7 +197,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "select",
-        "Choose the best of the weights that were kept on the way.",
+        "Select the best snapshots of student and control.",
         lambda r, s: recipe_inputs.selected(r),
         lambda r: ("teachers", "tokenizer", "corpus", "student", "strategies", "distil", "control"),
         takes=steps.of_its_training,
@@ -216,7 +216,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate",
-        "Compare teacher, student before, student after and control.",
+        "Compare teacher, start, student and control.",
         lambda r, s: {
             "evaluate": recipe_inputs.all_but(r.evaluate, "batch_size"),
             "seeds": r.seeds,
@@ -233,7 +233,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "report",
-        "Write the page that shows it all.",
+        "Write the report: one page with all results.",
         lambda r, s: {"about": r.about, "seeds": r.seeds},
         lambda r: tuple(stage.name for stage in STAGES if stage.name != "report"),
         by_hand=_curves,

@@ -1,4 +1,4 @@
-"""The recipe: its schema, one file a section, and how it is read."""
+"""The recipe: its schema, with one file for each section, and the functions that read it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ __all__ = ["Recipe", "load_recipe", "read_recipe_text", "recipe_text", "shipped_
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use: the table of stages needs only `Step`, and `potstill --help` must not wait for pydantic.
+    # Loaded on first use: `potstill --help` needs only `Step` and must not wait for pydantic.
     if name not in __all__:
         raise AttributeError(f"module 'potstill.recipe' has no attribute {name!r}")
     from potstill.recipe import load, recipe

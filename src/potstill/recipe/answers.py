@@ -1,4 +1,4 @@
-"""`answers:` — how every model is asked the held-out questions: one prompt, one limit, and the most probable answer."""
+"""`answers:` — how every model answers the held-out questions."""
 
 from pydantic import Field
 
@@ -6,16 +6,18 @@ from potstill.recipe.section import Name, Section
 
 
 class Answers(Section):
-    """What every model is given alike, so that their answers can be compared; all of them answer greedily."""
+    """How every model answers the held-out questions. All of them answer greedily, with one prompt and one limit, so
+    that their answers can be compared."""
 
     strategy: Name = "base"
-    """The strategy whose student's prompt every model is asked with, teachers too."""
+    """The strategy whose student prompt every model gets, teachers too. Default: `base`."""
 
     teachers: bool = True
-    """Whether teachers answer as well: without them, nobody sees how far the students could still come."""
+    """Whether the teachers answer too. Their figures show how far the students are behind. Default: true."""
 
     max_new_tokens: int = Field(default=256, gt=0)
-    """The most tokens of an answer, its end included. The results say how many answers reached it."""
+    """The greatest length of an answer in tokens, its end token included. The results count the answers that reached
+    it. Default: 256."""
 
     batch_size: int = Field(default=16, gt=0)
-    """Answers that are written at a time."""
+    """The number of answers that are written at the same time. Default: 16."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Role = Literal["teacher", "start", "student", "control", "baseline"]
 """`start` is the student before training. A `baseline` is a model that the run did not make (`evaluate.models`)."""
 OWN_ROLES = tuple(role for role in get_args(Role) if role != "baseline")
-"""The roles of the run's own models, which no baseline may have as its name."""
+"""The roles of the run's own models. No baseline may have one of them as its name."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """How comparisons name it, whatever its seed: `student`, `student base`, a baseline by its own name."""
+        """The name in comparisons, the same for every seed: `student`, `student base`, or a baseline's own name."""
         if self.role == "baseline":
             assert self.name is not None
             return self.name
@@ -50,17 +50,14 @@ class Candidate:
 
     @property
     def step(self) -> Step:
-        """The step that trains it.
-
-        Only a student and a control of one seed have one.
-        """
+        """The step that trains it. Only a student or control with a seed has one."""
         assert self.role in ("student", "control"), f"{self} is not trained by `distil` or `control`"
         assert self.seed is not None, f"{self} has no seed"
         return Step("control" if self.role == "control" else "distil", self.seed, self.name)
 
     @property
     def of_all_seeds(self) -> "Candidate":
-        """The same model, whatever its seed."""
+        """The same candidate without its seed."""
         return replace(self, seed=None)
 
     def __str__(self) -> str:
@@ -81,5 +78,5 @@ def trained_candidates(recipe: "Recipe") -> list[Candidate]:
 
 
 def own_candidates(recipe: "Recipe") -> list[Candidate]:
-    """All that a run makes or teaches with: the teachers, the start, the students, the control."""
+    """All candidates that a run makes or that teach in it: teachers, start, students, control."""
     return [*teacher_candidates(recipe), Candidate("start"), *trained_candidates(recipe)]

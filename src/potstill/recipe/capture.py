@@ -1,4 +1,5 @@
-"""`capture:` — run the teacher once and keep what it says. Left out: the teacher runs beside the student."""
+"""`capture:` — run the teacher once and keep its distributions. Without this section, the teacher runs beside the
+student."""
 
 from typing import Literal
 
@@ -7,31 +8,32 @@ from pydantic import Field, model_validator
 from potstill.recipe.section import Section
 
 SETTINGS = {"top_k": {"k", "bits"}, "sample": {"samples"}, "hybrid": {"k", "samples", "bits"}, "hidden": set()}
-"""What each way of keeping has to choose."""
+"""The keys that each value of `keep` uses."""
 
 
 class Capture(Section):
-    """What is kept of each of the teacher's distributions."""
+    """Run the teacher once and keep a part of each of its distributions on disk."""
 
     keep: Literal["top_k", "sample", "hybrid", "hidden"] = "top_k"
-    """`top_k`: the most likely tokens and the exact mass of the rest. `sample`: tokens drawn from the distribution,
-    unbiased and smallest. `hybrid`: an exact head and a sampled tail. `hidden`: hidden states, exact and largest."""
+    """What is kept of a distribution. `top_k` (default): the most likely tokens and the exact mass of the others.
+    `sample`: tokens drawn from the distribution, unbiased and smallest. `hybrid`: the exact most likely tokens and a
+    sample of the others. `hidden`: hidden states, exact and largest."""
 
     k: int = Field(64, gt=0)
-    """Tokens kept of each distribution."""
+    """The number of most likely tokens that are kept of each distribution (`top_k` and `hybrid`). Default: 64."""
 
     samples: int = Field(32, gt=0)
-    """Draws from each distribution (`sample`, and the tail of `hybrid`)."""
+    """The number of tokens drawn from each distribution (`sample`, and the tail of `hybrid`). Default: 32."""
 
     bits: Literal[8, 16, 32] = 8
-    """Bits of a kept log-probability."""
+    """The bits of each kept log-probability: 8 (default), 16 or 32."""
 
     batch_size: int = Field(16, gt=0)
-    """Sequences the teacher reads at a time."""
+    """The number of sequences that the teacher reads at the same time. Default: 16."""
 
     @model_validator(mode="after")
-    def _nothing_without_effect(self) -> "Capture":
+    def _every_key_has_an_effect(self) -> "Capture":
         for name in ("k", "samples", "bits"):
             if name not in SETTINGS[self.keep] and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` has no effect where `keep` is {self.keep}; remove it")
+                raise ValueError(f"`{name}` has no effect with `keep: {self.keep}`; remove it")
         return self

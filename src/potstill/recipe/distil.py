@@ -1,4 +1,4 @@
-"""`distil:` and `control:` — how the student is trained, and how the control is."""
+"""`distil:` and `control:` — how the student and the control are trained."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,32 +13,32 @@ SET_BY_POTSTILL = {
     "label_smoothing_factor": "the loss is `distil.losses`",
     "use_liger_kernel": "the loss is `distil.losses`",
     "average_tokens_across_devices": "the loss is always divided by the supervised tokens of the whole step",
-    "remove_unused_columns": "captured targets need them",
-    "label_names": "the labels are `labels`",
+    "remove_unused_columns": "captured targets need all columns",
+    "label_names": "the labels are always in the column `labels`",
     "logging_nan_inf_filter": "a loss that is not a number stops the run",
-    "resume_from_checkpoint": "a run that was stopped goes on by itself",
-    "ignore_data_skip": "a run that goes on must see the samples it would have seen",
-    "auto_find_batch_size": "another batch size would be another experiment",
-    "save_only_model": "a run that goes on needs the optimizer",
+    "resume_from_checkpoint": "a stopped run goes on by itself",
+    "ignore_data_skip": "a stopped run must go on with the same samples",
+    "auto_find_batch_size": "another batch size would give another result",
+    "save_only_model": "a stopped run needs the optimizer's state to go on",
     "disable_tqdm": "potstill shows its own progress",
-    "eval_strategy": "`keep: best` measures whenever it saves",
-    "eval_steps": "`keep: best` measures whenever it saves",
-    "metric_for_best_model": "`keep: best` goes by cross-entropy, which all trainings share",
-    "greater_is_better": "`keep: best` goes by cross-entropy, which all trainings share",
-    "use_cpu": "everything runs on the accelerator, or on the CPU where there is none",
-    "load_best_model_at_end": "`keep: best` does it, and for the control as well",
+    "eval_strategy": "`keep: best` measures at every save",
+    "eval_steps": "`keep: best` measures at every save",
+    "metric_for_best_model": "`keep: best` compares cross-entropy, which every training has",
+    "greater_is_better": "`keep: best` compares cross-entropy, which every training has",
+    "use_cpu": "potstill uses the accelerator, or the CPU if there is none",
+    "load_best_model_at_end": "`keep: best` does it, also for the control",
 }
-"""Fields of `TrainingArguments` that a recipe may not set, and why."""
+"""Fields of `TrainingArguments` that a recipe may not set, each with the reason."""
 
 
-def _not_ours(training: dict[str, Any]) -> dict[str, Any]:
+def _without_own_fields(training: dict[str, Any]) -> dict[str, Any]:
     for key in training:
         if key in SET_BY_POTSTILL:
             raise about_key(key, f"is set by potstill, because {SET_BY_POTSTILL[key]}; remove it")
     return training
 
 
-Training = Annotated[dict[str, Any], AfterValidator(_not_ours)]
+Training = Annotated[dict[str, Any], AfterValidator(_without_own_fields)]
 
 Keep = Literal["last", "best"]
 
@@ -48,65 +48,69 @@ LayerPair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max
 
 class LossBase(Section):
     weight: float = Field(1.0, ge=0)
-    """This loss's share of the sum."""
+    """The factor of this loss in the sum of the losses. Default: 1."""
 
 
 class CrossEntropy(LossBase):
-    """The negative log-likelihood of the text itself."""
+    """The negative log-likelihood of the text."""
 
     kind: Literal["cross_entropy"]
-    """Which loss this is. It needs no teacher."""
+    """The kind of loss. Cross-entropy needs no teacher."""
 
 
 class Divergence(LossBase):
-    """A distance between the teacher's and the student's distribution over the next token."""
+    """A divergence between the teacher's and the student's distribution over the next token."""
 
     kind: Literal["forward_kl", "reverse_kl", "total_variation", "adaptive_kl"]
-    """Which loss this is."""
+    """The kind of loss."""
 
     temperature: float = Field(1.0, gt=0)
-    """Both distributions are flattened by it, and the loss multiplied so that its gradient keeps its size."""
+    """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
+    the gradient keeps its size. Default: 1."""
 
 
 class JensenShannon(LossBase):
     """The generalised Jensen-Shannon divergence."""
 
     kind: Literal["jsd"]
-    """Which loss this is."""
+    """The kind of loss."""
 
     temperature: float = Field(1.0, gt=0)
-    """Both distributions are flattened by it, and the loss multiplied so that its gradient keeps its size."""
+    """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
+    the gradient keeps its size. Default: 1."""
 
     beta: float = Field(0.5, gt=0, lt=1)
-    """The teacher's share of the mixture that both are compared with."""
+    """The teacher's share of the mixture that both distributions are compared with. Default: 0.5."""
 
 
 class SkewedDivergence(LossBase):
-    """KL towards a mixture of teacher and student."""
+    """The KL divergence to a mixture of teacher and student."""
 
     kind: Literal["skew_kl", "skew_reverse_kl"]
-    """Which loss this is."""
+    """The kind of loss."""
 
     temperature: float = Field(1.0, gt=0)
-    """Both distributions are flattened by it, and the loss multiplied so that its gradient keeps its size."""
+    """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
+    the gradient keeps its size. Default: 1."""
 
     alpha: float = Field(0.1, gt=0, lt=1)
     """The share of the mixture that comes from the distribution measured from."""
 
 
 class HiddenMatch(LossBase):
-    """The distance between the hidden states of the student's layers and those of its teachers' layers."""
+    """The distance between hidden states of the student's layers and of the teachers' layers."""
 
     kind: Literal["hidden_match"]
-    """Which loss this is. The teachers must run beside the student: a capture keeps none of their layers."""
+    """The kind of loss. It needs the teachers beside the student, because a capture keeps no layers."""
 
     distance: Literal["mse", "cosine"] = "mse"
-    """`mse`: mean squared difference. `cosine`: one minus the cosine. Where the models have different hidden sizes, a
-    linear map from the student's to the teacher's is learned for each pair of layers, and left out of the student."""
+    """`mse` (default): the mean squared difference. `cosine`: one minus the cosine. If the hidden sizes differ, each
+    pair of layers learns a linear map from the student's size to the teacher's, which is not part of the finished
+    student."""
 
     layers: Literal["uniform"] | Annotated[list[LayerPair], Field(min_length=1)] = "uniform"
-    """Pairs `[student's, teacher's]` of layers, counted from 0. `uniform`: each of the student's layers with the
-    teacher's at the same relative depth."""
+    """Pairs `[student's layer, teacher's layer]`, counted from 0. `uniform` (default): each of the student's layers is
+    paired with the teacher's layer at the same relative depth."""
 
 
 GivenLoss = Annotated[
@@ -115,33 +119,33 @@ GivenLoss = Annotated[
 
 
 def temperatures(losses: list[GivenLoss]) -> list[float]:
-    """Those at which teachers' distributions are looked at."""
+    """The temperatures of the losses that read a teacher's distributions."""
     return sorted({loss.temperature for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)})
 
 
 class KeptSnapshots(Section):
-    """Weights that are kept on the way of a training, to be compared and chosen from afterwards."""
+    """The snapshots of a training: weights that are kept to look at and to select from."""
 
     count: int | None = Field(None, gt=0)
-    """So many, the last step's among them."""
+    """The number of snapshots, the last step's included."""
 
     spread: Literal["even", "geometric"] = "even"
-    """How `count` of them lie: at equal distances, or each at a multiple of the step of the one before, so that most
-    of them are early, where a student loses and recovers the most."""
+    """How `count` snapshots are spread. `even` (default): at equal distances. `geometric`: each step is a constant
+    multiple of the one before, so most snapshots are early, where a student loses and recovers the most."""
 
     every: int | None = Field(None, gt=0)
-    """In place of `count`: one whenever so many steps are done, and the last step's."""
+    """Instead of `count`: keep a snapshot each time this number of steps is done, and at the last step."""
 
     @model_validator(mode="after")
-    def _says_which(self) -> "KeptSnapshots":
+    def _has_one_rule(self) -> "KeptSnapshots":
         if (self.count is None) == (self.every is None):
-            raise about_key("count", "or `every`: give one of the two, as in `snapshots: {every: 100}`")
+            raise about_key("count", "give either `count` or `every`, as in `snapshots: {every: 100}`")
         if self.every is not None and self.spread != "even":
-            raise about_key("spread", "goes with `count`; leave it out, or give `count` in place of `every`")
+            raise about_key("spread", "needs `count`; remove it, or give `count` instead of `every`")
         return self
 
     def steps(self, last: int) -> list[int]:
-        """The steps after which weights are kept, in a training of `last` steps."""
+        """The steps after which a training of `last` steps keeps a snapshot."""
         if self.every is not None:
             return [*range(self.every, last, self.every), last]
         assert self.count is not None
@@ -150,47 +154,49 @@ class KeptSnapshots(Section):
             return [round(place * last / count) for place in range(1, count + 1)]
         found = [0]
         for place in range(1, count + 1):
-            # Steps are whole numbers: where the series is slower than that, each is the next one.
+            # Steps are whole numbers. Where the series grows by less than one, each step is the next whole number.
             found.append(max(found[-1] + 1, round(last ** (place / count))))
         return sorted({min(step, last) for step in found[1:]})
 
 
-def _counted(given: Any) -> Any:
+def _as_count(given: Any) -> Any:
     return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
 
 
-Snapshots = Annotated[KeptSnapshots, BeforeValidator(_counted, json_schema_input_type=KeptSnapshots | int)]
+Snapshots = Annotated[KeptSnapshots, BeforeValidator(_as_count, json_schema_input_type=KeptSnapshots | int)]
 
 
 class Distil(Section):
     """The student's training."""
 
     losses: list[GivenLoss] = Field(min_length=1)
-    """The losses, added up by their weights. Each is a mean over the supervised tokens of the optimizer step."""
+    """The losses, added up with their weights. Each loss is a mean over the supervised tokens of an optimizer step."""
 
     mix: Literal["probabilities", "logits"] = "probabilities"
-    """How several teachers are averaged."""
+    """What is averaged where there are several teachers: their `probabilities` (default) or their `logits`."""
 
     reduction: Literal["token", "sequence"] = "token"
-    """What a divergence is a mean over. `token`: over the supervised tokens, as cross-entropy is, so that `weight` says
-    how much each counts. `sequence`: over samples, and a sum over the positions of each: with samples of 128 tokens it
-    counts 128 times what its weight says. Baby Llama was published with it, under a weight of one half."""
+    """How a divergence is averaged. `token` (default): over the supervised tokens, as cross-entropy is, so `weight` is
+    what a loss counts. `sequence`: summed over the positions of a sample, then averaged over the samples, so that with
+    samples of 128 tokens a divergence counts 128 times its weight. Baby Llama was published with `sequence` and a
+    weight of one half."""
 
     keep: Keep = "last"
-    """Which weights are the student, and the control: the `last`, or the `best` of those that were saved (every
-    `training.save_steps`), by cross-entropy on `corpus.validation`."""
+    """Which weights become the student and the control. `last` (default): those of the last step. `best`: of the
+    weights that were saved (every `training.save_steps`), those with the lowest cross-entropy on
+    `corpus.validation`."""
 
     snapshots: Snapshots | None = None
-    """Keep the weights of student and control on the way: so many, as in `snapshots: 30`, or `{every: 100}`, or
-    `{count: 30, spread: geometric}`. `select` chooses from them, and `potstill evaluate RUN --snapshots all` shows
-    how they fare. Left out: the end alone is kept."""
+    """Keep snapshots of student and control during training: their number, as in `snapshots: 30`, or `{every: 100}`, or
+    `{count: 30, spread: geometric}`. `select` chooses from them, and `potstill evaluate RUN --snapshots all` measures
+    them. Default: only the final weights are kept."""
 
     training: Training = Field(default_factory=dict)
     """Any field of transformers' `TrainingArguments`, under its own name."""
 
 
 class Control(Section):
-    """The control: the student's start, the student's samples in the same order, no teacher."""
+    """The control: it has the student's start and the student's samples in the same order, but no teacher."""
 
     training: Training = Field(default_factory=dict)
     """Fields that differ from `distil.training`."""

@@ -1,4 +1,4 @@
-"""Complaints: what pydantic found wrong with a recipe, as one sentence that names the key and what is wanted."""
+"""Error messages: the errors that pydantic found in a recipe, as one sentence with the key and the expected value."""
 
 from typing import Any
 
@@ -23,13 +23,13 @@ WANTED = {
     "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
 }
-"""What a value must be, by the type of pydantic's error."""
+"""The expected value, by the type of pydantic's error."""
 
 
 def complaint(error: ValidationError, raw: Any) -> str:
-    """The first thing that is wrong; where a value fits none of several types, what all of them want."""
+    """The message about the first error. If a value fits none of several types, the message lists all of them."""
     found = [(_key(one, raw), one) for one in error.errors(include_url=False)]
-    # In a union, the branch that got furthest into the value is the one that was meant.
+    # In a union, the user meant the branch whose error lies deepest in the value.
     key = max((key for key, _ in found if key.startswith(found[0][0])), key=lambda key: key.count("."))
     same = [one for other, one in found if other == key]
     same = [one for one in same if not _of_type(one)] or same
@@ -42,23 +42,23 @@ def complaint(error: ValidationError, raw: Any) -> str:
 
 
 def _of_type(error: Any) -> bool:
-    """Whether a value is not even of the right type, or word: less telling than that it is out of range."""
+    """Whether the value has the wrong type or is an unknown word. An error about its range is more helpful."""
     return error["type"].endswith(("_type", "_parsing", "_from_float", "literal_error"))
 
 
 def _message(error: Any) -> str:
     match error["type"]:
         case "missing" | "union_tag_not_found":
-            return "is missing; `potstill schema` says what it takes"
+            return "is missing; `potstill schema` shows its values"
         case "too_short":
             return "is empty; give at least one"
         case "string_pattern_mismatch":
-            return "may have letters, digits, `.`, `_` and `-` only, and begins with a letter or digit"
+            return "may contain only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit"
     return error["msg"].removeprefix("Value error, ")
 
 
 def _key(error: Any, raw: Any) -> str:
-    """The dotted key of an error: its location without the branches of unions, which are no keys."""
+    """The dotted key of an error: its location without the branches of unions, which are not keys."""
     parts, node = [], raw
     for part in error["loc"]:
         if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int)):
@@ -74,7 +74,7 @@ def _key(error: Any, raw: Any) -> str:
 
 
 def _shown(error: Any) -> str:
-    """The wrong value as the recipe's author knows it."""
+    """The wrong value, as the recipe's author wrote it."""
     if error["type"] == "union_tag_invalid":
         return repr(error["ctx"]["tag"])
     match error["input"]:

@@ -1,4 +1,4 @@
-"""`experiments:` — students that differ in one thing, side by side: same start, same answers, same seeds."""
+"""`experiments:` — several students that differ in one thing. They share the start, the answers and the seeds."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,30 +10,31 @@ from potstill.recipe.section import Name, Section
 
 
 class Experiment(Section):
-    """What one student is trained with; whatever is not said here is as in the rest of the recipe."""
+    """What one student is trained with. All other settings are those of the recipe."""
 
     strategy: Name | None = None
-    """The strategy whose prompts teacher and student are given. Default: the one of the experiment's own name, or else
-    `base`."""
+    """The strategy that gives teacher and student their prompts. Default: the strategy with the experiment's own name,
+    or `base` if there is none."""
 
     targets: Literal["own", "another_question"] = "own"
-    """`another_question`: the teacher speaks about another question and its answer, drawn once at random, and what it
-    says there is laid over this answer, token by token. A control: a student that gains as much from it has learned
-    nothing from the teacher but to be less sure."""
+    """`own` (default): the teacher's distributions for this answer. `another_question`: a placebo, whose teacher reads
+    another question and its answer, drawn once at random; these distributions are used for this answer, token by token.
+    If the placebo gains as much as the student, the student learned only to be less certain."""
 
     losses: list[GivenLoss] | None = Field(default=None, min_length=1)
-    """Losses in place of `distil.losses`."""
+    """Losses for this student. Default: `distil.losses`."""
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """The samples of one strategy, which several experiments may share."""
+    """The samples of one strategy. Several experiments may share them."""
 
     strategy: str
     own: bool
-    """Whether the teacher speaks about the answer itself, and not about another question's."""
+    """Whether the teacher reads the answer itself, and not another question's."""
 
     @property
     def name(self) -> str:
-        """Its folder: the user's name for the strategy, and in it a word of potstill's own, so that no two are one."""
+        """Its folder: the strategy's name, then a word that potstill chooses, so that no two sample sets share a
+        folder."""
         return f"{self.strategy}/{'own' if self.own else 'another_question'}"

@@ -1,4 +1,4 @@
-"""Fields that a recipe hands on to a dataclass of another library, checked before that library sees them."""
+"""Fields that a recipe passes to a dataclass of another library. They are checked before that library reads them."""
 
 import difflib
 from collections.abc import Mapping
@@ -11,15 +11,16 @@ from potstill.errors import UserError
 
 
 def check_fields(given: Mapping[str, Any], kind: Any, key: str) -> None:
-    """Refuse what a dataclass does not have, and what it would take, keep and trip over hours later.
+    """Refuse fields that a dataclass does not have, and values of a wrong type, which the dataclass itself would
+    accept.
 
     Args:
         given: values by the names of fields.
         kind: the dataclass.
-        key: where the values stand in the recipe, for messages.
+        key: the key of the values in the recipe, for messages.
 
     Raises:
-        UserError: a field is unknown, or its value is of another type.
+        UserError: a field is unknown, or its value has a wrong type.
     """
     known, types = [field.name for field in fields(kind) if field.init], get_type_hints(kind)
     for name, value in given.items():

@@ -1,4 +1,5 @@
-"""`generate:` — answers to learn from that a teacher writes. Left out: the reference solutions are learned from."""
+"""`generate:` — a teacher writes the training answers. Without this section, the training answers are the reference
+solutions."""
 
 from typing import Literal
 
@@ -8,50 +9,52 @@ from potstill.recipe.section import Name, Section, about_key
 
 
 class Generate(Section):
-    """Which teacher answers the training questions, how, and which of its answers are learned from."""
+    """A teacher answers the training questions, and its answers become the training answers."""
 
     by: Name
-    """The teacher that answers, by its name in `teachers` or `pretrain`."""
+    """The teacher that answers: its name in `teachers` or `pretrain`."""
 
     strategy: Name = "base"
-    """The strategy under whose teacher's prompt it answers."""
+    """The strategy whose teacher prompt it gets. Default: `base`."""
 
     max_new_tokens: int = Field(256, gt=0)
-    """The most tokens of an answer, its end included. An answer that does not end by then is not learned from, because
-    the student would learn to stop in the middle."""
+    """The greatest length of an answer in tokens, its end token included. Longer answers are not used, because the
+    student would learn to stop in the middle. Default: 256."""
 
     samples: int = Field(1, gt=0)
-    """Answers to each question. What is said twice to one question is kept once."""
+    """The number of answers to each question. Equal answers to one question are kept once. Default: 1."""
 
     temperature: float = Field(0.0, ge=0)
-    """0: the most probable token each time (greedy). Above: tokens are drawn, from a distribution that much flatter."""
+    """0 (default): always the most probable token (greedy). Above 0: tokens are drawn, and a higher temperature makes
+    the distribution flatter."""
 
     top_p: float = Field(1.0, gt=0, le=1)
-    """Tokens are drawn from the most probable ones that together have this probability."""
+    """Draw only from the most probable tokens that together have this probability. Default: 1, which is all."""
 
     top_k: int | None = Field(None, gt=0)
-    """Tokens are drawn from this many of the most probable ones. Default: from all."""
+    """Draw only from this number of most probable tokens. Default: all."""
 
     seed: int = Field(0, ge=0, lt=2**32)
-    """What the draws begin with."""
+    """The seed of the draws. Default: 0."""
 
     keep: Literal["all", "correct"] = "all"
-    """Which answers are learned from: `all`, or those whose final answer is that of the reference solution."""
+    """Which answers are kept. `all` (default), or `correct`: those whose final answer is that of the reference
+    solution."""
 
     batch_size: int = Field(16, gt=0)
-    """Answers that are written at a time. Another one draws other answers."""
+    """The number of answers that are written at the same time. Another number draws other answers. Default: 16."""
 
     @model_validator(mode="after")
-    def _nothing_without_effect(self) -> "Generate":
+    def _every_key_has_an_effect(self) -> "Generate":
         if self.temperature > 0:
             return self
         if self.samples > 1:
             raise about_key(
                 "samples",
-                f"is {self.samples}, and with `temperature: 0` all answers to a question are the same; raise the "
-                "temperature, or ask once",
+                f"is {self.samples}, but with `temperature: 0` all answers to a question are the same; raise "
+                "`temperature`, or remove `samples`",
             )
         for name in ("top_p", "top_k", "seed"):
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise about_key(name, "has no effect with `temperature: 0`, which draws nothing; remove it")
+                raise about_key(name, "has no effect with `temperature: 0`, because nothing is drawn; remove it")
         return self

@@ -1,4 +1,4 @@
-"""Reading a recipe: find the file, parse the YAML, apply overrides, check; and writing one down."""
+"""Load a recipe: find the file, parse the YAML, apply overrides, check it. Write a recipe as YAML."""
 
 import difflib
 import io
@@ -31,10 +31,10 @@ def shipped_recipes() -> dict[str, str]:
 
 
 def read_recipe_text(name_or_path: str) -> str:
-    """The text of a recipe file, or of the shipped recipe of that name.
+    """The text of a recipe file, or of the shipped recipe with this name.
 
     Raises:
-        UserError: there is neither, or the file cannot be read.
+        UserError: neither exists, or the file cannot be read.
     """
     path = Path(name_or_path)
     if path.is_file():
@@ -52,15 +52,15 @@ def read_recipe_text(name_or_path: str) -> str:
     if path.is_dir():
         raise UserError(f"{name_or_path!r} is a folder; name the recipe file in it")
     near = difflib.get_close_matches(name_or_path, shipped, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"recipes that ship: {', '.join(shipped)}"
-    raise UserError(f"there is no recipe file {name_or_path!r} and no recipe of that name: {hint}")
+    hint = f"did you mean {near[0]!r}?" if near else f"the shipped recipes are {', '.join(shipped)}"
+    raise UserError(f"there is no recipe file {name_or_path!r} and no shipped recipe with this name; {hint}")
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read, override and check a recipe.
+    """Read a recipe, apply the overrides and check it.
 
     Args:
-        name_or_path: a YAML file, or the name of a recipe that ships.
+        name_or_path: a YAML file, or the name of a shipped recipe.
         overrides: `dotted.key=value`, the value in YAML; list items by their index (`seeds.0=1`).
 
     Raises:
@@ -68,7 +68,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     raw = _parse(read_recipe_text(name_or_path), f"recipe {name_or_path}")
     if not isinstance(raw, dict):
-        raise UserError(f"recipe {name_or_path}: holds no sections; `potstill init` writes one to start from")
+        raise UserError(f"recipe {name_or_path}: has no sections; `potstill init FILE` writes a recipe to start from")
     for given in overrides:
         key, equals, value = given.partition("=")
         if not equals or not all(key.split(".")):
@@ -81,12 +81,12 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """A recipe as YAML, defaults filled in; `load_recipe` reads the same recipe from it."""
+    """A recipe as YAML, with its defaults. `load_recipe` reads the same recipe from it."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     content = recipe.model_dump(mode="json", by_alias=True)
-    # The library writes these three as they are, and reads them as line breaks; escaped, they come back.
+    # The library writes these three characters unchanged, but reads them as line breaks. Escaped, they survive.
     yaml.allow_unicode = not any(odd in json.dumps(content, ensure_ascii=False) for odd in "\x85\u2028\u2029")
     stream = io.StringIO()
     yaml.dump(content, stream)
@@ -104,10 +104,10 @@ def _parse(text: str, origin: str) -> Any:
 
 
 def saved_recipe(run_folder: Path) -> Recipe:
-    """The recipe that a run was last asked for.
+    """The recipe that a run folder was last used with.
 
     Raises:
-        UserError: the folder is no run, or its recipe is of another version of potstill.
+        UserError: the folder is not a run folder, or another version of potstill wrote its recipe.
     """
     saved = read_json(run_folder / SAVED_AS)
     if saved is None:

@@ -1,4 +1,4 @@
-"""`pretrain:` — teachers that are trained here, from nothing, on the run's own corpus."""
+"""`pretrain:` — teachers that are trained in the run, from random weights, on its own corpus."""
 
 from pydantic import Field
 
@@ -8,20 +8,21 @@ from potstill.recipe.student import ModelConfig
 
 
 class Pretrained(Section):
-    """A teacher of any architecture that transformers has, trained by cross-entropy."""
+    """A teacher that is trained here by cross-entropy. It may have any architecture of transformers."""
 
     weight: float = Field(1.0, gt=0)
-    """This teacher's share where there are several; shares are divided by their sum."""
+    """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
 
     config: ModelConfig
-    """The fields of a transformers configuration, `model_type` among them; the vocabulary is the tokenizer's."""
+    """The fields of a transformers configuration, with `model_type`. The vocabulary size comes from the tokenizer."""
 
     training: Training = Field(default_factory=dict)
     """Any field of transformers' `TrainingArguments`, under its own name."""
 
     keep: Keep = "last"
-    """Which weights teach: the `last`, or the `best` of those that were saved, by cross-entropy on
-    `corpus.validation`."""
+    """Which weights become the teacher. `last` (default): those of the last step. `best`: of the weights that were
+    saved, those with the lowest cross-entropy on `corpus.validation`."""
 
     seed: int = Field(0, ge=0, lt=2**32)
-    """Its first weights and the order of its samples. Two teachers of one shape differ by it."""
+    """The seed of its first weights and of the order of its samples. Default: 0. Give two teachers of one shape
+    different seeds."""

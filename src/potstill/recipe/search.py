@@ -10,27 +10,28 @@ from potstill.recipe.section import Name, Section, about_key
 
 
 class Search(Section):
-    """What is searched, and how much that may cost. Trials have one seed: what lies closer together than two seeds of
-    `distil` do is luck."""
+    """The settings that are searched, and the number of trials. All trials have one seed, so differences smaller than
+    those between two seeds of `distil` are chance."""
 
     trials: int = Field(20, gt=0)
-    """Trainings with settings that Optuna proposes, after one with the setting of `distil.losses`, which each of them
-    has to beat. Without `share`, each of `temperatures` is tried once, in their order, and at most so many."""
+    """The number of trainings with settings that Optuna proposes. One more training comes first, with the setting of
+    `distil.losses`, which the others must beat. Without `share`, each of `temperatures` is tried once, in their order,
+    up to this number. Default: 20."""
 
     share: list[Annotated[float, Field(gt=0, le=1)]] | None = None
-    """Two numbers: the least and the greatest share of the divergence in the sum of the two weights; cross-entropy has
-    the rest. Default: it stays as it is in `distil.losses`."""
+    """Two numbers: the least and the greatest share of the divergence in the sum of the two weights. Cross-entropy has
+    the rest. Default: the share of `distil.losses`."""
 
     temperatures: list[Annotated[float, Field(gt=0)]] | None = Field(default=None, min_length=1)
-    """The divergence's temperatures to choose from; a capture keeps what each of them needs. Default: it stays as it
-    is in `distil.losses`."""
+    """The temperatures of the divergence to choose from. A capture keeps what each of them needs. Default: the
+    temperature of `distil.losses`."""
 
     seed: int = Field(0, ge=0, lt=2**32)
-    """What the proposals begin with, and the order of the samples in every trial."""
+    """The seed of the proposals and of the order of the samples in every trial. Default: 0."""
 
     experiment: Name | None = None
-    """The experiment whose samples the trials are trained on; what is found holds for all that have no losses of their
-    own, and may suit this one best. Default: the first of those."""
+    """The experiment whose samples train the trials. The setting found is used for all experiments without their own
+    losses, and may fit this one best. Default: the first experiment without its own losses."""
 
     training: Training = Field(default_factory=dict)
     """Fields that differ from `distil.training`, such as fewer steps."""
@@ -38,17 +39,17 @@ class Search(Section):
     @model_validator(mode="after")
     def _searches_something(self) -> "Search":
         if self.share is None and self.temperatures is None:
-            raise about_key("share", "is missing, and so is `temperatures`: nothing is searched; give one of them")
+            raise about_key("share", "is missing, and so is `temperatures`; give at least one of them")
         if self.share is not None and (len(self.share) != 2 or self.share[0] >= self.share[1]):
             raise about_key("share", f"must be the least and the greatest share, in this order, not {self.share}")
         if self.temperatures is not None and len(set(self.temperatures)) < len(self.temperatures):
-            raise about_key("temperatures", "names one twice; remove it")
+            raise about_key("temperatures", "lists a temperature twice; remove one of them")
         return self
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is searched for."""
+    """A setting of two losses: the divergence's share and its temperature."""
 
     share: float
     """The divergence's share of the sum of the two weights."""
@@ -59,7 +60,7 @@ class Setting:
 
 
 def setting_of(losses: list[GivenLoss]) -> Setting | None:
-    """The setting of one cross-entropy and one divergence, in any order; None of any other losses."""
+    """The setting of one cross-entropy and one divergence, in any order; None for any other losses."""
     entropies = [loss for loss in losses if isinstance(loss, CrossEntropy)]
     divergences = [loss for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)]
     if (len(entropies), len(divergences), len(losses)) != (1, 1, 2):
@@ -68,9 +69,9 @@ def setting_of(losses: list[GivenLoss]) -> Setting | None:
 
 
 def with_setting(losses: list[GivenLoss], setting: Setting) -> list[GivenLoss]:
-    """The same two losses, whose weights have the same sum, in another setting."""
+    """The same two losses with another setting. The sum of their weights stays the same."""
     if setting == setting_of(losses):
-        # To the last bit: a sum of shares is not always what it was shared out of.
+        # Recomputed weights could differ in the last bit.
         return losses
     total, entropy = _total(losses), {"weight": (1 - setting.share) * _total(losses)}
     divergence = {"weight": setting.share * total, "temperature": setting.temperature}

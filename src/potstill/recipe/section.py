@@ -1,4 +1,4 @@
-"""Section: the base of everything that a recipe may say."""
+"""Section: the base class of every part of a recipe."""
 
 import difflib
 from typing import Annotated, Any
@@ -7,18 +7,19 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validato
 from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A name of the user's choice, which becomes a file's or a folder's."""
+"""A name that the user chooses. It becomes the name of a file or folder."""
 
 
 class Section(BaseModel):
-    """A part of a recipe: immutable, every key known, the docstring under a field is its help in editors."""
+    """A part of a recipe. It is immutable, refuses unknown keys, and the docstring under a field is its help in
+    editors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _every_key_known(cls, data: Any) -> Any:
-        # Pydantic refuses them too, but only the section itself can say which keys it has.
+        # Pydantic refuses unknown keys too, but only the section can list its own keys.
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in data if isinstance(data, dict) else ():
             if key not in known:
@@ -27,12 +28,12 @@ class Section(BaseModel):
 
 
 def about_key(key: Any, message: str) -> PydanticCustomError:
-    """A complaint about one key of the section under validation."""
+    """An error about one key of the section that is validated."""
     return PydanticCustomError("about_key", "{message}", {"key": str(key), "message": message})
 
 
-def told_apart_by(*keys: str) -> Discriminator:
-    """For a union of sections: the first of these keys that a section has is its kind, tagged `<key>`."""
+def discriminated_by(*keys: str) -> Discriminator:
+    """A discriminator for a union of sections: the first of these keys that a section has is its tag, `<key>`."""
 
     def kind(value: Any) -> str | None:
         has = vars(value) if isinstance(value, Section) else value if isinstance(value, dict) else ()

