@@ -10,7 +10,7 @@ import pytest
 import toy_questions
 from potstill.cli import main
 from potstill.errors import UserError
-from potstill.evaluation.inspect_targets import inspect, shown
+from potstill.evaluation.inspect_targets import inspect, inspection_lines
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from tiny import VOCABULARY, toy_overrides, toy_recipe
@@ -37,7 +37,7 @@ def test_a_store_that_keeps_everything_is_true_to_its_teacher(run):
     assert found["fidelity"]["tokens"] > 0
     assert found["fidelity"]["kl"] == pytest.approx(0, abs=1e-6)
     assert found["fidelity"]["gradient_cosine"] == pytest.approx(1, abs=1e-5)
-    assert "fidelity.total_variation" in shown(found)
+    assert "fidelity.total_variation" in inspection_lines(found)
 
 
 def test_a_store_that_keeps_little_is_less_true(toy_folder, tmp_path):

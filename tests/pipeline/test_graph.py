@@ -8,7 +8,7 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, steps_of
-from potstill.pipeline.up_to_date import _plain
+from potstill.pipeline.up_to_date import plain_values
 from potstill.recipe import load_recipe, shipped_recipes
 from potstill.recipe.step import Step
 
@@ -24,7 +24,7 @@ def leaves(value, name=""):
 
 
 def reads(recipe, step):
-    return BY_NAME[step.stage].reads(recipe, step)
+    return BY_NAME[step.stage].recipe_inputs(recipe, step)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -35,7 +35,7 @@ def test_a_stage_needs_only_stages_before_it(name):
 
 
 def unread(recipe):
-    read = {leaf for step in all_steps(recipe) for leaf in leaves(_plain(reads(recipe, step)))}
+    read = {leaf for step in all_steps(recipe) for leaf in leaves(plain_values(reads(recipe, step)))}
     read = {"teachers.t.weight" if leaf == "teachers.weight.t" else leaf for leaf in read}
     return set(leaves(recipe.model_dump(mode="json", by_alias=True))) - read
 
@@ -75,7 +75,7 @@ HOSTILE = (
 def test_no_two_steps_share_a_folder_and_none_lies_in_another_whatever_names_a_user_chooses(tmp_path):
     asked = {name: {"teacher": {"user": "{{ question }}"}} for name in HOSTILE}
     experiments = {name: {} for name in HOSTILE}
-    experiments |= {f"placebo-{name}": {"prompt": name, "targets": "another_question"} for name in HOSTILE}
+    experiments |= {f"placebo-{name}": {"strategy": name, "targets": "another_question"} for name in HOSTILE}
     overrides = [f"strategies={json.dumps(asked)}", f"experiments={json.dumps(experiments)}"]
     for by in ("base", *HOSTILE):
         folders = [
@@ -98,7 +98,7 @@ def test_what_a_recipe_leaves_out_is_no_step(tmp_path, override, gone):
 def test_a_capture_is_made_for_a_student_from_elsewhere_or_for_one_of_its_teacher_s_making(tmp_path):
     # The one is compared on the tokens, the other on all that the head has.
     def reads(recipe):
-        return BY_NAME["capture"].reads(recipe, Step("capture"))
+        return BY_NAME["capture"].recipe_inputs(recipe, Step("capture"))
 
     checkpoints = [f"student={{start: checkpoint, model: {name}}}" for name in "ab"]
     one, other = (reads(minimal.recipe(tmp_path, student)) for student in checkpoints)

@@ -101,14 +101,14 @@ def test_it_is_measured_against_what_was_last_asked_for_even_if_that_did_nothing
 
 @pytest.mark.parametrize("look", [describe, lambda folder: comparison([folder])])
 def test_what_is_no_run_is_said(tmp_path, look):
-    with pytest.raises(UserError, match=r"is no run folder; `potstill run SAVED_AS` makes one under runs/"):
+    with pytest.raises(UserError, match=r"is no run folder; `potstill run RECIPE` makes one under runs/"):
         look(tmp_path)
 
 
 def test_a_run_of_another_version_is_said(do, tmp_path):
     do()
     (tmp_path / "run" / "recipe.json").write_text('{"about": "x", "forgotten": 1}')
-    with pytest.raises(UserError, match=r"recipe\.json is none that this version of potstill reads"):
+    with pytest.raises(UserError, match=r"this version of potstill cannot read its recipe\.json"):
         describe(Run("run").folder)
 
 

@@ -33,13 +33,13 @@ def teacher(work: Work, name: str) -> PreparedTeacher:
     return PreparedTeacher.load(work.run.path("teachers") / name)
 
 
-def start(work: Work) -> PreTrainedModel:
+def start_model(work: Work) -> PreTrainedModel:
     """The student as it is before any training, for reading only."""
     folder = work.run.path("student") / "start"
     return load_student(folder, folder, work.recipe.student)
 
 
-def trained(work: Work, candidate: Candidate) -> PreTrainedModel:
+def trained_model(work: Work, candidate: Candidate) -> PreTrainedModel:
     """A student or a control, for reading only."""
     return load_student(trained_folder(work, candidate), work.run.path("student") / "start", work.recipe.student)
 
@@ -53,7 +53,7 @@ def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
     """The model of a candidate that is the run's own, for reading only."""
     if candidate.role == "teacher":
         return teacher(work, candidate.name or next(iter(work.recipe.all_teachers))).model()
-    return start(work) if candidate.role == "start" else trained(work, candidate)
+    return start_model(work) if candidate.role == "start" else trained_model(work, candidate)
 
 
 def tokenizer(work: Work) -> Any:
@@ -63,7 +63,7 @@ def tokenizer(work: Work) -> Any:
     return existing_teachers(work)[0].tokenizer()
 
 
-def vocabulary(work: Work) -> int:
+def vocabulary_size(work: Work) -> int:
     """How many logits a model has that is made here: as many as the first teacher, or as the run's own tokenizer."""
     if work.recipe.tokenizer is not None:
         return len(tokenizer(work))
@@ -77,8 +77,8 @@ def compared_vocabulary(work: Work) -> int | None:
     teachers may be padded to other sizes; the stages before have proven that they have the same tokens.
     """
     rows = [teacher.config().get_text_config().vocab_size for teacher in existing_teachers(work)]
-    rows += [vocabulary(work)] if work.recipe.pretrain else []
-    if work.recipe.student.start != "checkpoint" and len({*rows, vocabulary(work)}) == 1:
+    rows += [vocabulary_size(work)] if work.recipe.pretrain else []
+    if work.recipe.student.start != "checkpoint" and len({*rows, vocabulary_size(work)}) == 1:
         return None
     ours = tokenizer(work)
     return min(*rows, shared_vocabulary(ours, ours))
@@ -98,7 +98,7 @@ def questions(work: Work, part: str) -> list[dict[str, Any]]:
     return [{**each, **row, "answer": row["reference"]} for each, row in zip(columns, own, strict=True)]
 
 
-def answered(work: Work) -> list[dict[str, Any]]:
+def answered_questions(work: Work) -> list[dict[str, Any]]:
     """The training questions with the `answer` that is learned: the teacher's, each in a row of its own, or else the
     reference."""
     rows = questions(work, "train")

@@ -8,12 +8,12 @@ from pathlib import Path
 from potstill.errors import UserError
 from potstill.recipe.step import Step
 
-_TRAINING = "`distil.training.per_device_train_batch_size` (and raise `gradient_accumulation_steps` by as much)"
-LOWER = {
+_BATCH_SIZE_KEY = "`distil.training.per_device_train_batch_size` (and raise `gradient_accumulation_steps` by as much)"
+REMEDIES = {
     "capture": "lower `capture.batch_size` or `corpus.sequence_length`",
-    "distil": f"lower {_TRAINING} or `corpus.sequence_length`",
-    "search": f"lower {_TRAINING} or `corpus.sequence_length`",
-    "control": f"lower {_TRAINING} or `corpus.sequence_length`",
+    "distil": f"lower {_BATCH_SIZE_KEY} or `corpus.sequence_length`",
+    "search": f"lower {_BATCH_SIZE_KEY} or `corpus.sequence_length`",
+    "control": f"lower {_BATCH_SIZE_KEY} or `corpus.sequence_length`",
     "evaluate": "lower `evaluate.batch_size` or `corpus.sequence_length`",
     "corpus": "give `corpus.sources` less text",
 }
@@ -24,20 +24,20 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 @contextmanager
-def explained(step: Step, folder: Path) -> Iterator[None]:
+def explain_failures(step: Step, folder: Path) -> Iterator[None]:
     """Turn a failure with a known remedy into a UserError that says it; let every other one pass."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        sentence = _sentence(error, step, folder)
+        sentence = _explanation(error, step, folder)
         if sentence is None:
             raise
         raise UserError(sentence) from error
 
 
-def _sentence(error: Exception, step: Step, folder: Path) -> str | None:
+def _explanation(error: Exception, step: Step, folder: Path) -> str | None:
     text, number = str(error).lower(), error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or "no space left on device" in text:
         return (
@@ -45,6 +45,6 @@ def _sentence(error: Exception, step: Step, folder: Path) -> str | None:
             "then run the same command: it goes on from what is whole"
         )
     if number == errno.ENOMEM or isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY):
-        remedy = LOWER.get(step.stage, "free some, or choose a smaller model in `teachers` or `student`")
+        remedy = REMEDIES.get(step.stage, "free some, or choose a smaller model in `teachers` or `student`")
         return f"{step}: out of memory; {remedy}, then run the same command"
     return None

@@ -96,15 +96,15 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
         if task.path is not None:
             key = f"evaluate.tasks.{number}"
             files = _in_folder(task.path)
-            found |= _fingerprints(key, sorted({*files, *named_in(files)}))
+            found |= _fingerprints(key, sorted({*files, *data_files_named_in(files)}))
     for name, model in recipe.evaluate.models.items():
         found |= _fingerprints(f"evaluate.models.{name}", _in_folder(model))
     for name, given in recipe.evaluate.continuations.items():
-        found |= _prompt_files(given, f"evaluate.continuations.{name}")
+        found |= _continuation_files(given, f"evaluate.continuations.{name}")
     return found
 
 
-def _prompt_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[str, str]:
+def _continuation_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[str, str]:
     found = _fingerprints(key, [triples_file(given, key)])
     if given.words is not None:
         found |= _fingerprints(f"{key}.words", [vectors_file(given.words, f"{key}.words")])
@@ -113,13 +113,13 @@ def _prompt_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[s
     return found
 
 
-def decisions(run: Run) -> dict[str, str]:
+def review_files(run: Run) -> dict[str, str]:
     """The fingerprint of what persons have decided about the run's answers."""
     file = run.path("review") / "decisions.csv"
     return {"review: decisions.csv": fingerprint(file)} if file.is_file() else {}
 
 
-def curves(run: Run) -> dict[str, str]:
+def snapshot_curve_files(run: Run) -> dict[str, str]:
     """The fingerprint of what was measured of the run's snapshots, by whoever wanted to know."""
     file = run.path("snapshots") / "curves.json"
     return {"snapshots: curves.json": fingerprint(file)} if file.is_file() else {}
@@ -131,7 +131,7 @@ def _in_folder(name: str) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
 
 
-def named_in(files: Sequence[Path]) -> set[Path]:
+def data_files_named_in(files: Sequence[Path]) -> set[Path]:
     """The files of data that task files name."""
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.suffix in (".yaml", ".yml")]
     words = {word for text in texts for word in re.findall(r"[^\s\"',\[\]{}]+", text) if "." in word}

@@ -14,10 +14,10 @@ from potstill import distributed
 from potstill.console import duration, say
 from potstill.errors import UserError
 from potstill.files.atomic import digest
-from potstill.pipeline.failures import explained
+from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, steps_of
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.up_to_date import inputs_of, why_again
+from potstill.pipeline.up_to_date import inputs_of, reason_to_repeat
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
@@ -41,10 +41,10 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
         raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
     # One process of a run writes into its folder; of several ranks, that is the first.
     with run.open(recipe.model_dump(mode="json", by_alias=True)) if distributed.is_first() else nullcontext():
-        _do_what_is_left(recipe, run, steps, forced)
+        _run_steps(recipe, run, steps, forced)
 
 
-def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
+def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
     did = 0
     for step in steps:
         inputs, manifest = inputs_of(recipe, run, step), run.manifest(step)
@@ -55,23 +55,23 @@ def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Se
         if did == 0:
             check_stages(recipe)
         did += 1
-        reason = why_again(run, step, inputs)
+        reason = reason_to_repeat(run, step, inputs)
         # Every rank has read the folder and come to the same decision before the first one changes it.
         distributed.barrier()
         if not distributed.is_first():
-            _follow(Work(recipe, run, step))
+            _run_step_on_other_rank(Work(recipe, run, step))
             continue
         if reason is not None:
             say(f"{step}: {reason}, so it begins anew; what it made before goes to replaced/")
-        _do(Work(recipe, run, step), inputs)
+        _run_step(Work(recipe, run, step), inputs)
 
 
-def _do(work: Work, inputs: dict[str, Any]) -> None:
+def _run_step(work: Work, inputs: dict[str, Any]) -> None:
     from potstill.cost import Cost, measure
 
     run, step = work.run, work.step
     # All of it: where the disk is full, a stage's failure is not the last thing that cannot be written.
-    with explained(step, work.folder):
+    with explain_failures(step, work.folder):
         state = run.begin(step, inputs, work.recipe.model_dump(mode="json", by_alias=True))
         say(f"{step}: {'begins' if state['attempts'] == 1 else 'goes on'}")
         spent = Cost.from_dict(state["cost"]) if state["cost"] else None
@@ -100,9 +100,9 @@ def _quiet_transformers() -> None:
         enable_progress_bars()
 
 
-def _follow(work: Work) -> None:
+def _run_step_on_other_rank(work: Work) -> None:
     """What the other ranks do while the first one does a step: their share of it, if it has shares."""
-    with explained(work.step, work.folder):
+    with explain_failures(work.step, work.folder):
         distributed.barrier()
         if BY_NAME[work.step.stage].all_ranks:
             _module(work.step.stage).run(work)

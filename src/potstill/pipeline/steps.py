@@ -12,31 +12,31 @@ from potstill.recipe.step import Step
 if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
-ASKED = "held_out"
+HELD_OUT_FOLDER = "held_out"
 """The folder of the held-out questions as models are asked them, within the folder of the strategy that asks."""
 
 
-def of_seeds(stage: str) -> "Callable[[Recipe], list[Step]]":
+def step_per_seed(stage: str) -> "Callable[[Recipe], list[Step]]":
     """One step for each seed."""
     return lambda recipe: [Step(stage, seed) for seed in recipe.seeds]
 
 
-def of_students(stage: str) -> "Callable[[Recipe], list[Step]]":
+def step_per_student(stage: str) -> "Callable[[Recipe], list[Step]]":
     """One step for each seed of each experiment."""
     return lambda recipe: [Step(stage, seed, name) for name in recipe.variants for seed in recipe.seeds]
 
 
-def of_sample_sets(recipe: "Recipe", stage: str) -> list[Step]:
+def step_per_sample_set(recipe: "Recipe", stage: str) -> list[Step]:
     """One step for each sample set."""
     return [Step(stage, name=name) for name in recipe.sample_sets]
 
 
-def asked_step(recipe: "Recipe") -> Step:
+def held_out_questions_step(recipe: "Recipe") -> Step:
     """The step of `strategies` that makes the held-out questions ready to be asked."""
-    return Step("strategies", name=f"{recipe.answers.strategy}/{ASKED}")
+    return Step("strategies", name=f"{recipe.answers.strategy}/{HELD_OUT_FOLDER}")
 
 
-def of_its_sample_set(recipe: "Recipe", step: Step, needed: Step) -> bool:
+def needed_for_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
     """Whether a training reads this step.
 
     Of prompts and captures, a student reads those of its own sample set, a control those of the first student, and a
@@ -53,19 +53,19 @@ def of_its_sample_set(recipe: "Recipe", step: Step, needed: Step) -> bool:
     return needed.name == recipe.sample_set_of(variant).name
 
 
-def answering(recipe: "Recipe") -> list[Step]:
+def answers_steps(recipe: "Recipe") -> list[Step]:
     """One step for each candidate that answers."""
     asked = own_candidates(recipe)
     return [Step("answers", candidate=one) for one in asked if one.role != "teacher" or recipe.answers.teachers]
 
 
-def of_its_candidate(recipe: "Recipe", step: Step, needed: Step) -> bool:
+def needed_for_answers(recipe: "Recipe", step: Step, needed: Step) -> bool:
     """Whether a candidate's answers need this step: the questions, which are the same for all, and what made it."""
     asked = step.candidate
     assert asked is not None
     is_trained = asked.role in ("student", "control")
     wanted = {
-        "strategies": needed == asked_step(recipe),
+        "strategies": needed == held_out_questions_step(recipe),
         "pretrain": asked.role == "teacher" and asked.name in (None, needed.name),
         "student": asked.role != "teacher",
         "distil": is_trained and needed == asked.step,
@@ -80,12 +80,12 @@ def select_step(candidate: Candidate) -> Step:
     return Step("select", candidate=candidate)
 
 
-def selecting(recipe: "Recipe") -> list[Step]:
+def select_steps(recipe: "Recipe") -> list[Step]:
     """One step for each candidate that is trained."""
     return [select_step(candidate) for candidate in trained_candidates(recipe)]
 
 
-def of_its_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
+def needed_for_selection(recipe: "Recipe", step: Step, needed: Step) -> bool:
     """Whether a choice among snapshots needs this step: their training, and the validation samples of that training."""
     assert step.candidate is not None
     if needed.stage in ("distil", "control"):
