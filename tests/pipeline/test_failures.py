@@ -34,7 +34,7 @@ def told(error, stage="distil"):
 def test_a_full_disk(error):
     assert told(error) == (
         "distil/seed-0: the disk that holds runs/x is full; make room there or choose another `--run-dir`, then run "
-        "the same command: it goes on from what is whole"
+        "the same command: it continues from the finished files"
     )
 
 

@@ -1,4 +1,4 @@
-"""Failures that a user can mend, told in one sentence: a full disk, memory that is too small."""
+"""Failures that a user can repair, each explained in one sentence: a full disk, too little memory."""
 
 import errno
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ REMEDIES = {
     "evaluate": "lower `evaluate.batch_size` or `corpus.sequence_length`",
     "corpus": "give `corpus.sources` less text",
 }
-"""What takes less memory, by stage. Elsewhere it is the models themselves that do not fit."""
+"""How a user lowers the memory of a stage. In other stages, the models themselves do not fit."""
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-"""How CUDA, torch on a CPU and the operating system say it."""
+"""The words of CUDA, of torch on a CPU and of the operating system."""
 
 
 @contextmanager
 def explain_failures(step: Step, folder: Path) -> Iterator[None]:
-    """Turn a failure with a known remedy into a UserError that says it; let every other one pass."""
+    """Turn a failure with a known remedy into a `UserError` that names the remedy. Other failures pass unchanged."""
     try:
         yield
     except UserError:
@@ -42,7 +42,7 @@ def _explanation(error: Exception, step: Step, folder: Path) -> str | None:
     if number in (errno.ENOSPC, errno.EDQUOT) or "no space left on device" in text:
         return (
             f"{step}: the disk that holds {folder} is full; make room there or choose another `--run-dir`, "
-            "then run the same command: it goes on from what is whole"
+            "then run the same command: it continues from the finished files"
         )
     if number == errno.ENOMEM or isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY):
         remedy = REMEDIES.get(step.stage, "free some, or choose a smaller model in `teachers` or `student`")

@@ -1,6 +1,6 @@
-"""Pipeline: the stages, what each of them depends on, and which steps a recipe asks for.
+"""Graph: the one table of stages, the inputs of each stage, and the steps that a recipe asks for.
 
-The one table of stages: verbs are made from it, and the runner follows it. It imports nothing heavy, because
+The command line makes its verbs from this table, and the runner follows it. The module imports nothing heavy, because
 `potstill --help` reads it.
 """
 
@@ -60,27 +60,27 @@ class Stage:
     name: str
     about: str
     recipe_inputs: Callable[["Recipe", Step], dict[str, Any]]
-    """What a step of it takes from the recipe, by dotted key; another value, and the step runs again."""
+    """The recipe's values that a step depends on, by dotted key. A changed value makes the step run again."""
     needs: Callable[["Recipe"], tuple[str, ...]] = field(default=lambda recipe: ())
-    """The stages whose outputs it reads."""
+    """The stages whose outputs this stage reads."""
     needs_step: Callable[["Recipe", Step, Step], bool] = field(default=lambda recipe, step, needed: True)
-    """Whether a step of it reads what this step of such a stage makes."""
+    """Whether a step of this stage (second argument) reads the outputs of a needed stage's step (third argument)."""
     files: Callable[["Recipe"], dict[str, str]] = field(default=lambda recipe: {})
-    """The fingerprints of the files that it reads outside of the run folder."""
+    """The fingerprints of the files that this stage reads outside the run folder."""
     user_files: Callable[[Run], dict[str, str]] = field(default=lambda run: {})
-    """The fingerprints of the files in the run folder that no stage makes."""
+    """The fingerprints of the files in the run folder that users make, and no stage."""
     all_ranks: bool = False
-    """Where there are several ranks, all of them do it together; otherwise the first one does it alone."""
+    """Whether all ranks run this stage together. Otherwise the first rank runs it alone."""
     steps: Callable[["Recipe"], list[Step]] | None = None
-    """The steps of a stage that runs more than once."""
+    """The steps of this stage in a recipe. None: one step."""
     reads_manifests: bool = False
-    """It reads what the stages before it cost, and not only what they made."""
+    """Whether this stage also reads the manifests of earlier steps, such as their costs."""
     is_asked_for: Callable[["Recipe"], bool] = field(default=lambda recipe: True)
-    """Whether a recipe asks for it at all."""
+    """Whether a recipe asks for this stage."""
 
 
 def _student_needs(recipe: "Recipe") -> tuple[str, ...]:
-    # It is measured on the text; one from nothing can be looked at before its teachers have been trained.
+    # The start is measured on the corpus. A student from scratch does not wait for its teachers' training.
     of_a_pretrained_one = getattr(recipe.student, "teacher", None) in recipe.pretrain
     return ("teachers", "tokenizer", "corpus", *(["pretrain"] if of_a_pretrained_one else []))
 
@@ -109,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "corpus",
         "Read, clean and split the text or the questions, and lay the text out.",
-        # How long questions and answers may be is nothing to them before they are made prompts.
+        # Length limits of questions apply to prompts, which a later stage makes.
         lambda r, s: {
             "corpus": recipe_inputs.section_without(r.corpus, "sequence_length", "teacher_length")
             if r.asks
@@ -253,7 +253,7 @@ def stage_named(name: str) -> Stage:
     """The stage of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such stage.
     """
     if name not in BY_NAME:
         raise UserError(f"there is no stage {name!r}; the stages are {', '.join(BY_NAME)}")
@@ -261,21 +261,21 @@ def stage_named(name: str) -> Stage:
 
 
 def steps_of(recipe: "Recipe", stage: Stage) -> list[Step]:
-    """The steps of a stage in this recipe; none where the recipe leaves the stage out."""
+    """The steps of a stage in this recipe; none if the recipe leaves the stage out."""
     if not stage.is_asked_for(recipe):
         return []
     return [Step(stage.name)] if stage.steps is None else stage.steps(recipe)
 
 
 def needed_by(recipe: "Recipe", step: Step) -> list[Step]:
-    """The steps whose outputs a step reads."""
+    """The steps whose outputs this step reads."""
     stage = BY_NAME[step.stage]
     others = [needed for name in stage.needs(recipe) for needed in steps_of(recipe, BY_NAME[name])]
     return [needed for needed in others if stage.needs_step(recipe, step, needed)]
 
 
 def asked_for(recipe: "Recipe", name: str) -> Stage:
-    """The stage of that name, which the recipe must ask for.
+    """The stage of that name, if the recipe asks for it.
 
     Raises:
         UserError: there is no such stage, or the recipe leaves it out.
@@ -287,7 +287,7 @@ def asked_for(recipe: "Recipe", name: str) -> Stage:
 
 
 def all_steps(recipe: "Recipe", until: str | None = None) -> list[Step]:
-    """Every step in order; with `until`, only that stage and what it needs.
+    """Every step in order; with `until`, only the steps of that stage and of the stages that it needs.
 
     Raises:
         UserError: `until` is no stage, or the recipe leaves it out.

@@ -1,6 +1,6 @@
-"""Reads: what steps take from a recipe, so that exactly those run again that another recipe would change.
+"""Recipe inputs: the values of a recipe that each step depends on. A changed value repeats exactly these steps.
 
-It imports nothing heavy, because the table of stages is made of it.
+The module imports nothing heavy, because the table of stages uses it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,60 +10,60 @@ if TYPE_CHECKING:
 
 
 def training_text(recipe: "Recipe") -> Any:
-    """What of the corpus decides which text is trained on; not how it becomes samples."""
+    """The keys of the corpus that decide the training text, without those that cut it into samples."""
     keys = {"questions", "validation", "train", "held_out"} if recipe.asks else {"sources", "cleaning", "held_out"}
     return recipe.corpus.model_dump(mode="json", by_alias=True, include=keys)
 
 
 def teacher_weights(recipe: "Recipe") -> dict[str, float]:
-    """Each teacher's share among several."""
+    """The weight of each teacher in the mixture of teachers."""
     return {name: teacher.weight for name, teacher in recipe.all_teachers.items()}
 
 
 def random_offset(recipe: "Recipe") -> dict[str, bool]:
-    """What of the corpus is done while training: the corpus that lies on the disk is the same."""
+    """The key of the corpus that acts during training and does not change the corpus on disk."""
     return {"corpus.random_offset": getattr(recipe.corpus, "random_offset", False)}
 
 
 def teacher_training(recipe: "Recipe", name: str) -> dict[str, Any]:
-    """What a teacher's training depends on; its weight among others is the student's business."""
+    """The inputs of a teacher's training. Its weight in the mixture is an input of the student's training."""
     asked = {"strategies": strategies_in_use(recipe), **sequence_lengths(recipe)} if recipe.asks else {}
     return {f"pretrain.{name}": section_without(recipe.pretrain[name], "weight") | random_offset(recipe) | asked}
 
 
 def strategies_in_use(recipe: "Recipe") -> dict[str, Any]:
-    """The strategies that are in use: an answer has the room that the longest of all their prompts leaves it."""
+    """All strategies in use: the longest of their prompts decides how many tokens remain for an answer."""
     return {
         sample_set.strategy: recipe.all_strategies[sample_set.strategy] for sample_set in recipe.sample_sets.values()
     }
 
 
 def sequence_lengths(recipe: "Recipe") -> dict[str, Any]:
-    """How long what is read may be."""
+    """The limits of a sample's length, in tokens."""
     names = ("sequence_length", "teacher_length") if recipe.asks else ("sequence_length",)
     return {f"corpus.{name}": getattr(recipe.corpus, name) for name in names}
 
 
 def answer_settings(recipe: "Recipe") -> dict[str, Any]:
-    """How every model is asked; the answers' prompt by its content, whatever its name."""
+    """How every model is asked. The prompt counts by its content, not by its strategy's name."""
     how = section_without(recipe.answers, "batch_size", "teachers", "strategy")
     return {"answers": how | {"prompt": recipe.all_strategies[recipe.answers.strategy].student}}
 
 
 def student_start(recipe: "Recipe") -> dict[str, Any]:
-    """What a start is made of, and what it is looked at with."""
+    """The inputs of a start: how it is built, and how it is measured."""
     asked = {"strategies": first_student_prompt(recipe)} if recipe.asks else {}
     made_of = {"student": recipe.student, "corpus.sequence_length": recipe.corpus.sequence_length}
     return {**made_of, **start_precision(recipe), **asked}
 
 
 def first_student_prompt(recipe: "Recipe") -> Any:
-    """How the first of the students is asked (questions only)."""
+    """The prompt of the first student (questions only)."""
     return recipe.all_strategies[recipe.sample_set_of(recipe.first_variant).strategy].student
 
 
 def student_training(recipe: "Recipe", name: str | None) -> dict[str, Any]:
-    """What a student's training depends on, under the keys of a recipe with one student."""
+    """The inputs of a student's training, under the keys of a recipe with one student."""
     given = recipe.distil.model_copy(update={"losses": recipe.losses_of(name)})
     return {
         "distil": section_without(given, *_unused_snapshots(recipe)),
@@ -74,20 +74,20 @@ def student_training(recipe: "Recipe", name: str | None) -> dict[str, Any]:
 
 
 def search_trials(recipe: "Recipe") -> dict[str, Any]:
-    """What the trials of a search depend on; of their weights they keep the best, whatever students do."""
+    """The inputs of a search's trials. Trials always keep their best weights, so `keep` is no input."""
     of_students = student_training(recipe, recipe.tried_on)
     given = {key: value for key, value in of_students["distil"].items() if key not in ("keep", "snapshots")}
     return {"search": recipe.search, **of_students, "distil": given}
 
 
 def control_training(recipe: "Recipe") -> dict[str, Any]:
-    """What the control's training depends on."""
+    """The inputs of the control's training."""
     distil = section_without(recipe.distil, "losses", "mix", "reduction", *_unused_snapshots(recipe))
     return {"control": recipe.control, "distil": distil, **random_offset(recipe), **adapter_settings(recipe)}
 
 
 def snapshot_selection(recipe: "Recipe") -> dict[str, Any]:
-    """What a choice among snapshots depends on: the rule, and how sure it has to be."""
+    """The inputs of a selection among snapshots: the rule, its metrics, and the confidence that it needs."""
     assert recipe.select is not None
     measured = recipe.evaluate
     pairs = {name: given for name, given in measured.minimal_pairs.items() if name in selection_metrics(recipe)}
@@ -110,37 +110,37 @@ def snapshot_selection(recipe: "Recipe") -> dict[str, Any]:
 
 
 def selection_metrics(recipe: "Recipe") -> list[str]:
-    """The metrics half of whose items snapshots are chosen on, so that only the others are reported."""
+    """The metrics, other than the loss, that select snapshots. Half of their items select; the others are reported."""
     return [] if recipe.select is None else [metric for metric in recipe.select.by if metric != "loss"]
 
 
 def _unused_snapshots(recipe: "Recipe") -> tuple[str, ...]:
-    """A training that keeps no snapshots is what it was before there were any."""
+    """The key to leave out if a training keeps no snapshots: its inputs then equal those of older versions."""
     return () if recipe.distil.snapshots else ("snapshots",)
 
 
 def checkpoint_start(recipe: "Recipe") -> dict[str, str]:
-    """A student that is not made of its teacher is compared with it on tokens, and not on all that its head has."""
+    """A student from a checkpoint is compared with its teacher on tokens, and not on all logits of the head."""
     return {"student.start": recipe.student.start} if recipe.student.start == "checkpoint" else {}
 
 
 def start_precision(recipe: "Recipe") -> dict[str, Any]:
-    """The number format that the start is kept in, where it is not float32."""
+    """The number format in which the start is saved, if it is not float32."""
     return {"distil.training.bf16": True} if recipe.start_in_bfloat16 else {}
 
 
 def quantization(recipe: "Recipe") -> dict[str, Any]:
-    """The bits that the start is loaded in; on the disk it is the same."""
+    """The quantisation with which the start is loaded. The start on disk does not change."""
     return {"student.quantization": recipe.student.quantization} if recipe.student.quantization else {}
 
 
 def adapter_settings(recipe: "Recipe") -> dict[str, Any]:
-    """What is trained upon the start, where that is not the start itself."""
+    """The adapter, if one is trained instead of the start itself, and the quantisation."""
     student = recipe.student
     adapter = {"student.adapter": student.adapter, "student.merge": student.merge} if student.adapter else {}
     return adapter | quantization(recipe)
 
 
 def section_without(section: Any, *left_out: str) -> Any:
-    """A section without the keys that change how it is computed and not what comes out."""
+    """A section as JSON values, without the keys that do not change the result."""
     return section and section.model_dump(mode="json", by_alias=True, exclude=set(left_out))

@@ -1,6 +1,6 @@
-"""The steps that a stage has in a recipe, one for each seed, student, sample set or candidate; and who needs which.
+"""Steps: the steps of a stage in a recipe (one for each seed, student, sample set or candidate), and what each needs.
 
-It imports nothing heavy, because the table of stages is made of it.
+The module imports nothing heavy, because the table of stages uses it.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
 HELD_OUT_FOLDER = "held_out"
-"""The folder of the held-out questions as models are asked them, within the folder of the strategy that asks."""
+"""The folder of the held-out questions' prompts, within the folder of the strategy that asks them."""
 
 
 def step_per_seed(stage: str) -> "Callable[[Recipe], list[Step]]":
@@ -22,7 +22,7 @@ def step_per_seed(stage: str) -> "Callable[[Recipe], list[Step]]":
 
 
 def step_per_student(stage: str) -> "Callable[[Recipe], list[Step]]":
-    """One step for each seed of each experiment."""
+    """One step for each seed of each student."""
     return lambda recipe: [Step(stage, seed, name) for name in recipe.variants for seed in recipe.seeds]
 
 
@@ -32,15 +32,15 @@ def step_per_sample_set(recipe: "Recipe", stage: str) -> list[Step]:
 
 
 def held_out_questions_step(recipe: "Recipe") -> Step:
-    """The step of `strategies` that makes the held-out questions ready to be asked."""
+    """The step of `strategies` that makes the prompts of the held-out questions."""
     return Step("strategies", name=f"{recipe.answers.strategy}/{HELD_OUT_FOLDER}")
 
 
 def needed_for_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Whether a training reads this step.
+    """Whether a training reads the outputs of this step.
 
-    Of prompts and captures, a student reads those of its own sample set, a control those of the first student, and a
-    search those of the student that it is tried on. A student with losses of its own reads nothing of a search.
+    A student reads the samples and captures of its own sample set. A control reads those of the first student, and a
+    search those of the student that it trains. A student with losses of its own does not read the search.
     """
     if needed.stage == "search":
         return recipe.is_searched(step.name)
@@ -60,7 +60,7 @@ def answers_steps(recipe: "Recipe") -> list[Step]:
 
 
 def needed_for_answers(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Whether a candidate's answers need this step: the questions, which are the same for all, and what made it."""
+    """Whether a candidate's answers need this step: the prompts, which are the same for all, or the candidate's model."""
     asked = step.candidate
     assert asked is not None
     is_trained = asked.role in ("student", "control")
@@ -76,7 +76,7 @@ def needed_for_answers(recipe: "Recipe", step: Step, needed: Step) -> bool:
 
 
 def select_step(candidate: Candidate) -> Step:
-    """The step that chooses among the snapshots of a candidate's training."""
+    """The step that selects one snapshot of a candidate's training."""
     return Step("select", candidate=candidate)
 
 
@@ -86,7 +86,7 @@ def select_steps(recipe: "Recipe") -> list[Step]:
 
 
 def needed_for_selection(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Whether a choice among snapshots needs this step: their training, and the validation samples of that training."""
+    """Whether a selection needs this step: the training that kept the snapshots, or its validation samples."""
     assert step.candidate is not None
     if needed.stage in ("distil", "control"):
         return needed == step.candidate.step
@@ -94,5 +94,5 @@ def needed_for_selection(recipe: "Recipe", step: Step, needed: Step) -> bool:
 
 
 def trained_stages(recipe: "Recipe") -> tuple[str, ...]:
-    """The stages that say what students and the control have become."""
+    """The stages that make the final weights of students and the control."""
     return ("distil", "control") if recipe.select is None else ("select",)

@@ -1,4 +1,4 @@
-"""TrainingData: the samples that a training learns from, and how a batch is made of them, whatever the corpus is of."""
+"""Training data: the samples of each training, and the collator of its batches, for text and for questions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +19,12 @@ from potstill.training.fit import Samples, TrainingData
 
 
 def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
-    """What a student learns from, and its control, in the order of the corpus.
+    """The training data of a student and of its control, in the order of the corpus.
 
     Args:
         work: the step.
         variant: the student's name among the experiments.
-        seed: of random offsets.
+        seed: the seed of random offsets.
     """
     recipe = work.recipe
     if recipe.asks:
@@ -36,13 +36,13 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
 
 
 def for_candidate(work: Work, trained: Candidate) -> TrainingData:
-    """What a student or the control learns from."""
+    """The training data of a student or of the control."""
     assert trained.seed is not None
     return for_student(work, work.recipe.first_variant if trained.role == "control" else trained.name, trained.seed)
 
 
 def for_sample_set(work: Work, name: str | None) -> TrainingData:
-    """What is captured: the samples of a sample set, or, of a text, those of the corpus."""
+    """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
         return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad_id(work)))
     step = Step("strategies", name=name)
@@ -51,8 +51,10 @@ def for_sample_set(work: Work, name: str | None) -> TrainingData:
 
 
 def for_teacher(work: Work, seed: int) -> TrainingData:
-    """What a teacher learns from that is trained here: the text; or the questions as each of the strategies will ask
-    it, and their reference solutions, so that it knows what it will be asked."""
+    """The training data of a teacher that this run trains.
+
+    It is the text; or every question with the teacher's prompt of each strategy, and its reference solution.
+    """
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return for_student(work, None, seed)
@@ -73,8 +75,11 @@ def for_teacher(work: Work, seed: int) -> TrainingData:
 
 
 def for_start(work: Work) -> TrainingData:
-    """What a student is looked at with before any training: the text; or the questions as students are asked them, and
-    their reference solutions, because no teacher may have answered them yet."""
+    """The data on which a student is measured before training.
+
+    It is the text; or the questions with the first student's prompt and their reference solutions. The teacher's
+    answers may not exist yet.
+    """
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return TrainingData(
@@ -92,7 +97,7 @@ def for_start(work: Work) -> TrainingData:
 
 @dataclass(frozen=True)
 class _QuestionSamples:
-    """Questions and their references, each made a sample when it is read."""
+    """Questions with their references. Each becomes a sample when it is read."""
 
     questions: list[dict[str, Any]]
     prompter: AlignedSampleBuilder

@@ -1,4 +1,4 @@
-"""Up to date: what a step depends on, and whether it has to run."""
+"""Up to date: the inputs of a step, and whether it has to run."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ INPUT_GROUPS = ("recipe", "files", "steps")
 
 
 NAMED_AT_MOST = 3
-"""Changes of a step's inputs that are told by name."""
+"""The number of changed inputs that a message names."""
 
 
 def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
-    """What a step depends on, by name; None while a step that it needs is not done.
+    """The inputs of a step, by name; None while a step that it needs is not done.
 
     Raises:
         UserError: a file that the recipe names is missing.
@@ -37,13 +37,13 @@ def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
 
 
 def is_done(recipe: Recipe, run: Run, step: Step) -> bool:
-    """Whether a step is finished and would come out the same from today's inputs."""
+    """Whether a step is finished and its inputs are those of today."""
     manifest = run.manifest(step)
     return manifest is not None and manifest["key"] == digest(inputs_of(recipe, run, step))
 
 
 def reason_to_repeat(run: Run, step: Step, inputs: dict[str, Any]) -> str | None:
-    """Why what there is of a step is of no use; None where there is nothing, or a stopped attempt that goes on."""
+    """The reason to repeat a step. None if it never ran, or if a stopped attempt continues."""
     earlier = run.earlier(step)
     if earlier is None:
         return None
@@ -52,11 +52,11 @@ def reason_to_repeat(run: Run, step: Step, inputs: dict[str, Any]) -> str | None
         return f"{', '.join(changed[:NAMED_AT_MOST])}{more} changed"
     if "finished" not in earlier:
         return None
-    return "what it made is no longer whole" if run.manifest(step) is None else "`--force` asks for it"
+    return "its outputs are no longer whole" if run.manifest(step) is None else "`--force` asks for it"
 
 
 def _changed_names(before: Any, after: Any, name: str = "") -> list[str]:
-    """The dotted names of what differs between two trees of dicts."""
+    """The dotted names of the values that differ between two trees of dicts."""
     if isinstance(before, dict) and isinstance(after, dict):
         inside = (_changed_names(before.get(key), after.get(key), f"{name}.{key}".strip(".")) for key in before | after)
         return [changed for each in inside for changed in each]
