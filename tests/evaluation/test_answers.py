@@ -8,7 +8,7 @@ from datasets import load_from_disk
 
 import toy_questions
 from potstill.cli.review import answers_of
-from potstill.evaluation.answers import METRICS, Judged, compare
+from potstill.evaluation.answers import METRICS, JudgedAnswers, compare
 from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, Decision, exported, write_decisions
@@ -108,7 +108,7 @@ def test_a_finished_evaluation_is_finished(recipe, run):
 def made(right, **more):
     right = np.asarray(right, float)
     fields = {name: np.zeros_like(right) for name in ("hit_limit", "no_number", "nll")}
-    return Judged(right=right, tokens=np.ones_like(right), undecided=0, **{**fields, **more})
+    return JudgedAnswers(right=right, tokens=np.ones_like(right), undecided=0, **{**fields, **more})
 
 
 def test_seeds_are_paired_and_a_difference_knows_chance():

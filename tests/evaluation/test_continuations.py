@@ -199,6 +199,6 @@ def test_responses_are_written_in_the_models_own_tokens(run, recipe, given, tmp_
     model = CandidateModel(Candidate("baseline", "other"), lambda: llama(0), lambda: read.append("own") or tokenizer())
     work = replace(Work(recipe, run, Step("evaluate")), run=Run(tmp_path / "elsewhere"))
     triples = read_triples(ContinuationFile(**given), "key")
-    found = continuations.responded(work, "words", recipe.evaluate.continuations["words"], triples, model)
+    found = continuations.complete_prompts(work, "words", recipe.evaluate.continuations["words"], triples, model)
     assert read == ["own"]
     assert found == [said(run, "teacher")[one.id]["response"] for one in triples]

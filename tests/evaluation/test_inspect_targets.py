@@ -10,10 +10,10 @@ import pytest
 import toy_questions
 from potstill.cli import main
 from potstill.errors import UserError
-from potstill.evaluation.inspect_targets import inspect, shown
+from potstill.evaluation.inspect_targets import inspect, inspection_lines
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from tiny import VOCABULARY, toy_overrides, toy_recipe
+from tiny import VOCABULARY, toy_recipe
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_a_store_that_keeps_everything_is_true_to_its_teacher(run):
     assert found["fidelity"]["tokens"] > 0
     assert found["fidelity"]["kl"] == pytest.approx(0, abs=1e-6)
     assert found["fidelity"]["gradient_cosine"] == pytest.approx(1, abs=1e-5)
-    assert "fidelity.total_variation" in shown(found)
+    assert "fidelity.total_variation" in inspection_lines(found)
 
 
 def test_a_store_that_keeps_little_is_less_true(toy_folder, tmp_path):
@@ -70,19 +70,6 @@ def test_the_verb_prints_what_was_found(run, monkeypatch, capsys):
         main.main()
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out)["fidelity"]["tokens"] > 0
-
-
-def test_an_estimate_is_printed_and_nothing_is_captured(toy_folder, tmp_path, monkeypatch, capsys):
-    sets = [part for override in toy_overrides("quickstart", toy_folder) for part in ("--set", override)]
-    where = ["--run-dir", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", ["potstill", "capture", "quickstart", *where, *sets, "--estimate"])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert ended.value.code == 0
-    assert last.startswith("smollm2: ")
-    assert "bytes a token" in last
-    assert not (tmp_path / "run" / "capture").exists()
 
 
 def test_a_store_of_questions_is_compared_on_the_samples_of_its_own_set(tmp_path):

@@ -9,7 +9,7 @@ from potstill.errors import UserError
 from potstill.evaluation import snapshot_curves, snapshot_scores
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.training.snapshots import place
+from potstill.training.snapshots import snapshot_folder
 from tiny import save_pairs, toy_recipe
 
 GIVEN = ("corpus.validation=6", "distil.training.max_steps=8", "distil.snapshots=4", "distil.training.bf16=false")
@@ -71,8 +71,8 @@ def test_what_is_known_is_not_measured_again_and_a_copy_is_known(run, scored):
     assert len(scored) == 3 * (2 + 2 * 2)
     snapshot_curves.measure(run.folder, "all")
     assert len(scored) == 3 * (2 + 2 * 4), "only the two that were left out before"
-    shutil.rmtree(place(run.path("distil/seed-0"), 2))
-    shutil.copytree(place(run.path("distil/seed-0"), 8), place(run.path("distil/seed-0"), 2))
+    shutil.rmtree(snapshot_folder(run.path("distil/seed-0"), 2))
+    shutil.copytree(snapshot_folder(run.path("distil/seed-0"), 8), snapshot_folder(run.path("distil/seed-0"), 2))
     rows = snapshot_curves.measure(run.folder, "all")
     assert len(scored) == 3 * (2 + 2 * 4), "the same weights under another name"
     found = _figures(rows, "student")
@@ -111,28 +111,28 @@ def test_snapshots_are_measured_as_they_appear(tmp_path, monkeypatch):
     run_recipe(recipe, run, until="student")
     assert not run.path("distil").exists()
     monkeypatch.setattr(snapshot_curves, "SECONDS_BETWEEN_LOOKS", 0.01)
-    looks, plain = [], snapshot_curves.kept
+    looks, plain = [], snapshot_curves.whole_snapshots
 
-    def kept(folder):
+    def whole_snapshots(folder):
         found = plain(folder)
         looks.append([snapshot.step for snapshot in found])
         assert len(looks) < 10, "it should have ended with the training"
         if len(looks) == 2:
-            half = place(folder, 2)
+            half = snapshot_folder(folder, 2)
             half.mkdir(parents=True)
             (half / "config.json").write_text("{}")
         if len(looks) == 4:
             run_recipe(recipe, run, until="distil")
         return found
 
-    monkeypatch.setattr(snapshot_curves, "kept", kept)
+    monkeypatch.setattr(snapshot_curves, "whole_snapshots", whole_snapshots)
     rows = snapshot_curves.measure(run.folder, "all", watch=True)
     assert looks[:4] == [[]] * 4, "nothing, and then a folder that is half there"
     assert list(_figures(rows, "student")) == [(0, 2), (0, 4), (0, 6), (0, 8)]
 
 
 def test_a_table_says_it_all(run):
-    lines = snapshot_curves.shown(snapshot_curves.measure(run.folder, "4,8")).splitlines()
+    lines = snapshot_curves.curves_table(snapshot_curves.measure(run.folder, "4,8")).splitlines()
     assert "loss, validation" in lines[0]
     assert "loss, held out" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["teacher", "start", "student", "student", "control", "control"]
@@ -143,7 +143,7 @@ def test_where_there_is_nothing_to_measure_it_is_said(tmp_path, run):
         snapshot_curves.measure(tmp_path, "all")
     with pytest.raises(UserError, match=r"step-3 is not there; there are the steps 2, 4, 6, 8"):
         snapshot_curves.measure(run.folder, "3")
-    (place(run.path("distil/seed-0"), 4) / "model.safetensors").unlink()
+    (snapshot_folder(run.path("distil/seed-0"), 4) / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"step-4 is not a whole model: it has no model.safetensors; name another one"):
         snapshot_curves.measure(run.folder, "4")
     recipe = json.loads((run.folder / "recipe.json").read_text())

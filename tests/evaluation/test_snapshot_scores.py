@@ -12,7 +12,7 @@ from potstill.metrics.lm_eval.load import load_task
 from potstill.metrics.lm_eval.score import score_task
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.training.snapshots import kept
+from potstill.training.snapshots import whole_snapshots
 from tiny import save_prompts, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
 
@@ -67,7 +67,8 @@ def by_hand(run, files):
     """Each of the student's snapshots by lm-eval, item by item: step, metric, items."""
     asked = load_task(CHOICE, "k", path=str(files))
     return {
-        one.step: score_task(_load(one.folder), tokenizer(), asked).scores for one in kept(run.path("distil/seed-0"))
+        one.step: score_task(_load(one.folder), tokenizer(), asked).scores
+        for one in whole_snapshots(run.path("distil/seed-0"))
     }
 
 
@@ -125,7 +126,7 @@ def test_every_snapshot_has_its_figures_on_both_halves(rows, by_hand, found):
 
 
 def test_what_is_measured_is_shown(run, rows):
-    head, *lines = snapshot_curves.shown(rows).splitlines()
+    head, *lines = snapshot_curves.curves_table(rows).splitlines()
     assert f"{ACC}, validation" in head
     assert f"{ACC}, held out" in head
     assert len(lines) == 2 + 2 * len(STEPS)

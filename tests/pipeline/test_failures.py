@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import UserError
-from potstill.pipeline.failures import explained
+from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import STAGES
 from potstill.recipe import load_recipe
 from potstill.recipe.step import Step
@@ -15,7 +15,7 @@ CPU = "[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: can't allo
 
 
 def told(error, stage="distil"):
-    with pytest.raises(UserError) as found, explained(Step(stage, 0), Path("runs/x")):
+    with pytest.raises(UserError) as found, explain_failures(Step(stage, 0), Path("runs/x")):
         raise error
     assert found.value.__cause__ is error, "`--debug` shows where it came from"
     return str(found.value)
@@ -34,7 +34,7 @@ def told(error, stage="distil"):
 def test_a_full_disk(error):
     assert told(error) == (
         "distil/seed-0: the disk that holds runs/x is full; make room there or choose another `--run-dir`, then run "
-        "the same command: it goes on from what is whole"
+        "the same command: it continues from the finished files"
     )
 
 
@@ -67,12 +67,12 @@ def test_every_stage_names_keys_that_there_are(stage):
 
 
 def test_what_was_told_already_is_not_told_again():
-    with pytest.raises(UserError, match=r"^`corpus`: no$"), explained(Step("corpus"), Path()):
+    with pytest.raises(UserError, match=r"^`corpus`: no$"), explain_failures(Step("corpus"), Path()):
         raise UserError("`corpus`: no")
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(2, "No such file"), KeyboardInterrupt()])
 def test_every_other_failure_passes(error):
-    with pytest.raises(type(error)) as found, explained(Step("corpus"), Path()):
+    with pytest.raises(type(error)) as found, explain_failures(Step("corpus"), Path()):
         raise error
     assert found.value is error

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 STEPS = 24
 SLOW = """
 import time, sys
-from potstill import fitting as distil
-from potstill import cli
+from potstill.cli import main as cli
+from potstill.training import trainer as distil
 # A tiny step takes a millisecond; signals have to find it.
 plain = distil.DistilTrainer.training_step
 def training_step(*args):

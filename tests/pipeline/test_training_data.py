@@ -27,17 +27,17 @@ def asked(tmp_path_factory):
 def test_a_student_and_a_capture_learn_the_same_sample_set(asked):
     recipe, run = asked
     for name, sample_set in (("base", "base/own"), ("placebo", "base/another_question")):
-        student = training_data.of_students(Work(recipe, run, Step("distil", 0, name)), name, 0)
-        captured = training_data.of_sample_set(Work(recipe, run, Step("capture", name=sample_set)), sample_set)
+        student = training_data.for_student(Work(recipe, run, Step("distil", 0, name)), name, 0)
+        captured = training_data.for_sample_set(Work(recipe, run, Step("capture", name=sample_set)), sample_set)
         assert student.train.to_list() == captured.train.to_list()
         assert student.collate == captured.collate
-        assert student.collate.aligned is (name == "base")
+        assert student.collate.same_answer is (name == "base")
         assert len(student.validation) == 6
 
 
 def test_a_teacher_is_taught_each_strategy_that_will_ask_it(asked):
     recipe, run = asked
-    learned = training_data.of_teacher(Work(recipe, run, Step("pretrain", name="p")), 0)
+    learned = training_data.for_teacher(Work(recipe, run, Step("pretrain", name="p")), 0)
     rows = {row["id"]: row for row in load_from_disk(run.path("corpus") / "train").to_list()}
     expected = []
     for row in rows.values():
@@ -55,7 +55,7 @@ def test_text_is_learned_as_it_lies_or_from_random_offsets(toy_folder, tmp_path,
     recipe, run = toy_recipe(toy_folder, override, "capture=null"), Run(tmp_path / "run")
     run_recipe(recipe, run, until="corpus")
     work = Work(recipe, run, Step("distil", 0))
-    assert isinstance(training_data.of_students(work, None, 0).train, RandomOffsets) is offsets
-    assert isinstance(training_data.of_teacher(work, 0).train, RandomOffsets) is offsets
-    assert not isinstance(training_data.of_sample_set(work, None).train, RandomOffsets)
-    assert training_data.of_students(work, None, 0).validation is None
+    assert isinstance(training_data.for_student(work, None, 0).train, RandomOffsets) is offsets
+    assert isinstance(training_data.for_teacher(work, 0).train, RandomOffsets) is offsets
+    assert not isinstance(training_data.for_sample_set(work, None).train, RandomOffsets)
+    assert training_data.for_student(work, None, 0).validation is None

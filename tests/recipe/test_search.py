@@ -5,7 +5,7 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.pipeline.graph import BY_NAME, all_steps, needed_by
-from potstill.pipeline.up_to_date import _plain
+from potstill.pipeline.up_to_date import plain_values
 from potstill.recipe.distil import CrossEntropy, Divergence, HiddenMatch
 from potstill.recipe.search import Setting, setting_of, with_setting
 from potstill.recipe.step import Step
@@ -83,7 +83,7 @@ def test_search_runs_before_the_students_that_need_it_and_reads_no_held_out_answ
 )
 def test_which_changes_run_search_again(tmp_path, change, again):
     one, other = (minimal.recipe(tmp_path, *BOTH, *more) for more in ([], [change]))
-    reads = [_plain(BY_NAME["search"].reads(recipe, Step("search"))) for recipe in (one, other)]
+    reads = [plain_values(BY_NAME["search"].recipe_inputs(recipe, Step("search"))) for recipe in (one, other)]
     assert (reads[0] != reads[1]) is again
 
 

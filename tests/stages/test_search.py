@@ -77,7 +77,7 @@ def test_it_finds_what_is_better_and_students_are_trained_with_it(tmp_path, rigg
     found = Setting(**json.loads((work.folder / "best.json").read_text()))
     assert found.temperature == temperature
     assert found.share == pytest.approx(share, abs=0.06)
-    assert setting_of(distil.chosen(work, "base")) == found
+    assert setting_of(distil.chosen_losses(work, "base")) == found
     ranking = json.loads((work.folder / "ranking.json").read_text())
     losses = [row["validation_loss"] for row in ranking]
     assert losses == sorted(losses)
@@ -94,7 +94,7 @@ def test_what_was_given_stays_where_nothing_is_better(tmp_path, rigged):
     rigged(_best_at(0.2, 1.0))
     work = _work(minimal.questions(tmp_path, *RIGGED), tmp_path)
     assert "as given" in stage.run(work).summary["made"]
-    assert distil.chosen(work, "base") == work.recipe.distil.losses
+    assert distil.chosen_losses(work, "base") == work.recipe.distil.losses
 
 
 def test_temperatures_alone_are_tried_once_each_without_optuna(tmp_path, rigged, monkeypatch):
@@ -105,7 +105,7 @@ def test_temperatures_alone_are_tried_once_each_without_optuna(tmp_path, rigged,
     stage.run(work)
     settings = [(trial["share"], trial["temperature"]) for trial in _trials(work)]
     assert settings == [(0.2, 1.0), (0.2, 2.0), (0.2, 4.0), (0.2, 8.0)]
-    assert distil.chosen(work, "base")[0].temperature == 4.0
+    assert distil.chosen_losses(work, "base")[0].temperature == 4.0
 
 
 def test_stopped_between_trials_it_goes_on_to_the_same_proposals(tmp_path, rigged, monkeypatch):
@@ -196,7 +196,7 @@ def test_trials_are_the_students_trainings_and_are_judged_on_the_validation_spli
     assert len({row["validation_loss"] for row in ranking}) == 3, "settings make a difference"
     student = run.manifest("distil/base/seed-0")["summary"]
     assert student["validation_loss"] == ranking[0]["validation_loss"], "same seed, same training, what was found"
-    assert [loss.weight for loss in distil.chosen(replace(searched, run=run), "own")] == [1.0, 1.0]
+    assert [loss.weight for loss in distil.chosen_losses(replace(searched, run=run), "own")] == [1.0, 1.0]
 
 
 def test_what_is_held_out_is_never_read(searched, tmp_path):

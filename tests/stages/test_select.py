@@ -19,7 +19,7 @@ from potstill.pipeline.runner import run_recipe
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.step import Step
-from potstill.training.snapshots import kept
+from potstill.training.snapshots import whole_snapshots
 from tiny import save_pairs, toy_recipe
 
 RISING = (
@@ -70,7 +70,7 @@ def test_the_student_is_a_snapshot_that_is_as_good_as_the_best_on_validation_and
     validation = load_from_disk(chosen.path("corpus") / "validation")
     for step, training in (("select/student/seed-0", "distil/seed-0"), ("select/control/seed-1", "control/seed-1")):
         told = _selection(chosen, step)
-        losses = {f"step {one.step}": _loss(one.folder, validation) for one in kept(chosen.path(training))}
+        losses = {f"step {one.step}": _loss(one.folder, validation) for one in whole_snapshots(chosen.path(training))}
         assert list(losses) == [f"step {number}" for number in (5, 10, 15, 20, 25, 30)]
         for candidate in told["candidates"]:
             assert candidate["value"] == pytest.approx(losses[candidate["name"]], rel=1e-4)
@@ -144,7 +144,7 @@ def test_a_mean_competes_and_is_what_its_name_says(tmp_path):
     told = _selection(run, "select/student/seed-0")
     names = [candidate["name"] for candidate in told["candidates"]]
     assert names[-1] == "mean of the last 3"
-    parts = [_weights(one.folder) for one in kept(run.path("distil/seed-0"))[-3:]]
+    parts = [_weights(one.folder) for one in whole_snapshots(run.path("distil/seed-0"))[-3:]]
     model = AutoModelForCausalLM.from_pretrained(run.path("select/student/seed-0") / "student").eval()
     model.load_state_dict({name: sum(part[name] for part in parts) / 3 for name in parts[0]}, strict=False)
     ids = torch.tensor(load_from_disk(run.path("corpus") / "validation")["input_ids"])
@@ -167,7 +167,7 @@ def test_adapters_are_chosen_from_and_averaged_as_adapters(tmp_path, merge):
     run = Run(tmp_path / "run")
     given = [f"student={json.dumps(student)}", 'select.average={"best": 2}', "control=null"]
     run_recipe(toy_recipe(tmp_path, *RISING, *given), run, until="evaluate")
-    snapshots = kept(run.path("distil/seed-0"))
+    snapshots = whole_snapshots(run.path("distil/seed-0"))
     assert len(snapshots) == 6
     assert all((one.folder / "adapter_model.safetensors").is_file() for one in snapshots), "small, merged or not"
     folder = run.path("select/student/seed-0") / "student"
@@ -196,7 +196,7 @@ def test_of_questions_each_student_is_chosen_on_the_answers_of_its_own_sample_se
     losses, sample_sets_of = {}, {"placebo": "base/another_question"}
     for name in ("base", "ground-truth", "placebo"):
         told = _selection(run, f"select/student/{name}/seed-0")
-        snapshots = {f"step {one.step}": one.folder for one in kept(run.path(f"distil/{name}/seed-0"))}
+        snapshots = {f"step {one.step}": one.folder for one in whole_snapshots(run.path(f"distil/{name}/seed-0"))}
         assert list(snapshots) == [candidate["name"] for candidate in told["candidates"]] == ["step 2", "step 4"]
         sample_set = load_from_disk(run.path("strategies") / sample_sets_of.get(name, f"{name}/own") / "validation")
         losses[name] = [_loss_of_answers(folder, sample_set) for folder in snapshots.values()]

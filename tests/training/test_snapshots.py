@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from potstill.errors import UserError
-from potstill.training.snapshots import average, check, kept, picked, place
+from potstill.training.snapshots import average, check_whole, select_snapshots, snapshot_folder, whole_snapshots
 from tiny import llama
 
 
@@ -13,7 +13,7 @@ from tiny import llama
 def training(tmp_path):
     """Five snapshots, each of other weights."""
     for step in range(10, 60, 10):
-        llama(step, layers=1).save_pretrained(place(tmp_path, step))
+        llama(step, layers=1).save_pretrained(snapshot_folder(tmp_path, step))
     return tmp_path
 
 
@@ -34,18 +34,18 @@ BREAK = {
 
 @pytest.mark.parametrize("wrong", BREAK)
 def test_what_is_half_written_is_passed_over_and_refused_by_name(training, wrong):
-    BREAK[wrong](place(training, 30))
-    assert _steps(kept(training)) == [10, 20, 40, 50]
-    assert _steps(picked("all", kept(training), training)) == [10, 20, 40, 50]
+    BREAK[wrong](snapshot_folder(training, 30))
+    assert _steps(whole_snapshots(training)) == [10, 20, 40, 50]
+    assert _steps(select_snapshots("all", whole_snapshots(training), training)) == [10, 20, 40, 50]
     with pytest.raises(UserError, match=rf"step-30 is not a whole model: {wrong}"):
-        picked("20,30", kept(training), training)
-    assert _steps(picked("20,30", kept(training), training, waits=True)) == [20]
+        select_snapshots("20,30", whole_snapshots(training), training)
+    assert _steps(select_snapshots("20,30", whole_snapshots(training), training, waits=True)) == [20]
 
 
 def test_what_is_still_being_written_has_another_name(training):
-    place(training, 20).rename(place(training, 20).with_name(".step-20.partial"))
-    assert _steps(kept(training)) == [10, 30, 40, 50]
-    assert kept(training / "none") == []
+    snapshot_folder(training, 20).rename(snapshot_folder(training, 20).with_name(".step-20.partial"))
+    assert _steps(whole_snapshots(training)) == [10, 30, 40, 50]
+    assert whole_snapshots(training / "none") == []
 
 
 @pytest.mark.parametrize(
@@ -61,24 +61,24 @@ def test_what_is_still_being_written_has_another_name(training):
     ],
 )
 def test_any_subset_can_be_asked_for(training, which, steps):
-    assert _steps(picked(which, kept(training), training)) == steps
+    assert _steps(select_snapshots(which, whole_snapshots(training), training)) == steps
 
 
 @pytest.mark.parametrize("which", ["every:0", "first:2", "10, 20", "", "last"])
 def test_what_is_no_subset_is_refused(training, which):
     with pytest.raises(UserError, match=r"say `all`, `every:10`, `last:5`, or steps"):
-        picked(which, kept(training), training)
+        select_snapshots(which, whole_snapshots(training), training)
 
 
 def test_a_step_that_was_not_kept_is_refused_with_those_that_were(training):
     with pytest.raises(UserError, match=r"step-15 is not there; there are the steps 10, 20, 30, 40, 50"):
-        picked("15", kept(training), training)
+        select_snapshots("15", whole_snapshots(training), training)
 
 
 def test_a_mean_is_the_mean_in_float32_and_a_whole_model(training, tmp_path):
-    folders = [place(training, step) for step in (10, 20, 50)]
+    folders = [snapshot_folder(training, step) for step in (10, 20, 50)]
     average(folders, tmp_path / "mean")
-    check(tmp_path / "mean")
+    check_whole(tmp_path / "mean")
     parts = [load_file(folder / "model.safetensors") for folder in folders]
     mean = load_file(tmp_path / "mean" / "model.safetensors")
     for name, weight in mean.items():

@@ -124,7 +124,7 @@ def _evaluate(
         )
     from potstill.evaluation import snapshot_curves
 
-    print(snapshot_curves.shown(snapshot_curves.measure(Path(recipe), snapshots or "all", watch=watch)))
+    print(snapshot_curves.curves_table(snapshot_curves.measure(Path(recipe), snapshots or "all", watch=watch)))
 
 
 _OWN_VERBS: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}
@@ -154,10 +154,10 @@ def compare(runs: RunFolders, as_json: AsJson = False) -> None:
 @app.command(rich_help_panel="Looking at runs")
 def targets(store: StoreFolder, fidelity: FidelitySamples = 16, as_json: AsJson = False) -> None:
     """Describe and check a store of captured targets, and compare it with its teacher on some samples."""
-    from potstill.evaluation.inspect_targets import inspect, shown
+    from potstill.evaluation.inspect_targets import inspect, inspection_lines
 
     found = inspect(store, fidelity)
-    print(json.dumps(found, indent=2) if as_json else shown(found))
+    print(json.dumps(found, indent=2) if as_json else inspection_lines(found))
 
 
 @app.command(rich_help_panel="Looking at runs")

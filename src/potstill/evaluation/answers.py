@@ -15,7 +15,7 @@ from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
 from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
-from potstill.pipeline.steps import answering
+from potstill.pipeline.steps import answers_steps
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.step import Step
@@ -26,7 +26,7 @@ of those in which neither a rule nor a person found a number."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedAnswers:
     """What one model, of one seed, got for each of U questions, in the order of their ids."""
 
     right: NDArray[np.float64]
@@ -48,10 +48,10 @@ class Judged:
 def measure(work: Work) -> Measurement:
     """Say what every answer counts, and compare the models."""
     recipe = work.recipe
-    models = judged(work)
+    models = judge_all(work)
     questions = len(next(iter(models.values()))[0].right)
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
-    rows, pairs = compare(models, others_of(work), resampling)
+    rows, pairs = compare(models, compared_with(work), resampling)
     waiting = {model: [each.undecided for each in seeds] for model, seeds in models.items()}
     undecided = sum(map(sum, waiting.values()))
     if undecided:
@@ -67,16 +67,16 @@ def measure(work: Work) -> Measurement:
     )
 
 
-def judged(work: Work) -> dict[str, list[Judged]]:
+def judge_all(work: Work) -> dict[str, list[JudgedAnswers]]:
     """Every model that answered, by the name that it has in the comparison; one for each seed where it was trained."""
-    found: dict[str, list[Judged]] = {}
-    for step in answering(work.recipe):
+    found: dict[str, list[JudgedAnswers]] = {}
+    for step in answers_steps(work.recipe):
         assert step.candidate is not None
-        found.setdefault(step.candidate.label, []).append(_judged(work, step.candidate))
+        found.setdefault(step.candidate.label, []).append(_judge(work, step.candidate))
     return found
 
 
-def _judged(work: Work, candidate: Candidate) -> Judged:
+def _judge(work: Work, candidate: Candidate) -> JudgedAnswers:
     name = candidate.folder
     folder = work.run.path(Step("answers", candidate=candidate))
     rows = sorted(read_jsonl(folder / "answers.jsonl"), key=lambda row: row["id"])
@@ -93,21 +93,21 @@ def _judged(work: Work, candidate: Candidate) -> Judged:
     scores = read_json(folder / "scores.json")
     order = np.argsort(scores["id"])
     assert [row["id"] for row in rows] == [scores["id"][at] for at in order], f"{folder}: other questions were scored"
-    return Judged(
-        right=_where(said == "correct" for said in verdicts),
-        hit_limit=_where(row["hit_limit"] for row in rows),
-        no_number=_where(one.value is None for one in extracted),
+    return JudgedAnswers(
+        right=_zeros_and_ones(said == "correct" for said in verdicts),
+        hit_limit=_zeros_and_ones(row["hit_limit"] for row in rows),
+        no_number=_zeros_and_ones(one.value is None for one in extracted),
         nll=np.asarray(scores["nll"])[order],
         tokens=np.asarray(scores["tokens"])[order],
         undecided=sum(one.rule == REVIEW for one in extracted),
     )
 
 
-def _where(true: Any) -> NDArray[np.float64]:
+def _zeros_and_ones(true: Any) -> NDArray[np.float64]:
     return np.asarray(list(true), float)
 
 
-def others_of(work: Work) -> dict[str, list[str]]:
+def compared_with(work: Work) -> dict[str, list[str]]:
     """What each student is compared with: its start (no distillation), the control (fine-tuning), and the student of
     the same strategy whose teacher spoke of other questions."""
     recipe, controls = work.recipe, ["start", *(["control"] if work.recipe.control is not None else [])]
@@ -124,7 +124,7 @@ def others_of(work: Work) -> dict[str, list[str]]:
 
 
 def compare(
-    models: Mapping[str, Sequence[Judged]], others: Mapping[str, Sequence[str]], resampling: Resampling
+    models: Mapping[str, Sequence[JudgedAnswers]], others: Mapping[str, Sequence[str]], resampling: Resampling
 ) -> tuple[list[Result], list[Paired]]:
     """Every model's metrics, and each student's differences from others."""
     rows = [
@@ -146,7 +146,7 @@ def compare(
     return rows, pairs
 
 
-def _sums(seeds: Sequence[Judged], metric: str) -> Sums:
+def _sums(seeds: Sequence[JudgedAnswers], metric: str) -> Sums:
     each = [judged.sums(metric) for judged in seeds]
     if len(each) == 1:
         return Sums(*each[0])

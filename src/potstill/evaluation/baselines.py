@@ -29,8 +29,8 @@ def check(recipe: Recipe) -> None:
         folder = Path(source).expanduser()
         if folder.is_dir():
             check_folder(folder, key)
-        _loaded(AutoConfig, source, key)
-        _loaded(AutoTokenizer, source, key)
+        _load_pretrained(AutoConfig, source, key)
+        _load_pretrained(AutoTokenizer, source, key)
 
 
 def check_folder(folder: Path, key: str) -> None:
@@ -50,8 +50,8 @@ def baselines(work: Work) -> Models:
         Candidate("baseline", name): [
             CandidateModel(
                 Candidate("baseline", name),
-                partial(_model, source, f"evaluate.models.{name}"),
-                partial(_loaded, AutoTokenizer, source, f"evaluate.models.{name}"),
+                partial(_load_model, source, f"evaluate.models.{name}"),
+                partial(_load_pretrained, AutoTokenizer, source, f"evaluate.models.{name}"),
             )
         ]
         for name, source in work.recipe.evaluate.models.items()
@@ -72,12 +72,12 @@ def compared_vocabulary(work: Work) -> int | None:
     """As `artifacts.compared_vocabulary`, and no more ids than the head of any baseline with the run's tokens."""
     known = artifacts.compared_vocabulary(work)
     sizes = [
-        _loaded(AutoConfig, work.recipe.evaluate.models[one.label], f"evaluate.models.{one.label}")
+        _load_pretrained(AutoConfig, work.recipe.evaluate.models[one.label], f"evaluate.models.{one.label}")
         .get_text_config()
         .vocab_size
         for one in sharing_tokens(work, baselines(work))
     ]
-    rows = artifacts.vocabulary(work) if known is None else known
+    rows = artifacts.vocabulary_size(work) if known is None else known
     if all(size == rows for size in sizes) or (known is not None and min(sizes, default=known) >= known):
         return known
     # A head that is padded to another size: all models are compared on tokens alone.
@@ -91,17 +91,17 @@ def parameters(work: Work) -> Mapping[str, int]:
     found = {}
     for name, source in work.recipe.evaluate.models.items():
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(_loaded(AutoConfig, source, f"evaluate.models.{name}"))
+            model = AutoModelForCausalLM.from_config(_load_pretrained(AutoConfig, source, f"evaluate.models.{name}"))
         found[name] = sum(weight.numel() for weight in model.parameters())
     return found
 
 
-def _model(source: str, key: str) -> PreTrainedModel:
-    found = _loaded(AutoModelForCausalLM, source, key, dtype=run_dtype("auto"))
+def _load_model(source: str, key: str) -> PreTrainedModel:
+    found = _load_pretrained(AutoModelForCausalLM, source, key, dtype=run_dtype("auto"))
     return found.to(device()).eval().requires_grad_(False)
 
 
-def _loaded(kind: Any, source: str, key: str, **how: Any) -> Any:
+def _load_pretrained(kind: Any, source: str, key: str, **how: Any) -> Any:
     folder = Path(source).expanduser()
     try:
         return kind.from_pretrained(folder if folder.is_dir() else source, **how)

@@ -60,7 +60,7 @@ def _teacher_tokenizer(work: Work, candidate: Candidate) -> Any:
     return artifacts.teacher(work, candidate.name or next(iter(work.recipe.all_teachers))).tokenizer()
 
 
-def compared_pairs(work: Work, models: Iterable[Candidate]) -> list[tuple[str, str]]:
+def pairs_to_compare(work: Work, models: Iterable[Candidate]) -> list[tuple[str, str]]:
     """Each student with each candidate that it is compared with, by their labels.
 
     They are the start, the control and the baselines; and the teachers, where they were trained here on the student's

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from potstill.console import progress
-from potstill.evaluation.candidates import CandidateModel, Measurement, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
@@ -39,7 +39,7 @@ from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import ContinuationFile, ContinuationSet, PackagedSentences
 
-Given = ContinuationSet | ContinuationFile
+AnyContinuations = ContinuationSet | ContinuationFile
 RANDOM = "random"
 """What stands behind a metric's name where responses were held against references of other prompts."""
 
@@ -64,10 +64,10 @@ def check(recipe: Recipe) -> None:
 def measure(work: Work, models: Models, name: str) -> Measurement:
     """One set of prompts, by its name in the recipe."""
     given, how, key = work.recipe.evaluate.continuations[name], work.recipe.evaluate, f"evaluate.continuations.{name}"
-    triples = triples_of(work, name)
-    said = {one.label: [responded(work, name, triples, seed) for seed in each] for one, each in models.items()}
-    judge = Judge(given, key, triples, [text for each in said.values() for texts in each for text in texts])
-    scores = {model: [judge(texts) for texts in each] for model, each in said.items()}
+    triples = triples_in_split(work, name)
+    said = {one.label: [complete_prompts(work, name, triples, seed) for seed in each] for one, each in models.items()}
+    scorer = ResponseScorer(given, key, triples, [text for each in said.values() for texts in each for text in texts])
+    scores = {model: [scorer.scores_with_random_pairs(texts) for texts in each] for model, each in said.items()}
     resampling = Resampling(how.confidence, how.resamples)
     metrics = list(scores["start"][0])
     rows = [
@@ -84,14 +84,14 @@ def measure(work: Work, models: Models, name: str) -> Measurement:
         )
         for metric in metrics
         if not metric.endswith(RANDOM)
-        for student, other in compared_pairs(work, models)
+        for student, other in pairs_to_compare(work, models)
     ]
     file = work.folder / "continuations" / f"{name}.json"
-    write_json(file, {"continuations": len(triples), **judge.about, **_details(scores, name, resampling)})
+    write_json(file, {"continuations": len(triples), **scorer.about, **_details(scores, name, resampling)})
     return Measurement(rows, pairs, outputs=[file, file.with_suffix("")])
 
 
-def triples_of(work: Work, name: str, split: Split = "reporting") -> list[Triple]:
+def triples_in_split(work: Work, name: str, split: Split = "reporting") -> list[Triple]:
     """The prompts of a split: all that there are, unless half of them are chosen on."""
     every = read_triples(work.recipe.evaluate.continuations[name], f"evaluate.continuations.{name}")
     if len(splits_of(work.recipe, name)) == 1:
@@ -99,18 +99,18 @@ def triples_of(work: Work, name: str, split: Split = "reporting") -> list[Triple
     return [triple for triple in every if split_of(f"{name}/{triple.id}") == split]
 
 
-def requests_of(given: Given, triples: Sequence[Triple], tokenizer: Any) -> list[Request]:
+def prompt_requests(given: AnyContinuations, triples: Sequence[Triple], tokenizer: Any) -> list[Request]:
     """The prompts as a model reads them."""
     reading = Reading.of(tokenizer, given.start, prefix_space=False)
     each = reading.encode(tokenizer, [triple.prompt for triple in triples])
     return [Request(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
 
 
-def responded(work: Work, name: str, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
+def complete_prompts(work: Work, name: str, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
     """How a model completes each beginning, in their order. What was written before a stop is not written again."""
     given = work.recipe.evaluate.continuations[name]
     tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
-    requests = requests_of(given, triples, tokenizer)
+    requests = prompt_requests(given, triples, tokenizer)
     file = work.folder / "continuations" / name / f"{model.candidate.folder}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     log = JsonlLog(file)
@@ -119,7 +119,7 @@ def responded(work: Work, name: str, triples: Sequence[Triple], model: Candidate
         decoding = Decoding(given.max_new_tokens, work.recipe.evaluate.batch_size)
         with metered(work, f"continuations-{name}", model) as tally:
             try:
-                _respond(asked, requests, decoding, log, name)
+                _write_responses(asked, requests, decoding, log, name)
             finally:
                 lengths = {one.id: len(one.prompt_ids) for one in requests}
                 tally.read = sum(lengths[row["id"]] for row in log.rows)
@@ -129,7 +129,7 @@ def responded(work: Work, name: str, triples: Sequence[Triple], model: Candidate
     return [written[triple.id] for triple in triples]
 
 
-def _respond(asked: NamedModel, requests: list[Request], decoding: Decoding, log: JsonlLog, name: str) -> None:
+def _write_responses(asked: NamedModel, requests: list[Request], decoding: Decoding, log: JsonlLog, name: str) -> None:
     done, key = [(row["id"], 0) for row in log.rows], f"evaluate.continuations.{name}.max_new_tokens"
     with progress(f"{name}: {asked.name}", len(requests), "continuations", len(done)) as advance:
         for batch in responses(asked, requests, decoding, done, key=key):
@@ -141,7 +141,7 @@ def _row(one: Response) -> dict[str, Any]:
     return {"id": one.id, "response": one.response, "tokens": one.tokens, "hit_limit": one.hit_limit}
 
 
-class Judge:
+class ResponseScorer:
     """What responses are worth: each metric by its name, and beside it what it gives to random pairs.
 
     Args:
@@ -151,7 +151,7 @@ class Judge:
         texts: all responses there will be, so that word vectors are read once, and only those that are needed.
     """
 
-    def __init__(self, given: Given, key: str, triples: Sequence[Triple], texts: Sequence[str]) -> None:
+    def __init__(self, given: AnyContinuations, key: str, triples: Sequence[Triple], texts: Sequence[str]) -> None:
         self._given, self._triples = given, triples
         self._references = [triple.reference for triple in triples]
         self._others = derangements(len(triples), given.random_pairs)
@@ -173,19 +173,19 @@ class Judge:
                 model if not isinstance(given.sentences, PackagedSentences) else given.sentences.package
             )
 
-    def __call__(self, texts: Sequence[str]) -> dict[str, Array]:
+    def scores_with_random_pairs(self, texts: Sequence[str]) -> dict[str, Array]:
         """Every metric of one model's responses, which are in the order of the prompts: [U] each."""
         found: dict[str, Array] = {}
-        for name, score in self._scores(texts).items():
+        for name, score in self._functions(texts).items():
             found[name], found[f"{name}_{RANDOM}"] = with_random_pairs(score, self._others)
         return found
 
-    def own(self, texts: Sequence[str]) -> dict[str, Array]:
+    def scores(self, texts: Sequence[str]) -> dict[str, Array]:
         """The same without random pairs, which take far longer."""
         each = np.arange(len(texts))
-        return {name: score(each, each) for name, score in self._scores(texts).items()}
+        return {name: score(each, each) for name, score in self._functions(texts).items()}
 
-    def _scores(self, texts: Sequence[str]) -> Mapping[str, Similarity]:
+    def _functions(self, texts: Sequence[str]) -> Mapping[str, Similarity]:
         scores = {"em": self._keyword_match(texts)}
         scores |= {f"rouge_l_{name}": score for name, score in rouge_l(texts, self._references).items()}
         if self._vectors is not None:

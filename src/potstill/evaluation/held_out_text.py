@@ -14,7 +14,7 @@ from potstill.console import progress
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.evaluation.baselines import compared_vocabulary
-from potstill.evaluation.candidates import CandidateModel, Measurement, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
@@ -40,7 +40,7 @@ from potstill.teachers.prepared import PreparedTeacher
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)
 """Lengths of a passage that is shown whole in the report."""
-OF_OTHERS = ("kl_to_teacher", "agreement")
+STUDENT_METRICS = ("kl_to_teacher", "agreement")
 """Metrics that say how near a model is to the teachers; there are none of a teacher."""
 
 
@@ -81,9 +81,9 @@ def measure(work: Work, models: Models) -> Measurement:
         recipe.evaluate.batch_size,
         compared_vocabulary(work),
     )
-    reference = _Reference(work, teachers, text)
-    scores = {one.label: [_scored(work, seed, text, reference) for seed in each] for one, each in models.items()}
-    pairs = compared_pairs(work, models)
+    reference = _TeacherReference(work, teachers, text)
+    scores = {one.label: [_score_once(work, seed, text, reference) for seed in each] for one, each in models.items()}
+    pairs = pairs_to_compare(work, models)
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
     rows, differences = compare(scores, pairs, resampling)
     passages = work.folder / "passages.json"
@@ -99,7 +99,9 @@ def measure(work: Work, models: Models) -> Measurement:
     )
 
 
-def _scored(work: Work, model: CandidateModel, text: _HeldOutBatches, reference: "_Reference") -> DocumentScores:
+def _score_once(
+    work: Work, model: CandidateModel, text: _HeldOutBatches, reference: "_TeacherReference"
+) -> DocumentScores:
     file = work.folder / "scores" / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:
@@ -114,7 +116,7 @@ def _scored(work: Work, model: CandidateModel, text: _HeldOutBatches, reference:
     return scores
 
 
-class _Reference:
+class _TeacherReference:
     """The teachers' last hidden states on the held-out text, computed once and read again for every model."""
 
     def __init__(self, work: Work, teachers: list[PreparedTeacher], text: _HeldOutBatches) -> None:
@@ -122,14 +124,14 @@ class _Reference:
         self._weights = tuple(weight / sum(weights) for weight in weights)
         self._mix = work.recipe.distil.mix
         folder = work.folder / "teacher_states"
-        self._sources = [_read_once(folder, teacher, text) for teacher in teachers]
+        self._sources = [_teacher_targets(folder, teacher, text) for teacher in teachers]
 
     def target(self, batch: Mapping[str, Tensor]) -> TeacherTarget:
         targets = tuple(source(batch) for source in self._sources)
         return targets[0] if len(targets) == 1 else MixedTarget(targets, self._weights, self._mix)
 
 
-def _read_once(folder: Path, teacher: PreparedTeacher, text: _HeldOutBatches) -> TargetFunction:
+def _teacher_targets(folder: Path, teacher: PreparedTeacher, text: _HeldOutBatches) -> TargetFunction:
     live = LiveTeacher(teacher.model())
     if live.head is None:
         return live.target
@@ -151,17 +153,17 @@ def compare(
         transform: Literal["exp", "identity"] = "exp" if metric == "perplexity" else "identity"
         how: dict[str, Any] = {"transform": transform, "resampling": resampling}
         for name in scores:
-            if _has(name, metric):
+            if _has_metric(name, metric):
                 rows.append(bootstrap(name, metric, _sums(scores[name], metric), **how))
         for one, other in pairs:
-            if _has(other, metric):
+            if _has_metric(other, metric):
                 sums = _sums(scores[one], metric), _sums(scores[other], metric)
                 differences.append(paired((one, other), metric, sums, **how))
     return rows, differences
 
 
-def _has(model: str, metric: str) -> bool:
-    return not (Candidate.from_label(model).role == "teacher" and metric in OF_OTHERS)
+def _has_metric(model: str, metric: str) -> bool:
+    return not (Candidate.from_label(model).role == "teacher" and metric in STUDENT_METRICS)
 
 
 def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
@@ -183,7 +185,7 @@ def _passages(
     broken = {n: any("\ufffd" in piece(tokenizer, token) for token in held_out[n]["input_ids"]) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
     student = trained_candidates(work.recipe)[0]
-    models = (teacher.model(), artifacts.trained(work, student))
+    models = (teacher.model(), artifacts.trained_model(work, student))
     return [
         {
             "title": f"held-out document {n}",

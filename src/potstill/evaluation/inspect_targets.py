@@ -40,11 +40,11 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
                 advance(1)
         found["checksums"] = "all right"
         if samples:
-            found["fidelity"] = vars(measured(store, folder, samples))
+            found["fidelity"] = vars(measure_fidelity(store, folder, samples))
     return found
 
 
-def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
+def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     """How far the store's targets are from the live teacher's, on samples spread over the corpus it was made of."""
     place = folder.resolve()
     run = next((parent for parent in place.parents if (parent / SAVED_AS).is_file()), place.parent)
@@ -73,7 +73,7 @@ def measured(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     return fidelity(live, stored, store.codec.vocabulary, temperature)
 
 
-def shown(found: dict[str, Any]) -> str:
+def inspection_lines(found: dict[str, Any]) -> str:
     """What `inspect` found, a line each."""
     lines = {name: value for name, value in found.items() if name != "fidelity"}
     lines["bytes_on_disk"] = size(found["bytes_on_disk"])

@@ -23,7 +23,7 @@ from potstill.recipe import Recipe
 
 FAMILY = "tasks"
 """Differences on all tasks are judged together: of twenty, one between equal models would seem real at 0.05."""
-FINER = 10
+P_VALUES_PER_THRESHOLD = 10
 """How much finer than Holm's smallest threshold the bootstrap's p must be."""
 
 
@@ -33,7 +33,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         UserError: a task does not exist, is not valid, or its data cannot be had; or two of them share a figure.
     """
-    loaded(recipe)
+    load_tasks(recipe)
 
 
 def measure(work: Work, models: Models) -> Measurement:
@@ -46,9 +46,9 @@ def measure(work: Work, models: Models) -> Measurement:
     pairs: list[Paired] = []
     shown: list[dict[str, Any]] = []
     theirs: dict[str, dict[str, list[dict[str, Any]]]] = {one.label: {} for one in models}
-    asked = loaded(work.recipe)
+    asked = load_tasks(work.recipe)
     found = [
-        {candidate.label: [_scored(work, one, seed) for seed in each] for candidate, each in models.items()}
+        {candidate.label: [_score_once(work, one, seed) for seed in each] for candidate, each in models.items()}
         for one in asked
     ]
     between = _pairs(models)
@@ -60,7 +60,7 @@ def measure(work: Work, models: Models) -> Measurement:
         first, sure = next(iter(scores.values()))[0], {row.metric for row in more_rows}
         for metric, score in first.scores.items():
             if metric in sure:
-                shown.append(_shown(one, metric, score.better, is_share(scores, metric)))
+                shown.append(_report_metric(one, metric, score.better, is_share(scores, metric)))
             else:
                 say(f"  {metric}: nothing says how sure it is, and it is not compared; lm-eval's figure is recorded")
         for model, seeds in scores.items():
@@ -76,7 +76,7 @@ def measure(work: Work, models: Models) -> Measurement:
     )
 
 
-def loaded(recipe: Recipe) -> list[LoadedTask]:
+def load_tasks(recipe: Recipe) -> list[LoadedTask]:
     """Every task that the recipe names, data included."""
     asked, owner = [], dict[str, str]()
     for number, task in enumerate(recipe.evaluate.tasks):
@@ -89,7 +89,7 @@ def loaded(recipe: Recipe) -> list[LoadedTask]:
     return asked
 
 
-def _scored(work: Work, asked: LoadedTask, model: CandidateModel) -> TaskScores:
+def _score_once(work: Work, asked: LoadedTask, model: CandidateModel) -> TaskScores:
     file = work.folder / "tasks" / quote(asked.name, safe="") / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:
@@ -112,10 +112,10 @@ def _reported(
     if len(splits_of(work.recipe, *asked.shown)) == 1:
         return models
     wanted = in_split("reporting")
-    return {model: [_part(seed, wanted) for seed in seeds] for model, seeds in models.items()}
+    return {model: [_only_items(seed, wanted) for seed in seeds] for model, seeds in models.items()}
 
 
-def _part(whole: TaskScores, wanted: Wanted) -> TaskScores:
+def _only_items(whole: TaskScores, wanted: Wanted) -> TaskScores:
     # What is made of all items at once (F1, BLEU) cannot be had of half of them.
     scores = {name: part(one, wanted) for name, one in whole.scores.items() if one.aggregation in OF_ITEMS}
     return replace(whole, scores=scores)
@@ -133,10 +133,10 @@ def _pairs(models: Models) -> list[tuple[str, str]]:
 def _resampling(work: Work, differences: int) -> Resampling:
     """Enough resamples that a difference which never changes its sign is beyond chance among so many."""
     confidence, resamples = work.recipe.evaluate.confidence, work.recipe.evaluate.resamples
-    return Resampling(confidence, max(resamples, math.ceil(FINER * differences / (1 - confidence))))
+    return Resampling(confidence, max(resamples, math.ceil(P_VALUES_PER_THRESHOLD * differences / (1 - confidence))))
 
 
-def _shown(asked: LoadedTask, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
+def _report_metric(asked: LoadedTask, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
     """A metric as the report's `Metric` has it."""
     shots = _shots(asked, metric.partition("/")[0])
     unit = f"lm-eval, {shots}-shot" if shots is not None else "lm-eval"

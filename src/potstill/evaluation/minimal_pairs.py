@@ -3,7 +3,7 @@
 from typing import Any
 
 from potstill.console import progress
-from potstill.evaluation.candidates import CandidateModel, Measurement, Models, compared_pairs
+from potstill.evaluation.candidates import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json
@@ -20,16 +20,16 @@ def measure(work: Work, models: Models, metric: str) -> Measurement:
     """One set of minimal pairs, by its name in the recipe; `pairs/METRIC.json` has all of its subtasks."""
     settings, how = work.recipe.evaluate.minimal_pairs[metric], work.recipe.evaluate
     tokenizer = artifacts.tokenizer(work)
-    subtasks = subtasks_of(work, metric)
+    subtasks = subtasks_in_split(work, metric)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
     scores = {
-        one.label: [_scored(work, metric, seed, subtasks, reading) for seed in each] for one, each in models.items()
+        one.label: [_score_once(work, metric, seed, subtasks, reading) for seed in each] for one, each in models.items()
     }
     common: dict[str, Any] = {"ties": settings.ties, "resampling": Resampling(how.confidence, how.resamples)}
     each = {model: accuracy(model, metric, found, **common) for model, found in scores.items()}
     pairs = {
         (student, model): compare((student, model), metric, (scores[student], scores[model]), **common)
-        for student, model in compared_pairs(work, models)
+        for student, model in pairs_to_compare(work, models)
     }
     file = work.folder / "pairs" / f"{metric}.json"
     of_each = {model: found.to_dict() for model, found in each.items()}
@@ -40,14 +40,14 @@ def measure(work: Work, models: Models, metric: str) -> Measurement:
     )
 
 
-def subtasks_of(work: Work, metric: str, split: Split = "reporting") -> list[Subtask]:
+def subtasks_in_split(work: Work, metric: str, split: Split = "reporting") -> list[Subtask]:
     """The pairs of a split: all that there are, unless half of them are chosen on."""
     settings, key = work.recipe.evaluate.minimal_pairs[metric], f"evaluate.minimal_pairs.{metric}"
     every = [subtask.first(settings.pairs) for subtask in _subtasks(settings, key)]
-    return [_half(one, split) for one in every] if len(splits_of(work.recipe, metric)) > 1 else every
+    return [_only_split(one, split) for one in every] if len(splits_of(work.recipe, metric)) > 1 else every
 
 
-def _half(subtask: Subtask, split: Split) -> Subtask:
+def _only_split(subtask: Subtask, split: Split) -> Subtask:
     pairs = zip(subtask.good, subtask.bad, strict=True)
     own = [pair for pair in pairs if split_of("\0".join(pair)) == split]
     return Subtask(subtask.name, tuple(good for good, _ in own), tuple(bad for _, bad in own))
@@ -59,7 +59,9 @@ def _subtasks(settings: PairFiles | PairDataset, key: str) -> list[Subtask]:
     return pairs_from_dataset(settings.dataset, f"{key}.dataset", split=settings.split, revision=settings.revision)
 
 
-def _scored(work: Work, metric: str, model: CandidateModel, subtasks: list[Subtask], reading: Reading) -> PairScores:
+def _score_once(
+    work: Work, metric: str, model: CandidateModel, subtasks: list[Subtask], reading: Reading
+) -> PairScores:
     file = work.folder / "pairs" / metric / f"{model.candidate.folder}.json"
     saved = read_json(file)
     if saved is not None:

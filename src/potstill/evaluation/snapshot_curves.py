@@ -17,11 +17,11 @@ from potstill.evaluation.snapshot_scores import (
     FOLDER,
     SnapshotMeter,
     Weights,
-    meters,
-    name_of,
-    scored,
-    snapshot,
-    teachers,
+    folder_weights,
+    score_weights,
+    snapshot_meters,
+    snapshot_name,
+    teacher_weights,
 )
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling, bootstrap
@@ -31,13 +31,13 @@ from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.recipe.load import saved_recipe
 from potstill.recipe.step import Step
-from potstill.training.snapshots import kept, picked
+from potstill.training.snapshots import select_snapshots, whole_snapshots
 
 SECONDS_BETWEEN_LOOKS = 5.0
-BEFORE = ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies")
+STAGES_NEEDED = ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies")
 """The stages that made what snapshots are measured with."""
 SPLITS: tuple[Split, ...] = ("selection", "reporting")
-CALLED = {"selection": "validation", "reporting": "held out"}
+SPLIT_LABELS = {"selection": "validation", "reporting": "held out"}
 
 
 def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, 
 
     Args:
         folder: the run.
-        which: as :func:`potstill.training.snapshots.picked` takes it, of each training.
+        which: as :func:`potstill.training.snapshots.select_snapshots` takes it, of each training.
         watch: go on until the trainings have ended.
 
     Returns:
@@ -59,14 +59,14 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, 
     recipe = saved_recipe(folder)
     if recipe.distil.snapshots is None:
         raise UserError(f"{folder} keeps no snapshots; say how many in its recipe, `distil.snapshots: 30`")
-    steps = [step for name in BEFORE for step in steps_of(recipe, BY_NAME[name])]
+    steps = [step for name in STAGES_NEEDED for step in steps_of(recipe, BY_NAME[name])]
     if missing := [step for step in steps if run.manifest(step) is None]:
         raise UserError(f"{folder}: snapshots are measured with what `{missing[0]}` makes, which is not done; wait")
     work = Work(recipe, run, Step("evaluate"))
     while True:
         # Request first: what is kept after that is looked at once more.
         ended = all(run.manifest(one.step) is not None for one in trained_candidates(recipe))
-        rows = _measured(work, which, waits=watch and not ended)
+        rows = _all_rows(work, which, waits=watch and not ended)
         write_json(run.folder / FOLDER / CURVES, {"confidence": recipe.evaluate.confidence, "rows": rows})
         if ended or not watch:
             break
@@ -76,21 +76,21 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, 
     return rows
 
 
-def _measured(work: Work, which: str, *, waits: bool) -> list[dict[str, Any]]:
+def _all_rows(work: Work, which: str, *, waits: bool) -> list[dict[str, Any]]:
     candidates = trained_candidates(work.recipe)
     # The teachers and the start are scored on what is reported: each sample set has a validation split of its own.
-    reported = meters(work, candidates[0], ["reporting"] if work.recipe.asks else SPLITS)
+    reported = snapshot_meters(work, candidates[0], ["reporting"] if work.recipe.asks else SPLITS)
     found: list[dict[str, Any]] = []
-    for teacher, weights in teachers(work).items():
+    for teacher, weights in teacher_weights(work).items():
         found += _rows(work, weights, reported, teacher, None)
-    start = snapshot(work, work.run.path("student") / "start", "start")
+    start = folder_weights(work, work.run.path("student") / "start", "start")
     found += _rows(work, start, reported, Candidate("start"), 0)
     for trained in candidates:
         folder = work.run.path(trained.step)
-        chosen = picked(which, kept(folder), folder, waits=waits)
-        own = meters(work, trained) if chosen else []
+        chosen = select_snapshots(which, whole_snapshots(folder), folder, waits=waits)
+        own = snapshot_meters(work, trained) if chosen else []
         for one in chosen:
-            weights = snapshot(work, one.folder, name_of(trained, one.step))
+            weights = folder_weights(work, one.folder, snapshot_name(trained, one.step))
             found += _rows(work, weights, own, trained, one.step)
     return found
 
@@ -100,7 +100,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
     rows = []
-    for figure in scored(work.run, weights, by):
+    for figure in score_weights(work.run, weights, by):
         row = bootstrap(candidate.label, figure.metric, figure.sums, transform=figure.transform, resampling=resampling)
         said = {"metric": figure.metric, "split": figure.split, "better": figure.better}
         figures = {"value": row.value, "low": row.low, "high": row.high, "n": row.n}
@@ -108,14 +108,14 @@ def _rows(
     return rows
 
 
-def shown(rows: list[dict[str, Any]]) -> str:
+def curves_table(rows: list[dict[str, Any]]) -> str:
     """The rows as lines of aligned columns: a line a model and step, a column a metric and split."""
     columns = list(dict.fromkeys((row["metric"], row["split"]) for row in rows))
     lines: dict[tuple[Any, ...], dict[tuple[str, str], str]] = {}
     for row in rows:
         figure = f"{row['value']:.4g} [{row['low']:.4g}, {row['high']:.4g}]"
         lines.setdefault((row["model"], row["seed"], row["step"]), {})[row["metric"], row["split"]] = figure
-    head = ["model", "seed", "step", *(f"{metric}, {CALLED[split]}" for metric, split in columns)]
+    head = ["model", "seed", "step", *(f"{metric}, {SPLIT_LABELS[split]}" for metric, split in columns)]
     body = [
         [*("" if part is None else str(part) for part in line), *(figures.get(column, "") for column in columns)]
         for line, figures in lines.items()

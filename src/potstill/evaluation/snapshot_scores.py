@@ -20,9 +20,9 @@ from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
-from potstill.evaluation.continuations import Judge, requests_of, triples_of
-from potstill.evaluation.lm_eval_tasks import loaded
-from potstill.evaluation.minimal_pairs import subtasks_of
+from potstill.evaluation.continuations import ResponseScorer, prompt_requests, triples_in_split
+from potstill.evaluation.lm_eval_tasks import load_tasks
+from potstill.evaluation.minimal_pairs import subtasks_in_split
 from potstill.evaluation.selection_split import Split, in_split, splits_of
 from potstill.files.atomic import digest, read_json, sha256, write_json
 from potstill.generation.generate import Decoding, NamedModel, responses
@@ -37,7 +37,7 @@ from potstill.metrics.minimal_pairs.score import Reading, score_pairs
 from potstill.models.folder import ADAPTER, fingerprint
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.steps import asked_step
+from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate, teacher_candidates
@@ -75,7 +75,7 @@ class Figure:
 class SnapshotMeter:
     """One measurement: a metric on a split, or a task with all of its metrics."""
 
-    reads: str
+    inputs_digest: str
     """A digest of all that its figures depend on, but for the model."""
     score: Callable[[PreTrainedModel, str], list[Figure]]
     """Scores a model, whose name it is told."""
@@ -91,7 +91,7 @@ class Weights:
     load: Callable[[], PreTrainedModel]
 
 
-def snapshot(work: Work, folder: Path, name: str) -> Weights:
+def folder_weights(work: Work, folder: Path, name: str) -> Weights:
     """The weights in a folder, those of a snapshot or of the start.
 
     Args:
@@ -105,7 +105,7 @@ def snapshot(work: Work, folder: Path, name: str) -> Weights:
     return Weights(digest(parts), name, lambda: load_student(folder, start, student))
 
 
-def teachers(work: Work) -> dict[Candidate, Weights]:
+def teacher_weights(work: Work) -> dict[Candidate, Weights]:
     """The weights of the teachers."""
     return {
         candidate: Weights(digest([one.fingerprint, one.dtype, str(run_dtype("auto"))]), candidate.label, one.model)
@@ -113,13 +113,13 @@ def teachers(work: Work) -> dict[Candidate, Weights]:
     }
 
 
-def scored(run: Run, weights: Weights, meters: Sequence[SnapshotMeter]) -> list[Figure]:
+def score_weights(run: Run, weights: Weights, meters: Sequence[SnapshotMeter]) -> list[Figure]:
     """What a model scores on each meter; it is loaded only where something is not known yet."""
     folder = run.folder / FOLDER
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     found, model = list[Figure](), None
     for meter in meters:
-        file = folder / "scores" / f"{digest([meter.reads, weights.fingerprint])}.json"
+        file = folder / "scores" / f"{digest([meter.inputs_digest, weights.fingerprint])}.json"
         # A training's own process may come to the same score as one that looks on: one of the two waits, and reads it.
         with FileLock(folder / ".lock"):
             saved = read_json(file)
@@ -132,7 +132,9 @@ def scored(run: Run, weights: Weights, meters: Sequence[SnapshotMeter]) -> list[
     return found
 
 
-def meters(work: Work, trained: Candidate, splits: Sequence[Split] = ("selection", "reporting")) -> list[SnapshotMeter]:
+def snapshot_meters(
+    work: Work, trained: Candidate, splits: Sequence[Split] = ("selection", "reporting")
+) -> list[SnapshotMeter]:
     """All that a training's snapshots can be measured by on these splits; text of others is not even opened.
 
     Tasks are asked whole, because lm-eval asks them: what is looked at of their figures is for the caller to mind.
@@ -140,16 +142,16 @@ def meters(work: Work, trained: Candidate, splits: Sequence[Split] = ("selection
     recipe, found = work.recipe, list[SnapshotMeter]()
     for split in splits:
         if split == "reporting":
-            found.append(_reported_text(work))
+            found.append(_held_out_meter(work))
         elif recipe.corpus.validation is not None:
-            found.append(_chosen_text(work, trained))
+            found.append(_validation_meter(work, trained))
         if not recipe.asks:
             names = [name for name in recipe.evaluate.minimal_pairs if split in splits_of(recipe, name)]
-            found += [_pairs(work, name, split) for name in names]
+            found += [_pairs_meter(work, name, split) for name in names]
             sets = [name for name in recipe.evaluate.continuations if split in splits_of(recipe, name)]
-            found += [_continuations(work, name, split) for name in sets]
-    asked = loaded(recipe)
-    return found + [_task(work, one) for one in asked if set(splits) & set(splits_of(recipe, *one.shown))]
+            found += [_continuations_meter(work, name, split) for name in sets]
+    asked = load_tasks(recipe)
+    return found + [_task_meter(work, one) for one in asked if set(splits) & set(splits_of(recipe, *one.shown))]
 
 
 def check(recipe: Recipe) -> None:
@@ -164,7 +166,7 @@ def check(recipe: Recipe) -> None:
     by = [metric for metric in chosen if metric.partition("/")[0] not in sets]
     if not by:
         return
-    known = {metric: one for asked in loaded(recipe) for metric, one in promised(asked).items()}
+    known = {metric: one for asked in load_tasks(recipe) for metric, one in promised(asked).items()}
     can = [metric for metric, one in known.items() if one.of_items and one.better is not None]
     for metric in by:
         plain = metric.partition(",")[0]
@@ -180,7 +182,7 @@ def check(recipe: Recipe) -> None:
         raise UserError(f"`select.by`: {metric!r} {why}; choose by another, {', '.join(can)}")
 
 
-def _task(work: Work, asked: LoadedTask) -> SnapshotMeter:
+def _task_meter(work: Work, asked: LoadedTask) -> SnapshotMeter:
     """A task of lm-eval, and every metric of it that is made of items."""
     splits, tokenizer = splits_of(work.recipe, *asked.shown), artifacts.tokenizer(work)
     batch_size = work.recipe.evaluate.batch_size
@@ -197,14 +199,14 @@ def _task(work: Work, asked: LoadedTask) -> SnapshotMeter:
         return figures
 
     settings = next(task for task in work.recipe.evaluate.tasks if task.task == asked.name)
-    files = {} if settings.path is None else _digests(settings.path)
-    reads = digest(["task", settings.model_dump(mode="json"), files, splits, batch_size, _tokens(tokenizer)])
-    return SnapshotMeter(reads, score)
+    files = {} if settings.path is None else _file_digests(settings.path)
+    inputs = digest(["task", settings.model_dump(mode="json"), files, splits, batch_size, _tokenizer_digest(tokenizer)])
+    return SnapshotMeter(inputs, score)
 
 
-def _pairs(work: Work, metric: str, split: Split) -> SnapshotMeter:
+def _pairs_meter(work: Work, metric: str, split: Split) -> SnapshotMeter:
     settings, tokenizer = work.recipe.evaluate.minimal_pairs[metric], artifacts.tokenizer(work)
-    subtasks = subtasks_of(work, metric, split)
+    subtasks = subtasks_in_split(work, metric, split)
     reading = Reading.of(tokenizer, settings.start, settings.prefix_space)
     sentences = sum(2 * len(subtask.good) for subtask in subtasks)
 
@@ -214,18 +216,20 @@ def _pairs(work: Work, metric: str, split: Split) -> SnapshotMeter:
         return [Figure.of(metric, split, "higher", as_sums(found, settings.ties))]
 
     items = [[subtask.name, subtask.good, subtask.bad] for subtask in subtasks]
-    return SnapshotMeter(digest(["pairs", split, items, vars(reading), settings.ties, _tokens(tokenizer)]), score)
+    return SnapshotMeter(
+        digest(["pairs", split, items, vars(reading), settings.ties, _tokenizer_digest(tokenizer)]), score
+    )
 
 
-def _continuations(work: Work, name: str, split: Split) -> SnapshotMeter:
+def _continuations_meter(work: Work, name: str, split: Split) -> SnapshotMeter:
     """A set of prompts, and every metric of what comes after them."""
     given, tokenizer, key = (
         work.recipe.evaluate.continuations[name],
         artifacts.tokenizer(work),
         f"evaluate.continuations.{name}",
     )
-    triples, batch_size = triples_of(work, name, split), work.recipe.evaluate.batch_size
-    requests, decoding = requests_of(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
+    triples, batch_size = triples_in_split(work, name, split), work.recipe.evaluate.batch_size
+    requests, decoding = prompt_requests(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
 
     def score(model: PreTrainedModel, who: str) -> list[Figure]:
         said = dict[str, str]()
@@ -234,43 +238,45 @@ def _continuations(work: Work, name: str, split: Split) -> SnapshotMeter:
                 said |= {one.id: one.response for one in batch}
                 advance(len(batch))
         texts = [said[triple.id] for triple in triples]
-        scores = Judge(given, key, triples, texts).own(texts)
+        scores = ResponseScorer(given, key, triples, texts).scores(texts)
         one = np.ones(len(texts))
         return [Figure.of(f"{name}/{metric}", split, "higher", Sums(scores[metric], one)) for metric in given.metrics]
 
     items = [[triple.prompt, triple.keyword, triple.reference] for triple in triples]
     settings = given.model_dump(mode="json", exclude={"random_pairs"})
-    return SnapshotMeter(digest(["continuations", split, items, settings, batch_size, _tokens(tokenizer)]), score)
+    return SnapshotMeter(
+        digest(["continuations", split, items, settings, batch_size, _tokenizer_digest(tokenizer)]), score
+    )
 
 
-def _chosen_text(work: Work, trained: Candidate) -> SnapshotMeter:
+def _validation_meter(work: Work, trained: Candidate) -> SnapshotMeter:
     """Cross-entropy on the validation split: of questions, on the answers of the candidate's own sample set."""
     recipe = work.recipe
-    learned = training_data.of_candidate(work, trained)
+    learned = training_data.for_candidate(work, trained)
     made = Step("strategies", name=recipe.sample_set_of_candidate(trained).name) if recipe.asks else Step("corpus")
     assert learned.validation is not None
-    content, rows = _content(work.run, made, "validation"), list(learned.validation)
-    return _text(work, "selection", content, rows, learned.collate, None)
+    content, rows = _output_digest(work.run, made, "validation"), list(learned.validation)
+    return _loss_meter(work, "selection", content, rows, learned.collate, None)
 
 
-def _reported_text(work: Work) -> SnapshotMeter:
+def _held_out_meter(work: Work) -> SnapshotMeter:
     """Cross-entropy on what is held out, as `evaluate` measures it."""
     collate = Collator(pad_token_id(artifacts.tokenizer(work)))
     if work.recipe.asks:
-        made = asked_step(work.recipe)
+        made = held_out_questions_step(work.recipe)
         rows = load_from_disk(work.run.path(made) / "samples").to_list()
         rows = sorted(rows, key=lambda row: row["id"])
         asked = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
-        return _text(work, "reporting", _content(work.run, made, "samples"), asked, collate, None)
+        return _loss_meter(work, "reporting", _output_digest(work.run, made, "samples"), asked, collate, None)
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     documents = held_out["input_ids"][: work.recipe.evaluate.documents]
     windows = document_windows(documents, work.recipe.corpus.sequence_length)
-    content = [_content(work.run, Step("corpus"), "held_out"), len(documents), work.recipe.corpus.sequence_length]
+    content = [_output_digest(work.run, Step("corpus"), "held_out"), len(documents), work.recipe.corpus.sequence_length]
     cut = [{"input_ids": window.input_ids} for window in windows]
-    return _text(work, "reporting", digest(content), cut, collate, [window.document for window in windows])
+    return _loss_meter(work, "reporting", digest(content), cut, collate, [window.document for window in windows])
 
 
-def _text(
+def _loss_meter(
     work: Work,
     split: Split,
     content: str,
@@ -301,21 +307,21 @@ def _text(
     return SnapshotMeter(digest(["loss", split, content, vocabulary]), score)
 
 
-def _content(run: Run, step: Step, part: str) -> str:
+def _output_digest(run: Run, step: Step, part: str) -> str:
     """A digest of a part of what a step has made."""
     manifest = run.manifest(step)
     assert manifest is not None, f"{step} is not done"
     return digest({name: made["sha256"] for name, made in manifest["outputs"].items() if name.startswith(f"{part}/")})
 
 
-def _digests(path: str) -> dict[str, str]:
+def _file_digests(path: str) -> dict[str, str]:
     return {str(file): sha256(file) for file in sorted(Path(path).expanduser().rglob("*")) if file.is_file()}
 
 
-def _tokens(tokenizer: Any) -> str:
+def _tokenizer_digest(tokenizer: Any) -> str:
     return digest(tokenizer.get_vocab())
 
 
-def name_of(trained: Candidate, step: int) -> str:
+def snapshot_name(trained: Candidate, step: int) -> str:
     """How messages name a snapshot."""
     return f"{trained}, step {step}"

@@ -1,1 +1,1 @@
-"""Pipeline: the table of stages, the run folder, and the runner that does what is not done."""
+"""Pipeline: the table of stages, the run folder, and the runner of the steps that are not done."""

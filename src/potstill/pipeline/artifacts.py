@@ -1,4 +1,4 @@
-"""Ready: teachers, tokenizer, questions and answers, as the stages before have left them in the run folder."""
+"""Artifacts: load the teachers, models, tokenizer, questions and answers that earlier stages left in the run folder."""
 
 import json
 from pathlib import Path
@@ -17,43 +17,43 @@ from potstill.teachers.prepared import PreparedTeacher
 
 
 def existing_teachers(work: Work) -> list[PreparedTeacher]:
-    """The teachers that nothing has to be trained for."""
+    """The teachers that existed before the run."""
     return [teacher(work, name) for name in work.recipe.teachers]
 
 
 def teachers(work: Work) -> list[PreparedTeacher]:
-    """Every teacher of the recipe: those that existed, and then those that were trained here."""
+    """Every teacher of the recipe: first the existing ones, then those that this run trains."""
     return existing_teachers(work) + [teacher(work, name) for name in work.recipe.pretrain]
 
 
 def teacher(work: Work, name: str) -> PreparedTeacher:
-    """One teacher of the recipe, which existed or was trained here."""
+    """One teacher of the recipe, existing or trained by this run."""
     if name in work.recipe.pretrain:
         return PreparedTeacher.load(work.run.path("pretrain") / name / "model", name)
     return PreparedTeacher.load(work.run.path("teachers") / name)
 
 
-def start(work: Work) -> PreTrainedModel:
-    """The student as it is before any training, for reading only."""
+def start_model(work: Work) -> PreTrainedModel:
+    """The student before any training, for reading only."""
     folder = work.run.path("student") / "start"
     return load_student(folder, folder, work.recipe.student)
 
 
-def trained(work: Work, candidate: Candidate) -> PreTrainedModel:
+def trained_model(work: Work, candidate: Candidate) -> PreTrainedModel:
     """A student or a control, for reading only."""
     return load_student(trained_folder(work, candidate), work.run.path("student") / "start", work.recipe.student)
 
 
 def trained_folder(work: Work, candidate: Candidate) -> Path:
-    """Where a student or a control lies: the weights that its training ended with, or those that were selected."""
+    """The folder of a student or control: its last weights, or its selected ones where the recipe has `select`."""
     return work.run.path(candidate.step if work.recipe.select is None else select_step(candidate)) / "student"
 
 
 def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
-    """The model of a candidate that is the run's own, for reading only."""
+    """The model of a candidate that this run made or prepared, for reading only."""
     if candidate.role == "teacher":
         return teacher(work, candidate.name or next(iter(work.recipe.all_teachers))).model()
-    return start(work) if candidate.role == "start" else trained(work, candidate)
+    return start_model(work) if candidate.role == "start" else trained_model(work, candidate)
 
 
 def tokenizer(work: Work) -> Any:
@@ -63,44 +63,48 @@ def tokenizer(work: Work) -> Any:
     return existing_teachers(work)[0].tokenizer()
 
 
-def vocabulary(work: Work) -> int:
-    """How many logits a model has that is made here: as many as the first teacher, or as the run's own tokenizer."""
+def vocabulary_size(work: Work) -> int:
+    """The number of logits of a model that this run makes: the run's own tokenizer's, or else the first teacher's."""
     if work.recipe.tokenizer is not None:
         return len(tokenizer(work))
     return existing_teachers(work)[0].config().vocab_size
 
 
 def compared_vocabulary(work: Work) -> int | None:
-    """The number of ids that student and teachers are compared on: their tokens; None: all that their heads have.
+    """The number of ids on which student and teachers are compared. None: all logits of their heads.
 
-    A student that is made of its teacher, or in its likeness, has its head, padding included. A checkpoint and several
-    teachers may be padded to other sizes; the stages before have proven that they have the same tokens.
+    A student that is built from its teacher has the teacher's head, padding included. A checkpoint or several teachers
+    may have heads of other padded sizes. Earlier stages have proven that their tokens are the same.
     """
     rows = [teacher.config().get_text_config().vocab_size for teacher in existing_teachers(work)]
-    rows += [vocabulary(work)] if work.recipe.pretrain else []
-    if work.recipe.student.start != "checkpoint" and len({*rows, vocabulary(work)}) == 1:
+    rows += [vocabulary_size(work)] if work.recipe.pretrain else []
+    if work.recipe.student.start != "checkpoint" and len({*rows, vocabulary_size(work)}) == 1:
         return None
     ours = tokenizer(work)
     return min(*rows, shared_vocabulary(ours, ours))
 
 
 def compared_tokenizer(work: Work) -> Any:
-    """The tokenizer whose ids student and teachers are compared on; None: they are compared on all logits."""
+    """The tokenizer whose ids limit the comparison of student and teachers. None: they are compared on all logits."""
     return None if compared_vocabulary(work) is None else tokenizer(work)
 
 
 def questions(work: Work, part: str) -> list[dict[str, Any]]:
-    """The questions of a part of the corpus (`train`, `validation`, `held_out`), with all that prompts may use, and
-    each with its reference as its answer."""
+    """The questions of a part of the corpus: `train`, `validation` or `held_out`.
+
+    Each row has every column that prompts may use, and its reference as its `answer`.
+    """
     rows = load_from_disk(work.run.path("corpus") / part)
     own = ({"id": row["id"], "question": row["question"], "reference": row["reference"]} for row in rows)
     columns = (json.loads(text) for text in rows["columns"])
     return [{**each, **row, "answer": row["reference"]} for each, row in zip(columns, own, strict=True)]
 
 
-def answered(work: Work) -> list[dict[str, Any]]:
-    """The training questions with the `answer` that is learned: the teacher's, each in a row of its own, or else the
-    reference."""
+def answered_questions(work: Work) -> list[dict[str, Any]]:
+    """The training questions, each with the `answer` that students learn.
+
+    With `generate`, each of the teacher's answers has a row of its own. Otherwise the answer is the reference.
+    """
     rows = questions(work, "train")
     if work.recipe.generate is None:
         return rows

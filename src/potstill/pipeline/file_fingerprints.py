@@ -1,4 +1,4 @@
-"""Fingerprints of the files that a recipe names, cheap enough to be taken each time a run is asked for."""
+"""Fingerprints of the files that a recipe names. They are cheap enough to be computed at every start of a run."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from potstill.recipe.teachers import Llama2cTeacher, PackagedTeacher, Teacher
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 HASHED_UP_TO = 256 * 2**20
-"""Bytes. A larger file is told from another by its size and time of change: hashing it would take seconds each time."""
+"""Bytes. A larger file is fingerprinted by its size and modification time: a hash would take seconds at every start."""
 
 
 def source_files(recipe: Recipe) -> dict[str, str]:
@@ -39,7 +39,7 @@ def source_files(recipe: Recipe) -> dict[str, str]:
 
 
 def named_sources(corpus: Corpus | Questions) -> list[tuple[str, Source | QuestionSource]]:
-    """Every source of what is trained on and held out, with the recipe's key for it."""
+    """Every source of training and held-out data, with its key in the recipe."""
     held_out = corpus.held_out
     if isinstance(corpus, Questions):
         apart = held_out.questions if isinstance(held_out, HeldOutQuestions) else []
@@ -53,7 +53,7 @@ def _numbered(key: str, sources: Sequence[Any]) -> list[tuple[str, Any]]:
 
 
 def tokenizer_files(recipe: Recipe) -> dict[str, str]:
-    """The fingerprint of the tokenizer's file, or of the text that it is trained on; a teacher's is the teacher's.
+    """The fingerprint of the tokenizer's file, or of its training text. A teacher's tokenizer has the teacher's own.
 
     Raises:
         UserError: a package or a file is missing.
@@ -96,15 +96,15 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
         if task.path is not None:
             key = f"evaluate.tasks.{number}"
             files = _in_folder(task.path)
-            found |= _fingerprints(key, sorted({*files, *named_in(files)}))
+            found |= _fingerprints(key, sorted({*files, *data_files_named_in(files)}))
     for name, model in recipe.evaluate.models.items():
         found |= _fingerprints(f"evaluate.models.{name}", _in_folder(model))
     for name, given in recipe.evaluate.continuations.items():
-        found |= _prompt_files(given, f"evaluate.continuations.{name}")
+        found |= _continuation_files(given, f"evaluate.continuations.{name}")
     return found
 
 
-def _prompt_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[str, str]:
+def _continuation_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[str, str]:
     found = _fingerprints(key, [triples_file(given, key)])
     if given.words is not None:
         found |= _fingerprints(f"{key}.words", [vectors_file(given.words, f"{key}.words")])
@@ -113,26 +113,26 @@ def _prompt_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[s
     return found
 
 
-def decisions(run: Run) -> dict[str, str]:
-    """The fingerprint of what persons have decided about the run's answers."""
+def review_files(run: Run) -> dict[str, str]:
+    """The fingerprint of the file with people's decisions about the run's answers."""
     file = run.path("review") / "decisions.csv"
     return {"review: decisions.csv": fingerprint(file)} if file.is_file() else {}
 
 
-def curves(run: Run) -> dict[str, str]:
-    """The fingerprint of what was measured of the run's snapshots, by whoever wanted to know."""
+def snapshot_curve_files(run: Run) -> dict[str, str]:
+    """The fingerprint of the snapshot curves that `potstill evaluate RUN --snapshots` measured."""
     file = run.path("snapshots") / "curves.json"
     return {"snapshots: curves.json": fingerprint(file)} if file.is_file() else {}
 
 
 def _in_folder(name: str) -> list[Path]:
-    """The files of a data set that lies here; none of one that is on the hub."""
+    """The files of a local data set; none for a data set on the hub."""
     folder = Path(name).expanduser()
     return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
 
 
-def named_in(files: Sequence[Path]) -> set[Path]:
-    """The files of data that task files name."""
+def data_files_named_in(files: Sequence[Path]) -> set[Path]:
+    """The existing data files that YAML task files name."""
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.suffix in (".yaml", ".yml")]
     words = {word for text in texts for word in re.findall(r"[^\s\"',\[\]{}]+", text) if "." in word}
     return {Path(word).resolve() for word in words if Path(word).is_file()}
@@ -159,7 +159,7 @@ def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:
 
 
 def _fingerprints(key: str, files: Sequence[Path]) -> dict[str, str]:
-    """By the shortest names that tell the files apart: where a package or a folder lies is nothing of theirs."""
+    """Fingerprints under the shortest distinct names. The place of a package or folder does not count as a change."""
     parts = 1
     while len({file.parts[-parts:] for file in files}) < len(files):
         parts += 1
@@ -167,6 +167,6 @@ def _fingerprints(key: str, files: Sequence[Path]) -> dict[str, str]:
 
 
 def fingerprint(file: Path) -> str:
-    """What tells a file from another: its content, or, where it is large, its size and time of change."""
+    """The SHA-256 of a file; for a large file, its size and modification time."""
     status = file.stat()
     return sha256(file) if status.st_size <= HASHED_UP_TO else f"{status.st_size} bytes, {status.st_mtime_ns}"

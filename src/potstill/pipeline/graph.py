@@ -1,6 +1,6 @@
-"""Pipeline: the stages, what each of them depends on, and which steps a recipe asks for.
+"""Graph: the one table of stages, the inputs of each stage, and the steps that a recipe asks for.
 
-The one table of stages: verbs are made from it, and the runner follows it. It imports nothing heavy, because
+The command line makes its verbs from this table, and the runner follows it. The module imports nothing heavy, because
 `potstill --help` reads it.
 """
 
@@ -41,16 +41,16 @@ def _teacher_files(recipe: "Recipe") -> dict[str, str]:
     return teacher_files(recipe)
 
 
-def _decisions(run: Run) -> dict[str, str]:
-    from potstill.pipeline.file_fingerprints import decisions
+def _review_files(run: Run) -> dict[str, str]:
+    from potstill.pipeline.file_fingerprints import review_files
 
-    return decisions(run)
+    return review_files(run)
 
 
-def _curves(run: Run) -> dict[str, str]:
-    from potstill.pipeline.file_fingerprints import curves
+def _snapshot_curve_files(run: Run) -> dict[str, str]:
+    from potstill.pipeline.file_fingerprints import snapshot_curve_files
 
-    return curves(run)
+    return snapshot_curve_files(run)
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,28 @@ class Stage:
 
     name: str
     about: str
-    reads: Callable[["Recipe", Step], dict[str, Any]]
-    """What a step of it takes from the recipe, by dotted key; another value, and the step runs again."""
+    recipe_inputs: Callable[["Recipe", Step], dict[str, Any]]
+    """The recipe's values that a step depends on, by dotted key. A changed value makes the step run again."""
     needs: Callable[["Recipe"], tuple[str, ...]] = field(default=lambda recipe: ())
-    """The stages whose outputs it reads."""
-    takes: Callable[["Recipe", Step, Step], bool] = field(default=lambda recipe, step, needed: True)
-    """Whether a step of it reads what this step of such a stage makes."""
+    """The stages whose outputs this stage reads."""
+    needs_step: Callable[["Recipe", Step, Step], bool] = field(default=lambda recipe, step, needed: True)
+    """Whether a step of this stage (second argument) reads the outputs of a needed stage's step (third argument)."""
     files: Callable[["Recipe"], dict[str, str]] = field(default=lambda recipe: {})
-    """The fingerprints of the files that it reads outside of the run folder."""
-    by_hand: Callable[[Run], dict[str, str]] = field(default=lambda run: {})
-    """The fingerprints of the files in the run folder that no stage makes."""
+    """The fingerprints of the files that this stage reads outside the run folder."""
+    user_files: Callable[[Run], dict[str, str]] = field(default=lambda run: {})
+    """The fingerprints of the files in the run folder that users make, and no stage."""
     all_ranks: bool = False
-    """Where there are several ranks, all of them do it together; otherwise the first one does it alone."""
-    parts: Callable[["Recipe"], list[Step]] | None = None
-    """The steps of a stage that runs more than once."""
+    """Whether all ranks run this stage together. Otherwise the first rank runs it alone."""
+    steps: Callable[["Recipe"], list[Step]] | None = None
+    """The steps of this stage in a recipe. None: one step."""
     reads_manifests: bool = False
-    """It reads what the stages before it cost, and not only what they made."""
-    wanted: Callable[["Recipe"], bool] = field(default=lambda recipe: True)
-    """Whether a recipe asks for it at all."""
+    """Whether this stage also reads the manifests of earlier steps, such as their costs."""
+    is_asked_for: Callable[["Recipe"], bool] = field(default=lambda recipe: True)
+    """Whether a recipe asks for this stage."""
 
 
 def _student_needs(recipe: "Recipe") -> tuple[str, ...]:
-    # It is measured on the text; one from nothing can be looked at before its teachers have been trained.
+    # The start is measured on the corpus. A student from scratch does not wait for its teachers' training.
     of_a_pretrained_one = getattr(recipe.student, "teacher", None) in recipe.pretrain
     return ("teachers", "tokenizer", "corpus", *(["pretrain"] if of_a_pretrained_one else []))
 
@@ -90,28 +90,30 @@ STAGES: tuple[Stage, ...] = (
         "teachers",
         "Find, convert and pin the teachers.",
         lambda r, s: {
-            "teachers": {name: recipe_inputs.all_but(teacher, "weight") for name, teacher in r.teachers.items()}
+            "teachers": {name: recipe_inputs.section_without(teacher, "weight") for name, teacher in r.teachers.items()}
         },
         files=_teacher_files,
-        wanted=lambda r: bool(r.teachers),
+        is_asked_for=lambda r: bool(r.teachers),
     ),
     Stage(
         "tokenizer",
         "Train the tokenizer, or read the given one.",
         lambda r, s: {
             "tokenizer": r.tokenizer,
-            "corpus": recipe_inputs.text_of(r) if hasattr(r.tokenizer, "min_frequency") else None,
+            "corpus": recipe_inputs.training_text(r) if hasattr(r.tokenizer, "min_frequency") else None,
         },
         lambda r: ("teachers",),
         files=_tokenizer_files,
-        wanted=lambda r: r.tokenizer is not None,
+        is_asked_for=lambda r: r.tokenizer is not None,
     ),
     Stage(
         "corpus",
         "Read, clean and split the text or the questions, and make samples of the text.",
-        # How long questions and answers may be is nothing to them before they are made prompts.
+        # Length limits of questions apply to prompts, which a later stage makes.
         lambda r, s: {
-            "corpus": recipe_inputs.all_but(r.corpus, "sequence_length", "teacher_length") if r.asks else r.corpus
+            "corpus": recipe_inputs.section_without(r.corpus, "sequence_length", "teacher_length")
+            if r.asks
+            else r.corpus
         },
         lambda r: ("teachers", "tokenizer"),
         files=_source_files,
@@ -119,15 +121,15 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "pretrain",
         "Train the teachers that do not exist yet.",
-        lambda r, s: recipe_inputs.of_teacher(r, str(s.name)),
+        lambda r, s: recipe_inputs.teacher_training(r, str(s.name)),
         lambda r: ("tokenizer", "corpus"),
         all_ranks=True,
-        parts=lambda r: [Step("pretrain", name=name) for name in r.pretrain],
+        steps=lambda r: [Step("pretrain", name=name) for name in r.pretrain],
     ),
     Stage(
         "student",
         "Build the start: the student before training.",
-        lambda r, s: recipe_inputs.started(r),
+        lambda r, s: recipe_inputs.student_start(r),
         _student_needs,
     ),
     Stage(
@@ -138,105 +140,109 @@ STAGES: tuple[Stage, ...] = (
             "generate.strategy": r.generate and r.all_strategies[r.generate.strategy].teacher,
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain"),
-        takes=lambda r, s, needed: needed.stage != "pretrain" or needed.name == (r.generate and r.generate.by),
-        wanted=lambda r: r.generate is not None,
+        needs_step=lambda r, s, needed: needed.stage != "pretrain" or needed.name == (r.generate and r.generate.by),
+        is_asked_for=lambda r: r.generate is not None,
     ),
     Stage(
         "strategies",
         "Put each question into the prompts of teacher and student.",
         lambda r, s: (
-            recipe_inputs.lengths(r)
-            | (recipe_inputs.asked_with(r) if s == steps.asked_step(r) else {"strategies": recipe_inputs.strategies(r)})
+            recipe_inputs.sequence_lengths(r)
+            | (
+                recipe_inputs.answer_settings(r)
+                if s == steps.held_out_questions_step(r)
+                else {"strategies": recipe_inputs.strategies_in_use(r)}
+            )
         ),
         lambda r: ("teachers", "tokenizer", "corpus", "generate"),
-        takes=lambda r, s, needed: needed.stage != "generate" or s != steps.asked_step(r),
-        parts=lambda r: [*steps.of_sample_sets(r, "strategies"), steps.asked_step(r)],
-        wanted=lambda r: r.asks,
+        needs_step=lambda r, s, needed: needed.stage != "generate" or s != steps.held_out_questions_step(r),
+        steps=lambda r: [*steps.step_per_sample_set(r, "strategies"), steps.held_out_questions_step(r)],
+        is_asked_for=lambda r: r.asks,
     ),
     Stage(
         "capture",
         "Run the teachers once and keep their targets.",
         lambda r, s: {
-            "capture": recipe_inputs.all_but(r.capture, "batch_size"),
+            "capture": recipe_inputs.section_without(r.capture, "batch_size"),
             "distil.losses.temperature": r.temperatures_of(s.name),
-            **recipe_inputs.foreign_start(r),
+            **recipe_inputs.checkpoint_start(r),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "strategies"),
-        takes=lambda r, s, needed: needed.stage != "strategies" or needed.name == s.name,
+        needs_step=lambda r, s, needed: needed.stage != "strategies" or needed.name == s.name,
         all_ranks=True,
-        parts=lambda r: steps.of_sample_sets(r, "capture") if r.asks else [Step("capture")],
-        wanted=lambda r: r.capture is not None,
+        steps=lambda r: steps.step_per_sample_set(r, "capture") if r.asks else [Step("capture")],
+        is_asked_for=lambda r: r.capture is not None,
     ),
     Stage(
         "search",
         "Find the best setting of the losses on the validation split.",
-        lambda r, s: recipe_inputs.searched(r),
+        lambda r, s: recipe_inputs.search_trials(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies", "capture"),
-        takes=steps.of_its_sample_set,
+        needs_step=steps.needed_for_training,
         all_ranks=True,
-        wanted=lambda r: r.search is not None,
+        is_asked_for=lambda r: r.search is not None,
     ),
     Stage(
         "distil",
         "Train the student from its teachers.",
-        lambda r, s: recipe_inputs.distilled(r, s.name),
+        lambda r, s: recipe_inputs.student_training(r, s.name),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies", "capture", "search"),
-        takes=steps.of_its_sample_set,
+        needs_step=steps.needed_for_training,
         all_ranks=True,
-        parts=steps.of_students("distil"),
+        steps=steps.step_per_student("distil"),
     ),
     Stage(
         "control",
         "Train the control: same start, same tokens, no teacher.",
-        lambda r, s: recipe_inputs.controlled(r),
+        lambda r, s: recipe_inputs.control_training(r),
         lambda r: ("corpus", "student", "strategies"),
-        takes=steps.of_its_sample_set,
+        needs_step=steps.needed_for_training,
         all_ranks=True,
-        parts=steps.of_seeds("control"),
-        wanted=lambda r: r.control is not None,
+        steps=steps.step_per_seed("control"),
+        is_asked_for=lambda r: r.control is not None,
     ),
     Stage(
         "select",
         "Select the best snapshots of student and control.",
-        lambda r, s: recipe_inputs.selected(r),
+        lambda r, s: recipe_inputs.snapshot_selection(r),
         lambda r: ("teachers", "tokenizer", "corpus", "student", "strategies", "distil", "control"),
-        takes=steps.of_its_training,
-        files=lambda r: _evaluation_files(r) if recipe_inputs.chosen_on(r) else {},
-        parts=steps.selecting,
-        wanted=lambda r: r.select is not None,
+        needs_step=steps.needed_for_selection,
+        files=lambda r: _evaluation_files(r) if recipe_inputs.selection_metrics(r) else {},
+        steps=steps.select_steps,
+        is_asked_for=lambda r: r.select is not None,
     ),
     Stage(
         "answers",
         "Let every model answer the held-out questions.",
-        lambda r, s: recipe_inputs.asked_with(r) | recipe_inputs.quantized(r),
+        lambda r, s: recipe_inputs.answer_settings(r) | recipe_inputs.quantization(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies", *steps.trained_stages(r)),
-        takes=steps.of_its_candidate,
-        parts=steps.answering,
-        wanted=lambda r: r.asks,
+        needs_step=steps.needed_for_answers,
+        steps=steps.answers_steps,
+        is_asked_for=lambda r: r.asks,
     ),
     Stage(
         "evaluate",
         "Compare teacher, start, student and control.",
         lambda r, s: {
-            "evaluate": recipe_inputs.all_but(r.evaluate, "batch_size"),
+            "evaluate": recipe_inputs.section_without(r.evaluate, "batch_size"),
             "seeds": r.seeds,
             "corpus.sequence_length": r.corpus.sequence_length,
-            "teachers.weight": recipe_inputs.weights(r),
+            "teachers.weight": recipe_inputs.teacher_weights(r),
             "distil.mix": r.distil.mix,
-            **recipe_inputs.quantized(r),
+            **recipe_inputs.quantization(r),
             "experiments": list(r.variants),
-            **({"select.by": recipe_inputs.chosen_on(r)} if recipe_inputs.chosen_on(r) else {}),
+            **({"select.by": recipe_inputs.selection_metrics(r)} if recipe_inputs.selection_metrics(r) else {}),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", *steps.trained_stages(r), "answers"),
         files=_evaluation_files,
-        by_hand=_decisions,
+        user_files=_review_files,
     ),
     Stage(
         "report",
         "Write the report: one page with all results.",
         lambda r, s: {"about": r.about, "seeds": r.seeds},
         lambda r: tuple(stage.name for stage in STAGES if stage.name != "report"),
-        by_hand=_curves,
+        user_files=_snapshot_curve_files,
         reads_manifests=True,
     ),
 )
@@ -247,7 +253,7 @@ def stage_named(name: str) -> Stage:
     """The stage of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such stage.
     """
     if name not in BY_NAME:
         raise UserError(f"there is no stage {name!r}; the stages are {', '.join(BY_NAME)}")
@@ -255,21 +261,21 @@ def stage_named(name: str) -> Stage:
 
 
 def steps_of(recipe: "Recipe", stage: Stage) -> list[Step]:
-    """The steps of a stage in this recipe; none where the recipe leaves the stage out."""
-    if not stage.wanted(recipe):
+    """The steps of a stage in this recipe; none if the recipe leaves the stage out."""
+    if not stage.is_asked_for(recipe):
         return []
-    return [Step(stage.name)] if stage.parts is None else stage.parts(recipe)
+    return [Step(stage.name)] if stage.steps is None else stage.steps(recipe)
 
 
 def needed_by(recipe: "Recipe", step: Step) -> list[Step]:
-    """The steps whose outputs a step reads."""
+    """The steps whose outputs this step reads."""
     stage = BY_NAME[step.stage]
     others = [needed for name in stage.needs(recipe) for needed in steps_of(recipe, BY_NAME[name])]
-    return [needed for needed in others if stage.takes(recipe, step, needed)]
+    return [needed for needed in others if stage.needs_step(recipe, step, needed)]
 
 
 def asked_for(recipe: "Recipe", name: str) -> Stage:
-    """The stage of that name, which the recipe must ask for.
+    """The stage of that name, if the recipe asks for it.
 
     Raises:
         UserError: there is no such stage, or the recipe leaves it out.
@@ -281,7 +287,7 @@ def asked_for(recipe: "Recipe", name: str) -> Stage:
 
 
 def all_steps(recipe: "Recipe", until: str | None = None) -> list[Step]:
-    """Every step in order; with `until`, only that stage and what it needs.
+    """Every step in order; with `until`, only the steps of that stage and of the stages that it needs.
 
     Raises:
         UserError: `until` is no stage, or the recipe leaves it out.

@@ -1,6 +1,6 @@
-"""Reads: what steps take from a recipe, so that exactly those run again that another recipe would change.
+"""Recipe inputs: the values of a recipe that each step depends on. A changed value repeats exactly these steps.
 
-It imports nothing heavy, because the table of stages is made of it.
+The module imports nothing heavy, because the table of stages uses it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,91 +9,91 @@ if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
 
-def text_of(recipe: "Recipe") -> Any:
-    """What of the corpus decides which text is trained on; not how it becomes samples."""
+def training_text(recipe: "Recipe") -> Any:
+    """The keys of the corpus that decide the training text, without those that cut it into samples."""
     keys = {"questions", "validation", "train", "held_out"} if recipe.asks else {"sources", "cleaning", "held_out"}
     return recipe.corpus.model_dump(mode="json", by_alias=True, include=keys)
 
 
-def weights(recipe: "Recipe") -> dict[str, float]:
-    """Each teacher's share among several."""
+def teacher_weights(recipe: "Recipe") -> dict[str, float]:
+    """The weight of each teacher in the mixture of teachers."""
     return {name: teacher.weight for name, teacher in recipe.all_teachers.items()}
 
 
-def samples(recipe: "Recipe") -> dict[str, bool]:
-    """What of the corpus is done while training: the corpus that lies on the disk is the same."""
+def random_offset(recipe: "Recipe") -> dict[str, bool]:
+    """The key of the corpus that acts during training and does not change the corpus on disk."""
     return {"corpus.random_offset": getattr(recipe.corpus, "random_offset", False)}
 
 
-def of_teacher(recipe: "Recipe", name: str) -> dict[str, Any]:
-    """What a teacher's training depends on; its weight among others is the student's business."""
-    asked = {"strategies": strategies(recipe), **lengths(recipe)} if recipe.asks else {}
-    return {f"pretrain.{name}": all_but(recipe.pretrain[name], "weight") | samples(recipe) | asked}
+def teacher_training(recipe: "Recipe", name: str) -> dict[str, Any]:
+    """The inputs of a teacher's training. Its weight in the mixture is an input of the student's training."""
+    asked = {"strategies": strategies_in_use(recipe), **sequence_lengths(recipe)} if recipe.asks else {}
+    return {f"pretrain.{name}": section_without(recipe.pretrain[name], "weight") | random_offset(recipe) | asked}
 
 
-def strategies(recipe: "Recipe") -> dict[str, Any]:
-    """The strategies that are in use: an answer has the room that the longest of all their prompts leaves it."""
+def strategies_in_use(recipe: "Recipe") -> dict[str, Any]:
+    """All strategies in use: the longest of their prompts decides how many tokens remain for an answer."""
     return {
         sample_set.strategy: recipe.all_strategies[sample_set.strategy] for sample_set in recipe.sample_sets.values()
     }
 
 
-def lengths(recipe: "Recipe") -> dict[str, Any]:
-    """How long what is read may be."""
+def sequence_lengths(recipe: "Recipe") -> dict[str, Any]:
+    """The limits of a sample's length, in tokens."""
     names = ("sequence_length", "teacher_length") if recipe.asks else ("sequence_length",)
     return {f"corpus.{name}": getattr(recipe.corpus, name) for name in names}
 
 
-def asked_with(recipe: "Recipe") -> dict[str, Any]:
-    """How every model is asked; the answers' prompt by its content, whatever its name."""
-    how = all_but(recipe.answers, "batch_size", "teachers", "prompt")
+def answer_settings(recipe: "Recipe") -> dict[str, Any]:
+    """How every model is asked. The prompt counts by its content, not by its strategy's name."""
+    how = section_without(recipe.answers, "batch_size", "teachers", "strategy")
     return {"answers": how | {"prompt": recipe.all_strategies[recipe.answers.strategy].student}}
 
 
-def started(recipe: "Recipe") -> dict[str, Any]:
-    """What a start is made of, and what it is looked at with."""
-    asked = {"strategies": asked_first(recipe)} if recipe.asks else {}
+def student_start(recipe: "Recipe") -> dict[str, Any]:
+    """The inputs of a start: how it is built, and how it is measured."""
+    asked = {"strategies": first_student_prompt(recipe)} if recipe.asks else {}
     made_of = {"student": recipe.student, "corpus.sequence_length": recipe.corpus.sequence_length}
-    return {**made_of, **kept_in_bits(recipe), **asked}
+    return {**made_of, **start_precision(recipe), **asked}
 
 
-def asked_first(recipe: "Recipe") -> Any:
-    """How the first of the students is asked (questions only)."""
+def first_student_prompt(recipe: "Recipe") -> Any:
+    """The prompt of the first student (questions only)."""
     return recipe.all_strategies[recipe.sample_set_of(recipe.first_variant).strategy].student
 
 
-def distilled(recipe: "Recipe", name: str | None) -> dict[str, Any]:
-    """What a student's training depends on, under the keys of a recipe with one student."""
+def student_training(recipe: "Recipe", name: str | None) -> dict[str, Any]:
+    """The inputs of a student's training, under the keys of a recipe with one student."""
     given = recipe.distil.model_copy(update={"losses": recipe.losses_of(name)})
     return {
-        "distil": all_but(given, *_not_kept(recipe)),
-        "teachers.weight": weights(recipe),
-        **samples(recipe),
-        **adapted(recipe),
+        "distil": section_without(given, *_unused_snapshots(recipe)),
+        "teachers.weight": teacher_weights(recipe),
+        **random_offset(recipe),
+        **adapter_settings(recipe),
     }
 
 
-def searched(recipe: "Recipe") -> dict[str, Any]:
-    """What the trials of a search depend on; of their weights they keep the best, whatever students do."""
-    of_students = distilled(recipe, recipe.tried_on)
+def search_trials(recipe: "Recipe") -> dict[str, Any]:
+    """The inputs of a search's trials. Trials always keep their best weights, so `keep` is no input."""
+    of_students = student_training(recipe, recipe.tried_on)
     given = {key: value for key, value in of_students["distil"].items() if key not in ("keep", "snapshots")}
     return {"search": recipe.search, **of_students, "distil": given}
 
 
-def controlled(recipe: "Recipe") -> dict[str, Any]:
-    """What the control's training depends on."""
-    distil = all_but(recipe.distil, "losses", "mix", "reduction", *_not_kept(recipe))
-    return {"control": recipe.control, "distil": distil, **samples(recipe), **adapted(recipe)}
+def control_training(recipe: "Recipe") -> dict[str, Any]:
+    """The inputs of the control's training."""
+    distil = section_without(recipe.distil, "losses", "mix", "reduction", *_unused_snapshots(recipe))
+    return {"control": recipe.control, "distil": distil, **random_offset(recipe), **adapter_settings(recipe)}
 
 
-def selected(recipe: "Recipe") -> dict[str, Any]:
-    """What a choice among snapshots depends on: the rule, and how sure it has to be."""
+def snapshot_selection(recipe: "Recipe") -> dict[str, Any]:
+    """The inputs of a selection among snapshots: the rule, its metrics, and the confidence that it needs."""
     assert recipe.select is not None
     measured = recipe.evaluate
-    pairs = {name: given for name, given in measured.minimal_pairs.items() if name in chosen_on(recipe)}
-    own = {metric.partition("/")[0] for metric in chosen_on(recipe)}
+    pairs = {name: given for name, given in measured.minimal_pairs.items() if name in selection_metrics(recipe)}
+    own = {metric.partition("/")[0] for metric in selection_metrics(recipe)}
     prompts = {name: given for name, given in measured.continuations.items() if name in own}
-    tasks = measured.tasks if any("/" in metric for metric in chosen_on(recipe)) else []
+    tasks = measured.tasks if any("/" in metric for metric in selection_metrics(recipe)) else []
     sure = {f"evaluate.{key}": getattr(recipe.evaluate, key) for key in ("confidence", "resamples")}
     merge = {"student.merge": recipe.student.merge} if recipe.student.adapter else {}
     shape = {"corpus.sequence_length": recipe.corpus.sequence_length}
@@ -104,43 +104,43 @@ def selected(recipe: "Recipe") -> dict[str, Any]:
         "evaluate.continuations": prompts,
         **sure,
         **shape,
-        **quantized(recipe),
+        **quantization(recipe),
         **merge,
     }
 
 
-def chosen_on(recipe: "Recipe") -> list[str]:
-    """The metrics half of whose items snapshots are chosen on, so that only the others are reported."""
+def selection_metrics(recipe: "Recipe") -> list[str]:
+    """The metrics, other than the loss, that select snapshots. Half of their items select; the others are reported."""
     return [] if recipe.select is None else [metric for metric in recipe.select.by if metric != "loss"]
 
 
-def _not_kept(recipe: "Recipe") -> tuple[str, ...]:
-    """A training that keeps no snapshots is what it was before there were any."""
+def _unused_snapshots(recipe: "Recipe") -> tuple[str, ...]:
+    """The key to leave out if a training keeps no snapshots: its inputs then equal those of older versions."""
     return () if recipe.distil.snapshots else ("snapshots",)
 
 
-def foreign_start(recipe: "Recipe") -> dict[str, str]:
-    """A student that is not made of its teacher is compared with it on tokens, and not on all that its head has."""
+def checkpoint_start(recipe: "Recipe") -> dict[str, str]:
+    """A student from a checkpoint is compared with its teacher on tokens, and not on all logits of the head."""
     return {"student.start": recipe.student.start} if recipe.student.start == "checkpoint" else {}
 
 
-def kept_in_bits(recipe: "Recipe") -> dict[str, Any]:
-    """The number format that the start is kept in, where it is not float32."""
+def start_precision(recipe: "Recipe") -> dict[str, Any]:
+    """The number format in which the start is saved, if it is not float32."""
     return {"distil.training.bf16": True} if recipe.start_in_bfloat16 else {}
 
 
-def quantized(recipe: "Recipe") -> dict[str, Any]:
-    """The bits that the start is loaded in; on the disk it is the same."""
+def quantization(recipe: "Recipe") -> dict[str, Any]:
+    """The quantisation with which the start is loaded. The start on disk does not change."""
     return {"student.quantization": recipe.student.quantization} if recipe.student.quantization else {}
 
 
-def adapted(recipe: "Recipe") -> dict[str, Any]:
-    """What is trained upon the start, where that is not the start itself."""
+def adapter_settings(recipe: "Recipe") -> dict[str, Any]:
+    """The adapter, if one is trained instead of the start itself, and the quantisation."""
     student = recipe.student
     adapter = {"student.adapter": student.adapter, "student.merge": student.merge} if student.adapter else {}
-    return adapter | quantized(recipe)
+    return adapter | quantization(recipe)
 
 
-def all_but(section: Any, *left_out: str) -> Any:
-    """A section without the keys that change how it is computed and not what comes out."""
+def section_without(section: Any, *left_out: str) -> Any:
+    """A section as JSON values, without the keys that do not change the result."""
     return section and section.model_dump(mode="json", by_alias=True, exclude=set(left_out))

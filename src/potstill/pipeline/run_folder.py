@@ -1,7 +1,8 @@
-"""Run: the folder of one experiment; per step what it made, and a manifest that says from what and at what cost.
+"""Run folder: for each step of an experiment its outputs, and a manifest with its inputs and its cost.
 
-A *step* is a stage, once for each seed or each teacher where the stage trains. Its folder is in one of three states:
-absent; begun (`unfinished.json`); done (`manifest.json`, written last and by renaming, so it is never half there).
+A stage that trains has one step for each seed or each teacher; other stages have fewer. A step's folder is in one of
+three states: absent; begun (`unfinished.json`); done (`manifest.json`, which is written last and by renaming, so it is
+never half there).
 """
 
 import os
@@ -28,19 +29,19 @@ class Run:
         self.folder = Path(folder)
 
     def path(self, step: Step | str) -> Path:
-        """Where a step keeps what it makes."""
+        """The folder of a step's outputs."""
         return self.folder / str(step)
 
     @contextmanager
     def open(self, recipe: dict[str, Any]) -> Iterator[None]:
-        """Make the folder, note in it the recipe that the run is now asked for, and keep other processes out meanwhile.
+        """Make the folder, write the current recipe into it, and lock it against other processes.
 
         Raises:
             UserError: the folder cannot be written, or another process is at work in it.
         """
         from filelock import FileLock, Timeout
 
-        # The system lets go of it when a process ends, however it ends.
+        # The operating system releases the lock when the process ends, even after a kill.
         lock = FileLock(self.folder / LOCK, timeout=0)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +62,11 @@ class Run:
             lock.release()
 
     def recipe(self) -> dict[str, Any] | None:
-        """The recipe that the run was last asked for; None where the folder is no run."""
+        """The recipe of the last call; None if the folder is no run."""
         return read_json(self.folder / SAVED_AS)
 
     def manifest(self, step: Step | str) -> dict[str, Any] | None:
-        """The manifest of a finished step; None where it is not finished, or what it made is no longer there."""
+        """The manifest of a finished step; None if it is not finished, or if an output is missing or has another size."""
         manifest = read_json(self.path(step) / MANIFEST)
         if manifest is None:
             return None
@@ -73,18 +74,18 @@ class Run:
         return manifest if whole else None
 
     def unfinished(self, step: Step) -> dict[str, Any] | None:
-        """What is known of a step that was begun and not finished."""
+        """The state of a step that was begun and not finished."""
         return read_json(self.path(step) / UNFINISHED)
 
     def earlier(self, step: Step) -> dict[str, Any] | None:
-        """What is known of a step's last attempt, be it finished, stopped, or finished and damaged since."""
+        """The state of a step's last attempt: finished, stopped, or finished and damaged since."""
         return read_json(self.path(step) / MANIFEST) or self.unfinished(step)
 
     def begin(self, step: Step, inputs: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
-        """Make a step's folder ready, and return what is known of it: `attempts`, and what earlier ones had cost.
+        """Prepare a step's folder, and return its state: `attempts`, and the cost of earlier attempts.
 
-        A stopped attempt with the same inputs goes on. Whatever else is there is moved to `replaced/`, never deleted:
-        it may have taken days.
+        A stopped attempt with the same inputs continues. Other content is moved to `replaced/` and never deleted: it may
+        have taken days.
         """
         key, earlier = digest(inputs), self.unfinished(step)
         if earlier is None or earlier["key"] != key or (self.path(step) / MANIFEST).exists():
@@ -96,7 +97,7 @@ class Run:
         return state
 
     def replace(self, step: Step) -> Path | None:
-        """Move a step's folder aside, and return where to."""
+        """Move a step's folder to `replaced/`, and return its new path."""
         if not self.path(step).exists():
             return None
         aside = self.folder / "replaced" / f"{str(step).replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -107,7 +108,7 @@ class Run:
         return aside
 
     def spend(self, step: Step, cost: dict[str, Any]) -> None:
-        """Remember what the attempts so far have cost, so that the whole step's cost is known at its end."""
+        """Save the cost of all attempts so far, so that a finished step knows its whole cost."""
         state = self.unfinished(step)
         if state is not None:
             write_json(self.path(step) / UNFINISHED, {**state, "cost": cost})
@@ -150,12 +151,12 @@ def versions() -> dict[str, str]:
 
 
 def now() -> str:
-    """The time, in UTC, to the second."""
+    """The time in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _files(output: Path) -> list[Path]:
-    assert output.exists(), f"a stage says that it made {output}, which is not there"
+    assert output.exists(), f"a stage returned the output {output}, which does not exist"
     return [output] if output.is_file() else [file for file in output.rglob("*") if file.is_file()]
 
 

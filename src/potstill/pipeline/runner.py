@@ -1,7 +1,7 @@
-"""Runner: which steps of a recipe have to run, and running them.
+"""Runner: finds the steps of a recipe that are not done, and runs them.
 
-A step's *inputs* are everything it depends on: its part of the recipe, the files named there, and the contents of what
-the steps before it made. A step whose manifest stands for the same inputs is done; any other runs, or goes on.
+A step's *inputs* are its part of the recipe, the files that this part names, and the contents of earlier steps' outputs.
+A step is done if its manifest has the same inputs. Otherwise it runs, or continues a stopped attempt.
 """
 
 import importlib
@@ -14,23 +14,23 @@ from potstill import distributed
 from potstill.console import duration, say
 from potstill.errors import UserError
 from potstill.files.atomic import digest
-from potstill.pipeline.failures import explained
+from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, steps_of
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.up_to_date import inputs_of, why_again
+from potstill.pipeline.up_to_date import inputs_of, reason_to_repeat
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 
 
 def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> None:
-    """Do every step that is not done, in order; each goes on where an earlier attempt stopped.
+    """Run every step that is not done, in order. Each step continues where an earlier attempt stopped.
 
     Args:
-        recipe: what to do.
-        run: where.
-        until: do only this stage and what it needs.
-        force: do these stages again though they are done.
+        recipe: the recipe.
+        run: the run folder.
+        until: run only this stage and the stages that it needs.
+        force: run these stages again although they are done.
 
     Raises:
         UserError: bad input, or a failure with a known remedy.
@@ -39,12 +39,12 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
     forced = [step for name in force for step in steps_of(recipe, asked_for(recipe, name))]
     if unneeded := [step for step in forced if step not in steps]:
         raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
-    # One process of a run writes into its folder; of several ranks, that is the first.
+    # Only the first rank writes into the run folder.
     with run.open(recipe.model_dump(mode="json", by_alias=True)) if distributed.is_first() else nullcontext():
-        _do_what_is_left(recipe, run, steps, forced)
+        _run_steps(recipe, run, steps, forced)
 
 
-def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
+def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
     did = 0
     for step in steps:
         inputs, manifest = inputs_of(recipe, run, step), run.manifest(step)
@@ -55,23 +55,23 @@ def _do_what_is_left(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Se
         if did == 0:
             check_stages(recipe)
         did += 1
-        reason = why_again(run, step, inputs)
-        # Every rank has read the folder and come to the same decision before the first one changes it.
+        reason = reason_to_repeat(run, step, inputs)
+        # Every rank must read the folder and decide before the first rank changes it.
         distributed.barrier()
         if not distributed.is_first():
-            _follow(Work(recipe, run, step))
+            _run_step_on_other_rank(Work(recipe, run, step))
             continue
         if reason is not None:
-            say(f"{step}: {reason}, so it begins anew; what it made before goes to replaced/")
-        _do(Work(recipe, run, step), inputs)
+            say(f"{step}: {reason}, so it begins anew; its earlier outputs go to replaced/")
+        _run_step(Work(recipe, run, step), inputs)
 
 
-def _do(work: Work, inputs: dict[str, Any]) -> None:
+def _run_step(work: Work, inputs: dict[str, Any]) -> None:
     from potstill.cost import Cost, measure
 
     run, step = work.run, work.step
-    # All of it: where the disk is full, a stage's failure is not the last thing that cannot be written.
-    with explained(step, work.folder):
+    # This covers everything: on a full disk, the cost of a failed stage cannot be written either.
+    with explain_failures(step, work.folder):
         state = run.begin(step, inputs, work.recipe.model_dump(mode="json", by_alias=True))
         say(f"{step}: {'begins' if state['attempts'] == 1 else 'goes on'}")
         spent = Cost.from_dict(state["cost"]) if state["cost"] else None
@@ -91,7 +91,7 @@ def _do(work: Work, inputs: dict[str, Any]) -> None:
 
 
 def _quiet_transformers() -> None:
-    """Its bars, one for each checkpoint, would tear ours; those of downloads from the hub stay."""
+    """Hide transformers' progress bars, which break ours. Bars of downloads from the hub stay."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
@@ -100,9 +100,9 @@ def _quiet_transformers() -> None:
         enable_progress_bars()
 
 
-def _follow(work: Work) -> None:
-    """What the other ranks do while the first one does a step: their share of it, if it has shares."""
-    with explained(work.step, work.folder):
+def _run_step_on_other_rank(work: Work) -> None:
+    """Run a step on a rank that is not the first: its share of the work, if all ranks take part."""
+    with explain_failures(work.step, work.folder):
         distributed.barrier()
         if BY_NAME[work.step.stage].all_ranks:
             _module(work.step.stage).run(work)
@@ -111,7 +111,7 @@ def _follow(work: Work) -> None:
 
 
 def check_stages(recipe: Recipe) -> None:
-    """Let each stage that the recipe asks for refuse what it could not do, before anything has been spent."""
+    """Let each stage of the recipe refuse bad settings before any step runs."""
     for stage in STAGES:
         check = getattr(_module(stage.name), "check", None) if steps_of(recipe, stage) else None
         if check is not None:
@@ -119,5 +119,5 @@ def check_stages(recipe: Recipe) -> None:
 
 
 def _module(stage: str) -> Any:
-    """The module of a stage, which the table knows by its name."""
+    """The module of a stage. The table of stages knows only its name."""
     return importlib.import_module(f"potstill.stages.{stage}")

@@ -1,4 +1,4 @@
-"""What a run folder can tell without running anything: what is done, what is left, what was measured."""
+"""Status: the state, duration and size of every step of a run. Nothing is run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from potstill.recipe.step import Step
 
 
 def describe(folder: Path) -> str:
-    """A line a step: its state, how long it took and what it weighs.
+    """One line for each step: its state, its duration and its size on disk.
 
     Raises:
         UserError: the folder is no run.

@@ -1,6 +1,6 @@
-"""The steps that a stage has in a recipe, one for each seed, student, sample set or candidate; and who needs which.
+"""Steps: the steps of a stage in a recipe (one for each seed, student, sample set or candidate), and what each needs.
 
-It imports nothing heavy, because the table of stages is made of it.
+The module imports nothing heavy, because the table of stages uses it.
 """
 
 from collections.abc import Callable
@@ -12,35 +12,35 @@ from potstill.recipe.step import Step
 if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
-ASKED = "held_out"
-"""The folder of the held-out questions as models are asked them, within the folder of the strategy that asks."""
+HELD_OUT_FOLDER = "held_out"
+"""The folder of the held-out questions' prompts, within the folder of the strategy that asks them."""
 
 
-def of_seeds(stage: str) -> "Callable[[Recipe], list[Step]]":
+def step_per_seed(stage: str) -> "Callable[[Recipe], list[Step]]":
     """One step for each seed."""
     return lambda recipe: [Step(stage, seed) for seed in recipe.seeds]
 
 
-def of_students(stage: str) -> "Callable[[Recipe], list[Step]]":
-    """One step for each seed of each experiment."""
+def step_per_student(stage: str) -> "Callable[[Recipe], list[Step]]":
+    """One step for each seed of each student."""
     return lambda recipe: [Step(stage, seed, name) for name in recipe.variants for seed in recipe.seeds]
 
 
-def of_sample_sets(recipe: "Recipe", stage: str) -> list[Step]:
+def step_per_sample_set(recipe: "Recipe", stage: str) -> list[Step]:
     """One step for each sample set."""
     return [Step(stage, name=name) for name in recipe.sample_sets]
 
 
-def asked_step(recipe: "Recipe") -> Step:
-    """The step of `strategies` that makes the held-out questions ready to be asked."""
-    return Step("strategies", name=f"{recipe.answers.strategy}/{ASKED}")
+def held_out_questions_step(recipe: "Recipe") -> Step:
+    """The step of `strategies` that makes the prompts of the held-out questions."""
+    return Step("strategies", name=f"{recipe.answers.strategy}/{HELD_OUT_FOLDER}")
 
 
-def of_its_sample_set(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Whether a training reads this step.
+def needed_for_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
+    """Whether a training reads the outputs of this step.
 
-    Of prompts and captures, a student reads those of its own sample set, a control those of the first student, and a
-    search those of the student that it is tried on. A student with losses of its own reads nothing of a search.
+    A student reads the samples and captures of its own sample set. A control reads those of the first student, and a
+    search those of the student that it trains. A student with losses of its own does not read the search.
     """
     if needed.stage == "search":
         return recipe.is_searched(step.name)
@@ -53,19 +53,19 @@ def of_its_sample_set(recipe: "Recipe", step: Step, needed: Step) -> bool:
     return needed.name == recipe.sample_set_of(variant).name
 
 
-def answering(recipe: "Recipe") -> list[Step]:
+def answers_steps(recipe: "Recipe") -> list[Step]:
     """One step for each candidate that answers."""
     asked = own_candidates(recipe)
     return [Step("answers", candidate=one) for one in asked if one.role != "teacher" or recipe.answers.teachers]
 
 
-def of_its_candidate(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Whether a candidate's answers need this step: the questions, which are the same for all, and what made it."""
+def needed_for_answers(recipe: "Recipe", step: Step, needed: Step) -> bool:
+    """Whether a candidate's answers need this step: the prompts, which are the same for all, or the candidate's model."""
     asked = step.candidate
     assert asked is not None
     is_trained = asked.role in ("student", "control")
     wanted = {
-        "strategies": needed == asked_step(recipe),
+        "strategies": needed == held_out_questions_step(recipe),
         "pretrain": asked.role == "teacher" and asked.name in (None, needed.name),
         "student": asked.role != "teacher",
         "distil": is_trained and needed == asked.step,
@@ -76,17 +76,17 @@ def of_its_candidate(recipe: "Recipe", step: Step, needed: Step) -> bool:
 
 
 def select_step(candidate: Candidate) -> Step:
-    """The step that chooses among the snapshots of a candidate's training."""
+    """The step that selects one snapshot of a candidate's training."""
     return Step("select", candidate=candidate)
 
 
-def selecting(recipe: "Recipe") -> list[Step]:
+def select_steps(recipe: "Recipe") -> list[Step]:
     """One step for each candidate that is trained."""
     return [select_step(candidate) for candidate in trained_candidates(recipe)]
 
 
-def of_its_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Whether a choice among snapshots needs this step: their training, and the validation samples of that training."""
+def needed_for_selection(recipe: "Recipe", step: Step, needed: Step) -> bool:
+    """Whether a selection needs this step: the training that kept the snapshots, or its validation samples."""
     assert step.candidate is not None
     if needed.stage in ("distil", "control"):
         return needed == step.candidate.step
@@ -94,5 +94,5 @@ def of_its_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
 
 
 def trained_stages(recipe: "Recipe") -> tuple[str, ...]:
-    """The stages that say what students and the control have become."""
+    """The stages that make the final weights of students and the control."""
     return ("distil", "control") if recipe.select is None else ("select",)

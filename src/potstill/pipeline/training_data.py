@@ -1,4 +1,4 @@
-"""TrainingData: the samples that a training learns from, and how a batch is made of them, whatever the corpus is of."""
+"""Training data: the samples of each training, and the collator of its batches, for text and for questions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,44 +18,46 @@ from potstill.recipe.strategies import Strategy
 from potstill.training.fit import Samples, TrainingData
 
 
-def of_students(work: Work, variant: str | None, seed: int) -> TrainingData:
-    """What a student learns from, and its control, in the order of the corpus.
+def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
+    """The training data of a student and of its control, in the order of the corpus.
 
     Args:
         work: the step.
         variant: the student's name among the experiments.
-        seed: of random offsets.
+        seed: the seed of random offsets.
     """
     recipe = work.recipe
     if recipe.asks:
         sample_set = recipe.sample_set_of(variant)
-        return of_sample_set(work, sample_set.name)
+        return for_sample_set(work, sample_set.name)
     rows = load_from_disk(work.run.path("corpus") / "train")
     train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
-    return TrainingData(train, _validation(work, "corpus"), Collator(_pad(work)))
+    return TrainingData(train, _validation(work, "corpus"), Collator(_pad_id(work)))
 
 
-def of_candidate(work: Work, trained: Candidate) -> TrainingData:
-    """What a student or the control learns from."""
+def for_candidate(work: Work, trained: Candidate) -> TrainingData:
+    """The training data of a student or of the control."""
     assert trained.seed is not None
-    return of_students(work, work.recipe.first_variant if trained.role == "control" else trained.name, trained.seed)
+    return for_student(work, work.recipe.first_variant if trained.role == "control" else trained.name, trained.seed)
 
 
-def of_sample_set(work: Work, name: str | None) -> TrainingData:
-    """What is captured: the samples of a sample set, or, of a text, those of the corpus."""
+def for_sample_set(work: Work, name: str | None) -> TrainingData:
+    """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
-        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad(work)))
+        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad_id(work)))
     step = Step("strategies", name=name)
-    collate = AlignedCollator(_pad(work), same_answer=work.recipe.sample_sets[name].own)
+    collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
 
 
-def of_teacher(work: Work, seed: int) -> TrainingData:
-    """What a teacher learns from that is trained here: the text; or the questions as each of the strategies will ask
-    it, and their reference solutions, so that it knows what it will be asked."""
+def for_teacher(work: Work, seed: int) -> TrainingData:
+    """The training data of a teacher that this run trains.
+
+    It is the text; or every question with the teacher's prompt of each strategy, and its reference solution.
+    """
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
-        return of_students(work, None, seed)
+        return for_student(work, None, seed)
     strategies = {
         sample_set.strategy: work.recipe.all_strategies[sample_set.strategy]
         for sample_set in work.recipe.sample_sets.values()
@@ -69,26 +71,33 @@ def of_teacher(work: Work, seed: int) -> TrainingData:
         return [{"input_ids": ids, "labels": labels} for ids, labels in read]
 
     validation = None if corpus.validation is None else asked("validation")
-    return TrainingData(asked("train"), validation, Collator(_pad(work)))
+    return TrainingData(asked("train"), validation, Collator(_pad_id(work)))
 
 
-def of_start(work: Work) -> TrainingData:
-    """What a student is looked at with before any training: the text; or the questions as students are asked them, and
-    their reference solutions, because no teacher may have answered them yet."""
+def for_start(work: Work) -> TrainingData:
+    """The data on which a student is measured before training.
+
+    It is the text; or the questions with the first student's prompt and their reference solutions. The teacher's
+    answers may not exist yet.
+    """
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return TrainingData(
-            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad(work))
+            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad_id(work))
         )
-    asked = {"start": Strategy(teacher=(prompt := recipe_inputs.asked_first(work.recipe)), student=prompt)}
+    asked = {"start": Strategy(teacher=(prompt := recipe_inputs.first_student_prompt(work.recipe)), student=prompt)}
     prompter = AlignedSampleBuilder(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
-    validation = None if corpus.validation is None else _Asked(artifacts.questions(work, "validation"), prompter)
-    return TrainingData(_Asked(artifacts.questions(work, "train"), prompter), validation, Collator(_pad(work)))
+    validation = (
+        None if corpus.validation is None else _QuestionSamples(artifacts.questions(work, "validation"), prompter)
+    )
+    return TrainingData(
+        _QuestionSamples(artifacts.questions(work, "train"), prompter), validation, Collator(_pad_id(work))
+    )
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Questions and their references, each made a sample when it is read."""
+class _QuestionSamples:
+    """Questions with their references. Each becomes a sample when it is read."""
 
     questions: list[dict[str, Any]]
     prompter: AlignedSampleBuilder
@@ -107,5 +116,5 @@ def _validation(work: Work, step: Step | str) -> Samples | None:
     return load_from_disk(folder) if work.recipe.corpus.validation is not None else None
 
 
-def _pad(work: Work) -> int:
+def _pad_id(work: Work) -> int:
     return pad_token_id(artifacts.tokenizer(work))

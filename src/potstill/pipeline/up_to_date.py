@@ -1,4 +1,4 @@
-"""Up to date: what a step depends on, and whether it has to run."""
+"""Up to date: the inputs of a step, and whether it has to run."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 
-GROUPS = ("recipe", "files", "steps")
+INPUT_GROUPS = ("recipe", "files", "steps")
 
 
 NAMED_AT_MOST = 3
-"""Changes of a step's inputs that are told by name."""
+"""The number of changed inputs that a message names."""
 
 
 def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
-    """What a step depends on, by name; None while a step that it needs is not done.
+    """The inputs of a step, by name; None while a step that it needs is not done.
 
     Raises:
         UserError: a file that the recipe names is missing.
@@ -27,40 +27,46 @@ def inputs_of(recipe: Recipe, run: Run, step: Step) -> dict[str, Any] | None:
         if manifest is None:
             return None
         steps[str(needed)] = digest(manifest if stage.reads_manifests else manifest["outputs"])
-    files = stage.files(recipe) | stage.by_hand(run)
-    return {"step": str(step), "recipe": _plain(stage.reads(recipe, step)), "files": files, "steps": steps}
+    files = stage.files(recipe) | stage.user_files(run)
+    return {
+        "step": str(step),
+        "recipe": plain_values(stage.recipe_inputs(recipe, step)),
+        "files": files,
+        "steps": steps,
+    }
 
 
 def is_done(recipe: Recipe, run: Run, step: Step) -> bool:
-    """Whether a step is finished and would come out the same from today's inputs."""
+    """Whether a step is finished and its inputs are those of today."""
     manifest = run.manifest(step)
     return manifest is not None and manifest["key"] == digest(inputs_of(recipe, run, step))
 
 
-def why_again(run: Run, step: Step, inputs: dict[str, Any]) -> str | None:
-    """Why what there is of a step is of no use; None where there is nothing, or a stopped attempt that goes on."""
+def reason_to_repeat(run: Run, step: Step, inputs: dict[str, Any]) -> str | None:
+    """The reason to repeat a step. None if it never ran, or if a stopped attempt continues."""
     earlier = run.earlier(step)
     if earlier is None:
         return None
-    if changed := [name for group in GROUPS for name in _changed(earlier["inputs"][group], inputs[group])]:
+    if changed := [name for group in INPUT_GROUPS for name in _changed_names(earlier["inputs"][group], inputs[group])]:
         more = f" and {len(changed) - NAMED_AT_MOST} more" if len(changed) > NAMED_AT_MOST else ""
         return f"{', '.join(changed[:NAMED_AT_MOST])}{more} changed"
     if "finished" not in earlier:
         return None
-    return "what it made is no longer whole" if run.manifest(step) is None else "`--force` asks for it"
+    return "its outputs are no longer whole" if run.manifest(step) is None else "`--force` asks for it"
 
 
-def _changed(before: Any, after: Any, name: str = "") -> list[str]:
-    """The dotted names of what differs between two trees of dicts."""
+def _changed_names(before: Any, after: Any, name: str = "") -> list[str]:
+    """The dotted names of the values that differ between two trees of dicts."""
     if isinstance(before, dict) and isinstance(after, dict):
-        inside = (_changed(before.get(key), after.get(key), f"{name}.{key}".strip(".")) for key in before | after)
+        inside = (_changed_names(before.get(key), after.get(key), f"{name}.{key}".strip(".")) for key in before | after)
         return [changed for each in inside for changed in each]
     return [] if before == after else [name]
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """Turn the sections of a recipe within lists and dicts into plain JSON values."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_values(item) for key, item in value.items()}
     return value.model_dump(mode="json", by_alias=True) if hasattr(value, "model_dump") else value

@@ -1,4 +1,4 @@
-"""Work: what a stage is given, and what it gives back."""
+"""Work: the argument of a stage's `run`, and its result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage is given: the recipe, the run, and the step to do."""
+    """The argument of a stage: the recipe, the run, and the step to run."""
 
     recipe: "Recipe"
     run: Run
@@ -22,13 +22,13 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """Where this step keeps what it makes."""
+        """The folder of this step's outputs."""
         return self.run.path(self.step)
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage gives back: its output files or folders, and a few figures for the manifest."""
+    """The result of a stage: its output files or folders, and figures for the manifest."""
 
     outputs: Sequence[Path]
     summary: dict[str, Any]

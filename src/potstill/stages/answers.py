@@ -19,13 +19,13 @@ from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.metrics.held_out_text import score_answers
 from potstill.pipeline import artifacts
-from potstill.pipeline.steps import asked_step
+from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
 
 
 def run(work: Work) -> Made:
     """Ask one model."""
-    samples = load_from_disk(work.run.path(asked_step(work.recipe)) / "samples").to_list()
+    samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / "samples").to_list()
     assert work.step.candidate is not None
     model = artifacts.own_model(work, work.step.candidate)
     answers = _answers(work, model, samples)

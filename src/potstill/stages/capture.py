@@ -28,15 +28,15 @@ def run(work: Work) -> Made:
     """Capture every teacher."""
     settings = work.recipe.capture
     assert settings is not None
-    learned = training_data.of_sample_set(work, work.step.name)
+    learned = training_data.for_sample_set(work, work.step.name)
     folders, summary = [], {}
     for teacher in artifacts.teachers(work):
-        name, expected = teacher.name, estimated(work, teacher, learned)
+        name, expected = teacher.name, size_estimate(work, teacher, learned)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
-        folder, codec = work.folder / name, codec_of(work, teacher)
+        folder, codec = work.folder / name, make_capture_codec(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
         batches = SampleBatches(learned.train, learned.collate, settings.batch_size)
-        origin = teacher.provenance(template_of(work, work.step.name), artifacts.tokenizer(work))
+        origin = teacher.provenance(teacher_template(work, work.step.name), artifacts.tokenizer(work))
         store = StoreSpec(folder, codec, origin)
         tokens = capture(store, live, batches, distributed.rank(), distributed.world_size())
         folders.append(folder)
@@ -44,20 +44,20 @@ def run(work: Work) -> Made:
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def estimated(work: Work, teacher: PreparedTeacher, learned: TrainingData) -> SizeEstimate:
+def size_estimate(work: Work, teacher: PreparedTeacher, learned: TrainingData) -> SizeEstimate:
     """What a capture of this teacher will weigh."""
     _, counts = keys_and_counts(learned.train, learned.collate)
-    return estimate(codec_of(work, teacher), tokens=sum(counts), samples=len(counts))
+    return estimate(make_capture_codec(work, teacher), tokens=sum(counts), samples=len(counts))
 
 
 def forecast(work: Work) -> str:
     """What the capture will take: bytes, and hours by the pace of one batch; a line a teacher."""
     settings, lines = work.recipe.capture, []
     assert settings is not None
-    learned = training_data.of_sample_set(work, work.step.name)
+    learned = training_data.for_sample_set(work, work.step.name)
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
-        expected, live = estimated(work, teacher, learned), LiveTeacher(teacher.model())
+        expected, live = size_estimate(work, teacher, learned), LiveTeacher(teacher.model())
         rows = [learned.train[at] for at in range(min(settings.batch_size, len(learned.train)))]
         batch = {key: value.to(device()) for key, value in teacher_batch(learned.collate(rows)).items()}
         live.target(batch)
@@ -69,7 +69,7 @@ def forecast(work: Work) -> str:
     return "\n".join(lines)
 
 
-def codec_of(work: Work, teacher: PreparedTeacher) -> Codec:
+def make_capture_codec(work: Work, teacher: PreparedTeacher) -> Codec:
     """The codec that the recipe's `capture:` asks for, at the temperatures that its losses use.
 
     It is over the ids that student and teachers are compared on: what a tail says of others could not be told apart.
@@ -99,7 +99,7 @@ def codec_of(work: Work, teacher: PreparedTeacher) -> Codec:
     return make_codec(capture.keep, vocabulary=vocabulary, **settings)
 
 
-def template_of(work: Work, sample_set: str | None) -> str:
+def teacher_template(work: Work, sample_set: str | None) -> str:
     """What tells how the teacher was asked; of text, it was not."""
     if sample_set is None:
         return "none"

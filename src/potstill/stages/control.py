@@ -23,7 +23,7 @@ def run(work: Work) -> Made:
     """Train the control of one seed."""
     seed = work.step.seed
     assert seed is not None
-    data = training_data.of_candidate(work, Candidate("control", None, seed))
+    data = training_data.for_candidate(work, Candidate("control", None, seed))
     return Made(*fit(student_fit(work, data, [Loss("cross_entropy")], _training(work.recipe), KEY, seed)))
 
 

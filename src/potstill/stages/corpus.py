@@ -31,7 +31,7 @@ from potstill.recipe.questions import Questions
 
 DOCUMENTS_AT_ONCE = 1000
 TOKENS = Features({"input_ids": List(Value("int32"))})
-APART = Features({**TOKENS, "documents": List(Value("int32"))})
+TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})
 QUESTION = Features({name: Value("string") for name in ("id", "question", "reference", "columns")})
 DOCUMENT = Features({"text": Value("string"), "input_ids": List(Value("int32"))})
 HELD_OUT_SEED = 0
@@ -47,10 +47,10 @@ Encode = Callable[..., Iterator[list[int]]]
 def run(work: Work) -> Made:
     """Make the training samples and what is held out."""
     corpus = work.recipe.corpus
-    return _of_questions(work, corpus) if isinstance(corpus, Questions) else _of_text(work, corpus)
+    return _split_into_questions(work, corpus) if isinstance(corpus, Questions) else _split_into_text(work, corpus)
 
 
-def _of_questions(work: Work, corpus: Questions) -> Made:
+def _split_into_questions(work: Work, corpus: Questions) -> Made:
     split = split_questions(corpus)
     parts = {"train": split.train, "held_out": split.held_out}
     if corpus.validation is not None:
@@ -78,15 +78,17 @@ def _check_reference(question: Question) -> None:
         raise UserError(f"{question.id}: {error}") from error
 
 
-def _of_text(work: Work, corpus: Corpus) -> Made:
+def _split_into_text(work: Work, corpus: Corpus) -> Made:
     for teacher in artifacts.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer = artifacts.tokenizer(work)
-    encode = partial(_tokenized, tokenizer, separator_ids(tokenizer, corpus.separator))
+    encode = partial(_tokenize, tokenizer, separator_ids(tokenizer, corpus.separator))
     tallies: dict[str, SourceCounts] = {}
-    make = _of_stream if corpus.streams else _of_documents
+    make = _from_stream if corpus.streams else _from_documents
     with dataset_writer(work.folder / "held_out", DOCUMENT) as write:
-        held_out = _HeldOutWriter(write, 0 if isinstance(corpus.held_out, HeldOutText) else _shortest(work, corpus))
+        held_out = _HeldOutWriter(
+            write, 0 if isinstance(corpus.held_out, HeldOutText) else _fewest_tokens(work, corpus)
+        )
         counts, validation = make(work, corpus, encode, tallies, held_out)
         if not held_out.documents:
             raise _none_held_out(counts["train_documents"])
@@ -120,30 +122,30 @@ class _HeldOutWriter:
         self.tokens += len(ids)
 
 
-def _of_documents(
+def _from_documents(
     work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The corpus whose documents are all there at once: its figures, and what weights are chosen by."""
     split = split_text(corpus, tallies)
-    say(shown(tallies))
+    say(source_table(tallies))
     say(f"  {len(split.train) + len(split.held_out):,} distinct documents, {split.repeated:,} repetitions left out")
     if not split.train or not split.held_out:
         raise _none_held_out(len(split.train), len(split.held_out))
     with progress("tokenizing", len(split.train), "documents") as advance:
-        counts = _train(work, corpus, encode(split.train, advance), lambda tokens: None)
+        counts = _write_training_samples(work, corpus, encode(split.train, advance), lambda tokens: None)
     with progress("tokenizing held-out text", len(split.held_out), "documents") as advance:
         held_tokens = encode(split.held_out, advance)
         if isinstance(corpus.held_out, HeldOutText):
-            validation, kept = _drawn(list(_packed_ids(held_tokens, corpus)), corpus)
+            validation, kept = _draw_sequences(list(_packed_ids(held_tokens, corpus)), corpus)
             rows = [(artifacts.tokenizer(work).decode(ids), ids) for ids in kept]
         else:
-            validation, rows = _set_aside(list(zip(split.held_out, held_tokens, strict=True)), corpus)
+            validation, rows = _set_documents_aside(list(zip(split.held_out, held_tokens, strict=True)), corpus)
     for text, ids in rows:
         held_out.add(text, ids)
     return counts | {"train_documents": len(split.train), "repeated_documents": split.repeated}, validation
 
 
-def _of_stream(
+def _from_stream(
     work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The same of a corpus that is read only as far as it is needed, and of which little is ever there at once."""
@@ -153,7 +155,7 @@ def _of_stream(
         if corpus.held_out.streams:
             # As many as are needed, which were drawn by the stream's own order.
             sequences = islice(sequences, corpus.held_out.sequences + (corpus.validation or 0))
-        validation, kept = _drawn(list(sequences), corpus)
+        validation, kept = _draw_sequences(list(sequences), corpus)
         for ids in kept:
             held_out.add(artifacts.tokenizer(work).decode(ids), ids)
 
@@ -166,8 +168,8 @@ def _of_stream(
 
     assert corpus.train_tokens is not None
     with progress("reading", corpus.train_tokens, "tokens") as advance:
-        counts = _train(work, corpus, encode(stream.training(hold_out)), advance)
-    say(shown(tallies))
+        counts = _write_training_samples(work, corpus, encode(stream.training(hold_out)), advance)
+    say(source_table(tallies))
     say(f"  {stream.distinct:,} distinct documents to train on, {stream.repeated:,} repetitions left out")
     for key, documents in stream.ran_out.items():
         say(f"  `{key}` ran out after {documents:,} documents")
@@ -178,16 +180,16 @@ def _of_stream(
     return counts, validation[: corpus.validation or 0]
 
 
-def _train(
+def _write_training_samples(
     work: Work, corpus: Corpus, documents: Iterator[list[int]], advance: Callable[[int], None]
 ) -> dict[str, Any]:
     """Write the training samples of tokenized documents, and count them."""
     apart = corpus.attention == "document"
-    shortest = _shortest(work, corpus)
+    shortest = _fewest_tokens(work, corpus)
     long_enough = (ids for ids in documents if len(ids) >= shortest)
     laid_out = LAYOUTS[corpus.layout](long_enough, corpus.sequence_length)
     samples = tokens = supervised = 0
-    with dataset_writer(work.folder / "train", APART if apart else TOKENS) as write:
+    with dataset_writer(work.folder / "train", TOKENS_AND_DOCUMENTS if apart else TOKENS) as write:
         for sample in first_tokens(laid_out, corpus.train_tokens, apart):
             row = {"input_ids": sample.input_ids}
             write(row | {"documents": sample.documents} if apart else row)
@@ -203,7 +205,7 @@ def _train(
     return {"train_samples": samples, "train_tokens": tokens, "supervised_tokens": supervised}
 
 
-def _shortest(work: Work, corpus: Corpus) -> int:
+def _fewest_tokens(work: Work, corpus: Corpus) -> int:
     """The fewest tokens of a document that is used, its separator among them."""
     return corpus.shortest + len(separator_ids(artifacts.tokenizer(work), corpus.separator)) if corpus.shortest else 0
 
@@ -216,7 +218,7 @@ def _none_held_out(train: int, held_out: int = 0) -> UserError:
     )
 
 
-def shown(tallies: dict[str, SourceCounts]) -> str:
+def source_table(tallies: dict[str, SourceCounts]) -> str:
     """Words and bytes of each source, as they were read and as they were cleaned."""
     rows: list[Sequence[str]] = [("source", "documents", "words", "bytes", "words, cleaned", "bytes, cleaned")]
     whole = SourceCounts()
@@ -233,7 +235,7 @@ def _figures(tally: SourceCounts) -> list[str]:
     return [f"{count:,}" for count in counts]
 
 
-def _drawn(sequences: list[list[int]], corpus: Corpus) -> tuple[list[list[int]], list[list[int]]]:
+def _draw_sequences(sequences: list[list[int]], corpus: Corpus) -> tuple[list[list[int]], list[list[int]]]:
     """Sequences of a held-out text of its own: those to choose weights by, and those to judge by."""
     assert isinstance(corpus.held_out, HeldOutText)
     aside = corpus.validation or 0
@@ -256,7 +258,7 @@ def _whole_windows(ids: list[int], corpus: Corpus) -> list[list[int]]:
     return [window for window in windows(ids, corpus.sequence_length) if len(window) == corpus.sequence_length]
 
 
-def _set_aside(held_out: list[HeldOutRow], corpus: Corpus) -> tuple[list[list[int]], list[HeldOutRow]]:
+def _set_documents_aside(held_out: list[HeldOutRow], corpus: Corpus) -> tuple[list[list[int]], list[HeldOutRow]]:
     """Whole held-out documents, from the end of their order, until they give the sequences to choose weights by."""
     validation: list[list[int]] = []
     kept = list(held_out)
@@ -290,7 +292,7 @@ def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
     return [number]
 
 
-def _tokenized(
+def _tokenize(
     tokenizer: Any, separator: list[int], documents: Iterable[str], advance: Callable[[int], None] = lambda count: None
 ) -> Iterator[list[int]]:
     """The tokens of each document, its separator before them; documents are read a thousand at a time."""

@@ -22,7 +22,7 @@ from potstill.recipe import Recipe
 from potstill.recipe.distil import GivenLoss, HiddenMatch
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
-from potstill.stages.capture import template_of
+from potstill.stages.capture import teacher_template
 from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
 from potstill.training.arguments import training_arguments
@@ -36,9 +36,13 @@ def run(work: Work) -> Made:
     """Train the student of one seed."""
     distil, name, seed = work.recipe.distil, work.step.name, work.step.seed
     assert seed is not None
-    data = training_data.of_students(work, name, seed)
-    losses = trained_with(work.recipe, chosen(work, name))
-    made = fit(taught(work, student_fit(work, data, losses, distil.training, KEY, seed), teachers_of(work, name)))
+    data = training_data.for_student(work, name, seed)
+    losses = trainer_losses(work.recipe, chosen_losses(work, name))
+    made = fit(
+        with_teachers(
+            work, student_fit(work, data, losses, distil.training, KEY, seed), teachers_or_targets(work, name)
+        )
+    )
     if seed == work.recipe.seeds[0] and distributed.is_first():
         link = work.folder.parent / "student"
         remove(link)
@@ -88,13 +92,13 @@ def student_fit(
     )
 
 
-def taught(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit:
+def with_teachers(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit:
     """The training with its teachers, weighted and mixed as the recipe says."""
     weights = [teacher.weight for teacher in work.recipe.all_teachers.values()]
     return replace(training, teaching={"teacher": teachers, "teacher_weights": weights, "mix": work.recipe.distil.mix})
 
 
-def chosen(work: Work, variant: str | None) -> list[GivenLoss]:
+def chosen_losses(work: Work, variant: str | None) -> list[GivenLoss]:
     """A student's losses as the recipe gives them, in the setting that was found, if one was searched."""
     losses = work.recipe.losses_of(variant)
     if not work.recipe.is_searched(variant):
@@ -102,7 +106,7 @@ def chosen(work: Work, variant: str | None) -> list[GivenLoss]:
     return with_setting(losses, Setting(**read_json(work.run.path("search") / "best.json")))
 
 
-def trained_with(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | HiddenLoss]:
+def trainer_losses(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | HiddenLoss]:
     """Losses as the trainer takes them, each a mean over the supervised tokens of a step."""
     # Samples have one length, so a sum over positions is a mean over tokens and one constant.
     positions = recipe.corpus.sequence_length if recipe.distil.reduction == "sequence" else 1
@@ -116,13 +120,13 @@ def trained_with(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | HiddenLo
     return losses
 
 
-def teachers_of(work: Work, variant: str | None) -> list[TeacherLike]:
+def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
     """What was captured of each teacher for a student, or, where nothing is captured, the teachers themselves."""
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
         return [teacher.model() for teacher in prepared]
     sample_set = work.recipe.sample_set_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=sample_set))
-    template = template_of(work, sample_set)
+    template = teacher_template(work, sample_set)
     shown = (template, artifacts.tokenizer(work))
     return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]

@@ -24,7 +24,7 @@ from potstill.recipe import Recipe
 
 def run(work: Work) -> Made:
     """Measure all that the recipe asks for, and compare the models."""
-    found = list(_measured(work))
+    found = list(_measurements(work))
     comparison = work.folder / "comparison.json"
     everything = {
         "rows": [row.to_dict() for one in found for row in one.rows],
@@ -45,16 +45,16 @@ def check(recipe: Recipe) -> None:
         measured.check(recipe)
 
 
-def _measured(work: Work) -> Iterator[Measurement]:
+def _measurements(work: Work) -> Iterator[Measurement]:
     if work.recipe.asks:
         yield answers.measure(work)
     else:
-        yield from _of_text(work)
+        yield from _text_measurements(work)
     if work.recipe.evaluate.tasks:
         yield lm_eval_tasks.measure(work, {**own_models(work), **baselines.baselines(work)})
 
 
-def _of_text(work: Work) -> Iterator[Measurement]:
+def _text_measurements(work: Work) -> Iterator[Measurement]:
     own, others = own_models(work), baselines.baselines(work)
     models = {**own, **baselines.sharing_tokens(work, others)}
     yield held_out_text.measure(work, models)

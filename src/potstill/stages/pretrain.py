@@ -25,7 +25,7 @@ def run(work: Work) -> Made:
     assert name is not None
     teacher, key = work.recipe.pretrain[name], f"pretrain.{name}"
     model = from_scratch(
-        teacher.config, f"{key}.config", artifacts.tokenizer(work), artifacts.vocabulary(work), teacher.seed
+        teacher.config, f"{key}.config", artifacts.tokenizer(work), artifacts.vocabulary_size(work), teacher.seed
     )
     corpus = work.recipe.corpus
     length = getattr(corpus, "teacher_length", None) or corpus.sequence_length
@@ -35,7 +35,7 @@ def run(work: Work) -> Made:
         folder=work.folder,
         title=f"training {work.step}",
         start=model,
-        data=training_data.of_teacher(work, teacher.seed),
+        data=training_data.for_teacher(work, teacher.seed),
         losses=[Loss("cross_entropy")],
         training=teacher.training,
         key=f"{key}.training",

@@ -54,7 +54,7 @@ def gather(work: Work) -> Report:
     """Everything that the page shows, read from the outputs of the earlier stages."""
     recipe, run = work.recipe, work.run
     comparison = read_json(run.path("evaluate") / "comparison.json")
-    models, alone = _models(work), _alone(recipe)
+    models, alone = _models(work), _name_on_page(recipe)
     passages = read_json(run.path("evaluate") / "passages.json") or []
     return Report(
         title=recipe.about,
@@ -74,7 +74,7 @@ def gather(work: Work) -> Report:
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),
-        notes=notes(recipe, run.folder, comparison.get("undecided", {}), _decided(work)),
+        notes=notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
         metrics=_metrics(recipe, comparison),
         units=units_of(recipe),
         confidence=recipe.evaluate.confidence,
@@ -87,7 +87,7 @@ def gather(work: Work) -> Report:
     )
 
 
-def _alone(recipe: Recipe) -> Callable[[str], str]:
+def _name_on_page(recipe: Recipe) -> Callable[[str], str]:
     """Returns a model's name on the page. If there is only one student, it is called "student" without its own name."""
     only = Candidate("student", recipe.first_variant).label if len(recipe.variants) == 1 else None
     return lambda model: "student" if model == only else model
@@ -115,7 +115,7 @@ def _models(work: Work) -> list[Model]:
     for teacher in artifacts.teachers(work):
         found.append(_model(teacher.name, teacher.config(), teacher.parameters(), None, "teacher"))
     start, summary = work.run.path("student") / "start", _summary(work, "student")
-    config, alone = AutoConfig.from_pretrained(start), _alone(work.recipe)
+    config, alone = AutoConfig.from_pretrained(start), _name_on_page(work.recipe)
     found.append(_model("student before", config, summary["parameters"], start, "start"))
     for name in work.recipe.variants:
         trained = artifacts.trained_folder(work, Candidate("student", name, work.recipe.seeds[0]))
@@ -169,7 +169,7 @@ def _tokens(summary: dict[str, Any]) -> int | None:
 
 
 def _curves(work: Work, stage: str) -> list[Curve]:
-    found, alone = [], _alone(work.recipe)
+    found, alone = [], _name_on_page(work.recipe)
     for step in steps_of(work.recipe, BY_NAME[stage]):
         lines = (work.run.path(step) / "log.jsonl").read_text(encoding="utf-8").splitlines()
         model = alone(Candidate("student", step.name).label) if stage == "distil" else "control"
@@ -179,7 +179,7 @@ def _curves(work: Work, stage: str) -> list[Curve]:
 
 def _snapshots(work: Work) -> list[SnapshotPoint]:
     """The scores of snapshots: those of `select`, and those of `potstill evaluate RUN --snapshots`."""
-    alone, (rows, chosen) = _alone(work.recipe), _of_selections(work)
+    alone, (rows, chosen) = _name_on_page(work.recipe), _selection_scores(work)
     measured = read_json(work.run.path("snapshots") / "curves.json") or {"rows": []}
     every = {
         tuple(row[key] for key in ("model", "seed", "step", "metric", "split")): row
@@ -201,7 +201,7 @@ def _snapshots(work: Work) -> list[SnapshotPoint]:
     ]
 
 
-def _of_selections(work: Work) -> tuple[list[dict[str, Any]], set[tuple[str, int | None, str]]]:
+def _selection_scores(work: Work) -> tuple[list[dict[str, Any]], set[tuple[str, int | None, str]]]:
     """The scores that `select` made, and its choices: model, seed and name of the chosen candidate."""
     rows: list[dict[str, Any]] = []
     chosen = set[tuple[str, int | None, str]]()
@@ -217,7 +217,7 @@ def _of_selections(work: Work) -> tuple[list[dict[str, Any]], set[tuple[str, int
     return rows, chosen
 
 
-def _decided(work: Work) -> int:
+def _decision_count(work: Work) -> int:
     return len(in_effect(read_decisions(work.run.path("review") / "decisions.csv")))
 
 

@@ -25,7 +25,7 @@ from potstill.recipe import Recipe
 from potstill.recipe.distil import GivenLoss
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.recipe.step import Step
-from potstill.stages.distil import student_fit, taught, teachers_of, trained_with
+from potstill.stages.distil import student_fit, teachers_or_targets, trainer_losses, with_teachers
 from potstill.training.arguments import training_arguments
 from potstill.training.fit import CHECKPOINTS, fit
 from potstill.training.trainer import TeacherLike
@@ -38,30 +38,32 @@ def run(work: Work) -> Made:
     search, given = work.recipe.search, setting_of(work.recipe.distil.losses)
     assert search is not None
     assert given is not None
-    file, count = work.folder / "trials.jsonl", trainings(search, given)
+    file, count = work.folder / "trials.jsonl", trial_count(search, given)
     # Of several ranks, the first one knows what was done, proposes and remembers.
     journal = JsonlLog(file) if distributed.is_first() else None
     tried = journal.rows if journal is not None else []
     for row in tried:
-        _tidy(_step(work, row["number"]).folder)
-    teachers = teachers_of(work, work.recipe.tried_on)
+        _remove_weights(_trial_work(work, row["number"]).folder)
+    teachers = teachers_or_targets(work, work.recipe.tried_on)
     for number in range(distributed.broadcast(len(tried)), count):
-        trial = _step(work, number)
-        setting = distributed.broadcast(_proposed(trial, number, tried, given) if distributed.is_first() else None)
+        trial = _trial_work(work, number)
+        setting = distributed.broadcast(
+            _setting_of_trial(trial, number, tried, given) if distributed.is_first() else None
+        )
         say(f"  trial {number} of {count - 1}: {setting}{'' if number else ', as given'}")
         began = time.monotonic()
-        summary = _tried(trial, setting, teachers)
+        summary = _run_trial(trial, setting, teachers)
         if journal is not None:
             seconds = round(time.monotonic() - began, 1)
             journal.append([{"number": number, **asdict(setting), **summary, "seconds": seconds}])
-            say(f"  trial {number}: {_said(tried[-1])}, in {duration(seconds)}")
-            _tidy(trial.folder)
-    return _found(work, tried) if distributed.is_first() else Made([], {})
+            say(f"  trial {number}: {_outcome(tried[-1])}, in {duration(seconds)}")
+            _remove_weights(trial.folder)
+    return _write_best(work, tried) if distributed.is_first() else Made([], {})
 
 
-def trainings(search: Search, given: Setting) -> int:
+def trial_count(search: Search, given: Setting) -> int:
     """How many settings are tried, the given one among them."""
-    proposed = search.trials if search.share else min(search.trials, len(_others(search, given)))
+    proposed = search.trials if search.share else min(search.trials, len(_other_temperatures(search, given)))
     return 1 + proposed
 
 
@@ -89,7 +91,7 @@ def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given
     where only temperatures are, there are as many settings as there are temperatures, and each has its turn.
     """
     if search.share is None:
-        return replace(given, temperature=_others(search, given)[number - 1])
+        return replace(given, temperature=_other_temperatures(search, given)[number - 1])
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -108,15 +110,15 @@ def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given
     return replace(given, **study.ask(space).params)
 
 
-def _others(search: Search, given: Setting) -> list[float]:
+def _other_temperatures(search: Search, given: Setting) -> list[float]:
     return [temperature for temperature in search.temperatures or [] if temperature != given.temperature]
 
 
-def _step(work: Work, number: int) -> Work:
+def _trial_work(work: Work, number: int) -> Work:
     return replace(work, step=Step(work.step.stage, name=f"trial-{number}"))
 
 
-def _proposed(trial: Work, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:
+def _setting_of_trial(trial: Work, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:
     """The trial's setting; noted before it begins, so that its checkpoints are never another setting's, whatever
     version of Optuna is asked when it goes on."""
     file, search = trial.folder / "setting.json", trial.recipe.search
@@ -128,7 +130,7 @@ def _proposed(trial: Work, number: int, tried: Sequence[dict[str, Any]], given: 
     return Setting(**noted)
 
 
-def _tried(trial: Work, setting: Setting, teachers: list[TeacherLike]) -> dict[str, Any]:
+def _run_trial(trial: Work, setting: Setting, teachers: list[TeacherLike]) -> dict[str, Any]:
     """Train in a setting. The cross-entropy on the validation split is None where the training diverged."""
     try:
         summary = train_trial(trial, with_setting(trial.recipe.distil.losses, setting), teachers)
@@ -145,19 +147,19 @@ def train_trial(trial: Work, losses: list[GivenLoss], teachers: list[TeacherLike
     """Train a student for one trial, and return the summary of its training."""
     recipe, search = trial.recipe, trial.recipe.search
     assert search is not None
-    data = training_data.of_students(trial, recipe.tried_on, search.seed)
-    training = student_fit(trial, data, trained_with(recipe, losses), _training(recipe), KEY, search.seed)
-    _, summary = fit(taught(trial, replace(training, keep="best", snapshots=None), teachers))
+    data = training_data.for_student(trial, recipe.tried_on, search.seed)
+    training = student_fit(trial, data, trainer_losses(recipe, losses), _training(recipe), KEY, search.seed)
+    _, summary = fit(with_teachers(trial, replace(training, keep="best", snapshots=None), teachers))
     return summary
 
 
-def _tidy(folder: Path) -> None:
+def _remove_weights(folder: Path) -> None:
     """Of a trial that has ended, its log is kept, and not its weights."""
     for name in ("student", CHECKPOINTS):
         remove(folder / name)
 
 
-def _found(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
+def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
     """Write down what was best; of equals, the one that was tried first."""
     ended = sorted((row for row in tried if row["validation_loss"] is not None), key=lambda row: row["validation_loss"])
     if not ended:
@@ -170,11 +172,11 @@ def _found(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
     # The ranking is no output: another one with the same best changes nothing of what is trained with it.
     write_json(work.folder / "ranking.json", [*ended, *(row for row in tried if row["validation_loss"] is None)])
     write_json(work.folder / "best.json", asdict(setting))
-    what = f"{setting} ({_said(best)}; as given: {_said(given)})" if best is not given else f"as given, {setting}"
+    what = f"{setting} ({_outcome(best)}; as given: {_outcome(given)})" if best is not given else f"as given, {setting}"
     figures = {"trials": len(tried), "tokens": sum(row["tokens"] for row in tried), "best": best, "given": given}
     return Made([work.folder / "best.json"], figures | {"made": f"{len(tried)} trials; best: {what}"})
 
 
-def _said(row: dict[str, Any]) -> str:
+def _outcome(row: dict[str, Any]) -> str:
     loss = row["validation_loss"]
     return "ran away" if loss is None else f"validation loss {loss:.4f}"

@@ -12,14 +12,21 @@ from typing import Any, Literal
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.snapshot_scores import Figure, SnapshotMeter, meters, name_of, scored, snapshot
+from potstill.evaluation.snapshot_scores import (
+    Figure,
+    SnapshotMeter,
+    folder_weights,
+    score_weights,
+    snapshot_meters,
+    snapshot_name,
+)
 from potstill.files.atomic import atomic_folder, remove, write_json
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.select import Average
 from potstill.students.load_and_save import finish_student
-from potstill.training.snapshots import Snapshot, average, kept
+from potstill.training.snapshots import Snapshot, average, whole_snapshots
 
 Scores = dict[str, dict[str, Sums]]
 """What each candidate scored, by its name and the metric; of equal ones, the first is taken."""
@@ -31,26 +38,26 @@ def run(work: Work) -> Made:
     assert rule is not None
     trained = work.step.candidate
     assert trained is not None
-    by_name = {f"step {one.step}": one for one in kept(work.run.path(trained.step))}
+    by_name = {f"step {one.step}": one for one in whole_snapshots(work.run.path(trained.step))}
     assert by_name, f"{trained.step} has kept nothing"
-    measured = _SelectionScores(work, meters(work, trained, ["selection"]))
+    measured = _SelectionScores(work, snapshot_meters(work, trained, ["selection"]))
     start = measured.scores(work.run.path("student") / "start", "start")
     criteria = [Criterion(metric, measured.better(metric), weight) for metric, weight in rule.by.items()]
     folders = {name: one.folder for name, one in by_name.items()}
-    scores = {name: measured.scores(one.folder, name_of(trained, one.step)) for name, one in by_name.items()}
+    scores = {name: measured.scores(one.folder, snapshot_name(trained, one.step)) for name, one in by_name.items()}
     if rule.average is not None:
-        name, folder = _averaged(work, rule.average, by_name, scores, criteria)
+        name, folder = _averaged_snapshot(work, rule.average, by_name, scores, criteria)
         # Behind all others: a mean that is no better than one of them is not needed.
         folders[name], scores[name] = folder, measured.scores(folder, f"{work.step}: {name}")
     resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
     choice = choose(scores, criteria, resampling=resampling)
-    _keep(work, folders[choice.chosen])
+    _save_student(work, folders[choice.chosen])
     selection = work.folder / "selection.json"
     rows = {
         name: [measured.row(name, metric, sums, resampling) for metric, sums in each.items()]
         for name, each in {"start": start, **scores}.items()
     }
-    write_json(selection, _told(choice, rows, criteria))
+    write_json(selection, _selection_record(choice, rows, criteria))
     remove(work.folder / ".averaged")
     summary = _summary(choice, by_name)
     say(f"  {summary['made']}")
@@ -69,7 +76,7 @@ class _SelectionScores:
 
     def scores(self, folder: Path, name: str) -> dict[str, Sums]:
         """One candidate's, by metric."""
-        figures = scored(self._work.run, snapshot(self._work, folder, name), self._by)
+        figures = score_weights(self._work.run, folder_weights(self._work, folder, name), self._by)
         found = {figure.metric: figure for figure in figures if figure.split == "selection"}
         if missing := [metric for metric in self._wanted if metric not in found]:
             raise UserError(f"`select.by`: {missing[0]!r} is measured nowhere; there are {', '.join(found)}")
@@ -88,7 +95,7 @@ class _SelectionScores:
         return bootstrap(name, metric, sums, transform=transform, resampling=resampling).to_dict()
 
 
-def _averaged(
+def _averaged_snapshot(
     work: Work, wanted: Average, by_name: Mapping[str, Snapshot], scores: Scores, criteria: list[Criterion]
 ) -> tuple[str, Path]:
     """One more candidate, and where it lies until it is known whether it is taken."""
@@ -112,7 +119,7 @@ def _averaged(
     return f"mean of the {kind} {count}", folder
 
 
-def _keep(work: Work, chosen: Path) -> None:
+def _save_student(work: Work, chosen: Path) -> None:
     with atomic_folder(work.folder / "student") as partial:
         # A copy: a user who needs room may remove the snapshots.
         shutil.copytree(chosen, partial)
@@ -124,7 +131,9 @@ def _keep(work: Work, chosen: Path) -> None:
         link.symlink_to(Path(work.folder.name) / "student", target_is_directory=True)
 
 
-def _told(choice: Choice, rows: dict[str, list[dict[str, Any]]], criteria: list[Criterion]) -> dict[str, Any]:
+def _selection_record(
+    choice: Choice, rows: dict[str, list[dict[str, Any]]], criteria: list[Criterion]
+) -> dict[str, Any]:
     return {
         "by": {one.metric: one.weight for one in criteria},
         "better": {one.metric: one.better for one in criteria},

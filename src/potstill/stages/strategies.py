@@ -17,7 +17,7 @@ from potstill.data.prompts.collator import AlignedSample
 from potstill.data.prompts.placebo import placebo_samples
 from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
-from potstill.pipeline.steps import asked_step
+from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.questions import Questions
 from potstill.recipe.strategies import Strategy
@@ -37,14 +37,14 @@ SAMPLE = Features(
 
 def run(work: Work) -> Made:
     """Make one sample set's samples, or those of the held-out questions."""
-    if work.step == asked_step(work.recipe):
+    if work.step == held_out_questions_step(work.recipe):
         # A teacher that answers is asked as every model is.
         name = work.recipe.answers.strategy
         prompt = work.recipe.all_strategies[name].student
         asked = {name: Strategy(teacher=prompt, student=prompt)}
-        samples = {"samples": _prompted(work, asked, artifacts.questions(work, "held_out"))[name]}
+        samples = {"samples": _samples_by_strategy(work, asked, artifacts.questions(work, "held_out"))[name]}
     else:
-        samples = _of_sample_set(work)
+        samples = _sample_set_samples(work)
     for name, rows in samples.items():
         _save(rows, work, name)
     whole = [row for rows in samples.values() for row in rows]
@@ -56,23 +56,23 @@ def run(work: Work) -> Made:
     return Made([work.folder / name for name in samples], counts | {"made": said})
 
 
-def _of_sample_set(work: Work) -> dict[str, list[AlignedSample]]:
+def _sample_set_samples(work: Work) -> dict[str, list[AlignedSample]]:
     recipe = work.recipe
     assert work.step.name is not None
     assert isinstance(recipe.corpus, Questions)
     sample_set = recipe.sample_sets[work.step.name]
     strategies = {each.strategy: recipe.all_strategies[each.strategy] for each in recipe.sample_sets.values()}
-    parts = {"train": artifacts.answered(work)}
+    parts = {"train": artifacts.answered_questions(work)}
     if recipe.corpus.validation is not None:
         parts["validation"] = artifacts.questions(work, "validation")
-    samples = {name: _prompted(work, strategies, rows)[sample_set.strategy] for name, rows in parts.items()}
+    samples = {name: _samples_by_strategy(work, strategies, rows)[sample_set.strategy] for name, rows in parts.items()}
     if not sample_set.own:
         longest = recipe.corpus.teacher_length or recipe.corpus.sequence_length
         samples["train"] = placebo_samples(samples["train"], longest)
     return samples
 
 
-def _prompted(
+def _samples_by_strategy(
     work: Work, strategies: Mapping[str, Strategy], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[AlignedSample]]:
     corpus = work.recipe.corpus

@@ -30,10 +30,10 @@ from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
 from potstill.teachers.prepared import PreparedTeacher
 
-MEASURED_TOKENS = 4096
+LOSS_TOKENS = 4096
 """The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""
 TOKENS_AT_ONCE = 2048
-DRAWN_SEED = 0
+SAMPLE_SEED = 0
 """Which samples are looked at is drawn once, and is the same for every start."""
 
 
@@ -50,11 +50,11 @@ class _StartSamples:
 def run(work: Work) -> Made:
     """Write the student's start as a plain Hugging Face folder, tokenizer included."""
     recipe = work.recipe
-    prepared = _teachers(work)
+    prepared = _prunable_teachers(work)
     tokenizer, vocabulary = artifacts.tokenizer(work), artifacts.compared_vocabulary(work)
-    samples = _samples(work, vocabulary)
+    samples = _draw_samples(work, vocabulary)
     teachers = {teacher.name: teacher for teacher in prepared}
-    model, summary = build(recipe.student, teachers, tokenizer, artifacts.vocabulary(work), samples.chosen_by)
+    model, summary = build(recipe.student, teachers, tokenizer, artifacts.vocabulary_size(work), samples.chosen_by)
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
     if recipe.start_in_bfloat16:
         model = model.to(torch.bfloat16)
@@ -68,7 +68,7 @@ def run(work: Work) -> Made:
         write_json(outputs[-1], kept)
     summary["parameters"] = sum(weight.numel() for weight in model.parameters())
     summary["layers"] = model.config.num_hidden_layers
-    summary |= _looked_at(model.to(device()).eval(), summary, prepared, samples, vocabulary)
+    summary |= _measure_start(model.to(device()).eval(), summary, prepared, samples, vocabulary)
     _say_what_was_kept(summary)
     if recipe.student.adapter is not None:
         # Tried on before teachers are run for hours: what it names may not be there.
@@ -87,15 +87,15 @@ def check(recipe: Recipe) -> None:
     load_and_save.check(recipe.student)
 
 
-def _teachers(work: Work) -> list[PreparedTeacher]:
+def _prunable_teachers(work: Work) -> list[PreparedTeacher]:
     """Those that can be pruned: one that is trained here, only if the student comes from it."""
     of = getattr(work.recipe.student, "teacher", None)
     return artifacts.teachers(work) if of in work.recipe.pretrain else artifacts.existing_teachers(work)
 
 
-def _samples(work: Work, vocabulary: int | None) -> _StartSamples:
+def _draw_samples(work: Work, vocabulary: int | None) -> _StartSamples:
     """A few samples at random, none of which is among the others."""
-    student, learned = work.recipe.student, training_data.of_start(work)
+    student, learned = work.recipe.student, training_data.for_start(work)
     wanted = student.measured_samples if isinstance(student, PrunedLayers | PrunedWidth) else 0
     there = len(learned.train)
     # Of the training samples, one at least is left to look at the start with.
@@ -105,17 +105,17 @@ def _samples(work: Work, vocabulary: int | None) -> _StartSamples:
             f"`student.importance_samples` is {wanted:,}, but the corpus gives only {most:,} training samples to "
             "measure importance on; give less, or more text"
         )
-    order = random.Random(DRAWN_SEED).sample(range(there), min(there, wanted + MEASURED_TOKENS))
+    order = random.Random(SAMPLE_SEED).sample(range(there), min(there, wanted + LOSS_TOKENS))
     rows, part = [learned.train[at] for at in order[:wanted]], "training"
     others, at = learned.train, order[wanted:]
     if learned.validation is not None:
         others, part = learned.validation, "validation"
-        at = random.Random(DRAWN_SEED).sample(range(len(others)), min(len(others), MEASURED_TOKENS))
+        at = random.Random(SAMPLE_SEED).sample(range(len(others)), min(len(others), LOSS_TOKENS))
     measured, tokens = [], 0
     for row in (others[place] for place in at):
         measured.append(row)
         tokens += len(row["input_ids"])
-        if tokens >= MEASURED_TOKENS:
+        if tokens >= LOSS_TOKENS:
             break
     collate = learned.collate if vocabulary is None else SharedVocabularyCollator(learned.collate, vocabulary)
     at_once = max(1, TOKENS_AT_ONCE // work.recipe.corpus.sequence_length)
@@ -126,7 +126,7 @@ def _samples(work: Work, vocabulary: int | None) -> _StartSamples:
     return _StartSamples(batches(rows), batches(measured), part)
 
 
-def _looked_at(
+def _measure_start(
     model: PreTrainedModel,
     summary: dict[str, Any],
     teachers: list[PreparedTeacher],

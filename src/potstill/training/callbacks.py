@@ -17,14 +17,14 @@ from potstill.console import Advance, progress, say, size
 from potstill.data.random_offsets import RandomOffsets
 from potstill.files.atomic import atomic_folder, check_room, remove
 from potstill.recipe.distil import KeptSnapshots
-from potstill.training.snapshots import place
+from potstill.training.snapshots import snapshot_folder
 from potstill.training.trainer import DistilTrainer
 
 Finish = Callable[[Path], None]
 """What is done to a folder of weights before it is what it becomes."""
 
 
-def _bytes_saved(model: Any) -> int:
+def _snapshot_bytes(model: Any) -> int:
     """What a model's weights take on the disk; of one with an adapter, the adapter's alone."""
     weights = (weight for weight in model.parameters() if weight.requires_grad or not hasattr(model, "peft_config"))
     return sum(weight.numel() * weight.element_size() for weight in weights)
@@ -45,25 +45,25 @@ class EvaluateLastStep(TrainerCallback):
 class KeepSnapshots(TrainerCallback):
     """Saves the weights after some of the steps, each under another name until it is whole."""
 
-    def __init__(self, trainer: DistilTrainer, training: Path, wanted: KeptSnapshots, finish: Finish | None) -> None:
-        self._trainer, self._training, self._wanted, self._finish = trainer, training, wanted, finish
+    def __init__(self, trainer: DistilTrainer, training: Path, snapshots: KeptSnapshots, finish: Finish | None) -> None:
+        self._trainer, self._training, self._snapshots, self._finish = trainer, training, snapshots, finish
         self._steps: set[int] = set()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say what the snapshots will take, and refuse them where the disk has no room."""
-        self._steps = set(self._wanted.steps(state.max_steps))
+        self._steps = set(self._snapshots.steps(state.max_steps))
         if coming := sum(step > state.global_step for step in self._steps):
-            each = _bytes_saved(self._trainer.model)
+            each = _snapshot_bytes(self._trainer.model)
             say(f"  keeps {coming} snapshots of {size(each)} each")
             check_room(self._training, coming * each, "keep fewer of `distil.snapshots`")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save a snapshot, if one is wanted of this step."""
+        """Save a snapshot, if the recipe keeps one of this step."""
         if state.global_step not in self._steps:
             return
-        folder = place(self._training, state.global_step)
+        folder = snapshot_folder(self._training, state.global_step)
         # A training that goes on from an earlier step saves a snapshot again that is already there.
         with atomic_folder(folder, owner=distributed.is_first()) as partial:
             # Of a model in shards, every rank has a part.

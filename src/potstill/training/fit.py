@@ -93,7 +93,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
     if (summary := read_json(one.folder / ENDED)) is not None:
         say("  had ended before it was stopped")
         return _outputs(one), summary
-    counted = _counted(one.start)
+    counted = _parameter_counts(one.start)
     trainer = _trainer(one, counted)
     last = last_whole_checkpoint(one.folder / CHECKPOINTS)
     if last is not None:
@@ -120,7 +120,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
-    chosen = _choosing(one.training, one.key) if one.keep == "best" else {}
+    chosen = _best_weights_arguments(one.training, one.key) if one.keep == "best" else {}
     arguments = training_arguments({**one.training, **chosen}, one.key, one.folder / CHECKPOINTS, one.seed)
     if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
         # A reentrant checkpoint gives no gradients where none of its inputs has one.
@@ -158,7 +158,7 @@ def _outputs(one: Fit) -> list[Path]:
     return [one.student, one.folder / "log.jsonl", *([snapshots] if snapshots.is_dir() else [])]
 
 
-def _counted(model: PreTrainedModel) -> dict[str, int]:
+def _parameter_counts(model: PreTrainedModel) -> dict[str, int]:
     """How many weights a model has, those of an adapter included, and how many of them are trained."""
     if hasattr(model, "get_nb_trainable_parameters"):
         # Peft counts two 4-bit weights in each byte.
@@ -171,7 +171,7 @@ def _counted(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-def _choosing(training: Mapping[str, Any], key: str) -> dict[str, Any]:
+def _best_weights_arguments(training: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The fields of `TrainingArguments` that make it load the best saved weights at the end."""
     strategy = training.get("save_strategy", "steps")
     if strategy not in ("steps", "epoch"):
@@ -198,5 +198,5 @@ def _train(trainer: DistilTrainer, checkpoint: Path | None, what: str) -> None:
     with ExitStack() as shown, stop.listening():
         trainer.add_callback(ShowProgress(what, shown))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.asked:
+    if stop.stop_requested:
         raise KeyboardInterrupt

@@ -44,19 +44,19 @@ def _is_json(file: Path) -> bool:
 class StopAtStepEnd(TrainerCallback):
     """Turns the first Ctrl-C, or a scheduler's SIGTERM, into a checkpoint at the end of the step; the second stops."""
 
-    asked = False
+    stop_requested = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch both signals inside the block."""
 
-        def ask(number: int, frame: object) -> None:
-            if self.asked:
+        def request(number: int, frame: object) -> None:
+            if self.stop_requested:
                 raise KeyboardInterrupt
-            self.asked = True
+            self.stop_requested = True
             say("\n  stopping: a checkpoint is written at the end of this step")
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -68,7 +68,7 @@ class StopAtStepEnd(TrainerCallback):
     ) -> TrainerControl:
         """Stop every rank after the same step, with a checkpoint."""
         # A signal reaches ranks at different steps; all must stop after the same one.
-        self.asked = distributed.any_of(self.asked)
-        if self.asked:
+        self.stop_requested = distributed.any_of(self.stop_requested)
+        if self.stop_requested:
             control.should_save = control.should_training_stop = True
         return control

@@ -32,12 +32,12 @@ class Snapshot:
     folder: Path
 
 
-def place(training: Path, step: int) -> Path:
+def snapshot_folder(training: Path, step: int) -> Path:
     """Where a training keeps its weights after a step."""
     return training / SNAPSHOTS / f"step-{step}"
 
 
-def kept(training: Path) -> list[Snapshot]:
+def whole_snapshots(training: Path) -> list[Snapshot]:
     """The snapshots of a training that are whole, in the order of their steps."""
     found = []
     for folder in (training / SNAPSHOTS).glob("step-*"):
@@ -47,7 +47,9 @@ def kept(training: Path) -> list[Snapshot]:
     return sorted(found, key=lambda snapshot: snapshot.step)
 
 
-def picked(which: str, snapshots: Sequence[Snapshot], training: Path, *, waits: bool = False) -> list[Snapshot]:
+def select_snapshots(
+    which: str, snapshots: Sequence[Snapshot], training: Path, *, waits: bool = False
+) -> list[Snapshot]:
     """Those of a training's snapshots that somebody asks for.
 
     Args:
@@ -71,11 +73,11 @@ def picked(which: str, snapshots: Sequence[Snapshot], training: Path, *, waits: 
     steps = sorted({int(step) for step in which.split(",")})
     for step in steps:
         if step not in by_step and not waits:
-            check(place(training, step))
+            check_whole(snapshot_folder(training, step))
     return [by_step[step] for step in steps if step in by_step]
 
 
-def check(folder: Path) -> None:
+def check_whole(folder: Path) -> None:
     """Refuse a folder that holds no whole model.
 
     Raises:
@@ -84,7 +86,7 @@ def check(folder: Path) -> None:
     wrong = flaw(folder)
     if wrong is None:
         return
-    others = [str(snapshot.step) for snapshot in kept(folder.parent.parent)] if not folder.is_dir() else []
+    others = [str(snapshot.step) for snapshot in whole_snapshots(folder.parent.parent)] if not folder.is_dir() else []
     there = f"; there are the steps {', '.join(others)}" if others else ""
     raise UserError(f"{folder} {wrong}{there}; name another one, or wait until it is written")
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from asked import END, ROOMY, SIDES, STRATEGIES, TOKENIZERS, chatty, prompted, rows, taught
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.errors import UserError
 from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
 from tiny import tokenizer
+from toy_prompts import END, ROOMY, SIDES, STRATEGIES, TOKENIZERS, chatty, prompted, rows, taught
 
 
 @TOKENIZERS

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 
-from asked import SIDES, TOKENIZERS, chatty, prompted
 from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import AlignedCollator, teacher_batch
@@ -16,6 +15,7 @@ from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 from potstill.teachers.live import LiveTeacher
 from tiny import gpt2, llama, tokenizer
+from toy_prompts import SIDES, TOKENIZERS, chatty, prompted
 
 
 @SIDES

@@ -2,11 +2,11 @@
 
 import pytest
 
-from asked import ROOMY, SIDES, prompted, taught
 from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.data.prompts.placebo import placebo_samples
 from potstill.errors import UserError
 from tiny import tokenizer
+from toy_prompts import ROOMY, SIDES, prompted, taught
 
 
 @SIDES

@@ -5,11 +5,11 @@ import copy
 import pytest
 from transformers import AddedToken
 
-from asked import CHAT, FEW_SHOT, chatty, rows
 from potstill.data.prompts.render import end_token_id, prompt_ids, template_fingerprint
 from potstill.errors import UserError
 from potstill.recipe.strategies import SHIPPED, Prompt
 from tiny import tokenizer
+from toy_prompts import CHAT, FEW_SHOT, chatty, rows
 
 
 def test_plain_text_is_paragraphs_after_the_start_token():

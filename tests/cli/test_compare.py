@@ -1,0 +1,137 @@
+"""Compare: the figures of several runs in one table."""
+
+import json
+from contextlib import nullcontext
+
+import pytest
+
+import fake_stages
+import minimal
+from potstill.cli.compare import comparison, comparison_table
+from potstill.errors import UserError
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
+
+ROW = {"model": "student", "metric": "loss", "value": 4.6812, "low": 4.6, "high": 4.7, "n": 200, "seeds": None}
+
+
+PAIR = {
+    "a": "student",
+    "b": "control",
+    "metric": "loss",
+    "difference": -0.1,
+    "low": -0.2,
+    "high": -0.05,
+    "n": 200,
+    "p": 0.01,
+    "seeds": None,
+}
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    return fake_stages.install(monkeypatch)
+
+
+@pytest.fixture
+def do(tmp_path, monkeypatch, stages):
+    minimal.inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def evaluate(work):
+        (work.folder / "comparison.json").write_text(json.dumps({"rows": [ROW], "paired": [PAIR]}))
+
+    stages.during["evaluate"] = evaluate
+    return lambda *overrides, folder="run", **how: run_recipe(minimal.recipe(tmp_path, *overrides), Run(folder), **how)
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"is no run folder; `potstill run RECIPE` makes one under runs/"):
+        comparison([tmp_path])
+
+
+def test_rows_and_differences_of_several_runs(do, tmp_path):
+    do()
+    do(folder="other")
+    rows = comparison([tmp_path / "run", tmp_path / "other"])
+    assert [(row["run"], row["model"], row["value"]) for row in rows] == [
+        ("run", "student", 4.6812),
+        ("run", "student - control", -0.1),
+        ("other", "student", 4.6812),
+        ("other", "student - control", -0.1),
+    ]
+    assert {"model", "metric", "value", "low", "high", "n"} <= set(rows[1])
+
+
+def test_runs_of_one_name_are_told_apart(do, tmp_path):
+    do(folder="a/run")
+    do(folder="b/run")
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert [row["run"] for row in comparison(folders)[::2]] == [str(folder) for folder in folders]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_without_a_finished_evaluation_has_no_figures(do, stages, tmp_path, stopped):
+    def stop(work):
+        (work.folder / "comparison.json").write_text(json.dumps({"rows": [ROW], "paired": []}))
+        raise KeyboardInterrupt
+
+    stages.during["evaluate"] = stop
+    with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+        do(until="evaluate" if stopped else "distil")
+    with pytest.raises(UserError, match="run has no evaluation yet; `potstill status"):
+        comparison([tmp_path / "run"])
+
+
+def test_a_table_for_people():
+    rows = [
+        {"run": "a", **ROW},
+        {"run": "b", **ROW, "metric": "agreement"},
+        {"run": "b", **ROW, "model": "student - control"},
+    ]
+    assert comparison_table(rows).splitlines() == [
+        "run  model              metric     value  low  high  n",
+        "a    student            loss       4.681  4.6  4.7   200",
+        "b    student - control  loss       4.681  4.6  4.7   200",
+        "b    student            agreement  4.681  4.6  4.7   200",
+    ]
+
+
+def test_a_table_shows_seeds_where_there_are_any():
+    rows = [{"run": "a", **ROW, "seeds": {"values": [4.6, 4.75]}}, {"run": "a", **ROW}]
+    lines = comparison_table(rows).splitlines()
+    assert lines[0].endswith("n    seeds")
+    assert lines[1].endswith("200  4.6, 4.75")
+    assert lines[2].endswith("200")
+
+
+def test_differences_say_whether_they_are_within_chance_and_tasks_show_lm_evals_errors():
+    difference = {
+        "run": "a",
+        "model": "student - control",
+        "metric": "piqa/acc",
+        "value": 0.1,
+        "low": 0.0,
+        "high": 0.2,
+        "n": 9,
+    }
+    own = [{"value": 0.5, "stderr": 0.01234567}, {"value": 0.6, "stderr": 0.02}]
+    rows = [
+        {"run": "a", **ROW, "metric": "piqa/acc", "lm_eval": own},
+        {**difference, "beyond_chance": False},
+        {**difference, "beyond_chance": True},
+    ]
+    head, *lines = comparison_table(rows).splitlines()
+    assert head.split() == ["run", "model", "metric", "value", "low", "high", "n", "chance", "stderr"]
+    assert lines[0].endswith("0.01235, 0.02")
+    assert lines[1].endswith("within chance")
+    assert lines[2].endswith("beyond chance")
+
+
+def test_the_marks_of_tasks_are_corrected_for_all_of_them(do, stages, tmp_path):
+    metrics = [{"name": name, "family": "tasks"} for name in ("a/acc", "b/acc")]
+    pairs = [PAIR | {"metric": metric["name"], "p": 0.03} for metric in metrics]
+    whole = {"rows": [ROW], "paired": [PAIR | {"p": 0.03}, *pairs], "tasks": {"metrics": metrics, "lm_eval": {}}}
+    stages.during["evaluate"] = lambda work: (work.folder / "comparison.json").write_text(json.dumps(whole))
+    do()
+    assert [row["beyond_chance"] for row in comparison([tmp_path / "run"])[1:]] == [True, False, False]
