@@ -72,7 +72,7 @@ def test_a_teacher_that_is_never_right_is_told(tmp_path):
     [
         ("generate={by: u}", "`generate.by`: 'u' is not one of the teachers: t"),
         (
-            "generate={by: t, prompt: groundtruth}",
+            "generate={by: t, strategy: groundtruth}",
             "`generate.strategy`: there is no strategy 'groundtruth' .*`ground-truth`",
         ),
         ("answers.strategy=none", "`answers.strategy`: there is no strategy 'none' under `strategies`; "),

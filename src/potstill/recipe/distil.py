@@ -48,7 +48,7 @@ LayerPair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max
 
 class LossBase(Section):
     weight: float = Field(1.0, ge=0)
-    """The factor of this loss in the sum of the losses. Default: 1."""
+    """The weight of this loss in the sum of the losses. Default: 1."""
 
 
 class CrossEntropy(LossBase):
@@ -65,8 +65,8 @@ class Divergence(LossBase):
     """The kind of loss."""
 
     temperature: float = Field(1.0, gt=0)
-    """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
-    the gradient keeps its size. Default: 1."""
+    """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square
+    (`total_variation`: by the temperature), so that the gradient keeps its size. Default: 1."""
 
 
 class JensenShannon(LossBase):
@@ -84,7 +84,7 @@ class JensenShannon(LossBase):
 
 
 class SkewedDivergence(LossBase):
-    """The KL divergence to a mixture of teacher and student."""
+    """The KL divergence from the teacher (`skew_kl`) or the student (`skew_reverse_kl`) to a mixture of both."""
 
     kind: Literal["skew_kl", "skew_reverse_kl"]
     """The kind of loss."""
@@ -94,7 +94,8 @@ class SkewedDivergence(LossBase):
     the gradient keeps its size. Default: 1."""
 
     alpha: float = Field(0.1, gt=0, lt=1)
-    """The share of the mixture that comes from the distribution measured from."""
+    """The share of the mixture that comes from the teacher (`skew_kl`) or from the student (`skew_reverse_kl`).
+    Default: 0.1."""
 
 
 class HiddenMatch(LossBase):

@@ -287,7 +287,7 @@ class Recipe(Section):
             )
         if LOSS in self.select.by and self.corpus.validation is None:
             raise ValueError(
-                "`select.by: loss` needs `corpus.validation`, which is missing, because sequences used for selection "
+                "`select.by: loss` needs `corpus.validation`, which is missing, because samples used for selection "
                 "are never reported; give its size"
             )
         continued = [f"{name}/{each}" for name, given in self.evaluate.continuations.items() for each in given.metrics]
