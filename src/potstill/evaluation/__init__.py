@@ -1,1 +1,1 @@
-"""Evaluation: one file for each kind of measurement; `stages/evaluate.py` puts together what they find."""
+"""Evaluation: one file for each kind of measurement. `stages/evaluate.py` collects the results."""

@@ -1,4 +1,4 @@
-"""Judging: what models answered to the held-out questions, what of it is right, and how far they lie apart."""
+"""Answers: judges the models' answers to the held-out questions, and compares the models."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from potstill.recipe.candidates import Candidate
 from potstill.recipe.step import Step
 
 METRICS = ("accuracy", "loss", "hit_limit", "no_number")
-"""Share of right answers; nats per token of the reference solutions; shares of answers that were cut at the limit, and
-of those in which neither a rule nor a person found a number."""
+"""The share of right answers; nats per token of the reference solutions; the share of answers that were cut at the
+limit; the share of answers in which neither a rule nor a person found a number."""
 
 
 @dataclass(frozen=True)
 class JudgedAnswers:
-    """What one model, of one seed, got for each of U questions, in the order of their ids."""
+    """The results of one model of one seed for U questions, in the order of their ids. All arrays are [U]."""
 
     right: NDArray[np.float64]
     hit_limit: NDArray[np.float64]
@@ -38,7 +38,7 @@ class JudgedAnswers:
     """Answers that wait for a person; they count as wrong."""
 
     def sums(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Numerator and denominator of a metric, a question each."""
+        """Numerator and denominator of a metric for each question, [U] each."""
         if metric == "loss":
             return self.nll, self.tokens
         numerator = {"accuracy": self.right, "hit_limit": self.hit_limit, "no_number": self.no_number}[metric]
@@ -46,7 +46,7 @@ class JudgedAnswers:
 
 
 def measure(work: Work) -> Measurement:
-    """Say what every answer counts, and compare the models."""
+    """Judge every answer, and compare the models."""
     recipe = work.recipe
     models = judge_all(work)
     questions = len(next(iter(models.values()))[0].right)
@@ -68,7 +68,7 @@ def measure(work: Work) -> Measurement:
 
 
 def judge_all(work: Work) -> dict[str, list[JudgedAnswers]]:
-    """Every model that answered, by the name that it has in the comparison; one for each seed where it was trained."""
+    """The results of every model, by its name in the comparison, with one entry for each seed of its training."""
     found: dict[str, list[JudgedAnswers]] = {}
     for step in answers_steps(work.recipe):
         assert step.candidate is not None
@@ -92,7 +92,9 @@ def _judge(work: Work, candidate: Candidate) -> JudgedAnswers:
     write_text(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     scores = read_json(folder / "scores.json")
     order = np.argsort(scores["id"])
-    assert [row["id"] for row in rows] == [scores["id"][at] for at in order], f"{folder}: other questions were scored"
+    assert [row["id"] for row in rows] == [scores["id"][at] for at in order], (
+        f"{folder}: answers and scores are of different questions"
+    )
     return JudgedAnswers(
         right=_zeros_and_ones(said == "correct" for said in verdicts),
         hit_limit=_zeros_and_ones(row["hit_limit"] for row in rows),
@@ -108,8 +110,10 @@ def _zeros_and_ones(true: Any) -> NDArray[np.float64]:
 
 
 def compared_with(work: Work) -> dict[str, list[str]]:
-    """What each student is compared with: its start (no distillation), the control (fine-tuning), and the student of
-    the same strategy whose teacher spoke of other questions."""
+    """The models with which each student is compared.
+
+    They are the start (no distillation), the control (fine-tuning), and the placebo of the same strategy.
+    """
     recipe, controls = work.recipe, ["start", *(["control"] if work.recipe.control is not None else [])]
     sample_sets = {Candidate("student", name).label: recipe.sample_set_of(name) for name in recipe.variants}
     return {
@@ -126,7 +130,7 @@ def compared_with(work: Work) -> dict[str, list[str]]:
 def compare(
     models: Mapping[str, Sequence[JudgedAnswers]], others: Mapping[str, Sequence[str]], resampling: Resampling
 ) -> tuple[list[Result], list[Paired]]:
-    """Every model's metrics, and each student's differences from others."""
+    """The metrics of every model, and the differences of each student from the models in `others`."""
     rows = [
         bootstrap(name, metric, _sums(models[name], metric), resampling=resampling)
         for metric in METRICS

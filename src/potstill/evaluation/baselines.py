@@ -1,4 +1,4 @@
-"""Outside baselines: models that the run did not make, by their names on the hub or their folders."""
+"""Baselines: models that the run did not make, each named by its folder or its name on the hub."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,7 +19,7 @@ from potstill.recipe.candidates import Candidate
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse a model that is not there, or not whole, before anything has been spent.
+    """Refuse a baseline that is missing or not whole, before any step runs.
 
     Raises:
         UserError: naming the key, the folder or the hub's name, and what is missing.
@@ -59,7 +59,7 @@ def baselines(work: Work) -> Models:
 
 
 def sharing_tokens(work: Work, models: Models) -> Models:
-    """Those of outside models that give every id the same string as the run does: they can read what it reads."""
+    """The baselines whose tokenizer gives every id the same string as the run's: they can read the same tokens."""
     ours = artifacts.tokenizer(work).get_vocab()
     return {
         one: each
@@ -69,7 +69,7 @@ def sharing_tokens(work: Work, models: Models) -> Models:
 
 
 def compared_vocabulary(work: Work) -> int | None:
-    """As `artifacts.compared_vocabulary`, and no more ids than the head of any baseline with the run's tokens."""
+    """As `artifacts.compared_vocabulary`, limited to the head of every baseline with the run's tokens."""
     known = artifacts.compared_vocabulary(work)
     sizes = [
         _load_pretrained(AutoConfig, work.recipe.evaluate.models[one.label], f"evaluate.models.{one.label}")
@@ -80,12 +80,12 @@ def compared_vocabulary(work: Work) -> int | None:
     rows = artifacts.vocabulary_size(work) if known is None else known
     if all(size == rows for size in sizes) or (known is not None and min(sizes, default=known) >= known):
         return known
-    # A head that is padded to another size: all models are compared on tokens alone.
+    # A head is padded to another size, so all models are compared on tokens alone.
     return min(rows, *sizes, max(artifacts.tokenizer(work).get_vocab().values()) + 1)
 
 
 def parameters(work: Work) -> Mapping[str, int]:
-    """How many weights each outside model has; none of them is loaded."""
+    """The number of weights of each baseline. No weights are loaded."""
     import torch
 
     found = {}
@@ -111,6 +111,5 @@ def _load_pretrained(kind: Any, source: str, key: str, **how: Any) -> Any:
                 f"`{key}`: {folder} is not a whole model: {first_line(error)}; copy it again, or name another"
             ) from error
         raise UserError(
-            f"`{key}`: {source!r} is neither a folder here nor a model that can be had from the hub "
-            f"({first_line(error)})"
+            f"`{key}`: {source!r} is neither a local folder nor a model that the hub can give ({first_line(error)})"
         ) from error

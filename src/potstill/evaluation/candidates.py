@@ -1,4 +1,4 @@
-"""The models under comparison: teachers, the student before and after, the control; and what a measurement says."""
+"""Candidates: the models under comparison, how each is loaded, and the result of a measurement."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class CandidateModel:
 
     candidate: Candidate
     load: Callable[[], PreTrainedModel]
-    """Loads it, for reading only, onto this machine's device."""
+    """Loads the model, for reading only, onto this machine's device."""
     tokenizer: Callable[[], Any] | None = None
-    """Loads its own tokenizer; None: it has the run's."""
+    """Loads the model's own tokenizer. None: it uses the run's."""
 
 
 Models = Mapping[Candidate, Sequence[CandidateModel]]
@@ -31,22 +31,22 @@ Models = Mapping[Candidate, Sequence[CandidateModel]]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one measurement found."""
+    """The result of one measurement."""
 
     rows: Sequence[Result] = ()
     """Every model's metrics."""
     pairs: Sequence[Paired] = ()
     """The students' differences from other models, on the same items."""
     outputs: Sequence[Path] = ()
-    """Files and folders to be kept, in the step's folder."""
+    """Files and folders in the step's folder."""
     summary: dict[str, Any] = field(default_factory=dict)
     """Figures for the manifest."""
     more: dict[str, Any] = field(default_factory=dict)
-    """What else goes into `comparison.json`."""
+    """Further entries of `comparison.json`."""
 
 
 def own_models(work: Work) -> Models:
-    """Every model of a run that can be measured."""
+    """The models of all candidates that the run made or prepared."""
     found: dict[Candidate, list[CandidateModel]] = {}
     for one in own_candidates(work.recipe):
         tokenizer = partial(_teacher_tokenizer, work, one) if one.role == "teacher" else None
@@ -63,8 +63,8 @@ def _teacher_tokenizer(work: Work, candidate: Candidate) -> Any:
 def pairs_to_compare(work: Work, models: Iterable[Candidate]) -> list[tuple[str, str]]:
     """Each student with each candidate that it is compared with, by their labels.
 
-    They are the start, the control and the baselines; and the teachers, where they were trained here on the student's
-    own text.
+    These candidates are the start, the control and the baselines. If this run trained the teachers on the student's
+    text, they are compared too.
     """
     there = list(models)
     wanted = ("start", "control", *(["teacher"] if work.recipe.pretrain else []), "baseline")

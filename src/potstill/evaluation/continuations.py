@@ -1,8 +1,7 @@
-"""Prompts: every model continues the beginnings of sentences, and is held against keywords and references.
+"""Continuations: every model completes beginnings of text; the responses are compared with keywords and references.
 
-After DistilLLaMA, which judged a small LLaMA by its facts and its meaning: keyword match, ROUGE-L, cosine of averaged
-word vectors; and cosine of sentence embeddings. Makes `continuations/SET/` (each
-model's responses) and `continuations/SET.json`.
+The metrics are those of DistilLLaMA (keyword match, ROUGE-L, cosine of averaged word vectors) and the cosine of
+sentence embeddings. Makes `continuations/SET/` (each model's responses) and `continuations/SET.json`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,11 +40,11 @@ from potstill.recipe.continuations import ContinuationFile, ContinuationSet, Pac
 
 AnyContinuations = ContinuationSet | ContinuationFile
 RANDOM = "random"
-"""What stands behind a metric's name where responses were held against references of other prompts."""
+"""The suffix of a metric that compares responses with references of other prompts."""
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse prompts, word vectors and sentence models that are not there, before anything was spent.
+    """Refuse missing prompts, word vectors and sentence models, before any step runs.
 
     Raises:
         UserError: naming the key, and what to install or to leave out.
@@ -62,7 +61,7 @@ def check(recipe: Recipe) -> None:
 
 
 def measure(work: Work, models: Models, name: str) -> Measurement:
-    """One set of prompts, by its name in the recipe."""
+    """Measure every model on one set of continuations, by its name in the recipe."""
     given, how, key = work.recipe.evaluate.continuations[name], work.recipe.evaluate, f"evaluate.continuations.{name}"
     triples = triples_in_split(work, name)
     said = {one.label: [complete_prompts(work, name, triples, seed) for seed in each] for one, each in models.items()}
@@ -92,7 +91,7 @@ def measure(work: Work, models: Models, name: str) -> Measurement:
 
 
 def triples_in_split(work: Work, name: str, split: Split = "reporting") -> list[Triple]:
-    """The prompts of a split: all that there are, unless half of them are chosen on."""
+    """The prompts of a split. All prompts are reported, unless the recipe selects snapshots by them."""
     every = read_triples(work.recipe.evaluate.continuations[name], f"evaluate.continuations.{name}")
     if len(splits_of(work.recipe, name)) == 1:
         return every
@@ -100,14 +99,14 @@ def triples_in_split(work: Work, name: str, split: Split = "reporting") -> list[
 
 
 def prompt_requests(given: AnyContinuations, triples: Sequence[Triple], tokenizer: Any) -> list[Request]:
-    """The prompts as a model reads them."""
+    """The prompts as a model's token ids."""
     reading = Reading.of(tokenizer, given.start, prefix_space=False)
     each = reading.encode(tokenizer, [triple.prompt for triple in triples])
     return [Request(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
 
 
 def complete_prompts(work: Work, name: str, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
-    """How a model completes each beginning, in their order. What was written before a stop is not written again."""
+    """The response of a model to each prompt, in order. Responses from before a stop are not written again."""
     given = work.recipe.evaluate.continuations[name]
     tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
     requests = prompt_requests(given, triples, tokenizer)
@@ -123,7 +122,7 @@ def complete_prompts(work: Work, name: str, triples: Sequence[Triple], model: Ca
             finally:
                 lengths = {one.id: len(one.prompt_ids) for one in requests}
                 tally.read = sum(lengths[row["id"]] for row in log.rows)
-                # The end token is written too, although it is no part of the response.
+                # The model also writes the end token, which is no part of the response.
                 tally.written = sum(row["tokens"] + (not row["hit_limit"]) for row in log.rows)
     written = {row["id"]: row["response"] for row in log.rows}
     return [written[triple.id] for triple in triples]
@@ -142,13 +141,13 @@ def _row(one: Response) -> dict[str, Any]:
 
 
 class ResponseScorer:
-    """What responses are worth: each metric by its name, and beside it what it gives to random pairs.
+    """Scores responses by each metric, and random pairs of responses and references too.
 
     Args:
-        given: the recipe's section.
-        key: its key.
-        triples: the prompts.
-        texts: all responses there will be, so that word vectors are read once, and only those that are needed.
+        given: the set's section of the recipe.
+        key: the key of this section.
+        triples: the prompts, with their keywords and references.
+        texts: all responses of all models, so that only the word vectors of their words are read, and only once.
     """
 
     def __init__(self, given: AnyContinuations, key: str, triples: Sequence[Triple], texts: Sequence[str]) -> None:
@@ -158,7 +157,7 @@ class ResponseScorer:
         self._vectors: WordVectors | None = None
         self._encode: SentenceEncoder | None = None
         self.about: dict[str, Any] = {"random_pairs": given.random_pairs}
-        """What the metrics were made with, for readers."""
+        """How the metrics were computed, for readers of the results."""
         if given.words is not None:
             every = [*self._references, *texts]
             file = vectors_file(given.words, f"{key}.words")
@@ -174,14 +173,14 @@ class ResponseScorer:
             )
 
     def scores_with_random_pairs(self, texts: Sequence[str]) -> dict[str, Array]:
-        """Every metric of one model's responses, which are in the order of the prompts: [U] each."""
+        """Every metric of one model's responses and of its random pairs, in the order of the U prompts: [U] each."""
         found: dict[str, Array] = {}
         for name, score in self._functions(texts).items():
             found[name], found[f"{name}_{RANDOM}"] = with_random_pairs(score, self._others)
         return found
 
     def scores(self, texts: Sequence[str]) -> dict[str, Array]:
-        """The same without random pairs, which take far longer."""
+        """The same without random pairs, which take far longer: [U] each."""
         each = np.arange(len(texts))
         return {name: score(each, each) for name, score in self._functions(texts).items()}
 
@@ -207,7 +206,7 @@ class ResponseScorer:
 
 @lru_cache(maxsize=1)
 def _encoder(model: str, key: str, revision: str | None) -> SentenceEncoder:
-    """Loaded once for all the snapshots of a training."""
+    """The encoder, loaded once for all snapshots of a training."""
     return SentenceEncoder(model, key, revision)
 
 
@@ -217,7 +216,7 @@ def _sums(seeds: Sequence[Mapping[str, Array]], metric: str) -> Sums:
 
 
 def _details(scores: Mapping[str, list[dict[str, Array]]], name: str, resampling: Resampling) -> dict[str, Any]:
-    """Each model's metrics above those of its own random pairs, and each seed's scores of each prompt."""
+    """The differences of each model's metrics from its random pairs, and each seed's scores of each prompt."""
     above = [
         paired(
             (model, "random pairs"),

@@ -1,4 +1,4 @@
-"""Held-out text: how well each model predicts it, how near it is to the teachers there, and passages to look at."""
+"""Held-out text: each model's loss on it, its distance from the teachers, and passages for the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,21 +39,21 @@ from potstill.teachers.prepared import PreparedTeacher
 
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)
-"""Lengths of a passage that is shown whole in the report."""
+"""The lengths, in tokens, of passages that the report shows whole."""
 STUDENT_METRICS = ("kl_to_teacher", "agreement")
-"""Metrics that say how near a model is to the teachers; there are none of a teacher."""
+"""Metrics that compare a model with the teachers. Teachers have none of them."""
 
 
 @dataclass(frozen=True)
 class _HeldOutBatches:
-    """The held-out text as models read it."""
+    """The held-out text as batches for models."""
 
     windows: list[Window]
     document_bytes: list[int]
     collate: Collator
     batch_size: int
     vocabulary: int | None
-    """The number of ids that all models are compared on; None: all that their heads have."""
+    """The number of ids on which all models are compared. None: all logits of their heads."""
 
     def samples(self) -> list[dict[str, Any]]:
         return [{"input_ids": window.input_ids} for window in self.windows]
@@ -66,7 +66,7 @@ class _HeldOutBatches:
 
 
 def measure(work: Work, models: Models) -> Measurement:
-    """Score every model, compare them, and keep some passages to look at.
+    """Score every model, compare the models, and save some passages for the report.
 
     Makes `scores/` (each model's sums by document) and `passages.json`.
     """
@@ -117,7 +117,7 @@ def _score_once(
 
 
 class _TeacherReference:
-    """The teachers' last hidden states on the held-out text, computed once and read again for every model."""
+    """The teachers' last hidden states on the held-out text, computed once and read for every model."""
 
     def __init__(self, work: Work, teachers: list[PreparedTeacher], text: _HeldOutBatches) -> None:
         weights = [work.recipe.all_teachers[teacher.name].weight for teacher in teachers]
@@ -147,7 +147,7 @@ def _teacher_targets(folder: Path, teacher: PreparedTeacher, text: _HeldOutBatch
 def compare(
     scores: Mapping[str, list[DocumentScores]], pairs: Sequence[tuple[str, str]], resampling: Resampling
 ) -> tuple[list[Result], list[Paired]]:
-    """Every model's metrics, and the differences within pairs of models, where a metric was taken of both."""
+    """The metrics of every model, and the differences within pairs of models that both have a metric."""
     rows, differences = [], []
     for metric in METRICS:
         transform: Literal["exp", "identity"] = "exp" if metric == "perplexity" else "identity"
@@ -176,12 +176,12 @@ def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
 def _passages(
     work: Work, teacher: PreparedTeacher, held_out: Dataset, scores: DocumentScores, vocabulary: int | None
 ) -> list[dict[str, Any]]:
-    """The passages whose KL to the teacher is nearest to the median of all: neither the best nor the worst."""
+    """The passages whose KL to the teacher is nearest to the median of all documents."""
     whole = work.recipe.corpus.sequence_length
     readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
     kl = scores.kl / np.maximum(scores.tokens, 1)
     tokenizer = teacher.tokenizer()
-    # A token that is only a part of a character cannot be shown as text; where there is other text, that is taken.
+    # A token that is only a part of a character cannot be shown as text, so other documents come first.
     broken = {n: any("\ufffd" in piece(tokenizer, token) for token in held_out[n]["input_ids"]) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
     student = trained_candidates(work.recipe)[0]

@@ -1,4 +1,4 @@
-"""What a store of captured targets can tell: what it holds, whether it is whole, and how true it is to its teacher."""
+"""Inspect targets: the contents of a store, whether it is whole, and its distance from its teacher."""
 
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from potstill.teachers.prepared import PreparedTeacher
 
 
 def inspect(folder: Path, samples: int) -> dict[str, Any]:
-    """Describe a store, check every byte of it, and compare it with its teacher on some of the samples it was made of.
+    """Describe a store, check every byte of it, and compare it with its teacher on some of its samples.
 
     Args:
-        folder: the store; for the comparison it must lie in its run folder, `RUN/capture/[SAMPLE_SET/]TEACHER`.
-        samples: how many samples to compare; 0 leaves the comparison out.
+        folder: the store. For the comparison, it must lie in its run folder, `RUN/capture/[SAMPLE_SET/]TEACHER`.
+        samples: the number of samples to compare; 0 leaves the comparison out.
 
     Raises:
-        UserError: no store, a damaged one, or no run around it to compare with.
+        UserError: the folder is no store, the store is damaged, or it lies in no run folder.
     """
     found = describe(folder)
     whole = found["samples_written"] == found["samples"]
@@ -45,10 +45,10 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
 
 
 def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity:
-    """How far the store's targets are from the live teacher's, on samples spread over the corpus it was made of."""
+    """The distance of the store's targets from the live teacher's, on samples that are spread over its corpus."""
     place = folder.resolve()
     run = next((parent for parent in place.parents if (parent / SAVED_AS).is_file()), place.parent)
-    # RUN/capture/TEACHER, and of questions RUN/capture/STRATEGY/own/TEACHER.
+    # The place is RUN/capture/TEACHER; with questions, RUN/capture/STRATEGY/own/TEACHER.
     of_set = "/".join(place.relative_to(run).parts[1:-1])
     teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]
     teacher_folder = next((each for each in teachers if each.is_dir()), None)
@@ -60,7 +60,7 @@ def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity
         )
     prepared, rows = PreparedTeacher.load(teacher_folder, place.name), load_from_disk(corpus)
     pad = pad_token_id(prepared.tokenizer())
-    # Which answers they are is not asked here: the keys say whether the targets are theirs.
+    # Placebos have other answers. The keys prove that the targets belong to these samples.
     collate = AlignedCollator(pad, same_answer=False) if of_set else Collator(pad)
     teacher = LiveTeacher(prepared.model(), store.codec.vocabulary)
     places = range(0, len(rows), max(len(rows) // samples, 1))[:samples]
@@ -74,7 +74,7 @@ def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity
 
 
 def inspection_lines(found: dict[str, Any]) -> str:
-    """What `inspect` found, a line each."""
+    """The findings of `inspect`, one per line."""
     lines = {name: value for name, value in found.items() if name != "fidelity"}
     lines["bytes_on_disk"] = size(found["bytes_on_disk"])
     lines["bytes_per_token"] = f"{found['bytes_per_token']:.1f}"

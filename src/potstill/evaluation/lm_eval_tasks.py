@@ -1,4 +1,4 @@
-"""Standard tasks: every model asked by lm-eval's own code, each once, and the models compared on the same items."""
+"""Standard tasks: lm-eval asks every model once, and the models are compared on the same items."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,25 +22,25 @@ from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 
 FAMILY = "tasks"
-"""Differences on all tasks are judged together: of twenty, one between equal models would seem real at 0.05."""
+"""The family of differences on all tasks, for Holm's correction: at 0.05, one in twenty would seem real by chance."""
 P_VALUES_PER_THRESHOLD = 10
-"""How much finer than Holm's smallest threshold the bootstrap's p must be."""
+"""The number of steps of the bootstrap's p within Holm's smallest threshold."""
 
 
 def check(recipe: Recipe) -> None:
-    """Load every task, data included, before anything has been spent.
+    """Load every task with its data, before any step runs.
 
     Raises:
-        UserError: a task does not exist, is not valid, or its data cannot be had; or two of them share a figure.
+        UserError: a task does not exist, is not valid, or has no data here; or two tasks have the same metric.
     """
     load_tasks(recipe)
 
 
 def measure(work: Work, models: Models) -> Measurement:
-    """Ask every model every task; `tasks/TASK/MODEL.json` keeps what each item contributed.
+    """Ask every model every task. `tasks/TASK/MODEL.json` keeps the contribution of each item.
 
-    Makes in `comparison.json` under `tasks`: how each metric is shown (`metrics`), and lm-eval's own figures and
-    standard errors (`lm_eval`), one for each seed of a model.
+    `comparison.json` gets an entry `tasks`: how the report shows each metric (`metrics`), and lm-eval's own figures
+    and standard errors, one for each seed of a model (`lm_eval`).
     """
     rows: list[Result] = []
     pairs: list[Paired] = []
@@ -62,7 +62,7 @@ def measure(work: Work, models: Models) -> Measurement:
             if metric in sure:
                 shown.append(_report_metric(one, metric, score.better, is_share(scores, metric)))
             else:
-                say(f"  {metric}: nothing says how sure it is, and it is not compared; lm-eval's figure is recorded")
+                say(f"  {metric}: it has no interval, so it is not compared; lm-eval's own figure is recorded")
         for model, seeds in scores.items():
             for metric in {**first.scores, **first.parts}:
                 each = [{**seed.scores, **seed.parts}[metric] for seed in seeds]
@@ -77,7 +77,7 @@ def measure(work: Work, models: Models) -> Measurement:
 
 
 def load_tasks(recipe: Recipe) -> list[LoadedTask]:
-    """Every task that the recipe names, data included."""
+    """Every task that the recipe names, with its data."""
     asked, owner = [], dict[str, str]()
     for number, task in enumerate(recipe.evaluate.tasks):
         key = f"evaluate.tasks.{number}"
@@ -108,7 +108,7 @@ def _score_once(work: Work, asked: LoadedTask, model: CandidateModel) -> TaskSco
 def _reported(
     work: Work, asked: LoadedTask, models: Mapping[str, Sequence[TaskScores]]
 ) -> Mapping[str, Sequence[TaskScores]]:
-    """What is reported: all items, or, where snapshots were chosen on half of them, the others."""
+    """The scores to report: of all items, or of the half that did not select snapshots."""
     if len(splits_of(work.recipe, *asked.shown)) == 1:
         return models
     wanted = in_split("reporting")
@@ -116,13 +116,13 @@ def _reported(
 
 
 def _only_items(whole: TaskScores, wanted: Wanted) -> TaskScores:
-    # What is made of all items at once (F1, BLEU) cannot be had of half of them.
+    # A metric that is computed from all items at once (F1, BLEU) has no value for half of them.
     scores = {name: part(one, wanted) for name, one in whole.scores.items() if one.aggregation in OF_ITEMS}
     return replace(whole, scores=scores)
 
 
 def _pairs(models: Models) -> list[tuple[str, str]]:
-    """Each student with its start and its control first, and then with every other model that is no student."""
+    """Each student with its start and its control, and then with every other model that is no student."""
     students = [one for one in models if one.role == "student"]
     others = sorted(
         (one for one in models if one.role != "student"), key=lambda one: one.role not in ("start", "control")
@@ -131,13 +131,13 @@ def _pairs(models: Models) -> list[tuple[str, str]]:
 
 
 def _resampling(work: Work, differences: int) -> Resampling:
-    """Enough resamples that a difference which never changes its sign is beyond chance among so many."""
+    """Enough resamples for Holm's correction: a difference of constant sign must be beyond chance among so many."""
     confidence, resamples = work.recipe.evaluate.confidence, work.recipe.evaluate.resamples
     return Resampling(confidence, max(resamples, math.ceil(P_VALUES_PER_THRESHOLD * differences / (1 - confidence))))
 
 
 def _report_metric(asked: LoadedTask, metric: str, better: str | None, percent: bool) -> dict[str, Any]:
-    """A metric as the report's `Metric` has it."""
+    """The fields of the report's `Metric`."""
     shots = _shots(asked, metric.partition("/")[0])
     unit = f"lm-eval, {shots}-shot" if shots is not None else "lm-eval"
     return {
@@ -151,7 +151,7 @@ def _report_metric(asked: LoadedTask, metric: str, better: str | None, percent: 
 
 
 def _shots(asked: LoadedTask, name: str) -> int | None:
-    """How many solved examples stand before each item; None where a group's tasks differ in that."""
+    """The number of solved examples before each item; None if the tasks of a group differ."""
     group = asked.loaded["groups"].get(name)
     tasks: Sequence[Any] = group.get_all_tasks() if group is not None else [asked.loaded["tasks"][name]]
     own = {task.get_config("num_fewshot") for task in tasks}

@@ -1,6 +1,6 @@
-"""Expenses: what it took to measure each model, in seconds, energy, CO2 and tokens. Makes `costs/`.
+"""Measurement cost: seconds, energy, CO2 and tokens of measuring each model. Makes `costs/`.
 
-A model is loaded before the meter starts: what is told is the work, and not the disk. Energy is the whole machine's.
+A model is loaded before the meter starts, so its loading does not count. Energy is that of the whole machine.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ FOLDER = "costs"
 
 @dataclass
 class Tally:
-    """The tokens of one measurement: those that a model was given to read, and those that it wrote."""
+    """The tokens that a model read and wrote in one measurement."""
 
     read: int = 0
     written: int = 0
@@ -26,10 +26,10 @@ class Tally:
 
 @contextmanager
 def metered(work: Work, measurement: str, model: CandidateModel) -> Iterator[Tally]:
-    """SnapshotMeter one measurement of one model: ``with metered(...) as tally``, and then tell the tally its tokens.
+    """Meter one measurement of one model: ``with metered(...) as tally``, then set the tally's tokens.
 
-    What a stopped attempt took is kept, and what the next one takes is added to it; its tokens are of all attempts, so
-    that whoever goes on counts those that were done before too.
+    The cost of a stopped attempt is kept, and the next attempt's cost is added. Tokens are not added: the caller sets
+    the tokens of all attempts together.
     """
     file = work.folder / FOLDER / measurement / f"{model.candidate.folder}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +43,6 @@ def metered(work: Work, measurement: str, model: CandidateModel) -> Iterator[Tal
 
 
 def expenses(folder: Path) -> list[Expense]:
-    """All that was metered under a step's folder, by measurement and model."""
+    """All metered costs in a step's folder, by measurement and model."""
     found = (Expense.from_dict(read_json(file)) for file in sorted((folder / FOLDER).rglob("*.json")))
     return list(found)

@@ -1,4 +1,4 @@
-"""Minimal pairs: every model's accuracy on them, and the differences between models."""
+"""Minimal pairs: the accuracy of every model, and the differences between models."""
 
 from typing import Any
 
@@ -17,7 +17,10 @@ from potstill.recipe.evaluate import PairDataset, PairFiles
 
 
 def measure(work: Work, models: Models, metric: str) -> Measurement:
-    """One set of minimal pairs, by its name in the recipe; `pairs/METRIC.json` has all of its subtasks."""
+    """Measure every model on one set of minimal pairs, by its name in the recipe.
+
+    `pairs/METRIC.json` has the figures of all its subtasks.
+    """
     settings, how = work.recipe.evaluate.minimal_pairs[metric], work.recipe.evaluate
     tokenizer = artifacts.tokenizer(work)
     subtasks = subtasks_in_split(work, metric)
@@ -41,7 +44,7 @@ def measure(work: Work, models: Models, metric: str) -> Measurement:
 
 
 def subtasks_in_split(work: Work, metric: str, split: Split = "reporting") -> list[Subtask]:
-    """The pairs of a split: all that there are, unless half of them are chosen on."""
+    """The pairs of a split. All pairs are reported, unless the recipe selects snapshots by them."""
     settings, key = work.recipe.evaluate.minimal_pairs[metric], f"evaluate.minimal_pairs.{metric}"
     every = [subtask.first(settings.pairs) for subtask in _subtasks(settings, key)]
     return [_only_split(one, split) for one in every] if len(splits_of(work.recipe, metric)) > 1 else every

@@ -1,7 +1,7 @@
-"""Trajectories: how the snapshots of a run fare over its trainings, measured afterwards or as they appear.
+"""Snapshot curves: the scores of a run's snapshots over each training, measured afterwards or as they appear.
 
-`snapshots/curves.json` of the run has every figure with its interval. It lies beside what stages make, because none
-of them makes it: a second process may measure while the first one trains.
+`snapshots/curves.json` of the run has every figure with its interval. No stage makes this file: a second process may
+measure while the first one trains.
 """
 
 import time
@@ -35,25 +35,25 @@ from potstill.training.snapshots import select_snapshots, whole_snapshots
 
 SECONDS_BETWEEN_LOOKS = 5.0
 STAGES_NEEDED = ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies")
-"""The stages that made what snapshots are measured with."""
+"""The stages whose outputs are needed to measure snapshots."""
 SPLITS: tuple[Split, ...] = ("selection", "reporting")
 SPLIT_LABELS = {"selection": "validation", "reporting": "held out"}
 
 
 def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, Any]]:
-    """Measure snapshots of a run, and beside them its teachers and its start; what is known already is not run again.
+    """Measure snapshots of a run, its teachers and its start. Known scores are not measured again.
 
     Args:
         folder: the run.
-        which: as :func:`potstill.training.snapshots.select_snapshots` takes it, of each training.
-        watch: go on until the trainings have ended.
+        which: the snapshots of each training, as :func:`potstill.training.snapshots.select_snapshots` takes them.
+        watch: continue until all trainings have ended.
 
     Returns:
-        A row a model, metric and split: `model`, `seed`, `step` (of the start, 0; of teachers, None), `metric`,
-        `split`, `better`, `value`, `low`, `high`, `n`.
+        One row for each model, metric and split: `model`, `seed`, `step` (0 for the start, None for teachers),
+        `metric`, `split`, `better`, `value`, `low`, `high`, `n`.
 
     Raises:
-        UserError: the folder is no run, nothing is kept in it, or not what was asked for.
+        UserError: the folder is no run, or it has no such snapshots.
     """
     run = Run(folder)
     recipe = saved_recipe(folder)
@@ -64,7 +64,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, 
         raise UserError(f"{folder}: snapshots are measured with what `{missing[0]}` makes, which is not done; wait")
     work = Work(recipe, run, Step("evaluate"))
     while True:
-        # Request first: what is kept after that is looked at once more.
+        # Check this first, so that a snapshot written in between is measured in the next round.
         ended = all(run.manifest(one.step) is not None for one in trained_candidates(recipe))
         rows = _all_rows(work, which, waits=watch and not ended)
         write_json(run.folder / FOLDER / CURVES, {"confidence": recipe.evaluate.confidence, "rows": rows})
@@ -78,7 +78,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, 
 
 def _all_rows(work: Work, which: str, *, waits: bool) -> list[dict[str, Any]]:
     candidates = trained_candidates(work.recipe)
-    # The teachers and the start are scored on what is reported: each sample set has a validation split of its own.
+    # With questions, each sample set has a validation split of its own, so teachers and start have only the other.
     reported = snapshot_meters(work, candidates[0], ["reporting"] if work.recipe.asks else SPLITS)
     found: list[dict[str, Any]] = []
     for teacher, weights in teacher_weights(work).items():
@@ -109,7 +109,7 @@ def _rows(
 
 
 def curves_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as lines of aligned columns: a line a model and step, a column a metric and split."""
+    """The rows as a table: one line for each model and step, one column for each metric and split."""
     columns = list(dict.fromkeys((row["metric"], row["split"]) for row in rows))
     lines: dict[tuple[Any, ...], dict[tuple[str, str], str]] = {}
     for row in rows:

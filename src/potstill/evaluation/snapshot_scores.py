@@ -1,7 +1,7 @@
-"""Checkpoints: what snapshots score, on what is chosen on and on what is reported, each of them once.
+"""Snapshot scores: the scores of snapshots on the items that select them and on the items that are reported.
 
-A *meter* is one metric on one split. Scores are kept in `snapshots/scores/` of the run, under a digest of the weights
-and of all that the meter reads: a copy of the same weights is not scored twice, and what was stopped goes on.
+A *meter* is one metric on one split. Scores lie in `snapshots/scores/` of the run, under a digest of the weights and of
+all inputs of the meter. So equal weights are scored only once, and a stopped measurement continues.
 """
 
 import difflib
@@ -50,7 +50,7 @@ FOLDER, CURVES = "snapshots", "curves.json"
 
 @dataclass(frozen=True)
 class Figure:
-    """What a model scores by one metric on one split: sums over its items, [U]."""
+    """The score of a model by one metric on one split, as sums over U items: [U] each."""
 
     metric: str
     split: Split
@@ -61,12 +61,12 @@ class Figure:
 
     @property
     def sums(self) -> Sums:
-        """As statistics take them."""
+        """The sums as the bootstrap takes them."""
         return Sums(self.numerator, self.denominator)
 
     @classmethod
     def of(cls, metric: str, split: Split, better: Any, sums: Sums, transform: Any = "identity") -> "Figure":
-        """From sums as they are computed."""
+        """A figure from arrays of sums."""
         numerator, denominator = np.asarray(sums.numerator), np.asarray(sums.denominator)
         return cls(metric, split, better, numerator.tolist(), denominator.tolist(), transform)
 
@@ -76,14 +76,14 @@ class SnapshotMeter:
     """One measurement: a metric on a split, or a task with all of its metrics."""
 
     inputs_digest: str
-    """A digest of all that its figures depend on, but for the model."""
+    """A digest of all inputs of its figures, except the model."""
     score: Callable[[PreTrainedModel, str], list[Figure]]
-    """Scores a model, whose name it is told."""
+    """Scores a model. The second argument is the model's name for messages."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A model by its content: `fingerprint` is the same for the same weights, wherever they lie."""
+    """A model by its content. Equal weights have one `fingerprint` in every folder."""
 
     fingerprint: str
     name: str
@@ -92,7 +92,7 @@ class Weights:
 
 
 def folder_weights(work: Work, folder: Path, name: str) -> Weights:
-    """The weights in a folder, those of a snapshot or of the start.
+    """The weights in the folder of a snapshot or of the start.
 
     Args:
         work: the step.
@@ -114,13 +114,13 @@ def teacher_weights(work: Work) -> dict[Candidate, Weights]:
 
 
 def score_weights(run: Run, weights: Weights, meters: Sequence[SnapshotMeter]) -> list[Figure]:
-    """What a model scores on each meter; it is loaded only where something is not known yet."""
+    """The scores of a model on each meter. The model is loaded only if a score is not known yet."""
     folder = run.folder / FOLDER
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     found, model = list[Figure](), None
     for meter in meters:
         file = folder / "scores" / f"{digest([meter.inputs_digest, weights.fingerprint])}.json"
-        # A training's own process may come to the same score as one that looks on: one of the two waits, and reads it.
+        # Two processes may need the same score at one time. One of them waits, and reads the other's result.
         with FileLock(folder / ".lock"):
             saved = read_json(file)
             if saved is None:
@@ -135,9 +135,9 @@ def score_weights(run: Run, weights: Weights, meters: Sequence[SnapshotMeter]) -
 def snapshot_meters(
     work: Work, trained: Candidate, splits: Sequence[Split] = ("selection", "reporting")
 ) -> list[SnapshotMeter]:
-    """All that a training's snapshots can be measured by on these splits; text of others is not even opened.
+    """All meters of a training's snapshots on these splits. Text of other splits is not opened.
 
-    Tasks are asked whole, because lm-eval asks them: what is looked at of their figures is for the caller to mind.
+    lm-eval asks all items of a task, so a task has figures of both splits. The caller takes those of its own split.
     """
     recipe, found = work.recipe, list[SnapshotMeter]()
     for split in splits:
@@ -155,11 +155,11 @@ def snapshot_meters(
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse a choice by a figure that no task has, before anything has been spent.
+    """Refuse a selection by a metric that no task has, before any step runs.
 
     Raises:
-        UserError: no task of that name is asked, it has no such metric, the metric is not made of single items, or
-            lm-eval does not say which direction of it is better.
+        UserError: the recipe has no such task, the task has no such metric, the metric is not made of single items, or
+            lm-eval does not say which direction is better.
     """
     sets = recipe.evaluate.continuations
     chosen = [] if recipe.select is None else [metric for metric in recipe.select.by if "/" in metric]
@@ -183,14 +183,14 @@ def check(recipe: Recipe) -> None:
 
 
 def _task_meter(work: Work, asked: LoadedTask) -> SnapshotMeter:
-    """A task of lm-eval, and every metric of it that is made of items."""
+    """A meter of one task of lm-eval, with every metric that is made of single items."""
     splits, tokenizer = splits_of(work.recipe, *asked.shown), artifacts.tokenizer(work)
     batch_size = work.recipe.evaluate.batch_size
 
     def score(model: PreTrainedModel, name: str) -> list[Figure]:
         say(f"  {asked.name}: {name}")
         figures = []
-        # Here every interval is our own.
+        # lm-eval's standard errors are not needed: every interval here is our own.
         scores = score_task(model, tokenizer, asked, batch_size=batch_size, standard_errors=False).scores
         for metric, one in scores.items():
             for split in splits if one.aggregation in OF_ITEMS else ():
@@ -222,7 +222,7 @@ def _pairs_meter(work: Work, metric: str, split: Split) -> SnapshotMeter:
 
 
 def _continuations_meter(work: Work, name: str, split: Split) -> SnapshotMeter:
-    """A set of prompts, and every metric of what comes after them."""
+    """A meter of one set of continuations, with every metric of the responses."""
     given, tokenizer, key = (
         work.recipe.evaluate.continuations[name],
         artifacts.tokenizer(work),
@@ -250,7 +250,7 @@ def _continuations_meter(work: Work, name: str, split: Split) -> SnapshotMeter:
 
 
 def _validation_meter(work: Work, trained: Candidate) -> SnapshotMeter:
-    """Cross-entropy on the validation split: of questions, on the answers of the candidate's own sample set."""
+    """Cross-entropy on the validation split. For questions, it is that of the candidate's own sample set."""
     recipe = work.recipe
     learned = training_data.for_candidate(work, trained)
     made = Step("strategies", name=recipe.sample_set_of_candidate(trained).name) if recipe.asks else Step("corpus")
@@ -260,7 +260,7 @@ def _validation_meter(work: Work, trained: Candidate) -> SnapshotMeter:
 
 
 def _held_out_meter(work: Work) -> SnapshotMeter:
-    """Cross-entropy on what is held out, as `evaluate` measures it."""
+    """Cross-entropy on the held-out text or questions, as `evaluate` measures it."""
     collate = Collator(pad_token_id(artifacts.tokenizer(work)))
     if work.recipe.asks:
         made = held_out_questions_step(work.recipe)
@@ -284,10 +284,10 @@ def _loss_meter(
     collate: Callable[[Sequence[Any]], dict[str, Tensor]],
     units: Sequence[int] | None,
 ) -> SnapshotMeter:
-    """Nats per token over rows, which are items by themselves unless `units` says to which item each belongs."""
+    """Nats per token over rows. Each row is one item, unless `units` gives the item of each row."""
     vocabulary = None if work.recipe.asks else artifacts.compared_vocabulary(work)
     size = work.recipe.answers.batch_size if work.recipe.asks else work.recipe.evaluate.batch_size
-    # Of like length together, so that few pads are read.
+    # Rows of similar length come together, so that batches have little padding.
     order = sorted(range(len(rows)), key=lambda at: -len(rows[at]["input_ids"]))
     of_row = np.arange(len(rows)) if units is None else np.asarray(units)
 
@@ -308,7 +308,7 @@ def _loss_meter(
 
 
 def _output_digest(run: Run, step: Step, part: str) -> str:
-    """A digest of a part of what a step has made."""
+    """A digest of one folder among a step's outputs."""
     manifest = run.manifest(step)
     assert manifest is not None, f"{step} is not done"
     return digest({name: made["sha256"] for name, made in manifest["outputs"].items() if name.startswith(f"{part}/")})
@@ -323,5 +323,5 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 def snapshot_name(trained: Candidate, step: int) -> str:
-    """How messages name a snapshot."""
+    """The name of a snapshot in messages."""
     return f"{trained}, step {step}"

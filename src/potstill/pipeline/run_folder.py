@@ -66,7 +66,7 @@ class Run:
         return read_json(self.folder / SAVED_AS)
 
     def manifest(self, step: Step | str) -> dict[str, Any] | None:
-        """The manifest of a finished step; None if it is not finished, or if an output is missing or has another size."""
+        """The manifest of a finished step; None if it is not finished or an output is not whole."""
         manifest = read_json(self.path(step) / MANIFEST)
         if manifest is None:
             return None
@@ -84,8 +84,8 @@ class Run:
     def begin(self, step: Step, inputs: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
         """Prepare a step's folder, and return its state: `attempts`, and the cost of earlier attempts.
 
-        A stopped attempt with the same inputs continues. Other content is moved to `replaced/` and never deleted: it may
-        have taken days.
+        A stopped attempt with the same inputs continues. Other content is moved to `replaced/` and never deleted: it
+        may have taken days.
         """
         key, earlier = digest(inputs), self.unfinished(step)
         if earlier is None or earlier["key"] != key or (self.path(step) / MANIFEST).exists():

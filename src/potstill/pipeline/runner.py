@@ -1,7 +1,7 @@
 """Runner: finds the steps of a recipe that are not done, and runs them.
 
-A step's *inputs* are its part of the recipe, the files that this part names, and the contents of earlier steps' outputs.
-A step is done if its manifest has the same inputs. Otherwise it runs, or continues a stopped attempt.
+A step's *inputs* are its part of the recipe, the files that this part names, and the outputs of earlier steps. A step
+is done if its manifest has the same inputs. Otherwise it runs, or continues a stopped attempt.
 """
 
 import importlib

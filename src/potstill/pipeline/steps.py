@@ -60,7 +60,7 @@ def answers_steps(recipe: "Recipe") -> list[Step]:
 
 
 def needed_for_answers(recipe: "Recipe", step: Step, needed: Step) -> bool:
-    """Whether a candidate's answers need this step: the prompts, which are the same for all, or the candidate's model."""
+    """Whether a candidate's answers need this step: the prompts, or the candidate's model."""
     asked = step.candidate
     assert asked is not None
     is_trained = asked.role in ("student", "control")

@@ -1,8 +1,8 @@
-"""answers: every model answers the held-out questions, asked alike, and is scored on their reference solutions.
+"""answers: every model answers the same prompts of the held-out questions, and is scored on reference solutions.
 
 Makes `answers/ROLE/[NAME/][seed-N/]answers.jsonl`, one line for each question, and `scores.json`, the sums over the
-tokens of each reference solution. `evaluate` decides which answers are right. A stopped stage goes on with the next
-batch.
+tokens of each reference solution. `evaluate` decides which answers are right. A stopped stage continues with the
+next batch.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from potstill.pipeline.work import Made, Work
 
 
 def run(work: Work) -> Made:
-    """Ask one model."""
+    """Let one model answer."""
     samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / "samples").to_list()
     assert work.step.candidate is not None
     model = artifacts.own_model(work, work.step.candidate)
@@ -39,7 +39,7 @@ def run(work: Work) -> Made:
 
 
 def _answers(work: Work, model: PreTrainedModel, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the model says; in the file, in the order in which it was said."""
+    """The model's answers, in the order in which it wrote them to the file."""
     settings, who = work.recipe.answers, str(work.step.candidate)
     questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
     asked = [Request(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
@@ -60,9 +60,9 @@ def _row(one: Response, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(work: Work, model: PreTrainedModel, samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Nats over the tokens of each reference solution, which the model is asked for and shown."""
+    """Nats and tokens of each reference solution after its prompt."""
     collate, size = Collator(pad_token_id(artifacts.tokenizer(work))), work.recipe.answers.batch_size
-    # Of like length together, so that few pads are read.
+    # Samples of similar length come together, so that batches have little padding.
     ordered = sorted(samples, key=lambda row: -len(row["input_ids"]))
 
     def batch(at: int) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""capture: run each teacher once over the training samples and keep what it says.
+"""capture: run each teacher once over the training samples and keep its targets.
 
 Makes one store for each teacher, `capture/TEACHER/`; for questions, one for each sample set and teacher,
-`capture/STRATEGY/own/TEACHER/`. A stopped capture goes on with the samples that are missing.
+`capture/STRATEGY/own/TEACHER/`. A stopped capture continues with the missing samples.
 """
 
 import time
@@ -45,13 +45,13 @@ def run(work: Work) -> Made:
 
 
 def size_estimate(work: Work, teacher: PreparedTeacher, learned: TrainingData) -> SizeEstimate:
-    """What a capture of this teacher will weigh."""
+    """The size of a capture of this teacher."""
     _, counts = keys_and_counts(learned.train, learned.collate)
     return estimate(make_capture_codec(work, teacher), tokens=sum(counts), samples=len(counts))
 
 
 def forecast(work: Work) -> str:
-    """What the capture will take: bytes, and hours by the pace of one batch; a line a teacher."""
+    """The bytes of the capture, and its duration at the speed of one batch, in one line for each teacher."""
     settings, lines = work.recipe.capture, []
     assert settings is not None
     learned = training_data.for_sample_set(work, work.step.name)
@@ -72,10 +72,10 @@ def forecast(work: Work) -> str:
 def make_capture_codec(work: Work, teacher: PreparedTeacher) -> Codec:
     """The codec that the recipe's `capture:` asks for, at the temperatures that its losses use.
 
-    It is over the ids that student and teachers are compared on: what a tail says of others could not be told apart.
+    It covers only the ids on which student and teachers are compared: a tail mass would mix in the others.
 
     Raises:
-        UserError: the losses have several temperatures, and what is to be kept has one.
+        UserError: the losses have several temperatures, but the codec keeps only one.
     """
     recipe, config = work.recipe, teacher.config()
     capture, vocabulary = recipe.capture, artifacts.compared_vocabulary(work) or config.vocab_size
@@ -84,7 +84,7 @@ def make_capture_codec(work: Work, teacher: PreparedTeacher) -> Codec:
         bits = 16 if run_dtype(teacher.dtype) == torch.bfloat16 else 32
         return make_codec("hidden", vocabulary=vocabulary, hidden_size=config.hidden_size, bits=bits)
     temperatures = recipe.temperatures_of(work.step.name)
-    # A top-k store keeps a tail for each temperature; but one training reads it at one of them.
+    # A top-k store keeps a tail for each temperature, but one training reads it at one temperature.
     at_once = recipe.most_temperatures if capture.keep == "top_k" else temperatures
     if len(at_once) > 1:
         raise UserError(
@@ -100,7 +100,7 @@ def make_capture_codec(work: Work, teacher: PreparedTeacher) -> Codec:
 
 
 def teacher_template(work: Work, sample_set: str | None) -> str:
-    """What tells how the teacher was asked; of text, it was not."""
+    """The fingerprint of the teacher's prompt template; "none" for text, which has no prompt."""
     if sample_set is None:
         return "none"
     strategy = work.recipe.all_strategies[work.recipe.sample_sets[sample_set].strategy]

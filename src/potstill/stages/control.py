@@ -1,7 +1,7 @@
-"""control: what the same training is worth without a teacher.
+"""control: train the student's start without a teacher.
 
-It has the student's start, the student's samples in the student's order, and cross-entropy as its only loss. Makes
-`control/seed-N/`.
+The control has the student's start, the student's samples in the student's order, and cross-entropy as its only loss.
+Makes `control/seed-N/`.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """corpus: read the text, clean it, split it, tokenize it and lay it out.
 
-Makes `train/` (samples), `held_out/` (what models are judged on) and, where weights are chosen by it, `validation/`
-(samples); all of them are plain `datasets` folders. Of questions, all three hold questions and references: how they are
-asked is for `strategies`.
+Makes `train/` (samples), `held_out/` (documents for evaluation) and, if the recipe selects weights, `validation/`
+(samples). All are plain `datasets` folders. With questions, all three hold questions and references; `strategies` makes
+their prompts.
 """
 
 import json
@@ -35,17 +35,17 @@ TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})
 QUESTION = Features({name: Value("string") for name in ("id", "question", "reference", "columns")})
 DOCUMENT = Features({"text": Value("string"), "input_ids": List(Value("int32"))})
 HELD_OUT_SEED = 0
-"""Which sequences are held out is drawn once, and is the same for every run and every seed of training."""
+"""The seed that draws held-out sequences. It is the same for every run and every seed of training."""
 
 HeldOutRow = tuple[str, list[int]]
-"""A held-out text, and its tokens."""
+"""A held-out text and its tokens."""
 
 Encode = Callable[..., Iterator[list[int]]]
-"""What makes tokens of documents, their separators before them; see :func:`_tokenized`."""
+"""A function that makes tokens of documents, each after its separator; see :func:`_tokenize`."""
 
 
 def run(work: Work) -> Made:
-    """Make the training samples and what is held out."""
+    """Make the training samples, the held-out data and the validation samples."""
     corpus = work.recipe.corpus
     return _split_into_questions(work, corpus) if isinstance(corpus, Questions) else _split_into_text(work, corpus)
 
@@ -64,14 +64,14 @@ def _split_into_questions(work: Work, corpus: Questions) -> Made:
         )
     counts = {f"{name}_questions": len(questions) for name, questions in parts.items()}
     made = f"{len(split.train):,} questions to train on, {len(split.held_out):,} held out"
-    aside = f", {len(split.validation):,} set aside to choose by" if split.validation else ""
+    aside = f", {len(split.validation):,} set aside to select by" if split.validation else ""
     say(f"  {made}{aside}, {split.repeated:,} repetitions left out")
     counts["repeated_questions"] = split.repeated
     return Made([work.folder / name for name in parts], counts | {"made": made})
 
 
 def _check_reference(question: Question) -> None:
-    """What is judged needs a final answer to be judged by."""
+    """Refuse a held-out question whose reference has no final answer."""
     try:
         reference(question.reference)
     except UserError as error:
@@ -109,7 +109,7 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
 
 
 class _HeldOutWriter:
-    """What is judged on, written as it comes, and counted."""
+    """Writes held-out documents one by one, and counts them."""
 
     def __init__(self, write: Callable[[dict[str, Any]], None], shortest: int) -> None:
         self._write, self._shortest, self.documents, self.tokens = write, shortest, 0, 0
@@ -125,7 +125,7 @@ class _HeldOutWriter:
 def _from_documents(
     work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
-    """The corpus whose documents are all there at once: its figures, and what weights are chosen by."""
+    """Make the corpus from documents that are all in memory. Returns its figures and the validation samples."""
     split = split_text(corpus, tallies)
     say(source_table(tallies))
     say(f"  {len(split.train) + len(split.held_out):,} distinct documents, {split.repeated:,} repetitions left out")
@@ -148,12 +148,12 @@ def _from_documents(
 def _from_stream(
     work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
-    """The same of a corpus that is read only as far as it is needed, and of which little is ever there at once."""
+    """Make the corpus from a stream that is read only as far as needed. Returns the same."""
     stream, validation = Stream(corpus, tallies), list[list[int]]()
     if isinstance(corpus.held_out, HeldOutText):
         sequences = _packed_ids(encode(stream.held_out_text()), corpus)
         if corpus.held_out.streams:
-            # As many as are needed, which were drawn by the stream's own order.
+            # The stream's own order is random, so the first sequences are enough.
             sequences = islice(sequences, corpus.held_out.sequences + (corpus.validation or 0))
         validation, kept = _draw_sequences(list(sequences), corpus)
         for ids in kept:
@@ -183,7 +183,7 @@ def _from_stream(
 def _write_training_samples(
     work: Work, corpus: Corpus, documents: Iterator[list[int]], advance: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Write the training samples of tokenized documents, and count them."""
+    """Write the training samples of tokenized documents, and count samples and tokens."""
     apart = corpus.attention == "document"
     shortest = _fewest_tokens(work, corpus)
     long_enough = (ids for ids in documents if len(ids) >= shortest)
@@ -206,7 +206,7 @@ def _write_training_samples(
 
 
 def _fewest_tokens(work: Work, corpus: Corpus) -> int:
-    """The fewest tokens of a document that is used, its separator among them."""
+    """The fewest tokens of a used document, separator included."""
     return corpus.shortest + len(separator_ids(artifacts.tokenizer(work), corpus.separator)) if corpus.shortest else 0
 
 
@@ -219,7 +219,7 @@ def _none_held_out(train: int, held_out: int = 0) -> UserError:
 
 
 def source_table(tallies: dict[str, SourceCounts]) -> str:
-    """Words and bytes of each source, as they were read and as they were cleaned."""
+    """A table of the words and bytes of each source, before and after cleaning."""
     rows: list[Sequence[str]] = [("source", "documents", "words", "bytes", "words, cleaned", "bytes, cleaned")]
     whole = SourceCounts()
     for name, tally in tallies.items():
@@ -236,7 +236,7 @@ def _figures(tally: SourceCounts) -> list[str]:
 
 
 def _draw_sequences(sequences: list[list[int]], corpus: Corpus) -> tuple[list[list[int]], list[list[int]]]:
-    """Sequences of a held-out text of its own: those to choose weights by, and those to judge by."""
+    """Draw sequences from a separate held-out text: first the validation ones, then the held-out ones."""
     assert isinstance(corpus.held_out, HeldOutText)
     aside = corpus.validation or 0
     if len(sequences) < aside + corpus.held_out.sequences:
@@ -254,12 +254,12 @@ def _packed_ids(documents: Iterator[list[int]], corpus: Corpus) -> Iterator[list
 
 
 def _whole_windows(ids: list[int], corpus: Corpus) -> list[list[int]]:
-    """Of a document, those windows that are not cut short: the mean over them is then the mean over tokens."""
+    """The windows of a document that have full length, so that their mean is the mean over tokens."""
     return [window for window in windows(ids, corpus.sequence_length) if len(window) == corpus.sequence_length]
 
 
 def _set_documents_aside(held_out: list[HeldOutRow], corpus: Corpus) -> tuple[list[list[int]], list[HeldOutRow]]:
-    """Whole held-out documents, from the end of their order, until they give the sequences to choose weights by."""
+    """Take whole documents from the end of the held-out ones until they give the validation sequences."""
     validation: list[list[int]] = []
     kept = list(held_out)
     while kept and len(validation) < (corpus.validation or 0):
@@ -277,7 +277,7 @@ def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
     """The token that stands before each document, or no token.
 
     Raises:
-        UserError: the tokenizer has no such token, or none to choose by itself.
+        UserError: the tokenizer has no such token; or `separator` is None and it has no beginning or end token.
     """
     if separator == "":
         return []
@@ -295,7 +295,7 @@ def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
 def _tokenize(
     tokenizer: Any, separator: list[int], documents: Iterable[str], advance: Callable[[int], None] = lambda count: None
 ) -> Iterator[list[int]]:
-    """The tokens of each document, its separator before them; documents are read a thousand at a time."""
+    """The tokens of each document after its separator. Documents are tokenized a thousand at a time."""
     documents = iter(documents)
     while batch := list(islice(documents, DOCUMENTS_AT_ONCE)):
         for ids in tokenizer(batch, add_special_tokens=False, verbose=False).input_ids:

@@ -1,9 +1,9 @@
-"""distil: train the student from its teachers, once for each seed; of several experiments, each its own.
+"""distil: train each student from its teachers, once for each seed.
 
-Makes `distil/[EXPERIMENT/]seed-N/student/`, a plain Hugging Face folder, and `log.jsonl`, and beside them
-`snapshots/step-N/`, as many folders of the same kind as the recipe keeps on the way; `distil/[EXPERIMENT/]student`
-points at the first seed's. A training that was stopped goes on from its last checkpoint, to the same weights. Where the
-recipe has a `search`, the losses have the setting that was found.
+Makes `distil/[EXPERIMENT/]seed-N/student/`, a plain Hugging Face folder, `log.jsonl`, and a folder `snapshots/step-N/`
+for each snapshot that the recipe keeps. `distil/[EXPERIMENT/]student` is a link to the first seed's student. A stopped
+training continues from its last checkpoint, to the same weights. If the recipe has a `search`, the losses have the
+setting that it found.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def student_fit(
     key: str,
     seed: int,
 ) -> Fit:
-    """A training that begins at the student's start, in the step's folder: a student's, a control's or a trial's.
+    """The training of a student, a control or a trial: it begins at the student's start, in the step's folder.
 
     Args:
         work: the step.
@@ -71,7 +71,7 @@ def student_fit(
         losses: as :class:`DistilTrainer` takes them.
         training: the fields of `TrainingArguments`.
         key: their key in the recipe, for messages.
-        seed: of every random choice of the training.
+        seed: the seed of every random choice of the training.
     """
     recipe, start = work.recipe, work.run.path("student") / "start"
     return Fit(
@@ -93,13 +93,13 @@ def student_fit(
 
 
 def with_teachers(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit:
-    """The training with its teachers, weighted and mixed as the recipe says."""
+    """The same training with teachers, weighted and mixed as the recipe says."""
     weights = [teacher.weight for teacher in work.recipe.all_teachers.values()]
     return replace(training, teaching={"teacher": teachers, "teacher_weights": weights, "mix": work.recipe.distil.mix})
 
 
 def chosen_losses(work: Work, variant: str | None) -> list[GivenLoss]:
-    """A student's losses as the recipe gives them, in the setting that was found, if one was searched."""
+    """A student's losses from the recipe, with the setting that a search found, if there was one."""
     losses = work.recipe.losses_of(variant)
     if not work.recipe.is_searched(variant):
         return losses
@@ -107,8 +107,8 @@ def chosen_losses(work: Work, variant: str | None) -> list[GivenLoss]:
 
 
 def trainer_losses(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | HiddenLoss]:
-    """Losses as the trainer takes them, each a mean over the supervised tokens of a step."""
-    # Samples have one length, so a sum over positions is a mean over tokens and one constant.
+    """The losses for the trainer. Each is a mean over the supervised tokens of a step."""
+    # All samples have one length, so a sum over positions is a mean over tokens times a constant.
     positions = recipe.corpus.sequence_length if recipe.distil.reduction == "sequence" else 1
     losses: list[Loss | HiddenLoss] = []
     for loss in given:
@@ -121,7 +121,7 @@ def trainer_losses(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | Hidden
 
 
 def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
-    """What was captured of each teacher for a student, or, where nothing is captured, the teachers themselves."""
+    """The captured targets of each teacher for a student; without `capture`, the teachers' models."""
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
         return [teacher.model() for teacher in prepared]

@@ -1,7 +1,7 @@
-"""evaluate: teacher, student before, student after and control, side by side on the same held-out text or questions.
+"""evaluate: compare teacher, student before, student after and control on the same held-out text or questions.
 
-Makes `comparison.json` (rows with intervals, and paired differences) and what each measurement keeps beside it. Models
-that were scored before a stop are not scored again.
+Makes `comparison.json` (rows with intervals, and paired differences) and the files of each measurement. Models that
+were scored before a stop are not scored again.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from potstill.recipe import Recipe
 
 
 def run(work: Work) -> Made:
-    """Measure all that the recipe asks for, and compare the models."""
+    """Run all measurements of the recipe, and compare the models."""
     found = list(_measurements(work))
     comparison = work.folder / "comparison.json"
     everything = {
@@ -34,13 +34,13 @@ def run(work: Work) -> Made:
         everything |= one.more
     write_json(comparison, everything)
     summary = {key: value for one in found for key, value in one.summary.items()}
-    # Into the manifest: no two evaluations take the same time, and what they find is the same all the same.
+    # Costs go into the manifest, not into the outputs: they differ between two evaluations with equal results.
     summary["costs"] = [one.to_dict() for one in expenses(work.folder)]
     return Made([comparison, *(output for one in found for output in one.outputs)], summary)
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse continuations, baselines, tasks and a rule of selection that could not be measured."""
+    """Refuse continuations, baselines, tasks and a rule of selection that cannot be measured."""
     for measured in (continuations, baselines, lm_eval_tasks, snapshot_scores):
         measured.check(recipe)
 
@@ -61,5 +61,5 @@ def _text_measurements(work: Work) -> Iterator[Measurement]:
     for name in work.recipe.evaluate.minimal_pairs:
         yield minimal_pairs.measure(work, models, name)
     for name in work.recipe.evaluate.continuations:
-        # Text in, text out: it is nothing to them how a model writes its tokens.
+        # Continuations compare text with text, so baselines with other tokens take part.
         yield continuations.measure(work, {**own, **others}, name)

@@ -1,7 +1,7 @@
-"""generate: let a teacher write the answers that are learned.
+"""generate: let a teacher write the answers that students learn.
 
-Makes `generate/answers.jsonl`, the answers that are kept, each with its provenance, and `responses.jsonl`, all of
-them. Work that was stopped goes on with the next batch, to the same answers.
+Makes `generate/answers.jsonl`, the kept answers with their provenance, and `responses.jsonl`, all responses. A stopped
+stage continues with the next batch, to the same answers.
 """
 
 import json
@@ -17,7 +17,7 @@ from potstill.pipeline.work import Made, Work
 
 
 def run(work: Work) -> Made:
-    """Ask every training question, and keep what the recipe wants of the answers."""
+    """Let the teacher answer every training question, and keep the answers that the recipe allows."""
     settings = work.recipe.generate
     assert settings is not None
     teacher, tokenizer = artifacts.teacher(work, settings.by), artifacts.tokenizer(work)

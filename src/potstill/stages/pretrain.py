@@ -1,7 +1,7 @@
 """pretrain: train the teachers that do not exist yet, each by cross-entropy on the run's own corpus.
 
-Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each teacher is a step of its own: one that
-is done is used as it is, whatever becomes of the others.
+Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each teacher is a step of its own, so a
+change of one teacher does not repeat the others.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""report: makes `report/index.html`, one self-contained page with all figures of the run and their evidence."""
+"""report: make `report/index.html`, one self-contained page with all figures of the run and their evidence."""
 
 import json
 import math

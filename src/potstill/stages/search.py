@@ -1,8 +1,8 @@
 """search: try settings of the losses in short trainings, and find the one that is best on the validation split.
 
-Makes `search/best.json`, the setting that students are trained with; beside it `ranking.json`, all trials from the best
-to the worst, and `trials.jsonl`, each trial as it ended. Trial 0 has the recipe's own setting, so that what was found
-is compared with what was given. A search that was stopped goes on within its trial, and to the same proposals after it.
+Makes `search/best.json`, the setting for the students' training; `ranking.json`, all trials from best to worst; and
+`trials.jsonl`, the result of each trial. Trial 0 has the recipe's own setting, so that the best setting is compared
+with it. A stopped search continues within its trial, and then makes the same proposals.
 """
 
 import importlib.util
@@ -34,12 +34,12 @@ KEY = "search.training"
 
 
 def run(work: Work) -> Made:
-    """Do the trials that are left, and say which setting was best."""
+    """Run the remaining trials, and write the best setting."""
     search, given = work.recipe.search, setting_of(work.recipe.distil.losses)
     assert search is not None
     assert given is not None
     file, count = work.folder / "trials.jsonl", trial_count(search, given)
-    # Of several ranks, the first one knows what was done, proposes and remembers.
+    # Only the first rank reads earlier trials, proposes settings and writes results.
     journal = JsonlLog(file) if distributed.is_first() else None
     tried = journal.rows if journal is not None else []
     for row in tried:
@@ -62,13 +62,13 @@ def run(work: Work) -> Made:
 
 
 def trial_count(search: Search, given: Setting) -> int:
-    """How many settings are tried, the given one among them."""
+    """The number of trials, including the one with the recipe's own setting."""
     proposed = search.trials if search.share else min(search.trials, len(_other_temperatures(search, given)))
     return 1 + proposed
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse a search that could not propose anything, or could not train.
+    """Refuse a search that cannot propose settings or cannot train.
 
     Raises:
         UserError: Optuna is not installed, or transformers refuses fields of `search.training`.
@@ -85,10 +85,10 @@ def _training(recipe: Recipe) -> dict[str, Any]:
 
 
 def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:
-    """The setting of a trial, which depends on nothing but the search, the trial's number and what came of all before.
+    """The setting of a trial. It depends only on the search, the trial's number and the results of earlier trials.
 
-    Where shares are searched, by the tree-structured Parzen estimator (Bergstra et al., 2011, in Optuna's version);
-    where only temperatures are, there are as many settings as there are temperatures, and each has its turn.
+    Shares are proposed by the tree-structured Parzen estimator (Bergstra et al., 2011, in Optuna's version). If only
+    temperatures are searched, each temperature has one trial, in their order.
     """
     if search.share is None:
         return replace(given, temperature=_other_temperatures(search, given)[number - 1])
@@ -102,7 +102,7 @@ def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given
     seed = int(np.random.SeedSequence((search.seed, number)).generate_state(1)[0])
     study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=seed))
     for row in tried:
-        # What was given may lie outside of what is searched.
+        # The recipe's own setting may lie outside the search space.
         if low <= row["share"] <= high and row["temperature"] in (search.temperatures or [given.temperature]):
             params, loss = {name: row[name] for name in space}, row["validation_loss"]
             state = optuna.trial.TrialState.FAIL if loss is None else optuna.trial.TrialState.COMPLETE
@@ -119,8 +119,10 @@ def _trial_work(work: Work, number: int) -> Work:
 
 
 def _setting_of_trial(trial: Work, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:
-    """The trial's setting; noted before it begins, so that its checkpoints are never another setting's, whatever
-    version of Optuna is asked when it goes on."""
+    """The setting of a trial, saved before the trial begins.
+
+    So a stopped trial continues with its own setting, even if another version of Optuna would propose another.
+    """
     file, search = trial.folder / "setting.json", trial.recipe.search
     assert search is not None
     if (noted := read_json(file)) is None:
@@ -131,11 +133,11 @@ def _setting_of_trial(trial: Work, number: int, tried: Sequence[dict[str, Any]],
 
 
 def _run_trial(trial: Work, setting: Setting, teachers: list[TeacherLike]) -> dict[str, Any]:
-    """Train in a setting. The cross-entropy on the validation split is None where the training diverged."""
+    """Train with a setting. The validation loss is None if the training diverged."""
     try:
         summary = train_trial(trial, with_setting(trial.recipe.distil.losses, setting), teachers)
     except DivergedError as error:
-        # Elsewhere the other ranks would wait for this one's gradients.
+        # Otherwise the other ranks would wait for this rank's gradients.
         if distributed.world_size() > 1:
             raise
         say(f"  {error}")
@@ -154,13 +156,13 @@ def train_trial(trial: Work, losses: list[GivenLoss], teachers: list[TeacherLike
 
 
 def _remove_weights(folder: Path) -> None:
-    """Of a trial that has ended, its log is kept, and not its weights."""
+    """Remove the weights of a finished trial. Its log stays."""
     for name in ("student", CHECKPOINTS):
         remove(folder / name)
 
 
 def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
-    """Write down what was best; of equals, the one that was tried first."""
+    """Write the best setting; among equals, the one that was tried first."""
     ended = sorted((row for row in tried if row["validation_loss"] is not None), key=lambda row: row["validation_loss"])
     if not ended:
         raise UserError(
@@ -169,7 +171,7 @@ def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
         )
     best, given = ended[0], tried[0]
     setting = Setting(best["share"], best["temperature"])
-    # The ranking is no output: another one with the same best changes nothing of what is trained with it.
+    # The ranking is no output: another ranking with the same best setting must not repeat the students' trainings.
     write_json(work.folder / "ranking.json", [*ended, *(row for row in tried if row["validation_loss"] is None)])
     write_json(work.folder / "best.json", asdict(setting))
     what = f"{setting} ({_outcome(best)}; as given: {_outcome(given)})" if best is not given else f"as given, {setting}"

@@ -29,11 +29,11 @@ from potstill.students.load_and_save import finish_student
 from potstill.training.snapshots import Snapshot, average, whole_snapshots
 
 Scores = dict[str, dict[str, Sums]]
-"""What each candidate scored, by its name and the metric; of equal ones, the first is taken."""
+"""The scores of each candidate, by its name and the metric. Among equal candidates, the first is taken."""
 
 
 def run(work: Work) -> Made:
-    """Choose among the snapshots of one training."""
+    """Select one of the snapshots of one training."""
     rule = work.recipe.select
     assert rule is not None
     trained = work.step.candidate
@@ -47,7 +47,7 @@ def run(work: Work) -> Made:
     scores = {name: measured.scores(one.folder, snapshot_name(trained, one.step)) for name, one in by_name.items()}
     if rule.average is not None:
         name, folder = _averaged_snapshot(work, rule.average, by_name, scores, criteria)
-        # Behind all others: a mean that is no better than one of them is not needed.
+        # The mean comes last, so it is not chosen if it only equals a snapshot.
         folders[name], scores[name] = folder, measured.scores(folder, f"{work.step}: {name}")
     resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
     choice = choose(scores, criteria, resampling=resampling)
@@ -67,7 +67,7 @@ def run(work: Work) -> Made:
 
 
 class _SelectionScores:
-    """What candidates score by the metrics of the rule, on what is chosen on."""
+    """The scores of candidates by the metrics of the rule, on the items used for selection."""
 
     def __init__(self, work: Work, by: list[SnapshotMeter]) -> None:
         assert work.recipe.select is not None
@@ -75,7 +75,7 @@ class _SelectionScores:
         self._known: dict[str, Figure] = {}
 
     def scores(self, folder: Path, name: str) -> dict[str, Sums]:
-        """One candidate's, by metric."""
+        """The scores of one candidate, by metric."""
         figures = score_weights(self._work.run, folder_weights(self._work, folder, name), self._by)
         found = {figure.metric: figure for figure in figures if figure.split == "selection"}
         if missing := [metric for metric in self._wanted if metric not in found]:
@@ -84,13 +84,13 @@ class _SelectionScores:
         return {metric: found[metric].sums for metric in self._wanted}
 
     def better(self, metric: str) -> Literal["lower", "higher"]:
-        """Which direction is."""
+        """Which direction of a metric is better."""
         direction = self._known[metric].better
         assert direction is not None, f"{metric} was checked before anything was run"
         return direction
 
     def row(self, name: str, metric: str, sums: Sums, resampling: Resampling) -> dict[str, Any]:
-        """A candidate's figure with its interval."""
+        """A candidate's score with its interval."""
         transform = self._known[metric].transform
         return bootstrap(name, metric, sums, transform=transform, resampling=resampling).to_dict()
 
@@ -98,7 +98,7 @@ class _SelectionScores:
 def _averaged_snapshot(
     work: Work, wanted: Average, by_name: Mapping[str, Snapshot], scores: Scores, criteria: list[Criterion]
 ) -> tuple[str, Path]:
-    """One more candidate, and where it lies until it is known whether it is taken."""
+    """The mean of some snapshots: its name as a candidate, and its temporary folder."""
     kind, count = ("last", wanted.last) if wanted.last is not None else ("best", wanted.best)
     assert count is not None
     names = list(by_name)
@@ -110,7 +110,7 @@ def _averaged_snapshot(
     if kind == "best":
         judged = judged_by(scores, criteria)
         lower_is_better = len(criteria) > 1 or criteria[0].better == "lower"
-        # Sorting keeps the order of equals: the earlier ones.
+        # Sorting is stable, so earlier snapshots win among equals.
         order = sorted(range(len(names)), key=lambda at: judged[at] if lower_is_better else -judged[at])
         names = [names[at] for at in sorted(order[:count])]
     folder = work.folder / ".averaged"
@@ -121,7 +121,7 @@ def _averaged_snapshot(
 
 def _save_student(work: Work, chosen: Path) -> None:
     with atomic_folder(work.folder / "student") as partial:
-        # A copy: a user who needs room may remove the snapshots.
+        # This is a copy, so a user who needs room may remove the snapshots.
         shutil.copytree(chosen, partial)
         finish_student(partial, work.run.path("student") / "start", work.recipe.student)
     assert work.step.candidate is not None
@@ -147,7 +147,7 @@ def _selection_record(
 def _is_no_better(
     chosen: dict[str, Sums], start: dict[str, Sums], criteria: list[Criterion], resampling: Resampling
 ) -> bool:
-    """Whether by none of the metrics the choice is better than the start."""
+    """Whether no metric shows, beyond chance, that the chosen candidate is better than the start."""
     for one in criteria:
         sums = chosen[one.metric], start[one.metric]
         pair = paired(("chosen", "start"), one.metric, sums, resampling=resampling)

@@ -1,9 +1,9 @@
-"""prompts: put the questions to teacher and student, each in its own words, and make samples of prompt and answer.
+"""strategies: make the prompts of teacher and student for each question, and samples of prompt and answer.
 
-Makes `prompts/STRATEGY/own/train/` and, where weights are chosen by it, `validation/`; for a placebo, the same in
-`STRATEGY/another_question/`; and `STRATEGY/held_out/samples/`, what every model is asked with. All are plain `datasets`
-folders of :class:`AlignedSample`. They are kept, and not made again by those who read them, because some chat templates
-put the day's date into a prompt.
+Makes `strategies/STRATEGY/own/train/` and, if the recipe selects weights, `validation/`; for a placebo, the same in
+`STRATEGY/another_question/`; and `STRATEGY/held_out/samples/`, the prompts that every model answers. All are plain
+`datasets` folders of :class:`AlignedSample`. Later stages read them and do not make them again, because some chat
+templates put the day's date into a prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,9 +36,9 @@ SAMPLE = Features(
 
 
 def run(work: Work) -> Made:
-    """Make one sample set's samples, or those of the held-out questions."""
+    """Make the samples of one sample set, or of the held-out questions."""
     if work.step == held_out_questions_step(work.recipe):
-        # A teacher that answers is asked as every model is.
+        # Teachers answer the same prompt as every other model.
         name = work.recipe.answers.strategy
         prompt = work.recipe.all_strategies[name].student
         asked = {name: Strategy(teacher=prompt, student=prompt)}

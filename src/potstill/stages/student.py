@@ -1,7 +1,7 @@
-"""student: build the student as it is before training, and say what it is.
+"""student: build the student as it is before training, and measure it.
 
-Makes `start/`, a plain Hugging Face folder, and, of a student that was made narrower, `kept.json`: which heads, neurons
-and channels of its teacher it has, each by its number. What is measured is never the held-out text.
+Makes `start/`, a plain Hugging Face folder, and, for width pruning, `kept.json`: the numbers of the teacher's heads,
+neurons and channels that the student keeps. The held-out text is never measured here.
 """
 
 import random
@@ -31,20 +31,20 @@ from potstill.students.importance import Batches, mean_loss
 from potstill.teachers.prepared import PreparedTeacher
 
 LOSS_TOKENS = 4096
-"""The loss is measured on as many samples as have so many tokens: enough to see damage, and seconds on a CPU."""
+"""The loss is measured on samples with this many tokens: enough to see damage, and only seconds on a CPU."""
 TOKENS_AT_ONCE = 2048
 SAMPLE_SEED = 0
-"""Which samples are looked at is drawn once, and is the same for every start."""
+"""The seed that draws samples. It is the same for every start."""
 
 
 @dataclass(frozen=True)
 class _StartSamples:
-    """What a start is chosen by, and what it is looked at with."""
+    """The samples that measure importance for pruning, and those that measure the start's loss."""
 
-    chosen_by: Batches
-    measured_on: Batches
+    importance: Batches
+    loss: Batches
     part: str
-    """What the latter are, in words."""
+    """The name of the corpus part of `loss`, for messages."""
 
 
 def run(work: Work) -> Made:
@@ -54,7 +54,7 @@ def run(work: Work) -> Made:
     tokenizer, vocabulary = artifacts.tokenizer(work), artifacts.compared_vocabulary(work)
     samples = _draw_samples(work, vocabulary)
     teachers = {teacher.name: teacher for teacher in prepared}
-    model, summary = build(recipe.student, teachers, tokenizer, artifacts.vocabulary_size(work), samples.chosen_by)
+    model, summary = build(recipe.student, teachers, tokenizer, artifacts.vocabulary_size(work), samples.importance)
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
     if recipe.start_in_bfloat16:
         model = model.to(torch.bfloat16)
@@ -71,34 +71,34 @@ def run(work: Work) -> Made:
     summary |= _measure_start(model.to(device()).eval(), summary, prepared, samples, vocabulary)
     _say_what_was_kept(summary)
     if recipe.student.adapter is not None:
-        # Tried on before teachers are run for hours: what it names may not be there.
+        # The adapter is tried now, before teachers run for hours: it may name missing modules.
         adapted = with_adapter(model, recipe.student.adapter, seed=0)
         if recipe.student.merge:
             check_can_merge(adapted)
         summary["trained_parameters"], _ = adapted.get_nb_trainable_parameters()
-        say(f"  {summary['trained_parameters']:,} parameters in an adapter upon them")
+        say(f"  {summary['trained_parameters']:,} parameters in an adapter on top")
     layers = f": {', '.join(map(str, summary['layers_kept']))}" if "layers_kept" in summary else ""
     summary["made"] = f"{summary['layers']} layers of {summary['from']}{layers}"
     return Made(outputs, summary)
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse an adapter that peft refuses, and a quantisation that cannot run here."""
+    """Refuse an adapter that peft refuses, and a quantisation that this machine cannot run."""
     load_and_save.check(recipe.student)
 
 
 def _prunable_teachers(work: Work) -> list[PreparedTeacher]:
-    """Those that can be pruned: one that is trained here, only if the student comes from it."""
+    """The teachers that can be pruned. Pretrained ones count only if the student comes from one of them."""
     of = getattr(work.recipe.student, "teacher", None)
     return artifacts.teachers(work) if of in work.recipe.pretrain else artifacts.existing_teachers(work)
 
 
 def _draw_samples(work: Work, vocabulary: int | None) -> _StartSamples:
-    """A few samples at random, none of which is among the others."""
+    """Draw two disjoint random sets of samples, for importance and for the loss."""
     student, learned = work.recipe.student, training_data.for_start(work)
     wanted = student.measured_samples if isinstance(student, PrunedLayers | PrunedWidth) else 0
     there = len(learned.train)
-    # Of the training samples, one at least is left to look at the start with.
+    # At least one training sample must remain to measure the start.
     most = there if learned.validation is not None else there - 1
     if wanted > most:
         raise UserError(
@@ -133,15 +133,15 @@ def _measure_start(
     samples: _StartSamples,
     vocabulary: int | None,
 ) -> dict[str, Any]:
-    """How large the start and its teachers are, and how well each predicts; printed, and for the summary."""
+    """The sizes and losses of the start and of its teachers. They are printed and returned for the summary."""
     sizes: dict[str, Size] = {"the student": size_of(model.config, summary["parameters"])}
     losses: dict[str, float] = {}
-    losses["the student"], tokens = mean_loss(model, samples.measured_on, vocabulary)
+    losses["the student"], tokens = mean_loss(model, samples.loss, vocabulary)
     for teacher in teachers:
         sizes[teacher.name] = size_of(teacher.config(), teacher.parameters())
-        losses[teacher.name], _ = mean_loss(teacher.model(), samples.measured_on, vocabulary)
+        losses[teacher.name], _ = mean_loss(teacher.model(), samples.loss, vocabulary)
     say(shown(sizes, losses))
-    count = sum(len(batch["labels"]) for batch in samples.measured_on)
+    count = sum(len(batch["labels"]) for batch in samples.loss)
     said = f"{tokens:,} tokens in {count:,} of the {samples.part} samples"
     say(f"  loss: nats per token before any training, on {said}")
     (loss, *_), others = losses.values(), {name: losses[name] for name in list(losses)[1:]}

@@ -1,4 +1,4 @@
-"""teachers: find, convert and pin every teacher, and make sure that all of them speak the same tokens."""
+"""teachers: find, convert and pin every teacher, and check that all of them have the same tokens."""
 
 from potstill.console import say, size
 from potstill.data.tokenizers import check_same_tokens
@@ -10,7 +10,7 @@ from potstill.teachers.prepared import PreparedTeacher
 
 
 def run(work: Work) -> Made:
-    """Prepare each teacher in a folder of its name."""
+    """Prepare each teacher in a folder with its name."""
     folders = [prepare(name, teacher, work.folder / name) for name, teacher in work.recipe.teachers.items()]
     teachers = artifacts.existing_teachers(work)
     first, *others = teachers
@@ -26,7 +26,7 @@ def run(work: Work) -> Made:
 
 
 def how_it_runs(teacher: PreparedTeacher) -> str:
-    """A few words on how a teacher runs, where that is not simply by its plain weights."""
+    """How a teacher runs, in a few words; empty if it runs with plain weights."""
     if teacher.llama_cpp is not None:
         return "run by llama.cpp"
     if teacher.quantization is not None:

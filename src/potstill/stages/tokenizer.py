@@ -1,5 +1,4 @@
-"""tokenizer: train the run's tokenizer on its training documents, or take the one that is given, or a teacher's first
-tokens.
+"""tokenizer: train the run's tokenizer on its training documents, or take a given one, or a teacher's first tokens.
 
 Makes `tokenizer/`, a plain Hugging Face folder.
 """
@@ -20,14 +19,14 @@ from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 
 def run(work: Work) -> Made:
-    """Save the tokenizer, which every teacher must share, or whose first tokens it must have."""
+    """Save the tokenizer. Every teacher must have the same tokens, or begin with the same tokens."""
     settings, teachers = work.recipe.tokenizer, artifacts.existing_teachers(work)
     assert settings is not None
     if isinstance(settings, CutTokenizer):
         whole = artifacts.teacher(work, settings.teacher).tokenizer()
         tokenizer = cut_tokenizer(whole, settings.vocab_size, f"teachers.{settings.teacher}")
         made = f"the first of the {len(whole):,} of {settings.teacher}"
-        # The others speak the same tokens as the one that it is cut from.
+        # The stage `teachers` has checked that all teachers have the same tokens.
         teachers = []
     elif isinstance(settings, TokenizerFile):
         tokenizer, made = read_tokenizer(settings), "read"

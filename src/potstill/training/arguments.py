@@ -1,4 +1,4 @@
-"""Training arguments: a recipe's `training:` as transformers' own, with what the project itself sets."""
+"""Training arguments: a recipe's `training:` as `TrainingArguments`, with the fields that potstill sets itself."""
 
 from copy import copy
 from pathlib import Path
@@ -19,7 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "ddp_find_unused_parameters": False,
     "include_num_input_tokens_seen": "non_padding",
 }
-"""What a recipe may change."""
+"""Values that a recipe may change."""
 
 
 def training_arguments(training: dict[str, Any], key: str, output_dir: Path, seed: int) -> TrainingArguments:
@@ -27,12 +27,12 @@ def training_arguments(training: dict[str, Any], key: str, output_dir: Path, see
 
     Args:
         training: the recipe's fields.
-        key: where they stand in the recipe, for messages.
-        output_dir: where checkpoints go.
-        seed: the order of the samples, and every other random choice of the training.
+        key: the key of these fields in the recipe, for messages.
+        output_dir: the folder of checkpoints.
+        seed: the seed of the samples' order and of every other random choice.
 
     Raises:
-        UserError: a field is unknown, transformers refuses a value, or would not look at it.
+        UserError: a field is unknown, or transformers refuses or ignores a value.
     """
     check_fields(training, TrainingArguments, key)
     ours = {
@@ -53,8 +53,10 @@ def training_arguments(training: dict[str, Any], key: str, output_dir: Path, see
 
 
 def _check_optimizer(made: TrainingArguments, key: str) -> None:
-    """Refuse what `optim_args` (`momentum=0.9, nesterov=true`) says in vain: transformers reads of it, optimizer by
-    optimizer, the names that it knows, and is silent about all others."""
+    """Refuse an entry of `optim_args` (`momentum=0.9, nesterov=true`) that has no effect.
+
+    Transformers reads only the names that it knows for each optimizer, and ignores all others without a message.
+    """
     if not made.optim_args:
         return
     name, given = str(made.optim.value), made.optim_args.replace(" ", "").split(",")
@@ -74,7 +76,7 @@ def _check_optimizer(made: TrainingArguments, key: str) -> None:
 
 
 def _optimizer(made: TrainingArguments, given: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The class of the optimizer and what it is made with, had `optim_args` been what is given."""
+    """The optimizer's class and arguments, if `optim_args` were `given`."""
     twin = copy(made)
     twin.optim_args = ",".join(given)
     kind, arguments = Trainer.get_optimizer_cls_and_kwargs(twin)

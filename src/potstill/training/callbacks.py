@@ -1,4 +1,4 @@
-"""Callbacks: what happens at the steps of a training besides training."""
+"""Callbacks: save snapshots, move random offsets and show progress during a training."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,17 +21,17 @@ from potstill.training.snapshots import snapshot_folder
 from potstill.training.trainer import DistilTrainer
 
 Finish = Callable[[Path], None]
-"""What is done to a folder of weights before it is what it becomes."""
+"""A function that changes a folder of weights before the folder gets its final name."""
 
 
 def _snapshot_bytes(model: Any) -> int:
-    """What a model's weights take on the disk; of one with an adapter, the adapter's alone."""
+    """The bytes of a model's weights on disk. For a model with an adapter, only the adapter counts."""
     weights = (weight for weight in model.parameters() if weight.requires_grad or not hasattr(model, "peft_config"))
     return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 class EvaluateLastStep(TrainerCallback):
-    """Where weights are chosen, the last ones are measured too, whatever step they come to."""
+    """Evaluates the last step too, if the training selects its best weights."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -43,7 +43,7 @@ class EvaluateLastStep(TrainerCallback):
 
 
 class KeepSnapshots(TrainerCallback):
-    """Saves the weights after some of the steps, each under another name until it is whole."""
+    """Saves the weights after some of the steps. A snapshot has another name until it is whole."""
 
     def __init__(self, trainer: DistilTrainer, training: Path, snapshots: KeptSnapshots, finish: Finish | None) -> None:
         self._trainer, self._training, self._snapshots, self._finish = trainer, training, snapshots, finish
@@ -52,7 +52,7 @@ class KeepSnapshots(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say what the snapshots will take, and refuse them where the disk has no room."""
+        """Print the size of the snapshots, and refuse them if the disk has no room."""
         self._steps = set(self._snapshots.steps(state.max_steps))
         if coming := sum(step > state.global_step for step in self._steps):
             each = _snapshot_bytes(self._trainer.model)
@@ -64,9 +64,9 @@ class KeepSnapshots(TrainerCallback):
         if state.global_step not in self._steps:
             return
         folder = snapshot_folder(self._training, state.global_step)
-        # A training that goes on from an earlier step saves a snapshot again that is already there.
+        # A training that continues from an earlier step may save a snapshot a second time.
         with atomic_folder(folder, owner=distributed.is_first()) as partial:
-            # Of a model in shards, every rank has a part.
+            # Every rank holds a part of a sharded model.
             self._trainer.save_model(str(partial))
             if distributed.is_first():
                 if self._finish is not None:
@@ -75,7 +75,7 @@ class KeepSnapshots(TrainerCallback):
 
 
 class MoveOffsets(TrainerCallback):
-    """Tells samples with random offsets which epoch it is."""
+    """Moves the random offsets of samples at each epoch."""
 
     def __init__(self, samples: RandomOffsets) -> None:
         self._samples = samples
@@ -84,12 +84,12 @@ class MoveOffsets(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Move the offsets."""
-        # Epochs are counted in fractions; at the beginning of one, the sum of them may lie a hair below it.
+        # The trainer adds up fractions of an epoch. At the start of an epoch, the sum may be slightly too small.
         self._samples.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class ShowProgress(TrainerCallback):
-    """Steps done, rate and time left, until `shown` is closed."""
+    """Shows finished steps, rate and remaining time, until `shown` is closed."""
 
     def __init__(self, what: str, shown: ExitStack) -> None:
         self._what, self._shown = what, shown
@@ -98,10 +98,10 @@ class ShowProgress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin the bar where the training begins."""
+        """Start the bar at the first step of this training."""
         showing = progress(self._what, state.max_steps, "steps", done=state.global_step)
         self._advance = self._shown.enter_context(showing)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Advance it by a step."""
+        """Advance the bar by one step."""
         self._advance(1)

@@ -1,4 +1,4 @@
-"""Fit: one training in a folder of its own. A stopped one goes on from its last checkpoint, to the same weights."""
+"""Fit: one training in a folder of its own. A stopped one continues from its last checkpoint, to the same weights."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,22 +32,22 @@ Samples = Any
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training reads."""
+    """The samples of a training, and its collator."""
 
     train: Samples
     validation: Samples | None
-    """What the best weights are chosen by, where the recipe sets samples aside."""
+    """The samples that select the best weights; None if the recipe sets none aside."""
     collate: Collate
 
 
 @dataclass(frozen=True)
 class Fit:
-    """All that one training takes."""
+    """The settings and data of one training."""
 
     folder: Path
-    """Where its checkpoints, its log, its snapshots and the trained model go."""
+    """The folder of its checkpoints, log, snapshots and trained model."""
     title: str
-    """How its progress bar names it."""
+    """Its name on the progress bar."""
     start: PreTrainedModel
     """The model before training. Weights without gradients stay as they are."""
     data: TrainingData
@@ -57,22 +57,22 @@ class Fit:
     key: str
     """The key of these fields in the recipe, for messages."""
     seed: int
-    """Of the order of the samples, their offsets, and every other random choice of the training."""
+    """The seed of the samples' order, of their offsets, and of every other random choice."""
     keep: Literal["last", "best"]
-    """The last weights, or the best that were saved, by cross-entropy on the validation samples."""
+    """Keep the last weights, or the saved ones with the lowest cross-entropy on the validation samples."""
     tokenizer: Any
     teacher_tokenizer: Any = None
     """As :class:`DistilTrainer` takes it."""
     saved_as: str = "student"
     """The folder of the trained model, within `folder`."""
     finish: Finish | None = None
-    """What is done to the folder of the trained model before it is there."""
+    """A function that changes the folder of the trained model before the folder gets its final name."""
     snapshots: KeptSnapshots | None = None
-    """Which weights are kept on the way, in `snapshots/step-N/`."""
+    """The steps whose weights are kept, in `snapshots/step-N/`."""
     finish_snapshot: Finish | None = None
-    """What is done to the folder of each snapshot before it is there."""
+    """A function that changes the folder of each snapshot before the folder gets its final name."""
     teaching: Mapping[str, Any] = field(default_factory=dict)
-    """What else :class:`DistilTrainer` takes, such as the teachers."""
+    """Further arguments of :class:`DistilTrainer`, such as the teachers."""
 
     @property
     def student(self) -> Path:
@@ -81,17 +81,17 @@ class Fit:
 
 
 def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
-    """Train a model, or go on training it, and save it.
+    """Train a model, or continue its stopped training, and save it.
 
     Returns:
-        The outputs (the model's folder, `log.jsonl` and the snapshots) and a summary; both empty on any rank but the
-        first.
+        The outputs (the model's folder, `log.jsonl` and the snapshots) and a summary. Both are empty on all ranks but
+        the first.
 
     Raises:
         UserError: the training's fields cannot be used, or the training diverged.
     """
     if (summary := read_json(one.folder / ENDED)) is not None:
-        say("  had ended before it was stopped")
+        say("  the training had ended before the stop")
         return _outputs(one), summary
     counted = _parameter_counts(one.start)
     trainer = _trainer(one, counted)
@@ -113,7 +113,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
     points = [entry for entry in trainer.state.log_history if "loss" in entry]
     log = "".join(json.dumps(point) + "\n" for point in points)
     (one.folder / "log.jsonl").write_text(log, encoding="utf-8")
-    # Before the checkpoints are removed: from here on, a stop costs nothing.
+    # This is written before the checkpoints are removed: from here on, a stop costs nothing.
     write_json(one.folder / ENDED, summary)
     remove(one.folder / CHECKPOINTS)
     return _outputs(one), summary
@@ -123,7 +123,7 @@ def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     chosen = _best_weights_arguments(one.training, one.key) if one.keep == "best" else {}
     arguments = training_arguments({**one.training, **chosen}, one.key, one.folder / CHECKPOINTS, one.seed)
     if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
-        # A reentrant checkpoint gives no gradients where none of its inputs has one.
+        # Reentrant gradient checkpointing gives no gradients if no input of a block needs one.
         one.start.enable_input_require_grads()
     trainer = DistilTrainer(
         model=one.start,
@@ -159,7 +159,7 @@ def _outputs(one: Fit) -> list[Path]:
 
 
 def _parameter_counts(model: PreTrainedModel) -> dict[str, int]:
-    """How many weights a model has, those of an adapter included, and how many of them are trained."""
+    """The number of weights of a model, adapter included, and the number of trained weights."""
     if hasattr(model, "get_nb_trainable_parameters"):
         # Peft counts two 4-bit weights in each byte.
         trained, every = model.get_nb_trainable_parameters()
@@ -172,7 +172,7 @@ def _parameter_counts(model: PreTrainedModel) -> dict[str, int]:
 
 
 def _best_weights_arguments(training: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The fields of `TrainingArguments` that make it load the best saved weights at the end."""
+    """The fields of `TrainingArguments` that load the best saved weights at the end."""
     strategy = training.get("save_strategy", "steps")
     if strategy not in ("steps", "epoch"):
         raise UserError(

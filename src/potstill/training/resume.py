@@ -1,4 +1,4 @@
-"""Resume: how a training stops at a checkpoint, and where it goes on."""
+"""Resume: stop a training at a checkpoint, and find the checkpoint from which it continues."""
 
 import signal
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from potstill.files.atomic import read_json, write_json
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: transformers writes the trainer's state last."""
+    """The newest checkpoint that is whole. Transformers writes `trainer_state.json` last."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def relocate_best_checkpoint(checkpoint: Path) -> None:
-    """A training remembers where its best weights lie; the run may have been moved since."""
+    """Correct the path of the best weights in a checkpoint: the run folder may have been moved since."""
     file = checkpoint / "trainer_state.json"
     state = read_json(file)
     if distributed.is_first() and state and state.get("best_model_checkpoint"):
@@ -42,13 +42,13 @@ def _is_json(file: Path) -> bool:
 
 
 class StopAtStepEnd(TrainerCallback):
-    """Turns the first Ctrl-C, or a scheduler's SIGTERM, into a checkpoint at the end of the step; the second stops."""
+    """Turns the first Ctrl-C or SIGTERM into a checkpoint at the end of the step. The second one stops at once."""
 
     stop_requested = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch both signals inside the block."""
+        """Catch both signals inside the `with` block."""
 
         def request(number: int, frame: object) -> None:
             if self.stop_requested:
@@ -67,7 +67,7 @@ class StopAtStepEnd(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Stop every rank after the same step, with a checkpoint."""
-        # A signal reaches ranks at different steps; all must stop after the same one.
+        # A signal reaches ranks at different steps, but all ranks must stop after the same step.
         self.stop_requested = distributed.any_of(self.stop_requested)
         if self.stop_requested:
             control.should_save = control.should_training_stop = True

@@ -1,7 +1,7 @@
-"""Checkpoints: the weights that a training has kept on its way, each a folder that transformers can load.
+"""Snapshots: the weights that a training keeps on its way, each in a folder that transformers can load.
 
-They are *snapshots*, to be looked at and chosen from; what a stopped training goes on from is `fitting`'s own. A
-snapshot is written under another name and renamed, so that a second process may look at them as they appear.
+Users look at snapshots, and `select` chooses one. A stopped training continues from a checkpoint instead (`resume`). A
+snapshot is written under another name and then renamed, so that a second process can read it as soon as it appears.
 """
 
 import re
@@ -21,24 +21,24 @@ from potstill.files.atomic import remove
 from potstill.models.folder import flaw
 
 SNAPSHOTS = "snapshots"
-"""Their folder within a training's."""
+"""The folder of snapshots within the folder of a training."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The weights after a step."""
+    """The weights after one step."""
 
     step: int
     folder: Path
 
 
 def snapshot_folder(training: Path, step: int) -> Path:
-    """Where a training keeps its weights after a step."""
+    """The folder of a training's weights after a step."""
     return training / SNAPSHOTS / f"step-{step}"
 
 
 def whole_snapshots(training: Path) -> list[Snapshot]:
-    """The snapshots of a training that are whole, in the order of their steps."""
+    """The whole snapshots of a training, in the order of their steps."""
     found = []
     for folder in (training / SNAPSHOTS).glob("step-*"):
         step = folder.name.partition("-")[2]
@@ -50,16 +50,16 @@ def whole_snapshots(training: Path) -> list[Snapshot]:
 def select_snapshots(
     which: str, snapshots: Sequence[Snapshot], training: Path, *, waits: bool = False
 ) -> list[Snapshot]:
-    """Those of a training's snapshots that somebody asks for.
+    """The snapshots that an option such as `last:5` names.
 
     Args:
         which: `all`; `every:10`, the tenth, the twentieth and so on; `last:5`; or steps, `100,200`.
-        snapshots: those that are whole, in the order of their steps.
-        training: whose they are.
-        waits: a step that is asked for may yet come.
+        snapshots: the whole snapshots of the training, in the order of their steps.
+        training: the folder of the training.
+        waits: whether a missing step may still be written.
 
     Raises:
-        UserError: it is none of these, or a step was not kept, or is only half there.
+        UserError: `which` is none of these, or a snapshot is missing or not whole.
     """
     kind, _, number = which.partition(":")
     if which == "all":
@@ -78,10 +78,10 @@ def select_snapshots(
 
 
 def check_whole(folder: Path) -> None:
-    """Refuse a folder that holds no whole model.
+    """Refuse a folder that does not hold a whole model.
 
     Raises:
-        UserError: it is not there, or a part of it is missing or cut off.
+        UserError: the folder or a part of the model is missing, or a file is cut off.
     """
     wrong = flaw(folder)
     if wrong is None:
@@ -92,14 +92,14 @@ def check_whole(folder: Path) -> None:
 
 
 def average(folders: Sequence[Path], into: Path) -> None:
-    """Write the arithmetic mean of several snapshots of one training, summed up in float32.
+    """Write the arithmetic mean of several snapshots of one training, computed in float32.
 
-    Of adapters, it is the mean of each of their matrices, and not of the products of them that are added to the start:
-    that one would be of a greater rank than any of them (Huang et al., *LoraHub*, 2023, combine adapters likewise).
+    For adapters, each of the two matrices is averaged, and not their product: the mean of the products would have a
+    higher rank than any of the adapters. Huang et al., *LoraHub*, 2023, combine adapters in the same way.
 
     Args:
         folders: the snapshots.
-        into: a folder that is not there yet; all but the weights is copied of the first snapshot.
+        into: a folder that does not exist yet. All files but the weights are copied from the first snapshot.
     """
     shutil.copytree(folders[0], into)
     for file in sorted(folders[0].glob("*.safetensors")):
@@ -115,7 +115,7 @@ def average(folders: Sequence[Path], into: Path) -> None:
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
     first = tensors[0]
     if not first.is_floating_point():
-        # Numbers that nothing has trained, such as positions.
+        # Buffers that are not trained, such as positions.
         return first
     total = torch.zeros_like(first, dtype=torch.float32)
     for tensor in tensors:
