@@ -11,7 +11,7 @@ from potstill.evaluation import continuations
 from potstill.evaluation.candidates import CandidateModel
 from potstill.generation.generate import Decoding, Request, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
-from potstill.metrics.continuations.prompts import read_triples
+from potstill.metrics.continuations.read import read_continuations
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
@@ -66,8 +66,8 @@ def said(run, model):
 
 
 def test_a_model_says_what_it_says_when_it_is_asked_by_itself(run, given):
-    triples = read_triples(ContinuationFile(**given), "key")
-    asked = [Request(one.id, [0, *tokenizer()(one.prompt).input_ids]) for one in triples]
+    items = read_continuations(ContinuationFile(**given), "key")
+    asked = [Request(one.id, [0, *tokenizer()(one.prompt).input_ids]) for one in items]
     alone = responses(llama(0), tokenizer(), asked, Decoding(6, 1), who="teacher", key="key")
     found = said(run, "teacher")
     assert {one.id: one.response for batch in alone for one in batch} == {
@@ -83,12 +83,10 @@ def test_every_model_has_every_metric_and_its_random_pairs(run, given):
     assert set(rows) == {(model, metric) for model in models for metric in every}
     assert {row["n"] for row in rows.values()} == {6}
     assert rows["student", "words/em"]["seeds"]["n"] == 2
-    triples = read_triples(ContinuationFile(**given), "key")
+    items = read_continuations(ContinuationFile(**given), "key")
     for model, files in {"teacher": ["teacher"], "student": ["student/seed-0", "student/seed-1"]}.items():
         hits = [
-            contains(said(run, file)[one.id]["response"], alternatives(one.keyword))
-            for file in files
-            for one in triples
+            contains(said(run, file)[one.id]["response"], alternatives(one.keyword)) for file in files for one in items
         ]
         assert rows[model, "words/em"]["value"] == pytest.approx(np.mean(hits))
 
@@ -198,7 +196,7 @@ def test_responses_are_written_in_the_models_own_tokens(run, recipe, given, tmp_
     read = []
     model = CandidateModel(Candidate("baseline", "other"), lambda: llama(0), lambda: read.append("own") or tokenizer())
     work = replace(Work(recipe, run, Step("evaluate")), run=Run(tmp_path / "elsewhere"))
-    triples = read_triples(ContinuationFile(**given), "key")
-    found = continuations.complete_prompts(work, "words", recipe.evaluate.continuations["words"], triples, model)
+    items = read_continuations(ContinuationFile(**given), "key")
+    found = continuations.complete_prompts(work, "words", items, model)
     assert read == ["own"]
-    assert found == [said(run, "teacher")[one.id]["response"] for one in triples]
+    assert found == [said(run, "teacher")[one.id]["response"] for one in items]

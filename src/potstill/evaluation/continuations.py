@@ -19,7 +19,7 @@ from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
 from potstill.metrics.bootstrap import Array, Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
-from potstill.metrics.continuations.prompts import Triple, read_triples
+from potstill.metrics.continuations.read import Continuation, read_continuations
 from potstill.metrics.continuations.similarity import (
     SentenceEncoder,
     Similarity,
@@ -52,7 +52,7 @@ def check(recipe: Recipe) -> None:
     for name, given in recipe.evaluate.continuations.items():
         key = f"evaluate.continuations.{name}"
         check_rouge(key)
-        read_triples(given, key)
+        read_continuations(given, key)
         if given.words is not None:
             check_vectors(vectors_file(given.words, f"{key}.words"), f"{key}.words.path")
         if given.sentences is not None:
@@ -63,9 +63,13 @@ def check(recipe: Recipe) -> None:
 def measure(work: Work, models: Models, name: str) -> Measurement:
     """Measure every model on one set of continuations, by its name in the recipe."""
     given, how, key = work.recipe.evaluate.continuations[name], work.recipe.evaluate, f"evaluate.continuations.{name}"
-    triples = triples_in_split(work, name)
-    said = {one.label: [complete_prompts(work, name, triples, seed) for seed in each] for one, each in models.items()}
-    scorer = ResponseScorer(given, key, triples, [text for each in said.values() for texts in each for text in texts])
+    continuations = continuations_in_split(work, name)
+    said = {
+        one.label: [complete_prompts(work, name, continuations, seed) for seed in each] for one, each in models.items()
+    }
+    scorer = ResponseScorer(
+        given, key, continuations, [text for each in said.values() for texts in each for text in texts]
+    )
     scores = {model: [scorer.scores_with_random_pairs(texts) for texts in each] for model, each in said.items()}
     resampling = Resampling(how.confidence, how.resamples)
     metrics = list(scores["start"][0])
@@ -86,30 +90,30 @@ def measure(work: Work, models: Models, name: str) -> Measurement:
         for student, other in pairs_to_compare(work, models)
     ]
     file = work.folder / "continuations" / f"{name}.json"
-    write_json(file, {"continuations": len(triples), **scorer.about, **_details(scores, name, resampling)})
+    write_json(file, {"continuations": len(continuations), **scorer.about, **_details(scores, name, resampling)})
     return Measurement(rows, pairs, outputs=[file, file.with_suffix("")])
 
 
-def triples_in_split(work: Work, name: str, split: Split = "reporting") -> list[Triple]:
+def continuations_in_split(work: Work, name: str, split: Split = "reporting") -> list[Continuation]:
     """The prompts of a split. All prompts are reported, unless the recipe selects snapshots by them."""
-    every = read_triples(work.recipe.evaluate.continuations[name], f"evaluate.continuations.{name}")
+    every = read_continuations(work.recipe.evaluate.continuations[name], f"evaluate.continuations.{name}")
     if len(splits_of(work.recipe, name)) == 1:
         return every
-    return [triple for triple in every if split_of(f"{name}/{triple.id}") == split]
+    return [one for one in every if split_of(f"{name}/{one.id}") == split]
 
 
-def prompt_requests(given: AnyContinuations, triples: Sequence[Triple], tokenizer: Any) -> list[Request]:
+def prompt_requests(given: AnyContinuations, continuations: Sequence[Continuation], tokenizer: Any) -> list[Request]:
     """The prompts as a model's token ids."""
     reading = Reading.of(tokenizer, given.start, prefix_space=False)
-    each = reading.encode(tokenizer, [triple.prompt for triple in triples])
-    return [Request(triple.id, list(ids)) for triple, ids in zip(triples, each, strict=True)]
+    each = reading.encode(tokenizer, [one.prompt for one in continuations])
+    return [Request(one.id, list(ids)) for one, ids in zip(continuations, each, strict=True)]
 
 
-def complete_prompts(work: Work, name: str, triples: Sequence[Triple], model: CandidateModel) -> list[str]:
+def complete_prompts(work: Work, name: str, continuations: Sequence[Continuation], model: CandidateModel) -> list[str]:
     """The response of a model to each prompt, in order. Responses from before a stop are not written again."""
     given = work.recipe.evaluate.continuations[name]
     tokenizer = artifacts.tokenizer(work) if model.tokenizer is None else model.tokenizer()
-    requests = prompt_requests(given, triples, tokenizer)
+    requests = prompt_requests(given, continuations, tokenizer)
     file = work.folder / "continuations" / name / f"{model.candidate.folder}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     log = JsonlLog(file)
@@ -125,7 +129,7 @@ def complete_prompts(work: Work, name: str, triples: Sequence[Triple], model: Ca
                 # The model also writes the end token, which is no part of the response.
                 tally.written = sum(row["tokens"] + (not row["hit_limit"]) for row in log.rows)
     written = {row["id"]: row["response"] for row in log.rows}
-    return [written[triple.id] for triple in triples]
+    return [written[one.id] for one in continuations]
 
 
 def _write_responses(asked: NamedModel, requests: list[Request], decoding: Decoding, log: JsonlLog, name: str) -> None:
@@ -146,14 +150,16 @@ class ResponseScorer:
     Args:
         given: the set's section of the recipe.
         key: the key of this section.
-        triples: the prompts, with their keywords and references.
+        continuations: the prompts, with their keywords and references.
         texts: all responses of all models, so that only the word vectors of their words are read, and only once.
     """
 
-    def __init__(self, given: AnyContinuations, key: str, triples: Sequence[Triple], texts: Sequence[str]) -> None:
-        self._given, self._triples = given, triples
-        self._references = [triple.reference for triple in triples]
-        self._others = derangements(len(triples), given.random_pairs)
+    def __init__(
+        self, given: AnyContinuations, key: str, continuations: Sequence[Continuation], texts: Sequence[str]
+    ) -> None:
+        self._given, self._continuations = given, continuations
+        self._references = [one.reference for one in continuations]
+        self._others = derangements(len(continuations), given.random_pairs)
         self._vectors: WordVectors | None = None
         self._encode: SentenceEncoder | None = None
         self.about: dict[str, Any] = {"random_pairs": given.random_pairs}
@@ -194,7 +200,7 @@ class ResponseScorer:
         return scores
 
     def _keyword_match(self, texts: Sequence[str]) -> Similarity:
-        keywords, how = [alternatives(triple.keyword) for triple in self._triples], self._given.keyword
+        keywords, how = [alternatives(one.keyword) for one in self._continuations], self._given.keyword
         return lambda rows, columns: np.array(
             [
                 contains(texts[row], keywords[column], match=how.match, case=how.case)

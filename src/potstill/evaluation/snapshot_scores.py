@@ -20,7 +20,7 @@ from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
-from potstill.evaluation.continuations import ResponseScorer, prompt_requests, triples_in_split
+from potstill.evaluation.continuations import ResponseScorer, continuations_in_split, prompt_requests
 from potstill.evaluation.lm_eval_tasks import load_tasks
 from potstill.evaluation.minimal_pairs import subtasks_in_split
 from potstill.evaluation.selection_split import Split, in_split, splits_of
@@ -228,8 +228,8 @@ def _continuations_meter(work: Work, name: str, split: Split) -> SnapshotMeter:
         artifacts.tokenizer(work),
         f"evaluate.continuations.{name}",
     )
-    triples, batch_size = triples_in_split(work, name, split), work.recipe.evaluate.batch_size
-    requests, decoding = prompt_requests(given, triples, tokenizer), Decoding(given.max_new_tokens, batch_size)
+    continuations, batch_size = continuations_in_split(work, name, split), work.recipe.evaluate.batch_size
+    requests, decoding = prompt_requests(given, continuations, tokenizer), Decoding(given.max_new_tokens, batch_size)
 
     def score(model: PreTrainedModel, who: str) -> list[Figure]:
         said = dict[str, str]()
@@ -237,12 +237,12 @@ def _continuations_meter(work: Work, name: str, split: Split) -> SnapshotMeter:
             for batch in responses(NamedModel(model, tokenizer, who), requests, decoding, key=f"{key}.max_new_tokens"):
                 said |= {one.id: one.response for one in batch}
                 advance(len(batch))
-        texts = [said[triple.id] for triple in triples]
-        scores = ResponseScorer(given, key, triples, texts).scores(texts)
+        texts = [said[one.id] for one in continuations]
+        scores = ResponseScorer(given, key, continuations, texts).scores(texts)
         one = np.ones(len(texts))
         return [Figure.of(f"{name}/{metric}", split, "higher", Sums(scores[metric], one)) for metric in given.metrics]
 
-    items = [[triple.prompt, triple.keyword, triple.reference] for triple in triples]
+    items = [[one.prompt, one.keyword, one.reference] for one in continuations]
     settings = given.model_dump(mode="json", exclude={"random_pairs"})
     return SnapshotMeter(
         digest(["continuations", split, items, settings, batch_size, _tokenizer_digest(tokenizer)]), score

@@ -9,7 +9,7 @@ from potstill.data.sources import files_of
 from potstill.errors import UserError
 from potstill.files.atomic import sha256
 from potstill.files.installed_packages import package_files
-from potstill.metrics.continuations.prompts import triples_file
+from potstill.metrics.continuations.read import continuations_file
 from potstill.metrics.continuations.similarity import sentence_model
 from potstill.metrics.continuations.word_vectors import vectors_file
 from potstill.metrics.minimal_pairs.read import pair_files
@@ -105,7 +105,7 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
 
 
 def _continuation_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[str, str]:
-    found = _fingerprints(key, [triples_file(given, key)])
+    found = _fingerprints(key, [continuations_file(given, key)])
     if given.words is not None:
         found |= _fingerprints(f"{key}.words", [vectors_file(given.words, f"{key}.words")])
     if given.sentences is not None:

@@ -7,7 +7,7 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.metrics.continuations.keywords import alternatives, contains
-from potstill.metrics.continuations.prompts import read_triples, triples_file
+from potstill.metrics.continuations.read import continuations_file, read_continuations
 from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 
 ROWS = [
@@ -24,7 +24,7 @@ def saved(folder, rows):
 
 
 def test_models_are_asked_for_what_follows_the_prompt_only(tmp_path):
-    first, second, third = read_triples(saved(tmp_path, ROWS), "key")
+    first, second, third = read_continuations(saved(tmp_path, ROWS), "key")
     assert (first.prompt, first.keyword, first.reference) == ("Two plus two equals", "four|4", "four, as is known.")
     assert second.reference == "It is as white as milk."
     assert [one.id for one in (first, second, third)] == ["1", "2", "3"]
@@ -35,13 +35,13 @@ def test_a_csv_file_will_do_and_numbers_are_text(tmp_path):
     file.write_text(
         "prompt,keyword,reference\nOne and one is,2,It is two.\nTwo and one is,3,Three.\nA and b is,4,No.\n"
     )
-    assert [one.keyword for one in read_triples(ContinuationFile(path=str(file)), "key")] == ["2", "3", "4"]
+    assert [one.keyword for one in read_continuations(ContinuationFile(path=str(file)), "key")] == ["2", "3", "4"]
 
 
 def test_the_first_ones_can_be_had(tmp_path):
     given = saved(tmp_path, [*ROWS, ROWS[0] | {"prompt": "Four plus four equals"}])
-    assert len(read_triples(given, "key")) == 4
-    assert len(read_triples(given.model_copy(update={"prompts": 3}), "key")) == 3
+    assert len(read_continuations(given, "key")) == 4
+    assert len(read_continuations(given.model_copy(update={"count": 3}), "key")) == 3
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_the_first_ones_can_be_had(tmp_path):
 )
 def test_what_is_wrong_is_told(tmp_path, rows, message):
     with pytest.raises(UserError, match=message):
-        read_triples(saved(tmp_path, rows), "key")
+        read_continuations(saved(tmp_path, rows), "key")
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UserError, match=r"`evaluate.continuations.p.path`: there is no file"):
-        read_triples(ContinuationFile(path=str(tmp_path / "none.jsonl")), "evaluate.continuations.p")
+        read_continuations(ContinuationFile(path=str(tmp_path / "none.jsonl")), "evaluate.continuations.p")
 
 
 # The set that ships.
@@ -68,13 +68,13 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def facts():
-    file = triples_file(ContinuationSet(set="facts"), "key")
+    file = continuations_file(ContinuationSet(set="facts"), "key")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def test_there_are_at_least_200_facts_of_every_kind(facts):
     assert len(facts) >= 200
-    assert len(read_triples(ContinuationSet(set="facts"), "key")) == len(facts)
+    assert len(read_continuations(ContinuationSet(set="facts"), "key")) == len(facts)
     categories = [row["category"] for row in facts]
     assert len(set(categories)) >= 12
     assert all(8 <= categories.count(one) <= 20 for one in categories)

@@ -15,7 +15,7 @@ COLUMNS = ("prompt", "keyword", "reference")
 
 
 @dataclass(frozen=True)
-class Triple:
+class Continuation:
     """One prompt, with the keyword and the reference that its continuations are compared with."""
 
     id: str
@@ -25,7 +25,7 @@ class Triple:
     """A right sentence, without the prompt if it began with it: models write only the rest."""
 
 
-def triples_file(given: ContinuationSet | ContinuationFile, key: str) -> Path:
+def continuations_file(given: ContinuationSet | ContinuationFile, key: str) -> Path:
     """The file that a recipe names.
 
     Raises:
@@ -41,8 +41,8 @@ def triples_file(given: ContinuationSet | ContinuationFile, key: str) -> Path:
     return file
 
 
-def read_triples(given: ContinuationSet | ContinuationFile, key: str) -> list[Triple]:
-    """The triples that a recipe names, in the order of their file.
+def read_continuations(given: ContinuationSet | ContinuationFile, key: str) -> list[Continuation]:
+    """The continuations that a recipe names, in the order of their file.
 
     Args:
         given: the recipe's section.
@@ -51,12 +51,12 @@ def read_triples(given: ContinuationSet | ContinuationFile, key: str) -> list[Tr
     Raises:
         UserError: a column is missing or blank, a prompt occurs twice, or there are fewer than three prompts.
     """
-    file = triples_file(given, key)
-    found: dict[str, Triple] = {}
+    file = continuations_file(given, key)
+    found: dict[str, Continuation] = {}
     for number, row in enumerate(rows(PathFiles(path=str(file)), key)):
         if number == given.count:
             break
-        one = _triple(row.columns, f"`{key}`: {row.where}", number)
+        one = _continuation(row.columns, f"`{key}`: {row.where}", number)
         if one.prompt in found:
             raise UserError(f"`{key}`: {row.where} repeats the prompt of {found[one.prompt].id}; remove one of them")
         found[one.prompt] = one
@@ -65,11 +65,11 @@ def read_triples(given: ContinuationSet | ContinuationFile, key: str) -> list[Tr
     return list(found.values())
 
 
-def _triple(columns: Mapping[str, Any], where: str, number: int) -> Triple:
+def _continuation(columns: Mapping[str, Any], where: str, number: int) -> Continuation:
     prompt, keyword, reference = (_text(columns, name, where) for name in COLUMNS)
     if reference.startswith(prompt) and reference != prompt:
         reference = reference.removeprefix(prompt).strip()
-    return Triple(str(columns.get("id") or number + 1), prompt, keyword, reference)
+    return Continuation(str(columns.get("id") or number + 1), prompt, keyword, reference)
 
 
 def _text(columns: Mapping[str, Any], name: str, where: str) -> str:
