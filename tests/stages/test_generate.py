@@ -1,4 +1,4 @@
-"""generate: a teacher's answers in place of the references, each with where it came from."""
+"""generate: a teacher's answers replace the references, each with its provenance."""
 
 import pytest
 from datasets import load_from_disk
@@ -72,10 +72,10 @@ def test_a_teacher_that_is_never_right_is_told(tmp_path):
     [
         ("generate={by: u}", "`generate.by`: 'u' is none of the teachers, t"),
         (
-            "generate={by: t, prompt: groundtruth}",
+            "generate={by: t, strategy: groundtruth}",
             "`generate.strategy`: there is no strategy 'groundtruth' .*`ground-truth`",
         ),
-        ("answers.strategy=none", "`answers.strategy`: there is no strategy 'none' under `prompts`; "),
+        ("answers.strategy=none", "`answers.strategy`: there is no strategy 'none' under `strategies`; "),
         (
             "experiments={a: {strategy: bas}}",
             "`experiments.a.strategy`: there is no strategy 'bas'.*did you mean `base`",
