@@ -1,4 +1,4 @@
-"""Stages that write one line each, so that what runs when can be seen in milliseconds."""
+"""Fake stages that write one line each, so that tests see in milliseconds which steps run."""
 
 import itertools
 import sys

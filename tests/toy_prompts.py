@@ -1,4 +1,4 @@
-"""Toy rows that are asked, the strategies that ask them, and the samples that they become."""
+"""Toy questions, the strategies that ask them, and the samples that they become."""
 
 import copy
 

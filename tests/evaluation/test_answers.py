@@ -1,4 +1,4 @@
-"""Judging: every answer counts what the rules and persons say, and every difference is over the same questions."""
+"""Answers: rules and people judge every answer, and differences are on the same questions."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every model goes on with the same prompts, and what it says is judged beside random pairs."""
+"""Continuations: every model completes the same prompts, and is scored beside random pairs."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 from potstill.errors import UserError
 from potstill.evaluation import continuations
 from potstill.evaluation.candidates import CandidateModel
-from potstill.generation.generate import Decoding, Request, responses
+from potstill.generation.generate import Decoding, NamedModel, Request, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.read import read_continuations
 from potstill.pipeline.run_folder import Run
@@ -50,7 +50,7 @@ def recipe(folder, given):
 
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory):
-    """Looked at by many tests: none may write into it."""
+    """Many tests read it: none may write into it."""
     made = Run(tmp_path_factory.mktemp("runs") / "toy")
     run_recipe(recipe, made)
     return made
@@ -68,7 +68,7 @@ def said(run, model):
 def test_a_model_says_what_it_says_when_it_is_asked_by_itself(run, given):
     items = read_continuations(ContinuationFile(**given), "key")
     asked = [Request(one.id, [0, *tokenizer()(one.prompt).input_ids]) for one in items]
-    alone = responses(llama(0), tokenizer(), asked, Decoding(6, 1), who="teacher", key="key")
+    alone = responses(NamedModel(llama(0), tokenizer(), "teacher"), asked, Decoding(6, 1), key="key")
     found = said(run, "teacher")
     assert {one.id: one.response for batch in alone for one in batch} == {
         id: row["response"] for id, row in found.items()
@@ -120,7 +120,7 @@ def test_the_report_shows_them_and_what_they_took(run):
         "words: keyword",
         "words: ROUGE-L F1",
         "words: words, random pairs",
-        "prompts-words",
+        "continuations-words",
         "held-out-text",
     ):
         assert shown in page

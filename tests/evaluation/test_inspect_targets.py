@@ -1,4 +1,4 @@
-"""Looking at a store: what it says of itself, that it finds damage, and how true it finds its targets."""
+"""Inspect targets: describes a store, finds damage, and compares the targets with their teacher."""
 
 import json
 import shutil

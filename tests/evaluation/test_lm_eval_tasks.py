@@ -1,4 +1,4 @@
-"""A run whose models are asked standard tasks, and outside baselines beside them."""
+"""Standard tasks: a run whose own models and baselines are asked lm-eval's tasks."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def _float32():
 
 
 def _overrides(folder):
-    """Three tasks, and two outside models: one of the run's tokens in a padded head, one of others."""
+    """Three tasks and two baselines: one with the run's tokens and a padded head, one with other tokens."""
     listed = [{"task": name, "path": str(save_tasks(folder / "tasks"))} for name in (CHOICE, WORD, GROUP)]
     same = save_model(padded(llama(7), 320), folder / "same")
     other = save_model(padded(llama(8), 301), folder / "other")
@@ -58,7 +58,7 @@ def recipe(folder):
 
 @pytest.fixture(scope="module")
 def run(recipe, folder):
-    """Looked at by many tests: none may write into it."""
+    """Many tests read it: none may write into it."""
     made = Run(folder / "run")
     run_recipe(recipe, made)
     return made

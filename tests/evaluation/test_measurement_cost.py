@@ -1,4 +1,4 @@
-"""What measuring each model took is told with how it is known, over all attempts."""
+"""Measurement cost: the sum over all attempts, and how it was measured."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What is chosen on is not reported."""
+"""Selection split: items that select snapshots are not reported."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Snapshots measured afterwards or as they appear: every figure with its company, and nothing measured twice."""
+"""Snapshot curves: measured afterwards or as snapshots appear, beside teachers and start, and never twice."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ GIVEN = ("corpus.validation=6", "distil.training.max_steps=8", "distil.snapshots
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Looked at by many tests: none may write into it."""
+    """Many tests read it: none may write into it."""
     folder = tmp_path_factory.mktemp("trajectories")
     pairs = {"toy": {"path": str(save_pairs(folder / "pairs")), "start": "none"}}
     run = Run(folder / "run")
@@ -33,7 +33,7 @@ def run(finished, tmp_path):
 
 @pytest.fixture
 def scored(monkeypatch):
-    """How many times a model was run over something."""
+    """The calls of functions that run a model."""
     calls = []
     for name in ("score_answers", "score_pairs"):
         plain = getattr(snapshot_scores, name)

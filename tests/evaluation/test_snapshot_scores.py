@@ -1,4 +1,4 @@
-"""Snapshots chosen by a task: on half of its items, reported on the others, and looked at over the training."""
+"""Snapshot scores: a task selects on half of its items and is reported on the other half."""
 
 import json
 
@@ -46,7 +46,7 @@ def recipe(files, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory):
-    """Looked at by many tests: none may write into it, but for what is measured and shown."""
+    """Many tests read it: none may write into it, except measurements."""
     made = Run(tmp_path_factory.mktemp("chosen") / "run")
     run_recipe(recipe, made)
     return made
@@ -64,7 +64,7 @@ def rows(run):
 
 @pytest.fixture(scope="module")
 def by_hand(run, files):
-    """Each of the student's snapshots by lm-eval, item by item: step, metric, items."""
+    """lm-eval's scores of each of the student's snapshots: step, metric, items."""
     asked = load_task(CHOICE, "k", path=str(files))
     return {
         one.step: score_task(_load(one.folder), tokenizer(), asked).scores

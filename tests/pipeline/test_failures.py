@@ -1,4 +1,4 @@
-"""Failures with a known remedy are told with it; the others pass as they are."""
+"""Failures: those with a known remedy are explained; others pass unchanged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Fingerprints change when a file that a recipe names does, and with nothing else."""
+"""File fingerprints change only if a file that the recipe names changes."""
 
 import os
 

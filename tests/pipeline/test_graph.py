@@ -1,4 +1,4 @@
-"""The table of stages: what a recipe asks for, and that no key of a recipe is without effect."""
+"""The table of stages: the steps that a recipe asks for, and the stages that each needs."""
 
 import pytest
 

@@ -11,7 +11,7 @@ HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}
 
 
 def leaves(value, name=""):
-    """The dotted names of what is given."""
+    """The dotted names of all values that are not None."""
     if isinstance(value, dict):
         return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{name}.{key}".strip("."))]
     return [] if value is None else [name]

@@ -1,4 +1,4 @@
-"""A run that was stopped, by Ctrl-C or a kill and at any moment, goes on: the student is the same to the last bit."""
+"""A run that was stopped at any moment, by Ctrl-C or a kill, continues to the same student, bit for bit."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def _start(toy, run):
 
 
 def _wait_for(process, checkpoints: Path, step: int, seconds=90.0):
-    """Until that checkpoint, or a later one, has at least been begun."""
+    """Wait until that checkpoint, or a later one, has been begun."""
     end = time.monotonic() + seconds
     while not any(int(path.name.partition("-")[2]) >= step for path in checkpoints.glob("checkpoint-*")):
         assert process.poll() is None, process.communicate()[1][-3000:]
@@ -64,7 +64,7 @@ def _wait_for(process, checkpoints: Path, step: int, seconds=90.0):
 
 
 def _results(run):
-    """What must come out the same, byte for byte."""
+    """The outputs that must be the same, byte for byte."""
     students = [run / stage / "seed-0" / "student" / "model.safetensors" for stage in ("distil", "control")]
     stores = sorted(path for path in (run / "capture" / "smollm2").iterdir() if path.suffix != ".lock")
     numbers = json.loads((run / "evaluate" / "comparison.json").read_text())

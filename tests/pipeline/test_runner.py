@@ -1,4 +1,4 @@
-"""The runner: exactly what has to run does, and what was stopped goes on."""
+"""The runner: runs the steps that are not done, and continues stopped ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a run folder tells: each step's state, and the figures."""
+"""Status: the state, duration and size of each step of a run."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def do(tmp_path, monkeypatch, stages):
 
 
 def states(run):
-    """By step: its state, and whatever else the line says."""
+    """The state of each step."""
     return {line[:16].strip(): line[17:37].strip() for line in describe(run.folder).splitlines()[:-1]}
 
 

@@ -1,4 +1,4 @@
-"""TrainingData: what students, controls, captures and teachers learn from, of text and of questions."""
+"""Training data of students, controls, captures and teachers, from text and from questions."""
 
 import pytest
 from datasets import load_from_disk

@@ -1,4 +1,4 @@
-"""One finished toy run of three seeds, for all who only look at what a stage made."""
+"""One finished toy run of three seeds, for tests that only read the outputs of a stage."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def recipe(toy_folder: Path) -> Recipe:
 
 @pytest.fixture(scope="session")
 def run(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Looked at by many tests: none may write into it."""
+    """Many tests read it: none may write into it."""
     made = Run(tmp_path_factory.mktemp("runs") / "toy")
     run_recipe(recipe, made)
     return made
@@ -39,7 +39,7 @@ def questions_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 @pytest.fixture(scope="session")
 def questions_run(questions_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Looked at by many tests: none may write into it."""
+    """Many tests read it: none may write into it."""
     made = Run(tmp_path_factory.mktemp("runs") / "questions")
     run_recipe(questions_recipe, made, until="evaluate")
     return made

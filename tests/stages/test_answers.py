@@ -1,4 +1,4 @@
-"""answers: every model, every held-out question, asked alike; stopped and gone on with, the same."""
+"""answers: every model answers every held-out question; a stop does not change the answers."""
 
 import json
 

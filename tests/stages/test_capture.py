@@ -78,7 +78,7 @@ def test_a_stopped_capture_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
 
 
 def _stopping_after(batches, monkeypatch):
-    """Ctrl-C in that batch; returns the list of calls, which grows."""
+    """Stop a capture in that batch, as Ctrl-C does. Returns the list of calls, which grows."""
     from potstill.teachers.live import LiveTeacher
 
     calls, plain = [], LiveTeacher.target

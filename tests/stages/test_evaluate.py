@@ -96,7 +96,7 @@ def test_seeds_give_a_spread(run):
         assert len(set(seeds["values"])) == 3
         assert np.mean(seeds["values"]) == pytest.approx(rows[model, "loss"]["value"], rel=1e-6)
         for seed, value in enumerate(seeds["values"]):
-            scores = json.loads((run.path("evaluate") / "scores" / f"{model}-{seed}.json").read_text())
+            scores = json.loads((run.path("evaluate") / "scores" / model / f"seed-{seed}.json").read_text())
             assert value == pytest.approx(sum(scores["nll"]) / sum(scores["tokens"]), rel=1e-9)
     assert rows["start", "loss"]["seeds"] is None
 

@@ -1,4 +1,4 @@
-"""generate: a teacher's answers in place of the references, each with where it came from."""
+"""generate: a teacher's answers replace the references, each with its provenance."""
 
 import pytest
 from datasets import load_from_disk

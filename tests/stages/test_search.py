@@ -1,4 +1,4 @@
-"""search: the setting that is best on the validation split, the same however often the search was stopped."""
+"""search: finds the setting that is best on the validation split; stops do not change it."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def _work(recipe, folder):
 
 
 def _best_at(share, temperature):
-    """In place of a training: a validation loss that is least in one setting, and 2 there."""
+    """Replace trainings by a validation loss whose minimum, 2, lies at one setting."""
 
     def train(work, losses, teachers):
         (work.folder / "student").mkdir(parents=True)
@@ -57,7 +57,7 @@ def _best_at(share, temperature):
 
 @pytest.fixture
 def rigged(monkeypatch):
-    monkeypatch.setattr(stage, "teachers_of", lambda work, variant: [])
+    monkeypatch.setattr(stage, "teachers_or_targets", lambda work, variant: [])
     return lambda train: monkeypatch.setattr(stage, "train_trial", train)
 
 
@@ -181,7 +181,7 @@ def test_what_it_lacks_is_told_before_anything_is_spent(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A whole search of a toy, after which nothing is left of what is held out."""
+    """A whole toy search, after which the held-out data is removed."""
     folder = tmp_path_factory.mktemp("searched")
     work = Work(toy_questions.recipe(folder, *TOY), Run(folder / "run"), Step("search"))
     run_recipe(work.recipe, work.run, until="search")

@@ -1,4 +1,4 @@
-"""Which of the kept weights are the student: one rule, on what is chosen on alone, and reported on something else."""
+"""select: one rule chooses a snapshot on the items used for selection, and never on reported ones."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def chosen_recipe(tmp_path_factory) -> Recipe:
 
 @pytest.fixture(scope="module")
 def chosen(chosen_recipe, tmp_path_factory) -> Run:
-    """Looked at by many tests: none may write into it."""
+    """Many tests read it: none may write into it."""
     run = Run(tmp_path_factory.mktemp("runs") / "chosen")
     run_recipe(chosen_recipe, run)
     return run

@@ -1,4 +1,4 @@
-"""prompts: the samples of each sample_set, and the held-out questions as everybody is asked them."""
+"""strategies: the samples of each sample set, and the prompts of the held-out questions."""
 
 import json
 
@@ -69,7 +69,7 @@ def test_the_same_samples_are_the_same_bytes(questions_run, questions_recipe, tm
         ("corpus.teacher_length=80", r"questions.jsonl:\d+: `strategies.ground-truth.teacher` makes a prompt of"),
         (
             "strategies={ground-truth: {teacher: {user: '{{ colour }}'}}}",
-            r"`strategies.ground-truth.teacher.user` uses the field `colour`, and the fields there are",
+            r"`strategies.ground-truth.teacher.user` uses the field `colour`, and the fields are",
         ),
     ],
 )

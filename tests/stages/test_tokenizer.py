@@ -115,7 +115,10 @@ def test_what_was_captured_of_a_cut_vocabulary_teaches_what_the_live_teacher_doe
     [
         ("{teacher: none, vocab_size: 280}", r"`tokenizer.teacher`: 'none' is not one of `teachers`: smollm2"),
         ("{teacher: smollm2, vocab_size: 400}", r"`tokenizer.vocab_size` is 400, but teachers.smollm2 has only 300"),
-        ("{teacher: smollm2, vocab_size: 100}", r"`tokenizer.vocab_size` is 100, but .*of which the other tokens"),
+        (
+            "{teacher: smollm2, vocab_size: 100}",
+            r"`tokenizer.vocab_size` is 100, but .*a part of other tokens",
+        ),
     ],
 )
 def test_a_cut_that_cannot_be_is_told(tmp_path, tokenizer, sentence):

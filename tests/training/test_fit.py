@@ -1,4 +1,4 @@
-"""One training in a step's folder: what is kept of it, and that a stop costs nothing but time."""
+"""Fit: one training in a step's folder, and the weights that it keeps."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Snapshots in a folder: which are whole, which are asked for, and what their mean is."""
+"""Snapshots in a folder: which are whole, which an option names, and their mean."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tiny import llama
 
 @pytest.fixture
 def training(tmp_path):
-    """Five snapshots, each of other weights."""
+    """Five snapshots with different weights."""
     for step in range(10, 60, 10):
         llama(step, layers=1).save_pretrained(snapshot_folder(tmp_path, step))
     return tmp_path

@@ -166,7 +166,7 @@ def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
     ended = sorted((row for row in tried if row["validation_loss"] is not None), key=lambda row: row["validation_loss"])
     if not ended:
         raise UserError(
-            "`search`: no trial's training came to its end with weights that are numbers; lower "
+            "`search`: the training of every trial diverged; lower "
             "`search.training.learning_rate`, or raise `warmup_steps`"
         )
     best, given = ended[0], tried[0]
@@ -181,4 +181,4 @@ def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
 
 def _outcome(row: dict[str, Any]) -> str:
     loss = row["validation_loss"]
-    return "ran away" if loss is None else f"validation loss {loss:.4f}"
+    return "diverged" if loss is None else f"validation loss {loss:.4f}"

@@ -62,7 +62,7 @@ def run(work: Work) -> Made:
     summary = _summary(choice, by_name)
     say(f"  {summary['made']}")
     if _is_no_better(scores[choice.chosen], start, criteria, resampling):
-        say("  and it is not better than the start, beyond chance")
+        say("  it is not better than the start beyond chance")
     return Made([work.folder / "student", selection], summary)
 
 
@@ -79,7 +79,7 @@ class _SelectionScores:
         figures = score_weights(self._work.run, folder_weights(self._work, folder, name), self._by)
         found = {figure.metric: figure for figure in figures if figure.split == "selection"}
         if missing := [metric for metric in self._wanted if metric not in found]:
-            raise UserError(f"`select.by`: {missing[0]!r} is measured nowhere; there are {', '.join(found)}")
+            raise UserError(f"`select.by`: {missing[0]!r} is measured nowhere here; there are {', '.join(found)}")
         self._known = found
         return {metric: found[metric].sums for metric in self._wanted}
 
@@ -104,7 +104,7 @@ def _averaged_snapshot(
     names = list(by_name)
     if count > len(names):
         raise UserError(
-            f"`select.average.{kind}: {count}` is more than the {len(names)} snapshots of a training; say fewer, or "
+            f"`select.average.{kind}: {count}` is more than the {len(names)} snapshots of a training; give fewer, or "
             "keep more, `distil.snapshots`"
         )
     if kind == "best":

@@ -89,18 +89,18 @@ class MoveOffsets(TrainerCallback):
 
 
 class ShowProgress(TrainerCallback):
-    """Shows finished steps, rate and remaining time, until `shown` is closed."""
+    """Shows finished steps, rate and remaining time, until `bars` is closed."""
 
-    def __init__(self, what: str, shown: ExitStack) -> None:
-        self._what, self._shown = what, shown
+    def __init__(self, title: str, bars: ExitStack) -> None:
+        self._title, self._bars = title, bars
         self._advance: Advance = lambda units: None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the bar at the first step of this training."""
-        showing = progress(self._what, state.max_steps, "steps", done=state.global_step)
-        self._advance = self._shown.enter_context(showing)
+        showing = progress(self._title, state.max_steps, "steps", done=state.global_step)
+        self._advance = self._bars.enter_context(showing)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Advance the bar by one step."""

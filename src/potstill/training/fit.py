@@ -190,13 +190,13 @@ def _best_weights_arguments(training: Mapping[str, Any], key: str) -> dict[str, 
     }
 
 
-def _train(trainer: DistilTrainer, checkpoint: Path | None, what: str) -> None:
+def _train(trainer: DistilTrainer, checkpoint: Path | None, title: str) -> None:
     stop = StopAtStepEnd()
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(EvaluateLastStep())
     trainer.add_callback(stop)
-    with ExitStack() as shown, stop.listening():
-        trainer.add_callback(ShowProgress(what, shown))
+    with ExitStack() as bars, stop.listening():
+        trainer.add_callback(ShowProgress(title, bars))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stop_requested:
         raise KeyboardInterrupt
