@@ -12,7 +12,7 @@ import pytest
 from potstill import cost
 from potstill.cost import Cost
 from potstill.files.atomic import digest
-from potstill.pipeline import run_folder, up_to_date
+from potstill.pipeline import manifest, run_folder, up_to_date
 from potstill.pipeline.graph import STAGES
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.step import Step
@@ -49,7 +49,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Stages:
         monkeypatch.setitem(sys.modules, f"potstill.stages.{stage.name}", SimpleNamespace(run=stages.run))
 
     times = itertools.count(1)
-    monkeypatch.setattr(run_folder, "now", lambda: f"time {next(times)}")
+    for module in (manifest, run_folder):
+        monkeypatch.setattr(module, "now", lambda: f"time {next(times)}")
 
     @contextmanager
     def measure():

@@ -130,10 +130,10 @@ def save_prompts(folder: Path, count: int = 6) -> dict[str, Any]:
     for text in documents(count, seed=5):
         first, last = text.split()[1:7], text.split()[7:13]
         rows.append({"prompt": " ".join(first), "keyword": last[0], "reference": " ".join([*first, *last])})
-    (folder / "strategies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words_from = {"path": str(folder / "vectors.txt")}
     few = {"max_new_tokens": 6, "random_pairs": 3, "sentences": None}
-    return {"path": str(folder / "strategies.jsonl"), "words": words_from, **few}
+    return {"path": str(folder / "prompts.jsonl"), "words": words_from, **few}
 
 
 def toy_overrides(recipe: str, folder: Path) -> list[str]:

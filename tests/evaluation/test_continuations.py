@@ -8,7 +8,7 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.evaluation import continuations
-from potstill.evaluation.candidates import CandidateModel
+from potstill.evaluation.candidate_models import CandidateModel
 from potstill.generation.generate import Decoding, NamedModel, Request, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.read import read_continuations
@@ -158,7 +158,7 @@ def test_prompts_or_vectors_that_changed_are_judged_again(folder, given, tmp_pat
     own = save_prompts(tmp_path)
     recipe, run = toy_recipe(folder, f"evaluate.continuations={json.dumps({'p': own})}"), Run(tmp_path / "run")
     run_recipe(recipe, run, until="evaluate")
-    for name in ("vectors.txt", "strategies.jsonl"):
+    for name in ("vectors.txt", "prompts.jsonl"):
         file = tmp_path / name
         before = file.read_text()
         assert is_done(recipe, run, Step("evaluate"))

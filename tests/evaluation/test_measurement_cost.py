@@ -7,7 +7,7 @@ import pytest
 
 from potstill.cost import Cost
 from potstill.evaluation import measurement_cost as module
-from potstill.evaluation.candidates import CandidateModel
+from potstill.evaluation.candidate_models import CandidateModel
 from potstill.evaluation.measurement_cost import expenses, metered
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe

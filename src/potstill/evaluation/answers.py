@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.console import say
-from potstill.evaluation.candidates import Measurement
+from potstill.evaluation.candidate_models import Measurement
 from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from potstill.device import device, run_dtype
 from potstill.errors import UserError, first_line
-from potstill.evaluation.candidates import CandidateModel, Models
+from potstill.evaluation.candidate_models import CandidateModel, Models
 from potstill.models.folder import flaw
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work

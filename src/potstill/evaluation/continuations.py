@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from potstill.console import progress
-from potstill.evaluation.candidates import CandidateModel, Measurement, Models, pairs_to_compare
+from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json

@@ -14,7 +14,7 @@ from potstill.console import progress
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.evaluation.baselines import compared_vocabulary
-from potstill.evaluation.candidates import CandidateModel, Measurement, Models, pairs_to_compare
+from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.evaluation.candidates import CandidateModel, Measurement, Models
+from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.atomic import read_json, write_json

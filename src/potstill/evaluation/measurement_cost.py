@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.cost import Expense, measure
-from potstill.evaluation.candidates import CandidateModel
+from potstill.evaluation.candidate_models import CandidateModel
 from potstill.files.atomic import read_json, write_json
 from potstill.pipeline.work import Work
 

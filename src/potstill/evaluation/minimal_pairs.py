@@ -3,7 +3,7 @@
 from typing import Any
 
 from potstill.console import progress
-from potstill.evaluation.candidates import CandidateModel, Measurement, Models, pairs_to_compare
+from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import read_json, write_json

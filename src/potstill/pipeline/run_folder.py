@@ -5,21 +5,18 @@ three states: absent; begun (`unfinished.json`); done (`manifest.json`, which is
 never half there).
 """
 
-import os
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.files.atomic import digest, read_json, sha256, write_json
+from potstill.files.atomic import digest, read_json, write_json
+from potstill.pipeline.manifest import MANIFEST, now, read_manifest, write_manifest
 from potstill.recipe.step import SAVED_AS, Step
 
-MANIFEST, UNFINISHED, LOCK = "manifest.json", "unfinished.json", ".lock"
-VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
+UNFINISHED, LOCK = "unfinished.json", ".lock"
 
 
 class Run:
@@ -67,11 +64,7 @@ class Run:
 
     def manifest(self, step: Step | str) -> dict[str, Any] | None:
         """The manifest of a finished step; None if it is not finished or an output is not whole."""
-        manifest = read_json(self.path(step) / MANIFEST)
-        if manifest is None:
-            return None
-        whole = all(_size(self.path(step) / name) == made["bytes"] for name, made in manifest["outputs"].items())
-        return manifest if whole else None
+        return read_manifest(self.path(step))
 
     def unfinished(self, step: Step) -> dict[str, Any] | None:
         """The state of a step that was begun and not finished."""
@@ -117,48 +110,5 @@ class Run:
         """Write a step's manifest."""
         folder, state = self.path(step), self.unfinished(step)
         assert state is not None, f"{step} was never begun"
-        made = {
-            str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
-            for file in sorted(file for path in outputs for file in _files(path))
-        }
-        manifest = {
-            "step": str(step),
-            "key": state["key"],
-            "inputs": state["inputs"],
-            "started": state["started"],
-            "finished": now(),
-            "attempts": state["attempts"],
-            "cost": cost,
-            "summary": summary,
-            "outputs": made,
-            "recipe": state["recipe"],
-            "versions": versions(),
-            "host": {"name": platform.node(), "system": platform.platform(), "cpus": os.cpu_count()},
-        }
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, {"step": str(step), **state, "cost": cost, "summary": summary}, outputs)
         (folder / UNFINISHED).unlink()
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONS_OF:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _files(output: Path) -> list[Path]:
-    assert output.exists(), f"a stage returned the output {output}, which does not exist"
-    return [output] if output.is_file() else [file for file in output.rglob("*") if file.is_file()]
-
-
-def _size(file: Path) -> int | None:
-    return file.stat().st_size if file.is_file() else None

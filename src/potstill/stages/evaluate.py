@@ -15,7 +15,7 @@ from potstill.evaluation import (
     minimal_pairs,
     snapshot_scores,
 )
-from potstill.evaluation.candidates import Measurement, own_models
+from potstill.evaluation.candidate_models import Measurement, own_models
 from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
 from potstill.pipeline.work import Made, Work

@@ -96,7 +96,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(longest, teacher_longest, side)
     with pytest.raises(UserError) as told:
         AlignedSampleBuilder({"base": SHIPPED["base"]}, tokenizer(), longest, teacher_longest)(row, "a.jsonl, line 3")
     sentence = str(told.value)
-    assert sentence.startswith(f"a.jsonl, line 3: `prompts.base.{side}` makes a prompt of ")
+    assert sentence.startswith(f"a.jsonl, line 3: `strategies.base.{side}` makes a prompt of ")
     assert f"leaves no room for the answer in the {side}'s {min(longest, teacher_longest)}" in sentence
 
 
@@ -123,4 +123,4 @@ def test_a_template_that_does_not_fit_its_row_is_named_with_its_strategy():
         AlignedSampleBuilder({"s": Strategy(teacher=Prompt(user="{{ qestion }}"))}, tokenizer(), ROOMY, ROOMY)(
             row, "line 1"
         )
-    assert str(told.value).startswith("line 1: `prompts.s.teacher.user` uses the field `qestion`, ")
+    assert str(told.value).startswith("line 1: `strategies.s.teacher.user` uses the field `qestion`, ")

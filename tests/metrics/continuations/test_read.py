@@ -18,7 +18,7 @@ ROWS = [
 
 
 def saved(folder, rows):
-    file = folder / "strategies.jsonl"
+    file = folder / "prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ContinuationFile(path=str(file))
 

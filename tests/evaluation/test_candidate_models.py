@@ -1,7 +1,7 @@
 """Candidates: which models of a run are measured, and which of them are compared."""
 
 import minimal
-from potstill.evaluation.candidates import own_models, pairs_to_compare
+from potstill.evaluation.candidate_models import own_models, pairs_to_compare
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.work import Work
 from potstill.recipe import load_recipe
