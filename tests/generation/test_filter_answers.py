@@ -66,7 +66,7 @@ def test_the_correct_ones_are_kept_once_and_whole():
 
 
 def test_each_says_where_it_came_from_beside_what_its_question_had():
-    row = kept(keep="correct", prompt="confidence")[0][0]
+    row = kept(keep="correct", strategy="confidence")[0][0]
     assert row == {
         "id": "b",
         "question": "How many?",
