@@ -175,7 +175,7 @@ def _from_stream(
         say(f"  `{key}` ran out after {documents:,} documents")
     if len(stream.ran_out) == len(corpus.sources):
         missing = f"{counts['supervised_tokens']:,} of the {corpus.train_tokens:,} supervised tokens"
-        say(f"  the corpus ran out: it has {missing} of `corpus.train_tokens`; give more text or ask for fewer")
+        say(f"  all sources ran out with {missing} of `corpus.train_tokens`; give more text or ask for fewer")
     counts |= {"train_documents": stream.distinct, "repeated_documents": stream.repeated, "ran_out": stream.ran_out}
     return counts, validation[: corpus.validation or 0]
 
