@@ -221,8 +221,8 @@ def test_a_stream_that_runs_out_says_so(tmp_path, capsys):
     run = _streamed(tmp_path, "corpus.train_tokens=1_000_000")
     said = capsys.readouterr().out
     assert "`corpus.sources.0` ran out after 400 documents" in said
-    assert "of the 1,000,000 supervised tokens of `corpus.train_tokens` are there" in said
     summary = read_json(run.path("corpus") / "manifest.json")["summary"]
+    assert f"{summary['supervised_tokens']:,} of the 1,000,000 supervised tokens of `corpus.train_tokens`" in said
     assert summary["ran_out"] == {"corpus.sources.0": 400}
 
 
