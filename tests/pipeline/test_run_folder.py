@@ -163,7 +163,7 @@ def test_a_kill_right_after_the_manifest_leaves_a_step_that_is_done(run, monkeyp
 
 def test_a_stage_cannot_claim_what_it_did_not_make(run):
     begun(run)
-    with pytest.raises(AssertionError, match="nowhere, which is not there"):
+    with pytest.raises(AssertionError, match="nowhere, which does not exist"):
         run.finish(STEP, COST, [run.path(STEP) / "nowhere"], {})
     assert run.manifest(STEP) is None
 

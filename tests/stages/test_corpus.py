@@ -221,7 +221,7 @@ def test_a_stream_that_runs_out_says_so(tmp_path, capsys):
     run = _streamed(tmp_path, "corpus.train_tokens=1_000_000")
     said = capsys.readouterr().out
     assert "`corpus.sources.0` ran out after 400 documents" in said
-    assert "of the 1,000,000 supervised tokens of `corpus.train_tokens` are there" in said
+    assert "of the 1,000,000 supervised tokens of `corpus.train_tokens`; give more" in said
     summary = read_json(run.path("corpus") / "manifest.json")["summary"]
     assert summary["ran_out"] == {"corpus.sources.0": 400}
 
