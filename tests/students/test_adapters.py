@@ -201,9 +201,9 @@ def test_a_frozen_head_is_given_no_gradient(tmp_path, start, monkeypatch):
     asked = []
 
     class Watched(HeadGradients):
-        def __init__(self, hidden, weight, bias, student, wanted, **how):
+        def __init__(self, hidden, head, student, wanted, in_one_chunk):
             asked.append(tuple(wanted))
-            super().__init__(hidden, weight, bias, student, wanted, **how)
+            super().__init__(hidden, head, student, wanted, in_one_chunk)
 
     monkeypatch.setattr("potstill.losses.chunked.HeadGradients", Watched)
     model = load_to_train(start, student(), seed=0)
