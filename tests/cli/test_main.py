@@ -1,6 +1,7 @@
 """The command line: its verbs and options, its output and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -163,14 +164,34 @@ def test_ctrl_c_says_that_nothing_is_lost(call, monkeypatch):
     assert err == "\npotstill: stopped; the same command goes on from here\n"
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
-    def bug(*_):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("shown", ["--version", "--help", "--install-completion", "--show-completion"])
+def test_the_help_names_what_needs_no_verb(call, shown):
+    assert shown in call("--help")[1]
 
-    monkeypatch.setattr(runner, "run_recipe", bug)
-    monkeypatch.setattr(sys, "argv", ["potstill", "run", "quickstart"])
-    with pytest.raises(ZeroDivisionError):
-        main.main()
+
+def test_the_versions_need_no_library():
+    from importlib.metadata import version
+
+    code = "import sys; from potstill.cli.main import main; sys.argv = ['potstill', '--version']\n"
+    code += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules, file=sys.stderr)"
+    ended = shell("-c", code)
+    assert ended.stdout == ", ".join(f"{name} {version(name)}" for name in ("potstill", "torch", "transformers")) + "\n"
+    assert ended.stderr == "0 False\n"
+
+
+def test_the_shell_completes_verbs():
+    code = "import sys; from potstill.cli.main import main; sys.argv = ['potstill']; main()"
+    asked = {"_POTSTILL_COMPLETE": "complete_bash", "COMP_WORDS": "potstill corp", "COMP_CWORD": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split() == ["corpus"]
+
+
+def test_type_checkers_find_the_types():
+    import potstill
+
+    assert (Path(potstill.__file__).parent / "py.typed").is_file()
 
 
 def test_run_passes_its_options_to_the_runner(call, asked):

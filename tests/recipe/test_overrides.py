@@ -1,11 +1,14 @@
 """`--set`: which value it changes, and its error messages."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minimal
 from potstill.errors import UserError
-from potstill.recipe import load_recipe
-from potstill.recipe.overrides import override
+from potstill.recipe import Recipe, load_recipe
+from potstill.recipe.load import _parse
+from potstill.recipe.overrides import apply_override, override
 
 
 @pytest.mark.parametrize(
@@ -80,3 +83,61 @@ def test_a_value_shared_by_an_alias_changes_in_one_place_only():
     override(raw, "other.training.learning_rate", 3)
     assert raw["one"]["training"] == {"learning_rate": 1, "deep": {"a": 1}}
     assert raw["other"]["training"] == {"learning_rate": 3, "deep": {"a": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("seeds=0,1", [0, 1]),
+        ("seeds= 0, 1 ", [0, 1]),
+        ("seeds=[0,1]", [0, 1]),
+        ("student.layers=2", 2),
+        ("student.layers=0,1", [0, 1]),
+        ("corpus.sources={path: a.txt},{path: b.txt}", [{"path": "a.txt"}, {"path": "b.txt"}]),
+        ("distil.losses={kind: jsd, weight: 2},{kind: jsd}", [{"kind": "jsd", "weight": 2}, {"kind": "jsd"}]),
+        ("seeds=3,", [3]),
+        ("search.temperatures=1,2.5", [1, 2.5]),
+        ("experiments.a.b.losses={kind: jsd},{kind: jsd}", [{"kind": "jsd"}, {"kind": "jsd"}]),
+        ("about=one, two", "one, two"),
+        ("distil.training.optim_args=a=1,b=2", "a=1,b=2"),
+        ("control=null", None),
+    ],
+)
+def test_a_key_that_takes_a_list_needs_no_brackets(text, value):
+    raw = {}
+    apply_override(raw, text, Recipe, _parse)
+    node = raw
+    while isinstance(node, dict) and len(node) == 1 and node != value:
+        (node,) = node.values()
+    assert node == value
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=2))
+def test_a_list_without_brackets_is_the_list_with_brackets(seeds):
+    bare, bracketed = {}, {}
+    apply_override(bare, "seeds=" + ",".join(map(str, seeds)), Recipe, _parse)
+    apply_override(bracketed, f"seeds={seeds}", Recipe, _parse)
+    assert bare == bracketed == {"seeds": seeds}
+
+
+def test_an_index_may_be_written_in_brackets(tmp_path):
+    for key in ("distil.losses[0].weight", "distil.losses.0.weight"):
+        assert minimal.recipe(tmp_path, f"{key}=0.25").distil.losses[0].weight == 0.25
+    with pytest.raises(UserError) as error:
+        minimal.recipe(tmp_path, "distil.losses[2].weight=0.25")
+    assert "the list has no item `distil.losses.2`; it has 1 item, counted from 0" in str(error.value)
+
+
+@pytest.mark.parametrize("nonsense", ["seeds[]=1", "[0]=1"])
+def test_an_index_needs_a_list_and_a_number(tmp_path, nonsense):
+    with pytest.raises(UserError, match=r"write it as `section.key=value`"):
+        minimal.recipe(tmp_path, nonsense)
+
+
+@pytest.mark.parametrize(
+    "text", ["distil.training.hub_token=[SECRET", "teachers.t.api_key={SECRET", "hub_token:SECRET", "a.password SECRET"]
+)
+def test_a_secret_that_cannot_be_parsed_is_not_repeated(tmp_path, text):
+    with pytest.raises(UserError) as error:
+        minimal.recipe(tmp_path, text)
+    assert "SECRET" not in str(error.value)

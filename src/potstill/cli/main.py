@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
+from potstill.cli import faults
+from potstill.cli.faults import in_run
 from potstill.errors import UserError
 from potstill.pipeline.graph import STAGES
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="potstill",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -61,8 +62,19 @@ Debug = Annotated[
 ]
 
 
+def _print_versions(asked: bool) -> None:
+    if asked:
+        print(faults.versions())
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions, and stop.")
+]
+
+
 @app.callback()
-def potstill(debug: Debug = False) -> None:
+def potstill(debug: Debug = False, version: Version = False) -> None:
     """Distil a large language model into a small one, and measure the gain."""
 
 
@@ -77,7 +89,8 @@ def _run(recipe: str, run_dir: Path | None, until: str | None, force: list[str],
     from potstill.recipe import load_recipe
 
     folder = _run_of(recipe, run_dir)
-    run_recipe(load_recipe(recipe, overrides), folder, until, force)
+    with in_run(folder.folder):
+        run_recipe(load_recipe(recipe, overrides), folder, until, force)
     if until in (None, "report"):
         print(f"the report: {folder.path('report') / 'index.html'}")
 
@@ -104,7 +117,9 @@ def _capture(
     from potstill.cli.plan import forecast_capture
     from potstill.recipe import load_recipe
 
-    print(forecast_capture(load_recipe(recipe, set_ or []), _run_of(recipe, run_dir)))
+    folder = _run_of(recipe, run_dir)
+    with in_run(folder.folder):
+        print(forecast_capture(load_recipe(recipe, set_ or []), folder))
 
 
 def _evaluate(
@@ -124,7 +139,8 @@ def _evaluate(
         )
     from potstill.evaluation import snapshot_curves
 
-    print(snapshot_curves.curves_table(snapshot_curves.measure(Path(recipe), snapshots or "all", watch=watch)))
+    with in_run(Path(recipe)):
+        print(snapshot_curves.curves_table(snapshot_curves.measure(Path(recipe), snapshots or "all", watch=watch)))
 
 
 _OWN_VERBS: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}
@@ -139,7 +155,8 @@ def status(run: RunFolder) -> None:
     """Show which stages of a run are done, which are left, and their times."""
     from potstill.pipeline.status import describe
 
-    print(describe(run))
+    with in_run(run):
+        print(describe(run))
 
 
 @app.command(rich_help_panel="Looking at runs")
@@ -147,8 +164,9 @@ def compare(runs: RunFolders, as_json: AsJson = False) -> None:
     """Print the figures of one or more runs: model, metric, value, interval, n."""
     from potstill.cli.compare import comparison, comparison_table
 
-    rows = comparison(runs)
-    print(json.dumps(rows, indent=2) if as_json else comparison_table(rows))
+    with in_run(runs[0]):
+        rows = comparison(runs)
+        print(json.dumps(rows, indent=2) if as_json else comparison_table(rows))
 
 
 @app.command(rich_help_panel="Looking at runs")
@@ -165,10 +183,11 @@ def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
     """Decide the answers that no rule could read, one after the other. You can stop and go on at any time."""
     from potstill.cli import review as reviewing
 
-    if export is None:
-        reviewing.review(run, who)
-    else:
-        reviewing.export(run, export)
+    with in_run(run):
+        if export is None:
+            reviewing.review(run, who)
+        else:
+            reviewing.export(run, export)
 
 
 @app.command(rich_help_panel="Recipes")
@@ -215,17 +234,27 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Run the command line. A user's mistake gives one sentence and exit code 2."""
+    """Run the command line.
+
+    A user's mistake gives one sentence and exit code 2; a fault of potstill one sentence, a file and exit code 70.
+    """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     _quiet_libraries()
     try:
-        sys.exit(_call(arguments or ["--help"]))
+        code = _call(arguments or ["--help"])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        faults.drop_output()
+        code = 1
     except (UserError, TyperException) as error:
         if debug:
             raise
         print(f"potstill: {_sentence(error)}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except Exception as error:  # noqa: BLE001 (whatever it is, the user must not have to read a traceback)
+        code = faults.report(error, arguments, debug=debug)
+    sys.exit(code)
 
 
 def _call(arguments: Sequence[str]) -> int:

@@ -1,10 +1,11 @@
 """`distil:` and `control:` — how the student and the control are trained."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from potstill.recipe.section import Section, about_key
+from potstill.recipe.section import ForeignFields, Section, about_key
 
 SET_BY_POTSTILL = {
     "output_dir": "the run folder holds everything",
@@ -31,14 +32,24 @@ SET_BY_POTSTILL = {
 """Fields of `TrainingArguments` that a recipe may not set, each with the reason."""
 
 
+PUBLISHES = re.compile("push_to_hub|hub_")
+"""How the fields of `TrainingArguments` begin that upload a model."""
+
+
 def _without_own_fields(training: dict[str, Any]) -> dict[str, Any]:
     for key in training:
+        if PUBLISHES.match(str(key)):
+            raise about_key(
+                key,
+                "uploads a model, which is no part of a training; remove it, and upload the student's folder after the "
+                "run, with `hf upload REPOSITORY FOLDER`",
+            )
         if key in SET_BY_POTSTILL:
             raise about_key(key, f"is set by potstill, because {SET_BY_POTSTILL[key]}; remove it")
     return training
 
 
-Training = Annotated[dict[str, Any], AfterValidator(_without_own_fields)]
+Training = Annotated[ForeignFields, AfterValidator(_without_own_fields)]
 
 Keep = Literal["last", "best"]
 

@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import read_json
 from potstill.recipe.error_messages import complaint
-from potstill.recipe.overrides import override
+from potstill.recipe.overrides import apply_override
 from potstill.recipe.recipe import Recipe
 from potstill.recipe.step import SAVED_AS
 
@@ -61,7 +61,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name_or_path: a YAML file, or the name of a shipped recipe.
-        overrides: `dotted.key=value`, the value in YAML; list items by their index (`seeds.0=1`).
+        overrides: `dotted.key=value`, the value in YAML; list items by their index (`seeds.0=1` or `seeds[0]=1`).
 
     Raises:
         UserError: the file, the YAML, a key or a value is wrong.
@@ -70,10 +70,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(raw, dict):
         raise UserError(f"recipe {name_or_path}: has no sections; `potstill init FILE` writes a recipe to start from")
     for given in overrides:
-        key, equals, value = given.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UserError(f"--set {given!r}: write it as `section.key=value`")
-        override(raw, key, _parse(value, f"--set {given!r}"))
+        apply_override(raw, given, Recipe, _parse)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:

@@ -1,11 +1,11 @@
 """`corpus:` with `questions` — questions and answers, put into the prompts of each strategy."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, Tag
 
 from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles
-from potstill.recipe.section import Section, discriminated_by
+from potstill.recipe.section import ForeignFields, Section, discriminated_by
 from potstill.recipe.strategies import TemplateText
 
 
@@ -42,7 +42,7 @@ class GeneratedQuestions(QuestionBase):
     seed: int = Field(0, ge=0)
     """The seed of the generator. Default: 0."""
 
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: ForeignFields = Field(default_factory=dict)
     """The generator's own settings, under their own names."""
 
 

@@ -3,8 +3,10 @@
 import difflib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from potstill.recipe.secret_names import ADVICE, find_secret, holds_secret, is_secret
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that the user chooses. It becomes the name of a file or folder."""
@@ -21,7 +23,9 @@ class Section(BaseModel):
     def _every_key_known(cls, data: Any) -> Any:
         # Pydantic refuses unknown keys too, but only the section can list its own keys.
         known = [field.alias or name for name, field in cls.model_fields.items()]
-        for key in data if isinstance(data, dict) else ():
+        for key, value in data.items() if isinstance(data, dict) else ():
+            if is_secret(value) or (key not in known and holds_secret(str(key), value)):
+                raise about_key(key, ADVICE)
             if key not in known:
                 raise about_key(key, f"unknown key; {_hint(str(key), known)}")
         return data
@@ -30,6 +34,16 @@ class Section(BaseModel):
 def about_key(key: Any, message: str) -> PydanticCustomError:
     """An error about one key of the section that is validated."""
     return PydanticCustomError("about_key", "{message}", {"key": str(key), "message": message})
+
+
+def _without_secrets(given: Any) -> Any:
+    if (key := find_secret(given)) is not None:
+        raise about_key(key, ADVICE)
+    return given
+
+
+ForeignFields = Annotated[dict[str, Any], BeforeValidator(_without_secrets)]
+"""Fields of another library, under its own names. None of them may be a secret."""
 
 
 def discriminated_by(*keys: str) -> Discriminator:

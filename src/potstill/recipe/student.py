@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from potstill.recipe.section import Section, about_key
+from potstill.recipe.section import ForeignFields, Section, about_key
 
 NOT_IN_AN_ADAPTER = {
     "merge": "is a key of `student`; move it out of `adapter`",
@@ -43,7 +43,7 @@ def _has_a_model_type(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-ModelConfig = Annotated[dict[str, Any], AfterValidator(_has_a_model_type)]
+ModelConfig = Annotated[ForeignFields, AfterValidator(_has_a_model_type)]
 """The fields of a transformers configuration, with `model_type`."""
 
 
@@ -69,10 +69,10 @@ def _bitsandbytes_fields(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-Adapter = Annotated[dict[str, Any], AfterValidator(_lora_fields)]
+Adapter = Annotated[ForeignFields, AfterValidator(_lora_fields)]
 """The fields of peft's `LoraConfig`."""
 
-Quantization = Annotated[dict[str, Any], AfterValidator(_bitsandbytes_fields)]
+Quantization = Annotated[ForeignFields, AfterValidator(_bitsandbytes_fields)]
 """The fields of transformers' `BitsAndBytesConfig`."""
 
 

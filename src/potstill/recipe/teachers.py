@@ -1,10 +1,10 @@
 """`teachers:` — the teachers and where they come from."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from potstill.recipe.section import Section, about_key, discriminated_by
+from potstill.recipe.section import ForeignFields, Section, about_key, discriminated_by
 
 
 class TeacherBase(Section):
@@ -14,7 +14,7 @@ class TeacherBase(Section):
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
     """The number format of the teacher. `auto` (default): bfloat16 if the hardware multiplies it, otherwise float32."""
 
-    quantization: dict[str, Any] | None = Field(None, min_length=1)
+    quantization: ForeignFields | None = Field(None, min_length=1)
     """Quantise the teacher while it is loaded: any quantisation configuration of transformers, by its `quant_method`
     and its fields, such as `{quant_method: bitsandbytes, load_in_4bit: true, bnb_4bit_quant_type: nf4}`. A checkpoint
     that is quantised already does not need this key. Default: not quantised."""
