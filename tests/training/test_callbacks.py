@@ -1,6 +1,8 @@
-"""Callbacks: snapshots and random offsets, with and without a stop."""
+"""Callbacks: hashes, snapshots and random offsets, with and without a stop."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -10,6 +12,9 @@ from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.training import callbacks
+from potstill.training.hidden_matching import PROJECTORS
+from potstill.training.trainer import DistilTrainer
 from tiny import toy_recipe
 
 
@@ -92,3 +97,60 @@ def test_a_stop_does_not_change_what_is_kept(tmp_path, monkeypatch, step):
     assert set(one) == set(other)
     for name, folder in one.items():
         assert (folder / "model.safetensors").read_bytes() == (other[name] / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_older_checkpoints_are_deleted_when_the_new_one_has_its_hashes(tmp_path, monkeypatch, limit):
+    recipe = toy_recipe(tmp_path, "distil.training.save_steps=1", f"distil.training.save_total_limit={limit}")
+    run = Run(tmp_path / "run")
+    there, plain = [], callbacks.write_hashes
+
+    def write(checkpoint):
+        there.append(len(list(checkpoint.parent.iterdir())))
+        plain(checkpoint)
+
+    monkeypatch.setattr(callbacks, "write_hashes", write)
+    stopped_at(4, recipe, run, monkeypatch)
+    assert there == [min(step, limit + 1) for step in (1, 2, 3, 4)], (
+        "the one before is there until the new one is whole"
+    )
+    assert len(list(run.path("distil/seed-0").glob("checkpoints/*"))) == limit
+
+
+def test_a_projection_between_layers_is_hashed_too(tmp_path, monkeypatch):
+    losses = [{"kind": "forward_kl"}, {"kind": "hidden_match"}]
+    narrow = {"start": "prune_width", "from": "smollm2", "hidden_size": 16, "importance_samples": 8}
+    given = [f"distil.losses={json.dumps(losses)}", "capture=null", f"student={json.dumps(narrow)}"]
+    recipe = toy_recipe(tmp_path, *given, "distil.training.save_steps=1")
+    run = Run(tmp_path / "run")
+    stopped_at(2, recipe, run, monkeypatch)
+    checkpoint = run.path("distil/seed-0") / "checkpoints" / "checkpoint-2"
+    hashes = json.loads((checkpoint / "hashes.json").read_text())
+    assert PROJECTORS in hashes["files"]
+
+
+def test_best_weights_that_were_damaged_during_the_training_are_not_kept(tmp_path, monkeypatch):
+    rising = ["corpus.train_tokens=128", "distil.training.max_steps=30", "distil.training.learning_rate=0.02"]
+    settings = ["distil.keep=best", "corpus.validation=6", "distil.training.save_steps=1", *rising]
+    recipe = toy_recipe(tmp_path, *settings, "distil.training.bf16=false")
+    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
+    run_recipe(recipe, whole, until="distil")
+    summary = whole.manifest("distil/seed-0")["summary"]
+    assert summary["kept_step"] < summary["steps"], "the best weights are not the last ones"
+    plain = DistilTrainer.training_step
+
+    def training_step(self, *args):
+        if self.state.global_step == summary["steps"] - 1:
+            weights = Path(self.state.best_model_checkpoint) / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[::-1])
+        return plain(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistilTrainer, "training_step", training_step)
+        with pytest.raises(UserError, match=r"best weights .*checkpoint-\d+, and its file model.safetensors is not"):
+            run_recipe(recipe, run, until="distil")
+    assert run.manifest("distil/seed-0") is None
+    run_recipe(recipe, run, until="distil")
+    one, other = (run.path("distil/seed-0") / "student" / "model.safetensors" for run in (whole, run))
+    assert one.read_bytes() == other.read_bytes()
+    assert run.manifest("distil/seed-0")["summary"] == summary

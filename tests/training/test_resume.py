@@ -1,14 +1,17 @@
 """Resume: a stopped training goes on from its last whole checkpoint, to the same weights."""
 
 import json
+import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from interrupt import stopped_at
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.training.resume import last_whole_checkpoint
+from potstill.training.resume import checkpoint_to_resume, damage, relocate_best_checkpoint, write_hashes
 from potstill.training.trainer import DistilTrainer
 from tiny import llama, toy_recipe
 
@@ -17,14 +20,179 @@ def _log(run, step):
     return [json.loads(line) for line in (run.path(step) / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
-    for number, content in ((2, '{"global_step": 2}'), (10, '{"global_step": 10}'), (12, '{"global_st'), (14, None)):
-        folder = tmp_path / f"checkpoint-{number}"
-        folder.mkdir()
-        if content is not None:
-            (folder / "trainer_state.json").write_text(content)
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert last_whole_checkpoint(tmp_path / "none") is None
+def _weights(run):
+    return (run.path("distil/seed-0") / "student" / "model.safetensors").read_bytes()
+
+
+def _flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "flipped": _flip,
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "empty": lambda file: file.write_bytes(b""),
+    "removed": lambda file: file.unlink(),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+def _checkpoint(folder, number, best=None):
+    """A checkpoint that is whole, of two files."""
+    checkpoint = folder / f"checkpoint-{number}"
+    checkpoint.mkdir(parents=True)
+    best = best and f"/elsewhere/checkpoint-{best}"
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": number, "best_model_checkpoint": best}))
+    (checkpoint / "model.safetensors").write_text(f"the weights of step {number}")
+    write_hashes(checkpoint)
+    return checkpoint
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer_state.json", "hashes.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, capsys, name, how):
+    older, newer = _checkpoint(tmp_path, 9), _checkpoint(tmp_path, 10)
+    assert checkpoint_to_resume(tmp_path) == newer
+    assert capsys.readouterr().out == ""
+    DAMAGE[how](newer / name)
+    assert checkpoint_to_resume(tmp_path) == older
+    (told,) = capsys.readouterr().out.splitlines()
+    assert told.startswith("  checkpoint-10 is passed over: ")
+    assert name in told
+    assert (tmp_path / "damaged-checkpoint-10").is_dir(), "what is written under its name must not mix with it"
+    assert not newer.exists()
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_no_flipped_bit_gives_other_files_than_were_written(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("flipped")
+    checkpoint = _checkpoint(folder, 3)
+    file = data.draw(st.sampled_from(sorted(checkpoint.iterdir())))
+    before = file.read_bytes()
+    bit = data.draw(st.integers(0, 8 * len(before) - 1))
+    content = bytearray(before)
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+    # A flipped bit in the spaces of hashes.json may leave the same hashes.
+    harmless = file.name == "hashes.json" and _same_json(before, bytes(content))
+    assert (damage(checkpoint) is None) == harmless
+
+
+def _same_json(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}", "3", '{"files": {}}', '{"files": {}, "digest": ""}'])
+def test_hashes_that_say_nothing_are_damaged(tmp_path, content):
+    checkpoint = _checkpoint(tmp_path, 3)
+    (checkpoint / "hashes.json").write_text(content)
+    assert damage(checkpoint) is not None
+
+
+def test_a_checkpoint_without_hashes_was_not_written_to_its_end(tmp_path, capsys):
+    checkpoint = _checkpoint(tmp_path, 3)
+    (checkpoint / "hashes.json").unlink()
+    assert checkpoint_to_resume(tmp_path) is None
+    one, other = capsys.readouterr().out.splitlines()
+    assert one.startswith("  checkpoint-3 is passed over: it has no hashes.json, because it was not written to its end")
+    assert other == "  no checkpoint is whole, so the training begins anew"
+    assert checkpoint_to_resume(tmp_path / "none") is None
+    assert capsys.readouterr().out == "", "a training that has not begun does not begin anew"
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path):
+    whole = _checkpoint(tmp_path, 3)
+    (tmp_path / "checkpoint-copy").mkdir()
+    (tmp_path / "checkpoint-7").write_text("a file")
+    assert checkpoint_to_resume(tmp_path) == whole
+    assert (tmp_path / "checkpoint-copy").is_dir()
+
+
+def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(tmp_path, capsys):
+    oldest, best, _ = (
+        _checkpoint(tmp_path, 1, best=1),
+        _checkpoint(tmp_path, 2, best=2),
+        _checkpoint(tmp_path, 3, best=2),
+    )
+    _flip(best / "model.safetensors")
+    assert checkpoint_to_resume(tmp_path) == oldest
+    told = capsys.readouterr().out.splitlines()
+    assert "checkpoint-3 is passed over: the best weights so far are in checkpoint-2, and its file model" in told[0]
+    assert "checkpoint-2 is passed over: its file model.safetensors is not as it was written" in told[1]
+
+
+def test_the_path_of_the_best_weights_is_corrected_and_the_checkpoint_stays_whole(tmp_path):
+    _, last = _checkpoint(tmp_path, 2, best=2), _checkpoint(tmp_path, 3, best=2)
+    relocate_best_checkpoint(last)
+    state = json.loads((last / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(tmp_path / "checkpoint-2")
+    assert damage(last) is None
+
+
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "hashes.json",
+    "model.safetensors",
+    "optimizer.pt",
+    "rng_state.pth",
+    "scheduler.pt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "trainer_state.json",
+    "training_args.bin",
+)
+"""The files of a checkpoint of the toy recipe."""
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A toy training that was stopped with two checkpoints, its recipe, and the weights that it has without a stop."""
+    folder = tmp_path_factory.mktemp("stopped")
+    recipe = toy_recipe(folder, "distil.training.save_steps=1")
+    whole, cut = Run(folder / "whole"), Run(folder / "cut")
+    run_recipe(recipe, whole, until="distil")
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_at(4, recipe, cut, patch)
+    checkpoints = cut.path("distil/seed-0") / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+    assert tuple(sorted(file.name for file in (checkpoints / "checkpoint-4").iterdir())) == FILES
+    assert set(json.loads((checkpoints / "checkpoint-4" / "hashes.json").read_text())["files"]) == {*FILES} - {
+        "hashes.json"
+    }
+    return recipe, cut.folder, _weights(whole)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "removed"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_training_with_a_damaged_checkpoint_ends_in_the_same_weights(stopped, tmp_path, capsys, name, how):
+    recipe, cut, weights = stopped
+    run = Run(shutil.copytree(cut, tmp_path / "run", symlinks=True))
+    DAMAGE[how](run.path("distil/seed-0") / "checkpoints" / "checkpoint-4" / name)
+    run_recipe(recipe, run, until="distil")
+    told = capsys.readouterr().out
+    assert "checkpoint-4 is passed over: " in told
+    assert name in told
+    assert "goes on from checkpoint-3" in told
+    assert _weights(run) == weights
+
+
+def test_a_training_without_a_whole_checkpoint_begins_anew_and_ends_in_the_same_weights(stopped, tmp_path, capsys):
+    recipe, cut, weights = stopped
+    run = Run(shutil.copytree(cut, tmp_path / "run", symlinks=True))
+    for number in (3, 4):
+        _flip(run.path("distil/seed-0") / "checkpoints" / f"checkpoint-{number}" / "model.safetensors")
+    run_recipe(recipe, run, until="distil")
+    told = capsys.readouterr().out
+    assert "no checkpoint is whole, so the training begins anew" in told
+    assert "goes on from checkpoint" not in told
+    assert _weights(run) == weights
 
 
 def test_a_stopped_training_does_only_what_is_left(tmp_path, monkeypatch):

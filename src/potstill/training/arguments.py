@@ -14,7 +14,8 @@ DEFAULTS: dict[str, Any] = {
     "report_to": "none",
     "logging_steps": 1,
     "save_steps": 500,
-    "save_total_limit": 1,
+    # The one before is resumed if the last one is damaged.
+    "save_total_limit": 2,
     "dataloader_pin_memory": device().type != "cpu",
     "ddp_find_unused_parameters": False,
     "include_num_input_tokens_seen": "non_padding",

@@ -1,4 +1,4 @@
-"""Callbacks: save snapshots, move random offsets and show progress during a training."""
+"""Callbacks: hash checkpoints, save snapshots, move random offsets and show progress during a training."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,12 +11,15 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import rotate_checkpoints
 
 from potstill import distributed
 from potstill.console import Advance, progress, say, size
 from potstill.data.random_offsets import RandomOffsets
+from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder, check_room, remove
 from potstill.recipe.distil import KeptSnapshots
+from potstill.training.resume import damage, write_hashes
 from potstill.training.snapshots import snapshot_folder
 from potstill.training.trainer import DistilTrainer
 
@@ -28,6 +31,37 @@ def _snapshot_bytes(model: Any) -> int:
     """The bytes of a model's weights on disk. For a model with an adapter, only the adapter counts."""
     weights = (weight for weight in model.parameters() if weight.requires_grad or not hasattr(model, "peft_config"))
     return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+class HashCheckpoints(TrainerCallback):
+    """Writes the hashes of each checkpoint, and then deletes checkpoints beyond `limit`.
+
+    Transformers would delete the older checkpoints before the new one has its hashes. A kill in between would then
+    leave no checkpoint that can be resumed.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the hashes, when every rank has written its files.
+
+        Raises:
+            UserError: the training ends, and the checkpoint of its best weights was damaged meanwhile.
+        """
+        # Transformers writes no file of a checkpoint after this call begins on every rank.
+        distributed.barrier()
+        folder, best = Path(str(args.output_dir)), state.best_model_checkpoint
+        if distributed.is_first():
+            write_hashes(folder / f"checkpoint-{state.global_step}")
+            rotate_checkpoints(str(folder), self._limit, best)
+        if control.should_training_stop and args.load_best_model_at_end and best is not None:
+            wrong = distributed.broadcast(damage(Path(best)) if distributed.is_first() else None)
+            if wrong is not None:
+                raise UserError(
+                    f"the best weights of the training are in {best}, and {wrong}; run the same command again: it goes "
+                    "on from a checkpoint before that one, or begins anew"
+                )
 
 
 class EvaluateLastStep(TrainerCallback):

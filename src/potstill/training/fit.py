@@ -19,8 +19,15 @@ from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.recipe.distil import KeptSnapshots
 from potstill.training.arguments import DEFAULTS, training_arguments
-from potstill.training.callbacks import EvaluateLastStep, Finish, KeepSnapshots, MoveOffsets, ShowProgress
-from potstill.training.resume import StopAtStepEnd, last_whole_checkpoint, relocate_best_checkpoint
+from potstill.training.callbacks import (
+    EvaluateLastStep,
+    Finish,
+    HashCheckpoints,
+    KeepSnapshots,
+    MoveOffsets,
+    ShowProgress,
+)
+from potstill.training.resume import StopAtStepEnd, checkpoint_to_resume, relocate_best_checkpoint
 from potstill.training.snapshots import SNAPSHOTS
 from potstill.training.trainer import DistilTrainer
 
@@ -95,7 +102,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
         return _outputs(one), summary
     counted = _parameter_counts(one.start)
     trainer = _trainer(one, counted)
-    last = last_whole_checkpoint(one.folder / CHECKPOINTS)
+    last = checkpoint_to_resume(one.folder / CHECKPOINTS)
     if last is not None:
         say(f"  goes on from {last.name}")
         relocate_best_checkpoint(last)
@@ -125,6 +132,9 @@ def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
         # Reentrant gradient checkpointing gives no gradients if no input of a block needs one.
         one.start.enable_input_require_grads()
+    # `HashCheckpoints` deletes the older checkpoints instead of transformers.
+    hashing = HashCheckpoints(arguments.save_total_limit)
+    arguments.save_total_limit = None
     trainer = DistilTrainer(
         model=one.start,
         args=arguments,
@@ -136,6 +146,7 @@ def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
         teacher_tokenizer=one.teacher_tokenizer,
         **one.teaching,
     )
+    trainer.add_callback(hashing)
     if isinstance(one.data.train, RandomOffsets):
         trainer.add_callback(MoveOffsets(one.data.train))
     if one.snapshots is not None:

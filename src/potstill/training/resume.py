@@ -1,4 +1,4 @@
-"""Resume: stop a training at a checkpoint, and find the checkpoint from which it continues."""
+"""Resume: stop a training at a checkpoint, and find the newest checkpoint that is as it was written."""
 
 import signal
 from collections.abc import Iterator
@@ -15,30 +15,100 @@ from transformers import (
 
 from potstill import distributed
 from potstill.console import say
-from potstill.files.atomic import read_json, write_json
+from potstill.errors import UserError
+from potstill.files.atomic import digest, read_json, remove, sha256, write_json
+
+HASHES = "hashes.json"
+"""The SHA-256 of every other file of a checkpoint, by name. It is written last: a checkpoint with it was finished."""
+
+STATE = "trainer_state.json"
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole. Transformers writes `trainer_state.json` last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+def write_hashes(checkpoint: Path) -> None:
+    """Write the SHA-256 of every file of a checkpoint, beside them. Call it when every rank has written its files."""
+    # A name with a dot is a file that is not whole yet.
+    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and not file.name.startswith("."))
+    found = {str(file.relative_to(checkpoint)): sha256(file) for file in files if file.name != HASHES}
+    write_json(checkpoint / HASHES, _sealed(found))
+
+
+def _sealed(found: dict[str, str]) -> dict[str, Any]:
+    """The hashes with a digest of themselves, which tells a damaged list from a damaged file."""
+    return {"files": found, "digest": digest(found)}
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, as a clause that names the file; None if every file is as it was written."""
+    try:
+        hashes = read_json(checkpoint / HASHES)
+    except (UserError, OSError):
+        return f"its {HASHES} is damaged"
+    if hashes is None:
+        return f"it has no {HASHES}, because it was not written to its end or an older potstill wrote it"
+    if not isinstance(hashes, dict) or hashes != _sealed(hashes.get("files", {})):
+        return f"its {HASHES} is damaged"
+    for name, written in hashes["files"].items():
+        try:
+            if sha256(checkpoint / name) != written:
+                return f"its file {name} is not as it was written"
+        except FileNotFoundError:
+            return f"its file {name} is missing"
+        except (OSError, ValueError):
+            return f"its file {name} cannot be read"
+    return None
+
+
+def checkpoint_to_resume(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are all as they were written; None if there is none. Every rank must call this.
+
+    A damaged checkpoint is named in a sentence and renamed to `damaged-checkpoint-N`: the training will write another
+    checkpoint of that name.
+    """
+    chosen: Path | None = distributed.broadcast(_newest_whole(folder) if distributed.is_first() else None)
+    return chosen
+
+
+def _newest_whole(folder: Path) -> Path | None:
+    found = {_step(path): path for path in folder.glob("checkpoint-*") if path.is_dir()}
+    found.pop(-1, None)
+    for _, checkpoint in sorted(found.items(), reverse=True):
+        wrong = damage(checkpoint) or _damage_of_best(checkpoint)
+        if wrong is None:
+            return checkpoint
+        say(f"  {checkpoint.name} is passed over: {wrong}")
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        remove(aside)
+        checkpoint.rename(aside)
+    if found:
+        say("  no checkpoint is whole, so the training begins anew")
+    return None
+
+
+def _step(checkpoint: Path) -> int:
+    """The step of a checkpoint; -1 for another folder."""
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else -1
+
+
+def _damage_of_best(checkpoint: Path) -> str | None:
+    """What is wrong with the checkpoint of the best weights so far, which a training loads at its end."""
+    best = read_json(checkpoint / STATE).get("best_model_checkpoint")
+    if best is None or Path(best).name == checkpoint.name:
+        return None
+    wrong = damage(checkpoint.with_name(Path(best).name))
+    return wrong and f"the best weights so far are in {Path(best).name}, and {wrong}"
 
 
 def relocate_best_checkpoint(checkpoint: Path) -> None:
     """Correct the path of the best weights in a checkpoint: the run folder may have been moved since."""
-    file = checkpoint / "trainer_state.json"
-    state = read_json(file)
-    if distributed.is_first() and state and state.get("best_model_checkpoint"):
-        here = checkpoint.parent / Path(state["best_model_checkpoint"]).name
-        write_json(file, state | {"best_model_checkpoint": str(here)})
+    if distributed.is_first():
+        state = read_json(checkpoint / STATE)
+        here = str(checkpoint.with_name(Path(state.get("best_model_checkpoint") or checkpoint).name))
+        if state.get("best_model_checkpoint") not in (None, here):
+            write_json(checkpoint / STATE, state | {"best_model_checkpoint": here})
+            found = read_json(checkpoint / HASHES)["files"]
+            write_json(checkpoint / HASHES, _sealed(found | {STATE: sha256(checkpoint / STATE)}))
     distributed.barrier()
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        return read_json(file) is not None
-    except ValueError:
-        return False
 
 
 class StopAtStepEnd(TrainerCallback):
