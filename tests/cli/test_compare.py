@@ -135,3 +135,15 @@ def test_the_marks_of_tasks_are_corrected_for_all_of_them(do, stages, tmp_path):
     stages.during["evaluate"] = lambda work: (work.folder / "comparison.json").write_text(json.dumps(whole))
     do()
     assert [row["beyond_chance"] for row in comparison([tmp_path / "run"])[1:]] == [True, False, False]
+
+
+def test_a_damaged_evaluation_is_refused_by_name(do, stages, tmp_path):
+    do()
+    file = tmp_path / "run" / "evaluate" / "made" / "line.txt"
+    file.write_text(file.read_text()[::-1])
+    with pytest.raises(
+        UserError, match=r"evaluate/made/line.txt is damaged; run the recipe again, which makes it anew"
+    ):
+        comparison([tmp_path / "run"])
+    do()
+    assert comparison([tmp_path / "run"])

@@ -37,6 +37,7 @@ VERBS = {
     "evaluate": [*STAGE, "--snapshots", "--watch"],
     "report": STAGE,
     "status": ["run"],
+    "check": ["run"],
     "compare": ["runs", "--json"],
     "targets": ["store", "--fidelity", "--json"],
     "review": ["run", "--who", "--export"],
@@ -320,3 +321,15 @@ def test_a_user_error_of_any_stage_is_printed(call, monkeypatch):
 
     monkeypatch.setattr(runner, "run_recipe", refuse)
     assert call("corpus", "quickstart") == (2, "", "potstill: `corpus.sources`: no\n")
+
+
+def test_check_ends_with_1_where_something_is_damaged(call, tmp_path):
+    run = Run(tmp_path / "run")
+    with run.open({}):
+        run.begin(Step("corpus"), {}, {})
+        made = run.path("corpus") / "text.txt"
+        made.write_text("made")
+        run.finish(Step("corpus"), {"seconds": 1.0}, [made], {})
+    assert call("check", "run") == (0, "corpus: whole, 1 file\n", "")
+    made.write_text("mode")
+    assert call("check", "run") == (1, "corpus: text.txt is damaged\n", "")

@@ -1,9 +1,9 @@
 """A data set is written with all its rows or not at all."""
 
 import pytest
-from datasets import Features, List, Value, load_from_disk
+from datasets import Dataset, Features, List, Value, load_from_disk
 
-from potstill.files.dataset_writer import AT_ONCE, dataset_writer
+from potstill.files.dataset_writer import AT_ONCE, dataset_writer, save_dataset
 
 FEATURES = Features({"input_ids": List(Value("int32"))})
 
@@ -33,3 +33,17 @@ def test_no_rows_are_a_data_set_too(tmp_path):
     with dataset_writer(tmp_path / "train", FEATURES):
         pass
     assert load_from_disk(tmp_path / "train").to_list() == []
+
+
+def test_the_same_rows_give_the_same_bytes_and_other_rows_another_fingerprint(tmp_path):
+    def written(name, value):
+        with dataset_writer(tmp_path / name, FEATURES) as write:
+            write({"input_ids": [value]})
+        save_dataset(Dataset.from_dict({"input_ids": [[value]]}, FEATURES), tmp_path / f"{name}-saved")
+        folders = (tmp_path / name, tmp_path / f"{name}-saved")
+        return [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
+
+    one, same, other = written("one", 1), written("same", 1), written("other", 2)
+    assert one == same
+    assert all(mine["state.json"] != theirs["state.json"] for mine, theirs in zip(one, other, strict=True))
+    assert load_from_disk(tmp_path / "one")._fingerprint != load_from_disk(tmp_path / "other")._fingerprint

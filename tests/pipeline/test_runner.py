@@ -24,6 +24,21 @@ def test_what_was_made_before_goes_to_replaced(do, tmp_path):
     assert replaced == ["control-seed-0", "distil-seed-0", "evaluate", "report", "student"]
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_damaged_output_is_named_and_made_again_to_the_same_bytes(do, tmp_path, stages, capsys, name):
+    do()
+    file = tmp_path / "run" / name / "made" / "line.txt"
+    before = file.read_bytes()
+    changed = bytearray(before)
+    changed[len(changed) // 2] ^= 1
+    file.write_bytes(changed)
+    assert do() == [name] + ["report"] * (name != "report"), "the report shows what each step cost"
+    assert f"{name}: its output made/line.txt is damaged, so it begins anew" in capsys.readouterr().out
+    # The report's inputs are the manifests, and its line here is made of its inputs.
+    assert name == "report" or file.read_bytes() == before
+    assert do() == []
+
+
 def test_until_stops_there_and_a_later_run_does_the_rest(do):
     assert do(until="capture") == ["teachers", "corpus", "capture"]
     assert do() == ["student", "distil/seed-0", "control/seed-0", "evaluate", "report"]

@@ -91,7 +91,7 @@ def test_why_something_runs_again_is_told(do, tmp_path, capsys):
     assert "corpus: corpus.held_out, corpus.layout changed" in told
     assert "corpus: corpus.sources.0: text.txt changed" in told
     assert "evaluate: corpus, student, distil/seed-0 and 1 more changed" in told
-    assert "evaluate: its outputs are no longer whole" in told
+    assert "evaluate: its output made/line.txt is missing" in told
     assert "corpus: `--force` asks for it" in told
 
 

@@ -24,12 +24,15 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """The figures that the runs' evaluations measured, one row each.
 
     Raises:
-        UserError: a folder is not a run folder, or its evaluation is not done.
+        UserError: a folder is not a run folder, or its evaluation is not done or is damaged.
     """
     rows = []
     for folder, name in zip(folders, _names(folders), strict=True):
         run = Run(folder)
         run_recipe = saved_recipe(folder)
+        if damaged := run.damaged("evaluate"):
+            name, word = next(iter(damaged.items()))
+            raise UserError(f"{run.path('evaluate') / name} is {word}; run the recipe again, which makes it anew")
         if run.manifest("evaluate") is None:
             raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` shows what is left")
         found = read_json(run.path("evaluate") / "comparison.json")

@@ -160,6 +160,19 @@ def status(run: RunFolder) -> None:
 
 
 @app.command(rich_help_panel="Looking at runs")
+def check(run: RunFolder) -> None:
+    """Read every output of a run again, and name each file that is not as it was written (exit code 1)."""
+    from potstill.cli import check as checking
+
+    damaged = False
+    for step in checking.check(run):
+        print(step.line(), flush=True)
+        damaged = damaged or bool(step.damaged)
+    if damaged:
+        raise SystemExit(1)
+
+
+@app.command(rich_help_panel="Looking at runs")
 def compare(runs: RunFolders, as_json: AsJson = False) -> None:
     """Print the figures of one or more runs: model, metric, value, interval, n."""
     from potstill.cli.compare import comparison, comparison_table

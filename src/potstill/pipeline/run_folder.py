@@ -13,7 +13,14 @@ from typing import Any
 
 from potstill.errors import UserError
 from potstill.files.atomic import digest, read_json, write_json
-from potstill.pipeline.manifest import MANIFEST, now, read_manifest, write_manifest
+from potstill.pipeline.manifest import (
+    MANIFEST,
+    damaged_outputs,
+    now,
+    read_manifest,
+    stored_manifest,
+    write_manifest,
+)
 from potstill.recipe.step import SAVED_AS, Step
 
 UNFINISHED, LOCK = "unfinished.json", ".lock"
@@ -63,8 +70,13 @@ class Run:
         return read_json(self.folder / SAVED_AS)
 
     def manifest(self, step: Step | str) -> dict[str, Any] | None:
-        """The manifest of a finished step; None if it is not finished or an output is not whole."""
+        """The manifest of a finished step; None if it is not finished, or if an output is missing or damaged."""
         return read_manifest(self.path(step))
+
+    def damaged(self, step: Step | str, *, afresh: bool = False) -> dict[str, str]:
+        """What is wrong with the outputs of a step, as :func:`damaged_outputs` says it; empty if it is not finished."""
+        manifest = stored_manifest(self.path(step))
+        return {} if manifest is None else damaged_outputs(self.path(step), manifest, afresh=afresh)
 
     def unfinished(self, step: Step) -> dict[str, Any] | None:
         """The state of a step that was begun and not finished."""
@@ -72,7 +84,7 @@ class Run:
 
     def earlier(self, step: Step) -> dict[str, Any] | None:
         """The state of a step's last attempt: finished, stopped, or finished and damaged since."""
-        return read_json(self.path(step) / MANIFEST) or self.unfinished(step)
+        return stored_manifest(self.path(step)) or self.unfinished(step)
 
     def begin(self, step: Step, inputs: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
         """Prepare a step's folder, and return its state: `attempts`, and the cost of earlier attempts.

@@ -47,7 +47,9 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
 def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
     did = 0
     for step in steps:
-        inputs, manifest = inputs_of(recipe, run, step), run.manifest(step)
+        # The first rank reads the folder for all: ranks that find different damage would wait for each other for ever.
+        found = (inputs_of(recipe, run, step), run.manifest(step)) if distributed.is_first() else None
+        inputs, manifest = distributed.broadcast(found)
         assert inputs is not None, f"{step} needs a step that has not run"
         if manifest is not None and manifest["key"] == digest(inputs) and step not in forced:
             say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}")
@@ -55,12 +57,10 @@ def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence
         if did == 0:
             check_stages(recipe)
         did += 1
-        reason = reason_to_repeat(run, step, inputs)
-        # Every rank must read the folder and decide before the first rank changes it.
-        distributed.barrier()
         if not distributed.is_first():
             _run_step_on_other_rank(Work(recipe, run, step))
             continue
+        reason = reason_to_repeat(run, step, inputs)
         if reason is not None:
             say(f"{step}: {reason}, so it begins anew; its earlier outputs go to replaced/")
         _run_step(Work(recipe, run, step), inputs)

@@ -47,12 +47,18 @@ def reason_to_repeat(run: Run, step: Step, inputs: dict[str, Any]) -> str | None
     earlier = run.earlier(step)
     if earlier is None:
         return None
-    if changed := [name for group in INPUT_GROUPS for name in _changed_names(earlier["inputs"][group], inputs[group])]:
+    if changed := [
+        name for group in INPUT_GROUPS for name in _changed_names(earlier["inputs"].get(group, {}), inputs[group])
+    ]:
         more = f" and {len(changed) - NAMED_AT_MOST} more" if len(changed) > NAMED_AT_MOST else ""
         return f"{', '.join(changed[:NAMED_AT_MOST])}{more} changed"
     if "finished" not in earlier:
         return None
-    return "its outputs are no longer whole" if run.manifest(step) is None else "`--force` asks for it"
+    damaged = run.damaged(step)
+    for name, word in damaged.items():
+        more = f" and {len(damaged) - 1} more are not whole" if len(damaged) > 1 else ""
+        return f"its output {name} is {word}{more}"
+    return "`--force` asks for it"
 
 
 def _changed_names(before: Any, after: Any, name: str = "") -> list[str]:

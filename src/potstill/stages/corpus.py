@@ -22,7 +22,7 @@ from potstill.data.questions import Question, split_questions
 from potstill.data.streaming import Stream
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
-from potstill.files.dataset_writer import dataset_writer
+from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
@@ -305,4 +305,4 @@ def _tokenize(
 
 def _save(columns: dict[str, list[Any]], features: Features, work: Work, name: str) -> None:
     with atomic_folder(work.folder / name) as partial:
-        Dataset.from_dict(columns, features=features).save_to_disk(partial)
+        save_dataset(Dataset.from_dict(columns, features=features), partial)

@@ -16,6 +16,7 @@ from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedSample
 from potstill.data.prompts.placebo import placebo_samples
 from potstill.files.atomic import atomic_folder
+from potstill.files.dataset_writer import save_dataset
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
@@ -85,4 +86,4 @@ def _samples_by_strategy(
 
 def _save(rows: Sequence[AlignedSample], work: Work, name: str) -> None:
     with atomic_folder(work.folder / name) as partial:
-        Dataset.from_list([dict(row) for row in rows], features=SAMPLE).save_to_disk(partial)
+        save_dataset(Dataset.from_list([dict(row) for row in rows], features=SAMPLE), partial)

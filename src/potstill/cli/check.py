@@ -1,0 +1,63 @@
+"""Check: read every output of a run again, and compare it with the SHA-256 in its step's manifest."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.errors import UserError
+from potstill.files.atomic import read_json
+from potstill.pipeline.graph import STAGES
+from potstill.pipeline.manifest import MANIFEST
+from potstill.pipeline.run_folder import Run
+from potstill.recipe.step import SAVED_AS
+
+
+@dataclass(frozen=True)
+class CheckedStep:
+    """What a check found in the folder of one finished step."""
+
+    name: str
+    files: int
+    """The number of outputs."""
+    damaged: dict[str, str]
+    """A word for each file that is not as it was written: `missing`, `damaged` or `unreadable`."""
+
+    def line(self) -> str:
+        """One line for people."""
+        if not self.damaged:
+            return f"{self.name}: whole, {self.files} file{'s' * (self.files != 1)}"
+        return f"{self.name}: {', '.join(f'{name} is {word}' for name, word in self.damaged.items())}"
+
+
+def check(folder: Path) -> Iterator[CheckedStep]:
+    """Check the outputs of every finished step, also of steps that the recipe no longer has. Nothing is remembered.
+
+    Raises:
+        UserError: the folder is no run folder.
+    """
+    if not (folder / SAVED_AS).is_file():
+        raise UserError(f"{folder} is no run folder; `potstill run RECIPE` makes one under runs/")
+    run = Run(folder)
+    for name in finished_steps(folder):
+        try:
+            manifest = read_json(run.path(name) / MANIFEST)
+            wrong = run.damaged(name, afresh=True)
+        except UserError:
+            yield CheckedStep(name, 0, {MANIFEST: "damaged"})
+            continue
+        yield CheckedStep(name, len(manifest["outputs"]), wrong)
+
+
+def finished_steps(folder: Path) -> list[str]:
+    """The names of the finished steps in a run folder, in the order of the stages."""
+    order = {stage.name: number for number, stage in enumerate(STAGES)}
+    found = []
+    for stage in order:
+        for at, below, files in os.walk(folder / stage):
+            if MANIFEST in files:
+                found.append(Path(at).relative_to(folder).as_posix())
+                # The folders of a finished step are its outputs.
+                below.clear()
+            below.sort()
+    return found
