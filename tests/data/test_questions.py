@@ -94,6 +94,18 @@ def test_too_few_are_told(tmp_path):
         split_questions(corpus(tmp_path, questions=[{"path": str(tmp_path / "text.txt")}]))
 
 
+def test_values_are_what_the_file_has(tmp_path):
+    rows = [{"n": n, "long": 10**30, "half": n / 2, "question": f"{n}?", "answer": "#### 1"} for n in range(30)]
+    (tmp_path / "q.json").write_text(json.dumps([*rows, rows[0] | {"question": "late?", "n": "text", "new": [1]}]))
+    (tmp_path / "q.csv").write_text("question,answer,level\n" + "".join(f"{n:03d},NA,2020-01-01\n" for n in range(30)))
+    for name, one in (
+        ("q.json", rows[7]),
+        ("q.csv", {"question": "007", "answer": "NA", "level": "2020-01-01"}),
+    ):
+        split = split_questions(corpus(tmp_path, questions=[{"path": str(tmp_path / name)}], held_out=0.5))
+        assert one in [each.columns for each in (*split.train, *split.held_out)]
+
+
 GENERATED = {"generator": "chain_sum", "count": 40, "settings": {"max_terms": 2}, "reference": "#### {{ answer }}"}
 
 

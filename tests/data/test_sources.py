@@ -92,21 +92,27 @@ def test_another_field(read):
 def test_a_wrong_field_is_told_with_those_there_are(folder):
     (folder / "a.jsonl").write_text(rows("One."))
     source = PathSource(path=str(folder / "a.jsonl"), field="txt")
-    assert refusal(source) == "`corpus.sources.0.field`: there is no field 'txt'; the fields are 'id', 'text'"
+    assert (
+        refusal(source) == "`corpus.sources.0.field`: there is no field 'txt'; the fields are 'id', 'text' (a.jsonl:1)"
+    )
 
 
 def test_what_is_not_text_is_told_by_its_kind(folder):
     (folder / "a.jsonl").write_text(rows("One."))
     source = PathSource(path=str(folder / "a.jsonl"), field="id")
-    assert refusal(source) == "`corpus.sources.0.field`: 'id' holds int, not text, in at least one row"
+    assert refusal(source) == "`corpus.sources.0.field`: 'id' holds int, not text, at a.jsonl:1; name a text"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("a.jsonl", b'{"text": "One."}\n{"text":\n', "cannot be read as jsonl: JSON parse error"),
-        ("a.jsonl", b'{"text": "\xff"}\n', "cannot be read as jsonl: 'utf-8' codec can't decode byte 0xff"),
-        ("a.jsonl", b'{"text": "\\ud800"}\n', "cannot be read as jsonl: JSON parse error"),
+        (
+            "a.jsonl",
+            b'{"text": "One."}\n{"text":\n',
+            "cannot be read as jsonl: line 2 is not JSON (Expecting value",
+        ),
+        ("a.jsonl", b'{"text": "\xff"}\n', "cannot be read as jsonl: line 1 is not UTF-8 (byte 0xff)"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "cannot be read as jsonl: line 1 is not text: it holds half of"),
         ("a.csv", b"text\n\xff\n", "cannot be read as csv: 'utf-8' codec can't decode byte 0xff"),
         ("a.csv", b"text,id\na,1\na,1,2,3\n", "cannot be read as csv: Error tokenizing data"),
         ("a.csv", b"", "cannot be read as csv: No columns"),
@@ -135,7 +141,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(folder):
 def package(folder, monkeypatch):
     (folder / "site" / "carrier" / "data").mkdir(parents=True)
     (folder / "site" / "carrier" / "data" / "text.jsonl").write_text(rows("Packed.", field="passage"))
-    (folder / "site" / "carrier" / "data" / "text.json").write_text("{}")
+    (folder / "site" / "carrier" / "data" / "text.xml").write_text("<a/>")
     monkeypatch.syspath_prepend(folder / "site")
 
 
@@ -145,7 +151,7 @@ def test_a_file_inside_an_installed_package(package):
 
 
 def test_a_file_of_a_package_that_cannot_be_read_is_refused_too(package):
-    assert "text.json is of a kind that cannot be read" in refusal(PackageSource(package="carrier", file="data/*"))
+    assert "text.xml is of a kind that cannot be read" in refusal(PackageSource(package="carrier", file="data/*"))
     assert refusal(PackageSource(package="carrier", file="x.txt")).startswith(
         "`corpus.sources.0.file`: no file 'x.txt'"
     )
@@ -194,3 +200,45 @@ def test_a_document_knows_where_it_is_from(folder, data_set):
     assert list(documents(PathSource(path=str(folder / "cbt.train")), KEY)) == [Document("One.", "cbt.train")]
     assert list(documents(HubSource(dataset=data_set), KEY)) == [Document("To learn.", data_set)]
     assert list(documents(HubSource(dataset=data_set, config="default"), KEY)) == [Document("To learn.", "default")]
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("stem", ["part[1]", "a*b", "q?", "{x}", "a b", "%20", "#", "-x", "~x", "ä", "$HOME", "a::b"])
+@pytest.mark.parametrize("ending", [".txt", ".jsonl", ".json", ".csv", ".parquet"])
+def test_a_file_is_found_by_its_name(folder, monkeypatch, stem, ending, relative):
+    from datasets import Dataset
+
+    here = folder / "in[1]"
+    here.mkdir()
+    (folder / "in1").mkdir()
+    for place, text in ((folder / "in1" / stem, "wrong"), (here / "part1", "wrong"), (here / stem, "right")):
+        file = place.with_name(place.name + ending)
+        content = {".txt": text, ".csv": f"text\n{text}\n", ".json": json.dumps([{"text": text}])}
+        file.write_text(content.get(ending, rows(text)))
+        if ending == ".parquet":
+            with file.open("wb") as stream:
+                Dataset.from_dict({"text": [text]}).to_parquet(stream)
+    monkeypatch.chdir(here)
+    assert texts(PathSource(path=stem + ending if relative else str(here / (stem + ending)))) == ["right"]
+
+
+def test_a_row_without_the_field_is_left_out_unless_all_are(folder):
+    (folder / "a.jsonl").write_text('{"id": 1}\n{"id": 2, "text": "Two."}\n')
+    (folder / "b.jsonl").write_text('{"id": 1}\n{"other": 2}\n')
+    assert texts(PathSource(path=str(folder / "a.jsonl"))) == ["Two."]
+    told = refusal(PathSource(path=str(folder)))
+    assert told.endswith("there is no field 'text'; the fields are 'id', 'other' (b.jsonl:1)")
+
+
+def test_texts_that_look_like_something_else_stay_texts(read):
+    texts = ["NA", "null", "None", "nan", "n/a", "007", "2020-01-01", "1e5", "True"]
+    assert read("a.csv", "text\n" + "\n".join(texts)) == texts
+    assert read("a.jsonl", rows(*texts)) == texts
+    assert read("a.json", json.dumps([{"text": text} for text in texts])) == texts
+
+
+def test_a_file_that_a_pattern_would_match_in_a_package(folder, package):
+    data = folder / "site" / "carrier" / "data"
+    (data / "part[1].jsonl").write_text(rows("right"))
+    (data / "part1.jsonl").write_text(rows("wrong"))
+    assert texts(PackageSource(package="carrier", file="data/part[1].jsonl")) == ["right"]

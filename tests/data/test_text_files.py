@@ -57,5 +57,5 @@ def test_a_file_of_another_kind_is_refused_if_it_was_named(texts, path):
 
 def test_kinds_are_checked_one_by_one(texts):
     check_kinds([texts / f"x{kind}" for kind in KINDS], "key")
-    with pytest.raises(UserError, match=r"x\.json is of a kind that cannot be read"):
-        check_kinds([texts / "x.txt", texts / "x.json"], "key")
+    with pytest.raises(UserError, match=r"x\.xml is of a kind that cannot be read"):
+        check_kinds([texts / "x.txt", texts / "x.xml"], "key")

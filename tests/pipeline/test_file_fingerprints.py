@@ -1,5 +1,6 @@
 """File fingerprints change only if a file that the recipe names changes."""
 
+import json
 import os
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.pipeline import file_fingerprints
-from potstill.pipeline.file_fingerprints import fingerprint, source_files, teacher_files
+from potstill.pipeline.file_fingerprints import data_files_named_in, fingerprint, source_files, teacher_files
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +98,24 @@ def test_a_large_file_is_told_by_its_size_and_time(folder, monkeypatch):
     after = fingerprint(file)
     assert after != before
     assert after == f"{file.stat().st_size} bytes, 1"
+
+
+@pytest.mark.parametrize(
+    "name", ["part[1].jsonl", "two words.jsonl", "{x}.jsonl", "a,b.jsonl", "%20.jsonl", "it's.jsonl"]
+)
+def test_a_task_s_data_counts_under_any_name(folder, name):
+    (folder / name).write_text("{}")
+    task = folder / "task.yaml"
+    data = {"data_files": {"test": name}, "description": "long. " * 1000}
+    task.write_text(f"{json.dumps(data)[:-1]}, 'doc_to_text': !function a.b}}")
+    assert data_files_named_in([task]) == {folder / name}
+    task.write_text("[not: valid: YAML, text.txt")
+    assert data_files_named_in([task]) == {folder / "text.txt"}
+
+
+def test_a_data_set_counts_under_any_name(folder):
+    for name in ("a[1]", "a1", "~x"):
+        (folder / name).mkdir()
+        (folder / name / f"{name}.jsonl").write_text("{}")
+    recipe = minimal.recipe(folder, "corpus.sources=[{dataset: 'a[1]'}, {dataset: ~x}]")
+    assert list(source_files(recipe)) == ["corpus.sources.0: a[1].jsonl", "corpus.sources.1: ~x.jsonl"]

@@ -1,4 +1,4 @@
-"""Sources: reads documents and rows one by one through `datasets`, from files, packages and the hub."""
+"""Sources: reads documents and rows one by one, from files and packages, and from data sets through `datasets`."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.data.literal_data_files import local_name, names_that_exist_are_names
+from potstill.data.table_files import READERS, table_rows
 from potstill.data.text_files import PLAIN, check_kinds, path_files
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
@@ -15,7 +17,11 @@ from potstill.recipe.corpus import HubDataset, HubSource, PackageFiles, PathFile
 STREAM_SEED, STREAM_BUFFER = 0, 10_000
 """A stream's files are shuffled, and its documents through a buffer of this many, in the same way in every run."""
 
-BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+RAGGED = (".jsonl", ".json")
+"""Endings of tables whose rows may have different columns."""
+
+MOST_NAMED = 20
+"""The greatest number of columns that a message names."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ def documents(source: Source, key: str) -> Iterator[Document]:
         if file.suffix in PLAIN:
             yield from (Document(text, file.name) for text in _plain_text(file, key))
         else:
-            yield from _column(_rows_of_file(file, key), source.field, f"{key}.field")
+            found = _rows_of_file(file, key, source.field)
+            yield from _column(found, source.field, f"{key}.field", ragged=file.suffix in RAGGED)
     if isinstance(source, HubDataset):
         yield from _column(_rows_of_dataset(source, key), source.field, f"{key}.field")
 
@@ -62,7 +69,7 @@ def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[So
     """
     for file in files_of(source, key):
         if file.suffix in PLAIN:
-            raise UserError(f"`{key}`: {file} is plain text, without columns; give {', '.join(BUILDERS)}")
+            raise UserError(f"`{key}`: {file} is plain text, without columns; give {', '.join(READERS)}")
         yield from _rows_of_file(file, key)
     if isinstance(source, HubDataset):
         yield from _rows_of_dataset(source, key)
@@ -90,13 +97,9 @@ def _plain_text(file: Path, key: str) -> Iterator[str]:
         yield text
 
 
-def _rows_of_file(file: Path, key: str) -> Iterator[SourceRow]:
-    if file.stat().st_size == 0 and file.suffix == ".jsonl":
-        return  # an empty file has no rows, which is no error; `datasets` would raise one
+def _rows_of_file(file: Path, key: str, column: str | None = None) -> Iterator[SourceRow]:
     with _reading_errors(f"`{key}`: {file} cannot be read as {file.suffix[1:]}"):
-        # Streaming reads the file itself; `datasets` would otherwise keep a second copy of the corpus in its cache.
-        found = _load_dataset(BUILDERS[file.suffix], data_files=str(file), split="train", streaming=True)
-        for number, columns in enumerate(found, 1):
+        for number, columns in table_rows(file, column):
             yield SourceRow(columns, f"{file.name}:{number}", file.name)
 
 
@@ -104,10 +107,10 @@ def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[SourceRow]:
     with _reading_errors(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
         which = {"split": source.split, "revision": source.revision}
         if isinstance(source, HubSource) and source.stream:
-            whole = _load_dataset(source.dataset, source.config, **which, streaming=True)
+            whole = _load_dataset(local_name(source.dataset), source.config, **which, streaming=True)
             found = whole.shuffle(seed=STREAM_SEED, buffer_size=STREAM_BUFFER)
         else:
-            found = _load_dataset(source.dataset, source.config, **which)
+            found = _load_dataset(local_name(source.dataset), source.config, **which)
         yield from _numbered(found, source)
 
 
@@ -120,33 +123,50 @@ def _numbered(found: Iterable[Mapping[str, Any]], source: HubDataset) -> Iterato
 def _load_dataset(*which: Any, **how: Any) -> Any:
     from datasets import load_dataset
 
-    return load_dataset(*which, **how)
+    with names_that_exist_are_names():
+        return load_dataset(*which, **how)
 
 
 @contextmanager
 def _reading_errors(what: str) -> Iterator[None]:
-    """Turn the exceptions of `datasets` for bad input into one sentence that begins with `what`."""
+    """Turn the exceptions of the readers for bad input into one sentence that begins with `what`."""
     from datasets.exceptions import DatasetsError
+    from pyarrow import ArrowException
     from zstandard import ZstdError
 
     try:
         yield
     except UserError:
         raise
-    except (DatasetsError, OSError, ValueError, EOFError, zlib.error, ZstdError) as error:
+    except (DatasetsError, ArrowException, OSError, ValueError, EOFError, zlib.error, ZstdError) as error:
         cause = next(
             (line for line in str(error.__cause__ or error).splitlines() if line.strip()), type(error).__name__
         )
         raise UserError(f"{what}: {cause.strip()}") from error
 
 
-def _column(found: Iterable[SourceRow], field: str, key: str) -> Iterator[Document]:
+def _column(found: Iterable[SourceRow], field: str, key: str, ragged: bool = False) -> Iterator[Document]:
+    """The texts of one column of a file or data set.
+
+    Args:
+        found: the rows.
+        field: the column.
+        key: the recipe key of `field`, for messages.
+        ragged: rows may lack the column, as in JSON; but not all rows.
+    """
+    there, others, first = False, dict[str, None](), ""
     for row in found:
         if field not in row.columns:
-            named = ", ".join(map(repr, row.columns))
-            raise UserError(f"`{key}`: there is no field {field!r}; the fields are {named}")
-        text = row.columns[field]
+            first = first or row.where
+            others |= dict.fromkeys(list(row.columns)[: MOST_NAMED - len(others)])
+            if not ragged:
+                break
+            continue
+        there, text = True, row.columns[field]
         if not isinstance(text, str | None):
-            raise UserError(f"`{key}`: {field!r} holds {type(text).__name__}, not text, in at least one row")
+            raise UserError(f"`{key}`: {field!r} holds {type(text).__name__}, not text, at {row.where}; name a text")
         if text is not None and text.strip():
             yield Document(text, row.origin)
+    if first and not there:
+        named = ", ".join(map(repr, others)) or "none"
+        raise UserError(f"`{key}`: there is no field {field!r}; the fields are {named} ({first})")

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from potstill.errors import UserError
+from potstill.files.named_files import matching_files
 
 
 def package_folder(package: str, key: str) -> Path:
@@ -26,6 +27,8 @@ def package_folder(package: str, key: str) -> Path:
 def package_files(package: str, pattern: str, section: str, key: str) -> list[Path]:
     """The files of an installed package that match a pattern with shell wildcards, sorted.
 
+    A name that exists is a name, whatever characters it has.
+
     Args:
         package: the package's import name.
         pattern: the file's path within the package's folder.
@@ -36,10 +39,7 @@ def package_files(package: str, pattern: str, section: str, key: str) -> list[Pa
         UserError: there is no such package, or no such file in it.
     """
     folder = package_folder(package, f"{section}.package")
-    try:
-        files = sorted(file for file in folder.glob(pattern) if file.is_file())
-    except (ValueError, NotImplementedError):
-        files = []
+    files = matching_files(pattern, folder)
     if not files:
         raise UserError(f"`{section}.{key}`: no file {pattern!r} in the installed package {package!r} ({folder})")
     return files

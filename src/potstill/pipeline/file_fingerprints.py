@@ -1,7 +1,8 @@
 """Fingerprints of the files that a recipe names. They are cheap enough to be computed at every start of a run."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from potstill.data.sources import files_of
 from potstill.errors import UserError
 from potstill.files.atomic import sha256
 from potstill.files.installed_packages import package_files
+from potstill.files.named_files import named_path
 from potstill.metrics.continuations.read import continuations_file
 from potstill.metrics.continuations.similarity import sentence_model
 from potstill.metrics.continuations.word_vectors import vectors_file
@@ -127,15 +129,31 @@ def snapshot_curve_files(run: Run) -> dict[str, str]:
 
 def _in_folder(name: str) -> list[Path]:
     """The files of a local data set; none for a data set on the hub."""
-    folder = Path(name).expanduser()
+    folder = named_path(name)
     return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
 
 
 def data_files_named_in(files: Sequence[Path]) -> set[Path]:
     """The existing data files that YAML task files name."""
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.suffix in (".yaml", ".yml")]
-    words = {word for text in texts for word in re.findall(r"[^\s\"',\[\]{}]+", text) if "." in word}
-    return {Path(word).resolve() for word in words if Path(word).is_file()}
+    named = {value for text in texts for value in _values(text) if "." in value}
+    return {Path(value).resolve() for value in named if _is_file(value)}
+
+
+def _values(text: str) -> Iterator[str]:
+    """The values of a YAML file, and the words of its text: all names in it, also if it is not valid."""
+    import yaml
+
+    yield from re.findall(r"[^\s\"',\[\]{}]+", text)
+    with suppress(yaml.YAMLError):
+        yield from (event.value for event in yaml.parse(text) if isinstance(event, yaml.ScalarEvent))
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_file()
+    except OSError:  # a value that is too long for a name
+        return False
 
 
 def _source_files(source: Source | QuestionSource, key: str) -> Sequence[Path]:

@@ -63,6 +63,19 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
         read_continuations(ContinuationFile(path=str(tmp_path / "none.jsonl")), "evaluate.continuations.p")
 
 
+@pytest.mark.parametrize("name", ["part[1].jsonl", "a*b.jsonl", "~x.jsonl"])
+def test_a_file_is_found_by_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    wrong = [row | {"keyword": "wrong"} for row in ROWS]
+    for other in ("part1.jsonl", "aXb.jsonl"):
+        saved(tmp_path, wrong)
+        (tmp_path / "prompts.jsonl").rename(tmp_path / other)
+    saved(tmp_path, ROWS)
+    (tmp_path / "prompts.jsonl").rename(tmp_path / name)
+    found = read_continuations(ContinuationFile(path=name), "key")
+    assert [one.keyword for one in found] == [row["keyword"] for row in ROWS]
+
+
 # The set that ships.
 
 

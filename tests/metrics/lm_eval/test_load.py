@@ -100,3 +100,10 @@ def test_without_lm_eval_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setattr("potstill.metrics.lm_eval.load.find_spec", lambda name: None)
     assert _refused("piqa").endswith("`pip install 'potstill[tasks]'` installs it")
+
+
+def test_a_task_s_data_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    save_tasks(tmp_path / "tasks1", items=4)
+    folder = save_tasks(tmp_path / "tasks[1]", items=6)
+    assert len(load_task(CHOICE, "k", path=str(folder)).loaded["tasks"][CHOICE].eval_docs) == 6

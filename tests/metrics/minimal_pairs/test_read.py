@@ -108,3 +108,16 @@ def test_a_row_of_a_data_set_that_is_no_pair_is_refused_where_it_stands(tmp_path
     write(tmp_path / "hypernym" / "train.jsonl", pair("a", "b"), pair("c", None))
     with pytest.raises(UserError, match="hypernym, row 1 has no text in `sentence_bad`"):
         pairs_from_dataset(str(tmp_path), "evaluate.blimp")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*b", "q?", "[ab]", "two words", "~x"])
+def test_a_folder_or_file_is_found_by_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for other in ("a1", "aXb", "qq", "a"):
+        data_set(tmp_path / other)
+        write(tmp_path / other / "hypernym" / "train.jsonl", pair("wrong", "wrong"))
+    data_set(tmp_path / name)
+    write(tmp_path / name / f"{name}.jsonl", pair("right", "wrong"))
+    assert pairs_from_files(name, "k") == pairs_from_files(f"{name}/{name}.jsonl", "k")
+    found = {one.name: one for one in pairs_from_dataset(name, "k")}
+    assert found["hypernym"] == Subtask("hypernym", ("a", "c"), ("b", "d"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from potstill.data.sources import rows
 from potstill.errors import UserError
+from potstill.files.named_files import named_path
 from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 from potstill.recipe.corpus import PathFiles
 
@@ -33,7 +34,7 @@ def continuations_file(given: ContinuationSet | ContinuationFile, key: str) -> P
     """
     if isinstance(given, ContinuationSet):
         return Path(str(resources.files("potstill.metrics.continuations") / "prompt_sets" / f"{given.set}.jsonl"))
-    file = Path(given.path).expanduser()
+    file = named_path(given.path)
     if not file.is_file():
         raise UserError(
             f"`{key}.path`: there is no file {given.path!r} (seen from {Path.cwd()}); name one with prompts"
@@ -74,7 +75,7 @@ def _continuation(columns: Mapping[str, Any], where: str, number: int) -> Contin
 
 def _text(columns: Mapping[str, Any], name: str, where: str) -> str:
     value = columns.get(name)
-    # In a .csv file, a column that has only numbers is read as numbers.
+    # A number of a .jsonl file is a keyword, too.
     text = str(value).strip() if isinstance(value, str | int) else ""
     if not text:
         raise UserError(f"{where} has no text in `{name}`; a row needs {', '.join(f'`{one}`' for one in COLUMNS)}")

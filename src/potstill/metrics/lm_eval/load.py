@@ -11,7 +11,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from potstill.data.literal_data_files import names_that_exist_are_names
 from potstill.errors import UserError, first_line
+from potstill.files.named_files import named_path
 
 INSTALL = "pip install 'potstill[tasks]'"
 NEAR = 3
@@ -65,7 +67,8 @@ def load_task(
         if name not in manager.task_index:
             raise UserError(f"`{key}`: {_unknown(name, manager, folder)}")
         try:
-            loaded = manager.load(name)
+            with names_that_exist_are_names():
+                loaded = manager.load(name)
             # Some tasks read or reject their data only at the first access.
             sizes = {task: len(one.eval_docs) for task, one in loaded["tasks"].items()}
         except Exception as error:  # task files run any code, and the data's libraries raise anything
@@ -115,7 +118,7 @@ def _manager(folder: str | None, with_lm_evals: bool) -> Any:
 
 
 def _task_folder(path: str, key: str) -> str:
-    folder = Path(path).expanduser()
+    folder = named_path(path)
     if not folder.is_dir():
         raise UserError(
             f"`{key}.path`: there is no folder {path!r} (seen from {Path.cwd()}); name a folder of task files"

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.data.literal_data_files import local_name, names_that_exist_are_names
 from potstill.errors import UserError, first_line
+from potstill.files.named_files import named_path
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def pair_files(path: str, key: str) -> list[Path]:
     Raises:
         UserError: there is no such file.
     """
-    here = Path(path).expanduser()
+    here = named_path(path)
     files = sorted(here.glob("*.jsonl")) if here.is_dir() else [here] if here.is_file() else []
     if not files:
         raise UserError(f"`{key}`: no .jsonl at {path!r} (seen from {Path.cwd()}); name a file or a folder of pairs")
@@ -75,9 +77,14 @@ def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision
     from datasets import get_dataset_config_names, load_dataset
     from datasets.exceptions import DatasetsError
 
+    home = local_name(dataset)
+
     def rows() -> Iterator[PairRow]:
-        for name in get_dataset_config_names(dataset, revision=revision):
-            found = load_dataset(dataset, name, split=split, revision=revision, streaming=True)
+        with names_that_exist_are_names():
+            names = get_dataset_config_names(home, revision=revision)
+        for name in names:
+            with names_that_exist_are_names():
+                found = load_dataset(home, name, split=split, revision=revision, streaming=True)
             for number, row in enumerate(found):
                 yield f"{dataset}, {name}, row {number}", name, row
 
