@@ -1,6 +1,7 @@
 """The command line: its verbs and options, its output and its exit codes."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from potstill.pipeline.graph import STAGES
 from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe, load_recipe, read_recipe_text
 from potstill.recipe.step import Step
+from tiny import toy_overrides
 
 STAGE = ["recipe", "--run-dir", "--force", "--set"]
 VERBS = {
@@ -333,3 +335,44 @@ def test_check_ends_with_1_where_something_is_damaged(call, tmp_path):
     assert call("check", "run") == (0, "corpus: whole, 1 file\n", "")
     made.write_text("mode")
     assert call("check", "run") == (1, "corpus: text.txt is damaged\n", "")
+
+
+NOTHING_TO_SAY = [["show", "quickstart"], ["recipes"], ["--version"], ["--help"], ["schema"]]
+
+
+@pytest.mark.parametrize("arguments", NOTHING_TO_SAY, ids=" ".join)
+def test_a_verb_that_only_shows_something_prints_no_noise(tmp_path, arguments):
+    ended = shell("-m", "potstill", *arguments, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout
+
+
+def test_a_toy_run_and_its_status_print_no_noise_of_libraries(toy_folder, tmp_path):
+    adapter = ["student.adapter={r: 2, target_modules: [q_proj]}", "distil.training.activation_checkpointing=true"]
+    sets = [word for given in [*toy_overrides("quickstart", toy_folder), *adapter] for word in ("--set", given)]
+    for arguments in (["run", "quickstart", "--run-dir", "run", *sets], ["status", "run"], ["compare", "run"]):
+        ended = shell("-m", "potstill", *arguments, cwd=tmp_path)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("torchao", "Failed to load %s"), ("torch.utils._pytree", "%s is an Enum subclass")]
+)
+def test_only_the_noise_is_hidden(name, words, caplog):
+    main._quiet_libraries()
+    logging.getLogger(name).warning(words, "x")
+    logging.getLogger(name).warning("the weights are damaged")
+    assert [record.getMessage() for record in caplog.records] == ["the weights are damaged"]
+
+
+def test_libraries_warn_each_other_of_their_next_versions_only_if_asked():
+    code = (
+        "import warnings; from potstill.cli.main import _quiet_libraries; _quiet_libraries()\n"
+        "for module in ('transformers.training_args', 'peft.x', 'mine', 'transformersmine'):\n"
+        "    warnings.warn_explicit('of ' + module, FutureWarning, 'file.py', 1, module=module)\n"
+    )
+    assert shell("-c", code).stderr.splitlines() == [
+        "file.py:1: FutureWarning: of mine",
+        "file.py:1: FutureWarning: of transformersmine",
+    ]
+    assert shell("-W", "default", "-c", code).stderr.count("FutureWarning") == 4

@@ -6,12 +6,14 @@ from datasets import load_from_disk
 from transformers import AutoTokenizer
 
 from potstill.data.collators import Collator
+from potstill.data.documents import SourceCounts
 from potstill.data.labels import IGNORE_INDEX, labels_of
 from potstill.data.splitting import split_documents
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.stages.corpus import MOST_SOURCE_ROWS, source_table
 from tiny import SEQUENCE_LENGTH, documents, save_corpus, tokenizer, toy_recipe
 
 
@@ -254,3 +256,26 @@ def test_short_documents_are_neither_trained_on_nor_held_out(tmp_path, layout):
     assert len(held_out) > 0
     if layout == "padded":
         assert len(train) + len(held_out) == sum(length >= shortest for length in lengths)
+
+
+def _tallies(names):
+    tallies = {name: SourceCounts() for name in names}
+    for tally in tallies.values():
+        tally.add("one two", "one")
+    return tallies
+
+
+def test_the_table_has_one_row_for_a_folder_of_many_files():
+    many = MOST_SOURCE_ROWS + 1
+    _, row = source_table(_tallies(f"{n}.txt" for n in range(many))).splitlines()
+    assert row.split("  ")[0] == f"*.txt ({many} sources)"
+    assert row.split()[3:] == [str(many * figure) for figure in (1, 2, 7, 1, 3)]
+    rows = source_table(_tallies(["a.jsonl", *(f"{n}.txt" for n in range(many))])).splitlines()[1:]
+    assert [row.split("  ")[0] for row in rows] == ["a.jsonl", f"*.txt ({many} sources)", "in all"]
+    assert rows[-1].split()[2:] == [str((many + 1) * figure) for figure in (1, 2, 7, 1, 3)]
+
+
+def test_the_table_has_a_row_for_each_of_a_few_files():
+    names = [f"{n}.txt" for n in range(MOST_SOURCE_ROWS)]
+    rows = source_table(_tallies(names)).splitlines()[1:]
+    assert [row.split("  ")[0] for row in rows] == [*names, "in all"]

@@ -1,8 +1,10 @@
 """The command line: one verb a stage, and what looks at a run. Heavy libraries are imported where a verb needs them."""
 
 import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -284,8 +286,29 @@ def _sentence(error: UserError | TyperException) -> str:
     return f"{message[:1].lower()}{message[1:]}; see `{context.command_path if context else 'potstill'} --help`"
 
 
+def _without(words: str) -> Callable[[logging.LogRecord], bool]:
+    return lambda record: words not in str(record.msg)
+
+
+NOISE = {
+    "torchao": _without("Failed to load"),
+    "torch.utils._pytree": _without("is an Enum subclass"),
+    "bitsandbytes.backends.cpu.ops": _without("Failed to load CPU"),
+    "transformers.trainer_utils": _without("mtime may not be reliable"),
+}
+"""Lines that say nothing to a user, by their loggers: fast paths that are not built for this machine, notes between
+libraries, and another way to sort checkpoints."""
+
+
 def _quiet_libraries() -> None:
     """Call this before they are imported. potstill reports their failures itself; bars are for terminals only."""
+    for name, noise in NOISE.items():
+        logging.getLogger(name).addFilter(noise)
+    if not sys.warnoptions:
+        # They warn each other of their next versions. `python -W default -m potstill` shows it.
+        warnings.filterwarnings(
+            "ignore", category=FutureWarning, module=r"(accelerate|peft|torch|torchao|transformers)\b"
+        )
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     if not sys.stdout.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
@@ -34,6 +35,9 @@ TOKENS = Features({"input_ids": List(Value("int32"))})
 TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})
 QUESTION = Features({name: Value("string") for name in ("id", "question", "reference", "columns")})
 DOCUMENT = Features({"text": Value("string"), "input_ids": List(Value("int32"))})
+MOST_SOURCE_ROWS = 20
+"""Of more sources, the table has one row for all that end alike; the manifest has each of them."""
+
 HELD_OUT_SEED = 0
 """The seed that draws held-out sequences. It is the same for every run and every seed of training."""
 
@@ -219,15 +223,24 @@ def _none_held_out(train: int, held_out: int = 0) -> UserError:
 
 
 def source_table(tallies: dict[str, SourceCounts]) -> str:
-    """A table of the words and bytes of each source, before and after cleaning."""
+    """A table of the words and bytes of each source, before and after cleaning; of many sources, one row a kind."""
     rows: list[Sequence[str]] = [("source", "documents", "words", "bytes", "words, cleaned", "bytes, cleaned")]
-    whole = SourceCounts()
-    for name, tally in tallies.items():
-        rows.append((name, *_figures(tally)))
-        whole = SourceCounts(whole.documents + tally.documents, whole.read + tally.read, whole.cleaned + tally.cleaned)
-    if len(tallies) > 1:
-        rows.append(("in all", *_figures(whole)))
+    groups: dict[str, list[str]] = {}
+    for name in tallies:
+        groups.setdefault(f"*{Path(name).suffix}" if len(tallies) > MOST_SOURCE_ROWS else name, []).append(name)
+    for shown, names in groups.items():
+        several = f"{shown} ({len(names)} sources)" if len(names) > 1 else names[0]
+        rows.append((several, *_figures(_in_all(tallies[name] for name in names))))
+    if len(groups) > 1:
+        rows.append(("in all", *_figures(_in_all(tallies.values()))))
     return table(rows)
+
+
+def _in_all(tallies: Iterable[SourceCounts]) -> SourceCounts:
+    whole = SourceCounts()
+    for tally in tallies:
+        whole = SourceCounts(whole.documents + tally.documents, whole.read + tally.read, whole.cleaned + tally.cleaned)
+    return whole
 
 
 def _figures(tally: SourceCounts) -> list[str]:
