@@ -100,7 +100,7 @@ def test_a_wrong_field_is_told_with_those_there_are(folder):
 def test_what_is_not_text_is_told_by_its_kind(folder):
     (folder / "a.jsonl").write_text(rows("One."))
     source = PathSource(path=str(folder / "a.jsonl"), field="id")
-    assert refusal(source) == "`corpus.sources.0.field`: 'id' holds int, not text, at a.jsonl:1; name a text"
+    assert refusal(source) == "`corpus.sources.0.field`: 'id' holds int, not text, at a.jsonl:1; name a field of texts"
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ def names_that_exist_are_names() -> Iterator[None]:
     resolve = data_files.resolve_pattern
 
     def literally(pattern: str, base_path: str, *more: Any, **named: Any) -> Sequence[str]:
-        if is_relative_path(pattern) and is_local_path(base_path):
-            pattern, base_path = literal_pattern(pattern, Path(base_path)), glob.escape(base_path)
+        if is_relative_path(pattern):
+            if is_local_path(base_path):
+                pattern, base_path = literal_pattern(pattern, Path(base_path)), glob.escape(base_path)
         elif is_local_path(pattern):
             pattern = literal_pattern(pattern)
         if "://" not in pattern:

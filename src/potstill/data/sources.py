@@ -164,7 +164,9 @@ def _column(found: Iterable[SourceRow], field: str, key: str, ragged: bool = Fal
             continue
         there, text = True, row.columns[field]
         if not isinstance(text, str | None):
-            raise UserError(f"`{key}`: {field!r} holds {type(text).__name__}, not text, at {row.where}; name a text")
+            raise UserError(
+                f"`{key}`: {field!r} holds {type(text).__name__}, not text, at {row.where}; name a field of texts"
+            )
         if text is not None and text.strip():
             yield Document(text, row.origin)
     if first and not there:
