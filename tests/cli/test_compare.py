@@ -7,7 +7,7 @@ import pytest
 
 import fake_stages
 import minimal
-from potstill.cli.compare import comparison, comparison_table
+from potstill.cli.compare import WIDTH, comparison, comparison_table
 from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -84,17 +84,51 @@ def test_a_run_without_a_finished_evaluation_has_no_figures(do, stages, tmp_path
 
 
 def test_a_table_for_people():
+    rows = [{"run": "a", **ROW}, {"run": "b", **ROW, "model": "student - control"}]
+    assert comparison_table(rows).splitlines() == [
+        "run  model              metric  value  low  high  n",
+        "a    student            loss    4.681  4.6  4.7   200",
+        "b    student - control  loss    4.681  4.6  4.7   200",
+    ]
+
+
+def test_several_metrics_are_columns():
     rows = [
         {"run": "a", **ROW},
-        {"run": "b", **ROW, "metric": "agreement"},
-        {"run": "b", **ROW, "model": "student - control"},
+        {"run": "b", **ROW, "metric": "agreement", "n": 190},
+        {"run": "b", **ROW, "model": "student - control", "beyond_chance": True},
+        {"run": "b", **ROW, "model": "student - control", "metric": "agreement", "beyond_chance": False},
     ]
     assert comparison_table(rows).splitlines() == [
-        "run  model              metric     value  low  high  n",
-        "a    student            loss       4.681  4.6  4.7   200",
-        "b    student - control  loss       4.681  4.6  4.7   200",
-        "b    student            agreement  4.681  4.6  4.7   200",
+        "run  model              loss                agreement",
+        "a    student            4.681 [4.6, 4.7]",
+        "b    student                                4.681 [4.6, 4.7]",
+        "b    student - control  4.681 [4.6, 4.7] *  4.681 [4.6, 4.7]",
+        "     n                  200                 190 to 200",
+        "",
+        "* beyond chance",
     ]
+
+
+@pytest.mark.parametrize("count", [2, 5, 30])
+def test_many_metrics_fit_a_terminal(count):
+    models = ("teacher", "start", "student", "control", "student - control")
+    names = [f"task-{n}/acc" for n in range(count)]
+    rows = [{"run": "mine", **ROW, "model": model, "metric": name} for model in models for name in names]
+    lines = comparison_table(rows).splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    heads = [line.split() for line in lines if line.startswith("run")]
+    assert [name for head in heads for name in head[2:]] == names
+    assert all(sum(line.startswith(f"mine  {model}  ") for line in lines) == len(heads) for model in models[:4])
+    assert len(heads) == 1 or len(lines[0]) + len("  4.681 [4.6, 4.7]") > WIDTH, "no table is narrower than it may be"
+
+
+def test_figures_of_several_metrics_keep_seeds_and_lm_evals_errors():
+    own = [{"value": 0.5, "stderr": 0.01234567}]
+    rows = [{"run": "a", **ROW, "lm_eval": own}, {"run": "a", **ROW, "metric": "x", "seeds": {"values": [4.6, 4.75]}}]
+    line = comparison_table(rows).splitlines()[1]
+    assert "4.681 [4.6, 4.7] (stderr 0.01235)" in line
+    assert "4.681 [4.6, 4.7] (seeds 4.6, 4.75)" in line
 
 
 def test_a_table_shows_seeds_where_there_are_any():

@@ -19,6 +19,9 @@ COLUMNS = ("run", "model", "metric", "value", "low", "high", "n", "chance", "std
 OPTIONAL = ("chance", "stderr", "seeds")
 """Columns that are left out if they are empty in every row."""
 
+WIDTH = 100
+"""The columns of a terminal that a table of several metrics may take, unless one metric alone needs more."""
+
 
 def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """The figures that the runs' evaluations measured, one row each.
@@ -57,12 +60,48 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table, sorted by metric."""
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    ordered = sorted(rows, key=lambda row: metrics.index(row["metric"]))
-    shown = [COLUMNS, *(tuple(_cell(row, column) for column in COLUMNS) for row in ordered)]
+    """The rows as a table: of one metric, a row for each figure; of several, a row for each model."""
+    if len({row["metric"] for row in rows}) > 1:
+        return _table_of_metrics(rows)
+    shown = [COLUMNS, *(tuple(_cell(row, column) for column in COLUMNS) for row in rows)]
     empty = [at for at, name in enumerate(COLUMNS) if name in OPTIONAL and not any(row[at] for row in shown[1:])]
     return table([[cell for at, cell in enumerate(row) if at not in empty] for row in shown])
+
+
+def _table_of_metrics(rows: Sequence[dict[str, Any]]) -> str:
+    """A row for each model and a column for each metric, in as many tables as the width needs."""
+    tables: list[list[str]] = []
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        wider = [*(tables[-1] if tables else []), metric]
+        if tables and max(map(len, _some_metrics(rows, wider).splitlines())) <= WIDTH:
+            tables[-1] = wider
+        else:
+            tables.append([metric])
+    told = [_some_metrics(rows, metrics) for metrics in tables]
+    marked = any(row.get("beyond_chance") for row in rows)
+    return "\n\n".join([*told, *(["* beyond chance"] if marked else [])])
+
+
+def _some_metrics(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
+    models: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        if row["metric"] in metrics:
+            models.setdefault((row["run"], row["model"]), {})[row["metric"]] = _figure(row)
+    counts = {metric: sorted({row["n"] for row in rows if row["metric"] == metric}) for metric in metrics}
+    return table(
+        [
+            ("run", "model", *metrics),
+            *((*model, *(figures.get(metric, "") for metric in metrics)) for model, figures in models.items()),
+            ("", "n", *(" to ".join(str(one) for one in dict.fromkeys((n[0], n[-1]))) for n in counts.values())),
+        ]
+    )
+
+
+def _figure(row: dict[str, Any]) -> str:
+    """A value with its interval, and whatever else there is: its mark, lm-eval's standard errors, its seeds."""
+    value, low, high = (_cell(row, column) for column in ("value", "low", "high"))
+    more = [f"({name} {_cell(row, name)})" for name in ("stderr", "seeds") if _cell(row, name)]
+    return " ".join([f"{value} [{low}, {high}]", *(["*"] if row.get("beyond_chance") else []), *more])
 
 
 def _cell(row: dict[str, Any], column: str) -> str:
