@@ -19,7 +19,7 @@ class PackageFiles(Section):
 
 
 class PathFiles(Section):
-    """Files on this machine: .txt (one document a file), .jsonl, .csv or .parquet (one document a row)."""
+    """Files on this machine: .txt (one document a file), .jsonl, .json, .csv or .parquet (one document a row)."""
 
     path: str
     """A file, a folder (all its files of those kinds) or a pattern with `*`; relative to the current directory.

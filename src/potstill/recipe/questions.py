@@ -23,7 +23,7 @@ class PackageQuestions(QuestionBase, PackageFiles):
 
 
 class PathQuestions(QuestionBase, PathFiles):
-    """Questions in files on this machine: .jsonl, .csv or .parquet, one question a row."""
+    """Questions in files on this machine: .jsonl, .json, .csv or .parquet, one question a row."""
 
 
 class HubQuestions(QuestionBase, HubDataset):
