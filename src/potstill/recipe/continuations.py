@@ -110,9 +110,9 @@ class ContinuationFile(PromptsBase):
     """Continuations in a file on this machine."""
 
     path: str
-    """A .jsonl, .json, .csv or .parquet file with the columns `prompt` (the text to complete), `keyword` (equally correct
-    keywords are separated by `|`) and `reference` (a correct sentence; if it begins with the prompt, only the rest
-    counts)."""
+    """A .jsonl, .json, .csv or .parquet file with the columns `prompt` (the text to complete), `keyword` (equally
+    correct keywords are separated by `|`) and `reference` (a correct sentence; if it begins with the prompt, only the
+    rest counts)."""
 
 
 Continuations = Annotated[
