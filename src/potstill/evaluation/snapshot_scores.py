@@ -100,8 +100,8 @@ def folder_weights(work: Work, folder: Path, name: str) -> Weights:
         name: how messages name it.
     """
     start, student = work.run.path("student") / "start", work.recipe.student
-    upon = fingerprint(start) if (folder / ADAPTER).is_file() else None
-    parts = [fingerprint(folder), upon, student.quantization, str(run_dtype("auto"))]
+    start_fingerprint = fingerprint(start) if (folder / ADAPTER).is_file() else None
+    parts = [fingerprint(folder), start_fingerprint, student.quantization, str(run_dtype("auto"))]
     return Weights(digest(parts), name, lambda: load_student(folder, start, student))
 
 
