@@ -1,6 +1,7 @@
 """The laws of the house that a machine can check (CONTRIBUTING.md has them all)."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -256,3 +257,10 @@ def test_every_test_file_is_where_its_module_is():
         if not any((SOURCE / folder / f"{name}.py").is_file() for name in names):
             orphans.append(str(file.relative_to(tests)))
     assert not orphans
+
+
+def test_no_test_counts_seconds():
+    # A busy machine would fail it. A test waits for a state, and `timeout` in pyproject.toml ends a test that hangs.
+    clocks = re.compile(r"\btime\.(sleep|time|monotonic|perf_counter|process_time)\(|\btimeout=|mark\.timeout")
+    files = [file for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)]
+    assert [file for file in files if clocks.search(file.read_text(encoding="utf-8"))] == []

@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 import threading
-import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -15,6 +14,19 @@ from potstill.cost import Cost, Expense, measure
 RAPL = "measured: CPU, by RAPL"
 MEMORY = "estimated: memory, from its size"
 ABSENT = "not measured: codecarbon is not installed"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A meter starts late on a busy machine."""
+    monkeypatch.setattr(cost, "SECONDS_TO_START", 1000.0)
+
+
+def first_reading(meter) -> Cost:
+    """The cost at the first moment at which the meter has read some energy."""
+    while not (read := meter.cost).kwh:
+        pass
+    return read
 
 
 def test_costs_of_an_interrupted_stage_add_up():
@@ -51,19 +63,14 @@ def test_real_metering_leaves_no_file_no_word_and_no_thread(tmp_path, monkeypatc
     pytest.importorskip("codecarbon")
     monkeypatch.chdir(tmp_path)
     with measure("FRA") as meter:
-        until = time.perf_counter() + 0.2
-        while time.perf_counter() < until:
-            pass
-        half = meter.cost
-    assert 0.2 <= half.seconds <= meter.cost.seconds < 5
+        half = first_reading(meter)
+    assert 0 < half.seconds <= meter.cost.seconds
     assert meter.cost.kwh is not None
-    assert half.kwh is not None
-    assert 0 < half.kwh <= meter.cost.kwh < 0.01
+    assert 0 < half.kwh <= meter.cost.kwh
     assert meter.cost.kg_co2e == pytest.approx(meter.cost.kwh * 0.056, rel=0.5)
     assert "France" in meter.cost.method
     assert meter.cost.kind != "measured", "memory is always estimated"
     assert meter.cost == meter.cost
-    time.sleep(0.1)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -73,7 +80,7 @@ def test_real_metering_leaves_no_file_no_word_and_no_thread(tmp_path, monkeypatc
 def test_without_a_country_the_grid_is_the_worlds_and_that_is_said():
     pytest.importorskip("codecarbon")
     with measure() as meter:
-        time.sleep(0.05)
+        first_reading(meter)
     assert "the world's average grid" in meter.cost.method
 
 
@@ -112,7 +119,7 @@ def test_a_meter_that_hangs_is_left_behind(monkeypatch):
         pass
     assert "did not start" in meter.cost.method
     go.set()
-    assert stopped.wait(5), "a late start is stopped"
+    assert stopped.wait(), "a late start is stopped"
 
 
 def test_the_cost_is_known_when_the_work_fails():
@@ -168,5 +175,5 @@ def test_the_machines_country_is_that_of_codecarbons_own_settings(monkeypatch, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CODECARBON_COUNTRY_ISO_CODE", "FRA")
     with measure() as meter:
-        time.sleep(0.1)
+        first_reading(meter)
     assert "CO2e: France" in meter.cost.method

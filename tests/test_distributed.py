@@ -51,5 +51,5 @@ def run(launcher: list[str], folder: Path, toys: Path, batch: int) -> None:
     command = [*launcher, "-m", "potstill", "run", "quickstart", "--run-dir", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     arguments = [part for override in sets for part in ("--set", override)]
-    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -164,16 +164,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 HOLD = """
-import sys, time
+import sys
 from potstill.pipeline.run_folder import Run
 with Run(sys.argv[1]).open({"about": "the first"}):
     print("in", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def test_two_processes_do_not_work_in_one_folder(run):
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(run.folder)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline() == "in\n"
         with (

