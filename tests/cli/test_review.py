@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -18,7 +19,8 @@ from potstill.cli import main
 from potstill.cli.review import Record, answers_of, export, review
 from potstill.errors import UserError
 from potstill.metrics.answers.decisions import NONE, WITHDRAWN, Decision, decided, queue, read_decisions
-from potstill.pipeline.run_folder import UNFINISHED, Run
+from potstill.pipeline.manifest import MANIFEST, write_manifest
+from potstill.pipeline.run_folder import Run
 
 UNREAD = {"When?": "It ends at 3:30.", "How many?": "Many of them.", "How much?": "1.5 million"}
 SETTLED = {"Why?": "18"}
@@ -31,7 +33,10 @@ def answers(model, responses, folder):
         | {"response": response, "tokens": 3, "hit_limit": False}
         for number, (question, response) in enumerate(responses.items())
     ]
-    (folder / "answers" / model / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = folder / "answers" / model / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    step = dict.fromkeys(("step", "key", "inputs", "started", "attempts", "cost", "summary", "recipe"))
+    write_manifest(file.parent, step, [file])
 
 
 @pytest.fixture
@@ -146,7 +151,7 @@ def test_decisions_hold_when_a_model_answers_again(run, sit):
 
 
 def test_a_model_with_unfinished_answers_is_left_out(run):
-    (run.folder / "answers" / "base" / "seed-0" / UNFINISHED).write_text("{}")
+    (run.folder / "answers" / "base" / "seed-0" / MANIFEST).unlink()
     assert {each.model for each in answers_of(run.folder)} == {"student/start"}
 
 
@@ -241,14 +246,13 @@ def test_a_run_without_answers_is_refused(run, tmp_path):
 
 def test_a_damaged_answer_is_refused(run):
     file = run.folder / "answers" / "base" / "seed-0" / "answers.jsonl"
-    file.write_text('{"id": "1", "question": "?", "reference": "#### 1"}\n')
-    with pytest.raises(UserError, match=r"answers\.jsonl: an answer has no `response`"):
+    file.write_text(file.read_text().replace("12:15", "12:16"))
+    with pytest.raises(UserError, match=r"answers\.jsonl is damaged; `potstill run RECIPE` makes it again"):
         answers_of(run.folder)
 
 
 def test_if_rules_settle_every_answer_nothing_is_asked_or_written(run, sit):
-    for file in run.folder.rglob("answers.jsonl"):
-        file.unlink()
+    shutil.rmtree(run.folder / "answers")
     answers("all", SETTLED, run.folder)
     assert sit() == "nothing is left to decide: rules settled 1 of 1 answers\n"
     assert not (run.folder / "review").exists()

@@ -1,7 +1,5 @@
 """A log keeps every whole row, wherever the writing was stopped."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,37 +33,48 @@ def test_cut_anywhere_it_keeps_the_whole_rows_and_goes_on(tmp_path_factory, rows
     content = file.read_bytes()
     cut = data.draw(st.integers(0, len(content)))
     file.write_bytes(content[:cut])
-    ends, at = [], 0
-    for row in rows:
-        at += len((json.dumps(row, ensure_ascii=False)).encode())
-        ends.append(at)
-        at += 1
-    whole = [row for row, end in zip(rows, ends, strict=True) if end <= cut]
+    whole = rows[: content[:cut].count(b"\n")]
     log = JsonlLog(file)
     assert log.rows == whole
     log.append(more)
     assert log.rows == whole + more == JsonlLog(file).rows == read_jsonl(file)
 
 
-@pytest.mark.parametrize("damage", [b'{"id": "b"}{}\n', b"\n", b"[1]\n", b"\xff\n", b'{"id":\n', b"\x00\n"])
-def test_damage_that_is_no_cut_is_told_by_its_line(tmp_path, damage):
+@given(rows=ROWS.filter(bool), more=ROWS, data=st.data())
+def test_a_changed_byte_is_never_read(tmp_path_factory, rows, more, data):
+    """In the rows or in their digests."""
+    file = tmp_path_factory.mktemp("log") / "rows.jsonl"
+    JsonlLog(file).append(rows)
+    damaged = data.draw(st.sampled_from([file, file.with_name(".rows.jsonl.sha256")]))
+    content = bytearray(damaged.read_bytes())
+    at, flip = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(1, 255))
+    before = content[:at].count(b"\n")
+    content[at] ^= flip
+    damaged.write_bytes(content)
+    log = JsonlLog(file)
+    assert log.rows == rows[:before]
+    log.append(more)
+    assert log.rows == rows[:before] + more == JsonlLog(file).rows == read_jsonl(file)
+
+
+def test_dropped_rows_are_said(tmp_path, capsys):
     file = tmp_path / "rows.jsonl"
-    content = b'{"id": "a"}\n' + damage + b'{"id": "c"}\n'
+    JsonlLog(file).append([{"id": "a"}, {"id": "b"}, {"id": "c"}])
+    file.write_text(file.read_text().replace("b", "d"))
+    assert JsonlLog(file).rows == [{"id": "a"}]
+    assert "rows.jsonl is not as it was written from line 2 on, so the rest is made again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [b'{"id": "b"}{}\n', b"\n", b"[1]\n", b"\xff\n", b'{"id":\n', b"\x00\n", b'{"id": '])
+def test_who_reads_a_damaged_log_is_told_its_line_and_changes_nothing(tmp_path, damage):
+    file = tmp_path / "rows.jsonl"
+    content = b'{"id": "a"}\n' + damage
     file.write_bytes(content)
-    for opened in (JsonlLog, read_jsonl):
-        with pytest.raises(
-            UserError, match=r"rows\.jsonl, line 2 is damaged \(.+\); remove that line or the file, and run"
-        ):
-            opened(file)
-    assert file.read_bytes() == content, "a damaged file is left for a person to inspect"
-
-
-def test_a_finished_log_is_not_mended_by_who_reads_it(tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_bytes(b'{"id": "a"}\n{"id": ')
-    with pytest.raises(UserError, match=r"line 2 is damaged \(it is cut short\)"):
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl, line 2 is damaged \(.+\); remove that line or the file, and run"
+    ):
         read_jsonl(file)
-    assert file.read_bytes() == b'{"id": "a"}\n{"id": '
+    assert file.read_bytes() == content
     with pytest.raises(UserError, match="there is no file"):
         read_jsonl(tmp_path / "other.jsonl")
 

@@ -108,7 +108,7 @@ def test_a_kill_while_a_manifest_is_written_leaves_a_step_that_goes_on(run, monk
             raise KeyboardInterrupt
         write(file, value)
 
-    monkeypatch.setattr(manifest_module, "write_json", killed)
+    monkeypatch.setattr(manifest_module, "write_sealed", killed)
     with pytest.raises(KeyboardInterrupt):
         run.finish(STEP, COST, [], {})
     monkeypatch.undo()

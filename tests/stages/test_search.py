@@ -13,6 +13,7 @@ import minimal
 import toy_questions
 from potstill.errors import DivergedError, UserError
 from potstill.files.jsonl_log import read_jsonl
+from potstill.files.sealed import write_sealed
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import check_stages, run_recipe
 from potstill.pipeline.work import Work
@@ -139,7 +140,7 @@ def test_a_trial_that_was_begun_keeps_its_setting_whatever_optuna_would_say_now(
     work = _work(minimal.questions(tmp_path, *RIGGED, "search.trials=1"), tmp_path)
     begun = work.folder / "trial-1"
     begun.mkdir()
-    (begun / "setting.json").write_text('{"share": 0.123, "temperature": 2.0}')
+    write_sealed(begun / "setting.json", {"share": 0.123, "temperature": 2.0})
     rigged(_best_at(0.7, 4.0))
     stage.run(work)
     assert (_trials(work)[1]["share"], _trials(work)[1]["temperature"]) == (0.123, 2.0)

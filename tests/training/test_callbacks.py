@@ -99,6 +99,23 @@ def test_a_stop_does_not_change_what_is_kept(tmp_path, monkeypatch, step):
         assert (folder / "model.safetensors").read_bytes() == (other[name] / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("how", [lambda content: bytes([*content[:-1], content[-1] ^ 1]), lambda content: content[:-1]])
+def test_a_snapshot_that_was_damaged_during_a_stop_is_made_again(tmp_path, monkeypatch, capsys, how):
+    recipe = toy_recipe(tmp_path, *KEPT)
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    run_recipe(recipe, whole, until="distil")
+    stopped_at(7, recipe, cut, monkeypatch)
+    damaged = _snapshots(cut)["step-4"] / "model.safetensors"
+    damaged.write_bytes(how(damaged.read_bytes()))
+    run_recipe(recipe, cut, until="distil")
+    told = capsys.readouterr().out
+    assert "checkpoint-6 is passed over: the snapshot step-4 comes before it, and its file model.safetensors" in told
+    assert "goes on from checkpoint-3" in told
+    one, other = _snapshots(whole), _snapshots(cut)
+    for name, folder in one.items():
+        assert (folder / "model.safetensors").read_bytes() == (other[name] / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_older_checkpoints_are_deleted_when_the_new_one_has_its_hashes(tmp_path, monkeypatch, limit):
     recipe = toy_recipe(tmp_path, "distil.training.save_steps=1", f"distil.training.save_total_limit={limit}")

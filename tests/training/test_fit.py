@@ -13,8 +13,9 @@ from tiny import SEQUENCE_LENGTH, toy_recipe
 STEPS = 5
 
 
-def test_a_training_that_had_ended_is_not_done_again(tmp_path, monkeypatch):
-    # Stopped after the last step, while the outputs were being hashed: hours of training must not be lost.
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """A run that was stopped after the last step of its training, while the outputs were being hashed."""
     run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path, "control=null")
     with monkeypatch.context() as patch:
         plain = Run.finish
@@ -27,11 +28,27 @@ def test_a_training_that_had_ended_is_not_done_again(tmp_path, monkeypatch):
         patch.setattr(Run, "finish", finish)
         with pytest.raises(KeyboardInterrupt):
             run_recipe(recipe, run)
+    return run, recipe
+
+
+def test_a_training_that_had_ended_is_not_done_again(ended, monkeypatch):
+    run, recipe = ended
     before = (run.path("distil/seed-0") / "student" / "model.safetensors").stat()
     monkeypatch.setattr("potstill.training.fit.DistilTrainer", None)
     run_recipe(recipe, run, until="distil")
     assert (run.path("distil/seed-0") / "student" / "model.safetensors").stat().st_mtime_ns == before.st_mtime_ns
     assert run.manifest("distil/seed-0")["summary"]["steps"] == STEPS
+
+
+@pytest.mark.parametrize("name", ["student/model.safetensors", "log.jsonl", "ended.json"])
+def test_a_training_whose_end_was_damaged_is_done_again(ended, capsys, name):
+    run, recipe = ended
+    student, file = (run.path("distil/seed-0") / part for part in ("student/model.safetensors", name))
+    before = student.read_bytes()
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    run_recipe(recipe, run, until="distil")
+    assert "made again" in capsys.readouterr().out
+    assert student.read_bytes() == before
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from potstill.cli.check import finished_steps
 from potstill.errors import UserError
 from potstill.files.atomic import remove, write_text
 from potstill.files.jsonl_log import read_jsonl
@@ -28,7 +29,7 @@ from potstill.metrics.answers.decisions import (
     write_decisions,
 )
 from potstill.metrics.answers.extract import REVIEW, extract
-from potstill.pipeline.run_folder import UNFINISHED
+from potstill.pipeline.run_folder import Run
 from potstill.recipe.load import saved_recipe
 
 if TYPE_CHECKING:
@@ -107,21 +108,23 @@ def answers_of(folder: Path) -> list[Answer]:
         UserError: the folder is not a run folder, no model has answered yet, or a file of answers is damaged.
     """
     saved_recipe(folder)
-    root = folder / "answers"
-    files = [file for file in sorted(root.rglob("answers.jsonl")) if not (file.parent / UNFINISHED).exists()]
-    answers = [_answer(row, file.parent.relative_to(root), file) for file in files for row in read_jsonl(file)]
+    run, root = Run(folder), folder / "answers"
+    files = [_checked(run, name) / "answers.jsonl" for name in finished_steps(folder) if name.startswith("answers/")]
+    answers = [_answer(row, file.parent.relative_to(root)) for file in files for row in read_jsonl(file)]
     if not answers:
         raise UserError(f"{folder} has no answers yet; `potstill answers RECIPE` makes them")
     return answers
 
 
-def _answer(row: dict[str, object], model: Path, file: Path) -> Answer:
-    wrong = [name for name in COLUMNS_OF_ANSWERS if not isinstance(row.get(name), str)]
-    if wrong:
-        raise UserError(
-            f"{file}: an answer has no `{wrong[0]}`; remove the file and run `potstill answers RECIPE` again"
-        )
-    return Answer(model.as_posix(), *(str(row[name]) for name in COLUMNS_OF_ANSWERS))
+def _checked(run: Run, step: str) -> Path:
+    """The folder of a finished step whose outputs are as they were written."""
+    for name, word in run.damaged(step).items():
+        raise UserError(f"{run.path(step) / name} is {word}; `potstill run RECIPE` makes it again")
+    return run.path(step)
+
+
+def _answer(row: dict[str, str], model: Path) -> Answer:
+    return Answer(model.as_posix(), *(row[name] for name in COLUMNS_OF_ANSWERS))
 
 
 def export(folder: Path, file: Path) -> None:

@@ -16,7 +16,8 @@ from potstill.device import device
 from potstill.evaluation.baselines import compared_vocabulary
 from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
-from potstill.files.atomic import read_json, remove, write_json
+from potstill.files.atomic import remove, write_json
+from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
 from potstill.metrics.held_out_text import (
@@ -103,7 +104,7 @@ def _score_once(
     work: Work, model: CandidateModel, text: _HeldOutBatches, reference: "_TeacherReference"
 ) -> DocumentScores:
     file = work.folder / "scores" / f"{model.candidate.folder}.json"
-    saved = read_json(file)
+    saved = read_sealed(file)
     if saved is not None:
         return DocumentScores.from_dict(saved)
     with progress(f"scoring {model.candidate}", len(text.windows), "sequences") as advance:
@@ -112,7 +113,7 @@ def _score_once(
             scores = score_documents(loaded, batches, sizes, reference.target, advance, text.vocabulary)
             tally.read = sum(len(window.input_ids) for window in text.windows)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, scores.to_dict())
+    write_sealed(file, scores.to_dict())
     return scores
 
 

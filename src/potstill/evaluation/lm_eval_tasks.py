@@ -11,7 +11,7 @@ from potstill.errors import UserError
 from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
-from potstill.files.atomic import read_json, write_json
+from potstill.files.sealed import read_sealed, write_sealed
 from potstill.metrics.bootstrap import Paired, Resampling, Result
 from potstill.metrics.lm_eval.compare import compare, is_share
 from potstill.metrics.lm_eval.items import Wanted, part
@@ -91,7 +91,7 @@ def load_tasks(recipe: Recipe) -> list[LoadedTask]:
 
 def _score_once(work: Work, asked: LoadedTask, model: CandidateModel) -> TaskScores:
     file = work.folder / "tasks" / quote(asked.name, safe="") / f"{model.candidate.folder}.json"
-    saved = read_json(file)
+    saved = read_sealed(file)
     if saved is not None:
         return TaskScores.from_dict(saved)
     say(f"  {asked.name}: {model.candidate}")
@@ -101,7 +101,7 @@ def _score_once(work: Work, asked: LoadedTask, model: CandidateModel) -> TaskSco
         scores = score_task(loaded, tokenizer, asked, batch_size=work.recipe.evaluate.batch_size)
         tally.read, tally.written = scores.read, scores.written
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, scores.to_dict())
+    write_sealed(file, scores.to_dict())
     return scores
 
 

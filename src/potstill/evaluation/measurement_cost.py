@@ -10,7 +10,8 @@ from pathlib import Path
 
 from potstill.cost import Expense, measure
 from potstill.evaluation.candidate_models import CandidateModel
-from potstill.files.atomic import read_json, write_json
+from potstill.files.atomic import read_json
+from potstill.files.sealed import read_sealed, write_sealed
 from potstill.pipeline.work import Work
 
 FOLDER = "costs"
@@ -33,13 +34,13 @@ def metered(work: Work, measurement: str, model: CandidateModel) -> Iterator[Tal
     """
     file = work.folder / FOLDER / measurement / f"{model.candidate.folder}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    saved, tally = read_json(file), Tally()
+    saved, tally = read_sealed(file), Tally()
     with measure() as meter:
         try:
             yield tally
         finally:
             cost = meter.cost if saved is None else Expense.from_dict(saved).cost + meter.cost
-            write_json(file, Expense(measurement, str(model.candidate), cost, tally.read, tally.written).to_dict())
+            write_sealed(file, Expense(measurement, str(model.candidate), cost, tally.read, tally.written).to_dict())
 
 
 def expenses(folder: Path) -> list[Expense]:

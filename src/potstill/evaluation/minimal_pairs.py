@@ -6,7 +6,8 @@ from potstill.console import progress
 from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models, pairs_to_compare
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
-from potstill.files.atomic import read_json, write_json
+from potstill.files.atomic import write_json
+from potstill.files.sealed import read_sealed, write_sealed
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
 from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files
@@ -66,7 +67,7 @@ def _score_once(
     work: Work, metric: str, model: CandidateModel, subtasks: list[Subtask], reading: Reading
 ) -> PairScores:
     file = work.folder / "pairs" / metric / f"{model.candidate.folder}.json"
-    saved = read_json(file)
+    saved = read_sealed(file)
     if saved is not None:
         return PairScores.from_dict(saved)
     sentences = sum(2 * len(subtask.good) for subtask in subtasks)
@@ -77,5 +78,5 @@ def _score_once(
         with metered(work, f"minimal-pairs-{metric}", model) as tally:
             scores, tally.read = score_pairs(loaded, tokenizer, subtasks, reading, advance), tokens
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, scores.to_dict())
+    write_sealed(file, scores.to_dict())
     return scores

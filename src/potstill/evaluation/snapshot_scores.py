@@ -24,7 +24,8 @@ from potstill.evaluation.continuations import ResponseScorer, continuations_in_s
 from potstill.evaluation.lm_eval_tasks import load_tasks
 from potstill.evaluation.minimal_pairs import subtasks_in_split
 from potstill.evaluation.selection_split import Split, in_split, splits_of
-from potstill.files.atomic import digest, read_json, sha256, write_json
+from potstill.files.atomic import digest, sha256
+from potstill.files.sealed import read_sealed, write_sealed
 from potstill.generation.generate import Decoding, NamedModel, responses
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import document_windows, score_answers
@@ -122,12 +123,12 @@ def score_weights(run: Run, weights: Weights, meters: Sequence[SnapshotMeter]) -
         file = folder / "scores" / f"{digest([meter.inputs_digest, weights.fingerprint])}.json"
         # Two processes may need the same score at one time. One of them waits, and reads the other's result.
         with FileLock(folder / ".lock"):
-            saved = read_json(file)
+            saved = read_sealed(file)
             if saved is None:
                 model = model or weights.load()
                 figures = [vars(figure) for figure in meter.score(model, weights.name)]
                 saved = {"model": weights.name, "figures": figures}
-                write_json(file, saved)
+                write_sealed(file, saved)
         found += [Figure(**figure) for figure in saved["figures"]]
     return found
 

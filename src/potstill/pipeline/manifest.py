@@ -12,6 +12,7 @@ from typing import Any
 from potstill import distributed
 from potstill.errors import UserError
 from potstill.files.atomic import read_json, sha256, write_json
+from potstill.files.sealed import unsealed, write_sealed
 
 MANIFEST = "manifest.json"
 VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
@@ -50,7 +51,7 @@ def write_manifest(folder: Path, step: dict[str, Any], outputs: Iterable[Path]) 
         "versions": versions(),
         "host": {"name": platform.node(), "system": platform.platform(), "cpus": os.cpu_count()},
     }
-    write_json(folder / MANIFEST, manifest)
+    write_sealed(folder / MANIFEST, manifest)
     _remember(folder, verified)
 
 
@@ -70,9 +71,12 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the manifest itself is damaged.
     """
-    manifest = read_json(folder / MANIFEST)
-    if manifest is not None and not _is_manifest(manifest):
-        raise UserError(f"{folder / MANIFEST} is damaged; remove it and run the same command again")
+    found = read_json(folder / MANIFEST)
+    manifest = unsealed(found)
+    if found is not None and manifest is None:
+        raise UserError(
+            f"{folder / MANIFEST} is damaged, or an older potstill wrote it; remove it and run the same command again"
+        )
     return manifest
 
 
@@ -139,16 +143,6 @@ def _remember(folder: Path, verified: dict[str, Any]) -> None:
     # A run folder that cannot be written can be read all the same.
     with suppress(OSError):
         write_json(folder / VERIFIED, verified)
-
-
-def _is_manifest(value: Any) -> bool:
-    """Whether a value has the fields of a manifest that are read later."""
-    try:
-        outputs = all({"bytes", "sha256"} <= set(made) for made in value["outputs"].values())
-        rest = {"step", "key", "started", "finished", "attempts", "summary"} <= set(value)
-        return outputs and rest and isinstance(value["inputs"], dict) and "seconds" in value["cost"]
-    except (KeyError, TypeError, AttributeError):
-        return False
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from potstill.errors import UserError
 from potstill.files.atomic import digest, read_json, write_json
+from potstill.files.sealed import read_sealed, write_sealed
 from potstill.pipeline.manifest import (
     MANIFEST,
     damaged_outputs,
@@ -80,7 +81,7 @@ class Run:
 
     def unfinished(self, step: Step) -> dict[str, Any] | None:
         """The state of a step that was begun and not finished."""
-        return read_json(self.path(step) / UNFINISHED)
+        return read_sealed(self.path(step) / UNFINISHED)
 
     def earlier(self, step: Step) -> dict[str, Any] | None:
         """The state of a step's last attempt: finished, stopped, or finished and damaged since."""
@@ -98,7 +99,7 @@ class Run:
             earlier = {"key": key, "inputs": inputs, "started": now(), "attempts": 0, "cost": None}
         self.path(step).mkdir(parents=True, exist_ok=True)
         state = {**earlier, "attempts": earlier["attempts"] + 1, "recipe": recipe}
-        write_json(self.path(step) / UNFINISHED, state)
+        write_sealed(self.path(step) / UNFINISHED, state)
         return state
 
     def replace(self, step: Step) -> Path | None:
@@ -116,7 +117,7 @@ class Run:
         """Save the cost of all attempts so far, so that a finished step knows its whole cost."""
         state = self.unfinished(step)
         if state is not None:
-            write_json(self.path(step) / UNFINISHED, {**state, "cost": cost})
+            write_sealed(self.path(step) / UNFINISHED, {**state, "cost": cost})
 
     def finish(self, step: Step, cost: dict[str, Any], outputs: Iterable[Path], summary: dict[str, Any]) -> None:
         """Write a step's manifest."""

@@ -17,8 +17,9 @@ import numpy as np
 from potstill import distributed
 from potstill.console import duration, say
 from potstill.errors import DivergedError, UserError
-from potstill.files.atomic import read_json, remove, write_json
+from potstill.files.atomic import remove, write_json
 from potstill.files.jsonl_log import JsonlLog
+from potstill.files.sealed import read_sealed, write_sealed
 from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
@@ -125,10 +126,10 @@ def _setting_of_trial(trial: Work, number: int, tried: Sequence[dict[str, Any]],
     """
     file, search = trial.folder / "setting.json", trial.recipe.search
     assert search is not None
-    if (noted := read_json(file)) is None:
+    if (noted := read_sealed(file)) is None:
         noted = asdict(given if number == 0 else proposal(search, number, tried, given))
         trial.folder.mkdir(exist_ok=True)
-        write_json(file, noted)
+        write_sealed(file, noted)
     return Setting(**noted)
 
 

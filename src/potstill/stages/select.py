@@ -21,6 +21,7 @@ from potstill.evaluation.snapshot_scores import (
     snapshot_name,
 )
 from potstill.files.atomic import atomic_folder, remove, write_json
+from potstill.files.sealed import HASHES
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.selection import Choice, Criterion, choose, judged_by
 from potstill.pipeline.work import Made, Work
@@ -122,7 +123,7 @@ def _averaged_snapshot(
 def _save_student(work: Work, chosen: Path) -> None:
     with atomic_folder(work.folder / "student") as partial:
         # This is a copy, so a user who needs room may remove the snapshots.
-        shutil.copytree(chosen, partial)
+        shutil.copytree(chosen, partial, ignore=shutil.ignore_patterns(HASHES))
         finish_student(partial, work.run.path("student") / "start", work.recipe.student)
     assert work.step.candidate is not None
     if work.step.candidate.seed == work.recipe.seeds[0]:

@@ -89,7 +89,7 @@ def read_header(store: Path) -> Header:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{store} holds no captured targets ({NAME}): make them with `potstill capture`.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is damaged: delete the folder and run `potstill capture` again.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is not the header of captured targets.")

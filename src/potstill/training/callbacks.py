@@ -18,8 +18,8 @@ from potstill.console import Advance, progress, say, size
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder, check_room, remove
+from potstill.files.sealed import damage, write_hashes
 from potstill.recipe.distil import KeptSnapshots
-from potstill.training.resume import damage, write_hashes
 from potstill.training.snapshots import snapshot_folder
 from potstill.training.trainer import DistilTrainer
 
@@ -106,6 +106,7 @@ class KeepSnapshots(TrainerCallback):
                 if self._finish is not None:
                     self._finish(partial)
                 remove(partial / "training_args.bin")
+                write_hashes(partial)
 
 
 class MoveOffsets(TrainerCallback):

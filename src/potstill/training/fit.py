@@ -14,7 +14,8 @@ from potstill.console import say
 from potstill.data.collators import Collate
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
-from potstill.files.atomic import atomic_folder, read_json, remove, write_json
+from potstill.files.atomic import atomic_folder, remove
+from potstill.files.sealed import changed_file, file_hashes, read_sealed, write_sealed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.recipe.distil import KeptSnapshots
@@ -97,9 +98,12 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
     Raises:
         UserError: the training's fields cannot be used, or the training diverged.
     """
-    if (summary := read_json(one.folder / ENDED)) is not None:
-        say("  the training had ended before the stop")
-        return _outputs(one), summary
+    if (ended := read_sealed(one.folder / ENDED)) is not None:
+        wrong = changed_file(one.folder, ended["files"])
+        if wrong is None:
+            say("  the training had ended before the stop")
+            return _outputs(one), ended["summary"]
+        say(f"  the training had ended before the stop, and {wrong}, so it is made again")
     counted = _parameter_counts(one.start)
     trainer = _trainer(one, counted)
     last = checkpoint_to_resume(one.folder / CHECKPOINTS)
@@ -121,7 +125,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
     log = "".join(json.dumps(point) + "\n" for point in points)
     (one.folder / "log.jsonl").write_text(log, encoding="utf-8")
     # This is written before the checkpoints are removed: from here on, a stop costs nothing.
-    write_json(one.folder / ENDED, summary)
+    write_sealed(one.folder / ENDED, {"summary": summary, "files": file_hashes(one.folder, *_outputs(one))})
     remove(one.folder / CHECKPOINTS)
     return _outputs(one), summary
 

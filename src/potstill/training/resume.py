@@ -15,47 +15,11 @@ from transformers import (
 
 from potstill import distributed
 from potstill.console import say
-from potstill.errors import UserError
-from potstill.files.atomic import digest, read_json, remove, sha256, write_json
-
-HASHES = "hashes.json"
-"""The SHA-256 of every other file of a checkpoint, by name. It is written last: a checkpoint with it was finished."""
+from potstill.files.atomic import read_json, remove, write_json
+from potstill.files.sealed import damage, write_hashes
+from potstill.training.snapshots import snapshots_of
 
 STATE = "trainer_state.json"
-
-
-def write_hashes(checkpoint: Path) -> None:
-    """Write the SHA-256 of every file of a checkpoint, beside them. Call it when every rank has written its files."""
-    # A name with a dot is a file that is not whole yet.
-    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and not file.name.startswith("."))
-    found = {str(file.relative_to(checkpoint)): sha256(file) for file in files if file.name != HASHES}
-    write_json(checkpoint / HASHES, _sealed(found))
-
-
-def _sealed(found: dict[str, str]) -> dict[str, Any]:
-    """The hashes with a digest of themselves, which tells a damaged list from a damaged file."""
-    return {"files": found, "digest": digest(found)}
-
-
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, as a clause that names the file; None if every file is as it was written."""
-    try:
-        hashes = read_json(checkpoint / HASHES)
-    except (UserError, OSError):
-        return f"its {HASHES} is damaged"
-    if hashes is None:
-        return f"it has no {HASHES}, because it was not written to its end or an older potstill wrote it"
-    if not isinstance(hashes, dict) or hashes != _sealed(hashes.get("files", {})):
-        return f"its {HASHES} is damaged"
-    for name, written in hashes["files"].items():
-        try:
-            if sha256(checkpoint / name) != written:
-                return f"its file {name} is not as it was written"
-        except FileNotFoundError:
-            return f"its file {name} is missing"
-        except (OSError, ValueError):
-            return f"its file {name} cannot be read"
-    return None
 
 
 def checkpoint_to_resume(folder: Path) -> Path | None:
@@ -72,7 +36,7 @@ def _newest_whole(folder: Path) -> Path | None:
     found = {_step(path): path for path in folder.glob("checkpoint-*") if path.is_dir()}
     found.pop(-1, None)
     for _, checkpoint in sorted(found.items(), reverse=True):
-        wrong = damage(checkpoint) or _damage_of_best(checkpoint)
+        wrong = damage(checkpoint) or _damage_of_best(checkpoint) or _damage_of_snapshots(checkpoint)
         if wrong is None:
             return checkpoint
         say(f"  {checkpoint.name} is passed over: {wrong}")
@@ -99,6 +63,15 @@ def _damage_of_best(checkpoint: Path) -> str | None:
     return wrong and f"the best weights so far are in {Path(best).name}, and {wrong}"
 
 
+def _damage_of_snapshots(checkpoint: Path) -> str | None:
+    """What is wrong with the snapshots before a checkpoint, which a training that goes on from it does not make."""
+    for snapshot in snapshots_of(checkpoint.parent.parent):
+        wrong = damage(snapshot.folder) if snapshot.step <= _step(checkpoint) else None
+        if wrong is not None:
+            return f"the snapshot {snapshot.folder.name} comes before it, and {wrong}"
+    return None
+
+
 def relocate_best_checkpoint(checkpoint: Path) -> None:
     """Correct the path of the best weights in a checkpoint: the run folder may have been moved since."""
     if distributed.is_first():
@@ -106,8 +79,7 @@ def relocate_best_checkpoint(checkpoint: Path) -> None:
         here = str(checkpoint.with_name(Path(state.get("best_model_checkpoint") or checkpoint).name))
         if state.get("best_model_checkpoint") not in (None, here):
             write_json(checkpoint / STATE, state | {"best_model_checkpoint": here})
-            found = read_json(checkpoint / HASHES)["files"]
-            write_json(checkpoint / HASHES, _sealed(found | {STATE: sha256(checkpoint / STATE)}))
+            write_hashes(checkpoint)
     distributed.barrier()
 
 

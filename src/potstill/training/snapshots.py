@@ -18,6 +18,7 @@ from torch import Tensor
 
 from potstill.errors import UserError
 from potstill.files.atomic import remove
+from potstill.files.sealed import HASHES
 from potstill.models.folder import flaw
 
 SNAPSHOTS = "snapshots"
@@ -37,14 +38,16 @@ def snapshot_folder(training: Path, step: int) -> Path:
     return training / SNAPSHOTS / f"step-{step}"
 
 
+def snapshots_of(training: Path) -> list[Snapshot]:
+    """The snapshots of a training, in the order of their steps, damaged ones included."""
+    named = {folder.name.partition("-")[2]: folder for folder in (training / SNAPSHOTS).glob("step-*")}
+    found = [Snapshot(int(step), folder) for step, folder in named.items() if step.isdecimal()]
+    return sorted(found, key=lambda snapshot: snapshot.step)
+
+
 def whole_snapshots(training: Path) -> list[Snapshot]:
     """The whole snapshots of a training, in the order of their steps."""
-    found = []
-    for folder in (training / SNAPSHOTS).glob("step-*"):
-        step = folder.name.partition("-")[2]
-        if step.isdecimal() and flaw(folder) is None:
-            found.append(Snapshot(int(step), folder))
-    return sorted(found, key=lambda snapshot: snapshot.step)
+    return [snapshot for snapshot in snapshots_of(training) if flaw(snapshot.folder) is None]
 
 
 def select_snapshots(
@@ -101,7 +104,7 @@ def average(folders: Sequence[Path], into: Path) -> None:
         folders: the snapshots.
         into: a folder that does not exist yet. All files but the weights are copied from the first snapshot.
     """
-    shutil.copytree(folders[0], into)
+    shutil.copytree(folders[0], into, ignore=shutil.ignore_patterns(HASHES))
     for file in sorted(folders[0].glob("*.safetensors")):
         remove(into / file.name)
         with ExitStack() as opened:

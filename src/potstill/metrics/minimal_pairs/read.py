@@ -105,7 +105,7 @@ def _lines(file: Path, key: str) -> Iterator[PairRow]:
         if line.strip():
             try:
                 yield f"{file}, line {number}", file.stem, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"`{key}`: {file}, line {number} is not JSON ({error}); mend or remove it") from None
 
 
