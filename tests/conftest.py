@@ -8,9 +8,13 @@ from hypothesis import settings
 
 # A busy machine makes every example slow, which is no failure.
 settings.register_profile("no deadline", deadline=None)
+# `make fuzz`
+settings.register_profile("fuzz", deadline=None, max_examples=3000)
 settings.load_profile("no deadline")
 # Before torch is imported: a test must not depend on what the hub answers, nor on how many cores there are.
-os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(
+    HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"
+)
 
 
 @pytest.fixture(scope="session")

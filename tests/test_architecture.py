@@ -60,6 +60,8 @@ MOST_LINES_OF_A_FUNCTION = 60
 MOST_PARAMETERS = 6
 OF_THE_WHOLE = {
     "test_architecture.py",
+    "test_damaged_runs.py",
+    "test_mutated_recipes.py",
     "test_resumed_runs.py",
     "test_format.py",
     "test_ddp.py",

@@ -12,6 +12,7 @@ from potstill.cli.check import check, finished_steps
 from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from run_outputs import outputs
 from tiny import toy_recipe
 
 
@@ -77,15 +78,9 @@ def whole(tmp_path_factory):
     return recipe, run
 
 
-def _outputs(run):
-    """The digests of all outputs but a training's log and the report, which tell durations."""
-    every = {step: run.manifest(step)["outputs"] for step in finished_steps(run.folder) if step != "report"}
-    return {step: {name: each for name, each in made.items() if name != "log.jsonl"} for step, made in every.items()}
-
-
 def test_every_kind_of_output_is_found_damaged_and_made_again_to_the_same_bytes(whole, tmp_path, capsys):
     recipe, original = whole
-    expected = _outputs(original)
+    expected = outputs(original)
     every = [(step, name) for step in finished_steps(original.folder) for name in original.manifest(step)["outputs"]]
     kinds = {(step.partition("/")[0], name.rpartition(".")[2]): (step, name) for step, name in every}
     for number, (step, name) in enumerate(kinds.values()):
@@ -96,4 +91,4 @@ def test_every_kind_of_output_is_found_damaged_and_made_again_to_the_same_bytes(
         capsys.readouterr()
         run_recipe(recipe, run)
         assert f"{step}: its output {name} is damaged, so it begins anew" in capsys.readouterr().out
-        assert _outputs(run) == expected, (step, name)
+        assert outputs(run) == expected, (step, name)

@@ -27,12 +27,15 @@ def read_json(file: Path) -> Any:
     """A JSON file's content, or None if there is no such file.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged or cannot be read.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{file} cannot be read ({reason}); remove it and run the same command again") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}); remove it and run the same command again") from error
 
