@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.seeds import table
 from potstill.files.atomic import read_json
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline.run_folder import Run
 
 LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")

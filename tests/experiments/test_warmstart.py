@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.warmstart import HERE, LAYOUTS, METRICS, PACKED, RATES, SHAPE, STARTS, page
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe import load_recipe
 from potstill.students.prune_width import pruned_widths

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from potstill.cost import Cost
-from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
+from potstill.metrics.results import Paired, Result
 from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, StageCost, Token
 
 TEXT = (

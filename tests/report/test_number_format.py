@@ -2,7 +2,7 @@
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.report import number_format
 from potstill.report.data import Metric
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.report.data import HELD_OUT_METRICS, Metric, Report
 from potstill.report.significance import adjusted, adjusted_p, beyond_chance, judge, judge_of, key
 

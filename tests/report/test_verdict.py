@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired
+from potstill.metrics.results import Paired
 from potstill.report.verdict import verdict
 
 

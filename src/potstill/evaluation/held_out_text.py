@@ -18,7 +18,7 @@ from potstill.evaluation.candidate_models import CandidateModel, Measurement, Mo
 from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
-from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.held_out_text import (
     METRICS,
     DocumentScores,
@@ -28,6 +28,7 @@ from potstill.metrics.held_out_text import (
     score_documents,
 )
 from potstill.metrics.passages import piece, token_view
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, trained_candidates

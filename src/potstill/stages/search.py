@@ -9,6 +9,7 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,8 @@ def _run_trial(trial: Work, setting: Setting, teachers: list[TeacherLike]) -> di
             raise
         say(f"  {error}")
         return {"validation_loss": None, "tokens": 0}
-    return {name: summary.get(name) for name in ("validation_loss", "tokens")}
+    loss = summary.get("validation_loss")
+    return {"validation_loss": loss if loss is not None and isfinite(loss) else None, "tokens": summary.get("tokens")}
 
 
 def train_trial(trial: Work, losses: list[GivenLoss], teachers: list[TeacherLike]) -> dict[str, Any]:
@@ -175,8 +177,12 @@ def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
     write_json(work.folder / "ranking.json", [*ended, *(row for row in tried if row["validation_loss"] is None)])
     write_json(work.folder / "best.json", asdict(setting))
     what = f"{setting} ({_outcome(best)}; as given: {_outcome(given)})" if best is not given else f"as given, {setting}"
+    all_tie = len(ended) > 1 and ended[0]["validation_loss"] == ended[-1]["validation_loss"]
+    if all_tie:
+        what += "; the validation loss tells none of them apart"
     figures = {"trials": len(tried), "tokens": sum(row["tokens"] for row in tried), "best": best, "given": given}
-    return Made([work.folder / "best.json"], figures | {"made": f"{len(tried)} trials; best: {what}"})
+    summary = figures | {"all_tie": all_tie, "made": f"{len(tried)} trials; best: {what}"}
+    return Made([work.folder / "best.json"], summary)
 
 
 def _outcome(row: dict[str, Any]) -> str:

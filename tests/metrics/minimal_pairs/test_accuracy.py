@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired, stratified
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.minimal_pairs.accuracy import ROUNDING, accuracy, compare
 from potstill.metrics.minimal_pairs.score import PairScores, Reading
+from potstill.metrics.stratified import stratified
 
 WITH_START = Reading(start=0, prefix_space=True)
 
