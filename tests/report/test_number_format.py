@@ -40,6 +40,11 @@ def test_spread_between_seeds():
     assert number_format.spread(Spread((4.66, 4.68, 4.69)), LOSS) == "3 seeds: 4.66 to 4.69, sd 0.015"
 
 
+def test_bounds_have_the_digits_that_they_bear():
+    assert number_format.bounds((4.6, 4.75), LOSS) == "[4.60, 4.75]"
+    assert number_format.bounds((0.521, 0.542), SHARE) == "[52.1%, 54.2%]"
+
+
 def test_units_fit_the_amount():
     assert [number_format.energy(kwh) for kwh in (2e-7, 2.1e-4, 9e-4, 0.0124, 3.2)] == [
         "0.2 mWh",

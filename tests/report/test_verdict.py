@@ -44,6 +44,20 @@ def test_a_gain_is_told_with_all_its_figures(examples):
     assert "One seed" in told
 
 
+def test_a_few_units_have_no_verdict(examples):
+    report = examples["one seed"]()
+    few = replace(report, paired=tuple(replace(one, n=9) for one in report.paired))
+    few = replace(few, rows=tuple(replace(row, n=9) for row in report.rows))
+    found = verdict(few)
+    assert (found.headline, found.tone) == ("No verdict: 9 held-out passages are too few to tell.", "open")
+    assert "beyond chance" not in " ".join(found.sentences)
+
+
+def test_with_several_seeds_it_is_said_what_the_intervals_cover(examples):
+    told = " ".join(verdict(examples["three seeds"]()).sentences)
+    assert "Means of 3 seeds; the intervals cover chance in the text and in the training. Single seeds differ" in told
+
+
 def test_a_missing_control_is_said(examples):
     assert "No control was trained" in verdict(examples["no control"]()).sentences[0]
 

@@ -86,7 +86,8 @@ def _table_of_metrics(rows: Sequence[dict[str, Any]]) -> str:
             tables.append([metric])
     told = [_some_metrics(rows, metrics) for metrics in tables]
     marks = {_mark(row): _chance(row) for row in rows if _mark(row)}
-    return "\n\n".join([*told, *(f"{mark} {marks[mark]}" for mark in sorted(marks))])
+    legend = "\n".join(f"{mark} {marks[mark]}" for mark in sorted(marks))
+    return "\n\n".join([*told, *([legend] if legend else [])])
 
 
 def _some_metrics(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
