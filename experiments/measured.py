@@ -18,7 +18,9 @@ def measured(run: Run) -> tuple[list[Result], list[Paired]]:
 
 
 def outcome(pair: Paired) -> str:
-    """`better`, `worse` or `no different beyond chance`: ``pair.a`` compared with ``pair.b``."""
+    """`better`, `worse`, `no different beyond chance` or `too few to tell`: ``pair.a`` compared with ``pair.b``."""
+    if pair.too_few:
+        return "too few to tell"
     better = pair.difference < 0 if pair.metric in LOWER_IS_BETTER else pair.difference > 0
     return ("better" if better else "worse") if pair.beyond_chance else "no different beyond chance"
 

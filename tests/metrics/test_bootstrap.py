@@ -133,6 +133,7 @@ def test_seeds_are_paired_seed_for_seed_and_against_one_model():
 def test_units_without_a_token_are_no_trouble():
     row = bootstrap("m", "x", Sums([0.0, 4.0, 5.0], [0.0, 1.0, 1.0]), resampling=draws(400))
     assert row.value == 4.5
+    assert row.n == 2, "a unit without a token is not counted"
     assert math.isfinite(row.low)
     assert math.isfinite(row.high)
 

@@ -80,11 +80,11 @@ def test_paired_two_equal_models_differ_one_time_in_twenty(draw, units):
 
 # The standard deviations of the mean that come from the seed, from the units, and from units that one seed alone finds
 # difficult.
-@pytest.mark.parametrize("deviations", [(1, 0.1, 0), (1, 1, 0), (0.1, 1, 0), (0, 0.3, 1), (0, 1, 0.5)])
+@pytest.mark.parametrize("deviations", [(1, 0.1, 0), (1, 1, 0), (0.1, 1, 0), (0, 0.3, 1), (0, 1, 0.5), (1, 0, 1)])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("units", [20, 300])
 def test_over_seeds_two_equal_trainings_differ_one_time_in_twenty(seeds, units, deviations):
-    random, covered, trials = np.random.default_rng(seeds), 0, 600
+    random, covered, trials = np.random.default_rng(seeds), 0, 400
     of_seed, of_unit, of_both = deviations
     draws = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), 400).T / units
     for _ in range(trials):
@@ -95,7 +95,7 @@ def test_over_seeds_two_equal_trainings_differ_one_time_in_twenty(seeds, units, 
         covered += found.low <= 0 <= found.high
         assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
     # With two seeds t is 12.7: an interval that promises 95% covers more where units count too.
-    assert 0.93 <= covered / trials <= (0.998 if seeds == 2 else 0.99)
+    assert 0.93 <= covered / trials <= (1.0 if seeds == 2 else 0.998)
 
 
 def test_seeds_are_paired_and_a_teacher_without_seeds_is_met_by_each():

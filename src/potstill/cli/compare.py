@@ -40,7 +40,7 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
         manifest = run.manifest("evaluate")
         if manifest is None:
             raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` shows what is left")
-        if manifest["inputs"]["recipe"].get("intervals") != INTERVALS:
+        if manifest["inputs"].get("recipe", {}).get("intervals") != INTERVALS:
             raise UserError(
                 f"{folder}: another version of potstill computed its intervals in another way; run the recipe again, "
                 "which computes them anew"

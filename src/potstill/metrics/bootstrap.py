@@ -85,7 +85,7 @@ def bootstrap(
     found = _interval(statistic, _bounds(numerator, denominator), resampling)
     if transform == "exp":
         found = found.exponential(statistic.by_seed())
-    return found.result(model, metric, numerator.shape[1])
+    return found.result(model, metric, _scored(denominator))
 
 
 def paired(
@@ -107,7 +107,13 @@ def paired(
     assert seeds == other_seeds or 1 in (seeds, other_seeds), f"{metric}: seeds of {' and '.join(names)} do not pair"
     (low, high), (other_low, other_high) = (_bounds(*each) for each in (ours, theirs))
     bounds = (low - other_high, high - other_low) if transform == "identity" else UNBOUNDED
-    return _interval(_Statistic([ours, theirs], transform), bounds, resampling).paired(names, metric, units)
+    found = _interval(_Statistic([ours, theirs], transform), bounds, resampling)
+    return found.paired(names, metric, min(_scored(ours[1]), _scored(theirs[1])))
+
+
+def _scored(denominator: Array) -> int:
+    """The number of units that have something to score."""
+    return int((denominator > 0).any(0).sum())
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ such as 4 right answers more among 200, are one kind of heavy tails. An interval
 the same t is better if the tails are symmetric, and worse if they are skewed. Each end is the outer one of both.
 
 *Seeds.* Units and seeds are crossed: each seed is scored on the same units, so that both are random effects (Clark,
-*The language-as-fixed-effect fallacy*, 1973). The figure's variance is that over units, plus that over seeds without
-the part that units and seeds share, which the first has already. Student's t with S - 1 degrees of freedom gives the
-seeds' half-width, and the two half-widths are combined as the root of the sum of their squares (MOVER: Zou & Donner,
-*Construction of confidence limits about effect measures*, 2008). With two seeds it is wide: t is 12.7.
+*The language-as-fixed-effect fallacy*, 1973). Student's t with S - 1 degrees of freedom gives the seeds' half-width,
+from the standard deviation between seeds. This one has a part that is also in the variance over units: each seed finds
+other units difficult. The units' half-width is taken without that part, and both half-widths are combined as the root
+of the sum of their squares (MOVER: Zou & Donner, *Construction of confidence limits about effect measures*, 2008). The
+interval is never narrower than that over units alone. With two seeds it is wide: t is 12.7.
 
 *Agreement.* If all units of a share agree (20 of 20 right), the share of units that might do otherwise is at most
 ``1 - (alpha / 2) ** (1 / n)`` (Clopper & Pearson, 1934), by the smallest stratum. For other figures the interval then
@@ -138,7 +139,8 @@ class _EndsByAlpha:
             self._acceleration = _acceleration(np.concatenate([one.deviations for one in strata]))
         if self._seeds > 1:
             shared = sum(stratum.shared for stratum in strata)
-            self._seed_error = math.sqrt(max(0.0, float(np.var(sampled.by_seed, ddof=1)) - shared) / self._seeds)
+            self._seed_error = math.sqrt(float(np.var(sampled.by_seed, ddof=1)) / self._seeds)
+            self._unshared = math.sqrt(max(0.0, 1 - shared / self._seeds / self._variance)) if self._variance else 1.0
 
     def over_units(self, alpha: float) -> Ends:
         """The ends of the interval over units alone."""
@@ -156,7 +158,8 @@ class _EndsByAlpha:
         if self._seeds == 1:
             return low, high
         value, of_seeds = self._value, _student(self._seeds - 1, alpha) * self._seed_error
-        return value - math.hypot(value - low, of_seeds), value + math.hypot(high - value, of_seeds)
+        below, above = (math.hypot(self._unshared * half, of_seeds) for half in (value - low, high - value))
+        return min(low, value - below), max(high, value + above)
 
     def p(self) -> float:
         """The alpha at which the interval would just touch zero."""
