@@ -156,6 +156,13 @@ def test_intervals_of_another_version_are_refused_by_name(do, stages, tmp_path, 
         comparison([tmp_path / "run"])
 
 
+def test_an_evaluation_with_intervals_of_another_version_is_made_anew(do, tmp_path, monkeypatch, capsys):
+    do()
+    monkeypatch.setattr("potstill.pipeline.recipe_inputs.INTERVALS", 0)
+    do()
+    assert "evaluate: intervals changed, so it begins anew" in capsys.readouterr().out
+
+
 def test_differences_say_whether_they_are_within_chance_and_tasks_show_lm_evals_errors():
     difference = {
         "run": "a",

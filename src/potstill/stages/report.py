@@ -42,6 +42,7 @@ from potstill.report.notes import notes
 from potstill.report.page import render
 from potstill.report.story import about_student, story, units_of
 from potstill.report.warnings import all_tied, trials_tied
+from potstill.stages.search import all_tie
 
 
 def run(work: Work) -> Made:
@@ -226,9 +227,10 @@ def _warnings(work: Work) -> tuple[str, ...]:
         if read_json(work.run.path(select_step(trained)) / "selection.json")["all_tie"]:
             tied.setdefault(_name_on_page(recipe)(trained.label), []).append(trained.seed or 0)
     of_selection = all_tied(list(recipe.select.by), tied) if recipe.select is not None else ()
-    if recipe.search is None or not (found := _summary(work, "search"))["all_tie"]:
+    ranking = read_json(work.run.path("search") / "ranking.json") or []
+    if recipe.search is None or not all_tie(ranking):
         return of_selection
-    return (trials_tied(found["trials"]), *of_selection)
+    return (trials_tied(len(ranking)), *of_selection)
 
 
 def _decision_count(work: Work) -> int:

@@ -177,12 +177,16 @@ def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
     write_json(work.folder / "ranking.json", [*ended, *(row for row in tried if row["validation_loss"] is None)])
     write_json(work.folder / "best.json", asdict(setting))
     what = f"{setting} ({_outcome(best)}; as given: {_outcome(given)})" if best is not given else f"as given, {setting}"
-    all_tie = len(ended) > 1 and ended[0]["validation_loss"] == ended[-1]["validation_loss"]
-    if all_tie:
+    if all_tie(ended):
         what += "; the validation loss tells none of them apart"
     figures = {"trials": len(tried), "tokens": sum(row["tokens"] for row in tried), "best": best, "given": given}
-    summary = figures | {"all_tie": all_tie, "made": f"{len(tried)} trials; best: {what}"}
-    return Made([work.folder / "best.json"], summary)
+    return Made([work.folder / "best.json"], figures | {"made": f"{len(tried)} trials; best: {what}"})
+
+
+def all_tie(trials: Sequence[dict[str, Any]]) -> bool:
+    """Whether the validation loss tells none of several trials apart; a trial that diverged is no part of it."""
+    losses = [row["validation_loss"] for row in trials if row["validation_loss"] is not None]
+    return len(losses) > 1 and len(set(losses)) == 1
 
 
 def _outcome(row: dict[str, Any]) -> str:
