@@ -165,6 +165,15 @@ def test_what_is_not_finite_has_no_width():
     assert (same.p, same.beyond_chance) == (1.0, False)
 
 
+@pytest.mark.parametrize("loss", [200, 350, 600])
+def test_the_perplexity_of_a_diverged_model_has_a_finite_interval(loss):
+    random, ones = np.random.default_rng(0), np.ones(50)
+    bad, good = Sums(random.normal(loss, 1, 50), ones), Sums(random.normal(3, 1, 50), ones)
+    pair = paired(("bad", "good"), "perplexity", (bad, good), transform="exp", resampling=FEW)
+    assert pair.beyond_chance
+    assert 0 < pair.low < pair.difference < pair.high < math.inf
+
+
 def test_a_known_standard_error_becomes_an_interval_by_students_t():
     alone = from_standard_errors([0.5], [0.1], 20, 0.95)
     assert (alone.low, alone.high) == pytest.approx((0.5 - 2.093 * 0.1, 0.5 + 2.093 * 0.1), abs=1e-4)

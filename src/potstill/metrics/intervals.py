@@ -3,11 +3,12 @@
 *Units.* A bootstrap interval with bias correction and acceleration (BCa: Efron & Tibshirani, *An Introduction to the
 Bootstrap*, 1993, ch. 14) is too narrow for few units: at 20, an interval of 95% covers 88 to 91%. So its ends are moved
 outwards by the ratio of Student's t to the normal quantile, and by ``sqrt(n / (n - 1))``, because the bootstrap divides
-by n (Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015, section 4.3). The degrees of freedom are those
-of the variance, which heavy tails make uncertain: ``2 / (2 / (n - 1) + kurtosis / n)``, where the excess kurtosis is
-the units' own and at least 0; those of several strata are combined as Satterthwaite does (1946). Sparse differences,
-such as 4 right answers more among 200, are one kind of heavy tails. An interval by the jackknife's standard error with
-the same t is better if the tails are symmetric, and worse if they are skewed. Each end is the outer one of both.
+by n (as in the expanded percentile interval of Hesterberg, *What Teachers Should Know About the Bootstrap*, 2015). The
+degrees of freedom are those of the variance, which heavy tails make uncertain: ``2 / (2 / (n - 1) + kurtosis / n)``,
+where the excess kurtosis is the units' own and at least 0; those of several strata are combined as Satterthwaite does
+(1946). Sparse differences, such as 4 right answers more among 200, are one kind of heavy tails. An interval by the
+jackknife's standard error with the same t is better if the tails are symmetric, and worse if they are skewed. Each end
+is the outer one of both.
 
 *Seeds.* Units and seeds are crossed: each seed is scored on the same units, so that both are random effects (Clark,
 *The language-as-fixed-effect fallacy*, 1973). Student's t with S - 1 degrees of freedom gives the seeds' half-width,
@@ -43,6 +44,8 @@ UNBOUNDED: Ends = (-math.inf, math.inf)
 
 _LEAST_ALPHA = 1e-12
 """The smallest p; an interval that leaves zero out even so has p = 0."""
+_HUGE = 1e60
+"""The squares of differences between larger figures (the perplexities of a diverged model) may overflow."""
 _ROUNDING = 1e-14
 """Relative differences between units that rounding makes."""
 
@@ -95,6 +98,11 @@ class Sampled:
         """The mean over seeds."""
         return float(np.mean(self.by_seed))
 
+    def scaled(self, factor: float) -> "Sampled":
+        """The figure in another unit."""
+        left_out, (low, high) = [each * factor for each in self.left_out], self.bounds
+        return Sampled(self.by_seed * factor, self.draws * factor, left_out, (low * factor, high * factor))
+
 
 def interval(sampled: Sampled, confidence: float = 0.95) -> Interval:
     """The interval of a figure over its units and, if there are several, its seeds."""
@@ -102,9 +110,10 @@ def interval(sampled: Sampled, confidence: float = 0.95) -> Interval:
     if not math.isfinite(value):
         over_units = (value, value) if seeds else None
         return Interval(value, value, value, 1.0 if math.isnan(value) else 0.0, seeds, over_units)
-    ends = _EndsByAlpha(sampled)
-    low, high = _inside(ends.whole(1 - confidence), sampled.bounds)
-    over_units = _inside(ends.over_units(1 - confidence), sampled.bounds) if seeds else None
+    size = max(1.0, float(np.max(np.abs(sampled.by_seed))) / _HUGE)
+    ends = _EndsByAlpha(sampled.scaled(1 / size))
+    low, high = _inside(ends.whole(1 - confidence), sampled.bounds, size)
+    over_units = _inside(ends.over_units(1 - confidence), sampled.bounds, size) if seeds else None
     return Interval(value, low, high, ends.p(), seeds, over_units)
 
 
@@ -118,8 +127,8 @@ def from_standard_errors(values: Sequence[float], errors: Sequence[float], n: in
     return Interval(value, value - whole, value + whole, math.nan, Spread.of(values), over_units)
 
 
-def _inside(ends: Ends, bounds: Ends) -> Ends:
-    return max(ends[0], bounds[0]), min(ends[1], bounds[1])
+def _inside(ends: Ends, bounds: Ends, size: float) -> Ends:
+    return max(ends[0] * size, bounds[0]), min(ends[1] * size, bounds[1])
 
 
 class _EndsByAlpha:
@@ -222,12 +231,13 @@ class _Stratum:
 
     def __init__(self, left_out: Array) -> None:
         seeds, self.units = left_out.shape
+        # Without its only unit with a token, a figure is 0/0.
+        known = np.where(np.isfinite(left_out), left_out, np.nan)
         with np.errstate(invalid="ignore"):
-            each = left_out - np.mean(left_out, axis=1, keepdims=True, where=np.isfinite(left_out))
-        each = np.where(np.isfinite(each), each, 0.0)
+            each = np.nan_to_num(known - np.nanmean(known, axis=1, keepdims=True))
         self.deviations: Array = each.mean(0)
         scaled, squares = 1 - 1 / self.units, float(np.sum(self.deviations**2))
-        if squares <= self.units * (_ROUNDING * np.nanmax(np.abs(left_out), initial=0)) ** 2:
+        if squares <= self.units * (_ROUNDING * np.nanmax(np.abs(known), initial=0)) ** 2:
             squares = 0.0
         self.variance = scaled * squares
         # The variance that a seed's figure has because each seed finds other units difficult.
