@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.seeds import table
 from potstill.files.atomic import read_json
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline.run_folder import Run
 
 LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
@@ -18,7 +18,9 @@ def measured(run: Run) -> tuple[list[Result], list[Paired]]:
 
 
 def outcome(pair: Paired) -> str:
-    """`better`, `worse` or `no different beyond chance`: ``pair.a`` compared with ``pair.b``."""
+    """`better`, `worse`, `no different beyond chance` or `too few to tell`: ``pair.a`` compared with ``pair.b``."""
+    if pair.too_few:
+        return "too few to tell"
     better = pair.difference < 0 if pair.metric in LOWER_IS_BETTER else pair.difference > 0
     return ("better" if better else "worse") if pair.beyond_chance else "no different beyond chance"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.measured import differences, interval, measured, models, outcome
 from potstill.files.atomic import write_text
-from potstill.metrics.bootstrap import Paired, Result, holm
+from potstill.metrics.results import Paired, Result, holm
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import load_recipe

@@ -24,7 +24,7 @@ def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[st
     """The differences of every variant from the base, seed by seed, as a table.
 
     Two columns say whether a difference is noise: whether its interval holds zero, and whether it lies within the
-    base's own spread between seeds."""
+    base's own spread between seeds. The interval covers chance in the trainings, and not in the held-out text."""
     rows = []
     for name, figures in variants.items():
         for metric in metrics if name != base else ():
@@ -36,6 +36,6 @@ def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[st
             shown = ", ".join(f"{value:+.4f}" for value in each)
             beyond = "**yes**" if abs(mean) > half else "no"
             rows.append((name, metric, shown, f"{mean:+.4f}", interval, beyond, f"{spread:.4f}", within))
-    columns = ("variant", "metric", "each seed", "mean", "95% interval", "beyond zero")
+    columns = ("variant", "metric", "each seed", "mean", "95% interval over seeds", "beyond zero")
     columns += (f"sd between seeds of {base}", "within it")
     return table(columns, rows)

@@ -15,7 +15,7 @@ from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.evaluation.snapshot_curves import measure
 from potstill.files.atomic import write_text
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import load_recipe

@@ -45,6 +45,7 @@ ONLY_WHERE_USED = {
     "peft",
     "reasoning_gym",
     "rouge_score",
+    "scipy",
     "sentence_transformers",
     "torchao",
     "triton",

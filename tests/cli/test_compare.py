@@ -25,6 +25,7 @@ PAIR = {
     "n": 200,
     "p": 0.01,
     "seeds": None,
+    "over_units": None,
 }
 
 
@@ -139,6 +140,29 @@ def test_a_table_shows_seeds_where_there_are_any():
     assert lines[2].endswith("200")
 
 
+def test_in_columns_a_mark_says_which_differences_have_too_few_units():
+    few = {"run": "a", **ROW, "model": "student - control", "n": 9, "beyond_chance": False}
+    rows = [few, {**few, "metric": "agreement", "n": 200}, {**few, "metric": "bits", "n": 200, "beyond_chance": True}]
+    *_, numbers, blank, first, second = comparison_table(rows).splitlines()
+    assert numbers.split() == ["n", "9", "200", "200"]
+    assert (blank, first, second) == ("", "* beyond chance", "? too few to tell")
+    assert comparison_table(rows).count("] ?") == comparison_table(rows).count("] *") == 1
+
+
+def test_intervals_of_another_version_are_refused_by_name(do, stages, tmp_path, monkeypatch):
+    do()
+    monkeypatch.setattr("potstill.cli.compare.INTERVALS", 0)
+    with pytest.raises(UserError, match=r"run: another version of potstill .* run the recipe again, which computes"):
+        comparison([tmp_path / "run"])
+
+
+def test_an_evaluation_with_intervals_of_another_version_is_made_anew(do, tmp_path, monkeypatch, capsys):
+    do()
+    monkeypatch.setattr("potstill.pipeline.recipe_inputs.INTERVALS", 0)
+    do()
+    assert "evaluate: intervals changed, so it begins anew" in capsys.readouterr().out
+
+
 def test_differences_say_whether_they_are_within_chance_and_tasks_show_lm_evals_errors():
     difference = {
         "run": "a",
@@ -147,19 +171,21 @@ def test_differences_say_whether_they_are_within_chance_and_tasks_show_lm_evals_
         "value": 0.1,
         "low": 0.0,
         "high": 0.2,
-        "n": 9,
+        "n": 10,
     }
     own = [{"value": 0.5, "stderr": 0.01234567}, {"value": 0.6, "stderr": 0.02}]
     rows = [
         {"run": "a", **ROW, "metric": "piqa/acc", "lm_eval": own},
         {**difference, "beyond_chance": False},
         {**difference, "beyond_chance": True},
+        {**difference, "beyond_chance": False, "n": 9},
     ]
     head, *lines = comparison_table(rows).splitlines()
     assert head.split() == ["run", "model", "metric", "value", "low", "high", "n", "chance", "stderr"]
     assert lines[0].endswith("0.01235, 0.02")
     assert lines[1].endswith("within chance")
     assert lines[2].endswith("beyond chance")
+    assert lines[3].endswith("too few to tell")
 
 
 def test_the_marks_of_tasks_are_corrected_for_all_of_them(do, stages, tmp_path):

@@ -15,6 +15,7 @@ from potstill.cli import main
 from potstill.errors import UserError
 from potstill.pipeline import runner
 from potstill.pipeline.graph import STAGES
+from potstill.pipeline.recipe_inputs import INTERVALS
 from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe, load_recipe, read_recipe_text
 from potstill.recipe.step import Step
@@ -275,7 +276,7 @@ def finished(tmp_path):
     recipe = minimal.recipe(tmp_path).model_dump(mode="json", by_alias=True)
     with run.open(recipe):
         pass
-    run.begin(step, {"of": "nothing"}, recipe)
+    run.begin(step, {"recipe": {"intervals": INTERVALS}}, recipe)
     row = {"model": "student", "metric": "loss", "value": 4.5, "low": 4.25, "high": 4.75, "n": 20}
     comparison = run.path(step) / "comparison.json"
     comparison.write_text(json.dumps({"rows": [row], "paired": []}))

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.babyllama import ABLATIONS, BASE, METRICS, OWN, _recipe, page
 from experiments.sharing import beside
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import is_done

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.prompting import ABOUT, METRICS, page
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.recipe import load_recipe
 
 MODELS = ("teacher", "start", "student base", "student another-question", "control")

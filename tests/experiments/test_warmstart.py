@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.warmstart import HERE, LAYOUTS, METRICS, PACKED, RATES, SHAPE, STARTS, page
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.models.from_scratch import from_scratch
 from potstill.recipe import load_recipe
 from potstill.students.prune_width import pruned_widths
@@ -16,12 +16,12 @@ from tiny import tokenizer
 def of_a_start(difference, loss):
     seeds = Spread((loss - 0.01, loss, loss + 0.01))
     rows = [
-        Result(model, metric, loss, loss - 1, loss + 1, 9, seeds if model in ("student", "control") else None)
+        Result(model, metric, loss, loss - 1, loss + 1, 99, seeds if model in ("student", "control") else None)
         for model in ("teacher", "start", "student", "control")
         for metric in METRICS
     ]
     low, high = difference - 0.1, difference + 0.1
-    return rows, [Paired("student", "control", "loss", difference, low, high, 9, 0.5, None)]
+    return rows, [Paired("student", "control", "loss", difference, low, high, 99, 0.5, None)]
 
 
 def of_a_rate(last):

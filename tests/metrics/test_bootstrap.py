@@ -1,6 +1,5 @@
-"""Intervals have the promised coverage, differences are paired, and the order of units does not matter."""
+"""Differences are paired, seeds are averaged, and the order of units does not matter."""
 
-import json
 import math
 import tracemalloc
 
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import Paired, Resampling, Result, Spread, Sums, bootstrap, holm, paired, stratified
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 
 
 def draws(resamples: int = 10_000, seed: int = 0) -> Resampling:
@@ -38,27 +37,6 @@ def test_perplexity_is_the_exponential_of_the_loss_in_value_and_interval():
     assert perplexity.value == pytest.approx(math.exp(loss.value))
     assert perplexity.low == pytest.approx(math.exp(loss.low), rel=2e-3)
     assert perplexity.high == pytest.approx(math.exp(loss.high), rel=2e-3)
-
-
-@pytest.mark.parametrize("transform", ["identity", "exp"])
-def test_intervals_cover_the_truth_as_often_as_they_promise(transform):
-    truth = math.exp(2.0) if transform == "exp" else 2.0
-    rows = [
-        bootstrap("m", "x", scores(120, trial, mean=2.0), transform=transform, resampling=draws(600))
-        for trial in range(400)
-    ]
-    covered = np.mean([row.low <= truth <= row.high for row in rows])
-    assert 0.915 <= covered <= 0.98
-
-
-def test_a_true_null_is_beyond_chance_one_time_in_twenty():
-    random = np.random.default_rng(5)
-    found = 0
-    for _ in range(400):
-        tokens, hard = random.integers(20, 200, 120).astype(float), random.normal(4, 1, 120)
-        one, two = (Sums(tokens * (hard + random.normal(0, 0.2, 120)), tokens) for _ in range(2))
-        found += paired(("a", "b"), "loss", (one, two), resampling=draws(600)).beyond_chance
-    assert found / 400 <= 0.085
 
 
 def test_pairs_see_what_separate_intervals_hide():
@@ -113,14 +91,13 @@ def test_equal_models_differ_by_nothing(sums, transform):
     assert not same.beyond_chance
 
 
-@given(st.integers(0, 2000), st.floats(-0.3, 0.3))
-@settings(max_examples=60)
-def test_p_and_interval_always_agree(seed, shift):
-    one = scores(40, seed)
-    moved = np.asarray(one.numerator) + np.random.default_rng(seed).normal(shift, 1, 40) * np.asarray(one.denominator)
+@given(st.integers(0, 2000), st.floats(-0.5, 0.5), st.sampled_from([1, 2, 3]), st.sampled_from([5, 10, 40]))
+@settings(max_examples=100)
+def test_p_and_interval_always_agree(seed, shift, seeds, units):
+    one, random = scores(units, seed), np.random.default_rng(seed)
+    moved = np.asarray(one.numerator) + random.normal(shift, 1, (seeds, units)) * np.asarray(one.denominator)
     pair = paired(("a", "b"), "x", (one, Sums(moved, one.denominator)), resampling=draws(400))
-    if abs(pair.p - 0.05) > 0.01:
-        assert (pair.p < 0.05) == pair.beyond_chance
+    assert (pair.p < 0.05) == (pair.low > 0 or pair.high < 0)
 
 
 def test_the_same_seed_draws_the_same():
@@ -153,24 +130,10 @@ def test_seeds_are_paired_seed_for_seed_and_against_one_model():
     assert against_one.seeds.low == pytest.approx(0, abs=1e-12)
 
 
-def test_seeds_that_disagree_are_within_chance_whatever_the_text_says():
-    pair = Paired("a", "b", "loss", -0.1, -0.12, -0.08, 304, 0.001, Spread((-0.3, 0.1)))
-    assert not pair.beyond_chance
-
-
-def test_rows_and_pairs_survive_json():
-    row = Result("student", "loss", 4.68, 4.6, 4.75, 304, Spread((4.66, 4.7)))
-    pair = Paired("student", "control", "loss", -0.1, -0.12, -0.08, 304, 0.001, Spread((-0.1, -0.11)))
-    assert Result.from_dict(json.loads(json.dumps(row.to_dict()))) == row
-    assert Paired.from_dict(json.loads(json.dumps(pair.to_dict()))) == pair
-    assert pair.to_dict()["beyond_chance"] is True
-    alone = Result("student", "loss", 4.68, 4.6, 4.75, 304)
-    assert Result.from_dict(json.loads(json.dumps(alone.to_dict()))) == alone
-
-
 def test_units_without_a_token_are_no_trouble():
     row = bootstrap("m", "x", Sums([0.0, 4.0, 5.0], [0.0, 1.0, 1.0]), resampling=draws(400))
     assert row.value == 4.5
+    assert row.n == 2, "a unit without a token is not counted"
     assert math.isfinite(row.low)
     assert math.isfinite(row.high)
 
@@ -199,29 +162,3 @@ def test_many_units_fit_in_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150e6, "all draws at once would be 160 MB of indices, and as much again for each column"
-
-
-def test_stratified_intervals_cover_the_truth_as_often_as_they_promise():
-    # The difficulty of subtasks differs as in BLiMP. If the bootstrap ignored subtasks, or resampled them, intervals
-    # would be far too wide and would always cover the truth.
-    random, rates = np.random.default_rng(1), (0.1, 0.5, 0.7, 0.95)
-    drawn = lambda: {f"s{n}": (random.random(60) < rate).astype(float) for n, rate in enumerate(rates)}  # noqa: E731
-    overall = [stratified(drawn(), draws(400))[0] for _ in range(600)]
-    covered = np.mean([each.low <= np.mean(rates) <= each.high for each in overall])
-    assert 0.92 <= covered <= 0.975
-    width = np.mean([each.high - each.low for each in overall])
-    deviation = np.sqrt(sum(rate * (1 - rate) / 60 for rate in rates)) / len(rates)
-    assert width == pytest.approx(2 * 1.96 * deviation, rel=0.05)
-
-
-def test_strata_of_unequal_size_weigh_the_same_in_the_interval():
-    random = np.random.default_rng(2)
-    overall, _ = stratified({"a": (random.random(50) < 0.5).astype(float), "b": np.ones(5000)})
-    assert overall.high - overall.low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 50) / 2, rel=0.1)
-
-
-def test_holm_by_hand():
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
-        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
-    )
-    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}

@@ -1,4 +1,4 @@
-"""The best of several candidates is chosen; among ties, the earliest."""
+"""The best of several candidates is chosen; among ties, the earliest; if all tie, the last."""
 
 import numpy as np
 import pytest
@@ -24,30 +24,34 @@ def _losses(*means, noise=0.5, own=0.05, seed=0):
 HOW = {"resampling": Resampling(resamples=2000)}
 
 
+def chosen(candidates, criteria, **how):
+    return choose(candidates, criteria, list(candidates)[-1], **how)
+
+
 def test_the_best_is_taken_where_it_is_beyond_chance():
     # The spread over items (0.5) hides differences of 0.1; the paired bootstrap shows them.
-    choice = choose(_losses(3.0, 2.8, 2.7, 2.9), [LOSS], **HOW)
+    choice = chosen(_losses(3.0, 2.8, 2.7, 2.9), [LOSS], **HOW)
     assert (choice.best, choice.chosen) == ("c2", "c2")
     assert [standing.tied for standing in choice.standings] == [False, False, True, False]
 
 
 def test_of_ties_the_earlier_one_is_taken():
-    choice = choose(_losses(3.0, 2.701, 2.9, 2.7), [LOSS], **HOW)
+    choice = chosen(_losses(3.0, 2.701, 2.9, 2.7), [LOSS], **HOW)
     assert (choice.best, choice.chosen) == ("c3", "c1")
 
 
 def test_without_pairing_it_would_be_a_tie():
     # The same candidates with shuffled items: without pairing, the difference is within chance.
-    scores, draw = _losses(2.75, 2.7), np.random.default_rng(1)
+    scores, draw = _losses(2.75, 2.7, 9.0), np.random.default_rng(1)
     shuffled = draw.permutation(np.asarray(scores["c0"]["loss"].numerator))
-    assert choose(scores, [LOSS], **HOW).chosen == "c1"
-    assert choose({"c0": {"loss": Sums(shuffled, np.ones(ITEMS))}, "c1": scores["c1"]}, [LOSS], **HOW).chosen == "c0"
+    assert chosen(scores, [LOSS], **HOW).chosen == "c1"
+    assert chosen(scores | {"c0": {"loss": Sums(shuffled, np.ones(ITEMS))}}, [LOSS], **HOW).chosen == "c0"
 
 
 def test_the_intervals_are_those_of_the_paired_bootstrap():
     scores = _losses(3.0, 2.8)
     resampling = Resampling(confidence=0.9, resamples=2000)
-    standing = choose(scores, [LOSS], resampling=resampling).standings[0]
+    standing = chosen(scores, [LOSS], resampling=resampling).standings[0]
     pair = paired(("a", "b"), "loss", (scores["c0"]["loss"], scores["c1"]["loss"]), resampling=resampling)
     assert (standing.difference, standing.low, standing.high) == (
         pytest.approx(pair.difference),
@@ -58,14 +62,45 @@ def test_the_intervals_are_those_of_the_paired_bootstrap():
 
 def test_higher_may_be_better():
     scores = _losses(3.0, 2.8, 2.9)
-    assert choose(scores, [Criterion("loss", "higher")], **HOW).chosen == "c0"
+    assert chosen(scores, [Criterion("loss", "higher")], **HOW).chosen == "c0"
 
 
 def test_equal_weights_are_equal():
     scores = _losses(2.7)
-    choice = choose({"a": scores["c0"], "b": scores["c0"]}, [LOSS], **HOW)
-    assert (choice.best, choice.chosen) == ("a", "a")
+    choice = chosen({"a": scores["c0"], "b": scores["c0"]}, [LOSS], **HOW)
+    assert choice.best == "a"
     assert [standing.difference for standing in choice.standings] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("criteria", [[RIGHT], [RIGHT, LOSS]])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_metric_that_tells_nothing_keeps_the_last_and_not_the_mean_behind_it(criteria, share):
+    names = ["step 1", "step 2", "step 3", "mean of the last 2"]
+    same = {"right": Sums(np.full(ITEMS, share), np.ones(ITEMS)), "loss": Sums(np.ones(ITEMS), np.ones(ITEMS))}
+    choice = choose(dict.fromkeys(names, same), criteria, "step 3", **HOW)
+    assert choice.all_tie
+    assert choice.chosen == "step 3"
+
+
+@pytest.mark.parametrize("criteria", [[LOSS], [LOSS, RIGHT]])
+def test_a_few_items_tell_nothing(criteria):
+    def few(items):
+        return {
+            f"c{at}": {
+                "loss": Sums(np.full(items, at + 1.0), np.ones(items)),
+                "right": Sums(np.zeros(items), np.ones(items)),
+            }
+            for at in range(3)
+        }
+
+    assert chosen(few(9), criteria, **HOW).all_tie
+    assert chosen(few(9), criteria, **HOW).chosen == "c2"
+    enough = chosen(few(10), criteria, **HOW)
+    assert (enough.all_tie, enough.chosen) == (False, "c0")
+
+
+def test_a_single_candidate_ties_with_nothing():
+    assert not chosen(_losses(3.0), [LOSS], **HOW).all_tie
 
 
 def _two(losses, right):
@@ -85,13 +120,13 @@ def test_ranks_are_weighted_and_equal_ones_share_theirs():
     assert judged_by(scores, [LOSS, RIGHT]) == pytest.approx([2.5, 2.25, 2.25, 3.0])
     twice = [LOSS, Criterion("right", "higher", 3.0)]
     assert judged_by(scores, twice) == pytest.approx([3.25, 2.375, 1.625, 2.75])
-    assert choose(scores, twice, **HOW).best == "c2"
+    assert chosen(scores, twice, **HOW).best == "c2"
 
 
 def test_by_ranks_too_a_tie_is_a_tie():
     apart, near = _two([1.0, 2.0, 3.0], [0.9, 0.5, 0.1]), _two([1.0, 1.0, 3.0], [0.50, 0.505, 0.1])
-    assert [each.tied for each in choose(apart, [LOSS, RIGHT], **HOW).standings] == [True, False, False]
-    choice = choose(near, [LOSS, RIGHT], **HOW)
+    assert [each.tied for each in chosen(apart, [LOSS, RIGHT], **HOW).standings] == [True, False, False]
+    choice = chosen(near, [LOSS, RIGHT], **HOW)
     assert (choice.best, choice.chosen) == ("c1", "c0")
     assert not choice.standings[2].tied
 
@@ -102,7 +137,7 @@ def test_metrics_may_have_other_items():
         name: each | {"right": Sums(np.tile(each["right"].numerator, 3), np.ones(3 * ITEMS))}
         for name, each in scores.items()
     }
-    assert choose(wide, [LOSS, RIGHT], **HOW).chosen == "c0"
+    assert chosen(wide, [LOSS, RIGHT], **HOW).chosen == "c0"
 
 
 def test_a_tie_is_not_called_too_often_nor_too_seldom():
@@ -111,5 +146,5 @@ def test_a_tie_is_not_called_too_often_nor_too_seldom():
     for world in range(100):
         draw = np.random.default_rng(1000 + world)
         scores = {name: {"loss": Sums(draw.normal(3, 0.3, ITEMS), np.ones(ITEMS))} for name in ("a", "b")}
-        tied += all(standing.tied for standing in choose(scores, [LOSS], resampling=few).standings)
+        tied += all(standing.tied for standing in chosen(scores, [LOSS], resampling=few).standings)
     assert 88 <= tied <= 100

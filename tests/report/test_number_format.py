@@ -2,7 +2,7 @@
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.report import number_format
 from potstill.report.data import Metric
 
@@ -38,6 +38,11 @@ def test_differences_are_signed_and_shares_differ_by_points(metric, alone, whole
 
 def test_spread_between_seeds():
     assert number_format.spread(Spread((4.66, 4.68, 4.69)), LOSS) == "3 seeds: 4.66 to 4.69, sd 0.015"
+
+
+def test_bounds_have_the_digits_that_they_bear():
+    assert number_format.bounds((4.6, 4.75), LOSS) == "[4.60, 4.75]"
+    assert number_format.bounds((0.521, 0.542), SHARE) == "[52.1%, 54.2%]"
 
 
 def test_units_fit_the_amount():

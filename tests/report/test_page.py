@@ -113,7 +113,11 @@ def test_cards_know_both_models(pages, examples):
 
 
 def test_seeds_add_their_spread(pages):
-    assert "3 seeds: 4.63 to 4.65, sd" in Page(pages["three seeds"]).text
+    text = Page(pages["three seeds"]).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "3 seeds: 4.63 to 4.65, sd" in text
+    assert "over units alone [4." in text
+    assert "Bars cover chance in the units and in the seeds" in text
+    assert "over units" not in Page(pages["one seed"]).text
     assert "seeds:" not in Page(pages["one seed"]).text
 
 

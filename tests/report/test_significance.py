@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.report.data import HELD_OUT_METRICS, Metric, Report
 from potstill.report.significance import adjusted, adjusted_p, beyond_chance, judge, judge_of, key
 
@@ -27,9 +27,17 @@ def of_students(*p: float) -> Report:
     return Report("t", "r", "s", "v", "d", "h", "c", rows=rows, paired=pairs)
 
 
-def test_seeds_that_disagree_are_within_chance():
+def test_the_interval_alone_decides_whatever_single_seeds_say():
     assert judge(pair("control", -0.1), LOSS) == "better"
-    assert judge(pair("control", -0.1, seeds=Spread((-0.3, 0.1))), LOSS) == "within chance"
+    assert judge(pair("control", -0.1, seeds=Spread((-0.3, 0.1))), LOSS) == "better"
+    assert judge(pair("control", -0.1, half=0.2, seeds=Spread((-0.2, -0.05))), LOSS) == "within chance"
+
+
+def test_a_few_units_tell_nothing_whatever_their_interval_says():
+    few = replace(pair("control", -0.1), n=9)
+    assert judge(few, LOSS) == "too few to tell"
+    report = replace(of_students(0.001, 0.3), paired=(replace(few, a="student 0"), replace(few, a="student 1", p=0.3)))
+    assert [judge_of(report)(one, LOSS) for one in report.paired] == ["too few to tell"] * 2
 
 
 def test_the_better_direction_belongs_to_the_metric():

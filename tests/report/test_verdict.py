@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired
+from potstill.metrics.results import Paired
 from potstill.report.verdict import verdict
 
 
@@ -42,6 +42,20 @@ def test_a_gain_is_told_with_all_its_figures(examples):
     assert "−0.10 [−0.12, −0.08], better, beyond chance" in told
     assert "training closed 85% of the gap" in told
     assert "One seed" in told
+
+
+def test_a_few_units_have_no_verdict(examples):
+    report = examples["one seed"]()
+    few = replace(report, paired=tuple(replace(one, n=9) for one in report.paired))
+    few = replace(few, rows=tuple(replace(row, n=9) for row in report.rows))
+    found = verdict(few)
+    assert (found.headline, found.tone) == ("No verdict: 9 held-out passages are too few to tell.", "open")
+    assert "beyond chance" not in " ".join(found.sentences)
+
+
+def test_with_several_seeds_it_is_said_what_the_intervals_cover(examples):
+    told = " ".join(verdict(examples["three seeds"]()).sentences)
+    assert "Means of 3 seeds; the intervals cover chance in the text and in the training. Single seeds differ" in told
 
 
 def test_a_missing_control_is_said(examples):

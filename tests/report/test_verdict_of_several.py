@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.report.data import Metric, Report
 from potstill.report.verdict import verdict
 
@@ -104,10 +104,24 @@ def test_a_gain_that_only_luck_among_many_explains_is_no_gain():
     assert "within chance after the correction for all students (p\u00a0=\u00a00.12)" in found.sentences[1]
 
 
-def test_a_gain_that_differs_in_sign_between_seeds_is_no_gain():
+def test_a_gain_whose_interval_over_the_seeds_holds_zero_is_no_gain():
     report = told({"base": 0.05, "teacher": 0.0})
-    one = replace(report.paired[0], seeds=Spread((0.11, -0.01)))
+    one = replace(report.paired[0], low=-0.01, high=0.11, p=0.07, over_units=(0.04, 0.06), seeds=Spread((0.11, -0.01)))
     assert "No experiment" in verdict(replace(report, paired=(one, *report.paired[1:]))).headline
+
+
+def test_few_questions_have_no_verdict():
+    report = told({"base": 0.05, "teacher": 0.0})
+    few = replace(
+        report,
+        rows=tuple(replace(row, n=8) for row in report.rows),
+        paired=tuple(replace(pair, n=8) for pair in report.paired),
+    )
+    found = verdict(few)
+    assert found.headline == "No verdict: 8 held-out questions are too few to tell."
+    assert found.tone == "open"
+    assert "too few to tell" in found.sentences[1]
+    assert "beyond chance" not in " ".join(found.sentences)
 
 
 def test_every_student_has_its_sentence_in_the_recipes_order(examples):

@@ -98,6 +98,33 @@ def test_what_was_given_stays_where_nothing_is_better(tmp_path, rigged):
     assert distil.chosen_losses(work, "base") == work.recipe.distil.losses
 
 
+def test_trials_that_all_have_one_loss_leave_the_setting_as_it_was_and_say_so(tmp_path, rigged):
+    def train(work, losses, teachers):
+        (work.folder / "student").mkdir(parents=True)
+        return {"validation_loss": 2.5, "tokens": 10}
+
+    rigged(train)
+    work = _work(minimal.questions(tmp_path, *RIGGED), tmp_path)
+    summary = stage.run(work).summary
+    assert "as given" in summary["made"]
+    assert "tells none of them apart" in summary["made"]
+    assert stage.all_tie(json.loads((work.folder / "ranking.json").read_text()))
+    assert distil.chosen_losses(work, "base") == work.recipe.distil.losses
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, None])
+def test_a_trial_without_a_finite_loss_is_not_the_best(tmp_path, rigged, loss):
+    def train(work, losses, teachers):
+        (work.folder / "student").mkdir(parents=True)
+        number = int(work.step.name.removeprefix("trial-"))
+        return {"validation_loss": 2.5 if number == 3 else loss, "tokens": 10}
+
+    rigged(train)
+    summary = stage.run(_work(minimal.questions(tmp_path, *RIGGED), tmp_path)).summary
+    assert summary["best"]["number"] == 3
+    assert "apart" not in summary["made"]
+
+
 def test_temperatures_alone_are_tried_once_each_without_optuna(tmp_path, rigged, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     rigged(_best_at(0.9, 4.0))

@@ -154,6 +154,28 @@ def test_a_mean_competes_and_is_what_its_name_says(tmp_path):
     assert not list(run.path("select/student/seed-0").glob(".*"))
 
 
+def test_where_all_snapshots_tie_the_last_is_kept_and_the_page_says_so(tmp_path):
+    # Seven samples are too few to tell a snapshot from another.
+    run = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, *RISING, "corpus.validation=7", "select={}"), run)
+    told = _selection(run, "select/student/seed-0")
+    assert told["all_tie"]
+    assert told["chosen"] == "step 30"
+    assert _same(run.path("select/student/seed-0") / "student", whole_snapshots(run.path("distil/seed-0"))[-1].folder)
+    assert "because the metrics of `select.by` tell none" in run.manifest("select/student/seed-0")["summary"]["made"]
+    page = (run.path("report") / "index.html").read_text(encoding="utf-8")
+    assert "Selection: loss told no snapshot of student (seed 0) and control (seed 0) from another" in page
+
+
+def test_where_no_weight_moves_the_last_snapshot_is_kept_and_not_a_mean(tmp_path):
+    # The learning rate is so small that no weight moves.
+    run = Run(tmp_path / "run")
+    still = "distil.training.learning_rate=1e-30"
+    run_recipe(toy_recipe(tmp_path, *RISING, still, 'select.average={"best": 2}', "control=null"), run, until="select")
+    told = _selection(run, "select/student/seed-0")
+    assert (told["all_tie"], told["chosen"]) == (True, "step 30")
+
+
 def test_more_than_there_are_cannot_be_averaged(tmp_path):
     recipe = toy_recipe(tmp_path, *RISING, 'select.average={"best": 9}', "control=null")
     with pytest.raises(UserError, match=r"`select.average.best: 9` is more than the 6 snapshots"):

@@ -7,7 +7,8 @@ from typing import Any
 from potstill.console import table
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
-from potstill.metrics.bootstrap import Paired
+from potstill.metrics.results import FEWEST_UNITS, Paired
+from potstill.pipeline.recipe_inputs import INTERVALS
 from potstill.pipeline.run_folder import Run
 from potstill.recipe.load import saved_recipe
 from potstill.report.significance import beyond_chance
@@ -36,8 +37,14 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
         if damaged := run.damaged("evaluate"):
             name, word = next(iter(damaged.items()))
             raise UserError(f"{run.path('evaluate') / name} is {word}; run the recipe again, which makes it anew")
-        if run.manifest("evaluate") is None:
+        manifest = run.manifest("evaluate")
+        if manifest is None:
             raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` shows what is left")
+        if manifest["inputs"].get("recipe", {}).get("intervals") != INTERVALS:
+            raise UserError(
+                f"{folder}: another version of potstill computed its intervals in another way; run the recipe again, "
+                "which computes them anew"
+            )
         found = read_json(run.path("evaluate") / "comparison.json")
         tasks = found.get("tasks", {"metrics": [], "lm_eval": {}})
         for row in found["rows"]:
@@ -78,8 +85,9 @@ def _table_of_metrics(rows: Sequence[dict[str, Any]]) -> str:
         else:
             tables.append([metric])
     told = [_some_metrics(rows, metrics) for metrics in tables]
-    marked = any(row.get("beyond_chance") for row in rows)
-    return "\n\n".join([*told, *(["* beyond chance"] if marked else [])])
+    marks = {_mark(row): _chance(row) for row in rows if _mark(row)}
+    legend = "\n".join(f"{mark} {marks[mark]}" for mark in sorted(marks))
+    return "\n\n".join([*told, *([legend] if legend else [])])
 
 
 def _some_metrics(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
@@ -101,7 +109,19 @@ def _figure(row: dict[str, Any]) -> str:
     """A value with its interval, and whatever else there is: its mark, lm-eval's standard errors, its seeds."""
     value, low, high = (_cell(row, column) for column in ("value", "low", "high"))
     more = [f"({name} {_cell(row, name)})" for name in ("stderr", "seeds") if _cell(row, name)]
-    return " ".join([f"{value} [{low}, {high}]", *(["*"] if row.get("beyond_chance") else []), *more])
+    return " ".join([f"{value} [{low}, {high}]", *([_mark(row)] if _mark(row) else []), *more])
+
+
+def _mark(row: dict[str, Any]) -> str:
+    return {"beyond chance": "*", "too few to tell": "?"}.get(_chance(row), "")
+
+
+def _chance(row: dict[str, Any]) -> str:
+    """The judgement of a difference; empty for a model's own figure."""
+    beyond = row.get("beyond_chance")
+    if beyond is None:
+        return ""
+    return "beyond chance" if beyond else "too few to tell" if row["n"] < FEWEST_UNITS else "within chance"
 
 
 def _cell(row: dict[str, Any], column: str) -> str:
@@ -109,8 +129,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
     if column == "seeds":
         return ", ".join(f"{each:.4g}" for each in value["values"]) if value else ""
     if column == "chance":
-        beyond = row.get("beyond_chance")
-        return "" if beyond is None else "beyond chance" if beyond else "within chance"
+        return _chance(row)
     if column == "stderr":
         # lm-eval's own standard error of each seed.
         told = [each["stderr"] for each in row.get("lm_eval", ()) if each["stderr"] is not None]

@@ -14,7 +14,8 @@ from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
-from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline.steps import answers_steps
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, own_candidates

@@ -17,7 +17,7 @@ from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
-from potstill.metrics.bootstrap import Array, Resampling, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.read import Continuation, read_continuations
 from potstill.metrics.continuations.similarity import (
@@ -32,6 +32,7 @@ from potstill.metrics.continuations.similarity import (
     with_random_pairs,
 )
 from potstill.metrics.continuations.word_vectors import WordVectors, check_vectors, read_vectors, vectors_file, words_of
+from potstill.metrics.intervals import Array
 from potstill.metrics.minimal_pairs.score import Reading
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work

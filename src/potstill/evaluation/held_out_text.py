@@ -19,7 +19,7 @@ from potstill.evaluation.measurement_cost import metered
 from potstill.files.atomic import remove, write_json
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
-from potstill.metrics.bootstrap import Paired, Resampling, Result, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.held_out_text import (
     METRICS,
     DocumentScores,
@@ -29,6 +29,7 @@ from potstill.metrics.held_out_text import (
     score_documents,
 )
 from potstill.metrics.passages import piece, token_view
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, trained_candidates

@@ -1,6 +1,5 @@
 """Standard tasks: lm-eval asks every model once, and the models are compared on the same items."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,19 +11,18 @@ from potstill.evaluation.candidate_models import CandidateModel, Measurement, Mo
 from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import in_split, splits_of
 from potstill.files.sealed import read_sealed, write_sealed
-from potstill.metrics.bootstrap import Paired, Resampling, Result
+from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.lm_eval.compare import compare, is_share
 from potstill.metrics.lm_eval.items import Wanted, part
 from potstill.metrics.lm_eval.load import LoadedTask, load_task
 from potstill.metrics.lm_eval.score import OF_ITEMS, TaskScores, score_task
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 
 FAMILY = "tasks"
 """The family of differences on all tasks, for Holm's correction: at 0.05, one in twenty would seem real by chance."""
-P_VALUES_PER_THRESHOLD = 10
-"""The number of steps of the bootstrap's p within Holm's smallest threshold."""
 
 
 def check(recipe: Recipe) -> None:
@@ -51,9 +49,8 @@ def measure(work: Work, models: Models) -> Measurement:
         {candidate.label: [_score_once(work, one, seed) for seed in each] for candidate, each in models.items()}
         for one in asked
     ]
-    between = _pairs(models)
-    metrics = sum(len(next(iter(scores.values()))[0].scores) for scores in found)
-    resampling = _resampling(work, metrics * len(between))
+    between, how = _pairs(models), work.recipe.evaluate
+    resampling = Resampling(how.confidence, how.resamples)
     for one, scores in zip(asked, found, strict=True):
         more_rows, more_pairs = compare(_reported(work, one, scores), between, resampling)
         rows, pairs = rows + more_rows, pairs + more_pairs
@@ -128,12 +125,6 @@ def _pairs(models: Models) -> list[tuple[str, str]]:
         (one for one in models if one.role != "student"), key=lambda one: one.role not in ("start", "control")
     )
     return [(student.label, other.label) for student in students for other in others]
-
-
-def _resampling(work: Work, differences: int) -> Resampling:
-    """Enough resamples for Holm's correction: a difference of constant sign must be beyond chance among so many."""
-    confidence, resamples = work.recipe.evaluate.confidence, work.recipe.evaluate.resamples
-    return Resampling(confidence, max(resamples, math.ceil(P_VALUES_PER_THRESHOLD * differences / (1 - confidence))))
 
 
 def _report_metric(asked: LoadedTask, metric: str, better: str | None, percent: bool) -> dict[str, Any]:

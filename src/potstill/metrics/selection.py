@@ -3,18 +3,21 @@
 With one metric, a paired bootstrap over items (`bootstrap.py`) compares the best with every other candidate. With
 several metrics, each metric ranks the candidates (the best has rank 1, equal ones share a rank), and the weighted mean
 of the ranks decides. The items of each metric are then resampled, and the interval is the percentile interval, because
-ranks are too coarse for a jackknife. A candidate ties with the best one unless it is worse beyond chance.
+ranks are too coarse for a jackknife. A candidate ties with the best one unless it is worse beyond chance. If all
+candidates tie, the metric tells nothing, and the last weights are kept.
 
 Shapes: C candidates, U items of a metric, R resamples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Array, Resampling, Sums, paired
+from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Resampling, Sums, paired
+from potstill.metrics.intervals import Array, expanded_tails
+from potstill.metrics.results import FEWEST_UNITS
 
 _COUNTS_AT_ONCE = 2**22
 """Numbers held in memory together, for any U and R."""
@@ -57,10 +60,16 @@ class Choice:
     chosen: str
     standings: tuple[Standing, ...]
 
+    @property
+    def all_tie(self) -> bool:
+        """Whether the metric tells none of several candidates apart."""
+        return len(self.standings) > 1 and all(standing.tied for standing in self.standings)
+
 
 def choose(
     candidates: Mapping[str, Mapping[str, Sums]],
     criteria: Sequence[Criterion],
+    last: str,
     *,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> Choice:
@@ -69,6 +78,7 @@ def choose(
     Args:
         candidates: by name, each with its sums ([U]) by metric. The first candidate that ties with the best is chosen.
         criteria: the metrics of the choice.
+        last: the candidate that is chosen if all tie.
         resampling: of the intervals.
 
     Raises:
@@ -84,11 +94,11 @@ def choose(
     else:
         intervals = _by_rank(candidates, criteria, best, resampling)
     standings = tuple(
-        Standing(name, float(value), float(value - values[best]), low, high, low <= 0 <= high)
-        for name, value, (low, high) in zip(names, values, intervals, strict=True)
+        Standing(name, float(value), float(value - values[best]), low, high, tied)
+        for name, value, (low, high, tied) in zip(names, values, intervals, strict=True)
     )
-    chosen = next(standing.name for standing in standings if standing.tied)
-    return Choice(names[best], chosen, standings)
+    choice = Choice(names[best], next(standing.name for standing in standings if standing.tied), standings)
+    return replace(choice, chosen=last) if choice.all_tie else choice
 
 
 def judged_by(candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[Criterion]) -> Array:
@@ -99,26 +109,29 @@ def judged_by(candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[C
 
 def _by_metric(
     candidates: Mapping[str, Mapping[str, Sums]], metric: str, best: str, resampling: Resampling
-) -> list[tuple[float, float]]:
+) -> list[tuple[float, float, bool]]:
+    """Each candidate's interval of its difference from the best, and whether it ties with it."""
     pairs = (
         paired((name, best), metric, (scores[metric], candidates[best][metric]), resampling=resampling)
         for name, scores in candidates.items()
     )
-    return [(pair.low, pair.high) for pair in pairs]
+    return [(pair.low, pair.high, not pair.beyond_chance) for pair in pairs]
 
 
 def _by_rank(
     candidates: Mapping[str, Mapping[str, Sums]], criteria: Sequence[Criterion], best: int, resampling: Resampling
-) -> list[tuple[float, float]]:
+) -> list[tuple[float, float, bool]]:
+    """As :func:`_by_metric`, by the mean rank."""
     # Every metric has its own items, and its own draws.
     drawn = [
         _resampled(candidates, one.metric, resampling.resamples, (resampling.seed, at))
         for at, one in enumerate(criteria)
     ]
     ranks = _mean_rank(drawn, criteria)
-    tails = [(1 - resampling.confidence) / 2, (1 + resampling.confidence) / 2]
-    low, high = np.nanquantile(ranks - ranks[best], tails, axis=1)
-    return [(float(one), float(other)) for one, other in zip(low, high, strict=True)]
+    units = min(np.size(scores[one.metric].denominator) for scores in candidates.values() for one in criteria)
+    tails = expanded_tails(units, resampling.confidence)
+    ends = np.nanquantile(ranks - ranks[best], tails, axis=1).T.tolist()
+    return [(low, high, units < FEWEST_UNITS or low <= 0 <= high) for low, high in ends]
 
 
 def _values(candidates: Mapping[str, Mapping[str, Sums]], metric: str) -> Array:

@@ -225,6 +225,7 @@ STAGES: tuple[Stage, ...] = (
         "Compare teacher, start, student and control.",
         lambda r, s: {
             "evaluate": recipe_inputs.section_without(r.evaluate, "batch_size"),
+            "intervals": recipe_inputs.INTERVALS,
             "seeds": r.seeds,
             "corpus.sequence_length": r.corpus.sequence_length,
             "teachers.weight": recipe_inputs.teacher_weights(r),

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
 
+INTERVALS = 2
+"""The version of the way in which intervals are computed. If it changes, all steps with intervals are repeated."""
+
+
 def training_text(recipe: "Recipe") -> Any:
     """The keys of the corpus that decide the training text, without those that cut it into samples."""
     keys = {"questions", "validation", "train", "held_out"} if recipe.asks else {"sources", "cleaning", "held_out"}
@@ -103,6 +107,7 @@ def snapshot_selection(recipe: "Recipe") -> dict[str, Any]:
         "evaluate.tasks": tasks,
         "evaluate.continuations": prompts,
         **sure,
+        "intervals": INTERVALS,
         **shape,
         **quantization(recipe),
         **merge,

@@ -109,7 +109,7 @@ class Evaluate(Section):
     Default: 0.95."""
 
     resamples: int = Field(default=2000, ge=100)
-    """The number of bootstrap resamples of the documents. Default: 2000."""
+    """The number of bootstrap resamples of the documents or items. Default: 2000."""
 
     @model_validator(mode="after")
     def _names_are_free(self) -> "Evaluate":

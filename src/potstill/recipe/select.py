@@ -43,7 +43,8 @@ By = Annotated[
 class Select(Section):
     """Select the best of `distil.snapshots`, by one rule, for each seed of each student and of the control.
 
-    A snapshot ties with the best one unless it is worse beyond chance. Of the ties, the earliest is selected.
+    A snapshot ties with the best one unless it is worse beyond chance. Of the ties, the earliest is selected. If all
+    tie, the metric tells nothing, and the last is selected.
     """
 
     by: By = Field(default_factory=lambda: {LOSS: 1.0})

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Curve, Metric, kind
 from potstill.report.significance import JudgeDifference, judge

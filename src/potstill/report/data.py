@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from potstill.cost import Cost, Expense
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.recipe.candidates import Candidate
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
@@ -199,6 +199,8 @@ class Report:
     confidence: float = 0.95
     asks: bool = False
     """Whether models were asked questions and learned from answers; else they read a text."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before any figure, a sentence each."""
     placebos: tuple[str, ...] = ()
     """The students whose teacher spoke about another question."""
 

@@ -94,7 +94,7 @@ def _of_training(recipe: Recipe, judged_on: str, units: str) -> list[str]:
         halves = f" For {others}, half of the items select, and only the other half is reported." if others else ""
         said.append(
             f"Student and control are the best snapshots of their training by {by}, on {judged_on} that {are} not "
-            f"reported; among ties, the earliest.{halves}"
+            f"reported; among ties, the earliest, and if all tie, the last.{halves}"
         )
     if recipe.control is None:
         said.append("The recipe leaves the control out, so the page cannot tell distillation from training alone.")

@@ -2,7 +2,7 @@
 
 import math
 
-from potstill.metrics.bootstrap import Paired, Result, Spread
+from potstill.metrics.results import Paired, Result, Spread
 from potstill.recipe.candidates import Candidate
 from potstill.report.data import LABELS, START, STUDENT, Metric, kind
 
@@ -17,6 +17,12 @@ def value(row: Result, metric: Metric) -> str:
 def interval(row: Result, metric: Metric) -> str:
     """A value with its interval: 4.68 [4.60, 4.75]."""
     return _with_bounds(row.value, row.low, row.high, metric)
+
+
+def bounds(ends: tuple[float, float], metric: Metric) -> str:
+    """The ends of an interval: [4.60, 4.75]."""
+    low, high = (_number(end, metric, _decimals(*ends, metric)) for end in ends)
+    return f"[{low}, {high}]"
 
 
 def difference(pair: Paired, metric: Metric) -> str:

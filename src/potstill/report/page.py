@@ -15,6 +15,7 @@ from potstill.report import charts, number_format, snapshot_curves, tables
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, StageCost, Token, kind, students
 from potstill.report.significance import judge_of
 from potstill.report.verdict import verdict
+from potstill.report.warnings import few_units
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path d="M5 28h16l-2-12a6 6 0 0 1-1-6l1-6h-8l1 6a6 6 '
@@ -59,6 +60,8 @@ def render(report: Report) -> str:
         "has_differences": any(panel["differences"] for panel in panels),
         "compared": {CONTROL: "the control", START: "the student before"}[_main_other(report)],
         "faint": any(row.seeds for row in report.rows),
+        "warnings": (*report.warnings, *few_units(report)),
+        "few": any(pair.too_few for pair in report.paired),
         "students": len(who),
         "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
         "table": tables.matrix(report) if several else tables.figures(report),

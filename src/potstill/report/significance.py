@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.metrics.bootstrap import Paired, holm
+from potstill.metrics.results import Paired, holm
 from potstill.report.data import Metric, Report, kind
 
-Judgement = Literal["better", "worse", "different", "within chance"]
+Judgement = Literal["better", "worse", "different", "within chance", "too few to tell"]
+UNDECIDED: tuple[Judgement, ...] = ("within chance", "too few to tell")
+"""The judgements of a difference that is not beyond chance."""
 JudgeDifference = Callable[[Paired, Metric], Judgement]
 Tone = Literal["good", "bad", "open"]
 
@@ -38,7 +40,12 @@ class Verdict:
 
 
 def judge(pair: Paired, metric: Metric) -> Judgement:
-    """Whether ``pair.a`` is better than ``pair.b``; ``different`` if the metric has no better direction."""
+    """Whether ``pair.a`` is better than ``pair.b``; ``different`` if the metric has no better direction.
+
+    With too few units, it is ``too few to tell``, whatever the interval.
+    """
+    if pair.too_few:
+        return "too few to tell"
     if not pair.beyond_chance:
         return "within chance"
     if metric.better is None:
@@ -51,7 +58,8 @@ def judge_of(report: Report) -> JudgeDifference:
     beyond = beyond_chance(report.paired, _families(report), report.confidence)
 
     def corrected(pair: Paired, metric: Metric) -> Judgement:
-        return judge(pair, metric) if beyond[key(pair)] else "within chance"
+        judgement = judge(pair, metric)
+        return judgement if beyond[key(pair)] or pair.too_few else "within chance"
 
     return corrected
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, kind, students
 from potstill.report.significance import JudgeDifference, adjusted_p, judge_of, key
 
-MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "≈"}
+MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "≈", "too few to tell": "?"}
 
 
 def figures(report: Report) -> dict[str, Any]:
@@ -122,11 +122,10 @@ def _pair_cell(
 
 
 def _seeds(figure: Result | Paired, metric: Metric) -> str:
-    """The spread between seeds, as a text that can break only after its comma."""
+    """The spread between seeds and the interval over units alone, as a text that can break only after a comma."""
     if figure.seeds is None:
         return ""
-    return (
-        number_format.spread(figure.seeds, metric)
-        .replace(" ", "\N{NO-BREAK SPACE}")
-        .replace(",\N{NO-BREAK SPACE}", ", ")
-    )
+    said = number_format.spread(figure.seeds, metric)
+    if figure.over_units is not None:
+        said += f", over units alone {number_format.bounds(figure.over_units, metric)}"
+    return said.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")

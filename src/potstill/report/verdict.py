@@ -3,10 +3,10 @@
 It is computed from the paired differences alone. No effect and a loss are told as plainly as a gain.
 """
 
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.report import number_format, verdict_of_several
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, students
-from potstill.report.significance import Judgement, KeyFigure, Tone, Verdict, judge, judge_of
+from potstill.report.significance import UNDECIDED, Judgement, KeyFigure, Tone, Verdict, judge, judge_of
 
 
 def verdict(report: Report) -> Verdict:
@@ -21,6 +21,8 @@ def verdict(report: Report) -> Verdict:
     pairs = {pair.b: pair for pair in report.paired if pair.a == STUDENT and pair.metric == metric.name}
     against = {other: judge(pairs[other], metric) for other in (CONTROL, START) if other in pairs}
     headline, tone = _headline(against.get(CONTROL), against.get(START))
+    if "too few to tell" in against.values():
+        headline, tone = f"No verdict: {rows[STUDENT, metric.name].n} {report.units} are too few to tell.", "open"
     models = {model: row for (model, name), row in rows.items() if name == metric.name}
     sentences = (
         _against_control(metric, models, pairs, report),
@@ -120,6 +122,7 @@ def _closed(models: dict[str, Result], model: str) -> float | None:
 def _other_metrics(report: Report, chosen: Metric) -> str:
     told = judge_of(report)
     groups: dict[Judgement, list[str]] = {"better": [], "worse": [], "different": [], "within chance": []}
+    groups["too few to tell"] = []
     for metric in report.metrics:
         for pair in report.paired:
             if (pair.a, pair.b, pair.metric) == (STUDENT, CONTROL, metric.name) and metric is not chosen:
@@ -133,13 +136,14 @@ def _other_metrics(report: Report, chosen: Metric) -> str:
 def _seeds(metric: Metric, student: Result, control: Paired | None, unit: str) -> str:
     if student.seeds is None:
         return f"One seed was trained: the intervals show chance in the {unit}, not in the training."
+    means = f"Means of {student.seeds.n} seeds; the intervals cover chance in the {unit} and in the training"
     if control is None or control.seeds is None:
-        return f"Means of {student.seeds.n} seeds."
+        return f"{means}."
     low, high = (number_format.signed(bound, control, metric) for bound in (control.seeds.low, control.seeds.high))
-    return f"Means of {student.seeds.n} seeds; single seeds differ from their controls by {low} to {high}."
+    return f"{means}. Single seeds differ from their controls by {low} to {high}."
 
 
 def _difference(pair: Paired, metric: Metric) -> str:
     judgement = judge(pair, metric)
-    told = "within chance" if judgement == "within chance" else f"{judgement}, beyond chance"
+    told = judgement if judgement in UNDECIDED else f"{judgement}, beyond chance"
     return f"a difference of {number_format.difference_interval(pair, metric)}, {told}"

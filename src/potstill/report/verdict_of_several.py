@@ -7,11 +7,11 @@ not over its placebo, the gain does not come from the teacher's knowledge.
 
 from dataclasses import dataclass
 
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.recipe.candidates import Candidate
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, TEACHER, Metric, Report, kind, students
-from potstill.report.significance import Judgement, KeyFigure, Tone, Verdict, adjusted_p, judge_of, key
+from potstill.report.significance import UNDECIDED, Judgement, KeyFigure, Tone, Verdict, adjusted_p, judge_of, key
 
 MOST_FIGURES = 6
 """The maximum number of students whose differences are printed large; the table below has all of them."""
@@ -76,6 +76,9 @@ def _headline(case: _Case) -> tuple[str, Tone]:
     other, real = case.other, case.real
     if other is None:
         return "No verdict: there is nothing to compare the students with.", "open"
+    if case.those(other, "too few to tell"):
+        few = case.rows[case.students[0]].n
+        return f"No verdict: {few} {case.report.units} are too few to tell.", "open"
     better, worse = case.those(other, "better"), case.those(other, "worse")
     beyond = "" if worse else " beyond chance"
     said = [f"{_share(better, real)} {BEATS[other][len(better) > 1]}: {_names(better)}."] if better else []
@@ -160,9 +163,8 @@ def _whose(case: _Case, student: str) -> str:
 
 def _told(case: _Case, a: str, b: str) -> str:
     pair, judgement = case.pairs[a, b], case.judged[a, b]
-    beyond = f"{judgement}, beyond chance"
-    within = "within chance" + (" after the correction for all students" if pair.beyond_chance else "")
-    said = within if judgement == "within chance" else beyond
+    corrected = " after the correction for all students" if pair.beyond_chance else ""
+    said = judgement + corrected if judgement in UNDECIDED else f"{judgement}, beyond chance"
     chance = number_format.probability(case.p[key(pair)])
     return f"{number_format.difference_interval(pair, case.metric)}, {said} ({chance})"
 
@@ -185,10 +187,10 @@ def _teachers(case: _Case) -> str:
 def _how(case: _Case) -> str:
     seeds = case.rows[case.students[0]].seeds
     how = f"Every p is corrected (Holm) for all {len(case.students)} students."
+    unit = "questions" if case.report.asks else "text"
     if seeds is None:
-        unit = "questions" if case.report.asks else "text"
         return f"{how} Each was trained with one seed: the intervals show chance in the {unit}, not in the training."
-    return f"{how} Means of {seeds.n} seeds; a difference is beyond chance only if all seeds have the same sign."
+    return f"{how} Means of {seeds.n} seeds; the intervals cover chance in the {unit} and in the training."
 
 
 def _name(student: str) -> str:

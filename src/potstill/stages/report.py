@@ -15,7 +15,7 @@ from potstill.device import device_name
 from potstill.evaluation import baselines
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
-from potstill.metrics.bootstrap import Paired, Result
+from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
 from potstill.pipeline.manifest import now, versions
@@ -41,6 +41,8 @@ from potstill.report.data import (
 from potstill.report.notes import notes
 from potstill.report.page import render
 from potstill.report.story import about_student, story, units_of
+from potstill.report.warnings import all_tied, trials_tied
+from potstill.stages.search import all_tie
 
 
 def run(work: Work) -> Made:
@@ -79,6 +81,7 @@ def gather(work: Work) -> Report:
         units=units_of(recipe),
         confidence=recipe.evaluate.confidence,
         asks=recipe.asks,
+        warnings=_warnings(work),
         placebos=tuple(
             Candidate("student", name).label for name in recipe.variants if not recipe.sample_set_of(name).own
         )
@@ -215,6 +218,19 @@ def _selection_scores(work: Work) -> tuple[list[dict[str, Any]], set[tuple[str, 
                 rows += [{**row, **at} for row in one["rows"]]
         rows += [{**row, "model": "start", "seed": None, "step": 0, "split": "selection"} for row in told["start"]]
     return rows, chosen
+
+
+def _warnings(work: Work) -> tuple[str, ...]:
+    """Warnings about choices by metrics that told nothing."""
+    recipe, tied = work.recipe, dict[str, list[int]]()
+    for trained in trained_candidates(recipe) if recipe.select is not None else ():
+        if read_json(work.run.path(select_step(trained)) / "selection.json")["all_tie"]:
+            tied.setdefault(_name_on_page(recipe)(trained.label), []).append(trained.seed or 0)
+    of_selection = all_tied(list(recipe.select.by), tied) if recipe.select is not None else ()
+    ranking = read_json(work.run.path("search") / "ranking.json") or []
+    if recipe.search is None or not all_tie(ranking):
+        return of_selection
+    return (trials_tied(len(ranking)), *of_selection)
 
 
 def _decision_count(work: Work) -> int:

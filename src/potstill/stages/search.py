@@ -9,6 +9,7 @@ import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def _run_trial(trial: Work, setting: Setting, teachers: list[TeacherLike]) -> di
             raise
         say(f"  {error}")
         return {"validation_loss": None, "tokens": 0}
-    return {name: summary.get(name) for name in ("validation_loss", "tokens")}
+    loss = summary.get("validation_loss")
+    return {"validation_loss": loss if loss is not None and isfinite(loss) else None, "tokens": summary.get("tokens")}
 
 
 def train_trial(trial: Work, losses: list[GivenLoss], teachers: list[TeacherLike]) -> dict[str, Any]:
@@ -176,8 +178,16 @@ def _write_best(work: Work, tried: Sequence[dict[str, Any]]) -> Made:
     write_json(work.folder / "ranking.json", [*ended, *(row for row in tried if row["validation_loss"] is None)])
     write_json(work.folder / "best.json", asdict(setting))
     what = f"{setting} ({_outcome(best)}; as given: {_outcome(given)})" if best is not given else f"as given, {setting}"
+    if all_tie(ended):
+        what += "; the validation loss tells none of them apart"
     figures = {"trials": len(tried), "tokens": sum(row["tokens"] for row in tried), "best": best, "given": given}
     return Made([work.folder / "best.json"], figures | {"made": f"{len(tried)} trials; best: {what}"})
+
+
+def all_tie(trials: Sequence[dict[str, Any]]) -> bool:
+    """Whether the validation loss tells none of several trials apart; a trial that diverged is no part of it."""
+    losses = [row["validation_loss"] for row in trials if row["validation_loss"] is not None]
+    return len(losses) > 1 and len(set(losses)) == 1
 
 
 def _outcome(row: dict[str, Any]) -> str:

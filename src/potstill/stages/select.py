@@ -2,13 +2,15 @@
 
 Makes `select/student/[EXPERIMENT/]seed-N/student/` and `select/control/seed-N/student/`, plain Hugging Face folders,
 and beside each `selection.json`: the scores of every snapshot on the items used for selection, and its distance from
-the best. Items that are reported are never read here.
+the best. Items that are reported are never read here. If all snapshots tie, the last one is taken.
 """
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from potstill.console import say
 from potstill.errors import UserError
@@ -51,7 +53,7 @@ def run(work: Work) -> Made:
         # The mean comes last, so it is not chosen if it only equals a snapshot.
         folders[name], scores[name] = folder, measured.scores(folder, f"{work.step}: {name}")
     resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
-    choice = choose(scores, criteria, resampling=resampling)
+    choice = choose(scores, criteria, list(by_name)[-1], resampling=resampling)
     _save_student(work, folders[choice.chosen])
     selection = work.folder / "selection.json"
     rows = {
@@ -111,9 +113,9 @@ def _averaged_snapshot(
     if kind == "best":
         judged = judged_by(scores, criteria)
         lower_is_better = len(criteria) > 1 or criteria[0].better == "lower"
-        # Sorting is stable, so earlier snapshots win among equals.
+        # Sorting is stable, so earlier snapshots win among equals. If all are equal, the last ones are taken.
         order = sorted(range(len(names)), key=lambda at: judged[at] if lower_is_better else -judged[at])
-        names = [names[at] for at in sorted(order[:count])]
+        names = [names[at] for at in sorted(order[:count])] if np.ptp(judged) else names
     folder = work.folder / ".averaged"
     remove(folder)
     average([by_name[name].folder for name in names[-count:]], folder)
@@ -140,6 +142,7 @@ def _selection_record(
         "better": {one.metric: one.better for one in criteria},
         "best": choice.best,
         "chosen": choice.chosen,
+        "all_tie": choice.all_tie,
         "start": rows["start"],
         "candidates": [standing.to_dict() | {"rows": rows[standing.name]} for standing in choice.standings],
     }
@@ -152,7 +155,7 @@ def _is_no_better(
     for one in criteria:
         sums = chosen[one.metric], start[one.metric]
         pair = paired(("chosen", "start"), one.metric, sums, resampling=resampling)
-        if pair.high < 0 if one.better == "lower" else pair.low > 0:
+        if pair.beyond_chance and (pair.difference < 0) == (one.better == "lower"):
             return False
     return True
 
@@ -160,7 +163,9 @@ def _is_no_better(
 def _summary(choice: Choice, by_name: Mapping[str, Snapshot]) -> dict[str, Any]:
     tied = sum(standing.tied for standing in choice.standings)
     made = f"{choice.chosen} of {len(choice.standings)} candidates"
-    if choice.chosen != choice.best:
+    if choice.all_tie:
+        made += ", the last snapshot, because the metrics of `select.by` tell none of them apart"
+    elif choice.chosen != choice.best:
         made += f", which ties with the best, {choice.best}"
     step = by_name[choice.chosen].step if choice.chosen in by_name else None
     return {"kept_step": step, "best": choice.best, "tied": tied, "made": made}

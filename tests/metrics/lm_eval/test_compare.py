@@ -81,25 +81,36 @@ def test_differences_are_paired_and_seeds_are_kept():
         models["student"][0].scores["t/acc"].value,
         models["student"][1].scores["t/acc"].value,
     )
-    # On the same items, the interval of a difference is much narrower than that of either model.
-    assert pair.high - pair.low < rows[1].high - rows[1].low
+    # On the same items, the interval of a difference is much narrower than that of either model. With two seeds, the
+    # interval that covers them too is wide.
+    assert pair.over_units == expected.over_units
+    assert pair.over_units[1] - pair.over_units[0] < rows[1].high - rows[1].low < pair.high - pair.low
 
 
 def test_equal_models_do_not_differ():
     items = _coins(0.5)
     models = {"student": [_task(acc=_score(items))], "start": [_task(acc=_score(items))]}
     (pair,) = compare(models, [("student", "start")], HOW)[1]
-    assert (pair.difference, pair.low, pair.high, pair.p) == (0, 0, 0, 1)
+    assert (pair.difference, pair.p) == (0, 1)
+    assert pair.low == pytest.approx(-pair.high)
     assert not pair.beyond_chance
 
 
 @pytest.mark.parametrize("weights", [{"a": 0.5, "b": 0.5}, {"a": 0.8, "b": 0.2}])
 def test_a_groups_items_are_drawn_within_their_own_task(weights):
     # All items of a task are equal. Tasks are not resampled, so that the interval has no width.
-    items = {"a": [1.0] * 40, "b": [0.0] * 10}
+    items = {"a": [2.0] * 40, "b": [0.0] * 10}
     row = compare({"start": [_task(acc=_score(items, weights=weights))]}, [], HOW)[0][0]
-    assert row.value == row.low == row.high == pytest.approx(weights["a"])
+    assert row.value == row.low == row.high == pytest.approx(2 * weights["a"])
     assert row.n == 50
+
+
+def test_a_group_in_which_no_item_is_right_may_have_right_ones():
+    items = {"a": [0.0] * 40, "b": [0.0] * 20}
+    models = {name: [_task(acc=_score(items))] for name in ("student", "start")}
+    rows, (pair,) = compare(models, [("student", "start")], HOW)
+    assert (rows[0].low, rows[0].high) == (0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert (pair.low, pair.p) == (-pair.high, 1)
 
 
 def test_the_interval_of_a_group_is_that_of_its_weighted_mean():
@@ -116,7 +127,7 @@ def test_the_interval_of_a_group_is_that_of_its_weighted_mean():
 def test_what_is_no_function_of_items_has_lm_evals_own_interval_and_is_not_paired():
     models = {name: [_task(f1=_score({"t": [0.0] * 50}, "other", value=0.5))] for name in ("student", "start")}
     rows, pairs = compare(models, [("student", "start")], HOW)
-    assert rows[0].high - rows[0].low == pytest.approx(2 * 1.959964 * 0.1)
+    assert rows[0].high - rows[0].low == pytest.approx(2 * 2.009575 * 0.1)
     assert rows[0].n == 50
     assert not pairs
 

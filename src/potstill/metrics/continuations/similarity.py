@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from potstill.errors import UserError, first_line
 from potstill.files.installed_packages import package_folder
-from potstill.metrics.bootstrap import Array
+from potstill.metrics.intervals import Array
 from potstill.recipe.continuations import PackagedSentences, Sentences
 
 Indices = NDArray[np.int64]

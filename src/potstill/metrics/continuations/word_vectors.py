@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
-from potstill.metrics.bootstrap import Array
+from potstill.metrics.intervals import Array
 from potstill.recipe.continuations import Vectors
 from potstill.recipe.corpus import PackageFiles
 

@@ -4,31 +4,22 @@ The value of a result is lm-eval's, to the last digit. Its interval, and the dif
 contribution of each item: a ratio of sums over items or, for a group, a weighted mean over its tasks, whose items are
 resampled within their own task. A metric that is no such function of items (F1, BLEU) gets the interval of lm-eval's
 own standard error, and is not paired. If lm-eval gives no standard error either (the Brier score), the figure has no
-interval and makes no result.
+interval and makes no result. With several seeds, intervals cover items and seeds (`intervals.py`).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import (
-    DEFAULT_RESAMPLING,
-    Array,
-    Paired,
-    Resampling,
-    Result,
-    Spread,
-    Sums,
-    bootstrap,
-    paired,
-    stratified,
-)
+from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Resampling, Sums, bootstrap, paired
+from potstill.metrics.intervals import UNBOUNDED, Array, Ends, from_standard_errors
 from potstill.metrics.lm_eval.items import as_sums, transform
 from potstill.metrics.lm_eval.score import OF_ITEMS, MetricScore, TaskScores
+from potstill.metrics.results import Paired, Result, Spread
+from potstill.metrics.stratified import stratified
 
 ScoresByModel = Mapping[str, Sequence[TaskScores]]
 """The scores of each model on one task, one for each of its seeds."""
@@ -70,16 +61,15 @@ def _row(model: str, metric: str, seeds: Sequence[MetricScore], resampling: Resa
     values = [score.value for score in seeds]
     if not np.isfinite(values).all():
         raise UserError(f"{model}, {metric}: {values} is not a finite number; the model is broken, train it again")
-    value, spread = _mean(values), Spread(tuple(values)) if len(values) > 1 else None
     first = seeds[0]
     if first.aggregation not in OF_ITEMS:
-        half = NormalDist().inv_cdf((1 + resampling.confidence) / 2) * _mean([score.stderr for score in seeds])
-        return Result(model, metric, value, value - half, value + half, first.n, spread)
-    if len(first.weights) > 1:
-        whole, _ = stratified(_means(seeds), resampling, first.weights)
-        return Result(model, metric, value, whole.low, whole.high, first.n, spread)
-    row = bootstrap(model, metric, _sums(seeds), transform=transform(first), resampling=resampling)
-    return replace(row, value=value, seeds=spread)
+        errors = [score.stderr for score in seeds if score.stderr is not None]
+        row = from_standard_errors(values, errors, first.n, resampling.confidence).result(model, metric, first.n)
+    elif len(first.weights) > 1:
+        row = stratified(_items(seeds), resampling, first.weights, _bounds(seeds))[0].result(model, metric, first.n)
+    else:
+        row = bootstrap(model, metric, _sums(seeds), transform=transform(first), resampling=resampling)
+    return replace(row, value=_mean(values), seeds=Spread.of(values))
 
 
 def _difference(
@@ -91,15 +81,16 @@ def _difference(
     (one, other), first = seeds, seeds[0][0]
     difference = _mean([score.value for score in one]) - _mean([score.value for score in other])
     each = np.subtract([score.value for score in one], [score.value for score in other])
-    spread = Spread(tuple(each.tolist())) if each.size > 1 else None
     if len(first.weights) > 1:
-        ours, theirs = _means(one), _means(other)
+        ours, theirs = _items(one), _items(other)
         apart = {name: ours[name] - theirs[name] for name in ours}
-        whole, _ = stratified(apart, resampling, first.weights)
-        return Paired(*names, metric, difference, whole.low, whole.high, first.n, whole.p, spread)
-    sums = _sums(one), _sums(other)
-    found = paired(names, metric, sums, transform=transform(first), resampling=resampling)
-    return replace(found, difference=difference, seeds=spread)
+        (low, high), (other_low, other_high) = _bounds(one), _bounds(other)
+        bounds = (low - other_high, high - other_low)
+        found = stratified(apart, resampling, first.weights, bounds)[0].paired(names, metric, first.n)
+    else:
+        sums = _sums(one), _sums(other)
+        found = paired(names, metric, sums, transform=transform(first), resampling=resampling)
+    return replace(found, difference=difference, seeds=Spread.of(each))
 
 
 def _sums(seeds: Sequence[MetricScore]) -> Sums:
@@ -107,9 +98,15 @@ def _sums(seeds: Sequence[MetricScore]) -> Sums:
     return Sums(np.stack([one.numerator for one in each]), each[0].denominator)
 
 
-def _means(seeds: Sequence[MetricScore]) -> dict[str, Array]:
-    """Each task's items, [P], as the mean over seeds."""
-    return {name: np.mean([score.items[name] for score in seeds], axis=0) for name in seeds[0].items}
+def _bounds(seeds: Sequence[MetricScore]) -> Ends:
+    """The least and the greatest value of a mean of items: 0 and 1 if each counts 0 or 1."""
+    shares = all(set(each) <= {0.0, 1.0} for score in seeds for each in score.items.values())
+    return (0.0, 1.0) if shares else UNBOUNDED
+
+
+def _items(seeds: Sequence[MetricScore]) -> dict[str, Array]:
+    """Each task's items: [S, P]."""
+    return {name: np.asarray([score.items[name] for score in seeds], dtype=np.float64) for name in seeds[0].items}
 
 
 def _mean(values: Sequence[Any]) -> float:

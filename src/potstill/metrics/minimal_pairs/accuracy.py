@@ -1,9 +1,8 @@
 """Accuracy on minimal pairs: by subtask and overall, with intervals, and the difference of two models.
 
 Overall accuracy is the unweighted mean over subtasks, as BLiMP reports it. The bootstrap is stratified: it draws pairs
-within their own subtask, because the benchmark fixes its subtasks and chance does not. The interval is BCa
-(``bootstrap.py``). BLiMP's pairs are made from templates; they are less independent of each other than the bootstrap
-assumes.
+within their own subtask (``stratified.py``). BLiMP's pairs are made from templates; they are less independent of each
+other than the bootstrap assumes.
 
 Shapes: P pairs of a subtask, S seeds of one model, R resamples.
 """
@@ -15,23 +14,17 @@ from typing import Any, Literal
 import numpy as np
 
 from potstill.errors import UserError
-from potstill.metrics.bootstrap import (
-    DEFAULT_RESAMPLING,
-    Array,
-    Paired,
-    Resampling,
-    Result,
-    Spread,
-    StratifiedMean,
-    Sums,
-    holm,
-    mean_over,
-    stratified,
-)
+from potstill.metrics.bootstrap import DEFAULT_RESAMPLING, Resampling, Sums
+from potstill.metrics.intervals import Array, Ends
 from potstill.metrics.minimal_pairs.score import PairScores
+from potstill.metrics.results import Paired, Result, holm
+from potstill.metrics.stratified import stratified
 
 Ties = Literal["half", "correct", "wrong"]
 CREDIT: dict[Ties, float] = {"half": 0.5, "correct": 1.0, "wrong": 0.0}
+
+SHARE: Ends = (0.0, 1.0)
+DIFFERENCE_OF_SHARES: Ends = (-1.0, 1.0)
 
 ROUNDING = 1e-4
 """Nats. Float32 cannot tell two sums apart that differ by less. A model in bfloat16 rounds more: there, rounding can
@@ -120,16 +113,11 @@ def accuracy(
     """
     _check(model, scores)
     credit = _credit(scores, ties)
-    overall, subtasks = stratified({name: each.mean(0) for name, each in credit.items()}, resampling)
-    by_seed = {name: each.mean(1) for name, each in credit.items()}
+    overall, subtasks = stratified(credit, resampling, bounds=SHARE)
     counts = {name: Count(each.shape[1], *_counts(scores, name)) for name, each in credit.items()}
-    rows = {
-        name: Result(model, f"{metric}/{name}", *_ends(figure), counts[name].pairs, _spread(by_seed[name]))
-        for name, figure in subtasks.items()
-    }
+    rows = {name: each.result(model, f"{metric}/{name}", counts[name].pairs) for name, each in subtasks.items()}
     pairs = sum(count.pairs for count in counts.values())
-    whole = Result(model, metric, *_ends(overall), pairs, _spread(mean_over(by_seed)))
-    return Accuracy(whole, rows, counts, ties)
+    return Accuracy(overall.result(model, metric, pairs), rows, counts, ties)
 
 
 def compare(
@@ -152,15 +140,11 @@ def compare(
     _check(f"{a} and {b}", [*scores_a, *scores_b])
     assert len(scores_a) == len(scores_b) or 1 in (len(scores_a), len(scores_b)), f"{metric}: seeds do not pair"
     credit_a, credit_b = _credit(scores_a, ties), _credit(scores_b, ties)
-    difference = {name: credit_a[name].mean(0) - credit_b[name].mean(0) for name in credit_a}
-    overall, subtasks = stratified(difference, resampling)
-    by_seed = {name: credit_a[name].mean(1) - credit_b[name].mean(1) for name in credit_a}
-    rows = {
-        name: Paired(a, b, f"{metric}/{name}", *_ends(figure), difference[name].size, figure.p, _spread(by_seed[name]))
-        for name, figure in subtasks.items()
-    }
-    pairs = sum(each.size for each in difference.values())
-    whole = Paired(a, b, metric, *_ends(overall), pairs, overall.p, _spread(mean_over(by_seed)))
+    difference = {name: credit_a[name] - credit_b[name] for name in credit_a}
+    overall, subtasks = stratified(difference, resampling, bounds=DIFFERENCE_OF_SHARES)
+    counts = {name: each.shape[1] for name, each in difference.items()}
+    rows = {name: each.paired(names, f"{metric}/{name}", counts[name]) for name, each in subtasks.items()}
+    whole = overall.paired(names, metric, sum(counts.values()))
     return Comparison(whole, rows, holm({name: row.p for name, row in rows.items()}), ties, resampling.confidence)
 
 
@@ -189,14 +173,6 @@ def _counts(scores: Sequence[PairScores], name: str) -> tuple[tuple[int, ...], t
 
 def _margins(scores: Sequence[PairScores], name: str) -> Array:
     return np.stack([each.good[name] - each.bad[name] for each in scores])
-
-
-def _spread(by_seed: Array) -> Spread | None:
-    return Spread(tuple(by_seed.tolist())) if len(by_seed) > 1 else None
-
-
-def _ends(figure: StratifiedMean) -> tuple[float, float, float]:
-    return figure.value, figure.low, figure.high
 
 
 def _check(who: str, scores: Sequence[PairScores]) -> None:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from potstill.console import Advance
 from potstill.errors import UserError
 from potstill.losses.token_scores import score_tokens
-from potstill.metrics.bootstrap import Array
+from potstill.metrics.intervals import Array
 from potstill.metrics.minimal_pairs.read import Subtask
 from potstill.models.forward import forward
 from potstill.models.head import Head

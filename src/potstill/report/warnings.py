@@ -1,0 +1,46 @@
+"""Warnings beside the verdict: choices by a metric that told nothing, and measurements on too few units."""
+
+from collections.abc import Mapping, Sequence
+
+from potstill.metrics.results import FEWEST_UNITS
+from potstill.report import number_format
+from potstill.report.data import Report
+
+
+def all_tied(by: Sequence[str], trainings: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """A sentence about the trainings whose snapshots all tied.
+
+    Args:
+        by: the metrics of the selection.
+        trainings: for each model, its seeds in which all snapshots tied. Empty if there is none.
+    """
+    if not trainings:
+        return ()
+    each = [f"{model} (seed {', '.join(map(str, seeds))})" for model, seeds in trainings.items()]
+    whose = number_format.listed(each)
+    return (
+        f"Selection: {number_format.listed(list(by))} told no snapshot of {whose} from another, so the last one was "
+        "kept. Another metric, or more items, may tell more.",
+    )
+
+
+def trials_tied(trials: int) -> str:
+    """The sentence about a search whose trials all had the same loss."""
+    return (
+        f"Search: the {trials} trials have the same validation loss, so the setting stayed as it was given. Longer "
+        "trials may tell more."
+    )
+
+
+def few_units(report: Report) -> tuple[str, ...]:
+    """A sentence for each small number of units on which metrics were measured."""
+    labels = {metric.name: number_format.metric_name(metric) for metric in report.metrics}
+    counts: dict[int, dict[str, None]] = {}
+    for row in report.rows:
+        if row.n < FEWEST_UNITS:
+            counts.setdefault(row.n, {})[labels.get(row.metric, row.metric)] = None
+    return tuple(
+        f"Only {n} units for {number_format.listed(list(names))}: fewer than {FEWEST_UNITS} are too few to tell a "
+        "difference from chance."
+        for n, names in counts.items()
+    )
