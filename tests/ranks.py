@@ -76,15 +76,27 @@ def sharded(one: DistilTrainer, layer: str):
     state.update(before)
 
 
+EVALUATED = (1, 2, 7, 12)
+"""Numbers of samples, most of which the ranks cannot share out evenly."""
+
+
+def evaluations(one: DistilTrainer):
+    """The evaluation loss of different numbers of samples, before them one that teaches nothing."""
+    rows = [silent(samples(1))[0], *samples(max(EVALUATED), seed=8)]
+    return [one.evaluate(rows[: count + 1])["eval_loss"] for count in EVALUATED]
+
+
 def run(folder: Path, ranks: int):
-    """By name: the weights after training, and what was logged of it."""
+    """By name: the weights after training, and what was logged of it; and the losses of evaluations."""
     found = {}
     for name, given in cases(folder, ranks).items():
         backend = {"ddp_backend": "gloo", "ddp_find_unused_parameters": False} if ranks > 1 else {}
-        one = trainer(folder / "trainer", **backend, **given)
+        one = trainer(folder / "trainer", per_device_eval_batch_size=2, **backend, **given)
         layer = type((one.model.model.layers if hasattr(one.model, "model") else one.model.transformer.h)[0]).__name__
         with sharded(one, layer) if ranks > 1 and name.startswith("sharded") else nullcontext():
             one.train()
+        if name == "plain":
+            found["evaluated"] = evaluations(one)
         logged = [
             {key: entry[key] for key in ("loss", "forward_kl", "hidden_match") if key in entry}
             for entry in one.state.log_history

@@ -56,6 +56,12 @@ def test_two_ranks_are_one(both, case):
 
 
 @pytest.mark.slow
+def test_an_evaluation_counts_no_sample_twice(both):
+    one, two = (found["evaluated"] for found in both)
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
 def test_the_ranks_did_learn(both):
     single, _ = both
     assert not torch.equal(single["plain"][0]["lm_head.weight"], single["silent"][0]["lm_head.weight"])

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.console import progress
-from potstill.data.collators import DOCUMENTS, Collate
+from potstill.data.collators import Collate
 from potstill.data.prompts.collator import teacher_batch
+from potstill.data.sample_columns import DOCUMENTS
 from potstill.device import device
 from potstill.models.document_attention import check_documents_are_isolated
 from potstill.targets import StoreSpec, StoreWriter
