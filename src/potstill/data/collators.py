@@ -64,16 +64,22 @@ def _positions(sample: TokenizedSample, longest: int) -> list[int]:
 
 @dataclass(frozen=True)
 class SharedVocabularyCollator:
-    """A collator whose batches hold only ids that student and teachers share. A pad may have any id and becomes 0.
+    """A collator whose batches hold only ids that student and teachers have. A pad may have any id and becomes 0.
 
     The check runs here, in the data loader: on a GPU, another id would be read as another token or stop the device.
 
     Raises:
-        UserError: a token or a label is not shared.
+        UserError: a token or a label is beyond them.
+
+    Args:
+        collate: the collator of the batches.
+        vocabulary: the number of ids.
+        owners: who has these ids, for messages.
     """
 
     collate: Collate
     vocabulary: int
+    owners: str = "student and teacher share"
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
         """The collator's batch."""
@@ -88,8 +94,8 @@ class SharedVocabularyCollator:
         greatest = max(int(batch[f"{reader}labels"].max()), int(ids.masked_fill(is_pad, 0).max()))
         if greatest >= self.vocabulary:
             raise UserError(
-                f"a sample has the token {greatest}, but student and teacher share only the {self.vocabulary:,} tokens "
-                "before it; leave out the samples with other tokens"
+                f"a sample has the token {greatest}, but {self.owners} only the {self.vocabulary:,} tokens before it; "
+                "leave out the samples with other tokens"
             )
         return ids.masked_fill(ids >= self.vocabulary, 0)
 

@@ -54,7 +54,7 @@ def read_sample(sample: Mapping[str, Any]) -> TokenizedSample:
     """
     ids = column(sample, "input_ids")
     if ids is None:
-        raise UserError(f"a sample has no `input_ids`, but only {names(sample)}; tokenize the samples")
+        raise UserError(f"a sample has no `input_ids`, but {names(sample)}; tokenize the samples")
     if not ids:
         raise UserError(
             "a sample has no tokens: its `input_ids` is empty; leave such samples out "
@@ -173,7 +173,7 @@ def _checked_positions(positions: list[int], real: list[int]) -> list[int]:
     for place, is_real in zip(positions, real, strict=True):
         if is_real and place not in (0, expected):
             raise UserError(
-                f"`position_ids` of a sample has {place} where 0 or {expected} must be: positions count from 0, and "
+                f"`position_ids` of a sample has {place} where {expected} comes next; positions count from 0, and "
                 "begin again at 0 with each document; remove the column, or correct it"
             )
         expected = place + 1 if is_real else expected
@@ -188,8 +188,9 @@ def _later_starts(positions: list[int], real: list[int]) -> Iterable[int]:
 
 
 def names(sample: Mapping[str, Any]) -> str:
-    """The names of a sample's columns, for messages."""
-    return ", ".join(f"`{name}`" for name in sample) or "no columns"
+    """The names of a sample's columns that are there, for messages."""
+    found = [f"`{name}`" for name in sample if sample[name] is not None]
+    return f"only {', '.join(found)}" if found else "no column that is not null"
 
 
 def _short(values: list[Any]) -> str:

@@ -23,12 +23,19 @@ class TextReader:
         field: the column of the text.
         max_length: samples are cut to this number of tokens; None: they stay whole.
         positions: the number of tokens that the student can read, if it has a limit.
+
+    Raises:
+        UserError: `max_length` leaves nothing to learn.
     """
 
     tokenizer: Any
     field: str = "text"
     max_length: int | None = None
     positions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and (not isinstance(self.max_length, int) or self.max_length < 2):
+            raise UserError(f"`max_length` is {self.max_length!r}; give a number of tokens of at least 2, or None")
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         """The sample with `input_ids`, and with `completion_mask` where it has a prompt.
@@ -37,6 +44,10 @@ class TextReader:
             UserError: the sample is a conversation or has nothing to learn from, its text is not a text or is too long,
                 or there is no tokenizer.
         """
+        if not isinstance(sample, Mapping):
+            raise UserError(
+                f"a sample is a {type(sample).__name__}; give each as a dictionary with `input_ids` or `{self.field}`"
+            )
         if sample.get("input_ids") is not None:
             return sample
         _refuse_conversations(sample)
@@ -50,7 +61,7 @@ class TextReader:
         if sample.get(self.field) is not None:
             return {"input_ids": self._cut(self._ended(self._ids(self._text(sample, self.field))))}
         raise UserError(
-            f"a sample has only {names(sample)}; give tokens as `input_ids`, or texts as `{self.field}` or as `prompt` "
+            f"a sample has {names(sample)}; give tokens as `input_ids`, or texts as `{self.field}` or as `prompt` "
             "and `completion`"
         )
 

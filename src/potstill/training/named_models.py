@@ -51,10 +51,11 @@ def _teacher(given: Any) -> LiveTeacher | TargetStore:
     if isinstance(given, TargetStore):
         return given
     if isinstance(given, nn.Module | LlamaCppModel):
+        _check_reads_tokens_alone(given, "teacher")
         return LiveTeacher(given)
     raise UserError(
-        f"`teacher` is a {type(given).__name__}; give a model, the folder or hub name of a model, a store of captured "
-        "targets, or a list of these"
+        f"`teacher` has the type {type(given).__name__}; give a model, the folder or hub name of a model, a store of "
+        "captured targets, or a list of these"
     )
 
 
@@ -63,8 +64,14 @@ def named_student(model: Any, tokenizer: Any) -> dict[str, Any]:
 
     The model is loaded in float32, as TRL does: mixed precision keeps its weights in float32. Its tokenizer is loaded
     if none is given and if it lies beside the model.
+
+    Raises:
+        UserError: it is neither a model nor the name of one, cannot be loaded, or does not read tokens alone.
     """
     if not isinstance(model, str | Path):
+        if not isinstance(model, nn.Module | None):
+            raise UserError(f"`model` has the type {type(model).__name__}; give a model, or the folder or name of one")
+        _check_reads_tokens_alone(model, "model")
         return {}
     loaded = _load(str(model), "model", dtype="float32")
     if tokenizer is None:
@@ -88,40 +95,47 @@ def with_adapter_of(model: Any, config: Any, args: TrainingArguments | None) -> 
 
     if not isinstance(config, PeftConfig):
         raise UserError(
-            f"`peft_config` is a {type(config).__name__}; give a configuration of peft, such as `LoraConfig`"
+            f"`peft_config` has the type {type(config).__name__}; give a configuration of peft, such as `LoraConfig`"
         )
     if model is None or isinstance(model, PeftModel):
         what = "there is no `model` to add it to" if model is None else "`model` has an adapter already"
         raise UserError(f"`peft_config` is given, but {what}; give a model without adapter, or leave `peft_config` out")
-    if config.is_prompt_learning:
-        raise UserError(
-            f"`peft_config` is a {type(config).__name__}, which adds tokens to the input; give one that adapts layers, "
-            "such as `LoraConfig`"
-        )
     set_seed(42 if args is None else args.seed)
     try:
         adapted = get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"`peft_config`: peft refuses it: {first_line(error)}") from error
+    _check_reads_tokens_alone(adapted, "peft_config")
     if args is not None and args.gradient_checkpointing:
         # Reentrant gradient checkpointing gives no gradients if no input of a block needs one.
         adapted.enable_input_require_grads()
     return adapted
 
 
+def _check_reads_tokens_alone(model: Any, key: str) -> None:
+    """Refuse adapters that add learned tokens to the input: a position would not be that of its token."""
+    config = getattr(model, "active_peft_config", None)
+    if config is not None and config.is_prompt_learning:
+        raise UserError(
+            f"`{key}` has a {type(config).__name__}, which adds tokens to the input; give an adapter of the layers, "
+            "such as `LoraConfig`"
+        )
+
+
 def _load(name: str, key: str, dtype: str) -> PreTrainedModel:
     folder = Path(name)
-    if folder.is_dir() and not any((folder / config).is_file() for config in _CONFIGS):
+    is_folder = name != "" and folder.is_dir()
+    if is_folder and not any((folder / config).is_file() for config in _CONFIGS):
         raise UserError(
             f"`{key}`: the folder {name} holds neither a model (config.json) nor captured targets ({STORE}); give "
             "another folder"
         )
-    if not folder.is_dir() and not _HUB_NAME.fullmatch(name):
+    if not is_folder and not _HUB_NAME.fullmatch(name):
         raise UserError(f"`{key}`: there is no folder {name!r}, and no model on the hub has such a name; correct it")
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except _FAILURES as error:
-        where = "the folder" if folder.is_dir() else "neither a folder nor a model that the hub gives:"
+        where = "the folder" if is_folder else "there is no folder of this name, and from the hub"
         raise UserError(
             f"`{key}`: {where} {name} cannot be loaded as a causal language model: {first_line(error)}"
         ) from error

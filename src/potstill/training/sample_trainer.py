@@ -18,6 +18,7 @@ from potstill.models.document_attention import check_documents_are_isolated, mod
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator
 from potstill.teachers.live import LiveTeacher
+from potstill.teachers.vocabulary_agreement import head_rows
 from potstill.training.evaluation_loss import TokenMean, row_losses
 from potstill.training.samples import (
     COLUMNS,
@@ -61,8 +62,10 @@ class SampleTrainer(Trainer):
         collate = given or self._sample_collator(max_length)
         # Its samples are checked column by column, which Trainer would remove before.
         self._keeps_columns = isinstance(collate, SampleCollator)
-        if self.vocabulary is not None:
-            collate = SharedVocabularyCollator(collate, self.vocabulary)
+        shared, owners = self.vocabulary, "student and teacher share"
+        if shared is None:
+            shared, owners = head_rows(self.model), "the student has"
+        collate = SharedVocabularyCollator(collate, shared, owners)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         self.data_collator = TargetCollator(collate, stores) if stores else collate
         parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
@@ -77,7 +80,7 @@ class SampleTrainer(Trainer):
 
     def _sample_collator(self, max_length: int | None) -> SampleCollator:
         pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
-        length = max_length or getattr(self.args, "max_length", None)
+        length = getattr(self.args, "max_length", None) if max_length is None else max_length
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         field = getattr(self.args, "dataset_text_field", "text")
         return SampleCollator(pad, TextReader(self.processing_class, field, length, positions))
@@ -107,13 +110,19 @@ class SampleTrainer(Trainer):
 
     def _get_dataloader(self, dataset: Any, description: str, *args: Any, **kwargs: Any) -> DataLoader:
         """As Trainer's. Only training samples have captured targets."""
-        given = self.data_collator
-        collate = given.collate if isinstance(given, TargetCollator) and not kwargs.get("is_training") else given
+        given: Any = self.data_collator
+        collate: Any = given
+        if isinstance(given, TargetCollator) and not kwargs.get("is_training"):
+            collate = given.collate
         samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
         named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)
         # Of streams and of the user's own collators it is not known whether rows will have several documents.
         if (named or is_streamed(dataset) or not is_own(given)) and self._documents_refusal is not None:
             collate = OneDocumentCollator(collate, self._documents_refusal)
+        if is_streamed(dataset):
+            # accelerate would else cut batches by their first dimension, which captured targets do not share, and join
+            # the batches of ranks, which have different lengths.
+            self.accelerator.dataloader_config.dispatch_batches = False
         self.data_collator = collate
         try:
             return super()._get_dataloader(dataset, description, *args, **kwargs)

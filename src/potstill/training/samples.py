@@ -10,8 +10,8 @@ from torch.utils.data import IterableDataset
 from potstill.data.collators import Collate, Collator, SharedVocabularyCollator
 from potstill.data.labels import count_supervised, starts_document
 from potstill.data.prompts.collator import AlignedCollator, AlignedSample, SampleCollator
-from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS, names
-from potstill.errors import UserError, first_line
+from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
+from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
 
 COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
@@ -28,7 +28,7 @@ def is_streamed(dataset: Any) -> bool:
 
 
 def first_samples(dataset: Any, name: str) -> list[Mapping[str, Any]]:
-    """The first samples of a data set; none where they are streamed, or where there is no data set.
+    """The first samples of a data set; none where they are streamed or no mappings, or where there is no data set.
 
     A stream is not looked into: one that can be read only once would lose its first sample.
 
@@ -48,7 +48,8 @@ def first_samples(dataset: Any, name: str) -> list[Mapping[str, Any]]:
         )
     if not len(dataset):
         raise UserError(f"`{name}` has no samples; give at least one")
-    return [dataset[at] for at in range(min(_LOOKED_AT, len(dataset)))]
+    samples = [dataset[at] for at in range(min(_LOOKED_AT, len(dataset)))]
+    return samples if all(isinstance(sample, Mapping) for sample in samples) else []
 
 
 def is_own(collate: Collate) -> bool:
@@ -66,13 +67,13 @@ def check_collator(collate: Collate, samples: Sequence[Mapping[str, Any]]) -> No
     """
     if is_own(collate) or not samples or any(sample.get("input_ids") is None for sample in samples):
         return
-    own, columns = type(collate).__name__, names(samples[0])
+    own, columns = getattr(collate, "__name__", type(collate).__name__), ", ".join(f"`{name}`" for name in samples[0])
     expected = Collator(0)(samples)
     wrong: str | None
     try:
         batch = collate([dict(sample) for sample in samples])
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-        wrong = f"fails on the first samples, which have the columns {columns} ({first_line(error)})"
+        wrong = f"fails on the first samples, which have the columns {columns} ({type(error).__name__})"
     else:
         wrong = _ignored(batch, expected, samples)
     if wrong is not None:

@@ -50,7 +50,7 @@ def trainer_arguments(positional: Sequence[Any], named: Mapping[str, Any]) -> di
     """The arguments of :class:`transformers.Trainer` by their names.
 
     Raises:
-        UserError: an argument is not Trainer's. It names the argument that takes its place.
+        UserError: there is no model, or an argument is not Trainer's; the message names the one that takes its place.
     """
     for name in named:
         if name in _TRAINER:
@@ -59,7 +59,10 @@ def trainer_arguments(positional: Sequence[Any], named: Mapping[str, Any]) -> di
         place = _ELSEWHERE.get(name) or (f"`{near[0]}`" if near else None)
         hint = f"give {place}" if place else f"leave it out; {PAGE}"
         raise UserError(f"DistilTrainer has no argument `{name}`; {hint}")
-    return {**dict(zip(_TRAINER, positional, strict=False)), **named}
+    given = {**dict(zip(_TRAINER, positional, strict=False)), **named}
+    if given.get("model") is None and given.get("model_init") is None:
+        raise UserError("there is no student; give a model, or the folder or hub name of one, as `model`")
+    return given
 
 
 def check_arguments(args: Any) -> None:
