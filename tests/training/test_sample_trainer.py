@@ -160,12 +160,14 @@ def test_texts_are_evaluated_too(tmp_path):
         ({"input_ids": [5, 6], "completion_mask": [1]}, "1 numbers"),
         ({"messages": [{"role": "user", "content": "a"}]}, "apply_chat_template"),
         ({"text": "a"}, "`processing_class`"),
+        ({"input_ids": [5, 6], "assistant_masks": [0, 0]}, "no token to learn"),
+        ({"input_ids": [5]}, "no token to learn"),
     ],
 )
 def test_what_cannot_be_read_is_refused_before_the_training(tmp_path, sample, told, evaluated):
     given = {"eval_dataset": [sample]} if evaluated else {"train_dataset": [sample]}
     with pytest.raises(UserError, match=told):
-        trainer(tmp_path, teacher=llama(), **given)
+        trainer(tmp_path, teacher=llama(), **given).evaluate()
 
 
 @pytest.mark.parametrize("kind", KINDS)

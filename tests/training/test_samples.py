@@ -32,7 +32,7 @@ class Stream(IterableDataset):
 
 
 def test_the_first_samples_of_what_is_known():
-    assert first_samples([*PLAIN, *PLAIN], "train_dataset") == PLAIN
+    assert first_samples([*PLAIN * 4, {"input_ids": []}], "train_dataset") == PLAIN * 4
     assert first_samples(PLAIN[:1], "train_dataset") == PLAIN[:1]
     assert first_samples(None, "train_dataset") == first_samples(Stream(), "train_dataset") == []
 

@@ -1,5 +1,6 @@
 """SampleTrainer: a Trainer that reads samples of text or tokens, and whose evaluation loss is a mean over tokens."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from potstill.data.collators import Collate, SharedVocabularyCollator, pad_token_id
+from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import SampleCollator
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.text_samples import TextReader
@@ -75,8 +77,17 @@ class SampleTrainer(Trainer):
                 samples = [{key: sample[key] for key in sample if key in COLUMNS} for sample in samples]
             if given is not None:
                 check_collator(given, samples)
-            if samples and name_documents(collate(samples), samples) and self._documents_refusal is not None:
-                raise UserError(self._documents_refusal)
+            if samples:
+                self._try(collate(samples), samples, name)
+
+    def _try(self, batch: Mapping[str, Tensor], samples: list[Mapping[str, Any]], name: str) -> None:
+        if name_documents(batch, samples) and self._documents_refusal is not None:
+            raise UserError(self._documents_refusal)
+        if name == "train_dataset" and not count_supervised(batch):
+            raise UserError(
+                f"the first {len(samples)} samples of `train_dataset` have no token to learn; correct their labels or "
+                "masks (`assistant_masks` are all 0 where a chat template does not mark its answers)"
+            )
 
     def _sample_collator(self, max_length: int | None) -> SampleCollator:
         pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)

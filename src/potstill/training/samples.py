@@ -19,7 +19,7 @@ COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
 
 _OWN = (Collator, AlignedCollator, SampleCollator, SharedVocabularyCollator, TargetCollator)
 
-_LOOKED_AT = 2
+_LOOKED_AT = 8
 
 
 def is_streamed(dataset: Any) -> bool:
