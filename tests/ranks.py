@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from datasets import Dataset
 from torch.distributed.tensor import DTensor
 
 from potstill import DistilTrainer, HiddenLoss, Loss
 from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 from tiny import gpt2, llama
 from toy_training import captured, samples, trainer, weights
 
@@ -20,6 +22,19 @@ def silent(rows):
     """Samples whose every fourth one teaches nothing: a micro-batch of one rank has no supervised token."""
     mute = [{**row, "labels": [IGNORE_INDEX] * len(row["labels"])} for row in rows]
     return [mute[n] if n % 8 < 2 else row for n, row in enumerate(rows)]
+
+
+def streamed(rows):
+    return Dataset.from_list(rows).to_iterable_dataset()
+
+
+def refusal(one: DistilTrainer):
+    """What the trainer says of streamed evaluation samples."""
+    try:
+        one.evaluate(streamed(samples(3)))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def still_gpt2():
@@ -48,6 +63,7 @@ def cases(folder: Path, ranks: int):
         "matched alone": {"teacher": llama(hidden_size=48), **size, **cut, "losses": [HiddenLoss(layers=[(0, 1)])]},
         "sharded": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
         "sharded and tied": {"teacher": llama(), "student": still_gpt2(), **size},
+        "streamed": {"teacher": llama(), **size, "train_dataset": streamed(rows)},
         "shuffled": {"teacher": llama(), **size, "train_sampling_strategy": "random", "max_steps": 5},
     }
 
@@ -96,7 +112,7 @@ def run(folder: Path, ranks: int):
         with sharded(one, layer) if ranks > 1 and name.startswith("sharded") else nullcontext():
             one.train()
         if name == "plain":
-            found["evaluated"] = evaluations(one)
+            found["evaluated"], found["refused"] = evaluations(one), refusal(one)
         logged = [
             {key: entry[key] for key in ("loss", "forward_kl", "hidden_match") if key in entry}
             for entry in one.state.log_history

@@ -44,6 +44,7 @@ def both(tmp_path_factory):
         "matched alone",
         "sharded",
         "sharded and tied",
+        "streamed",
         "shuffled",
     ],
 )
@@ -59,6 +60,13 @@ def test_two_ranks_are_one(both, case):
 def test_an_evaluation_counts_no_sample_twice(both):
     one, two = (found["evaluated"] for found in both)
     assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_streamed_samples_are_evaluated_by_one_rank_alone(both):
+    one, two = (found["refused"] for found in both)
+    assert one == ""
+    assert "2 ranks would count some of them twice" in two
 
 
 @pytest.mark.slow

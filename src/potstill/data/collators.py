@@ -69,7 +69,7 @@ class SharedVocabularyCollator:
     The check runs here, in the data loader: on a GPU, another id would be read as another token or stop the device.
 
     Raises:
-        UserError: a token or a label is beyond them.
+        UserError: a token or a label is beyond them, or a batch has no labels.
 
     Args:
         collate: the collator of the batches.
@@ -84,6 +84,8 @@ class SharedVocabularyCollator:
     def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
         """The collator's batch."""
         batch = self.collate(samples)
+        if "labels" not in batch:
+            raise UserError("the batches of `data_collator` have no `labels`; add them, or leave `data_collator` out")
         readers = [name.removesuffix("input_ids") for name in batch if name.endswith("input_ids")]
         return batch | {f"{reader}input_ids": self._shared(batch, reader) for reader in readers}
 

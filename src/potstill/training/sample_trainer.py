@@ -120,7 +120,16 @@ class SampleTrainer(Trainer):
         return super()._get_collator_with_removed_columns(data_collator, description)
 
     def _get_dataloader(self, dataset: Any, description: str, *args: Any, **kwargs: Any) -> DataLoader:
-        """As Trainer's. Only training samples have captured targets."""
+        """As Trainer's. Only training samples have captured targets.
+
+        Raises:
+            UserError: samples of an evaluation on several ranks are streamed.
+        """
+        if is_streamed(dataset) and not kwargs.get("is_training") and self.args.world_size > 1:
+            raise UserError(
+                f"evaluation samples are streamed, and {self.args.world_size} ranks would count some of them twice; "
+                "give a list or a table, such as `Dataset.from_list(list(stream))`"
+            )
         given: Any = self.data_collator
         collate: Any = given
         if isinstance(given, TargetCollator) and not kwargs.get("is_training"):

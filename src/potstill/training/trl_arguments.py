@@ -16,7 +16,6 @@ _TRAINER = [name for name in inspect.signature(Trainer.__init__).parameters if n
 _ELSEWHERE = {
     "teacher_model": "`teacher`",
     "teacher_model_name_or_path": "`teacher`",
-    "ref_model": "`teacher`",
     "tokenizer": "`processing_class`",
     "max_seq_length": "`max_length`",
     "formatting_func": "`train_dataset=dataset.map(lambda sample: {'text': formatting_func(sample)})`",
