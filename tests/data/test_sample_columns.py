@@ -33,6 +33,23 @@ def test_a_token_is_learned_where_every_column_says_so(columns, labels, kind):
 
 
 @pytest.mark.parametrize(
+    "sample",
+    [
+        {"input_ids": []},
+        {"input_ids": np.array([], int), "labels": [], "completion_mask": [], "documents": []},
+        {"input_ids": IDS, "attention_mask": [0] * 6},
+    ],
+    ids=["empty", "empty columns", "pads"],
+)
+def test_a_sample_without_tokens_teaches_nothing(sample):
+    batch = Collator(1)([sample, {"input_ids": IDS}])
+    assert batch["labels"].tolist() == [[X] * 6, IDS]
+    assert batch["attention_mask"].sum(1).tolist() == [1, 6]
+    assert Collator(1)([sample])["input_ids"].shape == (1, 1)
+    check_columns([sample], TOKEN_COLUMNS)
+
+
+@pytest.mark.parametrize(
     "columns",
     [
         {"documents": [2, 3, 1]},
@@ -62,7 +79,7 @@ def test_the_positions_of_pads_do_not_matter(pads):
     [
         ({"text": "a"}, "has no `input_ids`, but only `text`"),
         ({"input_ids": None}, "no column that is not null"),
-        ({"input_ids": []}, "`input_ids` is empty"),
+        ({"input_ids": [], "labels": [5]}, "`labels` .* 1 numbers, .* 0 tokens"),
         ({"input_ids": [IDS]}, "flat list"),
         ({"input_ids": [5.0, 6.0]}, "flat list"),
         ({"input_ids": "5 6 7"}, "flat list"),
@@ -71,7 +88,6 @@ def test_the_positions_of_pads_do_not_matter(pads):
         ({"input_ids": IDS, "completion_mask": [1] * 7}, "`completion_mask` .* 7 numbers, .* 6 tokens"),
         ({"input_ids": IDS, "assistant_masks": []}, "`assistant_masks` .* 0 numbers, .* 6 tokens"),
         ({"input_ids": IDS, "attention_mask": [1]}, "`attention_mask` .* 1 numbers, .* 6 tokens"),
-        ({"input_ids": IDS, "attention_mask": [0] * 6}, "`attention_mask` is 0 everywhere"),
         ({"input_ids": IDS, "completion_mask": [0, 0.5, 1, 1, 1, 1]}, "`completion_mask` .* not 0.5"),
         ({"input_ids": IDS, "assistant_masks": [0, None, 1, 1, 1, 1]}, "`assistant_masks` .* not None"),
         ({"input_ids": IDS, "labels": [-1, 6, 7, 8, 9, 10]}, "`labels` .* has -1"),

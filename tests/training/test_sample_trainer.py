@@ -153,7 +153,7 @@ def test_texts_are_evaluated_too(tmp_path):
 @pytest.mark.parametrize(
     ("sample", "told"),
     [
-        ({"input_ids": []}, "`input_ids` is empty"),
+        ({"input_ids": []}, "no token to learn"),
         ({"input_ids": [5, 6], "loss_mask": [0, 1]}, "`loss_mask`"),
         ({"input_ids": [5, 6], "weights": np.array([0.5, 1.0])}, "`weights`"),
         ({"input_ids": [5, VOCABULARY]}, f"token {VOCABULARY}, but the student has only the {VOCABULARY} tokens"),
@@ -175,6 +175,14 @@ def test_a_column_that_means_something_is_not_dropped_unread(tmp_path, kind):
     rows = [{**row, "loss_mask": [1] * len(row["input_ids"])} for row in samples(8)]
     with pytest.raises(UserError, match="`loss_mask`"):
         one_epoch(tmp_path, KINDS[kind](rows), teacher=llama())
+
+
+def test_samples_without_tokens_change_nothing(tmp_path):
+    rows, empty = samples(8), {"input_ids": [], "labels": []}
+    size = {"max_steps": 1, "per_device_train_batch_size": 16}
+    expected = one_epoch(tmp_path, rows, teacher=llama(), **size)
+    found = one_epoch(tmp_path, Dataset.from_list([empty, *rows, empty]), teacher=llama(), **size)
+    assert_equal(found, expected, tolerance=2e-6)
 
 
 def test_prompts_in_some_samples_of_a_batch_alone_are_refused(tmp_path):

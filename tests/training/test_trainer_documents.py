@@ -104,5 +104,7 @@ def test_a_recurrent_student_or_teacher_is_refused(tmp_path, documents):
         trainer(tmp_path, teacher=copy.deepcopy(recurrent), train_dataset=whole)
     with pytest.raises(UserError, match=r"the student \(mamba\) reads across documents"):
         trainer(tmp_path, recurrent, teacher=llama(), train_dataset=whole)
-    with pytest.raises(UserError, match=r"the teacher \(mamba\) reads across documents"):
-        captured(tmp_path / "store", recurrent, whole)
+    sized = [{"input_ids": row["input_ids"], "seq_lengths": row["documents"]} for row in whole]
+    for rows in (whole, sized):
+        with pytest.raises(UserError, match=r"the teacher \(mamba\) reads across documents"):
+            captured(tmp_path / "store", recurrent, rows)

@@ -33,7 +33,7 @@ class Collator:
     pads.
 
     Raises:
-        UserError: a sample has no tokens, or a column does not fit them.
+        UserError: a sample has no `input_ids`, or a column does not fit them.
     """
 
     pad_token_id: int

@@ -49,27 +49,24 @@ class TokenizedSample:
 def read_sample(sample: Mapping[str, Any]) -> TokenizedSample:
     """Read the columns of a tokenized sample.
 
+    A sample without tokens, or of pads alone, becomes one token that is not learned: models need a token in each row.
+
     Raises:
-        UserError: the sample has no tokens, or a column does not fit them.
+        UserError: the sample has no `input_ids`, or a column does not fit them.
     """
     ids = column(sample, "input_ids")
     if ids is None:
         raise UserError(f"a sample has no `input_ids`, but {names(sample)}; tokenize the samples")
-    if not ids:
-        raise UserError(
-            "a sample has no tokens: its `input_ids` is empty; leave such samples out "
-            "(`dataset.filter(lambda sample: len(sample['input_ids']) > 0)`)"
-        )
-    if not isinstance(ids[0], Integral):
+    if ids and not isinstance(ids[0], Integral):
         raise UserError(f"`input_ids` of a sample must be a flat list of token ids, not {_short(ids)}")
-    if min(ids) < 0:
-        raise UserError(f"`input_ids` of a sample has the id {min(ids)}; -100 belongs into `labels` alone")
-    length = len(ids)
+    length, least = len(ids), min(ids, default=0)
+    if least < 0:
+        raise UserError(f"`input_ids` of a sample has the id {least}; -100 belongs into `labels` alone")
     labels = _labels(sample, length) or ids
     real = _flags(sample, "attention_mask", length) or [1] * length
-    if not any(real):
-        raise UserError("a sample has no tokens: its `attention_mask` is 0 everywhere; leave such samples out")
     learned = [flags for name in MASKS if (flags := _flags(sample, name, length)) is not None]
+    if not any(real):
+        return TokenizedSample([0], [1], [IGNORE_INDEX], None)
     labels = [label if all(flags) else IGNORE_INDEX for label, *flags in zip(labels, real, *learned, strict=True)]
     positions = _positions(sample, real)
     for at in _later_starts(positions or [], real):
@@ -97,6 +94,7 @@ def check_columns(samples: Sequence[Mapping[str, Any]], known: Iterable[str]) ->
     Raises:
         UserError: there is such a column. It names the column.
     """
+    samples = [sample for sample in samples if len(sample["input_ids"])]
     others = {name for sample in samples for name in sample if sample[name] is not None} - {*known, *HARMLESS}
     for name in sorted(others):
         if name in SAMPLE_WEIGHTS:

@@ -113,7 +113,6 @@ class DistilTrainer(SampleTrainer):
         self._read_samples(trainer.get("data_collator"), max_length)
         self._matching = self._hidden_matching()
         self._head_is_extracted = head_of(self.model) is not None
-        self._tokens_per_step: int | None = None
         self._step = OptimizerStep(self._estimate_tokens_per_step(), self.args.device)
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
