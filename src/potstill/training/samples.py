@@ -65,17 +65,19 @@ def check_collator(collate: Collate, samples: Sequence[Mapping[str, Any]]) -> No
         UserError: the collator fails, gives no labels, learns tokens that the samples leave out, joins their documents
             or drops the teacher's prompts.
     """
-    if is_own(collate) or not samples or any(sample.get("input_ids") is None for sample in samples):
+    if is_own(collate) or not samples:
         return
     own, columns = getattr(collate, "__name__", type(collate).__name__), ", ".join(f"`{name}`" for name in samples[0])
-    expected = Collator(0)(samples)
-    wrong: str | None
     try:
         batch = collate([dict(sample) for sample in samples])
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-        wrong = f"fails on the first samples, which have the columns {columns} ({type(error).__name__})"
-    else:
-        wrong = _ignored(batch, expected, samples)
+        raise UserError(
+            f"`data_collator` ({own}) fails on the first samples ({type(error).__name__}), which have the columns "
+            f"{columns or '(none)'}; leave it out, correct it, or set `remove_unused_columns=False` if it reads others"
+        ) from error
+    if any(sample.get("input_ids") is None for sample in samples):
+        return
+    wrong = _ignored(batch, Collator(0)(samples), samples)
     if wrong is not None:
         raise UserError(
             f"`data_collator` ({own}) {wrong}; leave it out, because the trainer itself reads {columns}, or correct it"
