@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from datasets import Dataset
 from torch.distributed.tensor import DTensor
 
 from potstill import DistilTrainer, HiddenLoss, Loss
 from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
 from tiny import gpt2, llama
 from toy_training import captured, samples, trainer, weights
 
@@ -20,6 +22,19 @@ def silent(rows):
     """Samples whose every fourth one teaches nothing: a micro-batch of one rank has no supervised token."""
     mute = [{**row, "labels": [IGNORE_INDEX] * len(row["labels"])} for row in rows]
     return [mute[n] if n % 8 < 2 else row for n, row in enumerate(rows)]
+
+
+def streamed(rows):
+    return Dataset.from_list(rows).to_iterable_dataset()
+
+
+def refusal(one: DistilTrainer):
+    """What the trainer says of streamed evaluation samples."""
+    try:
+        one.evaluate(streamed(samples(3)))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def still_gpt2():
@@ -48,6 +63,7 @@ def cases(folder: Path, ranks: int):
         "matched alone": {"teacher": llama(hidden_size=48), **size, **cut, "losses": [HiddenLoss(layers=[(0, 1)])]},
         "sharded": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
         "sharded and tied": {"teacher": llama(), "student": still_gpt2(), **size},
+        "streamed": {"teacher": llama(), **size, "train_dataset": streamed(rows)},
         "shuffled": {"teacher": llama(), **size, "train_sampling_strategy": "random", "max_steps": 5},
     }
 
@@ -76,15 +92,27 @@ def sharded(one: DistilTrainer, layer: str):
     state.update(before)
 
 
+EVALUATED = (1, 2, 7, 12)
+"""Numbers of samples, most of which the ranks cannot share out evenly."""
+
+
+def evaluations(one: DistilTrainer):
+    """The evaluation loss of different numbers of samples, before them one that teaches nothing."""
+    rows = [silent(samples(1))[0], *samples(max(EVALUATED), seed=8)]
+    return [one.evaluate(rows[: count + 1])["eval_loss"] for count in EVALUATED]
+
+
 def run(folder: Path, ranks: int):
-    """By name: the weights after training, and what was logged of it."""
+    """By name: the weights after training, and what was logged of it; and the losses of evaluations."""
     found = {}
     for name, given in cases(folder, ranks).items():
         backend = {"ddp_backend": "gloo", "ddp_find_unused_parameters": False} if ranks > 1 else {}
-        one = trainer(folder / "trainer", **backend, **given)
+        one = trainer(folder / "trainer", per_device_eval_batch_size=2, **backend, **given)
         layer = type((one.model.model.layers if hasattr(one.model, "model") else one.model.transformer.h)[0]).__name__
         with sharded(one, layer) if ranks > 1 and name.startswith("sharded") else nullcontext():
             one.train()
+        if name == "plain":
+            found["evaluated"], found["refused"] = evaluations(one), refusal(one)
         logged = [
             {key: entry[key] for key in ("loss", "forward_kl", "hidden_match") if key in entry}
             for entry in one.state.log_history

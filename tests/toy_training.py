@@ -14,11 +14,14 @@ from transformers import PreTrainedModel, TrainingArguments
 from potstill import DistilTrainer, Loss, TargetStore
 from potstill.data.collators import Collate, Collator
 from potstill.data.labels import IGNORE_INDEX
+from potstill.data.packing import packed
+from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.tokenizers import tokenizer_fingerprint
+from potstill.recipe.strategies import SHIPPED, Strategy
 from potstill.targets import Codec, Provenance, StoreSpec, make_codec
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
-from tiny import VOCABULARY, llama, tokenizer
+from tiny import VOCABULARY, documents, llama, tokenizer
 
 Sample = dict[str, list[int]]
 
@@ -34,6 +37,27 @@ def samples(count: int = 8, seed: int = 0, longest: int = 24) -> list[Sample]:
         prompt = draw.randint(0, len(ids) - 2)
         made.append({"input_ids": ids, "labels": [IGNORE_INDEX] * prompt + ids[prompt:]})
     return made
+
+
+def packed_rows(documents: Sequence[list[int]], length: int = 20) -> tuple[list[dict[str, Any]], list[Sample]]:
+    """Packed samples, and a sample for each piece of a document in them."""
+    whole = [each._asdict() for each in packed(documents, length)]
+    alone = []
+    for row in whole:
+        ids = iter(row["input_ids"])
+        alone += [{"input_ids": [next(ids) for _ in range(size)]} for size in row["documents"]]
+    return whole, alone
+
+
+def prompted(strategy: Strategy = SHIPPED["ground-truth"], count: int = 12, longest: int = 90) -> list[Any]:
+    """Samples whose prompts and answers are of very different lengths, some of them cut."""
+    rows = [text.split() for text in documents(count, seed=4)]
+    asked = [
+        {"question": " ".join(row[: 2 + n % 5]), "reference": " ".join(row[:9]), "answer": " ".join(row[5 : 9 + n])}
+        for n, row in enumerate(rows)
+    ]
+    prompter = AlignedSampleBuilder({"s": strategy}, tokenizer(), longest, 128 + 200)
+    return [prompter(row, f"row {n}")["s"] for n, row in enumerate(asked)]
 
 
 def arguments(folder: Path, **fields: Any) -> TrainingArguments:
@@ -66,6 +90,8 @@ def trainer(folder: Path, student: PreTrainedModel | None = None, **given: Any) 
         "callbacks",
         "compute_metrics",
         "compute_loss_func",
+        "max_length",
+        "peft_config",
     )
     distilling = {name: given.pop(name) for name in (*own, *extra) if name in given}
     distilling = {"losses": KL_AND_CE, "train_dataset": samples(), **distilling}

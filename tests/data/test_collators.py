@@ -71,5 +71,7 @@ def test_what_is_not_shared_is_refused_unless_it_is_padding():
     )
     with pytest.raises(UserError, match="token 10, but student and teacher share only the 10 tokens"):
         collate([{"input_ids": [1, 10], "labels": [1, IGNORE_INDEX]}])
+    with pytest.raises(UserError, match="no `labels`"):
+        SharedVocabularyCollator(lambda samples: {"input_ids": torch.zeros(1, 1)}, 10)([])
     with pytest.raises(UserError, match="token 11"):
         collate([{"input_ids": [1, 2], "labels": [1, 11]}])

@@ -5,8 +5,9 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
 
 from potstill.data.collators import Collator
+from potstill.data.labels import starts_document
 from potstill.errors import UserError
-from potstill.models.document_attention import check_documents_are_isolated, model_inputs, starts_document
+from potstill.models.document_attention import check_documents_are_isolated, model_inputs
 from tiny import VOCABULARY, gpt2, gpt_neox, llama
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12], [13, 14, 15, 16], [5, 6, 7]]

@@ -8,11 +8,10 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from potstill import HiddenLoss
 from potstill.data.collators import Collator
-from potstill.data.packing import packed
 from potstill.errors import UserError
 from potstill.targets.content_keys import batch_keys
 from tiny import VOCABULARY, gpt2, gpt_neox, llama
-from toy_training import KL_AND_CE, assert_equal, captured, samples, trained, trainer
+from toy_training import KL_AND_CE, assert_equal, captured, packed_rows, samples, trained, trainer
 
 STILL = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 STUDENTS = {
@@ -28,16 +27,6 @@ def documents():
     return [row["input_ids"] for row in samples(12, seed=11)]
 
 
-def rows_of(documents, length=20):
-    """Packed samples, and a sample for each piece of a document in them."""
-    whole = [each._asdict() for each in packed(documents, length)]
-    alone = []
-    for row in whole:
-        ids = iter(row["input_ids"])
-        alone += [{"input_ids": [next(ids) for _ in range(size)]} for size in row["documents"]]
-    return whole, alone
-
-
 def once(folder, student, rows, **given):
     """The weights after one step on all the rows."""
     given = {"train_dataset": rows, "per_device_train_batch_size": len(rows), "max_steps": 1, **given}
@@ -46,7 +35,7 @@ def once(folder, student, rows, **given):
 
 @pytest.mark.parametrize("family", STUDENTS)
 def test_a_step_is_that_on_each_document_alone(tmp_path, documents, family):
-    whole, alone = rows_of(documents)
+    whole, alone = packed_rows(documents)
     assert len(alone) > len(whole) > 3
     given = {"teacher": llama(), "losses": WITH_LAYERS}
     expected = once(tmp_path, STUDENTS[family](), alone, **copy.deepcopy(given))
@@ -57,14 +46,14 @@ def test_a_step_is_that_on_each_document_alone(tmp_path, documents, family):
 
 
 def test_captured_targets_are_those_of_each_document_alone(tmp_path, documents):
-    whole, alone = rows_of(documents)
+    whole, alone = packed_rows(documents)
     store = captured(tmp_path / "store", llama(), whole)
     expected = once(tmp_path, STUDENTS["llama"](), alone, teacher=llama())
     assert_equal(once(tmp_path, STUDENTS["llama"](), whole, teacher=store), expected, tolerance=2e-6)
 
 
 def test_targets_captured_across_documents_are_not_found_for_separate_documents(tmp_path, documents):
-    whole, _ = rows_of(documents)
+    whole, _ = packed_rows(documents)
     store = captured(tmp_path / "store", llama(), [{"input_ids": row["input_ids"]} for row in whole])
     with pytest.raises(UserError, match="captured"):
         once(tmp_path, STUDENTS["llama"](), whole, teacher=store)
@@ -88,7 +77,7 @@ def _row(ids, labels, sizes):
 
 
 def test_evaluation_reads_documents_apart_too(tmp_path, documents):
-    whole, alone = rows_of(documents)
+    whole, alone = packed_rows(documents)
     losses = [
         trainer(tmp_path, teacher=llama(), eval_dataset=rows, per_device_eval_batch_size=64).evaluate()["eval_loss"]
         for rows in (whole, alone)
@@ -97,7 +86,7 @@ def test_evaluation_reads_documents_apart_too(tmp_path, documents):
 
 
 def test_predicted_logits_are_those_of_each_document_alone(tmp_path, documents):
-    whole, _ = rows_of(documents)
+    whole, _ = packed_rows(documents)
     one = trainer(tmp_path, teacher=llama())
     found = torch.from_numpy(one.predict(whole[:1]).predictions)[0]
     first, second = whole[0]["documents"][:2]
@@ -110,10 +99,12 @@ def test_a_recurrent_student_or_teacher_is_refused(tmp_path, documents):
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, "initializer_range": 0.2}
     recurrent = MambaForCausalLM(MambaConfig(vocab_size=VOCABULARY, **shape))
-    whole, _ = rows_of(documents)
+    whole, _ = packed_rows(documents)
     with pytest.raises(UserError, match=r"the teacher \(mamba\) reads across documents"):
         trainer(tmp_path, teacher=copy.deepcopy(recurrent), train_dataset=whole)
     with pytest.raises(UserError, match=r"the student \(mamba\) reads across documents"):
         trainer(tmp_path, recurrent, teacher=llama(), train_dataset=whole)
-    with pytest.raises(UserError, match=r"the teacher \(mamba\) reads across documents"):
-        captured(tmp_path / "store", recurrent, whole)
+    sized = [{"input_ids": row["input_ids"], "seq_lengths": row["documents"]} for row in whole]
+    for rows in (whole, sized):
+        with pytest.raises(UserError, match=r"the teacher \(mamba\) reads across documents"):
+            captured(tmp_path / "store", recurrent, rows)

@@ -8,24 +8,12 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from potstill import Loss
-from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedCollator
 from potstill.data.prompts.placebo import placebo_samples
 from potstill.errors import UserError
 from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
-from tiny import documents, llama, padded, tokenizer
-from toy_training import KL_AND_CE, assert_equal, captured, shuffled, trained, trainer, weights
-
-
-def prompted(strategy=SHIPPED["ground-truth"], count=12, longest=90):
-    """Samples whose prompts and answers are of very different lengths, some of them cut."""
-    rows = [text.split() for text in documents(count, seed=4)]
-    asked = [
-        {"question": " ".join(row[: 2 + n % 5]), "reference": " ".join(row[:9]), "answer": " ".join(row[5 : 9 + n])}
-        for n, row in enumerate(rows)
-    ]
-    prompter = AlignedSampleBuilder({"s": strategy}, tokenizer(), longest, 128 + 200)
-    return [prompter(row, f"row {n}")["s"] for n, row in enumerate(asked)]
+from tiny import llama, padded, tokenizer
+from toy_training import KL_AND_CE, assert_equal, captured, prompted, shuffled, trained, trainer, weights
 
 
 @pytest.fixture

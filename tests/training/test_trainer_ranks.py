@@ -44,6 +44,7 @@ def both(tmp_path_factory):
         "matched alone",
         "sharded",
         "sharded and tied",
+        "streamed",
         "shuffled",
     ],
 )
@@ -53,6 +54,19 @@ def test_two_ranks_are_one(both, case):
     assert len(logged) == len(also_logged)
     for ours, theirs in zip(logged, also_logged, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_an_evaluation_counts_no_sample_twice(both):
+    one, two = (found["evaluated"] for found in both)
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_streamed_samples_are_evaluated_by_one_rank_alone(both):
+    one, two = (found["refused"] for found in both)
+    assert one == ""
+    assert "2 ranks would count some of them twice" in two
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
+from potstill.data.labels import starts_document
 from potstill.errors import UserError
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -31,17 +32,6 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if starts_document(batch).any():
         inputs.pop("attention_mask", None)
     return inputs
-
-
-def starts_document(batch: Mapping[str, Tensor]) -> Bool[Tensor, "B T"]:
-    """Whether a position is a real token that starts a document, right after a real token of another document."""
-    found = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
-    if "position_ids" in batch:
-        found[:, 1:] = batch["position_ids"].diff() != 1
-        if "attention_mask" in batch:
-            real = batch["attention_mask"].bool()
-            found[:, 1:] &= real[:, 1:] & real[:, :-1]
-    return found
 
 
 def check_documents_are_isolated(model: nn.Module, name: str) -> None:

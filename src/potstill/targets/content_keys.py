@@ -9,9 +9,8 @@ from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
 from potstill.data.collators import Collate
-from potstill.data.labels import count_supervised_by_row, supervised_mask
+from potstill.data.labels import count_supervised_by_row, starts_document, supervised_mask
 from potstill.data.prompts.collator import teacher_batch
-from potstill.models.document_attention import starts_document
 
 KEY_BYTES = 16
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.console import progress
-from potstill.data.collators import DOCUMENTS, Collate
+from potstill.data.collators import Collate
 from potstill.data.prompts.collator import teacher_batch
+from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.device import device
 from potstill.models.document_attention import check_documents_are_isolated
 from potstill.targets import StoreSpec, StoreWriter
@@ -36,7 +37,7 @@ def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, work
             several documents each and the teacher cannot read documents apart.
     """
     samples, collate = batches.samples, batches.collate
-    if len(samples) and DOCUMENTS in samples[0]:
+    if len(samples) and any(samples[0].get(name) is not None for name in DOCUMENT_COLUMNS):
         check_documents_are_isolated(teacher.model, "teacher")
     keys, counts = keys_and_counts(samples, collate)
     what = f"capturing {store.provenance.teacher}"

@@ -2,19 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
-from potstill.data.collators import DOCUMENTS, Collator, SharedVocabularyCollator, pad_token_id
 from potstill.data.labels import count_supervised
-from potstill.data.prompts.collator import AlignedCollator, AlignedSample, teacher_batch
+from potstill.data.prompts.collator import teacher_batch
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.cpu_buffers import free_all
@@ -22,28 +19,27 @@ from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
-from potstill.models.document_attention import MODEL_INPUTS, check_documents_are_isolated, model_inputs
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head_extraction import head_of, read_head
 from potstill.targets import TargetStore
-from potstill.targets.collator import TargetCollator, records_column
+from potstill.targets.collator import records_column
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
+from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
+from potstill.training.sample_trainer import SampleTrainer
+from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
 TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
-"""A model that runs beside the student, a store of captured targets, or the folder of a store."""
-
-TYPICAL_LENGTH = 512
-"""The assumed number of tokens of a sample where samples are streamed: none is known before the training."""
+"""A model that runs beside the student, a store of captured targets, the folder of either, or a model's hub name."""
 
 EVALUATION_LOSSES = (Loss("cross_entropy"),)
 
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
 
 
-class DistilTrainer(Trainer):
+class DistilTrainer(SampleTrainer):
     """Trains a student from one teacher, several, or none.
 
     The loss is the sum over `losses` of weight x (sum over the supervised tokens of the whole optimizer step, on all
@@ -51,9 +47,9 @@ class DistilTrainer(Trainer):
     measures cross-entropy alone: it is the same for all trainings and needs no teacher.
 
     Args:
-        teacher: a model, a :class:`TargetStore` or its folder, or a list of them; None where the only loss is
-            cross-entropy. A teacher reads the student's batch, or its own prompts where the samples have them
-            (:class:`AlignedSample`).
+        teacher: a model, a :class:`TargetStore`, the folder of either, the name of a model on the hub, or a list of
+            them; None where the only loss is cross-entropy. A teacher reads the student's batch, or its own prompts
+            where the samples have them (:class:`AlignedSample`).
         losses: the terms of the sum, each a :class:`Loss` or a :class:`HiddenLoss`. Default: forward KL and
             cross-entropy, half each.
         temperature: if given, the temperature of every divergence in `losses`.
@@ -62,13 +58,17 @@ class DistilTrainer(Trainer):
         teacher_tokenizer: the teacher's tokenizer, or a list with one for each teacher. Required where a teacher's head
             has another size than the student's. All losses then compare only the ids that are the same tokens in
             `processing_class`. A store records its own tokenizer.
+        max_length: samples of text are cut to this number of tokens. Default: `args.max_length`, if `args` has it.
+        peft_config: the configuration of an adapter of peft, which is added to the model and trained in its place.
         compile: whether to compile the loss's kernels. Default: where that saves more time than it takes.
-        **trainer: the arguments of :class:`transformers.Trainer`. Without a `data_collator`, samples are padded with
-            `processing_class`'s pad token and every real token is learned. Where samples have a column `documents`
-            (the number of tokens of each document), no document attends to another (:class:`Collator`).
+        **trainer: the arguments of :class:`transformers.Trainer`. `model` may be the name of a folder or of a model on
+            the hub; it is loaded in float32, with its tokenizer. Without a `data_collator`, samples may be texts
+            (:class:`TextReader`), or tokens with columns that say which of them are learned and where documents begin
+            (:class:`Collator`). They are padded with `processing_class`'s pad token.
 
     Raises:
-        UserError: the losses need a teacher and there is none, a store does not fit, or the loss is not finite.
+        UserError: the losses need a teacher and there is none, a model cannot be loaded, a store does not fit, samples
+            or a collator cannot be used, or the loss is not finite.
     """
 
     # The loss is already divided by the tokens of the whole step, so Trainer must not divide it.
@@ -83,14 +83,15 @@ class DistilTrainer(Trainer):
         teacher_weights: Sequence[float] | None = None,
         mix: Literal["probabilities", "logits"] = "probabilities",
         teacher_tokenizer: Any = None,
+        max_length: int | None = None,
+        peft_config: Any = None,
         compile: bool | None = None,
         **trainer: Any,
     ) -> None:
-        given = [] if teacher is None else [teacher] if isinstance(teacher, TeacherLike) else list(teacher)
-        student = args[0] if args else trainer.get("model")
-        if any(one is student for one in given):
-            raise UserError("a teacher is the student itself, and would be frozen; give a copy (`copy.deepcopy`)")
-        self.teachers = [_as_teacher(one) for one in given]
+        trainer = trainer_arguments(args, trainer)
+        check_arguments(trainer.get("args"))
+        trainer |= named_student(trainer.get("model"), trainer.get("processing_class"))
+        self.teachers = teachers_beside(trainer.get("model"), teacher)
         self.losses = [
             replace(loss, temperature=temperature) if temperature is not None and loss.needs_teacher else loss
             for loss in losses
@@ -99,23 +100,19 @@ class DistilTrainer(Trainer):
         self.hidden_losses = [loss for loss in losses if isinstance(loss, HiddenLoss)]
         self.mix, self.teacher_weights = mix, _shares(teacher_weights, len(self.teachers))
         self._check_losses()
-        super().__init__(*args, **trainer)
+        if peft_config is not None:
+            trainer["model"] = with_adapter_of(trainer.get("model"), peft_config, trainer.get("args"))
+        super().__init__(**trainer)
         self._check_trainer()
         self.model_accepts_loss_kwargs = True
         self.vocabulary = agreed_vocabulary(
             self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
         )
-        self.data_collator = self._collator(trainer.get("data_collator"))
-        live = [one for one in self.teachers if isinstance(one, LiveTeacher)]
-        for one in live:
+        for one in self._live_teachers():
             one.to(self.args.device)
-        if DOCUMENTS in self._first_sample():
-            check_documents_are_isolated(self.model, "student")
-            for one in live:
-                check_documents_are_isolated(one.model, "teacher")
+        self._read_samples(trainer.get("data_collator"), max_length)
         self._matching = self._hidden_matching()
         self._head_is_extracted = head_of(self.model) is not None
-        self._tokens_per_step: int | None = None
         self._step = OptimizerStep(self._estimate_tokens_per_step(), self.args.device)
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
@@ -155,29 +152,6 @@ class DistilTrainer(Trainer):
                 "not know of; train with DDP, or match models of one hidden size"
             )
         return matching
-
-    def _collator(self, given: Any) -> Any:
-        collator = given
-        if collator is None:
-            pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
-            collator = AlignedCollator(pad) if self._is_prompted() else Collator(pad)
-        if self.vocabulary is not None:
-            collator = SharedVocabularyCollator(collator, self.vocabulary)
-        stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
-        return TargetCollator(collator, stores) if stores else collator
-
-    def _is_prompted(self) -> bool:
-        """Whether the teachers read another prompt than the student."""
-        return "teacher_input_ids" in self._first_sample()
-
-    def _first_sample(self) -> Mapping[str, Any]:
-        """The first training sample; an empty mapping where samples are streamed."""
-        known = hasattr(self.train_dataset, "__len__") and len(self.train_dataset)
-        return self.train_dataset[0] if known else {}
-
-    def _set_signature_columns_if_needed(self) -> None:
-        # Trainer keeps only the arguments of the student's forward. Without `labels`, prompts would be learned.
-        self._signature_columns = [*MODEL_INPUTS, DOCUMENTS, *AlignedSample.__annotations__]
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[Any, Any]:
         """The micro-batches of one optimizer step, read one by one, and the divisor of each until all are counted."""
@@ -286,35 +260,6 @@ class DistilTrainer(Trainer):
         if self._matching is not None and checkpoint is not None:
             self._matching.load(Path(checkpoint))
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As Trainer's. Evaluation samples have no captured targets."""
-        with self._without_targets():
-            return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """As Trainer's. Test samples have no captured targets."""
-        with self._without_targets():
-            return super().get_test_dataloader(test_dataset)
-
-    @contextmanager
-    def _without_targets(self) -> Iterator[None]:
-        collator = self.data_collator
-        if isinstance(collator, TargetCollator):
-            self.data_collator = collator.collate
-        yield
-        self.data_collator = collator
-
-    def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The loss of one batch; for `compute_metrics` and `predict` also its whole logits and its labels."""
-        loss, _, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        if prediction_loss_only:
-            return loss, None, None
-        with torch.no_grad():
-            read = model_inputs(self._prepare_inputs(inputs))
-            return loss, model(**read, use_cache=False).logits, labels
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student, as a checkpoint or at the end.
 
@@ -346,15 +291,6 @@ class DistilTrainer(Trainer):
             self._compile = worth_compiling(tokens, head_rows(self.model), self.args.device)
         return self._compile
 
-    def _estimate_tokens_per_step(self) -> int:
-        """The approximate number of tokens of an optimizer step, on all ranks together."""
-        if self._tokens_per_step is None:
-            first = self._first_sample()
-            length = len(first["input_ids"]) if "input_ids" in first else TYPICAL_LENGTH
-            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            self._tokens_per_step = batch * length * self.args.world_size
-        return self._tokens_per_step
-
     def _teacher_outputs(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[LayerStates]]:
         """The teachers' target for a batch, where a loss needs one; and each teacher's layers for hidden_match."""
         temperatures = [loss.temperature for loss in self.losses if loss.needs_teacher]
@@ -374,14 +310,6 @@ class DistilTrainer(Trainer):
             return None, layers
         whole = targets[0] if len(targets) == 1 else MixedTarget(tuple(targets), self.teacher_weights, self.mix)
         return whole, layers
-
-
-def _as_teacher(teacher: TeacherLike) -> LiveTeacher | TargetStore:
-    if isinstance(teacher, TargetStore):
-        return teacher
-    if isinstance(teacher, str | Path):
-        return TargetStore(teacher, expect=None)
-    return LiveTeacher(teacher)
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX, supervised_mask
+from potstill.data.sample_columns import MASKS, TOKEN_COLUMNS, check_columns, column, read_sample
+from potstill.data.text_samples import TextReader
 from potstill.errors import UserError
 
 TEACHER = "teacher_"
@@ -56,7 +58,7 @@ class AlignedCollator:
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The samples as one batch."""
-        student = self._padded([(list(one["input_ids"]), list(one["labels"])) for one in samples])
+        student = self._padded([_as_the_student_reads(one) for one in samples])
         teacher = self._padded([as_the_teacher_reads(one) for one in samples])
         _check_same_answers(student, teacher, self.same_answer)
         return student | {f"{TEACHER}{name}": value for name, value in teacher.items()}
@@ -70,6 +72,30 @@ class AlignedCollator:
         return batch | {"position_ids": (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)}
 
 
+@dataclass(frozen=True)
+class SampleCollator:
+    """Collates what the samples of each batch are: texts, tokens, or aligned samples.
+
+    Raises:
+        UserError: a batch has both aligned and other samples, or columns that mean something and are not read.
+    """
+
+    pad_token_id: int
+    read: TextReader
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The samples as one batch."""
+        tokenized = [self.read(sample) for sample in samples]
+        check_columns(tokenized, (*TOKEN_COLUMNS, *AlignedSample.__annotations__))
+        aligned = [sample.get("teacher_input_ids") is not None for sample in tokenized]
+        if any(aligned) and not all(aligned):
+            raise UserError(
+                "some samples have `teacher_input_ids` and some have not; give all samples the tokens that their "
+                "teacher reads"
+            )
+        return (AlignedCollator if any(aligned) else Collator)(self.pad_token_id)(tokenized)
+
+
 def teacher_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The teacher's columns of a batch, without their prefix; the student's columns if the teacher has none."""
     own = {name.removeprefix(TEACHER): value for name, value in batch.items() if name.startswith(TEACHER)}
@@ -78,8 +104,30 @@ def teacher_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def as_the_teacher_reads(sample: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     """The teacher's tokens of a sample and their labels; labels of its prompt are ignored."""
-    ids, start = list(sample["teacher_input_ids"]), int(sample["teacher_answer_start"])
+    ids, start = column(sample, "teacher_input_ids") or [], _start(sample, "teacher_answer_start")
     return ids, [IGNORE_INDEX] * start + ids[start:]
+
+
+def _as_the_student_reads(sample: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """The student's tokens of a sample and their labels."""
+    read = read_sample(sample)
+    if read.positions is not None:
+        raise UserError("a sample has both `teacher_input_ids` and documents; give one question in each sample")
+    if not all(read.real):
+        raise UserError("a sample has both `teacher_input_ids` and pads; leave the pads out")
+    if any(sample.get(name) is not None for name in ("labels", *MASKS)):
+        return read.ids, read.labels
+    start = _start(sample, "answer_start")
+    return read.ids, [IGNORE_INDEX] * start + read.labels[start:]
+
+
+def _start(sample: Mapping[str, Any], name: str) -> int:
+    """The place at which the answer begins."""
+    if sample.get(name) is None:
+        raise UserError(
+            f"a sample has `teacher_input_ids` but no `{name}`, the place of the answer's first token; add it"
+        )
+    return int(sample[name])
 
 
 def _check_same_answers(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], same_answer: bool) -> None:

@@ -1,0 +1,200 @@
+"""SampleTrainer: a Trainer that reads samples of text or tokens, and whose evaluation loss is a mean over tokens."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from potstill.data.collators import Collate, SharedVocabularyCollator, pad_token_id
+from potstill.data.labels import count_supervised
+from potstill.data.prompts.collator import SampleCollator
+from potstill.data.sample_columns import DOCUMENT_COLUMNS
+from potstill.data.text_samples import TextReader
+from potstill.errors import UserError
+from potstill.models.document_attention import check_documents_are_isolated, model_inputs
+from potstill.targets import TargetStore
+from potstill.targets.collator import TargetCollator
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.vocabulary_agreement import head_rows
+from potstill.training.evaluation_loss import TokenMean, row_losses
+from potstill.training.samples import (
+    COLUMNS,
+    OneDocumentCollator,
+    check_collator,
+    first_samples,
+    is_own,
+    is_streamed,
+    name_documents,
+)
+
+TYPICAL_LENGTH = 512
+"""The assumed number of tokens of a sample where none is known before the training."""
+
+_DATA_SETS = {"Training": "train_dataset", "Evaluation": "eval_dataset"}
+"""The arguments of data sets, by what transformers calls a loader."""
+
+
+class SampleTrainer(Trainer):
+    """The part of :class:`DistilTrainer` that reads samples. It knows no losses but that of an evaluation.
+
+    A subclass sets `teachers` and `vocabulary`, and then calls `_read_samples`.
+    """
+
+    teachers: list[LiveTeacher | TargetStore]
+    vocabulary: int | None
+    """The number of ids that the losses compare; None: all of the head's."""
+    _head_is_extracted: bool
+    _tokens_per_step: int | None = None
+
+    def _live_teachers(self) -> list[LiveTeacher]:
+        return [one for one in self.teachers if isinstance(one, LiveTeacher)]
+
+    def _read_samples(self, given: Collate | None, max_length: int | None) -> None:
+        """Choose the collator, and try it on the first samples of each data set, before anything is spent.
+
+        Args:
+            given: the user's own collator.
+            max_length: the length to which texts are cut.
+        """
+        collate = given or self._sample_collator(max_length)
+        # Its samples are checked column by column, which Trainer would remove before.
+        self._keeps_columns = isinstance(collate, SampleCollator)
+        shared, owners = self.vocabulary, "student and teacher share"
+        if shared is None:
+            shared, owners = head_rows(self.model), "the student has"
+        collate = SharedVocabularyCollator(collate, shared, owners)
+        stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
+        self.data_collator = TargetCollator(collate, stores) if stores else collate
+        parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
+        for name, dataset in {"train_dataset": self.train_dataset, **parts}.items():
+            samples = first_samples(dataset, name)
+            if given is not None and self.args.remove_unused_columns:
+                samples = [{key: sample[key] for key in sample if key in COLUMNS} for sample in samples]
+            if given is not None:
+                check_collator(given, samples)
+            if samples:
+                self._try(collate(samples), samples, name)
+
+    def _try(self, batch: Mapping[str, Tensor], samples: list[Mapping[str, Any]], name: str) -> None:
+        if name_documents(batch, samples) and self._documents_refusal is not None:
+            raise UserError(self._documents_refusal)
+        if name == "train_dataset" and not count_supervised(batch):
+            raise UserError(
+                f"the first {len(samples)} samples of `train_dataset` have no token to learn; correct their labels or "
+                "masks (`assistant_masks` are all 0 where a chat template does not mark its answers)"
+            )
+
+    def _sample_collator(self, max_length: int | None) -> SampleCollator:
+        pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
+        length = getattr(self.args, "max_length", None) if max_length is None else max_length
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        field = getattr(self.args, "dataset_text_field", "text")
+        return SampleCollator(pad, TextReader(self.processing_class, field, length, positions))
+
+    @cached_property
+    def _documents_refusal(self) -> str | None:
+        """Why rows of several documents are refused; None where all models keep documents apart."""
+        try:
+            check_documents_are_isolated(self.model, "student")
+            for one in self._live_teachers():
+                check_documents_are_isolated(one.model, "teacher")
+        except UserError as error:
+            return str(error)
+        return None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # Trainer keeps only the arguments of the student's forward. Without `labels`, prompts would be learned.
+        self._signature_columns = list(COLUMNS)
+
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        return dataset if self._keeps_columns else super()._remove_unused_columns(dataset, description)
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        if self._keeps_columns:
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
+
+    def _get_dataloader(self, dataset: Any, description: str, *args: Any, **kwargs: Any) -> DataLoader:
+        """As Trainer's. Only training samples have captured targets.
+
+        Raises:
+            UserError: samples of an evaluation on several ranks are streamed.
+        """
+        if is_streamed(dataset) and not kwargs.get("is_training") and self.args.world_size > 1:
+            raise UserError(
+                f"evaluation samples are streamed, and {self.args.world_size} ranks would count some of them twice; "
+                "give a list or a table, such as `Dataset.from_list(list(stream))`"
+            )
+        given: Any = self.data_collator
+        collate: Any = given
+        if isinstance(given, TargetCollator) and not kwargs.get("is_training"):
+            collate = given.collate
+        samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
+        named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)
+        # Of streams and of the user's own collators it is not known whether rows will have several documents.
+        if (named or is_streamed(dataset) or not is_own(given)) and self._documents_refusal is not None:
+            collate = OneDocumentCollator(collate, self._documents_refusal)
+        if is_streamed(dataset):
+            # accelerate would else cut batches by their first dimension, which captured targets do not share, and join
+            # the batches of ranks, which have different lengths.
+            self.accelerator.dataloader_config.dispatch_batches = False
+        self.data_collator = collate
+        try:
+            return super()._get_dataloader(dataset, description, *args, **kwargs)
+        finally:
+            self.data_collator = given
+
+    def _estimate_tokens_per_step(self) -> int:
+        """The approximate number of tokens of an optimizer step, on all ranks together."""
+        if self._tokens_per_step is None:
+            ids = [sample.get("input_ids") for sample in first_samples(self.train_dataset, "train_dataset")]
+            length = len(ids[0]) if ids and ids[0] is not None else TYPICAL_LENGTH
+            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            self._tokens_per_step = batch * length * self.args.world_size
+        return self._tokens_per_step
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As Trainer's, with the mean loss over all supervised tokens. There is no loss where no token is supervised.
+
+        Raises:
+            UserError: no token is supervised, and the result is not a prediction but an evaluation.
+        """
+        self._evaluated = TokenMean()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        loss = self._evaluated.value()
+        if loss is not None:
+            output.metrics[f"{metric_key_prefix}_loss"] = loss
+        elif description == "Evaluation":
+            raise UserError(
+                f"the samples of `{metric_key_prefix}_loss` have no token to learn, so there is no loss to measure; "
+                "give `eval_dataset` samples whose labels or masks leave some tokens"
+            )
+        else:
+            output.metrics.pop(f"{metric_key_prefix}_loss", None)
+        return output
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The mean loss of one batch; for `compute_metrics` and `predict` also its whole logits and its labels."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.accelerator.autocast():
+            losses, tokens = row_losses(model, self._head_is_extracted, inputs, self.vocabulary)
+            # This drops the samples that fill up the last batch of the ranks.
+            self._evaluated.add(*self.accelerator.gather_for_metrics((losses, tokens)))
+            loss = (losses.sum() / tokens.sum().clamp(min=1)).float()
+            if prediction_loss_only:
+                return loss, None, None
+            return loss, model(**model_inputs(inputs), use_cache=False).logits, inputs["labels"]
