@@ -63,7 +63,7 @@ def test_a_folder_without_a_tokenizer(folder, tmp_path):
 def test_neither_a_folder_nor_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     sentence = _refused(tmp_path, "nobody/nothing")
-    assert "'nobody/nothing' is neither a local folder nor a model that the hub can give (" in sentence
+    assert "'nobody/nothing' is neither a folder here nor a model that can be loaded from the hub (" in sentence
 
 
 @pytest.mark.parametrize("name", ["teacher", "start", "student", "control"])

@@ -9,7 +9,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.targets import TargetStore
 from potstill.teachers.prepared import PreparedTeacher
-from tiny import llama, save_model, tokenizer, toy_recipe
+from tiny import VOCABULARY, llama, padded, save_model, tokenizer, toy_recipe
 
 
 def test_a_folder_stays_where_it_is(run, toy_folder):
@@ -31,7 +31,7 @@ def test_a_prepared_teacher_is_frozen(run):
 
 def test_teachers_must_speak_the_same_tokens(tmp_path):
     recipe = toy_recipe(tmp_path)
-    other = save_model(llama(1), tmp_path / "other")
+    other = save_model(padded(llama(1), VOCABULARY + 20), tmp_path / "other")
     tokens = AutoTokenizer.from_pretrained(other)
     tokens.add_tokens(["<another>"])
     tokens.save_pretrained(other)

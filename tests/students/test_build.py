@@ -79,8 +79,9 @@ def test_a_checkpoint_is_loaded_as_it_is(teachers, tmp_path):
 
 
 def test_a_checkpoint_of_another_tokenizer_is_refused(teachers, tmp_path):
-    tiny.llama(layers=1).save_pretrained(tmp_path)
-    other = tiny.tokenizer().__class__.from_pretrained(tiny.save_model(tiny.llama(layers=1), tmp_path))
+    other = tiny.tokenizer().__class__.from_pretrained(
+        tiny.save_model(tiny.padded(tiny.llama(layers=1), 320), tmp_path)
+    )
     other.add_tokens(["<extra>"])
     other.save_pretrained(tmp_path)
     with pytest.raises(
@@ -94,7 +95,8 @@ def test_a_checkpoint_that_cannot_be_had_is_told_in_one_line(teachers, tmp_path,
     name = model.format(folder=tmp_path)
     with pytest.raises(UserError) as told:
         built(Checkpoint(start="checkpoint", model=name), teachers)
-    assert str(told.value).startswith(f"`student.model`: {name!r} cannot be loaded: ")
+    assert str(told.value).startswith("`student.model`: ")
+    assert name in str(told.value)
     assert "\n" not in str(told.value)
 
 

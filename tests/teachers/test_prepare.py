@@ -74,7 +74,7 @@ def test_other_weights_have_another_fingerprint(tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     folder = save_model(llama(), tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"`teachers.one.model`.*holds no weights"):
+    with pytest.raises(UserError, match=r"`teachers.one.model`.*is not a whole model: it has no model.safetensors"):
         prepare("one", ModelTeacher(model=str(folder)), tmp_path / "made")
 
 

@@ -25,6 +25,7 @@ from potstill.evaluation.lm_eval_tasks import load_tasks
 from potstill.evaluation.minimal_pairs import subtasks_in_split
 from potstill.evaluation.selection_split import Split, in_split, splits_of
 from potstill.files.atomic import digest, read_json, sha256, write_json
+from potstill.files.named_files import named_path
 from potstill.generation.generate import Decoding, NamedModel, responses
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import document_windows, score_answers
@@ -315,7 +316,7 @@ def _output_digest(run: Run, step: Step, part: str) -> str:
 
 
 def _file_digests(path: str) -> dict[str, str]:
-    return {str(file): sha256(file) for file in sorted(Path(path).expanduser().rglob("*")) if file.is_file()}
+    return {str(file): sha256(file) for file in sorted(named_path(path).rglob("*")) if file.is_file()}
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
