@@ -17,7 +17,7 @@ from potstill.files.atomic import read_json, remove, write_json
 from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config
 from potstill.recipe.student import Checkpoint, Student
-from potstill.students.adapters import CONFIG, adapter_config, merged, with_adapter
+from potstill.students.adapters import CONFIG, adapter_config, load_adapter, merged, with_adapter
 from potstill.students.build import checkpoint_files
 
 KEY = "student.quantization"
@@ -83,10 +83,8 @@ def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel
         base = start if adapter else folder
         model = _files(base).weights(dtype=run_dtype("auto")).to(device())
     if adapter:
-        from peft import PeftModel
-
         # Not merged: in 16 bits, rounding would cancel many of the adapter's changes to the base weights.
-        model = PeftModel.from_pretrained(model, str(folder))
+        model = load_adapter(model, folder)
     return model.eval().requires_grad_(False)
 
 
