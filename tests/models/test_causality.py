@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
-    BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
-    BertLMHeadModel,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaForSequenceClassification,
@@ -29,15 +27,10 @@ from transformers import (
 
 from potstill.errors import UserError
 from potstill.models.causality import check_causal
-from tiny import VOCABULARY, gpt2, gpt_neox, llama, save_model
+from tiny import VOCABULARY, bert, gpt2, gpt_neox, llama, save_model
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
-
-
-def bert(kind, **fields):
-    torch.manual_seed(0)
-    return kind(BertConfig(vocab_size=VOCABULARY, **SHAPE, **fields))
 
 
 def of(kind, config, **fields):
@@ -49,7 +42,7 @@ CAUSAL = {
     "llama": llama,
     "gpt2": gpt2,
     "neox": gpt_neox,
-    "decoding bert": lambda: bert(BertLMHeadModel, is_decoder=True),
+    "decoding bert": lambda: bert(is_decoder=True),
     "mixtral": lambda: of(MixtralForCausalLM, MixtralConfig, num_key_value_heads=2, num_local_experts=4),
     "sliding window": lambda: of(Gemma3ForCausalLM, Gemma3TextConfig, sliding_window=2, **GROUPED),
     "mamba": lambda: MambaForCausalLM(
@@ -66,9 +59,9 @@ def test_a_causal_model_is_taken(model, dtype):
 
 
 OTHERS = {
-    "bert": (lambda: bert(BertLMHeadModel), "BertLMHeadModel looks ahead"),
-    "masked bert": (lambda: bert(BertForMaskedLM), "BertForMaskedLM looks ahead"),
-    "classifier": (lambda: bert(BertForSequenceClassification), "gives logits of shape"),
+    "bert": (bert, "BertLMHeadModel looks ahead"),
+    "masked bert": (lambda: bert(kind=BertForMaskedLM), "BertForMaskedLM looks ahead"),
+    "classifier": (lambda: bert(kind=BertForSequenceClassification), "gives logits of shape"),
     "llama that classifies": (lambda: LlamaForSequenceClassification(llama().config), "gives logits of shape"),
     "llama that classifies tokens": (lambda: LlamaForTokenClassification(llama().config), "gives logits of shape"),
     "base model": (lambda: LlamaModel(llama().config), "gives no logits"),

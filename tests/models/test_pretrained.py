@@ -12,10 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
-    BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
-    BertLMHeadModel,
     BertModel,
     GPT2ForSequenceClassification,
     GPT2Model,
@@ -29,7 +27,7 @@ from transformers import (
 
 from potstill.errors import UserError
 from potstill.models.pretrained import ModelSource, check_tokens
-from tiny import LAYERS, VOCABULARY, gpt2, gpt_neox, llama, save_model, tokenizer
+from tiny import LAYERS, VOCABULARY, bert, gpt2, gpt_neox, llama, save_model, tokenizer
 
 KEY = "`teachers.big.model`"
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -166,20 +164,16 @@ def test_weights_lost_or_left_over_are_refused_with_their_names(tmp_path, change
     assert sentence in refused(folder)
 
 
-def _bert():
-    return BertConfig(vocab_size=VOCABULARY, **SHAPE)
-
-
 def _bart():
     layers = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
     return BartConfig(vocab_size=VOCABULARY, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, **layers)
 
 
 OTHERS = {
-    "bert": (lambda: BertLMHeadModel(_bert()), "looks ahead"),
-    "masked bert": (lambda: BertForMaskedLM(_bert()), "looks ahead"),
-    "bert's classifier": (lambda: BertForSequenceClassification(_bert()), "that config.json asks for, and have"),
-    "bert's base": (lambda: BertModel(_bert()), "is a BertModel, a base model without a head"),
+    "bert": (bert, "looks ahead"),
+    "masked bert": (lambda: bert(kind=BertForMaskedLM), "looks ahead"),
+    "bert's classifier": (lambda: bert(kind=BertForSequenceClassification), "that config.json asks for, and have"),
+    "bert's base": (lambda: bert(kind=BertModel), "is a BertModel, a base model without a head"),
     "llama's base": (lambda: LlamaModel(llama().config), "is a LlamaModel, a base model without a head"),
     "a base with a tied head": (lambda: GPT2Model(gpt2().config), "is a GPT2Model, a base model without a head"),
     "llama's classifier": (lambda: LlamaForSequenceClassification(llama().config), "(score.weight)"),

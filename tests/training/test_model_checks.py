@@ -4,8 +4,6 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
-    BertConfig,
-    BertLMHeadModel,
     LlamaForSequenceClassification,
     LlamaModel,
     T5Config,
@@ -14,16 +12,10 @@ from transformers import (
 
 from potstill import Loss
 from potstill.errors import UserError
-from tiny import VOCABULARY, llama, padded, tokenizer
+from tiny import VOCABULARY, bert, llama, padded, tokenizer
 from toy_training import trainer, weights
 
 CROSS_ENTROPY = [Loss("cross_entropy")]
-
-
-def bert():
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    return BertLMHeadModel(BertConfig(vocab_size=VOCABULARY, **shape))
 
 
 def t5():

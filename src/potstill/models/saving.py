@@ -72,7 +72,9 @@ def check_can_be_saved(model: Any, what: str) -> None:
         with TemporaryDirectory() as folder:
             model.config.save_pretrained(Path(folder))
         if not with_adapter and quantizer is None:
-            remove_tied_weights_from_state_dict(model.state_dict(), model)
+            # Under DeepSpeed's third stage, weights are empty here.
+            weights = {name: weight for name, weight in model.state_dict().items() if weight.numel()}
+            remove_tied_weights_from_state_dict(weights, model)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{what} could not be saved: {first_line(error)}") from error
 
