@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from potstill import DistilTrainer, HiddenLoss, Loss
 from potstill.data.labels import IGNORE_INDEX
-from tiny import gpt2, llama
+from tiny import gpt2, llama, mixture
 from toy_training import captured, samples, trainer, weights
 
 
@@ -48,6 +48,7 @@ def cases(folder: Path, ranks: int):
         "matched alone": {"teacher": llama(hidden_size=48), **size, **cut, "losses": [HiddenLoss(layers=[(0, 1)])]},
         "sharded": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
         "sharded and tied": {"teacher": llama(), "student": still_gpt2(), **size},
+        "mixture": {"teacher": llama(), "student": mixture(), **size, **cut, "train_dataset": silent(rows)},
         "shuffled": {"teacher": llama(), **size, "train_sampling_strategy": "random", "max_steps": 5},
     }
 
@@ -86,7 +87,7 @@ def run(folder: Path, ranks: int):
         with sharded(one, layer) if ranks > 1 and name.startswith("sharded") else nullcontext():
             one.train()
         logged = [
-            {key: entry[key] for key in ("loss", "forward_kl", "hidden_match") if key in entry}
+            {key: entry[key] for key in ("loss", "forward_kl", "hidden_match", "router_loss") if key in entry}
             for entry in one.state.log_history
             if "loss" in entry
         ]

@@ -17,6 +17,8 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -102,6 +104,15 @@ def bert(seed: int = 0, kind: type[PreTrainedModel] = BertLMHeadModel, **fields:
     torch.manual_seed(seed)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     return kind(BertConfig(vocab_size=VOCABULARY, **shape, **fields)).eval()
+
+
+def mixture(seed: int = 0, **fields: Any) -> MixtralForCausalLM:
+    """A random mixture of experts that learns its router loss, and whose router is far from even."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    experts = {"num_local_experts": 4, "num_key_value_heads": 2, "router_aux_loss_coef": 0.5}
+    given = {"vocab_size": VOCABULARY, "initializer_range": 0.2, "output_router_logits": True, **shape, **experts}
+    return MixtralForCausalLM(MixtralConfig(**given | fields)).eval()
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> Path:

@@ -44,6 +44,7 @@ def both(tmp_path_factory):
         "matched alone",
         "sharded",
         "sharded and tied",
+        "mixture",
         "shuffled",
     ],
 )

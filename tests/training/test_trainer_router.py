@@ -2,23 +2,14 @@
 
 import pytest
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM, Trainer
+from transformers import Trainer
 
 from potstill import Loss
 from potstill.data.collators import Collator
-from tiny import VOCABULARY, llama
+from tiny import llama, mixture
 from toy_training import arguments, assert_equal, samples, trainer, weights
 
 CROSS_ENTROPY = [Loss("cross_entropy")]
-
-
-def mixture(**fields):
-    """A random mixture whose router is far from even, so that its loss has a large gradient."""
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
-    experts = {"num_local_experts": 4, "num_key_value_heads": 2, "router_aux_loss_coef": 0.5}
-    given = {"vocab_size": VOCABULARY, "initializer_range": 0.2, "output_router_logits": True, **shape, **experts}
-    return MixtralForCausalLM(MixtralConfig(**given | fields))
 
 
 def test_a_step_is_that_of_transformers_own_trainer(tmp_path):
