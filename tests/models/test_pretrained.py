@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -158,10 +159,12 @@ def test_weights_that_do_not_fill_the_configuration_are_refused_before_they_are_
     ],
     ids=["lost", "left over", "another prefix"],
 )
-def test_weights_lost_or_left_over_are_refused_with_their_names(tmp_path, change, sentence):
+def test_weights_lost_or_left_over_are_refused_with_their_names(tmp_path, caplog, monkeypatch, change, sentence):
     folder = save_model(llama(), tmp_path / "model")
     with_weights(folder, change)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     assert sentence in refused(folder)
+    assert not caplog.records, "the sentence is all that is said"
 
 
 def _bart():

@@ -256,9 +256,12 @@ def _reason(error: Exception) -> str:
 def _without_report() -> Iterator[None]:
     """Without transformers' table of missing weights, which we tell in a sentence."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(_is_no_report)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in str(record.msg)
