@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from potstill import DistilTrainer, HiddenLoss, Loss
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
-from tiny import gpt2, llama
+from tiny import gpt2, llama, mixture
 from toy_training import captured, samples, trainer, weights
 
 
@@ -64,6 +64,7 @@ def cases(folder: Path, ranks: int):
         "sharded": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
         "sharded and tied": {"teacher": llama(), "student": still_gpt2(), **size},
         "streamed": {"teacher": llama(), **size, "train_dataset": streamed(rows)},
+        "mixture": {"teacher": llama(), "student": mixture(), **size, **cut, "train_dataset": silent(rows)},
         "shuffled": {"teacher": llama(), **size, "train_sampling_strategy": "random", "max_steps": 5},
     }
 
@@ -114,7 +115,7 @@ def run(folder: Path, ranks: int):
         if name == "plain":
             found["evaluated"], found["refused"] = evaluations(one), refusal(one)
         logged = [
-            {key: entry[key] for key in ("loss", "forward_kl", "hidden_match") if key in entry}
+            {key: entry[key] for key in ("loss", "forward_kl", "hidden_match", "router_loss") if key in entry}
             for entry in one.state.log_history
             if "loss" in entry
         ]

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertLMHeadModel,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -93,6 +97,22 @@ def gpt_neox(seed: int = 0, layers: int = LAYERS, **fields: Any) -> GPTNeoXForCa
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "max_position_embeddings": 128}
     tokens = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.2}
     return GPTNeoXForCausalLM(GPTNeoXConfig(num_hidden_layers=layers, **{**shape, **tokens, **fields})).eval()
+
+
+def bert(seed: int = 0, kind: type[PreTrainedModel] = BertLMHeadModel, **fields: Any) -> PreTrainedModel:
+    """A random BERT, which reads in both directions: no causal language model, though transformers loads it as one."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    return kind(BertConfig(vocab_size=VOCABULARY, **shape, **fields)).eval()
+
+
+def mixture(seed: int = 0, **fields: Any) -> MixtralForCausalLM:
+    """A random mixture of experts that learns its router loss, and whose router is far from even."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    experts = {"num_local_experts": 4, "num_key_value_heads": 2, "router_aux_loss_coef": 0.5}
+    given = {"vocab_size": VOCABULARY, "initializer_range": 0.2, "output_router_logits": True, **shape, **experts}
+    return MixtralForCausalLM(MixtralConfig(**given | fields)).eval()
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> Path:

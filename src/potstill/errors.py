@@ -13,6 +13,15 @@ class DivergedError(UserError):
     """A training whose loss or weights are no longer finite."""
 
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+"""The words of CUDA, of torch on a CPU and of the operating system."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of its accelerator is too small."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY)
+
+
 def first_line(error: BaseException) -> str:
     """The first non-blank line of another library's error, or else the error's type."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

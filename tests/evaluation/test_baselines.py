@@ -4,7 +4,7 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.evaluation import baselines
-from tiny import llama, save_model, toy_recipe
+from tiny import bert, llama, save_model, toy_recipe
 
 
 @pytest.fixture
@@ -17,13 +17,23 @@ def _refused(tmp_path, source):
     with pytest.raises(UserError) as told:
         baselines.check(recipe)
     sentence = str(told.value)
-    assert sentence.startswith("`evaluate.models.baseline`: ")
+    assert sentence.startswith("`evaluate.models.baseline`")
     assert "\n" not in sentence
     return sentence
 
 
 def test_a_whole_folder_is_taken(folder, tmp_path):
     baselines.check(toy_recipe(tmp_path, f"evaluate.models={json.dumps({'baseline': str(folder)})}"))
+
+
+def test_a_model_that_looks_ahead(tmp_path):
+    assert "the BertLMHeadModel looks ahead" in _refused(tmp_path, save_model(bert(), tmp_path / "bert"))
+
+
+def test_weights_that_do_not_fill_the_configuration(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 8}))
+    assert "its files lack 36 weights" in _refused(tmp_path, folder)
 
 
 def test_a_folder_without_weights(folder, tmp_path):
@@ -63,7 +73,7 @@ def test_a_folder_without_a_tokenizer(folder, tmp_path):
 def test_neither_a_folder_nor_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     sentence = _refused(tmp_path, "nobody/nothing")
-    assert "'nobody/nothing' is neither a local folder nor a model that the hub can give (" in sentence
+    assert "'nobody/nothing' is neither a folder here nor a model that can be loaded from the hub (" in sentence
 
 
 @pytest.mark.parametrize("name", ["teacher", "start", "student", "control"])

@@ -1,10 +1,12 @@
 """A name that exists is a name, whatever characters it has."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potstill.files.named_files import literal_pattern, matching_files, named_path
+from potstill.files.named_files import literal_pattern, matching_files, named_folder, named_path
 
 HOSTILE = [
     "part[1].jsonl",
@@ -67,3 +69,14 @@ def test_the_home_folder_unless_a_file_has_that_name(tmp_path, monkeypatch):
     assert str(named_path("~no such user/x")) == "~no such user/x"
     (tmp_path / "~").mkdir()
     assert str(named_path("~")) == "~"
+
+
+@pytest.mark.parametrize("name", ["~nobody/x", "x" * 300, "a\0b", "no/such/folder"])
+def test_a_folder_that_cannot_be_is_none(name):
+    assert named_folder(name) is None
+
+
+def test_a_home_that_is_unknown_is_met_in_one_place():
+    source = Path(__file__).parents[2] / "src"
+    files = [file for file in source.rglob("*.py") if "expanduser(" in file.read_text(encoding="utf-8")]
+    assert [file.name for file in files] == ["named_files.py"]

@@ -35,7 +35,8 @@ def test_states_at_supervised_tokens_and_the_labels_after_them(model):
 @torch.no_grad()
 def test_layers_are_counted_from_the_first_after_the_embeddings(model):
     own = model(input_ids=IDS, attention_mask=BATCH["attention_mask"], output_hidden_states=True)
-    states, _, layers = forward_with_layers(model, True, BATCH, [0, 1])
+    states, _, layers, router = forward_with_layers(model, True, BATCH, [0, 1])
     assert sorted(layers) == [0, 1]
     torch.testing.assert_close(layers[0], own.hidden_states[1][PLACES])
     torch.testing.assert_close(layers[1], states)
+    assert router is None

@@ -1,4 +1,5 @@
 import pytest
+from transformers import XLNetConfig
 
 import tiny
 from potstill.errors import UserError
@@ -43,3 +44,4 @@ def test_a_sequence_longer_than_the_models_positions_is_refused():
     with pytest.raises(UserError, match=r"`corpus.sequence_length` is 17, but the student has only 16 positions"):
         check_length(config, 17, "the student", "corpus.sequence_length")
     check_length(type("Config", (), {})(), 10**6, "the student", "corpus.sequence_length")
+    check_length(XLNetConfig(), 10**6, "the student", "corpus.sequence_length")

@@ -12,7 +12,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.students.build import build
 from potstill.students.importance import mean_loss
-from tiny import VOCABULARY, gpt2, llama, save_model, tokenizer, toy_recipe
+from tiny import VOCABULARY, gpt2, llama, padded, save_model, tokenizer, toy_recipe
 
 
 def _made(folder, **student):
@@ -96,7 +96,7 @@ def test_a_start_from_a_checkpoint_is_that_checkpoint(tmp_path):
 
 
 def test_a_checkpoint_of_another_tokenizer_is_refused(tmp_path):
-    folder = save_model(llama(layers=2), tmp_path / "small")
+    folder = save_model(padded(llama(layers=2), VOCABULARY + 20), tmp_path / "small")
     tokens = AutoTokenizer.from_pretrained(folder)
     tokens.add_tokens(["<another>"])
     tokens.save_pretrained(folder)

@@ -9,7 +9,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.targets import TargetStore
 from potstill.teachers.prepared import PreparedTeacher
-from tiny import llama, save_model, tokenizer, toy_recipe
+from tiny import VOCABULARY, bert, llama, padded, save_model, tokenizer, toy_recipe
 
 
 def test_a_folder_stays_where_it_is(run, toy_folder):
@@ -31,13 +31,33 @@ def test_a_prepared_teacher_is_frozen(run):
 
 def test_teachers_must_speak_the_same_tokens(tmp_path):
     recipe = toy_recipe(tmp_path)
-    other = save_model(llama(1), tmp_path / "other")
+    other = save_model(padded(llama(1), VOCABULARY + 20), tmp_path / "other")
     tokens = AutoTokenizer.from_pretrained(other)
     tokens.add_tokens(["<another>"])
     tokens.save_pretrained(other)
     both = json.dumps({"smollm2": {"model": recipe.teachers["smollm2"].model}, "other": {"model": str(other)}})
     with pytest.raises(UserError, match=r"teachers.smollm2 and teachers.other have different tokenizers"):
         run_recipe(toy_recipe(tmp_path, f"teachers={both}"), Run(tmp_path / "run"), until="teachers")
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "sentence"),
+    [
+        (bert, {}, "`teachers.smollm2.model` is not a causal language model: the BertLMHeadModel looks ahead"),
+        (llama, {"num_hidden_layers": 8}, "its files lack 36 weights (model.layers.4.input_layernorm.weight, "),
+        (llama, {"is_encoder_decoder": True}, "which is an encoder-decoder"),
+    ],
+    ids=["looks ahead", "half the layers", "encoder and decoder"],
+)
+def test_a_teacher_that_is_not_what_it_says_is_refused_by_the_first_stage(tmp_path, model, fields, sentence):
+    folder = save_model(model(), tmp_path / "bad")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    teachers = json.dumps({"smollm2": {"model": str(folder)}})
+    with pytest.raises(UserError) as told:
+        run_recipe(toy_recipe(tmp_path, f"teachers={teachers}"), Run(tmp_path / "run"))
+    assert sentence in str(told.value)
+    assert not (tmp_path / "run" / "corpus").exists()
 
 
 def test_what_a_run_learned_from_a_quantised_teacher_is_its_own(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import minimal
@@ -316,3 +316,26 @@ def test_a_run_in_bfloat16_keeps_the_frozen_start_in_it(tmp_path):
 def test_a_start_is_kept_in_16_bits_only_where_none_of_them_is_trained(tmp_path, student, bf16, kept):
     given = f"student={json.dumps({'start': 'copy', 'from': 't', **student})}"
     assert minimal.recipe(tmp_path, given, f"distil.training.bf16={str(bf16).lower()}").start_in_bfloat16 == kept
+
+
+def _without_a_weight(folder):
+    found = load_file(folder / "adapter_model.safetensors")
+    found.pop(min(found))
+    save_file(found, folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (_without_a_weight, "lacks 1 weights, such as base_model"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b""), "cannot be loaded: "),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be loaded: "),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "cannot be loaded: "),
+    ],
+    ids=["a weight lost", "empty", "missing", "no fields"],
+)
+def test_a_damaged_adapter_is_refused(tmp_path, start, damage, sentence):
+    load_to_train(start, student(), seed=0).save_pretrained(tmp_path / "saved")
+    damage(tmp_path / "saved")
+    with pytest.raises(UserError, match=f"the adapter in .*saved {sentence}"):
+        load_student(tmp_path / "saved", start, student())

@@ -1,6 +1,7 @@
 """GGUF files, read by transformers and written as plain folders."""
 
 import shutil
+from fnmatch import fnmatch
 from importlib.util import find_spec
 
 import pytest
@@ -18,6 +19,15 @@ from tiny import llama, save_model
 def test_a_model_in_parts_is_all_its_files():
     assert parts_pattern("big-00001-of-00009.gguf") == "big-*-of-00009.gguf"
     assert parts_pattern("small.gguf") == "small.gguf"
+
+
+@pytest.mark.parametrize("name", ["model[1].gguf", "a*b.gguf", "q?.gguf", "big[2]-00001-of-00002.gguf"])
+def test_a_name_with_wildcards_is_that_file_only(tmp_path, name):
+    others = ("model1.gguf", "aXb.gguf", "qq.gguf", "big2-00001-of-00002.gguf")
+    for file in (name, *others):
+        (tmp_path / file).touch()
+    assert [file.name for file in tmp_path.glob(parts_pattern(name))] == [name]
+    assert [file for file in (name, *others) if fnmatch(file, parts_pattern(name))] == [name], "as the hub reads it"
 
 
 def test_a_gguf_file_that_is_none_is_refused(tmp_path):

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from potstill.errors import UserError
-from potstill.recipe.teachers import ModelTeacher
+from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher
 from potstill.teachers.prepare import prepare
 from potstill.teachers.prepared import PreparedTeacher
 from tiny import llama, save_model
@@ -74,8 +74,32 @@ def test_other_weights_have_another_fingerprint(tmp_path):
 def test_a_folder_without_weights_is_refused(tmp_path):
     folder = save_model(llama(), tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"`teachers.one.model`.*holds no weights"):
+    with pytest.raises(UserError, match=r"`teachers.one.model`.*is not a whole model: it has no model.safetensors"):
         prepare("one", ModelTeacher(model=str(folder)), tmp_path / "made")
+
+
+@pytest.mark.parametrize("name", ["~nobody/x", "x" * 300, "a\0b", "no/such"])
+def test_files_of_llama2c_that_cannot_be_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"`teachers.one.llama2c`: there is no file"):
+        prepare("one", Llama2cTeacher(llama2c=name, tokenizer=name), tmp_path / "made")
+
+
+def test_weights_that_do_not_fill_the_configuration_are_refused_at_once(tmp_path):
+    folder = save_model(llama(0), tmp_path / "saved")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 8}))
+    with pytest.raises(UserError, match=r"`teachers.one.model`: .* its files lack 36 weights"):
+        prepare("one", ModelTeacher(model=str(folder)), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_teacher_that_is_changed_later_is_refused_when_it_is_loaded(tmp_path):
+    folder = save_model(llama(0), tmp_path / "saved")
+    teacher = prepared(tmp_path / "made", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(UserError, match=r"`teachers.one`: .* its files have 9 weights"):
+        teacher.model()
 
 
 def test_a_name_that_is_nowhere_is_refused(tmp_path):

@@ -45,6 +45,7 @@ def both(tmp_path_factory):
         "sharded",
         "sharded and tied",
         "streamed",
+        "mixture",
         "shuffled",
     ],
 )

@@ -15,7 +15,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from potstill import distributed
-from potstill.errors import UserError, first_line
+from potstill.errors import UserError, first_line, is_out_of_memory
 
 EXIT_CODE = 70
 """EX_SOFTWARE of sysexits.h: an internal fault."""
@@ -124,14 +124,8 @@ def _failure_of_the_machine(error: BaseException) -> str | None:
         return (
             f"the package {error.name} cannot be imported ({first_line(error)}); install it, or install potstill again"
         )
-    from potstill.pipeline.failures import NO_MEMORY
-
     number = error.errno if isinstance(error, OSError) else None
-    if (
-        number == errno.ENOMEM
-        or isinstance(error, MemoryError)
-        or any(sign in str(error).lower() for sign in NO_MEMORY)
-    ):
+    if number == errno.ENOMEM or is_out_of_memory(error):
         return "out of memory; free some, or choose a smaller model or a smaller batch, then run the same command"
     if number in OF_THE_MACHINE:
         assert isinstance(error, OSError)

@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from potstill.device import device, run_dtype
-from potstill.errors import UserError, first_line
 from potstill.evaluation.candidate_models import CandidateModel, Models
-from potstill.models.folder import flaw
+from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
@@ -22,26 +18,10 @@ def check(recipe: Recipe) -> None:
     """Refuse a baseline that is missing or not whole, before any step runs.
 
     Raises:
-        UserError: naming the key, the folder or the hub's name, and what is missing.
+        UserError: naming the key, the folder or the hub's name, and what is wrong.
     """
-    for name, source in recipe.evaluate.models.items():
-        key = f"evaluate.models.{name}"
-        folder = Path(source).expanduser()
-        if folder.is_dir():
-            check_folder(folder, key)
-        _load_pretrained(AutoConfig, source, key)
-        _load_pretrained(AutoTokenizer, source, key)
-
-
-def check_folder(folder: Path, key: str) -> None:
-    """Refuse a folder that does not hold a whole model, without reading its weights.
-
-    Raises:
-        UserError: a file is missing, cut off, or not JSON.
-    """
-    wrong = flaw(folder)
-    if wrong is not None:
-        raise UserError(f"`{key}`: {folder} {wrong}; copy it again, or name another")
+    for name in recipe.evaluate.models:
+        _files(recipe, name).check()
 
 
 def baselines(work: Work) -> Models:
@@ -50,11 +30,11 @@ def baselines(work: Work) -> Models:
         Candidate("baseline", name): [
             CandidateModel(
                 Candidate("baseline", name),
-                partial(_load_model, source, f"evaluate.models.{name}"),
-                partial(_load_pretrained, AutoTokenizer, source, f"evaluate.models.{name}"),
+                partial(_load_model, _files(work.recipe, name)),
+                _files(work.recipe, name).tokenizer,
             )
         ]
-        for name, source in work.recipe.evaluate.models.items()
+        for name in work.recipe.evaluate.models
     }
 
 
@@ -72,9 +52,7 @@ def compared_vocabulary(work: Work) -> int | None:
     """As `artifacts.compared_vocabulary`, limited to the head of every baseline with the run's tokens."""
     known = artifacts.compared_vocabulary(work)
     sizes = [
-        _load_pretrained(AutoConfig, work.recipe.evaluate.models[one.label], f"evaluate.models.{one.label}")
-        .get_text_config()
-        .vocab_size
+        _files(work.recipe, one.label).config().get_text_config().vocab_size
         for one in sharing_tokens(work, baselines(work))
     ]
     rows = artifacts.vocabulary_size(work) if known is None else known
@@ -89,27 +67,16 @@ def parameters(work: Work) -> Mapping[str, int]:
     import torch
 
     found = {}
-    for name, source in work.recipe.evaluate.models.items():
+    for name in work.recipe.evaluate.models:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(_load_pretrained(AutoConfig, source, f"evaluate.models.{name}"))
+            model = AutoModelForCausalLM.from_config(_files(work.recipe, name).config())
         found[name] = sum(weight.numel() for weight in model.parameters())
     return found
 
 
-def _load_model(source: str, key: str) -> PreTrainedModel:
-    found = _load_pretrained(AutoModelForCausalLM, source, key, dtype=run_dtype("auto"))
-    return found.to(device()).eval().requires_grad_(False)
+def _files(recipe: Recipe, name: str) -> ModelSource:
+    return ModelSource(recipe.evaluate.models[name], f"`evaluate.models.{name}`")
 
 
-def _load_pretrained(kind: Any, source: str, key: str, **how: Any) -> Any:
-    folder = Path(source).expanduser()
-    try:
-        return kind.from_pretrained(folder if folder.is_dir() else source, **how)
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
-        if folder.is_dir():
-            raise UserError(
-                f"`{key}`: {folder} is not a whole model: {first_line(error)}; copy it again, or name another"
-            ) from error
-        raise UserError(
-            f"`{key}`: {source!r} is neither a local folder nor a model that the hub can give ({first_line(error)})"
-        ) from error
+def _load_model(files: ModelSource) -> PreTrainedModel:
+    return files.model(device(), dtype=run_dtype("auto")).eval().requires_grad_(False)

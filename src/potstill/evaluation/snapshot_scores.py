@@ -25,6 +25,7 @@ from potstill.evaluation.lm_eval_tasks import load_tasks
 from potstill.evaluation.minimal_pairs import subtasks_in_split
 from potstill.evaluation.selection_split import Split, in_split, splits_of
 from potstill.files.atomic import digest, sha256
+from potstill.files.named_files import named_path
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.generation.generate import Decoding, NamedModel, responses
 from potstill.metrics.bootstrap import Sums
@@ -316,7 +317,7 @@ def _output_digest(run: Run, step: Step, part: str) -> str:
 
 
 def _file_digests(path: str) -> dict[str, str]:
-    return {str(file): sha256(file) for file in sorted(Path(path).expanduser().rglob("*")) if file.is_file()}
+    return {str(file): sha256(file) for file in sorted(named_path(path).rglob("*")) if file.is_file()}
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:

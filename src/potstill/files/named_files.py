@@ -16,6 +16,15 @@ def named_path(path: str) -> Path:
         return here
 
 
+def named_folder(path: str) -> Path | None:
+    """The folder that a path names; None if there is none."""
+    folder = named_path(path)
+    try:
+        return folder if folder.is_dir() else None
+    except OSError:  # a name that is too long
+        return None
+
+
 def literal_pattern(path: str, folder: Path = Path()) -> str:
     """A pattern in which the beginning of the path that exists stands for itself; only the rest has wildcards.
 

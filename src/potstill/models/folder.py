@@ -31,11 +31,9 @@ def flaw(folder: Path) -> str | None:
 
 def _missing(folder: Path) -> str | None:
     is_adapter = (folder / ADAPTER).is_file()
-    config = folder / (ADAPTER if is_adapter else "config.json")
-    if not config.is_file():
-        return f"it has no {config.name}"
-    if _json_or_none(config) is None:
-        return f"its {config.name} is not JSON"
+    wrong = flaw_of_config(folder / (ADAPTER if is_adapter else "config.json"))
+    if wrong is not None:
+        return wrong
     weights = folder / ("adapter_model.safetensors" if is_adapter else "model.safetensors")
     index = folder / f"{weights.name}.index.json"
     if index.is_file():
@@ -45,10 +43,17 @@ def _missing(folder: Path) -> str | None:
     return _flaw_of_weights(weights)
 
 
+def flaw_of_config(file: Path) -> str | None:
+    """Why a file is not a configuration, in words about its folder; None where it is."""
+    if not file.is_file():
+        return f"it has no {file.name}"
+    return None if isinstance(_json_or_none(file), dict) else f"its {file.name} is not JSON"
+
+
 def _missing_part(folder: Path, index: Path) -> str | None:
     content = _json_or_none(index)
     parts = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(parts, dict):
+    if not isinstance(parts, dict) or not parts or not all(isinstance(name, str) for name in parts.values()):
         return f"its {index.name} is not a whole index"
     flaws = (_flaw_of_weights(folder / name) for name in sorted(set(parts.values())))
     return next((wrong for wrong in flaws if wrong is not None), None)
@@ -70,6 +75,16 @@ def _flaw_of_weights(file: Path) -> str | None:
             return None
     except (SafetensorError, OSError) as error:
         return f"its {file.name} is cut off ({first_line(error)})"
+
+
+def tensor_count(folder: Path) -> int | None:
+    """The number of tensors in a folder's safetensors, by their headers; None if it has none."""
+    files = sorted(folder.glob("model*.safetensors"))
+    count = 0
+    for file in files:
+        with safe_open(file, "pt") as content:
+            count += len(content.keys())
+    return count if files else None
 
 
 def fingerprint(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """The forward of a model over a batch, at its supervised tokens, in the form that the losses take."""
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -9,9 +10,20 @@ from potstill.data.labels import labels_of, supervised_states
 from potstill.models.document_attention import model_inputs
 from potstill.models.head import Head
 from potstill.models.head_extraction import hidden_states
+from potstill.models.router_loss import RouterLoss, router_loss
 
 LayerStates = Mapping[int, Float[Tensor, "N H"]]
 """The outputs of some of a model's layers at the supervised tokens of a batch, by the number of the layer."""
+
+
+class SupervisedOutputs(NamedTuple):
+    """A model's outputs at the N supervised tokens of a batch."""
+
+    states: Float[Tensor, "N states"]
+    labels: Int[Tensor, "N"]
+    layers: LayerStates
+    router: RouterLoss | None
+    """Of a mixture of experts whose configuration asks for it; over all tokens of the batch."""
 
 
 def forward(
@@ -27,14 +39,14 @@ def forward(
         batch: `input_ids`, `labels` (unshifted) and, if rows are padded, `attention_mask`, all [B, T]. For documents
             that do not attend to each other also `position_ids`, which start again at 0 with each document.
     """
-    states, labels, _ = forward_with_layers(model, head is not None, batch, ())
-    return states, labels
+    outputs = forward_with_layers(model, head is not None, batch, ())
+    return outputs.states, outputs.labels
 
 
 def forward_with_layers(
     model: nn.Module, head_is_extracted: bool, batch: Mapping[str, Tensor], layers: Collection[int]
-) -> tuple[Float[Tensor, "N states"], Int[Tensor, "N"], LayerStates]:
-    """As ``forward``, and the output of each of ``layers`` at the same tokens.
+) -> SupervisedOutputs:
+    """As ``forward``, and the output of each of ``layers`` at the same tokens, and the model's router loss.
 
     Args:
         head_is_extracted: whether ``head_of`` gives the model's head. Read the head after this forward, with
@@ -54,4 +66,5 @@ def forward_with_layers(
     inner = {
         layer: supervised_states(outputs.hidden_states[layer + 1].to(labels.device), labels)[0] for layer in layers
     }
-    return *supervised_states(states.to(labels.device), labels), inner
+    taught, following = supervised_states(states.to(labels.device), labels)
+    return SupervisedOutputs(taught, following, inner, router_loss(model, outputs))

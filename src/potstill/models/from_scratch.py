@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from potstill.errors import UserError, first_line
+from potstill.models.causality import check_causal
 
 
 def from_scratch(
@@ -25,7 +26,7 @@ def from_scratch(
         device: `meta` makes a model without weights, to inspect it.
 
     Raises:
-        UserError: transformers makes no model of the configuration, or it is for another vocabulary.
+        UserError: transformers makes no causal language model of the configuration, or it is for another vocabulary.
     """
     fields = dict(config)
     kind = fields.pop("model_type")
@@ -42,9 +43,12 @@ def from_scratch(
         made = AutoConfig.for_model(kind, **fields)
         set_seed(seed)
         with torch.device(device):
-            return AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
     except (KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError, StrictDataclassError) as error:
         raise UserError(f"`{key}` makes no model: {first_line(error)}") from error
+    if device != "meta":
+        check_causal(model, f"`{key}`")
+    return model
 
 
 def _check_fields(fields: dict[str, Any], config_class: Any, key: str) -> None:

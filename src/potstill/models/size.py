@@ -53,5 +53,6 @@ def check_length(config: Any, sequence_length: int, who: str, key: str) -> None:
         UserError: the sequences are too long. It names the recipe key, the model and both lengths.
     """
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and sequence_length > positions:
+    # Some models without a limit say so by -1.
+    if positions is not None and 0 < positions < sequence_length:
         raise UserError(f"`{key}` is {sequence_length}, but {who} has only {positions} positions; lower it")

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import load_from_disk
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from potstill.files.jsonl_log import read_jsonl
+from potstill.models.pretrained import ModelSource
 from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
@@ -59,7 +60,7 @@ def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
 def tokenizer(work: Work) -> Any:
     """The run's own tokenizer, or else the first teacher's."""
     if work.recipe.tokenizer is not None:
-        return AutoTokenizer.from_pretrained(work.run.path("tokenizer") / "tokenizer")
+        return ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
     return existing_teachers(work)[0].tokenizer()
 
 

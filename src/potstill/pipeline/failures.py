@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from potstill.errors import UserError
+from potstill.errors import UserError, is_out_of_memory
 from potstill.recipe.step import Step
 
 _BATCH_SIZE_KEY = "`distil.training.per_device_train_batch_size` (and raise `gradient_accumulation_steps` by as much)"
@@ -18,9 +18,6 @@ REMEDIES = {
     "corpus": "give `corpus.sources` less text",
 }
 """How a user lowers the memory of a stage. In other stages, the models themselves do not fit."""
-
-NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-"""The words of CUDA, of torch on a CPU and of the operating system."""
 
 
 @contextmanager
@@ -44,7 +41,7 @@ def _explanation(error: Exception, step: Step, folder: Path) -> str | None:
             f"{step}: the disk that holds {folder} is full; make room there or choose another `--run-dir`, "
             "then run the same command: it continues from the finished files"
         )
-    if number == errno.ENOMEM or isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY):
+    if number == errno.ENOMEM or is_out_of_memory(error):
         remedy = REMEDIES.get(step.stage, "free some, or choose a smaller model in `teachers` or `student`")
         return f"{step}: out of memory; {remedy}, then run the same command"
     return None

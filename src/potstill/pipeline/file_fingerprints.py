@@ -10,7 +10,7 @@ from potstill.data.sources import files_of
 from potstill.errors import UserError
 from potstill.files.atomic import sha256
 from potstill.files.installed_packages import package_files
-from potstill.files.named_files import named_path
+from potstill.files.named_files import named_folder, named_path
 from potstill.metrics.continuations.read import continuations_file
 from potstill.metrics.continuations.similarity import sentence_model
 from potstill.metrics.continuations.word_vectors import vectors_file
@@ -63,7 +63,7 @@ def tokenizer_files(recipe: Recipe) -> dict[str, str]:
     if isinstance(recipe.tokenizer, CutTokenizer):
         return {}
     if isinstance(recipe.tokenizer, TokenizerFile):
-        file = Path(recipe.tokenizer.file).expanduser()
+        file = named_path(recipe.tokenizer.file)
         if not file.is_file():
             raise UserError(f"`tokenizer.file`: there is no file {recipe.tokenizer.file!r} (seen from {Path.cwd()})")
         return _fingerprints("tokenizer.file", [file])
@@ -129,8 +129,8 @@ def snapshot_curve_files(run: Run) -> dict[str, str]:
 
 def _in_folder(name: str) -> list[Path]:
     """The files of a local data set; none for a data set on the hub."""
-    folder = named_path(name)
-    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+    folder = named_folder(name)
+    return [] if folder is None else sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def data_files_named_in(files: Sequence[Path]) -> set[Path]:
@@ -166,10 +166,10 @@ def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:
     if isinstance(teacher, PackagedTeacher):
         return package_files(teacher.package, teacher.gguf, key, "gguf")[:1]
     if isinstance(teacher, Llama2cTeacher):
-        files = (Path(file).expanduser() for file in (teacher.llama2c, teacher.tokenizer))
+        files = (named_path(file) for file in (teacher.llama2c, teacher.tokenizer))
         return [file for file in files if file.is_file()]
-    folder = Path(teacher.model).expanduser()
-    if not folder.is_dir():
+    folder = named_folder(teacher.model)
+    if folder is None:
         return []
     if teacher.gguf:
         return [file for file in (folder / teacher.gguf,) if file.is_file()]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import AutoConfig
 
 from potstill.cost import Cost, Expense
 from potstill.device import device_name
@@ -16,6 +15,7 @@ from potstill.evaluation import baselines
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
+from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
 from potstill.pipeline.manifest import now, versions
@@ -118,7 +118,7 @@ def _models(work: Work) -> list[Model]:
     for teacher in artifacts.teachers(work):
         found.append(_model(teacher.name, teacher.config(), teacher.parameters(), None, "teacher"))
     start, summary = work.run.path("student") / "start", _summary(work, "student")
-    config, alone = AutoConfig.from_pretrained(start), _name_on_page(work.recipe)
+    config, alone = ModelSource(str(start), "the run's student").config(), _name_on_page(work.recipe)
     found.append(_model("student before", config, summary["parameters"], start, "start"))
     for name in work.recipe.variants:
         trained = artifacts.trained_folder(work, Candidate("student", name, work.recipe.seeds[0]))

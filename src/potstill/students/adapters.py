@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 KEY = "student.adapter"
 CONFIG = "adapter_config.json"
 """The file by which peft, transformers and potstill recognise a folder that holds an adapter."""
+WEIGHTS = "adapter_model.safetensors"
 NAMES_OF_MODULES = ("target_modules", "modules_to_save")
 """Fields of `LoraConfig` that may list modules by their names or by the last parts of their names."""
 
@@ -88,11 +90,29 @@ def merged(start: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Weights of 4 or 8 bits are dequantised first, because the adapter was trained on them, not on the weights that they
     were quantised from.
     """
-    from peft import PeftModel
-
     start = start.dequantize(dtype=torch.float32) if getattr(start, "is_quantized", False) else start.float()
-    adapted: Any = PeftModel.from_pretrained(start, str(folder))
+    adapted: Any = load_adapter(start, folder)
     return adapted.merge_and_unload(safe_merge=True)
+
+
+def load_adapter(start: PreTrainedModel, folder: Path) -> "PeftModel":
+    """The start with the adapter in a folder, which peft loads even where weights of it are missing.
+
+    Raises:
+        UserError: the adapter cannot be loaded on this start, or its file lacks weights.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        model = PeftModel.from_pretrained(start, str(folder))
+        with safe_open(folder / WEIGHTS, "pt") as content:
+            found = set(content.keys())
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the adapter in {folder} cannot be loaded: {first_line(error)}; make it again") from error
+    lost = sorted(get_peft_model_state_dict(model, save_embedding_layers=False).keys() - found)
+    if lost:
+        raise UserError(f"the adapter in {folder} lacks {len(lost):,} weights, such as {lost[0]}; make it again")
+    return model
 
 
 def _check_names(model: PreTrainedModel, adapter: Mapping[str, Any]) -> None:

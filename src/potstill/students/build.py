@@ -4,11 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from potstill.data.tokenizers import check_same_tokens
-from potstill.errors import UserError, first_line
 from potstill.models.from_scratch import from_scratch
+from potstill.models.pretrained import ModelSource, check_tokens
 from potstill.recipe.student import Checkpoint, Copy, PrunedLayers, PrunedWidth, Student
 from potstill.students.carry_vocabulary import carry_over, keep_first_tokens
 from potstill.students.importance import Batches, block_influence, loss_increases, most_important
@@ -94,14 +94,17 @@ def _kept_layers(
 
 
 def _checkpoint(student: Checkpoint, ours: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    try:
-        model = AutoModelForCausalLM.from_pretrained(student.model, revision=student.revision, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(student.model, revision=student.revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"`student.model`: {student.model!r} cannot be loaded: {first_line(error)}") from error
+    files = checkpoint_files(student)
+    tokenizer, model = files.tokenizer(), files.model(dtype=torch.float32)
+    check_tokens(tokenizer, model.get_input_embeddings().num_embeddings, files.what)
     summary: dict[str, Any] = {"start": "checkpoint", "from": student.model}
     if student.vocabulary == "carry_over" and ours.get_vocab() != tokenizer.get_vocab():
         return model, summary | {"vocabulary": asdict(carry_over(model, tokenizer, ours, "student.vocabulary"))}
     remedy = "take one of the teachers' tokenizer, or give this one theirs by `student.vocabulary: carry_over`"
     check_same_tokens(ours, tokenizer, "the run's tokenizer", f"student {student.model}", remedy)
     return model, summary
+
+
+def checkpoint_files(student: Checkpoint) -> ModelSource:
+    """Where a student comes from that exists already."""
+    return ModelSource(student.model, "`student.model`", {"revision": student.revision})

@@ -10,38 +10,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from potstill.device import device, run_dtype
 from potstill.files.atomic import read_json, remove, write_json
+from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config
-from potstill.recipe.student import Student
-from potstill.students.adapters import CONFIG, adapter_config, merged, with_adapter
+from potstill.recipe.student import Checkpoint, Student
+from potstill.students.adapters import CONFIG, adapter_config, load_adapter, merged, with_adapter
+from potstill.students.build import checkpoint_files
 
 KEY = "student.quantization"
 
 
 def check(student: Student) -> None:
-    """Check the student's adapter and quantisation with peft and transformers, before any work is done.
+    """Check the student's model, adapter and quantisation with transformers and peft, before any work is done.
 
     Raises:
-        UserError: a field is unknown, a value is refused, or a package is missing.
+        UserError: the model cannot be a student, a field is unknown, a value is refused, or a package is missing.
     """
     if student.adapter is not None:
         adapter_config(student.adapter)
     if student.quantization is not None:
         _bits(student.quantization)
+    if isinstance(student, Checkpoint):
+        checkpoint_files(student).check()
 
 
 def load_start(folder: Path, student: Student) -> PreTrainedModel:
     """Load the start for training: in the recipe's 4 or 8 bits, as stored if it gets an adapter, or in float32."""
     if student.quantization is None:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if student.adapter is None else "auto")
+        return _files(folder).weights(dtype=torch.float32 if student.adapter is None else "auto")
     config = _bits(student.quantization)
     # Otherwise it logs at every 8-bit product that the inputs are rounded too.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     how: dict[str, Any] = {"dtype": torch.float32, "quantization_config": config, "device_map": {"": device()}}
-    model = AutoModelForCausalLM.from_pretrained(folder, **how)
+    model = _files(folder).weights(**how)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # On such CPUs, bitsandbytes rounds the weights' scales to bfloat16 in the first forward without gradients,
@@ -72,17 +76,15 @@ def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel
     upon_start = student.adapter is not None and (adapter or folder == start)
     if upon_start and student.quantization is not None:
         model = load_start(start, student)
-    elif upon_start and AutoConfig.from_pretrained(start).dtype == torch.bfloat16:
+    elif upon_start and _files(start).config().dtype == torch.bfloat16:
         model = load_start(start, student).to(device())
     else:
         # The same number format as the teachers'.
         base = start if adapter else folder
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=run_dtype("auto")).to(device())
+        model = _files(base).weights(dtype=run_dtype("auto")).to(device())
     if adapter:
-        from peft import PeftModel
-
         # Not merged: in 16 bits, rounding would cancel many of the adapter's changes to the base weights.
-        model = PeftModel.from_pretrained(model, str(folder))
+        model = load_adapter(model, folder)
     return model.eval().requires_grad_(False)
 
 
@@ -110,6 +112,10 @@ def finish_student(folder: Path, start: Path, student: Student) -> None:
         write_json(folder / CONFIG, config | {"base_model_name_or_path": str(start.resolve())})
     # Peft's model card is an empty form.
     remove(folder / "README.md")
+
+
+def _files(folder: Path) -> ModelSource:
+    return ModelSource(str(folder), "the run's student")
 
 
 def _bits(fields: dict[str, Any]) -> Any:

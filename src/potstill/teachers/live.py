@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from potstill.device import device as own_device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
+from potstill.models.causality import check_causal, input_device
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
@@ -26,9 +27,13 @@ class LiveTeacher:
         model: the teacher.
         vocabulary: its targets cover the ids from 0 to this number; default: all ids of its head. See
             ``models/shared_vocabulary.py``.
+
+    Raises:
+        UserError: the model is not a causal language model.
     """
 
     def __init__(self, model: PreTrainedModel | LlamaCppModel, vocabulary: int | None = None) -> None:
+        check_causal(model, "`teacher`")
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
         self._spans = bool(getattr(model, "hf_device_map", None))
@@ -63,12 +68,12 @@ class LiveTeacher:
             return LogitsTarget(self.model.supervised_logits(batch)[:, : self.vocabulary]), {}
         here = batch["input_ids"].device
         if self._spans:
-            batch = {name: value.to(_first_device(self.model)) for name, value in batch.items()}
-        states, _, inner = forward_with_layers(self.model, self.head is not None, batch, layers)
-        inner = {layer: found.to(here) for layer, found in inner.items()}
+            batch = {name: value.to(input_device(self.model)) for name, value in batch.items()}
+        outputs = forward_with_layers(self.model, self.head is not None, batch, layers)
+        inner = {layer: found.to(here) for layer, found in outputs.layers.items()}
         if self.head is None:
-            return LogitsTarget(states[:, : self.vocabulary].to(here)), inner
-        return HiddenTarget(states.to(here), self.head), inner
+            return LogitsTarget(outputs.states[:, : self.vocabulary].to(here)), inner
+        return HiddenTarget(outputs.states.to(here), self.head), inner
 
     def _head(self) -> Head | None:
         head = self._whole_head()
@@ -88,9 +93,3 @@ class LiveTeacher:
         if head is not None and (head.weight.is_meta or type(head.weight) not in (nn.Parameter, Tensor)):
             return None
         return head_of(self.model)
-
-
-def _first_device(model: PreTrainedModel) -> torch.device:
-    """The device on which a model that spans devices takes its inputs."""
-    found = model.get_input_embeddings().weight.device
-    return own_device() if found.type == "meta" else found

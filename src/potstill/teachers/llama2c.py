@@ -6,6 +6,7 @@ kind of weight for all layers together. A negative number of tokens means that h
 the last norm and the head lie two rotary tables, which transformers computes itself.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def read_model(file: Path, key: str) -> LlamaForCausalLM:
     """
     raw = _content(file, key)
     shape = _shape(raw, file, key)
-    sizes = [int(np.prod(block)) for block in shape.blocks.values()]
+    sizes = [math.prod(block) for block in shape.blocks.values()]
     expected = HEADER.size + 4 * sum(sizes)
     if len(raw) != expected:
         what = "is cut off" if len(raw) < expected else "is another file, or several in one"
@@ -220,7 +221,7 @@ def _shape(raw: bytes, file: Path, key: str) -> Llama2cShape:
 def _content(file: Path, key: str) -> bytes:
     try:
         return file.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UserError(
             f"`{key}`: there is no file {str(file)!r} that could be read (seen from {Path.cwd()})"
         ) from error

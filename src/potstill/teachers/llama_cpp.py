@@ -43,6 +43,9 @@ class LlamaCppModel(nn.Module):
         UserError: llama-cpp-python is not installed.
     """
 
+    is_quantized = True
+    """As in transformers: it cannot be moved, and its activations are rounded."""
+
     def __init__(self, file: Path, config: Any, threads: int | None, name: str) -> None:
         super().__init__()
         check_installed(name)

@@ -6,19 +6,21 @@ is, and the run folder holds only a pointer to it. For a GGUF file that llama.cp
 tokenizer and the configuration, and the file stays where it is.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoTokenizer
 
-from potstill.errors import UserError, first_line
-from potstill.files.atomic import digest, read_json, remove, sha256, write_json
+from potstill.errors import UserError
+from potstill.files.atomic import digest, remove, sha256, write_json
 from potstill.files.installed_packages import package_files
+from potstill.files.named_files import named_folder, named_path
 from potstill.models.folder import save_model
+from potstill.models.pretrained import ModelSource, check_tokens
 from potstill.models.quantization import check_checkpoint, quantization_config, quantization_of
 from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, PackagedTeacher, Teacher
-from potstill.teachers.gguf import convert, parts_pattern, reading_gguf
+from potstill.teachers.gguf import convert, parts_pattern
 from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import check_installed
 from potstill.teachers.prepared import POINTER
@@ -45,9 +47,7 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
 
 def prepare_trained(folder: Path) -> None:
     """Prepare a teacher that the run itself trained: `folder`, inside the run, is a plain Hugging Face folder."""
-    fingerprint = _weights_digest(folder)
-    assert fingerprint is not None, f"{folder} holds no weights"
-    _write_pointer(folder, fingerprint=fingerprint)
+    _write_pointer(folder, fingerprint=_weights_digest(folder))
 
 
 def _write_pointer(folder: Path, **found: Any) -> None:
@@ -57,30 +57,30 @@ def _write_pointer(folder: Path, **found: Any) -> None:
 
 def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | None, folder: Path) -> dict[str, Any]:
     quantization, commit = teacher.quantization, None
-    kept: str | None = source
     if quantization is not None:
         quantization_config(quantization, f"teachers.{name}.quantization")
-    local = Path(source).is_dir()
-    if local and gguf is None:
-        fingerprint = _weights_digest(Path(source))
-        if fingerprint is None:
-            raise UserError(f"`teachers.{name}.model`: the folder {source} holds no weights ({', '.join(WEIGHTS)})")
-        already = (read_json(Path(source) / "config.json") or {}).get("quantization_config")
-    elif local:
-        fingerprint, already = sha256(Path(source) / str(gguf)), None
-    else:
-        config = _hub_config(name, source, _revision(teacher), gguf)
-        commit = config._commit_hash or _revision(teacher)
-        fingerprint, already = commit or "unpinned", quantization_of(config) if gguf is None else None
+    files = _files(name, teacher, source, gguf)
+    config = files.config()
+    already = quantization_of(config) if gguf is None else None
     if already is not None and quantization is not None:
         raise UserError(f"`teachers.{name}.quantization`: {source} is quantised already; remove the key")
     if already is not None:
         check_checkpoint(already, f"teachers.{name}")
+    if not files.folder:
+        commit = config._commit_hash or _revision(teacher)
+        files = replace(files, how={**files.how, "revision": commit})
     # transformers cannot quantise a GGUF model while it reads it.
-    if gguf is not None and (local or quantization is not None):
-        convert(name, source, gguf, commit, folder)
-        kept = gguf = None
-    return {"source": kept, "commit": commit, "gguf": gguf} | _run_settings(fingerprint, teacher)
+    converts = gguf is not None and (files.folder or quantization is not None)
+    if converts:
+        convert(files, folder)
+    else:
+        files.check()
+    kept = {"source": None, "gguf": None} if converts else {"source": source, "gguf": gguf}
+    if files.folder:
+        fingerprint = _weights_digest(Path(source)) if gguf is None else sha256(Path(source) / gguf)
+    else:
+        fingerprint = commit or "unpinned"
+    return kept | {"commit": commit} | _run_settings(fingerprint, teacher)
 
 
 def _run_settings(weights: str, teacher: Teacher) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _prepare_llama2c(name: str, teacher: Llama2cTeacher, folder: Path) -> dict[s
     key = f"teachers.{name}"
     if teacher.quantization is not None:
         quantization_config(teacher.quantization, f"{key}.quantization")
-    files = [Path(file).expanduser() for file in (teacher.llama2c, teacher.tokenizer)]
+    files = [named_path(file) for file in (teacher.llama2c, teacher.tokenizer)]
     model = read_model(files[0], f"{key}.llama2c")
     tokenizer = read_tokenizer(files[1], f"{key}.tokenizer", model.config.vocab_size)
     save_model(model, tokenizer, folder)
@@ -106,11 +106,12 @@ def _prepare_llama_cpp(name: str, teacher: Teacher, source: str, gguf: str | Non
     check_installed(name)
     commit = None
     if not Path(source).is_dir():
-        commit = _hub_config(name, source, _revision(teacher), gguf)._commit_hash
+        commit = _files(name, teacher, source, gguf).config()._commit_hash
         source = snapshot_download(source, revision=commit, allow_patterns=[parts_pattern(gguf)])
     files = sorted(Path(source).glob(parts_pattern(gguf)))
-    with reading_gguf(name, gguf):
-        config, tokenizer = (kind.from_pretrained(source, gguf_file=gguf) for kind in (AutoConfig, AutoTokenizer))
+    found = ModelSource(source, f"`teachers.{name}.gguf`", {"gguf_file": gguf})
+    config, tokenizer = found.config(), found.tokenizer()
+    check_tokens(tokenizer, config.vocab_size, found.what)
     remove(folder)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -120,18 +121,19 @@ def _prepare_llama_cpp(name: str, teacher: Teacher, source: str, gguf: str | Non
     return {"commit": commit, "fingerprint": fingerprint, "llama_cpp": file, "threads": teacher.threads}
 
 
-def _weights_digest(folder: Path) -> str | None:
-    """A digest of a folder's weights; None if it has no weights."""
+def _weights_digest(folder: Path) -> str:
+    """A digest of a folder's weights."""
     files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
-    return digest({file.name: sha256(file) for file in files}) if files else None
+    assert files, f"{folder} holds no weights"
+    return digest({file.name: sha256(file) for file in files})
 
 
 def _locate(name: str, teacher: PackagedTeacher | ModelTeacher) -> tuple[str, str | None]:
     if isinstance(teacher, PackagedTeacher):
         file = package_files(teacher.package, teacher.gguf, f"teachers.{name}", "gguf")[0]
         return str(file.parent), file.name
-    folder = Path(teacher.model).expanduser()
-    if folder.is_dir():
+    folder = named_folder(teacher.model)
+    if folder is not None:
         if teacher.gguf and not (folder / teacher.gguf).is_file():
             raise UserError(f"`teachers.{name}.gguf`: there is no file {teacher.gguf!r} in {folder}")
         return str(folder.resolve()), teacher.gguf
@@ -142,11 +144,6 @@ def _revision(teacher: Teacher) -> str | None:
     return teacher.revision if isinstance(teacher, ModelTeacher) else None
 
 
-def _hub_config(name: str, source: str, revision: str | None, gguf: str | None) -> Any:
-    try:
-        return AutoConfig.from_pretrained(source, revision=revision, **({"gguf_file": gguf} if gguf else {}))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"`teachers.{name}.model`: {source!r} is neither a folder here nor a model that can be loaded from the hub "
-            f"({first_line(error)})"
-        ) from error
+def _files(name: str, teacher: Teacher, source: str, gguf: str | None) -> ModelSource:
+    how = {"revision": _revision(teacher)} | ({"gguf_file": gguf} if gguf else {})
+    return ModelSource(source, f"`teachers.{name}.{'gguf' if gguf else 'model'}`", how)

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
+from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config, quantization_of
 from potstill.models.size import check_length
 from potstill.targets import Provenance
@@ -46,16 +47,17 @@ class PreparedTeacher:
         return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder)})
 
     @property
-    def _loading(self) -> dict[str, Any]:
-        return {"revision": self.commit} | ({"gguf_file": self.gguf} if self.gguf else {})
+    def _files(self) -> ModelSource:
+        how = {"revision": self.commit} | ({"gguf_file": self.gguf} if self.gguf else {})
+        return ModelSource(self.source, f"`teachers.{self.name}`", how)
 
     def tokenizer(self) -> Any:
         """The teacher's tokenizer."""
-        return AutoTokenizer.from_pretrained(self.source, **self._loading)
+        return self._files.tokenizer()
 
     def config(self) -> Any:
         """The teacher's configuration."""
-        return AutoConfig.from_pretrained(self.source, **self._loading)
+        return self._files.config()
 
     def provenance(self, template: str = "none", tokenizer: Any = None) -> Provenance:
         """The provenance that a store of this teacher's targets must have.
@@ -71,7 +73,8 @@ class PreparedTeacher:
         """Load the frozen teacher onto its device; with a `dtype`, load its unquantised weights in that format.
 
         Raises:
-            UserError: unquantised weights are asked of a checkpoint that is quantised already.
+            UserError: unquantised weights are asked of a checkpoint that is quantised already, or the teacher is not a
+                whole causal language model (:class:`ModelSource`).
         """
         if dtype is not None:
             return self._plain(dtype)
@@ -83,8 +86,7 @@ class PreparedTeacher:
         how = {"dtype": run_dtype(self.dtype), "device_map": where}
         if self.quantization is not None:
             how["quantization_config"] = quantization_config(self.quantization, f"teachers.{self.name}.quantization")
-        model = AutoModelForCausalLM.from_pretrained(self.source, **how, **self._loading)
-        return (model.to(device()) if where is None else model).eval().requires_grad_(False)
+        return self._files.model(device() if where is None else None, **how).eval().requires_grad_(False)
 
     def _plain(self, dtype: torch.dtype) -> PreTrainedModel:
         if quantization_of(self.config()) is not None:
@@ -92,11 +94,11 @@ class PreparedTeacher:
                 f"`teachers.{self.name}` holds quantised weights, from which no student can be made; name the "
                 "model before its quantisation"
             )
-        source, loading = self.source, self._loading
+        files = self._files
         if self.llama_cpp is not None:
-            source, loading = str(Path(self.llama_cpp).parent), {"gguf_file": Path(self.llama_cpp).name}
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **loading)
-        return model.to(device()).eval().requires_grad_(False)
+            gguf = Path(self.llama_cpp)
+            files = ModelSource(str(gguf.parent), f"`teachers.{self.name}.gguf`", {"gguf_file": gguf.name})
+        return files.model(device(), dtype=dtype).eval().requires_grad_(False)
 
     def parameters(self) -> int:
         """The number of the teacher's weights, counted without loading them."""

@@ -27,6 +27,7 @@ from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
+from potstill.training.model_checks import check_models
 from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
 from potstill.training.sample_trainer import SampleTrainer
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
@@ -45,6 +46,8 @@ class DistilTrainer(SampleTrainer):
     The loss is the sum over `losses` of weight x (sum over the supervised tokens of the whole optimizer step, on all
     ranks and in all accumulated batches) / (their number). So the size of micro-batches changes nothing. Evaluation
     measures cross-entropy alone: it is the same for all trainings and needs no teacher.
+
+    A mixture of experts with `output_router_logits: true` adds its `router_loss` (``models/router_loss.py``).
 
     Args:
         teacher: a model, a :class:`TargetStore`, the folder of either, the name of a model on the hub, or a list of
@@ -108,6 +111,7 @@ class DistilTrainer(SampleTrainer):
         self.vocabulary = agreed_vocabulary(
             self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
         )
+        check_models(self.model, self.processing_class, self.teachers, teacher_tokenizer)
         for one in self._live_teachers():
             one.to(self.args.device)
         self._read_samples(trainer.get("data_collator"), max_length)
@@ -180,11 +184,12 @@ class DistilTrainer(SampleTrainer):
         """
         matching, extracted = self._matching if model.training else None, self._head_is_extracted
         wanted = matching.student_layers if matching else ()
-        states, labels, layers = forward_with_layers(model, extracted, inputs, wanted)
+        states, labels, layers, router = forward_with_layers(model, extracted, inputs, wanted)
         head = read_head(model) if extracted else None
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
         denominator = tokens.clamp(min=1)
+        share = len(labels) / denominator
         # Outside the student's autocast: a live teacher runs in its own dtype, like a captured teacher.
         target, theirs = self._teacher_outputs(inputs) if model.training else (None, [])
         losses = self.losses if model.training else EVALUATION_LOSSES
@@ -205,6 +210,8 @@ class DistilTrainer(SampleTrainer):
             if matching is not None:
                 of_layers, of_each = matching(layers, theirs, denominator)
                 loss, terms = loss + of_layers, {**(terms if self.losses else {}), **of_each}
+            if router is not None and model.training:
+                loss, terms = router.add_to(loss, terms, share)
         # DDP averages the gradients over ranks, but the loss is a sum over ranks.
         loss = loss * ranks
         if model.training:
