@@ -29,7 +29,7 @@ def row_losses(
         batch: as ``forward_with_layers`` takes it.
         vocabulary: the number of ids that the losses compare; None: all of the head's.
     """
-    states, labels, _ = forward_with_layers(model, head_is_extracted, batch, ())
+    states, labels, *_ = forward_with_layers(model, head_is_extracted, batch, ())
     head = read_head(model) if head_is_extracted else None
     losses = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"]
     counts = count_supervised_by_row(batch)

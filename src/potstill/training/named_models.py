@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from potstill.errors import UserError, first_line
+from potstill.models.pretrained import ModelSource
 from potstill.targets import TargetStore
 from potstill.targets.header import NAME as STORE
 from potstill.teachers.live import LiveTeacher
@@ -17,7 +17,6 @@ from potstill.teachers.llama_cpp import LlamaCppModel
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _CONFIGS = ("config.json", "adapter_config.json")
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
 
 
 def teachers_beside(student: Any, teacher: Any) -> list[LiveTeacher | TargetStore]:
@@ -75,8 +74,8 @@ def named_student(model: Any, tokenizer: Any) -> dict[str, Any]:
         return {}
     loaded = _load(str(model), "model", dtype="float32")
     if tokenizer is None:
-        with suppress(*_FAILURES):
-            tokenizer = AutoTokenizer.from_pretrained(str(model))
+        with suppress(UserError):
+            tokenizer = ModelSource(str(model), "`model`").tokenizer()
     return {"model": loaded, "processing_class": tokenizer}
 
 
@@ -132,10 +131,4 @@ def _load(name: str, key: str, dtype: str) -> PreTrainedModel:
         )
     if not is_folder and not _HUB_NAME.fullmatch(name):
         raise UserError(f"`{key}`: there is no folder {name!r}, and no model on the hub has such a name; correct it")
-    try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    except _FAILURES as error:
-        where = "the folder" if is_folder else "there is no folder of this name, and from the hub"
-        raise UserError(
-            f"`{key}`: {where} {name} cannot be loaded as a causal language model: {first_line(error)}"
-        ) from error
+    return ModelSource(name, f"`{key}`").model(dtype=dtype)

@@ -35,8 +35,6 @@ from potstill.training.trl_arguments import check_arguments, trainer_arguments
 TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, the folder of either, or a model's hub name."""
 
-EVALUATION_LOSSES = (Loss("cross_entropy"),)
-
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
 
 
@@ -178,11 +176,8 @@ class DistilTrainer(SampleTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step.
-
-        In evaluation it is cross-entropy alone.
-        """
-        matching, extracted = self._matching if model.training else None, self._head_is_extracted
+        """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step."""
+        matching, extracted = self._matching, self._head_is_extracted
         wanted = matching.student_layers if matching else ()
         states, labels, layers, router = forward_with_layers(model, extracted, inputs, wanted)
         head = read_head(model) if extracted else None
@@ -191,8 +186,8 @@ class DistilTrainer(SampleTrainer):
         denominator = tokens.clamp(min=1)
         share = len(labels) / denominator
         # Outside the student's autocast: a live teacher runs in its own dtype, like a captured teacher.
-        target, theirs = self._teacher_outputs(inputs) if model.training else (None, [])
-        losses = self.losses if model.training else EVALUATION_LOSSES
+        target, theirs = self._teacher_outputs(inputs)
+        losses: Sequence[Loss] = self.losses
         if not losses:
             # A loss of 0 with a graph that reaches every weight: DDP waits for the gradients of all weights.
             states, labels, losses = states[:0], labels[:0], [Loss("cross_entropy", weight=0.0)]
@@ -210,12 +205,11 @@ class DistilTrainer(SampleTrainer):
             if matching is not None:
                 of_layers, of_each = matching(layers, theirs, denominator)
                 loss, terms = loss + of_layers, {**(terms if self.losses else {}), **of_each}
-            if router is not None and model.training:
+            if router is not None:
                 loss, terms = router.add_to(loss, terms, share)
         # DDP averages the gradients over ranks, but the loss is a sum over ranks.
         loss = loss * ranks
-        if model.training:
-            self._step.add_terms(terms, ranks)
+        self._step.add_terms(terms, ranks)
         if return_outputs:
             return loss, {"loss": loss}
         return loss
