@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from potstill.errors import UserError, first_line
+from potstill.files.named_files import named_path
 from potstill.recipe.tokenizer import TokenizerBase, TokenizerFile, TrainedTokenizer
 
 ROLES = ("pad_token", "bos_token", "eos_token")
@@ -92,7 +92,7 @@ def read_tokenizer(settings: TokenizerFile) -> PreTrainedTokenizerFast:
         UserError: the file is no tokenizer.json, or it lacks a special token.
     """
     try:
-        whole = Tokenizer.from_file(str(Path(settings.file).expanduser()))
+        whole = Tokenizer.from_file(str(named_path(settings.file)))
     except Exception as error:  # the library raises no narrower exception
         raise UserError(f"`tokenizer.file`: {settings.file} is no tokenizer.json: {first_line(error)}") from error
     for role in ROLES:

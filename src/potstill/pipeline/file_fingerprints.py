@@ -63,7 +63,7 @@ def tokenizer_files(recipe: Recipe) -> dict[str, str]:
     if isinstance(recipe.tokenizer, CutTokenizer):
         return {}
     if isinstance(recipe.tokenizer, TokenizerFile):
-        file = Path(recipe.tokenizer.file).expanduser()
+        file = named_path(recipe.tokenizer.file)
         if not file.is_file():
             raise UserError(f"`tokenizer.file`: there is no file {recipe.tokenizer.file!r} (seen from {Path.cwd()})")
         return _fingerprints("tokenizer.file", [file])
@@ -166,9 +166,9 @@ def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:
     if isinstance(teacher, PackagedTeacher):
         return package_files(teacher.package, teacher.gguf, key, "gguf")[:1]
     if isinstance(teacher, Llama2cTeacher):
-        files = (Path(file).expanduser() for file in (teacher.llama2c, teacher.tokenizer))
+        files = (named_path(file) for file in (teacher.llama2c, teacher.tokenizer))
         return [file for file in files if file.is_file()]
-    folder = Path(teacher.model).expanduser()
+    folder = named_path(teacher.model)
     if not folder.is_dir():
         return []
     if teacher.gguf:

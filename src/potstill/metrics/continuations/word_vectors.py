@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
+from potstill.files.named_files import named_path
 from potstill.metrics.bootstrap import Array
 from potstill.recipe.continuations import Vectors
 from potstill.recipe.corpus import PackageFiles
@@ -68,7 +69,7 @@ def words_of(texts: Iterable[str]) -> set[str]:
 def vectors_file(given: Vectors, key: str) -> Path:
     """A recipe's file of word vectors. Raises UserError if it is in a package that is not installed."""
     if not isinstance(given, PackageFiles):
-        return Path(given.path).expanduser()
+        return named_path(given.path)
     try:
         return package_files(given.package, given.file, key, "file")[0]
     except UserError as error:
