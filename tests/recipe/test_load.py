@@ -75,7 +75,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(tmp_path, override, sentence)
         ),
         ("capture.bits=4", "`capture.bits`: must be 8, 16 or 32, not 4"),
         ("distil.losses=[forward_kl]", "`distil.losses.0`: must be a section with keys, not 'forward_kl'"),
-        ("distil.losses.0.weight=-1", "`distil.losses.0.weight`: must be at least 0, not -1"),
+        ("distil.losses.0.weight=0", "`distil.losses.0.weight`: must be greater than 0, not 0"),
         ("distil.training=null", "`distil.training`: must be a section with keys, not nothing"),
         ("seeds=0", "`seeds`: must be a list, not 0"),
         ("seeds=[no]", "`seeds.0`: must be a whole number, not 'no'"),

@@ -234,10 +234,15 @@ def init(file: NewFile, from_: From = "quickstart") -> None:
 
 @app.command(rich_help_panel="Recipes")
 def show(recipe: RecipeName, set_: Set = None) -> None:
-    """Print a recipe with overrides and defaults filled in."""
+    """Print a recipe with overrides and defaults filled in. A setting that `run` would refuse is an error here too."""
     from potstill.recipe import load_recipe, recipe_text
 
-    print(recipe_text(load_recipe(recipe, set_ or [])), end="")
+    loaded = load_recipe(recipe, set_ or [])
+    print(recipe_text(loaded), end="", flush=True)
+    from potstill.pipeline.runner import check_stages
+
+    # The data of `evaluate` may lie on the hub, and a look at a recipe must not download it.
+    check_stages(loaded, without=["evaluate"])
 
 
 @app.command(rich_help_panel="Recipes")

@@ -12,6 +12,7 @@ WANTED = {
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",
+    "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a section with keys",
     "model_type": "a section with keys",

@@ -2,9 +2,10 @@
 
 from pydantic import Field
 
-from potstill.recipe.distil import Keep, Training
+from potstill.recipe.distil import Keep
 from potstill.recipe.section import Section
 from potstill.recipe.student import ModelConfig
+from potstill.recipe.training_fields import Training, TrainingFields
 
 
 class Pretrained(Section):
@@ -16,7 +17,7 @@ class Pretrained(Section):
     config: ModelConfig
     """The fields of a transformers configuration, with `model_type`. The vocabulary size comes from the tokenizer."""
 
-    training: Training = Field(default_factory=dict)
+    training: Training = Field(default_factory=TrainingFields)
     """Any field of transformers' `TrainingArguments`, under its own name."""
 
     keep: Keep = "last"

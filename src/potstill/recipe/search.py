@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch, Training
+from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch
 from potstill.recipe.section import Name, Section, about_key
+from potstill.recipe.training_fields import Training, TrainingFields
 
 
 class Search(Section):
@@ -33,7 +34,7 @@ class Search(Section):
     """The experiment whose samples train the trials. The setting found is used for all experiments without their own
     losses, and may fit this one best. Default: the first experiment without its own losses."""
 
-    training: Training = Field(default_factory=dict)
+    training: Training = Field(default_factory=TrainingFields)
     """Fields that differ from `distil.training`, such as fewer steps."""
 
     @model_validator(mode="after")

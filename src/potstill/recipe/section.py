@@ -13,10 +13,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Section(BaseModel):
-    """A part of a recipe. It is immutable, refuses unknown keys, and the docstring under a field is its help in
-    editors."""
+    """A part of a recipe. It is immutable, refuses unknown keys and values of another type (`"3"` and `true` are no
+    numbers), and the docstring under a field is its help in editors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -28,7 +30,7 @@ class Section(BaseModel):
                 raise about_key(key, ADVICE)
             if key not in known:
                 raise about_key(key, f"unknown key; {_hint(str(key), known)}")
-        return data
+        return {key: whole(value) for key, value in data.items()} if isinstance(data, dict) else data
 
 
 def about_key(key: Any, message: str) -> PydanticCustomError:
@@ -36,13 +38,19 @@ def about_key(key: Any, message: str) -> PydanticCustomError:
     return PydanticCustomError("about_key", "{message}", {"key": str(key), "message": message})
 
 
-def _without_secrets(given: Any) -> Any:
+def whole(value: Any) -> Any:
+    """A number such as 1e6, which YAML reads as a fraction, as the whole number that it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def without_secrets(given: Any) -> Any:
+    """Refuse fields of another library that are secrets."""
     if (key := find_secret(given)) is not None:
         raise about_key(key, ADVICE)
     return given
 
 
-ForeignFields = Annotated[dict[str, Any], BeforeValidator(_without_secrets)]
+ForeignFields = Annotated[dict[str, Any], BeforeValidator(without_secrets)]
 """Fields of another library, under its own names. None of them may be a secret."""
 
 

@@ -4,8 +4,6 @@ Makes `pretrain/NAME/model/`, a plain Hugging Face folder, and `log.jsonl`. Each
 change of one teacher does not repeat the others.
 """
 
-from pathlib import Path
-
 from potstill import distributed
 from potstill.console import say
 from potstill.losses.loss import Loss
@@ -15,7 +13,7 @@ from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.teachers.prepare import prepare_trained
-from potstill.training.arguments import training_arguments
+from potstill.training.arguments import check_training
 from potstill.training.fit import Fit, fit
 
 
@@ -54,4 +52,4 @@ def run(work: Work) -> Made:
 def check(recipe: Recipe) -> None:
     """Refuse fields of a teacher's `training` that transformers refuses."""
     for name, teacher in recipe.pretrain.items():
-        training_arguments(teacher.training, f"pretrain.{name}.training", Path(), teacher.seed)
+        check_training(teacher.training, f"pretrain.{name}.training", teacher.seed, teacher.keep)
