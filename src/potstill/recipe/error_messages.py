@@ -39,7 +39,11 @@ def complaint(error: ValidationError, raw: Any) -> str:
     message = told if wanted else _message(same[0])
     others = {other for other, _ in found} - {key, found[0][0]}
     more = f" ({len(others)} more)" if others else ""
-    return f"`{key}`: {message}{more}" if key else f"{message}{more}"
+    return _on_one_line(f"`{key}`: {message}{more}" if key else f"{message}{more}")
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _of_type(error: Any) -> bool:
@@ -53,6 +57,8 @@ def _message(error: Any) -> str:
             return "is missing; `potstill schema` shows its values"
         case "too_short":
             return "is empty; give at least one"
+        case "string_too_long":
+            return f"has {len(error['input'])} characters; give at most {error['ctx']['max_length']}"
         case "string_pattern_mismatch":
             return "may contain only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit"
     return error["msg"].removeprefix("Value error, ")

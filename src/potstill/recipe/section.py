@@ -1,14 +1,26 @@
 """Section: the base class of every part of a recipe."""
 
 import difflib
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from potstill.recipe.secret_names import ADVICE, find_secret, holds_secret, is_secret
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+MOST_LETTERS = 64
+TAKEN = re.compile(r"(.*\.(json|jsonl|partial)|.*\.|(con|prn|aux|nul|com\d|lpt\d)(\..*)?)$", flags=re.IGNORECASE)
+"""Names of potstill's own files, and names that no file may have on Windows."""
+
+
+def _is_free(name: str) -> str:
+    if TAKEN.match(name):
+        raise ValueError(f"{name!r} is, or may become, the name of another file or folder; choose another name")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_LETTERS), AfterValidator(_is_free)]
 """A name that the user chooses. It becomes the name of a file or folder."""
 
 

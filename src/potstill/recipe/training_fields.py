@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from potstill.recipe.section import about_key, whole, without_secrets
 
-Count = Annotated[int, Field(gt=0)]
+AtLeastOne = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -38,11 +38,11 @@ class TrainingFields(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")  # type: ignore[misc]
     # Length and batches. -1 steps is transformers' default, "as many as `num_train_epochs` has".
-    max_steps: Literal[-1] | Count
+    max_steps: Literal[-1] | AtLeastOne
     num_train_epochs: Positive
-    per_device_train_batch_size: Count
-    gradient_accumulation_steps: Count
-    per_device_eval_batch_size: Count
+    per_device_train_batch_size: AtLeastOne
+    gradient_accumulation_steps: AtLeastOne
+    per_device_eval_batch_size: AtLeastOne
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"]
     # Optimizer and learning rate. transformers knows the names of optimizers and schedules.
     learning_rate: Positive
@@ -69,12 +69,12 @@ class TrainingFields(TypedDict, total=False):
     torch_compile: bool
     torch_compile_backend: str | None
     torch_compile_mode: str | None
-    torch_empty_cache_steps: Count | None
+    torch_empty_cache_steps: AtLeastOne | None
     full_determinism: bool
     debug: Literal["", "underflow_overflow"]
     # Log and trackers.
     logging_strategy: Literal["no", "steps", "epoch"]
-    logging_steps: Count | Share
+    logging_steps: AtLeastOne | Share
     logging_first_step: bool
     log_level: LogLevel
     log_level_replica: LogLevel
@@ -87,25 +87,25 @@ class TrainingFields(TypedDict, total=False):
     trackio_static_space_id: str | Literal[False] | None
     # Checkpoints.
     save_strategy: Literal["no", "steps", "epoch"]
-    save_steps: Count | Share
-    save_total_limit: Count | None
+    save_steps: AtLeastOne | Share
+    save_total_limit: AtLeastOne | None
     save_on_each_node: bool
     # Reading of the samples. Each worker is a process.
     dataloader_num_workers: Annotated[int, Field(ge=0, le=256)]
     dataloader_drop_last: bool
     dataloader_pin_memory: bool
     dataloader_persistent_workers: bool
-    dataloader_prefetch_factor: Count | None
+    dataloader_prefetch_factor: AtLeastOne | None
     dataloader_multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None
     dataloader_in_order: bool
     accelerator_config: BatchDispatch | None
     # Several processes.
     ddp_find_unused_parameters: bool | None
-    ddp_bucket_cap_mb: Count | None
+    ddp_bucket_cap_mb: AtLeastOne | None
     ddp_broadcast_buffers: bool | None
     ddp_static_graph: bool | None
     ddp_backend: str | None
-    ddp_timeout: Count
+    ddp_timeout: AtLeastOne
     fsdp: str | bool | None
     fsdp_config: dict[str, Any] | str | None
     deepspeed: dict[str, Any] | str | None
