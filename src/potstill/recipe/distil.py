@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from potstill.recipe.section import Section, about_key
+from potstill.recipe.section import Section, Temperature, about_key
 from potstill.recipe.training_fields import Training, TrainingFields
 
 Keep = Literal["last", "best"]
@@ -31,7 +31,7 @@ class Divergence(LossBase):
     kind: Literal["forward_kl", "reverse_kl", "total_variation", "adaptive_kl"]
     """The kind of loss."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square
     (`total_variation`: by the temperature), so that the gradient keeps its size. Default: 1."""
 
@@ -42,7 +42,7 @@ class JensenShannon(LossBase):
     kind: Literal["jsd"]
     """The kind of loss."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
     the gradient keeps its size. Default: 1."""
 
@@ -56,7 +56,7 @@ class SkewedDivergence(LossBase):
     kind: Literal["skew_kl", "skew_reverse_kl"]
     """The kind of loss."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
     the gradient keeps its size. Default: 1."""
 

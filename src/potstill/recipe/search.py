@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch
-from potstill.recipe.section import Name, Section, about_key
+from potstill.recipe.section import Name, Section, Temperature, about_key
 from potstill.recipe.training_fields import Training, TrainingFields
 
 
@@ -23,7 +23,7 @@ class Search(Section):
     """Two numbers: the least and the greatest share of the divergence in the sum of the two weights. Cross-entropy has
     the rest. Default: the share of `distil.losses`."""
 
-    temperatures: list[Annotated[float, Field(gt=0)]] | None = Field(default=None, min_length=1)
+    temperatures: list[Temperature] | None = Field(default=None, min_length=1)
     """The temperatures of the divergence to choose from. A capture keeps what each of them needs. Default: the
     temperature of `distil.losses`."""
 

@@ -24,6 +24,16 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 """A name that the user chooses. It becomes the name of a file or folder."""
 
 
+MOST_AT_ONCE = 2**20
+"""Tokens that a model reads or writes at once: no model can do more."""
+Length = Annotated[int, Field(gt=1, le=MOST_AT_ONCE)]
+"""A number of tokens that a model reads at once."""
+NewTokens = Annotated[int, Field(gt=0, le=MOST_AT_ONCE)]
+"""A number of tokens that a model writes."""
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+"""A temperature whose square and inverse are numbers that float32 can hold beside logits."""
+
+
 class Section(BaseModel):
     """A part of a recipe. It is immutable, refuses unknown keys and values of another type (`"3"` and `true` are no
     numbers), and the docstring under a field is its help in editors."""

@@ -27,7 +27,7 @@ class TeacherBase(Section):
     """The library that runs the teacher. `transformers` (default) converts a GGUF file once into a plain model.
     `llama_cpp` runs a GGUF file in its own quantised kernels (`potstill[llama-cpp]`)."""
 
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """The number of threads of `engine: llama_cpp`. Default: the number that torch uses."""
 
     @model_validator(mode="after")

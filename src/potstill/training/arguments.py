@@ -55,6 +55,7 @@ def training_arguments(
     """
     for name, names in NAMES.items():
         _check_name(training.get(name), [one.value for one in names], f"{key}.{name}")
+    chosen = _best_weights_arguments(training, key) if keep == "best" else {}
     if (vain := without_effect(training)) is not None:
         raise UserError(f"`{key}.{vain[0]}` has no effect, because it needs {vain[1]}; add that, or remove it")
     ours = {
@@ -67,7 +68,6 @@ def training_arguments(
         "disable_tqdm": True,
         "use_cpu": device().type == "cpu",
     }
-    chosen = _best_weights_arguments(training, key) if keep == "best" else {}
     try:
         return TrainingArguments(**(DEFAULTS | dict(training) | chosen | ours))
     except Exception as error:  # a file of settings may be missing, and other libraries take part

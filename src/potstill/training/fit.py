@@ -26,6 +26,7 @@ from potstill.training.callbacks import (
     MoveOffsets,
     ShowProgress,
 )
+from potstill.training.memory import check_memory
 from potstill.training.resume import StopAtStepEnd, checkpoint_to_resume, relocate_best_checkpoint
 from potstill.training.snapshots import SNAPSHOTS
 from potstill.training.trainer import DistilTrainer
@@ -127,6 +128,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
 
 def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     arguments = training_arguments(one.training, one.key, one.folder / CHECKPOINTS, one.seed, one.keep)
+    check_memory(one.start, one.teaching.get("teacher", ()), arguments, one.key)
     if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
         # Reentrant gradient checkpointing gives no gradients if no input of a block needs one.
         one.start.enable_input_require_grads()
