@@ -167,9 +167,10 @@ def check(run: RunFolder) -> None:
     from potstill.cli import check as checking
 
     damaged = False
-    for step in checking.check(run):
-        print(step.line(), flush=True)
-        damaged = damaged or bool(step.damaged)
+    with in_run(run):
+        for step in checking.check(run):
+            print(step.line(), flush=True)
+            damaged = damaged or bool(step.damaged)
     if damaged:
         raise SystemExit(1)
 
@@ -270,6 +271,7 @@ def main() -> None:
     except (UserError, TyperException) as error:
         if debug:
             raise
+        faults.let_earlier_ranks_speak()
         print(f"potstill: {_sentence(error)}", file=sys.stderr)
         code = 2
     except Exception as error:  # noqa: BLE001 (whatever it is, the user must not have to read a traceback)

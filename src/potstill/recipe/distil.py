@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from potstill.recipe.section import Section, Temperature, about_key
+from potstill.recipe.section import Importance, Section, Temperature, about_key
 from potstill.recipe.training_fields import Training, TrainingFields
 
 Keep = Literal["last", "best"]
@@ -14,7 +14,7 @@ LayerPair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max
 
 
 class LossBase(Section):
-    weight: float = Field(1.0, gt=0)
+    weight: Importance = 1.0
     """The weight of this loss in the sum of the losses. Default: 1."""
 
 

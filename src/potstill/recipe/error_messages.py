@@ -19,10 +19,10 @@ WANTED = {
     "model_attributes_type": "a section with keys",
     "literal_error": "{expected}",
     "union_tag_invalid": "one of {expected_tags}",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "greater than {gt:,.10g}",
+    "greater_than_equal": "at least {ge:,.10g}",
+    "less_than": "less than {lt:,.10g}",
+    "less_than_equal": "at most {le:,.10g}",
 }
 """The expected value, by the type of pydantic's error."""
 

@@ -36,6 +36,9 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     for key, training, keep in _measured(recipe):
         if keep != "best" and "per_device_eval_batch_size" in training:
             yield f"`{key}.training.per_device_eval_batch_size` has no effect without `keep: best`; remove it"
+    tokens = getattr(recipe.tokenizer, "vocab_size", None)
+    if recipe.capture is not None and tokens is not None and recipe.capture.k > tokens and recipe.capture.keeps("k"):
+        yield f"`capture.k` is {recipe.capture.k:,}, but `tokenizer.vocab_size` is {tokens:,}; lower it"
     select, snapshots = recipe.select, recipe.distil.snapshots
     if select is not None and select.average is not None and snapshots is not None and snapshots.count is not None:
         rule, several = ("last", select.average.last) if select.average.last else ("best", select.average.best)

@@ -30,6 +30,8 @@ Length = Annotated[int, Field(gt=1, le=MOST_AT_ONCE)]
 """A number of tokens that a model reads at once."""
 NewTokens = Annotated[int, Field(gt=0, le=MOST_AT_ONCE)]
 """A number of tokens that a model writes."""
+Importance = Annotated[float, Field(gt=0, le=1e6)]
+"""A weight in a sum or a mean."""
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 """A temperature whose square and inverse are numbers that float32 can hold beside logits."""
 
@@ -62,7 +64,8 @@ def about_key(key: Any, message: str) -> PydanticCustomError:
 
 def whole(value: Any) -> Any:
     """A number such as 1e6, which YAML reads as a fraction, as the whole number that it is."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact else value
 
 
 def without_secrets(given: Any) -> Any:

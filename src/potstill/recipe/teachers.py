@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from potstill.recipe.section import ForeignFields, Section, about_key, discriminated_by
+from potstill.recipe.section import ForeignFields, Importance, Section, about_key, discriminated_by
 
 
 class TeacherBase(Section):
-    weight: float = Field(1.0, gt=0)
+    weight: Importance = 1.0
     """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"

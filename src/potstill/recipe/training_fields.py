@@ -39,7 +39,7 @@ class TrainingFields(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")  # type: ignore[misc]
     # Length and batches. -1 steps is transformers' default, "as many as `num_train_epochs` has".
     max_steps: Literal[-1] | AtLeastOne
-    num_train_epochs: Positive
+    num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
     per_device_train_batch_size: AtLeastOne
     gradient_accumulation_steps: AtLeastOne
     per_device_eval_batch_size: AtLeastOne
