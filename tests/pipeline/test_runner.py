@@ -158,7 +158,7 @@ def test_the_real_check_refuses_what_transformers_would(tmp_path, section):
         "corpus.validation=2",
         "distil.losses=[{kind: forward_kl}, {kind: cross_entropy}]",
         "search={temperatures: [2]}",
-        "pretrain={p: {config: {model_type: llama}}}",
+        "pretrain={p: {config: {model_type: llama, hidden_size: 32, num_hidden_layers: 1, intermediate_size: 8}}}",
     ]
     recipe = minimal.recipe(tmp_path, *several, f"{section}.training.lr_scheduler_type=cosin")
     with pytest.raises(UserError, match=rf"`{section}\.training\.lr_scheduler_type`.*did you mean `cosine`\?"):
