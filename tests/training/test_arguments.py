@@ -124,7 +124,7 @@ def test_a_setting_of_another_optimizer_is_refused(field):
 
 def test_a_field_without_effect_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"`distil.training.save_steps` has no effect, because it needs `save_strategy"):
-        _arguments(tmp_path, save_steps=5, save_strategy="no")
+        _arguments(tmp_path, save_steps=5, save_strategy="epoch")
 
 
 def test_momentum_reaches_the_optimizer(tmp_path):

@@ -172,6 +172,7 @@ WORKERS = "dataloader_num_workers"
 CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 TRACKIO = ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 
+# `save_strategy: no` on the command line switches off what a recipe says about saves, so it may stand beside it.
 NEEDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
     **{
         f"{name}_kwargs": ("`activation_checkpointing: true`", lambda it: any(it.get(one) for one in CHECKPOINTING))
@@ -179,9 +180,8 @@ NEEDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
     },
     "torch_compile_backend": ("`torch_compile: true`", lambda it: bool(it.get("torch_compile"))),
     "torch_compile_mode": ("`torch_compile: true`", lambda it: bool(it.get("torch_compile"))),
-    "logging_steps": ("`logging_strategy: steps`", lambda it: it.get("logging_strategy", "steps") == "steps"),
-    "save_steps": ("`save_strategy: steps`", lambda it: it.get("save_strategy", "steps") == "steps"),
-    "save_total_limit": ("another `save_strategy` than `no`", lambda it: it.get("save_strategy") != "no"),
+    "logging_steps": ("`logging_strategy: steps`", lambda it: it.get("logging_strategy") != "epoch"),
+    "save_steps": ("`save_strategy: steps`", lambda it: it.get("save_strategy") != "epoch"),
     "run_name": ("a tracker in `report_to`", lambda it: bool(_trackers(it))),
     **{name: ("`report_to: trackio`", lambda it: bool({"trackio", "all"} & {*_trackers(it)})) for name in TRACKIO},
     "dataloader_persistent_workers": (f"`{WORKERS}` above 0", lambda it: bool(it.get(WORKERS))),
