@@ -28,11 +28,9 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     yield from _of_control(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"
-        (name, teacher), mix = next(iter(recipe.all_teachers.items())), recipe.distil.mix
+        name, teacher = next(iter(recipe.all_teachers.items()))
         if teacher.weight != 1:
             yield f"`{section}.{name}.weight` has no effect, because there is only one teacher; remove it"
-        if mix != "probabilities":
-            yield f"`distil.mix: {mix}` has no effect, because there is only one teacher; remove it"
     for key, training, keep in _measured(recipe):
         if keep != "best" and "per_device_eval_batch_size" in training:
             yield f"`{key}.training.per_device_eval_batch_size` has no effect without `keep: best`; remove it"
