@@ -15,7 +15,7 @@ from potstill.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "potstill"
 TIERS = (
-    {"errors", "device", "distributed", "console", "cost"},
+    {"errors", "device", "distributed", "console", "cost", "limits"},
     {"files"},
     {"recipe"},
     {"data"},

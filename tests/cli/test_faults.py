@@ -97,6 +97,7 @@ IN_A_RUN = {
     "run": ("potstill.pipeline.runner.run_recipe", ["run", "quickstart"]),
     "estimate": ("potstill.cli.plan.forecast_capture", ["capture", "quickstart", "--estimate"]),
     "snapshots": ("potstill.evaluation.snapshot_curves.measure", ["evaluate", "runs/quickstart", "--snapshots", "all"]),
+    "check": ("potstill.cli.check.check", ["check", "runs/quickstart"]),
     "status": ("potstill.pipeline.status.describe", ["status", "runs/quickstart"]),
     "compare": ("potstill.cli.compare.comparison", ["compare", "runs/quickstart", "runs/other"]),
     "review": ("potstill.cli.review.review", ["review", "runs/quickstart"]),
@@ -253,3 +254,12 @@ def test_a_broken_pipe_inside_a_run_is_a_fault(call, broken):
     code, _, told = call("run", "recipe.yaml")
     assert code == 70
     assert "BrokenPipeError" in told
+
+
+@pytest.mark.parametrize(("rank", "waits"), [("0", []), ("1", [5]), ("3", [15]), ("1000", [60])])
+def test_a_users_mistake_is_said_by_the_first_rank_that_meets_it(call, broken, monkeypatch, rank, waits):
+    slept = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(faults.time, "sleep", slept.append)
+    assert call("show", "nothing")[0] == 2
+    assert slept == waits

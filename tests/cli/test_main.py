@@ -263,6 +263,19 @@ def test_show_prints_a_recipe_with_overrides_and_defaults(call, tmp_path):
     assert "confidence: 0.95" in out, "defaults are filled in"
 
 
+@pytest.mark.parametrize("key", ["distil", "control"])
+def test_show_says_what_run_would_say(call, tmp_path, key):
+    minimal.inputs(tmp_path)
+    recipe = str(minimal.write(tmp_path))
+    wrong = ["--set", f"{key}.training.optim=adamw_tor"]
+    code, out, shown = call("show", recipe, *wrong)
+    assert code == 2
+    assert "adamw_tor" in out, "the recipe itself is shown all the same"
+    assert call("run", recipe, *wrong) == (2, "", shown)
+    assert f"`{key}.training.optim`" in shown
+    assert not (tmp_path / "runs" / "recipe" / "corpus").exists(), "nothing was spent"
+
+
 def test_schema_prints_the_schema_of_recipes(call):
     code, out, _ = call("schema")
     assert code == 0

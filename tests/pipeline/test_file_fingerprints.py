@@ -8,7 +8,14 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.pipeline import file_fingerprints
-from potstill.pipeline.file_fingerprints import data_files_named_in, fingerprint, source_files, teacher_files
+from potstill.pipeline.file_fingerprints import (
+    data_files_named_in,
+    evaluation_files,
+    fingerprint,
+    source_files,
+    teacher_files,
+    tokenizer_files,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +91,28 @@ def test_of_a_folder_of_ggufs_only_the_named_one_counts(folder):
 def test_a_teacher_in_the_home_folder_counts(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     assert teacher_files(minimal.recipe(folder, "teachers.t.model=~/teacher"))
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("corpus.sources=[{path: ~no-such-user/x}]", source_files),
+        ("corpus.sources=[{dataset: ~no-such-user/x}]", source_files),
+        ("tokenizer={file: ~no-such-user/x}", tokenizer_files),
+        ("teachers.t={model: ~no-such-user/x}", teacher_files),
+        ("teachers.t={llama2c: ~no-such-user/x, tokenizer: ~no-such-user/y}", teacher_files),
+        ("evaluate.minimal_pairs={p: {path: ~no-such-user/x}}", evaluation_files),
+        ("evaluate.continuations={c: {path: ~no-such-user/x}}", evaluation_files),
+    ],
+)
+def test_a_path_in_the_home_folder_of_no_user_names_no_file(folder, override, read):
+    recipe = minimal.recipe(folder, override)
+    try:
+        found = read(recipe)
+    except UserError as error:
+        found = {}
+        assert "~no-such-user/x" in str(error)  # noqa: PT017 (some of them refuse it, some leave it to their stage)
+    assert found == {}
 
 
 def test_a_teacher_on_the_hub_has_no_files_here(folder):

@@ -121,8 +121,8 @@ def test_a_stopped_step_whose_inputs_changed_begins_anew(do, tmp_path, stages, c
     with pytest.raises(KeyboardInterrupt):
         do()
     stages.during.clear()
-    do("distil.mix=logits")
-    assert "distil/seed-0: distil.mix changed, so it begins anew" in capsys.readouterr().out
+    do("distil.reduction=sequence")
+    assert "distil/seed-0: distil.reduction changed, so it begins anew" in capsys.readouterr().out
     assert Run("run").manifest("distil/seed-0")["cost"]["seconds"] == 1.0
     assert [half.read_text() for half in (tmp_path / "run/replaced").rglob("half")] == ["work"]
 
@@ -152,10 +152,14 @@ def test_a_failure_that_nobody_foresaw_is_not_dressed_up(do, stages):
         do()
 
 
-def test_the_real_check_refuses_what_transformers_would(tmp_path):
-    recipe = minimal.recipe(tmp_path, "distil.training.max_stps=3")
-    with pytest.raises(UserError, match=r"`distil\.training\.max_stps`.*did you mean `max_steps`\?"):
-        runner.check_stages(recipe)
-    recipe = minimal.recipe(tmp_path, "control.training={lr: 3}")
-    with pytest.raises(UserError, match=r"`control\.training\.lr`"):
+@pytest.mark.parametrize("section", ["distil", "control", "search", "pretrain.p"])
+def test_the_real_check_refuses_what_transformers_would(tmp_path, section):
+    several = [
+        "corpus.validation=2",
+        "distil.losses=[{kind: forward_kl}, {kind: cross_entropy}]",
+        "search={temperatures: [2]}",
+        "pretrain={p: {config: {model_type: llama, hidden_size: 32, num_hidden_layers: 1, intermediate_size: 8}}}",
+    ]
+    recipe = minimal.recipe(tmp_path, *several, f"{section}.training.lr_scheduler_type=cosin")
+    with pytest.raises(UserError, match=rf"`{section}\.training\.lr_scheduler_type`.*did you mean `cosine`\?"):
         runner.check_stages(recipe)

@@ -58,6 +58,10 @@ def test_an_unknown_key_is_named_with_a_suggestion(tmp_path, override, sentence)
         ("corpus.sequence_length=1", "`corpus.sequence_length`: must be greater than 1, not 1"),
         ("corpus.layout=pakced", "`corpus.layout`: must be 'packed' or 'padded', not 'pakced'"),
         ("teachers.t=gpt2", "`teachers.t`: must have one of the keys `package`, `model` or `llama2c`"),
+        ("tokenizer.vocab_size=1000000000", "`tokenizer.vocab_size`: must be at most 1,048,576, not 1000000000"),
+        ("corpus.sequence_length=1e9", "`corpus.sequence_length`: must be at most 1,048,576, not 1000000000"),
+        ("distil.losses.0.temperature=1e-300", "`distil.losses.0.temperature`: must be at least 0.001, not 1e-300"),
+        ("distil.losses.0.weight=1e300", "`distil.losses.0.weight`: must be at most 1,000,000, not 1e+300"),
         ("teachers.t.weight=.inf", "`teachers.t.weight`: must be a finite number, not inf"),
         (
             "teachers={a b: {model: x}}",
@@ -75,7 +79,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(tmp_path, override, sentence)
         ),
         ("capture.bits=4", "`capture.bits`: must be 8, 16 or 32, not 4"),
         ("distil.losses=[forward_kl]", "`distil.losses.0`: must be a section with keys, not 'forward_kl'"),
-        ("distil.losses.0.weight=-1", "`distil.losses.0.weight`: must be at least 0, not -1"),
+        ("distil.losses.0.weight=0", "`distil.losses.0.weight`: must be greater than 0, not 0"),
         ("distil.training=null", "`distil.training`: must be a section with keys, not nothing"),
         ("seeds=0", "`seeds`: must be a list, not 0"),
         ("seeds=[no]", "`seeds.0`: must be a whole number, not 'no'"),
@@ -84,6 +88,42 @@ def test_an_unknown_key_is_named_with_a_suggestion(tmp_path, override, sentence)
 )
 def test_a_wrong_value_is_named_with_the_expected_value(tmp_path, override, sentence):
     assert refusal(tmp_path, override) == sentence
+
+
+@pytest.mark.parametrize("section", ["teachers", "experiments", "strategies", "pretrain", "evaluate.minimal_pairs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "x.JSONL",
+        "..",
+        ".",
+        "a/b",
+        "con",
+        "NUL.txt",
+        '"a\\nb"',
+        "a" * 300,
+        '""',
+        "a.",
+        "-a",
+        "ä",
+        "1",
+    ],
+)
+def test_a_name_that_is_no_good_for_a_file_is_refused(tmp_path, section, name):
+    made = {
+        "teachers": "{model: x}",
+        "pretrain": "{config: {model_type: llama}}",
+        "strategies": "{teacher: {user: x}}",
+        "experiments": "{}",
+        "evaluate.minimal_pairs": "{path: x}",
+    }[section]
+    assert f"`{section}." in refusal(tmp_path, f"{section}={{? {name} : {made}}}")
+
+
+@pytest.mark.parametrize("name", ["t", "qwen2.5", "Qwen2.5-0.5B-Instruct", "a_b", "7b", "json", "console", "a" * 64])
+def test_a_name_that_is_good_for_a_file_is_taken(tmp_path, name):
+    assert name in minimal.recipe(tmp_path, f"experiments={{? '{name}' : {{}}}}").experiments
 
 
 @pytest.mark.parametrize(
@@ -181,15 +221,17 @@ def test_every_shipped_recipe_loads_and_describes_itself(name):
     assert read_recipe_text(name).startswith("#"), "a shipped recipe begins with a comment that describes it"
 
 
+LETTERS = st.characters(codec="utf-8", exclude_characters="\0")
+"""Of all texts that a file can hold."""
 VALUES = {
-    "about": st.text(max_size=40),
+    "about": st.text(LETTERS, max_size=40),
     "seeds": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
     "teachers": st.just({"t": {"model": "~/x"}, "q-2.5": {"package": "p", "gguf": "null"}}),
     "student": st.one_of(
         st.builds(lambda layers: {"start": "prune_layers", "from": "t", "layers": layers}, st.integers(1, 9)),
         st.just({"start": "prune_layers", "from": "t", "layers": [0, 3]}),
         st.just({"start": "scratch", "config": {"model_type": "llama", "rope": {"theta": 1e4}}}),
-        st.builds(lambda name: {"start": "checkpoint", "model": name}, st.text(max_size=9)),
+        st.builds(lambda name: {"start": "checkpoint", "model": name}, st.text(LETTERS, max_size=9)),
     ),
     "capture": st.sampled_from([None, {}, {"keep": "hybrid", "samples": 3}]),
     "control": st.sampled_from([None, {}, {"training": {"learning_rate": 1e-07}}]),

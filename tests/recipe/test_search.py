@@ -78,7 +78,7 @@ def test_search_runs_before_the_students_that_need_it_and_reads_no_held_out_answ
         ("distil.training.max_steps=7", True),
         ("distil.losses.0.temperature=2", True),
         ("distil.keep=best", False),
-        ("control.training.max_steps=7", False),
+        ("control.training.learning_rate=7", False),
     ],
 )
 def test_which_changes_run_search_again(tmp_path, change, again):
@@ -108,7 +108,7 @@ KINDS = "`search` needs one cross_entropy and one divergence in `distil.losses`,
             "`search.experiment`: 'bas' is not one of the `experiments`; choose one of base",
         ),
         ([*BOTH, OWN, "search.experiment=confidence"], "`search.experiment`: 'confidence' has its own losses"),
-        ([*BOTH, "search.training.output_dir=x"], "`search.training.output_dir`: is set by potstill"),
+        ([*BOTH, "search.training.output_dir=x"], "`search.training.output_dir`: must not be set"),
         ([LOSSES, SHARE], "`search` needs `corpus.validation`, which is missing"),
         ([VALIDATION, SHARE], f"{KINDS}forward_kl; give these two, or remove `search`"),
         (

@@ -71,7 +71,7 @@ def test_every_publishing_field_of_transformers_is_refused():
 
     from transformers import TrainingArguments
 
-    from potstill.recipe.distil import PUBLISHES
+    from potstill.recipe.training_fields import PUBLISHES
 
     hub = {field.name for field in fields(TrainingArguments) if "hub" in field.name}
     assert hub

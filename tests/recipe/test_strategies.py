@@ -4,9 +4,11 @@ import pytest
 from jinja2.exceptions import SecurityError, UndefinedError
 from pydantic import Field, ValidationError
 
+from potstill.limits import LimitError
+from potstill.recipe import strategies
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.section import Name, Section
-from potstill.recipe.strategies import QUESTION, SHIPPED, Prompt, Strategy, compiled, fields_of
+from potstill.recipe.strategies import QUESTION, SHIPPED, Prompt, Strategy, compiled, fields_of, rendered
 
 
 class Whole(Section):
@@ -89,8 +91,60 @@ def test_the_fields_of_a_template_are_the_fields_that_a_row_must_have():
 
 def test_templates_need_every_field_and_cannot_use_python():
     with pytest.raises(UndefinedError):
-        compiled("{{ nothing }}").render(question="q")
+        rendered("{{ nothing }}", {"question": "q"})
     with pytest.raises(SecurityError):
-        compiled("{{ question.__class__.__mro__ }}").render(question="q")
+        rendered("{{ question.__class__.__mro__ }}", {"question": "q"})
     with pytest.raises(SecurityError):
-        compiled("{{ rows.append(1) }}").render(rows=[])
+        rendered("{{ rows.append(1) }}", {"rows": []})
+
+
+DOUBLED = "{% set it = namespace(x=QUANTITY) %}{% for _ in range(99) %}{% set it.x = it.x SIGN it.x %}{% endfor %}"
+HUGE = [
+    "{{ 'a' * 10**9 }}",
+    "{{ question * 10**9 }}",
+    "{{ 10**(10**10) }}",
+    "{% for i in range(10**5) %}{% for j in range(10**5) %}a{% endfor %}{% endfor %}",
+    "{{ range(10**9) | list }}",
+    "{{ question | center(10**10) }}",
+    "{{ 'a' | indent(10**9) }}",
+    "{{ '%1000000000d' % 1 }}",
+    "{{ '{:>1000000000}'.format(1) }}",
+    "{{ question.ljust(10**9) }}",
+    "{{ [1] * 10**9 }}",
+    "{{ question * 10**7 }}",
+    DOUBLED.replace("QUANTITY", "'ab'").replace("SIGN", "~"),
+    DOUBLED.replace("QUANTITY", "'ab'").replace("SIGN", "+"),
+    DOUBLED.replace("QUANTITY", "3").replace("SIGN", "*"),
+]
+
+
+@pytest.mark.parametrize("template", HUGE)
+def test_a_template_that_gives_or_takes_too_much_is_stopped(template):
+    compiled.cache_clear()
+    with pytest.raises((LimitError, SecurityError, OverflowError)):
+        rendered(template, {"question": "why"})
+
+
+def test_a_template_may_not_compute_for_ever(monkeypatch):
+    monkeypatch.setattr(strategies, "MOST_SECONDS", 0.2)
+    with pytest.raises(LimitError, match="takes longer"):
+        rendered("{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}", {})
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{% if 1 %}" * 200 + "{% endif %}" * 200, "{{ 'a' * }}"],
+    ids=["parentheses", "blocks", "syntax"],
+)
+def test_a_template_that_cannot_be_compiled_is_a_sentence(template):
+    with pytest.raises(ValidationError, match="template") as error:
+        Prompt(user=template)
+    assert "\n" not in error.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [("{{ 6 * 7 }}", "42"), ("{{ 2**10 }}", "1024"), ("{{ '-' * 3 }}", "---"), ("{{ 9**0 }}", "1")],
+)
+def test_templates_may_compute(template, text):
+    assert rendered(template, {}) == text

@@ -54,3 +54,14 @@ def test_missing_or_contradicting_settings_are_refused(tmp_path, given, sentence
         student(tmp_path, given)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["r", "lora_alpha", "lora_dropout"])
+@pytest.mark.parametrize("value", ["8", True, -1, 10**12, None, [8]], ids=str)
+def test_the_numbers_of_an_adapter_have_ranges(tmp_path, field, value):
+    with pytest.raises(UserError, match=rf"`student.adapter.{field}`: must be a number from"):
+        student(tmp_path, LAYERS | {"adapter": {field: value}})
+
+
+def test_a_usual_adapter_is_taken(tmp_path):
+    assert student(tmp_path, LAYERS | {"adapter": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0}}).adapter

@@ -46,10 +46,14 @@ def test_the_control_sees_the_student_s_samples_in_the_student_s_order(tmp_path,
     assert not torch.equal(student[0], student[4])
 
 
+CONSTANT = ["distil.training.lr_scheduler_type=constant", "distil.training.warmup_steps=0"]
+
+
 def test_the_control_may_train_otherwise(tmp_path):
     run = Run(tmp_path / "run")
-    run_recipe(toy_recipe(tmp_path, "control.training.max_steps=3"), run, until="control")
-    assert run.manifest("control/seed-0")["summary"]["steps"] == 3
+    run_recipe(toy_recipe(tmp_path, "control.training.learning_rate=0.125", *CONSTANT), run, until="control")
+    log = (run.path("control/seed-0") / "log.jsonl").read_text().splitlines()
+    assert {json.loads(line)["learning_rate"] for line in log} == {0.125}
 
 
 def test_student_and_control_differ(run):

@@ -75,6 +75,7 @@ def test_a_teacher_that_was_trained_elsewhere_is_used_as_it_is(folder, run, tmp_
         "tokenizer": {"file": str(tmp_path / "tokenizer.json")},
         "pretrain": {},
         "teachers": {"old": {"model": str(theirs)}},
+        "distil.mix": "probabilities",
     }
     again = Run(tmp_path / "run")
     run_recipe(_recipe(folder, *(f"{key}={json.dumps(value)}" for key, value in given.items())), again, until="distil")
@@ -149,6 +150,6 @@ def test_a_configuration_that_makes_no_model_is_named(folder, tmp_path):
 
 def test_wrong_training_is_refused_before_anything_is_spent(folder, tmp_path):
     run = Run(tmp_path / "run")
-    with pytest.raises(UserError, match=r"`pretrain\.llama\.training\.learning_rat` is no field"):
+    with pytest.raises(UserError, match=r"`pretrain\.llama\.training\.learning_rat`: is no field"):
         run_recipe(_recipe(folder, "pretrain.llama.training.learning_rat=3"), run)
     assert not run.path("tokenizer").exists()

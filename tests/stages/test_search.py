@@ -200,7 +200,7 @@ def test_where_all_run_away_nothing_is_found(tmp_path, rigged):
 
 
 def test_what_it_lacks_is_told_before_anything_is_spent(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"`search.training.max_stepz` is no field .* did you mean `max_steps`"):
+    with pytest.raises(UserError, match=r"`search.training.max_stepz`: is no field .* did you mean `max_steps`"):
         check_stages(minimal.recipe(tmp_path, *RIGGED, "search.training.max_stepz=3"))
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"`search` needs Optuna, .*: pip install 'potstill\[search\]'"):

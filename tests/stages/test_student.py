@@ -5,11 +5,13 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import minimal
 import toy_questions
 from potstill.data.collators import Collator
 from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.stages import student as stage
 from potstill.students.build import build
 from potstill.students.importance import mean_loss
 from tiny import VOCABULARY, gpt2, llama, padded, save_model, tokenizer, toy_recipe
@@ -232,3 +234,50 @@ def test_a_start_of_questions_is_measured_on_reference_solutions_without_any_tea
     # What is supervised is the whole of each reference, and its end token; nothing of what is asked.
     answers = tokenizer()(list(load_from_disk(run.path("corpus") / "validation")["reference"])).input_ids
     assert before["tokens"] == sum(len(ids) + 1 for ids in answers)
+
+
+PRUNED = {
+    "student.layers=4": "keeps all of its teacher (layers 4)",
+    "student.layers=[0, 1, 2, 3]": "keeps all of its teacher (layers 4)",
+    "student.layers=9": "`student.layers` is 9, but the teacher has 4 layers",
+    "student={start: prune_width, from: t, heads: 4}": "keeps all of its teacher (layers 4, heads 4)",
+    "student={start: prune_width, from: t, intermediate_size: 64, layers: 4}": "keeps all of its teacher",
+}
+
+
+@pytest.mark.parametrize("change", PRUNED)
+@pytest.mark.parametrize("trained_here", [False, True])
+def test_a_pruning_that_prunes_nothing_is_refused_before_anything_is_spent(tmp_path, monkeypatch, change, trained_here):
+    monkeypatch.chdir(tmp_path)
+    save_model(llama(), tmp_path / "teacher")
+    config = llama().config.to_diff_dict()
+    shape = {name: config[name] for name in config if name.startswith(("num_", "intermediate", "hidden_size"))}
+    given = [change.replace("from: t", "from: p")] if trained_here else [change]
+    if trained_here:
+        config = json.dumps({"model_type": "llama", **shape})
+        given = [f"pretrain={{p: {{config: {config}}}}}", "student.from=p", *given]
+    with pytest.raises(UserError) as told:
+        stage.check(minimal.recipe(tmp_path, *given))
+    assert PRUNED[change] in str(told.value)
+
+
+@pytest.mark.parametrize("change", ["student.layers=3", "student={start: prune_width, from: t, heads: 4, layers: 3}"])
+def test_a_pruning_that_prunes_something_is_taken(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    save_model(llama(), tmp_path / "teacher")
+    stage.check(minimal.recipe(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("intermediate_size: 10000000000", "`student.config` needs at least"),
+        ("num_hidden_layers: 1000000000", "`student.config.num_hidden_layers` is 1000000000"),
+        ("hidden_size: '64'", "`student.config` makes no model: "),
+        ("max_position_embeddings: 4", "`corpus.sequence_length` is 8, but the model of `student.config` has only 4"),
+    ],
+)
+def test_a_configuration_that_cannot_be_trained_is_refused_before_anything_is_spent(tmp_path, fields, said):
+    with pytest.raises(UserError) as told:
+        stage.check(minimal.recipe(tmp_path, f"student={{start: scratch, config: {{model_type: llama, {fields}}}}}"))
+    assert str(told.value).startswith(said)

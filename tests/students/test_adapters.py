@@ -217,7 +217,8 @@ def test_a_frozen_head_is_given_no_gradient(tmp_path, start, monkeypatch):
     [
         ({"rank": 4}, "`student.adapter.rank` is no field of LoraConfig"),
         ({"lora_alfa": 4}, "`student.adapter.lora_alfa` is no field of LoraConfig; did you mean `lora_alpha`?"),
-        ({"r": "four"}, "`student.adapter.r` is 'four': "),
+        ({"use_rslora": "yes"}, "`student.adapter.use_rslora` is 'yes': "),
+        ({"target_modules": 3}, "`student.adapter.target_modules` is 3: "),
         ({"bias": "some"}, "`student.adapter.bias` is 'some': "),
         ({"target_modules": "all.*", "layers_to_transform": [0]}, "`student.adapter`: peft refuses it: "),
     ],

@@ -63,7 +63,7 @@ def test_a_folder_without_tokenizer_gives_none(tmp_path):
     [
         ("", "there is no folder ''"),
         ("no/such/folder", "there is no folder 'no/such/folder'"),
-        ("nobody/has-this", "there is no folder of this name, and from the hub nobody/has-this cannot be loaded"),
+        ("nobody/has-this", "'nobody/has-this' is neither a folder here nor a model that can be loaded from the hub"),
         (5, "has the type int"),
         ({"one": 1}, "has the type dict"),
         ([None], "has the type NoneType"),
@@ -83,7 +83,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, key, load):
     with pytest.raises(UserError, match=f"`{key}`: the folder .* holds neither"):
         load(None, tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "no such"}')
-    with pytest.raises(UserError, match=f"`{key}`: the folder .* cannot be loaded"):
+    with pytest.raises(UserError, match=f"`{key}`: .* is not a whole model: its `model_type` 'no such' is unknown"):
         load(None, str(tmp_path))
 
 

@@ -20,6 +20,8 @@ from potstill.errors import UserError, first_line, is_out_of_memory
 EXIT_CODE = 70
 """EX_SOFTWARE of sysexits.h: an internal fault."""
 
+SECONDS_BETWEEN_RANKS, MOST_SECONDS = 5, 60
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OF_THE_MACHINE = (
     *FULL,
@@ -68,6 +70,16 @@ def output_is_closed() -> bool:
 def drop_output() -> None:
     """Send what is left of the output nowhere, because Python complains at its end if it cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def let_earlier_ranks_speak() -> None:
+    """Wait, if this is not the first rank: usually all ranks meet the same mistake, and one sentence is enough.
+
+    `torchrun` ends the other ranks as soon as one has ended, and so a rank that waits says nothing. A mistake that only
+    later ranks meet is told a little later.
+    """
+    if not distributed.is_first():
+        time.sleep(min(SECONDS_BETWEEN_RANKS * distributed.rank(), MOST_SECONDS))
 
 
 def report(error: Exception, arguments: Sequence[str], *, debug: bool) -> int:

@@ -167,9 +167,10 @@ def check(run: RunFolder) -> None:
     from potstill.cli import check as checking
 
     damaged = False
-    for step in checking.check(run):
-        print(step.line(), flush=True)
-        damaged = damaged or bool(step.damaged)
+    with in_run(run):
+        for step in checking.check(run):
+            print(step.line(), flush=True)
+            damaged = damaged or bool(step.damaged)
     if damaged:
         raise SystemExit(1)
 
@@ -234,10 +235,15 @@ def init(file: NewFile, from_: From = "quickstart") -> None:
 
 @app.command(rich_help_panel="Recipes")
 def show(recipe: RecipeName, set_: Set = None) -> None:
-    """Print a recipe with overrides and defaults filled in."""
+    """Print a recipe with overrides and defaults filled in. A setting that `run` would refuse is an error here too."""
     from potstill.recipe import load_recipe, recipe_text
 
-    print(recipe_text(load_recipe(recipe, set_ or [])), end="")
+    loaded = load_recipe(recipe, set_ or [])
+    print(recipe_text(loaded), end="", flush=True)
+    from potstill.pipeline.runner import check_stages
+
+    # The data of `evaluate` may lie on the hub, and a look at a recipe must not download it.
+    check_stages(loaded, without=["evaluate"])
 
 
 @app.command(rich_help_panel="Recipes")
@@ -265,6 +271,7 @@ def main() -> None:
     except (UserError, TyperException) as error:
         if debug:
             raise
+        faults.let_earlier_ranks_speak()
         print(f"potstill: {_sentence(error)}", file=sys.stderr)
         code = 2
     except Exception as error:  # noqa: BLE001 (whatever it is, the user must not have to read a traceback)

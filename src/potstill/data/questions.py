@@ -10,7 +10,7 @@ from jinja2 import UndefinedError
 from potstill.data.sources import SourceRow, rows
 from potstill.errors import UserError, first_line
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
-from potstill.recipe.strategies import compiled, fields_of
+from potstill.recipe.strategies import fields_of, rendered
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _read(sources: Sequence[QuestionSource], key: str) -> Iterator[Question]:
 def _rendered(template: str, row: SourceRow, key: str) -> str:
     columns = {name: value for name, value in row.columns.items() if value is not None}
     try:
-        text = compiled(template).render(columns).strip()
+        text = rendered(template, columns).strip()
     except UndefinedError as error:
         unknown = sorted(fields_of(template) - set(columns))
         wrong = f"uses `{unknown[0]}`" if unknown else f"cannot be filled in ({first_line(error)})"

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from potstill.recipe.section import Name, Section
+from potstill.recipe.section import Name, NewTokens, Section
 
 
 class Answers(Section):
@@ -15,7 +15,7 @@ class Answers(Section):
     teachers: bool = True
     """Whether the teachers answer too. Their figures show how far the students are behind. Default: true."""
 
-    max_new_tokens: int = Field(default=256, gt=0)
+    max_new_tokens: NewTokens = 256
     """The greatest length of an answer in tokens, its end token included. The results count the answers that reached
     it. Default: 256."""
 

@@ -31,9 +31,13 @@ class Capture(Section):
     batch_size: int = Field(16, gt=0)
     """The number of sequences that the teacher reads at the same time. Default: 16."""
 
+    def keeps(self, key: str) -> bool:
+        """Whether `keep` uses this key."""
+        return key in SETTINGS[self.keep]
+
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> "Capture":
         for name in ("k", "samples", "bits"):
-            if name not in SETTINGS[self.keep] and getattr(self, name) != type(self).model_fields[name].default:
+            if not self.keeps(name) and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` has no effect with `keep: {self.keep}`; remove it")
         return self

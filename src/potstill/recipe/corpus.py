@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from potstill.recipe.section import Section, about_key, discriminated_by
+from potstill.recipe.section import Length, Section, about_key, discriminated_by
 
 
 class PackageFiles(Section):
@@ -115,7 +115,7 @@ class Corpus(Section):
     """The number of held-out sequences that are set aside for choices only: `keep: best`, `search` and `select`.
     Figures are measured on the other sequences. Default: none."""
 
-    sequence_length: int = Field(gt=1)
+    sequence_length: Length
     """The number of tokens in a sample."""
 
     layout: Literal["packed", "padded"] = "packed"

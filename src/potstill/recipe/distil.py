@@ -1,55 +1,11 @@
 """`distil:` and `control:` — how the student and the control are trained."""
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from potstill.recipe.section import ForeignFields, Section, about_key
-
-SET_BY_POTSTILL = {
-    "output_dir": "the run folder holds everything",
-    "seed": "`seeds:` lists the seeds",
-    "data_seed": "`seeds:` lists the seeds",
-    "label_smoothing_factor": "the loss is `distil.losses`",
-    "use_liger_kernel": "the loss is `distil.losses`",
-    "average_tokens_across_devices": "the loss is always divided by the supervised tokens of the whole step",
-    "remove_unused_columns": "captured targets need all columns",
-    "label_names": "the labels are always in the column `labels`",
-    "logging_nan_inf_filter": "a loss that is not a number stops the run",
-    "resume_from_checkpoint": "a stopped run goes on by itself",
-    "ignore_data_skip": "a stopped run must go on with the same samples",
-    "auto_find_batch_size": "another batch size would give another result",
-    "save_only_model": "a stopped run needs the optimizer's state to go on",
-    "disable_tqdm": "potstill shows its own progress",
-    "eval_strategy": "`keep: best` measures at every save",
-    "eval_steps": "`keep: best` measures at every save",
-    "metric_for_best_model": "`keep: best` compares cross-entropy, which every training has",
-    "greater_is_better": "`keep: best` compares cross-entropy, which every training has",
-    "use_cpu": "potstill uses the accelerator, or the CPU if there is none",
-    "load_best_model_at_end": "`keep: best` does it, also for the control",
-}
-"""Fields of `TrainingArguments` that a recipe may not set, each with the reason."""
-
-
-PUBLISHES = re.compile("push_to_hub|hub_")
-"""How the fields of `TrainingArguments` begin that upload a model."""
-
-
-def _without_own_fields(training: dict[str, Any]) -> dict[str, Any]:
-    for key in training:
-        if PUBLISHES.match(str(key)):
-            raise about_key(
-                key,
-                "uploads a model, which is no part of a training; remove it, and upload the student's folder after the "
-                "run, with `hf upload REPOSITORY FOLDER`",
-            )
-        if key in SET_BY_POTSTILL:
-            raise about_key(key, f"is set by potstill, because {SET_BY_POTSTILL[key]}; remove it")
-    return training
-
-
-Training = Annotated[ForeignFields, AfterValidator(_without_own_fields)]
+from potstill.recipe.section import Importance, Section, Temperature, about_key
+from potstill.recipe.training_fields import Training, TrainingFields
 
 Keep = Literal["last", "best"]
 
@@ -58,7 +14,7 @@ LayerPair = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max
 
 
 class LossBase(Section):
-    weight: float = Field(1.0, ge=0)
+    weight: Importance = 1.0
     """The weight of this loss in the sum of the losses. Default: 1."""
 
 
@@ -75,7 +31,7 @@ class Divergence(LossBase):
     kind: Literal["forward_kl", "reverse_kl", "total_variation", "adaptive_kl"]
     """The kind of loss."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square
     (`total_variation`: by the temperature), so that the gradient keeps its size. Default: 1."""
 
@@ -86,7 +42,7 @@ class JensenShannon(LossBase):
     kind: Literal["jsd"]
     """The kind of loss."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
     the gradient keeps its size. Default: 1."""
 
@@ -100,7 +56,7 @@ class SkewedDivergence(LossBase):
     kind: Literal["skew_kl", "skew_reverse_kl"]
     """The kind of loss."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square, so that
     the gradient keeps its size. Default: 1."""
 
@@ -203,12 +159,12 @@ class Distil(Section):
     `{count: 30, spread: geometric}`. `select` chooses from them, and `potstill evaluate RUN --snapshots all` measures
     them. Default: only the final weights are kept."""
 
-    training: Training = Field(default_factory=dict)
+    training: Training = Field(default_factory=TrainingFields)
     """Any field of transformers' `TrainingArguments`, under its own name."""
 
 
 class Control(Section):
     """The control: it has the student's start and the student's samples in the same order, but no teacher."""
 
-    training: Training = Field(default_factory=dict)
+    training: Training = Field(default_factory=TrainingFields)
     """Fields that differ from `distil.training`."""

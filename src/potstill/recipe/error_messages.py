@@ -12,16 +12,17 @@ WANTED = {
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",
+    "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a section with keys",
     "model_type": "a section with keys",
     "model_attributes_type": "a section with keys",
     "literal_error": "{expected}",
     "union_tag_invalid": "one of {expected_tags}",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "greater than {gt:,.10g}",
+    "greater_than_equal": "at least {ge:,.10g}",
+    "less_than": "less than {lt:,.10g}",
+    "less_than_equal": "at most {le:,.10g}",
 }
 """The expected value, by the type of pydantic's error."""
 
@@ -38,7 +39,11 @@ def complaint(error: ValidationError, raw: Any) -> str:
     message = told if wanted else _message(same[0])
     others = {other for other, _ in found} - {key, found[0][0]}
     more = f" ({len(others)} more)" if others else ""
-    return f"`{key}`: {message}{more}" if key else f"{message}{more}"
+    return _on_one_line(f"`{key}`: {message}{more}" if key else f"{message}{more}")
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _of_type(error: Any) -> bool:
@@ -52,6 +57,8 @@ def _message(error: Any) -> str:
             return "is missing; `potstill schema` shows its values"
         case "too_short":
             return "is empty; give at least one"
+        case "string_too_long":
+            return f"has {len(error['input'])} characters; give at most {error['ctx']['max_length']}"
         case "string_pattern_mismatch":
             return "may contain only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit"
     return error["msg"].removeprefix("Value error, ")

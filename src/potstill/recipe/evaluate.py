@@ -108,7 +108,7 @@ class Evaluate(Section):
     """The confidence level of the intervals: the share of repetitions in which an interval contains the true value.
     Default: 0.95."""
 
-    resamples: int = Field(default=2000, ge=100)
+    resamples: int = Field(default=2000, ge=100, le=1_000_000)
     """The number of bootstrap resamples of the documents or items. Default: 2000."""
 
     @model_validator(mode="after")

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from potstill.errors import UserError
+
+EXACT = ConfigDict(strict=True, allow_inf_nan=False)
+"""No quoted numbers, no `true` for 1, no numbers that are not finite."""
 
 
 def check_fields(given: Mapping[str, Any], kind: Any, key: str) -> None:
@@ -29,6 +32,6 @@ def check_fields(given: Mapping[str, Any], kind: Any, key: str) -> None:
             hint = f"did you mean `{near[0]}`?" if near else f"see the documentation of {kind.__name__}"
             raise UserError(f"`{key}.{name}` is no field of {kind.__name__}; {hint}")
         try:
-            TypeAdapter(types[name]).validate_python(value)
+            TypeAdapter(types[name], config=EXACT).validate_python(value)
         except ValidationError as error:
             raise UserError(f"`{key}.{name}` is {value!r}: {error.errors()[0]['msg'].lower()}") from None

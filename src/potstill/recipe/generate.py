@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from potstill.recipe.section import Name, Section, about_key
+from potstill.recipe.section import Name, NewTokens, Section, about_key
 
 
 class Generate(Section):
@@ -17,11 +17,11 @@ class Generate(Section):
     strategy: Name = "base"
     """The strategy whose teacher prompt it gets. Default: `base`."""
 
-    max_new_tokens: int = Field(256, gt=0)
+    max_new_tokens: NewTokens = 256
     """The greatest length of an answer in tokens, its end token included. Longer answers are not used, because the
     student would learn to stop in the middle. Default: 256."""
 
-    samples: int = Field(1, gt=0)
+    samples: int = Field(1, gt=0, le=10_000)
     """The number of answers to each question. Equal answers to one question are kept once. Default: 1."""
 
     temperature: float = Field(0.0, ge=0)

@@ -14,10 +14,16 @@ from ruamel.yaml.error import YAMLError
 
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import read_json
+from potstill.limits import LimitError, limited
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.overrides import apply_override
+from potstill.recipe.plain_values import check_plain
 from potstill.recipe.recipe import Recipe
 from potstill.recipe.step import SAVED_AS
+
+MOST_BYTES = 2**18
+"""The size of a recipe file. The largest that ships has 5,000 bytes."""
+PARSING_SECONDS, PARSING_MEMORY = 10, 2**30
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -39,6 +45,11 @@ def read_recipe_text(name_or_path: str) -> str:
     path = Path(name_or_path)
     if path.is_file():
         try:
+            if (size := path.stat().st_size) > MOST_BYTES:
+                raise UserError(
+                    f"recipe {name_or_path}: has {size:,} bytes, and a recipe may have {MOST_BYTES:,}; put data into "
+                    "files of their own"
+                )
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"recipe {name_or_path}: is not UTF-8 (byte {error.start}); convert it first") from None
@@ -71,6 +82,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"recipe {name_or_path}: has no sections; `potstill init FILE` writes a recipe to start from")
     for given in overrides:
         apply_override(raw, given, Recipe, _parse)
+    check_plain(raw, f"recipe {name_or_path}")
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
@@ -93,11 +105,16 @@ def recipe_text(recipe: Recipe) -> str:
 def _parse(text: str, origin: str) -> Any:
     try:
         # YAML 1.2, in which 1e-4 is a number and `no` is a word.
-        return YAML(typ="safe", pure=True).load(text)
+        with limited(PARSING_SECONDS, PARSING_MEMORY):
+            return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{origin}{where}: not valid YAML: {problem or first_line(error)}") from None
+    except (RecursionError, LimitError):
+        raise UserError(f"{origin}: is nested too deep, or is too large, to be read; write it more simply") from None
+    except Exception as error:  # a date that does not exist, a number with 5,000 digits, a tag without a value
+        raise UserError(f"{origin}: not valid YAML: {first_line(error)}") from error
 
 
 def saved_recipe(run_folder: Path) -> Recipe:

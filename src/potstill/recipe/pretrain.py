@@ -2,21 +2,22 @@
 
 from pydantic import Field
 
-from potstill.recipe.distil import Keep, Training
-from potstill.recipe.section import Section
+from potstill.recipe.distil import Keep
+from potstill.recipe.section import Importance, Section
 from potstill.recipe.student import ModelConfig
+from potstill.recipe.training_fields import Training, TrainingFields
 
 
 class Pretrained(Section):
     """A teacher that is trained here by cross-entropy. It may have any architecture of transformers."""
 
-    weight: float = Field(1.0, gt=0)
+    weight: Importance = 1.0
     """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
 
     config: ModelConfig
     """The fields of a transformers configuration, with `model_type`. The vocabulary size comes from the tokenizer."""
 
-    training: Training = Field(default_factory=dict)
+    training: Training = Field(default_factory=TrainingFields)
     """Any field of transformers' `TrainingArguments`, under its own name."""
 
     keep: Keep = "last"

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, Tag
 
 from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles
-from potstill.recipe.section import ForeignFields, Section, discriminated_by
+from potstill.recipe.section import ForeignFields, Length, Section, discriminated_by
 from potstill.recipe.strategies import TemplateText
 
 
@@ -83,10 +83,10 @@ class Questions(Section):
     train: int | None = Field(None, gt=0)
     """The greatest number of training questions, in the order of their hashes. Default: all."""
 
-    sequence_length: int = Field(gt=1)
+    sequence_length: Length
     """The greatest number of tokens that a student reads, prompt and answer together. A longer answer loses its end; a
     prompt is never cut."""
 
-    teacher_length: int | None = Field(None, gt=1)
+    teacher_length: Length | None = None
     """The greatest number of tokens that a teacher reads, because its prompt may be longer. Default:
     `sequence_length`."""

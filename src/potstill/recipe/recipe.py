@@ -13,6 +13,7 @@ from potstill.recipe.distil import Control, Distil, GivenLoss, HiddenMatch, temp
 from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, SampleSet
 from potstill.recipe.generate import Generate
+from potstill.recipe.no_effect import complaints
 from potstill.recipe.pretrain import Pretrained
 from potstill.recipe.questions import Questions
 from potstill.recipe.search import Search, setting_of
@@ -323,6 +324,12 @@ class Recipe(Section):
                 "`corpus.random_offset` makes new samples each epoch, but `capture` has only the first epoch's; remove "
                 "one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> "Recipe":
+        if (complaint := next(complaints(self), None)) is not None:
+            raise ValueError(complaint)
         return self
 
     @model_validator(mode="after")

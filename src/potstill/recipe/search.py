@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch, Training
-from potstill.recipe.section import Name, Section, about_key
+from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch
+from potstill.recipe.section import Name, Section, Temperature, about_key
+from potstill.recipe.training_fields import Training, TrainingFields
 
 
 class Search(Section):
@@ -22,7 +23,7 @@ class Search(Section):
     """Two numbers: the least and the greatest share of the divergence in the sum of the two weights. Cross-entropy has
     the rest. Default: the share of `distil.losses`."""
 
-    temperatures: list[Annotated[float, Field(gt=0)]] | None = Field(default=None, min_length=1)
+    temperatures: list[Temperature] | None = Field(default=None, min_length=1)
     """The temperatures of the divergence to choose from. A capture keeps what each of them needs. Default: the
     temperature of `distil.losses`."""
 
@@ -33,7 +34,7 @@ class Search(Section):
     """The experiment whose samples train the trials. The setting found is used for all experiments without their own
     losses, and may fit this one best. Default: the first experiment without its own losses."""
 
-    training: Training = Field(default_factory=dict)
+    training: Training = Field(default_factory=TrainingFields)
     """Fields that differ from `distil.training`, such as fewer steps."""
 
     @model_validator(mode="after")

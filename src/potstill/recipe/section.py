@@ -1,22 +1,48 @@
 """Section: the base class of every part of a recipe."""
 
 import difflib
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from potstill.recipe.secret_names import ADVICE, find_secret, holds_secret, is_secret
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+MOST_LETTERS = 64
+TAKEN = re.compile(r"(.*\.(json|jsonl|partial)|.*\.|(con|prn|aux|nul|com\d|lpt\d)(\..*)?)$", flags=re.IGNORECASE)
+"""Names of potstill's own files, and names that no file may have on Windows."""
+
+
+def _is_free(name: str) -> str:
+    if TAKEN.match(name):
+        raise ValueError(f"{name!r} is, or may become, the name of another file or folder; choose another name")
+    return name
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_LETTERS), AfterValidator(_is_free)]
 """A name that the user chooses. It becomes the name of a file or folder."""
 
 
-class Section(BaseModel):
-    """A part of a recipe. It is immutable, refuses unknown keys, and the docstring under a field is its help in
-    editors."""
+MOST_AT_ONCE = 2**20
+"""Tokens that a model reads or writes at once: no model can do more."""
+Length = Annotated[int, Field(gt=1, le=MOST_AT_ONCE)]
+"""A number of tokens that a model reads at once."""
+NewTokens = Annotated[int, Field(gt=0, le=MOST_AT_ONCE)]
+"""A number of tokens that a model writes."""
+Importance = Annotated[float, Field(gt=0, le=1e6)]
+"""A weight in a sum or a mean."""
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+"""A temperature whose square and inverse are numbers that float32 can hold beside logits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+class Section(BaseModel):
+    """A part of a recipe. It is immutable, refuses unknown keys and values of another type (`"3"` and `true` are no
+    numbers), and the docstring under a field is its help in editors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -28,7 +54,7 @@ class Section(BaseModel):
                 raise about_key(key, ADVICE)
             if key not in known:
                 raise about_key(key, f"unknown key; {_hint(str(key), known)}")
-        return data
+        return {key: whole(value) for key, value in data.items()} if isinstance(data, dict) else data
 
 
 def about_key(key: Any, message: str) -> PydanticCustomError:
@@ -36,13 +62,20 @@ def about_key(key: Any, message: str) -> PydanticCustomError:
     return PydanticCustomError("about_key", "{message}", {"key": str(key), "message": message})
 
 
-def _without_secrets(given: Any) -> Any:
+def whole(value: Any) -> Any:
+    """A number such as 1e6, which YAML reads as a fraction, as the whole number that it is."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact else value
+
+
+def without_secrets(given: Any) -> Any:
+    """Refuse fields of another library that are secrets."""
     if (key := find_secret(given)) is not None:
         raise about_key(key, ADVICE)
     return given
 
 
-ForeignFields = Annotated[dict[str, Any], BeforeValidator(_without_secrets)]
+ForeignFields = Annotated[dict[str, Any], BeforeValidator(without_secrets)]
 """Fields of another library, under its own names. None of them may be a secret."""
 
 

@@ -4,13 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from potstill.recipe.section import Section, about_key
+from potstill.recipe.section import Importance, Section, about_key
 
 LOSS = "loss"
 """The metric that every run has: cross-entropy on `corpus.validation`."""
-
-
-Weight = Annotated[float, Field(gt=0)]
 
 
 class Average(Section):
@@ -34,7 +31,7 @@ def _with_weight(given: Any) -> Any:
 
 
 By = Annotated[
-    dict[str, Weight],
+    dict[str, Importance],
     Field(min_length=1),
     BeforeValidator(_with_weight, json_schema_input_type=str | dict[str, float]),
 ]

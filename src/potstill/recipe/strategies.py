@@ -1,22 +1,59 @@
 """`strategies:` — the prompts of teacher and student for one answer."""
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator, Field, model_validator
 
+from potstill.errors import first_line
+from potstill.limits import LimitError, limited
 from potstill.recipe.section import Section, about_key
 
-# A sandbox, because people share recipes, and recipes contain templates.
-_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+MOST_SECONDS, MOST_MEMORY = 5, 2**28
+"""Of this process's computing time, and bytes: for one template and one row."""
+MOST_CHARACTERS = 2**20
+"""A million characters are more than any model reads at once."""
+MOST_BITS = 2**12
+"""Of a whole number. Python cannot be stopped while it multiplies larger and larger ones."""
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """People share recipes, and recipes contain templates. One of them must not stop a machine."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+            if bits > MOST_BITS:
+                raise SecurityError(f"`{operator}` gives too large a number")
+        return super().call_binop(context, operator, left, right)
+
+
+_JINJA = _Sandbox(undefined=StrictUndefined)
 
 
 @cache
 def compiled(template: str) -> Template:
     """A template, ready to render. Rendering fails if a field of the template is missing."""
-    return _JINJA.from_string(template)
+    # Jinja computes constants here already.
+    with limited(MOST_SECONDS, MOST_MEMORY):
+        return _JINJA.from_string(template)
+
+
+def rendered(template: str, fields: Mapping[str, Any]) -> str:
+    """A template with its fields filled in. It may raise any exception; LimitError if it takes or gives too much."""
+    ready = compiled(template)
+    with limited(MOST_SECONDS, MOST_MEMORY):
+        text = ready.render(fields)
+    if len(text) > MOST_CHARACTERS:
+        raise LimitError(f"gives {len(text):,} characters, more than {MOST_CHARACTERS:,}")
+    return text
 
 
 def fields_of(template: str) -> set[str]:
@@ -31,6 +68,8 @@ def _is_template(text: str) -> str:
         compiled(text)
     except TemplateSyntaxError as error:
         raise ValueError(f"is not a valid Jinja template (line {error.lineno}: {error.message}); correct it") from None
+    except Exception as error:  # constants are computed, and a template may be nested too deep
+        raise ValueError(f"cannot be filled in ({first_line(error)}); correct the template") from error
     return text
 
 

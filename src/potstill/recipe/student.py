@@ -27,6 +27,9 @@ NOT_IN_AN_ADAPTER = {
 }
 """Fields of peft's `LoraConfig` that a recipe may not set, each with the reason."""
 
+RANGES_OF_ADAPTERS = {"r": (1, 2**20), "lora_alpha": (1e-3, 2**20), "lora_dropout": (0, 1)}
+"""The least value of a field of `LoraConfig`, and the value that it must stay below."""
+
 STARTS_REFUSED = ("eva", "corda", "lora_ga", "loftq", "pissa_niter")
 """Values of `init_lora_weights`, or their beginnings, that are refused. Some give another adapter when it is read again
 (its base is cut at random). Others need a pass over data that potstill does not make; peft silently goes on without
@@ -48,9 +51,13 @@ ModelConfig = Annotated[ForeignFields, AfterValidator(_has_a_model_type)]
 
 
 def _lora_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    for key in fields:
+    for key, value in fields.items():
         if key in NOT_IN_AN_ADAPTER:
             raise about_key(key, NOT_IN_AN_ADAPTER[key])
+        if key in RANGES_OF_ADAPTERS:
+            least, below = RANGES_OF_ADAPTERS[key]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < below:
+                raise about_key(key, f"must be a number from {least} to below {below:,}, not {value!r}")
     how = fields.get("init_lora_weights")
     if isinstance(how, str) and how.startswith(STARTS_REFUSED):
         raise about_key(

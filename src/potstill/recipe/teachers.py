@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from potstill.recipe.section import ForeignFields, Section, about_key, discriminated_by
+from potstill.recipe.section import ForeignFields, Importance, Section, about_key, discriminated_by
 
 
 class TeacherBase(Section):
-    weight: float = Field(1.0, gt=0)
+    weight: Importance = 1.0
     """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
@@ -27,7 +27,7 @@ class TeacherBase(Section):
     """The library that runs the teacher. `transformers` (default) converts a GGUF file once into a plain model.
     `llama_cpp` runs a GGUF file in its own quantised kernels (`potstill[llama-cpp]`)."""
 
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """The number of threads of `engine: llama_cpp`. Default: the number that torch uses."""
 
     @model_validator(mode="after")

@@ -11,6 +11,10 @@ BYTES = 256
 """The number of tokens in the alphabet of a byte-level tokenizer."""
 
 
+MOST_TOKENS = 2**20
+"""The largest vocabulary that a run trains. The largest that is published has 901,629 tokens."""
+
+
 class TokenizerBase(Section):
     pad_token: str = "<pad>"
     """The token that fills up shorter samples. Default: `<pad>`."""
@@ -26,7 +30,7 @@ class TrainedTokenizer(TokenizerBase):
     """A byte-level BPE tokenizer, trained on the training documents only. It applies NFKC and puts a space before the
     first word."""
 
-    vocab_size: int = Field(ge=BYTES + 3)
+    vocab_size: int = Field(ge=BYTES + 3, le=MOST_TOKENS)
     """The number of tokens, including the three special tokens and the 256 bytes. With 259 there are only those, and
     each digit is one token."""
 

@@ -4,7 +4,6 @@ The control has the student's start, the student's samples in the student's orde
 Makes `control/seed-N/`.
 """
 
-from pathlib import Path
 from typing import Any
 
 from potstill.losses.loss import Loss
@@ -13,7 +12,7 @@ from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
 from potstill.stages.distil import student_fit
-from potstill.training.arguments import training_arguments
+from potstill.training.arguments import check_training
 from potstill.training.fit import fit
 
 KEY = "control.training"
@@ -29,9 +28,9 @@ def run(work: Work) -> Made:
 
 def check(recipe: Recipe) -> None:
     """Refuse fields of `control.training` that transformers refuses."""
-    training_arguments(_training(recipe), KEY, Path(), recipe.seeds[0])
+    check_training(_training(recipe), KEY, recipe.seeds[0], recipe.distil.keep)
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:
     assert recipe.control is not None
-    return recipe.distil.training | recipe.control.training
+    return {**recipe.distil.training, **recipe.control.training}

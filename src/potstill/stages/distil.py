@@ -6,7 +6,7 @@ training continues from its last checkpoint, to the same weights. If the recipe 
 setting that it found.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from potstill.recipe.step import Step
 from potstill.stages.capture import teacher_template
 from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
-from potstill.training.arguments import training_arguments
+from potstill.training.arguments import check_training
 from potstill.training.fit import Fit, TrainingData, fit
 from potstill.training.trainer import TeacherLike
 
@@ -52,14 +52,14 @@ def run(work: Work) -> Made:
 
 def check(recipe: Recipe) -> None:
     """Refuse fields of `distil.training` that transformers refuses."""
-    training_arguments(recipe.distil.training, KEY, Path(), recipe.seeds[0])
+    check_training(recipe.distil.training, KEY, recipe.seeds[0], recipe.distil.keep)
 
 
 def student_fit(
     work: Work,
     data: TrainingData,
     losses: Sequence[Loss | HiddenLoss],
-    training: dict[str, Any],
+    training: Mapping[str, Any],
     key: str,
     seed: int,
 ) -> Fit:

@@ -9,14 +9,16 @@ from pathlib import Path
 from potstill import distributed
 from potstill.console import say
 from potstill.losses.loss import Loss
+from potstill.models.blueprint import check_blueprint
 from potstill.models.from_scratch import from_scratch
 from potstill.models.size import check_length
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.teachers.prepare import prepare_trained
-from potstill.training.arguments import training_arguments
+from potstill.training.arguments import check_training, training_arguments
 from potstill.training.fit import Fit, fit
+from potstill.training.memory import check_parameters
 
 
 def run(work: Work) -> Made:
@@ -52,6 +54,11 @@ def run(work: Work) -> Made:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse fields of a teacher's `training` that transformers refuses."""
+    """Refuse a configuration that makes no model or is too large, and fields of `training`."""
+    length = getattr(recipe.corpus, "teacher_length", None) or recipe.corpus.sequence_length
     for name, teacher in recipe.pretrain.items():
-        training_arguments(teacher.training, f"pretrain.{name}.training", Path(), teacher.seed)
+        key = f"pretrain.{name}.config"
+        count = check_blueprint(teacher.config, key, None, length)
+        training = training_arguments(teacher.training, f"pretrain.{name}.training", Path(), teacher.seed)
+        check_parameters(count, training, key)
+        check_training(teacher.training, f"pretrain.{name}.training", teacher.seed, teacher.keep)

@@ -27,8 +27,9 @@ from potstill.recipe import Recipe
 from potstill.recipe.distil import GivenLoss
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.recipe.step import Step
+from potstill.stages.distil import check as check_students
 from potstill.stages.distil import student_fit, teachers_or_targets, trainer_losses, with_teachers
-from potstill.training.arguments import training_arguments
+from potstill.training.arguments import check_training
 from potstill.training.fit import CHECKPOINTS, fit
 from potstill.training.trainer import TeacherLike
 
@@ -76,14 +77,16 @@ def check(recipe: Recipe) -> None:
         UserError: Optuna is not installed, or transformers refuses fields of `search.training`.
     """
     assert recipe.search is not None
-    training_arguments(_training(recipe), KEY, Path(), recipe.search.seed)
+    # Most of the fields are `distil.training`'s, and a message must name the key where the user gave them.
+    check_students(recipe)
+    check_training(_training(recipe), KEY, recipe.search.seed, "best")
     if recipe.search.share and importlib.util.find_spec("optuna") is None:
         raise UserError("`search` needs Optuna, which is not installed here: pip install 'potstill[search]'")
 
 
 def _training(recipe: Recipe) -> dict[str, Any]:
     assert recipe.search is not None
-    return recipe.distil.training | recipe.search.training
+    return {**recipe.distil.training, **recipe.search.training}
 
 
 def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:

@@ -7,28 +7,34 @@ neurons and channels that the student keeps. The held-out text is never measured
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from potstill.console import say
 from potstill.data.collators import SharedVocabularyCollator
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import write_json
+from potstill.files.named_files import named_path
+from potstill.models.blueprint import check_blueprint
 from potstill.models.folder import save_model
 from potstill.models.size import Size, check_length, shown, size_of
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.student import PrunedLayers, PrunedWidth
+from potstill.recipe.student import PrunedLayers, PrunedWidth, Scratch
 from potstill.students import load_and_save
 from potstill.students.adapters import check_can_merge, with_adapter
 from potstill.students.build import build
 from potstill.students.importance import Batches, mean_loss
+from potstill.students.prune_layers import chosen_layers
 from potstill.teachers.prepared import PreparedTeacher
+from potstill.training.arguments import training_arguments
+from potstill.training.memory import check_parameters
 
 LOSS_TOKENS = 4096
 """The loss is measured on samples with this many tokens: enough to see damage, and only seconds on a CPU."""
@@ -54,6 +60,8 @@ def run(work: Work) -> Made:
     tokenizer, vocabulary = artifacts.tokenizer(work), artifacts.compared_vocabulary(work)
     samples = _draw_samples(work, vocabulary)
     teachers = {teacher.name: teacher for teacher in prepared}
+    if isinstance(recipe.student, PrunedLayers | PrunedWidth):
+        check_pruned(recipe.student, teachers[recipe.student.teacher].config())
     model, summary = build(recipe.student, teachers, tokenizer, artifacts.vocabulary_size(work), samples.importance)
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
     if recipe.start_in_bfloat16:
@@ -83,8 +91,49 @@ def run(work: Work) -> Made:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse an adapter that peft refuses, and a quantisation that this machine cannot run."""
-    load_and_save.check(recipe.student)
+    """Refuse an adapter that peft refuses, a quantisation that this machine cannot run, a configuration that makes no
+    model, and a pruning that prunes nothing."""
+    student = recipe.student
+    load_and_save.check(student)
+    if isinstance(student, Scratch):
+        count = check_blueprint(student.config, "student.config", None, recipe.corpus.sequence_length)
+        training = training_arguments(recipe.distil.training, "distil.training", Path(), recipe.seeds[0])
+        check_parameters(count, training, "student.config")
+    elif isinstance(student, PrunedLayers | PrunedWidth) and (config := _known_config(recipe, student.teacher)):
+        check_pruned(student, config)
+
+
+def _known_config(recipe: Recipe, teacher: str) -> Any:
+    """The configuration of a teacher, where the recipe or a folder has it; None where it is told later."""
+    if teacher in recipe.pretrain:
+        return AutoConfig.for_model(**recipe.pretrain[teacher].config)
+    folder = named_path(getattr(recipe.teachers[teacher], "model", ""))
+    try:
+        return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
+    except (OSError, ValueError):  # the stage `teachers` says what is wrong
+        return None
+
+
+def check_pruned(student: PrunedLayers | PrunedWidth, config: Any) -> None:
+    """Refuse layers that the teacher does not have, and a student that keeps all of its teacher.
+
+    Raises:
+        UserError: names the key.
+    """
+    whole = size_of(config, 0)
+    total = whole["layers"]
+    if total is None:
+        return
+    kept = {"layers": total if student.layers is None else len(chosen_layers(total, student.layers, student.rule))}
+    if isinstance(student, PrunedWidth):
+        widths = (student.heads, student.key_value_heads, student.intermediate_size, student.hidden_size)
+        names = ("heads", "key_value_heads", "ffn", "hidden")
+        kept |= {name: width for name, width in zip(names, widths, strict=True) if width is not None}
+    if all(value == whole[name] for name, value in kept.items()):
+        raise UserError(
+            f"`student` keeps all of its teacher ({', '.join(f'{name} {value}' for name, value in kept.items())}), so "
+            "nothing is pruned; give smaller numbers, or `start: copy`"
+        )
 
 
 def _prunable_teachers(work: Work) -> list[PreparedTeacher]:

@@ -13,13 +13,12 @@ from potstill import distributed
 from potstill.console import say
 from potstill.data.collators import Collate
 from potstill.data.random_offsets import RandomOffsets
-from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder, remove
 from potstill.files.sealed import changed_file, file_hashes, read_sealed, write_sealed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.recipe.distil import KeptSnapshots
-from potstill.training.arguments import DEFAULTS, training_arguments
+from potstill.training.arguments import training_arguments
 from potstill.training.callbacks import (
     EvaluateLastStep,
     Finish,
@@ -28,6 +27,7 @@ from potstill.training.callbacks import (
     MoveOffsets,
     ShowProgress,
 )
+from potstill.training.memory import check_memory
 from potstill.training.resume import StopAtStepEnd, checkpoint_to_resume, relocate_best_checkpoint
 from potstill.training.snapshots import SNAPSHOTS
 from potstill.training.trainer import DistilTrainer
@@ -131,8 +131,8 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
-    chosen = _best_weights_arguments(one.training, one.key) if one.keep == "best" else {}
-    arguments = training_arguments({**one.training, **chosen}, one.key, one.folder / CHECKPOINTS, one.seed)
+    arguments = training_arguments(one.training, one.key, one.folder / CHECKPOINTS, one.seed, one.keep)
+    check_memory(one.start, one.teaching.get("teacher", ()), arguments, one.key)
     if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
         # Reentrant gradient checkpointing gives no gradients if no input of a block needs one.
         one.start.enable_input_require_grads()
@@ -143,7 +143,7 @@ def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
         model=one.start,
         args=arguments,
         train_dataset=one.data.train,
-        eval_dataset=one.data.validation if chosen else None,
+        eval_dataset=one.data.validation if one.keep == "best" else None,
         data_collator=one.data.collate,
         processing_class=one.tokenizer,
         losses=one.losses,
@@ -183,25 +183,6 @@ def _parameter_counts(model: PreTrainedModel) -> dict[str, int]:
     return {
         "parameters": sum(size for size, _ in sizes),
         "trained_parameters": sum(size for size, trained in sizes if trained),
-    }
-
-
-def _best_weights_arguments(training: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The fields of `TrainingArguments` that load the best saved weights at the end."""
-    strategy = training.get("save_strategy", "steps")
-    if strategy not in ("steps", "epoch"):
-        raise UserError(
-            f"`{key}.save_strategy: {strategy}` saves nothing to choose from; leave it out, or do not `keep: best`"
-        )
-    return {
-        "eval_strategy": strategy,
-        "eval_steps": training.get("save_steps", DEFAULTS["save_steps"]),
-        "per_device_eval_batch_size": training.get(
-            "per_device_eval_batch_size", training.get("per_device_train_batch_size", 8)
-        ),
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
     }
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 from transformers import AddedToken
 
+from potstill.data.prompts import render
 from potstill.data.prompts.render import end_token_id, prompt_ids, template_fingerprint
 from potstill.errors import UserError
 from potstill.recipe.strategies import SHIPPED, Prompt
@@ -113,6 +114,29 @@ def test_a_chat_template_that_loses_a_message_is_named(template, sentence):
             chatty(template), SHIPPED["confidence"].teacher, rows()[0], "line 1", "strategies.confidence.teacher"
         )
     assert str(told.value) == f"line 1: `strategies.confidence.teacher`: the tokenizer's chat template {sentence}"
+
+
+FAILING = {
+    "{{ 1 / 0 }}": "division by zero",
+    "{{ messages.nothing.there }}": "",
+    "{{ 'a' * 10**9 }}": "takes more than",
+    "{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}": "takes longer than",
+    "{% for m in messages %}": "Unexpected end of template",
+    "{{ [1, 2] | sum(attribute='x') + messages }}": "",
+}
+
+
+@pytest.mark.parametrize("template", FAILING, ids=range(len(FAILING)))
+def test_a_chat_template_that_fails_is_a_sentence(template, monkeypatch):
+    monkeypatch.setattr(render, "MOST_SECONDS", 0.2)
+    for use in (
+        lambda made: prompt_ids(made, SHIPPED["base"].teacher, rows()[0], "line 1", "strategies.base.teacher"),
+        end_token_id,
+    ):
+        with pytest.raises(UserError, match=r"the tokenizer's chat template (fails|refuses it)") as told:
+            use(chatty(template))
+        assert FAILING[template] in str(told.value)
+        assert "\n" not in str(told.value)
 
 
 def test_a_fingerprint_is_of_the_prompt_and_of_the_chat_template():

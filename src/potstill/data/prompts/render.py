@@ -8,7 +8,8 @@ from typing import Any
 from jinja2 import TemplateError, UndefinedError
 
 from potstill.errors import UserError, first_line
-from potstill.recipe.strategies import Prompt, compiled, fields_of
+from potstill.limits import limited
+from potstill.recipe.strategies import MOST_MEMORY, MOST_SECONDS, Prompt, fields_of, rendered
 
 QuestionRow = Mapping[str, Any]
 """The fields of one question: `question`, `reference` (the right solution), `answer` (the text to learn), and more."""
@@ -83,7 +84,7 @@ def _message(role: str, content: str) -> dict[str, str]:
 def _rendered(template: str, row: QuestionRow, where: str) -> str:
     fields = {name: value for name, value in row.items() if value is not None}
     try:
-        text = compiled(template).render(fields)
+        text = rendered(template, fields)
     except UndefinedError as error:
         unknown = sorted(fields_of(template) - set(fields))
         wrong = f"uses the field `{unknown[0]}`" if unknown else f"cannot be filled in ({first_line(error)})"
@@ -97,9 +98,15 @@ def _rendered(template: str, row: QuestionRow, where: str) -> str:
 
 def _chat(tokenizer: Any, messages: list[dict[str, str]], where: str, **options: Any) -> str:
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        with limited(MOST_SECONDS, MOST_MEMORY):
+            text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except TemplateError as error:
         raise UserError(f"{where}: the tokenizer's chat template refuses it ({first_line(error)})") from error
+    except Exception as error:  # a template can raise any exception
+        raise UserError(
+            f"{where}: the tokenizer's chat template fails ({first_line(error)}); correct it in the model's folder, or "
+            "use another model"
+        ) from error
     for message in messages:
         # A template may show only a part of an answer. But a lost system message could make two strategies the same.
         if message["role"] != "assistant" and message["content"].strip() not in text:

@@ -1,0 +1,76 @@
+"""No effect: settings of a recipe that other settings make meaningless, and a control that is trained for less or more
+than its student."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from potstill.recipe.training_fields import TrainingFields
+
+if TYPE_CHECKING:
+    from potstill.recipe.recipe import Recipe
+
+SAME_FOR_CONTROL = (
+    "max_steps",
+    "num_train_epochs",
+    "train_sampling_strategy",
+    "dataloader_drop_last",
+    "accelerator_config",
+)
+"""Fields that decide which samples a training reads, besides the samples of a step."""
+
+BATCH, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_steps"
+BATCH_DEFAULT = 8
+"""transformers' own."""
+
+
+def complaints(recipe: "Recipe") -> Iterator[str]:
+    """A sentence about each setting that has no effect or spoils the comparison with the control."""
+    yield from _of_control(recipe)
+    if len(recipe.all_teachers) == 1:
+        section = "teachers" if recipe.teachers else "pretrain"
+        name, teacher = next(iter(recipe.all_teachers.items()))
+        if teacher.weight != 1:
+            yield f"`{section}.{name}.weight` has no effect, because there is only one teacher; remove it"
+    for key, training, keep in _measured(recipe):
+        if keep != "best" and "per_device_eval_batch_size" in training:
+            yield f"`{key}.training.per_device_eval_batch_size` has no effect without `keep: best`; remove it"
+    tokens = getattr(recipe.tokenizer, "vocab_size", None)
+    if recipe.capture is not None and tokens is not None and recipe.capture.k > tokens and recipe.capture.keeps("k"):
+        yield f"`capture.k` is {recipe.capture.k:,}, but `tokenizer.vocab_size` is {tokens:,}; lower it"
+    select, snapshots = recipe.select, recipe.distil.snapshots
+    if select is not None and select.average is not None and snapshots is not None and snapshots.count is not None:
+        rule, several = ("last", select.average.last) if select.average.last else ("best", select.average.best)
+        if several is not None and several > snapshots.count:
+            yield (
+                f"`select.average.{rule}` is {several}, but `distil.snapshots` keeps only {snapshots.count}; lower it"
+            )
+
+
+def _of_control(recipe: "Recipe") -> Iterator[str]:
+    if recipe.control is None:
+        return
+    student, control = recipe.distil.training, {**recipe.distil.training, **recipe.control.training}
+    different = [name for name in SAME_FOR_CONTROL if control.get(name) != student.get(name)]
+    if _samples_of_step(control) != _samples_of_step(student):
+        different += [name for name in (BATCH, ACCUMULATION) if name in recipe.control.training]
+    for name in different:
+        yield (
+            f"`control.training.{name}` is not that of `distil.training`, and a control that reads other samples than "
+            "its student shows nothing; remove it"
+        )
+
+
+def _samples_of_step(training: dict[str, object] | TrainingFields) -> int:
+    batch, times = training.get(BATCH, BATCH_DEFAULT), training.get(ACCUMULATION, 1)
+    assert isinstance(batch, int)
+    assert isinstance(times, int)
+    return batch * times
+
+
+def _measured(recipe: "Recipe") -> Iterator[tuple[str, TrainingFields, str]]:
+    """Each section that has a `training`, and which weights its training keeps."""
+    yield "distil", recipe.distil.training, "best" if recipe.search is not None else recipe.distil.keep
+    if recipe.control is not None:
+        yield "control", recipe.control.training, recipe.distil.keep
+    for name, teacher in recipe.pretrain.items():
+        yield f"pretrain.{name}", teacher.training, teacher.keep

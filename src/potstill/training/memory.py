@@ -1,0 +1,99 @@
+"""Memory: the least that a training needs, told before its first step, and refused where there is less.
+
+Only what is surely needed is counted: the student's weights, the gradients and the optimizer's moments of its trained
+weights, and the weights of teachers beside it. Activations come on top; they depend on the batch and on the kernels.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from potstill.console import say
+from potstill.device import device
+from potstill.errors import UserError
+
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""The limit of a container's memory, in bytes or `max`."""
+GRADIENT = 4
+"""Bytes of a trained weight's gradient, in float32."""
+GIB = 2**30
+
+
+def check_memory(model: Any, teachers: Iterable[Any], arguments: TrainingArguments, key: str) -> None:
+    """Print what a training needs at least, and refuse one that needs more than there is.
+
+    A model that is spread over devices or ranks is not counted.
+
+    Args:
+        model: the student.
+        teachers: models beside it; captured targets lie on disk.
+        arguments: name the optimizer, and say whether ranks share one model.
+        key: the key of the training in the recipe, for messages.
+
+    Raises:
+        UserError: there is less memory.
+    """
+    if _spread(arguments):
+        return
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    needed = bytes_of(model) + trained_bytes(trained, arguments) + sum(map(bytes_of, teachers))
+    # On a CPU, the ranks of a machine share its memory.
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device().type == "cpu" else 1
+    there = memory_of_device()
+    say(f"  needs at least {shown(needed * ranks)} of {shown(there)} of memory")
+    _refuse_more_than(needed * ranks, there, key)
+
+
+def check_parameters(parameters: int, arguments: TrainingArguments, key: str) -> None:
+    """Refuse the training of a model that is not made yet, of so many float32 weights.
+
+    Raises:
+        UserError: there is less memory.
+    """
+    if not _spread(arguments):
+        _refuse_more_than(parameters * 4 + trained_bytes(parameters, arguments), memory_of_device(), key)
+
+
+def _spread(arguments: TrainingArguments) -> bool:
+    return bool(arguments.fsdp or arguments.deepspeed)
+
+
+def _refuse_more_than(needed: int, there: int, key: str) -> None:
+    if needed > there:
+        raise UserError(
+            f"`{key}` needs at least {shown(needed)} of memory (weights, gradients, the optimizer and teachers), and "
+            f"this machine has {shown(there)}; choose a smaller model, an adapter or another `optim`"
+        )
+
+
+def trained_bytes(trained: int, arguments: TrainingArguments) -> int:
+    """The bytes of the gradients and of the optimizer's moments of a number of weights, or fewer."""
+    name, options = arguments.optim.value, (arguments.optim_args or "").replace(" ", "")
+    moments = 8 if name.startswith("adamw_torch") and "4bit" not in name and "8bit" not in name else 0
+    moments += 4 if name == "sgd" and "momentum=" in options else 0
+    return trained * (GRADIENT + moments)
+
+
+def bytes_of(model: Any) -> int:
+    """The bytes of a model's weights on this device; 0 for anything else, and for a model that spans devices."""
+    if not isinstance(model, torch.nn.Module) or getattr(model, "hf_device_map", None):
+        return 0
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def memory_of_device() -> int:
+    """The bytes of the accelerator's memory, or else of the machine's or its container's."""
+    if device().type == "cuda":
+        return torch.cuda.mem_get_info()[1]
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = CONTAINER.read_text().strip() if CONTAINER.is_file() else "max"
+    return min(machine, int(limit)) if limit.isdecimal() else machine
+
+
+def shown(size: int) -> str:
+    """Bytes for people: `0.2 GiB`."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.1f} MiB"
