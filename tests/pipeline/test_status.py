@@ -79,5 +79,6 @@ def test_what_is_no_run_is_said(tmp_path):
 def test_a_run_of_another_version_is_said(do, tmp_path):
     do()
     (tmp_path / "run" / "recipe.json").write_text('{"about": "x", "forgotten": 1}')
+    (tmp_path / "run" / ".recipe.json.sha256").unlink()
     with pytest.raises(UserError, match=r"this version of potstill cannot read its recipe\.json"):
         describe(Run("run").folder)

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 import minimal
 from potstill.errors import UserError
+from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe, load_recipe, read_recipe_text, recipe_text, shipped_recipes
+from potstill.recipe.load import saved_recipe
 
 
 def refusal(folder, *overrides, text=minimal.TEXT):
@@ -255,3 +257,14 @@ def test_a_recipe_is_written_in_the_order_of_its_stages(tmp_path):
     shown = recipe_text(minimal.recipe(tmp_path))
     sections = [line.partition(":")[0] for line in shown.splitlines() if line[0].isalpha()]
     assert sections == list(Recipe.model_fields)
+
+
+def test_a_saved_recipe_that_was_changed_is_refused(tmp_path):
+    recipe, run = minimal.recipe(tmp_path), Run(tmp_path / "run")
+    with run.open(recipe.model_dump(mode="json", by_alias=True)):
+        pass
+    assert saved_recipe(run.folder) == recipe
+    file = run.folder / "recipe.json"
+    file.write_text(file.read_text().replace("0.95", "0.75"))
+    with pytest.raises(UserError, match=r"recipe\.json is not as the run wrote it; run the recipe again"):
+        saved_recipe(run.folder)

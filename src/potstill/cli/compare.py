@@ -33,7 +33,7 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
     rows = []
     for folder, name in zip(folders, _names(folders), strict=True):
         run = Run(folder)
-        run_recipe = saved_recipe(folder)
+        saved_recipe(folder)
         if damaged := run.damaged("evaluate"):
             name, word = next(iter(damaged.items()))
             raise UserError(f"{run.path('evaluate') / name} is {word}; run the recipe again, which makes it anew")
@@ -52,7 +52,7 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
             rows.append({"run": name, **row, **({"lm_eval": own} if own else {})})
         families = {metric["name"]: metric["family"] for metric in tasks["metrics"]}
         pairs = [Paired.from_dict(pair) for pair in found["paired"]]
-        beyond = beyond_chance(pairs, families, run_recipe.evaluate.confidence)
+        beyond = beyond_chance(pairs, families, manifest["recipe"]["evaluate"]["confidence"])
         for pair in pairs:
             row = {key: value for key, value in pair.to_dict().items() if key not in ("a", "b", "difference")}
             row["beyond_chance"] = beyond[key_of(pair)]

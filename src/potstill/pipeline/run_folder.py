@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.files.atomic import digest, read_json, write_json
+from potstill.files.atomic import digest, read_json, sha256, write_json, write_text
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.pipeline.manifest import (
     MANIFEST,
@@ -22,7 +22,7 @@ from potstill.pipeline.manifest import (
     stored_manifest,
     write_manifest,
 )
-from potstill.recipe.step import SAVED_AS, Step
+from potstill.recipe.step import SAVED_AS, SAVED_DIGEST, Step
 
 UNFINISHED, LOCK = "unfinished.json", ".lock"
 
@@ -52,6 +52,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
             write_json(self.folder / SAVED_AS, recipe)
+            write_text(self.folder / SAVED_DIGEST, sha256(self.folder / SAVED_AS))
         except Timeout:
             raise UserError(
                 f"another process is at work in {self.folder}; wait until it has ended, or name another `--run-dir`"

@@ -13,13 +13,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from potstill.errors import UserError, first_line
-from potstill.files.atomic import read_json
+from potstill.files.atomic import read_json, sha256
 from potstill.limits import LimitError, limited
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.overrides import apply_override
 from potstill.recipe.plain_values import check_plain
 from potstill.recipe.recipe import Recipe
-from potstill.recipe.step import SAVED_AS
+from potstill.recipe.step import SAVED_AS, SAVED_DIGEST
 
 MOST_BYTES = 2**18
 """The size of a recipe file. The largest that ships has 5,000 bytes."""
@@ -121,11 +121,15 @@ def saved_recipe(run_folder: Path) -> Recipe:
     """The recipe that a run folder was last used with.
 
     Raises:
-        UserError: the folder is not a run folder, or another version of potstill wrote its recipe.
+        UserError: the folder is not a run folder, its recipe was changed, or another version of potstill wrote it.
     """
-    saved = read_json(run_folder / SAVED_AS)
+    saved, digest = read_json(run_folder / SAVED_AS), run_folder / SAVED_DIGEST
     if saved is None:
         raise UserError(f"{run_folder} is no run folder; `potstill run RECIPE` makes one under runs/")
+    if digest.is_file() and digest.read_bytes() != sha256(run_folder / SAVED_AS).encode():
+        raise UserError(
+            f"{run_folder / SAVED_AS} is not as the run wrote it; run the recipe again, which writes it anew"
+        )
     try:
         return Recipe.model_validate(saved)
     except ValidationError:

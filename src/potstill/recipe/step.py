@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 SAVED_AS = "recipe.json"
 """The file in a run folder with the recipe that the folder was last used with."""
 
+SAVED_DIGEST = ".recipe.json.sha256"
+"""The file with its SHA-256, which tells whether it is as the run wrote it."""
+
 
 @dataclass(frozen=True)
 class Step:
