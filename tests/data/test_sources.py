@@ -242,3 +242,13 @@ def test_a_file_that_a_pattern_would_match_in_a_package(folder, package):
     (data / "part[1].jsonl").write_text(rows("right"))
     (data / "part1.jsonl").write_text(rows("wrong"))
     assert texts(PackageSource(package="carrier", file="data/part[1].jsonl")) == ["right"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_texts_that_look_like_nothing_are_texts_in_a_folder_of_csv_too(folder, stream):
+    (folder / "stories").mkdir()
+    written = ["NA", "null", "None", "nan", "n/a", "", "2020-01-01"]
+    rows = "\n".join(f'"{text}",{number}' for number, text in enumerate(written))
+    (folder / "stories" / "train.csv").write_text(f"text,number\n{rows}\n")
+    found = texts(HubSource(dataset=str(folder / "stories"), field="text", stream=stream))
+    assert sorted(found) == sorted(text for text in written if text)

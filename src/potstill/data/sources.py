@@ -120,11 +120,15 @@ def _numbered(found: Iterable[Mapping[str, Any]], source: HubDataset) -> Iterato
         yield SourceRow(columns, f"{origin}:{number}", origin)
 
 
-def _load_dataset(*which: Any, **how: Any) -> Any:
-    from datasets import load_dataset
+def _load_dataset(name: str, config: str | None, *, revision: str | None, **how: Any) -> Any:
+    from datasets import load_dataset, load_dataset_builder
+    from datasets.packaged_modules.csv.csv import CsvConfig
 
     with names_that_exist_are_names():
-        return load_dataset(*which, **how)
+        builder = load_dataset_builder(name, config, revision=revision)
+        # pandas takes the texts "NA", "nan" and "null" for cells without a value.
+        literal = {"keep_default_na": False, "na_values": [""]} if isinstance(builder.config, CsvConfig) else {}
+        return load_dataset(name, config, revision=revision, **literal, **how)
 
 
 @contextmanager
