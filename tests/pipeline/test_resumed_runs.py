@@ -12,6 +12,9 @@ from tiny import toy_overrides
 pytestmark = pytest.mark.slow
 
 STEPS = 24
+HEAVY = {"torch", "transformers", "datasets", "scipy.special", "pandas", "pyarrow"}
+"""Each takes longer to import than what it would be imported for."""
+WRITTEN_ANEW = ("recipe.json", ".recipe.json.sha256", "verified.json")
 STOP_ITSELF = """
 import os, runpy, sys
 from pathlib import Path
@@ -136,11 +139,25 @@ def test_done_is_done(toy, whole):
     assert last.startswith("the report: ")
     assert len(lines) == 8
     assert all(": done before, in" in line for line in lines)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "potstill.pipeline.runner" in imported
-    assert not imported & {"torch", "transformers", "datasets"}, "to say so takes no library"
-    made = {path: before[path] for path in before if path.name not in ("recipe.json", "verified.json")}
+    assert "potstill.pipeline.runner" in _imported(done)
+    assert not _imported(done) & HEAVY
+    made = {path: before[path] for path in before if path.name not in WRITTEN_ANEW}
     assert made == {path: path.stat().st_mtime_ns for path in made}
+
+
+@pytest.mark.parametrize("verb", ["status", "compare", "check"])
+def test_a_look_at_a_run_imports_no_heavy_library(whole, verb):
+    command = [sys.executable, "-X", "importtime", "-m", "potstill", verb, str(whole)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "potstill.pipeline.run_folder" in _imported(done)
+    assert not _imported(done) & HEAVY
+
+
+def _imported(done):
+    """The modules that a process with `-X importtime` imported."""
+    lines = done.stderr.splitlines()
+    return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
 
 
 @pytest.mark.parametrize(
