@@ -177,7 +177,10 @@ def test_where_no_weight_moves_the_last_snapshot_is_kept_and_not_a_mean(tmp_path
 
 
 def test_more_than_there_are_cannot_be_averaged(tmp_path):
-    recipe = toy_recipe(tmp_path, *RISING, 'select.average={"best": 9}', "control=null")
+    given = ['select.average={"best": 9}', "control=null"]
+    with pytest.raises(UserError, match=r"`select.average.best` is 9, but `distil.snapshots` keeps only 6; lower it"):
+        toy_recipe(tmp_path, *RISING, *given)
+    recipe = toy_recipe(tmp_path, *RISING, *given, "distil.snapshots={every: 5}")
     with pytest.raises(UserError, match=r"`select.average.best: 9` is more than the 6 snapshots"):
         run_recipe(recipe, Run(tmp_path / "run"), until="select")
 

@@ -55,7 +55,7 @@ def test_a_teacher_that_is_not_what_it_says_is_refused_by_the_first_stage(tmp_pa
     (folder / "config.json").write_text(json.dumps(config | fields))
     teachers = json.dumps({"smollm2": {"model": str(folder)}})
     with pytest.raises(UserError) as told:
-        run_recipe(toy_recipe(tmp_path, f"teachers={teachers}"), Run(tmp_path / "run"))
+        run_recipe(toy_recipe(tmp_path, f"teachers={teachers}", "student.layers=1"), Run(tmp_path / "run"))
     assert sentence in str(told.value)
     assert not (tmp_path / "run" / "corpus").exists()
 

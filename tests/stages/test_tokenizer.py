@@ -74,7 +74,7 @@ def test_a_teacher_of_another_tokenizer_is_refused(tmp_path):
 
 
 CUT = "tokenizer={teacher: smollm2, vocab_size: 280}"
-WHOLE = 'student={"start": "prune_layers", "from": "smollm2", "layers": 4}'
+WHOLE = 'student={"start": "copy", "from": "smollm2"}'
 
 
 def _cut(folder, *overrides, name="run", until="distil"):

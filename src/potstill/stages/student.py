@@ -19,9 +19,9 @@ from potstill.data.collators import SharedVocabularyCollator
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import write_json
-from potstill.files.named_files import named_path
 from potstill.models.blueprint import check_blueprint
 from potstill.models.folder import save_model
+from potstill.models.pretrained import ModelSource
 from potstill.models.size import Size, check_length, shown, size_of
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
@@ -107,11 +107,10 @@ def _known_config(recipe: Recipe, teacher: str) -> Any:
     """The configuration of a teacher, where the recipe or a folder has it; None where it is told later."""
     if teacher in recipe.pretrain:
         return AutoConfig.for_model(**recipe.pretrain[teacher].config)
-    folder = named_path(getattr(recipe.teachers[teacher], "model", ""))
-    try:
-        return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
-    except (OSError, ValueError):  # the stage `teachers` says what is wrong
+    source = ModelSource(getattr(recipe.teachers[teacher], "model", ""), f"`teachers.{teacher}.model`")
+    if source.folder is None or not (source.folder / "config.json").is_file():
         return None
+    return source.config()
 
 
 def check_pruned(student: PrunedLayers | PrunedWidth, config: Any) -> None:
