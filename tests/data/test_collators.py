@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from potstill.data.collators import Collator, SharedVocabularyCollator, pad_token_id
+from potstill.data.collators import Collator, FittingCollator, SharedVocabularyCollator, pad_token_id
 from potstill.data.labels import IGNORE_INDEX
+from potstill.data.prompts.collator import AlignedCollator
 from potstill.errors import UserError
 
 
@@ -75,3 +76,21 @@ def test_what_is_not_shared_is_refused_unless_it_is_padding():
         SharedVocabularyCollator(lambda samples: {"input_ids": torch.zeros(1, 1)}, 10)([])
     with pytest.raises(UserError, match="token 11"):
         collate([{"input_ids": [1, 2], "labels": [1, 11]}])
+
+
+def test_a_row_that_is_longer_than_a_model_has_positions_is_refused():
+    rows = [{"input_ids": [1] * 5}, {"input_ids": [1] * 9}]
+    assert FittingCollator(Collator(0), 9, None)(rows)["input_ids"].shape == (2, 9)
+    with pytest.raises(UserError, match="a sample has 9 tokens, but the student has only 8 positions; cut it"):
+        FittingCollator(Collator(0), 8, None)(rows)
+    with pytest.raises(UserError, match="a sample has 9 tokens, but the teacher has only 8 positions"):
+        FittingCollator(Collator(0), None, 8)(rows)
+    packed = [{"input_ids": [1] * 9, "documents": [5, 4]}]
+    assert FittingCollator(Collator(0), 5, 5)(packed)["input_ids"].shape == (1, 9)
+
+
+def test_a_teacher_s_own_rows_have_a_limit_of_their_own():
+    rows = [{"input_ids": [1, 2], "labels": [-100, 2], "teacher_input_ids": [1, 1, 1, 2], "teacher_answer_start": 3}]
+    assert FittingCollator(AlignedCollator(0), 2, 4)(rows)["teacher_input_ids"].shape == (1, 4)
+    with pytest.raises(UserError, match="a sample has 4 tokens, but the teacher has only 3 positions"):
+        FittingCollator(AlignedCollator(0), 2, 3)(rows)

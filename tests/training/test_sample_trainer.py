@@ -13,7 +13,7 @@ from potstill import Loss
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.text_samples import TextReader
 from potstill.errors import UserError
-from tiny import VOCABULARY, documents, llama, tokenizer
+from tiny import VOCABULARY, documents, gpt2, llama, tokenizer
 from toy_training import assert_equal, captured, packed_rows, prompted, samples, trained, trainer
 
 
@@ -199,3 +199,12 @@ def test_prompted_samples_may_leave_out_what_follows_from_the_rest(tmp_path):
     without = [{name: value for name, value in row.items() if name != "teacher_answer_start"} for row in rows]
     with pytest.raises(UserError, match="no `teacher_answer_start`"):
         trainer(tmp_path, teacher=llama(), losses=[Loss("forward_kl")], train_dataset=without)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_that_is_longer_than_a_model_reads_is_refused(tmp_path, kind):
+    rows = [{"input_ids": [1] * 129}] * 4
+    long = llama(max_position_embeddings=256)
+    for who, student, teacher in (("student", gpt2(), long), ("teacher", long, gpt2())):
+        with pytest.raises(UserError, match=f"a sample has 129 tokens, but the {who} has only 128 positions; cut it"):
+            trainer(tmp_path, student, teacher=teacher, train_dataset=KINDS[kind](rows), max_steps=1).train()

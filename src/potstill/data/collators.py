@@ -102,6 +102,38 @@ class SharedVocabularyCollator:
         return ids.masked_fill(ids >= self.vocabulary, 0)
 
 
+@dataclass(frozen=True)
+class FittingCollator:
+    """A collator whose rows are no longer than the models that read them have positions.
+
+    Args:
+        collate: the collator of the batches.
+        student: the student's positions; None where it has no limit.
+        teacher: the fewest positions of a teacher. It reads the student's rows, or its own if it has any.
+
+    Raises:
+        UserError: a row is longer.
+    """
+
+    collate: Collate
+    student: int | None
+    teacher: int | None
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The collator's batch."""
+        batch = self.collate(samples)
+        theirs = "teacher_" if "teacher_input_ids" in batch else ""
+        for who, reader, most in (("student", "", self.student), ("teacher", theirs, self.teacher)):
+            # The positions of packed rows begin again with each document.
+            ids, places = batch.get(f"{reader}input_ids"), batch.get(f"{reader}position_ids")
+            if most is None or ids is None:
+                continue
+            longest = ids.shape[1] if places is None else int(places.max()) + 1
+            if longest > most:
+                raise UserError(f"a sample has {longest:,} tokens, but the {who} has only {most:,} positions; cut it")
+        return batch
+
+
 def pad_token_id(tokenizer: Any) -> int:
     """A token to pad with. Any token will do, because pads are masked everywhere."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

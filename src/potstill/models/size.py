@@ -46,13 +46,19 @@ def shown(sizes: Mapping[str, Size], losses: Mapping[str, float]) -> str:
     return table(rows)
 
 
+def positions_of(config: Any) -> int | None:
+    """The greatest number of tokens in one sample, by a model's configuration; None where there is no limit."""
+    found = getattr(config, "max_position_embeddings", None)
+    # Some models without a limit say so by -1.
+    return found if found is not None and found > 0 else None
+
+
 def check_length(config: Any, sequence_length: int, who: str, key: str) -> None:
     """Refuse sequences that are longer than a model's positions.
 
     Raises:
         UserError: the sequences are too long. It names the recipe key, the model and both lengths.
     """
-    positions = getattr(config, "max_position_embeddings", None)
-    # Some models without a limit say so by -1.
-    if positions is not None and 0 < positions < sequence_length:
+    positions = positions_of(config)
+    if positions is not None and positions < sequence_length:
         raise UserError(f"`{key}` is {sequence_length}, but {who} has only {positions} positions; lower it")

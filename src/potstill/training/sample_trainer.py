@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from potstill.data.collators import Collate, SharedVocabularyCollator, pad_token_id
+from potstill.data.collators import Collate, FittingCollator, SharedVocabularyCollator, pad_token_id
 from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import SampleCollator
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.text_samples import TextReader
 from potstill.errors import UserError
 from potstill.models.document_attention import check_documents_are_isolated, model_inputs
+from potstill.models.size import positions_of
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator
 from potstill.teachers.live import LiveTeacher
@@ -67,7 +68,10 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        collate = SharedVocabularyCollator(collate, shared, owners)
+        limits = [positions_of(one.model.config.get_text_config()) for one in self._live_teachers()]
+        teacher = min((limit for limit in limits if limit is not None), default=None)
+        fitting = FittingCollator(collate, self._positions, teacher)
+        collate = SharedVocabularyCollator(fitting, shared, owners)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         self.data_collator = TargetCollator(collate, stores) if stores else collate
         parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
@@ -79,6 +83,10 @@ class SampleTrainer(Trainer):
                 check_collator(given, samples)
             if samples:
                 self._try(collate(samples), samples, name)
+
+    @property
+    def _positions(self) -> int | None:
+        return positions_of(self.model.config.get_text_config())
 
     def _try(self, batch: Mapping[str, Tensor], samples: list[Mapping[str, Any]], name: str) -> None:
         if name_documents(batch, samples) and self._documents_refusal is not None:
@@ -92,9 +100,8 @@ class SampleTrainer(Trainer):
     def _sample_collator(self, max_length: int | None) -> SampleCollator:
         pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
         length = getattr(self.args, "max_length", None) if max_length is None else max_length
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         field = getattr(self.args, "dataset_text_field", "text")
-        return SampleCollator(pad, TextReader(self.processing_class, field, length, positions))
+        return SampleCollator(pad, TextReader(self.processing_class, field, length, self._positions))
 
     @cached_property
     def _documents_refusal(self) -> str | None:

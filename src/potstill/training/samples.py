@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from potstill.data.collators import Collate, Collator, SharedVocabularyCollator
+from potstill.data.collators import Collate, Collator, FittingCollator, SharedVocabularyCollator
 from potstill.data.labels import count_supervised, starts_document
 from potstill.data.prompts.collator import AlignedCollator, AlignedSample, SampleCollator
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
@@ -17,7 +17,7 @@ from potstill.targets.collator import TargetCollator
 COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
 """The columns of tokenized samples that are read."""
 
-_OWN = (Collator, AlignedCollator, SampleCollator, SharedVocabularyCollator, TargetCollator)
+_OWN = (Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator, TargetCollator)
 
 _LOOKED_AT = 8
 
