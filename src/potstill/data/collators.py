@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from potstill.data.labels import IGNORE_INDEX
@@ -41,25 +43,29 @@ class Collator:
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The samples as one batch."""
         read = [read_sample(sample) for sample in samples]
-        longest = max(len(sample.ids) for sample in read)
-
-        def rows(values: list[list[int]], fill: int) -> Tensor:
-            return torch.tensor([row + [fill] * (longest - len(row)) for row in values])
-
         batch = {
-            "input_ids": rows([sample.ids for sample in read], self.pad_token_id),
-            "attention_mask": rows([sample.real for sample in read], 0),
-            "labels": rows([sample.labels for sample in read], IGNORE_INDEX),
+            "input_ids": _rows([sample.ids for sample in read], self.pad_token_id),
+            "attention_mask": _rows([sample.real for sample in read], 0),
+            "labels": _rows([sample.labels for sample in read], IGNORE_INDEX),
         }
         if all(sample.positions is None for sample in read):
             return batch
-        return batch | {"position_ids": torch.tensor([_positions(sample, longest) for sample in read])}
+        longest = batch["input_ids"].shape[1]
+        return batch | {"position_ids": _rows([_positions(sample, longest) for sample in read], 0)}
 
 
-def _positions(sample: TokenizedSample, longest: int) -> list[int]:
+def _rows(values: Sequence[np.ndarray], fill: int) -> Int[Tensor, "B T"]:
+    """Arrays of unequal length as the rows of one tensor."""
+    rows = np.full((len(values), max(map(len, values))), fill, np.int64)
+    for row, own in zip(rows, values, strict=True):
+        row[: len(own)] = own
+    return torch.from_numpy(rows)
+
+
+def _positions(sample: TokenizedSample, longest: int) -> np.ndarray:
     """The positions of a row's tokens and pads; without documents, its tokens are one document."""
-    positions = sample.positions or list(range(len(sample.ids)))
-    return positions + list(range(longest - len(positions)))
+    positions = np.arange(len(sample.ids)) if sample.positions is None else sample.positions
+    return np.concatenate([positions, np.arange(longest - len(positions))])
 
 
 @dataclass(frozen=True)

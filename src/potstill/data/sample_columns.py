@@ -6,9 +6,10 @@ every column in every row.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
@@ -33,16 +34,19 @@ HARMLESS = ("special_tokens_mask", "token_type_ids", "offset_mapping")
 SAMPLE_WEIGHTS = ("weight", "weights", "sample_weight", "sample_weights", "loss_weight", "loss_weights")
 
 
-@dataclass(frozen=True)
-class TokenizedSample:
-    """The tokens of one sample; all lists have the same length."""
+Numbers = NDArray[np.int64]
 
-    ids: list[int]
-    real: list[int]
-    """0 for a pad, otherwise 1."""
-    labels: list[int]
+
+@dataclass(frozen=True, eq=False)
+class TokenizedSample:
+    """The tokens of one sample; all arrays are [T]."""
+
+    ids: Numbers
+    real: NDArray[np.bool_]
+    """False for a pad."""
+    labels: Numbers
     """The label of each token, unshifted; ignored where the token is not learned."""
-    positions: list[int] | None
+    positions: Numbers | None
     """The position of each token in its document; None where the sample does not name its documents."""
 
 
@@ -57,29 +61,38 @@ def read_sample(sample: Mapping[str, Any]) -> TokenizedSample:
     ids = column(sample, "input_ids")
     if ids is None:
         raise UserError(f"a sample has no `input_ids`, but {names(sample)}; tokenize the samples")
-    if ids and not isinstance(ids[0], Integral):
-        raise UserError(f"`input_ids` of a sample must be a flat list of token ids, not {_short(ids)}")
-    length, least = len(ids), min(ids, default=0)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise UserError(f"`input_ids` of a sample must be a flat list of token ids, not {_short(ids.tolist())}")
+    length, least = len(ids), ids.min(initial=0)
     if least < 0:
         raise UserError(f"`input_ids` of a sample has the id {least}; -100 belongs into `labels` alone")
-    labels = _labels(sample, length) or ids
-    real = _flags(sample, "attention_mask", length) or [1] * length
-    learned = [flags for name in MASKS if (flags := _flags(sample, name, length)) is not None]
-    if not any(real):
-        return TokenizedSample([0], [1], [IGNORE_INDEX], None)
-    labels = [label if all(flags) else IGNORE_INDEX for label, *flags in zip(labels, real, *learned, strict=True)]
+    labels, flags = _labels(sample, length), [_flags(sample, name, length) for name in ("attention_mask", *MASKS)]
+    real = np.ones(length, bool) if flags[0] is None else flags[0]
+    if not real.any():
+        return TokenizedSample(np.array([0]), np.array([True]), np.array([IGNORE_INDEX]), None)
+    ids = ids.astype(np.int64, copy=False)
+    # A copy: the sample stays as it is.
+    labels = np.array(ids if labels is None else labels, np.int64)
+    for learned in flags:
+        if learned is not None:
+            labels[~learned] = IGNORE_INDEX
     positions = _positions(sample, real)
-    for at in _later_starts(positions or [], real):
-        labels[at] = IGNORE_INDEX
+    if positions is not None:
+        labels[_later_starts(positions, real)] = IGNORE_INDEX
     return TokenizedSample(ids, real, labels, positions)
 
 
-def column(sample: Mapping[str, Any], name: str) -> list[Any] | None:
-    """A column of a sample as a list, whether it is a list, an array or a tensor; None where it is not there."""
+def column(sample: Mapping[str, Any], name: str) -> NDArray[Any] | None:
+    """A column of a sample as an array, whether it is a list, an array or a tensor; None where it is not there."""
     values = sample.get(name)
     if values is None:
         return None
-    return list(values) if not hasattr(values, "tolist") else values.tolist()
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of unequal lengths
+        array = np.asarray(values, dtype=object)
+    # Of an empty list numpy makes floats.
+    return array if array.size else array.astype(np.int64)
 
 
 def check_columns(samples: Sequence[Mapping[str, Any]], known: Iterable[str]) -> None:
@@ -104,46 +117,50 @@ def check_columns(samples: Sequence[Mapping[str, Any]], known: Iterable[str]) ->
                 f"samples have a column `{name}` with a number for each token, which is not read; write `labels` "
                 f"(-100 for what is not learned) or `completion_mask` (1 for what is learned), or remove `{name}`"
             )
-    if any(any(column(sample, "token_type_ids") or []) for sample in samples):
+    kinds = (column(sample, "token_type_ids") for sample in samples)
+    if any(kind is not None and kind.any() for kind in kinds):
         raise UserError("samples have `token_type_ids` other than 0, which are not read; remove the column")
 
 
 def _has_numbers_for_tokens(sample: Mapping[str, Any], name: str) -> bool:
-    if isinstance(sample.get(name), str) or not hasattr(sample.get(name), "__len__"):
-        return False
-    values = column(sample, name) or []
-    return len(values) == len(sample["input_ids"]) and all(isinstance(value, Real) for value in values)
-
-
-def _per_token(sample: Mapping[str, Any], name: str, length: int) -> list[Any] | None:
     values = column(sample, name)
-    if values is not None and len(values) != length:
+    return values is not None and values.shape == (len(sample["input_ids"]),) and values.dtype.kind in "biuf"
+
+
+def _per_token(sample: Mapping[str, Any], name: str, length: int) -> NDArray[Any] | None:
+    values = column(sample, name)
+    if values is not None and values.shape != (length,):
         raise UserError(
-            f"`{name}` of a sample has {len(values):,} numbers, but its `input_ids` has {length:,} tokens; give one "
-            "number for each token"
+            f"`{name}` of a sample has {len(values) if values.ndim else 1:,} numbers, but its `input_ids` has "
+            f"{length:,} tokens; give one number for each token"
         )
     return values
 
 
-def _labels(sample: Mapping[str, Any], length: int) -> list[int] | None:
+def _labels(sample: Mapping[str, Any], length: int) -> NDArray[Any] | None:
     labels = _per_token(sample, "labels", length)
-    wrong = [label for label in set(labels or []) if label is None or (label < 0 and label != IGNORE_INDEX)]
-    if wrong:
-        raise UserError(f"`labels` of a sample has {wrong[0]}; a label is a token id, or -100 where none is learned")
+    if labels is None:
+        return None
+    wrong = (labels < 0) & (labels != IGNORE_INDEX) if labels.dtype.kind in "iu" else np.ones(length, bool)
+    if wrong.any():
+        first = labels[wrong].tolist()[0]
+        raise UserError(f"`labels` of a sample has {first}; a label is a token id, or -100 where none is learned")
     return labels
 
 
-def _flags(sample: Mapping[str, Any], name: str, length: int) -> list[int] | None:
+def _flags(sample: Mapping[str, Any], name: str, length: int) -> NDArray[np.bool_] | None:
     values = _per_token(sample, name, length)
-    if values is not None and not set(values) <= {0, 1}:
-        wrong = next(value for value in values if value not in (0, 1))
-        raise UserError(f"`{name}` of a sample must be 0 or 1 for each token, not {wrong!r}")
-    return None if values is None else [int(value) for value in values]
+    if values is None:
+        return None
+    wrong = (values != 0) & (values != 1)
+    if wrong.any():
+        raise UserError(f"`{name}` of a sample must be 0 or 1 for each token, not {values[wrong].tolist()[0]!r}")
+    return values == 1
 
 
-def _positions(sample: Mapping[str, Any], real: list[int]) -> list[int] | None:
+def _positions(sample: Mapping[str, Any], real: NDArray[np.bool_]) -> Numbers | None:
     """The position of each token in its document, by all columns that name the documents."""
-    found: dict[str, list[int]] = {}
+    found: dict[str, Numbers] = {}
     for name in SIZES:
         if (sizes := column(sample, name)) is not None:
             found[name] = _positions_of_sizes(name, sizes, len(real))
@@ -151,38 +168,39 @@ def _positions(sample: Mapping[str, Any], real: list[int]) -> list[int] | None:
         found["position_ids"] = _checked_positions(positions, real)
     names = list(found)
     for other in names[1:]:
-        if list(_later_starts(found[names[0]], real)) != list(_later_starts(found[other], real)):
+        if not np.array_equal(_later_starts(found[names[0]], real), _later_starts(found[other], real)):
             raise UserError(f"`{names[0]}` and `{other}` of a sample disagree about its documents; leave one out")
     return found[names[0]] if names else None
 
 
-def _positions_of_sizes(name: str, sizes: list[int], length: int) -> list[int]:
-    if sum(sizes) != length or min(sizes) < 0:
+def _positions_of_sizes(name: str, sizes: NDArray[Any], length: int) -> Numbers:
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu":
+        raise UserError(f"`{name}` of a sample must be a flat list of numbers of tokens, not {_short(sizes.tolist())}")
+    if sizes.sum() != length or sizes.min(initial=0) < 0:
         raise UserError(
-            f"`{name}` of a sample counts {sum(sizes):,} tokens, but its `input_ids` has {length:,}; give the number "
+            f"`{name}` of a sample counts {sizes.sum():,} tokens, but its `input_ids` has {length:,}; give the number "
             "of tokens of each document"
         )
-    return [place for size in sizes for place in range(size)]
+    return np.arange(length) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def _checked_positions(positions: list[int], real: list[int]) -> list[int]:
+def _checked_positions(positions: NDArray[Any], real: NDArray[np.bool_]) -> Numbers:
     """Positions that count from 0 in each document; those of pads become 0."""
-    expected = 0
-    for place, is_real in zip(positions, real, strict=True):
-        if is_real and place not in (0, expected):
-            raise UserError(
-                f"`position_ids` of a sample has {place} where {expected} comes next; positions count from 0, and "
-                "begin again at 0 with each document; remove the column, or correct it"
-            )
-        expected = place + 1 if is_real else expected
-    return [place if is_real else 0 for place, is_real in zip(positions, real, strict=True)]
+    places = positions[real]
+    expected = np.concatenate([[0], places[:-1] + 1])
+    wrong = (places != 0) & (places != expected)
+    if wrong.any():
+        raise UserError(
+            f"`position_ids` of a sample has {places[wrong][0]} where {expected[wrong][0]} comes next; positions count "
+            "from 0, and begin again at 0 with each document; remove the column, or correct it"
+        )
+    return np.where(real, positions, 0)
 
 
-def _later_starts(positions: list[int], real: list[int]) -> Iterable[int]:
+def _later_starts(positions: Numbers, real: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Where the documents begin that come right after another one."""
-    for at, (before, now) in enumerate(pairwise(positions), start=1):
-        if now != before + 1 and real[at] and real[at - 1]:
-            yield at
+    begins = (positions[1:] != positions[:-1] + 1) & real[1:] & real[:-1]
+    return np.flatnonzero(begins) + 1
 
 
 def names(sample: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 from torch import Tensor
 
 from potstill.data.collators import Collator
@@ -63,7 +64,7 @@ class AlignedCollator:
         _check_same_answers(student, teacher, self.same_answer)
         return student | {f"{TEACHER}{name}": value for name, value in teacher.items()}
 
-    def _padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
+    def _padded(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
         collate = Collator(self.pad_token_id)
         if self.side == "right":
             return collate([{"input_ids": ids, "labels": labels} for ids, labels in rows])
@@ -102,23 +103,29 @@ def teacher_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return own or dict(batch)
 
 
-def as_the_teacher_reads(sample: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+def as_the_teacher_reads(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's tokens of a sample and their labels; labels of its prompt are ignored."""
-    ids, start = column(sample, "teacher_input_ids") or [], _start(sample, "teacher_answer_start")
-    return ids, [IGNORE_INDEX] * start + ids[start:]
+    ids, start = column(sample, "teacher_input_ids"), _start(sample, "teacher_answer_start")
+    assert ids is not None
+    return ids, _answer_alone(ids, start)
 
 
-def _as_the_student_reads(sample: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+def _as_the_student_reads(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """The student's tokens of a sample and their labels."""
     read = read_sample(sample)
     if read.positions is not None:
         raise UserError("a sample has both `teacher_input_ids` and documents; give one question in each sample")
-    if not all(read.real):
+    if not read.real.all():
         raise UserError("a sample has both `teacher_input_ids` and pads; leave the pads out")
     if any(sample.get(name) is not None for name in ("labels", *MASKS)):
         return read.ids, read.labels
     start = _start(sample, "answer_start")
-    return read.ids, [IGNORE_INDEX] * start + read.labels[start:]
+    return read.ids, _answer_alone(read.labels, start)
+
+
+def _answer_alone(labels: np.ndarray, start: int) -> np.ndarray:
+    """Labels of which those before the answer are ignored."""
+    return np.where(np.arange(len(labels)) < start, IGNORE_INDEX, labels)
 
 
 def _start(sample: Mapping[str, Any], name: str) -> int:
