@@ -45,7 +45,7 @@ def test_a_teacher_is_taught_each_strategy_that_will_ask_it(asked):
             prompt = prompt_ids(tokenizer(), SHIPPED[strategy].teacher, row, "", "")
             answer = [*tokenizer()(row["reference"])["input_ids"], tokenizer().eos_token_id]
             expected.append({"input_ids": prompt + answer, "labels": [IGNORE_INDEX] * len(prompt) + answer})
-    assert learned.train == expected
+    assert [{name: values.tolist() for name, values in row.items()} for row in learned.train] == expected
     assert len(learned.validation) == 12
 
 
