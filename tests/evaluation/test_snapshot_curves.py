@@ -99,7 +99,8 @@ def test_other_settings_are_measured_anew(run, scored):
     snapshot_curves.measure(run.folder, "last:1")
     recipe = json.loads((run.folder / "recipe.json").read_text())
     before, recipe["evaluate"]["documents"] = len(scored), 5
-    (run.folder / "recipe.json").write_text(json.dumps(recipe))
+    with run.open(recipe):
+        pass
     rows = snapshot_curves.measure(run.folder, "last:1")
     assert len(scored) == before + 4, "held-out text alone, of teacher, start, student and control"
     assert _figures(rows, "student")[0, 8]["n"] == 5
@@ -148,6 +149,7 @@ def test_where_there_is_nothing_to_measure_it_is_said(tmp_path, run):
         snapshot_curves.measure(run.folder, "4")
     recipe = json.loads((run.folder / "recipe.json").read_text())
     recipe["distil"]["snapshots"] = None
-    (run.folder / "recipe.json").write_text(json.dumps(recipe))
+    with run.open(recipe):
+        pass
     with pytest.raises(UserError, match=r"keeps no snapshots; say how many in its recipe, `distil.snapshots: 30`"):
         snapshot_curves.measure(run.folder, "all")
