@@ -62,11 +62,15 @@ def test_damage_and_what_is_missing_is_named(do, tmp_path):
     _flip(tmp_path / "run/corpus/made/line.txt")
     (tmp_path / "run/student/made/line.txt").unlink()
     (tmp_path / "run/capture/manifest.json").write_text("{")
+    (tmp_path / "run/report/manifest.json").write_text("null")
+    _flip(tmp_path / "run/recipe.json")
     lines = [step.line() for step in check(tmp_path / "run")]
+    assert "recipe.json: recipe.json is damaged" in lines
+    assert "report: manifest.json is damaged" in lines
     assert "corpus: made/line.txt is damaged" in lines
     assert "student: made/line.txt is missing" in lines
     assert "capture: manifest.json is damaged" in lines
-    assert sum("whole" in line for line in lines) == len(ALL) - 3
+    assert sum("whole" in line for line in lines) == len(ALL) - 4
 
 
 @pytest.fixture(scope="module")

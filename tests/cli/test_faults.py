@@ -10,7 +10,7 @@ import pytest
 
 import fake_stages
 import minimal
-from potstill.cli import faults, main
+from potstill.cli import faults
 from potstill.errors import UserError
 from potstill.pipeline.graph import STAGES
 from potstill.pipeline.run_folder import Run
@@ -22,20 +22,6 @@ BUGS = (
     AssertionError(),
     RecursionError("deep"),
 )
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Call the command line in an empty folder; returns exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["potstill", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return run_command
 
 
 @pytest.fixture

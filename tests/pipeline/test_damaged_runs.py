@@ -17,11 +17,11 @@ from interrupt import stopped_at
 from potstill.cli.check import check
 from potstill.cli.compare import comparison
 from potstill.cli.review import answers_of
-from potstill.errors import UserError
 from potstill.evaluation import held_out_text
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.status import describe
+from refusals import Refused, unless_refused
 from run_outputs import outputs
 from tiny import toy_recipe
 
@@ -29,8 +29,6 @@ pytestmark = pytest.mark.slow
 
 TEXT = ["corpus.validation=6", "distil.snapshots=2", "select={by: loss}", "distil.training.save_steps=1"]
 QUESTIONS = ["distil.training.save_steps=1", "experiments={base: {}}"]
-
-
 STATES = (
     "text, finished",
     "text, stopped in a training",
@@ -38,7 +36,6 @@ STATES = (
     "questions, finished",
     "questions, stopped in a training",
 )
-REFUSED = object()
 
 
 def _flipped(content: bytes, draw: random.Random) -> bytes:
@@ -122,7 +119,10 @@ def test_damage_is_said_or_mended_and_changes_no_result(runs, tmp_path_factory, 
         file = draw.choice([file for file in files if file.relative_to(run.folder).parts[0] == stage])
         _damage(file, data.draw(st.sampled_from([*CONTENTS, "a folder", "removed"])), draw)
         _look(run, original)
-        if _unless_refused(lambda: run_recipe(recipe, run)) is not REFUSED:
+        refusal = unless_refused(lambda: run_recipe(recipe, run))
+        if isinstance(refusal, Refused):
+            assert refusal.is_one_sentence
+        else:
             assert outputs(run) == expected, file.relative_to(run.folder)
     finally:
         shutil.rmtree(run.folder)
@@ -131,23 +131,15 @@ def test_damage_is_said_or_mended_and_changes_no_result(runs, tmp_path_factory, 
 def _look(run: Run, original: Run) -> None:
     """A verb that only reads says what it said before the damage, or a sentence."""
     for look in (comparison_of, answers_of, lambda folder: list(check(folder)), describe):
-        found = _unless_refused(partial(look, run.folder))
-        if look is comparison_of and found is not REFUSED:
+        found = unless_refused(partial(look, run.folder))
+        if isinstance(found, Refused):
+            assert found.is_one_sentence
+        elif look is comparison_of:
             assert found == look(original.folder)
-        if look is answers_of and found is not REFUSED:
+        elif look is answers_of:
             # A model whose manifest is gone has not answered.
             whole = look(original.folder)
             assert all(answer in whole for answer in found)
-
-
-def _unless_refused(call: Callable[[], object]) -> object:
-    """What a call returns; REFUSED if it refuses in one sentence."""
-    try:
-        return call()
-    except UserError as error:
-        if "\n" in str(error):
-            raise
-        return REFUSED
 
 
 def comparison_of(folder: Path) -> list[dict[str, object]]:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from potstill.errors import UserError
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import check_stages, run_recipe
 from potstill.recipe import Recipe, load_recipe
+from refusals import Refused, unless_refused
 from tiny import toy_overrides
 
 SMALL = ["-1", "0", "1", "2", "3", "0.5", "1.5", "-0.5", "1e-9"]
@@ -49,41 +49,44 @@ def toys(tmp_path_factory):
     return found
 
 
-def _mutated(toys: Any, data: st.DataObject, values: list[str]) -> Recipe | None:
-    """A toy with one value replaced, or one new key; None if it is refused in one sentence."""
+def _mutated(toys: Any, data: st.DataObject, values: list[str]) -> Recipe | Refused:
+    """A toy with one value replaced, or with one new key; or its refusal before anything runs."""
     name = data.draw(st.sampled_from(sorted(toys)))
     overrides, keys = toys[name]
     key = data.draw(st.sampled_from(keys))
     if data.draw(st.booleans()) and data.draw(st.booleans()):
         key = f"{key}.{data.draw(st.sampled_from(NEW_KEYS))}"
-    try:
-        recipe = load_recipe(name, [*overrides, f"{key}={data.draw(st.sampled_from(values))}"])
+    changed = [*overrides, f"{key}={data.draw(st.sampled_from(values))}"]
+
+    def checked() -> Recipe:
+        recipe = load_recipe(name, changed)
         check_stages(recipe)
-    except UserError as error:
-        if "\n" in str(error) or "Traceback" in str(error):
-            raise
-        return None
-    return recipe
+        return recipe
+
+    return unless_refused(checked)
 
 
 FUZZED = settings(phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 
 
+def test_an_unchanged_toy_is_taken(toys):
+    for name, (overrides, _) in toys.items():
+        check_stages(load_recipe(name, overrides))
+
+
 @settings(FUZZED, max_examples=4 * settings.default.max_examples)
 @given(data=st.data())
 def test_any_value_is_taken_or_refused_in_one_sentence(toys, data):
-    _mutated(toys, data, SMALL + OTHERS + HUGE)
+    found = _mutated(toys, data, SMALL + OTHERS + HUGE)
+    assert isinstance(found, Recipe) or found.is_one_sentence
 
 
 @pytest.mark.slow
 @settings(FUZZED, max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_what_is_taken_runs_to_its_end_or_is_refused_in_one_sentence(toys, tmp_path_factory, data):
-    recipe = _mutated(toys, data, SMALL + OTHERS)
-    if recipe is None:
-        return
-    try:
-        run_recipe(recipe, Run(tmp_path_factory.mktemp("mutated") / "run"))
-    except UserError as error:
-        if "\n" in str(error):
-            raise
+    found = _mutated(toys, data, SMALL + OTHERS)
+    if isinstance(found, Recipe):
+        run = Run(tmp_path_factory.mktemp("mutated") / "run")
+        refusal = unless_refused(lambda: run_recipe(found, run))
+        assert refusal.is_one_sentence if isinstance(refusal, Refused) else run.manifest("report")

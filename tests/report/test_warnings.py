@@ -9,7 +9,7 @@ from potstill.report.warnings import all_tied, few_units, trials_tied
 def test_each_training_whose_snapshots_tied_is_named():
     assert all_tied(["facts/em"], {}) == ()
     (said,) = all_tied(["facts/em", "loss"], {"student": [0, 1], "control": [1]})
-    assert "facts/em and loss told no snapshot of student (seed 0, 1) and control (seed 1) from another" in said
+    assert "by facts/em and loss, no snapshot of student (seed 0, 1) and control (seed 1) differs from another" in said
 
 
 def test_metrics_of_a_few_units_are_named_with_their_number(examples):

@@ -164,7 +164,7 @@ def test_where_all_snapshots_tie_the_last_is_kept_and_the_page_says_so(tmp_path)
     assert _same(run.path("select/student/seed-0") / "student", whole_snapshots(run.path("distil/seed-0"))[-1].folder)
     assert "because the metrics of `select.by` tell none" in run.manifest("select/student/seed-0")["summary"]["made"]
     page = (run.path("report") / "index.html").read_text(encoding="utf-8")
-    assert "Selection: loss told no snapshot of student (seed 0) and control (seed 0) from another" in page
+    assert "Selection: by loss, no snapshot of student (seed 0) and control (seed 0) differs from another" in page
 
 
 def test_where_no_weight_moves_the_last_snapshot_is_kept_and_not_a_mean(tmp_path):

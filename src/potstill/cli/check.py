@@ -1,4 +1,4 @@
-"""Check: read every output of a run again, and compare it with the SHA-256 in its step's manifest."""
+"""Check: read the recipe and every output of a run again, and compare each with the SHA-256 that the run wrote."""
 
 import os
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.errors import UserError
-from potstill.files.atomic import read_json
 from potstill.pipeline.graph import STAGES
-from potstill.pipeline.manifest import MANIFEST
+from potstill.pipeline.manifest import MANIFEST, damaged_outputs, stored_manifest
 from potstill.pipeline.run_folder import Run
+from potstill.recipe.load import is_as_saved
 from potstill.recipe.step import SAVED_AS
 
 
 @dataclass(frozen=True)
 class CheckedStep:
-    """What a check found in the folder of one finished step."""
+    """What a check found in the folder of one finished step, or of the run's recipe."""
 
     name: str
     files: int
@@ -31,21 +31,26 @@ class CheckedStep:
 
 
 def check(folder: Path) -> Iterator[CheckedStep]:
-    """Check the outputs of every finished step, also of steps that the recipe no longer has. Nothing is remembered.
+    """Check the recipe and the outputs of every finished step, also of steps that the recipe no longer has.
+
+    Nothing is remembered.
 
     Raises:
         UserError: the folder is no run folder.
     """
     if not (folder / SAVED_AS).is_file():
         raise UserError(f"{folder} is no run folder; `potstill run RECIPE` makes one under runs/")
+    if not is_as_saved(folder):
+        yield CheckedStep(SAVED_AS, 1, {SAVED_AS: "damaged"})
     run = Run(folder)
     for name in finished_steps(folder):
         try:
-            manifest = read_json(run.path(name) / MANIFEST)
-            wrong = run.damaged(name, afresh=True)
+            manifest = stored_manifest(run.path(name))
         except UserError:
             yield CheckedStep(name, 0, {MANIFEST: "damaged"})
             continue
+        assert manifest is not None, f"{name} is finished"
+        wrong = damaged_outputs(run.path(name), manifest, afresh=True)
         yield CheckedStep(name, len(manifest["outputs"]), wrong)
 
 

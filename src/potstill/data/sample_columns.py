@@ -186,6 +186,10 @@ def _positions_of_sizes(name: str, sizes: NDArray[Any], length: int) -> Numbers:
 
 def _checked_positions(positions: NDArray[Any], real: NDArray[np.bool_]) -> Numbers:
     """Positions that count from 0 in each document; those of pads become 0."""
+    if positions.dtype.kind not in "iu":
+        raise UserError(
+            f"`position_ids` of a sample must be whole numbers, not {_short(positions.tolist())}; correct it"
+        )
     places = positions[real]
     expected = np.concatenate([[0], places[:-1] + 1])
     wrong = (places != 0) & (places != expected)

@@ -66,9 +66,10 @@ class Interval:
         with np.errstate(over="ignore"):
             seeds = np.exp(by_seed)
             value = float(seeds.mean())
-            moved = lambda end: value * float(np.exp(end - self.value))  # noqa: E731
-            over_units = self.over_units and (moved(self.over_units[0]), moved(self.over_units[1]))
-            return Interval(value, moved(self.low), moved(self.high), math.nan, Spread.of(seeds), over_units)
+            ends = (self.low, self.high, *(self.over_units or ()))
+            low, high, *over_units = (value * float(np.exp(end - self.value)) for end in ends)
+            of_units = (over_units[0], over_units[1]) if over_units else None
+            return Interval(value, low, high, math.nan, Spread.of(seeds), of_units)
 
     def result(self, model: str, metric: str, n: int) -> Result:
         """The figure as the metric of a model on ``n`` units."""

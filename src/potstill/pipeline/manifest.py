@@ -71,9 +71,8 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the manifest itself is damaged.
     """
-    found = read_json(folder / MANIFEST)
-    manifest = unsealed(found)
-    if found is not None and manifest is None:
+    manifest = unsealed(read_json(folder / MANIFEST))
+    if manifest is None and (folder / MANIFEST).exists():
         raise UserError(
             f"{folder / MANIFEST} is damaged, or an older potstill wrote it; remove it and run the same command again"
         )

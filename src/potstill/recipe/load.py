@@ -117,16 +117,22 @@ def _parse(text: str, origin: str) -> Any:
         raise UserError(f"{origin}: not valid YAML: {first_line(error)}") from error
 
 
+def is_as_saved(run_folder: Path) -> bool:
+    """Whether the recipe in a run folder is as the run wrote it."""
+    written = run_folder / SAVED_DIGEST
+    return not written.is_file() or written.read_bytes() == sha256(run_folder / SAVED_AS).encode()
+
+
 def saved_recipe(run_folder: Path) -> Recipe:
     """The recipe that a run folder was last used with.
 
     Raises:
         UserError: the folder is not a run folder, its recipe was changed, or another version of potstill wrote it.
     """
-    saved, digest = read_json(run_folder / SAVED_AS), run_folder / SAVED_DIGEST
+    saved = read_json(run_folder / SAVED_AS)
     if saved is None:
         raise UserError(f"{run_folder} is no run folder; `potstill run RECIPE` makes one under runs/")
-    if digest.is_file() and digest.read_bytes() != sha256(run_folder / SAVED_AS).encode():
+    if not is_as_saved(run_folder):
         raise UserError(
             f"{run_folder / SAVED_AS} is not as the run wrote it; run the recipe again, which writes it anew"
         )

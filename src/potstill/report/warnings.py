@@ -1,4 +1,4 @@
-"""Warnings beside the verdict: choices by a metric that told nothing, and measurements on too few units."""
+"""Warnings beside the verdict: choices between equals, and measurements on too few units."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,8 +19,8 @@ def all_tied(by: Sequence[str], trainings: Mapping[str, Sequence[int]]) -> tuple
     each = [f"{model} (seed {', '.join(map(str, seeds))})" for model, seeds in trainings.items()]
     whose = number_format.listed(each)
     return (
-        f"Selection: {number_format.listed(list(by))} told no snapshot of {whose} from another, so the last one was "
-        "kept. Another metric, or more items, may tell more.",
+        f"Selection: by {number_format.listed(list(by))}, no snapshot of {whose} differs from another beyond chance, "
+        "so the last one was kept. Another metric or more items may show a difference.",
     )
 
 
@@ -28,7 +28,7 @@ def trials_tied(trials: int) -> str:
     """The sentence about a search whose trials all had the same loss."""
     return (
         f"Search: the {trials} trials have the same validation loss, so the setting stayed as it was given. Longer "
-        "trials may tell more."
+        "trials may show a difference."
     )
 
 

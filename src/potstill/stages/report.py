@@ -221,7 +221,7 @@ def _selection_scores(work: Work) -> tuple[list[dict[str, Any]], set[tuple[str, 
 
 
 def _warnings(work: Work) -> tuple[str, ...]:
-    """Warnings about choices by metrics that told nothing."""
+    """Warnings about choices between equals."""
     recipe, tied = work.recipe, dict[str, list[int]]()
     for trained in trained_candidates(recipe) if recipe.select is not None else ():
         if read_json(work.run.path(select_step(trained)) / "selection.json")["all_tie"]:
