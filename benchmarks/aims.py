@@ -48,6 +48,7 @@ AIMS = (
     Aim("store, KL", "default store, KL on the 135M teacher", "≤ 0.2", 0.2, "≤ 0.2", 0.2),
     Aim("store, unbiased", "an unbiased mode, B/token", "≤ 50", 50, "≤ 50", 50),
     Aim("reader", "reader, one core, M tokens/s", "≥ 4", 4, "loader stall < 1%", None, at_least=True),
+    Aim("evaluation", "evaluation of a teacher and three models ÷ one forward of each", "≤ 1.15", 1.15, "≤ 1.15", 1.15),
     Aim("writer", "writer, one core, M tokens/s", "≥ 2", 2, "", None, at_least=True),
 )
 

@@ -50,8 +50,8 @@ class Pair:
         torch.manual_seed(0)
         self.shape, self.device = shape, device
         self.autocast = dtype == torch.bfloat16
-        self.student = _model(shape.config(shape.student_layers)).to(device)
-        self.teacher = _model(shape.config(shape.teacher_layers)).to(device, dtype).eval().requires_grad_(False)
+        self.student = make_model(shape.config(shape.student_layers)).to(device)
+        self.teacher = make_model(shape.config(shape.teacher_layers)).to(device, dtype).eval().requires_grad_(False)
         ids = torch.randint(0, shape.vocabulary, (shape.rows, shape.length)).to(device)
         self.batch = {"input_ids": ids, "labels": ids}
         self.head = head_of(self.student)
@@ -133,8 +133,9 @@ class Pair:
         loss.backward()
 
 
-def _model(config: LlamaConfig) -> LlamaForCausalLM:
+def make_model(config: LlamaConfig) -> LlamaForCausalLM:
+    """A random model whose logits spread as widely as a trained one's."""
     model = LlamaForCausalLM(config)
-    with torch.no_grad():  # logits spread as widely as a trained model's
+    with torch.no_grad():
         model.lm_head.weight.mul_(SPREAD / (config.initializer_range * config.hidden_size**0.5))
     return model

@@ -42,6 +42,11 @@ class Cost:
             "; ".join(parts),
         )
 
+    def share(self, part: float) -> "Cost":
+        """A part of the cost, from 0 to 1."""
+        kwh, kg = (None if known is None else known * part for known in (self.kwh, self.kg_co2e))
+        return Cost(self.seconds * part, kwh, kg, self.method)
+
     @property
     def kind(self) -> str:
         """A word for tables: "measured", "estimated" or "not measured", with "partly" before a mixture."""

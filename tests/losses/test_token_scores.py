@@ -1,36 +1,69 @@
+import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from potstill.errors import UserError
+from potstill.losses import token_scores
 from potstill.losses.loss import Loss
-from potstill.losses.teacher_target import MixedTarget, SparseTarget
-from potstill.losses.token_scores import score_tokens
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, leaves
+from potstill.losses.token_scores import score_side_by_side, score_tokens
+from potstill.models.head import Head
 
 from .cases import Case, cases
-from .naive import logits_of, per_token, teacher_log_probs
+from .naive import logits_of, per_token, teacher_log_probs, teacher_logits
+
+DENSE = ["logits", "hidden", "probabilities", "mixed_logits"]
 
 
 @settings(max_examples=100)
-@given(cases())
-def test_scores_are_those_of_the_reference(case: Case) -> None:
+@given(cases(DENSE, ["forward_kl"]), st.booleans())
+def test_scores_are_those_of_the_reference(case: Case, teachers_are_scored: bool) -> None:
     shared = case.vocabulary or len(case.head.weight)
-    scores = score_tokens(
-        case.hidden, case.head, case.labels, case.target, vocabulary=case.vocabulary, memory_budget=case.memory_budget
+    models = [HiddenTarget(case.hidden, case.head), LogitsTarget(logits_of(case.hidden, case.head, shared).flip(0))]
+    logits = [logits_of(case.hidden, case.head, shared), models[1].logits]
+    if teachers_are_scored:
+        models += leaves(case.target)
+        logits += [teacher_logits(leaf, shared).double() for leaf in leaves(case.target)]
+    found = score_side_by_side(
+        models, case.labels, case.target, vocabulary=case.vocabulary, memory_budget=case.memory_budget
     )
-    logits = logits_of(case.hidden, case.head, shared)
-    sparse = [t for t in getattr(case.target, "targets", (case.target,)) if isinstance(t, SparseTarget)]
-    temperature = sparse[0].temperature if sparse else 1.0
-    divergence = per_token(Loss("forward_kl", 1.0, temperature), logits, case.labels, case.target, shared)
-    torch.testing.assert_close(scores["forward_kl"], divergence / temperature**2, rtol=1e-8, atol=1e-10)
-    nll = torch.nn.functional.cross_entropy(logits, case.labels, reduction="none")
-    torch.testing.assert_close(scores["nll"], nll, rtol=1e-8, atol=1e-10)
-    if not sparse:
-        log_q = teacher_log_probs(case.target, 1.0, shared)
-        assert torch.equal(scores["agreement"], logits.argmax(-1) == log_q.argmax(-1))
-        torch.testing.assert_close(scores["teacher_nll"], -log_q.gather(1, case.labels[:, None])[:, 0])
-    elif not isinstance(case.target, MixedTarget) and not case.target.sampled:  # type: ignore[union-attr]
-        best = sparse[0].ids.gather(1, sparse[0].log_probs.argmax(-1, keepdim=True))[:, 0]
-        assert torch.equal(scores["agreement"], logits.argmax(-1) == best)
-    assert not any(score.requires_grad for score in scores.values())
+    log_q = teacher_log_probs(case.target, 1.0, shared)
+    for scores, own in zip(found, logits, strict=True):
+        nll = torch.nn.functional.cross_entropy(own, case.labels, reduction="none")
+        torch.testing.assert_close(scores["nll"], nll, rtol=1e-8, atol=1e-10)
+        divergence = per_token(Loss("forward_kl"), own, case.labels, case.target, shared)
+        torch.testing.assert_close(scores["forward_kl"], divergence, rtol=1e-8, atol=1e-10)
+        assert torch.equal(scores["agreement"], own.argmax(-1) == log_q.argmax(-1))
+        assert not any(score.requires_grad for score in scores.values())
+
+
+def test_a_teacher_is_at_no_distance_from_itself() -> None:
+    teacher = HiddenTarget(torch.randn(50, 8), Head(4 * torch.randn(300, 8)))
+    (scores,) = score_side_by_side([teacher], torch.arange(50), teacher)
+    assert scores["forward_kl"].abs().max() == 0
+    assert scores["agreement"].all()
+
+
+def test_an_impossible_token_of_the_teacher_adds_nothing() -> None:
+    logits = torch.randn(4, 9)
+    impossible = logits.index_fill(1, torch.tensor([3]), -torch.inf)
+    (scores,) = score_side_by_side([LogitsTarget(logits)], torch.arange(4), LogitsTarget(impossible))
+    expected = -torch.log1p(-logits.softmax(-1)[:, 3])
+    torch.testing.assert_close(scores["forward_kl"], expected)
+
+
+def test_each_model_s_logits_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plain = [], token_scores.teacher_products
+
+    def count(target, vocabulary):  # type: ignore[no-untyped-def]
+        made.append(target)
+        return plain(target, vocabulary)
+
+    monkeypatch.setattr(token_scores, "teacher_products", count)
+    teacher, student = (HiddenTarget(torch.randn(5, 3), Head(torch.randn(9, 3))) for _ in range(2))
+    score_side_by_side([teacher, student, student], torch.arange(5), teacher)
+    assert len({id(one) for one in made}) == len(made) == 2
 
 
 def test_without_a_teacher_and_from_logits() -> None:
@@ -41,4 +74,20 @@ def test_without_a_teacher_and_from_logits() -> None:
 
 
 def test_no_tokens() -> None:
+    empty = LogitsTarget(torch.zeros(0, 9))
     assert score_tokens(torch.zeros(0, 9), None, torch.zeros(0, dtype=torch.long))["nll"].shape == (0,)
+    (scores,) = score_side_by_side([empty], torch.zeros(0, dtype=torch.long), empty)
+    assert {name: score.shape for name, score in scores.items()} == dict.fromkeys(
+        ("nll", "forward_kl", "agreement"), (0,)
+    )
+
+
+def test_heads_of_other_sizes_need_the_ids_that_they_share() -> None:
+    wide, narrow, labels = LogitsTarget(torch.randn(4, 12)), LogitsTarget(torch.randn(4, 9)), torch.arange(4)
+    with pytest.raises(UserError, match="say how many ids they share"):
+        score_side_by_side([narrow], labels, wide)
+    cut = LogitsTarget(wide.logits[:, :9])
+    for scores, own in zip(score_side_by_side([narrow, wide], labels, wide, vocabulary=9), (narrow, cut), strict=True):
+        (expected,) = score_side_by_side([own], labels, cut)
+        for name, values in expected.items():
+            torch.testing.assert_close(scores[name], values)

@@ -3,6 +3,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from potstill.data.collators import Collator
+from potstill.metrics.held_out_text import log_probs, outputs_of
 from potstill.metrics.passages import piece, token_view
 from tiny import VOCABULARY, llama, padded, tokenizer
 
@@ -14,10 +16,17 @@ DECODERS = {
 }
 
 
+@torch.no_grad()
+def _view(teacher, student, ids, vocabulary=None):
+    batch = Collator(0)([{"input_ids": ids}])
+    both = (log_probs(outputs_of(model)(batch), vocabulary) for model in (teacher, student))
+    return token_view(*both, tokenizer(), ids)
+
+
 def test_each_token_has_what_both_models_expected_in_its_place():
     teacher, student = llama(0), llama(1, layers=2)
     ids = [0, *tokenizer()("the river crosses old stone").input_ids]
-    view = token_view(teacher, student, tokenizer(), ids)
+    view = _view(teacher, student, ids)
     assert "".join(token["text"] for token in view) == "<|endoftext|>the river crosses old stone"
     assert set(view[0]) == {"text"}, "nothing predicts the first token"
     with torch.no_grad():
@@ -48,8 +57,8 @@ def test_words_keep_the_spaces_between_them_in_any_tokenizer(kind, marked):
 
 def test_models_of_two_sizes_are_compared_on_their_tokens():
     ids = [0, *tokenizer()("the river crosses old stone").input_ids]
-    plain = token_view(llama(0), llama(1, layers=2), tokenizer(), ids)
-    wide = token_view(padded(llama(0), 304), padded(llama(1, layers=2), 320), tokenizer(), ids, VOCABULARY)
+    plain = _view(llama(0), llama(1, layers=2), ids)
+    wide = _view(padded(llama(0), 304), padded(llama(1, layers=2), 320), ids, VOCABULARY)
     for one, other in zip(plain[1:], wide[1:], strict=True):
         for name in ("kl", "teacher_nll", "student_nll"):
             assert other[name] == pytest.approx(one[name], rel=1e-4)

@@ -128,32 +128,6 @@ def test_without_a_control_there_is_none(tmp_path):
     assert not run.path("control").exists()
 
 
-def test_a_model_that_was_scored_is_not_scored_again(tmp_path, monkeypatch):
-    from potstill.evaluation import held_out_text
-
-    run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path)
-    run_recipe(recipe, run, until="control")
-    scored, plain = [], held_out_text.score_documents
-
-    def score(*args):
-        if len(scored) == 2:
-            scored.append("stopped")
-            raise KeyboardInterrupt
-        scored.append("scored")
-        return plain(*args)
-
-    monkeypatch.setattr(held_out_text, "score_documents", score)
-    with pytest.raises(KeyboardInterrupt):
-        run_recipe(recipe, run)
-    run_recipe(recipe, run)
-    assert scored == ["scored", "scored", "stopped", "scored", "scored"]
-    whole = Run(tmp_path / "whole")
-    monkeypatch.setattr(held_out_text, "score_documents", plain)
-    run_recipe(recipe, whole, until="evaluate")
-    assert _comparison(run) == _comparison(whole)
-    assert not (run.path("evaluate") / "teacher_states").exists()
-
-
 def test_passages_show_every_token(tmp_path):
     # Long enough sequences for a passage to be shown whole.
     run = Run(tmp_path / "run")

@@ -3,7 +3,7 @@
 A model is loaded before the meter starts, so its loading does not count. Energy is that of the whole machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ class Tally:
 
     read: int = 0
     written: int = 0
+    seconds: float = 0.0
+    """Of models that are measured side by side: this model's own time, by which the cost is shared."""
 
 
 @contextmanager
@@ -32,15 +34,27 @@ def metered(work: Work, measurement: str, model: CandidateModel) -> Iterator[Tal
     The cost of a stopped attempt is kept, and the next attempt's cost is added. Tokens are not added: the caller sets
     the tokens of all attempts together.
     """
-    file = work.folder / FOLDER / measurement / f"{model.candidate.folder}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    saved, tally = read_sealed(file), Tally()
+    with metered_together(work, measurement, [model]) as (tally,):
+        yield tally
+
+
+@contextmanager
+def metered_together(work: Work, measurement: str, models: Sequence[CandidateModel]) -> Iterator[list[Tally]]:
+    """As :func:`metered`, for models that are measured side by side. Each has the share of the cost of its seconds."""
+    files = [work.folder / FOLDER / measurement / f"{model.candidate.folder}.json" for model in models]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    saved, tallies = [read_sealed(file) for file in files], [Tally() for _ in models]
     with measure() as meter:
         try:
-            yield tally
+            yield tallies
         finally:
-            cost = meter.cost if saved is None else Expense.from_dict(saved).cost + meter.cost
-            write_sealed(file, Expense(measurement, str(model.candidate), cost, tally.read, tally.written).to_dict())
+            total, seconds = meter.cost, sum(tally.seconds for tally in tallies)
+            for file, before, model, tally in zip(files, saved, models, tallies, strict=True):
+                cost = total.share(tally.seconds / seconds if seconds else 1 / len(models))
+                cost = cost if before is None else Expense.from_dict(before).cost + cost
+                expense = Expense(measurement, str(model.candidate), cost, tally.read, tally.written)
+                write_sealed(file, expense.to_dict())
 
 
 def expenses(folder: Path) -> list[Expense]:

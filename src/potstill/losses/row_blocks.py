@@ -118,9 +118,15 @@ def replace_by_gradient(
 def small_blocks(rows: RowBlock, larger: int = 1) -> Iterator[RowBlock]:
     """A few rows at a time, so that the buffers between passes stay in a CPU's cache, and small on a GPU."""
     tokens, vocabulary = rows.student.product.shape
-    at_once = max(2, larger * (_ON_CPU if rows.labels.device.type == "cpu" else _ON_GPU) // vocabulary)
+    for block in small_slices(tokens, vocabulary, rows.labels.device, larger):
+        yield rows[block]
+
+
+def small_slices(tokens: int, vocabulary: int, device: torch.device, larger: int = 1) -> Iterator[slice]:
+    """The places of the small blocks within some rows."""
+    at_once = max(2, larger * (_ON_CPU if device.type == "cpu" else _ON_GPU) // vocabulary)
     for first in range(0, tokens, at_once):
-        yield rows[first : min(first + at_once, tokens)]
+        yield slice(first, min(first + at_once, tokens))
 
 
 def values_and_gradient(

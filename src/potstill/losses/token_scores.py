@@ -1,6 +1,8 @@
-"""Scores per token, for evaluation: how well a model predicts, and its distance from its teacher. No gradient."""
+"""Scores per token, for evaluation: how well models predict, and their distance from a teacher. No gradient."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -8,102 +10,116 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
-from potstill.losses.logit_chunks import GivenLogits, LogitsSource, ProductInChunks, product_dtype
-from potstill.losses.loss import Loss
-from potstill.losses.pairing import Pairing, check_shapes
-from potstill.losses.row_blocks import RowBlock, mixed, rows_in_chunks, small_blocks, values_and_gradient
-from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
+from potstill.losses.divergences import FLOOR
+from potstill.losses.logit_chunks import LogitsSource, chunks, teacher_products
+from potstill.losses.pairing import check_shapes
+from potstill.losses.row_blocks import mixed, small_slices
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, leaves
 from potstill.models.head import Head
 
+WholeDistributions = HiddenTarget | LogitsTarget
+"""A model's outputs at N supervised tokens: a student's or a teacher's."""
 
-@torch.no_grad()
+
 def score_tokens(
     hidden: Float[Tensor, "N H"],
     head: Head | None,
     labels: Int[Tensor, "N"],
-    target: TeacherTarget | None = None,
     *,
     vocabulary: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
 ) -> dict[str, Tensor]:
-    """Numbers per supervised token, each [N].
-
-    Always ``nll``: -log p of the label. With a target also ``forward_kl``: KL(q‖p) at the temperature of a sparse
-    target's capture, otherwise at 1, never multiplied by T²; and ``agreement``: whether student and teacher have the
-    same most probable id. With a dense target also ``teacher_nll``: -log q of the label.
+    """``nll``, -log p of the label, for each of one model's supervised tokens: [N].
 
     Args:
         hidden: last hidden states at supervised tokens; logits where ``head`` is None.
 
     Raises:
+        UserError: a label is not an id of the vocabulary.
+    """
+    outputs = LogitsTarget(hidden) if head is None else HiddenTarget(hidden, head)
+    return score_side_by_side([outputs], labels, vocabulary=vocabulary, memory_budget=memory_budget)[0]
+
+
+@torch.no_grad()
+def score_side_by_side(
+    models: Sequence[WholeDistributions],
+    labels: Int[Tensor, "N"],
+    teacher: WholeDistributions | MixedTarget | None = None,
+    *,
+    vocabulary: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> list[dict[str, Tensor]]:
+    """Numbers per supervised token for each model, [N] each. The teacher's logits are computed once for all models.
+
+    Always ``nll``: -log p of the label. With a teacher also ``forward_kl``: KL(q‖p); and ``agreement``: whether model
+    and teacher have the same most probable id.
+
+    Args:
+        models: their outputs at the same tokens. A model may be the teacher, or one of an ensemble's members. If it is
+            the same object, its logits are computed only once.
+        teacher: without sparse targets.
+
+    Raises:
         UserError: as ``chunked.distillation_loss``.
     """
-    width = hidden.shape[1] if head is None else len(head.weight)
-    losses = [Loss("cross_entropy")]
-    if target is not None:
-        check_shapes(target, len(hidden), width, vocabulary)
-        losses.append(Loss("forward_kl", temperature=_temperature(target)))
-    pairing = Pairing.of(losses, target)
+    width = _width(models[0])
+    members = cast(list[WholeDistributions], list(leaves(teacher)))
+    for one in (*models, *members):
+        check_shapes(one, len(labels), width, vocabulary)
+    names = ["nll"] if teacher is None else ["nll", "forward_kl", "agreement"]
+    if not len(labels):
+        return [{name: torch.zeros(0, device=labels.device) for name in names} for _ in models]
     vocabulary = vocabulary or width
-    student: LogitsSource
-    if head is None:
-        student = GivenLogits(hidden, vocabulary)
-    else:
-        student = ProductInChunks(hidden, head, vocabulary, product_dtype(hidden, head.weight))
-    if not len(hidden):
-        return {name: hidden.new_zeros(0) for name in _names(target)}
     check_labels(labels, vocabulary)
-    found = []
-    chunks = rows_in_chunks(student, target, labels, vocabulary, memory_budget)
-    with torch.autocast(hidden.device.type, enabled=False):
-        for _, _, rows in chunks:
-            found += [_scores(pairing, target, block) for block in small_blocks(rows)]
-    return {name: torch.cat([scores[name] for scores in found]) for name in _names(target)}
+    found: list[list[dict[str, Tensor]]] = [[] for _ in models]
+    with torch.autocast(labels.device.type, enabled=False):
+        for rows, logits in _blocks([*models, *members], labels, vocabulary, memory_budget):
+            of_teacher = None if teacher is None else _TeacherRows.of(teacher, logits[len(models) :])
+            for scores, own in zip(found, logits, strict=False):
+                scores.append(_scores(own, labels[rows], of_teacher))
+    return [{name: torch.cat([block[name] for block in scores]) for name in names} for scores in found]
 
 
-def _names(target: TeacherTarget | None) -> list[str]:
-    if target is None:
-        return ["nll"]
-    is_dense = not any(isinstance(leaf, SparseTarget) for leaf in leaves(target))
-    return ["nll", "forward_kl", "agreement"] + ["teacher_nll"] * is_dense
+def _width(outputs: WholeDistributions) -> int:
+    return outputs.logits.shape[1] if isinstance(outputs, LogitsTarget) else len(outputs.head.weight)
 
 
-def _temperature(target: TeacherTarget) -> float:
-    return next((leaf.temperature for leaf in leaves(target) if isinstance(leaf, SparseTarget)), 1.0)
+def _blocks(
+    models: Sequence[WholeDistributions], labels: Int[Tensor, "N"], vocabulary: int, memory_budget: int
+) -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
+    """The logits of all models for a few tokens at a time. Do not write to them."""
+    distinct = {id(one): one for one in models}
+    sources: dict[int, LogitsSource] = {key: teacher_products(one, vocabulary)[0] for key, one in distinct.items()}
+    for first, last, most in chunks(len(labels), memory_budget, list(sources.values())):
+        products = {key: source.logits(first, last, most) for key, source in sources.items()}
+        for rows in small_slices(last - first, vocabulary, labels.device):
+            finished = {key: product.rows(rows.start, rows.stop).finished() for key, product in products.items()}
+            yield slice(first + rows.start, first + rows.stop), [finished[id(one)] for one in models]
+    for source in sources.values():
+        source.close()
 
 
-def _scores(pairing: Pairing, target: TeacherTarget | None, rows: RowBlock) -> dict[str, Tensor]:
-    values, _ = values_and_gradient(pairing, rows, [0.0] * len(pairing.losses), with_gradient=False)
-    scores = {"nll": values[0]}
-    if target is not None:
-        loss = pairing.losses[1]
-        scores["forward_kl"] = values[1] / loss.scale
-        if rows.sparse:
-            teacher = _most_probable(target, rows)
-        else:
-            logits = mixed(target, (leaf.finished() for leaf in rows.teachers), 1.0)
-            teacher = logits.argmax(-1)
-            scores["teacher_nll"] = -log_softmax(logits, dim=-1).gather(1, rows.labels[:, None])[:, 0]
-        scores["agreement"] = rows.student.finished().argmax(-1) == teacher
+@dataclass(frozen=True)
+class _TeacherRows:
+    """What the scores of every model need of the teacher for a few tokens."""
+
+    log_q: Float[Tensor, "n V"]
+    q: Float[Tensor, "n V"]
+    most_probable: Int[Tensor, "n"]
+
+    @classmethod
+    def of(cls, teacher: WholeDistributions | MixedTarget, logits: Sequence[Float[Tensor, "n V"]]) -> "_TeacherRows":
+        at_one = mixed(teacher, iter(logits), 1.0)
+        log_q = log_softmax(at_one, dim=-1).clamp_min_(FLOOR)
+        return cls(log_q, log_q.exp(), at_one.argmax(-1))
+
+
+def _scores(logits: Float[Tensor, "n V"], labels: Int[Tensor, "n"], teacher: _TeacherRows | None) -> dict[str, Tensor]:
+    log_p = log_softmax(logits, dim=-1)
+    scores = {"nll": -log_p.gather(1, labels[:, None])[:, 0]}
+    if teacher is not None:
+        # The ratio of each token, not the difference of two sums: the sums are large where the distance is small.
+        scores["forward_kl"] = torch.linalg.vecdot(teacher.q, teacher.log_q - log_p)
+        scores["agreement"] = logits.argmax(-1) == teacher.most_probable
     return scores
-
-
-def _most_probable(target: TeacherTarget, rows: RowBlock) -> Int[Tensor, "N"]:
-    """The teachers' most probable id, by their kept entries where they are sparse."""
-    probabilities = torch.zeros_like(rows.student.finished())
-    dense, sparse = iter(rows.teachers), iter(rows.sparse)
-    for leaf, weight in _weighted(target):
-        if isinstance(leaf, SparseTarget):
-            kept = next(sparse)
-            probabilities.scatter_add_(1, kept.ids.long(), weight * kept.log_probs.to(probabilities.dtype).exp())
-        else:
-            probabilities += weight * next(dense).finished().softmax(-1)
-    return probabilities.argmax(-1)
-
-
-def _weighted(target: TeacherTarget, weight: float = 1.0) -> Iterator[tuple[TeacherTarget, float]]:
-    if isinstance(target, MixedTarget):
-        for member, share in zip(target.targets, target.weights, strict=True):
-            yield from _weighted(member, weight * share)
-    else:
-        yield target, weight

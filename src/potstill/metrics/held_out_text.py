@@ -1,25 +1,28 @@
 """Held-out text: how well a model predicts documents, and how close its predictions are to its teacher's."""
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from potstill.console import Advance
-from potstill.data.labels import count_supervised_by_row
+from potstill.data.labels import count_supervised_by_row, labels_of, supervised_positions
 from potstill.data.packing import windows
-from potstill.losses.teacher_target import TeacherTarget
-from potstill.losses.token_scores import score_tokens
+from potstill.losses.logit_chunks import teacher_products
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
+from potstill.losses.token_scores import WholeDistributions, score_side_by_side, score_tokens
 from potstill.metrics.bootstrap import Sums
 from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 
-TargetFunction = Callable[[Mapping[str, Tensor]], TeacherTarget]
-"""Returns the teacher's target for a batch."""
+OutputFunction = Callable[[Mapping[str, Tensor]], WholeDistributions]
+"""Returns a model's outputs at the supervised tokens of a batch."""
 
 METRICS = ("loss", "perplexity", "bits_per_byte", "kl_to_teacher", "agreement")
 
@@ -55,6 +58,22 @@ class DocumentScores:
         return {name: values.tolist() for name, values in asdict(self).items()}
 
     @classmethod
+    def zeros(cls, document_bytes: Sequence[int]) -> "DocumentScores":
+        """The sums over no token, to be added to.
+
+        Args:
+            document_bytes: bytes of UTF-8 of each document.
+        """
+        nll, kl, agreement, tokens = np.zeros((4, len(document_bytes)))
+        return cls(nll, kl, agreement, tokens, np.asarray(document_bytes, float))
+
+    def add(self, document: NDArray[np.int64], scores: Mapping[str, NDArray[np.float64]]) -> None:
+        """Add the scores of N tokens, each of the document with its number: [N] each."""
+        for sums, name in ((self.nll, "nll"), (self.kl, "forward_kl"), (self.agreement, "agreement")):
+            np.add.at(sums, document, scores[name])
+        np.add.at(self.tokens, document, 1.0)
+
+    @classmethod
     def from_dict(cls, data: dict[str, list[float]]) -> "DocumentScores":
         """The inverse of :meth:`to_dict`."""
         return cls(**{name: np.asarray(values) for name, values in data.items()})
@@ -66,37 +85,79 @@ def document_windows(documents: Iterable[list[int]], sequence_length: int) -> li
     return sorted((window for window in cut if len(window.input_ids) > 1), key=lambda window: -len(window.input_ids))
 
 
-@torch.no_grad()
-def score_documents(
-    model: PreTrainedModel,
-    batches: Iterable[tuple[list[Window], Mapping[str, Tensor]]],
-    document_bytes: list[int],
-    reference: TargetFunction,
-    advance: Advance,
-    vocabulary: int | None = None,
-) -> DocumentScores:
-    """Score a model on every document.
+@dataclass(frozen=True)
+class SideBySide:
+    """Models that read the same batches side by side, and the teachers that each of them is compared with."""
 
-    Args:
-        model: the model, in eval mode.
-        batches: windows, and the batch [B, T] made from them, on the model's device.
-        document_bytes: bytes of UTF-8 of each document.
-        reference: returns the teacher's target for a batch.
-        advance: called with the number of windows that are done.
-        vocabulary: use only ids below this number; default: all ids of the heads.
+    teachers: Mapping[str, OutputFunction]
+    weights: tuple[float, ...]
+    """The teachers' shares in an ensemble. They sum to one."""
+    mix: Literal["probabilities", "logits"]
+    models: Mapping[str, OutputFunction]
+    """The models beside the teachers, by names of their own."""
+    vocabulary: int | None = None
+    """Use only ids below this number. None: all ids of the heads."""
+
+    @torch.no_grad()
+    def read(self, batch: Mapping[str, Tensor]) -> "BatchScores":
+        """Score all models on a batch. Each teacher and each model reads it once.
+
+        Args:
+            batch: `input_ids`, `labels` and `attention_mask`, all [B, T], on the models' device.
+        """
+        outputs, seconds, began = {}, {}, time.perf_counter()
+        for name, read in {**self.teachers, **self.models}.items():
+            outputs[name] = read(batch)
+            seconds[name], began = _seconds_since(began)
+        members = tuple(outputs[name] for name in self.teachers)
+        target = members[0] if len(members) == 1 else MixedTarget(members, self.weights, self.mix)
+        _, labels = supervised_positions(labels_of(batch))
+        found = score_side_by_side(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
+        scores = {
+            name: {what: values.double().cpu().numpy() for what, values in each.items()}
+            for name, each in zip(outputs, found, strict=True)
+        }
+        together, _ = _seconds_since(began)
+        return BatchScores(scores, {name: own + together / len(outputs) for name, own in seconds.items()})
+
+
+@dataclass(frozen=True)
+class BatchScores:
+    """The scores of a batch's N supervised tokens, [N] each, by model and name; and the seconds of each model.
+
+    The heads and the comparison are computed for all models together: each has an equal share of their time.
     """
-    sums = {name: np.zeros(len(document_bytes)) for name in ("nll", "kl", "agreement", "tokens")}
+
+    scores: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    seconds: Mapping[str, float]
+
+
+def _seconds_since(began: float) -> tuple[float, float]:
+    """The seconds of the work that began then, with that of the accelerator; and the moment now."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    now = time.perf_counter()
+    return now - began, now
+
+
+def outputs_of(model: PreTrainedModel) -> OutputFunction:
+    """How a model, in eval mode, reads a batch."""
     head = head_of(model)
-    for rows, batch in batches:
-        states, labels = forward(model, head, batch)
-        scores = score_tokens(states, head, labels, reference(batch), vocabulary=vocabulary)
-        counts = count_supervised_by_row(batch).cpu().numpy()
-        document = np.repeat([row.document for row in rows], counts)
-        for name, found in (("nll", "nll"), ("kl", "forward_kl"), ("agreement", "agreement")):
-            np.add.at(sums[name], document, scores[found].double().cpu().numpy())
-        np.add.at(sums["tokens"], document, 1.0)
-        advance(len(rows))
-    return DocumentScores(**sums, bytes=np.asarray(document_bytes, float))
+
+    def read(batch: Mapping[str, Tensor]) -> WholeDistributions:
+        states, _ = forward(model, head, batch)
+        return LogitsTarget(states) if head is None else HiddenTarget(states, head)
+
+    return read
+
+
+def log_probs(outputs: WholeDistributions, vocabulary: int | None = None) -> Float[Tensor, "N V"]:
+    """The log-probabilities of a model at N supervised tokens, over the ids below `vocabulary`."""
+    width = outputs.logits.shape[1] if isinstance(outputs, LogitsTarget) else len(outputs.head.weight)
+    (source,) = teacher_products(outputs, vocabulary or width)
+    found = source.logits(0, len(outputs), len(outputs)).finished().log_softmax(-1)
+    source.close()
+    return found
 
 
 @torch.no_grad()

@@ -1,0 +1,234 @@
+"""Document scores: every model's sums over each held-out document. Models that fit into memory read side by side.
+
+The teachers read each batch once, and their logits are computed once, for all models of a group. If there is more than
+one group, the teachers' last hidden states are kept on disk while the groups follow each other. Makes `scores/`.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potstill.console import progress
+from potstill.data.collators import Collator
+from potstill.data.labels import count_supervised_by_row
+from potstill.device import device
+from potstill.evaluation import baselines
+from potstill.evaluation.candidate_models import CandidateModel, Models
+from potstill.evaluation.measurement_cost import Tally, metered, metered_together
+from potstill.files.atomic import remove
+from potstill.files.sealed import read_sealed, write_sealed
+from potstill.losses.teacher_target import HiddenTarget
+from potstill.metrics.held_out_text import DocumentScores, OutputFunction, SideBySide, Window, outputs_of
+from potstill.pipeline import artifacts
+from potstill.pipeline.work import Work
+from potstill.recipe.candidates import Candidate, teacher_candidates
+from potstill.recipe.step import Step
+from potstill.targets import StoreSpec, TargetStore, make_codec
+from potstill.targets.content_keys import batch_keys
+from potstill.teachers.capture import SampleBatches, capture
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.prepared import PreparedTeacher
+from potstill.training.memory import memory_of_device
+
+MOST_TOGETHER = 8
+"""The greatest number of models beside the teachers in one group. With more, the teacher's share is small anyway."""
+BYTES_PER_WEIGHT = 4
+"""Of a loaded model, or more than that."""
+MEASUREMENT = "held-out-text"
+"""Its name among the costs."""
+SECONDS_BETWEEN_SAVES = 30.0
+"""A stopped group continues from its last save."""
+
+
+@dataclass(frozen=True)
+class HeldOutBatches:
+    """The held-out text as batches for models."""
+
+    windows: list[Window]
+    document_bytes: list[int]
+    collate: Collator
+    batch_size: int
+    vocabulary: int | None
+    """The number of ids on which all models are compared. None: all logits of their heads."""
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The windows as samples."""
+        return [{"input_ids": window.input_ids} for window in self.windows]
+
+    def batches(self, first: int = 0) -> Iterator[tuple[list[Window], dict[str, Tensor]]]:
+        """The windows from number `first` on, batch by batch, on this machine's device."""
+        for at in range(first, len(self.windows), self.batch_size):
+            rows = self.windows[at : at + self.batch_size]
+            yield rows, self.batch([row.input_ids for row in rows])
+
+    def batch(self, rows: Sequence[list[int]]) -> dict[str, Tensor]:
+        """Token ids as one batch on this machine's device."""
+        return {name: value.to(device()) for name, value in self.collate([{"input_ids": ids} for ids in rows]).items()}
+
+
+class TeacherReaders:
+    """How each teacher reads a batch. A teacher is loaded once, when it is first needed.
+
+    Args:
+        work: the step.
+        text: the held-out text.
+        keep_states: let each teacher read all of the text at first, and then read its states from disk. The teachers
+            are not in memory beside other models then, unless they show no states.
+    """
+
+    def __init__(self, work: Work, text: HeldOutBatches, keep_states: bool) -> None:
+        self._work, self._text, self._keep_states = work, text, keep_states
+        self._states = work.folder / "teacher_states"
+
+    @cached_property
+    def by_name(self) -> dict[str, OutputFunction]:
+        """By the folder of the teacher's candidate, in the order of the recipe."""
+        candidates, teachers = teacher_candidates(self._work.recipe), artifacts.teachers(self._work)
+        return {one.folder: self._reader(one, teacher) for one, teacher in zip(candidates, teachers, strict=True)}
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        """The teachers' shares in the ensemble."""
+        weights = [teacher.weight for teacher in self._work.recipe.all_teachers.values()]
+        return tuple(weight / sum(weights) for weight in weights)
+
+    def close(self) -> None:
+        """Remove the teachers' states from the disk."""
+        remove(self._states)
+
+    def _reader(self, candidate: Candidate, teacher: PreparedTeacher) -> OutputFunction:
+        live, text = LiveTeacher(teacher.model()), self._text
+        if live.head is None or not self._keep_states:
+            return cast(OutputFunction, live.target)
+        vocabulary, hidden_size = live.head.weight.shape
+        bits = 16 if live.head.weight.dtype == torch.bfloat16 else 32
+        codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
+        origin, place = teacher.provenance(), self._states / teacher.name
+        with metered(self._work, MEASUREMENT, CandidateModel(candidate, teacher.model)):
+            capture(StoreSpec(place, codec, origin), live, SampleBatches(text.samples(), text.collate, text.batch_size))
+        store = TargetStore(place, expect=origin)
+        return lambda batch: cast(HiddenTarget, store.read(batch_keys(batch), device=device()))
+
+
+def fit_together(work: Work, models: Models) -> bool:
+    """Whether all models fit into this machine's memory at one time, the teachers included. None is loaded."""
+    beside = [model for each in models.values() for model in each if model.candidate.role != "teacher"]
+    sizes = [_bytes(work, model) for model in beside]
+    of_teachers = BYTES_PER_WEIGHT * sum(teacher.parameters() for teacher in artifacts.teachers(work))
+    return len(in_groups(sizes, _room() - of_teachers)) == 1 and sum(sizes) + of_teachers <= _room()
+
+
+def score_all(
+    work: Work, models: Models, text: HeldOutBatches, teachers: TeacherReaders
+) -> dict[str, list[DocumentScores]]:
+    """The scores of every model, one for each seed, by its label. A model that was scored before a stop is read."""
+    every = [model for each in models.values() for model in each]
+    pending = [model for model in every if read_sealed(_file(work, model)) is None]
+    of_teachers = [model for model in pending if model.candidate.role == "teacher"]
+    beside = [model for model in pending if model.candidate.role != "teacher"]
+    for group in in_groups([_bytes(work, model) for model in beside], _room()):
+        _score_group(work, [*of_teachers, *beside[group]], text, teachers)
+        of_teachers = []
+    return {one.label: [_scores(work, model) for model in each] for one, each in models.items()}
+
+
+def _scores(work: Work, model: CandidateModel) -> DocumentScores:
+    saved = read_sealed(_file(work, model))
+    assert saved is not None, f"{model.candidate} is not scored"
+    return DocumentScores.from_dict(saved)
+
+
+def in_groups(sizes: Sequence[int], room: int) -> list[slice]:
+    """Models in groups that fit into memory: each has at least one model and at most MOST_TOGETHER.
+
+    Args:
+        sizes: the bytes of each model.
+        room: the bytes of memory for one group.
+    """
+    starts = [0]
+    for at in range(1, len(sizes)):
+        if at - starts[-1] == MOST_TOGETHER or sum(sizes[starts[-1] : at + 1]) > room:
+            starts.append(at)
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)]
+
+
+def _room() -> int:
+    """The bytes for models: half of the memory. The rest is for their activations, and for other programs."""
+    return memory_of_device() // 2
+
+
+def _bytes(work: Work, model: CandidateModel) -> int:
+    """The bytes of a model beside the teachers, or a few more. It is not loaded."""
+    if model.candidate.role == "baseline":
+        return BYTES_PER_WEIGHT * baselines.parameters(work)[model.candidate.label]
+    made = work.run.manifest(Step("student"))
+    assert made is not None, "the student is not made"
+    return BYTES_PER_WEIGHT * int(made["summary"]["parameters"])
+
+
+def _file(work: Work, model: CandidateModel) -> Path:
+    return work.folder / "scores" / f"{model.candidate.folder}.json"
+
+
+def _score_group(work: Work, group: Sequence[CandidateModel], text: HeldOutBatches, teachers: TeacherReaders) -> None:
+    names, unfinished = [model.candidate.folder for model in group], work.folder / "unfinished_scores.json"
+    if not names:
+        return
+    done, scores = _resumed(unfinished, names, text)
+    readers = SideBySide(
+        teachers.by_name,
+        teachers.weights,
+        work.recipe.distil.mix,
+        {model.candidate.folder: outputs_of(model.load()) for model in group if model.candidate.role != "teacher"},
+        text.vocabulary,
+    )
+    what = f"scoring {group[0].candidate}" if len(group) == 1 else f"scoring {len(group)} models side by side"
+    with (
+        progress(what, len(text.windows), "sequences", done) as advance,
+        metered_together(work, MEASUREMENT, group) as tallies,
+    ):
+        for tally in tallies:
+            tally.read = sum(len(window.input_ids) for window in text.windows)
+        saved = time.monotonic()
+        for rows, batch in text.batches(done):
+            _add(readers, rows, batch, scores, dict(zip(names, tallies, strict=True)))
+            advance(len(rows))
+            done += len(rows)
+            if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
+                saved = time.monotonic()
+                write_sealed(unfinished, {"done": done, "sums": {name: scores[name].to_dict() for name in names}})
+    for model, name in zip(group, names, strict=True):
+        file = _file(work, model)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed(file, scores[name].to_dict())
+    remove(unfinished)
+
+
+def _resumed(unfinished: Path, names: Sequence[str], text: HeldOutBatches) -> tuple[int, dict[str, DocumentScores]]:
+    """The number of windows that a stopped attempt at this group has scored, and its sums so far."""
+    saved = read_sealed(unfinished)
+    if saved is not None and list(saved["sums"]) == list(names):
+        return saved["done"], {name: DocumentScores.from_dict(sums) for name, sums in saved["sums"].items()}
+    return 0, {name: DocumentScores.zeros(text.document_bytes) for name in names}
+
+
+def _add(
+    readers: SideBySide,
+    rows: Sequence[Window],
+    batch: Mapping[str, Tensor],
+    scores: Mapping[str, DocumentScores],
+    tallies: Mapping[str, Tally],
+) -> None:
+    """Add a batch to the sums and to the time of each model that is scored."""
+    found = readers.read(batch)
+    document = np.repeat([row.document for row in rows], count_supervised_by_row(batch).cpu().numpy())
+    for name, sums in scores.items():
+        sums.add(document, found.scores[name])
+        tallies[name].seconds += found.seconds[name]
