@@ -165,6 +165,7 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
         **{f"distil.training.{name}": value for name, value in training.items()},
         "evaluate.documents": 8,
         "evaluate.resamples": 100,
+        "evaluate.speed": False,
         **(_toy_questions(folder) if shipped.asks else _toy_text(shipped, folder)),
         **_toy_models(shipped, folder),
     }

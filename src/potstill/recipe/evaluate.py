@@ -101,6 +101,10 @@ class Evaluate(Section):
     """Baselines: further models to compare with, by names of your choice. Each is a name on the hub or a folder. They
     take part in `tasks` and `continuations`; and in held-out text and minimal pairs if they have the run's tokens."""
 
+    speed: bool = True
+    """Whether to measure the size of teachers, students and control, and how fast they read and write on this machine,
+    for a minute at most. Default: true."""
+
     batch_size: int = Field(default=16, gt=0)
     """The number of sequences that a model reads at the same time. Default: 16."""
 

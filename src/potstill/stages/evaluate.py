@@ -14,6 +14,7 @@ from potstill.evaluation import (
     lm_eval_tasks,
     minimal_pairs,
     snapshot_scores,
+    speed,
 )
 from potstill.evaluation.candidate_models import Measurement, own_models
 from potstill.evaluation.measurement_cost import expenses
@@ -50,6 +51,8 @@ def _measurements(work: Work) -> Iterator[Measurement]:
         yield answers.measure(work)
     else:
         yield from _text_measurements(work)
+    if work.recipe.evaluate.speed:
+        yield speed.measure(work)
     if work.recipe.evaluate.tasks:
         yield lm_eval_tasks.measure(work, {**own_models(work), **baselines.baselines(work)})
 
