@@ -1,14 +1,18 @@
 """Compare: the figures of several runs in one table."""
 
 import json
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import pytest
 
 import fake_stages
 import minimal
-from potstill.cli.compare import WIDTH, comparison, comparison_table
+from potstill.cli import compare
+from potstill.cli.compare import WIDTH, comparison, comparison_table, write_plot
 from potstill.errors import UserError
+from potstill.metrics.speed import ModelSpeed, Speed
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 
@@ -207,3 +211,60 @@ def test_a_damaged_evaluation_is_refused_by_name(do, stages, tmp_path):
         comparison([tmp_path / "run"])
     do()
     assert comparison([tmp_path / "run"])
+
+
+SPEEDS = Speed(
+    (
+        ModelSpeed("teacher", 100, 400, "float32", 500, {"decode": (10.0, 12.0)}),
+        ModelSpeed("student", 50, 200, "float32", 250, {"decode": (20.0, 23.0)}),
+    ),
+    "cpu",
+    2,
+    4,
+    16,
+    8,
+)
+WAY = [{**ROW, "model": model, "value": value} for model, value in (("teacher", 3.0), ("start", 5.0), ("student", 4.0))]
+
+
+@pytest.fixture
+def measured(do, tmp_path, monkeypatch):
+    """Two runs, of which only the first has a speed."""
+    do()
+    do(folder="other")
+    plain = compare._evaluation
+
+    def evaluation(folder):
+        manifest, _ = plain(folder)
+        summary = {"speed": json.loads(json.dumps(SPEEDS.to_dict()))} if folder.name == "run" else {}
+        return manifest | {"summary": summary}, {"rows": [{"over_units": None, **row} for row in WAY], "paired": []}
+
+    monkeypatch.setattr(compare, "_evaluation", evaluation)
+    return tmp_path / "run", tmp_path / "other"
+
+
+def test_a_plot_has_the_points_of_every_run_with_a_speed(measured, tmp_path):
+    write_plot(tmp_path / "plot.html", measured)
+    page = (tmp_path / "plot.html").read_text(encoding="utf-8")
+    assert "run: student" in page
+    assert "50%" in page
+    assert "other is left out" in page
+
+
+def test_without_any_speed_there_is_no_plot(measured, tmp_path):
+    with pytest.raises(UserError, match="there is nothing to draw, because no run has a measured speed"):
+        write_plot(tmp_path / "plot.html", measured[1:])
+    assert not (tmp_path / "plot.html").exists()
+
+
+@pytest.mark.parametrize(("file", "wrong"), [("", "is a folder"), ("nowhere/plot.html", "a folder that is not there")])
+def test_a_plot_needs_a_place(measured, tmp_path, file, wrong):
+    with pytest.raises(UserError, match=wrong):
+        write_plot(tmp_path / file, measured)
+
+
+def test_comparing_imports_nothing_heavy():
+    heavy = "{'torch', 'transformers', 'datasets', 'vl_convert'}"
+    code = f"import sys, potstill.cli.compare; print(*{heavy} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

@@ -41,7 +41,7 @@ VERBS = {
     "report": STAGE,
     "status": ["run"],
     "check": ["run"],
-    "compare": ["runs", "--json"],
+    "compare": ["runs", "--json", "--plot"],
     "targets": ["store", "--fidelity", "--json"],
     "review": ["run", "--who", "--export"],
     "recipes": [],

@@ -11,6 +11,7 @@ import pytest
 from potstill.cost import Cost
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.results import Paired, Result
+from potstill.metrics.speed import ModelSpeed, Speed
 from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, StageCost, Token
 
 TEXT = (
@@ -136,6 +137,25 @@ METHOD = (
 )
 
 
+def speed(*students: str) -> Speed:
+    """Students and a control of about half the teacher's size, measured in five rounds."""
+    random = np.random.default_rng(5)
+
+    def rates(factor: float) -> dict[str, tuple[float, ...]]:
+        each = {"prefill": 410.0, "prefill_batch": 520.0, "decode": 31.0, "decode_batch": 118.0}
+        return {rate: tuple(factor * its * random.normal(1, 0.03, 5)) for rate, its in each.items()}
+
+    own = rates(1.9)
+    small = [
+        ModelSpeed(
+            name, 81_419_904, 325_700_000, "float32", 402_000_000, own, None if name == students[0] else students[0]
+        )
+        for name in (*students, "control")
+    ]
+    teacher = ModelSpeed("teacher", 134_515_008, 538_100_000, "float32", 640_000_000, rates(1.0))
+    return Speed((teacher, *small), "cpu, 2 threads", 5, 8, 64, 16)
+
+
 @cache
 def report(seeds: int = 1) -> Report:
     rows, pairs = scored(seeds)
@@ -158,6 +178,7 @@ def report(seeds: int = 1) -> Report:
         stages=tuple(replace(stage, cost=replace(stage.cost, method=METHOD)) for stage in STAGES),
         curves=curves(seeds),
         passages=(passage("Loire", TEXT, 1), passage("Operators <&>", OTHER, 2)),
+        speed=speed("student"),
         notes=("No passage of the held-out set shares 13 words in a row with the training set.",),
     )
 
@@ -283,6 +304,7 @@ def matrix(seeds: int = 3) -> Report:
         placebos=("student another-question",),
         curves=(*students, *(run for run in logged if run.model == "control")),
         passages=(),
+        speed=speed(*(f"student {name}" for name in names)),
         models=(
             Model("smollm2", 134_515_008, 30, 576, None, "teacher"),
             Model("student before", 134_515_008, 30, 576, 162_900_000, "start"),

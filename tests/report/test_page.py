@@ -77,7 +77,7 @@ def test_what_was_given_is_on_the_page(pages, examples):
         assert stage.made in page.text
     assert "2 attempts" in page.text
     assert "estimated: CPU, from its load and a rated power of 8 W" in page.text
-    assert page.tags.count("svg") == 2 * 5 + 4
+    assert page.tags.count("svg") == 2 * 5 + 2 + 4
 
 
 def test_verdict_comes_before_the_rest(pages):
@@ -153,8 +153,8 @@ def test_several_students_are_all_on_the_page(pages, examples):
     assert "Lines are means over seeds" in page.text
     assert "Lines are means over seeds" not in Page(pages["matrix of one seed"]).text
     assert page.text.count("of every student and control") == 1
-    # Intervals and differences of four metrics, four curves, and the legend of these.
-    assert page.tags.count("svg") == 2 * 4 + 4 + 6
+    # Intervals and differences of four metrics, quality against speed and size, four curves, and the legend of these.
+    assert page.tags.count("svg") == 2 * 4 + 2 + 4 + 6
 
 
 def test_many_steps_are_a_line_for_each_stage_which_opens(pages):

@@ -6,11 +6,14 @@ from typing import Any
 
 from potstill.console import table
 from potstill.errors import UserError
-from potstill.files.atomic import read_json
-from potstill.metrics.results import FEWEST_UNITS, Paired
+from potstill.files.atomic import read_json, write_text
+from potstill.metrics.results import FEWEST_UNITS, Paired, Result
+from potstill.metrics.speed import Speed
 from potstill.pipeline.recipe_inputs import INTERVALS
 from potstill.pipeline.run_folder import Run
 from potstill.recipe.load import saved_recipe
+from potstill.report.compare_page import ComparedRun, has_points, render_comparison
+from potstill.report.data import ANSWER_METRICS, HELD_OUT_METRICS
 from potstill.report.significance import beyond_chance
 from potstill.report.significance import key as key_of
 
@@ -32,20 +35,7 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """
     rows = []
     for folder, name in zip(folders, _names(folders), strict=True):
-        run = Run(folder)
-        saved_recipe(folder)
-        if damaged := run.damaged("evaluate"):
-            name, word = next(iter(damaged.items()))
-            raise UserError(f"{run.path('evaluate') / name} is {word}; run the recipe again, which makes it anew")
-        manifest = run.manifest("evaluate")
-        if manifest is None:
-            raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` shows what is left")
-        if manifest["inputs"].get("recipe", {}).get("intervals") != INTERVALS:
-            raise UserError(
-                f"{folder}: another version of potstill computed its intervals in another way; run the recipe again, "
-                "which computes them anew"
-            )
-        found = read_json(run.path("evaluate") / "comparison.json")
+        manifest, found = _evaluation(folder)
         tasks = found.get("tasks", {"metrics": [], "lm_eval": {}})
         for row in found["rows"]:
             own = tasks["lm_eval"].get(row["model"], {}).get(row["metric"])
@@ -58,6 +48,48 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
             row["beyond_chance"] = beyond[key_of(pair)]
             rows.append({"run": name, "model": f"{pair.a} - {pair.b}", "value": pair.difference, **row})
     return rows
+
+
+def write_plot(file: Path, folders: Sequence[Path]) -> None:
+    """Write a page that draws the quality of the runs' models against their speed and size.
+
+    Raises:
+        UserError: as :func:`comparison`, there is nothing to draw, or the file cannot be written.
+    """
+    if file.is_dir() or not file.parent.is_dir():
+        wrong = "is a folder" if file.is_dir() else "lies in a folder that is not there"
+        raise UserError(f"`--plot`: {file} {wrong}; name a file in a folder that exists, such as compare.html")
+    runs = []
+    for folder, name in zip(folders, _names(folders), strict=True):
+        manifest, found = _evaluation(folder)
+        speed = manifest["summary"].get("speed")
+        rows = tuple(map(Result.from_dict, found["rows"]))
+        metric = (ANSWER_METRICS if saved_recipe(folder).asks else HELD_OUT_METRICS)[0]
+        runs.append(ComparedRun(name, rows, None if speed is None else Speed.from_dict(speed), metric))
+    if not any(map(has_points, runs)):
+        raise UserError(
+            "`--plot`: there is nothing to draw, because no run has a measured speed and a teacher that is better than "
+            "its start; `evaluate: {speed: true}` measures the speed"
+        )
+    write_text(file, render_comparison(runs))
+
+
+def _evaluation(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest and the comparison of a run's evaluation."""
+    run = Run(folder)
+    saved_recipe(folder)
+    if damaged := run.damaged("evaluate"):
+        name, word = next(iter(damaged.items()))
+        raise UserError(f"{run.path('evaluate') / name} is {word}; run the recipe again, which makes it anew")
+    manifest = run.manifest("evaluate")
+    if manifest is None:
+        raise UserError(f"{folder} has no evaluation yet; `potstill status {folder}` shows what is left")
+    if manifest["inputs"].get("recipe", {}).get("intervals") != INTERVALS:
+        raise UserError(
+            f"{folder}: another version of potstill computed its intervals in another way; run the recipe again, "
+            "which computes them anew"
+        )
+    return manifest, read_json(run.path("evaluate") / "comparison.json")
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

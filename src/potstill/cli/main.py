@@ -48,6 +48,10 @@ FidelitySamples = Annotated[
     int, typer.Option(metavar="SAMPLES", help="The number of samples to compare with the teacher; 0 for none.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a page that draws quality against speed and size of the runs' models."),
+]
 Who = Annotated[
     str | None, typer.Option(metavar="NAME", help="The name of the person who decides. Default: the login name.")
 ]
@@ -176,13 +180,17 @@ def check(run: RunFolder) -> None:
 
 
 @app.command(rich_help_panel="Looking at runs")
-def compare(runs: RunFolders, as_json: AsJson = False) -> None:
+def compare(runs: RunFolders, as_json: AsJson = False, plot: PlotFile = None) -> None:
     """Print the figures of one or more runs: model, metric, value, interval, n."""
-    from potstill.cli.compare import comparison, comparison_table
+    from potstill.cli.compare import comparison, comparison_table, write_plot
 
     with in_run(runs[0]):
         rows = comparison(runs)
+        if plot is not None:
+            write_plot(plot, runs)
         print(json.dumps(rows, indent=2) if as_json else comparison_table(rows))
+        if plot is None and len(runs) > 1 and not as_json:
+            typer.echo("`--plot FILE.html` draws quality against speed and size of these runs", err=True)
 
 
 @app.command(rich_help_panel="Looking at runs")

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from potstill.cost import Cost, Expense
 from potstill.metrics.results import Paired, Result
+from potstill.metrics.speed import Speed
 from potstill.recipe.candidates import Candidate
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
@@ -201,6 +202,8 @@ class Report:
     """Whether models were asked questions and learned from answers; else they read a text."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before any figure, a sentence each."""
+    speed: Speed | None = None
+    """The size and speed of teachers, students and control, if they were measured."""
     placebos: tuple[str, ...] = ()
     """The students whose teacher spoke about another question."""
 

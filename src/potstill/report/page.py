@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from potstill.console import duration, size
 from potstill.cost import Cost
-from potstill.report import charts, number_format, snapshot_curves, tables
+from potstill.report import charts, cost_and_gain, number_format, snapshot_curves, tables
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, StageCost, Token, kind, students
 from potstill.report.significance import judge_of
 from potstill.report.verdict import verdict
@@ -66,6 +66,8 @@ def render(report: Report) -> str:
         "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
         "table": tables.matrix(report) if several else tables.figures(report),
         "terms": [term | {"svg": Markup(term["svg"])} for term in _terms(report, looks)],
+        "costs_and_gains": cost_and_gain.table(report),
+        "gains": [one | {"svg": Markup(one["svg"])} for one in _gains(report, looks)],
         "trajectories": [one | {"svg": Markup(one["svg"])} for one in snapshot_curves.panels(report, looks)],
         "curve_models": drawn,
         "samples": {model: Markup(charts.sample(model, looks)) for model in drawn} if several else {},
@@ -99,6 +101,13 @@ def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dic
         "intervals": charts.intervals(metric, tables.rows_of(report, metric), looks),
         "differences": charts.differences(metric, pairs, judge_of(report)) if pairs else "",
     }
+
+
+def _gains(report: Report, looks: dict[str, charts.Look]) -> list[dict[str, str]]:
+    metric = cost_and_gain.main_metric(report)
+    if report.speed is None or metric is None:
+        return []
+    return cost_and_gain.charts(cost_and_gain.points(report.rows, metric, report.speed, looks), metric)
 
 
 def _stages(stages: tuple[StageCost, ...]) -> list[tuple[StageCost, list[StageCost]]]:

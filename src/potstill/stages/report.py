@@ -15,6 +15,7 @@ from potstill.evaluation import baselines
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
+from potstill.metrics.speed import Speed
 from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
@@ -73,6 +74,7 @@ def gather(work: Work) -> Report:
         expenses=_expenses(work),
         curves=tuple(curve for name in ("distil", "control") for curve in _curves(work, name)),
         snapshots=tuple(_snapshots(work)),
+        speed=_speed(work),
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),
@@ -160,6 +162,15 @@ def _stages(work: Work, name: str) -> list[StageCost]:
 def _expenses(work: Work) -> tuple[Expense, ...]:
     """The cost of each measurement of each model."""
     return tuple(Expense.from_dict(one) for one in _summary(work, "evaluate")["costs"])
+
+
+def _speed(work: Work) -> Speed | None:
+    """The size and speed of the models, by their names on the page."""
+    measured, alone = _summary(work, "evaluate").get("speed"), _name_on_page(work.recipe)
+    if measured is None:
+        return None
+    found = Speed.from_dict(measured)
+    return found.renamed({one.model: alone(one.model) for one in found.models})
 
 
 def _tokens(summary: dict[str, Any]) -> int | None:
