@@ -257,7 +257,15 @@ def test_without_any_speed_there_is_no_plot(measured, tmp_path):
     assert not (tmp_path / "plot.html").exists()
 
 
-@pytest.mark.parametrize(("file", "wrong"), [("", "is a folder"), ("nowhere/plot.html", "a folder that is not there")])
+@pytest.mark.parametrize(
+    ("file", "wrong"),
+    [
+        ("", "is a folder"),
+        ("nowhere/plot.html", "a folder that is not there"),
+        ("run/recipe.json/plot.html", "a folder that is not there"),
+        ("/proc/plot.html", "/proc/plot.html cannot be written"),
+    ],
+)
 def test_a_plot_needs_a_place(measured, tmp_path, file, wrong):
     with pytest.raises(UserError, match=wrong):
         write_plot(tmp_path / file, measured)

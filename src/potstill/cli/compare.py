@@ -71,7 +71,11 @@ def write_plot(file: Path, folders: Sequence[Path]) -> None:
             "`--plot`: there is nothing to draw, because no run has a measured speed and a teacher that is better than "
             "its start; `evaluate: {speed: true}` measures the speed"
         )
-    write_text(file, render_comparison(runs))
+    page = render_comparison(runs)
+    try:
+        write_text(file, page)
+    except OSError as error:
+        raise UserError(f"`--plot`: {file} cannot be written ({error.strerror}); name another file") from error
 
 
 def _evaluation(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
