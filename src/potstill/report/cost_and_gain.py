@@ -173,10 +173,17 @@ def _chart(found: Sequence[GainPoint], across: Sequence[RatioToTeacher], axis: S
     edge = 1.25 if logarithmic else 0.1 * ((high - low) or high)
     scale: Spec = {"domain": [low / edge, high * edge] if logarithmic else [low - edge, high + edge], "nice": False}
     scale |= {"type": "log"} if logarithmic else {"zero": False}
-    middle = (low * high) ** 0.5 if logarithmic else (low + high) / 2
     reach = [min(max(end, LOWEST), HIGHEST) for one in found for end in one.quality]
     bottom, top = min(0.0, *reach) - 0.08, max(1.0, *reach) + 0.08
-    data = [_datum(one, ratio, bool(ratio.median > middle)) for one, ratio in zip(found, across, strict=True)]
+
+    def middle(start: float, end: float) -> float:
+        return (start * end) ** 0.5 if logarithmic else (start + end) / 2
+
+    # A label stands on the side with more room, beyond the end of the point's bar.
+    data = [
+        _datum(one, ratio, bool(middle(ratio.low, ratio.high) > middle(low, high)))
+        for one, ratio in zip(found, across, strict=True)
+    ]
     _spread_labels(data, (top - bottom) * LABEL_HEIGHT / HEIGHT)
     x: Spec = {"type": "quantitative", "scale": scale, "axis": axis | {"grid": False}}
     y_axis = {"title": None, "format": "~%", "tickCount": 5}
