@@ -177,3 +177,8 @@ def test_the_machines_country_is_that_of_codecarbons_own_settings(monkeypatch, t
     with measure() as meter:
         first_reading(meter)
     assert "CO2e: France" in meter.cost.method
+
+
+def test_a_share_of_an_unknown_energy_is_unknown():
+    whole = Cost(8.0, 4.0, None, "measured: CPU")
+    assert whole.share(0.25) == Cost(2.0, 1.0, None, "measured: CPU")

@@ -8,7 +8,7 @@ import pytest
 from potstill.cost import Cost
 from potstill.evaluation import measurement_cost as module
 from potstill.evaluation.candidate_models import CandidateModel
-from potstill.evaluation.measurement_cost import expenses, metered
+from potstill.evaluation.measurement_cost import expenses, metered, metered_together
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe.candidates import Candidate
@@ -51,6 +51,18 @@ def test_a_stopped_attempt_counts(work):
     assert one.cost.seconds == 4.0
     assert one.cost.kwh == pytest.approx(6e-6)
     assert one.read == 400
+
+
+@pytest.mark.parametrize(("seconds", "shares"), [((1.0, 3.0), (0.5, 1.5)), ((0.0, 0.0), (1.0, 1.0))])
+def test_models_side_by_side_share_a_cost_by_their_time(work, seconds, shares):
+    models = [CandidateModel(Candidate("student", None, seed), lambda: None) for seed in (0, 1)]
+    with metered_together(work, "held-out-text", models) as tallies:
+        for tally, own in zip(tallies, seconds, strict=True):
+            tally.read, tally.seconds = 100, own
+    found = expenses(work.folder)
+    assert [one.cost.seconds for one in found] == pytest.approx(shares)
+    assert sum(one.cost.kwh for one in found) == pytest.approx(3e-6)
+    assert [one.read for one in found] == [100, 100]
 
 
 def test_a_run_has_those_of_every_model_in_its_manifest(tmp_path):
