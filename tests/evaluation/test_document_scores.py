@@ -9,6 +9,7 @@ from potstill.pipeline import artifacts
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe.step import Step
+from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import PreparedTeacher
 from tiny import toy_recipe
 
@@ -98,6 +99,17 @@ def test_teachers_that_do_not_fit_beside_the_students_are_put_away(expected, une
     run_recipe(recipe, run, until="evaluate")
     assert loads.count("model") == 1
     assert loads[0] == "model", "the teacher reads the text before any other model is loaded"
+    for name, content in expected.items():
+        assert _near(_outputs(run)[name], content), name
+
+
+def test_a_teacher_that_shows_no_states_stays_beside_the_students(expected, unevaluated, loads, monkeypatch):
+    recipe, run = unevaluated
+    monkeypatch.setattr(LiveTeacher, "_head", lambda self: None)
+    monkeypatch.setattr(document_scores, "memory_of_device", lambda: 1)
+    run_recipe(recipe, run, until="evaluate")
+    assert loads.count("model") == 1
+    assert not (run.path("evaluate") / "teacher_states").exists()
     for name, content in expected.items():
         assert _near(_outputs(run)[name], content), name
 

@@ -83,3 +83,27 @@ def test_memory_is_that_of_the_weights_and_of_a_batch():
     one, other = (speed_rounds._memory(model, SpeedSizes(rows, 16, 4)) for rows in (2, 8))
     logits = 2 * 4 * model.config.vocab_size
     assert weights + logits < one < other
+
+
+class OtherEngine:
+    """A model of another engine: it has no weights in torch, and reads rows one by one."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, clock):
+        self.clock, self.config = clock, llama(0).config
+
+    def parameters(self):
+        return iter(())
+
+    buffers = parameters
+
+    def generate(self, input_ids, attention_mask, generation_config):
+        assert attention_mask.shape == input_ids.shape
+        self.clock[0] += 0.001 * input_ids.numel() * generation_config.max_new_tokens
+
+
+def test_a_model_of_another_engine_is_measured_by_its_own_generate(clock):
+    found = measure_rounds({"teacher": OtherEngine(clock)})
+    assert found.memory == {"teacher": None}
+    assert all(each == pytest.approx((1000,) * found.rounds) for each in found.rates["teacher"].values())
