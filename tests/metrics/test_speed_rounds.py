@@ -56,7 +56,7 @@ def test_a_slow_machine_measures_smaller_sizes_and_fewer_rounds(clock, seconds, 
 def test_a_machine_that_is_far_too_slow_measures_nothing(clock):
     model, shapes = _slow(gpt2(0), clock, 10.0)
     assert measure_rounds({"teacher": model}) is None
-    assert len(shapes) == 4, "two tries of two tokens"
+    assert len(shapes) == 6, "two tries of a prompt, and two of two written tokens"
 
 
 def test_prompts_fit_the_positions_of_every_model(clock):

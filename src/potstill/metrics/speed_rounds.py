@@ -43,9 +43,27 @@ class SpeedSizes:
             DECODE_BATCH: (self.batch_size, 1, self.new_tokens),
         }
 
-    def seconds(self, per_token: float) -> float:
-        """The seconds of a round of a model that reads one token in so many seconds. Batches are faster than that."""
-        return per_token * sum(rows * prompt * new for rows, prompt, new in self.cells.values())
+    def seconds(self, pace: "Pace") -> float:
+        """The seconds that a round of a model takes, or fewer."""
+        batch_step = max(pace.written, pace.read * self.batch_size)
+        reading = pace.read * self.prompt_tokens * (1 + self.batch_size)
+        return reading + self.new_tokens * (pace.written + batch_step)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The seconds for each token of a short prompt that a model reads, and for each token that it writes."""
+
+    read: float
+    written: float
+
+    @classmethod
+    def of(cls, model: Any) -> "Pace":
+        """The better of two tries: the first one also prepares kernels."""
+        prompt = SIZES[-1].prompt_tokens
+        read = min(_seconds(model, 1, prompt, 1) for _ in range(2))
+        written = min(_seconds(model, 1, 1, 2) for _ in range(2))
+        return cls(read / prompt, written / 2)
 
 
 SIZES = tuple(
@@ -77,11 +95,12 @@ def measure_rounds(models: Mapping[str, Any]) -> SpeedRounds | None:
         models: by name. All are in memory at the same time.
     """
     began, random_order = time.perf_counter(), random.Random(0)
-    per_token = sum(_seconds_per_token(model) for model in models.values())
+    paces = [Pace.of(model) for model in models.values()]
     fitting = [sizes for sizes in SIZES if _fit_positions(models, sizes)] or [SIZES[-1]]
-    sizes = next((one for one in fitting if ROUNDS * one.seconds(per_token) <= SECONDS), fitting[-1])
+    expected = {sizes: sum(map(sizes.seconds, paces)) for sizes in fitting}
+    sizes = next((one for one in fitting if ROUNDS * expected[one] <= SECONDS), fitting[-1])
     # The first half is for the memory's own round.
-    if 2 * sizes.seconds(per_token) > LIMIT:
+    if 2 * expected[sizes] > LIMIT:
         return None
     memory = {name: _memory(model, sizes) for name, model in models.items()}
     cells = [(name, rate) for name in models for rate in sizes.cells]
@@ -99,11 +118,6 @@ def measure_rounds(models: Mapping[str, Any]) -> SpeedRounds | None:
         last = time.perf_counter() - started
     rates = {name: {rate: tuple(each) for rate, each in own.items()} for name, own in found.items()}
     return SpeedRounds(sizes, rates, memory)
-
-
-def _seconds_per_token(model: Any) -> float:
-    """The seconds for one written token, by the second of two tries: the first one also prepares kernels."""
-    return min(_seconds(model, 1, 1, 2) for _ in range(2)) / 2
 
 
 def _fit_positions(models: Mapping[str, Any], sizes: SpeedSizes) -> bool:
