@@ -18,14 +18,15 @@ def do(tmp_path, monkeypatch, stages):
 
 def states(run):
     """The state of each step."""
-    return {line[:16].strip(): line[17:37].strip() for line in describe(run.folder).splitlines()[:-1]}
+    return {line[:16].strip(): line[17:37].strip() for line in describe(run.folder).splitlines()[:-2]}
 
 
 def test_a_whole_run(do):
     do()
     assert set(states(Run("run")).values()) == {"done"}
-    last = describe(Run("run").folder).splitlines()[-1]
-    assert last.split() == ["in", "all", "8.0", "s"]
+    *_, total, number_format = describe(Run("run").folder).splitlines()
+    assert total.split() == ["in", "all", "8.0", "s"]
+    assert number_format == "number format: fp32, as the recipe says"
 
 
 def test_each_line_says_how_long_it_took_and_what_it_weighs(do):
@@ -44,7 +45,7 @@ def test_what_is_left_what_was_stopped_and_what_it_cost(do, stages):
     found = states(Run("run"))
     assert list(found.values()) == ["done", "stopped midway"] + ["left"] * 6
     assert describe(Run("run").folder).splitlines()[1].split()[-2:] == ["1.0", "s"]
-    assert describe(Run("run").folder).splitlines()[-1].split()[-2:] == ["2.0", "s"]
+    assert describe(Run("run").folder).splitlines()[-2].split()[-2:] == ["2.0", "s"]
 
 
 def test_a_changed_file_and_all_that_waits_for_it(do, tmp_path):

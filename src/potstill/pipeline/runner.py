@@ -6,7 +6,7 @@ is done if its manifest has the same inputs. Otherwise it runs, or continues a s
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, steps_of
+from potstill.pipeline.precision import decide, warn
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import inputs_of, reason_to_repeat
 from potstill.pipeline.work import Made, Work
@@ -23,7 +24,7 @@ from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 
 
-def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> None:
+def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> Recipe:
     """Run every step that is not done, in order. Each step continues where an earlier attempt stopped.
 
     Args:
@@ -31,6 +32,9 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
         run: the run folder.
         until: run only this stage and the stages that it needs.
         force: run these stages again although they are done.
+
+    Returns:
+        The recipe with the number format of the run.
 
     Raises:
         UserError: bad input, or a failure with a known remedy.
@@ -41,10 +45,14 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
         raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
     # Only the first rank writes into the run folder.
     with run.open(recipe.model_dump(mode="json", by_alias=True)) if distributed.is_first() else nullcontext():
-        _run_steps(recipe, run, steps, forced)
+        decided = decide(recipe, run)
+        _run_steps(decided, run, steps, forced, lambda: warn(recipe, decided, run))
+    return decided
 
 
-def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
+def _run_steps(
+    recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step], before_the_first: Callable[[], None]
+) -> None:
     did = 0
     for step in steps:
         # The first rank reads the folder for all: ranks that find different damage would wait for each other for ever.
@@ -56,6 +64,7 @@ def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence
             continue
         if did == 0:
             check_stages(recipe)
+            before_the_first()
         did += 1
         if not distributed.is_first():
             _run_step_on_other_rank(Work(recipe, run, step))

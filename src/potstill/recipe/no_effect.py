@@ -4,6 +4,7 @@ than its student."""
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from potstill.recipe.precision import contradictions
 from potstill.recipe.training_fields import TrainingFields
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ BATCH_DEFAULT = 8
 
 
 def complaints(recipe: "Recipe") -> Iterator[str]:
-    """A sentence about each setting that has no effect or spoils the comparison with the control."""
+    """A sentence about each setting that has no effect, contradicts another, or spoils the comparison with the
+    control."""
+    yield from contradictions(recipe)
     yield from _of_control(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"

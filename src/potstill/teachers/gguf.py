@@ -2,10 +2,14 @@
 
 import glob
 import re
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
 from potstill.models.folder import save_model
 from potstill.models.pretrained import ModelSource, check_tokens
@@ -27,3 +31,53 @@ def convert(source: ModelSource, folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     plain.load_state_dict(loaded.state_dict())
     save_model(plain, tokenizer, folder)
+
+
+NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""How :mod:`struct` reads the numbers of a header, by GGUF's own codes (github.com/ggml-org/ggml, docs/gguf.md)."""
+TEXT, ARRAY = 8, 9
+
+
+def config_of_header(file: Path) -> Any:
+    """The sizes of a GGUF model as a configuration, from the first kilobytes of its file.
+
+    transformers and gguf read the whole vocabulary first, which takes seconds.
+
+    Returns:
+        A configuration of the model's architecture that is right about sizes and nothing else. None if the file is no
+        GGUF file, or transformers does not know its architecture.
+    """
+    try:
+        with file.open("rb") as stream:
+            header = dict(_header(stream))
+    except (OSError, ValueError, KeyError, struct.error):
+        return None
+    kind = str(header.get("general.architecture"))
+    if kind not in GGUF_CONFIG_MAPPING or kind not in CONFIG_MAPPING:
+        return None
+    names = {f"{kind}.{key}": name for key, name in GGUF_CONFIG_MAPPING[kind].items() if name}
+    return AutoConfig.for_model(kind, **{names[key]: value for key, value in header.items() if key in names})
+
+
+def _header(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """The numbers and texts of a header, up to its tokenizer."""
+    magic, _, _, count = struct.unpack("<4sIQQ", stream.read(24))
+    if magic != b"GGUF":
+        raise ValueError("no GGUF file")
+    for _ in range(count):
+        key = _value(stream, TEXT)
+        if key.startswith("tokenizer."):
+            return
+        (code,) = struct.unpack("<I", stream.read(4))
+        yield key, _value(stream, code)
+
+
+def _value(stream: BinaryIO, code: int) -> Any:
+    if code == TEXT:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        return stream.read(length).decode()
+    if code == ARRAY:
+        inner, length = struct.unpack("<IQ", stream.read(12))
+        return [_value(stream, inner) for _ in range(length)]
+    form = f"<{NUMBERS[code]}"
+    return struct.unpack(form, stream.read(struct.calcsize(form)))[0]
