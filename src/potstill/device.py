@@ -63,10 +63,9 @@ class ProductTimes:
         halves = [fp32 / bf16 for fp32, bf16 in zip(self.fp32, self.bf16, strict=True)]
         return min(halves) >= CLEAR or max(halves) <= 1 / CLEAR
 
-    @property
-    def operations_per_second(self) -> float:
-        """The additions and multiplications in the faster format."""
-        return 2 * self.rows * self.inputs * self.outputs / min(*self.fp32, *self.bf16)
+    def rate(self, seconds: tuple[float, float]) -> float:
+        """The additions and multiplications a second of a format, which is given by its seconds."""
+        return 2 * self.rows * self.inputs * self.outputs / min(seconds)
 
 
 def time_products(inputs: int, outputs: int) -> ProductTimes:

@@ -10,6 +10,7 @@ from fake_stages import ALL
 from potstill import device, distributed
 from potstill.device import ProductTimes
 from potstill.pipeline import precision, runner
+from potstill.pipeline.known_models import TYPICAL_WIDTHS
 from potstill.pipeline.precision import FILE, with_precision
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.status import describe
@@ -185,7 +186,7 @@ def test_the_largest_layer_that_is_known_is_measured(do, machine, tmp_path):
 def test_a_run_of_unknown_models_measures_a_layer_of_a_typical_width(do, machine):
     asked = machine(FAST)
     do("precision=auto", until="corpus")
-    assert asked == [precision.TYPICAL_WIDTHS]
+    assert asked == [TYPICAL_WIDTHS]
 
 
 def test_a_real_decision_is_one_of_the_two(do):

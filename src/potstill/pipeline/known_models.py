@@ -11,13 +11,16 @@ from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
 from potstill.files.named_files import named_folder
 from potstill.models.pretrained import ModelSource
+from potstill.models.size import size_of
 from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
 from potstill.recipe.student import Checkpoint, FromTeacher, PrunedLayers, PrunedWidth, Scratch
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher, Teacher
-from potstill.teachers.gguf import config_of_header
+from potstill.teachers.gguf import sizes_in_header
 from potstill.teachers.prepared import POINTER, PreparedTeacher
 
+TYPICAL_WIDTHS = (768, 3072)
+"""The widths of a layer where no model of the run is known yet."""
 WIDTHS = {
     "heads": "num_attention_heads",
     "key_value_heads": "num_key_value_heads",
@@ -58,17 +61,26 @@ def student_config(recipe: Recipe, teachers: dict[str, Any]) -> Any:
     return pruned
 
 
+def widths_of(recipe: Recipe, run: Run) -> tuple[int, int]:
+    """The widths of the largest feed-forward layer among the models that are known."""
+    teachers = teacher_configs(recipe, run)
+    sizes = [size_of(config, 0) for config in (*teachers.values(), student_config(recipe, teachers)) if config]
+    widths = [(size["hidden"], size["ffn"]) for size in sizes if size["hidden"] and size["ffn"]]
+    return max(widths, key=lambda pair: pair[0] * pair[1], default=TYPICAL_WIDTHS)
+
+
 def _of_a_teacher(run: Run, name: str, teacher: Teacher) -> Any:
     prepared = run.path("teachers") / name
     try:
         if (prepared / POINTER).is_file():
             return PreparedTeacher.load(prepared).config()
         if isinstance(teacher, PackagedTeacher):
-            return config_of_header(package_files(teacher.package, teacher.gguf, f"teachers.{name}", "gguf")[0])
+            file = package_files(teacher.package, teacher.gguf, f"teachers.{name}", "gguf")[0]
+            return _of_fields(sizes_in_header(file))
         if isinstance(teacher, ModelTeacher) and teacher.gguf is None:
             return _of_a_folder(teacher.model)
         if isinstance(teacher, ModelTeacher) and (folder := named_folder(teacher.model)) is not None:
-            return config_of_header(folder / str(teacher.gguf))
+            return _of_fields(sizes_in_header(folder / str(teacher.gguf)))
     except UserError:
         # Whatever is wrong with a teacher, its own stage says it.
         return None
@@ -82,8 +94,8 @@ def _of_a_folder(model: str) -> Any:
         return None
 
 
-def _of_fields(fields: dict[str, Any]) -> Any:
+def _of_fields(fields: dict[str, Any] | None) -> Any:
     try:
-        return AutoConfig.for_model(**fields)
+        return None if fields is None else AutoConfig.for_model(**fields)
     except Exception:  # noqa: BLE001 (whatever transformers raises; the stage that makes the model says it)
         return None

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
 FILE = "precision.json"
-TYPICAL_WIDTHS = (768, 3072)
-"""The widths of the layer that is measured where no model of the run is known yet."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +126,7 @@ def _cost_of_bfloat16(recipe: "Recipe", run: Run) -> str | None:
 
 
 def _times(recipe: "Recipe", run: Run) -> "ProductTimes":
-    """Time a product of the largest layer among the models that are known."""
     from potstill.device import time_products
-    from potstill.models.size import size_of
-    from potstill.pipeline.known_models import student_config, teacher_configs
+    from potstill.pipeline.known_models import widths_of
 
-    teachers = teacher_configs(recipe, run)
-    known = [config for config in (*teachers.values(), student_config(recipe, teachers)) if config is not None]
-    sizes = [size_of(config, 0) for config in known]
-    widths = [(size["hidden"], size["ffn"]) for size in sizes if size["hidden"] and size["ffn"]]
-    inputs, outputs = max(widths, key=lambda pair: pair[0] * pair[1], default=TYPICAL_WIDTHS)
-    return time_products(inputs, outputs)
+    return time_products(*widths_of(recipe, run))

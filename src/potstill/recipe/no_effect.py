@@ -54,7 +54,7 @@ def _of_control(recipe: "Recipe") -> Iterator[str]:
         return
     student, control = recipe.distil.training, {**recipe.distil.training, **recipe.control.training}
     different = [name for name in SAME_FOR_CONTROL if control.get(name) != student.get(name)]
-    if _samples_of_step(control) != _samples_of_step(student):
+    if samples_of_step(control) != samples_of_step(student):
         different += [name for name in (BATCH, ACCUMULATION) if name in recipe.control.training]
     for name in different:
         yield (
@@ -63,7 +63,8 @@ def _of_control(recipe: "Recipe") -> Iterator[str]:
         )
 
 
-def _samples_of_step(training: dict[str, object] | TrainingFields) -> int:
+def samples_of_step(training: dict[str, object] | TrainingFields) -> int:
+    """The samples of one optimizer step of one process."""
     batch, times = training.get(BATCH, BATCH_DEFAULT), training.get(ACCUMULATION, 1)
     assert isinstance(batch, int)
     assert isinstance(times, int)
