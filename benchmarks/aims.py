@@ -47,6 +47,14 @@ AIMS = (
     Aim("store, bytes", "default store, B/token", "≤ 200", 200, "≤ 200", 200),
     Aim("store, KL", "default store, KL on the 135M teacher", "≤ 0.2", 0.2, "≤ 0.2", 0.2),
     Aim("store, unbiased", "an unbiased mode, B/token", "≤ 50", 50, "≤ 50", 50),
+    Aim(
+        "format",
+        "capture, training and evaluation: chosen format ÷ the faster",
+        "≤ 1.05",
+        1.05,
+        "≤ 1.05",
+        1.05,
+    ),
     Aim("reader", "reader, one core, M tokens/s", "≥ 4", 4, "loader stall < 1%", None, at_least=True),
     Aim("writer", "writer, one core, M tokens/s", "≥ 2", 2, "", None, at_least=True),
 )
