@@ -72,6 +72,16 @@ def test_it_is_measured_against_what_was_last_asked_for_even_if_that_did_nothing
     assert states(Run("run"))["distil/seed-1"] == "left"
 
 
+def test_a_damaged_number_format_is_said_once_and_nothing_is_written(do, tmp_path, capsys):
+    do("precision=auto")
+    file = tmp_path / "run" / "precision.json"
+    file.write_text("{")
+    capsys.readouterr()
+    assert set(states(Run("run")).values()) == {"done"}
+    assert capsys.readouterr().out.count("precision.json is not as it was written") == 1
+    assert file.read_text() == "{"
+
+
 def test_what_is_no_run_is_said(tmp_path):
     with pytest.raises(UserError, match=r"is no run folder; `potstill run RECIPE` makes one under runs/"):
         describe(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from potstill.console import duration, size
 from potstill.errors import UserError
 from potstill.pipeline.graph import all_steps, needed_by
-from potstill.pipeline.precision import decision_of, with_precision
+from potstill.pipeline.precision import decision_of
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import is_done
 from potstill.recipe import Recipe
@@ -22,7 +22,8 @@ def describe(folder: Path) -> str:
     run = Run(folder)
     recipe = saved_recipe(folder)
     decided = decision_of(recipe, run)
-    recipe = with_precision(recipe, run)
+    if decided is not None:
+        recipe = recipe.model_copy(update={"precision": decided.precision})
     lines, total, not_done = [], 0.0, set[Step]()
     for step in all_steps(recipe):
         state = _state(recipe, run, step, not_done)
