@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluation, loss, machine, memory, steps, store
+from benchmarks import evaluation, loss, machine, memory, number_format, steps, store
 from benchmarks.aims import Measured, summary
 from benchmarks.page import page
 from benchmarks.peers import missing
@@ -23,6 +23,7 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
     "memory": memory.section,
     "store": store.section,
     "evaluation": evaluation.section,
+    "format": number_format.section,
 }
 HEADINGS = {
     "loss": "The loss head",
@@ -30,6 +31,7 @@ HEADINGS = {
     "memory": "Memory",
     "store": "The store",
     "evaluation": "Evaluation",
+    "format": "The number format",
 }
 
 

@@ -13,7 +13,7 @@ from benchmarks.aims import Measured
 from benchmarks.rates import rates
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
-from potstill.device import fast_bfloat16
+from potstill.device import time_products
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
 from potstill.losses.teacher_target import HiddenTarget
@@ -55,7 +55,7 @@ def modes(settings: Settings) -> tuple[list[Table], list[Measured]]:
     with tempfile.TemporaryDirectory() as folder:
         say("loading the 135M teacher")
         prepared = PreparedTeacher.load(prepare("smollm2", TEACHER, Path(folder) / "smollm2"))
-        live = LiveTeacher(prepared.model(torch.bfloat16 if fast_bfloat16() else torch.float32))
+        live = LiveTeacher(prepared.model(torch.bfloat16 if time_products(576, 1536).speedup > 1 else torch.float32))
         tokenizer = prepared.tokenizer()
         for name, lines in texts().items():
             say(f"fidelity on {name}")

@@ -21,6 +21,7 @@ SHARED = [
     "control=null",
     "corpus.train_tokens=50_800",
     "evaluate.documents=100",
+    "distil.training.per_device_train_batch_size=16",
     "distil.training.save_steps=25",
 ]
 VARIANTS = {

@@ -16,6 +16,7 @@ capture: {}
 distil:
   losses: [{kind: forward_kl}]
   training: {max_steps: 1}
+precision: fp32
 """
 
 QUESTIONS = """\
@@ -35,6 +36,7 @@ experiments:
   base: {}
   confidence: {}
   shuffled: {strategy: base, targets: another_question}
+precision: fp32
 """
 
 

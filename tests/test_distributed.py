@@ -46,7 +46,6 @@ def run(launcher: list[str], folder: Path, toys: Path, batch: int) -> None:
     sets = [
         *toy_overrides("quickstart", toys),
         f"distil.training.per_device_train_batch_size={batch}",
-        "distil.training.bf16=false",
     ]
     command = [*launcher, "-m", "potstill", "run", "quickstart", "--run-dir", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -163,6 +163,8 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
     training["gradient_accumulation_steps"] = 1
     settings: dict[str, Any] = {
         **{f"distil.training.{name}": value for name, value in training.items()},
+        # What is faster for so small a model is chance.
+        "precision": "fp32",
         "evaluate.documents": 8,
         "evaluate.resamples": 100,
         "evaluate.speed": False,

@@ -30,6 +30,7 @@ experiments:
 answers: {{max_new_tokens: 12, batch_size: 5}}
 evaluate: {{resamples: 200}}
 seeds: [0, 1]
+precision: fp32
 """
 
 

@@ -25,13 +25,6 @@ SEEDS = "seeds=[0, 1]"
 METRICS = ["em", "rouge_l_precision", "rouge_l_recall", "rouge_l_f", "word_cosine"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _float32():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("toy")
@@ -45,7 +38,7 @@ def given(folder):
 @pytest.fixture(scope="module")
 def recipe(folder, given):
     sets = json.dumps({"words": given})
-    return toy_recipe(folder, f"evaluate.continuations={sets}", SEEDS, "distil.training.bf16=false")
+    return toy_recipe(folder, f"evaluate.continuations={sets}", SEEDS)
 
 
 @pytest.fixture(scope="module")

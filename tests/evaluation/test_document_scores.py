@@ -16,14 +16,6 @@ from tiny import toy_recipe
 SEVERAL = ("seeds=[0, 1]", "corpus.sequence_length=128", "evaluate.batch_size=2", "evaluate.resamples=100")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _float32():
-    # In bfloat16, figures depend on how many rows are multiplied together.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A toy run of two seeds that is not evaluated yet."""

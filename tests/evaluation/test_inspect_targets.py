@@ -18,16 +18,9 @@ from tiny import VOCABULARY, toy_recipe
 
 @pytest.fixture(scope="module")
 def run(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
-        made = Run(tmp_path_factory.mktemp("stores") / "toy")
-        run_recipe(toy_recipe(toy_folder, f"capture={{keep: top_k, k: {VOCABULARY}, bits: 32}}"), made, "capture")
-        return made
-
-
-@pytest.fixture(autouse=True)
-def _float32(monkeypatch):
-    monkeypatch.setattr("potstill.device.fast_bfloat16", lambda: False)
+    made = Run(tmp_path_factory.mktemp("stores") / "toy")
+    run_recipe(toy_recipe(toy_folder, f"capture={{keep: top_k, k: {VOCABULARY}, bits: 32}}"), made, "capture")
+    return made
 
 
 def test_a_store_that_keeps_everything_is_true_to_its_teacher(run):

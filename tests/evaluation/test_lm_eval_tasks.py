@@ -27,13 +27,6 @@ METRICS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _float32():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
-        yield
-
-
 def _overrides(folder):
     """Three tasks and two baselines: one with the run's tokens and a padded head, one with other tokens."""
     listed = [{"task": name, "path": str(save_tasks(folder / "tasks"))} for name in (CHOICE, WORD, GROUP)]
@@ -53,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(folder):
-    return toy_recipe(folder, *_overrides(folder), "seeds=[0, 1]", "distil.training.bf16=false")
+    return toy_recipe(folder, *_overrides(folder), "seeds=[0, 1]")
 
 
 @pytest.fixture(scope="module")

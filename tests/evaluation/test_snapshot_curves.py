@@ -12,7 +12,7 @@ from potstill.pipeline.runner import run_recipe
 from potstill.training.snapshots import snapshot_folder
 from tiny import save_pairs, toy_recipe
 
-GIVEN = ("corpus.validation=6", "distil.training.max_steps=8", "distil.snapshots=4", "distil.training.bf16=false")
+GIVEN = ("corpus.validation=6", "distil.training.max_steps=8", "distil.snapshots=4")
 
 
 @pytest.fixture(scope="module")

@@ -19,14 +19,7 @@ from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
 pytestmark = pytest.mark.slow
 ITEMS, STEPS = 40, [2, 4, 6, 8]
 ACC, NORM, GROUPED = f"{CHOICE}/acc", f"{CHOICE}/acc_norm", f"{GROUP}/acc"
-GIVEN = ("distil.training.max_steps=8", "distil.snapshots=4", "distil.training.bf16=false")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _float32():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
-        yield
+GIVEN = ("distil.training.max_steps=8", "distil.snapshots=4")
 
 
 def _tasks(folder, *names):

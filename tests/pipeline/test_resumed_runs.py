@@ -48,7 +48,7 @@ runpy.run_module("potstill", run_name="__main__")
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
-    steps = [f"distil.training.max_steps={STEPS}", "distil.training.save_steps=4", "distil.training.bf16=true"]
+    steps = [f"distil.training.max_steps={STEPS}", "distil.training.save_steps=4", "precision=bf16"]
     return [*toy_overrides("quickstart", folder), *steps]
 
 

@@ -18,14 +18,15 @@ def do(tmp_path, monkeypatch, stages):
 
 def states(run):
     """The state of each step."""
-    return {line[:16].strip(): line[17:37].strip() for line in describe(run.folder).splitlines()[:-1]}
+    return {line[:16].strip(): line[17:37].strip() for line in describe(run.folder).splitlines()[:-2]}
 
 
 def test_a_whole_run(do):
     do()
     assert set(states(Run("run")).values()) == {"done"}
-    last = describe(Run("run").folder).splitlines()[-1]
-    assert last.split() == ["in", "all", "8.0", "s"]
+    *_, total, number_format = describe(Run("run").folder).splitlines()
+    assert total.split() == ["in", "all", "8.0", "s"]
+    assert number_format == "number format: fp32, as the recipe says"
 
 
 def test_each_line_says_how_long_it_took_and_what_it_weighs(do):
@@ -44,7 +45,7 @@ def test_what_is_left_what_was_stopped_and_what_it_cost(do, stages):
     found = states(Run("run"))
     assert list(found.values()) == ["done", "stopped midway"] + ["left"] * 6
     assert describe(Run("run").folder).splitlines()[1].split()[-2:] == ["1.0", "s"]
-    assert describe(Run("run").folder).splitlines()[-1].split()[-2:] == ["2.0", "s"]
+    assert describe(Run("run").folder).splitlines()[-2].split()[-2:] == ["2.0", "s"]
 
 
 def test_a_changed_file_and_all_that_waits_for_it(do, tmp_path):
@@ -69,6 +70,16 @@ def test_it_is_measured_against_what_was_last_asked_for_even_if_that_did_nothing
     do()
     do("seeds=[0, 1]", until="corpus")
     assert states(Run("run"))["distil/seed-1"] == "left"
+
+
+def test_a_damaged_number_format_is_said_once_and_nothing_is_written(do, tmp_path, capsys):
+    do("precision=auto")
+    file = tmp_path / "run" / "precision.json"
+    file.write_text("{")
+    capsys.readouterr()
+    assert set(states(Run("run")).values()) == {"done"}
+    assert capsys.readouterr().out.count("precision.json is not as it was written") == 1
+    assert file.read_text() == "{"
 
 
 def test_what_is_no_run_is_said(tmp_path):

@@ -11,17 +11,9 @@ from potstill.recipe import Recipe
 from tiny import toy_recipe
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _float32():
-    # Figures can be done by hand to six digits, whatever this machine's fastest number format is.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potstill.device.fast_bfloat16", lambda: False)
-        yield
-
-
 @pytest.fixture(scope="session")
 def recipe(toy_folder: Path) -> Recipe:
-    return toy_recipe(toy_folder, "seeds=[0, 1, 2]", "distil.training.bf16=false")
+    return toy_recipe(toy_folder, "seeds=[0, 1, 2]")
 
 
 @pytest.fixture(scope="session")

@@ -55,9 +55,8 @@ def test_seeds_see_samples_in_another_order(run):
 
 def test_captured_or_not_the_student_is_nearly_the_same(tmp_path, run):
     online, exact = Run(tmp_path / "online"), Run(tmp_path / "exact")
-    plain = "distil.training.bf16=false"
-    run_recipe(toy_recipe(tmp_path, "capture=null", plain), online, until="distil")
-    run_recipe(toy_recipe(tmp_path, "capture.k=300", "capture.bits=32", plain), exact, until="distil")
+    run_recipe(toy_recipe(tmp_path, "capture=null"), online, until="distil")
+    run_recipe(toy_recipe(tmp_path, "capture.k=300", "capture.bits=32"), exact, until="distil")
     one, other = (_log(which, "distil/seed-0") for which in (online, exact))
     for ours, theirs in zip(one, other, strict=True):
         assert ours["forward_kl"] == pytest.approx(theirs["forward_kl"], rel=1e-3)
@@ -92,7 +91,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
 def test_an_adapter_is_trained_upon_the_start_compared_with_its_like_and_scored(tmp_path, merge):
     adapter = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
     student = {"start": "prune_layers", "from": "smollm2", "layers": 2, "adapter": adapter, "merge": merge}
-    given = [f"student={json.dumps(student)}", "distil.training.learning_rate=0.05", "distil.training.bf16=false"]
+    given = [f"student={json.dumps(student)}", "distil.training.learning_rate=0.05"]
     run = Run(tmp_path / "run")
     run_recipe(toy_recipe(tmp_path, *given), run)
     start = AutoModelForCausalLM.from_pretrained(run.path("student") / "start").state_dict()
@@ -143,7 +142,6 @@ def test_a_checkpoint_padded_otherwise_learns_as_one_that_is_not(tmp_path, keep)
             f"teachers={json.dumps({'t': {'model': str(teachers[name]), 'dtype': 'float32'}})}",
             f"student={json.dumps({'start': 'checkpoint', 'model': str(student)})}",
             f"capture={json.dumps(keep and {'keep': keep})}",
-            "distil.training.bf16=false",
             # SGD: Adam divides by gradients that are nearly nothing, and makes a difference of what is only rounding.
             "distil.training.optim=sgd",
         ]

@@ -191,7 +191,7 @@ def test_pairs_that_changed_are_judged_again(tmp_path):
 
 def test_several_students_are_compared_each_with_the_others_company(toy_folder, tmp_path):
     overrides = ["experiments={hot: {losses: [{kind: forward_kl, temperature: 4}]}, cold: {}}", "seeds=[0, 1]"]
-    recipe, run = toy_recipe(toy_folder, *overrides, "distil.training.bf16=false"), Run(tmp_path / "run")
+    recipe, run = toy_recipe(toy_folder, *overrides), Run(tmp_path / "run")
     run_recipe(recipe, run, until="evaluate")
     found = _comparison(run)
     rows = {(row["model"], row["metric"]): row for row in found["rows"]}

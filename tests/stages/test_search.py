@@ -251,7 +251,7 @@ def test_captured_or_not_the_same_settings_are_worth_the_same(searched, tmp_path
 
 def test_stopped_within_a_trial_it_does_only_what_is_left(tmp_path, monkeypatch):
     search = "search={trials: 1, share: [0.05, 0.95], training: {max_steps: 3}}"
-    recipe = toy_recipe(tmp_path, search, "corpus.validation=6", "distil.training.bf16=false")
+    recipe = toy_recipe(tmp_path, search, "corpus.validation=6")
     whole, cut = (Work(recipe, Run(tmp_path / name), Step("search")) for name in ("whole", "cut"))
     run_recipe(recipe, whole.run, until="search")
     steps, plain = [], DistilTrainer.training_step
@@ -280,7 +280,6 @@ def test_two_ranks_try_the_same_settings(toy_folder, tmp_path):
         given = [
             *toy_overrides("quickstart", toy_folder),
             f"distil.training.per_device_train_batch_size={4 // ranks}",
-            "distil.training.bf16=false",
             "corpus.validation=6",
             "search={trials: 1, share: [0.05, 0.95]}",
         ]

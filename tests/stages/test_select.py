@@ -28,7 +28,6 @@ RISING = (
     "corpus.train_tokens=128",
     "distil.training.max_steps=30",
     "distil.training.learning_rate=0.02",
-    "distil.training.bf16=false",
     "distil.snapshots=6",
 )
 
@@ -215,7 +214,7 @@ def test_half_of_the_pairs_are_chosen_on_and_the_other_half_is_reported(tmp_path
 
 
 def test_of_questions_each_student_is_chosen_on_the_answers_of_its_own_sample_set(tmp_path):
-    given = ["distil.keep=last", "distil.snapshots=2", "select={}", "distil.training.bf16=false", "seeds=[0]"]
+    given = ["distil.keep=last", "distil.snapshots=2", "select={}", "seeds=[0]"]
     run = Run(tmp_path / "run")
     run_recipe(toy_questions.recipe(tmp_path, *given, "evaluate.batch_size=3"), run)
     losses, sample_sets_of = {}, {"placebo": "base/another_question"}

@@ -79,7 +79,7 @@ WHOLE = 'student={"start": "copy", "from": "smollm2"}'
 
 def _cut(folder, *overrides, name="run", until="distil"):
     run = Run(folder / name)
-    run_recipe(toy_recipe(folder, CUT, WHOLE, "distil.training.bf16=false", *overrides), run, until=until)
+    run_recipe(toy_recipe(folder, CUT, WHOLE, *overrides), run, until=until)
     return run
 
 

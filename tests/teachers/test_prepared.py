@@ -23,11 +23,6 @@ INT8 = {"quant_method": "bitsandbytes", "load_in_8bit": True}
 TORCHAO = {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
 
 
-@pytest.fixture(autouse=True)
-def _float32(monkeypatch):
-    monkeypatch.setattr("potstill.device.fast_bfloat16", lambda: False)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return save_model(llama(0, **WIDE), tmp_path_factory.mktemp("model"))

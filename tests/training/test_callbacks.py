@@ -149,7 +149,7 @@ def test_a_projection_between_layers_is_hashed_too(tmp_path, monkeypatch):
 def test_best_weights_that_were_damaged_during_the_training_are_not_kept(tmp_path, monkeypatch):
     rising = ["corpus.train_tokens=128", "distil.training.max_steps=30", "distil.training.learning_rate=0.02"]
     settings = ["distil.keep=best", "corpus.validation=6", "distil.training.save_steps=1", *rising]
-    recipe = toy_recipe(tmp_path, *settings, "distil.training.bf16=false")
+    recipe = toy_recipe(tmp_path, *settings)
     whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
     run_recipe(recipe, whole, until="distil")
     summary = whole.manifest("distil/seed-0")["summary"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
+import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from potstill.device import device, run_dtype
@@ -30,7 +31,7 @@ def baselines(work: Work) -> Models:
         Candidate("baseline", name): [
             CandidateModel(
                 Candidate("baseline", name),
-                partial(_load_model, _files(work.recipe, name)),
+                partial(_load_model, _files(work.recipe, name), run_dtype(work.recipe.precision)),
                 _files(work.recipe, name).tokenizer,
             )
         ]
@@ -64,8 +65,6 @@ def compared_vocabulary(work: Work) -> int | None:
 
 def parameters(work: Work) -> Mapping[str, int]:
     """The number of weights of each baseline. No weights are loaded."""
-    import torch
-
     found = {}
     for name in work.recipe.evaluate.models:
         with torch.device("meta"):
@@ -78,5 +77,5 @@ def _files(recipe: Recipe, name: str) -> ModelSource:
     return ModelSource(recipe.evaluate.models[name], f"`evaluate.models.{name}`")
 
 
-def _load_model(files: ModelSource) -> PreTrainedModel:
-    return files.model(device(), dtype=run_dtype("auto")).eval().requires_grad_(False)
+def _load_model(files: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+    return files.model(device(), dtype=dtype).eval().requires_grad_(False)

@@ -11,6 +11,9 @@ from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
+from potstill.pipeline.precision import with_precision
+from potstill.pipeline.run_folder import Run
+from potstill.recipe.load import saved_recipe
 from potstill.recipe.step import SAVED_AS
 from potstill.targets import TargetStore, describe, fidelity
 from potstill.targets.content_keys import batch_keys
@@ -58,7 +61,8 @@ def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
             "give `--fidelity 0` to leave the comparison out"
         )
-    prepared, rows = PreparedTeacher.load(teacher_folder, place.name), load_from_disk(corpus)
+    precision = with_precision(saved_recipe(run), Run(run)).precision
+    prepared, rows = PreparedTeacher.load(teacher_folder, place.name, precision), load_from_disk(corpus)
     pad = pad_token_id(prepared.tokenizer())
     # Placebos have other answers. The keys prove that the targets belong to these samples.
     collate = AlignedCollator(pad, same_answer=False) if of_set else Collator(pad)

@@ -26,6 +26,7 @@ from potstill.evaluation.snapshot_scores import (
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling, bootstrap
 from potstill.pipeline.graph import BY_NAME, steps_of
+from potstill.pipeline.precision import with_precision
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, trained_candidates
@@ -56,7 +57,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, 
         UserError: the folder is no run, or it has no such snapshots.
     """
     run = Run(folder)
-    recipe = saved_recipe(folder)
+    recipe = with_precision(saved_recipe(folder), run)
     if recipe.distil.snapshots is None:
         raise UserError(f"{folder} keeps no snapshots; say how many in its recipe, `distil.snapshots: 30`")
     steps = [step for name in STAGES_NEEDED for step in steps_of(recipe, BY_NAME[name])]

@@ -103,14 +103,15 @@ def folder_weights(work: Work, folder: Path, name: str) -> Weights:
     """
     start, student = work.run.path("student") / "start", work.recipe.student
     start_fingerprint = fingerprint(start) if (folder / ADAPTER).is_file() else None
-    parts = [fingerprint(folder), start_fingerprint, student.quantization, str(run_dtype("auto"))]
-    return Weights(digest(parts), name, lambda: load_student(folder, start, student))
+    parts = [fingerprint(folder), start_fingerprint, student.quantization, work.recipe.precision]
+    dtype = run_dtype(work.recipe.precision)
+    return Weights(digest(parts), name, lambda: load_student(folder, start, student, dtype))
 
 
 def teacher_weights(work: Work) -> dict[Candidate, Weights]:
     """The weights of the teachers."""
     return {
-        candidate: Weights(digest([one.fingerprint, one.dtype, str(run_dtype("auto"))]), candidate.label, one.model)
+        candidate: Weights(digest([one.fingerprint, one.dtype]), candidate.label, one.model)
         for candidate, one in zip(teacher_candidates(work.recipe), artifacts.teachers(work), strict=True)
     }
 

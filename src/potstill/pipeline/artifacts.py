@@ -7,6 +7,7 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import PreTrainedModel
 
+from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
 from potstill.models.pretrained import ModelSource
 from potstill.models.shared_vocabulary import shared_vocabulary
@@ -29,20 +30,21 @@ def teachers(work: Work) -> list[PreparedTeacher]:
 
 def teacher(work: Work, name: str) -> PreparedTeacher:
     """One teacher of the recipe, existing or trained by this run."""
-    if name in work.recipe.pretrain:
-        return PreparedTeacher.load(work.run.path("pretrain") / name / "model", name)
-    return PreparedTeacher.load(work.run.path("teachers") / name)
+    trained = name in work.recipe.pretrain
+    folder = work.run.path("pretrain") / name / "model" if trained else work.run.path("teachers") / name
+    return PreparedTeacher.load(folder, name, work.recipe.precision)
 
 
 def start_model(work: Work) -> PreTrainedModel:
     """The student before any training, for reading only."""
     folder = work.run.path("student") / "start"
-    return load_student(folder, folder, work.recipe.student)
+    return load_student(folder, folder, work.recipe.student, run_dtype(work.recipe.precision))
 
 
 def trained_model(work: Work, candidate: Candidate) -> PreTrainedModel:
     """A student or a control, for reading only."""
-    return load_student(trained_folder(work, candidate), work.run.path("student") / "start", work.recipe.student)
+    start, dtype = work.run.path("student") / "start", run_dtype(work.recipe.precision)
+    return load_student(trained_folder(work, candidate), start, work.recipe.student, dtype)
 
 
 def trained_folder(work: Work, candidate: Candidate) -> Path:

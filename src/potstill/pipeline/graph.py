@@ -138,6 +138,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r, s: {
             "generate": r.generate,
             "generate.strategy": r.generate and r.all_strategies[r.generate.strategy].teacher,
+            **recipe_inputs.teacher_precision(r),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain"),
         needs_step=lambda r, s, needed: needed.stage != "pretrain" or needed.name == (r.generate and r.generate.by),
@@ -166,6 +167,7 @@ STAGES: tuple[Stage, ...] = (
             "capture": recipe_inputs.section_without(r.capture, "batch_size"),
             "distil.losses.temperature": r.temperatures_of(s.name),
             **recipe_inputs.checkpoint_start(r),
+            **recipe_inputs.teacher_precision(r),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "strategies"),
         needs_step=lambda r, s, needed: needed.stage != "strategies" or needed.name == s.name,
@@ -214,7 +216,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "answers",
         "Let every model answer the held-out questions.",
-        lambda r, s: recipe_inputs.answer_settings(r) | recipe_inputs.quantization(r),
+        lambda r, s: recipe_inputs.answer_settings(r) | recipe_inputs.precision(r) | recipe_inputs.quantization(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies", *steps.trained_stages(r)),
         needs_step=steps.needed_for_answers,
         steps=steps.answers_steps,
@@ -230,6 +232,7 @@ STAGES: tuple[Stage, ...] = (
             "corpus.sequence_length": r.corpus.sequence_length,
             "teachers.weight": recipe_inputs.teacher_weights(r),
             "distil.mix": r.distil.mix,
+            **recipe_inputs.precision(r),
             **recipe_inputs.quantization(r),
             "experiments": list(r.variants),
             **({"select.by": recipe_inputs.selection_metrics(r)} if recipe_inputs.selection_metrics(r) else {}),

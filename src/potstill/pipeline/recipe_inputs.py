@@ -5,6 +5,8 @@ The module imports nothing heavy, because the table of stages uses it.
 
 from typing import TYPE_CHECKING, Any
 
+from potstill.recipe.precision import teachers_in_format
+
 if TYPE_CHECKING:
     from potstill.recipe import Recipe
 
@@ -32,7 +34,8 @@ def random_offset(recipe: "Recipe") -> dict[str, bool]:
 def teacher_training(recipe: "Recipe", name: str) -> dict[str, Any]:
     """The inputs of a teacher's training. Its weight in the mixture is an input of the student's training."""
     asked = {"strategies": strategies_in_use(recipe), **sequence_lengths(recipe)} if recipe.asks else {}
-    return {f"pretrain.{name}": section_without(recipe.pretrain[name], "weight") | random_offset(recipe) | asked}
+    own = section_without(recipe.pretrain[name], "weight")
+    return {f"pretrain.{name}": own | random_offset(recipe) | asked, **precision(recipe)}
 
 
 def strategies_in_use(recipe: "Recipe") -> dict[str, Any]:
@@ -58,7 +61,7 @@ def student_start(recipe: "Recipe") -> dict[str, Any]:
     """The inputs of a start: how it is built, and how it is measured."""
     asked = {"strategies": first_student_prompt(recipe)} if recipe.asks else {}
     made_of = {"student": recipe.student, "corpus.sequence_length": recipe.corpus.sequence_length}
-    return {**made_of, **start_precision(recipe), **asked}
+    return {**made_of, **start_precision(recipe), **precision(recipe), **asked}
 
 
 def first_student_prompt(recipe: "Recipe") -> Any:
@@ -72,6 +75,7 @@ def student_training(recipe: "Recipe", name: str | None) -> dict[str, Any]:
     return {
         "distil": section_without(given, *_unused_snapshots(recipe)),
         "teachers.weight": teacher_weights(recipe),
+        **precision(recipe),
         **random_offset(recipe),
         **adapter_settings(recipe),
     }
@@ -87,7 +91,13 @@ def search_trials(recipe: "Recipe") -> dict[str, Any]:
 def control_training(recipe: "Recipe") -> dict[str, Any]:
     """The inputs of the control's training."""
     distil = section_without(recipe.distil, "losses", "mix", "reduction", *_unused_snapshots(recipe))
-    return {"control": recipe.control, "distil": distil, **random_offset(recipe), **adapter_settings(recipe)}
+    return {
+        "control": recipe.control,
+        "distil": distil,
+        **precision(recipe),
+        **random_offset(recipe),
+        **adapter_settings(recipe),
+    }
 
 
 def snapshot_selection(recipe: "Recipe") -> dict[str, Any]:
@@ -109,6 +119,7 @@ def snapshot_selection(recipe: "Recipe") -> dict[str, Any]:
         **sure,
         "intervals": INTERVALS,
         **shape,
+        **precision(recipe),
         **quantization(recipe),
         **merge,
     }
@@ -127,6 +138,16 @@ def _unused_snapshots(recipe: "Recipe") -> tuple[str, ...]:
 def checkpoint_start(recipe: "Recipe") -> dict[str, str]:
     """A student from a checkpoint is compared with its teacher on tokens, and not on all logits of the head."""
     return {"student.start": recipe.student.start} if recipe.student.start == "checkpoint" else {}
+
+
+def precision(recipe: "Recipe") -> dict[str, Any]:
+    """The number format of every model that a step loads or trains."""
+    return {"precision": recipe.precision}
+
+
+def teacher_precision(recipe: "Recipe") -> dict[str, Any]:
+    """The run's number format, if a teacher has it. A capture of teachers with formats of their own stays as it is."""
+    return precision(recipe) if teachers_in_format(recipe) else {}
 
 
 def start_precision(recipe: "Recipe") -> dict[str, Any]:

@@ -6,8 +6,9 @@ is done if its manifest has the same inputs. Otherwise it runs, or continues a s
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from potstill import distributed
@@ -15,15 +16,16 @@ from potstill.console import duration, say
 from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.pipeline.failures import explain_failures
-from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, steps_of
+from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, needed_by, steps_of
+from potstill.pipeline.precision import decide, warn
 from potstill.pipeline.run_folder import Run
-from potstill.pipeline.up_to_date import inputs_of, reason_to_repeat
+from potstill.pipeline.up_to_date import inputs_of, is_done, reason_to_repeat
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 
 
-def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> None:
+def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> Recipe:
     """Run every step that is not done, in order. Each step continues where an earlier attempt stopped.
 
     Args:
@@ -31,6 +33,9 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
         run: the run folder.
         until: run only this stage and the stages that it needs.
         force: run these stages again although they are done.
+
+    Returns:
+        The recipe with the number format of the run.
 
     Raises:
         UserError: bad input, or a failure with a known remedy.
@@ -41,12 +46,40 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
         raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
     # Only the first rank writes into the run folder.
     with run.open(recipe.model_dump(mode="json", by_alias=True)) if distributed.is_first() else nullcontext():
-        _run_steps(recipe, run, steps, forced)
+        decided = decide(recipe, run)
+        _run_steps(decided, run, steps, forced, partial(_begin, recipe, decided, run))
+    return decided
 
 
-def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence[Step]) -> None:
+def _begin(given: Recipe, recipe: Recipe, run: Run, steps: Sequence[Step]) -> None:
+    """Check the recipe before the first of its steps, and say what the user should know before it."""
+    from potstill.pipeline.forecast import say_how_long
+
+    check_stages(recipe)
+    if distributed.is_first():
+        warn(given, recipe, run)
+        say_how_long(recipe, run, _left(recipe, run, steps))
+
+
+def _left(recipe: Recipe, run: Run, steps: Sequence[Step]) -> list[Step]:
+    """The first of these steps, and all others that are not done or wait for one that is not."""
+    left = [steps[0]]
+    for step in steps[1:]:
+        waits = any(needed in left for needed in needed_by(recipe, step))
+        if waits or run.manifest(step) is None or not is_done(recipe, run, step):
+            left.append(step)
+    return left
+
+
+def _run_steps(
+    recipe: Recipe,
+    run: Run,
+    steps: Sequence[Step],
+    forced: Sequence[Step],
+    begin: Callable[[Sequence[Step]], None],
+) -> None:
     did = 0
-    for step in steps:
+    for number, step in enumerate(steps):
         # The first rank reads the folder for all: ranks that find different damage would wait for each other for ever.
         found = (inputs_of(recipe, run, step), run.manifest(step)) if distributed.is_first() else None
         inputs, manifest = distributed.broadcast(found)
@@ -55,7 +88,7 @@ def _run_steps(recipe: Recipe, run: Run, steps: Sequence[Step], forced: Sequence
             say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}")
             continue
         if did == 0:
-            check_stages(recipe)
+            begin(steps[number:])
         did += 1
         if not distributed.is_first():
             _run_step_on_other_rank(Work(recipe, run, step))

@@ -5,6 +5,7 @@ from pathlib import Path
 from potstill.console import duration, size
 from potstill.errors import UserError
 from potstill.pipeline.graph import all_steps, needed_by
+from potstill.pipeline.precision import decision_of
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import is_done
 from potstill.recipe import Recipe
@@ -13,13 +14,16 @@ from potstill.recipe.step import Step
 
 
 def describe(folder: Path) -> str:
-    """One line for each step: its state, its duration and its size on disk.
+    """One line for each step: its state, its duration and its size on disk; and a line about the number format.
 
     Raises:
         UserError: the folder is no run.
     """
     run = Run(folder)
     recipe = saved_recipe(folder)
+    decided = decision_of(recipe, run)
+    if decided is not None:
+        recipe = recipe.model_copy(update={"precision": decided.precision})
     lines, total, not_done = [], 0.0, set[Step]()
     for step in all_steps(recipe):
         state = _state(recipe, run, step, not_done)
@@ -31,7 +35,8 @@ def describe(folder: Path) -> str:
         weight = sum(made["bytes"] for made in known.get("outputs", {}).values()) if known else 0
         figures = f"{duration(seconds) if seconds else '':>12} {size(weight) if weight else '':>10}"
         lines.append(f"{step!s:<16} {state:<20} {figures}".rstrip())
-    return "\n".join([*lines, f"{'in all':<37} {duration(total):>12}"])
+    lines.append(f"{'in all':<37} {duration(total):>12}")
+    return "\n".join([*lines, *([decided.line()] if decided is not None else [])])
 
 
 def _state(recipe: Recipe, run: Run, step: Step, not_done: set[Step]) -> str:

@@ -4,6 +4,7 @@ than its student."""
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from potstill.recipe.precision import contradictions
 from potstill.recipe.training_fields import TrainingFields
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ BATCH_DEFAULT = 8
 
 
 def complaints(recipe: "Recipe") -> Iterator[str]:
-    """A sentence about each setting that has no effect or spoils the comparison with the control."""
+    """A sentence about each setting that has no effect, contradicts another, or spoils the comparison with the
+    control."""
+    yield from contradictions(recipe)
     yield from _of_control(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"
@@ -51,7 +54,7 @@ def _of_control(recipe: "Recipe") -> Iterator[str]:
         return
     student, control = recipe.distil.training, {**recipe.distil.training, **recipe.control.training}
     different = [name for name in SAME_FOR_CONTROL if control.get(name) != student.get(name)]
-    if _samples_of_step(control) != _samples_of_step(student):
+    if samples_of_step(control) != samples_of_step(student):
         different += [name for name in (BATCH, ACCUMULATION) if name in recipe.control.training]
     for name in different:
         yield (
@@ -60,7 +63,8 @@ def _of_control(recipe: "Recipe") -> Iterator[str]:
         )
 
 
-def _samples_of_step(training: dict[str, object] | TrainingFields) -> int:
+def samples_of_step(training: dict[str, object] | TrainingFields) -> int:
+    """The samples of one optimizer step of one process."""
     batch, times = training.get(BATCH, BATCH_DEFAULT), training.get(ACCUMULATION, 1)
     assert isinstance(batch, int)
     assert isinstance(times, int)

@@ -14,6 +14,7 @@ from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, SampleSet
 from potstill.recipe.generate import Generate
 from potstill.recipe.no_effect import complaints
+from potstill.recipe.precision import Precision, in_bfloat16
 from potstill.recipe.pretrain import Pretrained
 from potstill.recipe.questions import Questions
 from potstill.recipe.search import Search, setting_of
@@ -86,6 +87,10 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     """The measurements and their data."""
 
+    precision: Precision = "auto"
+    """The number format in which models multiply: `bf16`, `fp32`, or `auto` (default), the faster one on this machine,
+    measured when a run begins and then kept."""
+
     seeds: list[Seed] = Field([0], min_length=1)
     """The student and the control are trained once for each seed. Default: [0]."""
 
@@ -101,7 +106,7 @@ class Recipe(Section):
         return (
             student.adapter is not None
             and student.quantization is None
-            and self.distil.training.get("bf16") is True
+            and in_bfloat16(self.distil.training, self.precision)
             and not any(student.adapter.get(key) for key in ("modules_to_save", "trainable_token_indices"))
             and student.adapter.get("bias", "none") == "none"
         )

@@ -12,7 +12,7 @@ class TeacherBase(Section):
     """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
-    """The number format of the teacher. `auto` (default): bfloat16 if the hardware multiplies it, otherwise float32."""
+    """The number format of the teacher. `auto` (default): the run's, as `precision` says."""
 
     quantization: ForeignFields | None = Field(None, min_length=1)
     """Quantise the teacher while it is loaded: any quantisation configuration of transformers, by its `quant_method`

@@ -6,13 +6,11 @@ Makes one store for each teacher, `capture/TEACHER/`; for questions, one for eac
 
 import time
 
-import torch
-
 from potstill import distributed
 from potstill.console import duration, say, size
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.prompts.render import template_fingerprint
-from potstill.device import device, run_dtype
+from potstill.device import device
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
@@ -81,7 +79,7 @@ def make_capture_codec(work: Work, teacher: PreparedTeacher) -> Codec:
     capture, vocabulary = recipe.capture, artifacts.compared_vocabulary(work) or config.vocab_size
     assert capture is not None
     if capture.keep == "hidden":
-        bits = 16 if run_dtype(teacher.dtype) == torch.bfloat16 else 32
+        bits = 16 if teacher.dtype == "bfloat16" else 32
         return make_codec("hidden", vocabulary=vocabulary, hidden_size=config.hidden_size, bits=bits)
     temperatures = recipe.temperatures_of(work.step.name)
     # A top-k store keeps a tail for each temperature, but one training reads it at one temperature.

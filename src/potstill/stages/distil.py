@@ -20,6 +20,7 @@ from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distil import GivenLoss, HiddenMatch
+from potstill.recipe.precision import in_format
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.capture import teacher_template
@@ -34,13 +35,13 @@ KEY = "distil.training"
 
 def run(work: Work) -> Made:
     """Train the student of one seed."""
-    distil, name, seed = work.recipe.distil, work.step.name, work.step.seed
+    name, seed = work.step.name, work.step.seed
     assert seed is not None
     data = training_data.for_student(work, name, seed)
     losses = trainer_losses(work.recipe, chosen_losses(work, name))
     made = fit(
         with_teachers(
-            work, student_fit(work, data, losses, distil.training, KEY, seed), teachers_or_targets(work, name)
+            work, student_fit(work, data, losses, training(work.recipe), KEY, seed), teachers_or_targets(work, name)
         )
     )
     if seed == work.recipe.seeds[0] and distributed.is_first():
@@ -52,7 +53,12 @@ def run(work: Work) -> Made:
 
 def check(recipe: Recipe) -> None:
     """Refuse fields of `distil.training` that transformers refuses."""
-    check_training(recipe.distil.training, KEY, recipe.seeds[0], recipe.distil.keep)
+    check_training(training(recipe), KEY, recipe.seeds[0], recipe.distil.keep)
+
+
+def training(recipe: Recipe) -> dict[str, Any]:
+    """The fields of the students' `TrainingArguments`, in the run's number format."""
+    return in_format(recipe.distil.training, recipe.precision)
 
 
 def student_fit(

@@ -15,6 +15,7 @@ from potstill.models.size import check_length
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.precision import in_format
 from potstill.teachers.prepare import prepare_trained
 from potstill.training.arguments import check_training, training_arguments
 from potstill.training.fit import Fit, fit
@@ -39,7 +40,7 @@ def run(work: Work) -> Made:
         start=model,
         data=training_data.for_teacher(work, teacher.seed),
         losses=[Loss("cross_entropy")],
-        training=teacher.training,
+        training=in_format(teacher.training, work.recipe.precision),
         key=f"{key}.training",
         seed=teacher.seed,
         keep=teacher.keep,
@@ -59,6 +60,7 @@ def check(recipe: Recipe) -> None:
     for name, teacher in recipe.pretrain.items():
         key = f"pretrain.{name}.config"
         count = check_blueprint(teacher.config, key, None, length)
-        training = training_arguments(teacher.training, f"pretrain.{name}.training", Path(), teacher.seed)
+        fields = in_format(teacher.training, recipe.precision)
+        training = training_arguments(fields, f"pretrain.{name}.training", Path(), teacher.seed)
         check_parameters(count, training, key)
-        check_training(teacher.training, f"pretrain.{name}.training", teacher.seed, teacher.keep)
+        check_training(fields, f"pretrain.{name}.training", teacher.seed, teacher.keep)

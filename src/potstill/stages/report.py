@@ -65,7 +65,7 @@ def gather(work: Work) -> Report:
         story=_story(work, models),
         version=versions()["potstill"],
         date=now().partition("T")[0],
-        host=f"{platform.machine()}, {device_name()}",
+        host=f"{platform.machine()}, {device_name()}, in {work.recipe.precision}",
         command=f"potstill run {run.folder / SAVED_AS} --run-dir runs/again",
         rows=tuple(Result.from_dict(row | {"model": alone(row["model"])}) for row in comparison["rows"]),
         paired=tuple(Paired.from_dict(pair | {"a": alone(pair["a"])}) for pair in comparison["paired"]),

@@ -25,6 +25,7 @@ from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distil import GivenLoss
+from potstill.recipe.precision import in_format
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.distil import check as check_students
@@ -86,7 +87,7 @@ def check(recipe: Recipe) -> None:
 
 def _training(recipe: Recipe) -> dict[str, Any]:
     assert recipe.search is not None
-    return {**recipe.distil.training, **recipe.search.training}
+    return in_format({**recipe.distil.training, **recipe.search.training}, recipe.precision)
 
 
 def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from potstill.device import device, run_dtype
+from potstill.device import device
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config
@@ -64,13 +64,14 @@ def load_to_train(folder: Path, student: Student, seed: int) -> PreTrainedModel:
     return start if student.adapter is None else with_adapter(start, student.adapter, seed)
 
 
-def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel:
+def load_student(folder: Path, start: Path, student: Student, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a student for reading only, on this machine's device: the start itself, or a trained student.
 
     Args:
         folder: the student's folder.
         start: the start's current folder; the path in an adapter's own file is outdated if the run was moved.
         student: the recipe's section.
+        dtype: the run's number format, in which its teachers are read too.
     """
     adapter = (folder / CONFIG).is_file()
     upon_start = student.adapter is not None and (adapter or folder == start)
@@ -79,9 +80,8 @@ def load_student(folder: Path, start: Path, student: Student) -> PreTrainedModel
     elif upon_start and _files(start).config().dtype == torch.bfloat16:
         model = load_start(start, student).to(device())
     else:
-        # The same number format as the teachers'.
         base = start if adapter else folder
-        model = _files(base).weights(dtype=run_dtype("auto")).to(device())
+        model = _files(base).weights(dtype=dtype).to(device())
     if adapter:
         # Not merged: in 16 bits, rounding would cancel many of the adapter's changes to the base weights.
         model = load_adapter(model, folder)

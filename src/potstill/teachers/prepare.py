@@ -20,7 +20,7 @@ from potstill.models.folder import save_model
 from potstill.models.pretrained import ModelSource, check_tokens
 from potstill.models.quantization import check_checkpoint, quantization_config, quantization_of
 from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, PackagedTeacher, Teacher
-from potstill.teachers.gguf import convert, parts_pattern
+from potstill.teachers.gguf import convert, one_reading, parts_pattern
 from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import check_installed
 from potstill.teachers.prepared import POINTER
@@ -39,7 +39,8 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
     else:
         source, gguf = _locate(name, teacher)
         made = _prepare_llama_cpp if teacher.engine == "llama_cpp" else _prepare_transformers
-        found = made(name, teacher, source, gguf, folder)
+        with one_reading():
+            found = made(name, teacher, source, gguf, folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_pointer(folder, dtype=teacher.dtype, **found)
     return folder

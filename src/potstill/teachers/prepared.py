@@ -14,6 +14,7 @@ from potstill.files.atomic import read_json
 from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config, quantization_of
 from potstill.models.size import check_length
+from potstill.recipe.precision import Precision
 from potstill.targets import Provenance
 from potstill.teachers.llama_cpp import LlamaCppModel
 
@@ -33,6 +34,7 @@ class PreparedTeacher:
     """Identifies the weights as they run: the hub's commit or a digest of the files, combined with the quantisation or
     the engine if these change the teacher's targets."""
     dtype: str
+    """The number format of its unquantised weights, as torch names it."""
     gguf: str | None = None
     quantization: dict[str, Any] | None = None
     device_map: str | dict[str, int | str] | None = None
@@ -41,10 +43,17 @@ class PreparedTeacher:
     threads: int | None = None
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None) -> "PreparedTeacher":
-        """Read the pointer that :func:`prepare` wrote; by default, the teacher has the folder's name."""
+    def load(cls, folder: Path, name: str | None = None, precision: Precision = "fp32") -> "PreparedTeacher":
+        """Read the pointer that :func:`prepare` wrote.
+
+        Args:
+            folder: the folder with the pointer.
+            name: the teacher's name; default: the folder's.
+            precision: the run's number format, which a teacher with `dtype: auto` has.
+        """
         saved = read_json(folder / POINTER)
-        return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder)})
+        dtype = str(run_dtype(precision)).removeprefix("torch.") if saved["dtype"] == "auto" else saved["dtype"]
+        return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder), "dtype": dtype})
 
     @property
     def _files(self) -> ModelSource:
@@ -83,7 +92,7 @@ class PreparedTeacher:
         quantised = self.quantization is not None or quantization_of(self.config()) is not None
         # A quantised model must not be moved, and a model that spans devices cannot be.
         where: Any = self.device_map or ({"": device()} if quantised else None)
-        how = {"dtype": run_dtype(self.dtype), "device_map": where}
+        how = {"dtype": getattr(torch, self.dtype), "device_map": where}
         if self.quantization is not None:
             how["quantization_config"] = quantization_config(self.quantization, f"teachers.{self.name}.quantization")
         return self._files.model(device() if where is None else None, **how).eval().requires_grad_(False)
