@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import loss, machine, memory, steps, store
+from benchmarks import capture, corpus, loss, machine, memory, steps, store
 from benchmarks.aims import Measured, summary
 from benchmarks.page import page
 from benchmarks.peers import missing
@@ -22,8 +22,17 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
     "steps": steps.section,
     "memory": memory.section,
     "store": store.section,
+    "capture": capture.section,
+    "corpus": corpus.section,
 }
-HEADINGS = {"loss": "The loss head", "steps": "Training steps", "memory": "Memory", "store": "The store"}
+HEADINGS = {
+    "loss": "The loss head",
+    "steps": "Training steps",
+    "memory": "Memory",
+    "store": "The store",
+    "capture": "Capture",
+    "corpus": "The corpus",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

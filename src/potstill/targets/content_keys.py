@@ -113,12 +113,12 @@ def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
     student = _rows(batch)
     teacher = student if theirs.keys() == batch.keys() else _rows(theirs)
     taught = np.packbits(student.supervised, axis=1, bitorder="little")
-    begun = teacher.starts.any(1).tolist()
+    are_apart = bool(teacher.starts.any())
     keys = []
     for row, (own, others) in enumerate(zip(student.lengths, teacher.lengths, strict=True)):
         ids = student.ids[row, :own].data
         read = ids if teacher is student else teacher.ids[row, :others].data
-        starts = np.flatnonzero(teacher.starts[row]) if begun[row] else None
+        starts = np.flatnonzero(teacher.starts[row]) if are_apart else None
         keys.append(_key(read, ids, taught[row, : (own + 7) // 8].data, starts))
     return keys
 
