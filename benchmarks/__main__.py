@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluation, loss, machine, memory, number_format, steps, store
+from benchmarks import capture, corpus, evaluation, loss, machine, memory, number_format, steps, store
 from benchmarks.aims import Measured, summary
 from benchmarks.page import page
 from benchmarks.peers import missing
@@ -24,6 +24,8 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
     "store": store.section,
     "evaluation": evaluation.section,
     "format": number_format.section,
+    "capture": capture.section,
+    "corpus": corpus.section,
 }
 HEADINGS = {
     "loss": "The loss head",
@@ -32,6 +34,8 @@ HEADINGS = {
     "store": "The store",
     "evaluation": "Evaluation",
     "format": "The number format",
+    "capture": "Capture",
+    "corpus": "The corpus",
 }
 
 

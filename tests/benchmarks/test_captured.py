@@ -10,7 +10,7 @@ from benchmarks.problem import Problem, make_problem
 from benchmarks.reference import Checker
 from benchmarks.variants import ours
 from potstill.losses.teacher_target import SparseTarget
-from potstill.targets.codecs.top_k import log_tail, top_k
+from potstill.targets.codecs.top_k import log_sum_exp, log_tail, top_k
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -18,7 +18,7 @@ def problem(request: pytest.FixtureRequest) -> Problem:
     whole = make_problem(48, 301, 32, request.param, torch.device("cpu"))
     logits = (whole.teacher_hidden @ whole.teacher_weight.T).float()
     kept, ids = top_k(logits, 16)
-    tail = log_tail(kept, logits.scatter(1, ids, -torch.inf), 1.0)
+    tail = log_tail(kept, log_sum_exp(logits.scatter(1, ids, -torch.inf), 1.0), 1.0)
     return replace(whole, captured=SparseTarget(ids, logits.log_softmax(-1).gather(1, ids), tail))
 
 

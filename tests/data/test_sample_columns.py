@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX
-from potstill.data.sample_columns import TOKEN_COLUMNS, check_columns, read_sample
+from potstill.data.sample_columns import TOKEN_COLUMNS, check_columns, read_plain_samples, read_sample
 from potstill.errors import UserError
 
 IDS = [5, 6, 7, 8, 9, 10]
@@ -149,3 +151,37 @@ def test_other_columns_do_no_harm(column):
 def test_numbers_that_are_as_many_as_the_tokens_by_chance_do_no_harm():
     samples = [{"input_ids": IDS, "embedding": [0.0] * 6}, {"input_ids": IDS[:4], "embedding": [0.0] * 6}]
     check_columns(samples, TOKEN_COLUMNS)
+
+
+COLUMNS = st.fixed_dictionaries(
+    {"input_ids": st.lists(st.integers(-1, 9), max_size=5)},
+    optional={
+        "labels": st.lists(st.sampled_from([X, 1, 2, -3, None]), max_size=5),
+        "attention_mask": st.lists(st.integers(0, 1), max_size=5),
+        "completion_mask": st.lists(st.sampled_from([True, False, 2]), max_size=5),
+        "documents": st.just([2, 1]),
+    },
+)
+
+
+@given(st.lists(COLUMNS, min_size=1, max_size=4), st.booleans())
+def test_samples_read_at_once_are_those_read_one_by_one(samples, fitted):
+    if fitted:
+        for sample in samples:
+            length = len(sample["input_ids"])
+            sample.update({name: (values * length)[:length] for name, values in sample.items()})
+    plain = read_plain_samples(samples)
+    if plain is None:
+        return
+    read = [read_sample(sample) for sample in samples]
+    assert plain.lengths.tolist() == [len(one.ids) for one in read]
+    for name in ("ids", "real", "labels"):
+        assert getattr(plain, name).tolist() == np.concatenate([getattr(one, name) for one in read]).tolist()
+
+
+@pytest.mark.parametrize("columns", [{}, {"labels": IDS}, {"completion_mask": [0, 1] * 3, "attention_mask": [1] * 6}])
+def test_common_samples_are_read_at_once(columns):
+    samples = [{"input_ids": IDS, **columns}, {"input_ids": IDS[:4], **{name: it[:4] for name, it in columns.items()}}]
+    plain = read_plain_samples(samples)
+    assert plain is not None
+    assert not np.shares_memory(plain.ids, plain.labels)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX
-from potstill.targets.content_keys import batch_keys, keys_and_counts, sample_key, uniforms
+from potstill.targets.content_keys import batch_keys, contents, sample_key, uniforms
 from toy_training import left_padded, samples
 
 IDS = st.lists(st.integers(0, 2**20), min_size=1, max_size=8)
@@ -72,12 +72,16 @@ def test_a_key_knows_what_is_taught():
 
 def test_contents_are_those_of_each_sample():
     rows = samples(20)
-    keys, counts = keys_and_counts(rows, Collator(0))
-    assert keys == [batch_keys(Collator(0)([row]))[0] for row in rows]
-    assert counts == [sum(label != IGNORE_INDEX for label in row["labels"][1:]) for row in rows]
+    found = contents(rows, Collator(0))
+    assert found.keys == [batch_keys(Collator(0)([row]))[0] for row in rows]
+    assert found.counts.tolist() == [sum(label != IGNORE_INDEX for label in row["labels"][1:]) for row in rows]
+    assert found.lengths.tolist() == [len(row["input_ids"]) for row in rows]
 
 
 def test_padding_on_the_left_is_no_content_either():
     rows = samples(6)
     assert batch_keys(left_padded(rows)) == batch_keys(Collator(0)(rows))
-    assert keys_and_counts(rows, left_padded) == keys_and_counts(rows, Collator(0))
+    left, right = contents(rows, left_padded), contents(rows, Collator(0))
+    assert left.keys == right.keys
+    assert left.counts.tolist() == right.counts.tolist()
+    assert left.lengths.tolist() == right.lengths.tolist()

@@ -6,7 +6,7 @@ from transformers import BloomConfig, BloomForCausalLM
 
 from potstill.data.collators import Collator
 from potstill.errors import UserError
-from potstill.targets import Provenance, StoreSpec, TargetStore, make_codec
+from potstill.targets import Provenance, StoreSpec, TargetStore, content_keys, make_codec
 from potstill.targets.content_keys import batch_keys
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
@@ -31,6 +31,25 @@ def test_a_store_says_what_the_teacher_says_of_each_sample(tmp_path):
         target, found = teacher.target(batch), store.read(batch_keys(batch))
         expected = (target.hidden @ target.head.weight.T).log_softmax(-1)
         torch.testing.assert_close(found.log_probs, expected.gather(1, found.ids), rtol=0, atol=1e-4)
+
+
+def test_samples_of_similar_length_are_read_together(tmp_path, monkeypatch):
+    rows, teacher, read = samples(40), LiveTeacher(llama(0)), []
+    plain = LiveTeacher.target
+    monkeypatch.setattr(LiveTeacher, "target", lambda self, batch: read.append(batch) or plain(self, batch))
+    batches = SampleBatches(rows, Collator(0), 4)
+    capture(store_in(tmp_path / "store"), teacher, batches)
+    lengths = [length for batch in read for length in batch["attention_mask"].sum(1).tolist()]
+    assert lengths == sorted((len(row["input_ids"]) for row in rows), reverse=True)
+
+
+def test_the_keys_of_samples_are_made_once_for_all_teachers(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("potstill.teachers.capture.contents", lambda *of: made.append(of) or content_keys.contents(*of))
+    batches = SampleBatches(samples(10), Collator(0), 4)
+    for seed in range(2):
+        capture(store_in(tmp_path / str(seed)), LiveTeacher(llama(seed)), batches)
+    assert len(made) == 1
 
 
 def test_workers_write_a_store_together(tmp_path):

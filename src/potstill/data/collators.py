@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from potstill.data.labels import IGNORE_INDEX
-from potstill.data.sample_columns import TokenizedSample, read_sample
+from potstill.data.sample_columns import TokenizedSample, read_plain_samples, read_sample
 from potstill.errors import UserError
 
 Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
@@ -42,6 +42,13 @@ class Collator:
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The samples as one batch."""
+        plain = read_plain_samples(samples)
+        if plain is not None:
+            return {
+                "input_ids": _padded(plain.ids, plain.lengths, self.pad_token_id),
+                "attention_mask": _padded(plain.real, plain.lengths, 0),
+                "labels": _padded(plain.labels, plain.lengths, IGNORE_INDEX),
+            }
         read = [read_sample(sample) for sample in samples]
         batch = {
             "input_ids": _rows([sample.ids for sample in read], self.pad_token_id),
@@ -52,6 +59,16 @@ class Collator:
             return batch
         longest = batch["input_ids"].shape[1]
         return batch | {"position_ids": _rows([_positions(sample, longest) for sample in read], 0)}
+
+
+def _padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> Int[Tensor, "B T"]:
+    """Values of rows that follow each other as the rows of one tensor."""
+    longest = lengths.max()
+    if (lengths == longest).all():
+        return torch.from_numpy(values.astype(np.int64, copy=False).reshape(-1, longest))
+    rows = np.full((len(lengths), longest), fill, np.int64)
+    rows[np.arange(longest) < lengths[:, None]] = values
+    return torch.from_numpy(rows)
 
 
 def _rows(values: Sequence[np.ndarray], fill: int) -> Int[Tensor, "B T"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from potstill.data.babylm_cleaning import Counts, RuleSet, clean, count, source_of
 from potstill.data.questions import split_questions
 from potstill.data.sources import Document, documents
-from potstill.data.splitting import DocumentSplit, split_documents
+from potstill.data.splitting import DocumentSplit, split_documents, split_from
 from potstill.data.text_files import path_files
 from potstill.errors import UserError
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
@@ -27,26 +27,30 @@ class SourceCounts:
     def add(self, text: str, cleaned: str) -> None:
         """Count one document."""
         self.documents += 1
-        self.read += count(text)
-        self.cleaned += count(cleaned)
+        read = count(text)
+        self.read += read
+        self.cleaned += read if cleaned is text else count(cleaned)
 
 
-def split_text(corpus: Corpus, tallies: dict[str, SourceCounts]) -> DocumentSplit:
+def split_text(corpus: Corpus, tallies: dict[str, SourceCounts], folder: Path | None = None) -> DocumentSplit:
     """The distinct documents to train on and to hold out; fills `tallies` with one entry per source.
+
+    Args:
+        corpus: the recipe's section.
+        tallies: the size of each source.
+        folder: the folder of the temporary file that holds the documents; see ``stored_texts.TextStore``.
 
     Raises:
         UserError: a source is missing or empty, cannot be read, or has no cleaning rules.
     """
     train = texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies)
     if not isinstance(corpus.held_out, HeldOutText):
-        return split_documents(train, corpus.held_out)
-    held_out = dict.fromkeys(texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies))
-    read = list(train)
-    kept = [text for text in dict.fromkeys(read) if text not in held_out]
-    return DocumentSplit(kept, list(held_out), len(read) - len(kept))
+        return split_documents(train, corpus.held_out, folder)
+    held_out = texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies)
+    return split_from(train, held_out, folder)
 
 
-def training_text(corpus: Corpus | Questions) -> list[str]:
+def training_text(corpus: Corpus | Questions, folder: Path | None = None) -> Sequence[str]:
     """The text to train a tokenizer on: the training documents, or the training questions with their references.
 
     Raises:
@@ -59,7 +63,7 @@ def training_text(corpus: Corpus | Questions) -> list[str]:
         )
     if isinstance(corpus, Questions):
         return [f"{each.question}\n\n{each.reference}" for each in split_questions(corpus).train]
-    return split_text(corpus, {}).train
+    return split_text(corpus, {}, folder).train
 
 
 def texts(

@@ -4,6 +4,7 @@ Most are those of TRL's datasets. A column that is None is treated as a column t
 every column in every row.
 """
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,9 @@ SIZES = (DOCUMENTS, "seq_lengths")
 DOCUMENT_COLUMNS = (*SIZES, "position_ids")
 """Columns that say where the documents of a packed sample begin."""
 
-TOKEN_COLUMNS = ("input_ids", "attention_mask", "labels", *MASKS, *DOCUMENT_COLUMNS)
+FLAGS = ("attention_mask", *MASKS)
+
+TOKEN_COLUMNS = ("input_ids", *FLAGS, "labels", *DOCUMENT_COLUMNS)
 """All columns that this module reads."""
 
 HARMLESS = ("special_tokens_mask", "token_type_ids", "offset_mapping")
@@ -66,7 +69,7 @@ def read_sample(sample: Mapping[str, Any]) -> TokenizedSample:
     length, least = len(ids), ids.min(initial=0)
     if least < 0:
         raise UserError(f"`input_ids` of a sample has the id {least}; -100 belongs into `labels` alone")
-    labels, flags = _labels(sample, length), [_flags(sample, name, length) for name in ("attention_mask", *MASKS)]
+    labels, flags = _labels(sample, length), [_flags(sample, name, length) for name in FLAGS]
     real = np.ones(length, bool) if flags[0] is None else flags[0]
     if not real.any():
         return TokenizedSample(np.array([0]), np.array([True]), np.array([IGNORE_INDEX]), None)
@@ -82,17 +85,66 @@ def read_sample(sample: Mapping[str, Any]) -> TokenizedSample:
     return TokenizedSample(ids, real, labels, positions)
 
 
+@dataclass(frozen=True, eq=False)
+class TokenizedRows:
+    """The tokens of several samples, one sample after the other, as in :class:`TokenizedSample`."""
+
+    lengths: Numbers
+    """The number of tokens of each sample."""
+    ids: Numbers
+    real: NDArray[np.bool_]
+    labels: Numbers
+
+
+def read_plain_samples(samples: Sequence[Mapping[str, Any]]) -> TokenizedRows | None:
+    """Read samples at once that have the same columns, name no documents and leave nothing to refuse.
+
+    It gives what :func:`read_sample` gives of each, some ten times as fast.
+
+    Returns:
+        The samples; None if they must be read one by one.
+    """
+    columns: dict[str, Numbers] = {}
+    lengths: list[int] = []
+    for name in TOKEN_COLUMNS:
+        found = [values for sample in samples if (values := column(sample, name)) is not None]
+        if not found and name != "input_ids":
+            continue
+        kinds = "iub" if name in FLAGS else "iu"
+        if name in DOCUMENT_COLUMNS or any(values.ndim != 1 or values.dtype.kind not in kinds for values in found):
+            return None
+        lengths = lengths or [len(values) for values in found]
+        if len(found) < len(samples) or [len(values) for values in found] != lengths:
+            return None
+        columns[name] = np.concatenate(found, dtype=np.int64)
+    ids, flags = columns["input_ids"], [columns[name] for name in FLAGS if name in columns]
+    labels = columns["labels"] if "labels" in columns else ids.copy()
+    real = columns.get("attention_mask", np.ones(len(ids), np.int64)) == 1
+    fits = ids.min(initial=0) >= 0 and not (labels[labels < 0] != IGNORE_INDEX).any()
+    fits &= all(((flag == 0) | (flag == 1)).all() for flag in flags)
+    if not fits or not min(lengths) or not np.logical_or.reduceat(real, np.cumsum([0, *lengths[:-1]])).all():
+        return None
+    for learned in flags:
+        labels = np.where(learned == 1, labels, IGNORE_INDEX)
+    return TokenizedRows(np.array(lengths), ids, real, labels)
+
+
 def column(sample: Mapping[str, Any], name: str) -> NDArray[Any] | None:
     """A column of a sample as an array, whether it is a list, an array or a tensor; None where it is not there."""
     values = sample.get(name)
     if values is None:
         return None
+    if type(values) is list and values and type(values[0]) is int:
+        try:
+            return np.frombuffer(array("q", values), np.int64)  # faster than numpy reads a list
+        except (TypeError, OverflowError):  # not all are whole numbers of 64 bits
+            pass
     try:
-        array = np.asarray(values)
+        found = np.asarray(values)
     except ValueError:  # lists of unequal lengths
-        array = np.asarray(values, dtype=object)
+        found = np.asarray(values, dtype=object)
     # Of an empty list numpy makes floats.
-    return array if array.size else array.astype(np.int64)
+    return found if found.size else found.astype(np.int64)
 
 
 def check_columns(samples: Sequence[Mapping[str, Any]], known: Iterable[str]) -> None:

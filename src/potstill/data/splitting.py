@@ -1,43 +1,63 @@
 """Splitting: the text of each document alone decides whether it is held out."""
 
-import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from potstill.data.stored_texts import TextStore
 
 
 @dataclass(frozen=True)
 class DocumentSplit:
-    """The distinct documents of a corpus; each side is in the order of the documents' hashes."""
+    """The distinct documents of a corpus. They lie in a temporary file, and each is read when it is asked for."""
 
-    train: list[str]
-    held_out: list[str]
+    train: Sequence[str]
+    held_out: Sequence[str]
     repeated: int
     """The number of documents left out because they repeat an earlier one."""
 
 
-def split_documents(documents: Iterable[str], held_out: float) -> DocumentSplit:
-    """Split documents into training and held-out ones.
+def split_documents(documents: Iterable[str], held_out: float, folder: Path | None = None) -> DocumentSplit:
+    """Split documents into training and held-out ones; each side is in the order of the documents' hashes.
 
     A document is held out if its hash, read as a fraction, lies below `held_out`. So a text is always on the same side,
     whatever the other documents and their order, and no document is on both sides.
+
+    Args:
+        documents: the documents.
+        held_out: the share that is held out.
+        folder: the folder of the temporary file; see :class:`TextStore`.
     """
-    by_hash: dict[bytes, str] = {}
-    count = 0
+    store = _stored(documents, folder)
+    places, hashes = store.distinct(), store.hashes()
+    # The rest of the hash gives the order within a side, because the first bytes decided the side.
+    places = places[np.argsort(hashes[places, 1], kind="stable")]
+    held = hashes[places, 0] < np.uint64(math.ceil(held_out * 2**64))
+    return DocumentSplit(store.texts(places[~held]), store.texts(places[held]), len(store) - len(places))
+
+
+def split_from(documents: Iterable[str], held_out: Iterable[str], folder: Path | None = None) -> DocumentSplit:
+    """Training documents beside held-out ones of their own; both in the order in which they come.
+
+    A training document that is held out too is left out. `held_out` is read first.
+    """
+    store = _stored(held_out, folder)
+    first = len(store)
     for document in documents:
-        count += 1
-        by_hash.setdefault(hash_of(document), document)
-    train: list[tuple[bytes, str]] = []
-    held: list[tuple[bytes, str]] = []
-    for hashed in sorted(by_hash):
-        # The rest of the hash gives the order within a side, because the first bytes decided the side.
-        side = held if is_held_out(hashed, held_out) else train
-        side.append((hashed[8:], by_hash[hashed]))
-    return DocumentSplit([text for _, text in sorted(train)], [text for _, text in sorted(held)], count - len(by_hash))
+        store.add(document)
+    places = np.sort(store.distinct())
+    train, held = places[places >= first], places[places < first]
+    return DocumentSplit(store.texts(train), store.texts(held), len(store) - first - len(train))
 
 
-def hash_of(document: str) -> bytes:
-    """The 16-byte hash by which a document is split and its repeats are found."""
-    return hashlib.blake2b(document.encode(), digest_size=16).digest()
+def _stored(documents: Iterable[str], folder: Path | None) -> TextStore:
+    store = TextStore(folder)
+    for document in documents:
+        store.add(document)
+    return store
 
 
 def is_held_out(hashed: bytes, share: float) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from potstill.data.documents import SourceCounts, texts, texts_of
-from potstill.data.splitting import hash_of, is_held_out
+from potstill.data.splitting import is_held_out
+from potstill.data.stored_texts import hash_of
 from potstill.recipe.corpus import Corpus, HeldOutText
 
 

@@ -10,30 +10,28 @@ from potstill import distributed
 from potstill.console import duration, say, size
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.prompts.render import template_fingerprint
+from potstill.data.sample_rows import rows_at
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
-from potstill.targets.content_keys import keys_and_counts
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import PreparedTeacher
-from potstill.training.fit import TrainingData
 
 
 def run(work: Work) -> Made:
     """Capture every teacher."""
     settings = work.recipe.capture
     assert settings is not None
-    learned = training_data.for_sample_set(work, work.step.name)
+    batches = _batches(work)
     folders, summary = [], {}
     for teacher in artifacts.teachers(work):
-        name, expected = teacher.name, size_estimate(work, teacher, learned)
+        name, expected = teacher.name, size_estimate(work, teacher, batches)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, make_capture_codec(work, teacher)
         live = LiveTeacher(teacher.model(), codec.vocabulary)
-        batches = SampleBatches(learned.train, learned.collate, settings.batch_size)
         origin = teacher.provenance(teacher_template(work, work.step.name), artifacts.tokenizer(work))
         store = StoreSpec(folder, codec, origin)
         tokens = capture(store, live, batches, distributed.rank(), distributed.world_size())
@@ -42,26 +40,31 @@ def run(work: Work) -> Made:
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def size_estimate(work: Work, teacher: PreparedTeacher, learned: TrainingData) -> SizeEstimate:
+def _batches(work: Work) -> SampleBatches:
+    """The samples that all teachers read."""
+    assert work.recipe.capture is not None
+    learned = training_data.for_sample_set(work, work.step.name)
+    return SampleBatches(learned.train, learned.collate, work.recipe.capture.batch_size)
+
+
+def size_estimate(work: Work, teacher: PreparedTeacher, batches: SampleBatches) -> SizeEstimate:
     """The size of a capture of this teacher."""
-    _, counts = keys_and_counts(learned.train, learned.collate)
-    return estimate(make_capture_codec(work, teacher), tokens=sum(counts), samples=len(counts))
+    counts = batches.contents.counts
+    return estimate(make_capture_codec(work, teacher), tokens=int(counts.sum()), samples=len(counts))
 
 
 def forecast(work: Work) -> str:
     """The bytes of the capture, and its duration at the speed of one batch, in one line for each teacher."""
-    settings, lines = work.recipe.capture, []
-    assert settings is not None
-    learned = training_data.for_sample_set(work, work.step.name)
+    batches, lines = _batches(work), []
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
-        expected, live = size_estimate(work, teacher, learned), LiveTeacher(teacher.model())
-        rows = [learned.train[at] for at in range(min(settings.batch_size, len(learned.train)))]
-        batch = {key: value.to(device()) for key, value in teacher_batch(learned.collate(rows)).items()}
+        expected, live = size_estimate(work, teacher, batches), LiveTeacher(teacher.model())
+        rows = rows_at(batches.samples, range(min(batches.batch_size, len(batches.samples))))
+        batch = {key: value.to(device()) for key, value in teacher_batch(batches.collate(rows)).items()}
         live.target(batch)
         began = time.perf_counter()
         live.target(batch)
-        seconds = (time.perf_counter() - began) / len(rows) * len(learned.train)
+        seconds = (time.perf_counter() - began) / len(rows) * len(batches.samples)
         what = f"{expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all"
         lines.append(f"{of}{teacher.name}: {what}, about {duration(seconds)}")
     return "\n".join(lines)

@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from potstill.data.documents import SourceCounts, split_text
 from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
 from potstill.data.questions import Question, split_questions
 from potstill.data.streaming import Stream
+from potstill.data.tokenization import Encoder
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
@@ -30,7 +30,6 @@ from potstill.pipeline.work import Made, Work
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
 
-DOCUMENTS_AT_ONCE = 1000
 TOKENS = Features({"input_ids": List(Value("int32"))})
 TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})
 QUESTION = Features({name: Value("string") for name in ("id", "question", "reference", "columns")})
@@ -40,12 +39,6 @@ MOST_SOURCE_ROWS = 20
 
 HELD_OUT_SEED = 0
 """The seed that draws held-out sequences. It is the same for every run and every seed of training."""
-
-HeldOutRow = tuple[str, list[int]]
-"""A held-out text and its tokens."""
-
-Encode = Callable[..., Iterator[list[int]]]
-"""A function that makes tokens of documents, each after its separator; see :func:`_tokenize`."""
 
 
 def run(work: Work) -> Made:
@@ -86,14 +79,14 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
     for teacher in artifacts.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer = artifacts.tokenizer(work)
-    encode = partial(_tokenize, tokenizer, separator_ids(tokenizer, corpus.separator))
+    encoder = Encoder(tokenizer, separator_ids(tokenizer, corpus.separator))
     tallies: dict[str, SourceCounts] = {}
     make = _from_stream if corpus.streams else _from_documents
     with dataset_writer(work.folder / "held_out", DOCUMENT) as write:
         held_out = _HeldOutWriter(
             write, 0 if isinstance(corpus.held_out, HeldOutText) else _fewest_tokens(work, corpus)
         )
-        counts, validation = make(work, corpus, encode, tallies, held_out)
+        counts, validation = make(work, corpus, encoder, tallies, held_out)
         if not held_out.documents:
             raise _none_held_out(counts["train_documents"])
     if validation:
@@ -127,44 +120,47 @@ class _HeldOutWriter:
 
 
 def _from_documents(
-    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
+    work: Work, corpus: Corpus, encoder: Encoder, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
-    """Make the corpus from documents that are all in memory. Returns its figures and the validation samples."""
-    split = split_text(corpus, tallies)
+    """Make the corpus from documents that are read to their end. Returns its figures and the validation samples."""
+    split = split_text(corpus, tallies, work.folder)
     say(source_table(tallies))
     say(f"  {len(split.train) + len(split.held_out):,} distinct documents, {split.repeated:,} repetitions left out")
     if not split.train or not split.held_out:
         raise _none_held_out(len(split.train), len(split.held_out))
     with progress("tokenizing", len(split.train), "documents") as advance:
-        counts = _write_training_samples(work, corpus, encode(split.train, advance), lambda tokens: None)
+        tokens = encoder.of_documents(split.train, advance)
+        counts = _write_training_samples(work, corpus, tokens, lambda tokens: None)
     with progress("tokenizing held-out text", len(split.held_out), "documents") as advance:
-        held_tokens = encode(split.held_out, advance)
         if isinstance(corpus.held_out, HeldOutText):
-            validation, kept = _draw_sequences(list(_packed_ids(held_tokens, corpus)), corpus)
-            rows = [(artifacts.tokenizer(work).decode(ids), ids) for ids in kept]
+            sequences = list(_packed_ids(encoder.of_documents(split.held_out, advance), corpus))
+            validation, kept = _draw_sequences(sequences, corpus)
+            for ids in kept:
+                held_out.add(encoder.tokenizer.decode(ids), ids)
         else:
-            validation, rows = _set_documents_aside(list(zip(split.held_out, held_tokens, strict=True)), corpus)
-    for text, ids in rows:
-        held_out.add(text, ids)
+            validation, first = _set_documents_aside(split.held_out, encoder, corpus)
+            texts = split.held_out[:first]
+            for text, ids in zip(texts, encoder.of_documents(texts, advance), strict=True):
+                held_out.add(text, ids)
     return counts | {"train_documents": len(split.train), "repeated_documents": split.repeated}, validation
 
 
 def _from_stream(
-    work: Work, corpus: Corpus, encode: Encode, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
+    work: Work, corpus: Corpus, encoder: Encoder, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """Make the corpus from a stream that is read only as far as needed. Returns the same."""
     stream, validation = Stream(corpus, tallies), list[list[int]]()
     if isinstance(corpus.held_out, HeldOutText):
-        sequences = _packed_ids(encode(stream.held_out_text()), corpus)
+        sequences = _packed_ids(encoder.of_stream(stream.held_out_text()), corpus)
         if corpus.held_out.streams:
             # The stream's own order is random, so the first sequences are enough.
             sequences = islice(sequences, corpus.held_out.sequences + (corpus.validation or 0))
         validation, kept = _draw_sequences(list(sequences), corpus)
         for ids in kept:
-            held_out.add(artifacts.tokenizer(work).decode(ids), ids)
+            held_out.add(encoder.tokenizer.decode(ids), ids)
 
     def hold_out(text: str) -> None:
-        (ids,) = encode([text])
+        (ids,) = encoder.encode([text])
         if len(validation) < (corpus.validation or 0):
             validation.extend(_whole_windows(ids, corpus))
         else:
@@ -172,7 +168,7 @@ def _from_stream(
 
     assert corpus.train_tokens is not None
     with progress("reading", corpus.train_tokens, "tokens") as advance:
-        counts = _write_training_samples(work, corpus, encode(stream.training(hold_out)), advance)
+        counts = _write_training_samples(work, corpus, encoder.of_stream(stream.training(hold_out)), advance)
     say(source_table(tallies))
     say(f"  {stream.distinct:,} distinct documents to train on, {stream.repeated:,} repetitions left out")
     for key, documents in stream.ran_out.items():
@@ -271,19 +267,24 @@ def _whole_windows(ids: list[int], corpus: Corpus) -> list[list[int]]:
     return [window for window in windows(ids, corpus.sequence_length) if len(window) == corpus.sequence_length]
 
 
-def _set_documents_aside(held_out: list[HeldOutRow], corpus: Corpus) -> tuple[list[list[int]], list[HeldOutRow]]:
-    """Take whole documents from the end of the held-out ones until they give the validation sequences."""
+def _set_documents_aside(held_out: Sequence[str], encoder: Encoder, corpus: Corpus) -> tuple[list[list[int]], int]:
+    """Take whole documents from the end of the held-out ones until they give the validation sequences.
+
+    Returns:
+        The sequences, and the number of documents that are left.
+    """
     validation: list[list[int]] = []
-    kept = list(held_out)
-    while kept and len(validation) < (corpus.validation or 0):
-        _, ids = kept.pop()
+    left = len(held_out)
+    while left and len(validation) < (corpus.validation or 0):
+        left -= 1
+        (ids,) = encoder.encode([held_out[left]])
         validation += _whole_windows(ids, corpus)
-    if not kept:
+    if not left:
         raise UserError(
             f"`corpus.validation: {corpus.validation}` leaves none of {len(held_out):,} held-out documents to judge "
             "by; lower it, or hold out more"
         )
-    return validation[: corpus.validation], kept
+    return validation[: corpus.validation], left
 
 
 def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
@@ -303,17 +304,6 @@ def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
     if number is None:
         raise UserError(f"`corpus.separator`: the tokenizer has no token {separator!r}")
     return [number]
-
-
-def _tokenize(
-    tokenizer: Any, separator: list[int], documents: Iterable[str], advance: Callable[[int], None] = lambda count: None
-) -> Iterator[list[int]]:
-    """The tokens of each document after its separator. Documents are tokenized a thousand at a time."""
-    documents = iter(documents)
-    while batch := list(islice(documents, DOCUMENTS_AT_ONCE)):
-        for ids in tokenizer(batch, add_special_tokens=False, verbose=False).input_ids:
-            yield [*separator, *ids]
-        advance(len(batch))
 
 
 def _save(columns: dict[str, list[Any]], features: Features, work: Work, name: str) -> None:

@@ -31,7 +31,7 @@ def run(work: Work) -> Made:
     elif isinstance(settings, TokenizerFile):
         tokenizer, made = read_tokenizer(settings), "read"
     else:
-        documents = training_text(work.recipe.corpus)
+        documents = training_text(work.recipe.corpus, work.folder)
         tokenizer, made = train_tokenizer(documents, settings), f"trained on {len(documents):,} documents"
     for teacher in teachers:
         check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")

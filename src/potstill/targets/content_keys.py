@@ -1,18 +1,23 @@
 """Content keys: a sample is found by its tokens and supervised positions, never by its place in a file."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from struct import Struct
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int, UInt8
 from torch import Tensor
 
 from potstill.data.collators import Collate
 from potstill.data.labels import count_supervised_by_row, starts_document, supervised_mask
 from potstill.data.prompts.collator import teacher_batch
+from potstill.data.sample_rows import rows_at
 
 KEY_BYTES = 16
+SIZES = Struct("<II")
 
 
 def sample_key(
@@ -27,14 +32,23 @@ def sample_key(
     other than 0 at which the teacher began another document, of which it saw no earlier tokens. Properties of a whole
     store (teacher, tokenizer, template) are in its header instead. The format is part of docs/targets-format.md.
     """
-    same = teacher_ids is student_ids or np.array_equal(teacher_ids, student_ids)
     assert len(supervised) == len(student_ids), (len(supervised), len(student_ids))
-    sizes = np.array([0 if same else len(teacher_ids), len(student_ids)], "<u4")
-    digest = hashlib.blake2b(sizes.data, digest_size=KEY_BYTES, person=b"potstill sample")
+    teacher, student = (np.ascontiguousarray(ids, "<u4").data for ids in (teacher_ids, student_ids))
+    return _key(teacher, student, np.packbits(supervised, bitorder="little").data, starts)
+
+
+def _key(
+    teacher: memoryview, student: memoryview, supervised: memoryview, starts: Int[np.ndarray, "documents"] | None
+) -> bytes:
+    """As :func:`sample_key`, of ids in ``<u4`` and packed bits."""
+    same = teacher is student or teacher == student
+    digest = hashlib.blake2b(
+        SIZES.pack(0 if same else len(teacher), len(student)), digest_size=KEY_BYTES, person=b"potstill sample"
+    )
     if not same:
-        digest.update(np.ascontiguousarray(teacher_ids, "<u4").data)
-    digest.update(np.ascontiguousarray(student_ids, "<u4").data)
-    digest.update(np.packbits(supervised, bitorder="little").data)
+        digest.update(teacher)
+    digest.update(student)
+    digest.update(supervised)
     if starts is not None and len(starts):
         digest.update(np.ascontiguousarray(starts, "<u4").data)
     return digest.digest()
@@ -63,6 +77,29 @@ def uniforms(key: bytes, count: int) -> Float64[np.ndarray, "count"]:
 SAMPLES_AT_ONCE = 512
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the samples of a collection hold, in its order."""
+
+    keys: Sequence[bytes]
+    counts: Int[np.ndarray, "samples"]
+    """The supervised tokens of each sample."""
+    lengths: Int[np.ndarray, "samples"]
+    """The tokens that the teacher reads of each sample."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The tokens of each row of a batch, moved to its beginning."""
+
+    ids: Int[np.ndarray, "B T"]
+    """In the type of the format, ``<u4``."""
+    lengths: Sequence[int]
+    starts: Bool[np.ndarray, "B T"]
+    """Whether a token begins another document than the one before it."""
+    supervised: Bool[np.ndarray, "B T"]
+
+
 def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
     """The content key of each row of a batch.
 
@@ -72,33 +109,46 @@ def batch_keys(batch: Mapping[str, Tensor]) -> list[bytes]:
     ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T]. It also holds the
     teacher's columns if the teacher reads other tokens (``data/prompts/collator.py``).
     """
-    taught = supervised_mask(batch).cpu().numpy()
     theirs = teacher_batch(batch)
-    rows = zip(_real_ids(theirs), _real_ids(batch), taught, _real(batch), _starts(theirs), strict=True)
-    return [sample_key(teacher, student, row[real], starts) for teacher, student, row, real, starts in rows]
+    student = _rows(batch)
+    teacher = student if theirs.keys() == batch.keys() else _rows(theirs)
+    taught = np.packbits(student.supervised, axis=1, bitorder="little")
+    are_apart = bool(teacher.starts.any())
+    keys = []
+    for row, (own, others) in enumerate(zip(student.lengths, teacher.lengths, strict=True)):
+        ids = student.ids[row, :own].data
+        read = ids if teacher is student else teacher.ids[row, :others].data
+        starts = np.flatnonzero(teacher.starts[row]) if are_apart else None
+        keys.append(_key(read, ids, taught[row, : (own + 7) // 8].data, starts))
+    return keys
 
 
-def _real_ids(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
-    return [ids[real] for ids, real in zip(batch["input_ids"].cpu().numpy(), _real(batch), strict=True)]
-
-
-def _starts(batch: Mapping[str, Tensor]) -> list[np.ndarray]:
-    begun = zip(starts_document(batch).cpu().numpy(), _real(batch), strict=True)
-    return [np.flatnonzero(row[real]) for row, real in begun]
-
-
-def _real(batch: Mapping[str, Tensor]) -> np.ndarray:
+def _rows(batch: Mapping[str, Tensor]) -> _Rows:
+    ids, starts, supervised = (
+        each.cpu().numpy() for each in (batch["input_ids"], starts_document(batch), supervised_mask(batch))
+    )
+    ids = ids.astype("<u4")
     if "attention_mask" not in batch:
-        return np.ones(batch["input_ids"].shape, bool)
-    return batch["attention_mask"].cpu().numpy().astype(bool)
+        return _Rows(ids, [ids.shape[1]] * len(ids), starts, supervised)
+    real = batch["attention_mask"].cpu().numpy().astype(bool)
+    lengths = real.sum(1)
+    if not real.all():
+        order = np.argsort(~real, axis=1, kind="stable")
+        ids, starts, supervised = (
+            np.take_along_axis(each, order, 1) for each in (ids, starts & real, supervised & real)
+        )
+    return _Rows(ids, lengths.tolist(), starts, supervised)
 
 
-def keys_and_counts(samples: Any, collate: Collate) -> tuple[list[bytes], list[int]]:
-    """The content key and the number of supervised tokens of each sample in an indexable collection."""
+def contents(samples: Any, collate: Collate) -> Contents:
+    """The contents of the samples of an indexable collection."""
     keys: list[bytes] = []
-    counts: list[int] = []
+    counts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start in range(0, len(samples), SAMPLES_AT_ONCE):
-        batch = collate([samples[at] for at in range(start, min(start + SAMPLES_AT_ONCE, len(samples)))])
+        batch = collate(rows_at(samples, range(start, min(start + SAMPLES_AT_ONCE, len(samples)))))
         keys += batch_keys(batch)
-        counts += count_supervised_by_row(batch).tolist()
-    return keys, counts
+        counts.append(count_supervised_by_row(batch).numpy())
+        theirs = teacher_batch(batch)
+        whole = torch.full((len(theirs["input_ids"]),), theirs["input_ids"].shape[1])
+        lengths.append((theirs["attention_mask"].sum(1) if "attention_mask" in theirs else whole).numpy())
+    return Contents(keys, np.concatenate(counts), np.concatenate(lengths))

@@ -1,33 +1,43 @@
 """Capture: run a teacher once over samples and write its targets into a store."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from potstill.console import progress
 from potstill.data.collators import Collate
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
+from potstill.data.sample_rows import rows_at
 from potstill.device import device
 from potstill.models.document_attention import check_documents_are_isolated
 from potstill.targets import StoreSpec, StoreWriter
-from potstill.targets.content_keys import keys_and_counts
+from potstill.targets.content_keys import Contents, contents
 from potstill.teachers.live import LiveTeacher
 
 
 @dataclass(frozen=True)
 class SampleBatches:
-    """Samples, and the batches in which a teacher reads them."""
+    """Samples, and the batches in which teachers read them."""
 
     samples: Any
     """An indexable collection of samples."""
     collate: Collate
     batch_size: int
 
+    @cached_property
+    def contents(self) -> Contents:
+        """The keys and counts of all samples; read once, however many teachers are captured."""
+        return contents(self.samples, self.collate)
+
 
 def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, worker: int = 0, workers: int = 1) -> int:
     """Write the teacher's targets for all samples into a store; targets that are there already are not written again.
 
-    Several workers may write one store together: each writes its own shards.
+    The longest samples come first, so that a batch has few pads, and too large a batch fails at once. Samples of equal
+    length keep their order. Several workers may write one store together: each writes its own shards.
 
     Returns:
         The number of supervised tokens of all samples.
@@ -36,18 +46,19 @@ def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, work
         UserError: the folder holds the store of another teacher or corpus, the disk is full, or the samples hold
             several documents each and the teacher cannot read documents apart.
     """
-    samples, collate = batches.samples, batches.collate
+    samples, found = batches.samples, batches.contents
     if len(samples) and any(samples[0].get(name) is not None for name in DOCUMENT_COLUMNS):
         check_documents_are_isolated(teacher.model, "teacher")
-    keys, counts = keys_and_counts(samples, collate)
+    order = np.argsort(-found.lengths, kind="stable")
+    keys = [found.keys[place] for place in order.tolist()]
     what = f"capturing {store.provenance.teacher}"
     head = teacher.head if store.codec.mode == "hidden" else None
     with (
-        StoreWriter(store, keys, counts, head) as writer,
+        StoreWriter(store, keys, found.counts[order], head) as writer,
         progress(what, writer.header.samples, "samples", writer.samples_written()) as advance,
     ):
         for places in writer.pending(batches.batch_size, worker, workers):
-            batch = collate([samples[int(place)] for place in places])
-            writer.write(teacher.target({name: each.to(device()) for name, each in teacher_batch(batch).items()}))
+            batch = teacher_batch(batches.collate(rows_at(samples, order[places].tolist())))
+            writer.write(teacher.target({name: each.to(device(), non_blocking=True) for name, each in batch.items()}))
             advance(len(places))
-    return sum(counts)
+    return int(found.counts.sum())

@@ -9,6 +9,7 @@ from potstill.models.head import Head
 from potstill.targets import TopKCodec
 from potstill.targets.codecs.layout import RANGE
 from potstill.targets.codecs.logit_rows import apply_head
+from potstill.targets.codecs.top_k import top_k
 
 NONE = torch.empty(0)
 
@@ -53,6 +54,29 @@ def test_everything_kept_in_32_bits_is_the_live_teacher(vocabulary: int, seed: i
     assert torch.equal(target.ids, torch.arange(vocabulary).expand(4, -1))
     torch.testing.assert_close(target.log_probs, torch.log_softmax(logits, -1), rtol=1e-6, atol=2e-6)
     assert (target.log_tail == -torch.inf).all()
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_of_equal_logits_the_lower_ids_are_kept(data: st.DataObject) -> None:
+    """As a stable sort has it, with few different values, as bfloat16 gives them; and with forbidden tokens."""
+    vocabulary = data.draw(st.integers(1, 400) | st.sampled_from([5000, 49152]))
+    k = data.draw(st.integers(1, min(vocabulary, 80)))
+    values = data.draw(st.sampled_from([1, 2, 5, 300]))
+    seed = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+    logits = torch.randint(-values, values + 1, (4, vocabulary), generator=seed).float() / 8
+    logits[0, torch.rand(vocabulary, generator=seed) < 0.5] = -torch.inf
+    expected = logits.sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(-1).values
+    kept, ids = top_k(logits, k)
+    assert torch.equal(ids, expected)
+    assert torch.equal(kept, logits.gather(-1, expected))
+
+
+def test_a_targets_own_logits_are_not_overwritten() -> None:
+    logits = torch.randn(5, 300)
+    before = logits.clone()
+    through(TopKCodec(300, 10), logits)
+    assert torch.equal(logits, before)
 
 
 def test_a_tail_of_a_billionth_is_not_rounded_away() -> None:

@@ -104,8 +104,8 @@ class HybridCodec:
         """Encode N tokens as records, on the target's device, with one random number in (0, 1) per token."""
         records = []
         for part, logits in logit_rows(target, self.vocabulary):
-            kept, rest = self._kept.encode_rows(logits)
-            records.append(torch.cat([kept, self._drawn.encode_rows(rest, uniforms[part])], 1))
+            kept = self._kept.records(self._kept.take(logits))
+            records.append(torch.cat([kept, self._drawn.encode_rows(logits, uniforms[part])], 1))
         return stack(records, self.layout.record_bytes)
 
     def decode(

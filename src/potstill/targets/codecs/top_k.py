@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -10,12 +10,26 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from potstill.errors import UserError
+from potstill.losses.cpu_buffers import give_back, take
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.head import Head
 from potstill.targets.codecs.bits import list_bytes, pack_ids, unpack_ids
 from potstill.targets.codecs.checks import check_kept, check_temperatures, check_vocabulary, expect_temperature
 from potstill.targets.codecs.layout import Layout, dequantise, from_bytes, quantise, to_bytes
-from potstill.targets.codecs.logit_rows import check_finite, logit_rows, stack
+from potstill.targets.codecs.logit_rows import check_finite, logit_rows
+
+BLOCK = 32
+"""The number of logits of which first only the greatest is compared. For 64 of 32,000 to 150,000 logits, it is near the
+square root of their ratio, which reads the fewest numbers twice."""
+
+
+class Kept(NamedTuple):
+    """The k greatest logits of each row, their ids, and the log of the summed exponentials of all other logits."""
+
+    logits: Float[Tensor, "N K"]
+    ids: Int[Tensor, "N K"]
+    others: Float[Tensor, "N temperatures"]
+    """At each of the codec's temperatures."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +68,34 @@ class TopKCodec:
         """
         if isinstance(target, SparseTarget):
             return self._encode_sparse(target)
-        records = [self.encode_rows(logits)[0] for _, logits in logit_rows(target, self.vocabulary)]
-        return stack(records, self.layout.record_bytes)
+        kept = [self.take(logits) for _, logits in logit_rows(target, self.vocabulary)]
+        if not kept:
+            return torch.empty(0, self.layout.record_bytes, dtype=torch.uint8)
+        return self.records(Kept(*map(torch.cat, zip(*kept, strict=True))))
 
-    def encode_rows(self, logits: Float[Tensor, "N V"]) -> tuple[UInt8[Tensor, "N record_bytes"], Float[Tensor, "N V"]]:
-        """The records, and the logits with ``-inf`` in place of the kept ones."""
+    def take(self, logits: Float[Tensor, "N V"]) -> Kept:
+        """What is kept of these rows. Overwrites the kept logits with ``-inf``."""
         kept, ids = top_k(logits, self.k)
-        rest = logits.scatter(-1, ids, -torch.inf)
-        tails = torch.stack([log_tail(kept, rest, temperature) for temperature in self.temperatures], -1)
-        low, high = pack_ids(ids, self.vocabulary)
-        values = quantise(kept - kept.amax(-1, keepdim=True), self.bits)
-        return self.layout.join(low=low, high=high, values=values, tails=to_bytes(tails.float())), rest
+        rest = logits.scatter_(-1, ids, -torch.inf)
+        others = torch.stack([log_sum_exp(rest, temperature) for temperature in self.temperatures], -1)
+        return Kept(kept, ids, others)
+
+    def records(self, kept: Kept) -> UInt8[Tensor, "N record_bytes"]:
+        """The records of N tokens.
+
+        Raises:
+            UserError: a logit was not a number.
+        """
+        tails = torch.stack(
+            [
+                log_tail(kept.logits, others, temperature)
+                for others, temperature in zip(kept.others.unbind(-1), self.temperatures, strict=True)
+            ],
+            -1,
+        )
+        low, high = pack_ids(kept.ids, self.vocabulary)
+        values = quantise(kept.logits - kept.logits.amax(-1, keepdim=True), self.bits)
+        return self.layout.join(low=low, high=high, values=values, tails=to_bytes(tails))
 
     def _encode_sparse(self, target: SparseTarget) -> UInt8[Tensor, "N record_bytes"]:
         """Encode a served teacher's targets: some log-probabilities at one temperature, and the mass of the rest."""
@@ -104,20 +135,65 @@ class TopKCodec:
 
 
 def top_k(logits: Float[Tensor, "N V"], k: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
-    """The k greatest logits of each row and their ids, by ascending id."""
-    ids = logits.topk(k, sorted=False).indices.sort(-1).values
-    return logits.gather(-1, ids), ids
+    """The k greatest logits of each row, in float32, and their ids, by ascending id; of equal logits, the lower ids.
 
-
-def log_tail(kept: Float[Tensor, "N K"], rest: Float[Tensor, "N V"], temperature: float) -> Float[Tensor, "N"]:
-    """The log of the softmax mass at ``temperature`` of ``rest``, which is ``-inf`` at the kept tokens.
-
-    The rest is summed itself, and the ratio of both masses gives the result. A difference of logs would round a small
-    tail, or a small kept mass, to 0.
+    A row's k greatest logits lie in the k blocks with the greatest maxima. Only these are searched.
     """
-    inside, outside = (kept / temperature).logsumexp(-1), (rest / temperature).logsumexp(-1)
-    check_finite(inside)
-    return torch.nn.functional.logsigmoid(outside - inside)
+    blocks = logits.shape[1] // BLOCK
+    if blocks <= k:
+        ids = _greatest(logits, k)
+        return logits.gather(-1, ids), ids
+    whole, after = logits.split([blocks * BLOCK, logits.shape[1] % BLOCK], -1)
+    whole = whole.unflatten(-1, (blocks, BLOCK))
+    best = _greatest(whole.amax(-1), k)
+    rows = torch.arange(len(logits), device=logits.device)[:, None]
+    searched = torch.cat([whole[rows, best].flatten(1), after], -1)
+    places = _greatest(searched, k)
+    # The logits after the last whole block are the block of that number.
+    ids = pad(best, (0, 1), value=blocks).gather(-1, places // BLOCK) * BLOCK + places % BLOCK
+    return searched.gather(-1, places), ids
+
+
+def _greatest(numbers: Float[Tensor, "N C"], k: int) -> Int[Tensor, "N K"]:
+    """The ascending places of the k greatest numbers of each row; of equal numbers, the first ones.
+
+    ``torch.topk`` takes any of equal numbers, and another one on another device. So it gets integers that all differ:
+    the number's bits, in an order that integers have too, and below them the place.
+    """
+    bits = numbers.contiguous().view(torch.int32)
+    distinct = (bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits).long().bitwise_left_shift_(20)
+    distinct -= torch.arange(numbers.shape[1], device=numbers.device)
+    return distinct.topk(k, sorted=False).indices.sort(-1).values
+
+
+def log_sum_exp(rest: Float[Tensor, "N V"], temperature: float) -> Float[Tensor, "N"]:
+    """``(rest / temperature).logsumexp(-1)``, with memory that stays in the cache of a CPU."""
+    memory = take(rest.shape, rest.dtype, rest.device)
+    scaled = rest if temperature == 1 else torch.div(rest, temperature, out=memory)
+    greatest = scaled.amax(-1, keepdim=True)
+    greatest = greatest.masked_fill(greatest == -torch.inf, 0.0)
+    found = torch.sub(scaled, greatest, out=memory).exp_().sum(-1).log_() + greatest[:, 0]
+    give_back(memory)
+    return found
+
+
+def log_tail(kept: Float[Tensor, "N K"], others: Float[Tensor, "N"], temperature: float) -> Float[Tensor, "N"]:
+    """The log of the softmax mass at ``temperature`` of all tokens but the kept ones.
+
+    The other tokens are summed themselves, and the ratio of both masses gives the result. A difference of logs would
+    round a small tail, or a small kept mass, to 0.
+
+    Args:
+        kept: the kept logits.
+        others: ``log_sum_exp`` of the other logits at this temperature.
+        temperature: the temperature.
+
+    Raises:
+        UserError: a logit is not a number.
+    """
+    inside = (kept / temperature).logsumexp(-1)
+    check_finite(torch.logaddexp(inside, others))
+    return torch.nn.functional.logsigmoid(others - inside)
 
 
 def log_rest(log_mass: Float[Tensor, "N"]) -> Float[Tensor, "N"]:

@@ -1,0 +1,30 @@
+"""The section `corpus` without its processes."""
+
+import json
+
+import torch
+
+from benchmarks import corpus
+from benchmarks.aims import AIMS
+from benchmarks.run import Settings
+
+
+def test_texts_have_their_size_and_no_repeats(tmp_path):
+    passages = [f"passage {n}: " + "words " * 200 for n in range(200)]
+    file = corpus._write(tmp_path / "text.jsonl", passages, 1)
+    texts = [json.loads(line)["text"] for line in file.read_text().splitlines()]
+    assert texts[:200] == passages
+    assert 1e6 <= sum(map(len, texts)) < 1.01e6
+    assert len(set(texts[:200])) == 200
+
+
+def test_the_section_compares_speed_and_finds_the_greatest_memory(monkeypatch):
+    monkeypatch.setattr(corpus, "_passages", lambda: [f"passage {n}: " + "some words " * 40 for n in range(3000)])
+    monkeypatch.setattr(corpus, "train_tokenizer", lambda texts, settings: None)
+    monkeypatch.setattr(corpus, "_save_teacher", lambda folder, tokenizer: None)
+    given = {"potstill": {"seconds": 2.0, "mebibytes": 60.0}, "map": {"seconds": 3.0, "mebibytes": 1.0}}
+    monkeypatch.setattr(corpus, "_child", lambda how, folder, file: given[how])
+    tables, measured = corpus.section(Settings(torch.device("cpu"), quick=True, rounds=2))
+    assert [cells[0] for cells in tables[0].rows] == ["potstill", "datasets.map"]
+    assert {one.key: one.median for one in measured} == {"corpus, speed": 1.5, "corpus, memory": 60.0}
+    assert {one.key for one in measured} <= {aim.key for aim in AIMS}
