@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import loss, machine, memory, steps, store
+from benchmarks import generation, loss, machine, memory, steps, store
 from benchmarks.aims import Measured, summary
 from benchmarks.page import page
 from benchmarks.peers import missing
@@ -22,8 +22,15 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
     "steps": steps.section,
     "memory": memory.section,
     "store": store.section,
+    "generation": generation.section,
 }
-HEADINGS = {"loss": "The loss head", "steps": "Training steps", "memory": "Memory", "store": "The store"}
+HEADINGS = {
+    "loss": "The loss head",
+    "steps": "Training steps",
+    "memory": "Memory",
+    "store": "The store",
+    "generation": "Answers written",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -49,6 +49,7 @@ AIMS = (
     Aim("store, unbiased", "an unbiased mode, B/token", "≤ 50", 50, "≤ 50", 50),
     Aim("reader", "reader, one core, M tokens/s", "≥ 4", 4, "loader stall < 1%", None, at_least=True),
     Aim("writer", "writer, one core, M tokens/s", "≥ 2", 2, "", None, at_least=True),
+    Aim("generation", "answers written, tokens/s ÷ `generate` in fixed batches", "≥ 1.5", 1.5, "", None, at_least=True),
 )
 
 
