@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import capture, corpus, evaluation, loss, machine, memory, number_format, steps, store
+from benchmarks import capture, corpus, evaluation, generation, loss, machine, memory, number_format, steps, store
 from benchmarks.aims import Measured, summary
 from benchmarks.page import page
 from benchmarks.peers import missing
@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
     "format": number_format.section,
     "capture": capture.section,
     "corpus": corpus.section,
+    "generation": generation.section,
 }
 HEADINGS = {
     "loss": "The loss head",
@@ -36,6 +37,7 @@ HEADINGS = {
     "format": "The number format",
     "capture": "Capture",
     "corpus": "The corpus",
+    "generation": "Answers written",
 }
 
 

@@ -9,7 +9,8 @@ import pytest
 from potstill.errors import UserError
 from potstill.evaluation import continuations
 from potstill.evaluation.candidate_models import CandidateModel
-from potstill.generation.generate import Decoding, NamedModel, Request, responses
+from potstill.generation.decoding import Decoding, Request
+from potstill.generation.generate import NamedModel, responses
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.read import read_continuations
 from potstill.pipeline.run_folder import Run

@@ -1,7 +1,8 @@
-"""Responses are the same alone and in a batch, resumed or not, and follow the recipe."""
+"""Responses are the same alone and with others, resumed or not, and follow the recipe."""
 
 import warnings
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,8 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from potstill.errors import UserError
-from potstill.generation.generate import (
-    Decoding,
-    NamedModel,
-    Request,
-    Response,
-    batches,
-    check_context_length,
-    responses,
-)
+from potstill.generation.decoding import Decoding, Request
+from potstill.generation.generate import NamedModel, Response, check_context_length, responses, tasks
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 from tiny import gpt2, llama, padded, tokenizer
@@ -119,7 +113,7 @@ def test_a_checkpoint_s_own_settings_decide_nothing_and_are_left_to_it(model, de
 def test_stopped_after_any_response_it_goes_on_to_the_same(model):
     whole = written(model, decoding=DRAWN)
     assert len(whole) == len({one.key for one in whole}) == 15
-    for stopped in range(1, 16, 3):
+    for stopped in range(1, 15, 3):
         torch.manual_seed(stopped)
         before = torch.get_rng_state()
         done = {one.key for one in whole[:stopped]}
@@ -127,16 +121,40 @@ def test_stopped_after_any_response_it_goes_on_to_the_same(model):
         assert torch.equal(torch.get_rng_state(), before), "the global random state is unchanged"
 
 
-def test_a_batch_that_is_done_is_not_begun(model, monkeypatch):
-    done = {key for keys in batches(ASKED, DRAWN) for key in keys}
-    monkeypatch.setattr(model, "generate", None)
+def test_a_response_that_is_done_ends_the_work(model, monkeypatch):
+    done = {one.key for one in tasks(ASKED, DRAWN)}
+    monkeypatch.setattr(type(model), "forward", None)
     assert written(model, decoding=DRAWN, done=done) == []
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, DRAWN])
+def test_neighbours_and_batches_change_no_response(model, decoding):
+    expected = in_order(written(model, decoding=decoding))
+    for size in (1, 3, 50):
+        assert in_order(written(model, decoding=replace(decoding, batch_size=size))) == expected
+    alone = [response for one in ASKED for response in written(model, [one], decoding)]
+    assert in_order(alone) == expected
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, DRAWN])
+def test_a_model_that_cannot_continue_rows_together_gives_the_same_responses(model, decoding, monkeypatch):
+    expected = in_order(written(model, decoding=decoding))
+    monkeypatch.setattr("potstill.generation.generate.continues_rows", lambda model, longest: False)
+    whole = written(model, decoding=decoding)
+    assert in_order(whole) == expected
+    done = {one.key for one in whole[:4]}
+    assert written(model, decoding=decoding, done=done) == whole[4:]
+
+
+def test_each_sample_has_random_numbers_of_its_own(model):
+    few, more = replace(DRAWN, samples=2), replace(DRAWN, samples=4)
+    assert set(written(model, decoding=few)) <= set(written(model, decoding=more))
 
 
 def test_samples_differ_and_so_do_seeds(model):
     found = written(model, decoding=DRAWN)
     assert len({one.response for one in found if one.id == "q17"}) > 1
-    assert found != written(model, decoding=Decoding(**{**vars(DRAWN), "seed": 8}))
+    assert found != written(model, decoding=replace(DRAWN, seed=8))
 
 
 def test_the_most_probable_token_alone_is_the_greedy_one(model):
@@ -171,15 +189,14 @@ def test_an_adapter_responds_as_the_model_it_merges_into():
     assert found != plain
 
 
-@given(lengths=st.lists(st.integers(1, 9), max_size=9), samples=st.integers(1, 3), batch_size=st.integers(1, 5))
-def test_every_response_has_its_place_in_one_batch_and_long_prompts_come_first(lengths, samples, batch_size):
+@given(lengths=st.lists(st.integers(1, 9), max_size=9), samples=st.integers(1, 3))
+def test_long_prompts_come_first_and_a_question_s_samples_one_after_another(lengths, samples):
     asked = [Request(str(at), [0] * length) for at, length in enumerate(lengths)]
-    found = batches(asked, Decoding(5, batch_size, samples))
-    keys = [key for batch in found for key in batch]
+    found = tasks(asked, Decoding(5, 2, samples))
+    keys = [one.key for one in found]
     assert sorted(keys) == sorted((one.id, sample) for one in asked for sample in range(samples))
-    assert all(len(batch) == batch_size for batch in found[:-1])
-    order = [lengths[int(question)] for question, _ in keys]
-    assert order == sorted(lengths * samples, reverse=True)
+    assert [len(one.prompt_ids) for one in found] == sorted(lengths * samples, reverse=True)
+    assert [sample for _, sample in keys] == [*range(samples)] * len(lengths)
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])
@@ -187,7 +204,7 @@ def test_too_few_positions_are_told_before_anything_is_written(make, monkeypatch
     model = make()
     fits = Decoding(max_new_tokens=111, batch_size=2)
     check_context_length(model.config, ASKED, fits.max_new_tokens, "student", "answers.max_new_tokens")
-    monkeypatch.setattr(model, "generate", None)
+    monkeypatch.setattr(type(model), "forward", None)
     with pytest.raises(UserError) as told:
         written(model, decoding=Decoding(max_new_tokens=112, batch_size=2))
     assert str(told.value) == (
@@ -203,4 +220,4 @@ def test_nothing_asked_is_nothing_written(model):
 def test_a_recipe_s_sections_say_how():
     drawn = Generate(by="t", samples=2, temperature=0.5, top_p=0.9, top_k=9, seed=4, max_new_tokens=8, batch_size=3)
     assert Decoding.of(drawn) == Decoding(8, 3, 2, 0.5, 0.9, 9, 4)
-    assert Decoding.of(Answers(max_new_tokens=8)) == Decoding(8, 16)
+    assert Decoding.of(Answers(max_new_tokens=8)) == Decoding(8, 32)

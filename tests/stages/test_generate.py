@@ -54,7 +54,8 @@ def test_stopped_midway_it_goes_on_to_the_same_answers(made, tmp_path, monkeypat
     monkeypatch.setattr(stage, "responses", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, run, until="generate")
-    assert len(read_jsonl(run.path("generate") / "responses.jsonl")) == 32
+    every = read_jsonl(whole.path("generate") / "responses.jsonl")
+    assert 0 < len(read_jsonl(run.path("generate") / "responses.jsonl")) < len(every)
     monkeypatch.setattr(stage, "responses", asked)
     run_recipe(recipe, run, until="generate")
     for name in ("answers.jsonl", "responses.jsonl"):

@@ -13,6 +13,9 @@ from transformers import GenerationConfig
 from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
+from potstill.generation.continuous_batches import ContinuousBatches
+from potstill.generation.decoding import Decoding, Task, TokenChoice
+from potstill.generation.fixed_batches import FixedBatches
 from potstill.losses.teacher_target import LogitsTarget
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
@@ -182,6 +185,16 @@ def test_it_writes_what_transformers_would_write(stand_in, drawn):
         torch.manual_seed(0)
         found.append(model.generate(**asked, generation_config=config))
     assert torch.equal(*found)
+
+
+def test_whoever_asks_may_choose_the_tokens(stand_in):
+    tasks = [Task((f"q{length}", 0), list(range(20, 20 + length))) for length in (9, 8, 3)]
+    choose = TokenChoice(Decoding(12, 2, temperature=1.2), ends=[0, *range(5, 10)], never=[2, 3])
+    writer = FixedBatches(stand_in, choose, 2, pad=1)
+    assert writer.block_size == 1, "llama.cpp reads row by row"
+    found = {one.key: one.ids for task in tasks for ended in writer.write([task]) for one in ended}
+    theirs = ContinuousBatches(llama(0), choose, 2, tasks).write(tasks)
+    assert found == {one.key: one.ids for ended in theirs for one in ended}
 
 
 def test_texts_of_different_lengths_are_padded_after_their_ends(stand_in):

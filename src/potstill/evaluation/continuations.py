@@ -16,7 +16,8 @@ from potstill.evaluation.measurement_cost import metered
 from potstill.evaluation.selection_split import Split, split_of, splits_of
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
-from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
+from potstill.generation.decoding import Decoding, Request
+from potstill.generation.generate import NamedModel, Response, responses
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.read import Continuation, read_continuations

@@ -27,7 +27,8 @@ from potstill.evaluation.selection_split import Split, in_split, splits_of
 from potstill.files.atomic import digest, sha256
 from potstill.files.named_files import named_path
 from potstill.files.sealed import read_sealed, write_sealed
-from potstill.generation.generate import Decoding, NamedModel, responses
+from potstill.generation.decoding import Decoding
+from potstill.generation.generate import NamedModel, responses
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import document_windows, score_answers
 from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task

@@ -1,31 +1,18 @@
-"""Generate: lets a model respond to prompts, in batches that stay the same when the work is stopped and resumed."""
+"""Generate: lets a model respond to prompts, so that work that is stopped and resumed gives the same responses."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from potstill.data.collators import pad_token_id
 from potstill.data.prompts.render import end_token_id
 from potstill.errors import UserError
-from potstill.files.atomic import digest
-from potstill.recipe.answers import Answers
-from potstill.recipe.generate import Generate
-
-Key = tuple[str, int]
-"""Identifies a response: the question's id, and the number of the sample, from 0."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A question's id and its prompt's tokens, which the model continues (``data.prompts.render.prompt_ids``)."""
-
-    id: str
-    prompt_ids: list[int]
+from potstill.generation.continuous_batches import ContinuousBatches
+from potstill.generation.decoding import Decoding, Key, Request, Task, TokenChoice, Written
+from potstill.generation.fixed_batches import FixedBatches
+from potstill.generation.row_batch import continues_rows
 
 
 @dataclass(frozen=True)
@@ -37,26 +24,6 @@ class NamedModel:
     tokenizer: Any
     name: str
     """Such as ``teacher 'smollm2'``."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How responses are written: greedily, or sampled if the temperature is above 0."""
-
-    max_new_tokens: int
-    batch_size: int
-    """The number of responses written at a time."""
-    samples: int = 1
-    """The number of responses to each question."""
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int | None = None
-    seed: int = 0
-
-    @classmethod
-    def of(cls, section: Generate | Answers) -> Self:
-        """The settings of a recipe's section; settings that it does not have keep their defaults, which are greedy."""
-        return cls(**{one.name: getattr(section, one.name) for one in fields(cls) if hasattr(section, one.name)})
 
 
 @dataclass(frozen=True)
@@ -83,12 +50,15 @@ class Response:
 def responses(
     asked: NamedModel, requests: Sequence[Request], decoding: Decoding, done: Collection[Key] = (), *, key: str
 ) -> Iterator[list[Response]]:
-    """Let a model respond to each question, one batch of responses at a time.
+    """Let a model respond to each question, several responses at a time.
 
-    ``requests`` and ``decoding`` alone decide which responses share a batch, and each batch has its own seed. So work
-    that was stopped after any response and is resumed with ``done`` gives the same responses as uninterrupted work, on
-    the same machine. ``decoding`` alone decides how responses are written: a checkpoint's own generation settings do
-    not apply. The random state of the process stays unchanged.
+    ``requests`` and ``decoding`` alone decide which responses are computed together, in blocks of a few batches. So
+    work that was stopped after any response and is resumed with ``done`` gives the same responses as uninterrupted
+    work, on the same machine: it repeats the block that was stopped. Another ``batch_size`` rounds the logits
+    differently in their last bits, which changes a response only where two tokens are that close.
+
+    ``decoding`` alone decides how responses are written: a checkpoint's own generation settings do not apply. The
+    random state of the process stays unchanged.
 
     Args:
         asked: the model. A response ends at its tokenizer's ``data.prompts.render.end_token_id`` or end-of-text token.
@@ -98,35 +68,38 @@ def responses(
         key: the recipe's key for the limit of tokens, for messages.
 
     Yields:
-        The new responses of each batch. Batches without new responses are skipped.
+        The new responses that end at the same time.
 
     Raises:
         UserError: as :func:`check_context_length`, before any response is written.
     """
-    model, tokenizer = asked.model, asked.tokenizer
-    check_context_length(model.config, requests, decoding.max_new_tokens, asked.name, key)
-    prompts, have, pad = {one.id: one.prompt_ids for one in requests}, set(done), pad_token_id(tokenizer)
-    assert len(prompts) == len(requests), "two questions have one id"
-    ends = sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
-    config = _generation_config(model, tokenizer, decoding, pad, ends)
-    for keys in batches(requests, decoding):
-        if have.issuperset(keys):
+    check_context_length(asked.model.config, requests, decoding.max_new_tokens, asked.name, key)
+    todo, have = tasks(requests, decoding), set(done)
+    if have.issuperset(one.key for one in todo):
+        return
+    ends = sorted({end_token_id(asked.tokenizer), asked.tokenizer.eos_token_id} - {None})
+    writer = _writer(asked, TokenChoice(decoding, ends, _without_token(asked)), decoding.batch_size, todo)
+    for at in range(0, len(todo), writer.block_size):
+        block = todo[at : at + writer.block_size]
+        missing = {one.key for one in block} - have
+        if not missing:
             continue
-        batch = _left_padded([prompts[question] for question, _ in keys], pad, model.device)
-        with _default_generation_settings(model), _seeded(decoding.seed, keys):
-            written = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]
-        found = [_response(one, ids, ends, tokenizer) for one, ids in zip(keys, written.tolist(), strict=True)]
-        yield [each for each in found if each.key not in have]
+        for written in writer.write(block):
+            if new := [one for one in written if one.key in missing]:
+                yield [_response(one, ends, asked.tokenizer) for one in new]
+            missing -= {one.key for one in new}
+            if not missing:
+                break
 
 
-def batches(requests: Sequence[Request], decoding: Decoding) -> list[list[Key]]:
-    """The responses of each batch: prompts of similar length share a batch, and the longest come first.
+def tasks(requests: Sequence[Request], decoding: Decoding) -> list[Task]:
+    """The responses to write, in order: those to the longest prompts first.
 
-    So batches hold few pads, and a lack of memory shows at once.
+    So prompts of similar length are computed together, and a lack of memory shows at once.
     """
+    assert len({one.id for one in requests}) == len(requests), "two questions have one id"
     ordered = sorted(requests, key=lambda one: -len(one.prompt_ids))
-    keys = [(one.id, sample) for one in ordered for sample in range(decoding.samples)]
-    return [keys[at : at + decoding.batch_size] for at in range(0, len(keys), decoding.batch_size)]
+    return [Task((one.id, sample), one.prompt_ids) for one in ordered for sample in range(decoding.samples)]
 
 
 def check_context_length(config: Any, requests: Sequence[Request], max_new_tokens: int, who: str, key: str) -> None:
@@ -145,61 +118,23 @@ def check_context_length(config: Any, requests: Sequence[Request], max_new_token
     )
 
 
-def _generation_config(
-    model: PreTrainedModel, tokenizer: Any, decoding: Decoding, pad: int, ends: list[int]
-) -> GenerationConfig:
-    known = set(tokenizer.get_vocab().values())
-    # Ids without a token: many heads are padded to a round size.
-    nothing = [token for token in range(model.config.get_text_config().vocab_size) if token not in known]
-    drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k or 0}
-    return GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens,
-        pad_token_id=pad,
-        eos_token_id=ends,
-        suppress_tokens=nothing or None,
-        do_sample=decoding.temperature > 0,
-        **(drawn if decoding.temperature > 0 else {}),
-    )
+def _writer(
+    asked: NamedModel, choose: TokenChoice, size: int, todo: Sequence[Task]
+) -> ContinuousBatches | FixedBatches:
+    longest = len(todo[0].prompt_ids) + choose.most
+    if continues_rows(asked.model, longest):
+        return ContinuousBatches(asked.model, choose, size, todo)
+    return FixedBatches(asked.model, choose, size, pad_token_id(asked.tokenizer))
 
 
-def _left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> dict[str, Tensor]:
-    longest = max(map(len, prompts))
-    rows = {
-        "input_ids": [[pad] * (longest - len(prompt)) + prompt for prompt in prompts],
-        "attention_mask": [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts],
-    }
-    return {name: torch.tensor(values, device=device) for name, values in rows.items()}
+def _without_token(asked: NamedModel) -> list[int]:
+    """Ids of the model without a token: many heads are padded to a round size."""
+    known = set(asked.tokenizer.get_vocab().values())
+    return [token for token in range(asked.model.config.get_text_config().vocab_size) if token not in known]
 
 
-@contextmanager
-def _default_generation_settings(model: PreTrainedModel) -> Iterator[None]:
-    """Set a checkpoint's generation settings aside, because transformers takes all missing settings from them."""
-    own = [(module, vars(module)["generation_config"]) for module in model.modules() if _has_settings(module)]
-    try:
-        for module, _ in own:
-            module.generation_config = GenerationConfig()
-        yield
-    finally:
-        for module, config in own:
-            module.generation_config = config
-
-
-def _has_settings(module: torch.nn.Module) -> bool:
-    return vars(module).get("generation_config") is not None
-
-
-@contextmanager
-def _seeded(seed: int, keys: list[Key]) -> Iterator[None]:
-    """Seed the random numbers for one batch, and restore the random state afterwards."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    kind = "cpu" if accelerator is None else accelerator.type
-    devices = [] if accelerator is None else range(torch.accelerator.device_count())
-    with torch.random.fork_rng(devices, device_type=kind):
-        torch.manual_seed(int(digest([seed, keys])[:15], 16))
-        yield
-
-
-def _response(key: Key, ids: list[int], ends: list[int], tokenizer: Any) -> Response:
-    length = next((at for at, token in enumerate(ids) if token in ends), len(ids))
-    text = tokenizer.decode(ids[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Response(*key, text, length, hit_limit=length == len(ids))
+def _response(written: Written, ends: list[int], tokenizer: Any) -> Response:
+    ended = written.ids[-1] in ends
+    ids = written.ids[: len(written.ids) - ended]
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Response(*written.key, text, len(ids), hit_limit=not ended)

@@ -41,8 +41,9 @@ class Generate(Section):
     """Which answers are kept. `all` (default), or `correct`: those whose final answer is that of the reference
     solution."""
 
-    batch_size: int = Field(16, gt=0)
-    """The number of answers that are written at the same time. Another number draws other answers. Default: 16."""
+    batch_size: int = Field(32, gt=0)
+    """The number of answers that are written at the same time. A greater one is faster and needs more memory. After a
+    stop, up to 8 times that number are written again. Default: 32."""
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> "Generate":

@@ -1,8 +1,8 @@
 """answers: every model answers the same prompts of the held-out questions, and is scored on reference solutions.
 
 Makes `answers/ROLE/[NAME/][seed-N/]answers.jsonl`, one line for each question, and `scores.json`, the sums over the
-tokens of each reference solution. `evaluate` decides which answers are right. A stopped stage continues with the
-next batch.
+tokens of each reference solution. `evaluate` decides which answers are right. A stopped stage goes on to the same
+answers (``generation.generate.responses``).
 """
 
 from typing import Any
@@ -16,7 +16,8 @@ from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
-from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
+from potstill.generation.decoding import Decoding, Request
+from potstill.generation.generate import NamedModel, Response, responses
 from potstill.metrics.held_out_text import score_answers
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import held_out_questions_step

@@ -1,7 +1,7 @@
 """generate: let a teacher write the answers that students learn.
 
 Makes `generate/answers.jsonl`, the kept answers with their provenance, and `responses.jsonl`, all responses. A stopped
-stage continues with the next batch, to the same answers.
+stage goes on to the same answers (``generation.generate.responses``).
 """
 
 import json
@@ -10,8 +10,9 @@ from potstill.console import progress, say
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
 from potstill.files.atomic import write_text
 from potstill.files.jsonl_log import JsonlLog
+from potstill.generation.decoding import Decoding, Request
 from potstill.generation.filter_answers import kept_answers
-from potstill.generation.generate import Decoding, NamedModel, Request, Response, responses
+from potstill.generation.generate import NamedModel, Response, responses
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
 

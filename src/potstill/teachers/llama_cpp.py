@@ -4,7 +4,7 @@ llama.cpp gives logits for every position, and text. It does not show hidden sta
 """
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
@@ -45,6 +46,8 @@ class LlamaCppModel(nn.Module):
 
     is_quantized = True
     """As in transformers: it cannot be moved, and its activations are rounded."""
+    most_rows = 1
+    """How many rows `generate` writes faster together than one by one."""
 
     def __init__(self, file: Path, config: Any, threads: int | None, name: str) -> None:
         super().__init__()
@@ -81,20 +84,28 @@ class LlamaCppModel(nn.Module):
         return torch.cat(rows).to(ids.device)
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor, generation_config: GenerationConfig) -> Tensor:
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        generation_config: GenerationConfig,
+        logits_processor: Sequence[LogitsProcessor] = (),
+    ) -> Tensor:
         """Continue prompts that are padded on the left, each up to and including an end token [B, T + new].
 
         Of the configuration, the settings that choose tokens (temperature, top_k, top_p, suppressed tokens) and that
-        end a text apply, by transformers' own rules; torch's generator draws.
+        end a text apply, by transformers' own rules; torch's generator draws. Processors of the caller's come last.
         """
         config, real = generation_config, _real(input_ids, attention_mask)
-        written = [self._text(ids[kept].tolist(), config) for ids, kept in zip(input_ids.cpu(), real, strict=True)]
+        choices = LogitsProcessorList([*_choices(config), *logits_processor])
+        rows = [ids[kept].tolist() for ids, kept in zip(input_ids.cpu(), real, strict=True)]
+        written = [self._text(row, config, choices) for row in rows]
         longest = max(map(len, written))
         rows = [row + [config.pad_token_id] * (longest - len(row)) for row in written]
         return torch.cat([input_ids, torch.tensor(rows, device=input_ids.device).view(len(rows), longest)], 1)
 
-    def _text(self, prompt: list[int], config: GenerationConfig) -> list[int]:
-        model, choices, written = self._model(len(prompt) + config.max_new_tokens), _choices(config), list[int]()
+    def _text(self, prompt: list[int], config: GenerationConfig, choices: LogitsProcessorList) -> list[int]:
+        model, written = self._model(len(prompt) + config.max_new_tokens), list[int]()
         model.reset()
         model.eval(prompt)
         while len(written) < config.max_new_tokens:
