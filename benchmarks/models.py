@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.problem import SPREAD, Problem
 from benchmarks.variants import Variant
-from potstill.data.labels import supervised_states
+from potstill.data.positions import supervised_states
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
@@ -74,7 +74,7 @@ class Pair:
 
     def _body(self, model: LlamaForCausalLM, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         states = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-        return supervised_states(states, batch["labels"])
+        return supervised_states(states, batch)
 
     def _problem(self, batch: dict[str, Tensor], captured: SparseTarget | None, with_teacher: bool = True) -> Problem:
         with self.context():

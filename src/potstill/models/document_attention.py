@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from potstill.data.labels import starts_document
+from potstill.data.positions import pad_positions, start_positions
 from potstill.errors import UserError
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -26,10 +26,11 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inputs of a model's forward, out of a batch [B, T].
 
     Rows of several documents have no attention mask. No real token attends to a pad without it: pads on the right come
-    later, and pads on the left are a document of their own.
+    later, and pads on the left are a document of their own. A mask of rows without pads is left out too: it changes
+    nothing, and transformers would read it from the device to find that out.
     """
     inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-    if starts_document(batch).any():
+    if len(start_positions(batch)) or not len(pad_positions(batch)):
         inputs.pop("attention_mask", None)
     return inputs
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from potstill.data.labels import labels_of, supervised_states
+from potstill.data.positions import supervised_states
 from potstill.models.document_attention import model_inputs
 from potstill.models.head import Head
 from potstill.models.head_extraction import hidden_states
@@ -61,10 +61,6 @@ def forward_with_layers(
     else:
         outputs = model(**inputs, **wanted, use_cache=False)
         states = outputs.logits
-    labels = labels_of(batch)
-    # A model that spans devices leaves its states on the last of them.
-    inner = {
-        layer: supervised_states(outputs.hidden_states[layer + 1].to(labels.device), labels)[0] for layer in layers
-    }
-    taught, following = supervised_states(states.to(labels.device), labels)
+    inner = {layer: supervised_states(outputs.hidden_states[layer + 1], batch)[0] for layer in layers}
+    taught, following = supervised_states(states, batch)
     return SupervisedOutputs(taught, following, inner, router_loss(model, outputs))

@@ -11,7 +11,7 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from potstill.data.labels import count_supervised
+from potstill.data.positions import supervised_positions
 
 Batch = Mapping[str, Tensor]
 
@@ -50,7 +50,7 @@ class OptimizerStep:
     """
 
     def __init__(self, expected: int, device: torch.device) -> None:
-        self.divisor = torch.tensor(2.0 ** round(log2(max(expected, 1))), device=device)
+        self.divisor = torch.full((), 2.0 ** round(log2(max(expected, 1))), device=device)
         """The divisor of each micro-batch; the same on all ranks."""
         self.tokens = torch.zeros((), dtype=torch.int64, device=device)
         """Supervised tokens of this rank so far."""
@@ -64,7 +64,7 @@ class OptimizerStep:
 
     def add(self, batch: Batch, loss: Tensor) -> None:
         """Add a micro-batch: its tokens, and its loss, which is divided by ``divisor``."""
-        self.tokens += count_supervised(batch)
+        self.tokens += len(supervised_positions(batch))
         self.loss = self.loss + loss
 
     def finish(self, tokens: Tensor, modules: Iterable[nn.Module]) -> Tensor:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.data.labels import count_supervised_by_row
+from potstill.data.positions import supervised_positions
 from potstill.losses.token_scores import score_tokens
 from potstill.models.forward import forward_with_layers
 from potstill.models.head_extraction import read_head
@@ -33,7 +34,7 @@ def row_losses(
     head = read_head(model) if head_is_extracted else None
     losses = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"]
     counts = count_supervised_by_row(batch)
-    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    rows = supervised_positions(batch) // batch["labels"].shape[1]
     # Apple's GPUs have no float64.
     dtype = torch.float32 if counts.device.type == "mps" else torch.float64
     return torch.zeros_like(counts, dtype=dtype).index_add_(0, rows, losses.to(dtype)), counts
