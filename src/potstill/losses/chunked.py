@@ -113,7 +113,7 @@ class _ChunkedLoss(torch.autograd.Function):
         with torch.no_grad():
             values, gradients = _run(hidden, replace(head, weight=weight, bias=bias), inputs, wanted)
         # A sum, not a matrix product: autocast would round a product to bf16.
-        loss = (values * values.new_tensor(inputs.pairing.weights)).sum()
+        loss = (values * inputs.pairing.weights_beside(values)).sum()
         ctx.gradients = gradients
         ctx.mark_non_differentiable(values)
         return loss, values

@@ -28,7 +28,7 @@ class LossOfLogits(torch.autograd.Function):
         values = total / inputs.denominator
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(values)
-        return values @ values.new_tensor(pairing.weights), values
+        return values @ pairing.weights_beside(values), values
 
     @staticmethod
     def backward(ctx, of_loss, _):  # type: ignore[no-untyped-def]

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from potstill.data.positions import supervised_states
-from potstill.models.document_attention import model_inputs
+from potstill.models.document_attention import mask_is_known, model_inputs
 from potstill.models.head import Head
 from potstill.models.head_extraction import hidden_states
 from potstill.models.router_loss import RouterLoss, router_loss
@@ -56,11 +56,12 @@ def forward_with_layers(
     """
     inputs = model_inputs(batch)
     wanted = {"output_hidden_states": True} if layers else {}
-    if head_is_extracted:
-        states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
-    else:
-        outputs = model(**inputs, **wanted, use_cache=False)
-        states = outputs.logits
+    with mask_is_known(batch):
+        if head_is_extracted:
+            states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
+        else:
+            outputs = model(**inputs, **wanted, use_cache=False)
+            states = outputs.logits
     inner = {layer: supervised_states(outputs.hidden_states[layer + 1], batch)[0] for layer in layers}
     taught, following = supervised_states(states, batch)
     return SupervisedOutputs(taught, following, inner, router_loss(model, outputs))

@@ -44,13 +44,15 @@ class TokenMean:
     """A mean over tokens that come in parts."""
 
     def __init__(self) -> None:
-        self._total, self._tokens = 0.0, 0
+        self._totals: list[Tensor] = []
+        self._tokens: list[Tensor] = []
 
     def add(self, losses: Tensor, tokens: Tensor) -> None:
-        """Add some rows: the summed loss of each, and its number of tokens."""
-        self._total += losses.sum().item()
-        self._tokens += int(tokens.sum())
+        """Add some rows: the summed loss of each, and its number of tokens. It does not wait for their device."""
+        self._totals.append(losses.sum())
+        self._tokens.append(tokens.sum())
 
     def value(self) -> float | None:
         """The mean; None where there was no token."""
-        return self._total / self._tokens if self._tokens else None
+        tokens = sum(torch.stack(self._tokens).tolist()) if self._tokens else 0
+        return sum(torch.stack(self._totals).tolist()) / tokens if tokens else None

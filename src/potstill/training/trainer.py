@@ -1,5 +1,6 @@
 """DistilTrainer: a transformers Trainer whose loss comes from teachers. All the rest is Trainer's own."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -106,6 +107,10 @@ class DistilTrainer(SampleTrainer):
         super().__init__(**trainer)
         self._check_trainer()
         self.model_accepts_loss_kwargs = True
+        # A loss that is not finite stops the training. Trainer would look for it, and wait, in each micro-batch.
+        self.args.logging_nan_inf_filter = False
+        # Pinned memory is copied to a GPU while the host goes on.
+        self.accelerator.dataloader_config.non_blocking = self.args.dataloader_pin_memory
         self.vocabulary = agreed_vocabulary(
             self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
         )
@@ -222,16 +227,13 @@ class DistilTrainer(SampleTrainer):
             free_all()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of one micro-batch. Stops at a loss that is not finite, before any weight changes.
+        """Forward and backward of one micro-batch. Stops if the step's loss is not finite, before any weight changes.
+
+        It reads one number of a step from the device, at the last micro-batch: a GPU is idle while the host waits.
 
         Returns the loss of the step at its last micro-batch, and 0 at the others.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the checkpoints before it are good: "
-                "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
-            )
         self._step.add(inputs, loss)
         if not self.accelerator.sync_gradients:
             return torch.zeros_like(loss)
@@ -240,6 +242,11 @@ class DistilTrainer(SampleTrainer):
             self._matching.average_gradients(self.args.world_size)
             trained.append(self._matching)
         whole = self._step.finish(self._of_all_ranks(self._step.tokens), trained)
+        if not math.isfinite(number := whole.item()):
+            raise DivergedError(
+                f"the loss is {number} at step {self.state.global_step + 1}; the checkpoints before it are good: "
+                "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
+            )
         for name, value in self._step.terms.items():
             self._terms[name] += value
         return whole
@@ -278,8 +285,10 @@ class DistilTrainer(SampleTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the mean of each loss term, without its weight, over the steps since the last log."""
         if "loss" in logs and self._steps_not_logged:
-            for name, total in self._terms.items():
-                logs[name] = self.accelerator.gather(total).mean().item() / self._steps_not_logged
+            # One gather and one read: on a GPU each waits for all work before it.
+            totals = self.accelerator.gather(torch.stack(list(self._terms.values())))
+            means = totals.view(-1, len(self._terms)).mean(0).tolist()
+            logs |= {name: mean / self._steps_not_logged for name, mean in zip(self._terms, means, strict=True)}
             self._terms.clear()
             self._steps_not_logged = 0
         super().log(logs, start_time)
