@@ -17,6 +17,7 @@ from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.cpu_buffers import free_all
 from potstill.losses.hidden_states import HiddenLoss
+from potstill.losses.logit_chunks import CastWeights
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
@@ -28,6 +29,7 @@ from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
+from potstill.training.memory import loss_budget, trained_bytes
 from potstill.training.model_checks import check_models
 from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
 from potstill.training.sample_trainer import SampleTrainer
@@ -63,6 +65,8 @@ class DistilTrainer(SampleTrainer):
         max_length: samples of text are cut to this number of tokens. Default: `args.max_length`, if `args` has it.
         peft_config: the configuration of an adapter of peft, which is added to the model and trained in its place.
         compile: whether to compile the loss's kernels. Default: where that saves more time than it takes.
+        memory_budget: bytes for the logits of one chunk of the loss. Default: 256 MiB on a CPU, and on a GPU an eighth
+            of its free memory, at most 4 GiB.
         **trainer: the arguments of :class:`transformers.Trainer`. `model` may be the name of a folder or of a model on
             the hub; it is loaded in float32, with its tokenizer. Without a `data_collator`, samples may be texts
             (:class:`TextReader`), or tokens with columns that say which of them are learned and where documents begin
@@ -88,6 +92,7 @@ class DistilTrainer(SampleTrainer):
         max_length: int | None = None,
         peft_config: Any = None,
         compile: bool | None = None,
+        memory_budget: int | None = None,
         **trainer: Any,
     ) -> None:
         trainer = trainer_arguments(args, trainer)
@@ -124,6 +129,12 @@ class DistilTrainer(SampleTrainer):
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
         self._compile = compile
+        if memory_budget is not None and memory_budget < 1:
+            raise UserError(f"`memory_budget` must be a number of bytes above 0, not {memory_budget}")
+        self._memory_budget = memory_budget
+        # Without accumulation there is no other micro-batch to keep a cast for. FSDP has no whole head between them.
+        keeps = self.args.gradient_accumulation_steps > 1 and not self.is_fsdp_enabled
+        self._casts = CastWeights() if keeps else None
 
     def _check_losses(self) -> None:
         needing = [loss.kind for loss in self.losses if loss.needs_teacher] + [one.kind for one in self.hidden_losses]
@@ -205,7 +216,9 @@ class DistilTrainer(SampleTrainer):
                 losses,
                 denominator=denominator,
                 vocabulary=self.vocabulary,
+                memory_budget=self._budget(),
                 compile=self._compiles(),
+                casts=self._casts,
             )
             if matching is not None:
                 of_layers, of_each = matching(layers, theirs, denominator)
@@ -225,6 +238,7 @@ class DistilTrainer(SampleTrainer):
             return super().train(*args, **kwargs)
         finally:
             free_all()
+            self._forget_casts()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one micro-batch. Stops if the step's loss is not finite, before any weight changes.
@@ -237,6 +251,7 @@ class DistilTrainer(SampleTrainer):
         self._step.add(inputs, loss)
         if not self.accelerator.sync_gradients:
             return torch.zeros_like(loss)
+        self._forget_casts()
         trained = [model]
         if self._matching is not None:
             self._matching.average_gradients(self.args.world_size)
@@ -292,6 +307,17 @@ class DistilTrainer(SampleTrainer):
             self._terms.clear()
             self._steps_not_logged = 0
         super().log(logs, start_time)
+
+    def _forget_casts(self) -> None:
+        if self._casts is not None:
+            self._casts.clear()
+
+    def _budget(self) -> int:
+        """The loss's memory budget. It is chosen once, in the first micro-batch, when the models are in memory."""
+        if self._memory_budget is None:
+            trained = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+            self._memory_budget = loss_budget(self.args.device, trained_bytes(trained, self.args))
+        return self._memory_budget
 
     def _compiles(self) -> bool:
         """Whether to compile the loss's kernels. It depends on the length of the whole training, so that a resumed
