@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import loss, machine, memory, steps, store
+from benchmarks import loss, machine, memory, steps, store, trainers
 from benchmarks.aims import Measured, summary
 from benchmarks.page import page
 from benchmarks.peers import missing
@@ -20,10 +20,17 @@ from benchmarks.table import Table
 SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = {
     "loss": loss.section,
     "steps": steps.section,
+    "trainers": trainers.section,
     "memory": memory.section,
     "store": store.section,
 }
-HEADINGS = {"loss": "The loss head", "steps": "Training steps", "memory": "Memory", "store": "The store"}
+HEADINGS = {
+    "loss": "The loss head",
+    "steps": "Training steps",
+    "trainers": "Whole Trainer steps",
+    "memory": "Memory",
+    "store": "The store",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -83,15 +83,15 @@ def transient(variant: Variant, tokens: int, dtype: torch.dtype, device: torch.d
     # Warm up: compile, and let libraries allocate their buffers. Only a variant compiled for its shape needs all rows.
     some = tokens if variant.name == LIGER_COMPILED else 256
     variant.step(make_problem(some, VOCABULARY, WIDTH, dtype, device))
-    before = _resident(device, reset=True)
+    before = resident(device, reset=True)
     variant.step(problem)
     assert problem.hidden.grad is not None
     assert problem.weight.grad is not None
     left = problem.hidden.grad.nbytes + problem.weight.grad.nbytes
-    return (_resident(device) - before - left) / MIB
+    return (resident(device) - before - left) / MIB
 
 
-def _resident(device: torch.device, reset: bool = False) -> int:
+def resident(device: torch.device, reset: bool = False) -> int:
     """The peak in bytes since the last reset."""
     if device.type == "cuda":
         torch.cuda.synchronize()
