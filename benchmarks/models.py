@@ -16,6 +16,7 @@ from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.live import LiveTeacher
+from potstill.training.memory import loss_budget
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,14 @@ class Pair:
             head = read_head(self.student)
             assert head is not None
             loss, _ = distillation_loss(
-                states, head, labels, target, losses, denominator=float(len(labels)), compile=compile
+                states,
+                head,
+                labels,
+                target,
+                losses,
+                denominator=float(len(labels)),
+                memory_budget=loss_budget(self.device, coming=0),
+                compile=compile,
             )
         loss.backward()
 

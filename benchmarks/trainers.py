@@ -92,7 +92,7 @@ def steps(pair: Pair, settings: Settings, folder: Path) -> tuple[Table, list[Mea
 
 
 def peers_of(name: str, all_names: list[str]) -> list[str]:
-    """The trainers of other projects that a trainer of ours is compared with: those of the same divergence, or of CE."""
+    """The other projects' trainers that one of ours is compared with: those of the same divergence, or of CE."""
     if not name.startswith("potstill"):
         return []
     kind = next((short for short in NAMES.values() if f", {short} + CE" in name and "captured" not in name), "CE")
@@ -146,7 +146,6 @@ def _times(
         "bf16": pair.autocast,
         "use_cpu": pair.device.type == "cpu",
         "dataloader_pin_memory": pair.device.type == "cuda",
-        "gradient_checkpointing": False,
         "logging_strategy": "no",
         "save_strategy": "no",
         "report_to": "none",

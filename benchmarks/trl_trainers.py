@@ -13,6 +13,9 @@ from potstill.data.collators import Collator
 BETA = {"forward_kl": 0.0, "jsd": 0.5}
 """TRL's parameter of its generalised JSD, by potstill's name of the divergence."""
 
+# TRL's default computes activations twice.
+_ALIKE = {"gradient_checkpointing": False}
+
 Rows = list[dict[str, list[int]]]
 
 
@@ -21,7 +24,7 @@ def gkd_trainer(student: Any, teacher: Any, rows: Rows, beta: float, fields: dic
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    config = GKDConfig(lmbda=0.0, beta=beta, temperature=1.0, **fields)
+    config = GKDConfig(lmbda=0.0, beta=beta, temperature=1.0, **_ALIKE, **fields)
     data = {"train_dataset": Dataset.from_list(rows), "data_collator": Collator(0), "processing_class": _tokenizer()}
     return GKDTrainer(model=student, teacher_model=teacher, args=config, **data)
 
@@ -46,7 +49,8 @@ def distillation_trainer(student: Any, teacher: Any, rows: Rows, beta: float, fi
                 "num_items_in_batch": items,
             }
 
-    config = DistillationConfig(beta=beta, temperature=1.0, max_completion_length=len(rows[0]["input_ids"]), **fields)
+    length = len(rows[0]["input_ids"])
+    config = DistillationConfig(beta=beta, temperature=1.0, max_completion_length=length, **_ALIKE, **fields)
     prompts = Dataset.from_list([{"prompt": str(at)} for at in range(len(rows))])
     given = {"args": config, "train_dataset": prompts, "processing_class": _tokenizer()}
     return Given(model=student, teacher_model=teacher, **given)
