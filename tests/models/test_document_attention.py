@@ -122,7 +122,8 @@ def test_a_mask_that_is_known_is_the_one_that_transformers_makes(family, kind, a
     with DeviceReads() as counted, mask_is_known(batch):
         found = model(**model_inputs(batch), use_cache=False).logits
     assert torch.equal(found, expected)
-    assert not [line for line in counted.lines if "masking_utils" in line]
+    # transformers 5.17 copies a number to the device for eager attention, which is no read.
+    assert not [line for line in counted.lines if "masking_utils" in line and line.startswith("aten")]
 
 
 @pytest.mark.parametrize("family", [*FAMILIES.values(), mistral, mamba, bloom])
