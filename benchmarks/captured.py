@@ -26,6 +26,7 @@ from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import Provenance, StoreSpec, StoreWriter, TargetStore, TopKCodec
 from potstill.targets.collator import TargetCollator, records_column
+from potstill.targets.content_keys import keys_and_counts
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)
@@ -38,19 +39,19 @@ def captured_steps(pair: Pair, settings: Settings) -> tuple[list[Table], list[Me
     """Measure steps from a store: the table, and the figures for the aims."""
     say(f"step from captured targets: {pair.title}")
     with tempfile.TemporaryDirectory() as folder:
-        samples = _samples(pair)
-        _write(Path(folder) / "store", samples, pair.shape.vocabulary)
+        samples = write_store(Path(folder) / "store", pair)
         return _measured(pair, settings, Path(folder) / "store", samples)
 
 
-def _samples(pair: Pair) -> Samples:
-    ids = torch.randint(0, pair.shape.vocabulary, (BATCHES * pair.shape.rows, pair.shape.length))
-    return [{"input_ids": row.tolist()} for row in ids]
+def write_store(folder: Path, pair: Pair) -> Samples:
+    """Random samples for the pair, and a store with a random teacher's targets of them.
 
-
-def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
-    """Write a store with a random teacher's targets. Reading them costs as much as reading a real teacher's."""
-    keys, counts = contents(samples, Collator(0))
+    Reading these costs as much as reading a real teacher's.
+    """
+    vocabulary = pair.shape.vocabulary
+    ids = torch.randint(0, vocabulary, (BATCHES * pair.shape.rows, pair.shape.length))
+    samples = [{"input_ids": row.tolist()} for row in ids]
+    keys, counts = keys_and_counts(samples, Collator(0))
     head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
     with StoreWriter(
         StoreSpec(folder, TopKCodec(vocabulary, K), Provenance("random", "-", "-", "none")), keys, counts
@@ -58,6 +59,7 @@ def _write(folder: Path, samples: Samples, vocabulary: int) -> None:
         for places in writer.pending(4):
             hidden = torch.randn(sum(counts[place] for place in places), TEACHER_WIDTH)
             writer.write(HiddenTarget(hidden, head))
+    return samples
 
 
 class Reader:

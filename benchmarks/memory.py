@@ -21,6 +21,7 @@ from benchmarks.problem import make_problem
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.variants import COMPILED, OURS, Variant, ours
+from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.cpu_buffers import free_all
 from potstill.losses.loss import Loss
 
@@ -83,15 +84,15 @@ def transient(variant: Variant, tokens: int, dtype: torch.dtype, device: torch.d
     # Warm up: compile, and let libraries allocate their buffers. Only a variant compiled for its shape needs all rows.
     some = tokens if variant.name == LIGER_COMPILED else 256
     variant.step(make_problem(some, VOCABULARY, WIDTH, dtype, device))
-    before = _resident(device, reset=True)
+    before = resident(device, reset=True)
     variant.step(problem)
     assert problem.hidden.grad is not None
     assert problem.weight.grad is not None
     left = problem.hidden.grad.nbytes + problem.weight.grad.nbytes
-    return (_resident(device) - before - left) / MIB
+    return (resident(device) - before - left) / MIB
 
 
-def _resident(device: torch.device, reset: bool = False) -> int:
+def resident(device: torch.device, reset: bool = False) -> int:
     """The peak in bytes since the last reset."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -113,7 +114,8 @@ def main(name: str, kind: str, tokens: str, dtype: str) -> None:
     # Nothing is timed here, so all cores may be used.
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     losses, device = (Loss(kind),), machine.device()
-    variants = [ours(losses, False), ours(losses, True), *peers(losses, device)]
+    # Not the budget of a GPU with free memory: the least that a loss can do with.
+    variants = [ours(losses, compiled, MEMORY_BUDGET) for compiled in (False, True)] + peers(losses, device)
     chosen = next((variant for variant in variants if variant.name == name), None)
     if chosen is None:
         sys.exit(f"{name} is not installed")

@@ -9,13 +9,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.problem import SPREAD, Problem
 from benchmarks.variants import Variant
-from potstill.data.labels import supervised_states
+from potstill.data.positions import supervised_states
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.live import LiveTeacher
+from potstill.training.memory import loss_budget
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Pair:
 
     def _body(self, model: LlamaForCausalLM, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         states = model.model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-        return supervised_states(states, batch["labels"])
+        return supervised_states(states, batch)
 
     def _problem(self, batch: dict[str, Tensor], captured: SparseTarget | None, with_teacher: bool = True) -> Problem:
         with self.context():
@@ -128,7 +129,14 @@ class Pair:
             head = read_head(self.student)
             assert head is not None
             loss, _ = distillation_loss(
-                states, head, labels, target, losses, denominator=float(len(labels)), compile=compile
+                states,
+                head,
+                labels,
+                target,
+                losses,
+                denominator=float(len(labels)),
+                memory_budget=loss_budget(self.device, coming=0),
+                compile=compile,
             )
         loss.backward()
 

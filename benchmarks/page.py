@@ -13,6 +13,16 @@ The cost of the losses and the store. One command writes all of this file.
 make bench
 ```
 
+The GPU's column is filled on a machine with a GPU that has torch and transformers, from a folder of wheels:
+
+```bash
+make wheels        # where there is a network: downloads what else is needed into build/wheels
+make bench-gpu     # on the machine: at most 8 minutes, all results in build/gpu.json as they come
+```
+
+It first proves the contract there (chunked = naive, captured = live, compiled = eager, one wait a step). Its exit code
+is 0 only if that holds. `python -m benchmarks.gpu --small` rehearses it on any machine.
+
 How to read it:
 
 - **Ratios, not seconds.** All compared variants ran in the same process and in the same rounds, and each round had a
@@ -33,6 +43,10 @@ How to read it:
   loss weighs more than in practice. There is no optimizer, which would bring every ratio nearer to one. bf16 is
   autocast over fp32 weights, as `bf16=True` trains. The best cross-entropy step is the fastest of all right ones, not
   our own.
+- **Whole Trainer steps** are those of real trainers, with loader, optimizer (AdamW) and all: `Trainer`,
+  `DistilTrainer`, and TRL's `GKDTrainer` and `DistillationTrainer`. Each is built anew in each round from copies of the
+  same models, and its first step is not counted. TRL's take the divergence alone, and write no text: they get the same
+  rows. A figure of ours that is behind the fastest peer's is set in bold.
 - **`potstill`** is the eager path. **`potstill, compiled`** is the path of runs that are long enough to pay for
   compiling (`losses/row_gradients_compiled.py`). Aims are judged by the compiled path.
 - **Peers** get hidden states at supervised tokens only, which is less work than most of them have in their own

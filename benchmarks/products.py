@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.problem import Problem
-from potstill.losses.chunked import MEMORY_BUDGET
+from potstill.training.memory import loss_budget
 
 WHOLE, CHUNKED = "bare products, whole", "bare products, in chunks"
 
@@ -20,7 +20,7 @@ def bare(problem: Problem, with_teacher: bool) -> dict[str, Callable[[], object]
     )
     tokens, vocabulary = len(hidden), len(weight)
     row_bytes = vocabulary * hidden.element_size() * (2 if with_teacher else 1)
-    count = -(-tokens // max(1, MEMORY_BUDGET * 7 // 8 // row_bytes))
+    count = -(-tokens // max(1, loss_budget(hidden.device, coming=0) * 7 // 8 // row_bytes))
     rows = -(-tokens // count)
     gradient = torch.rand(tokens, vocabulary, device=hidden.device).to(hidden.dtype)
     student, teacher = torch.empty(2, rows, vocabulary, dtype=hidden.dtype, device=hidden.device)

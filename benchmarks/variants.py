@@ -9,6 +9,7 @@ from benchmarks.problem import Problem
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.models.head import Head
+from potstill.training.memory import loss_budget
 
 OURS, COMPILED = "potstill", "potstill, compiled"
 
@@ -31,14 +32,21 @@ class Variant:
         loss.backward()
 
 
-def ours(losses: tuple[Loss, ...], compile: bool) -> Variant:
+def ours(losses: tuple[Loss, ...], compile: bool, memory_budget: int | None = None) -> Variant:
     """potstill's own loss, called as DistilTrainer calls it."""
 
     def loss(problem: Problem) -> Tensor:
         target = problem.target if any(loss.needs_teacher for loss in losses) else None
         tokens = float(len(problem.labels))
         value, _ = distillation_loss(
-            problem.hidden, Head(problem.weight), problem.labels, target, losses, denominator=tokens, compile=compile
+            problem.hidden,
+            Head(problem.weight),
+            problem.labels,
+            target,
+            losses,
+            denominator=tokens,
+            memory_budget=memory_budget or loss_budget(problem.hidden.device, coming=0),
+            compile=compile,
         )
         return value
 

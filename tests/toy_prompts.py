@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from potstill.data.labels import labels_of, supervised_positions
+from potstill.data.positions import supervised_positions
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.recipe.strategies import SHIPPED, Prompt, Strategy
 from tiny import documents, tokenizer
@@ -54,6 +54,7 @@ def prompted(tokens, strategy="ground-truth", count=6, longest=ROOMY, teacher_lo
 
 def taught(batch):
     """The ids of a batch's supervised tokens, as the losses take them, read back from what the model reads."""
-    positions, labels = supervised_positions(labels_of(batch))
+    positions = supervised_positions(batch)
+    labels = batch["labels"].flatten()[positions + 1]
     assert torch.equal(batch["input_ids"].flatten()[positions + 1], labels)
     return labels.tolist()

@@ -92,6 +92,7 @@ def trainer(folder: Path, student: PreTrainedModel | None = None, **given: Any) 
         "compute_loss_func",
         "max_length",
         "peft_config",
+        "memory_budget",
     )
     distilling = {name: given.pop(name) for name in (*own, *extra) if name in given}
     distilling = {"losses": KL_AND_CE, "train_dataset": samples(), **distilling}

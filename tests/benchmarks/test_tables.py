@@ -74,5 +74,5 @@ def test_the_committed_page_has_the_head_of_today() -> None:
 
 
 def test_an_unknown_section_is_named() -> None:
-    with pytest.raises(SystemExit, match="there is no section 'losses'; the sections are loss, steps, memory, store, "):
+    with pytest.raises(SystemExit, match="there is no section 'losses'; the sections are loss, steps, "):
         main(["--only", "losses"])

@@ -9,8 +9,6 @@ from potstill.data.labels import (
     count_supervised_by_row,
     labels_of,
     supervised_mask,
-    supervised_positions,
-    supervised_states,
 )
 from potstill.data.packing import Sample
 
@@ -37,7 +35,7 @@ def batches(draw: st.DrawFn) -> dict[str, torch.Tensor]:
 
 
 @given(batches())
-def test_mask_count_and_positions_agree(batch: dict[str, torch.Tensor]) -> None:
+def test_mask_and_counts_agree(batch: dict[str, torch.Tensor]) -> None:
     labels, real = batch["labels"].tolist(), batch.get("attention_mask", torch.ones_like(batch["labels"])).tolist()
     length = len(labels[0])
     expected = [
@@ -48,9 +46,6 @@ def test_mask_count_and_positions_agree(batch: dict[str, torch.Tensor]) -> None:
     ]
     mask = supervised_mask(batch)
     assert [tuple(place) for place in mask.nonzero().tolist()] == expected
-    positions, following = supervised_positions(labels_of(batch))
-    assert positions.tolist() == mask.flatten().nonzero()[:, 0].tolist()
-    assert following.tolist() == [labels[row][time + 1] for row, time in expected]
     assert count_supervised(batch) == len(expected)
     assert count_supervised_by_row(batch).tolist() == [
         sum(row == each for each, _ in expected) for row in range(len(labels))
@@ -63,30 +58,6 @@ def test_a_sample_has_as_many_supervised_tokens_as_its_row_of_a_batch(sizes: lis
     columns = [{"input_ids": one.input_ids} | ({"documents": one.documents} if apart else {}) for one in samples]
     batch = Collator(0)(columns)
     assert count_supervised_by_row(batch).tolist() == [one.supervised(apart) for one in samples]
-
-
-def test_labels_are_shifted_once_and_ignored_ones_left_out() -> None:
-    labels = torch.tensor([[10, 11, IGNORE_INDEX, 13], [IGNORE_INDEX, IGNORE_INDEX, 22, 23]])
-    hidden = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
-    rows, following = supervised_states(hidden, labels)
-    # The token before each label, never the label's own, and nothing after the last.
-    assert following.tolist() == [11, 13, 22, 23]
-    assert torch.equal(rows, torch.stack([hidden[0, 0], hidden[0, 2], hidden[1, 1], hidden[1, 2]]))
-    assert supervised_positions(labels)[0].tolist() == [0, 2, 5, 6]
-
-
-def test_only_supervised_tokens_get_a_gradient() -> None:
-    labels = torch.tensor([[1, 2, IGNORE_INDEX]])
-    hidden = torch.randn(1, 3, 2, requires_grad=True)
-    supervised_states(hidden, labels)[0].sum().backward()
-    assert hidden.grad is not None
-    assert hidden.grad.tolist() == [[[1, 1], [0, 0], [0, 0]]]
-
-
-def test_nothing_supervised() -> None:
-    rows, following = supervised_states(torch.randn(2, 3, 4), torch.full((2, 3), IGNORE_INDEX))
-    assert rows.shape == (0, 4)
-    assert following.shape == (0,)
 
 
 def test_a_label_that_only_a_pad_could_predict_is_not_learned() -> None:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from potstill.data.labels import IGNORE_INDEX, supervised_states
+from potstill.data.labels import IGNORE_INDEX
+from potstill.data.positions import supervised_states
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import LogitsTarget
@@ -37,8 +38,8 @@ def step(model: nn.Module, rows: slice, ranks: int) -> None:
     labels[:2] = IGNORE_INDEX
     teacher = torch.randn(4, 6, VOCABULARY)
     hidden, _ = hidden_states(model, input_ids=ids[rows])
-    hidden, following = supervised_states(hidden, labels[rows])
-    target = LogitsTarget(supervised_states(teacher[rows], labels[rows])[0])
+    hidden, following = supervised_states(hidden, {"labels": labels[rows]})
+    target = LogitsTarget(supervised_states(teacher[rows], {"labels": labels[rows]})[0])
     head = read_head(model)
     assert head is not None
     # DDP takes the mean over ranks: each rank's share is divided by the tokens of all, and multiplied by the ranks.

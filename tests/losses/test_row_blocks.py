@@ -1,7 +1,7 @@
 import torch
 
 from potstill.losses.logit_chunks import ProductInChunks, product_dtype
-from potstill.losses.row_blocks import rows_in_chunks
+from potstill.losses.row_blocks import block_logits, rows_in_chunks
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.head import Head
 
@@ -28,3 +28,11 @@ def test_chunks_share_one_piece_of_memory_and_are_of_nearly_one_size() -> None:
     seen = [(first, last, rows.student.product.data_ptr()) for first, last, rows in chunks]
     assert [(first, last) for first, last, _ in seen] == [(0, 4), (4, 8), (8, 10)]
     assert len({pointer for _, _, pointer in seen}) == 1
+
+
+def test_blocks_on_a_gpu_grow_with_the_budget_and_fit_into_its_share_for_them() -> None:
+    gpu = torch.device("cuda")
+    assert block_logits(gpu, 2**28) == block_logits(gpu, 0) == 2**22
+    assert block_logits(gpu, 2**32) * 48 * 8 <= 2**32
+    assert block_logits(gpu, 2**32) > 2 * 2**22
+    assert block_logits(torch.device("cpu"), 2**32) == block_logits(torch.device("cpu"), 2**20)

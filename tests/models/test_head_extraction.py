@@ -8,7 +8,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from potstill.data.labels import IGNORE_INDEX, supervised_states
+from potstill.data.labels import IGNORE_INDEX
+from potstill.data.positions import supervised_states
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.models import head_extraction
@@ -76,7 +77,7 @@ def own_and_ours(model: nn.Module) -> tuple[Tensor, Tensor, dict[str, Tensor | N
     own.backward()
     gradients = take_gradients(model)
     hidden, _ = hidden_states(model, input_ids=ids)
-    rows, following = supervised_states(hidden, labels)
+    rows, following = supervised_states(hidden, {"labels": labels})
     head = read_head(model)
     assert head is not None
     ours, _ = distillation_loss(rows, head, following, None, [Loss("cross_entropy")], denominator=len(rows))

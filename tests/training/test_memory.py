@@ -8,7 +8,15 @@ import torch
 from potstill.errors import UserError
 from potstill.training import memory
 from potstill.training.arguments import training_arguments
-from potstill.training.memory import check_memory, check_parameters, memory_of_device, shown, trained_bytes
+from potstill.training.memory import (
+    GIB,
+    check_memory,
+    check_parameters,
+    loss_budget,
+    memory_of_device,
+    shown,
+    trained_bytes,
+)
 from tiny import llama
 
 ONE = sum(weight.numel() for weight in llama().parameters())
@@ -91,3 +99,17 @@ def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path):
         (tmp_path / "memory.max").write_text(f"{text}\n")
         assert memory_of_device() == (size or memory_of_device())
     assert whole > 2**20
+
+
+@pytest.mark.parametrize(
+    ("free", "coming", "expected"),
+    [(80, 0, 4), (40, 0, 4), (31.9, 0, 2), (40, 20, 2), (9, 0, 1), (1, 0, 0.25), (1, 8, 0.25), (0, 0, 0.25)],
+)
+def test_the_loss_gets_an_eighth_of_a_gpus_free_memory(monkeypatch, free, coming, expected):
+    monkeypatch.setattr(memory, "free_memory", lambda device: int(free * GIB))
+    assert loss_budget(torch.device("cuda"), coming * GIB) == expected * GIB
+
+
+def test_the_loss_has_the_same_budget_on_every_cpu(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100 * GIB)
+    assert loss_budget(torch.device("cpu"), 0) == loss_budget(torch.device("cpu"), 50 * GIB) == GIB // 4

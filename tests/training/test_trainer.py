@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 from potstill import Loss
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
-from potstill.losses import cpu_buffers
+from potstill.losses import cpu_buffers, row_blocks
+from potstill.losses.logit_chunks import CastWeights, chunks
 from tiny import VOCABULARY, gpt2, llama, tokenizer
 from toy_training import (
     KL_AND_CE,
@@ -309,3 +310,33 @@ def test_every_teacher_has_a_share_above_zero(tmp_path, shares):
 def test_no_memory_is_kept_when_training_ends(tmp_path):
     trained(tmp_path, teacher=llama())
     assert not cpu_buffers._kept
+
+
+def test_a_smaller_memory_budget_changes_only_the_rounding(tmp_path, monkeypatch):
+    expected = trained(tmp_path, teacher=llama())
+    sizes = []
+
+    def spied(tokens, memory_budget, sources):
+        sizes.append(memory_budget)
+        return chunks(tokens, memory_budget, sources)
+
+    monkeypatch.setattr(row_blocks, "chunks", spied)
+    assert_equal(trained(tmp_path, teacher=llama(), memory_budget=20_000), expected, tolerance=1e-6)
+    assert set(sizes) == {20_000}
+    with pytest.raises(UserError, match="`memory_budget` must be a number of bytes above 0, not 0"):
+        trainer(tmp_path, teacher=llama(), memory_budget=0)
+
+
+def test_a_cast_head_is_kept_within_a_step_alone_and_changes_no_bit(tmp_path, monkeypatch):
+    given = {"teacher": llama(), "bf16": True, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    kept = trainer(tmp_path, **given)
+    kept.train()
+    assert kept._casts is not None
+    assert not kept._casts._kept
+    monkeypatch.setattr(CastWeights, "of", lambda self, weight, dtype: weight.to(dtype))
+    assert_equal(weights(kept.model), trained(tmp_path, **given))
+
+
+def test_workers_of_the_loader_change_no_bit(tmp_path):
+    given = {"teacher": llama(), "train_dataset": samples(24), "max_steps": 3}
+    assert_equal(trained(tmp_path, dataloader_num_workers=2, **given), trained(tmp_path, **given))

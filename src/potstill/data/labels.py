@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 IGNORE_INDEX = -100
@@ -54,30 +54,6 @@ def count_supervised(batch: Mapping[str, Tensor]) -> Int[Tensor, ""]:
 def count_supervised_by_row(batch: Mapping[str, Tensor]) -> Int[Tensor, "B"]:
     """The number of supervised tokens in each row of a batch."""
     return supervised_mask(batch).sum(1)
-
-
-def supervised_positions(labels: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
-    """The places of the supervised tokens in the batch flattened to B·T, row-major, and the label after each.
-
-    Args:
-        labels: as ``labels_of`` returns them.
-    """
-    rows, times = _before_a_label(labels).nonzero(as_tuple=True)
-    return rows * labels.shape[1] + times, labels[rows, times + 1]
-
-
-def supervised_states(
-    states: Float[Tensor, "B T H"], labels: Int[Tensor, "B T"]
-) -> tuple[Float[Tensor, "N H"], Int[Tensor, "N"]]:
-    """The hidden states (or logits) at the supervised tokens, and the label after each.
-
-    Args:
-        states: one vector for each position.
-        labels: as ``labels_of`` returns them.
-    """
-    assert states.shape[:2] == labels.shape, (states.shape, labels.shape)
-    positions, following = supervised_positions(labels)
-    return states.flatten(0, 1).index_select(0, positions), following
 
 
 def _before_a_label(labels: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from potstill.errors import UserError
 from potstill.losses.chunked_logits import LossOfLogits
 from potstill.losses.divergence_gradients import Coefficient
-from potstill.losses.logit_chunks import ProductInChunks, detached, product_dtype
+from potstill.losses.logit_chunks import CastWeights, ProductInChunks, detached, product_dtype
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Pairing, check_shapes
 from potstill.losses.row_blocks import LossInputs, replace_by_gradient
@@ -39,6 +39,7 @@ def distillation_loss(
     vocabulary: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
     compile: bool = False,
+    casts: CastWeights | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Σ over losses of weight · Σ over tokens of the divergence / denominator.
 
@@ -56,6 +57,7 @@ def distillation_loss(
             between the passes.
         compile: fuse the passes over the vocabulary with ``torch.compile``; see
             ``row_gradients_compiled.worth_compiling``.
+        casts: keeps the heads in autocast's dtype from one call to the next, until its owner clears it.
 
     Returns:
         The loss, and each loss's own mean without its weight, detached, by kind (``forward_kl``); for an ensemble also
@@ -76,7 +78,7 @@ def distillation_loss(
     if not len(states):
         return _zero(states, head), pairing.named(torch.zeros(len(pairing.names), device=states.device))
     check_labels(labels, vocabulary)
-    inputs = LossInputs(labels, target, pairing, denominator, vocabulary, memory_budget, compile)
+    inputs = LossInputs(labels, target, pairing, denominator, vocabulary, memory_budget, compile, casts)
     if head is None:
         loss, values = LossOfLogits.apply(states, inputs)
     else:
@@ -113,7 +115,7 @@ class _ChunkedLoss(torch.autograd.Function):
         with torch.no_grad():
             values, gradients = _run(hidden, replace(head, weight=weight, bias=bias), inputs, wanted)
         # A sum, not a matrix product: autocast would round a product to bf16.
-        loss = (values * values.new_tensor(inputs.pairing.weights)).sum()
+        loss = (values * inputs.pairing.weights_beside(values)).sum()
         ctx.gradients = gradients
         ctx.mark_non_differentiable(values)
         return loss, values
@@ -137,7 +139,7 @@ def _run(
 ) -> tuple[Float[Tensor, "names"], list[Tensor | None]]:
     """The means of the pairing's numbers, and the gradients for hidden, weight and bias where they are wanted."""
     dtype = product_dtype(hidden, head.weight)
-    student = ProductInChunks(hidden, head, inputs.vocabulary, dtype)
+    student = ProductInChunks(hidden, head, inputs.vocabulary, dtype, inputs.casts)
     gradients: HeadGradients | None = None
     # In fp16 small gradients would underflow if they were divided by the denominator before the products.
     early, late = (1.0, 1 / inputs.denominator) if dtype == torch.float16 else (1 / inputs.denominator, 1.0)
@@ -148,7 +150,7 @@ def _run(
         for first, last, rows in chunks:
             if gradients is None:
                 gradients = HeadGradients(hidden, head, student, wanted, in_one_chunk=last == len(hidden))
-            total += replace_by_gradient(inputs.pairing, rows, coefficients, any(wanted), inputs.compile)
+            total += replace_by_gradient(inputs, rows, coefficients, any(wanted))
             gradients.add(first, last, rows.student.product)
     assert gradients is not None
     return total / inputs.denominator, gradients.finished(late)

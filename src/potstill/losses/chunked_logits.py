@@ -24,11 +24,11 @@ class LossOfLogits(torch.autograd.Function):
         chunks = inputs.chunks(GivenLogits(gradient, vocabulary))
         with torch.autocast(logits.device.type, enabled=False):
             for _, _, rows in chunks:
-                total += replace_by_gradient(pairing, rows, coefficients, ctx.needs_input_grad[0], inputs.compile)
+                total += replace_by_gradient(inputs, rows, coefficients, ctx.needs_input_grad[0])
         values = total / inputs.denominator
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(values)
-        return values @ values.new_tensor(pairing.weights), values
+        return values @ pairing.weights_beside(values), values
 
     @staticmethod
     def backward(ctx, of_loss, _):  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -56,12 +57,46 @@ def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     return dtype
 
 
+class CastWeights:
+    """Heads' weights in the dtype of their products, kept for the micro-batches of one optimizer step.
+
+    Under autocast a weight in fp32 is cast for its products. All micro-batches of a step have the same weights. The
+    owner calls ``clear`` at the end of a step.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, tuple[int, Tensor]] = {}
+
+    def of(self, weight: Float[Tensor, "V H"], dtype: torch.dtype) -> Float[Tensor, "V H"]:
+        """``weight.to(dtype)``. A weight that was changed in place is cast anew."""
+        if weight.dtype == dtype:
+            return weight
+        place = weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, dtype
+        version, cast = self._kept.get(place, (None, None))
+        if cast is None or version != weight._version:
+            cast = weight.detach().to(dtype)
+            self._kept[place] = weight._version, cast
+        return cast
+
+    def clear(self) -> None:
+        """Free the memory."""
+        self._kept.clear()
+
+
 class ProductInChunks:
     """``hidden @ weight[:vocabulary].T`` for a few rows at a time, always in the same memory."""
 
-    def __init__(self, hidden: Float[Tensor, "N H"], head: Head, vocabulary: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        hidden: Float[Tensor, "N H"],
+        head: Head,
+        vocabulary: int,
+        dtype: torch.dtype,
+        casts: CastWeights | None = None,
+    ) -> None:
         self.hidden = hidden.to(dtype)
-        self.weight = head.weight[:vocabulary].to(dtype)
+        weight = head.weight[:vocabulary]
+        self.weight = weight.to(dtype) if casts is None else casts.of(weight, dtype)
         self.bias = None if head.bias is None else head.bias[:vocabulary].to(statistics_dtype(dtype))
         self.scale, self.softcap = head.scale, head.softcap
         self.bytes_per_row = vocabulary * dtype.itemsize
@@ -100,13 +135,15 @@ class GivenLogits:
 LogitsSource = ProductInChunks | GivenLogits
 
 
-def teacher_products(target: TeacherTarget | None, vocabulary: int) -> list[LogitsSource]:
+def teacher_products(
+    target: TeacherTarget | None, vocabulary: int, casts: CastWeights | None = None
+) -> list[LogitsSource]:
     """One source of logits for each dense teacher in ``target``, in the order of ``leaves``."""
     sources: list[LogitsSource] = []
     for leaf in leaves(target):
         if isinstance(leaf, HiddenTarget):
             dtype = product_dtype(leaf.hidden, leaf.head.weight)
-            sources.append(ProductInChunks(leaf.hidden.detach(), detached(leaf.head), vocabulary, dtype))
+            sources.append(ProductInChunks(leaf.hidden.detach(), detached(leaf.head), vocabulary, dtype, casts))
         elif isinstance(leaf, LogitsTarget):
             sources.append(GivenLogits(leaf.logits.detach(), vocabulary))
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -82,6 +83,10 @@ class Pairing:
     def weights(self) -> list[float]:
         """The factor of each named number in the loss; 0 for a number that is only logged."""
         return [loss.weight for loss in self.losses] + [0.0] * (len(self.names) - len(self.losses))
+
+    def weights_beside(self, values: Float[Tensor, "names"]) -> Float[Tensor, "names"]:
+        """``weights``, filled in on the device of ``values``: a copy to a GPU would wait for all work before it."""
+        return torch.stack([values.new_full((), weight) for weight in self.weights])
 
     def of_member(self, member: int, position: int) -> int:
         """The place in ``names`` of one divergence against one member of an ensemble."""

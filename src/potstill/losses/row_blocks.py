@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from potstill.losses.divergence_gradients import Coefficient
-from potstill.losses.logit_chunks import Logits, LogitsSource, chunks, teacher_products
+from potstill.losses.logit_chunks import CastWeights, Logits, LogitsSource, chunks, teacher_products
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Pairing, Part
 from potstill.losses.row_gradients import dense, sparse
@@ -18,9 +18,12 @@ from potstill.losses.row_gradients_compiled import can_fuse, fused_dense, fused_
 from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import statistics_dtype
 
-# Logits in one block: as many as stay in a CPU's cache, or keep a GPU busy, with the buffers between the passes.
+# Logits in one block, with the buffers between the passes: as many as stay in a CPU's cache. On a GPU, as many as fit
+# into the budget's share for these buffers (an eighth, and about 48 bytes a logit), so that the passes over a block
+# take longer than to launch them; and never fewer than keep it busy.
+_ON_CPU, _ON_GPU, _OF_BUDGET = 2**18, 2**22, 8 * 48
 # Fused passes need few buffers, so their blocks are larger by this factor.
-_ON_CPU, _ON_GPU, _IF_FUSED = 2**18, 2**22, 2
+_IF_FUSED = 2
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ class LossInputs:
     vocabulary: int
     memory_budget: int
     compile: bool
+    casts: CastWeights | None = None
 
     def chunks(self, student: LogitsSource) -> Iterator[tuple[int, int, RowBlock]]:
         """``rows_in_chunks`` for this batch."""
-        return rows_in_chunks(student, self.target, self.labels, self.vocabulary, self.memory_budget)
+        return rows_in_chunks(student, self.target, self.labels, self.vocabulary, self.memory_budget, self.casts)
 
 
 def rows_in_chunks(
@@ -68,12 +72,13 @@ def rows_in_chunks(
     labels: Int[Tensor, "N"],
     vocabulary: int,
     memory_budget: int,
+    casts: CastWeights | None = None,
 ) -> Iterator[tuple[int, int, RowBlock]]:
     """First token, last token and rows of each chunk. The next chunk's logits overwrite those of a chunk.
 
     Autocast counts as it is at the call, not at the first chunk. The caller keeps no logits after the last chunk.
     """
-    teachers = teacher_products(target, vocabulary)
+    teachers = teacher_products(target, vocabulary, casts)
     sparse = [leaf for leaf in leaves(target) if isinstance(leaf, SparseTarget)]
 
     def rows(first: int, last: int, most: int) -> RowBlock:
@@ -94,16 +99,17 @@ def rows_in_chunks(
 
 
 def replace_by_gradient(
-    pairing: Pairing, rows: RowBlock, coefficients: Sequence[Coefficient], with_gradient: bool, compile: bool
+    inputs: LossInputs, rows: RowBlock, coefficients: Sequence[Coefficient], with_gradient: bool
 ) -> Float[Tensor, "names"]:
     """Sums over the tokens of the pairing's numbers. Overwrites the student's product by the gradient for it."""
+    pairing = inputs.pairing
     losses, device = pairing.losses, rows.labels.device
-    fused = compile and can_fuse(pairing, rows.student)
+    fused = inputs.compile and can_fuse(pairing, rows.student)
     if fused and rows.sparse:
         student, target = rows.student, rows.sparse[0]
         return fused_sparse(student, target, rows.labels, losses, coefficients, with_gradient).sum(-1)
     total = torch.zeros(len(pairing.names), dtype=statistics_dtype(rows.student.product.dtype), device=device)
-    for block in small_blocks(rows, _IF_FUSED if fused else 1):
+    for block in small_blocks(rows, _IF_FUSED if fused else 1, inputs.memory_budget):
         if fused and len(block.labels) > 1:
             teacher = block.teachers[0] if block.teachers else None
             total += fused_dense(block.student, teacher, block.labels, losses, coefficients, with_gradient).sum(-1)
@@ -115,18 +121,25 @@ def replace_by_gradient(
     return total
 
 
-def small_blocks(rows: RowBlock, larger: int = 1) -> Iterator[RowBlock]:
-    """A few rows at a time, so that the buffers between passes stay in a CPU's cache, and small on a GPU."""
+def small_blocks(rows: RowBlock, larger: int = 1, memory_budget: int = 0) -> Iterator[RowBlock]:
+    """A few rows at a time, so that the buffers between passes stay in a CPU's cache, or within a GPU's budget."""
     tokens, vocabulary = rows.student.product.shape
-    for block in small_slices(tokens, vocabulary, rows.labels.device, larger):
+    for block in small_slices(tokens, vocabulary, rows.labels.device, larger, memory_budget):
         yield rows[block]
 
 
-def small_slices(tokens: int, vocabulary: int, device: torch.device, larger: int = 1) -> Iterator[slice]:
+def small_slices(
+    tokens: int, vocabulary: int, device: torch.device, larger: int = 1, memory_budget: int = 0
+) -> Iterator[slice]:
     """The places of the small blocks within some rows."""
-    at_once = max(2, larger * (_ON_CPU if device.type == "cpu" else _ON_GPU) // vocabulary)
+    at_once = max(2, larger * block_logits(device, memory_budget) // vocabulary)
     for first in range(0, tokens, at_once):
         yield slice(first, min(first + at_once, tokens))
+
+
+def block_logits(device: torch.device, memory_budget: int) -> int:
+    """The number of logits in a block whose passes are not fused."""
+    return _ON_CPU if device.type == "cpu" else max(_ON_GPU, memory_budget // _OF_BUDGET)
 
 
 def values_and_gradient(

@@ -164,7 +164,10 @@ def _unweighted(losses: Sequence[Loss]) -> tuple[Loss, ...]:
 
 
 def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tensor, "losses"]:
-    return torch.stack([torch.as_tensor(c, dtype=torch.float32, device=like.product.device) for c in coefficients])
+    """The coefficients as one tensor, filled in on the device: a copy to a GPU would wait for all work before it."""
+    device = like.product.device
+    parts = [c.float() if isinstance(c, Tensor) else torch.full((), c, device=device) for c in coefficients]
+    return torch.stack([part.to(device) for part in parts])
 
 
 def _rows_vary(*tensors: Tensor | None) -> None:

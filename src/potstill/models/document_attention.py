@@ -5,14 +5,16 @@ transformers finds the documents by `position_ids` that start again at 0, and on
 their mask or their positions in another way. So each model is tested on its own forward.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from transformers import masking_utils
 
-from potstill.data.labels import starts_document
+from potstill.data.positions import pad_positions, start_positions
 from potstill.errors import UserError
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -26,12 +28,39 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inputs of a model's forward, out of a batch [B, T].
 
     Rows of several documents have no attention mask. No real token attends to a pad without it: pads on the right come
-    later, and pads on the left are a document of their own.
+    later, and pads on the left are a document of their own. A mask of rows without pads is left out too: it changes
+    nothing, and transformers would read it from the device to find that out.
     """
     inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-    if starts_document(batch).any():
+    if len(start_positions(batch)) or not len(pad_positions(batch)):
         inputs.pop("attention_mask", None)
     return inputs
+
+
+@contextmanager
+def mask_is_known(batch: Mapping[str, Tensor]) -> Iterator[None]:
+    """A forward of ``model_inputs`` within it does not read the batch from its device to learn whether it needs a mask.
+
+    transformers makes no mask for rows without pads and of one document each, and reads a number of each batch to find
+    them. The lists of ``data/positions.py`` say so before. Where a mask is needed, transformers is told that it traces
+    the model: then it does not read either, and makes the mask. Where none is, it is told that it found one document.
+    """
+    needed = len(start_positions(batch)) or len(pad_positions(batch))
+    name, known = ("is_tracing", _traced) if needed else ("find_packed_sequence_indices", _one_document)
+    before = getattr(masking_utils, name)
+    setattr(masking_utils, name, known)
+    try:
+        yield
+    finally:
+        setattr(masking_utils, name, before)
+
+
+def _traced(tensor: Any = None) -> bool:
+    return True
+
+
+def _one_document(position_ids: Tensor) -> None:
+    return None
 
 
 def check_documents_are_isolated(model: nn.Module, name: str) -> None:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from potstill.data.labels import labels_of, supervised_states
-from potstill.models.document_attention import model_inputs
+from potstill.data.positions import supervised_states
+from potstill.models.document_attention import mask_is_known, model_inputs
 from potstill.models.head import Head
 from potstill.models.head_extraction import hidden_states
 from potstill.models.router_loss import RouterLoss, router_loss
@@ -56,15 +56,12 @@ def forward_with_layers(
     """
     inputs = model_inputs(batch)
     wanted = {"output_hidden_states": True} if layers else {}
-    if head_is_extracted:
-        states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
-    else:
-        outputs = model(**inputs, **wanted, use_cache=False)
-        states = outputs.logits
-    labels = labels_of(batch)
-    # A model that spans devices leaves its states on the last of them.
-    inner = {
-        layer: supervised_states(outputs.hidden_states[layer + 1].to(labels.device), labels)[0] for layer in layers
-    }
-    taught, following = supervised_states(states.to(labels.device), labels)
+    with mask_is_known(batch):
+        if head_is_extracted:
+            states, outputs = hidden_states(model, **inputs, **wanted, use_cache=False)
+        else:
+            outputs = model(**inputs, **wanted, use_cache=False)
+            states = outputs.logits
+    inner = {layer: supervised_states(outputs.hidden_states[layer + 1], batch)[0] for layer in layers}
+    taught, following = supervised_states(states, batch)
     return SupervisedOutputs(taught, following, inner, router_loss(model, outputs))

@@ -26,7 +26,9 @@ DEFAULTS: dict[str, Any] = {
     "save_steps": 500,
     # The one before is resumed if the last one is damaged.
     "save_total_limit": 2,
+    # On a GPU, samples are read and pinned beside the training. On a CPU, workers would take its cores.
     "dataloader_pin_memory": device().type != "cpu",
+    "dataloader_num_workers": 0 if device().type == "cpu" else 2,
     "ddp_find_unused_parameters": False,
 }
 """Values that a recipe may change."""

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.data.labels import count_supervised_by_row
+from potstill.data.positions import supervised_positions
 from potstill.losses.token_scores import score_tokens
 from potstill.models.forward import forward_with_layers
 from potstill.models.head_extraction import read_head
@@ -33,7 +34,7 @@ def row_losses(
     head = read_head(model) if head_is_extracted else None
     losses = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"]
     counts = count_supervised_by_row(batch)
-    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    rows = supervised_positions(batch) // batch["labels"].shape[1]
     # Apple's GPUs have no float64.
     dtype = torch.float32 if counts.device.type == "mps" else torch.float64
     return torch.zeros_like(counts, dtype=dtype).index_add_(0, rows, losses.to(dtype)), counts
@@ -43,13 +44,15 @@ class TokenMean:
     """A mean over tokens that come in parts."""
 
     def __init__(self) -> None:
-        self._total, self._tokens = 0.0, 0
+        self._totals: list[Tensor] = []
+        self._tokens: list[Tensor] = []
 
     def add(self, losses: Tensor, tokens: Tensor) -> None:
-        """Add some rows: the summed loss of each, and its number of tokens."""
-        self._total += losses.sum().item()
-        self._tokens += int(tokens.sum())
+        """Add some rows: the summed loss of each, and its number of tokens. It does not wait for their device."""
+        self._totals.append(losses.sum())
+        self._tokens.append(tokens.sum())
 
     def value(self) -> float | None:
         """The mean; None where there was no token."""
-        return self._total / self._tokens if self._tokens else None
+        tokens = sum(torch.stack(self._tokens).tolist()) if self._tokens else 0
+        return sum(torch.stack(self._totals).tolist()) / tokens if tokens else None

@@ -69,13 +69,13 @@ class HiddenMatching(nn.Module):
         These are detached: each loss's mean without its weight, and with several teachers each teacher's
         (``hidden_match/teacher0``).
         """
-        terms: dict[str, Tensor] = {_name(place): torch.zeros(()) for place in range(len(self.losses))}
+        terms: dict[str, Tensor] = {}
         total: Tensor | float = 0.0
         for number, place, match in self._each():
             mean = match(student, teachers[place]).sum() / denominator
             total = total + self.losses[number].weight * self.shares[place] * mean
             name, alone = _name(number), mean.detach()
-            terms[name] = terms[name].to(alone) + self.shares[place] * alone
+            terms[name] = terms.get(name, torch.zeros_like(alone)) + self.shares[place] * alone
             if len(teachers) > 1:
                 terms[f"{name}/teacher{place}"] = alone
         assert isinstance(total, Tensor)

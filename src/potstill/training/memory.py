@@ -15,12 +15,15 @@ from transformers import TrainingArguments
 from potstill.console import say
 from potstill.device import device
 from potstill.errors import UserError
+from potstill.losses.chunked import MEMORY_BUDGET
 
 CONTAINER = Path("/sys/fs/cgroup/memory.max")
 """The limit of a container's memory, in bytes or `max`."""
 GRADIENT = 4
 """Bytes of a trained weight's gradient, in float32."""
 GIB = 2**30
+MOST_FOR_LOSS = 4 * GIB
+"""Beyond it, the traffic of the head's gradient is a few percent of the time of its products."""
 
 
 def check_memory(model: Any, teachers: Iterable[Any], arguments: TrainingArguments, key: str) -> None:
@@ -92,6 +95,27 @@ def memory_of_device() -> int:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = CONTAINER.read_text().strip() if CONTAINER.is_file() else "max"
     return min(machine, int(limit)) if limit.isdecimal() else machine
+
+
+def loss_budget(device: torch.device, coming: int) -> int:
+    """Bytes for a chunk of logits of the loss: more on a GPU with free memory, and the same on every CPU.
+
+    Each chunk reads and writes the whole gradient of the head. So larger chunks take less time, as long as memory has
+    room: they get an eighth of it, as a power of two, so that a resumed training comes to the same number.
+
+    Args:
+        coming: bytes that the training has yet to allocate.
+    """
+    if device.type != "cuda":
+        return MEMORY_BUDGET
+    eighth = max(1, free_memory(device) - coming) // 8
+    return min(max(2 ** (eighth.bit_length() - 1), MEMORY_BUDGET), MOST_FOR_LOSS)
+
+
+def free_memory(device: torch.device) -> int:
+    """The bytes of a GPU that neither a tensor nor another process holds."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def shown(size: int) -> str:

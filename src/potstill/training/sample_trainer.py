@@ -12,6 +12,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from potstill.data.collators import Collate, FittingCollator, SharedVocabularyCollator, pad_token_id
 from potstill.data.labels import count_supervised
+from potstill.data.positions import PADS, PositionsCollator
 from potstill.data.prompts.collator import SampleCollator
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.text_samples import TextReader
@@ -46,11 +47,14 @@ class SampleTrainer(Trainer):
     A subclass sets `teachers` and `vocabulary`, and then calls `_read_samples`.
     """
 
+    data_collator: Any
     teachers: list[LiveTeacher | TargetStore]
     vocabulary: int | None
     """The number of ids that the losses compare; None: all of the head's."""
     _head_is_extracted: bool
     _tokens_per_step: int | None = None
+    _tokens_not_shared: int = 0
+    """Tokens that this rank read and the training's state does not count yet."""
 
     def _live_teachers(self) -> list[LiveTeacher]:
         return [one for one in self.teachers if isinstance(one, LiveTeacher)]
@@ -150,11 +154,35 @@ class SampleTrainer(Trainer):
             # accelerate would else cut batches by their first dimension, which captured targets do not share, and join
             # the batches of ranks, which have different lengths.
             self.accelerator.dataloader_config.dispatch_batches = False
-        self.data_collator = collate
+        self.data_collator = PositionsCollator(collate)
         try:
             return super()._get_dataloader(dataset, description, *args, **kwargs)
         finally:
             self.data_collator = given
+
+    def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
+        """As Trainer's, without its wait for the device in each micro-batch; ranks add their counts up at a log."""
+        if self.args.include_num_input_tokens_seen != "non_padding" or PADS not in inputs:
+            return super()._track_num_input_tokens(inputs)
+        self._tokens_not_shared += inputs["input_ids"].numel() - len(inputs[PADS])
+        return None if self.args.world_size > 1 else self._share_tokens_seen()
+
+    def _share_tokens_seen(self) -> None:
+        """Add the tokens that all ranks read to the training's state."""
+        own, self._tokens_not_shared = self._tokens_not_shared, 0
+        if self.args.world_size > 1:
+            own = int(self.accelerator.gather(torch.full((1,), own, device=self.args.device)).sum())
+        self.state.num_input_tokens_seen += own
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As Trainer's. The logs of a step and of the end count the tokens of all ranks."""
+        if "loss" in logs or "train_runtime" in logs:
+            self._share_tokens_seen()
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._share_tokens_seen()
+        super()._save_checkpoint(model, trial)
 
     def _estimate_tokens_per_step(self) -> int:
         """The approximate number of tokens of an optimizer step, on all ranks together."""

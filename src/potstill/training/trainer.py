@@ -1,5 +1,6 @@
 """DistilTrainer: a transformers Trainer whose loss comes from teachers. All the rest is Trainer's own."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.cpu_buffers import free_all
 from potstill.losses.hidden_states import HiddenLoss
+from potstill.losses.logit_chunks import CastWeights
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
@@ -27,6 +29,7 @@ from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
+from potstill.training.memory import loss_budget, trained_bytes
 from potstill.training.model_checks import check_models
 from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
 from potstill.training.sample_trainer import SampleTrainer
@@ -62,6 +65,8 @@ class DistilTrainer(SampleTrainer):
         max_length: samples of text are cut to this number of tokens. Default: `args.max_length`, if `args` has it.
         peft_config: the configuration of an adapter of peft, which is added to the model and trained in its place.
         compile: whether to compile the loss's kernels. Default: where that saves more time than it takes.
+        memory_budget: bytes for the logits of one chunk of the loss. Default: 256 MiB on a CPU, and on a GPU an eighth
+            of its free memory, at most 4 GiB.
         **trainer: the arguments of :class:`transformers.Trainer`. `model` may be the name of a folder or of a model on
             the hub; it is loaded in float32, with its tokenizer. Without a `data_collator`, samples may be texts
             (:class:`TextReader`), or tokens with columns that say which of them are learned and where documents begin
@@ -87,6 +92,7 @@ class DistilTrainer(SampleTrainer):
         max_length: int | None = None,
         peft_config: Any = None,
         compile: bool | None = None,
+        memory_budget: int | None = None,
         **trainer: Any,
     ) -> None:
         trainer = trainer_arguments(args, trainer)
@@ -106,6 +112,10 @@ class DistilTrainer(SampleTrainer):
         super().__init__(**trainer)
         self._check_trainer()
         self.model_accepts_loss_kwargs = True
+        # A loss that is not finite stops the training. Trainer would look for it, and wait, in each micro-batch.
+        self.args.logging_nan_inf_filter = False
+        # Pinned memory is copied to a GPU while the host goes on.
+        self.accelerator.dataloader_config.non_blocking = self.args.dataloader_pin_memory
         self.vocabulary = agreed_vocabulary(
             self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
         )
@@ -119,6 +129,12 @@ class DistilTrainer(SampleTrainer):
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
         self._compile = compile
+        if memory_budget is not None and memory_budget < 1:
+            raise UserError(f"`memory_budget` must be a number of bytes above 0, not {memory_budget}")
+        self._memory_budget = memory_budget
+        # Without accumulation there is no other micro-batch to keep a cast for. FSDP has no whole head between them.
+        keeps = self.args.gradient_accumulation_steps > 1 and not self.is_fsdp_enabled
+        self._casts = CastWeights() if keeps else None
 
     def _check_losses(self) -> None:
         needing = [loss.kind for loss in self.losses if loss.needs_teacher] + [one.kind for one in self.hidden_losses]
@@ -200,7 +216,9 @@ class DistilTrainer(SampleTrainer):
                 losses,
                 denominator=denominator,
                 vocabulary=self.vocabulary,
+                memory_budget=self._budget(),
                 compile=self._compiles(),
+                casts=self._casts,
             )
             if matching is not None:
                 of_layers, of_each = matching(layers, theirs, denominator)
@@ -220,26 +238,30 @@ class DistilTrainer(SampleTrainer):
             return super().train(*args, **kwargs)
         finally:
             free_all()
+            self._forget_casts()
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of one micro-batch. Stops at a loss that is not finite, before any weight changes.
+        """Forward and backward of one micro-batch. Stops if the step's loss is not finite, before any weight changes.
+
+        It reads one number of a step from the device, at the last micro-batch: a GPU is idle while the host waits.
 
         Returns the loss of the step at its last micro-batch, and 0 at the others.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; the checkpoints before it are good: "
-                "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
-            )
         self._step.add(inputs, loss)
         if not self.accelerator.sync_gradients:
             return torch.zeros_like(loss)
+        self._forget_casts()
         trained = [model]
         if self._matching is not None:
             self._matching.average_gradients(self.args.world_size)
             trained.append(self._matching)
         whole = self._step.finish(self._of_all_ranks(self._step.tokens), trained)
+        if not math.isfinite(number := whole.item()):
+            raise DivergedError(
+                f"the loss is {number} at step {self.state.global_step + 1}; the checkpoints before it are good: "
+                "lower `learning_rate`, or raise `warmup_steps`, and start again from there"
+            )
         for name, value in self._step.terms.items():
             self._terms[name] += value
         return whole
@@ -278,11 +300,24 @@ class DistilTrainer(SampleTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the mean of each loss term, without its weight, over the steps since the last log."""
         if "loss" in logs and self._steps_not_logged:
-            for name, total in self._terms.items():
-                logs[name] = self.accelerator.gather(total).mean().item() / self._steps_not_logged
+            # One gather and one read: on a GPU each waits for all work before it.
+            totals = self.accelerator.gather(torch.stack(list(self._terms.values())))
+            means = totals.view(-1, len(self._terms)).mean(0).tolist()
+            logs |= {name: mean / self._steps_not_logged for name, mean in zip(self._terms, means, strict=True)}
             self._terms.clear()
             self._steps_not_logged = 0
         super().log(logs, start_time)
+
+    def _forget_casts(self) -> None:
+        if self._casts is not None:
+            self._casts.clear()
+
+    def _budget(self) -> int:
+        """The loss's memory budget. It is chosen once, in the first micro-batch, when the models are in memory."""
+        if self._memory_budget is None:
+            trained = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+            self._memory_budget = loss_budget(self.args.device, trained_bytes(trained, self.args))
+        return self._memory_budget
 
     def _compiles(self) -> bool:
         """Whether to compile the loss's kernels. It depends on the length of the whole training, so that a resumed
