@@ -1,6 +1,7 @@
 """Our extraction of answers against the published logs: every difference, and its cause.
 
-`python -m experiments.gsm8k_responses` writes docs/experiments/gsm8k_responses.md from ../shared/data/gsm8k_responses.
+`python -m experiments.gsm8k_responses` writes docs/experiments/gsm8k_responses.md from the logs in
+$POTSTILL_DATA/gsm8k_responses.
 
 The published rule is restated here as it was coded, with a switch for each of its faults and for each of our intended
 differences. The cause of a difference is the smallest set of switches with which the rule gives our answer. A test
@@ -8,6 +9,7 @@ checks that the rule without switches gives the logged answer of every item that
 """
 
 import csv
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +23,7 @@ from potstill.files.atomic import write_text
 from potstill.metrics.answers.extract import ANSWER_IS, REVIEW, Extracted, boxed, extract, reference, verdict
 from potstill.metrics.answers.numbers import Number, numbers
 
-FOLDER = Path(__file__).parents[2] / "shared" / "data" / "gsm8k_responses"
+FOLDER = Path(os.environ["POTSTILL_DATA"]) / "gsm8k_responses"
 PAGE = Path("docs/experiments/gsm8k_responses.md")
 CAUSES = {
     "box": "Rule 1 took unsigned digits only, and passed over a box with a sign, a currency, a unit or a fraction.",

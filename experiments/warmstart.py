@@ -15,6 +15,7 @@ from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.evaluation.snapshot_curves import measure
 from potstill.files.atomic import write_text
+from potstill.files.named_data import named_files
 from potstill.metrics.results import Paired, Result
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -74,15 +75,26 @@ def main() -> None:
         run = Run(RUNS / "layouts" / str(number))
         run_recipe(load_recipe(str(HERE / "warmstart.yaml"), ["control=null", *overrides]), run)
         layouts[name] = _layout(run)
-    damage = {}
+    damage, tasks = {}, _tasks()
     for number, rate in enumerate(RATES):
         run = _run("damage", number, TRAINED)
-        recipe = load_recipe(str(HERE / "warmstart_damage.yaml"), [f"distil.training.learning_rate={rate}"])
+        overrides = [f"distil.training.learning_rate={rate}", f"evaluate.tasks.0.path={tasks}"]
+        recipe = load_recipe(str(HERE / "warmstart_damage.yaml"), overrides)
         run_recipe(recipe, run, until="distil")
         damage[rate] = measure(run.folder, "all")
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     write_text(PAGE, page(starts, sizes, layouts, damage))
     print(f"written: {PAGE}")
+
+
+def _tasks() -> Path:
+    """The folder of the LAMBADA task, over the data of this machine."""
+    (passages,) = named_files("lambada", "test", "evaluate.tasks")
+    text = (HERE / "tasks" / "lambada_here.yaml").read_text(encoding="utf-8")
+    folder = RUNS / "tasks"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "lambada_here.yaml", text.replace("LAMBADA", str(passages.resolve())))
+    return folder
 
 
 def _run(part: str, number: int, own: tuple[str, ...]) -> Run:

@@ -12,6 +12,7 @@ settings.register_profile("no deadline", deadline=None)
 settings.register_profile("fuzz", deadline=None, max_examples=3000)
 settings.load_profile("no deadline")
 # Before torch is imported: a test must not depend on what the hub answers, nor on how many cores there are.
+os.environ.setdefault("POTSTILL_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
 os.environ.update(
     HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"
 )

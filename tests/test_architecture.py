@@ -267,3 +267,12 @@ def test_no_test_counts_seconds():
     clocks = re.compile(r"\btime\.(sleep|time|monotonic|perf_counter|process_time)\(|\btimeout=|mark\.timeout")
     files = [file for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)]
     assert [file for file in files if clocks.search(file.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("where", ["src", "docs", "README.md"])
+def test_what_users_get_names_no_data_that_only_we_have(where):
+    files = [ROOT / where] if (ROOT / where).is_file() else [one for one in (ROOT / where).rglob("*") if one.is_file()]
+    texts = {
+        file: file.read_text(encoding="utf-8", errors="ignore") for file in files if "__pycache__" not in file.parts
+    }
+    assert [str(file.relative_to(ROOT)) for file, text in texts.items() if "../shared" in text] == []

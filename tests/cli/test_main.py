@@ -47,6 +47,7 @@ VERBS = {
     "recipes": [],
     "init": ["file", "--from"],
     "show": ["recipe", "--set"],
+    "data": ["names", "--fetch"],
     "schema": [],
 }
 """Every verb with its arguments and options. Users' scripts depend on them."""

@@ -63,6 +63,10 @@ Export = Annotated[
 ]
 NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
 From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
+DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Default: all.")]
+Fetch = Annotated[
+    bool, typer.Option("--fetch", help="Fetch what is not on this machine, and read every file to check it.")
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error. It may stand anywhere on the line.")
 ]
@@ -252,6 +256,14 @@ def show(recipe: RecipeName, set_: Set = None) -> None:
 
     # The data of `evaluate` may lie on the hub, and a look at a recipe must not download it.
     check_stages(loaded, without=["evaluate"])
+
+
+@app.command(rich_help_panel="Recipes")
+def data(names: DataNames = None, fetch: Fetch = False) -> None:
+    """List the public data that recipes name: what it is, its licence, and where it is on this machine."""
+    from potstill.cli import data as listing
+
+    print(listing.fetched(names or []) if fetch else listing.described(names or []))
 
 
 @app.command(rich_help_panel="Recipes")

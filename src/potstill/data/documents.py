@@ -6,11 +6,10 @@ from pathlib import Path
 
 from potstill.data.babylm_cleaning import Counts, RuleSet, clean, count, source_of
 from potstill.data.questions import split_questions
-from potstill.data.sources import Document, documents
+from potstill.data.sources import Document, documents, files_of
 from potstill.data.splitting import DocumentSplit, split_documents, split_from
-from potstill.data.text_files import path_files
 from potstill.errors import UserError
-from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, PathSource, Source
+from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, NamedSource, PathSource, Source
 from potstill.recipe.questions import Questions
 
 NO_TEXT = Counts(words=0, bytes=0)
@@ -80,8 +79,8 @@ def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[
     Raises:
         UserError: the source, which `key` names, is missing or empty, cannot be read, or has no cleaning rules.
     """
-    if cleaning is not None and isinstance(source, PathSource):
-        _check_not_empty(source.path, f"{key}.path")
+    if cleaning is not None and isinstance(source, PathSource | NamedSource):
+        _check_not_empty(source, key)
     for document in documents(source, key):
         text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
         tallies.setdefault(document.origin, SourceCounts()).add(document.text, text)
@@ -97,9 +96,9 @@ def _cleaned(document: Document, rules: RuleSet) -> str:
     return text
 
 
-def _check_not_empty(path: str, key: str) -> None:
+def _check_not_empty(source: PathSource | NamedSource, key: str) -> None:
     """Refuse empty files: each file of BabyLM is a whole source, and without it the corpus would be another one."""
-    for file in path_files(path, key):
+    for file in files_of(source, key):
         source_of(file)
         if not file.stat().st_size:
             raise UserError(f"`{key}`: {file} is empty; give the whole source, or move the file away")

@@ -12,7 +12,8 @@ from potstill.data.table_files import READERS, table_rows
 from potstill.data.text_files import PLAIN, check_kinds, path_files
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
-from potstill.recipe.corpus import HubDataset, HubSource, PackageFiles, PathFiles, Source
+from potstill.files.named_data import named_files
+from potstill.recipe.corpus import HubDataset, HubSource, NamedFiles, PackageFiles, PathFiles, Source
 
 STREAM_SEED, STREAM_BUFFER = 0, 10_000
 """A stream's files are shuffled, and its documents through a buffer of this many, in the same way in every run."""
@@ -61,7 +62,7 @@ def documents(source: Source, key: str) -> Iterator[Document]:
         yield from _column(_rows_of_dataset(source, key), source.field, f"{key}.field")
 
 
-def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[SourceRow]:
+def rows(source: PackageFiles | PathFiles | NamedFiles | HubDataset, key: str) -> Iterator[SourceRow]:
     """The rows of one source, in its order; see :func:`documents`.
 
     Raises:
@@ -75,7 +76,7 @@ def rows(source: PackageFiles | PathFiles | HubDataset, key: str) -> Iterator[So
         yield from _rows_of_dataset(source, key)
 
 
-def files_of(source: PackageFiles | PathFiles | HubDataset, key: str) -> Sequence[Path]:
+def files_of(source: PackageFiles | PathFiles | NamedFiles | HubDataset, key: str) -> Sequence[Path]:
     """The local files that a source names; empty for a data set of the hub.
 
     Raises:
@@ -85,6 +86,8 @@ def files_of(source: PackageFiles | PathFiles | HubDataset, key: str) -> Sequenc
         files = package_files(source.package, source.file, key, "file")
         check_kinds(files, f"{key}.file")
         return files
+    if isinstance(source, NamedFiles):
+        return named_files(source.data, source.split, f"{key}.data", source.files)
     return path_files(source.path, f"{key}.path") if isinstance(source, PathFiles) else []
 
 

@@ -10,11 +10,11 @@ from potstill.files.atomic import write_json
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.minimal_pairs.accuracy import accuracy, compare
-from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files
+from potstill.metrics.minimal_pairs.read import Subtask, pairs_from_dataset, pairs_from_files, pairs_from_named_data
 from potstill.metrics.minimal_pairs.score import PairScores, Reading, score_pairs
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
-from potstill.recipe.evaluate import PairDataset, PairFiles
+from potstill.recipe.evaluate import NamedPairs, PairDataset, PairFiles
 
 
 def measure(work: Work, models: Models, metric: str) -> Measurement:
@@ -57,9 +57,11 @@ def _only_split(subtask: Subtask, split: Split) -> Subtask:
     return Subtask(subtask.name, tuple(good for good, _ in own), tuple(bad for _, bad in own))
 
 
-def _subtasks(settings: PairFiles | PairDataset, key: str) -> list[Subtask]:
+def _subtasks(settings: PairFiles | NamedPairs | PairDataset, key: str) -> list[Subtask]:
     if isinstance(settings, PairFiles):
         return pairs_from_files(settings.path, f"{key}.path")
+    if isinstance(settings, NamedPairs):
+        return pairs_from_named_data(settings, key)
     return pairs_from_dataset(settings.dataset, f"{key}.dataset", split=settings.split, revision=settings.revision)
 
 

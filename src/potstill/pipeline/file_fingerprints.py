@@ -10,6 +10,7 @@ from potstill.data.sources import files_of
 from potstill.errors import UserError
 from potstill.files.atomic import sha256
 from potstill.files.installed_packages import package_files
+from potstill.files.named_data import named_files
 from potstill.files.named_files import named_folder, named_path
 from potstill.metrics.continuations.read import continuations_file
 from potstill.metrics.continuations.similarity import sentence_model
@@ -19,9 +20,9 @@ from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
-from potstill.recipe.evaluate import PairFiles
+from potstill.recipe.evaluate import MinimalPairs, NamedPairs, PairFiles
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
-from potstill.recipe.teachers import Llama2cTeacher, PackagedTeacher, Teacher
+from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, Teacher
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 HASHED_UP_TO = 256 * 2**20
@@ -92,8 +93,7 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, pairs in recipe.evaluate.minimal_pairs.items():
         key = f"evaluate.minimal_pairs.{name}"
-        files = pair_files(pairs.path, f"{key}.path") if isinstance(pairs, PairFiles) else _in_folder(pairs.dataset)
-        found |= _fingerprints(key, files)
+        found |= _fingerprints(key, _files_of_pairs(pairs, key))
     for number, task in enumerate(recipe.evaluate.tasks):
         if task.path is not None:
             key = f"evaluate.tasks.{number}"
@@ -104,6 +104,12 @@ def evaluation_files(recipe: Recipe) -> dict[str, str]:
     for name, given in recipe.evaluate.continuations.items():
         found |= _continuation_files(given, f"evaluate.continuations.{name}")
     return found
+
+
+def _files_of_pairs(pairs: MinimalPairs, key: str) -> Sequence[Path]:
+    if isinstance(pairs, PairFiles):
+        return pair_files(pairs.path, f"{key}.path")
+    return files_of(pairs, key) if isinstance(pairs, NamedPairs) else _in_folder(pairs.dataset)
 
 
 def _continuation_files(given: ContinuationSet | ContinuationFile, key: str) -> dict[str, str]:
@@ -168,6 +174,8 @@ def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:
     if isinstance(teacher, Llama2cTeacher):
         files = (named_path(file) for file in (teacher.llama2c, teacher.tokenizer))
         return [file for file in files if file.is_file()]
+    if isinstance(teacher, NamedTeacher):
+        return [file for split in ("model", "tokenizer") for file in named_files(teacher.data, split, f"{key}.data")]
     folder = named_folder(teacher.model)
     if folder is None:
         return []

@@ -2,9 +2,22 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
 
+from potstill.errors import UserError
+from potstill.files.named_data import named_data
 from potstill.recipe.section import Length, Section, about_key, discriminated_by
+
+
+def _is_known(name: str) -> str:
+    try:
+        return named_data(name).name
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+DataName = Annotated[str, AfterValidator(_is_known)]
+"""A name that `potstill data` lists."""
 
 
 class PackageFiles(Section):
@@ -24,6 +37,29 @@ class PathFiles(Section):
     path: str
     """A file, a folder (all its files of those kinds) or a pattern with `*`; relative to the current directory.
     BabyLM's files (`cbt.train`, `cbt.dev`) are read like .txt files."""
+
+
+class NamedFiles(Section):
+    """Files of public data that has a name; `potstill data` lists the names. They are looked for in the folder that the
+    environment variable POTSTILL_DATA names, then in the hub's cache, and otherwise fetched from the hub."""
+
+    data: DataName
+    """The data's name, such as `gsm8k`."""
+
+    split: str = "train"
+    """The split. Default: `train`."""
+
+    files: list[str] | None = Field(None, min_length=1)
+    """File names or patterns with `*`, if not all files of the split are wanted, such as `[cbt.*]`. Default: all."""
+
+    @model_validator(mode="after")
+    def _are_in_the_table(self) -> "NamedFiles":
+        splits = named_data(self.data).splits
+        if self.split not in splits:
+            raise about_key("split", f"{self.data} has no split {self.split!r}; its splits are {', '.join(splits)}")
+        if self.files is not None and (names := splits[self.split].names_of(self.files)) is not None:
+            raise about_key("files", f"{self.data} has no such file; its files are {', '.join(names)}")
+        return self
 
 
 class HubDataset(Section):
@@ -55,6 +91,10 @@ class PathSource(TextBase, PathFiles):
     """Text in files on this machine."""
 
 
+class NamedSource(TextBase, NamedFiles):
+    """The text of public data that has a name."""
+
+
 class HubSource(TextBase, HubDataset):
     """The text of a data set."""
 
@@ -68,8 +108,9 @@ class HubSource(TextBase, HubDataset):
 Source = Annotated[
     Annotated[PackageSource, Tag("<package>")]
     | Annotated[PathSource, Tag("<path>")]
+    | Annotated[NamedSource, Tag("<data>")]
     | Annotated[HubSource, Tag("<dataset>")],
-    discriminated_by("package", "path", "dataset"),
+    discriminated_by("package", "path", "data", "dataset"),
 ]
 
 

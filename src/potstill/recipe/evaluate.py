@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, Tag, model_validator
 
 from potstill.recipe.candidates import OWN_ROLES
 from potstill.recipe.continuations import Continuations
+from potstill.recipe.corpus import NamedFiles
 from potstill.recipe.section import Name, Section, about_key, discriminated_by
 
 
@@ -37,6 +38,10 @@ class PairFiles(PairsBase):
     subtask."""
 
 
+class NamedPairs(PairsBase, NamedFiles):
+    """Minimal pairs of public data that has a name, such as `blimp`."""
+
+
 class PairDataset(PairsBase):
     """Minimal pairs of a data set."""
 
@@ -52,7 +57,10 @@ class PairDataset(PairsBase):
 
 
 MinimalPairs = Annotated[
-    Annotated[PairFiles, Tag("<path>")] | Annotated[PairDataset, Tag("<dataset>")], discriminated_by("path", "dataset")
+    Annotated[PairFiles, Tag("<path>")]
+    | Annotated[NamedPairs, Tag("<data>")]
+    | Annotated[PairDataset, Tag("<dataset>")],
+    discriminated_by("path", "data", "dataset"),
 ]
 
 

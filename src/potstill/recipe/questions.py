@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, Tag
 
-from potstill.recipe.corpus import HubDataset, PackageFiles, PathFiles
+from potstill.recipe.corpus import HubDataset, NamedFiles, PackageFiles, PathFiles
 from potstill.recipe.section import ForeignFields, Length, Section, discriminated_by
 from potstill.recipe.strategies import TemplateText
 
@@ -24,6 +24,10 @@ class PackageQuestions(QuestionBase, PackageFiles):
 
 class PathQuestions(QuestionBase, PathFiles):
     """Questions in files on this machine: .jsonl, .json, .csv or .parquet, one question a row."""
+
+
+class NamedQuestions(QuestionBase, NamedFiles):
+    """Questions of public data that has a name, such as `gsm8k`."""
 
 
 class HubQuestions(QuestionBase, HubDataset):
@@ -49,9 +53,10 @@ class GeneratedQuestions(QuestionBase):
 QuestionSource = Annotated[
     Annotated[PackageQuestions, Tag("<package>")]
     | Annotated[PathQuestions, Tag("<path>")]
+    | Annotated[NamedQuestions, Tag("<data>")]
     | Annotated[HubQuestions, Tag("<dataset>")]
     | Annotated[GeneratedQuestions, Tag("<generator>")],
-    discriminated_by("package", "path", "dataset", "generator"),
+    discriminated_by("package", "path", "data", "dataset", "generator"),
 ]
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
+from potstill.files.named_data import named_data
+from potstill.recipe.corpus import DataName
 from potstill.recipe.section import ForeignFields, Importance, Section, about_key, discriminated_by
 
 
@@ -79,9 +81,23 @@ class Llama2cTeacher(TeacherBase):
     """The tokenizer of the checkpoint, also a `.bin` file."""
 
 
+class NamedTeacher(TeacherBase):
+    """A public checkpoint of llama2.c that has a name in `potstill data`, such as `stories260k`."""
+
+    data: DataName
+    """The name of the checkpoint."""
+
+    @model_validator(mode="after")
+    def _is_a_model(self) -> "NamedTeacher":
+        if not {"model", "tokenizer"} <= named_data(self.data).splits.keys():
+            raise about_key("data", f"{self.data} is no model; `potstill data` says which names are")
+        return self
+
+
 Teacher = Annotated[
     Annotated[PackagedTeacher, Tag("<package>")]
     | Annotated[ModelTeacher, Tag("<model>")]
-    | Annotated[Llama2cTeacher, Tag("<llama2c>")],
-    discriminated_by("package", "model", "llama2c"),
+    | Annotated[Llama2cTeacher, Tag("<llama2c>")]
+    | Annotated[NamedTeacher, Tag("<data>")],
+    discriminated_by("package", "model", "llama2c", "data"),
 ]

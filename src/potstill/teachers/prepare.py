@@ -15,11 +15,12 @@ from huggingface_hub import snapshot_download
 from potstill.errors import UserError
 from potstill.files.atomic import digest, remove, sha256, write_json
 from potstill.files.installed_packages import package_files
+from potstill.files.named_data import named_files
 from potstill.files.named_files import named_folder, named_path
 from potstill.models.folder import save_model
 from potstill.models.pretrained import ModelSource, check_tokens
 from potstill.models.quantization import check_checkpoint, quantization_config, quantization_of
-from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, PackagedTeacher, Teacher
+from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, NamedTeacher, PackagedTeacher, Teacher
 from potstill.teachers.gguf import convert, one_reading, parts_pattern
 from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import check_installed
@@ -34,7 +35,7 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
     Raises:
         UserError: the teacher cannot be found or loaded, or is no causal language model.
     """
-    if isinstance(teacher, Llama2cTeacher):
+    if isinstance(teacher, Llama2cTeacher | NamedTeacher):
         found = _prepare_llama2c(name, teacher, folder)
     else:
         source, gguf = _locate(name, teacher)
@@ -91,13 +92,18 @@ def _run_settings(weights: str, teacher: Teacher) -> dict[str, Any]:
     return {"fingerprint": fingerprint, "quantization": quantization, "device_map": teacher.device_map}
 
 
-def _prepare_llama2c(name: str, teacher: Llama2cTeacher, folder: Path) -> dict[str, Any]:
+def _prepare_llama2c(name: str, teacher: Llama2cTeacher | NamedTeacher, folder: Path) -> dict[str, Any]:
     key = f"teachers.{name}"
     if teacher.quantization is not None:
         quantization_config(teacher.quantization, f"{key}.quantization")
-    files = [named_path(file) for file in (teacher.llama2c, teacher.tokenizer)]
-    model = read_model(files[0], f"{key}.llama2c")
-    tokenizer = read_tokenizer(files[1], f"{key}.tokenizer", model.config.vocab_size)
+    if isinstance(teacher, NamedTeacher):
+        keys = [f"{key}.data"] * 2
+        files = [named_files(teacher.data, split, keys[0])[0] for split in ("model", "tokenizer")]
+    else:
+        keys = [f"{key}.llama2c", f"{key}.tokenizer"]
+        files = [named_path(file) for file in (teacher.llama2c, teacher.tokenizer)]
+    model = read_model(files[0], keys[0])
+    tokenizer = read_tokenizer(files[1], keys[1], model.config.vocab_size)
     save_model(model, tokenizer, folder)
     return _run_settings(digest([sha256(file) for file in files]), teacher)
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from potstill.data.literal_data_files import local_name, names_that_exist_are_names
+from potstill.data.sources import rows
 from potstill.errors import UserError, first_line
 from potstill.files.named_files import named_path
+from potstill.recipe.corpus import NamedFiles
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision
 
     home = local_name(dataset)
 
-    def rows() -> Iterator[PairRow]:
+    def rows_of_all() -> Iterator[PairRow]:
         with names_that_exist_are_names():
             names = get_dataset_config_names(home, revision=revision)
         for name in names:
@@ -89,11 +91,21 @@ def pairs_from_dataset(dataset: str, key: str, *, split: str = "train", revision
                 yield f"{dataset}, {name}, row {number}", name, row
 
     try:
-        return _subtasks(rows(), key, dataset)
+        return _subtasks(rows_of_all(), key, dataset)
     except UserError:
         raise
     except (DatasetsError, OSError, ValueError) as error:
         raise UserError(f"`{key}`: data set {dataset!r} cannot be loaded: {first_line(error)}") from error
+
+
+def pairs_from_named_data(data: NamedFiles, key: str) -> list[Subtask]:
+    """The subtasks of public data that has a name.
+
+    Raises:
+        UserError: it is not here and cannot be fetched, or a row is not a pair.
+    """
+    found = ((row.where, row.origin, dict(row.columns)) for row in rows(data, key))
+    return _subtasks(found, f"{key}.data", data.data)
 
 
 def _lines(file: Path, key: str) -> Iterator[PairRow]:

@@ -1,0 +1,55 @@
+"""Data: the public data that recipes can name, and where it is on this machine."""
+
+from collections.abc import Sequence
+
+from potstill.console import table
+from potstill.errors import UserError
+from potstill.files.named_data import VARIABLE, NamedData, named_data
+from potstill.files.named_data import table as every_entry
+
+
+def described(names: Sequence[str]) -> str:
+    """Each of the data, and where each of its splits is.
+
+    Raises:
+        UserError: there is no data of that name.
+    """
+    rows, chosen = [("name", "split", "on this machine", "folder", "licence")], _chosen(names)
+    for data in chosen:
+        rows += [(data.name, split, _place(data, split), data.folder, data.licence) for split in data.splits]
+    about = [f"{data.name}: {data.about}. Home: {data.home}." for data in chosen]
+    where = f"Data is looked for in its folder in ${VARIABLE}, then in the cache of the Hugging Face hub."
+    return "\n".join([table(rows), "", *about, "", where])
+
+
+def fetched(names: Sequence[str]) -> str:
+    """The same, once all files are on this machine and are those that the table means.
+
+    Raises:
+        UserError: data cannot be fetched, or a file is another one. All other data is fetched first.
+    """
+    refused = []
+    for data in _chosen(names):
+        try:
+            for split in data.splits:
+                data.files(split, None, data.name)
+        except UserError as error:
+            refused.append(str(error))
+    if refused:
+        raise UserError("\n".join(refused))
+    return described(names)
+
+
+def _chosen(names: Sequence[str]) -> list[NamedData]:
+    return [named_data(name) for name in names] if names else list(every_entry().values())
+
+
+def _place(data: NamedData, split: str) -> str:
+    if (found := data.on_this_machine(split)) is not None:
+        file, name = found[0]
+        return str(file.parents[name.count("/")])
+    own, lacking = data.own_folder(), data.missing(split)
+    every = len(data.splits[split].local or data.splits[split].hub)
+    if own is not None and len(lacking) < every:
+        return f"{own}, without {len(lacking)} of {every} files"
+    return "no; `--fetch` gets it" if data.hub is not None else "no"
