@@ -10,6 +10,10 @@ where the excess kurtosis is the units' own and at least 0; those of several str
 jackknife's standard error with the same t is better if the tails are symmetric, and worse if they are skewed. Each end
 is the outer one of both.
 
+Below 60 units also of a third: the studentised bootstrap (Efron & Tibshirani, ch. 12.5), which resamples the figure
+divided by its own standard error. A few units show only a part of a strong skew, such as that of a lognormal with
+σ = 1. So its quantiles count with the factor by which the 95% ones exceed Student's t, as simulations bear out.
+
 *Seeds.* Units and seeds are crossed: each seed is scored on the same units, so that both are random effects (Clark,
 *The language-as-fixed-effect fallacy*, 1973). Student's t with S - 1 degrees of freedom gives the seeds' half-width,
 from the standard deviation between seeds. This one has a part that is also in the variance over units: each seed finds
@@ -46,6 +50,10 @@ _LEAST_ALPHA = 1e-12
 """The smallest p; an interval that leaves zero out even so has p = 0."""
 _HUGE = 1e60
 """The squares of differences between larger figures (the perplexities of a diverged model) may overflow."""
+_FEW_UNITS = 60
+"""Below this number of units, an interval is also that of the studentised bootstrap."""
+_STUDENTISED_DRAWS = 1000
+_USUAL_ALPHA = 0.05
 _ROUNDING = 1e-14
 """Relative differences between units that rounding makes."""
 
@@ -147,6 +155,8 @@ class _EndsByAlpha:
             self._degrees = self._variance**2 / sum(one.variance**2 / one.degrees for one in strata if one.variance)
             self._widened = math.sqrt(self._variance / sum(one.variance * (1 - 1 / one.units) for one in strata))
             self._acceleration = _acceleration(np.concatenate([one.deviations for one in strata]))
+            few = sum(stratum.units for stratum in strata) < _FEW_UNITS
+            self._studentised = _Studentised(_studentised_draws(strata), self._degrees) if few else None
         if self._seeds > 1:
             shared = sum(stratum.shared for stratum in strata)
             self._seed_error = math.sqrt(float(np.var(sampled.by_seed, ddof=1)) / self._seeds)
@@ -159,8 +169,12 @@ class _EndsByAlpha:
             return self._of_agreement(alpha)
         t, z = _student(self._degrees, alpha), _normal(alpha)
         low, high = self._bca(z)
-        wider, step = self._widened * t / z, t * math.sqrt(self._variance)
-        return min(value - (value - low) * wider, value - step), max(value + (high - value) * wider, value + step)
+        wider, error = self._widened * t / z, math.sqrt(self._variance)
+        below, above = max((value - low) * wider, t * error), max((high - value) * wider, t * error)
+        if self._studentised is not None:
+            of_draws = self._studentised.halves(alpha)
+            below, above = max(below, of_draws[0] * error), max(above, of_draws[1] * error)
+        return value - below, value + above
 
     def whole(self, alpha: float) -> Ends:
         """The ends of the interval over units and seeds."""
@@ -249,6 +263,47 @@ class _Stratum:
         """The degrees of freedom of the variance."""
         kurtosis = self.units * float(np.sum(self.deviations**4)) / float(np.sum(self.deviations**2)) ** 2 - 3
         return 2 / (2 / (self.units - 1) + max(0.0, kurtosis) / self.units)
+
+
+class _Studentised:
+    """The half-widths of the studentised bootstrap, in standard errors.
+
+    Args:
+        draws: distances in standard errors, of some draws of the units.
+        degrees: the degrees of freedom of the variance.
+    """
+
+    def __init__(self, draws: Array, degrees: float) -> None:
+        self._draws = np.sort(draws) if len(draws) else np.zeros(1)
+        t = _student(degrees, _USUAL_ALPHA)
+        self._excess = [max(1.0, half / t) for half in self._quantiles(_USUAL_ALPHA)]
+
+    def halves(self, alpha: float) -> tuple[float, float]:
+        """Below and above the figure, times the excess over Student's t at 95%."""
+        below, above = self._quantiles(alpha)
+        return below * self._excess[0], above * self._excess[1]
+
+    def _quantiles(self, alpha: float) -> tuple[float, float]:
+        least, greatest = np.quantile(self._draws, [alpha / 2, 1 - alpha / 2])
+        return float(greatest), -float(least)
+
+
+def _studentised_draws(strata: Sequence[_Stratum]) -> Array:
+    """The figure's distance from its value on each draw of units, over its standard error on that draw: [draws].
+
+    The figure is taken as linear in its units, as the jackknife takes it. A draw whose units are all equal has no
+    standard error and is left out.
+    """
+    generator = np.random.default_rng(0)
+    distance, variance = np.zeros(_STUDENTISED_DRAWS), np.zeros(_STUDENTISED_DRAWS)
+    for one in strata:
+        of_units = -(one.units - 1) * one.deviations
+        drawn = of_units[generator.integers(one.units, size=(_STUDENTISED_DRAWS, one.units))]
+        distance += drawn.mean(1)
+        variance += drawn.var(1, ddof=1) / one.units
+    known = variance > (_ROUNDING * np.abs(distance).max()) ** 2
+    draws: Array = distance[known] / np.sqrt(variance[known])
+    return draws
 
 
 def _acceleration(deviations: Array) -> float:
