@@ -41,6 +41,11 @@ def supervised_positions(batch: Mapping[str, Tensor]) -> Int[Tensor, "N"]:
     return batch[SUPERVISED] if SUPERVISED in batch else _places(supervised_mask(batch))
 
 
+def supervised_labels(batch: Mapping[str, Tensor]) -> Int[Tensor, "N"]:
+    """The label after each supervised token."""
+    return batch["labels"].flatten().index_select(0, supervised_positions(batch) + 1)
+
+
 def supervised_states(
     states: Float[Tensor, "B T H"], batch: Mapping[str, Tensor]
 ) -> tuple[Float[Tensor, "N H"], Int[Tensor, "N"]]:
@@ -50,11 +55,11 @@ def supervised_states(
         states: one vector for each position.
         batch: `labels`, and all else that ``labels.labels_of`` reads.
     """
-    labels, positions = batch["labels"], supervised_positions(batch)
+    labels = batch["labels"]
     assert states.shape[:2] == labels.shape, (states.shape, labels.shape)
     # A model that spans devices leaves its states on the last of them.
-    taught = states.to(labels.device).flatten(0, 1).index_select(0, positions)
-    return taught, labels.flatten().index_select(0, positions + 1)
+    taught = states.to(labels.device).flatten(0, 1).index_select(0, supervised_positions(batch))
+    return taught, supervised_labels(batch)
 
 
 def pad_positions(batch: Mapping[str, Tensor]) -> Int[Tensor, "pads"]:

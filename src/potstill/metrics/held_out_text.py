@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from potstill.data.labels import count_supervised_by_row, labels_of, supervised_positions
+from potstill.data.labels import count_supervised_by_row
+from potstill.data.positions import supervised_labels
 from potstill.data.packing import windows
 from potstill.losses.logit_chunks import teacher_products
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
@@ -111,7 +112,7 @@ class SideBySide:
             seconds[name], began = _seconds_since(began)
         members = tuple(outputs[name] for name in self.teachers)
         target = members[0] if len(members) == 1 else MixedTarget(members, self.weights, self.mix)
-        _, labels = supervised_positions(labels_of(batch))
+        labels = supervised_labels(batch)
         found = score_side_by_side(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
         scores = {
             name: {what: values.double().cpu().numpy() for what, values in each.items()}
