@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.data.labels import count_supervised_by_row
-from potstill.data.positions import supervised_labels
 from potstill.data.packing import windows
+from potstill.data.positions import supervised_labels
 from potstill.losses.logit_chunks import teacher_products
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
 from potstill.losses.token_scores import WholeDistributions, score_side_by_side, score_tokens
