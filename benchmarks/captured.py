@@ -26,7 +26,7 @@ from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets import Provenance, StoreSpec, StoreWriter, TargetStore, TopKCodec
 from potstill.targets.collator import TargetCollator, records_column
-from potstill.targets.content_keys import keys_and_counts
+from potstill.targets.content_keys import contents
 
 LOSSES = (Loss("forward_kl", 0.5), Loss("cross_entropy", 0.5))
 CE = (Loss("cross_entropy"),)
@@ -51,13 +51,12 @@ def write_store(folder: Path, pair: Pair) -> Samples:
     vocabulary = pair.shape.vocabulary
     ids = torch.randint(0, vocabulary, (BATCHES * pair.shape.rows, pair.shape.length))
     samples = [{"input_ids": row.tolist()} for row in ids]
-    keys, counts = keys_and_counts(samples, Collator(0))
+    found = contents(samples, Collator(0))
     head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
-    with StoreWriter(
-        StoreSpec(folder, TopKCodec(vocabulary, K), Provenance("random", "-", "-", "none")), keys, counts
-    ) as writer:
+    spec = StoreSpec(folder, TopKCodec(vocabulary, K), Provenance("random", "-", "-", "none"))
+    with StoreWriter(spec, found.keys, found.counts) as writer:
         for places in writer.pending(4):
-            hidden = torch.randn(sum(counts[place] for place in places), TEACHER_WIDTH)
+            hidden = torch.randn(int(found.counts[places].sum()), TEACHER_WIDTH)
             writer.write(HiddenTarget(hidden, head))
     return samples
 
