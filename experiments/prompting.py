@@ -48,16 +48,18 @@ def page(found: dict[str, tuple[list[Result], list[Paired]]]) -> str:
 
 
 def claims(pairs: Sequence[Paired]) -> list[str]:
-    """Each student against fine-tuning and against the placebo, with p after Holm's correction for all students."""
+    """Each student against fine-tuning and against the placebo, with p after Holm's correction for all students, which
+    decides."""
     lines = []
     for metric in ("accuracy", "loss"):
         of_metric = [pair for pair in pairs if pair.metric == metric and pair.b != "start"]
         corrected = holm({pair.a: pair.p for pair in of_metric if pair.b == "control"})
         for pair in of_metric:
             what = "fine-tuning" if pair.b == "control" else f"the placebo ({pair.b})"
-            p = f", p = {corrected[pair.a]:.3f} corrected" if pair.b == "control" else f", p = {pair.p:.3f}"
+            p, of_all = (corrected[pair.a], " corrected") if pair.b == "control" else (pair.p, "")
+            told = outcome(pair) if pair.too_few or p < 0.05 else "no different beyond chance"
             difference = interval(pair.difference, pair.low, pair.high)
-            lines.append(f"- {pair.a} against {what}, {metric}: **{outcome(pair)}** ({difference}{p}).")
+            lines.append(f"- {pair.a} against {what}, {metric}: **{told}** ({difference}, p = {p:.3f}{of_all}).")
     return lines
 
 
