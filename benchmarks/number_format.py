@@ -13,7 +13,8 @@ from benchmarks.table import Table
 from benchmarks.timing import Action, measure
 from potstill.device import accelerator_has_bfloat16, time_products
 from potstill.losses.loss import Loss
-from potstill.losses.token_scores import score_tokens
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
+from potstill.losses.token_scores import score_side_by_side
 from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 
@@ -69,4 +70,5 @@ def evaluation(pair: Pair) -> dict[str, torch.Tensor]:
     """The scores of a model that only reads: its own forward, its head and its distance from a teacher."""
     head = head_of(pair.teacher)
     states, labels = forward(pair.teacher, head, pair.batch)
-    return score_tokens(states, head, labels, pair.live.target(pair.batch))
+    ours = LogitsTarget(states) if head is None else HiddenTarget(states, head)
+    return score_side_by_side([ours], labels, pair.live.target(pair.batch))[0]

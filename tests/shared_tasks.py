@@ -32,7 +32,7 @@ def save_tasks(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     shipped = yaml.safe_load(LAMBADA_FILE.read_text(encoding="utf-8"))
     own = {name: shipped.pop(name) for name in ("task", "dataset_path", "dataset_kwargs", "test_split")}
-    assert (own["task"], Path(own["dataset_kwargs"]["data_files"]["test"]).name) == (LAMBADA, "test.jsonl")
+    assert (own["task"], Path(own["dataset_kwargs"]["data_files"]["test"]).name) == (LAMBADA, "LAMBADA")
     _save(folder, LAMBADA, "lambada/test.jsonl", **shipped)
     asked = {"doc_to_text": PARTS + "Question: {{" + QUESTION + "}}\nAnswer:", "doc_to_target": LABEL}
     for name, file in ((PIQA, "piqa"), (EASY, "arc_easy"), (CHALLENGE, "arc_challenge")):

@@ -69,7 +69,7 @@ def test_a_missing_source_is_named(tmp_path, babylm):
 def test_an_empty_source_is_named(tmp_path, babylm):
     babylm("train", cbt="")
     told = refusal(corpus(tmp_path))
-    assert "`corpus.sources.0.path`" in told
+    assert "`corpus.sources.0`" in told
     assert "cbt.train is empty" in told
 
 

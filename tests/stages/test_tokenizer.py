@@ -140,9 +140,9 @@ def test_a_teacher_answers_in_the_tokens_that_are_left(tmp_path, monkeypatch):
     written = []
     read = generate._response
 
-    def spy(key, ids, *how):
-        written.extend(ids)
-        return read(key, ids, *how)
+    def spy(one, *how):
+        written.extend(one.ids)
+        return read(one, *how)
 
     monkeypatch.setattr(generate, "_response", spy)
     cut = ("tokenizer={teacher: t, vocab_size: 280}", "capture=null", "experiments={base: {}}", "seeds=[0]")

@@ -17,6 +17,7 @@ import yaml
 
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import sha256
+from potstill.files.named_files import named_path
 
 TABLE = Path(__file__).with_suffix(".yaml")
 VARIABLE = "POTSTILL_DATA"
@@ -90,7 +91,7 @@ class NamedData:
     def own_folder(self) -> Path | None:
         """The data's folder in `$POTSTILL_DATA`; None if the variable is not set."""
         root = os.environ.get(VARIABLE)
-        return Path(root).expanduser() / self.folder if root else None
+        return named_path(root) / self.folder if root else None
 
     def _fetch(self, split: str, only: Sequence[str] | None, key: str) -> list[tuple[Path, str]]:
         where = self.own_folder() or Path(f"${VARIABLE}") / self.folder
