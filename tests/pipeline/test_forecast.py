@@ -59,6 +59,8 @@ def test_each_stage_costs_its_products(tmp_path):
     assert of_stage(recipe, work, "distil") == of_stage(recipe, work, "control") == pytest.approx(learned)
     read = work.teachers + 3 * work.student
     assert of_stage(recipe, work, "evaluate") == pytest.approx(read * work.held_out_tokens / forward)
+    measured = toy(tmp_path, "evaluate.speed=true")
+    assert of_stage(measured, work, "evaluate") - of_stage(recipe, work, "evaluate") == pytest.approx(20)
     several = toy(tmp_path, "seeds=[0, 1]")
     assert of_stage(several, work, "evaluate") == pytest.approx(
         (read + 2 * work.student) * work.held_out_tokens / forward
@@ -135,8 +137,14 @@ def test_a_line_says_it(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == f"about {minutes:.1f} h on this machine\n"
 
 
+def test_less_than_a_minute_is_not_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(forecast, "seconds", lambda *given: 59.0)
+    say_how_long(toy(tmp_path), Run(tmp_path / "run"), [])
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
-    ("found", "said"), [(3, "10 s"), (44, "40 s"), (89, "90 s"), (100, "2 min"), (1700, "28 min"), (5400, "1.5 h")]
+    ("found", "said"), [(64, "60 s"), (89, "90 s"), (100, "2 min"), (1700, "28 min"), (5400, "1.5 h")]
 )
 def test_it_has_few_digits(found, said):
     assert forecast._rounded(found) == said

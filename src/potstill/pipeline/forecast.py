@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from potstill import distributed
 from potstill.console import say
 from potstill.device import device, time_products
+from potstill.metrics import speed_rounds
 from potstill.pipeline.known_models import student_config, teacher_configs, widths_of
 from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
@@ -31,6 +32,8 @@ weights. Measured on an AMD EPYC with SmolLM2's shapes (`python -m benchmarks --
 SECONDS_TO_BEGIN, SECONDS_PER_STEP = 15.0, 2.0
 """Imports; and what a step does besides: it loads models, reads and writes files."""
 GGUF_WEIGHTS_PER_SECOND = 8e6
+SHORTEST = 60.0
+"""In seconds. Of less, what is not counted is the greater part."""
 SAMPLED_TOKENS = 4096
 """The tokens on which a start and its teachers are measured (`stages/student.py`)."""
 
@@ -52,7 +55,7 @@ class Workload:
 
 
 def say_how_long(recipe: Recipe, run: Run, steps: Sequence[Step]) -> None:
-    """Print how long the steps will take here; nothing if that cannot be counted.
+    """Print how long the steps will take here; nothing if that cannot be counted, or is less than a minute.
 
     Args:
         recipe: the recipe, with the run's number format.
@@ -66,7 +69,9 @@ def say_how_long(recipe: Recipe, run: Run, steps: Sequence[Step]) -> None:
         return
     products = time_products(*widths_of(recipe, run))
     rates = {"fp32": products.rate(products.fp32), "bf16": products.rate(products.bf16)}
-    say(f"about {_rounded(seconds(recipe, work, steps, rates))} on this machine")
+    found = seconds(recipe, work, steps, rates)
+    if found >= SHORTEST:
+        say(f"about {_rounded(found)} on this machine")
 
 
 def workload(recipe: Recipe, run: Run) -> Workload | None:
@@ -143,11 +148,12 @@ def seconds(recipe: Recipe, work: Workload, steps: Sequence[Step], rates: dict[s
         "control": learned,
         "evaluate": (work.teachers + candidates * work.student) * work.held_out_tokens / forward,
     }
+    each["evaluate"] += speed_rounds.SECONDS if recipe.evaluate.speed else 0.0
     return SECONDS_TO_BEGIN + sum(SECONDS_PER_STEP + each.get(step.stage, 0.0) for step in steps)
 
 
 def _rounded(found: float) -> str:
     """A duration without more digits than a forecast has."""
     if found < 90:
-        return f"{max(round(found, -1), 10):.0f} s"
+        return f"{round(found, -1):.0f} s"
     return f"{found / 60:.0f} min" if found < 5400 else f"{found / 3600:.1f} h"

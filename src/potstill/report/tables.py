@@ -14,6 +14,8 @@ def figures(report: Report) -> dict[str, Any]:
     """Metrics as rows and models as columns, for a single student, with its differences from other models."""
     models = _models(report)
     others = list(dict.fromkeys(pair.b for pair in report.paired if pair.a == STUDENT))
+    # The control first, because it decides, and a narrow page cuts what stands last.
+    others = _by_kind(others, (CONTROL, START, STUDENT, TEACHER))
     lines: list[dict[str, Any]] = []
     judge = judge_of(report)
     for metric in report.metrics:
