@@ -65,18 +65,18 @@ class CastWeights:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Any, tuple[int, Tensor]] = {}
+        # With the weight itself, so that no other weight can come to lie at its place in memory.
+        self._kept: dict[Any, tuple[int, Tensor, Tensor]] = {}
 
     def of(self, weight: Float[Tensor, "V H"], dtype: torch.dtype) -> Float[Tensor, "V H"]:
         """``weight.to(dtype)``. A weight that was changed in place is cast anew."""
         if weight.dtype == dtype:
             return weight
         place = weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, dtype
-        version, cast = self._kept.get(place, (None, None))
-        if cast is None or version != weight._version:
-            cast = weight.detach().to(dtype)
-            self._kept[place] = weight._version, cast
-        return cast
+        kept = self._kept.get(place)
+        if kept is None or kept[0] != weight._version:
+            kept = self._kept[place] = weight._version, weight.detach(), weight.detach().to(dtype)
+        return kept[2]
 
     def clear(self) -> None:
         """Free the memory."""
