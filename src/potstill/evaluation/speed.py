@@ -23,10 +23,8 @@ from potstill.pipeline.work import Work
 from potstill.recipe.candidates import teacher_candidates, trained_candidates
 from potstill.recipe.step import Step
 from potstill.teachers.gguf import parts_pattern
+from potstill.teachers.prepare import WEIGHTS
 from potstill.teachers.prepared import PreparedTeacher
-
-WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
-"""The files of weights. A folder's weights are those of the first kind that it has."""
 
 
 def measure(work: Work) -> Measurement:
@@ -115,5 +113,6 @@ def _bytes_of_teacher(teacher: PreparedTeacher) -> int | None:
 
 
 def _weights(folder: Path, patterns: Sequence[str] = WEIGHTS) -> int:
+    """The bytes of a folder's weights: of the files of the first pattern that it has."""
     sizes = ([file.stat().st_size for file in folder.glob(pattern)] for pattern in patterns)
     return sum(next((each for each in sizes if each), []))
