@@ -17,13 +17,16 @@ def line(text, *words):
 
 
 def test_it_says_where_each_split_is(own):
+    (own / "lambada").mkdir()
+    (own / "lambada" / "test.jsonl").write_text("{}")
     (own / "blimp").mkdir()
     (own / "blimp" / "adjunct_island.jsonl").write_text("{}")
     (own / "babylm_10m" / "train").mkdir(parents=True)
     (own / "babylm_10m" / "train" / "cbt.train").write_text("A story.")
     told = described([])
-    assert str(own / "blimp") in line(told, "blimp", "train")
-    assert f"{own / 'babylm_10m'}, without 9 of 10 files" in line(told, "babylm-10m", "train")
+    assert str(own / "lambada") in line(told, "lambada", "test")
+    assert f"{own / 'blimp'}, 1 of 67 files" in line(told, "blimp", "train")
+    assert f"{own / 'babylm_10m'}, 1 of 10 files" in line(told, "babylm-10m", "train")
     assert "no; `--fetch` gets it" in line(told, "gsm8k", "test")
     assert "gsm8k: GSM8K, 7,473 and 1,319 school problems" in told
 

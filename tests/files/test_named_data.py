@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from hub_stand_in import hub
 from potstill.errors import UserError
 from potstill.files import named_data as module
-from potstill.files.named_data import named_data, named_files, table
+from potstill.files.named_data import all_named_data, named_data, named_files
+from potstill.recipe.corpus import NamedFiles
 
 KEY = "corpus.sources.0.data"
 ROWS = {"train.jsonl": '{"text": "One."}\n', "test.jsonl": '{"text": "Two."}\n'}
@@ -45,9 +47,9 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TABLE", file)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("POTSTILL_DATA", str(tmp_path / "own"))
-    table.cache_clear()
+    all_named_data.cache_clear()
     yield tmp_path / "own"
-    table.cache_clear()
+    all_named_data.cache_clear()
 
 
 def save(folder: Path, *names: str) -> Path:
@@ -96,12 +98,52 @@ def test_a_file_that_is_mended_is_read_again(own):
 def test_a_part_of_the_files_is_enough_where_only_these_are_wanted(own, tmp_path):
     entry = OFFLINE | {"splits": {"train": {"local": ["train.jsonl", "test.jsonl"]}}}
     module.TABLE.write_text(yaml.safe_dump({"papers": entry}))
-    table.cache_clear()
+    all_named_data.cache_clear()
     folder = save(own / "words_folder", "test.jsonl")
     assert named_files("papers", "train", KEY, ["te*"]) == [folder / "test.jsonl"]
     with pytest.raises(UserError, match=r"put train\.jsonl, test\.jsonl into"):
         named_files("papers", "train", KEY)
-    assert named_data("papers").missing("train") == ["train.jsonl"]
+    assert named_data("papers").counts("train") == (1, 2)
+
+
+def test_a_part_of_a_pattern_does_not_pass_for_the_whole(own):
+    whole = ENTRY | {"splits": {"train": {"local": ["*.jsonl"], "hub": ["main/*.jsonl"], "count": 2}}}
+    module.TABLE.write_text(yaml.safe_dump({"words": whole}))
+    all_named_data.cache_clear()
+    folder = save(own / "words_folder", "train.jsonl")
+    with pytest.raises(UserError, match=r"put all 2 files \*\.jsonl into"):
+        named_files("words", "train", KEY)
+    save(own / "words_folder")
+    assert named_files("words", "train", KEY) == [folder / "test.jsonl", folder / "train.jsonl"]
+
+
+def test_a_download_that_was_cut_off_is_completed(own, tmp_path):
+    whole = ENTRY | {"splits": {"train": {"hub": ["main/*.jsonl"], "count": 2}}}
+    module.TABLE.write_text(yaml.safe_dump({"words": whole}))
+    save(tmp_path / "repository" / "main")
+    with hub({"datasets/people/words": tmp_path / "repository"}) as address:
+        files = [Path(file) for file in json.loads(ask(own, "train", HF_ENDPOINT=address).stdout)]
+        assert [file.name for file in files] == ["test.jsonl", "train.jsonl"]
+        files[0].unlink()
+        again = ask(own, "train", HF_ENDPOINT=address)
+    assert json.loads(again.stdout) == [str(file) for file in files]
+    files[0].unlink()
+    assert "words is not on this machine" in ask(own, "train", HF_ENDPOINT=address).stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"data": "babylm-10m", "files": ["cbd.*"]}, r"there is no such file; the files are aochildes\.train, "),
+        ({"data": "blimp", "files": ["wh_island.jsonl"]}, "only whole splits of this data can be named; remove it"),
+        ({"data": "gsm8k", "files": ["train.jsonl"]}, "only whole splits of this data can be named; remove it"),
+        ({"data": "gsm8k", "split": "dev"}, "gsm8k has no split 'dev'; its splits are train, test"),
+        ({"data": "gsm8"}, "no data has the name 'gsm8'; did you mean 'gsm8k'"),
+    ],
+)
+def test_what_a_recipe_cannot_name_is_refused_when_it_is_read(given, told):
+    with pytest.raises(ValidationError, match=told):
+        NamedFiles.model_validate(given)
 
 
 def test_an_unknown_name_has_a_suggestion():
@@ -154,7 +196,7 @@ def test_a_hub_that_has_lost_it_is_one_sentence(own, tmp_path):
 
 
 def test_the_shipped_table_is_whole():
-    for name, data in table().items():
+    for name, data in all_named_data().items():
         assert all((data.about, data.licence, data.home, data.splits)), name
         assert data.hub is None or len(data.hub.revision) == 40, name
         named = {one for split in data.splits.values() for one in (*split.local, *split.hub)}
@@ -162,7 +204,9 @@ def test_the_shipped_table_is_whole():
         assert all(len(checksum) == 64 for checksum in data.sha256.values()), name
 
 
-@pytest.mark.parametrize(("name", "split"), [(name, split) for name, data in table().items() for split in data.splits])
+@pytest.mark.parametrize(
+    ("name", "split"), [(name, split) for name, data in all_named_data().items() for split in data.splits]
+)
 def test_what_is_beside_this_checkout_is_what_the_table_means(name, split):
     data = named_data(name)
     own = data.own_folder()

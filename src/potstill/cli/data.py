@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from potstill.console import table
 from potstill.errors import UserError
-from potstill.files.named_data import VARIABLE, NamedData, named_data
-from potstill.files.named_data import table as every_entry
+from potstill.files.named_data import VARIABLE, NamedData, all_named_data, named_data
 
 
 def described(names: Sequence[str]) -> str:
@@ -41,15 +40,14 @@ def fetched(names: Sequence[str]) -> str:
 
 
 def _chosen(names: Sequence[str]) -> list[NamedData]:
-    return [named_data(name) for name in names] if names else list(every_entry().values())
+    return [named_data(name) for name in names] if names else list(all_named_data().values())
 
 
 def _place(data: NamedData, split: str) -> str:
     if (found := data.on_this_machine(split)) is not None:
         file, name = found[0]
         return str(file.parents[name.count("/")])
-    own, lacking = data.own_folder(), data.missing(split)
-    every = len(data.splits[split].local or data.splits[split].hub)
-    if own is not None and len(lacking) < every:
-        return f"{own}, without {len(lacking)} of {every} files"
+    there, every = data.counts(split)
+    if there:
+        return f"{data.own_folder()}, {there} of {every} files"
     return "no; `--fetch` gets it" if data.hub is not None else "no"

@@ -38,12 +38,20 @@ class SplitFiles:
 
     local: Sequence[str] = ()
     hub: Sequence[str] = ()
+    count: int | None = None
+    """The number of files, where a pattern stands for them: a part of the data must not pass for the whole."""
 
-    def names_of(self, only: Sequence[str]) -> list[str] | None:
-        """The names of the split's files if one of the patterns fits none of them; otherwise None."""
-        every = [Path(name).name for name in (*self.local, *self.hub)]
-        fits = all(any(fnmatchcase(name, one) or "*" in name for name in every) for one in only)
-        return None if fits else every
+    def check_choice(self, only: Sequence[str]) -> None:
+        """Refuse patterns that choose nothing.
+
+        Raises:
+            UserError: the files are called otherwise in other places, or a pattern fits none of them.
+        """
+        every = [Path(name).name for name in self.local]
+        if self.hub or self.count is not None:
+            raise UserError("only whole splits of this data can be named; remove it")
+        if any(not any(fnmatchcase(name, one) for name in every) for one in only):
+            raise UserError(f"there is no such file; the files are {', '.join(every)}")
 
 
 @dataclass(frozen=True)
@@ -74,19 +82,25 @@ class NamedData:
 
     def on_this_machine(self, split: str, only: Sequence[str] | None = None) -> list[tuple[Path, str]] | None:
         """The files of a split and their names in the table, without a download; None if one is missing."""
-        places = [own] if (own := self.own_folder()) is not None else []
-        if self.hub is not None and (cached := self._snapshot(split, local_files_only=True)) is not None:
-            places.append(cached)
-        for place in places:
-            for names in (self.splits[split].local, self.splits[split].hub):
-                if found := _all_of(place, _chosen(names, only)):
-                    return found
+        if (own := self.own_folder()) is not None and (found := self._all_in(own, split, only)) is not None:
+            return found
+        cached = None if self.hub is None else self._snapshot(split, local_files_only=True)
+        return None if cached is None else self._all_in(cached, split, only)
+
+    def _all_in(self, place: Path, split: str, only: Sequence[str] | None) -> list[tuple[Path, str]] | None:
+        files = self.splits[split]
+        for names in (files.local, files.hub):
+            found = _all_of(place, _chosen(names, only))
+            if found is not None and files.count in (None, len(found)):
+                return found
         return None
 
-    def missing(self, split: str) -> list[str]:
-        """The names of a split that `$POTSTILL_DATA` lacks."""
-        own, names = self.own_folder(), self.splits[split].local or self.splits[split].hub
-        return [name for name in names if own is None or _all_of(own, [name]) is None]
+    def counts(self, split: str) -> tuple[int, int]:
+        """How many of a split's files `$POTSTILL_DATA` has, and how many there are."""
+        own, files = self.own_folder(), self.splits[split]
+        names = files.local or files.hub
+        found = [] if own is None else [_all_of(own, [name]) or [] for name in names]
+        return sum(map(len, found)), files.count or len(names)
 
     def own_folder(self) -> Path | None:
         """The data's folder in `$POTSTILL_DATA`; None if the variable is not set."""
@@ -95,7 +109,9 @@ class NamedData:
 
     def _fetch(self, split: str, only: Sequence[str] | None, key: str) -> list[tuple[Path, str]]:
         where = self.own_folder() or Path(f"${VARIABLE}") / self.folder
-        wanted = ", ".join(_chosen(self.splits[split].local or self.splits[split].hub, only))
+        files = self.splits[split]
+        wanted = ", ".join(_chosen(files.local or files.hub, only))
+        wanted = wanted if files.count is None else f"all {files.count} files {wanted}"
         advice = f"put {wanted} into {where}; its home is {self.home}"
         if self.hub is None:
             raise UserError(f"`{key}`: {self.name} is not on this machine and cannot be fetched; {advice}")
@@ -106,8 +122,8 @@ class NamedData:
                 f"`{key}`: {self.name} is not on this machine, and the hub does not give it ({first_line(error)}); "
                 f"{advice}"
             ) from error
-        found = _all_of(place, _chosen(self.splits[split].hub, only)) if place is not None else None
-        if not found:
+        found = None if place is None else self._all_in(place, split, only)
+        if found is None:
             raise UserError(f"`{key}`: {self.hub.repository} on the hub does not have what it had; {advice}")
         return found
 
@@ -141,7 +157,7 @@ class NamedData:
 
 
 @cache
-def table() -> dict[str, NamedData]:
+def all_named_data() -> dict[str, NamedData]:
     """All entries, by name."""
     return {name: _entry(name, **fields) for name, fields in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items()}
 
@@ -152,10 +168,11 @@ def named_data(name: str) -> NamedData:
     Raises:
         UserError: there is none; names a similar one, or all.
     """
-    if name in table():
-        return table()[name]
-    near = difflib.get_close_matches(name, table(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the names are {', '.join(table())}"
+    known = all_named_data()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the names are {', '.join(known)}"
     raise UserError(f"no data has the name {name!r}; {hint}")
 
 

@@ -57,8 +57,11 @@ class NamedFiles(Section):
         splits = named_data(self.data).splits
         if self.split not in splits:
             raise about_key("split", f"{self.data} has no split {self.split!r}; its splits are {', '.join(splits)}")
-        if self.files is not None and (names := splits[self.split].names_of(self.files)) is not None:
-            raise about_key("files", f"{self.data} has no such file; its files are {', '.join(names)}")
+        try:
+            if self.files is not None:
+                splits[self.split].check_choice(self.files)
+        except UserError as error:
+            raise about_key("files", str(error)) from error
         return self
 
 
