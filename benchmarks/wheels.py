@@ -14,15 +14,20 @@ from packaging.requirements import Requirement
 
 ROOTS = ("potstill", "trl", "liger-kernel")
 ON_THE_MACHINE = {"torch", "transformers"}
+NOT_IMPORTED = {"codecarbon", "gguf", "vl-convert-python"}
+"""What only the pipeline and its report need. They are large, and bring others along."""
 
 
 def needed(roots: Iterable[str]) -> dict[str, str]:
-    """The version of every package that the roots need, by name; not the roots' extras, nor what is on each machine."""
+    """The version of every package that the roots need, by name; not the roots' extras, nor what is on each machine.
+
+    Nor what no benchmark imports: a folder of wheels may have to be carried to the machine.
+    """
     found: dict[str, str] = {}
     waiting = list(roots)
     while waiting:
         name = _plain(waiting.pop())
-        if name in found or name in ON_THE_MACHINE:
+        if name in found or name in ON_THE_MACHINE | NOT_IMPORTED:
             continue
         try:
             found[name] = version(name)
