@@ -57,7 +57,7 @@ install-similarity: install  ## and what `evaluate.continuations` needs: ROUGE, 
 	$(PIP) install --quiet --no-deps $(MEANING)
 
 bench: $(VENV)/installed-bench  ## the losses and the store against their peers, as ratios; writes docs/performance.md
-	$(VENV)/bin/python -m benchmarks --write docs/performance.md
+	$(VENV)/bin/python -m benchmarks --gpu docs/performance-gpu.json --write docs/performance.md
 
 wheels: $(VENV)/installed-bench  ## the packages that `make bench-gpu` needs beside torch and transformers, in build/wheels, for Python $(GPU_PYTHON)
 	rm -rf build/wheels && mkdir -p build/wheels

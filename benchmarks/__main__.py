@@ -24,6 +24,7 @@ from benchmarks import (
     trainers,
 )
 from benchmarks.aims import Measured, summary
+from benchmarks.gpu_results import GpuResults
 from benchmarks.page import page
 from benchmarks.peers import missing
 from benchmarks.run import Settings
@@ -68,13 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     core = machine.pin()
     parts: list[tuple[str, list[Table]]] = []
     measured: list[Measured] = []
+    gpu = GpuResults.read(options.gpu) if options.gpu else GpuResults()
     text = ""
     for name in names:
         tables, found = SECTIONS[name](settings)
         parts.append((HEADINGS[name], tables))
         measured += found
         facts = _facts(sys.argv[1:] if arguments is None else arguments, settings, core, load, start)
-        text = page(facts, summary(measured, settings.device.type == "cuda"), parts)
+        of_gpu = [*gpu.measured, *measured] if settings.device.type == "cuda" else gpu.measured
+        of_cpu = [] if settings.device.type == "cuda" else measured
+        text = page(facts, summary(of_cpu, of_gpu), parts, gpu.markdown())
         if options.write:  # after each section, so that a stopped run leaves the finished ones
             options.write.write_text(text, encoding="utf-8")
     print(text)
@@ -101,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="toy sizes, two rounds: does it work?")
     parser.add_argument("--only", metavar="SECTIONS", help=f"some of {','.join(SECTIONS)}")
     parser.add_argument("--rounds", type=int, default=5, help="shuffled rounds of each comparison (default: 5)")
+    parser.add_argument("--gpu", type=Path, metavar="FILE", help="results of `make bench-gpu`, for the GPU's column")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page here too")
     return parser
 

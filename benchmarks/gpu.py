@@ -28,7 +28,7 @@ from benchmarks.table import Table
 from benchmarks.timing import Ratio
 from potstill.files.atomic import write_json
 
-FOR_PROFILE = 75
+FOR_PROFILE = 45
 """Seconds that are kept for the training under the profiler."""
 LEAST = 5
 """Seconds that a part must have to begin."""
@@ -36,7 +36,9 @@ LEAST = 5
 SECTIONS: Mapping[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = {
     "loss": loss.section,
     "steps": steps.section,
-    "trainers": trainers.section,
+    # A shape each, so that a run that is cut off keeps the first.
+    "trainers, V = 32k": lambda settings: trainers.section(settings, trainers.shapes(settings)[:1]),
+    "trainers, V = 128k": lambda settings: trainers.section(settings, trainers.shapes(settings)[1:]),
     "memory": memory.section,
 }
 
@@ -109,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch._dynamo.config.recompile_limit = 64
     options.out.parent.mkdir(parents=True, exist_ok=True)
     run, settings = Run(options.out, options.minutes * 60), Settings(device, options.small, 2 if options.small else 3)
+    if options.only and options.out.is_file():
+        run.results = json.loads(options.out.read_text(encoding="utf-8"))
     run.part("machine", lambda: {"processor": machine.processor(), "versions": machine.versions()})
     for name, work in _parts(device, settings, run, options.only).items():
         run.part(name, work, kept=0 if name == "profile" else FOR_PROFILE)
@@ -122,8 +126,8 @@ def _parts(device: torch.device, settings: Settings, run: Run, only: str | None)
     parts: dict[str, Callable[[], Any]] = {"contract": lambda: contract(device, settings.quick)}
     for name, section in SECTIONS.items():
         parts[f"section {name}"] = lambda section=section: _figures(*section(settings))
-    parts["profile"] = lambda: profiled_training(device, settings.quick, min(60.0, run.left() - LEAST))
-    wanted = list(parts) if only is None else only.split(",")
+    parts["profile"] = lambda: profiled_training(device, settings.quick, min(40.0, run.left() - LEAST))
+    wanted = list(parts) if only is None else only.split(";")
     if unknown := [name for name in wanted if name not in parts]:
         sys.exit(f"--only: there is no part {unknown[0]!r}; the parts are {', '.join(parts)}")
     return {name: parts[name] for name in wanted}
@@ -147,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/gpu.json"), help="the file of the results")
     parser.add_argument("--minutes", type=float, default=8, help="the time for all parts (default: 8)")
-    parser.add_argument("--only", metavar="PARTS", help="some of the parts, with commas between them")
+    parser.add_argument(
+        "--only", metavar="PARTS", help="some of the parts, with `;` between them; the other results in --out stay"
+    )
     parser.add_argument("--small", action="store_true", help="toy sizes: a rehearsal, on a CPU too")
     return parser
 

@@ -32,13 +32,15 @@ class Shape:
 
     def config(self, layers: int) -> LlamaConfig:
         """A Llama of these sizes, with a head of its own: a random tied head would only predict its own input."""
+        heads = self.width // 64
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.width,
             intermediate_size=self.width * 8 // 3,
             num_hidden_layers=layers,
-            num_attention_heads=self.width // 64,
-            num_key_value_heads=max(1, self.width // 192),
+            num_attention_heads=heads,
+            # A third, as SmolLM2 has them, or the next fewer that divide the heads evenly.
+            num_key_value_heads=next(few for few in range(max(1, heads // 3), 0, -1) if heads % few == 0),
             max_position_embeddings=self.length,
             tie_word_embeddings=False,
         )

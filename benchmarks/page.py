@@ -7,7 +7,7 @@ from benchmarks.table import Table
 HEAD = """\
 # Performance
 
-The cost of the losses and the store. One command writes all of this file.
+The cost of the losses and of what surrounds them. One command writes all of this file.
 
 ```bash
 make bench
@@ -16,12 +16,13 @@ make bench
 The GPU's column is filled on a machine with a GPU that has torch and transformers, from a folder of wheels:
 
 ```bash
-make wheels        # where there is a network: downloads what else is needed into build/wheels
-make bench-gpu     # on the machine: at most 8 minutes, all results in build/gpu.json as they come
+make wheels GPU_PYTHON=3.12   # where there is a network: downloads what else is needed into build/wheels
+make bench-gpu                # on the machine: at most 8 minutes, all results in build/gpu.json as they come
 ```
 
 It first proves the contract there (chunked = naive, captured = live, compiled = eager, one wait a step). Its exit code
-is 0 only if that holds. `python -m benchmarks.gpu --small` rehearses it on any machine.
+is 0 only if that holds. `python -m benchmarks.gpu --small` rehearses it on any machine. Kept as
+`docs/performance-gpu.json`, its results fill the GPU's column of this page, and its tables stand at the end.
 
 How to read it:
 
@@ -55,9 +56,10 @@ How to read it:
 """
 
 
-def page(facts: Sequence[str], summary: Table, parts: Sequence[tuple[str, Sequence[Table]]]) -> str:
-    """The whole file."""
+def page(facts: Sequence[str], summary: Table, parts: Sequence[tuple[str, Sequence[Table]]], on_gpu: str = "") -> str:
+    """The whole file; ``on_gpu`` is the part about a GPU, with its own headings."""
     blocks = [HEAD, "## This run", "\n".join(f"- {fact}" for fact in facts), summary.markdown()]
     for heading, tables in parts:
         blocks += [f"## {heading}", *(table.markdown() for table in tables)]
+    blocks += [on_gpu] if on_gpu else []
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"

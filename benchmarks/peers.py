@@ -195,7 +195,9 @@ def _liger_kernels(losses: tuple[Loss, ...], beta: float, device: torch.device) 
     module = LigerFusedLinearJSD(jsd_beta=beta)
 
     def loss(problem: Problem) -> Tensor:
-        value: Tensor = module(problem.hidden, problem.weight, problem.teacher_hidden, problem.teacher_weight)
+        value: Tensor = module(
+            problem.hidden, problem.weight, problem.teacher_hidden, problem.teacher_weight, problem.labels
+        )
         return value
 
     yield Variant("Liger kernel", tuple(Loss(it.kind) for it in losses if it.needs_teacher), loss)

@@ -8,7 +8,7 @@ import gc
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import replace
@@ -52,10 +52,15 @@ def shapes(settings: Settings) -> list[Shape]:
     return [Shape(rows=2), Shape(128256, 384, 2, 4, rows=2)]
 
 
-def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """Measure every trainer: a table for each vocabulary and number format, and the figures for the aim."""
+def section(settings: Settings, some: Sequence[Shape] | None = None) -> tuple[list[Table], list[Measured]]:
+    """Measure every trainer: a table for each vocabulary and number format, and the figures for the aim.
+
+    Args:
+        settings: those of the run.
+        some: the shapes to measure, if not all.
+    """
     tables, measured = [], []
-    for shape in shapes(settings):
+    for shape in shapes(settings) if some is None else some:
         for dtype in (torch.float32, torch.bfloat16):
             if dtype == torch.float32 and settings.device.type == "cuda":
                 continue

@@ -84,6 +84,21 @@ def test_a_part_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: Any)
     assert json.loads(run.out.read_text())["endless"]["left_out"].startswith("not finished")
 
 
+def test_one_part_is_measured_again_and_the_others_stay(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(gpu, "SECTIONS", {"toy": toy_section})
+    out = tmp_path / "gpu.json"
+    out.write_text(json.dumps({"section toy": {"failed": "before"}, "contract": {"result": {"law": {"holds": True}}}}))
+    code, results = rehearsed(out, "--only", "section toy")
+    assert code == 0
+    assert "figures" in results["section toy"]["result"]
+    assert results["contract"] == {"result": {"law": {"holds": True}}}
+
+
+def test_an_unknown_part_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="there is no part 'loss'; the parts are contract, section loss, "):
+        gpu.main(["--small", "--out", str(tmp_path / "gpu.json"), "--only", "loss"])
+
+
 def test_a_machine_without_a_gpu_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no GPU; rehearse with --small"):
         gpu.main(["--out", str(tmp_path / "gpu.json")])

@@ -43,27 +43,27 @@ def test_an_aim_is_judged_by_its_worst_case() -> None:
         Measured("reader", 5.0, "read"),
         Measured("writer", 1.0, "write"),
     ]
-    table = summary(measured, on_gpu=False)
+    table = summary(measured, [])
     assert len(table.rows) == len(AIMS)
-    assert row(table, "loss head")[2:4] == ["1.300 (1.200)", "**not reached**"]
-    assert row(table, "loss head")[-1] == "JSD"
+    assert row(table, "loss head")[2:5] == ["1.300 (1.200)", "**not reached**", "JSD"]
     assert row(table, "reader")[3] == "reached"
     assert row(table, "writer")[3] == "**not reached**"
-    assert row(table, "default store, B")[2:4] == ["not run", ""]
-    assert "no GPU" in row(table, "default store, B")[5]
+    assert row(table, "default store, B")[2:5] == ["not measured", "", ""]
+    assert row(table, "default store, B")[6] == "not measured"
 
 
 def test_on_a_gpu_its_own_aims_count() -> None:
-    table = summary([Measured("memory", 400.0, "JSD"), Measured("head, bf16", Ratio(1.4, 1.3), "JSD")], on_gpu=True)
-    assert row(table, "transient")[3:6] == ["reached", "≤ 600", "400"]
-    assert row(table, "the same, bf16")[2] == "not measured: ran on a GPU"
-    assert [cells[3] for cells in table.rows if cells[5].startswith("1.400")] == ["**not reached**"]
+    on_gpu = [Measured("memory", 400.0, "JSD"), Measured("head, bf16", Ratio(1.4, 1.3), "JSD")]
+    table = summary([Measured("memory", 200.0, "KL")], on_gpu)
+    assert row(table, "transient")[2:] == ["200", "reached", "KL", "≤ 600", "400", "reached", "JSD"]
+    assert [cells[7] for cells in table.rows if cells[6].startswith("1.400")] == ["**not reached**"]
+    assert row(table, "loss head")[5:] == ["–", "–", "", ""]
 
 
 def test_the_page_has_everything() -> None:
-    text = page(["Machine: a"], summary([], on_gpu=False), [("The loss head", [Table("One", ("a", "b"))])])
+    text = page(["Machine: a"], summary([], []), [("The loss head", [Table("One", ("a", "b"))])], "## On a GPU")
     assert text.startswith("# Performance\n")
-    assert text.endswith("\n")
+    assert text.endswith("## On a GPU\n")
     for part in ("## This run", "- Machine: a", "### What must be reached", "## The loss head", "### One"):
         assert part in text
 

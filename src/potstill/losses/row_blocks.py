@@ -22,8 +22,9 @@ from potstill.models.head import statistics_dtype
 # into the budget's share for these buffers (an eighth, and about 48 bytes a logit), so that the passes over a block
 # take longer than to launch them; and never fewer than keep it busy.
 _ON_CPU, _ON_GPU, _OF_BUDGET = 2**18, 2**22, 8 * 48
-# Fused passes need few buffers, so their blocks are larger by this factor.
-_IF_FUSED = 2
+# Fused passes need few buffers, so their blocks are larger by this factor. On a GPU each block is one call, and that
+# takes about as long as the passes over a block of two.
+_IF_FUSED_ON_CPU, _IF_FUSED_ON_GPU = 2, 8
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def replace_by_gradient(
         student, target = rows.student, rows.sparse[0]
         return fused_sparse(student, target, rows.labels, losses, coefficients, with_gradient).sum(-1)
     total = torch.zeros(len(pairing.names), dtype=statistics_dtype(rows.student.product.dtype), device=device)
-    for block in small_blocks(rows, _IF_FUSED if fused else 1, inputs.memory_budget):
+    if_fused = _IF_FUSED_ON_CPU if device.type == "cpu" else _IF_FUSED_ON_GPU
+    for block in small_blocks(rows, if_fused if fused else 1, inputs.memory_budget):
         if fused and len(block.labels) > 1:
             teacher = block.teachers[0] if block.teachers else None
             total += fused_dense(block.student, teacher, block.labels, losses, coefficients, with_gradient).sum(-1)
