@@ -43,7 +43,9 @@ class Reads:
 
     def __init__(self, model):
         self.shapes = []
-        model.register_forward_pre_hook(lambda model, args, kwargs: self.count(kwargs["input_ids"]), with_kwargs=True)
+        model.base_model.register_forward_pre_hook(
+            lambda body, args, kwargs: self.count(kwargs["input_ids"]), with_kwargs=True
+        )
 
     def count(self, ids):
         self.shapes.append(tuple(ids.shape))
@@ -121,3 +123,11 @@ def test_the_gradients_of_whoever_reads_the_responses_stay_on():
     with torch.enable_grad():
         for _ in continuous(llama()).write(TASKS[:3]):
             assert torch.is_grad_enabled()
+
+
+def test_a_prompt_is_read_without_the_head():
+    model = llama()
+    heads = []
+    model.lm_head.register_forward_pre_hook(lambda head, args: heads.append(args[0].shape[1]))
+    written(continuous(model))
+    assert set(heads) == {1}, "logits of the token that was read with the batch, and no others"

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from potstill.generation.decoding import Task, TokenChoice, Written
 from potstill.generation.row_batch import RowBatch
 from potstill.generation.row_cache import States
+from potstill.models.causality import input_device
 
 _BATCHES = 8
 """The size of a block, in batches. A larger one would have its last, half empty steps less often, but a stop would cost
@@ -50,6 +51,8 @@ class ContinuousBatches:
         shared = _common_beginning([one.prompt_ids[:-1] for one in tasks])
         self._choose, self._size, self._batch = choose, size, RowBatch(model, size, shared)
         self._prompts: dict[str, tuple[States, int]] = {}
+        # Reading one prompt takes a GPU as long as a step of the whole batch, so there several are read at a time.
+        self._free_to_read = 1 if input_device(model).type == "cpu" else size / 8
 
     def write(self, tasks: Sequence[Task]) -> Iterator[list[Written]]:
         """Write a block of responses, and yield those that end at the same time.
@@ -61,8 +64,7 @@ class ContinuousBatches:
         waiting, rows = deque(tasks), list[_Row]()
         while waiting or rows:
             free = self._size - len(rows)
-            # Prompts are read several at a time, because reading one takes a GPU as long as a step of the whole batch.
-            if waiting and (not rows or free >= self._size / 8):
+            if waiting and (not rows or free >= self._free_to_read):
                 rows += self._admitted([waiting.popleft() for _ in range(min(free, len(waiting)))])
             if waiting:
                 self._forget_all_but(waiting[0])
