@@ -22,6 +22,13 @@ ROLES = ("system", "user", "assistant", "tool")
 
 PIN = "2024-07-26"
 
+TAKEN = (
+    *("conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"),
+    *("continue_final_message", "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors"),
+    *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+)
+"""Arguments of ``apply_chat_template`` that are no variables of a template."""
+
 
 def _is_date(text: str) -> str:
     try:
@@ -129,8 +136,7 @@ class ChatSettings(Section):
 
     @model_validator(mode="after")
     def _variables_are_free(self) -> "ChatSettings":
-        taken = {"messages", "tools", "documents", "add_generation_prompt", "chat_template", "tokenize"}
-        if both := sorted(taken & self.template_kwargs.keys()):
+        if both := sorted({*TAKEN} & self.template_kwargs.keys()):
             raise about_key("template_kwargs", f"`{both[0]}` is set for each conversation; remove it")
         return self
 

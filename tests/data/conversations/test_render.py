@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toy_chat
-from potstill.data.conversations.chat_template import chat_template, template_names
+from potstill.data.conversations.chat_template import template_names
 from potstill.data.conversations.conversation import BadRowError
 from potstill.data.conversations.render import render
 from toy_chat import CASES, assistant, call, chat_tokenizer, conversation, learned, marked, settings, user
@@ -105,7 +105,11 @@ def test_an_empty_block_of_reasoning_is_never_learned(kwargs):
 def test_a_template_that_rewrites_turns_gives_each_turn_what_a_model_reads_when_it_writes_it():
     found = rendered("turns", "qwen")
     assert found.rewritten
-    assert [learned(sample) for sample in found.samples] == [["It rains.<|im_end|>"], ["It snows.<|im_end|>"], ["Go.<|im_end|>"]]
+    assert [learned(sample) for sample in found.samples] == [
+        ["It rains.<|im_end|>"],
+        ["It snows.<|im_end|>"],
+        ["Go.<|im_end|>"],
+    ]
     chat = toy_chat.template("qwen")
     for sample, stop in zip(found.samples, (1, 3, 5), strict=True):
         before = [chat.message(one) for one in CASES["turns"].messages[:stop]]
@@ -212,11 +216,21 @@ def test_whatever_is_said_the_contents_and_their_ends_are_learned(turns, name):
 
 TRL = importlib.util.find_spec("trl")
 REAL = sorted(Path(TRL.origin).parent.glob("chat_templates/*.jinja")) if TRL and TRL.origin else []
-ENDS = {"qwen": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi3": "<|end|>", "gptoss": "<|return|>"}
+ENDS = {
+    "qwen": "<|im_end|>",
+    "llama3": "<|eot_id|>",
+    "gemma": "<end_of_turn>",
+    "phi3": "<|end|>",
+    "gptoss": "<|return|>",
+}
 KNOWN = [(file, end) for file in REAL for name, end in ENDS.items() if file.stem.startswith(name)]
 
 
-@pytest.mark.parametrize(("file", "end"), [one for one in KNOWN if "_training" not in one[0].stem and "gemma4" not in one[0].stem], ids=lambda one: getattr(one, "stem", ""))
+@pytest.mark.parametrize(
+    ("file", "end"),
+    [one for one in KNOWN if "_training" not in one[0].stem and "gemma4" not in one[0].stem],
+    ids=lambda one: getattr(one, "stem", ""),
+)
 def test_templates_of_real_models_need_no_tags(file, end):
     chat, chosen = toy_chat.template(str(file)), settings(template=str(file))
     found = render(CASES["turns"], chat, chosen)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from importlib import resources
-from os.path import commonprefix
+from os.path import commonpath
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,7 +128,7 @@ class ChatTemplate:
 
     @cached_property
     def can_stop_thinking(self) -> bool:
-        """Whether `enable_thinking: false` changes the prompt, as in Qwen 3: it then has an empty block of reasoning."""
+        """Whether `enable_thinking: false` changes the prompt, as in Qwen 3, whose prompt then has an empty block."""
         return self.render([ASKED], prompt=True) != self.render([ASKED], prompt=True, enable_thinking=False)
 
     @cached_property
@@ -140,10 +140,10 @@ class ChatTemplate:
     def header(self) -> str:
         """The text between the messages before a turn of the assistant and its content; empty if it is only space."""
         plain, before = self._answer, self.render([ASKED])
-        lead = plain[len(commonprefix([plain, before])) : plain.index(CONTENT_MARK)]
+        lead = plain[len(commonpath([plain, before])) : plain.index(CONTENT_MARK)]
         answer = {"role": "assistant", "content": CONTENT_MARK, "reasoning_content": REASONING_MARK}
         thoughtful = self.render([ASKED, answer])
-        lead = commonprefix([lead, thoughtful[len(commonprefix([thoughtful, before])) :]])
+        lead = commonpath([lead, thoughtful[len(commonpath([thoughtful, before])) :]])
         return lead if lead.strip() else ""
 
     @cached_property
@@ -156,7 +156,7 @@ class ChatTemplate:
         tail = self._answer.rpartition(CONTENT_MARK)[2]
         # What stays if another turn follows is the turn's own: some templates end the whole text with one more token.
         followed = self._tried([ASKED, {"role": "assistant", "content": CONTENT_MARK}, ASKED])
-        shared = commonprefix([tail, followed.rpartition(CONTENT_MARK)[2]])
+        shared = commonpath([tail, followed.rpartition(CONTENT_MARK)[2]])
         stops = [shared.rfind(token) + len(token) for token in self.special_tokens if token in shared]
         first = sorted((tail.index(token), token) for token in self.special_tokens if token in tail)
         if not first:

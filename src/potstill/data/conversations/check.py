@@ -1,5 +1,7 @@
 """Check: whether a conversation is one that a model can learn from, before any template sees it."""
 
+import itertools
+
 from potstill.data.conversations.conversation import BadRowError, Conversation, Message
 
 
@@ -22,7 +24,7 @@ def check_conversation(conversation: Conversation) -> None:
             raise BadRowError(
                 where, f"an empty turn of the {message.role}", f"turn {number}, of the {message.role}, is empty"
             )
-    for number, (before, after) in enumerate(zip(turns, turns[1:], strict=False), 2):
+    for number, (before, after) in enumerate(itertools.pairwise(turns), 2):
         _check_order(before, after, number, where)
     _check_results(turns, where)
 

@@ -41,9 +41,7 @@ def _part(sample: ChatSample, start: int, stop: int) -> ChatSample:
     """The tokens of a sample from one place to another."""
     inside = [turn for turn in sample.turns if turn.start < stop and turn.stop > start]
     turns = [TurnTokens(one.turn, max(one.start - start, 0), min(one.stop, stop) - start) for one in inside]
-    return replace(
-        sample, input_ids=sample.input_ids[start:stop], labels=sample.labels[start:stop], turns=tuple(turns)
-    )
+    return replace(sample, input_ids=sample.input_ids[start:stop], labels=sample.labels[start:stop], turns=tuple(turns))
 
 
 def _without_the_first(sample: ChatSample, system: int, longest: int) -> ChatSample:

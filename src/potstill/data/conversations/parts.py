@@ -52,7 +52,7 @@ def message_of(given: Mapping[str, Any], keys: tuple[str, str], roles: Mapping[s
     if given.get("function_call") is not None:
         calls += _calls([given["function_call"]], where)
     inline = False
-    if role in ("assistant", CALL) and not reasoning:
+    if role in ("assistant", CALL) and not reasoning and "</think>" in content:
         found = THOUGHT.fullmatch(content) or UNOPENED.fullmatch(content)
         if found is not None:
             inline = bool(found["reasoning"].strip())
@@ -92,7 +92,7 @@ def _content(given: Any, role: str, where: str) -> tuple[str, str, list[ToolCall
         return json.dumps(given, ensure_ascii=False), "", []
     if not isinstance(given, list):
         raise BadRowError(where, "the content of a message is neither a text nor a list of parts")
-    text, reasoning, calls = [], [], list[ToolCall]()
+    text, reasoning, calls = list[str](), list[str](), list[ToolCall]()
     for part in given:
         kind, value = ("text", part) if isinstance(part, str) else _typed(part, where)
         if kind in CALL_PARTS:
@@ -168,7 +168,11 @@ def _weight(given: Mapping[str, Any], where: str) -> bool:
     weights = [given[key] for key in WEIGHTS if given.get(key) is not None]
     for weight in weights:
         if not isinstance(weight, int | float) or weight not in (0, 1):
-            raise BadRowError(where, "the weight of a message is neither 0 nor 1", f"a message has the weight {weight!r}, and a weight is 0 or 1")
+            raise BadRowError(
+                where,
+                "the weight of a message is neither 0 nor 1",
+                f"a message has the weight {weight!r}, and a weight is 0 or 1",
+            )
     return all(weights)
 
 

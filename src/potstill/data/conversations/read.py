@@ -1,6 +1,5 @@
 """Read: rows of any chat format become conversations."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,14 +34,14 @@ def conversations_of(
     Raises:
         UserError: a source is missing or cannot be read; or a row is no proper conversation.
     """
-    for index, source in enumerate(sources):
-        for row in rows(source, f"{key}.{index}"):
-            try:
-                yield read_conversation(row, source)
-            except BadRowError as error:
-                if dropped is None:
-                    raise
-                dropped(row, error.reason)
+    every = ((row, source) for index, source in enumerate(sources) for row in rows(source, f"{key}.{index}"))
+    for row, source in every:
+        try:
+            yield read_conversation(row, source)
+        except BadRowError as error:
+            if dropped is None:
+                raise
+            dropped(row, error.reason)
 
 
 def read_conversation(row: SourceRow, source: ConversationBase, arrow: bool | None = None) -> Conversation:
@@ -150,7 +149,10 @@ def _alpaca(reader: _Reader) -> list[Message]:
         raise BadRowError(reader.where, f"`{reader.key('history')}` is no list of pairs of texts")
     asked = "\n".join(text for text in (reader.text("instruction"), reader.text("input")) if text.strip())
     turns = [*history, (asked, reader.text("output"))]
-    return [*reader.system(), *(message for pair in turns for message in _exchange(*pair, reader.where))]
+    return [
+        *reader.system(),
+        *(message for question, answer in turns for message in _exchange(question, answer, reader.where)),
+    ]
 
 
 def _prompt_completion(reader: _Reader) -> list[Message]:
@@ -160,7 +162,9 @@ def _prompt_completion(reader: _Reader) -> list[Message]:
     found = [
         message
         for part, role in ((prompt, "user"), (completion, "assistant"))
-        for message in reader.messages([{"role": role, "content": part}] if isinstance(part, str) else part, "role", "content")
+        for message in reader.messages(
+            [{"role": role, "content": part}] if isinstance(part, str) else part, "role", "content"
+        )
     ]
     return found if found and found[0].role == "system" else [*reader.system(), *found]
 

@@ -69,7 +69,7 @@ def render(conversation: Conversation, template: ChatTemplate, settings: ChatSet
     _check_texts(conversation, template)
     last = max(number for number, message in enumerate(conversation.messages) if message.role == "assistant")
     conversation = replace(conversation, messages=conversation.messages[: last + 1])
-    wanted = [number for number in learned_turns(conversation, settings)]
+    wanted = list(learned_turns(conversation, settings))
     turns = [turn_text(conversation, number, template, settings) for number in wanted]
     turns = [turn for turn in turns if turn.learned]
     if not turns:
@@ -113,10 +113,9 @@ def _sample(conversation: Conversation, text: str, turns: Sequence[TurnText], to
     found = []
     for turn in turns:
         for start, stop in turn.learned:
-            for place, (first, last) in enumerate(spans):
-                # A token that also covers a part of the header is one that no model can write after the header.
-                if start <= first and last <= stop:
-                    labels[place] = ids[place]
+            # A token that also covers a part of the header is one that no model can write after the header.
+            for place in (place for place, span in enumerate(spans) if start <= span[0] and span[1] <= stop):
+                labels[place] = ids[place]
         inside = [place for place, span in enumerate(spans) if span[1] > turn.whole[0] and span[0] < turn.whole[1]]
         found.append(TurnTokens(turn.turn, inside[0], inside[-1] + 1))
     return ChatSample(ids, labels, tuple(found), conversation.where, conversation.source)

@@ -7,12 +7,12 @@ from potstill.data.conversations.chat_template import ChatTemplate, chat_templat
 from potstill.data.conversations.conversation import BadRowError, Conversation
 from potstill.data.conversations.length import fitting_samples
 from potstill.data.conversations.render import ChatSample, render
-from potstill.data.conversations.tally import Outcome, Tally
+from potstill.data.conversations.tally import ChatTally, Outcome
 from potstill.recipe.conversations import ChatSettings
 
 
 def samples(
-    conversations: Iterable[Conversation], tokenizer: Any, settings: ChatSettings, tally: Tally | None = None
+    conversations: Iterable[Conversation], tokenizer: Any, settings: ChatSettings, tally: ChatTally | None = None
 ) -> Iterator[ChatSample]:
     """The samples of conversations, in their order.
 
@@ -27,13 +27,13 @@ def samples(
             conversation cannot be rendered.
     """
     template = chat_template(tokenizer, settings)
-    tally = Tally() if tally is None else tally
+    tally = ChatTally() if tally is None else tally
     tally.template_digest = template.digest
     return _samples(conversations, template, settings, tally)
 
 
 def _samples(
-    conversations: Iterable[Conversation], template: ChatTemplate, settings: ChatSettings, tally: Tally
+    conversations: Iterable[Conversation], template: ChatTemplate, settings: ChatSettings, tally: ChatTally
 ) -> Iterator[ChatSample]:
     for conversation in conversations:
         try:
@@ -45,7 +45,7 @@ def _samples(
 
 
 def samples_of(
-    conversation: Conversation, template: ChatTemplate, settings: ChatSettings, tally: Tally
+    conversation: Conversation, template: ChatTemplate, settings: ChatSettings, tally: ChatTally
 ) -> list[ChatSample]:
     """The samples of one conversation; none if it is too long, which `tally` counts.
 

@@ -53,7 +53,7 @@ class SourceTally:
 
 
 @dataclass
-class Tally:
+class ChatTally:
     """What became of all conversations."""
 
     template_digest: str = ""
