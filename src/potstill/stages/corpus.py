@@ -27,6 +27,7 @@ from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
 
@@ -44,6 +45,8 @@ HELD_OUT_SEED = 0
 def run(work: Work) -> Made:
     """Make the training samples, the held-out data and the validation samples."""
     corpus = work.recipe.corpus
+    if isinstance(corpus, Conversations):
+        raise UserError("`corpus.conversations` cannot be run yet; give `corpus.sources` or `corpus.questions`")
     return _split_into_questions(work, corpus) if isinstance(corpus, Questions) else _split_into_text(work, corpus)
 
 

@@ -79,6 +79,12 @@ class Conversation:
         messages = [_as_dict(message) for message in self.messages]
         return {"messages": json.dumps(messages, ensure_ascii=False), "tools": json.dumps(self.tools)}
 
+    @property
+    def text(self) -> str:
+        """Everything that is said, message by message."""
+        said = (text for message in self.messages for text in (message.reasoning, message.content) if text.strip())
+        return "\n\n".join(said)
+
     def hash(self) -> bytes:
         """16 bytes that are the same for the same messages and tools. They decide the side on which it is judged."""
         content = json.dumps(self.as_row(), sort_keys=True, ensure_ascii=False)
