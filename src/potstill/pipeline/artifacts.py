@@ -7,6 +7,8 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import PreTrainedModel
 
+from potstill.data.conversations.conversation import Conversation
+from potstill.data.conversations.training_rows import stored_conversation
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
 from potstill.models.pretrained import ModelSource
@@ -90,6 +92,11 @@ def compared_vocabulary(work: Work) -> int | None:
 def compared_tokenizer(work: Work) -> Any:
     """The tokenizer whose ids limit the comparison of student and teachers. None: they are compared on all logits."""
     return None if compared_vocabulary(work) is None else tokenizer(work)
+
+
+def conversations(work: Work, part: str) -> dict[str, Conversation]:
+    """The conversations of a part of the corpus, by their ids: `conversations` (to train on) or `held_out`."""
+    return {row["id"]: stored_conversation(row) for row in load_from_disk(work.run.path("corpus") / part)}
 
 
 def questions(work: Work, part: str) -> list[dict[str, Any]]:
