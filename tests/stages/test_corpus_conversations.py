@@ -3,7 +3,10 @@
 import json
 
 import pytest
+import torch
 from datasets import load_from_disk
+from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from potstill.cli.show_corpus import show_conversations
 from potstill.data.labels import IGNORE_INDEX
@@ -122,12 +125,13 @@ def test_only_conversations_are_shown(tmp_path):
 
 def test_students_learn_the_same_captured_and_live_and_from_a_teacher_that_reads_more(make, tmp_path, teacher):
     make(rows())
-    losses = {}
+    students = {}
     system = 'corpus.teacher={"system": "You know the weather.", "sequence_length": 192}'
-    for name, more in {"live": [], "captured": ["capture.k=64"], "more": [system], "both": [system, "capture.k=64"]}.items():
+    kept = 'capture={"k": 300, "bits": 16}'
+    for name, more in {"live": [], "captured": [kept], "more": [system], "both": [system, kept]}.items():
         run = Run(tmp_path / name)
         run_recipe(load_recipe(str(tmp_path / "chats.yaml"), more), run, until="distil")
-        losses[name] = read_json(run.path("distil") / "seed-0" / "manifest.json")["summary"]["train_loss"]
-    assert losses["captured"] == pytest.approx(losses["live"], rel=0.05)
-    assert losses["both"] == pytest.approx(losses["more"], rel=0.05)
-    assert losses["more"] != losses["live"]
+        students[name] = load_file(run.path("distil") / "seed-0" / "student" / "model.safetensors")["lm_head.weight"]
+    assert_close(students["captured"], students["live"], rtol=0, atol=1e-5)
+    assert_close(students["both"], students["more"], rtol=0, atol=1e-5)
+    assert not torch.allclose(students["more"], students["live"], rtol=0, atol=1e-5)
