@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import torch
 from datasets import load_from_disk
 from safetensors.torch import load_file
-from torch.testing import assert_close
+from transformers import AutoTokenizer
 
 from potstill.cli.show_corpus import show_conversations
 from potstill.data.labels import IGNORE_INDEX
@@ -56,6 +55,10 @@ def make(tmp_path, teacher):
     return made
 
 
+def distance(one, other):
+    return float((one - other).abs().mean())
+
+
 def learned(row, side=""):
     pairs = zip(row[f"{side}input_ids"], row[f"{side}labels"], strict=True)
     return chat_tokenizer().decode([token for token, label in pairs if label != IGNORE_INDEX])
@@ -87,6 +90,14 @@ def test_the_teacher_reads_a_system_prompt_of_its_own_and_teaches_the_same_token
         assert learned(row) == learned(row, "teacher_")
 
 
+def test_what_only_the_teacher_has_no_room_for_is_counted(make):
+    long = {"messages": [user("Why?"), assistant("It rains. " * 12)]}
+    folder = make([*rows(), long], 'corpus.teacher={"system": "You know the weather in every town and village."}')
+    audit = read_json(folder / "audit.json")["sources"][0]
+    stored = len(load_from_disk(folder / "train")) + len(load_from_disk(folder / "held_out"))
+    assert stored + sum(audit["dropped"].values()) == 25
+
+
 def test_a_bad_row_is_refused_with_its_place_or_dropped_and_counted(make):
     bad = {"messages": [user("Why?"), user("Why?")]}
     with pytest.raises(UserError, match=r"chats.jsonl:3: .*`corpus.on_bad_row: drop`"):
@@ -96,7 +107,7 @@ def test_a_bad_row_is_refused_with_its_place_or_dropped_and_counted(make):
 
 
 def test_conversations_that_are_all_too_long_leave_nothing_to_train_on(make):
-    with pytest.raises(UserError, match="leave 0 samples to train on .* `corpus.sequence_length: 16`"):
+    with pytest.raises(UserError, match=r"leave 0 samples to train on .* `corpus.sequence_length: 16`"):
         make(rows(), "corpus.sequence_length=16")
 
 
@@ -132,6 +143,8 @@ def test_students_learn_the_same_captured_and_live_and_from_a_teacher_that_reads
         run = Run(tmp_path / name)
         run_recipe(load_recipe(str(tmp_path / "chats.yaml"), more), run, until="distil")
         students[name] = load_file(run.path("distil") / "seed-0" / "student" / "model.safetensors")["lm_head.weight"]
-    assert_close(students["captured"], students["live"], rtol=0, atol=1e-5)
-    assert_close(students["both"], students["more"], rtol=0, atol=1e-5)
-    assert not torch.allclose(students["more"], students["live"], rtol=0, atol=1e-5)
+    kept_with = AutoTokenizer.from_pretrained(run.path("distil") / "seed-0" / "student")
+    assert "<|im_start|>" in kept_with.chat_template, "who uses the student needs its template"
+    apart = distance(students["more"], students["live"])
+    assert distance(students["captured"], students["live"]) < apart / 20
+    assert distance(students["both"], students["more"]) < apart / 20

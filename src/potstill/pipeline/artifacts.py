@@ -7,6 +7,7 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import PreTrainedModel
 
+from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.training_rows import stored_conversation
 from potstill.device import run_dtype
@@ -16,6 +17,7 @@ from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
+from potstill.recipe.conversations import Conversations
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -62,10 +64,15 @@ def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
 
 
 def tokenizer(work: Work) -> Any:
-    """The run's own tokenizer, or else the first teacher's."""
+    """The run's own tokenizer, or else the first teacher's; with the chat template that the recipe names."""
     if work.recipe.tokenizer is not None:
-        return ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
-    return existing_teachers(work)[0].tokenizer()
+        found = ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
+    else:
+        found = existing_teachers(work)[0].tokenizer()
+    corpus = work.recipe.corpus
+    if isinstance(corpus, Conversations) and corpus.template is not None:
+        found.chat_template = chat_template(found, corpus).text
+    return found
 
 
 def vocabulary_size(work: Work) -> int:

@@ -59,7 +59,8 @@ def _rows_for_two(
     for conversation in conversations:
         try:
             pairs = aligned_pairs(conversation, student, teacher, corpus)
-            # Counted as the student reads it. What the teacher alone has no room for is left out here.
+            if not pairs:
+                raise NothingLearnedError(conversation.where, "too long for the student or for the teacher")
             samples_of(conversation, student, corpus, tally)
         except BadRowError as error:
             if corpus.on_bad_row == "refuse" and not isinstance(error, NothingLearnedError):
@@ -81,8 +82,8 @@ def aligned_pairs(
 def teacher_template(tokenizer: Any, corpus: Conversations) -> ChatTemplate:
     """The chat template by which the teachers read."""
     assert corpus.teacher is not None
-    changed = {"template": corpus.teacher.template or corpus.template}
-    changed |= {"template_kwargs": {**corpus.template_kwargs, **corpus.teacher.template_kwargs}}
+    name, kwargs = corpus.teacher.template or corpus.template, corpus.teacher.template_kwargs
+    changed = {"template": name, "template_kwargs": {**corpus.template_kwargs, **kwargs}}
     return chat_template(tokenizer, corpus.model_copy(update=changed))
 
 
