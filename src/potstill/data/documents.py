@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.data.babylm_cleaning import Counts, RuleSet, clean, count, source_of
+from potstill.data.conversations.split import split_conversations
+from potstill.data.conversations.tally import ChatTally
 from potstill.data.questions import split_questions
 from potstill.data.sources import Document, documents, files_of
 from potstill.data.splitting import DocumentSplit, split_documents, split_from
 from potstill.errors import UserError
+from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, NamedSource, PathSource, Source
 from potstill.recipe.questions import Questions
 
@@ -49,19 +52,21 @@ def split_text(corpus: Corpus, tallies: dict[str, SourceCounts], folder: Path | 
     return split_from(train, held_out, folder)
 
 
-def training_text(corpus: Corpus | Questions, folder: Path | None = None) -> Sequence[str]:
-    """The text to train a tokenizer on: the training documents, or the training questions with their references.
+def training_text(corpus: Corpus | Questions | Conversations, folder: Path | None = None) -> Sequence[str]:
+    """The text to train a tokenizer on: the training documents, questions with their references, or conversations.
 
     Raises:
         UserError: as :func:`split_text` and :func:`split_questions`; or the corpus is a stream.
     """
-    if isinstance(corpus, Corpus) and corpus.streams:
+    if not isinstance(corpus, Questions) and corpus.streams:
         raise UserError(
             "`tokenizer.vocab_size`: no tokenizer can be trained on a stream, which is never read as a whole; give "
             "`tokenizer.file`, or a corpus without `stream`"
         )
     if isinstance(corpus, Questions):
         return [f"{each.question}\n\n{each.reference}" for each in split_questions(corpus).train]
+    if isinstance(corpus, Conversations):
+        return [chat.text for chat in split_conversations(corpus, ChatTally()).train]
     return split_text(corpus, {}, folder).train
 
 

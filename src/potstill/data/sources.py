@@ -13,6 +13,7 @@ from potstill.data.text_files import PLAIN, check_kinds, path_files
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
 from potstill.files.named_data import named_files
+from potstill.recipe.conversations import HubConversations
 from potstill.recipe.corpus import HubDataset, HubSource, NamedFiles, PackageFiles, PathFiles, Source
 
 STREAM_SEED, STREAM_BUFFER = 0, 10_000
@@ -109,7 +110,7 @@ def _rows_of_file(file: Path, key: str, column: str | None = None) -> Iterator[S
 def _rows_of_dataset(source: HubDataset, key: str) -> Iterator[SourceRow]:
     with _reading_errors(f"`{key}.dataset`: data set {source.dataset!r} cannot be loaded"):
         which = {"split": source.split, "revision": source.revision}
-        if isinstance(source, HubSource) and source.stream:
+        if isinstance(source, HubSource | HubConversations) and source.stream:
             whole = _load_dataset(local_name(source.dataset), source.config, **which, streaming=True)
             found = whole.shuffle(seed=STREAM_SEED, buffer_size=STREAM_BUFFER)
         else:

@@ -7,6 +7,9 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import PreTrainedModel
 
+from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.conversation import Conversation
+from potstill.data.conversations.training_rows import stored_conversation
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
 from potstill.models.pretrained import ModelSource
@@ -14,6 +17,7 @@ from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
+from potstill.recipe.conversations import Conversations
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -60,10 +64,15 @@ def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
 
 
 def tokenizer(work: Work) -> Any:
-    """The run's own tokenizer, or else the first teacher's."""
+    """The run's own tokenizer, or else the first teacher's; with the chat template that the recipe names."""
     if work.recipe.tokenizer is not None:
-        return ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
-    return existing_teachers(work)[0].tokenizer()
+        found = ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
+    else:
+        found = existing_teachers(work)[0].tokenizer()
+    corpus = work.recipe.corpus
+    if isinstance(corpus, Conversations) and corpus.template is not None:
+        found.chat_template = chat_template(found, corpus).text
+    return found
 
 
 def vocabulary_size(work: Work) -> int:
@@ -90,6 +99,11 @@ def compared_vocabulary(work: Work) -> int | None:
 def compared_tokenizer(work: Work) -> Any:
     """The tokenizer whose ids limit the comparison of student and teachers. None: they are compared on all logits."""
     return None if compared_vocabulary(work) is None else tokenizer(work)
+
+
+def conversations(work: Work, part: str) -> dict[str, Conversation]:
+    """The conversations of a part of the corpus, by their ids: `conversations` (to train on) or `held_out`."""
+    return {row["id"]: stored_conversation(row) for row in load_from_disk(work.run.path("corpus") / part)}
 
 
 def questions(work: Work, part: str) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from potstill.metrics.minimal_pairs.read import pair_files
 from potstill.pipeline.run_folder import Run
 from potstill.recipe import Recipe
 from potstill.recipe.continuations import ContinuationFile, ContinuationSet
+from potstill.recipe.conversations import Conversations, ConversationSource, HeldOutConversations
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
 from potstill.recipe.evaluate import MinimalPairs, NamedPairs, PairFiles
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
@@ -38,15 +39,24 @@ def source_files(recipe: Recipe) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, source in named_sources(recipe.corpus):
         found |= _fingerprints(key, _source_files(source, key))
+    template = recipe.corpus.template if isinstance(recipe.corpus, Conversations) else None
+    if template is not None and _is_file(template):
+        found |= _fingerprints("corpus.template", [named_path(template)])
     return found
 
 
-def named_sources(corpus: Corpus | Questions) -> list[tuple[str, Source | QuestionSource]]:
+def named_sources(
+    corpus: Corpus | Questions | Conversations,
+) -> list[tuple[str, Source | QuestionSource | ConversationSource]]:
     """Every source of training and held-out data, with its key in the recipe."""
     held_out = corpus.held_out
     if isinstance(corpus, Questions):
         apart = held_out.questions if isinstance(held_out, HeldOutQuestions) else []
         return [*_numbered("corpus.questions", corpus.questions), *_numbered("corpus.held_out.questions", apart)]
+    if isinstance(corpus, Conversations):
+        aside = held_out.conversations if isinstance(held_out, HeldOutConversations) else []
+        own = _numbered("corpus.conversations", corpus.conversations)
+        return [*own, *_numbered("corpus.held_out.conversations", aside)]
     others = held_out.sources if isinstance(held_out, HeldOutText) else []
     return [*_numbered("corpus.sources", corpus.sources), *_numbered("corpus.held_out.sources", others)]
 
@@ -162,7 +172,7 @@ def _is_file(value: str) -> bool:
         return False
 
 
-def _source_files(source: Source | QuestionSource, key: str) -> Sequence[Path]:
+def _source_files(source: Source | QuestionSource | ConversationSource, key: str) -> Sequence[Path]:
     if isinstance(source, GeneratedQuestions):
         return []
     return _in_folder(source.dataset) if isinstance(source, HubDataset) else files_of(source, key)

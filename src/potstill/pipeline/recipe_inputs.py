@@ -17,7 +17,9 @@ INTERVALS = 2
 
 def training_text(recipe: "Recipe") -> Any:
     """The keys of the corpus that decide the training text, without those that cut it into samples."""
-    keys = {"questions", "validation", "train", "held_out"} if recipe.asks else {"sources", "cleaning", "held_out"}
+    keys = {"sources", "cleaning", "held_out"}
+    if recipe.asks or recipe.chats:
+        keys = {"questions" if recipe.asks else "conversations", "validation", "train", "held_out"}
     return recipe.corpus.model_dump(mode="json", by_alias=True, include=keys)
 
 

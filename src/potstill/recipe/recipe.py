@@ -8,6 +8,7 @@ from pydantic import Field, Tag, model_validator
 from potstill.recipe.answers import Answers
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.capture import Capture
+from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus
 from potstill.recipe.distil import Control, Distil, GivenLoss, HiddenMatch, temperatures
 from potstill.recipe.evaluate import Evaluate
@@ -41,10 +42,12 @@ class Recipe(Section):
     """The tokenizer of the whole run. Default: the first teacher's."""
 
     corpus: Annotated[
-        Annotated[Corpus, Tag("<sources>")] | Annotated[Questions, Tag("<questions>")],
-        discriminated_by("sources", "questions"),
+        Annotated[Corpus, Tag("<sources>")]
+        | Annotated[Questions, Tag("<questions>")]
+        | Annotated[Conversations, Tag("<conversations>")],
+        discriminated_by("sources", "questions", "conversations"),
     ]
-    """The training data: text, or questions and their answers."""
+    """The training data: text, questions and their answers, or conversations."""
 
     pretrain: dict[Name, Pretrained] = Field(default_factory=dict)
     """Teachers that are trained here, on the same text, before they teach; by names of your choice."""
@@ -115,6 +118,11 @@ class Recipe(Section):
     def asks(self) -> bool:
         """Whether the corpus has questions."""
         return isinstance(self.corpus, Questions)
+
+    @property
+    def chats(self) -> bool:
+        """Whether the corpus has conversations."""
+        return isinstance(self.corpus, Conversations)
 
     @property
     def all_strategies(self) -> dict[str, Strategy]:
@@ -204,7 +212,7 @@ class Recipe(Section):
             given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
         if given:
             raise ValueError(
-                f"`{given[0]}` needs questions, but `corpus` is text; give `corpus.questions`, or remove `{given[0]}`"
+                f"`{given[0]}` needs questions, and `corpus` has none; give `corpus.questions`, or remove `{given[0]}`"
             )
         return self
 
@@ -342,10 +350,11 @@ class Recipe(Section):
         llama_cpp = [name for name, teacher in self.teachers.items() if teacher.engine == "llama_cpp"]
         if not llama_cpp:
             return self
-        if isinstance(self.corpus, Corpus) and self.corpus.attention == "document":
+        if (apart := getattr(self.corpus, "keeps_apart", None)) is not None:
+            given, remedy = apart
             raise ValueError(
-                f"`corpus.attention: document`: `teachers.{llama_cpp[0]}.engine: llama_cpp` reads a sample as one "
-                "text; use `engine: transformers`, or `attention: all`"
+                f"`corpus.{given}`: `teachers.{llama_cpp[0]}.engine: llama_cpp` reads a sample as one "
+                f"text; use `engine: transformers`, or `{remedy}`"
             )
         asked = [self._losses_key(name) for name in self.variants if self._matches_layers(name)]
         asked += ["capture.keep: hidden"] if self.capture is not None and self.capture.keep == "hidden" else []
