@@ -11,7 +11,7 @@ from potstill.data.conversations.chat_template import TemplateRefusedError, chat
 from potstill.data.conversations.render import render
 from potstill.errors import UserError
 from tiny import tokenizer
-from toy_chat import CASES, chat_tokenizer, settings
+from toy_chat import CASES, TOOLS, assistant, call, chat_tokenizer, result, settings, user
 
 TURN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 NEXT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -143,6 +143,21 @@ def test_a_template_that_wants_arguments_as_text_gets_them_so(tmp_path):
 def test_a_template_that_leaves_tool_calls_out_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"chats.jsonl:7: .*leaves out a tool call"):
         render(CASES["tools"], toy_chat.template(written(tmp_path, TURN + NEXT)), settings())
+
+
+def test_a_turn_that_speaks_of_the_tool_does_not_hide_that_its_call_is_left_out(tmp_path):
+    spoken = toy_chat.conversation(
+        user("Cold?"), assistant("I ask weather.", tool_calls=[call()]), result(), assistant("Yes."), tools=TOOLS
+    )
+    with pytest.raises(UserError, match="leaves out a tool call"):
+        render(spoken, toy_chat.template(written(tmp_path, TURN + NEXT)), settings())
+
+
+def test_a_template_that_shows_no_tools_is_told(tmp_path):
+    asked = toy_chat.conversation(user("Cold?"), assistant("Yes."), tools=TOOLS)
+    silent = toy_chat.template(written(tmp_path, TURN + NEXT))
+    assert render(asked, silent, settings()).left_out == ("tools",)
+    assert render(asked, toy_chat.template("qwen"), settings()).left_out == ()
 
 
 def test_a_role_that_a_template_refuses_is_said_in_one_sentence(tmp_path):

@@ -49,7 +49,7 @@ class SourceAudit:
     rewritten: int
     """The number of conversations whose earlier turns the template rewrites."""
     left_out: Mapping[str, int]
-    """The number of learned turns whose `reasoning` or `content` the template does not show."""
+    """The number of learned turns whose `reasoning`, `content` or `tools` the template does not show."""
     shown: tuple[ShownConversation, ...]
 
 

@@ -21,12 +21,16 @@ from potstill.recipe.strategies import MOST_MEMORY, MOST_SECONDS
 REASONING_MARK, CONTENT_MARK = "\ue0b1\ue0a7\ue0b1", "\ue0b2\ue0a7\ue0b2"
 """Characters for private use, which stand for a turn's reasoning and content where their places are looked for."""
 
+CALL_MARK = "qzxvkjqzxv"
+"""A name that no tool has, of plain letters, because some templates write others as escapes."""
+
 TODAY = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
 """How a template asks for today's date."""
 
 Rendered = Mapping[str, Any]
 """A message as chat templates take it."""
 
+_NO_PARAMETERS = {"type": "object", "properties": {}, "required": []}
 ASKED: Rendered = {"role": "user", "content": "Why?"}
 
 
@@ -111,6 +115,15 @@ class ChatTemplate:
             return "field"
         answer = {"role": "assistant", "content": _thought(REASONING_MARK, CONTENT_MARK)}
         return "inline" if REASONING_MARK in self._tried([ASKED, answer]) else "none"
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether a conversation's tools stand in its text."""
+        tool = {"type": "function", "function": {"name": CALL_MARK, "description": "", "parameters": _NO_PARAMETERS}}
+        try:
+            return CALL_MARK in self.render([ASKED, {"role": "assistant", "content": CONTENT_MARK}], [tool])
+        except TemplateRefusedError:
+            return False
 
     @cached_property
     def arguments_as_text(self) -> bool:

@@ -56,7 +56,7 @@ class RenderedConversation:
     rewritten: bool
     """Whether the template rewrites earlier turns, so that each turn has a sample of its own."""
     left_out: tuple[str, ...]
-    """What the template leaves out of the learned turns: `reasoning`, `content`; once for each turn."""
+    """What the template leaves out of the learned turns: `reasoning`, `content`, `tools`; once for each turn."""
 
 
 def render(

@@ -5,11 +5,12 @@ the template writes after it. Its reasoning and content are found by a second re
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from potstill.data.conversations.chat_template import (
+    CALL_MARK,
     CONTENT_MARK,
     REASONING_MARK,
     ChatTemplate,
@@ -39,7 +40,7 @@ class TurnText:
     learned: tuple[Span, ...]
     """The parts that are learned, in order."""
     left_out: tuple[str, ...]
-    """What of the turn the template does not show: `reasoning`, `content`."""
+    """What of the turn the template does not show: `reasoning`, `content`, and the `tools` that it may call."""
 
 
 def turn_text(conversation: Conversation, message: int, template: ChatTemplate, settings: ChatSettings) -> TurnText:
@@ -80,7 +81,7 @@ class _Turn:
         content, reasoning = places.get(CONTENT_MARK), places.get(REASONING_MARK)
         if not self._message.reasoning and self._text.startswith(self._template.empty_block, start):
             start += len(self._template.empty_block)
-        self._check_calls(start, end)
+        self._check_calls()
         first = start
         if reasoning is not None and not settings.reasoning:
             first = content[0] if content is not None else self._calls_begin()
@@ -89,6 +90,7 @@ class _Turn:
             learned = self._without_calls((first, end), content)
         shown = {"reasoning": reasoning is not None, "content": content is not None}
         missing = [part for part, there in shown.items() if not there and getattr(self._message, part).strip()]
+        missing += ["tools"] if self._conversation.tools and not self._template.shows_tools else []
         spans = tuple(span for span in learned if span[0] < span[1])
         return TurnText(turn, self._number, self._text, (start, end), spans, tuple(missing))
 
@@ -156,10 +158,14 @@ class _Turn:
                 at = text.find(pieces[1], at + 1, stop)
         raise self._bad("changes the text of a turn of the assistant, so that what is learned cannot be found")
 
-    def _check_calls(self, start: int, end: int) -> None:
-        for call in self._message.tool_calls:
-            if call.name not in self._text[start:end]:
-                raise self._bad("leaves out a tool call of the assistant")
+    def _check_calls(self) -> None:
+        """Refuse a turn whose calls are not shown. Their names prove nothing: the turn may also speak of the tool."""
+        names = [f"{CALL_MARK}{number}" for number in range(len(self._message.tool_calls))]
+        calls = (replace(call, name=name) for call, name in zip(self._message.tool_calls, names, strict=True))
+        marked = replace(self._message, tool_calls=tuple(calls))
+        text = self._rendered([*self._before, self._template.message(marked)]) if names else ""
+        if not all(name in text for name in names):
+            raise self._bad("leaves out a tool call of the assistant")
 
     def _without_calls(self, turn: Span, content: Span | None) -> list[Span]:
         """The parts of a turn that are no tool calls; the token that ends the calls belongs to them."""

@@ -42,7 +42,7 @@ class SourceTally:
     rewritten: int = 0
     """The number of conversations whose earlier turns the template rewrites, so that each turn has its own sample."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """The number of learned turns whose `reasoning` or `content` the template does not show."""
+    """The number of learned turns whose `reasoning`, `content` or `tools` the template does not show."""
     shown: list[ShownSample] = field(default_factory=list)
     """The samples with the smallest hashes."""
 
