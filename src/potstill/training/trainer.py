@@ -33,6 +33,7 @@ from potstill.training.memory import loss_budget, trained_bytes
 from potstill.training.model_checks import check_models
 from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
 from potstill.training.sample_trainer import SampleTrainer
+from potstill.training.sharding import use_fsdp_on_cpu
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
 TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
@@ -121,7 +122,7 @@ class DistilTrainer(SampleTrainer):
         )
         check_models(self.model, self.processing_class, self.teachers, teacher_tokenizer)
         for one in self._live_teachers():
-            one.to(self.args.device)
+            (one.shard if self.is_fsdp_enabled else one.to)(self.args.device)
         self._read_samples(trainer.get("data_collator"), max_length)
         self._matching = self._hidden_matching()
         self._head_is_extracted = head_of(self.model) is not None
@@ -135,6 +136,11 @@ class DistilTrainer(SampleTrainer):
         # Without accumulation there is no other micro-batch to keep a cast for. FSDP has no whole head between them.
         keeps = self.args.gradient_accumulation_steps > 1 and not self.is_fsdp_enabled
         self._casts = CastWeights() if keeps else None
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer's; FSDP shards on a CPU too."""
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled |= use_fsdp_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
 
     def _check_losses(self) -> None:
         needing = [loss.kind for loss in self.losses if loss.needs_teacher] + [one.kind for one in self.hidden_losses]
@@ -180,7 +186,8 @@ class DistilTrainer(SampleTrainer):
             batches = list(batches)
             counts = [count_supervised(batch) for batch in batches]
             self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens)))
-        self._steps_not_logged += 1
+        # A stream that has ended gives steps without batches, which are not taken.
+        self._steps_not_logged += bool(len(batches))
         if self._matching is not None:
             # Trainer does this for the student after each step. It does not know the projectors.
             self._matching.zero_grad()
