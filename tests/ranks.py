@@ -54,7 +54,7 @@ def cases(folder: Path, ranks: int):
     stores_of_two = [store, captured(stores / "two", llama(seed=3), rows, revision="two")]
     packed = packed_rows([row["input_ids"] for row in samples(40, seed=9)])[0]
     adapter = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights="gaussian")}
-    online, long = {"teacher": llama(), **size}, {"teacher": llama(max_position_embeddings=600)}
+    online = {"teacher": llama(), **size}
     of_both = {
         "online": online,
         "accumulated": {**online, **cut},

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 
 def shard_frozen(model: nn.Module, device: torch.device) -> None:
@@ -25,11 +26,6 @@ def shard_frozen(model: nn.Module, device: torch.device) -> None:
     for module in [one for one in model.modules() if type(one).__name__ in blocks]:
         fully_shard(module, **how)
     fully_shard(model, **how)
-
-
-def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether this rank holds only a part of a tensor."""
-    return isinstance(tensor, DTensor)
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:

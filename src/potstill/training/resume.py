@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from transformers import (
     TrainerCallback,
     TrainerControl,
@@ -15,6 +16,7 @@ from transformers import (
 
 from potstill import distributed
 from potstill.console import say
+from potstill.errors import UserError
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.files.sealed import damage, write_hashes
 from potstill.training.snapshots import snapshots_of
@@ -70,6 +72,20 @@ def _damage_of_snapshots(checkpoint: Path) -> str | None:
         if wrong is not None:
             return f"the snapshot {snapshot.folder.name} comes before it, and {wrong}"
     return None
+
+
+def check_written_alike(checkpoint: Path, is_sharded: bool) -> None:
+    """Refuse a checkpoint that ranks wrote together, where this training is not sharded, and the reverse.
+
+    Raises:
+        UserError: the optimizer's state is in another form.
+    """
+    if (checkpoint / f"{FSDP_MODEL_NAME}.bin").is_file() != is_sharded:
+        before, now = ("one rank or `ddp`", "`fsdp2`") if is_sharded else ("`fsdp2`", "one rank or `ddp`")
+        raise UserError(
+            f"{checkpoint} is of a training by {before}, and this one is by {now} (`distributed.strategy`); start "
+            f"it as before, or delete {checkpoint.parent} to begin this training anew"
+        )
 
 
 def relocate_best_checkpoint(checkpoint: Path) -> None:

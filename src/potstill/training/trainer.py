@@ -33,7 +33,7 @@ from potstill.training.memory import loss_budget, trained_bytes
 from potstill.training.model_checks import check_models
 from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
 from potstill.training.sample_trainer import SampleTrainer
-from potstill.training.sharding import use_fsdp_on_cpu
+from potstill.training.sharding import add_gradients_in_float32, use_fsdp_on_cpu
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
 TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
@@ -138,9 +138,10 @@ class DistilTrainer(SampleTrainer):
         self._casts = CastWeights() if keeps else None
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As Trainer's; FSDP shards on a CPU too."""
+        """As Trainer's; FSDP shards on a CPU too, and adds up gradients in float32."""
+        add_gradients_in_float32(self.args)
         super().create_accelerator_and_postprocess()
-        self.is_fsdp_enabled |= use_fsdp_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
+        self.is_fsdp_enabled |= use_fsdp_on_cpu(self.accelerator, self.args)
 
     def _check_losses(self) -> None:
         needing = [loss.kind for loss in self.losses if loss.needs_teacher] + [one.kind for one in self.hidden_losses]
