@@ -84,14 +84,11 @@ class StoreWriter:
         tokens = int(self._planned["count"].sum(dtype=np.int64))
         if not tokens:
             raise UserError("there is nothing to capture: no sample has a supervised token.")
-        size = samples_per_shard or shard_size(
-            len(self._planned), estimate(self.codec, tokens, len(self._planned)).total_bytes
-        )
+        samples = len(self._planned)
+        size = samples_per_shard or shard_size(samples, estimate(self.codec, tokens, samples).total_bytes)
         saved = head_bytes(head) if head else b""
         entry = head_entry(head, saved) if head else None
-        self.header = Header(
-            spec.provenance, self.codec, len(self._planned), tokens, size, plan_digest([self._planned]), entry
-        )
+        self.header = Header(spec.provenance, self.codec, samples, tokens, size, plan_digest([self._planned]), entry)
         self._shard: ShardWriter | None = None
         self._begin(saved)
 
