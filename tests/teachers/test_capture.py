@@ -66,10 +66,6 @@ def alone(tmp_path_factory, many):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (0, 3), (1, 3), (2, 1), (2, 3), (3, 2), (3, 6)])
 def test_any_number_of_ranks_goes_on_where_others_stopped(tmp_path, monkeypatch, many, alone, before, after):
     plain, teacher, read = LiveTeacher.target, LiveTeacher(llama(0)), []
@@ -77,14 +73,14 @@ def test_any_number_of_ranks_goes_on_where_others_stopped(tmp_path, monkeypatch,
     def target(self, batch):
         read.append(len(batch["input_ids"]))
         if left and len(read) == left:
-            raise Killed
+            raise KeyboardInterrupt
         return plain(self, batch)
 
     monkeypatch.setattr(LiveTeacher, "target", target)
     for rank in range(before):
         left = len(read) + 3
         # At its third batch.
-        with pytest.raises(Killed):
+        with pytest.raises(KeyboardInterrupt):
             capture(store_in(tmp_path), teacher, many, rank, before)
     left = 0
     for rank in reversed(range(after)):
