@@ -1,6 +1,7 @@
 """Resume: stop a training at a checkpoint, and find the newest checkpoint that is as it was written."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,20 +100,26 @@ def relocate_best_checkpoint(checkpoint: Path) -> None:
     distributed.barrier()
 
 
+SAME_SIGNAL = 5.0
+"""Seconds in which another signal is the first one again: `torchrun` passes on what its processes have got already."""
+
+
 class StopAtStepEnd(TrainerCallback):
-    """Turns the first Ctrl-C or SIGTERM into a checkpoint at the end of the step. The second one stops at once."""
+    """Turns the first Ctrl-C or SIGTERM into a checkpoint at the end of the step. A later one stops at once."""
 
     stop_requested = False
+    _first_signal: float | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch both signals inside the `with` block."""
 
         def request(number: int, frame: object) -> None:
-            if self.stop_requested:
+            if self._first_signal is None:
+                self._first_signal, self.stop_requested = time.monotonic(), True
+                say("\n  stopping: a checkpoint is written at the end of this step")
+            elif time.monotonic() - self._first_signal > SAME_SIGNAL:
                 raise KeyboardInterrupt
-            self.stop_requested = True
-            say("\n  stopping: a checkpoint is written at the end of this step")
 
         before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
