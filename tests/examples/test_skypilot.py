@@ -10,10 +10,10 @@ TASK = yaml.safe_load((Path(__file__).parents[2] / "examples" / "skypilot.yaml")
 
 
 def test_its_keys_are_skypilots():
-    assert TASK.keys() == {"name", "resources", "num_nodes", "workdir", "envs", "file_mounts", "setup", "run"}
+    assert TASK.keys() == {"name", "resources", "num_nodes", "workdir", "envs", "volumes", "setup", "run"}
     assert TASK["resources"].keys() == {"accelerators", "use_spot", "job_recovery"}
     assert TASK["resources"]["job_recovery"] == {"recover_on_exit_codes": [130, 143]}
-    assert [mount.keys() for mount in TASK["file_mounts"].values()] == [{"name", "mode"}]
+    assert TASK["volumes"] == {"/runs": "potstill-runs"}
     assert isinstance(TASK["num_nodes"], int)
 
 

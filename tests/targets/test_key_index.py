@@ -58,15 +58,33 @@ def test_the_first_of_equal_keys_counts(seed):
 
 
 def test_its_memory_does_not_hold_the_keys_again():
-    """10^8 keys take 100 times what this measures: 0.8 GB, beside the index files, which are mapped."""
-    shards = np.split(_entries(_random(MILLION)), 8)
-    key = shards[3]["key"][17].tobytes()
-    index = KeyIndex(shards)
-    tracemalloc.start()
-    try:
-        assert index.find([key]).tolist() == [3 * MILLION // 8 + 17]
-        held, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    held, peak = _memory_of_a_search(8, MILLION // 8)
     assert held < 9 * MILLION
     assert peak < 15 * MILLION
+
+
+@pytest.mark.slow
+def test_a_hundred_million_keys_are_found_in_less_than_a_gibibyte():
+    held, peak = _memory_of_a_search(500, MILLION // 5)
+    assert held < peak < 2**30
+
+
+def _memory_of_a_search(shards, each):
+    """The bytes that an index of so many entries holds after a search, and the most during it."""
+    of_shard = np.arange(each, dtype="<u8")
+    parts = []
+    for shard in range(shards):
+        entries = np.zeros(each, ENTRY)
+        # All are distinct, and their first bits are spread evenly, as those of hashes.
+        heads = (of_shard + shard * each) * np.uint64(0x9E3779B97F4A7C15)
+        entries["key"] = np.stack([heads, of_shard], 1).view("V16").ravel()
+        parts.append(entries)
+    index = KeyIndex(parts)
+    places = [0, each - 1, each, shards * each // 2, shards * each - 1]
+    keys = [parts[place // each]["key"][place % each].tobytes() for place in places]
+    tracemalloc.start()
+    try:
+        assert index.find([*keys, b"never captured!!"]).tolist() == [*places, -1]
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
