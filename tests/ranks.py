@@ -3,6 +3,7 @@
 import os
 import sys
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -124,18 +125,35 @@ def copy_of_models(given):
     return {**given, **deepcopy(copied)}
 
 
-def stopped(folder: Path, ranks: int):
+STUDENTS = {"llama": partial(llama, seed=1, layers=2), "tied": still_gpt2, "mixture": mixture}
+"""Models whose weights are saved as they are, once for two places, and under other names."""
+
+
+def stopped(folder: Path, ranks: int, name: str):
     """The best weights of a sharded training of four steps; and again where it goes on after the first two."""
-    given = {"teacher": llama(), "eval_dataset": samples(6, seed=8), "per_device_train_batch_size": 8 // ranks}
-    given |= {"optim": "adamw_torch", "learning_rate": 0.01, "max_steps": 4, "train_dataset": samples(11, seed=7)}
+    folder = folder / f"{name} by {ranks}"
+    given = {
+        "teacher": llama(),
+        "student": STUDENTS[name](),
+        "eval_dataset": samples(6, seed=8),
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 4 // ranks,
+    }
+    given |= {
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "lr_scheduler_type": "linear",
+        "max_steps": 4,
+        "train_dataset": samples(11, seed=7),
+    }
     given |= {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 2, "eval_steps": 2}
-    given |= {"load_best_model_at_end": True, "fsdp": ranks > 1, "save_only_model": False}
+    given |= {"load_best_model_at_end": True, "fsdp": ranks > 1}
     found = []
-    for checkpoint in (None, str(folder / f"stopped of {ranks}" / "checkpoint-2")):
-        one = trainer(folder / f"stopped of {ranks}", **copy_of_models(given))
+    for checkpoint in (None, str(folder / "checkpoint-2")):
+        one = trainer(folder, **copy_of_models(given))
         one.train(resume_from_checkpoint=checkpoint)
         found.append(whole(weights(one.model)))
-        one.save_model(str(folder / f"saved by {ranks}"))
+        one.save_model(str(folder / "saved"))
     return found
 
 
@@ -156,7 +174,7 @@ def run(folder: Path, ranks: int):
         ]
         projectors = {} if one._matching is None else weights(one._matching)
         found[name] = {**whole(weights(one.model)), **projectors}, logged
-    return {**found, "stopped": stopped(folder, ranks)}
+    return {**found, "stopped": {name: stopped(folder, ranks, name) for name in STUDENTS}}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
 
 from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import teacher_batch
@@ -304,6 +305,31 @@ class DistilTrainer(SampleTrainer):
                 "before are good: lower `learning_rate`, or `max_grad_norm`, and start again from there"
             )
         super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.is_fsdp_enabled and state_dict:
+            # Gathered from the ranks, tied weights are copies, and transformers would save each.
+            tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_converted(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_converted(str(self.state.best_model_checkpoint))
+
+    def _load_converted(self, checkpoint: str) -> None:
+        """Load weights that transformers saves under other names than the model has, such as experts.
+
+        Trainer leaves them as they are, with a warning.
+        """
+        wrapped = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if isinstance(self.model, PreTrainedModel) and not wrapped and get_model_conversion_mapping(self.model):
+            saved = type(self.model).from_pretrained(checkpoint, dtype="auto")
+            self.model.load_state_dict(saved.state_dict())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the mean of each loss term, without its weight, over the steps since the last log."""
