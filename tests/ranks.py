@@ -2,20 +2,20 @@
 
 import os
 import sys
-from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from datasets import Dataset
+from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 
-from potstill import DistilTrainer, HiddenLoss, Loss
+from potstill import DistilTrainer, HiddenLoss, Loss, TargetStore
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
 from tiny import gpt2, llama, mixture
-from toy_training import captured, samples, trainer, weights
+from toy_training import captured, packed_rows, prompted, samples, trainer, weights
 
 
 def silent(rows):
@@ -24,8 +24,12 @@ def silent(rows):
     return [mute[n] if n % 8 < 2 else row for n, row in enumerate(rows)]
 
 
+def table(rows):
+    return Dataset.from_list(rows)
+
+
 def streamed(rows):
-    return Dataset.from_list(rows).to_iterable_dataset()
+    return table(rows).to_iterable_dataset()
 
 
 def refusal(one: DistilTrainer):
@@ -46,13 +50,43 @@ def cases(folder: Path, ranks: int):
     rows = samples(16, seed=7)
     size = {"train_dataset": rows, "per_device_train_batch_size": 8 // ranks}
     cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4 // ranks}
-    store = captured(folder / f"store-{os.environ.get('RANK', 'alone')}", llama(), rows)
-    return {
-        "plain": {"teacher": llama(), **size},
-        "accumulated": {"teacher": llama(), **size, **cut},
-        "silent": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
-        "tied": {"teacher": llama(), "student": still_gpt2(), **size},
+    stores = folder / os.environ.get("RANK", "alone")
+    store = captured(stores / "one", llama(), rows)
+    stores_of_two = [store, captured(stores / "two", llama(seed=3), rows, revision="two")]
+    packed = packed_rows([row["input_ids"] for row in samples(40, seed=9)])[0]
+    adapter = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights="gaussian")}
+    online = {"teacher": llama(), **size}
+    of_both = {
+        "online": online,
+        "accumulated": {**online, **cut},
+        "silent": {**online, **cut, "train_dataset": silent(rows)},
+        "tied": {**online, "student": still_gpt2(), "teacher": gpt2(seed=4)},
         "captured": {"teacher": store, **size},
+        "several": {"teacher": [llama(), llama(seed=3)], "teacher_weights": [2, 1], **size},
+        "several captured": {"teacher": stores_of_two, **size, **cut, "losses": [Loss("forward_kl", temperature=2.0)]},
+        "adapter": {**online, **cut, **adapter},
+        "packed": {**online, "train_dataset": packed},
+        "clipped": {**online, "max_grad_norm": 0.1, "optim": "adamw_torch", "learning_rate": 0.001},
+        "matched alone": {"teacher": llama(), **size, **cut, "losses": [HiddenLoss(layers=[(0, 1)])]},
+        "mixture": {**online, **cut, "student": mixture(), "train_dataset": silent(rows)},
+        **{f"ragged {count}": {**online, "train_dataset": rows[:count], **EPOCHS} for count in RAGGED},
+        **{
+            f"ragged and cut {n}": {**online, **cut, "train_dataset": Dataset.from_list(rows[:n]), **EPOCHS}
+            for n in RAGGED
+        },
+        "ragged and captured": {"teacher": store, **size, "train_dataset": rows[:11], **EPOCHS},
+        "ragged and prompted": {
+            **online,
+            "train_dataset": prompted(count=11, longest=60),
+            "teacher": llama(max_position_embeddings=600),
+            **EPOCHS,
+        },
+        "ragged and packed": {**online, "train_dataset": packed[:11], **EPOCHS},
+        "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
+    }
+    return {
+        **of_both,
+        **{f"{name}, sharded": {**given, "fsdp": ranks > 1} for name, given in of_both.items()},
         "matched": {
             "teacher": llama(hidden_size=48),
             **size,
@@ -60,12 +94,8 @@ def cases(folder: Path, ranks: int):
             "train_dataset": silent(rows),
             "losses": [HiddenLoss(layers=[(0, 1)]), Loss("forward_kl")],
         },
-        "matched alone": {"teacher": llama(hidden_size=48), **size, **cut, "losses": [HiddenLoss(layers=[(0, 1)])]},
-        "sharded": {"teacher": llama(), **size, **cut, "train_dataset": silent(rows)},
-        "sharded and tied": {"teacher": llama(), "student": still_gpt2(), **size},
-        "streamed": {"teacher": llama(), **size, "train_dataset": streamed(rows)},
-        "mixture": {"teacher": llama(), "student": mixture(), **size, **cut, "train_dataset": silent(rows)},
-        "shuffled": {"teacher": llama(), **size, "train_sampling_strategy": "random", "max_steps": 5},
+        "streamed": {**online, "train_dataset": streamed(rows)},
+        "shuffled": {**online, "train_sampling_strategy": "random", "max_steps": 5},
     }
 
 
@@ -74,24 +104,8 @@ def whole(weights):
     return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in weights.items()}
 
 
-@contextmanager
-def sharded(one: DistilTrainer, layer: str):
-    """Have accelerate prepare a trainer's student by FSDP2, as it does on GPUs; on a CPU it would take DDP."""
-    plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=[layer],
-        cpu_ram_efficient_loading=False,
-    )
-    state = AcceleratorState._shared_state
-    before = dict(state)
-    state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
-    one.is_fsdp_enabled = True
-    yield
-    assert all(isinstance(weight, DTensor) for weight in one.model.parameters())
-    state.clear()
-    state.update(before)
-
+RAGGED, EPOCHS = (3, 11), {"max_steps": -1, "num_train_epochs": 2}
+"""Numbers of samples that do not fill the last batches of all ranks; and two passes over them."""
 
 EVALUATED = (1, 2, 7, 12)
 """Numbers of samples, most of which the ranks cannot share out evenly."""
@@ -103,16 +117,55 @@ def evaluations(one: DistilTrainer):
     return [one.evaluate(rows[: count + 1])["eval_loss"] for count in EVALUATED]
 
 
+def copy_of_models(given):
+    """The arguments with models of their own: sharding and training change a model."""
+    copied = {
+        name: given[name] for name in ("student", "teacher") if not isinstance(given.get(name), TargetStore | None)
+    }
+    return {**given, **deepcopy(copied)}
+
+
+STUDENTS = {"llama": partial(llama, seed=1, layers=2), "tied": still_gpt2, "mixture": mixture}
+"""Models whose weights are saved as they are, once for two places, and under other names."""
+
+
+def stopped(folder: Path, ranks: int, name: str):
+    """The best weights of a sharded training of four steps; and again where it goes on after the first two."""
+    folder = folder / f"{name} by {ranks}"
+    given = {
+        "teacher": llama(),
+        "student": STUDENTS[name](),
+        "eval_dataset": samples(6, seed=8),
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 4 // ranks,
+    }
+    given |= {
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "lr_scheduler_type": "linear",
+        "max_steps": 4,
+        "train_dataset": samples(11, seed=7),
+    }
+    given |= {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 2, "eval_steps": 2}
+    given |= {"load_best_model_at_end": True, "fsdp": ranks > 1}
+    found = []
+    for checkpoint in (None, str(folder / "checkpoint-2")):
+        one = trainer(folder, **copy_of_models(given))
+        one.train(resume_from_checkpoint=checkpoint)
+        found.append(whole(weights(one.model)))
+        one.save_model(str(folder / "saved"))
+    return found
+
+
 def run(folder: Path, ranks: int):
     """By name: the weights after training, and what was logged of it; and the losses of evaluations."""
     found = {}
     for name, given in cases(folder, ranks).items():
         backend = {"ddp_backend": "gloo", "ddp_find_unused_parameters": False} if ranks > 1 else {}
-        one = trainer(folder / "trainer", per_device_eval_batch_size=2, **backend, **given)
-        layer = type((one.model.model.layers if hasattr(one.model, "model") else one.model.transformer.h)[0]).__name__
-        with sharded(one, layer) if ranks > 1 and name.startswith("sharded") else nullcontext():
-            one.train()
-        if name == "plain":
+        one = trainer(folder / "trainer", per_device_eval_batch_size=2, **backend, **copy_of_models(given))
+        one.train()
+        assert all(isinstance(weight, DTensor) == given.get("fsdp", False) for weight in one.model.parameters()), name
+        if name == "online":
             found["evaluated"], found["refused"] = evaluations(one), refusal(one)
         logged = [
             {key: entry[key] for key in ("loss", "forward_kl", "hidden_match", "router_loss") if key in entry}
@@ -121,7 +174,7 @@ def run(folder: Path, ranks: int):
         ]
         projectors = {} if one._matching is None else weights(one._matching)
         found[name] = {**whole(weights(one.model)), **projectors}, logged
-    return found
+    return {**found, "stopped": {name: stopped(folder, ranks, name) for name in STUDENTS}}
 
 
 if __name__ == "__main__":

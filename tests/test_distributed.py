@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 from potstill import distributed
 from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.status import describe
+from potstill.recipe import load_recipe
 from tiny import toy_overrides
 
 
@@ -27,8 +29,13 @@ def test_alone_nothing_is_waited_for(monkeypatch):
 @pytest.mark.slow
 def test_two_ranks_end_in_the_student_of_one(toy_folder: Path, tmp_path: Path):
     alone, together = tmp_path / "alone", tmp_path / "together"
-    run([sys.executable], alone, toy_folder, batch=4)
-    run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"], together, toy_folder, 2)
+    run_recipe(load_recipe("quickstart", overrides(toy_folder, batch=4)), Run(alone))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    sets = [part for override in overrides(toy_folder, batch=2) for part in ("--set", override)]
+    command = [*launch, "-m", "potstill", "run", "quickstart", "--run-dir", str(together), *sets]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "left" not in describe(together)
     for student in ("distil/student", "control/seed-0/student"):
         ours, theirs = (load_file(folder / student / "model.safetensors") for folder in (together, alone))
@@ -42,13 +49,5 @@ def test_two_ranks_end_in_the_student_of_one(toy_folder: Path, tmp_path: Path):
     assert Run(together).manifest("report") is not None
 
 
-def run(launcher: list[str], folder: Path, toys: Path, batch: int) -> None:
-    sets = [
-        *toy_overrides("quickstart", toys),
-        f"distil.training.per_device_train_batch_size={batch}",
-    ]
-    command = [*launcher, "-m", "potstill", "run", "quickstart", "--run-dir", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    arguments = [part for override in sets for part in ("--set", override)]
-    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def overrides(toys: Path, batch: int) -> list[str]:
+    return [*toy_overrides("quickstart", toys), f"distil.training.per_device_train_batch_size={batch}"]

@@ -6,7 +6,7 @@ from potstill.pipeline.up_to_date import plain_values
 from potstill.recipe import load_recipe
 from potstill.recipe.step import Step
 
-HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size"}
+HOW_NOT_WHAT = {"capture.batch_size", "evaluate.batch_size", "distributed.strategy"}
 """Keys that change how fast something is computed, or in how much memory, and not what comes out."""
 
 

@@ -15,7 +15,7 @@ SCHEMA = Recipe.model_json_schema(by_alias=True)
 PARTS = {"Recipe": SCHEMA, **SCHEMA["$defs"]}
 
 
-OF_OTHER_LIBRARIES = {"TrainingFields", "BatchDispatch"}
+OF_OTHER_LIBRARIES = {"TrainingFields", "AcceleratorFields"}
 """Their keys are documented where they come from."""
 
 

@@ -1,5 +1,5 @@
-import mmap
 import multiprocessing
+import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -47,11 +47,12 @@ def test_a_sample_that_was_not_captured_is_refused_with_what_to_do(store, corpus
 
 def test_keys_that_agree_in_their_first_half_are_told_apart(store, provenance) -> None:
     read = TargetStore(store, provenance)
-    halves = np.ascontiguousarray(read._index["key"]).view("<u8").reshape(-1, 2)
+    shard = read._index.shards[1]
+    halves = np.ascontiguousarray(shard["key"]).view("<u8").reshape(-1, 2)
     halves[3:9, 0] = halves[3, 0]
-    read._index["key"] = halves.view("V16").ravel()
+    shard["key"] = halves.view("V16").ravel()
     wanted = [row.tobytes() for row in halves]
-    assert read.find(wanted).tolist() == list(range(40))
+    assert read.find(wanted).tolist() == list(range(16, 16 + len(shard)))
     with pytest.raises(UserError, match="1 of 1"):
         read.find([wanted[3][:8] + b"elsewher"])
 
@@ -183,13 +184,14 @@ def test_it_pickles_as_its_path(store, corpus, provenance) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(read)).packed(corpus.keys), read.packed(corpus.keys))
 
 
-def test_records_are_mapped_not_read(store, corpus, provenance) -> None:
+def test_files_are_mapped_and_none_stays_open(store, corpus, provenance) -> None:
     read = TargetStore(store, provenance)
-    read.packed(corpus.keys[:1])
-    (base,) = read._maps.values()
-    while isinstance(base, np.ndarray):
-        base = base.base
-    assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+    read.packed(corpus.keys)
+    maps = Path("/proc/self/maps").read_text()
+    assert all(str(file) in maps for file in store.glob("*.records"))
+    assert all(str(file) in maps for file in store.glob("*.index"))
+    held = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
+    assert not [file for file in held if file.startswith(str(store))]
 
 
 def test_two_teachers_over_one_corpus_are_two_stores_with_the_same_keys(tmp_path, corpus, write, provenance) -> None:

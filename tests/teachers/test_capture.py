@@ -52,16 +52,42 @@ def test_the_keys_of_samples_are_made_once_for_all_teachers(tmp_path, monkeypatc
     assert len(made) == 1
 
 
-def test_workers_write_a_store_together(tmp_path):
-    batches, teacher = SampleBatches(samples(600, longest=4), Collator(0), 64), LiveTeacher(llama(0))
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    capture(store_in(alone), teacher, batches)
-    for worker in (1, 0):
-        capture(store_in(together), teacher, batches, worker, workers=2)
-    assert len(list(alone.glob("*.records"))) > 1
-    assert {file.name: file.read_bytes() for file in alone.iterdir()} == {
-        file.name: file.read_bytes() for file in together.iterdir()
-    }
+@pytest.fixture(scope="module")
+def many():
+    return SampleBatches(samples(900, longest=4), Collator(0), 64)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, many):
+    """The files of a store of four shards that one rank wrote without a stop."""
+    folder = tmp_path_factory.mktemp("alone")
+    capture(store_in(folder), LiveTeacher(llama(0)), many)
+    assert len(list(folder.glob("*.records"))) == 4
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (0, 3), (1, 3), (2, 1), (2, 3), (3, 2), (3, 6)])
+def test_any_number_of_ranks_goes_on_where_others_stopped(tmp_path, monkeypatch, many, alone, before, after):
+    plain, teacher, read = LiveTeacher.target, LiveTeacher(llama(0)), []
+
+    def target(self, batch):
+        read.append(len(batch["input_ids"]))
+        if left and len(read) == left:
+            raise KeyboardInterrupt
+        return plain(self, batch)
+
+    monkeypatch.setattr(LiveTeacher, "target", target)
+    for rank in range(before):
+        left = len(read) + 3
+        # At its third batch.
+        with pytest.raises(KeyboardInterrupt):
+            capture(store_in(tmp_path), teacher, many, rank, before)
+    left = 0
+    for rank in reversed(range(after)):
+        capture(store_in(tmp_path), teacher, many, rank, after)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == alone
+    batches = sum(-(-shard // 64) for shard in (256, 256, 256, 132))
+    assert len(read) - before == batches, "no batch is read twice"
 
 
 def test_a_teacher_that_cannot_keep_documents_apart_is_refused_before_it_runs(tmp_path):

@@ -163,3 +163,15 @@ def test_a_checkpoint_that_is_quantised_already_is_used_as_it_is(tmp_path, folde
         prepared(tmp_path / "made", saved, quantization=NF4)
     with pytest.raises(UserError, match=r"`teachers.one` holds quantised weights, from which no student can be made"):
         teacher.model(torch.float32)
+
+
+@pytest.mark.parametrize("quantized", [None, {"quant_method": "fp8"}])
+def test_a_teacher_of_plain_weights_can_be_split_among_ranks_and_a_quantised_one_cannot(monkeypatch, quantized):
+    teacher = PreparedTeacher("t", "somewhere", None, "one", "float32")
+    monkeypatch.setattr(PreparedTeacher, "config", lambda self: None)
+    monkeypatch.setattr("potstill.teachers.prepared.quantization_of", lambda config: quantized)
+    if quantized is None:
+        teacher.check_shardable()
+        return
+    with pytest.raises(UserError, match=r"`teachers\.t` holds quantised weights, which `distributed\.strategy: fsdp2`"):
+        teacher.model_to_shard()

@@ -58,7 +58,6 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch, tracker):
     [
         {"bf16": True, "fp16": True},
         {"deepspeed": "no-such-file.json"},
-        {"fsdp": True, "fsdp_config": "no-such-file.json"},
         {"optim": "adamw_apex_fused"},
         {"lr_scheduler_type": "reduce_lr_on_plateau"},
     ],

@@ -1,16 +1,25 @@
 """Resume: a stopped training goes on from its last whole checkpoint, to the same weights."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 from safetensors.torch import load_file
 
 from interrupt import stopped_at
+from potstill.errors import UserError
 from potstill.files.sealed import damage, write_hashes
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from potstill.training.resume import checkpoint_to_resume, relocate_best_checkpoint
+from potstill.training.resume import (
+    SAME_SIGNAL,
+    StopAtStepEnd,
+    check_written_alike,
+    checkpoint_to_resume,
+    relocate_best_checkpoint,
+)
 from potstill.training.trainer import DistilTrainer
 from tiny import llama, toy_recipe
 
@@ -240,3 +249,27 @@ def test_a_stopped_adapter_comes_to_the_same_weights(tmp_path, monkeypatch):
     assert all(weight.abs().max() > 0 for name, weight in learned.items() if "lora_B" in name), "all of it has learned"
     assert summary["trained_parameters"] == sum(weight.numel() for weight in learned.values())
     assert summary["parameters"] == llama().num_parameters() + summary["trained_parameters"]
+
+
+def test_a_signal_that_a_launcher_repeats_is_the_same_and_a_later_one_stops_at_once(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr("potstill.training.resume.time.monotonic", lambda: now[0])
+    stop = StopAtStepEnd()
+    with stop.listening():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.stop_requested
+        assert capsys.readouterr().out.count("a checkpoint is written") == 1
+        now[0] += SAME_SIGNAL + 1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_checkpoint_of_another_strategy_is_refused_by_name(tmp_path, sharded):
+    checkpoint = _checkpoint(tmp_path, 3)
+    if not sharded:
+        (checkpoint / "pytorch_model_fsdp.bin").write_text("weights")
+    with pytest.raises(UserError, match=r"checkpoint-3 is of a training by .*`distributed\.strategy`.*or delete"):
+        check_written_alike(checkpoint, sharded)
+    check_written_alike(checkpoint, not sharded)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import ranks
 from toy_training import assert_equal
@@ -15,8 +16,12 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def both(folder):
     launch = [
         sys.executable,
         "-m",
@@ -31,23 +36,31 @@ def both(tmp_path_factory):
     return ranks.run(folder, ranks=1), torch.load(folder / "two-ranks.pt", weights_only=True)
 
 
+OF_BOTH = [
+    "online",
+    "accumulated",
+    "silent",
+    "tied",
+    "captured",
+    "several",
+    "several captured",
+    "adapter",
+    "packed",
+    "clipped",
+    "matched alone",
+    "mixture",
+    *(f"ragged {count}" for count in ranks.RAGGED),
+    *(f"ragged and cut {count}" for count in ranks.RAGGED),
+    "ragged and captured",
+    "ragged and prompted",
+    "ragged and packed",
+    "ragged stream",
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case",
-    [
-        "plain",
-        "accumulated",
-        "silent",
-        "tied",
-        "captured",
-        "matched",
-        "matched alone",
-        "sharded",
-        "sharded and tied",
-        "streamed",
-        "mixture",
-        "shuffled",
-    ],
+    "case", [*OF_BOTH, *(f"{name}, sharded" for name in OF_BOTH), "matched", "streamed", "shuffled"]
 )
 def test_two_ranks_are_one(both, case):
     (one, logged), (two, also_logged) = (found[case] for found in both)
@@ -73,4 +86,24 @@ def test_streamed_samples_are_evaluated_by_one_rank_alone(both):
 @pytest.mark.slow
 def test_the_ranks_did_learn(both):
     single, _ = both
-    assert not torch.equal(single["plain"][0]["lm_head.weight"], single["silent"][0]["lm_head.weight"])
+    assert not torch.equal(single["online"][0]["lm_head.weight"], single["silent"][0]["lm_head.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", ranks.STUDENTS)
+def test_a_training_that_stopped_goes_on_to_the_same_weights_sharded_or_not(both, student):
+    """The learning rate and the optimizer's moments, the order of the samples and the best weights are all kept."""
+    for undisturbed, resumed in (found["stopped"][student] for found in both):
+        assert_equal(resumed, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", ranks.STUDENTS)
+def test_a_sharded_student_is_saved_as_one_rank_saves_it(both, folder, student):
+    one, two = (folder / f"{student} by {count}" / "saved" for count in (1, 2))
+    assert {file.name for file in two.iterdir()} == {file.name for file in one.iterdir()}
+    for name in ("config.json", "generation_config.json"):
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+    ours, theirs = (load_file(place / "model.safetensors") for place in (two, one))
+    assert {name: weight.dtype for name, weight in ours.items()} == {name: one.dtype for name, one in theirs.items()}
+    assert_equal(ours, theirs, tolerance=5e-6)

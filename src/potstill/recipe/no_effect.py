@@ -4,6 +4,7 @@ than its student."""
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from potstill.recipe.distributed import unshardable
 from potstill.recipe.precision import contradictions
 from potstill.recipe.training_fields import TrainingFields
 
@@ -28,6 +29,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     """A sentence about each setting that has no effect, contradicts another, or spoils the comparison with the
     control."""
     yield from contradictions(recipe)
+    yield from unshardable(recipe)
     yield from _of_control(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"

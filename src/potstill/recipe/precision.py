@@ -30,7 +30,7 @@ def contradictions(recipe: "Recipe") -> Iterator[str]:
     """A sentence about each training whose number format contradicts `precision`."""
     if recipe.precision == "auto":
         return
-    for key, training in _trainings(recipe):
+    for key, training in trainings(recipe):
         wrong = "fp16" if training.get("fp16") else "bf16"
         if training.get("fp16") or training.get("bf16", recipe.precision == "bf16") != (recipe.precision == "bf16"):
             yield (
@@ -39,7 +39,8 @@ def contradictions(recipe: "Recipe") -> Iterator[str]:
             )
 
 
-def _trainings(recipe: "Recipe") -> Iterator[tuple[str, "TrainingFields"]]:
+def trainings(recipe: "Recipe") -> Iterator[tuple[str, "TrainingFields"]]:
+    """The fields of each training in the recipe, by the key of their section."""
     yield "distil", recipe.distil.training
     if recipe.control is not None:
         yield "control", recipe.control.training

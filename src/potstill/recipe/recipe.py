@@ -11,6 +11,7 @@ from potstill.recipe.capture import Capture
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus
 from potstill.recipe.distil import Control, Distil, GivenLoss, HiddenMatch, temperatures
+from potstill.recipe.distributed import Distributed
 from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, SampleSet
 from potstill.recipe.generate import Generate
@@ -93,6 +94,9 @@ class Recipe(Section):
     precision: Precision = "auto"
     """The number format in which models multiply: `bf16`, `fp32`, or `auto` (default), the faster one on this machine,
     measured when a run begins and then kept."""
+
+    distributed: Distributed = Distributed()
+    """How several ranks train one model together."""
 
     seeds: list[Seed] = Field([0], min_length=1)
     """The student and the control are trained once for each seed. Default: [0]."""

@@ -23,12 +23,10 @@ Names = str | list[str]
 LogLevel = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
 
 
-class BatchDispatch(TypedDict, total=False):
-    """Fields of accelerate's `AcceleratorConfig`. Its other fields would change the batch size of the recipe."""
+class AcceleratorFields(TypedDict, total=False):
+    """Fields of accelerate's `AcceleratorConfig`. Its other fields decide which samples a rank reads, and when."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # type: ignore[misc]
-    dispatch_batches: bool | None
-    even_batches: bool
     non_blocking: bool
     use_seedable_sampler: bool
 
@@ -98,7 +96,7 @@ class TrainingFields(TypedDict, total=False):
     dataloader_prefetch_factor: AtLeastOne | None
     dataloader_multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None
     dataloader_in_order: bool
-    accelerator_config: BatchDispatch | None
+    accelerator_config: AcceleratorFields | None
     # Several processes.
     ddp_find_unused_parameters: bool | None
     ddp_bucket_cap_mb: AtLeastOne | None
@@ -106,8 +104,6 @@ class TrainingFields(TypedDict, total=False):
     ddp_static_graph: bool | None
     ddp_backend: str | None
     ddp_timeout: AtLeastOne
-    fsdp: str | bool | None
-    fsdp_config: dict[str, Any] | str | None
     deepspeed: dict[str, Any] | str | None
 
 
@@ -117,6 +113,7 @@ _AT_EVERY_SAVE = "`keep: best` measures at every save"
 _CROSS_ENTROPY = "`keep: best` compares cross-entropy, which every training has"
 _NO_METRICS = "a training measures its loss only, and `evaluate:` measures the models"
 _GOES_ON = "a stopped run goes on by itself"
+_STRATEGY = "`distributed: {strategy: fsdp2}` splits student and teachers among the ranks"
 _SCRIPTS = "only transformers' own scripts read it"
 
 REFUSED = {
@@ -157,6 +154,8 @@ REFUSED = {
     "fp16_full_eval": "a training is measured in its own number format",
     "use_cache": "a training keeps no keys and values",
     "use_cpu": "potstill uses the accelerator, or the CPU if there is none",
+    "fsdp": _STRATEGY,
+    "fsdp_config": _STRATEGY,
     "local_rank": "`torchrun` numbers the processes",
     "parallelism_config": "it is an object of Python, which a recipe cannot hold",
     "do_train": _SCRIPTS,
@@ -187,7 +186,6 @@ NEEDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
     "dataloader_persistent_workers": (f"`{WORKERS}` above 0", lambda it: bool(it.get(WORKERS))),
     "dataloader_prefetch_factor": (f"`{WORKERS}` above 0", lambda it: bool(it.get(WORKERS))),
     "dataloader_multiprocessing_context": (f"`{WORKERS}` above 0", lambda it: bool(it.get(WORKERS))),
-    "fsdp_config": ("`fsdp`", lambda it: bool(it.get("fsdp"))),
     "warmup_steps": (
         "another `lr_scheduler_type`, such as `constant_with_warmup`",
         lambda it: it.get("lr_scheduler_type") != "constant",

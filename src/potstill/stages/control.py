@@ -11,7 +11,7 @@ from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
-from potstill.recipe.precision import in_format
+from potstill.recipe.distributed import training_fields
 from potstill.stages.distil import student_fit
 from potstill.training.arguments import check_training
 from potstill.training.fit import fit
@@ -34,4 +34,4 @@ def check(recipe: Recipe) -> None:
 
 def _training(recipe: Recipe) -> dict[str, Any]:
     assert recipe.control is not None
-    return in_format({**recipe.distil.training, **recipe.control.training}, recipe.precision)
+    return training_fields(recipe, {**recipe.distil.training, **recipe.control.training})

@@ -20,7 +20,7 @@ from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distil import GivenLoss, HiddenMatch
-from potstill.recipe.precision import in_format
+from potstill.recipe.distributed import is_sharded, training_fields
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.capture import teacher_template
@@ -57,8 +57,8 @@ def check(recipe: Recipe) -> None:
 
 
 def training(recipe: Recipe) -> dict[str, Any]:
-    """The fields of the students' `TrainingArguments`, in the run's number format."""
-    return in_format(recipe.distil.training, recipe.precision)
+    """The fields of the students' `TrainingArguments`."""
+    return training_fields(recipe, recipe.distil.training)
 
 
 def student_fit(
@@ -130,7 +130,8 @@ def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
     """The captured targets of each teacher for a student; without `capture`, the teachers' models."""
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
-        return [teacher.model() for teacher in prepared]
+        sharded = is_sharded(work.recipe)
+        return [teacher.model_to_shard() if sharded else teacher.model() for teacher in prepared]
     sample_set = work.recipe.sample_set_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=sample_set))
     template = teacher_template(work, sample_set)

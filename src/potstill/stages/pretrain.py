@@ -15,7 +15,7 @@ from potstill.models.size import check_length
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.precision import in_format
+from potstill.recipe.distributed import training_fields
 from potstill.teachers.prepare import prepare_trained
 from potstill.training.arguments import check_training, training_arguments
 from potstill.training.fit import Fit, fit
@@ -40,7 +40,7 @@ def run(work: Work) -> Made:
         start=model,
         data=training_data.for_teacher(work, teacher.seed),
         losses=[Loss("cross_entropy")],
-        training=in_format(teacher.training, work.recipe.precision),
+        training=training_fields(work.recipe, teacher.training),
         key=f"{key}.training",
         seed=teacher.seed,
         keep=teacher.keep,
@@ -60,7 +60,7 @@ def check(recipe: Recipe) -> None:
     for name, teacher in recipe.pretrain.items():
         key = f"pretrain.{name}.config"
         count = check_blueprint(teacher.config, key, None, length)
-        fields = in_format(teacher.training, recipe.precision)
+        fields = training_fields(recipe, teacher.training)
         training = training_arguments(fields, f"pretrain.{name}.training", Path(), teacher.seed)
         check_parameters(count, training, key)
         check_training(fields, f"pretrain.{name}.training", teacher.seed, teacher.keep)

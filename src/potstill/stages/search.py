@@ -25,7 +25,7 @@ from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distil import GivenLoss
-from potstill.recipe.precision import in_format
+from potstill.recipe.distributed import training_fields
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.distil import check as check_students
@@ -87,7 +87,7 @@ def check(recipe: Recipe) -> None:
 
 def _training(recipe: Recipe) -> dict[str, Any]:
     assert recipe.search is not None
-    return in_format({**recipe.distil.training, **recipe.search.training}, recipe.precision)
+    return training_fields(recipe, {**recipe.distil.training, **recipe.search.training})
 
 
 def proposal(search: Search, number: int, tried: Sequence[dict[str, Any]], given: Setting) -> Setting:

@@ -16,6 +16,9 @@ def run(work: Work) -> Made:
     first, *others = teachers
     for other in others:
         check_same_tokens(first.tokenizer(), other.tokenizer(), f"teachers.{first.name}", f"teachers.{other.name}")
+    if work.recipe.distributed.strategy == "fsdp2" and work.recipe.capture is None:
+        for teacher in teachers:
+            teacher.check_shardable()
     summary = {}
     for teacher, folder in zip(teachers, folders, strict=True):
         kept = sum(file.stat().st_size for file in folder.iterdir())

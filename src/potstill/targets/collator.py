@@ -10,10 +10,13 @@ from potstill.data.collators import Collate
 from potstill.targets import TargetStore
 from potstill.targets.content_keys import batch_keys
 
+RECORDS = "captured_targets_"
+"""How the names of columns with captured records begin."""
+
 
 def records_column(index: int) -> str:
     """The name of the batch column that holds the records of teacher number ``index``."""
-    return f"captured_targets_{index}"
+    return f"{RECORDS}{index}"
 
 
 @dataclass(frozen=True)

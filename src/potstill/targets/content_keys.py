@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int, UInt8
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from potstill.data.collators import Collate
@@ -54,10 +54,9 @@ def _key(
     return digest.digest()
 
 
-def key_array(keys: Iterable[bytes]) -> UInt8[np.ndarray, "samples 16"]:
-    """The keys as an array, one key per row."""
-    joined = b"".join(keys)
-    return np.frombuffer(joined, np.uint8).reshape(-1, KEY_BYTES)
+def key_array(keys: Iterable[bytes]) -> np.ndarray:
+    """The keys as an array of `V16`, in which a key takes 16 bytes; as an object of Python it takes 57."""
+    return np.frombuffer(b"".join(keys), f"V{KEY_BYTES}")
 
 
 def uniforms(key: bytes, count: int) -> Float64[np.ndarray, "count"]:
@@ -81,7 +80,8 @@ SAMPLES_AT_ONCE = 512
 class Contents:
     """What the samples of a collection hold, in its order."""
 
-    keys: Sequence[bytes]
+    keys: np.ndarray
+    """As :func:`key_array` gives them."""
     counts: Int[np.ndarray, "samples"]
     """The supervised tokens of each sample."""
     lengths: Int[np.ndarray, "samples"]
@@ -142,13 +142,13 @@ def _rows(batch: Mapping[str, Tensor]) -> _Rows:
 
 def contents(samples: Any, collate: Collate) -> Contents:
     """The contents of the samples of an indexable collection."""
-    keys: list[bytes] = []
+    keys = [key_array([])]
     counts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start in range(0, len(samples), SAMPLES_AT_ONCE):
         batch = collate(rows_at(samples, range(start, min(start + SAMPLES_AT_ONCE, len(samples)))))
-        keys += batch_keys(batch)
+        keys.append(key_array(batch_keys(batch)))
         counts.append(count_supervised_by_row(batch).numpy())
         theirs = teacher_batch(batch)
         whole = torch.full((len(theirs["input_ids"]),), theirs["input_ids"].shape[1])
         lengths.append((theirs["attention_mask"].sum(1) if "attention_mask" in theirs else whole).numpy())
-    return Contents(keys, np.concatenate(counts), np.concatenate(lengths))
+    return Contents(np.concatenate(keys), np.concatenate(counts), np.concatenate(lengths))

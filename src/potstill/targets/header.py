@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,12 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def plan_digest(planned: np.ndarray) -> str:
-    """The value of :attr:`Header.plan` for samples given as ENTRY; their checksums do not count."""
-    digest = hashlib.blake2b(np.ascontiguousarray(planned["key"]).tobytes(), digest_size=16)
-    digest.update(np.ascontiguousarray(planned["count"]).tobytes())
+def plan_digest(shards: Sequence[np.ndarray]) -> str:
+    """The value of :attr:`Header.plan` for samples given as ENTRY, in any parts; their checksums do not count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for field in ("key", "count"):
+        for shard in shards:
+            digest.update(np.ascontiguousarray(shard[field]).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from potstill.errors import UserError
@@ -37,7 +38,20 @@ def index_path(store: Path, shard: int) -> Path:
 def read_index(store: Path, shard: int) -> np.ndarray:
     """The whole entries of a shard, as ENTRY; empty if the shard does not exist yet."""
     path = index_path(store, shard)
-    return np.fromfile(path, ENTRY) if path.exists() else np.empty(0, ENTRY)
+    found = mapped(path) if path.exists() else np.empty(0, np.uint8)
+    return found[: len(found) // ENTRY.itemsize * ENTRY.itemsize].view(ENTRY)
+
+
+def mapped(path: Path) -> UInt8[np.ndarray, "bytes"]:
+    """The bytes of a file, which are read when they are used. Do not write to them.
+
+    The map holds no open file, unlike Python's own: a process may often have 1,024, and a store has as many.
+    """
+    size = path.stat().st_size
+    if not size:
+        return np.empty(0, np.uint8)
+    bytes_: np.ndarray = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    return bytes_
 
 
 def checksum(records: UInt8[np.ndarray, "n record_bytes"]) -> int:

@@ -1,24 +1,22 @@
 """TargetStore: captured targets, read by content."""
 
-import mmap
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt8, UInt32
 from torch import Tensor
 
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets.codecs.hidden_states import HiddenCodec
-from potstill.targets.content_keys import key_array
 from potstill.targets.head_file import read_head
 from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
-from potstill.targets.shard import checksum, index_path, read_index, records_path
+from potstill.targets.key_index import KeyIndex
+from potstill.targets.shard import checksum, index_path, mapped, read_index, records_path
 
 
 class TargetStore:
@@ -46,6 +44,7 @@ class TargetStore:
         self._verified = np.zeros(len(self._index), bool)
         self._heads: dict[torch.device, Head] = {}
         self._maps: dict[int, UInt8[np.ndarray, "rows record_bytes"]] = {}
+        self._starts: dict[int, UInt32[np.ndarray, "samples"]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TargetStore, (self.path, self.expect)
@@ -53,7 +52,7 @@ class TargetStore:
     def __len__(self) -> int:
         return len(self._index)
 
-    def _read_index(self) -> np.ndarray:
+    def _read_index(self) -> KeyIndex:
         size, samples = self.header.samples_per_shard, self.header.samples
         parts = []
         for shard in range(self.header.shards):
@@ -65,28 +64,12 @@ class TargetStore:
                     f"{index_path(self.path, shard).name}): run `potstill capture` again, it writes only "
                     "the missing samples."
                 )
-        index = np.concatenate(parts)
-        if plan_digest(index) != self.header.plan:
+        if plan_digest(parts) != self.header.plan:
             raise UserError(
                 f"the index of {self.path} is damaged (it does not match {self.path / 'store.json'}): "
                 f"delete its *.index files and run `potstill capture` again."
             )
-        return index
-
-    @cached_property
-    def _starts(self) -> Int[np.ndarray, "samples"]:
-        """The row within its shard at which each sample's records start."""
-        counts = self._index["count"].astype(np.int64)
-        starts = np.cumsum(counts) - counts
-        size = self.header.samples_per_shard
-        return starts - starts[np.arange(len(starts)) // size * size]
-
-    @cached_property
-    def _sorted(self) -> tuple[np.ndarray, Int[np.ndarray, "samples"], np.ndarray]:
-        """The first halves of all keys, sorted; the samples in that order; and the second halves in that order."""
-        halves = np.ascontiguousarray(self._index["key"]).view("<u8").reshape(-1, 2)
-        order = np.argsort(halves[:, 0], kind="stable")
-        return halves[order, 0], order, halves[order, 1]
+        return KeyIndex(parts)
 
     def find(self, keys: Sequence[bytes]) -> Int[np.ndarray, "samples"]:
         """The places of the samples in the store.
@@ -94,31 +77,27 @@ class TargetStore:
         Raises:
             UserError: a sample was not captured.
         """
-        first, order, second = self._sorted
-        wanted = key_array(keys).view("<u8")
-        at = np.searchsorted(first, wanted[:, 0])
-        while True:
-            at = np.minimum(at, len(first) - 1)
-            collided = (first[at] == wanted[:, 0]) & (second[at] != wanted[:, 1])
-            if not collided.any():
-                break
-            at = at + collided
-        missing = first[at] != wanted[:, 0]
-        if missing.any():
+        places = self._index.find(keys)
+        if missing := int((places < 0).sum()):
             raise UserError(
-                f"{missing.sum()} of {len(keys)} samples are not among the {len(self)} captured in {self.path}: they "
+                f"{missing} of {len(keys)} samples are not among the {len(self)} captured in {self.path}: they "
                 f"were cut, masked or prompted otherwise; capture the training samples with `potstill capture`."
             )
-        places: np.ndarray = order[at]
         return places
 
     def counts(self, keys: Sequence[bytes]) -> Int[np.ndarray, "samples"]:
         """The number of supervised tokens of each sample."""
-        return self._index["count"][self.find(keys)].astype(np.int64)
+        return np.array([self._index.entry(place)["count"] for place in self.find(keys).tolist()], np.int64)
 
     def _rows(self, shard: int) -> int:
-        size = self.header.samples_per_shard
-        return int(self._index["count"][shard * size : (shard + 1) * size].sum(dtype=np.int64))
+        return int(self._index.shards[shard]["count"].sum(dtype=np.int64))
+
+    def _start(self, shard: int, row: int) -> int:
+        """The place among a shard's records at which the records of its sample number `row` start."""
+        if shard not in self._starts:
+            counts = self._index.shards[shard]["count"]
+            self._starts[shard] = np.cumsum(counts, dtype=np.uint32) - counts
+        return int(self._starts[shard][row])
 
     def _check_sizes(self) -> None:
         for shard in range(self.header.shards):
@@ -133,17 +112,17 @@ class TargetStore:
     def _shard(self, shard: int) -> UInt8[np.ndarray, "rows record_bytes"]:
         """The records of a shard, memory-mapped."""
         if shard not in self._maps:
-            with records_path(self.path, shard).open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self._rows(shard) else b""
-            self._maps[shard] = np.frombuffer(mapped, np.uint8).reshape(-1, self.codec.layout.record_bytes)
+            records = mapped(records_path(self.path, shard))
+            self._maps[shard] = records.reshape(-1, self.codec.layout.record_bytes)
         return self._maps[shard]
 
     def _records(self, sample: int) -> UInt8[np.ndarray, "n record_bytes"]:
         """The records of one sample, after a check of their checksum."""
-        shard, start = sample // self.header.samples_per_shard, self._starts[sample]
-        records = self._shard(shard)[start : start + int(self._index["count"][sample])]
+        shard, row = divmod(sample, self.header.samples_per_shard)
+        start, entry = self._start(shard, row), self._index.entry(sample)
+        records = self._shard(shard)[start : start + int(entry["count"])]
         if not self._verified[sample]:
-            if checksum(records) != self._index["checksum"][sample]:
+            if checksum(records) != entry["checksum"]:
                 path = records_path(self.path, shard)
                 raise UserError(
                     f"{path} is damaged: the checksum of a sample is wrong; delete it and run `potstill capture` "

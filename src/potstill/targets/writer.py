@@ -20,11 +20,12 @@ from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
 from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.registry import Codec, estimate
-from potstill.targets.content_keys import uniforms
+from potstill.targets.content_keys import key_array, uniforms
 from potstill.targets.describe import samples_written
 from potstill.targets.durable_writes import locked
 from potstill.targets.head_file import head_bytes, head_entry, write_head
 from potstill.targets.header import NAME, Header, Provenance, expect_same, plan_digest, read_header, write_header
+from potstill.targets.key_index import first_places
 from potstill.targets.shard import ENTRY, ShardWriter, index_path, records_path
 
 SHARD_BYTES = 256 << 20
@@ -67,7 +68,7 @@ class StoreWriter:
     def __init__(
         self,
         spec: StoreSpec,
-        keys: Sequence[bytes],
+        keys: Sequence[bytes] | np.ndarray,
         counts: Sequence[int] | Int[np.ndarray, "samples"],
         head: Head | None = None,
         samples_per_shard: int | None = None,
@@ -75,20 +76,19 @@ class StoreWriter:
         self.store, self.codec = spec.folder, spec.codec
         assert (head is not None) == isinstance(self.codec, HiddenCodec), "only hidden states need the teacher's head"
         assert len(keys) == len(counts), (len(keys), len(counts))
-        first: dict[bytes, int] = {}
-        for place, key in enumerate(keys):
-            first.setdefault(key, place)
-        self._chosen = np.fromiter(first.values(), np.int64, len(first))
+        given = keys if isinstance(keys, np.ndarray) and keys.dtype == ENTRY["key"] else key_array(keys)
+        self._chosen = first_places(given)
         self._planned = np.zeros(len(self._chosen), ENTRY)
-        self._planned["key"] = np.frombuffer(b"".join(first), "V16")
+        self._planned["key"] = given[self._chosen]
         self._planned["count"] = np.asarray(counts)[self._chosen]
         tokens = int(self._planned["count"].sum(dtype=np.int64))
         if not tokens:
             raise UserError("there is nothing to capture: no sample has a supervised token.")
-        size = samples_per_shard or shard_size(len(first), estimate(self.codec, tokens, len(first)).total_bytes)
+        samples = len(self._planned)
+        size = samples_per_shard or shard_size(samples, estimate(self.codec, tokens, samples).total_bytes)
         saved = head_bytes(head) if head else b""
         entry = head_entry(head, saved) if head else None
-        self.header = Header(spec.provenance, self.codec, len(first), tokens, size, plan_digest(self._planned), entry)
+        self.header = Header(spec.provenance, self.codec, samples, tokens, size, plan_digest([self._planned]), entry)
         self._shard: ShardWriter | None = None
         self._begin(saved)
 

@@ -50,11 +50,10 @@ def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, work
     if len(samples) and any(samples[0].get(name) is not None for name in DOCUMENT_COLUMNS):
         check_documents_are_isolated(teacher.model, "teacher")
     order = np.argsort(-found.lengths, kind="stable")
-    keys = [found.keys[place] for place in order.tolist()]
     what = f"capturing {store.provenance.teacher}"
     head = teacher.head if store.codec.mode == "hidden" else None
     with (
-        StoreWriter(store, keys, found.counts[order], head) as writer,
+        StoreWriter(store, found.keys[order], found.counts[order], head) as writer,
         progress(what, writer.header.samples, "samples", writer.samples_written()) as advance,
     ):
         for places in writer.pending(batches.batch_size, worker, workers):

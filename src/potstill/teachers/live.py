@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from potstill.device import device as own_device
@@ -14,6 +15,7 @@ from potstill.models.causality import check_causal, input_device
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
+from potstill.models.sharding import gathered, shard_frozen
 from potstill.teachers.llama_cpp import LlamaCppModel
 
 
@@ -29,15 +31,18 @@ class LiveTeacher:
             ``models/shared_vocabulary.py``.
 
     Raises:
-        UserError: the model is not a causal language model.
+        UserError: the model is not a causal language model, or is sharded already.
     """
 
     def __init__(self, model: PreTrainedModel | LlamaCppModel, vocabulary: int | None = None) -> None:
+        if isinstance(model, FSDPModule):
+            raise UserError("`teacher` is split among the ranks already, by an earlier trainer; load it again")
         check_causal(model, "`teacher`")
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
         self._spans = bool(getattr(model, "hf_device_map", None))
         self._device = own_device()
+        self._is_sharded = False
         self.head = self._head()
 
     def to(self, device: torch.device) -> None:
@@ -46,6 +51,11 @@ class LiveTeacher:
             self.model.to(device)
         self._device = device
         self.head = self._head()
+
+    def shard(self, device: torch.device) -> None:
+        """Leave each rank its part of the teacher. From then on, all ranks must read their batches together."""
+        shard_frozen(self.model, device)
+        self._device, self._is_sharded = device, True
 
     @torch.no_grad()
     def target(self, batch: Mapping[str, Tensor]) -> TeacherTarget:
@@ -73,7 +83,15 @@ class LiveTeacher:
         inner = {layer: found.to(here) for layer, found in outputs.layers.items()}
         if self.head is None:
             return LogitsTarget(outputs.states[:, : self.vocabulary].to(here)), inner
-        return HiddenTarget(outputs.states.to(here), self.head), inner
+        head = self._gathered(self.head) if self._is_sharded else self.head
+        return HiddenTarget(outputs.states.to(here), head), inner
+
+    def _gathered(self, head: Head) -> Head:
+        """The head for the losses of one batch: its parts, which have changed places, from all ranks."""
+        own = read_head(self.model)
+        assert own is not None
+        bias = None if own.bias is None else gathered(own.bias)[: self.vocabulary]
+        return replace(head, weight=gathered(own.weight)[: self.vocabulary], bias=bias)
 
     def _head(self) -> Head | None:
         head = self._whole_head()

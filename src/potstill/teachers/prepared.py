@@ -97,6 +97,27 @@ class PreparedTeacher:
             how["quantization_config"] = quantization_config(self.quantization, f"teachers.{self.name}.quantization")
         return self._files.model(device() if where is None else None, **how).eval().requires_grad_(False)
 
+    def model_to_shard(self) -> PreTrainedModel:
+        """Load the frozen teacher into the host's memory, from where the ranks take their parts of it.
+
+        Raises:
+            UserError: the checkpoint is quantised, so that it cannot be split; or as :meth:`model`.
+        """
+        self.check_shardable()
+        return self._files.model(None, dtype=getattr(torch, self.dtype)).eval().requires_grad_(False)
+
+    def check_shardable(self) -> None:
+        """Refuse a checkpoint that is quantised, which FSDP2 cannot split. The recipe has refused other such settings.
+
+        Raises:
+            UserError: it is quantised.
+        """
+        if quantization_of(self.config()) is not None:
+            raise UserError(
+                f"`teachers.{self.name}` holds quantised weights, which `distributed.strategy: fsdp2` cannot split; "
+                "name the model before its quantisation, add `capture: {}`, or use `ddp`"
+            )
+
     def _plain(self, dtype: torch.dtype) -> PreTrainedModel:
         if quantization_of(self.config()) is not None:
             raise UserError(

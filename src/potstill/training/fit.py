@@ -28,7 +28,7 @@ from potstill.training.callbacks import (
     ShowProgress,
 )
 from potstill.training.memory import check_memory
-from potstill.training.resume import StopAtStepEnd, checkpoint_to_resume, relocate_best_checkpoint
+from potstill.training.resume import StopAtStepEnd, check_written_alike, checkpoint_to_resume, relocate_best_checkpoint
 from potstill.training.snapshots import SNAPSHOTS
 from potstill.training.trainer import DistilTrainer
 
@@ -109,6 +109,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
     last = checkpoint_to_resume(one.folder / CHECKPOINTS)
     if last is not None:
         say(f"  goes on from {last.name}")
+        check_written_alike(last, trainer.is_fsdp_enabled)
         relocate_best_checkpoint(last)
     _train(trainer, last, one.title)
     with atomic_folder(one.student, owner=distributed.is_first()) as partial:

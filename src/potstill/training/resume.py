@@ -1,11 +1,13 @@
 """Resume: stop a training at a checkpoint, and find the newest checkpoint that is as it was written."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from transformers import (
     TrainerCallback,
     TrainerControl,
@@ -15,6 +17,7 @@ from transformers import (
 
 from potstill import distributed
 from potstill.console import say
+from potstill.errors import UserError
 from potstill.files.atomic import read_json, remove, write_json
 from potstill.files.sealed import damage, write_hashes
 from potstill.training.snapshots import snapshots_of
@@ -72,6 +75,20 @@ def _damage_of_snapshots(checkpoint: Path) -> str | None:
     return None
 
 
+def check_written_alike(checkpoint: Path, is_sharded: bool) -> None:
+    """Refuse a checkpoint that ranks wrote together, where this training is not sharded, and the reverse.
+
+    Raises:
+        UserError: the optimizer's state is in another form.
+    """
+    if (checkpoint / f"{FSDP_MODEL_NAME}.bin").is_file() != is_sharded:
+        before, now = ("one rank or `ddp`", "`fsdp2`") if is_sharded else ("`fsdp2`", "one rank or `ddp`")
+        raise UserError(
+            f"{checkpoint} is of a training by {before}, and this one is by {now} (`distributed.strategy`); start "
+            f"it as before, or delete {checkpoint.parent} to begin this training anew"
+        )
+
+
 def relocate_best_checkpoint(checkpoint: Path) -> None:
     """Correct the path of the best weights in a checkpoint: the run folder may have been moved since."""
     if distributed.is_first():
@@ -83,20 +100,26 @@ def relocate_best_checkpoint(checkpoint: Path) -> None:
     distributed.barrier()
 
 
+SAME_SIGNAL = 5.0
+"""Seconds in which another signal is the first one again: `torchrun` passes on what its processes have got already."""
+
+
 class StopAtStepEnd(TrainerCallback):
-    """Turns the first Ctrl-C or SIGTERM into a checkpoint at the end of the step. The second one stops at once."""
+    """Turns the first Ctrl-C or SIGTERM into a checkpoint at the end of the step. A later one stops at once."""
 
     stop_requested = False
+    _first_signal: float | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch both signals inside the `with` block."""
 
         def request(number: int, frame: object) -> None:
-            if self.stop_requested:
+            if self._first_signal is None:
+                self._first_signal, self.stop_requested = time.monotonic(), True
+                say("\n  stopping: a checkpoint is written at the end of this step")
+            elif time.monotonic() - self._first_signal > SAME_SIGNAL:
                 raise KeyboardInterrupt
-            self.stop_requested = True
-            say("\n  stopping: a checkpoint is written at the end of this step")
 
         before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -24,6 +24,7 @@ from potstill.targets.collator import TargetCollator
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import head_rows
 from potstill.training.evaluation_loss import TokenMean, row_losses
+from potstill.training.rank_batches import STAND_IN, EvenStream, even_out
 from potstill.training.samples import (
     COLUMNS,
     OneDocumentCollator,
@@ -154,14 +155,20 @@ class SampleTrainer(Trainer):
             # accelerate would else cut batches by their first dimension, which captured targets do not share, and join
             # the batches of ranks, which have different lengths.
             self.accelerator.dataloader_config.dispatch_batches = False
+        shared = kwargs.get("is_training") and self.args.world_size > 1
+        if shared and is_streamed(dataset):
+            dataset = EvenStream(dataset, self.args.train_batch_size * self.args.world_size)
         self.data_collator = PositionsCollator(collate)
         try:
-            return super()._get_dataloader(dataset, description, *args, **kwargs)
+            loader = super()._get_dataloader(dataset, description, *args, **kwargs)
         finally:
             self.data_collator = given
+        return even_out(loader, self.args.world_size) if shared else loader
 
     def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
         """As Trainer's, without its wait for the device in each micro-batch; ranks add their counts up at a log."""
+        if STAND_IN in inputs:
+            inputs = {name: value[:0] for name, value in inputs.items() if name != STAND_IN}
         if self.args.include_num_input_tokens_seen != "non_padding" or PADS not in inputs:
             return super()._track_num_input_tokens(inputs)
         self._tokens_not_shared += inputs["input_ids"].numel() - len(inputs[PADS])

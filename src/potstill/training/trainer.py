@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
 
 from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import teacher_batch
@@ -33,6 +34,7 @@ from potstill.training.memory import loss_budget, trained_bytes
 from potstill.training.model_checks import check_models
 from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
 from potstill.training.sample_trainer import SampleTrainer
+from potstill.training.sharding import add_gradients_in_float32, use_fsdp_on_cpu
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
 TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
@@ -121,7 +123,7 @@ class DistilTrainer(SampleTrainer):
         )
         check_models(self.model, self.processing_class, self.teachers, teacher_tokenizer)
         for one in self._live_teachers():
-            one.to(self.args.device)
+            (one.shard if self.is_fsdp_enabled else one.to)(self.args.device)
         self._read_samples(trainer.get("data_collator"), max_length)
         self._matching = self._hidden_matching()
         self._head_is_extracted = head_of(self.model) is not None
@@ -135,6 +137,12 @@ class DistilTrainer(SampleTrainer):
         # Without accumulation there is no other micro-batch to keep a cast for. FSDP has no whole head between them.
         keeps = self.args.gradient_accumulation_steps > 1 and not self.is_fsdp_enabled
         self._casts = CastWeights() if keeps else None
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer's; FSDP shards on a CPU too, and adds up gradients in float32."""
+        add_gradients_in_float32(self.args)
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled |= use_fsdp_on_cpu(self.accelerator, self.args)
 
     def _check_losses(self) -> None:
         needing = [loss.kind for loss in self.losses if loss.needs_teacher] + [one.kind for one in self.hidden_losses]
@@ -180,7 +188,8 @@ class DistilTrainer(SampleTrainer):
             batches = list(batches)
             counts = [count_supervised(batch) for batch in batches]
             self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens)))
-        self._steps_not_logged += 1
+        # A stream that has ended gives steps without batches, which are not taken.
+        self._steps_not_logged += bool(len(batches))
         if self._matching is not None:
             # Trainer does this for the student after each step. It does not know the projectors.
             self._matching.zero_grad()
@@ -296,6 +305,31 @@ class DistilTrainer(SampleTrainer):
                 "before are good: lower `learning_rate`, or `max_grad_norm`, and start again from there"
             )
         super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.is_fsdp_enabled and state_dict:
+            # Gathered from the ranks, tied weights are copies, and transformers would save each.
+            tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_converted(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_converted(str(self.state.best_model_checkpoint))
+
+    def _load_converted(self, checkpoint: str) -> None:
+        """Load weights that transformers saves under other names than the model has, such as experts.
+
+        Trainer leaves them as they are, with a warning.
+        """
+        wrapped = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if isinstance(self.model, PreTrainedModel) and not wrapped and get_model_conversion_mapping(self.model):
+            saved = type(self.model).from_pretrained(checkpoint, dtype="auto")
+            self.model.load_state_dict(saved.state_dict())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the mean of each loss term, without its weight, over the steps since the last log."""
