@@ -19,7 +19,7 @@ from potstill.recipe.no_effect import complaints
 from potstill.recipe.precision import Precision, in_bfloat16
 from potstill.recipe.pretrain import Pretrained
 from potstill.recipe.questions import Questions
-from potstill.recipe.search import Search, setting_of
+from potstill.recipe.search import Search, check_search
 from potstill.recipe.section import Name, Section, discriminated_by
 from potstill.recipe.select import LOSS, Select
 from potstill.recipe.strategies import SHIPPED, Strategy
@@ -256,41 +256,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _search_is_possible(self) -> "Recipe":
-        search = self.search
-        if search is None:
-            return self
-        if search.experiment is not None and search.experiment not in self.experiments:
-            names = f"choose one of {', '.join(self.experiments)}" if self.experiments else "there are none; remove it"
-            raise ValueError(f"`search.experiment`: {search.experiment!r} is not one of the `experiments`; {names}")
-        if not any(map(self.is_searched, self.variants)):
-            raise ValueError(
-                "`search` finds a setting of `distil.losses`, but every experiment has its own losses; remove `search`"
-            )
-        if not self.is_searched(self.tried_on):
-            raise ValueError(
-                f"`search.experiment`: {search.experiment!r} has its own losses, but `search` finds a setting of "
-                "`distil.losses`; choose another experiment"
-            )
-        if self.corpus.validation is None:
-            raise ValueError("`search` needs `corpus.validation`, which is missing; give its size")
-        given = setting_of(self.distil.losses)
-        if given is None:
-            kinds = ", ".join(loss.kind for loss in self.distil.losses)
-            raise ValueError(
-                "`search` needs one cross_entropy and one divergence in `distil.losses`, which has "
-                f"{kinds}; give these two, or remove `search`"
-            )
-        if search.share is None and search.temperatures == [given.temperature]:
-            raise ValueError(
-                f"`search.temperatures`: {given.temperature:g} is already the temperature of `distil.losses`; add "
-                "another temperature, or search `share`"
-            )
-        several = {given.temperature, *(search.temperatures or [])} != {given.temperature}
-        if self.capture is not None and self.capture.keep in ("sample", "hybrid") and several:
-            raise ValueError(
-                f"`search.temperatures`: `capture.keep: {self.capture.keep}` works at one temperature; use `top_k` "
-                "or `hidden`, remove `capture`, or search only `share`"
-            )
+        check_search(self)
         return self
 
     @model_validator(mode="after")

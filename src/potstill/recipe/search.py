@@ -1,13 +1,16 @@
 """`search:` — find the divergence's share of the loss, and its temperature, on `corpus.validation`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
 from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch
 from potstill.recipe.section import Name, Section, Temperature, about_key
 from potstill.recipe.training_fields import Training, TrainingFields
+
+if TYPE_CHECKING:
+    from potstill.recipe.recipe import Recipe
 
 
 class Search(Section):
@@ -81,3 +84,46 @@ def with_setting(losses: list[GivenLoss], setting: Setting) -> list[GivenLoss]:
 
 def _total(losses: list[GivenLoss]) -> float:
     return sum(loss.weight for loss in losses)
+
+
+def check_search(recipe: "Recipe") -> None:
+    """Refuse a search that the rest of the recipe makes impossible.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    search = recipe.search
+    if search is None:
+        return
+    if search.experiment is not None and search.experiment not in recipe.experiments:
+        names = f"choose one of {', '.join(recipe.experiments)}" if recipe.experiments else "there are none; remove it"
+        raise ValueError(f"`search.experiment`: {search.experiment!r} is not one of the `experiments`; {names}")
+    if not any(map(recipe.is_searched, recipe.variants)):
+        raise ValueError(
+            "`search` finds a setting of `distil.losses`, but every experiment has its own losses; remove `search`"
+        )
+    if not recipe.is_searched(recipe.tried_on):
+        raise ValueError(
+            f"`search.experiment`: {search.experiment!r} has its own losses, but `search` finds a setting of "
+            "`distil.losses`; choose another experiment"
+        )
+    if recipe.corpus.validation is None:
+        raise ValueError("`search` needs `corpus.validation`, which is missing; give its size")
+    given = setting_of(recipe.distil.losses)
+    if given is None:
+        kinds = ", ".join(loss.kind for loss in recipe.distil.losses)
+        raise ValueError(
+            "`search` needs one cross_entropy and one divergence in `distil.losses`, which has "
+            f"{kinds}; give these two, or remove `search`"
+        )
+    if search.share is None and search.temperatures == [given.temperature]:
+        raise ValueError(
+            f"`search.temperatures`: {given.temperature:g} is already the temperature of `distil.losses`; add "
+            "another temperature, or search `share`"
+        )
+    several = {given.temperature, *(search.temperatures or [])} != {given.temperature}
+    if recipe.capture is not None and recipe.capture.keep in ("sample", "hybrid") and several:
+        raise ValueError(
+            f"`search.temperatures`: `capture.keep: {recipe.capture.keep}` works at one temperature; use `top_k` "
+            "or `hidden`, remove `capture`, or search only `share`"
+        )
