@@ -10,7 +10,7 @@ from fake_stages import ALL
 from potstill import device, distributed
 from potstill.device import ProductTimes
 from potstill.pipeline import precision, runner
-from potstill.pipeline.known_models import TYPICAL_WIDTHS
+from potstill.planning.models import TYPICAL_WIDTHS
 from potstill.pipeline.precision import FILE, with_precision
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.status import describe

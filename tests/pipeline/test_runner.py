@@ -167,11 +167,11 @@ def test_the_real_check_refuses_what_transformers_would(tmp_path, section):
 
 def test_the_forecast_is_of_the_steps_that_are_left(do, monkeypatch):
     told = []
-    monkeypatch.setattr("potstill.pipeline.forecast.say_how_long", lambda recipe, run, steps: told.append(steps))
+    monkeypatch.setattr("potstill.pipeline.forecast.say_how_long", lambda plan: told.append(plan.steps))
     do(until="capture")
     do()
     do()
     do("distil.reduction=sequence")
-    left = [[str(step) for step in steps] for steps in told]
+    left = [[one.step for one in steps] for steps in told]
     rest = ["distil/seed-0", "evaluate", "report"]
     assert left == [[*ALL[:2], "capture"], ["student", *ALL[4:]], rest]

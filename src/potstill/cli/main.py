@@ -61,6 +61,13 @@ Export = Annotated[
         "--export", metavar="FILE", help="Write all answers to this CSV file, and stop. In it, -1 means no answer."
     ),
 ]
+OnMachine = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="FILE|NAME", help="Plan for another machine: a YAML file, or a known name."),
+]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Try two real steps of each kind here, and scale by them.")
+]
 NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
 From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
 DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Default: all.")]
@@ -103,6 +110,23 @@ def _run(recipe: str, run_dir: Path | None, until: str | None, force: list[str],
         run_recipe(load_recipe(recipe, overrides), folder, until, force)
     if until in (None, "report"):
         print(f"the report: {folder.path('report') / 'index.html'}")
+
+
+@app.command(rich_help_panel="Whole runs")
+def plan(
+    recipe: RecipeName,
+    run_dir: RunDir = None,
+    machine: OnMachine = None,
+    calibrate: Calibrate = False,
+    as_json: AsJson = False,
+    set_: Set = None,
+) -> None:
+    """Say what a run needs and costs, and whether it fits, before anything is run."""
+    from potstill.cli.plan import planned
+    from potstill.recipe import load_recipe
+
+    folder = _run_of(recipe, run_dir)
+    print(planned(load_recipe(recipe, set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
 
 
 def _run_of(recipe: str, run_dir: Path | None) -> "Run":

@@ -1,0 +1,141 @@
+"""Duration: the seconds of a job on a machine, from the operations of its passes."""
+
+from dataclasses import dataclass
+
+from potstill.planning.interval import ZERO, Interval
+from potstill.planning.jobs import Job, Reading, Training, Waiting, Writing
+from potstill.planning.machine import Machine
+from potstill.planning.memory import forward_pass, training_pass
+from potstill.planning.models import PlannedModel
+from potstill.planning.trace import Batch, Operations
+
+OPTIMIZER_BYTES = 20.0
+"""Bytes that an optimizer step reads and writes for each trained weight, besides its state: weight, gradient, and the
+gradient's norm."""
+ESTIMATED = Interval(0.7, 1.0, 1.6)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How many times as long as forecast a pass took when it was tried; 1 where none was tried."""
+
+    reading: float | None = None
+    training: float | None = None
+
+
+def seconds_of(job: Job, machine: Machine, scales: Scales = Scales()) -> Interval | None:
+    """The seconds of a job. None if its tokens or the machine's rate are not known."""
+    if isinstance(job, Waiting):
+        return job.seconds
+    rate = machine.rates.get(job.precision)
+    if rate is None or machine.bandwidth is None:
+        return None
+    if isinstance(job, Reading):
+        return _of_reading(job, machine, scales)
+    return _of_training(job, machine, scales) if isinstance(job, Training) else _of_writing(job, machine)
+
+
+def _of_reading(job: Reading, machine: Machine, scales: Scales) -> Interval | None:
+    if job.tokens is None:
+        return None
+    return one_batch(job, machine, scales.reading) * (job.tokens * (1 / job.batch.tokens))
+
+
+def one_batch(job: Reading, machine: Machine, scale: float | None = None) -> Interval:
+    """The seconds of one forward, head included."""
+    traced = forward_pass(job)
+    work = _guess(job.model, job.batch) if traced is None else traced.operations
+    head = Operations(products=2.0 * _head_size(job.model) * job.batch.tokens)
+    return _scaled(_time(work + head, job.precision, machine), scale)
+
+
+def one_step(job: Training, machine: Machine, scale: float | None = None) -> Interval:
+    """The seconds of one micro-batch: forward, loss and backward, with the teachers beside it."""
+    traced = training_pass(job)
+    passes = 2.0 if job.how.adapter else 3.0
+    work = _guess(job.student, job.batch) * passes if traced is None else traced.operations
+    head = Operations(
+        products=2.0 * passes * _head_size(job.student) * job.batch.tokens,
+        # Softmax and gradient of each logit, in float32, for student and teachers.
+        moved=12.0 * _vocabulary(job.student) * job.batch.tokens * (1 + len(job.teachers)),
+    )
+    own = _scaled(_time(work + head, job.precision, machine), scale)
+    return sum((one_batch(teacher, machine) for teacher in job.teachers), own)
+
+
+def _of_training(job: Training, machine: Machine, scales: Scales) -> Interval | None:
+    if job.tokens is None or job.steps is None:
+        return None
+    assert machine.bandwidth is not None
+    batches = job.tokens * (1 / job.batch.tokens)
+    update = Interval.exactly(job.student.parameters.trained * (OPTIMIZER_BYTES + 2 * job.moments)) / machine.bandwidth
+    whole = one_step(job, machine, scales.training) * batches + update * job.steps
+    return whole * job.rounds
+
+
+def _of_writing(job: Writing, machine: Machine) -> Interval | None:
+    if job.count is None:
+        return None
+    assert machine.bandwidth is not None
+    devices = machine.devices if job.spans else 1
+    token = _guess(job.model, Batch(1, 2)) * 0.5
+    read = Reading(job.model, Batch(job.rows, 2), None, job.precision, job.weights)
+    traced = forward_pass(read)
+    calls = 0.0 if traced is None else traced.operations.calls
+    # Each step reads all weights once, for all rows.
+    step = job.weights / machine.bandwidth + machine.call * (3 * calls)
+    step += _time(
+        token * job.rows + Operations(products=2.0 * _head_size(job.model) * job.rows), job.precision, machine
+    )
+    steps = job.count * job.new * (1 / job.rows)
+    prompts = job.count * job.prompt
+    reading = one_batch(Reading(job.model, Batch(job.rows, 64), None, job.precision, job.weights), machine)
+    return step * steps * (1 / devices if devices > 1 else 1.0) + reading * (prompts * (1 / (64.0 * job.rows)))
+
+
+def _time(work: Operations, precision: str, machine: Machine) -> Interval:
+    assert machine.bandwidth is not None
+    products = Interval.exactly(work.products) / machine.rates[precision]
+    return products + Interval.exactly(work.moved) / machine.bandwidth + machine.call * work.calls
+
+
+def _scaled(found: Interval, scale: float | None) -> Interval:
+    """A forecast that was tried is scaled to what was measured, and is then nearly certain."""
+    return found if scale is None else Interval.around(found.expected * scale, 1.2, 1.25)
+
+
+def _guess(model: PlannedModel, batch: Batch) -> Operations:
+    """The work of a forward that cannot be traced: two operations for each weight and token."""
+    sizes, text = model.parameters, model.config.get_text_config()
+    share = _active(model)
+    return Operations(2.0 * sizes.body * share * batch.tokens, 0.0, 30.0 * text.num_hidden_layers)
+
+
+def _active(model: PlannedModel) -> float:
+    """The share of a body's weights that a token uses; below 1 for a mixture of experts."""
+    text = model.config.get_text_config()
+    experts = getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None)
+    used = getattr(text, "num_experts_per_tok", None)
+    if not experts or not used:
+        return 1.0
+    inner = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+    every = 3.0 * text.num_hidden_layers * experts * inner * text.hidden_size
+    return 1.0 - min(1.0, every / model.parameters.body) * (1 - used / experts)
+
+
+def active_parameters(model: PlannedModel) -> int:
+    """The parameters that a token uses: all, or fewer for a mixture of experts."""
+    sizes = model.parameters
+    return round(sizes.body * _active(model)) + sizes.head + sizes.embeddings
+
+
+def _head_size(model: PlannedModel) -> float:
+    text = model.config.get_text_config()
+    return float(text.vocab_size * text.hidden_size)
+
+
+def _vocabulary(model: PlannedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)
+
+
+NOTHING = ZERO
