@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from potstill.pipeline.known_models import TYPICAL_WIDTHS, student_config, teacher_configs, widths_of
 
 import minimal
-from potstill.pipeline.known_models import TYPICAL_WIDTHS, student_config, teacher_configs, widths_of
 from potstill.pipeline.run_folder import Run
 from potstill.recipe.teachers import ModelTeacher
 from potstill.teachers.prepare import prepare

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill import distributed
-from potstill.console import duration, say, size
+from potstill.console import say, size
 from potstill.errors import UserError
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run

@@ -22,7 +22,7 @@ from potstill.recipe.questions import HeldOutQuestions, Questions
 
 EPOCHS_DEFAULT = 3.0
 """transformers' own."""
-BYTES_PER_TOKEN = {259: 1.0, 4096: 3.0, 16_000: 4.1, 50_000: 4.5}
+BYTES_PER_TOKEN = {259: 1.0, 4096: 3.0, 16_000: 3.7, 50_000: 4.4}
 """Of English text, by the number of tokens of a byte-level BPE; measured on BabyLM and WikiText-2. Others lie between."""
 TEXT_OF_FILE = Interval(0.4, 0.9, 1.0)
 """The share of a table's bytes that is text."""
@@ -101,12 +101,11 @@ def _of_text(recipe: Recipe, corpus: Corpus, made: Mapping[str, Any] | None) -> 
             origin="counted in the corpus of this run",
         )
     if facts.train_samples is not None or facts.train_tokens is not None:
-        samples = facts.train_samples or (facts.train_tokens or 0) / length.expected
-        tokens = facts.train_tokens or samples * length.expected
+        count = facts.train_samples or (facts.train_tokens or 0) / length.expected
         return replace(
             found,
-            samples=Interval.around(samples, 1.1, 1.1),
-            tokens=Interval.around(tokens, 1.1, 1.1),
+            samples=Interval.around(count, 1.1, 1.1),
+            tokens=Interval.around(facts.train_tokens or count * length.expected, 1.1, 1.1),
             origin="as `facts.text` says",
         )
     if corpus.train_tokens is not None:
@@ -137,8 +136,8 @@ def _held_out(recipe: Recipe, corpus: Corpus) -> tuple[Interval | None, Interval
     """The held-out documents that are measured, and their tokens."""
     width, facts = corpus.sequence_length, recipe.facts.text
     if isinstance(corpus.held_out, HeldOutText):
-        count = min(corpus.held_out.sequences, recipe.evaluate.documents or corpus.held_out.sequences)
-        return Interval.exactly(count), Interval.exactly(count * width)
+        every = min(corpus.held_out.sequences, recipe.evaluate.documents or corpus.held_out.sequences)
+        return Interval.exactly(every), Interval.exactly(every * width)
     count = recipe.evaluate.documents
     if facts.held_out_tokens is not None and facts.held_out_samples is not None:
         share = min(1.0, (count or facts.held_out_samples) / facts.held_out_samples)

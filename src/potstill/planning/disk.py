@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from potstill.planning.interval import ZERO, Interval
-from potstill.planning.jobs import TRAINED_STAGES, Situation, Training, bytes_per_weight
+from potstill.planning.jobs import Situation, Training, bytes_per_weight
 from potstill.planning.models import PlannedModel
+from potstill.planning.stage_jobs import TRAINED_STAGES
 from potstill.recipe.distil import KeptSnapshots
 from potstill.recipe.step import Step
 from potstill.targets.codecs.registry import Codec, estimate, make_codec
@@ -124,9 +125,7 @@ def _of_training(step: Step, at: Situation, jobs: Sequence[object]) -> Disk | No
     limit = fields.get("save_total_limit", CHECKPOINTS_KEPT) or CHECKPOINTS_KEPT
     saves = 0 if fields.get("save_strategy") == "no" else limit
     # The oldest checkpoint goes when the newest is whole. A short training never comes to its limit.
-    meanwhile = Interval(
-        0.0 if saves == 0 else min(1, saves) * checkpoint * 0.0, saves * checkpoint, (saves + 1) * checkpoint
-    )
+    meanwhile = Interval(0.0, saves * checkpoint, (saves + 1 if saves else 0) * checkpoint)
     if step.stage == "search":
         kept, count = 0.0, ZERO
     return Disk(TOKENIZER + kept + count * model + SMALL, meanwhile + TOKENIZER)

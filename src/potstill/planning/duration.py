@@ -1,8 +1,10 @@
 """Duration: the seconds of a job on a machine, from the operations of its passes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import geometric_mean
 
-from potstill.planning.interval import ZERO, Interval
+from potstill.planning.interval import Interval
 from potstill.planning.jobs import Job, Reading, Training, Waiting, Writing
 from potstill.planning.machine import Machine
 from potstill.planning.memory import forward_pass, training_pass
@@ -12,15 +14,22 @@ from potstill.planning.trace import Batch, Operations
 OPTIMIZER_BYTES = 20.0
 """Bytes that an optimizer step reads and writes for each trained weight, besides its state: weight, gradient, and the
 gradient's norm."""
-ESTIMATED = Interval(0.7, 1.0, 1.6)
 
 
 @dataclass(frozen=True)
 class Scales:
-    """How many times as long as forecast a pass took when it was tried; 1 where none was tried."""
+    """What was measured by trying, if anything was."""
 
-    reading: float | None = None
-    training: float | None = None
+    reading: Mapping[str, float] = field(default_factory=dict)
+    """How many times as long as forecast a forward took, by the model's name."""
+    training: Mapping[str, float] = field(default_factory=dict)
+    """The same of an optimizer step, by the training's key."""
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """The bytes that a training needed, by its key."""
+
+    def of(self, several: Mapping[str, float], name: str) -> float | None:
+        """The scale of this name, or the mean of the others; None if there are none."""
+        return several.get(name) or (geometric_mean(several.values()) if several else None)
 
 
 def seconds_of(job: Job, machine: Machine, scales: Scales = Scales()) -> Interval | None:
@@ -32,24 +41,29 @@ def seconds_of(job: Job, machine: Machine, scales: Scales = Scales()) -> Interva
         return None
     if isinstance(job, Reading):
         return _of_reading(job, machine, scales)
-    return _of_training(job, machine, scales) if isinstance(job, Training) else _of_writing(job, machine)
+    return _of_training(job, machine, scales) if isinstance(job, Training) else _of_writing(job, machine, scales)
 
 
 def _of_reading(job: Reading, machine: Machine, scales: Scales) -> Interval | None:
     if job.tokens is None:
         return None
-    return one_batch(job, machine, scales.reading) * (job.tokens * (1 / job.batch.tokens))
+    return one_batch(job, machine, scales) * (job.tokens * (1 / job.batch.tokens))
 
 
-def one_batch(job: Reading, machine: Machine, scale: float | None = None) -> Interval:
+def one_batch(job: Reading, machine: Machine, scales: Scales = Scales()) -> Interval:
     """The seconds of one forward, head included."""
-    traced = forward_pass(job)
-    work = _guess(job.model, job.batch) if traced is None else traced.operations
     head = Operations(products=2.0 * _head_size(job.model) * job.batch.tokens)
-    return _scaled(_time(work + head, job.precision, machine), scale)
+    whole = of_body(job, machine) + _time(head, job.precision, machine)
+    return _scaled(whole, scales.of(scales.reading, job.model.name))
 
 
-def one_step(job: Training, machine: Machine, scale: float | None = None) -> Interval:
+def of_body(job: Reading, machine: Machine) -> Interval:
+    """The seconds of one forward up to the states that go into the head."""
+    traced = forward_pass(job)
+    return _time(_guess(job.model, job.batch) if traced is None else traced.operations, job.precision, machine)
+
+
+def one_step(job: Training, machine: Machine) -> Interval:
     """The seconds of one micro-batch: forward, loss and backward, with the teachers beside it."""
     traced = training_pass(job)
     passes = 2.0 if job.how.adapter else 3.0
@@ -59,21 +73,25 @@ def one_step(job: Training, machine: Machine, scale: float | None = None) -> Int
         # Softmax and gradient of each logit, in float32, for student and teachers.
         moved=12.0 * _vocabulary(job.student) * job.batch.tokens * (1 + len(job.teachers)),
     )
-    own = _scaled(_time(work + head, job.precision, machine), scale)
+    own = _time(work + head, job.precision, machine)
     return sum((one_batch(teacher, machine) for teacher in job.teachers), own)
+
+
+def of_update(job: Training, machine: Machine) -> Interval:
+    """The seconds of the optimizer's own work in a step."""
+    assert machine.bandwidth is not None
+    return Interval.exactly(job.student.parameters.trained * (OPTIMIZER_BYTES + 2 * job.moments)) / machine.bandwidth
 
 
 def _of_training(job: Training, machine: Machine, scales: Scales) -> Interval | None:
     if job.tokens is None or job.steps is None:
         return None
-    assert machine.bandwidth is not None
     batches = job.tokens * (1 / job.batch.tokens)
-    update = Interval.exactly(job.student.parameters.trained * (OPTIMIZER_BYTES + 2 * job.moments)) / machine.bandwidth
-    whole = one_step(job, machine, scales.training) * batches + update * job.steps
-    return whole * job.rounds
+    whole = one_step(job, machine) * batches + of_update(job, machine) * job.steps
+    return _scaled(whole, scales.of(scales.training, job.key)) * job.rounds
 
 
-def _of_writing(job: Writing, machine: Machine) -> Interval | None:
+def _of_writing(job: Writing, machine: Machine, scales: Scales) -> Interval | None:
     if job.count is None:
         return None
     assert machine.bandwidth is not None
@@ -89,7 +107,7 @@ def _of_writing(job: Writing, machine: Machine) -> Interval | None:
     )
     steps = job.count * job.new * (1 / job.rows)
     prompts = job.count * job.prompt
-    reading = one_batch(Reading(job.model, Batch(job.rows, 64), None, job.precision, job.weights), machine)
+    reading = one_batch(Reading(job.model, Batch(job.rows, 64), None, job.precision, job.weights), machine, scales)
     return step * steps * (1 / devices if devices > 1 else 1.0) + reading * (prompts * (1 / (64.0 * job.rows)))
 
 
@@ -136,6 +154,3 @@ def _head_size(model: PlannedModel) -> float:
 
 def _vocabulary(model: PlannedModel) -> int:
     return int(model.config.get_text_config().vocab_size)
-
-
-NOTHING = ZERO

@@ -228,4 +228,4 @@ def _baseline() -> Interval:
     except (OSError, ValueError):
         return Machine("").baseline
     now = float(pages * os.sysconf("SC_PAGE_SIZE"))
-    return Interval(min(now, 0.4 * GIB), max(0.55 * GIB, min(now, 1.0 * GIB)), max(1.2 * GIB, min(now, 2 * GIB)))
+    return Interval(min(now, 0.4 * GIB), min(max(now, 0.65 * GIB), GIB), max(now, 1.2 * GIB))

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
@@ -210,8 +209,10 @@ class _Finder:
     def _or_note(self, fields: Mapping[str, Any] | None, key: str, why: str) -> Any:
         return self._note(key, why) if fields is None else self.of_fields(fields, key, None)
 
-    def _note(self, key: str, why: str) -> None:
+    def _note(self, key: str, why: str) -> Any:
+        """None, and a note that says why."""
         self.notes.append(f"`{key}` is not planned: {why}")
+        return None
 
 
 def pruned(config: Any, student: PrunedLayers | PrunedWidth) -> Any:
@@ -301,4 +302,4 @@ def widths_of(models: Models) -> tuple[int, int]:
     """The widths of the largest feed-forward layer among the models that are known."""
     sizes = [size_of(one.config, 0) for one in models]
     widths = [(size["hidden"], size["ffn"]) for size in sizes if size["hidden"] and size["ffn"]]
-    return max(widths, key=lambda pair: pair[0] * pair[1], default=TYPICAL_WIDTHS)  # type: ignore[arg-type, return-value]
+    return max(widths, key=lambda pair: pair[0] * pair[1], default=TYPICAL_WIDTHS)

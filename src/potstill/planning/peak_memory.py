@@ -1,5 +1,7 @@
 """Peak memory: the most bytes that a piece of work had, on the host and on the accelerator."""
 
+import ctypes
+import gc
 import resource
 import sys
 from collections.abc import Iterator
@@ -30,7 +32,8 @@ class PeakMemory:
 
 @contextmanager
 def measured() -> Iterator[PeakMemory]:
-    """Measure the work of a block, in this process."""
+    """Measure the work of a block, in this process. What earlier work has freed is given back first."""
+    _give_back()
     found, resets = PeakMemory(), False
     with suppress(OSError):
         RESET.write_text(RESET_PEAK)
@@ -46,6 +49,14 @@ def measured() -> Iterator[PeakMemory]:
         # Without a reset, the greatest size of the whole process is that of this work only if it grew.
         found.host = now if resets or (before is not None and now is not None and now > before) else None
         found.device = _of_gpu() if on_gpu else None
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, which C libraries keep for later."""
+    gc.collect()
+    # Only glibc has it.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _greatest() -> int | None:

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from potstill.planning.amounts import Amounts, Schedule, amounts_of, schedule
 from potstill.planning.disk import Disk, disk_of
 from potstill.planning.duration import Scales, active_parameters, seconds_of
 from potstill.planning.interval import ZERO, Interval
-from potstill.planning.jobs import Situation, jobs_of
+from potstill.planning.jobs import Job, Situation, Training
 from potstill.planning.machine import Machine
 from potstill.planning.memory import Memory, memory_of
 from potstill.planning.models import Models, models_of
+from potstill.planning.stage_jobs import jobs_of
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 
@@ -120,10 +121,8 @@ def make_plan(
         ask_hub: whether to ask the hub for configurations that are not here.
         scales: what was measured by trying.
     """
-    models = models_of(recipe, known.teachers, ask_hub=ask_hub)
-    amounts = amounts_of(recipe, known.corpus, known.prompts)
-    ranks = machine.devices if machine.kind == "cuda" and not _spreads(recipe) else 1
-    at = Situation(recipe, models, amounts, precision_on(recipe, machine), ranks)
+    at = _situation(recipe, machine, known, ask_hub=ask_hub)
+    models, amounts = at.models, at.amounts
     found = tuple(_forecast(step, at, machine, scales) for step in steps)
     notes = [*machine.notes, *models.notes, *amounts.notes]
     if at.precision not in machine.rates:
@@ -138,11 +137,19 @@ def make_plan(
     return Plan(recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)))
 
 
+def _situation(recipe: Recipe, machine: Machine, known: Known, *, ask_hub: bool) -> Situation:
+    models = models_of(recipe, known.teachers, ask_hub=ask_hub)
+    amounts = amounts_of(recipe, known.corpus, known.prompts)
+    ranks = machine.devices if machine.kind == "cuda" and not _spreads(recipe) else 1
+    precision = precision_on(recipe, machine)
+    return Situation(recipe.model_copy(update={"precision": precision}), models, amounts, precision, ranks)
+
+
 def _spreads(recipe: Recipe) -> bool:
     return any(getattr(one, "device_map", None) for one in recipe.teachers.values())
 
 
-def precision_on(recipe: Recipe, machine: Machine) -> str:
+def precision_on(recipe: Recipe, machine: Machine) -> Literal["bf16", "fp32"]:
     """The number format that `auto` comes to on this machine."""
     if recipe.precision != "auto":
         return recipe.precision
@@ -168,12 +175,28 @@ def _forecast(step: Step, at: Situation, machine: Machine, scales: Scales) -> St
     hours = None if seconds is None else seconds * (1 / 3600)
     return StepForecast(
         step=str(step),
-        memory=memory_of(jobs, machine),
+        memory=_with_measured(memory_of(jobs, machine), jobs, machine, scales),
         disk=disk_of(step, at, jobs),
         seconds=seconds,
         kwh=None if hours is None or machine.watts is None else hours * (machine.watts / 1000),
         money=None if hours is None or machine.price is None else hours * machine.price,
     )
+
+
+def jobs_in(recipe: Recipe, steps: Sequence[Step], machine: Machine, known: Known = Known()) -> list[Job]:
+    """All work of some steps, to try it."""
+    at = _situation(recipe, machine, known, ask_hub=True)
+    return [job for step in steps for job in jobs_of(step, at)]
+
+
+def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales: Scales) -> Memory:
+    """The memory with the whole that was measured in place of a training's parts."""
+    tried = [scales.memory[job.key] for job in jobs if isinstance(job, Training) and job.key in scales.memory]
+    if not tried:
+        return memory
+    # Checkpoints are written, and libraries loaded, beside what was tried.
+    whole = {"as measured": Interval(0.95, 1.03, 1.15) * max(tried)}
+    return Memory(whole, memory.host) if machine.kind == "cuda" else Memory({}, whole)
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:

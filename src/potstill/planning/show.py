@@ -83,9 +83,8 @@ def _fits(plan: Plan) -> str:
         parts = largest.memory.device if plan.machine.kind == "cuda" else largest.memory.host
         lines.append(f"  {', '.join(f'{name} {size(part.expected)}' for name, part in parts.items() if part.high)}")
     if plan.machine.free_disk is not None:
-        lines.append(
-            f"disk: {_size(plan.disk)} of {size(plan.machine.free_disk)} free: {_word(plan.disk, plan.machine.free_disk)}"
-        )
+        free = plan.machine.free_disk
+        lines.append(f"disk: {_size(plan.disk)} of {size(free)} free: {_word(plan.disk, free)}")
     return "\n".join(lines)
 
 

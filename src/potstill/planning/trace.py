@@ -1,8 +1,8 @@
 """Trace: the operations and the memory of a model's passes, counted by running the model without any numbers.
 
 PyTorch's fake tensors have shapes and no storage, so a model of any size is built and run in seconds. All that the real
-pass would do is seen: each product, each temporary tensor, each tensor that is kept for the backward, with checkpointing
-and autocast as the training has them.
+pass would do is seen: each product, each temporary tensor, and each tensor that is kept for the backward, with
+checkpointing and autocast as the training has them.
 """
 
 import json

@@ -84,7 +84,7 @@ def sizes_in_header(file: Path) -> dict[str, Any] | None:
 
 
 def _has_head(file: Path) -> bool:
-    """Whether a GGUF file has a head of its own. The names of tensors stand, with their lengths, after the tokenizer."""
+    """Whether a GGUF file has a head of its own. Its tensors' names, with their lengths, come after the tokenizer."""
     with file.open("rb") as stream:
         return struct.pack("<Q", len(HEAD)) + HEAD in stream.read(LONGEST_HEADER)
 
