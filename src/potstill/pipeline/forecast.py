@@ -10,7 +10,7 @@ from potstill.errors import UserError
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.planning.advice import Advice, Misfit, advise, misfits
-from potstill.planning.duration import Scales
+from potstill.planning.duration import UNTRIED, Scales
 from potstill.planning.machine import Machine, machine_named
 from potstill.planning.models import models_of, widths_of
 from potstill.planning.plan import Known, Plan, make_plan
@@ -60,7 +60,7 @@ def plan_of(
     run: Run,
     steps: Sequence[Step],
     machine: Machine | None = None,
-    scales: Scales = Scales(),
+    scales: Scales = UNTRIED,
     *,
     ask_hub: bool = False,
 ) -> Plan:
@@ -108,9 +108,8 @@ def refuse_what_cannot_fit(plan: Plan, run: Run) -> None:
         )
         what = "the run" if misfit.step is None else f"`{misfit.step}`"
         kind = "of free disk" if misfit.step is None else "of memory"
-        raise UserError(
-            f"{what} needs at least {size(misfit.needed.low)} {kind}, and this machine has {size(misfit.there)}; {remedy}"
-        )
+        needed, there = size(misfit.needed.low), size(misfit.there)
+        raise UserError(f"{what} needs at least {needed} {kind}, and this machine has {there}; {remedy}")
 
 
 def _bytes_in(folder: Path) -> int:

@@ -23,7 +23,7 @@ from potstill.recipe.questions import HeldOutQuestions, Questions
 EPOCHS_DEFAULT = 3.0
 """transformers' own."""
 BYTES_PER_TOKEN = {259: 1.0, 4096: 3.0, 16_000: 3.7, 50_000: 4.4}
-"""Of English text, by the number of tokens of a byte-level BPE; measured on BabyLM and WikiText-2. Others lie between."""
+"""Of English text, by the number of tokens of a byte-level BPE; 16,000: measured on BabyLM. Others lie between them."""
 TEXT_OF_FILE = Interval(0.4, 0.9, 1.0)
 """The share of a table's bytes that is text."""
 PROMPT_TOKENS, ANSWER_TOKENS = Interval(40, 130, 400), Interval(60, 150, 300)

@@ -32,7 +32,10 @@ class Scales:
         return several.get(name) or (geometric_mean(several.values()) if several else None)
 
 
-def seconds_of(job: Job, machine: Machine, scales: Scales = Scales()) -> Interval | None:
+UNTRIED = Scales()
+
+
+def seconds_of(job: Job, machine: Machine, scales: Scales = UNTRIED) -> Interval | None:
     """The seconds of a job. None if its tokens or the machine's rate are not known."""
     if isinstance(job, Waiting):
         return job.seconds
@@ -50,7 +53,7 @@ def _of_reading(job: Reading, machine: Machine, scales: Scales) -> Interval | No
     return one_batch(job, machine, scales) * (job.tokens * (1 / job.batch.tokens))
 
 
-def one_batch(job: Reading, machine: Machine, scales: Scales = Scales()) -> Interval:
+def one_batch(job: Reading, machine: Machine, scales: Scales = UNTRIED) -> Interval:
     """The seconds of one forward, head included."""
     head = Operations(products=2.0 * _head_size(job.model) * job.batch.tokens)
     whole = of_body(job, machine) + _time(head, job.precision, machine)

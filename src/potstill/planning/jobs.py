@@ -25,6 +25,10 @@ class Reading:
     precision: str
     weights: Interval
     """Bytes of the model as it is loaded."""
+    file: float = 0.0
+    """Bytes of its file, which is mapped into memory while it is read."""
+    beside: Interval = ZERO
+    """Bytes of another model beside it."""
     spans: bool = False
     """Whether the model lies on all accelerators together."""
 
@@ -156,7 +160,9 @@ def reading_of(at: Situation, model: PlannedModel, tokens: Interval | None, rows
     else:
         weights = loaded_bytes(model, bytes_per_weight(precision), quantization)
     spans = getattr(given, "device_map", None) is not None
-    return Reading(model, Batch(rows, max(2, round(length))), tokens, precision, weights, spans)
+    # The run's own files are in float32, and most published ones in 16 bits.
+    file = model.parameters.total * (4.0 if model.converts or model.name in at.recipe.pretrain else 2.0)
+    return Reading(model, Batch(rows, max(2, round(length))), tokens, precision, weights, file, spans=spans)
 
 
 def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any], key: str) -> Training:
@@ -217,7 +223,8 @@ def reading_of_student(at: Situation, tokens: Interval | None, rows: int, length
     student = at.models.student
     assert student is not None
     weights = loaded_bytes(student, bytes_per_weight(at.precision), at.recipe.student.quantization)
-    return Reading(student, Batch(rows, max(2, round(length))), tokens, at.precision, weights)
+    file = student.parameters.total * (2.0 if at.recipe.start_in_bfloat16 else 4.0)
+    return Reading(student, Batch(rows, max(2, round(length))), tokens, at.precision, weights, file)
 
 
 def writing_of(at: Situation, model: PlannedModel, asked: Asked) -> Writing:

@@ -3,6 +3,7 @@
 import difflib
 import os
 import shutil
+import time
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -34,6 +35,9 @@ SHARE_OF_BANDWIDTH = {"cpu": Interval(0.3, 0.8, 2.0), "cuda": Interval(0.4, 0.7,
 """The share of the bandwidth that small operations reach. On a CPU, their tensors are partly in its caches."""
 COPIED = 2**26
 """Bytes that are copied to measure the bandwidth."""
+
+PROCESS = Interval(0.4 * GIB, 0.9 * GIB, 1.6 * GIB)
+"""Bytes of a process with Python, torch and transformers."""
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -94,7 +98,7 @@ class Machine:
     price: float | None = None
     """Of an hour, in `currency`."""
     currency: str | None = None
-    baseline: Interval = Interval(0.4 * GIB, 0.9 * GIB, 1.6 * GIB)
+    baseline: Interval = PROCESS
     """Bytes of the host's memory that a process has before its work: Python and its libraries."""
     notes: tuple[str, ...] = ()
 
@@ -207,8 +211,6 @@ def _host_memory() -> int:
 
 def _bandwidth() -> float:
     """The bytes a second of a copy, read and written: the best of three."""
-    import time
-
     source = torch.zeros(COPIED, dtype=torch.uint8, device=device())
     target = torch.empty_like(source)
     best = float("inf")
@@ -222,10 +224,10 @@ def _bandwidth() -> float:
 
 
 def _baseline() -> Interval:
-    """The memory of a process like this one. A run imports more than a plan, and keeps some memory from step to step."""
+    """The memory of a process like this one. A run imports more than a plan, and keeps some of it from step to step."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError):
-        return Machine("").baseline
+        return PROCESS
     now = float(pages * os.sysconf("SC_PAGE_SIZE"))
     return Interval(min(now, 0.4 * GIB), min(max(now, 0.65 * GIB), GIB), max(now, 1.2 * GIB))

@@ -24,11 +24,11 @@ TRACED = (0.9, 1.0, 1.12)
 """Factors of what a trace counts: allocators round up and keep pieces."""
 ESTIMATED = (0.4, 1.0, 2.0)
 HEAP = Interval(1.0, 1.2, 1.55)
-"""What a CPU's allocator holds, in parts of what was asked of it: pieces between small tensors stay empty. Measured with
-glibc: 1.36 where all tensors have less than 32 MiB, and 1.1 where the largest have more."""
+"""What a CPU's allocator holds, in parts of what was asked of it, for gaps between small tensors. Measured with glibc:
+ 1.36 where all tensors have less than 32 MiB, and 1.1 where the largest have more."""
 IN_HEAP = ("gradients", "optimizer", "activations")
-MAPPED = Interval(0.0, 0.8, 2.2)
-"""The file of a model, in parts of its weights, which is mapped into memory while it is read."""
+MAPPED = Interval(0.0, 0.95, 1.1)
+"""The part of a model's file that is mapped into memory when the model is read."""
 PER_TOKEN_AND_CHANNEL = 34
 """Bytes of activations of a layer in 16 bits, for each token and channel, where the attention keeps no T × T
 (Korthikanti and others, arXiv:2205.05198, section 4)."""
@@ -66,8 +66,8 @@ def _of_job(job: Job, machine: Machine) -> Memory:
     parts = _parts(job, machine)
     if machine.kind == "cpu":
         held = {name: size * HEAP if name in IN_HEAP else size for name, size in parts.items()}
-        if not isinstance(job, Training):
-            held["loading"] = job.weights * MAPPED
+        if isinstance(job, Reading):
+            held["file"] = MAPPED * job.file
         return Memory(host={"process": machine.baseline, **held})
     spread = machine.devices if getattr(job, "spans", False) else 1
     parts = {name: size * (1 / spread) for name, size in parts.items()}
@@ -86,6 +86,7 @@ def _parts(job: Reading | Training | Writing, machine: Machine) -> dict[str, Int
         "weights": job.weights,
         "activations": _activations(traced, job.model, job.batch, job.precision, kept=False),
         "logits": _read_logits(job.model, job.batch, job.precision),
+        "beside": job.beside,
     }
 
 

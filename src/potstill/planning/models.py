@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from potstill.errors import UserError, first_line
 from potstill.files.installed_packages import package_files
@@ -186,8 +186,10 @@ class _Finder:
         given = dict(fields)
         if vocabulary is not None:
             given.setdefault("vocab_size", vocabulary)
-        elif "vocab_size" not in given:
-            self.notes.append(f"`{key}`: the number of tokens is not known yet; the architecture's own is counted with")
+        if given["model_type"] not in CONFIG_MAPPING:
+            return self._note(key, f"transformers has no {given['model_type']!r}")
+        if "vocab_size" not in given:
+            self.notes.append(f"`{key}.vocab_size` is not known yet; the architecture's own is counted with")
         try:
             with quiet():
                 return config_of(given)

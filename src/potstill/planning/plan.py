@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from potstill.planning.amounts import Amounts, Schedule, amounts_of, schedule
 from potstill.planning.disk import Disk, disk_of
-from potstill.planning.duration import Scales, active_parameters, seconds_of
+from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
 from potstill.planning.interval import ZERO, Interval
 from potstill.planning.jobs import Job, Situation, Training
 from potstill.planning.machine import Machine
@@ -27,6 +27,9 @@ class Known:
     teachers: Mapping[str, Any] = field(default_factory=dict)
     corpus: Mapping[str, Any] | None = None
     prompts: Mapping[str, Any] | None = None
+
+
+NOTHING_KNOWN = Known()
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,10 @@ def make_plan(
     recipe: Recipe,
     steps: Sequence[Step],
     machine: Machine,
-    known: Known = Known(),
+    known: Known = NOTHING_KNOWN,
     *,
     ask_hub: bool = False,
-    scales: Scales = Scales(),
+    scales: Scales = UNTRIED,
 ) -> Plan:
     """Forecast the steps of a recipe.
 
@@ -183,7 +186,7 @@ def _forecast(step: Step, at: Situation, machine: Machine, scales: Scales) -> St
     )
 
 
-def jobs_in(recipe: Recipe, steps: Sequence[Step], machine: Machine, known: Known = Known()) -> list[Job]:
+def jobs_in(recipe: Recipe, steps: Sequence[Step], machine: Machine, known: Known = NOTHING_KNOWN) -> list[Job]:
     """All work of some steps, to try it."""
     at = _situation(recipe, machine, known, ask_hub=True)
     return [job for step in steps for job in jobs_of(step, at)]

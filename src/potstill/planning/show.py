@@ -77,9 +77,8 @@ def _fits(plan: Plan) -> str:
     largest = plan.largest
     if largest is not None and plan.machine.memory is not None:
         needed = plan.memory_of(largest)
-        lines.append(
-            f"memory: {_size(needed)} of {size(plan.machine.memory)} ({largest.step}): {_word(needed, plan.machine.memory)}"
-        )
+        word = _word(needed, plan.machine.memory)
+        lines.append(f"memory: {_size(needed)} of {size(plan.machine.memory)} ({largest.step}): {word}")
         parts = largest.memory.device if plan.machine.kind == "cuda" else largest.memory.host
         lines.append(f"  {', '.join(f'{name} {size(part.expected)}' for name, part in parts.items() if part.high)}")
     if plan.machine.free_disk is not None:

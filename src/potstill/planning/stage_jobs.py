@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from potstill.planning.amounts import schedule
-from potstill.planning.interval import Interval
+from potstill.planning.interval import ZERO, Interval
 from potstill.planning.jobs import (
     Asked,
     Job,
+    Reading,
     Situation,
     Training,
     Waiting,
@@ -56,7 +57,7 @@ def _teachers(step: Step, at: Situation) -> Iterator[Job]:
         weights = Interval.exactly(model.parameters.total)
         if model.converts:
             # The file's own weights and the converted ones are both there, in float32.
-            yield Waiting(weights / GGUF_WEIGHTS_PER_SECOND, Interval(4.0, 8.0, 10.0) * weights)
+            yield Waiting(weights / GGUF_WEIGHTS_PER_SECOND, Interval(4.0, 9.5, 11.0) * weights)
         else:
             yield Waiting(weights * 2.0 / FILE_BYTES_PER_SECOND)
 
@@ -90,6 +91,15 @@ def _student(step: Step, at: Situation) -> Iterator[Job]:
         yield reading_of(at, model, tokens, rows, length.high)
     if at.models.student is not None:
         yield reading_of_student(at, tokens, rows, length.high)
+        yield Waiting(ZERO, _to_build(at, at.models.student))
+
+
+def _to_build(at: Situation, student: PlannedModel) -> Interval:
+    """Bytes of a start while it is built and saved: in float32, with the model that it comes from and its file."""
+    whole = 4.0 * student.parameters.total
+    source = at.models.teachers.get(getattr(at.recipe.student, "teacher", ""))
+    made_of = whole if source is None else 4.0 * source.parameters.total
+    return Interval(whole, whole + 2 * made_of, 2 * whole + 2.2 * made_of)
 
 
 def _generate(step: Step, at: Situation) -> Iterator[Job]:
@@ -190,13 +200,24 @@ def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
         tokens = at.amounts.held_out_tokens
         read = None if tokens is None else tokens * times
         if model is at.models.student:
-            yield reading_of_student(at, read, rows, length)
+            yield _beside_teacher(at, reading_of_student(at, read, rows, length))
         else:
             yield reading_of(at, model, read, rows, length)
         yield from _metrics_of_text(at, model, Interval.exactly(times))
     if at.recipe.evaluate.tasks:
         # Nobody knows the items of a task before lm-eval has loaded them.
         yield Waiting(None)
+
+
+def _beside_teacher(at: Situation, read: Reading) -> Reading:
+    """The student's forward with the largest teacher beside it, whose distributions it is compared with."""
+    several = [reading_of(at, one, None, 1, 2) for one in at.models.teachers.values()]
+    if not several:
+        return read
+    largest = max(several, key=lambda one: one.weights.expected)
+    return replace(
+        read, beside=Interval(0.0, largest.weights.expected, largest.weights.high), file=read.file + largest.file
+    )
 
 
 def _measured(at: Situation) -> Iterator[tuple[PlannedModel, float]]:

@@ -240,17 +240,18 @@ def _traced(
 def _make_fake(model: nn.Module) -> None:
     """Replace the weights of a model on the meta device by fake ones, which claim to be on the CPU."""
     made: dict[int, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        # Tied weights stay tied.
+        if id(tensor) not in made:
+            empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+            is_weight = isinstance(tensor, nn.Parameter)
+            made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
+        return made[id(tensor)]
+
     for module in model.modules():
         for own in (module._parameters, module._buffers):
-            for name, tensor in own.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in made:
-                    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    made[id(tensor)] = (
-                        nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
-                    )
-                own[name] = made[id(tensor)]  # type: ignore[assignment]
+            own.update({name: fake(tensor) for name, tensor in own.items() if tensor is not None})  # type: ignore[misc]
 
 
 def _ids(batch: Batch) -> Tensor:
