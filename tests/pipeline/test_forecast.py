@@ -10,8 +10,8 @@ from potstill.pipeline import forecast
 from potstill.pipeline.forecast import known_of, plan_of, refuse_what_cannot_fit, rounded, say_how_long, typical_widths
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
-from potstill.planning.interval import Interval
 from potstill.planning.models import TYPICAL_WIDTHS
+from potstill.planning.ranges import Range
 from potstill.recipe.teachers import ModelTeacher
 from potstill.teachers.prepare import prepare
 from tiny import llama, save_model, toy_recipe
@@ -45,10 +45,10 @@ def test_a_prepared_teacher_is_known(tmp_path, run):
 
 
 def test_how_long_it_takes_is_said_if_it_is_a_minute(plan, capsys):
-    last = replace(plan.steps[-1], seconds=Interval(3000, 6000, 9000))
+    last = replace(plan.steps[-1], seconds=Range(3000, 6000, 9000))
     say_how_long(replace(plan, steps=(last,)))
     assert capsys.readouterr().out == "about 1.7 h on this machine\n"
-    say_how_long(replace(plan, steps=(replace(last, seconds=Interval(1, 2, 99)),)))
+    say_how_long(replace(plan, steps=(replace(last, seconds=Range(1, 2, 99)),)))
     say_how_long(replace(plan, steps=(last, replace(last, seconds=None))))
     assert capsys.readouterr().out == ""
 

@@ -6,7 +6,7 @@ import minimal
 from potstill.planning import machine as machines
 from potstill.planning.calibrate import STEPS, calibrate
 from potstill.planning.duration import seconds_of
-from potstill.planning.jobs import Training
+from potstill.planning.jobs import TrainingJob
 from potstill.planning.memory import memory_of
 from potstill.planning.plan import jobs_in, make_plan
 from potstill.recipe.step import Step
@@ -34,7 +34,7 @@ def test_the_memory_of_real_steps_lies_inside_the_forecast(tmp_path):
     steps = [Step("student"), Step("distil", 0)]
     jobs = jobs_in(recipe, steps, here)
     scales = calibrate(jobs, here)
-    (job,) = (one for one in jobs if isinstance(one, Training))
+    (job,) = (one for one in jobs if isinstance(one, TrainingJob))
     assert set(scales.reading) == {"t", "student"}
     assert scales.memory["distil"] in memory_of([job], here).on_host
     assert STEPS == 3

@@ -50,7 +50,7 @@ def test_a_training_keeps_weights_and_snapshots_and_meanwhile_checkpoints(disk):
     assert plain.meanwhile.high > 3 * 12 * parameters * 0.99
     one = disk(step, "distil.training.save_total_limit=1")
     assert one.meanwhile.expected < plain.meanwhile.expected
-    assert disk(step, "distil.training.save_strategy=no").meanwhile.low == 0
+    assert disk(step, "distil.training.save_strategy=no").meanwhile.expected < 5e6, "a tokenizer alone"
 
 
 def test_what_is_not_known_has_no_size(disk, tmp_path):

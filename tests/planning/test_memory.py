@@ -6,17 +6,17 @@ import pytest
 
 import minimal
 from potstill.planning.amounts import amounts_of
-from potstill.planning.interval import Interval
-from potstill.planning.jobs import Reading, Situation, Training, Waiting, Writing, moments, training_of
+from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob, moments, training_of
 from potstill.planning.machine import Machine, described_machines
 from potstill.planning.memory import memory_of
 from potstill.planning.models import models_of
+from potstill.planning.ranges import Range
 from potstill.planning.stage_jobs import jobs_of
 from potstill.recipe import load_recipe
 from potstill.recipe.step import Step
 from tiny import llama, mixture, save_model
 
-CPU = Machine("cpu", host_memory=8e9, baseline=Interval.exactly(0.0))
+CPU = Machine("cpu", host_memory=8e9, baseline=Range.exactly(0.0))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def at(tmp_path):
 
 
 def training(situation, stage="distil"):
-    (job,) = (one for one in jobs_of(Step(stage, 0), situation) if isinstance(one, Training))
+    (job,) = (one for one in jobs_of(Step(stage, 0), situation) if isinstance(one, TrainingJob))
     return job
 
 
@@ -54,7 +54,7 @@ def test_a_training_needs_weights_gradients_and_the_optimizer_s_state_surely(at)
     job = training(at())
     trained = job.student.parameters.trained
     parts = memory_of([job], CPU).host
-    assert parts["weights"] == Interval.exactly(4 * trained)
+    assert parts["weights"] == Range.exactly(4 * trained)
     assert parts["gradients"].low == 4 * trained
     assert parts["optimizer"].low == 8 * trained
     assert parts["activations"].low > 0
@@ -73,13 +73,13 @@ def test_on_a_gpu_the_device_has_the_models_and_the_host_reads_their_files(at):
     found = memory_of([training(at())], described_machines()["rtx-3060-12gb"])
     assert {"CUDA", "weights", "gradients", "optimizer", "activations", "logits"} <= set(found.device)
     assert set(found.host) == {"process", "loading"}
-    assert memory_of([Waiting(None)], CPU).device == {}
+    assert memory_of([WaitingJob(None)], CPU).device == {}
 
 
 def test_the_largest_job_decides(at):
     job = training(at())
     small = replace(job, moments=0.0)
-    assert memory_of([small, job, Waiting(None)], CPU) == memory_of([job], CPU)
+    assert memory_of([small, job, WaitingJob(None)], CPU) == memory_of([job], CPU)
 
 
 def test_a_teacher_over_all_accelerators_takes_its_part_of_each():
@@ -88,14 +88,14 @@ def test_a_teacher_over_all_accelerators_takes_its_part_of_each():
     models = models_of(recipe, {}, ask_hub=False)
     situation = Situation(recipe, models, amounts_of(recipe, None, None), "bf16")
     step = Step("capture", name="base/own")
-    (job,) = (one for one in jobs_of(step, situation) if isinstance(one, Reading))
+    (job,) = (one for one in jobs_of(step, situation) if isinstance(one, ReadingJob))
     assert 430e9 < job.weights.expected < 480e9
     assert memory_of([job], node).device["weights"].expected == pytest.approx(job.weights.expected / 8)
 
 
 def test_keys_and_values_grow_with_rows_and_length(at):
     model = at().models.teachers["t"]
-    job = Writing(model, 4, Interval.exactly(8), Interval.exactly(8), 16.0, None, "fp32", Interval.exactly(1.0))
+    job = WritingJob(model, 4, Range.exactly(8), Range.exactly(8), 16.0, None, "fp32", Range.exactly(1.0))
     size = memory_of([job], CPU).host["keys and values"].expected
     assert size == 2 * 4 * 2 * 8 * 4 * 4 * 16, "both, layers, heads, width, float32, rows, tokens"
     assert memory_of([replace(job, rows=8)], CPU).host["keys and values"].expected == 2 * size

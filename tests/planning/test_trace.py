@@ -5,10 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from potstill.models.head_extraction import hidden_states
-from potstill.planning.trace import Batch, Learning, config_of, model_on_meta, reading, training
+from potstill.planning.trace import BatchShape, Learning, config_of, model_on_meta, reading, training
 from tiny import gpt2, gpt_neox, llama, mixture
 
-BATCH = Batch(2, 16)
+BATCH = BatchShape(2, 16)
 FAMILIES = {"llama": llama, "gpt2": gpt2, "gpt_neox": gpt_neox}
 
 
@@ -36,10 +36,10 @@ def test_a_backward_costs_two_forwards_and_an_adapter_s_one():
 
 
 def test_memory_depends_on_what_a_training_keeps():
-    config, batch = llama(layers=8).config, Batch(8, 64)
+    config, batch = llama(layers=8).config, BatchShape(8, 64)
     peak = training(config, batch, Learning()).peak
     assert training(config, batch, Learning(checkpointing=True)).peak < 0.6 * peak
-    assert training(config, Batch(16, 64), Learning()).peak == pytest.approx(2 * peak, rel=0.15)
+    assert training(config, BatchShape(16, 64), Learning()).peak == pytest.approx(2 * peak, rel=0.15)
     assert training(config, batch, Learning(beside=10 * peak)).peak > 10 * peak
     gradients = 4 * sum(one.numel() for one in llama(layers=8).parameters())
     more = training(config, batch, Learning(accumulates=True)).peak - peak
@@ -59,4 +59,4 @@ def test_a_model_of_any_size_is_counted_without_its_weights():
     config = config_of(fields | {"num_attention_heads": 128, "num_key_value_heads": 8, "vocab_size": 128256})
     model = model_on_meta(config)
     assert sum(one.numel() for one in model.parameters()) > 10e9
-    assert reading(config, Batch(1, 8), "bf16").operations.products > 1e10
+    assert reading(config, BatchShape(1, 8), "bf16").operations.products > 1e10

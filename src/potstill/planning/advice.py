@@ -10,13 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from potstill.planning.interval import Interval
 from potstill.planning.plan import Plan, StepForecast
+from potstill.planning.ranges import Range
 from potstill.recipe import Recipe
 from potstill.recipe.no_effect import ACCUMULATION, BATCH, BATCH_DEFAULT
 from potstill.recipe.training_fields import CHECKPOINTING
 
 LEAST_K = 16
+PARTS_OF_BATCH = (2, 8, 32)
+"""Into how many micro-batches one is divided."""
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 
@@ -27,7 +29,7 @@ class Misfit:
 
     step: str | None
     """None: the disk, for the whole run."""
-    needed: Interval
+    needed: Range
     there: float
 
     @property
@@ -42,7 +44,7 @@ class Advice:
 
     changes: tuple[str, ...]
     why: str
-    after: Interval
+    after: Range
     """Bytes of the memory, or of the disk, that the changed recipe needs."""
     fits: bool
 
@@ -76,7 +78,7 @@ def advise(plan: Plan, misfit: Misfit, replan: Replan) -> Iterator[Advice]:
             yield Advice(told, why, after, after.expected <= misfit.there)
 
 
-def _needed(plan: Plan, misfit: Misfit) -> Interval | None:
+def _needed(plan: Plan, misfit: Misfit) -> Range | None:
     if misfit.step is None:
         return plan.disk
     # A changed recipe may have other steps; none of its steps may need too much.
@@ -137,12 +139,10 @@ def _changes(plan: Plan, misfit: Misfit) -> Iterator[tuple[dict[str, Any], str]]
 def _of_batch(key: str, fields: Any) -> Iterator[tuple[dict[str, Any], str]]:
     checkpointing = {f"{key}.activation_checkpointing": True}
     batch, times = int(fields.get(BATCH, BATCH_DEFAULT)), int(fields.get(ACCUMULATION, 1))
-    smaller = batch
     fewer: dict[str, Any] = {}
     if not any(fields.get(one) for one in CHECKPOINTING):
         yield checkpointing, "computes activations again in the backward; a step takes about a third longer"
-    while smaller % 2 == 0:
-        smaller //= 2
+    for smaller in (batch // part for part in PARTS_OF_BATCH if batch % part == 0):
         fewer = {f"{key}.{BATCH}": smaller, f"{key}.{ACCUMULATION}": times * batch // smaller}
         yield fewer, "has fewer samples in memory; the steps stay the same"
     if fewer and not any(fields.get(one) for one in CHECKPOINTING):

@@ -19,7 +19,7 @@ from potstill.losses.loss import Loss
 from potstill.models.head_extraction import hidden_states
 from potstill.planning import peak_memory
 from potstill.planning.duration import Scales, of_body, of_update, one_step
-from potstill.planning.jobs import Job, Reading, Training
+from potstill.planning.jobs import Job, ReadingJob, TrainingJob
 from potstill.planning.machine import Machine
 from potstill.planning.memory import memory_of
 from potstill.planning.trace import quiet
@@ -38,11 +38,11 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
     """Try each kind of forward and of training of a plan, as far as this machine has room for it."""
     scales = Scales()
     for job in jobs:
-        if isinstance(job, Reading) and job.model.name not in scales.reading and _has_room(job, machine):
+        if isinstance(job, ReadingJob) and job.model.name not in scales.reading and _has_room(job, machine):
             say(f"trying a forward of {job.model.name}")
             ratio = _seconds_of_forward(job) / of_body(job, machine).expected
             scales = replace(scales, reading={**scales.reading, job.model.name: ratio})
-        elif isinstance(job, Training) and job.key not in scales.training and _has_room(job, machine):
+        elif isinstance(job, TrainingJob) and job.key not in scales.training and _has_room(job, machine):
             say(f"trying {STEPS} steps of {job.key}")
             with peak_memory.measured() as peak:
                 seconds = _seconds_of_step(job)
@@ -74,7 +74,7 @@ def _ids(config: Any, rows: int, length: int) -> torch.Tensor:
     return torch.randint(config.get_text_config().vocab_size, (rows, length), device=device())
 
 
-def _seconds_of_forward(job: Reading) -> float:
+def _seconds_of_forward(job: ReadingJob) -> float:
     model = _model(job.model.config, job.precision).eval()
     ids = _ids(job.model.config, job.batch.rows, job.batch.length)
     found = []
@@ -106,11 +106,11 @@ class _Clock(TrainerCallback):
         self.seconds.append(_now() - self._began)
 
 
-def _batches(job: Training) -> int:
+def _batches(job: TrainingJob) -> int:
     return min(int(job.fields.get(ACCUMULATION, 1)), MOST_BATCHES)
 
 
-def _seconds_of_step(job: Training) -> float:
+def _seconds_of_step(job: TrainingJob) -> float:
     """The seconds of one optimizer step of a real training, with fewer micro-batches where there are many."""
     student: Any = _model(job.student.config, "bf16" if job.in_half else "fp32")
     if job.adapter is not None:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from potstill.planning.interval import ZERO, Interval
-from potstill.planning.jobs import Situation, Training, bytes_per_weight
+from potstill.planning.jobs import Situation, TrainingJob, bytes_per_weight
 from potstill.planning.models import PlannedModel
+from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import TRAINED_STAGES
 from potstill.recipe.distil import KeptSnapshots
 from potstill.recipe.step import Step
@@ -13,9 +13,9 @@ from potstill.targets.codecs.registry import Codec, estimate, make_codec
 
 ID_BYTES, OFFSET_BYTES, TEXT_BYTES = 4, 4, 4.5
 """Of a token's id, of a sample, and of a token as text."""
-SMALL = Interval(2e3, 3e5, 2e7)
+SMALL = Range(2e3, 3e5, 2e7)
 """Logs, manifests and figures of a step."""
-TOKENIZER = Interval(1e5, 2e6, 4e7)
+TOKENIZER = Range(1e5, 2e6, 4e7)
 """The files of a tokenizer beside a model."""
 CHECKPOINTS_KEPT = 2
 """`save_total_limit` of `training/arguments.py`."""
@@ -25,8 +25,8 @@ CHECKPOINTS_KEPT = 2
 class Disk:
     """Bytes."""
 
-    kept: Interval
-    meanwhile: Interval = ZERO
+    kept: Range
+    meanwhile: Range = ZERO
     """Beside them, until the step is done."""
 
 
@@ -38,7 +38,7 @@ def disk_of(step: Step, at: Situation, jobs: Sequence[object]) -> Disk | None:
     return None if kept is None else Disk(kept + SMALL)
 
 
-def _kept(step: Step, at: Situation) -> Interval | None:
+def _kept(step: Step, at: Situation) -> Range | None:
     models, amounts = at.models, at.amounts
     if step.stage == "teachers":
         here = [one for one in models.teachers.values() if one.name not in at.recipe.pretrain]
@@ -57,22 +57,22 @@ def _kept(step: Step, at: Situation) -> Interval | None:
         return _capture(step, at)
     if step.stage in ("answers", "generate"):
         count = amounts.held_out_samples if step.stage == "answers" else amounts.samples
-        return None if count is None else count * Interval(300, 1500, 6000)
+        return None if count is None else count * Range(300, 1500, 6000)
     return ZERO
 
 
-def _corpus(at: Situation) -> Interval | None:
+def _corpus(at: Situation) -> Range | None:
     amounts = at.amounts
     if amounts.tokens is None or amounts.samples is None:
         return None
     if at.recipe.asks:
-        return amounts.samples * Interval(300, 1200, 4000)
+        return amounts.samples * Range(300, 1200, 4000)
     # The texts lie in a file of their own while they are split.
-    held_out = (amounts.held_out_tokens or amounts.tokens * Interval(0.0, 0.05, 0.2)) * (ID_BYTES + TEXT_BYTES)
+    held_out = (amounts.held_out_tokens or amounts.tokens * Range(0.0, 0.05, 0.2)) * (ID_BYTES + TEXT_BYTES)
     return amounts.tokens * float(ID_BYTES) + amounts.samples * float(OFFSET_BYTES) + held_out
 
 
-def _capture(step: Step, at: Situation) -> Interval | None:
+def _capture(step: Step, at: Situation) -> Range | None:
     samples, learned = at.amounts.samples, at.amounts.supervised
     if samples is None or learned is None:
         return None
@@ -83,7 +83,7 @@ def _capture(step: Step, at: Situation) -> Interval | None:
             estimate(codec, tokens=round(tokens), samples=round(count)).total_bytes
             for tokens, count in zip(learned.to_list(), samples.to_list(), strict=True)
         ]
-        whole += Interval(*map(float, sizes))
+        whole += Range(*map(float, sizes))
         if codec.mode == "hidden":
             text = model.config.get_text_config()
             whole += float(text.vocab_size * text.hidden_size * bytes_per_weight(at.precision))
@@ -107,7 +107,7 @@ def codec_of(step: Step, at: Situation, model: PlannedModel) -> Codec:
 
 
 def _of_training(step: Step, at: Situation, jobs: Sequence[object]) -> Disk | None:
-    found = [job for job in jobs if isinstance(job, Training)]
+    found = [job for job in jobs if isinstance(job, TrainingJob)]
     if not found:
         return None
     job, recipe = found[0], at.recipe
@@ -125,13 +125,13 @@ def _of_training(step: Step, at: Situation, jobs: Sequence[object]) -> Disk | No
     limit = fields.get("save_total_limit", CHECKPOINTS_KEPT) or CHECKPOINTS_KEPT
     saves = 0 if fields.get("save_strategy") == "no" else limit
     # The oldest checkpoint goes when the newest is whole. A short training never comes to its limit.
-    meanwhile = Interval(0.0, saves * checkpoint, (saves + 1 if saves else 0) * checkpoint)
+    meanwhile = Range(0.0, saves * checkpoint, (saves + 1 if saves else 0) * checkpoint)
     if step.stage == "search":
         kept, count = 0.0, ZERO
     return Disk(TOKENIZER + kept + count * model + SMALL, meanwhile + TOKENIZER)
 
 
-def _snapshots(kept: KeptSnapshots, steps: Interval | None) -> Interval | None:
+def _snapshots(kept: KeptSnapshots, steps: Range | None) -> Range | None:
     if steps is None:
-        return None if kept.count is None else Interval.exactly(kept.count)
-    return Interval(*(float(len(kept.steps(max(1, round(one))))) for one in steps.to_list()))
+        return None if kept.count is None else Range.exactly(kept.count)
+    return Range(*(float(len(kept.steps(max(1, round(one))))) for one in steps.to_list()))

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import geometric_mean
 
-from potstill.planning.interval import Interval
-from potstill.planning.jobs import Job, Reading, Training, Waiting, Writing
+from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WaitingJob, WritingJob
 from potstill.planning.machine import Machine
 from potstill.planning.memory import forward_pass, training_pass
 from potstill.planning.models import PlannedModel
-from potstill.planning.trace import Batch, Operations
+from potstill.planning.ranges import Range
+from potstill.planning.trace import BatchShape, Operations
 
 OPTIMIZER_BYTES = 20.0
 """Bytes that an optimizer step reads and writes for each trained weight, besides its state: weight, gradient, and the
@@ -35,38 +35,38 @@ class Scales:
 UNTRIED = Scales()
 
 
-def seconds_of(job: Job, machine: Machine, scales: Scales = UNTRIED) -> Interval | None:
+def seconds_of(job: Job, machine: Machine, scales: Scales = UNTRIED) -> Range | None:
     """The seconds of a job. None if its tokens or the machine's rate are not known."""
-    if isinstance(job, Waiting):
+    if isinstance(job, WaitingJob):
         return job.seconds
     rate = machine.rates.get(job.precision)
     if rate is None or machine.bandwidth is None:
         return None
-    if isinstance(job, Reading):
+    if isinstance(job, ReadingJob):
         return _of_reading(job, machine, scales)
-    return _of_training(job, machine, scales) if isinstance(job, Training) else _of_writing(job, machine, scales)
+    return _of_training(job, machine, scales) if isinstance(job, TrainingJob) else _of_writing(job, machine, scales)
 
 
-def _of_reading(job: Reading, machine: Machine, scales: Scales) -> Interval | None:
+def _of_reading(job: ReadingJob, machine: Machine, scales: Scales) -> Range | None:
     if job.tokens is None:
         return None
     return one_batch(job, machine, scales) * (job.tokens * (1 / job.batch.tokens))
 
 
-def one_batch(job: Reading, machine: Machine, scales: Scales = UNTRIED) -> Interval:
+def one_batch(job: ReadingJob, machine: Machine, scales: Scales = UNTRIED) -> Range:
     """The seconds of one forward, head included."""
     head = Operations(products=2.0 * _head_size(job.model) * job.batch.tokens)
     whole = of_body(job, machine) + _time(head, job.precision, machine)
     return _scaled(whole, scales.of(scales.reading, job.model.name))
 
 
-def of_body(job: Reading, machine: Machine) -> Interval:
+def of_body(job: ReadingJob, machine: Machine) -> Range:
     """The seconds of one forward up to the states that go into the head."""
     traced = forward_pass(job)
     return _time(_guess(job.model, job.batch) if traced is None else traced.operations, job.precision, machine)
 
 
-def one_step(job: Training, machine: Machine) -> Interval:
+def one_step(job: TrainingJob, machine: Machine) -> Range:
     """The seconds of one micro-batch: forward, loss and backward, with the teachers beside it."""
     traced = training_pass(job)
     passes = 2.0 if job.how.adapter else 3.0
@@ -80,13 +80,13 @@ def one_step(job: Training, machine: Machine) -> Interval:
     return sum((one_batch(teacher, machine) for teacher in job.teachers), own)
 
 
-def of_update(job: Training, machine: Machine) -> Interval:
+def of_update(job: TrainingJob, machine: Machine) -> Range:
     """The seconds of the optimizer's own work in a step."""
     assert machine.bandwidth is not None
-    return Interval.exactly(job.student.parameters.trained * (OPTIMIZER_BYTES + 2 * job.moments)) / machine.bandwidth
+    return Range.exactly(job.student.parameters.trained * (OPTIMIZER_BYTES + 2 * job.moments)) / machine.bandwidth
 
 
-def _of_training(job: Training, machine: Machine, scales: Scales) -> Interval | None:
+def _of_training(job: TrainingJob, machine: Machine, scales: Scales) -> Range | None:
     if job.tokens is None or job.steps is None:
         return None
     batches = job.tokens * (1 / job.batch.tokens)
@@ -94,13 +94,13 @@ def _of_training(job: Training, machine: Machine, scales: Scales) -> Interval | 
     return _scaled(whole, scales.of(scales.training, job.key)) * job.rounds
 
 
-def _of_writing(job: Writing, machine: Machine, scales: Scales) -> Interval | None:
+def _of_writing(job: WritingJob, machine: Machine, scales: Scales) -> Range | None:
     if job.count is None:
         return None
     assert machine.bandwidth is not None
     devices = machine.devices if job.spans else 1
-    token = _guess(job.model, Batch(1, 2)) * 0.5
-    read = Reading(job.model, Batch(job.rows, 2), None, job.precision, job.weights)
+    token = _guess(job.model, BatchShape(1, 2)) * 0.5
+    read = ReadingJob(job.model, BatchShape(job.rows, 2), None, job.precision, job.weights)
     traced = forward_pass(read)
     calls = 0.0 if traced is None else traced.operations.calls
     # Each step reads all weights once, for all rows.
@@ -110,22 +110,24 @@ def _of_writing(job: Writing, machine: Machine, scales: Scales) -> Interval | No
     )
     steps = job.count * job.new * (1 / job.rows)
     prompts = job.count * job.prompt
-    reading = one_batch(Reading(job.model, Batch(job.rows, 64), None, job.precision, job.weights), machine, scales)
+    reading = one_batch(
+        ReadingJob(job.model, BatchShape(job.rows, 64), None, job.precision, job.weights), machine, scales
+    )
     return step * steps * (1 / devices if devices > 1 else 1.0) + reading * (prompts * (1 / (64.0 * job.rows)))
 
 
-def _time(work: Operations, precision: str, machine: Machine) -> Interval:
+def _time(work: Operations, precision: str, machine: Machine) -> Range:
     assert machine.bandwidth is not None
-    products = Interval.exactly(work.products) / machine.rates[precision]
-    return products + Interval.exactly(work.moved) / machine.bandwidth + machine.call * work.calls
+    products = Range.exactly(work.products) / machine.rates[precision]
+    return products + Range.exactly(work.moved) / machine.bandwidth + machine.call * work.calls
 
 
-def _scaled(found: Interval, scale: float | None) -> Interval:
+def _scaled(found: Range, scale: float | None) -> Range:
     """A forecast that was tried is scaled to what was measured, and is then nearly certain."""
-    return found if scale is None else Interval.around(found.expected * scale, 1.2, 1.25)
+    return found if scale is None else Range.around(found.expected * scale, 1.2, 1.25)
 
 
-def _guess(model: PlannedModel, batch: Batch) -> Operations:
+def _guess(model: PlannedModel, batch: BatchShape) -> Operations:
     """The work of a forward that cannot be traced: two operations for each weight and token."""
     sizes, text = model.parameters, model.config.get_text_config()
     share = _active(model)

@@ -6,45 +6,45 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from potstill.planning.amounts import Amounts, schedule
-from potstill.planning.interval import ZERO, Interval
-from potstill.planning.models import Models, PlannedModel
-from potstill.planning.trace import Batch, Learning
+from potstill.planning.models import PlannedModel, RecipeModels
+from potstill.planning.ranges import ZERO, Range
+from potstill.planning.trace import BatchShape, Learning
 from potstill.recipe import Recipe
 from potstill.recipe.precision import in_bfloat16, in_format
 from potstill.recipe.training_fields import CHECKPOINTING
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingJob:
     """Forwards without gradients."""
 
     model: PlannedModel
-    batch: Batch
-    tokens: Interval | None
+    batch: BatchShape
+    tokens: Range | None
     """Tokens with padding; None where that is not known."""
     precision: str
-    weights: Interval
+    weights: Range
     """Bytes of the model as it is loaded."""
     file: float = 0.0
     """Bytes of its file, which is mapped into memory while it is read."""
-    beside: Interval = ZERO
+    beside: Range = ZERO
     """Bytes of another model beside it."""
     spans: bool = False
     """Whether the model lies on all accelerators together."""
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingJob:
     """One training: `rounds` of them one after the other."""
 
     student: PlannedModel
-    batch: Batch
-    tokens: Interval | None
+    batch: BatchShape
+    tokens: Range | None
     """Tokens of one training, with padding and repetitions."""
-    steps: Interval | None
+    steps: Range | None
     precision: str
     how: Learning
-    weights: Interval
+    weights: Range
     moments: float
     """Bytes of the optimizer's state for each trained weight."""
     key: str
@@ -53,7 +53,7 @@ class Training:
     """Of `TrainingArguments`."""
     in_half: bool = False
     """Whether the weights that do not learn are kept in bfloat16."""
-    teachers: tuple[Reading, ...] = ()
+    teachers: tuple[ReadingJob, ...] = ()
     rounds: float = 1.0
 
     @property
@@ -63,20 +63,20 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Writing:
+class WritingJob:
     """Generation, token by token."""
 
     model: PlannedModel
     rows: int
-    prompt: Interval
-    new: Interval
+    prompt: Range
+    new: Range
     """Tokens of an answer."""
     longest: float
     """The greatest number of tokens that keys and values are kept for, in each row."""
-    count: Interval | None
+    count: Range | None
     """The number of answers."""
     precision: str
-    weights: Interval
+    weights: Range
     spans: bool = False
 
 
@@ -86,25 +86,25 @@ class Asked:
 
     rows: int
     """Answers at the same time."""
-    prompt: Interval
+    prompt: Range
     """Tokens of a prompt."""
     answer: float
     """The expected tokens of an answer."""
     limit: int
     """The greatest number of tokens of an answer."""
-    count: Interval | None
+    count: Range | None
     """The number of answers; None where that is not known."""
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingJob:
     """Work that is no pass of a model: seconds, and bytes of the host's memory beside the process itself."""
 
-    seconds: Interval | None
-    host: Interval = ZERO
+    seconds: Range | None
+    host: Range = ZERO
 
 
-Job = Reading | Training | Writing | Waiting
+Job = ReadingJob | TrainingJob | WritingJob | WaitingJob
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Situation:
     """What the work of a step depends on."""
 
     recipe: Recipe
-    models: Models
+    models: RecipeModels
     amounts: Amounts
     precision: Literal["bf16", "fp32"]
     ranks: int = 1
@@ -123,25 +123,25 @@ def bytes_per_weight(precision: str) -> int:
     return 2 if precision == "bf16" else 4
 
 
-def loaded_bytes(model: PlannedModel, per_weight: float, quantization: Mapping[str, Any] | None) -> Interval:
+def loaded_bytes(model: PlannedModel, per_weight: float, quantization: Mapping[str, Any] | None) -> Range:
     """The bytes of a model as it is loaded."""
     sizes = model.parameters
     if not quantization:
-        return Interval.exactly(sizes.total * per_weight)
+        return Range.exactly(sizes.total * per_weight)
     # Embeddings and head stay as they are.
-    return Interval.exactly((sizes.embeddings + sizes.head) * per_weight) + _quantised(quantization) * sizes.body
+    return Range.exactly((sizes.embeddings + sizes.head) * per_weight) + _quantised(quantization) * sizes.body
 
 
-def _quantised(given: Mapping[str, Any]) -> Interval:
+def _quantised(given: Mapping[str, Any]) -> Range:
     """The bytes of a quantised weight, with its scales."""
     if given.get("load_in_4bit"):
-        return Interval(0.51, 0.55, 0.58)
+        return Range(0.51, 0.55, 0.58)
     if given.get("load_in_8bit"):
-        return Interval(1.0, 1.01, 1.05)
+        return Range(1.0, 1.01, 1.05)
     text = json.dumps(given, default=str)
     if "Intx" in text or "Int8" in text or "Float8" in text:
-        return Interval(1.0, 1.1, 1.25)
-    return Interval(0.5, 0.6, 0.7) if "Int4" in text else Interval(0.5, 1.0, 2.0)
+        return Range(1.0, 1.1, 1.25)
+    return Range(0.5, 0.6, 0.7) if "Int4" in text else Range(0.5, 1.0, 2.0)
 
 
 def _precision_of(at: Situation, name: str) -> str:
@@ -149,23 +149,23 @@ def _precision_of(at: Situation, name: str) -> str:
     return at.precision if dtype == "auto" else {"bfloat16": "bf16", "float32": "fp32"}[dtype]
 
 
-def reading_of(at: Situation, model: PlannedModel, tokens: Interval | None, rows: int, length: float) -> Reading:
+def reading_of(at: Situation, model: PlannedModel, tokens: Range | None, rows: int, length: float) -> ReadingJob:
     """The forward of a teacher or of another model that does not learn."""
     given = at.recipe.teachers.get(model.name)
     precision = _precision_of(at, model.name)
     quantization = getattr(given, "quantization", None)
     if getattr(given, "engine", "") == "llama_cpp":
         # Files of 4 to 8 bits a weight.
-        weights = Interval(0.5, 0.8, 1.1) * model.parameters.total
+        weights = Range(0.5, 0.8, 1.1) * model.parameters.total
     else:
         weights = loaded_bytes(model, bytes_per_weight(precision), quantization)
     spans = getattr(given, "device_map", None) is not None
     # The run's own files are in float32, and most published ones in 16 bits.
     file = model.parameters.total * (4.0 if model.converts or model.name in at.recipe.pretrain else 2.0)
-    return Reading(model, Batch(rows, max(2, round(length))), tokens, precision, weights, file, spans=spans)
+    return ReadingJob(model, BatchShape(rows, max(2, round(length))), tokens, precision, weights, file, spans=spans)
 
 
-def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any], key: str) -> Training:
+def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any], key: str) -> TrainingJob:
     """A training without teachers.
 
     Args:
@@ -184,9 +184,9 @@ def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any],
     half = adapts and recipe.start_in_bfloat16
     quantization = recipe.student.quantization if adapts else None
     weights = loaded_bytes(student, 2 if half else 4, quantization) + 4.0 * student.parameters.adapter
-    return Training(
+    return TrainingJob(
         student=student,
-        batch=Batch(micro, max(2, round(at.amounts.length.high))),
+        batch=BatchShape(micro, max(2, round(at.amounts.length.high))),
         tokens=None if found is None else found.samples * at.amounts.length * (1 / at.ranks),
         steps=None if found is None else found.steps,
         precision="bf16" if autocast else "fp32",
@@ -218,28 +218,30 @@ def moments(fields: Mapping[str, Any]) -> float:
     return 4.0 if name in ("rmsprop", "adagrad", "lion_32bit") else 8.0
 
 
-def reading_of_student(at: Situation, tokens: Interval | None, rows: int, length: float) -> Reading:
+def reading_of_student(at: Situation, tokens: Range | None, rows: int, length: float) -> ReadingJob:
     """The student's forward, as it is measured after its training."""
     student = at.models.student
     assert student is not None
     weights = loaded_bytes(student, bytes_per_weight(at.precision), at.recipe.student.quantization)
     file = student.parameters.total * (2.0 if at.recipe.start_in_bfloat16 else 4.0)
-    return Reading(student, Batch(rows, max(2, round(length))), tokens, at.precision, weights, file)
+    return ReadingJob(student, BatchShape(rows, max(2, round(length))), tokens, at.precision, weights, file)
 
 
-def writing_of(at: Situation, model: PlannedModel, asked: Asked) -> Writing:
+def writing_of(at: Situation, model: PlannedModel, asked: Asked) -> WritingJob:
     """A model that answers."""
     if model is at.models.student:
         read = reading_of_student(at, None, asked.rows, 2)
     else:
         read = reading_of(at, model, None, asked.rows, 2)
     limit = float(asked.limit)
-    new = Interval(min(16.0, limit), min(asked.answer, limit), limit)
+    new = Range(min(16.0, limit), min(asked.answer, limit), limit)
     longest = asked.prompt.high + limit
-    return Writing(model, asked.rows, asked.prompt, new, longest, asked.count, read.precision, read.weights, read.spans)
+    return WritingJob(
+        model, asked.rows, asked.prompt, new, longest, asked.count, read.precision, read.weights, read.spans
+    )
 
 
-def live_teachers(at: Situation, micro: int) -> tuple[Reading, ...]:
+def live_teachers(at: Situation, micro: int) -> tuple[ReadingJob, ...]:
     """The teachers that read the batches of a training beside the student; none where they were captured."""
     if at.recipe.capture is not None:
         return ()

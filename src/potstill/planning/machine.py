@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
@@ -17,29 +17,28 @@ from ruamel.yaml.error import YAMLError
 
 from potstill.device import device, device_name, time_products
 from potstill.errors import first_line
-from potstill.planning.interval import Interval
+from potstill.planning.ranges import Range
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.section import Section
+from potstill.recipe.training_fields import Positive
 from potstill.training.memory import memory_of_device
 
 GB, GIB = 1e9, 2.0**30
 HERE = "this machine"
 FORMATS = ("fp32", "bf16")
-SHARE_MEASURED = {"fp32": Interval(0.6, 0.86, 1.0), "bf16": Interval(0.45, 0.72, 1.0)}
+SHARE_MEASURED = {"fp32": Range(0.6, 0.86, 1.0), "bf16": Range(0.45, 0.72, 1.0)}
 """The share of one product's measured rate that the products of whole models reach."""
-SHARE_STATED = Interval(0.2, 0.4, 0.65)
+SHARE_STATED = Range(0.2, 0.4, 0.65)
 """The share of a datasheet's rate that the products of whole models reach."""
-CALL_SECONDS = {"cpu": Interval(3e-6, 8e-6, 20e-6), "cuda": Interval(3e-6, 7e-6, 15e-6)}
+CALL_SECONDS = {"cpu": Range(3e-6, 8e-6, 20e-6), "cuda": Range(3e-6, 7e-6, 15e-6)}
 """What an operation costs besides its work."""
-SHARE_OF_BANDWIDTH = {"cpu": Interval(0.3, 0.8, 2.0), "cuda": Interval(0.4, 0.7, 0.9)}
+SHARE_OF_BANDWIDTH = {"cpu": Range(0.3, 0.8, 2.0), "cuda": Range(0.4, 0.7, 0.9)}
 """The share of the bandwidth that small operations reach. On a CPU, their tensors are partly in its caches."""
 COPIED = 2**26
 """Bytes that are copied to measure the bandwidth."""
 
-PROCESS = Interval(0.4 * GIB, 0.9 * GIB, 1.6 * GIB)
+PROCESS = Range(0.4 * GIB, 0.9 * GIB, 1.6 * GIB)
 """Bytes of a process with Python, torch and transformers."""
-
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Described(Section):
@@ -90,15 +89,15 @@ class Machine:
     """Bytes."""
     free_disk: float | None = None
     """Bytes."""
-    rates: dict[str, Interval] = field(default_factory=dict)
+    rates: dict[str, Range] = field(default_factory=dict)
     """Additions and multiplications of products a second of one device, by number format."""
-    bandwidth: Interval | None = None
+    bandwidth: Range | None = None
     """Bytes a second of one device that all other operations read and write."""
     watts: float | None = None
     price: float | None = None
     """Of an hour, in `currency`."""
     currency: str | None = None
-    baseline: Interval = PROCESS
+    baseline: Range = PROCESS
     """Bytes of the host's memory that a process has before its work: Python and its libraries."""
     notes: tuple[str, ...] = ()
 
@@ -108,7 +107,7 @@ class Machine:
         return self.device_memory if self.kind == "cuda" else self.host_memory
 
     @property
-    def call(self) -> Interval:
+    def call(self) -> Range:
         """The seconds that an operation costs besides its work."""
         return CALL_SECONDS[self.kind]
 
@@ -223,11 +222,11 @@ def _bandwidth() -> float:
     return 2 * COPIED / best
 
 
-def _baseline() -> Interval:
+def _baseline() -> Range:
     """The memory of a process like this one. A run imports more than a plan, and keeps some of it from step to step."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError):
         return PROCESS
     now = float(pages * os.sysconf("SC_PAGE_SIZE"))
-    return Interval(min(now, 0.4 * GIB), min(max(now, 0.65 * GIB), GIB), max(now, 1.2 * GIB))
+    return Range(min(now, 0.4 * GIB), min(max(now, 0.65 * GIB), GIB), max(now, 1.2 * GIB))

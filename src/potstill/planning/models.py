@@ -70,7 +70,7 @@ class PlannedModel:
 
 
 @dataclass(frozen=True)
-class Models:
+class RecipeModels:
     """The models that are known, and a sentence about each that is not."""
 
     teachers: Mapping[str, PlannedModel]
@@ -84,7 +84,7 @@ class Models:
         return (one for one in known if one is not None)
 
 
-def models_of(recipe: Recipe, prepared: Mapping[str, Any], *, ask_hub: bool) -> Models:
+def models_of(recipe: Recipe, prepared: Mapping[str, Any], *, ask_hub: bool) -> RecipeModels:
     """Every model of a recipe, as far as it is known before the run.
 
     Args:
@@ -108,7 +108,7 @@ def models_of(recipe: Recipe, prepared: Mapping[str, Any], *, ask_hub: bool) -> 
     }
     made = _planned(STUDENT, student, notes, trains=True, adapter=recipe.student.adapter)
     measured = {name: _planned(name, config, notes) for name, config in others.items()}
-    return Models(_known(teachers), made, _known(measured), tuple(dict.fromkeys(notes)))
+    return RecipeModels(_known(teachers), made, _known(measured), tuple(dict.fromkeys(notes)))
 
 
 def _known(found: Mapping[str, PlannedModel | None]) -> dict[str, PlannedModel]:
@@ -300,7 +300,7 @@ def _counted(config: str, trains: bool, adapter: str | None) -> Parameters:
     return Parameters(embeddings, head, total - embeddings - head, trained, extra)
 
 
-def widths_of(models: Models) -> tuple[int, int]:
+def widths_of(models: RecipeModels) -> tuple[int, int]:
     """The widths of the largest feed-forward layer among the models that are known."""
     sizes = [size_of(one.config, 0) for one in models]
     widths = [(size["hidden"], size["ffn"]) for size in sizes if size["hidden"] and size["ffn"]]

@@ -7,16 +7,16 @@ from typing import Any, Literal
 from potstill.planning.amounts import Amounts, Schedule, amounts_of, schedule
 from potstill.planning.disk import Disk, disk_of
 from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
-from potstill.planning.interval import ZERO, Interval
-from potstill.planning.jobs import Job, Situation, Training
+from potstill.planning.jobs import Job, Situation, TrainingJob
 from potstill.planning.machine import Machine
 from potstill.planning.memory import Memory, memory_of
-from potstill.planning.models import Models, models_of
+from potstill.planning.models import RecipeModels, models_of
+from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import jobs_of
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 
-SECONDS_TO_BEGIN = Interval(4.0, 12.0, 40.0)
+SECONDS_TO_BEGIN = Range(4.0, 12.0, 40.0)
 """The imports of a run."""
 
 
@@ -39,9 +39,9 @@ class StepForecast:
     step: str
     memory: Memory
     disk: Disk | None
-    seconds: Interval | None
-    kwh: Interval | None
-    money: Interval | None
+    seconds: Range | None
+    kwh: Range | None
+    money: Range | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: each number as its least, its expected and its greatest value, in bytes and seconds."""
@@ -67,7 +67,7 @@ class Plan:
     recipe: Recipe
     machine: Machine
     precision: str
-    models: Models
+    models: RecipeModels
     amounts: Amounts
     steps: tuple[StepForecast, ...]
     schedules: Mapping[str, Schedule]
@@ -75,27 +75,27 @@ class Plan:
     notes: tuple[str, ...]
 
     @property
-    def seconds(self) -> Interval | None:
+    def seconds(self) -> Range | None:
         """Of the whole run; None if a step's are not known."""
         known = [one.seconds for one in self.steps]
         return None if None in known else sum((one for one in known if one is not None), SECONDS_TO_BEGIN)
 
     @property
-    def known_seconds(self) -> Interval:
+    def known_seconds(self) -> Range:
         """Of the steps that can be told."""
         return sum((one.seconds for one in self.steps if one.seconds is not None), SECONDS_TO_BEGIN)
 
     @property
-    def disk(self) -> Interval:
+    def disk(self) -> Range:
         """The most bytes that the run has on disk at once, as far as they can be told."""
         kept, most = ZERO, ZERO
         for one in self.steps:
             if one.disk is not None:
                 kept += one.disk.kept
-                most = Interval.greatest([most, kept + one.disk.meanwhile])
+                most = Range.greatest([most, kept + one.disk.meanwhile])
         return most
 
-    def memory_of(self, one: StepForecast) -> Interval:
+    def memory_of(self, one: StepForecast) -> Range:
         """The bytes that decide whether a step fits: on the device, or on the host of a machine without one."""
         return one.memory.on_device if self.machine.kind == "cuda" else one.memory.on_host
 
@@ -194,11 +194,11 @@ def jobs_in(recipe: Recipe, steps: Sequence[Step], machine: Machine, known: Know
 
 def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales: Scales) -> Memory:
     """The memory with the whole that was measured in place of a training's parts."""
-    tried = [scales.memory[job.key] for job in jobs if isinstance(job, Training) and job.key in scales.memory]
+    tried = [scales.memory[job.key] for job in jobs if isinstance(job, TrainingJob) and job.key in scales.memory]
     if not tried:
         return memory
     # Checkpoints are written, and libraries loaded, beside what was tried.
-    whole = {"as measured": Interval(0.95, 1.03, 1.15) * max(tried)}
+    whole = {"as measured": Range(0.95, 1.03, 1.15) * max(tried)}
     return Memory(whole, memory.host) if machine.kind == "cuda" else Memory({}, whole)
 
 
@@ -239,5 +239,5 @@ def to_dict(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _list(found: Interval | None) -> list[float] | None:
+def _list(found: Range | None) -> list[float] | None:
     return None if found is None else found.to_list()

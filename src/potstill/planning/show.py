@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from potstill.console import duration, size, table
 from potstill.planning.advice import Advice, Misfit
 from potstill.planning.duration import active_parameters
-from potstill.planning.interval import Interval
 from potstill.planning.plan import Plan, StepForecast
+from potstill.planning.ranges import Range
 
 UNKNOWN = "?"
 MOST_ADVICE = 6
@@ -87,7 +87,7 @@ def _fits(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _word(needed: Interval, there: float) -> str:
+def _word(needed: Range, there: float) -> str:
     if needed.high <= there:
         return "fits"
     if needed.low > there:
@@ -108,28 +108,28 @@ def _advice(plan: Plan, misfit: Misfit, found: Sequence[Advice]) -> str:
     return "\n".join(lines)
 
 
-def _size(found: Interval | None) -> str:
+def _size(found: Range | None) -> str:
     if found is None:
         return UNKNOWN
     return _interval(found, size) if found.high else "–"
 
 
-def _time(found: Interval | None) -> str:
+def _time(found: Range | None) -> str:
     return UNKNOWN if found is None else _interval(found, duration)
 
 
-def _energy(found: Interval | None) -> str:
+def _energy(found: Range | None) -> str:
     return UNKNOWN if found is None else _interval(found, lambda kwh: f"{kwh:.3g} kWh")
 
 
-def _money(found: Interval | None) -> str:
+def _money(found: Range | None) -> str:
     return UNKNOWN if found is None else _interval(found, lambda money: f"{money:,.2f}")
 
 
-def _number(found: Interval | None) -> str:
+def _number(found: Range | None) -> str:
     return UNKNOWN if found is None else _interval(found, lambda number: f"{number:,.0f}")
 
 
-def _interval(found: Interval, show: Callable[[float], str]) -> str:
+def _interval(found: Range, show: Callable[[float], str]) -> str:
     low, expected, high = (show(one) for one in found.to_list())
     return expected if low == high else f"{expected} [{low}, {high}]"

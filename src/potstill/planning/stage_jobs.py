@@ -5,14 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from potstill.planning.amounts import schedule
-from potstill.planning.interval import ZERO, Interval
 from potstill.planning.jobs import (
     Asked,
     Job,
-    Reading,
+    ReadingJob,
     Situation,
-    Training,
-    Waiting,
+    TrainingJob,
+    WaitingJob,
     live_teachers,
     reading_of,
     reading_of_student,
@@ -20,6 +19,7 @@ from potstill.planning.jobs import (
     writing_of,
 )
 from potstill.planning.models import PlannedModel
+from potstill.planning.ranges import ZERO, Range
 from potstill.recipe.candidates import own_candidates
 from potstill.recipe.step import Step
 from potstill.recipe.training_fields import TrainingFields
@@ -27,46 +27,46 @@ from potstill.recipe.training_fields import TrainingFields
 START_TOKENS, START_ROWS_OF = 4096, 2048
 """The tokens on which a start and its teachers are measured, and those that are read at once (`stages/student.py`)."""
 TRAINED_STAGES = ("distil", "control", "pretrain", "search")
-GGUF_WEIGHTS_PER_SECOND = Interval(4e6, 8e6, 30e6)
-FILE_BYTES_PER_SECOND = Interval(0.15e9, 0.6e9, 2.5e9)
+GGUF_WEIGHTS_PER_SECOND = Range(4e6, 8e6, 30e6)
+FILE_BYTES_PER_SECOND = Range(0.15e9, 0.6e9, 2.5e9)
 """Reading, hashing and writing of weights."""
-TOKENS_PER_SECOND = Interval(1e5, 6e5, 2e6)
+TOKENS_PER_SECOND = Range(1e5, 6e5, 2e6)
 """Reading, cleaning, splitting and tokenizing of text."""
-STEP_SECONDS = Interval(0.3, 1.5, 6.0)
+STEP_SECONDS = Range(0.3, 1.5, 6.0)
 """What each step costs besides: it loads models, and writes its manifest."""
-SPEED_SECONDS = Interval(5.0, 20.0, 60.0)
+SPEED_SECONDS = Range(5.0, 20.0, 60.0)
 """`evaluate.speed` (`metrics/speed_rounds.py`)."""
-PAIR_TOKENS = Interval(16, 24, 34)
+PAIR_TOKENS = Range(16, 24, 34)
 """Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
 SUBTASKS, PAIRS_OF_SET = 67, 67_000
 """Of BLiMP."""
-FACTS_PROMPTS, PROMPT_TOKENS = 233, Interval(4, 10, 24)
+FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
 """Of the set of continuations that ships."""
 
 
 def jobs_of(step: Step, at: Situation) -> list[Job]:
     """The work of a step, without that of models which nobody knows."""
     made = _BY_STAGE.get(step.stage)
-    return [Waiting(STEP_SECONDS), *(made(step, at) if made is not None else ())]
+    return [WaitingJob(STEP_SECONDS), *(made(step, at) if made is not None else ())]
 
 
 def _teachers(step: Step, at: Situation) -> Iterator[Job]:
     for name, model in at.models.teachers.items():
         if name in at.recipe.pretrain:
             continue
-        weights = Interval.exactly(model.parameters.total)
+        weights = Range.exactly(model.parameters.total)
         if model.converts:
             # The file's own weights and the converted ones are both there, in float32.
-            yield Waiting(weights / GGUF_WEIGHTS_PER_SECOND, Interval(4.0, 9.5, 11.0) * weights)
+            yield WaitingJob(weights / GGUF_WEIGHTS_PER_SECOND, Range(4.0, 9.5, 11.0) * weights)
         else:
-            yield Waiting(weights * 2.0 / FILE_BYTES_PER_SECOND)
+            yield WaitingJob(weights * 2.0 / FILE_BYTES_PER_SECOND)
 
 
 def _corpus(step: Step, at: Situation) -> Iterator[Job]:
     tokens = at.amounts.tokens
     # Documents are kept in a file, and their digests in memory.
-    host = Interval(0.0, 2e8, 1.5e9)
-    yield Waiting(None if tokens is None else tokens / TOKENS_PER_SECOND, host)
+    host = Range(0.0, 2e8, 1.5e9)
+    yield WaitingJob(None if tokens is None else tokens / TOKENS_PER_SECOND, host)
 
 
 def _pretrain(step: Step, at: Situation) -> Iterator[Job]:
@@ -78,7 +78,7 @@ def _pretrain(step: Step, at: Situation) -> Iterator[Job]:
 def _student(step: Step, at: Situation) -> Iterator[Job]:
     length, teacher = at.amounts.length, getattr(at.recipe.student, "teacher", None)
     rows = max(1, START_ROWS_OF // at.recipe.corpus.sequence_length)
-    tokens = Interval.exactly(START_TOKENS)
+    tokens = Range.exactly(START_TOKENS)
     samples = getattr(at.recipe.student, "measured_samples", 0)
     for model in at.models.teachers.values():
         if model.name in at.recipe.pretrain and model.name != teacher:
@@ -91,15 +91,15 @@ def _student(step: Step, at: Situation) -> Iterator[Job]:
         yield reading_of(at, model, tokens, rows, length.high)
     if at.models.student is not None:
         yield reading_of_student(at, tokens, rows, length.high)
-        yield Waiting(ZERO, _to_build(at, at.models.student))
+        yield WaitingJob(ZERO, _to_build(at, at.models.student))
 
 
-def _to_build(at: Situation, student: PlannedModel) -> Interval:
+def _to_build(at: Situation, student: PlannedModel) -> Range:
     """Bytes of a start while it is built and saved: in float32, with the model that it comes from and its file."""
     whole = 4.0 * student.parameters.total
     source = at.models.teachers.get(getattr(at.recipe.student, "teacher", ""))
     made_of = whole if source is None else 4.0 * source.parameters.total
-    return Interval(whole, whole + 2 * made_of, 2 * whole + 2.2 * made_of)
+    return Range(whole, whole + 2 * made_of, 2 * whole + 2.2 * made_of)
 
 
 def _generate(step: Step, at: Situation) -> Iterator[Job]:
@@ -114,7 +114,7 @@ def _generate(step: Step, at: Situation) -> Iterator[Job]:
 
 def _strategies(step: Step, at: Situation) -> Iterator[Job]:
     samples = at.amounts.samples
-    yield Waiting(None if samples is None else samples * Interval(2e-4, 1e-3, 6e-3))
+    yield WaitingJob(None if samples is None else samples * Range(2e-4, 1e-3, 6e-3))
 
 
 def _capture(step: Step, at: Situation) -> Iterator[Job]:
@@ -131,7 +131,7 @@ def _distil(step: Step, at: Situation) -> Iterator[Job]:
         yield _taught(at, at.recipe.distil.training, "distil")
 
 
-def _taught(at: Situation, fields: TrainingFields, key: str, rounds: float = 1.0) -> Training:
+def _taught(at: Situation, fields: TrainingFields, key: str, rounds: float = 1.0) -> TrainingJob:
     student = at.models.student
     assert student is not None
     made = training_of(at, student, fields, key)
@@ -180,19 +180,19 @@ def _select(step: Step, at: Situation) -> Iterator[Job]:
         return
     found = schedule(at.recipe.distil.training, at.amounts.samples, at.ranks)
     if kept.count is not None:
-        count = Interval.exactly(kept.count)
+        count = Range.exactly(kept.count)
     elif found is not None:
         count = found.steps / float(kept.every or 1)
     else:
         return
-    validation = Interval.exactly(at.amounts.validation_samples) * at.amounts.length
+    validation = Range.exactly(at.amounts.validation_samples) * at.amounts.length
     yield reading_of_student(at, validation * count, at.recipe.evaluate.batch_size, at.amounts.length.high)
     yield from _metrics_of_text(at, at.models.student, count * 0.5)
 
 
 def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
     if at.recipe.evaluate.speed:
-        yield Waiting(SPEED_SECONDS)
+        yield WaitingJob(SPEED_SECONDS)
     if at.recipe.asks:
         return
     length, rows = at.recipe.corpus.sequence_length, at.recipe.evaluate.batch_size
@@ -203,20 +203,20 @@ def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
             yield _beside_teacher(at, reading_of_student(at, read, rows, length))
         else:
             yield reading_of(at, model, read, rows, length)
-        yield from _metrics_of_text(at, model, Interval.exactly(times))
+        yield from _metrics_of_text(at, model, Range.exactly(times))
     if at.recipe.evaluate.tasks:
         # Nobody knows the items of a task before lm-eval has loaded them.
-        yield Waiting(None)
+        yield WaitingJob(None)
 
 
-def _beside_teacher(at: Situation, read: Reading) -> Reading:
+def _beside_teacher(at: Situation, read: ReadingJob) -> ReadingJob:
     """The student's forward with the largest teacher beside it, whose distributions it is compared with."""
     several = [reading_of(at, one, None, 1, 2) for one in at.models.teachers.values()]
     if not several:
         return read
     largest = max(several, key=lambda one: one.weights.expected)
     return replace(
-        read, beside=Interval(0.0, largest.weights.expected, largest.weights.high), file=read.file + largest.file
+        read, beside=Range(0.0, largest.weights.expected, largest.weights.high), file=read.file + largest.file
     )
 
 
@@ -228,7 +228,7 @@ def _measured(at: Situation) -> Iterator[tuple[PlannedModel, float]]:
         yield at.models.student, float(sum(one.role != "teacher" for one in own_candidates(at.recipe)))
 
 
-def _metrics_of_text(at: Situation, model: PlannedModel, times: Interval) -> Iterator[Job]:
+def _metrics_of_text(at: Situation, model: PlannedModel, times: Range) -> Iterator[Job]:
     measured = at.recipe.evaluate
     for pairs in measured.minimal_pairs.values():
         several = PAIRS_OF_SET if pairs.pairs is None else min(PAIRS_OF_SET, SUBTASKS * pairs.pairs)
@@ -238,7 +238,7 @@ def _metrics_of_text(at: Situation, model: PlannedModel, times: Interval) -> Ite
         else:
             yield reading_of(at, model, tokens, measured.batch_size, 32)
     for given in measured.continuations.values():
-        count = Interval.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
+        count = Range.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
         limit = given.max_new_tokens
         yield writing_of(at, model, Asked(measured.batch_size, PROMPT_TOKENS, 0.9 * limit, limit, count))
 

@@ -60,7 +60,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """What a model reads at once."""
 
     rows: int
@@ -88,7 +88,7 @@ class Learning:
     """Bytes of teachers' activations, which are there for a moment after the student's forward."""
 
 
-class _Watch(TorchDispatchMode):
+class _Tracer(TorchDispatchMode):
     """Counts operations, and the bytes of tensors that are alive."""
 
     def __init__(self, known: set[int]) -> None:
@@ -147,7 +147,7 @@ def _of_attention(name: str, args: Any) -> float:
     return SEEN_OF_SQUARE * sdpa_flop_count(query, key, value)
 
 
-class _Loss(torch.autograd.Function):
+class _LossMemory(torch.autograd.Function):
     """The memory of `losses/chunked.py`: it makes the gradients of the states and of the head in its forward."""
 
     @staticmethod
@@ -163,12 +163,12 @@ class _Loss(torch.autograd.Function):
         return of_states, of_weight
 
 
-def reading(config: Any, batch: Batch, dtype: str) -> Pass | None:
+def reading(config: Any, batch: BatchShape, dtype: str) -> Pass | None:
     """A forward without gradients up to the hidden states that go into the head. None if it cannot be traced."""
     return _reading(_plain(config), batch, dtype)
 
 
-def training(config: Any, batch: Batch, how: Learning) -> Pass | None:
+def training(config: Any, batch: BatchShape, how: Learning) -> Pass | None:
     """A forward and a backward of one micro-batch, without the logits of the loss. None if it cannot be traced.
 
     The peak has the gradients of the trained weights, but neither weights nor the optimizer's state.
@@ -181,7 +181,7 @@ def _plain(config: Any) -> str:
 
 
 @cache
-def _reading(config: str, batch: Batch, dtype: str) -> Pass | None:
+def _reading(config: str, batch: BatchShape, dtype: str) -> Pass | None:
     def run(model: nn.Module) -> None:
         with torch.no_grad():
             hidden_states(model.eval(), input_ids=_ids(batch), use_cache=False)
@@ -190,7 +190,7 @@ def _reading(config: str, batch: Batch, dtype: str) -> Pass | None:
 
 
 @cache
-def _training(config: str, batch: Batch, how: Learning) -> Pass | None:
+def _training(config: str, batch: BatchShape, how: Learning) -> Pass | None:
     def run(model: Any) -> None:
         if how.accumulates:
             for weight in model.parameters():
@@ -201,7 +201,7 @@ def _training(config: str, batch: Batch, how: Learning) -> Pass | None:
         states = states.float().flatten(0, 1)
         torch.empty(how.beside, dtype=torch.uint8)
         head = read_head(model)
-        _Loss.apply(states, states[:1] if head is None else head.weight).backward()
+        _LossMemory.apply(states, states[:1] if head is None else head.weight).backward()
 
     dtype = torch.bfloat16 if how.autocast and how.adapter else torch.float32
     return _traced(config, dtype, run, lambda model: _prepared(model, how))
@@ -226,10 +226,11 @@ def _traced(
     prepare: Callable[[Any], Any] = lambda model: model,
 ) -> Pass | None:
     try:
-        model = prepare(model_on_meta(config_of(json.loads(config)), dtype))
+        with quiet():
+            model = prepare(model_on_meta(config_of(json.loads(config)), dtype))
         with FakeTensorMode(), quiet():
             _make_fake(model)
-            watch = _Watch({one.untyped_storage()._cdata for one in (*model.parameters(), *model.buffers())})
+            watch = _Tracer({one.untyped_storage()._cdata for one in (*model.parameters(), *model.buffers())})
             with watch:
                 run(model)
             return Pass(watch.operations, watch.peak)
@@ -254,7 +255,7 @@ def _make_fake(model: nn.Module) -> None:
             own.update({name: fake(tensor) for name, tensor in own.items() if tensor is not None})  # type: ignore[misc]
 
 
-def _ids(batch: Batch) -> Tensor:
+def _ids(batch: BatchShape) -> Tensor:
     return torch.zeros(batch.rows, batch.length, dtype=torch.long)
 
 

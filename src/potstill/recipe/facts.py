@@ -1,34 +1,31 @@
 """`facts:` — what is known of models and text that are not on this machine. Only `potstill plan` reads it."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from potstill.recipe.section import Section
 from potstill.recipe.student import ModelConfig
-
-Count = Annotated[int, Field(gt=0)]
+from potstill.recipe.training_fields import AtLeastOne
 
 
 class TextFacts(Section):
     """Counts of the corpus, with this recipe's tokenizer and layout."""
 
-    train_samples: Count | None = None
+    train_samples: AtLeastOne | None = None
     """The number of training samples, or of training questions."""
 
-    train_tokens: Count | None = None
+    train_tokens: AtLeastOne | None = None
     """The number of training tokens, without padding."""
 
-    held_out_samples: Count | None = None
+    held_out_samples: AtLeastOne | None = None
     """The number of held-out documents or questions."""
 
-    held_out_tokens: Count | None = None
+    held_out_tokens: AtLeastOne | None = None
     """The number of held-out tokens."""
 
-    prompt_tokens: Count | None = None
+    prompt_tokens: AtLeastOne | None = None
     """The mean length of a prompt in tokens (questions only)."""
 
-    answer_tokens: Count | None = None
+    answer_tokens: AtLeastOne | None = None
     """The mean length of an answer in tokens (questions only)."""
 
 

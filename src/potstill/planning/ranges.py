@@ -1,4 +1,4 @@
-"""Interval: a forecast as its least, its expected and its greatest value."""
+"""Ranges: a forecast as its least, its expected and its greatest value."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Self
 
 
 @dataclass(frozen=True)
-class Interval:
+class Range:
     """A number that is not known yet. All three values have one unit, which the owner's docstring says."""
 
     low: float
@@ -27,7 +27,7 @@ class Interval:
         return cls(value / below, value, value * above)
 
     @classmethod
-    def greatest(cls, several: Iterable["Interval"]) -> Self:
+    def greatest(cls, several: Iterable["Range"]) -> Self:
         """The greatest of several numbers, none of which is below 0."""
         found = [cls.exactly(0.0), *several]
         low, expected, high = (max(getattr(one, name) for one in found) for name in ("low", "expected", "high"))
@@ -38,20 +38,20 @@ class Interval:
         """Whether the number is known."""
         return self.low == self.high
 
-    def __add__(self, other: "Interval | float") -> "Interval":
-        if not isinstance(other, Interval):
-            other = Interval.exactly(other)
-        return Interval(self.low + other.low, self.expected + other.expected, self.high + other.high)
+    def __add__(self, other: "Range | float") -> "Range":
+        if not isinstance(other, Range):
+            other = Range.exactly(other)
+        return Range(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
-    def __mul__(self, other: "Interval | float") -> "Interval":
-        if not isinstance(other, Interval):
-            other = Interval.exactly(other)
-        return Interval(self.low * other.low, self.expected * other.expected, self.high * other.high)
+    def __mul__(self, other: "Range | float") -> "Range":
+        if not isinstance(other, Range):
+            other = Range.exactly(other)
+        return Range(self.low * other.low, self.expected * other.expected, self.high * other.high)
 
-    def __truediv__(self, other: "Interval | float") -> "Interval":
-        if not isinstance(other, Interval):
-            other = Interval.exactly(other)
-        return Interval(self.low / other.high, self.expected / other.expected, self.high / other.low)
+    def __truediv__(self, other: "Range | float") -> "Range":
+        if not isinstance(other, Range):
+            other = Range.exactly(other)
+        return Range(self.low / other.high, self.expected / other.expected, self.high / other.low)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -68,4 +68,4 @@ class Interval:
         return cls(*values)
 
 
-ZERO = Interval.exactly(0.0)
+ZERO = Range.exactly(0.0)
