@@ -112,23 +112,6 @@ def _run(recipe: str, run_dir: Path | None, until: str | None, force: list[str],
         print(f"the report: {folder.path('report') / 'index.html'}")
 
 
-@app.command(rich_help_panel="Whole runs")
-def plan(
-    recipe: RecipeName,
-    run_dir: RunDir = None,
-    machine: OnMachine = None,
-    calibrate: Calibrate = False,
-    as_json: AsJson = False,
-    set_: Set = None,
-) -> None:
-    """Say what a run needs and costs, and whether it fits, before anything is run."""
-    from potstill.cli.plan import planned
-    from potstill.recipe import load_recipe
-
-    folder = _run_of(recipe, run_dir)
-    print(planned(load_recipe(recipe, set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
-
-
 def _run_of(recipe: str, run_dir: Path | None) -> "Run":
     from potstill.pipeline.run_folder import Run
 
@@ -182,6 +165,23 @@ for _stage in STAGES:
     app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after the stages that it needs")(
         _OWN_VERBS.get(_stage.name) or _stage_verb(_stage.name)
     )
+
+
+@app.command(rich_help_panel="Whole runs")
+def plan(
+    recipe: RecipeName,
+    run_dir: RunDir = None,
+    machine: OnMachine = None,
+    calibrate: Calibrate = False,
+    as_json: AsJson = False,
+    set_: Set = None,
+) -> None:
+    """Say what a run needs and costs, and whether it fits, before anything is run."""
+    from potstill.cli.plan import planned
+    from potstill.recipe import load_recipe
+
+    folder = _run_of(recipe, run_dir)
+    print(planned(load_recipe(recipe, set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
 
 
 @app.command(rich_help_panel="Looking at runs")

@@ -3,6 +3,7 @@
 A plan then scales its seconds by what they took, and has the memory that they needed.
 """
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -11,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, TrainerCallback
 
-from potstill.console import say
 from potstill.device import device, run_dtype
 from potstill.losses.loss import Loss
 from potstill.models.head_extraction import hidden_states
@@ -39,11 +39,11 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
     scales = Scales()
     for job in jobs:
         if isinstance(job, ReadingJob) and job.model.name not in scales.reading and _has_room(job, machine):
-            say(f"trying a forward of {job.model.name}")
+            _say(f"trying a forward of {job.model.name}")
             ratio = _seconds_of_forward(job) / of_body(job, machine).expected
             scales = replace(scales, reading={**scales.reading, job.model.name: ratio})
         elif isinstance(job, TrainingJob) and job.key not in scales.training and _has_room(job, machine):
-            say(f"trying {STEPS} steps of {job.key}")
+            _say(f"trying {STEPS} steps of {job.key}")
             with peak_memory.measured() as peak:
                 seconds = _seconds_of_step(job)
             foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
@@ -54,6 +54,11 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
                 memory={**scales.memory, job.key: needed} if needed else scales.memory,
             )
     return scales
+
+
+def _say(text: str) -> None:
+    # The plan itself, which may be JSON, is on the standard output.
+    print(text, file=sys.stderr, flush=True)
 
 
 def _has_room(job: Job, machine: Machine) -> bool:
@@ -134,6 +139,7 @@ def _seconds_of_step(job: TrainingJob) -> float:
             losses=losses,
             teacher=teachers or None,
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
         trainer.train()
     return min(clock.seconds[1:])

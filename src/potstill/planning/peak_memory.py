@@ -17,6 +17,9 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """Sets the greatest resident size to the present one (proc_pid_clear_refs(5))."""
 
+WORTH_COLLECTING = 2 * 2**30
+"""Bytes of a process in which models may still be held by cycles of objects."""
+
 
 @dataclass
 class PeakMemory:
@@ -53,7 +56,9 @@ def measured() -> Iterator[PeakMemory]:
 
 def _give_back() -> None:
     """Return freed memory to the system, which C libraries keep for later."""
-    gc.collect()
+    # To look for cycles takes a third of a second.
+    if (_greatest() or 0) > WORTH_COLLECTING:
+        gc.collect()
     # Only glibc has it.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
