@@ -229,4 +229,4 @@ def _baseline() -> Range:
     except (OSError, ValueError):
         return PROCESS
     now = float(pages * os.sysconf("SC_PAGE_SIZE"))
-    return Range(min(now, 0.4 * GIB), min(max(now, 0.65 * GIB), GIB), max(now, 1.2 * GIB))
+    return Range(min(now, 0.4 * GIB), min(max(now, 0.85 * GIB), GIB), max(now, 1.2 * GIB))
