@@ -39,6 +39,7 @@ VERBS = {
     "answers": STAGE,
     "evaluate": [*STAGE, "--snapshots", "--watch"],
     "report": STAGE,
+    "plan": ["recipe", "--run-dir", "--machine", "--calibrate", "--json", "--set"],
     "status": ["run"],
     "check": ["run"],
     "compare": ["runs", "--json", "--plot"],

@@ -1,5 +1,6 @@
 """Plan: an estimate before anything is spent."""
 
+import json
 import sys
 
 import pytest
@@ -8,14 +9,54 @@ from potstill.cli import main
 from tiny import toy_overrides
 
 
-def test_an_estimate_is_printed_and_nothing_is_captured(toy_folder, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run a command, and return what it printed."""
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["potstill", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        assert ended.value.code == code
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def toy(toy_folder, tmp_path):
     sets = [part for override in toy_overrides("quickstart", toy_folder) for part in ("--set", override)]
-    where = ["--run-dir", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", ["potstill", "capture", "quickstart", *where, *sets, "--estimate"])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert ended.value.code == 0
+    return ["quickstart", "--run-dir", str(tmp_path / "run"), *sets]
+
+
+def test_an_estimate_is_printed_and_nothing_is_captured(call, toy, tmp_path):
+    last = call("capture", *toy, "--estimate").out.splitlines()[-1]
     assert last.startswith("smollm2: ")
     assert "bytes a token" in last
     assert not (tmp_path / "run" / "capture").exists()
+
+
+def test_a_plan_is_printed_and_nothing_is_written(call, toy, tmp_path):
+    page = call("plan", *toy).out
+    assert "capture" in page
+    assert "in all: " in page
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_for_another_machine_as_json(call, toy):
+    told = json.loads(call("plan", *toy, "--machine", "a100-80gb", "--json").out)
+    assert told["machine"]["kind"] == "cuda"
+    assert told["steps"]["distil/seed-0"]["device_bytes"][0] > 0
+    assert told["advice"] == []
+
+
+def test_a_machine_nobody_described_is_a_note(call, toy):
+    page = call("plan", *toy, "--machine", "nobody-s").out
+    assert "note: nobody described a machine 'nobody-s'" in page
+    assert "h100-80gb" in page
+    assert "distil/seed-0" in page
+
+
+def test_only_this_machine_can_be_calibrated(call, toy):
+    said = call("plan", *toy, "--machine", "a100-80gb", "--calibrate", code=2).err
+    assert said == "potstill: `--calibrate` tries steps on this machine; leave `--machine` out\n"

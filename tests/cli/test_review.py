@@ -35,7 +35,9 @@ def answers(model, responses, folder):
     ]
     file = folder / "answers" / model / "answers.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    step = dict.fromkeys(("step", "key", "inputs", "started", "attempts", "cost", "summary", "recipe"))
+    step = dict.fromkeys(
+        ("step", "key", "inputs", "started", "attempts", "cost", "summary", "recipe", "forecast", "peak_memory")
+    )
     write_manifest(file.parent, step, [file])
 
 

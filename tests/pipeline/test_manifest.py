@@ -13,7 +13,13 @@ from potstill.pipeline import manifest as manifest_module
 from potstill.pipeline.manifest import damaged_outputs, read_manifest, stored_manifest, write_manifest
 
 STEP = {"step": "distil/seed-1", "key": "k", "inputs": {}, "started": "2026-11-27T00:00:00Z", "attempts": 2}
-STEP |= {"cost": {"seconds": 2.0}, "summary": {"steps": 3}, "recipe": {"about": "x"}}
+STEP |= {
+    "cost": {"seconds": 2.0},
+    "summary": {"steps": 3},
+    "recipe": {"about": "x"},
+    "forecast": None,
+    "peak_memory": None,
+}
 
 
 @pytest.fixture

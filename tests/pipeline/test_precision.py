@@ -10,10 +10,10 @@ from fake_stages import ALL
 from potstill import device, distributed
 from potstill.device import ProductTimes
 from potstill.pipeline import precision, runner
-from potstill.pipeline.known_models import TYPICAL_WIDTHS
 from potstill.pipeline.precision import FILE, with_precision
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.status import describe
+from potstill.planning.models import TYPICAL_WIDTHS
 
 FAST = ProductTimes(256, 8, 8, fp32=(2.6, 2.6), bf16=(1.0, 1.0))
 SLOW = ProductTimes(256, 8, 8, fp32=(1.0, 1.0), bf16=(1.7, 1.7))

@@ -7,6 +7,7 @@ from fake_stages import ALL
 from potstill.errors import UserError
 from potstill.pipeline import runner
 from potstill.pipeline.run_folder import Run
+from potstill.planning import machine
 
 
 def test_everything_runs_once_in_order(do, capsys):
@@ -167,11 +168,32 @@ def test_the_real_check_refuses_what_transformers_would(tmp_path, section):
 
 def test_the_forecast_is_of_the_steps_that_are_left(do, monkeypatch):
     told = []
-    monkeypatch.setattr("potstill.pipeline.forecast.say_how_long", lambda recipe, run, steps: told.append(steps))
+    monkeypatch.setattr("potstill.pipeline.forecast.say_how_long", lambda plan: told.append(plan.steps))
     do(until="capture")
     do()
     do()
     do("distil.reduction=sequence")
-    left = [[str(step) for step in steps] for steps in told]
+    left = [[one.step for one in steps] for steps in told]
     rest = ["distil/seed-0", "evaluate", "report"]
     assert left == [[*ALL[:2], "capture"], ["student", *ALL[4:]], rest]
+
+
+def test_a_manifest_keeps_its_forecast_beside_what_happened_and_neither_is_an_input(do):
+    do()
+    for step in ALL:
+        manifest = Run("run").manifest(step)
+        low, expected, high = manifest["forecast"]["host_bytes"]
+        assert 0 < low <= expected <= high
+        assert set(manifest["forecast"]) >= {"seconds", "disk_bytes", "memory_parts", "kwh", "money"}
+        assert set(manifest["peak_memory"]) == {"host", "device"}
+        assert "forecast" not in str(manifest["inputs"])
+    assert do("facts={text: {train_tokens: 3}, models: {nobody/x: {model_type: llama}}}") == []
+
+
+def test_what_cannot_fit_is_refused_before_the_first_stage(do, stages, monkeypatch):
+    monkeypatch.setattr("potstill.planning.machine.memory_of_device", lambda: 2**20)
+    machine._measured.cache_clear()
+    with pytest.raises(UserError, match=r"of memory, and this machine has 1\.0 MB"):
+        do()
+    assert stages.ran == []
+    machine._measured.cache_clear()

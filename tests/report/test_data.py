@@ -1,6 +1,6 @@
 """Logs and tokens from a run folder become the page's data."""
 
-from potstill.report.data import Curve, Token, pair_metric, prompt_metrics
+from potstill.report.data import Curve, Foreseen, Token, pair_metric, prompt_metrics
 
 
 def test_a_curve_keeps_loss_terms_and_leaves_out_the_trainers_own_figures():
@@ -29,3 +29,10 @@ def test_a_metric_of_prompts_stands_beside_its_random_pairs():
     assert names[:2] == ["facts/em", "facts/em_random"]
     assert [metric.baseline for metric in prompt_metrics("facts")[:2]] == [False, True]
     assert pair_metric("blimp").percent
+
+
+def test_a_forecast_is_read_from_a_manifest_with_what_happened():
+    told = {"seconds": None, "host_bytes": [1, 2, 3], "device_bytes": None, "disk_bytes": [4, 4, 4]}
+    found = Foreseen.from_manifest({"forecast": told, "peak_memory": {"host": 9, "device": None}})
+    assert found == Foreseen(None, (1, 2, 3), None, (4, 4, 4), 9, None)
+    assert Foreseen.from_manifest({"forecast": None, "peak_memory": None}) is None

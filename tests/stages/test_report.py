@@ -30,6 +30,7 @@ def test_the_page_names_every_model_and_every_figure(run):
     page = _page(run)
     for said in ("smollm2", "student", "control", "Distilled" if "Distilled" in page else "distil"):
         assert said in page
+    assert "Forecast and what happened" in page
     assert "56,352" in page or "56k" in page.lower(), "the teacher's size"
 
 

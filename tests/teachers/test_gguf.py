@@ -91,7 +91,11 @@ def test_the_sizes_of_a_model_are_in_its_header(tmp_path):
     file.write_bytes(header(*LLAMA, ("tokenizer.ggml.tokens", ["a"])) + b"the rest is not read")
     sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
     found = sizes_in_header(file)
-    assert found == {"model_type": "llama", "rope_theta": 10000.0, "vocab_size": 300, **sizes}
+    known = {"model_type": "llama", "rope_theta": 10000.0, "vocab_size": 300, **sizes}
+    assert found == known | {"tie_word_embeddings": True}
+    with file.open("ab") as stream:
+        stream.write(struct.pack("<Q", 13) + b"output.weight")
+    assert sizes_in_header(file) == known | {"tie_word_embeddings": False}
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,13 @@ Export = Annotated[
 ShownConversations = Annotated[
     int, typer.Option("--show", metavar="COUNT", min=0, max=10, help="Print so many conversations of each source.")
 ]
+OnMachine = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="FILE|NAME", help="Plan for another machine: a YAML file, or a known name."),
+]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Try two real steps of each kind here, and scale by them.")
+]
 NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
 From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
 DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Default: all.")]
@@ -179,6 +186,23 @@ for _stage in STAGES:
     app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after the stages that it needs")(
         _OWN_VERBS.get(_stage.name) or _stage_verb(_stage.name)
     )
+
+
+@app.command(rich_help_panel="Whole runs")
+def plan(
+    recipe: RecipeName,
+    run_dir: RunDir = None,
+    machine: OnMachine = None,
+    calibrate: Calibrate = False,
+    as_json: AsJson = False,
+    set_: Set = None,
+) -> None:
+    """Say what a run needs and costs, and whether it fits, before anything is run."""
+    from potstill.cli.plan import planned
+    from potstill.recipe import load_recipe
+
+    folder = _run_of(recipe, run_dir)
+    print(planned(load_recipe(recipe, set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
 
 
 @app.command(rich_help_panel="Looking at runs")

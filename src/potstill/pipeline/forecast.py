@@ -1,158 +1,122 @@
-"""Forecast: how long a run will take on this machine, where its work can be counted before it begins.
+"""Forecast of a run: the plan of the steps that are left, from what the run folder tells already."""
 
-The work is counted in additions and multiplications of matrix products. Their rate is that of one product, which is
-measured now, times the share of it that whole models reach.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
-
 from potstill import distributed
-from potstill.console import say
-from potstill.device import device, time_products
-from potstill.metrics import speed_rounds
-from potstill.pipeline.known_models import student_config, teacher_configs, widths_of
+from potstill.console import say, size
+from potstill.errors import UserError
+from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
+from potstill.planning.advice import Advice, Misfit, advise, misfits
+from potstill.planning.duration import UNTRIED, Scales
+from potstill.planning.machine import Machine, machine_named
+from potstill.planning.models import models_of, widths_of
+from potstill.planning.plan import Known, Plan, make_plan
 from potstill.recipe import Recipe
-from potstill.recipe.corpus import Corpus
-from potstill.recipe.no_effect import samples_of_step
-from potstill.recipe.precision import in_bfloat16
 from potstill.recipe.step import Step
-from potstill.recipe.teachers import PackagedTeacher
+from potstill.teachers.prepared import POINTER, PreparedTeacher
 
-FORWARD, TRAINING = 0.9, {"fp32": 0.84, "bf16": 0.67}
-"""The share of one product's rate that a forward reaches, and a step of training. In bf16, a training also casts its
-weights. Measured on an AMD EPYC with SmolLM2's shapes (`python -m benchmarks --only format`)."""
-SECONDS_TO_BEGIN, SECONDS_PER_STEP = 15.0, 2.0
-"""Imports; and what a step does besides: it loads models, reads and writes files."""
-GGUF_WEIGHTS_PER_SECOND = 8e6
 SHORTEST = 60.0
 """In seconds. Of less, what is not counted is the greater part."""
-SAMPLED_TOKENS = 4096
-"""The tokens on which a start and its teachers are measured (`stages/student.py`)."""
 
 
-@dataclass(frozen=True)
-class Workload:
-    """What a run computes, for each kind of model."""
-
-    teachers: float
-    """The operations of all teachers' forwards for one token."""
-    student: float
-    """The same of one student."""
-    weights: float
-    """The number of the teachers' weights that are converted from GGUF."""
-    corpus_tokens: float
-    train_tokens: float
-    """The tokens of one training, with repetitions."""
-    held_out_tokens: float
+def known_of(recipe: Recipe, run: Run) -> Known:
+    """What the run folder tells before the next step."""
+    teachers = {name: _config_of(run.path("teachers") / name) for name in recipe.teachers}
+    asked = None
+    if recipe.asks:
+        first = recipe.sample_set_of(recipe.first_variant).name
+        asked = _figures(run, Step("strategies", name=first), "answer_tokens")
+    found = {name: config for name, config in teachers.items() if config is not None}
+    return Known(found, _figures(run, "corpus", "train_questions" if recipe.asks else "train_samples"), asked)
 
 
-def say_how_long(recipe: Recipe, run: Run, steps: Sequence[Step]) -> None:
-    """Print how long the steps will take here; nothing if that cannot be counted, or is less than a minute.
-
-    Args:
-        recipe: the recipe, with the run's number format.
-        run: the run.
-        steps: the steps that are not done.
-    """
-    if device().type != "cpu" or distributed.world_size() > 1:
-        return
-    work = workload(recipe, run)
-    if work is None:
-        return
-    products = time_products(*widths_of(recipe, run))
-    rates = {"fp32": products.rate(products.fp32), "bf16": products.rate(products.bf16)}
-    found = seconds(recipe, work, steps, rates)
-    if found >= SHORTEST:
-        say(f"about {_rounded(found)} on this machine")
-
-
-def workload(recipe: Recipe, run: Run) -> Workload | None:
-    """What a run computes. None if it cannot be counted before it begins."""
-    corpus, measured = recipe.corpus, recipe.evaluate
-    others = (recipe.pretrain, recipe.search, recipe.select, recipe.student.quantization, measured.models)
-    more = (measured.minimal_pairs, measured.continuations, measured.tasks)
-    if not isinstance(corpus, Corpus) or corpus.layout != "packed" or any(others) or any(more):
-        return None
-    teachers = teacher_configs(recipe, run)
-    ours = student_config(recipe, teachers)
-    tokens = _trained_tokens(recipe)
-    if ours is None or None in teachers.values() or None in (tokens, corpus.train_tokens, measured.documents):
-        return None
-    counted = [operations(config) for config in (*teachers.values(), ours)]
-    if any(one is None for one in counted):
-        return None
-    *of_teachers, of_student = [one for one in counted if one is not None]
-    converted = [
-        count
-        for teacher, count in zip(recipe.teachers.values(), of_teachers, strict=True)
-        if isinstance(teacher, PackagedTeacher) or getattr(teacher, "gguf", None)
-    ]
-    # Documents are counted as one sample each: shorter ones and longer ones make up for each other.
-    held_out = (measured.documents or 0) * corpus.sequence_length
-    weights = sum(converted) / 2
-    return Workload(sum(of_teachers), of_student, weights, corpus.train_tokens or 0, tokens or 0, held_out)
-
-
-def _trained_tokens(recipe: Recipe) -> float | None:
-    training, limit = recipe.distil.training, getattr(recipe.corpus, "train_tokens", None)
-    if training.get("max_steps", -1) > 0:
-        return float(training["max_steps"] * samples_of_step(training) * recipe.corpus.sequence_length)
-    return None if limit is None else float(limit * training.get("num_train_epochs", 3))
-
-
-def operations(config: Any) -> float | None:
-    """The additions and multiplications of a model's products for one token, without those of attention.
-
-    None for a mixture of experts, which uses only some of its weights.
-    """
-    if any("expert" in name for name in config.to_dict()):
-        return None
+def _config_of(folder: Path) -> Any:
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception:  # noqa: BLE001 (whatever transformers raises; the stage that makes the model says it)
+        return PreparedTeacher.load(folder).config() if (folder / POINTER).is_file() else None
+    except UserError:
+        # Whatever is wrong with a teacher, its own stage says it.
         return None
-    return 2.0 * sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear | Conv1D))
 
 
-def seconds(recipe: Recipe, work: Workload, steps: Sequence[Step], rates: dict[str, float]) -> float:
-    """The seconds of the steps.
+def _figures(run: Run, step: Step | str, key: str) -> dict[str, Any] | None:
+    """The figures of a finished step; None if it is not finished, or has no such figure."""
+    try:
+        manifest = run.manifest(step)
+    except UserError:
+        return None
+    return manifest["summary"] if manifest is not None and key in manifest["summary"] else None
 
-    Args:
-        recipe: the recipe, with the run's number format.
-        work: what the whole run computes.
-        steps: the steps that are not done.
-        rates: additions and multiplications a second of one product, by format.
+
+def typical_widths(recipe: Recipe, run: Run) -> tuple[int, int]:
+    """The widths of the largest feed-forward layer of the run's models."""
+    return widths_of(models_of(recipe, known_of(recipe, run).teachers, ask_hub=False))
+
+
+def plan_of(
+    recipe: Recipe,
+    run: Run,
+    steps: Sequence[Step],
+    machine: Machine | None = None,
+    scales: Scales = UNTRIED,
+    *,
+    ask_hub: bool = False,
+) -> Plan:
+    """The plan of some steps of a run, on this machine or on another."""
+    if machine is None:
+        machine = machine_named(None, run.folder, typical_widths(recipe, run))
+    return make_plan(recipe, steps, machine, known_of(recipe, run), ask_hub=ask_hub, scales=scales)
+
+
+def advice_on(plan: Plan, run: Run) -> list[tuple[Misfit, list[Advice]]]:
+    """For each thing that does not fit, changes of the recipe that need less."""
+    return [(misfit, list(_advice(plan, misfit, run))) for misfit in misfits(plan)]
+
+
+def _advice(plan: Plan, misfit: Misfit, run: Run) -> Iterator[Advice]:
+    known = known_of(plan.recipe, run)
+    return advise(plan, misfit, lambda changed: make_plan(changed, all_steps(changed), plan.machine, known))
+
+
+def say_how_long(plan: Plan) -> None:
+    """Print how long the steps will take here; nothing if it is less than a minute or cannot be told."""
+    if plan.seconds is not None and plan.seconds.expected >= SHORTEST:
+        say(f"about {rounded(plan.seconds.expected)} on this machine")
+
+
+def refuse_what_cannot_fit(plan: Plan, run: Run) -> None:
+    """Refuse a run that does not fit this machine even by its least forecast.
+
+    Raises:
+        UserError: says what is needed and what is there, and the first change that fits.
     """
-    assert recipe.precision != "auto"
-    trains_in = "bf16" if in_bfloat16(recipe.distil.training, recipe.precision) else "fp32"
-    forward, training = FORWARD * rates[recipe.precision], TRAINING[trains_in] * rates[trains_in]
-    candidates = 1 + len(recipe.seeds) * (len(recipe.variants) + (recipe.control is not None))
-    # A backward costs two forwards, and one if only an adapter learns.
-    passes = 3 if recipe.student.adapter is None else 2
-    learned = passes * work.student * work.train_tokens / training
-    live = 0.0 if recipe.capture is not None else work.teachers * work.train_tokens / forward
-    each = {
-        "teachers": work.weights / GGUF_WEIGHTS_PER_SECOND,
-        "student": (work.teachers + work.student) * SAMPLED_TOKENS / forward,
-        "capture": work.teachers * work.corpus_tokens / forward,
-        "distil": learned + live,
-        "control": learned,
-        "evaluate": (work.teachers + candidates * work.student) * work.held_out_tokens / forward,
-    }
-    each["evaluate"] += speed_rounds.SECONDS if recipe.evaluate.speed else 0.0
-    return SECONDS_TO_BEGIN + sum(SECONDS_PER_STEP + each.get(step.stage, 0.0) for step in steps)
+    if distributed.world_size() > 1:
+        # Ranks share the memory and the work in ways that a plan of one process does not know.
+        return
+    for misfit in misfits(plan):
+        # What a stopped attempt has written is not written again.
+        written = _bytes_in(run.folder) if misfit.step is None else 0
+        if misfit.needed.low <= misfit.there + written:
+            continue
+        first = next((one for one in _advice(plan, misfit, run) if one.fits), None)
+        remedy = (
+            "take a larger machine, or smaller models"
+            if first is None
+            else f"try {' '.join(f'`--set {one}`' for one in first.changes)}"
+        )
+        what = "the run" if misfit.step is None else f"`{misfit.step}`"
+        kind = "of free disk" if misfit.step is None else "of memory"
+        needed, there = size(misfit.needed.low), size(misfit.there)
+        raise UserError(f"{what} needs at least {needed} {kind}, and this machine has {there}; {remedy}")
 
 
-def _rounded(found: float) -> str:
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def rounded(found: float) -> str:
     """A duration without more digits than a forecast has."""
     if found < 90:
         return f"{round(found, -1):.0f} s"

@@ -32,7 +32,7 @@ def write_manifest(folder: Path, step: dict[str, Any], outputs: Iterable[Path]) 
 
     Args:
         folder: the step's folder.
-        step: `step`, `key`, `inputs`, `started`, `attempts`, `cost`, `summary` and `recipe`.
+        step: `step`, `key`, `inputs`, `started`, `attempts`, `cost`, `summary`, `forecast`, `peak_memory` and `recipe`.
         outputs: the files and folders that the step made.
     """
     made, verified = {}, {}
@@ -45,7 +45,7 @@ def write_manifest(folder: Path, step: dict[str, Any], outputs: Iterable[Path]) 
     manifest = {
         **{name: step[name] for name in ("step", "key", "inputs", "started")},
         "finished": now(),
-        **{name: step[name] for name in ("attempts", "cost", "summary")},
+        **{name: step[name] for name in ("attempts", "cost", "summary", "forecast", "peak_memory")},
         "outputs": made,
         "recipe": step["recipe"],
         "versions": versions(),

@@ -127,6 +127,6 @@ def _cost_of_bfloat16(recipe: "Recipe", run: Run) -> str | None:
 
 def _times(recipe: "Recipe", run: Run) -> "ProductTimes":
     from potstill.device import time_products
-    from potstill.pipeline.known_models import widths_of
+    from potstill.pipeline.forecast import typical_widths
 
-    return time_products(*widths_of(recipe, run))
+    return time_products(*typical_widths(recipe, run))

@@ -120,9 +120,17 @@ class Run:
         if state is not None:
             write_sealed(self.path(step) / UNFINISHED, {**state, "cost": cost})
 
-    def finish(self, step: Step, cost: dict[str, Any], outputs: Iterable[Path], summary: dict[str, Any]) -> None:
-        """Write a step's manifest."""
+    def finish(
+        self,
+        step: Step,
+        cost: dict[str, Any],
+        outputs: Iterable[Path],
+        summary: dict[str, Any],
+        foreseen: dict[str, Any] | None = None,
+    ) -> None:
+        """Write a step's manifest. `foreseen` has its `forecast` and, to compare, its `peak_memory`."""
         folder, state = self.path(step), self.unfinished(step)
         assert state is not None, f"{step} was never begun"
-        write_manifest(folder, {"step": str(step), **state, "cost": cost, "summary": summary}, outputs)
+        told = {"forecast": None, "peak_memory": None} | (foreseen or {})
+        write_manifest(folder, {"step": str(step), **state, "cost": cost, "summary": summary, **told}, outputs)
         (folder / UNFINISHED).unlink()

@@ -51,14 +51,25 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
     return decided
 
 
-def _begin(given: Recipe, recipe: Recipe, run: Run, steps: Sequence[Step]) -> None:
-    """Check the recipe before the first of its steps, and say what the user should know before it."""
-    from potstill.pipeline.forecast import say_how_long
+def _begin(given: Recipe, recipe: Recipe, run: Run, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
+    """Check the recipe before the first of its steps, and say what the user should know before it.
+
+    Returns:
+        The forecast of each step, by its name; empty on all ranks but the first.
+
+    Raises:
+        UserError: a setting is wrong, or the run cannot fit this machine.
+    """
+    from potstill.pipeline.forecast import plan_of, refuse_what_cannot_fit, say_how_long
 
     check_stages(recipe)
-    if distributed.is_first():
-        warn(given, recipe, run)
-        say_how_long(recipe, run, _left(recipe, run, steps))
+    if not distributed.is_first():
+        return {}
+    warn(given, recipe, run)
+    plan = plan_of(recipe, run, _left(recipe, run, steps))
+    refuse_what_cannot_fit(plan, run)
+    say_how_long(plan)
+    return {one.step: one.to_dict() for one in plan.steps}
 
 
 def _left(recipe: Recipe, run: Run, steps: Sequence[Step]) -> list[Step]:
@@ -76,9 +87,9 @@ def _run_steps(
     run: Run,
     steps: Sequence[Step],
     forced: Sequence[Step],
-    begin: Callable[[Sequence[Step]], None],
+    begin: Callable[[Sequence[Step]], dict[str, dict[str, Any]]],
 ) -> None:
-    did = 0
+    did, forecasts = 0, dict[str, dict[str, Any]]()
     for number, step in enumerate(steps):
         # The first rank reads the folder for all: ranks that find different damage would wait for each other for ever.
         found = (inputs_of(recipe, run, step), run.manifest(step)) if distributed.is_first() else None
@@ -88,7 +99,7 @@ def _run_steps(
             say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}")
             continue
         if did == 0:
-            begin(steps[number:])
+            forecasts = begin(steps[number:])
         did += 1
         if not distributed.is_first():
             _run_step_on_other_rank(Work(recipe, run, step))
@@ -96,11 +107,12 @@ def _run_steps(
         reason = reason_to_repeat(run, step, inputs)
         if reason is not None:
             say(f"{step}: {reason}, so it begins anew; its earlier outputs go to replaced/")
-        _run_step(Work(recipe, run, step), inputs)
+        _run_step(Work(recipe, run, step), inputs, forecasts.get(str(step)))
 
 
-def _run_step(work: Work, inputs: dict[str, Any]) -> None:
+def _run_step(work: Work, inputs: dict[str, Any], forecast: dict[str, Any] | None) -> None:
     from potstill.cost import Cost, measure
+    from potstill.planning import peak_memory
 
     run, step = work.run, work.step
     # This covers everything: on a full disk, the cost of a failed stage cannot be written either.
@@ -110,7 +122,7 @@ def _run_step(work: Work, inputs: dict[str, Any]) -> None:
         spent = Cost.from_dict(state["cost"]) if state["cost"] else None
         _quiet_transformers()
         module = _module(step.stage)
-        with measure() as meter:
+        with measure() as meter, peak_memory.measured() as peak:
             try:
                 distributed.barrier()
                 made: Made = module.run(work)
@@ -118,7 +130,8 @@ def _run_step(work: Work, inputs: dict[str, Any]) -> None:
             finally:
                 total = meter.cost if spent is None else spent + meter.cost
                 run.spend(step, total.to_dict())
-        run.finish(step, total.to_dict(), made.outputs, made.summary)
+        foreseen = {"forecast": forecast, "peak_memory": peak.to_dict()}
+        run.finish(step, total.to_dict(), made.outputs, made.summary, foreseen)
         distributed.barrier()
     say(f"{step}: done in {duration(total.seconds)}")
 

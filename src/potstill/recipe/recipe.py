@@ -14,6 +14,7 @@ from potstill.recipe.distil import Control, Distil, GivenLoss, HiddenMatch, temp
 from potstill.recipe.distributed import Distributed
 from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, SampleSet
+from potstill.recipe.facts import Facts
 from potstill.recipe.generate import Generate
 from potstill.recipe.no_effect import complaints
 from potstill.recipe.precision import Precision, in_bfloat16
@@ -100,6 +101,9 @@ class Recipe(Section):
 
     seeds: list[Seed] = Field([0], min_length=1)
     """The student and the control are trained once for each seed. Default: [0]."""
+
+    facts: Facts = Facts()
+    """What is known of models and text that are not on this machine. Only `potstill plan` reads it."""
 
     @property
     def all_teachers(self) -> dict[str, Teacher | Pretrained]:

@@ -158,6 +158,33 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """What a step was forecast to need: each number as its least, its expected and its greatest value. None: it could
+    not be told."""
+
+    seconds: tuple[float, float, float] | None
+    host: tuple[float, float, float] | None
+    """Bytes of the host's memory."""
+    device: tuple[float, float, float] | None
+    """Bytes of the accelerator's memory."""
+    disk: tuple[float, float, float] | None
+    """Bytes."""
+    peak_host: int | None
+    """Bytes that the step really had at most; None if that was not measured."""
+    peak_device: int | None
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self | None:
+        """The forecast of a finished step; None if none was made."""
+        told, peak = manifest["forecast"], manifest["peak_memory"] or {}
+        if told is None:
+            return None
+        names = ("seconds", "host_bytes", "device_bytes", "disk_bytes")
+        seconds, host, device, disk = (None if told[name] is None else tuple(told[name]) for name in names)
+        return cls(seconds, host, device, disk, peak.get("host"), peak.get("device"))
+
+
+@dataclass(frozen=True)
 class StageCost:
     """What one step of a stage made, in words, and its cost. ``attempts`` above 1: it was stopped and resumed."""
 
@@ -167,6 +194,7 @@ class StageCost:
     bytes: int | None = None
     tokens: int | None = None
     attempts: int = 1
+    foreseen: "Foreseen | None" = None
 
     @property
     def kwh_per_1000(self) -> float | None:

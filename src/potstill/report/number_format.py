@@ -1,6 +1,7 @@
 """Format numbers for readers: as many digits as the interval supports, a true minus sign, fitting units."""
 
 import math
+from collections.abc import Callable, Sequence
 
 from potstill.metrics.results import Paired, Result, Spread
 from potstill.recipe.candidates import Candidate
@@ -23,6 +24,12 @@ def bounds(ends: tuple[float, float], metric: Metric) -> str:
     """The ends of an interval: [4.60, 4.75]."""
     low, high = (_number(end, metric, _decimals(*ends, metric)) for end in ends)
     return f"[{low}, {high}]"
+
+
+def forecast(found: Sequence[float], show: Callable[[float], str]) -> str:
+    """A forecast with its ends: 2 min 05 s [1 min 40 s, 3 min 10 s]."""
+    low, expected, high = map(show, found)
+    return expected if low == high else f"{expected} [{low}, {high}]"
 
 
 def difference(pair: Paired, metric: Metric) -> str:

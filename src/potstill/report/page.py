@@ -3,7 +3,7 @@
 The page needs no network and no library: charts are static SVG, and the styles and the script are inlined.
 """
 
-from functools import reduce
+from functools import partial, reduce
 from importlib import resources
 from operator import add
 from typing import Any
@@ -36,6 +36,8 @@ def render(report: Report) -> str:
     environment.filters |= {
         "count": number_format.count,
         "size": size,
+        "sizes": partial(number_format.forecast, show=size),
+        "durations": partial(number_format.forecast, show=duration),
         "duration": duration,
         "energy": number_format.energy,
         "carbon": number_format.carbon,
@@ -77,6 +79,7 @@ def render(report: Report) -> str:
         "expected": [[_expected(token) for token in passage.tokens] for passage in report.passages],
         "most": most,
         "stages": _stages(report.stages),
+        "foreseen": [stage for stage in report.stages if stage.foreseen is not None],
         "total": reduce(add, (stage.cost for stage in report.stages)) if report.stages else Cost(0, None, None, ""),
         "css": Markup(_file("page.css")),
         "js": Markup(_file("page.js")),

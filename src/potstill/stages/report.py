@@ -29,6 +29,7 @@ from potstill.report.data import (
     ANSWER_METRICS,
     HELD_OUT_METRICS,
     Curve,
+    Foreseen,
     Metric,
     Model,
     Passage,
@@ -155,7 +156,17 @@ def _stages(work: Work, name: str) -> list[StageCost]:
         if name == "evaluate":
             tokens = sum(one.read + one.written for one in _expenses(work)) or tokens
         cost = Cost.from_dict(manifest["cost"])
-        found.append(StageCost(str(step), manifest["summary"]["made"], cost, size, tokens, manifest["attempts"]))
+        found.append(
+            StageCost(
+                str(step),
+                manifest["summary"]["made"],
+                cost,
+                size,
+                tokens,
+                manifest["attempts"],
+                Foreseen.from_manifest(manifest),
+            )
+        )
     return found
 
 

@@ -56,6 +56,9 @@ NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 """How :mod:`struct` reads the numbers of a header, by GGUF's own codes (github.com/ggml-org/ggml, docs/gguf.md)."""
 TEXT, ARRAY = 8, 9
 LONGEST_TEXT = 2**20
+HEAD = b"output.weight"
+LONGEST_HEADER = 2**26
+"""Bytes of a header with its tokenizer; the largest has 20 MB."""
 
 
 def sizes_in_header(file: Path) -> dict[str, Any] | None:
@@ -76,7 +79,14 @@ def sizes_in_header(file: Path) -> dict[str, Any] | None:
     if kind not in GGUF_CONFIG_MAPPING or kind not in CONFIG_MAPPING:
         return None
     names = {f"{kind}.{key}": name for key, name in GGUF_CONFIG_MAPPING[kind].items() if name}
-    return {"model_type": kind, **{names[key]: value for key, value in header.items() if key in names}}
+    found = {names[key]: value for key, value in header.items() if key in names}
+    return {"model_type": kind, "tie_word_embeddings": not _has_head(file), **found}
+
+
+def _has_head(file: Path) -> bool:
+    """Whether a GGUF file has a head of its own. Its tensors' names, with their lengths, come after the tokenizer."""
+    with file.open("rb") as stream:
+        return struct.pack("<Q", len(HEAD)) + HEAD in stream.read(LONGEST_HEADER)
 
 
 def _header(stream: BinaryIO) -> Iterator[tuple[str, Any]]:

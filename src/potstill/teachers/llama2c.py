@@ -108,6 +108,19 @@ def read_model(file: Path, key: str) -> LlamaForCausalLM:
     return model
 
 
+def read_shape(file: Path, key: str) -> Llama2cShape:
+    """The sizes of a checkpoint.
+
+    Args:
+        file: a `.bin` of llama2.c's version 0.
+        key: the recipe's key for the file, for messages.
+
+    Raises:
+        UserError: the file cannot be read, is of another version, or is no checkpoint.
+    """
+    return _shape(_content(file, key), file, key)
+
+
 def _weights(blocks: dict[str, Tensor], shape: Llama2cShape) -> Iterator[tuple[str, Tensor]]:
     turned = {"self_attn.q_proj": shape.heads, "self_attn.k_proj": shape.kv_heads}
     embeddings = blocks["embed_tokens"]

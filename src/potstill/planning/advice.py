@@ -1,0 +1,178 @@
+"""Advice: changes of a recipe that make it fit, each with the figure that the changed recipe has.
+
+No figure has a formula of its own: each change is applied to the recipe, and the changed recipe is planned.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from potstill.planning.plan import Plan, StepForecast
+from potstill.planning.ranges import Range
+from potstill.recipe import Recipe
+from potstill.recipe.no_effect import ACCUMULATION, BATCH, BATCH_DEFAULT
+from potstill.recipe.training_fields import CHECKPOINTING
+
+LEAST_K = 16
+PARTS_OF_BATCH = (2, 8, 32)
+"""Into how many micro-batches one is divided."""
+LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """What does not fit: the bytes that are needed, and those that are there."""
+
+    step: str | None
+    """None: the disk, for the whole run."""
+    needed: Range
+    there: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether not even the least forecast fits."""
+        return self.needed.low > self.there
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change of the recipe, as `--set` takes it, and what the changed recipe needs."""
+
+    changes: tuple[str, ...]
+    why: str
+    after: Range
+    """Bytes of the memory, or of the disk, that the changed recipe needs."""
+    fits: bool
+
+
+Replan = Callable[[Recipe], Plan]
+"""Plans a changed recipe, on the same machine and from the same state of the run."""
+
+
+def misfits(plan: Plan) -> list[Misfit]:
+    """What is expected not to fit: the step that needs the most memory, and the disk."""
+    found = []
+    largest = plan.largest
+    if largest is not None and plan.machine.memory is not None:
+        needed = plan.memory_of(largest)
+        if needed.expected > plan.machine.memory:
+            found.append(Misfit(largest.step, needed, plan.machine.memory))
+    if plan.machine.free_disk is not None and plan.disk.expected > plan.machine.free_disk:
+        found.append(Misfit(None, plan.disk, plan.machine.free_disk))
+    return found
+
+
+def advise(plan: Plan, misfit: Misfit, replan: Replan) -> Iterator[Advice]:
+    """Changes that need less than the recipe, the first that fits at first, each planned anew."""
+    for changes, why in _changes(plan, misfit):
+        changed = _changed(plan.recipe, changes)
+        if changed is None:
+            continue
+        after = _needed(replan(changed), misfit)
+        if after is not None and after.expected < misfit.needed.expected:
+            told = tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
+            yield Advice(told, why, after, after.expected <= misfit.there)
+
+
+def _needed(plan: Plan, misfit: Misfit) -> Range | None:
+    if misfit.step is None:
+        return plan.disk
+    # A changed recipe may have other steps; none of its steps may need too much.
+    return None if plan.largest is None else plan.memory_of(plan.largest)
+
+
+def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
+    """The recipe with these keys; None if it would be refused."""
+    raw = recipe.model_dump(mode="json", by_alias=True)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        place = raw
+        for part in path:
+            place = place[part]
+        place[last] = value
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+def _changes(plan: Plan, misfit: Misfit) -> Iterator[tuple[dict[str, Any], str]]:
+    if misfit.step is None:
+        yield from _of_disk(plan)
+        return
+    stage, _, rest = misfit.step.partition("/")
+    recipe = plan.recipe
+    if stage == "pretrain":
+        yield from _of_batch(f"pretrain.{rest}.training", recipe.pretrain[rest].training)
+    elif stage in ("distil", "control", "search"):
+        if recipe.capture is None:
+            keep = (
+                {"keep": "hidden"}
+                if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1
+                else {"keep": "top_k"}
+            )
+            yield {"capture": keep}, "runs the teacher once, before the training"
+        yield from _of_batch("distil.training", recipe.distil.training)
+        if recipe.student.adapter is None:
+            yield {"student.adapter": LORA}, "trains an adapter (LoRA) in place of all weights"
+        if recipe.capture is None:
+            yield from _of_teachers(recipe)
+    elif stage == "capture" or stage == "student":
+        if recipe.capture is not None and recipe.capture.batch_size > 1:
+            yield {"capture.batch_size": max(1, recipe.capture.batch_size // 4)}, "reads fewer sequences at once"
+        yield from _of_teachers(recipe)
+    elif stage == "answers":
+        yield {"answers.batch_size": max(1, recipe.answers.batch_size // 4)}, "writes fewer answers at once"
+        yield from _of_teachers(recipe)
+    elif stage == "generate" and recipe.generate is not None:
+        yield {"generate.batch_size": max(1, recipe.generate.batch_size // 4)}, "writes fewer answers at once"
+        yield from _of_teachers(recipe)
+    elif stage == "evaluate":
+        yield {"evaluate.batch_size": max(1, recipe.evaluate.batch_size // 4)}, "reads fewer sequences at once"
+        yield from _of_teachers(recipe)
+
+
+def _of_batch(key: str, fields: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    checkpointing = {f"{key}.activation_checkpointing": True}
+    batch, times = int(fields.get(BATCH, BATCH_DEFAULT)), int(fields.get(ACCUMULATION, 1))
+    fewer: dict[str, Any] = {}
+    if not any(fields.get(one) for one in CHECKPOINTING):
+        yield checkpointing, "computes activations again in the backward; a step takes about a third longer"
+    for smaller in (batch // part for part in PARTS_OF_BATCH if batch % part == 0):
+        fewer = {f"{key}.{BATCH}": smaller, f"{key}.{ACCUMULATION}": times * batch // smaller}
+        yield fewer, "has fewer samples in memory; the steps stay the same"
+    if fewer and not any(fields.get(one) for one in CHECKPOINTING):
+        yield {**checkpointing, **fewer}, "does both"
+
+
+def _of_teachers(recipe: Recipe) -> Iterator[tuple[dict[str, Any], str]]:
+    for name, teacher in recipe.teachers.items():
+        if teacher.quantization is None and teacher.engine == "transformers":
+            yield {f"teachers.{name}.quantization": FOUR_BITS}, "quantises the teacher to 4 bits; its targets change"
+        if teacher.device_map is None and teacher.engine == "transformers":
+            yield {f"teachers.{name}.device_map": "auto"}, "spreads the teacher over all accelerators of the machine"
+
+
+def _of_disk(plan: Plan) -> Iterator[tuple[dict[str, Any], str]]:
+    capture, recipe = plan.recipe.capture, plan.recipe
+    if capture is not None and capture.keep == "hidden":
+        yield {"capture.keep": "top_k"}, "keeps the likeliest tokens in place of hidden states"
+    k = capture.k if capture is not None and capture.keeps("k") else 0
+    while k > LEAST_K:
+        k //= 2
+        yield {"capture.k": k}, "keeps fewer tokens of each distribution"
+    if capture is not None and capture.keep != "sample":
+        yield {"capture": None}, "runs the teacher beside the student, and keeps nothing"
+    if recipe.distil.snapshots is not None and (recipe.distil.snapshots.count or 0) > 4:
+        yield {"distil.snapshots": recipe.distil.snapshots.count // 4}, "keeps fewer snapshots"  # type: ignore[operator]
+    if recipe.distil.training.get("save_total_limit") != 1:
+        yield {"distil.training.save_total_limit": 1}, "keeps one checkpoint at a time"
+
+
+def worst(plan: Plan) -> StepForecast | None:
+    """The step that needs the most memory."""
+    return plan.largest

@@ -1,0 +1,262 @@
+"""Amounts of text: the samples and tokens of a recipe, and the steps of its trainings.
+
+They are exact once the corpus is made. Before that, `corpus.train_tokens`, `facts.text` or the text on this machine
+gives them; what is only assumed has an interval and a note.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from potstill.data.sources import files_of
+from potstill.data.text_files import PLAIN
+from potstill.errors import UserError
+from potstill.planning.ranges import Range
+from potstill.recipe import Recipe
+from potstill.recipe.corpus import Corpus, HeldOutText
+from potstill.recipe.facts import TextFacts
+from potstill.recipe.no_effect import ACCUMULATION, BATCH, BATCH_DEFAULT
+from potstill.recipe.questions import HeldOutQuestions, Questions
+
+EPOCHS_DEFAULT = 3.0
+"""transformers' own."""
+BYTES_PER_TOKEN = {259: 1.0, 4096: 3.0, 16_000: 3.7, 50_000: 4.4}
+"""Of English text, by the number of tokens of a byte-level BPE; 16,000: measured on BabyLM. Others lie between them."""
+TEXT_OF_FILE = Range(0.4, 0.9, 1.0)
+"""The share of a table's bytes that is text."""
+PROMPT_TOKENS, ANSWER_TOKENS = Range(40, 130, 400), Range(60, 150, 300)
+"""Of a question of GSM8K with a shipped strategy, and of its reference solution."""
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What a run reads. None stands for a number that nothing tells yet."""
+
+    samples: Range | None
+    """The training samples of one epoch."""
+    tokens: Range | None
+    """The training tokens of one epoch, without padding."""
+    length: Range
+    """The tokens of a sample of the student, as its batches have them."""
+    teacher_length: Range
+    """The same of a teacher, whose prompt may be longer."""
+    answer: Range
+    """The tokens of a sample that are learned."""
+    held_out_samples: Range | None
+    held_out_tokens: Range | None
+    validation_samples: int
+    origin: str
+    """Where the numbers are from, in words."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def supervised(self) -> Range | None:
+        """The tokens of one epoch that are predicted."""
+        return None if self.samples is None else self.samples * self.answer
+
+
+def amounts_of(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> Amounts:
+    """What a recipe reads.
+
+    Args:
+        recipe: the recipe.
+        made: the figures of the finished corpus stage; None before that.
+        asked: the figures of the prompts of the first sample set, once they are made.
+    """
+    corpus = recipe.corpus
+    if isinstance(corpus, Questions):
+        return _of_questions(corpus, recipe.facts.text, made, asked)
+    found = _of_text(recipe, corpus, made)
+    return found if found.samples is not None else _unknown(found)
+
+
+def _unknown(found: Amounts) -> Amounts:
+    note = "how many tokens the text has is not known before it is read; give `corpus.train_tokens`, or `facts.text`"
+    return replace(found, notes=(*found.notes, note))
+
+
+def _of_text(recipe: Recipe, corpus: Corpus, made: Mapping[str, Any] | None) -> Amounts:
+    width, facts = corpus.sequence_length, recipe.facts.text
+    length = Range.exactly(width) if corpus.layout == "packed" else _padded_length(corpus, facts)
+    held_out = _held_out(recipe, corpus)
+    found = Amounts(None, None, length, length, length + -1.0, *held_out, corpus.validation or 0, "not known yet")
+    if made is not None:
+        mean = Range.exactly(made["train_tokens"] / made["train_samples"])
+        shape = mean if corpus.layout == "padded" else length
+        samples, learned = made["train_samples"], made["supervised_tokens"] / made["train_samples"]
+        read = min(made["held_out_documents"], recipe.evaluate.documents or made["held_out_documents"])
+        share = read / made["held_out_documents"]
+        return replace(
+            found,
+            samples=Range.exactly(samples),
+            tokens=Range.exactly(made["train_tokens"]),
+            length=shape,
+            teacher_length=shape,
+            answer=Range.exactly(learned),
+            held_out_samples=Range.exactly(read),
+            held_out_tokens=Range.around(made["held_out_tokens"] * share, 1.0 if share == 1 else 1.5, 1.5),
+            validation_samples=made["validation_samples"],
+            origin="counted in the corpus of this run",
+        )
+    if facts.train_samples is not None or facts.train_tokens is not None:
+        count = facts.train_samples or (facts.train_tokens or 0) / length.expected
+        return replace(
+            found,
+            samples=Range.around(count, 1.1, 1.1),
+            tokens=Range.around(facts.train_tokens or count * length.expected, 1.1, 1.1),
+            origin="as `facts.text` says",
+        )
+    if corpus.train_tokens is not None:
+        samples = Range.exactly(corpus.train_tokens) / (length + -1.0)
+        samples = Range(*(float(math.floor(one)) for one in samples.to_list()))
+        return replace(
+            found, samples=samples, tokens=samples * length, origin="`corpus.train_tokens`, if the text has as many"
+        )
+    bytes_here = _bytes_of(corpus.sources, "corpus.sources")
+    if bytes_here is None:
+        return found
+    held = 0.0 if isinstance(corpus.held_out, HeldOutText) else corpus.held_out
+    tokens = bytes_here * (1 - held) / _bytes_per_token(recipe)
+    return replace(
+        found, samples=tokens / length, tokens=tokens, origin="estimated from the size of the files on this machine"
+    )
+
+
+def _padded_length(corpus: Corpus, facts: TextFacts) -> Range:
+    """The mean length of samples that hold one document each."""
+    if facts.train_tokens and facts.train_samples:
+        return Range.around(facts.train_tokens / facts.train_samples, 1.05, 1.05)
+    width, shortest = corpus.sequence_length, corpus.shortest or corpus.sequence_length / 8
+    return Range(min(shortest, width), (shortest + width) / 2, width)
+
+
+def _held_out(recipe: Recipe, corpus: Corpus) -> tuple[Range | None, Range | None]:
+    """The held-out documents that are measured, and their tokens."""
+    width, facts = corpus.sequence_length, recipe.facts.text
+    if isinstance(corpus.held_out, HeldOutText):
+        every = min(corpus.held_out.sequences, recipe.evaluate.documents or corpus.held_out.sequences)
+        return Range.exactly(every), Range.exactly(every * width)
+    count = recipe.evaluate.documents
+    if facts.held_out_tokens is not None and facts.held_out_samples is not None:
+        share = min(1.0, (count or facts.held_out_samples) / facts.held_out_samples)
+        tokens = Range.around(facts.held_out_tokens * share, 1.3, 1.3)
+        return Range.exactly(facts.held_out_samples * share), tokens
+    if count is None:
+        return None, None
+    # Short documents and long ones: a document has between a tenth of a sample and some samples.
+    return Range(0, count, count), Range(0, count * width, 4.0 * count * width)
+
+
+def _bytes_of(sources: Any, key: str) -> Range | None:
+    """The bytes of text of files on this machine; None if a source is elsewhere, or missing."""
+    total = Range.exactly(0.0)
+    for source in sources:
+        try:
+            files = list(files_of(source, key))
+        except (UserError, OSError):
+            return None
+        if not files:
+            return None
+        for file in files:
+            total += _text_bytes(file)
+    return total
+
+
+def _text_bytes(file: Path) -> Range:
+    size = float(file.stat().st_size)
+    if file.suffix in PLAIN:
+        return Range.exactly(size)
+    # Parquet and zstd are compressed.
+    packed = file.suffix in (".parquet", ".zst", ".gz")
+    return TEXT_OF_FILE * size * (Range(1.0, 2.2, 4.0) if packed else Range.exactly(1.0))
+
+
+def _bytes_per_token(recipe: Recipe) -> Range:
+    vocabulary = getattr(recipe.tokenizer, "vocab_size", None) or max(BYTES_PER_TOKEN)
+    known = sorted(BYTES_PER_TOKEN.items())
+    below = max((one for one in known if one[0] <= vocabulary), default=known[0])
+    above = min((one for one in known if one[0] >= vocabulary), default=known[-1])
+    if below == above:
+        return Range.around(below[1], 1.25, 1.25)
+    part = math.log(vocabulary / below[0]) / math.log(above[0] / below[0])
+    return Range.around(below[1] + part * (above[1] - below[1]), 1.25, 1.25)
+
+
+def _of_questions(
+    corpus: Questions, facts: TextFacts, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None
+) -> Amounts:
+    most, longest = corpus.sequence_length, corpus.teacher_length or corpus.sequence_length
+    prompt = PROMPT_TOKENS if facts.prompt_tokens is None else Range.around(facts.prompt_tokens, 1.15, 1.15)
+    answer = ANSWER_TOKENS if facts.answer_tokens is None else Range.around(facts.answer_tokens, 1.15, 1.15)
+    notes: tuple[str, ...] = ()
+    if asked is not None:
+        mean = asked["answer_tokens"] / asked["samples"]
+        prompt, answer = Range.exactly(asked["tokens"] / asked["samples"] - mean), Range.exactly(mean)
+    elif facts.prompt_tokens is None or facts.answer_tokens is None:
+        notes = (
+            "how long prompts and answers are is assumed; give `facts.text.prompt_tokens` and `answer_tokens`, or run "
+            "the stage `strategies`",
+        )
+    train = corpus.train or facts.train_samples
+    held = corpus.held_out.count if isinstance(corpus.held_out, HeldOutQuestions) else None
+    held, origin = held or facts.held_out_samples, "as the recipe says"
+    if made is not None:
+        train, held, origin = made["train_questions"], made["held_out_questions"], "counted in the corpus of this run"
+    length = _at_most(prompt + answer, most)
+    # A teacher's prompt says more.
+    theirs = _at_most(prompt * Range(1.0, 1.3, 2.5) + answer, longest)
+    samples = None if train is None else Range.exactly(train)
+    if samples is None:
+        notes += ("how many questions there are is not known; give `corpus.train`, or `facts.text.train_samples`",)
+    return Amounts(
+        samples=samples,
+        tokens=None if samples is None else samples * length,
+        length=length,
+        teacher_length=theirs,
+        answer=_at_most(answer, most),
+        held_out_samples=None if held is None else Range.exactly(held),
+        held_out_tokens=None if held is None else Range.exactly(held) * length,
+        validation_samples=corpus.validation or 0,
+        origin=origin,
+        notes=notes,
+    )
+
+
+def _at_most(found: Range, most: float) -> Range:
+    return Range(*(min(one, float(most)) for one in found.to_list()))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How often a training reads its samples."""
+
+    steps: Range
+    """Optimizer steps."""
+    samples: Range
+    """Samples that are read, repetitions included, on all ranks."""
+    micro_batch: int
+    accumulation: int
+
+
+def schedule(training: Mapping[str, Any], samples: Range | None, ranks: int = 1) -> Schedule | None:
+    """The steps of a training, as transformers counts them. None if that depends on an unknown number of samples.
+
+    Args:
+        training: the recipe's fields of `TrainingArguments`.
+        samples: the samples of one epoch.
+        ranks: the processes that share them.
+    """
+    batch, times = int(training.get(BATCH, BATCH_DEFAULT)), int(training.get(ACCUMULATION, 1))
+    of_step = batch * times * ranks
+    if training.get("max_steps", -1) > 0:
+        steps = Range.exactly(training["max_steps"])
+        return Schedule(steps, steps * of_step, batch, times)
+    if samples is None:
+        return None
+    epochs = float(training.get("num_train_epochs", EPOCHS_DEFAULT))
+    found = [
+        math.ceil(epochs * max(1, math.ceil(math.ceil(one / (batch * ranks)) / times))) for one in samples.to_list()
+    ]
+    return Schedule(Range(*map(float, found)), samples * epochs, batch, times)

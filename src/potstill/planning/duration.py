@@ -1,0 +1,161 @@
+"""Duration: the seconds of a job on a machine, from the operations of its passes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import geometric_mean
+
+from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WaitingJob, WritingJob
+from potstill.planning.machine import Machine
+from potstill.planning.memory import forward_pass, training_pass
+from potstill.planning.models import PlannedModel
+from potstill.planning.ranges import Range
+from potstill.planning.trace import BatchShape, Operations
+
+OPTIMIZER_BYTES = 20.0
+"""Bytes that an optimizer step reads and writes for each trained weight, besides its state: weight, gradient, and the
+gradient's norm."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What was measured by trying, if anything was."""
+
+    reading: Mapping[str, float] = field(default_factory=dict)
+    """How many times as long as forecast a forward took, by the model's name."""
+    training: Mapping[str, float] = field(default_factory=dict)
+    """The same of an optimizer step, by the training's key."""
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """The bytes that a training needed, by its key."""
+
+    def of(self, several: Mapping[str, float], name: str) -> float | None:
+        """The scale of this name, or the mean of the others; None if there are none."""
+        return several.get(name) or (geometric_mean(several.values()) if several else None)
+
+
+UNTRIED = Scales()
+
+
+def seconds_of(job: Job, machine: Machine, scales: Scales = UNTRIED) -> Range | None:
+    """The seconds of a job. None if its tokens or the machine's rate are not known."""
+    if isinstance(job, WaitingJob):
+        return job.seconds
+    rate = machine.rates.get(job.precision)
+    if rate is None or machine.bandwidth is None:
+        return None
+    if isinstance(job, ReadingJob):
+        return _of_reading(job, machine, scales)
+    return _of_training(job, machine, scales) if isinstance(job, TrainingJob) else _of_writing(job, machine, scales)
+
+
+def _of_reading(job: ReadingJob, machine: Machine, scales: Scales) -> Range | None:
+    if job.tokens is None:
+        return None
+    return one_batch(job, machine, scales) * (job.tokens * (1 / job.batch.tokens))
+
+
+def one_batch(job: ReadingJob, machine: Machine, scales: Scales = UNTRIED) -> Range:
+    """The seconds of one forward, head included."""
+    head = Operations(products=2.0 * _head_size(job.model) * job.batch.tokens)
+    whole = of_body(job, machine) + _time(head, job.precision, machine)
+    return _scaled(whole, scales.of(scales.reading, job.model.name))
+
+
+def of_body(job: ReadingJob, machine: Machine) -> Range:
+    """The seconds of one forward up to the states that go into the head."""
+    traced = forward_pass(job)
+    return _time(_guess(job.model, job.batch) if traced is None else traced.operations, job.precision, machine)
+
+
+def one_step(job: TrainingJob, machine: Machine) -> Range:
+    """The seconds of one micro-batch: forward, loss and backward, with the teachers beside it."""
+    traced = training_pass(job)
+    passes = 2.0 if job.how.adapter else 3.0
+    work = _guess(job.student, job.batch) * passes if traced is None else traced.operations
+    head = Operations(
+        products=2.0 * passes * _head_size(job.student) * job.batch.tokens,
+        # Softmax and gradient of each logit, in float32, for student and teachers.
+        moved=12.0 * _vocabulary(job.student) * job.batch.tokens * (1 + len(job.teachers)),
+    )
+    own = _time(work + head, job.precision, machine)
+    return sum((one_batch(teacher, machine) for teacher in job.teachers), own)
+
+
+def of_update(job: TrainingJob, machine: Machine) -> Range:
+    """The seconds of the optimizer's own work in a step."""
+    assert machine.bandwidth is not None
+    return Range.exactly(job.student.parameters.trained * (OPTIMIZER_BYTES + 2 * job.moments)) / machine.bandwidth
+
+
+def _of_training(job: TrainingJob, machine: Machine, scales: Scales) -> Range | None:
+    if job.tokens is None or job.steps is None:
+        return None
+    batches = job.tokens * (1 / job.batch.tokens)
+    whole = one_step(job, machine) * batches + of_update(job, machine) * job.steps
+    return _scaled(whole, scales.of(scales.training, job.key)) * job.rounds
+
+
+def _of_writing(job: WritingJob, machine: Machine, scales: Scales) -> Range | None:
+    if job.count is None:
+        return None
+    assert machine.bandwidth is not None
+    devices = machine.devices if job.spans else 1
+    token = _guess(job.model, BatchShape(1, 2)) * 0.5
+    read = ReadingJob(job.model, BatchShape(job.rows, 2), None, job.precision, job.weights)
+    traced = forward_pass(read)
+    calls = 0.0 if traced is None else traced.operations.calls
+    # Each step reads all weights once, for all rows.
+    step = job.weights / machine.bandwidth + machine.call * (3 * calls)
+    step += _time(
+        token * job.rows + Operations(products=2.0 * _head_size(job.model) * job.rows), job.precision, machine
+    )
+    steps = job.count * job.new * (1 / job.rows)
+    prompts = job.count * job.prompt
+    reading = one_batch(
+        ReadingJob(job.model, BatchShape(job.rows, 64), None, job.precision, job.weights), machine, scales
+    )
+    return step * steps * (1 / devices if devices > 1 else 1.0) + reading * (prompts * (1 / (64.0 * job.rows)))
+
+
+def _time(work: Operations, precision: str, machine: Machine) -> Range:
+    assert machine.bandwidth is not None
+    products = Range.exactly(work.products) / machine.rates[precision]
+    return products + Range.exactly(work.moved) / machine.bandwidth + machine.call * work.calls
+
+
+def _scaled(found: Range, scale: float | None) -> Range:
+    """A forecast that was tried is scaled to what was measured, and is then nearly certain."""
+    return found if scale is None else Range.around(found.expected * scale, 1.2, 1.25)
+
+
+def _guess(model: PlannedModel, batch: BatchShape) -> Operations:
+    """The work of a forward that cannot be traced: two operations for each weight and token."""
+    sizes, text = model.parameters, model.config.get_text_config()
+    share = _active(model)
+    return Operations(2.0 * sizes.body * share * batch.tokens, 0.0, 30.0 * text.num_hidden_layers)
+
+
+def _active(model: PlannedModel) -> float:
+    """The share of a body's weights that a token uses; below 1 for a mixture of experts."""
+    text = model.config.get_text_config()
+    experts = getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None)
+    used = getattr(text, "num_experts_per_tok", None)
+    if not experts or not used:
+        return 1.0
+    inner = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+    every = 3.0 * text.num_hidden_layers * experts * inner * text.hidden_size
+    return 1.0 - min(1.0, every / model.parameters.body) * (1 - used / experts)
+
+
+def active_parameters(model: PlannedModel) -> int:
+    """The parameters that a token uses: all, or fewer for a mixture of experts."""
+    sizes = model.parameters
+    return round(sizes.body * _active(model)) + sizes.head + sizes.embeddings
+
+
+def _head_size(model: PlannedModel) -> float:
+    text = model.config.get_text_config()
+    return float(text.vocab_size * text.hidden_size)
+
+
+def _vocabulary(model: PlannedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)

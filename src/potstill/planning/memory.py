@@ -1,0 +1,184 @@
+"""Memory: the bytes that a job needs at its worst moment, by what they are for, on the device and on the host.
+
+Weights, gradients, the optimizer's state and the loss's chunks are counted. Activations and temporary tensors are those
+of the traced pass (`planning/trace.py`). On a machine without an accelerator everything is on the host.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+from potstill.losses.chunked import MEMORY_BUDGET
+from potstill.losses.logit_chunks import LogitsSource, chunks
+from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WaitingJob, WritingJob, bytes_per_weight
+from potstill.planning.machine import GIB, Machine
+from potstill.planning.models import PlannedModel
+from potstill.planning.ranges import ZERO, Range
+from potstill.planning.trace import BatchShape, Pass, reading, training
+from potstill.training.memory import GRADIENT, MOST_FOR_LOSS
+
+CONTEXT = Range(0.35 * GIB, 0.6 * GIB, 1.0 * GIB)
+"""Of CUDA and its libraries in a process."""
+TRACED = (0.9, 1.0, 1.12)
+"""Factors of what a trace counts: allocators round up and keep pieces."""
+ESTIMATED = (0.4, 1.0, 2.0)
+HEAP = Range(1.0, 1.2, 1.55)
+"""What a CPU's allocator holds, in parts of what was asked of it, for gaps between small tensors. Measured with glibc:
+ 1.36 where all tensors have less than 32 MiB, and 1.1 where the largest have more."""
+IN_HEAP = ("gradients", "optimizer", "activations")
+MAPPED = Range(0.0, 0.95, 1.1)
+"""The part of a model's file that is mapped into memory when the model is read."""
+PER_TOKEN_AND_CHANNEL = 34
+"""Bytes of activations of a layer in 16 bits, for each token and channel, where the attention keeps no T × T
+(Korthikanti and others, arXiv:2205.05198, section 4)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by what they are for."""
+
+    device: dict[str, Range] = field(default_factory=dict)
+    host: dict[str, Range] = field(default_factory=dict)
+
+    @property
+    def on_device(self) -> Range:
+        """All bytes on one device."""
+        return sum(self.device.values(), ZERO)
+
+    @property
+    def on_host(self) -> Range:
+        """All bytes on the host."""
+        return sum(self.host.values(), ZERO)
+
+
+def memory_of(jobs: Iterable[Job], machine: Machine) -> Memory:
+    """The memory of the job that needs the most; jobs come one after the other."""
+    several = [_of_job(job, machine) for job in jobs] or [Memory(host={"process": machine.baseline})]
+    device = max(several, key=lambda one: one.on_device.expected)
+    host = max(several, key=lambda one: one.on_host.expected)
+    return Memory(device.device, host.host)
+
+
+def _of_job(job: Job, machine: Machine) -> Memory:
+    if isinstance(job, WaitingJob):
+        return Memory(host={"process": machine.baseline, "work": job.host})
+    parts = _parts(job, machine)
+    if machine.kind == "cpu":
+        held = {name: size * HEAP if name in IN_HEAP else size for name, size in parts.items()}
+        if isinstance(job, ReadingJob):
+            held["file"] = MAPPED * job.file
+        return Memory(host={"process": machine.baseline, **held})
+    spread = machine.devices if getattr(job, "spans", False) else 1
+    parts = {name: size * (1 / spread) for name, size in parts.items()}
+    # Weights are read into the host's memory, by parts or as a whole.
+    loaded = job.weights * Range(0.0, 0.5, 1.1)
+    return Memory({"CUDA": CONTEXT, **parts}, {"process": machine.baseline, "loading": loaded})
+
+
+def _parts(job: ReadingJob | TrainingJob | WritingJob, machine: Machine) -> dict[str, Range]:
+    if isinstance(job, TrainingJob):
+        return _of_training(job, machine)
+    if isinstance(job, WritingJob):
+        return _of_writing(job)
+    traced = forward_pass(job)
+    return {
+        "weights": job.weights,
+        "activations": _activations(traced, job.model, job.batch, job.precision, kept=False),
+        "logits": _read_logits(job.model, job.batch, job.precision),
+        "beside": job.beside,
+    }
+
+
+def forward_pass(job: ReadingJob) -> Pass | None:
+    """The traced forward of one batch."""
+    return reading(job.model.config, job.batch, job.precision)
+
+
+def training_pass(job: TrainingJob) -> Pass | None:
+    """The traced forward and backward of one micro-batch, with the teachers' activations beside it."""
+    beside = [forward_pass(one) for one in job.teachers]
+    most = max((one.peak for one in beside if one is not None), default=0)
+    return training(job.student.config, job.batch, replace(job.how, beside=most))
+
+
+def _of_training(job: TrainingJob, machine: Machine) -> dict[str, Range]:
+    traced, trained = training_pass(job), job.student.parameters.trained
+    gradients = float(trained * GRADIENT)
+    if traced is None:
+        activations = _activations(None, job.student, job.batch, job.precision, kept=not job.how.checkpointing)
+    else:
+        left = max(0.0, traced.peak - gradients)
+        activations = Range(*(left * one for one in TRACED))
+    parts = {
+        "weights": job.weights,
+        "gradients": Range.exactly(gradients),
+        "optimizer": Range.exactly(trained * job.moments),
+        "activations": activations,
+        "logits": _loss_logits(job, machine),
+    }
+    if job.teachers:
+        parts["teachers"] = sum((one.weights for one in job.teachers), ZERO)
+    return parts
+
+
+def _loss_logits(job: TrainingJob, machine: Machine) -> Range:
+    """The loss's chunk of logits of student and teachers, and its buffers."""
+    sources = [(job.student, job.precision), *((one.model, one.precision) for one in job.teachers)]
+    rows = [_vocabulary(model) * bytes_per_weight(precision) for model, precision in sources]
+    tokens = job.batch.tokens
+    if machine.kind == "cpu":
+        return Range.around(_chunk(rows, tokens, MEMORY_BUDGET), 1.0, 1.15)
+    # On a GPU the loss takes an eighth of what is free.
+    least, most = (_chunk(rows, tokens, budget) for budget in (MEMORY_BUDGET, MOST_FOR_LOSS))
+    return Range(least, max(least, most * 0.5), most)
+
+
+def _chunk(rows: list[int], tokens: int, budget: int) -> float:
+    sources = [cast(LogitsSource, SimpleNamespace(bytes_per_row=size)) for size in rows]
+    _, _, most = next(chunks(tokens, budget, sources))
+    return float(most * sum(rows))
+
+
+def _read_logits(model: PlannedModel, batch: BatchShape, precision: str) -> Range:
+    """The logits of a batch without gradients, in chunks of the loss's budget; some measurements hold them twice."""
+    whole = _chunk([_vocabulary(model) * bytes_per_weight(precision)], batch.tokens, MEMORY_BUDGET)
+    return Range(0.0, whole, 2.5 * whole)
+
+
+def _vocabulary(model: PlannedModel) -> int:
+    return int(model.config.get_text_config().vocab_size)
+
+
+def _activations(traced: Pass | None, model: PlannedModel, batch: BatchShape, precision: str, *, kept: bool) -> Range:
+    if traced is not None:
+        return Range(*(traced.peak * one for one in TRACED))
+    text = model.config.get_text_config()
+    layers = text.num_hidden_layers if kept else 2
+    size = PER_TOKEN_AND_CHANNEL * bytes_per_weight(precision) / 2 * batch.tokens * text.hidden_size * layers
+    return Range(*(size * one for one in ESTIMATED))
+
+
+def _of_writing(job: WritingJob) -> dict[str, Range]:
+    read = ReadingJob(job.model, BatchShape(job.rows, max(2, round(job.longest))), None, job.precision, job.weights)
+    # The prompt is read at once, the answer token by token.
+    prompt = BatchShape(job.rows, max(2, round(min(job.prompt.expected, job.longest))))
+    traced = forward_pass(replace(read, batch=prompt))
+    return {
+        "weights": job.weights,
+        "activations": _activations(traced, job.model, prompt, job.precision, kept=False),
+        "keys and values": Range(0.4, 1.0, 2.0) * _cache_bytes(job),
+        "logits": Range(1.0, 2.0, 4.0) * float(job.rows * _vocabulary(job.model) * 4),
+    }
+
+
+def _cache_bytes(job: WritingJob) -> float:
+    """The keys and values of all rows at their longest."""
+    text: Any = job.model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
+    if not heads:
+        # A model without attention keeps a state of constant size.
+        return 0.0
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    per_token = 2 * text.num_hidden_layers * heads * width * bytes_per_weight(job.precision)
+    return float(per_token * job.rows * job.longest)

@@ -1,0 +1,243 @@
+"""Plan: the forecast of each step of a recipe on a machine, what of it fits, and notes on what is not known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from potstill.planning.amounts import Amounts, Schedule, amounts_of, schedule
+from potstill.planning.disk import Disk, disk_of
+from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
+from potstill.planning.jobs import Job, Situation, TrainingJob
+from potstill.planning.machine import Machine
+from potstill.planning.memory import Memory, memory_of
+from potstill.planning.models import RecipeModels, models_of
+from potstill.planning.ranges import ZERO, Range
+from potstill.planning.stage_jobs import jobs_of
+from potstill.recipe import Recipe
+from potstill.recipe.step import Step
+
+SECONDS_TO_BEGIN = Range(4.0, 12.0, 40.0)
+"""The imports of a run."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a run folder tells: the configurations of its prepared teachers, and the figures of finished stages."""
+
+    teachers: Mapping[str, Any] = field(default_factory=dict)
+    corpus: Mapping[str, Any] | None = None
+    prompts: Mapping[str, Any] | None = None
+
+
+NOTHING_KNOWN = Known()
+
+
+@dataclass(frozen=True)
+class StepForecast:
+    """What a step needs. None stands for what cannot be told."""
+
+    step: str
+    memory: Memory
+    disk: Disk | None
+    seconds: Range | None
+    kwh: Range | None
+    money: Range | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: each number as its least, its expected and its greatest value, in bytes and seconds."""
+        return {
+            "device_bytes": self.memory.on_device.to_list() if self.memory.device else None,
+            "host_bytes": self.memory.on_host.to_list(),
+            "memory_parts": {
+                place: {name: size.to_list() for name, size in parts.items()}
+                for place, parts in (("device", self.memory.device), ("host", self.memory.host))
+            },
+            "disk_bytes": _list(None if self.disk is None else self.disk.kept),
+            "disk_bytes_meanwhile": _list(None if self.disk is None else self.disk.meanwhile),
+            "seconds": _list(self.seconds),
+            "kwh": _list(self.kwh),
+            "money": _list(self.money),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole forecast."""
+
+    recipe: Recipe
+    machine: Machine
+    precision: str
+    models: RecipeModels
+    amounts: Amounts
+    steps: tuple[StepForecast, ...]
+    schedules: Mapping[str, Schedule]
+    """The optimizer steps of each training, by its section of the recipe."""
+    notes: tuple[str, ...]
+
+    @property
+    def seconds(self) -> Range | None:
+        """Of the whole run; None if a step's are not known."""
+        known = [one.seconds for one in self.steps]
+        return None if None in known else sum((one for one in known if one is not None), SECONDS_TO_BEGIN)
+
+    @property
+    def known_seconds(self) -> Range:
+        """Of the steps that can be told."""
+        return sum((one.seconds for one in self.steps if one.seconds is not None), SECONDS_TO_BEGIN)
+
+    @property
+    def disk(self) -> Range:
+        """The most bytes that the run has on disk at once, as far as they can be told."""
+        kept, most = ZERO, ZERO
+        for one in self.steps:
+            if one.disk is not None:
+                kept += one.disk.kept
+                most = Range.greatest([most, kept + one.disk.meanwhile])
+        return most
+
+    def memory_of(self, one: StepForecast) -> Range:
+        """The bytes that decide whether a step fits: on the device, or on the host of a machine without one."""
+        return one.memory.on_device if self.machine.kind == "cuda" else one.memory.on_host
+
+    @property
+    def largest(self) -> StepForecast | None:
+        """The step that needs the most memory."""
+        return max(self.steps, key=lambda one: self.memory_of(one).expected, default=None)
+
+
+def make_plan(
+    recipe: Recipe,
+    steps: Sequence[Step],
+    machine: Machine,
+    known: Known = NOTHING_KNOWN,
+    *,
+    ask_hub: bool = False,
+    scales: Scales = UNTRIED,
+) -> Plan:
+    """Forecast the steps of a recipe.
+
+    Args:
+        recipe: the recipe.
+        steps: those that are left.
+        machine: where they will run.
+        known: what the run folder tells.
+        ask_hub: whether to ask the hub for configurations that are not here.
+        scales: what was measured by trying.
+    """
+    at = _situation(recipe, machine, known, ask_hub=ask_hub)
+    models, amounts = at.models, at.amounts
+    found = tuple(_forecast(step, at, machine, scales) for step in steps)
+    notes = [*machine.notes, *models.notes, *amounts.notes]
+    if at.precision not in machine.rates:
+        notes.append(
+            f"the rate of {machine.name} in {at.precision} is not known, so no hours are given; add "
+            f"`tflops: {{{at.precision}: …}}` to its description"
+        )
+    elif machine.bandwidth is None:
+        notes.append(f"the bandwidth of {machine.name} is not known, so no hours are given; add `bandwidth_gb_s`")
+    if recipe.evaluate.tasks:
+        notes.append("how long the tasks of lm-eval take is not known before they are loaded; `evaluate` has no hours")
+    return Plan(recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)))
+
+
+def _situation(recipe: Recipe, machine: Machine, known: Known, *, ask_hub: bool) -> Situation:
+    models = models_of(recipe, known.teachers, ask_hub=ask_hub)
+    amounts = amounts_of(recipe, known.corpus, known.prompts)
+    ranks = machine.devices if machine.kind == "cuda" and not _spreads(recipe) else 1
+    precision = precision_on(recipe, machine)
+    return Situation(recipe.model_copy(update={"precision": precision}), models, amounts, precision, ranks)
+
+
+def _spreads(recipe: Recipe) -> bool:
+    return any(getattr(one, "device_map", None) for one in recipe.teachers.values())
+
+
+def precision_on(recipe: Recipe, machine: Machine) -> Literal["bf16", "fp32"]:
+    """The number format that `auto` comes to on this machine."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    rates = machine.rates
+    if "fp32" not in rates or "bf16" not in rates:
+        return "bf16" if machine.kind == "cuda" else "fp32"
+    return "bf16" if rates["bf16"].high > rates["fp32"].high else "fp32"
+
+
+def schedules_of(at: Situation) -> dict[str, Schedule]:
+    """The optimizer steps of each training whose number of samples is known."""
+    recipe = at.recipe
+    fields = {f"pretrain.{name}": one.training for name, one in recipe.pretrain.items()}
+    fields["distil"] = recipe.distil.training
+    found = {name: schedule(given, at.amounts.samples, at.ranks) for name, given in fields.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _forecast(step: Step, at: Situation, machine: Machine, scales: Scales) -> StepForecast:
+    jobs = jobs_of(step, at)
+    each = [seconds_of(job, machine, scales) for job in jobs]
+    seconds = None if None in each else sum((one for one in each if one is not None), ZERO)
+    hours = None if seconds is None else seconds * (1 / 3600)
+    return StepForecast(
+        step=str(step),
+        memory=_with_measured(memory_of(jobs, machine), jobs, machine, scales),
+        disk=disk_of(step, at, jobs),
+        seconds=seconds,
+        kwh=None if hours is None or machine.watts is None else hours * (machine.watts / 1000),
+        money=None if hours is None or machine.price is None else hours * machine.price,
+    )
+
+
+def jobs_in(recipe: Recipe, steps: Sequence[Step], machine: Machine, known: Known = NOTHING_KNOWN) -> list[Job]:
+    """All work of some steps, to try it."""
+    at = _situation(recipe, machine, known, ask_hub=True)
+    return [job for step in steps for job in jobs_of(step, at)]
+
+
+def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales: Scales) -> Memory:
+    """The memory with the whole that was measured in place of a training's parts."""
+    tried = [scales.memory[job.key] for job in jobs if isinstance(job, TrainingJob) and job.key in scales.memory]
+    if not tried:
+        return memory
+    # Checkpoints are written, and libraries loaded, beside what was tried.
+    whole = {"as measured": Range(0.95, 1.03, 1.15) * max(tried)}
+    return Memory(whole, memory.host) if machine.kind == "cuda" else Memory({}, whole)
+
+
+def to_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON types."""
+    amounts = plan.amounts
+    return {
+        "recipe": plan.recipe.about,
+        "machine": {
+            "name": plan.machine.name,
+            "kind": plan.machine.kind,
+            "devices": plan.machine.devices,
+            "memory": plan.machine.memory,
+            "free_disk": plan.machine.free_disk,
+        },
+        "precision": plan.precision,
+        "models": {
+            one.name: {
+                **vars(one.parameters),
+                "total": one.parameters.total,
+                "frozen": one.parameters.frozen,
+                "active": active_parameters(one),
+            }
+            for one in plan.models
+        },
+        "text": {
+            "origin": amounts.origin,
+            "samples": _list(amounts.samples),
+            "tokens": _list(amounts.tokens),
+            "supervised_tokens": _list(amounts.supervised),
+            "held_out_tokens": _list(amounts.held_out_tokens),
+            "optimizer_steps": {name: one.steps.to_list() for name, one in plan.schedules.items()},
+        },
+        "steps": {one.step: one.to_dict() for one in plan.steps},
+        "seconds": _list(plan.seconds),
+        "disk_bytes": plan.disk.to_list(),
+        "notes": list(plan.notes),
+    }
+
+
+def _list(found: Range | None) -> list[float] | None:
+    return None if found is None else found.to_list()

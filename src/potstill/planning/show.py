@@ -1,0 +1,135 @@
+"""Show: a plan as tables for a terminal."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from potstill.console import duration, size, table
+from potstill.planning.advice import Advice, Misfit
+from potstill.planning.duration import active_parameters
+from potstill.planning.plan import Plan, StepForecast
+from potstill.planning.ranges import Range
+
+UNKNOWN = "?"
+MOST_ADVICE = 6
+
+
+def shown(plan: Plan, advice: Iterable[tuple[Misfit, Sequence[Advice]]]) -> str:
+    """The whole plan: models, text, one row a step, what fits, advice and notes."""
+    parts = [
+        f"{plan.recipe.about}\non {plan.machine.name}, in {plan.precision}",
+        _models(plan),
+        _text(plan),
+        _steps(plan),
+        _fits(plan),
+        *(_advice(plan, misfit, found) for misfit, found in advice),
+        *([] if not plan.notes else ["\n".join(f"note: {note}" for note in plan.notes)]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _models(plan: Plan) -> str:
+    rows: list[Sequence[str]] = [("model", "parameters", "body", "head", "embeddings", "trained", "frozen", "active")]
+    for one in plan.models:
+        sizes = one.parameters
+        total = sizes.total + sizes.adapter
+        figures = (total, sizes.body, sizes.head, sizes.embeddings, sizes.trained, sizes.frozen, active_parameters(one))
+        rows.append((one.name, *(f"{number:,}" for number in figures)))
+    return table(rows) if len(rows) > 1 else ""
+
+
+def _text(plan: Plan) -> str:
+    amounts = plan.amounts
+    lines = [
+        f"samples of an epoch: {_number(amounts.samples)}, with {_number(amounts.tokens)} tokens ({amounts.origin})",
+        f"held out: {_number(amounts.held_out_tokens)} tokens",
+    ]
+    for name, one in plan.schedules.items():
+        each = one.micro_batch * one.accumulation
+        lines.append(f"{name}: {_number(one.steps)} optimizer steps of {each:,} samples on each device")
+    return "\n".join(lines)
+
+
+def _steps(plan: Plan) -> str:
+    on_device, priced = plan.machine.kind == "cuda", plan.machine.price is not None
+    columns: list[tuple[str, Callable[[StepForecast], str]]] = [("step", lambda one: one.step)]
+    if on_device:
+        columns.append(("device memory", lambda one: _size(one.memory.on_device)))
+    columns += [
+        ("host memory", lambda one: _size(one.memory.on_host)),
+        ("disk", lambda one: _size(None if one.disk is None else one.disk.kept)),
+        ("disk meanwhile", lambda one: _size(None if one.disk is None else one.disk.meanwhile)),
+        ("time", lambda one: _time(one.seconds)),
+    ]
+    if plan.machine.watts is not None:
+        columns.append(("energy", lambda one: _energy(one.kwh)))
+    if priced:
+        columns.append((plan.machine.currency or "", lambda one: _money(one.money)))
+    rows = [[name for name, _ in columns], *([show(one) for _, show in columns] for one in plan.steps)]
+    return table(rows) + "\n(expected, and in brackets the least and the greatest)"
+
+
+def _fits(plan: Plan) -> str:
+    lines = []
+    seconds = plan.seconds
+    if seconds is not None:
+        lines.append(f"in all: {_time(seconds)}")
+    elif plan.steps:
+        lines.append(f"in all: {_time(plan.known_seconds)}, and the steps whose time is not known")
+    largest = plan.largest
+    if largest is not None and plan.machine.memory is not None:
+        needed = plan.memory_of(largest)
+        word = _word(needed, plan.machine.memory)
+        lines.append(f"memory: {_size(needed)} of {size(plan.machine.memory)} ({largest.step}): {word}")
+        parts = largest.memory.device if plan.machine.kind == "cuda" else largest.memory.host
+        lines.append(f"  {', '.join(f'{name} {size(part.expected)}' for name, part in parts.items() if part.high)}")
+    if plan.machine.free_disk is not None:
+        free = plan.machine.free_disk
+        lines.append(f"disk: {_size(plan.disk)} of {size(free)} free: {_word(plan.disk, free)}")
+    return "\n".join(lines)
+
+
+def _word(needed: Range, there: float) -> str:
+    if needed.high <= there:
+        return "fits"
+    if needed.low > there:
+        return "does not fit"
+    return "probably fits" if needed.expected <= there else "probably does not fit"
+
+
+def _advice(plan: Plan, misfit: Misfit, found: Sequence[Advice]) -> str:
+    what = "the disk" if misfit.step is None else f"the memory of {misfit.step}"
+    if not found:
+        return f"nothing that a key of the recipe changes makes {what} fit; take a larger machine or smaller models"
+    best = sorted(found, key=lambda one: (not one.fits, -one.after.expected if one.fits else one.after.expected))
+    lines = [f"to make {what} fit, try:"]
+    for one in best[:MOST_ADVICE]:
+        sets = " ".join(f"--set '{change}'" for change in one.changes)
+        verdict = "fits" if one.fits else "still too much"
+        lines.append(f"  {sets}: {one.why}; then {_size(one.after)}, {verdict}")
+    return "\n".join(lines)
+
+
+def _size(found: Range | None) -> str:
+    if found is None:
+        return UNKNOWN
+    return _interval(found, size) if found.high else "–"
+
+
+def _time(found: Range | None) -> str:
+    return UNKNOWN if found is None else _interval(found, duration)
+
+
+def _energy(found: Range | None) -> str:
+    return UNKNOWN if found is None else _interval(found, lambda kwh: f"{kwh:.3g} kWh")
+
+
+def _money(found: Range | None) -> str:
+    return UNKNOWN if found is None else _interval(found, lambda money: f"{money:,.2f}")
+
+
+def _number(found: Range | None) -> str:
+    return UNKNOWN if found is None else _interval(found, lambda number: f"{number:,.0f}")
+
+
+def _interval(found: Range, show: Callable[[float], str]) -> str:
+    low, expected, high = (show(one) for one in found.to_list())
+    return expected if low == high else f"{expected} [{low}, {high}]"

@@ -1,0 +1,261 @@
+"""Stage jobs: the work of each step of a recipe, stage by stage."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from potstill.planning.amounts import schedule
+from potstill.planning.jobs import (
+    Asked,
+    Job,
+    ReadingJob,
+    Situation,
+    TrainingJob,
+    WaitingJob,
+    live_teachers,
+    reading_of,
+    reading_of_student,
+    training_of,
+    writing_of,
+)
+from potstill.planning.models import PlannedModel
+from potstill.planning.ranges import ZERO, Range
+from potstill.recipe.candidates import own_candidates
+from potstill.recipe.step import Step
+from potstill.recipe.training_fields import TrainingFields
+
+START_TOKENS, START_ROWS_OF = 4096, 2048
+"""The tokens on which a start and its teachers are measured, and those that are read at once (`stages/student.py`)."""
+TRAINED_STAGES = ("distil", "control", "pretrain", "search")
+GGUF_WEIGHTS_PER_SECOND = Range(4e6, 8e6, 30e6)
+FILE_BYTES_PER_SECOND = Range(0.15e9, 0.6e9, 2.5e9)
+"""Reading, hashing and writing of weights."""
+TOKENS_PER_SECOND = Range(1e5, 6e5, 2e6)
+"""Reading, cleaning, splitting and tokenizing of text."""
+STEP_SECONDS = Range(0.3, 1.5, 6.0)
+"""What each step costs besides: it loads models, and writes its manifest."""
+SPEED_SECONDS = Range(5.0, 20.0, 60.0)
+"""`evaluate.speed` (`metrics/speed_rounds.py`)."""
+PAIR_TOKENS = Range(16, 24, 34)
+"""Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
+SUBTASKS, PAIRS_OF_SET = 67, 67_000
+"""Of BLiMP."""
+FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
+"""Of the set of continuations that ships."""
+
+
+def jobs_of(step: Step, at: Situation) -> list[Job]:
+    """The work of a step, without that of models which nobody knows."""
+    made = _BY_STAGE.get(step.stage)
+    return [WaitingJob(STEP_SECONDS), *(made(step, at) if made is not None else ())]
+
+
+def _teachers(step: Step, at: Situation) -> Iterator[Job]:
+    for name, model in at.models.teachers.items():
+        if name in at.recipe.pretrain:
+            continue
+        weights = Range.exactly(model.parameters.total)
+        if model.converts:
+            # The file's own weights and the converted ones are both there, in float32.
+            yield WaitingJob(weights / GGUF_WEIGHTS_PER_SECOND, Range(4.0, 9.5, 11.0) * weights)
+        else:
+            yield WaitingJob(weights * 2.0 / FILE_BYTES_PER_SECOND)
+
+
+def _corpus(step: Step, at: Situation) -> Iterator[Job]:
+    tokens = at.amounts.tokens
+    # Documents are kept in a file, and their digests in memory.
+    host = Range(0.0, 2e8, 1.5e9)
+    yield WaitingJob(None if tokens is None else tokens / TOKENS_PER_SECOND, host)
+
+
+def _pretrain(step: Step, at: Situation) -> Iterator[Job]:
+    model = at.models.teachers.get(str(step.name))
+    if model is not None:
+        yield training_of(at, model, at.recipe.pretrain[str(step.name)].training, str(step))
+
+
+def _student(step: Step, at: Situation) -> Iterator[Job]:
+    length, teacher = at.amounts.length, getattr(at.recipe.student, "teacher", None)
+    rows = max(1, START_ROWS_OF // at.recipe.corpus.sequence_length)
+    tokens = Range.exactly(START_TOKENS)
+    samples = getattr(at.recipe.student, "measured_samples", 0)
+    for model in at.models.teachers.values():
+        if model.name in at.recipe.pretrain and model.name != teacher:
+            continue
+        if samples and model.name == teacher:
+            # Importance is measured without each layer, or once for all.
+            layers = model.config.get_text_config().num_hidden_layers
+            passes = 1 if getattr(at.recipe.student, "by", None) == "hidden" else layers
+            yield reading_of(at, model, length * samples * (passes + 1.0), rows, length.high)
+        yield reading_of(at, model, tokens, rows, length.high)
+    if at.models.student is not None:
+        yield reading_of_student(at, tokens, rows, length.high)
+        yield WaitingJob(ZERO, _to_build(at, at.models.student))
+
+
+def _to_build(at: Situation, student: PlannedModel) -> Range:
+    """Bytes of a start while it is built and saved: in float32, with the model that it comes from and its file."""
+    whole = 4.0 * student.parameters.total
+    source = at.models.teachers.get(getattr(at.recipe.student, "teacher", ""))
+    made_of = whole if source is None else 4.0 * source.parameters.total
+    return Range(whole, whole + 2 * made_of, 2 * whole + 2.2 * made_of)
+
+
+def _generate(step: Step, at: Situation) -> Iterator[Job]:
+    settings = at.recipe.generate
+    assert settings is not None
+    model, samples = at.models.teachers.get(settings.by), at.amounts.samples
+    if model is not None:
+        count = None if samples is None else samples * settings.samples
+        expected, limit = at.amounts.answer.expected, settings.max_new_tokens
+        yield writing_of(at, model, Asked(settings.batch_size, at.amounts.teacher_length, expected, limit, count))
+
+
+def _strategies(step: Step, at: Situation) -> Iterator[Job]:
+    samples = at.amounts.samples
+    yield WaitingJob(None if samples is None else samples * Range(2e-4, 1e-3, 6e-3))
+
+
+def _capture(step: Step, at: Situation) -> Iterator[Job]:
+    capture, samples = at.recipe.capture, at.amounts.samples
+    assert capture is not None
+    length = at.amounts.teacher_length
+    tokens = None if samples is None else samples * length * (1 / at.ranks)
+    for model in at.models.teachers.values():
+        yield reading_of(at, model, tokens, capture.batch_size, length.high)
+
+
+def _distil(step: Step, at: Situation) -> Iterator[Job]:
+    if at.models.student is not None:
+        yield _taught(at, at.recipe.distil.training, "distil")
+
+
+def _taught(at: Situation, fields: TrainingFields, key: str, rounds: float = 1.0) -> TrainingJob:
+    student = at.models.student
+    assert student is not None
+    made = training_of(at, student, fields, key)
+    return replace(made, teachers=live_teachers(at, made.batch.rows), rounds=rounds)
+
+
+def _control(step: Step, at: Situation) -> Iterator[Job]:
+    control = at.recipe.control
+    assert control is not None
+    if at.models.student is not None:
+        fields: Any = {**at.recipe.distil.training, **control.training}
+        yield training_of(at, at.models.student, fields, "control")
+
+
+def _search(step: Step, at: Situation) -> Iterator[Job]:
+    search = at.recipe.search
+    assert search is not None
+    if at.models.student is not None:
+        fields: Any = {**at.recipe.distil.training, **search.training}
+        trials = search.trials + 1 if search.share is not None else min(search.trials, len(search.temperatures or []))
+        yield _taught(at, fields, "search", float(trials))
+
+
+def _answers(step: Step, at: Situation) -> Iterator[Job]:
+    candidate, settings = step.candidate, at.recipe.answers
+    assert candidate is not None
+    if candidate.role == "teacher":
+        model = at.models.teachers.get(candidate.name or next(iter(at.models.teachers), ""))
+    else:
+        model = at.models.student
+    if model is None:
+        return
+    count, length = at.amounts.held_out_samples, at.amounts.length
+    expected, limit = at.amounts.answer.expected, settings.max_new_tokens
+    yield writing_of(at, model, Asked(settings.batch_size, length, expected, limit, count))
+    scored = None if count is None else count * length
+    if model is at.models.student:
+        yield reading_of_student(at, scored, settings.batch_size, length.high)
+    else:
+        yield reading_of(at, model, scored, settings.batch_size, length.high)
+
+
+def _select(step: Step, at: Situation) -> Iterator[Job]:
+    kept = at.recipe.distil.snapshots
+    if at.models.student is None or kept is None:
+        return
+    found = schedule(at.recipe.distil.training, at.amounts.samples, at.ranks)
+    if kept.count is not None:
+        count = Range.exactly(kept.count)
+    elif found is not None:
+        count = found.steps / float(kept.every or 1)
+    else:
+        return
+    validation = Range.exactly(at.amounts.validation_samples) * at.amounts.length
+    yield reading_of_student(at, validation * count, at.recipe.evaluate.batch_size, at.amounts.length.high)
+    yield from _metrics_of_text(at, at.models.student, count * 0.5)
+
+
+def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
+    if at.recipe.evaluate.speed:
+        yield WaitingJob(SPEED_SECONDS)
+    if at.recipe.asks:
+        return
+    length, rows = at.recipe.corpus.sequence_length, at.recipe.evaluate.batch_size
+    for model, times in _measured(at):
+        tokens = at.amounts.held_out_tokens
+        read = None if tokens is None else tokens * times
+        if model is at.models.student:
+            yield _beside_teacher(at, reading_of_student(at, read, rows, length))
+        else:
+            yield reading_of(at, model, read, rows, length)
+        yield from _metrics_of_text(at, model, Range.exactly(times))
+    if at.recipe.evaluate.tasks:
+        # Nobody knows the items of a task before lm-eval has loaded them.
+        yield WaitingJob(None)
+
+
+def _beside_teacher(at: Situation, read: ReadingJob) -> ReadingJob:
+    """The student's forward with the largest teacher beside it, whose distributions it is compared with."""
+    several = [reading_of(at, one, None, 1, 2) for one in at.models.teachers.values()]
+    if not several:
+        return read
+    largest = max(several, key=lambda one: one.weights.expected)
+    return replace(
+        read, beside=Range(0.0, largest.weights.expected, largest.weights.high), file=read.file + largest.file
+    )
+
+
+def _measured(at: Situation) -> Iterator[tuple[PlannedModel, float]]:
+    """Each model that is measured, and how often: a student and a control for each seed, and the start."""
+    for model in (*at.models.teachers.values(), *at.models.others.values()):
+        yield model, 1.0
+    if at.models.student is not None:
+        yield at.models.student, float(sum(one.role != "teacher" for one in own_candidates(at.recipe)))
+
+
+def _metrics_of_text(at: Situation, model: PlannedModel, times: Range) -> Iterator[Job]:
+    measured = at.recipe.evaluate
+    for pairs in measured.minimal_pairs.values():
+        several = PAIRS_OF_SET if pairs.pairs is None else min(PAIRS_OF_SET, SUBTASKS * pairs.pairs)
+        tokens = PAIR_TOKENS * float(several) * times
+        if model is at.models.student:
+            yield reading_of_student(at, tokens, measured.batch_size, 32)
+        else:
+            yield reading_of(at, model, tokens, measured.batch_size, 32)
+    for given in measured.continuations.values():
+        count = Range.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
+        limit = given.max_new_tokens
+        yield writing_of(at, model, Asked(measured.batch_size, PROMPT_TOKENS, 0.9 * limit, limit, count))
+
+
+_BY_STAGE: dict[str, Callable[[Step, Situation], Iterator[Job]]] = {
+    "teachers": _teachers,
+    "corpus": _corpus,
+    "tokenizer": _corpus,
+    "pretrain": _pretrain,
+    "student": _student,
+    "generate": _generate,
+    "strategies": _strategies,
+    "capture": _capture,
+    "search": _search,
+    "distil": _distil,
+    "control": _control,
+    "select": _select,
+    "answers": _answers,
+    "evaluate": _evaluate,
+}

@@ -1,0 +1,74 @@
+"""Advice: each figure is that of the changed recipe's own plan."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from potstill.pipeline.graph import all_steps
+from potstill.planning.advice import Misfit, advise, misfits
+from potstill.planning.machine import described_machines
+from potstill.planning.plan import make_plan
+from potstill.planning.show import shown
+from potstill.recipe import load_recipe
+
+GPU = described_machines()["rtx-3060-12gb"]
+LARGE = ["distil.training.activation_checkpointing=false", "distil.training.per_device_train_batch_size=64"]
+LARGE += ["distil.training.gradient_accumulation_steps=64"]
+
+
+def replan(recipe, machine=GPU):
+    return make_plan(recipe, all_steps(recipe), machine)
+
+
+@pytest.fixture(scope="module")
+def large():
+    return replan(load_recipe("distilpythia", LARGE))
+
+
+def test_a_training_that_does_not_fit_is_told_what_helps(large):
+    (misfit,) = misfits(large)
+    assert misfit.step.startswith("distil")
+    assert misfit.needed.expected > misfit.there
+    found = list(advise(large, misfit, replan))
+    keys = {change.partition("=")[0] for one in found for change in one.changes}
+    assert {"capture", "distil.training.activation_checkpointing", "student.adapter"} <= keys
+    assert "teachers.pythia-160m.quantization" in keys
+    assert "distil.training.per_device_train_batch_size" in keys
+    assert any(one.fits for one in found)
+    page = shown(large, [(misfit, found)])
+    assert "--set 'distil.training.activation_checkpointing=true'" in page
+
+
+def test_a_figure_is_that_of_the_changed_recipe(large):
+    (misfit,) = misfits(large)
+    for one in advise(large, misfit, replan):
+        changed = load_recipe("distilpythia", [*LARGE, *one.changes])
+        again = replan(changed)
+        assert again.memory_of(again.largest) == one.after
+        assert one.fits == (one.after.expected <= GPU.memory)
+
+
+def test_smaller_batches_keep_the_samples_of_a_step(large):
+    (misfit,) = misfits(large)
+    for one in advise(large, misfit, replan):
+        given = dict(change.split("=", 1) for change in one.changes)
+        batch = given.get("distil.training.per_device_train_batch_size")
+        if batch is not None:
+            times = given["distil.training.gradient_accumulation_steps"]
+            assert json.loads(batch) * json.loads(times) == 4096
+
+
+def test_a_store_that_does_not_fit_keeps_fewer_tokens():
+    capture = "capture={keep: top_k, k: 512}"
+    plan = replan(load_recipe("distilpythia", [capture]), replace(GPU, free_disk=300e9))
+    (misfit,) = misfits(plan)
+    assert misfit.step is None
+    found = list(advise(plan, misfit, lambda recipe: replan(recipe, plan.machine)))
+    assert any(one.changes == ("capture.k=64",) and one.fits for one in found)
+    assert any(one.changes == ("capture=null",) for one in found)
+
+
+def test_only_the_least_forecast_is_certain(large):
+    assert Misfit("x", large.disk, large.disk.low - 1).is_certain
+    assert not Misfit("x", large.disk, large.disk.low).is_certain

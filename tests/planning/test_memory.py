@@ -1,0 +1,110 @@
+"""The memory of jobs: what is counted surely, how it depends on the recipe, and that real steps stay inside it."""
+
+from dataclasses import replace
+
+import pytest
+
+import minimal
+from potstill.planning.amounts import amounts_of
+from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob, moments, training_of
+from potstill.planning.machine import Machine, described_machines
+from potstill.planning.memory import memory_of
+from potstill.planning.models import models_of
+from potstill.planning.ranges import Range
+from potstill.planning.stage_jobs import jobs_of
+from potstill.recipe import load_recipe
+from potstill.recipe.step import Step
+from tiny import llama, mixture, save_model
+
+CPU = Machine("cpu", host_memory=8e9, baseline=Range.exactly(0.0))
+
+
+@pytest.fixture
+def at(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+
+    def situation(*overrides):
+        recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", "precision=fp32", *overrides)
+        return Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, None, None), "fp32")
+
+    return situation
+
+
+def training(situation, stage="distil"):
+    (job,) = (one for one in jobs_of(Step(stage, 0), situation) if isinstance(one, TrainingJob))
+    return job
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({}, 8),
+        ({"optim": "adamw_torch"}, 8),
+        ({"optim": "adamw_bnb_8bit"}, 2),
+        ({"optim": "adafactor"}, 0.1),
+        ({"optim": "sgd"}, 0),
+        ({"optim": "sgd", "optim_args": "momentum=0.9"}, 4),
+    ],
+)
+def test_the_optimizer_s_state_has_its_size(fields, size):
+    assert moments(fields) == size
+
+
+def test_a_training_needs_weights_gradients_and_the_optimizer_s_state_surely(at):
+    job = training(at())
+    trained = job.student.parameters.trained
+    parts = memory_of([job], CPU).host
+    assert parts["weights"] == Range.exactly(4 * trained)
+    assert parts["gradients"].low == 4 * trained
+    assert parts["optimizer"].low == 8 * trained
+    assert parts["activations"].low > 0
+    half = training(at("student={start: copy, from: t, adapter: {r: 2, target_modules: [q_proj]}}"))
+    assert memory_of([half], CPU).host["optimizer"].low == 8 * half.student.parameters.adapter
+
+
+def test_a_live_teacher_counts_and_a_captured_one_does_not(at):
+    live, captured = training(at("capture=null")), training(at("capture={keep: top_k, k: 8}"))
+    assert memory_of([live], CPU).host["teachers"].low == 4 * live.teachers[0].model.parameters.total
+    assert "teachers" not in memory_of([captured], CPU).host
+    assert "teachers" not in memory_of([training(at("capture=null"), "control")], CPU).host
+
+
+def test_on_a_gpu_the_device_has_the_models_and_the_host_reads_their_files(at):
+    found = memory_of([training(at())], described_machines()["rtx-3060-12gb"])
+    assert {"CUDA", "weights", "gradients", "optimizer", "activations", "logits"} <= set(found.device)
+    assert set(found.host) == {"process", "loading"}
+    assert memory_of([WaitingJob(None)], CPU).device == {}
+
+
+def test_the_largest_job_decides(at):
+    job = training(at())
+    small = replace(job, moments=0.0)
+    assert memory_of([small, job, WaitingJob(None)], CPU) == memory_of([job], CPU)
+
+
+def test_a_teacher_over_all_accelerators_takes_its_part_of_each():
+    recipe = load_recipe("gsm8k")
+    node = described_machines()["h100-80gb-x8"]
+    models = models_of(recipe, {}, ask_hub=False)
+    situation = Situation(recipe, models, amounts_of(recipe, None, None), "bf16")
+    step = Step("capture", name="base/own")
+    (job,) = (one for one in jobs_of(step, situation) if isinstance(one, ReadingJob))
+    assert 430e9 < job.weights.expected < 480e9
+    assert memory_of([job], node).device["weights"].expected == pytest.approx(job.weights.expected / 8)
+
+
+def test_keys_and_values_grow_with_rows_and_length(at):
+    model = at().models.teachers["t"]
+    job = WritingJob(model, 4, Range.exactly(8), Range.exactly(8), 16.0, None, "fp32", Range.exactly(1.0))
+    size = memory_of([job], CPU).host["keys and values"].expected
+    assert size == 2 * 4 * 2 * 8 * 4 * 4 * 16, "both, layers, heads, width, float32, rows, tokens"
+    assert memory_of([replace(job, rows=8)], CPU).host["keys and values"].expected == 2 * size
+
+
+def test_what_cannot_be_traced_is_estimated(tmp_path):
+    save_model(mixture(), tmp_path / "mixture")
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'mixture'}", "precision=fp32")
+    models = models_of(recipe, {}, ask_hub=False)
+    situation = Situation(recipe, models, amounts_of(recipe, None, None), "fp32")
+    job = training_of(situation, models.student, recipe.distil.training, "distil")
+    assert memory_of([job], CPU).host["activations"].low > 0
