@@ -15,6 +15,7 @@ from potstill.data.text_files import PLAIN
 from potstill.errors import UserError
 from potstill.planning.ranges import Range
 from potstill.recipe import Recipe
+from potstill.recipe.conversations import Conversations, HeldOutConversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.facts import TextFacts
 from potstill.recipe.no_effect import ACCUMULATION, BATCH, BATCH_DEFAULT
@@ -68,7 +69,9 @@ def amounts_of(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[st
     corpus = recipe.corpus
     if isinstance(corpus, Questions):
         return _of_questions(corpus, recipe.facts.text, made, asked)
-    found = _of_text(recipe, corpus, made)
+    found = (
+        _of_conversations(recipe, corpus, made) if isinstance(corpus, Conversations) else _of_text(recipe, corpus, made)
+    )
     return found if found.samples is not None else _unknown(found)
 
 
@@ -182,6 +185,40 @@ def _bytes_per_token(recipe: Recipe) -> Range:
         return Range.around(below[1], 1.25, 1.25)
     part = math.log(vocabulary / below[0]) / math.log(above[0] / below[0])
     return Range.around(below[1] + part * (above[1] - below[1]), 1.25, 1.25)
+
+
+def _of_conversations(recipe: Recipe, corpus: Conversations, made: Mapping[str, Any] | None) -> Amounts:
+    """Conversations: before they are rendered, one sample each, of any length."""
+    facts, most = recipe.facts.text, corpus.sequence_length
+    length = Range.exactly(most) if corpus.layout == "packed" else Range(most / 16, most / 2, most)
+    held: int | None = corpus.held_out.count if isinstance(corpus.held_out, HeldOutConversations) else None
+    samples = None if corpus.train is None else Range(corpus.train / 2, corpus.train, corpus.train * 2.0)
+    answer, origin = Range(length.low / 4, length.expected / 2, length.high), "`corpus.train`, before it is rendered"
+    if facts.train_samples is not None:
+        samples, held, origin = (
+            Range.around(facts.train_samples, 1.1, 1.1),
+            held or facts.held_out_samples,
+            "as `facts.text` says",
+        )
+    if made is not None:
+        samples, held = Range.exactly(made["train_samples"]), made["held_out_conversations"]
+        length = Range.exactly(made["train_tokens"] / made["train_samples"])
+        answer = Range.exactly(made["supervised_tokens"] / made["train_samples"])
+        origin = "counted in the corpus of this run"
+    if held is not None:
+        held = min(held, recipe.evaluate.documents or held)
+    room = 1.0 if corpus.teacher is None or corpus.teacher.system is None else 1.5
+    return Amounts(
+        samples=samples,
+        tokens=None if samples is None else samples * length,
+        length=length,
+        teacher_length=Range.around(length.expected, 1.0, room) if made is not None else length,
+        answer=answer,
+        held_out_samples=None if held is None else Range.exactly(held),
+        held_out_tokens=None if held is None else Range.around(held * length.expected, 2.0, 2.0),
+        validation_samples=corpus.validation or 0,
+        origin=origin,
+    )
 
 
 def _of_questions(
