@@ -23,6 +23,7 @@ from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head_extraction import head_of, read_head
+from potstill.models.saving import names_in_memory
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
 from potstill.teachers.live import LiveTeacher
@@ -295,7 +296,18 @@ class DistilTrainer(SampleTrainer):
                 f"a weight is not finite after step {self.state.global_step}, so it was not saved; the checkpoints "
                 "before are good: lower `learning_rate`, or `max_grad_norm`, and start again from there"
             )
-        super().save_model(output_dir, _internal_call)
+        if not _internal_call:
+            super().save_model(output_dir)
+            return
+        with names_in_memory(self.model):
+            super().save_model(output_dir, _internal_call=True)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Stop where a checkpoint lacks weights of the student. Transformers would warn, and train other weights."""
+        # Of tied weights, a file has one.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        assert not set(load_result.missing_keys) - {*tied, *tied.values()}, load_result.missing_keys
+        assert not load_result.unexpected_keys, load_result.unexpected_keys
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the mean of each loss term, without its weight, over the steps since the last log."""
