@@ -67,6 +67,9 @@ DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Defa
 Fetch = Annotated[
     bool, typer.Option("--fetch", help="Fetch what is not on this machine, and read every file to check it.")
 ]
+RehearsalFolder = Annotated[
+    Path | None, typer.Option(help="The folder of the rehearsal. Default: rehearsals/<the recipe's name>.")
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error. It may stand anywhere on the line.")
 ]
@@ -256,6 +259,15 @@ def show(recipe: RecipeName, set_: Set = None) -> None:
 
     # The data of `evaluate` may lie on the hub, and a look at a recipe must not download it.
     check_stages(loaded, without=["evaluate"])
+
+
+@app.command(rich_help_panel="Recipes")
+def rehearse(recipe: RecipeName, folder: RehearsalFolder = None, set_: Set = None) -> None:
+    """Run the whole pipeline of a recipe with small models and short texts, in minutes and without a network."""
+    from potstill.cli.rehearse import rehearsed
+
+    if not rehearsed(recipe, folder, set_ or []):
+        raise SystemExit(1)
 
 
 @app.command(rich_help_panel="Recipes")
