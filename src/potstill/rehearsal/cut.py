@@ -141,7 +141,7 @@ def _cut_trainings(made: CutRecipe, length: int) -> int:
         after = section["training"] = dict(before)
         for name, limit in MOST_SAMPLES.items():
             if name in before:
-                made.at_most(after, name, limit if length < LONG else limit // 2, f"{key}.training")
+                made.at_most(after, name, limit if length < LONG else 1, f"{key}.training")
         if before.get("gradient_accumulation_steps", 1) > MOST_ACCUMULATED:
             made.set(after, "gradient_accumulation_steps", MOST_ACCUMULATED, f"{key}.training")
         for name, interval in INTERVALS.items():
