@@ -24,10 +24,12 @@ TIERS = (
     {"targets", "metrics"},
     {"teachers", "generation", "report"},
     {"students", "training"},
+    {"planning"},
     # Everything above is pure: it knows nothing of run folders. Everything below works on them.
     {"pipeline"},
     {"evaluation"},
     {"stages"},
+    {"rehearsal"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -69,6 +71,7 @@ OF_THE_WHOLE = {
     "test_memory.py",
     "test_precision.py",
     "test_shipped.py",
+    "test_wheel.py",
 }
 """Test files that are about several modules, or about what lies beside them."""
 DEEPEST_NESTING = 3

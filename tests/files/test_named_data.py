@@ -11,7 +11,6 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-
 from potstill.errors import UserError
 from potstill.files import named_data as module
 from potstill.files.named_data import all_named_data, named_data, named_files

@@ -68,7 +68,13 @@ def test_only_sizes_change_and_ratios_stay(config):
 
 def test_models_of_one_recipe_keep_their_ratios_to_each_other():
     teacher = {**MIXTURE, "num_hidden_layers": 32, "num_attention_heads": 12, "num_key_value_heads": 12}
-    student = {**teacher, "hidden_size": 512, "num_hidden_layers": 16, "num_attention_heads": 8, "num_key_value_heads": 8}
+    student = {
+        **teacher,
+        "hidden_size": 512,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    }
     scale = Scale([teacher, student])
     large, small = whole(scale.cut(teacher)), whole(scale.cut(student))
     assert (large.num_attention_heads, small.num_attention_heads) == (3, 2)

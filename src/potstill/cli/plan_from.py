@@ -15,8 +15,8 @@ from potstill.recipe.candidates import trained_candidates
 from potstill.recipe.load import saved_recipe
 
 LIMITS = (
-    "A law holds for this text, this tokenizer and this kind of student. Tokens that are read again teach less than new "
-    "ones, and a snapshot before a training's end has a higher loss than a shorter training that ended."
+    "A law holds for this text, this tokenizer and this kind of student. Tokens that are read again teach less than "
+    "new ones, and a snapshot before a training's end has a higher loss than a shorter training that ended."
 )
 BEYOND = 2
 """The expectations are for this many times the most tokens and parameters that were measured."""
@@ -104,7 +104,11 @@ def _points(run: Run, losses: dict[str, float]) -> Iterator[tuple[str, Point]]:
             yield trained.label, Point(parameters, summary["tokens"], losses[trained.label])
         for row in snapshots:
             of_this = (row["model"], row["seed"]) == (trained.label, trained.seed)
-            if of_this and (row["metric"], row["split"]) == ("loss", "reporting") and 0 < row["step"] < summary["steps"]:
+            if (
+                of_this
+                and (row["metric"], row["split"]) == ("loss", "reporting")
+                and 0 < row["step"] < summary["steps"]
+            ):
                 tokens = summary["tokens"] * row["step"] / summary["steps"]
                 yield trained.label, Point(parameters, tokens, row["value"])
 
@@ -125,12 +129,10 @@ def _described(label: str, law: ScalingLaw) -> str:
     sizes = sorted({point.parameters for point in law.points})
     lengths = sorted({point.tokens for point in law.points})
     head = (
-        f"{label}: {len(law.points)} trainings, {sizes[0]:,.0f} to {sizes[-1]:,.0f} parameters outside of embeddings and "
-        f"head, {lengths[0]:,.0f} to {lengths[-1]:,.0f} tokens; the law is off by {law.deviation:.4f} nats"
+        f"{label}: {len(law.points)} trainings, {sizes[0]:,.0f} to {sizes[-1]:,.0f} parameters outside of embeddings "
+        f"and head, {lengths[0]:,.0f} to {lengths[-1]:,.0f} tokens; the law is off by {law.deviation:.4f} nats"
     )
-    constants = [
-        (name, f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}") for name, one in law.constants.items()
-    ]
+    constants = [(name, f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}") for name, one in law.constants.items()]
     asked = [("parameters", "tokens", "expected loss", "interval", "")]
     for parameters, tokens in _questions(law):
         answer = law.loss(parameters, tokens)

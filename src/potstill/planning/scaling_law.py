@@ -17,7 +17,7 @@ from potstill.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-RESAMPLES, SEED = 200, 0
+RESAMPLES, SEED, MOST_EVALUATIONS = 200, 0, 200
 FEWEST_SIZES, FEWEST_PER_TERM = 3, 5
 """Distinct values of N and of D where both differ, and of the one that differs where only one does."""
 FEWEST_FOR_BOTH, FEWEST_FOR_POWER, SIZES_FOR_POWER = 8, 20, 4
@@ -27,7 +27,7 @@ POWERS = (0.2, 3.0)
 MOST_NOISE = 0.5
 """The greatest deviation of the points from the law, as a share of their spread."""
 MOST_UNSURE = 0.1
-"""The greatest share of resampled fits in which a factor and its exponent are not told apart."""
+"""The greatest share of these fits in which a factor and its exponent are not told apart."""
 BEST_RATIO = (0.70, 0.85)
 """The best teacher's loss, as a share of the loss that the student reaches alone, in six pairs of size and tokens that
 were computed from the published law."""
@@ -65,7 +65,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ScalingLaw:
-    """A fitted law, with the laws that were fitted on resampled points."""
+    """A fitted law, with the laws that were fitted to losses whose errors were drawn again."""
 
     terms: tuple[str, ...]
     """The fitted terms: `parameters`, `tokens` and `power`."""
@@ -101,8 +101,8 @@ class ScalingLaw:
 def fit(points: Sequence[Point]) -> ScalingLaw:
     """Fit a law to measured trainings of one kind: on one text, with one tokenizer, by one teacher or none.
 
-    The fit minimises a robust sum of squared differences of log losses from several starts. Intervals come from fits on
-    resampled points, and contain 95% of them.
+    The fit minimises a robust sum of squared differences of log losses from several starts. Intervals contain 95% of
+    the fits to losses whose errors were drawn again (a residual bootstrap).
 
     Raises:
         UserError: the points cannot tell the constants of a law.
@@ -110,26 +110,25 @@ def fit(points: Sequence[Point]) -> ScalingLaw:
     terms = _terms(points)
     parameters, tokens, losses = (np.array([getattr(one, name) for one in points]) for name in vars(points[0]))
     scaled = _scaled(points, parameters, tokens)
-    best = min(
-        (_fitted(start, scaled, losses, terms) for start in _starts(losses, terms)), key=lambda found: found[1]
-    )[0]
+    best = min((_fitted(start, scaled, losses, terms) for start in _starts(losses, terms)), key=lambda found: found[1])[
+        0
+    ]
     deviation = float(np.sqrt(np.mean((_losses(best, scaled, terms) - losses) ** 2)))
     if deviation > MOST_NOISE * float(np.std(losses)) or _is_flat(best, terms):
         raise UserError(
             f"no law fits: the {len(points)} losses lie between {losses.min():.4f} and {losses.max():.4f} and do not "
             "follow tokens or parameters; add runs that differ more"
         )
-    draw, fits = np.random.default_rng(SEED), [best]
-    while len(fits) <= RESAMPLES:
-        chosen = draw.integers(len(points), size=len(points))
-        if _identifies([points[number] for number in chosen], terms):
-            part = (scaled[0][chosen], scaled[1][chosen])
-            fits.append(_fitted(best, part, losses[chosen], terms)[0])
+    # The trainings stay what they are, and the law's errors change places: each fit can tell all constants.
+    draw, expected = np.random.default_rng(SEED), _losses(best, scaled, terms)
+    errors = np.log(losses / expected) * np.sqrt(len(points) / max(1, len(points) - len(best)))
+    again = (expected * np.exp(draw.choice(errors, size=len(points))) for _ in range(RESAMPLES))
+    fits = [best, *(_fitted(best, scaled, one, terms)[0] for one in again)]
     every = np.stack(fits)
     if np.mean([_is_flat(one, terms) for one in fits]) > MOST_UNSURE:
         raise UserError(
-            f"the {len(points)} trainings follow several laws equally well; add runs with more tokens or parameters than "
-            "these, or with fewer"
+            f"the {len(points)} trainings follow several laws equally well; add runs with more tokens or parameters "
+            "than these, or with fewer"
         )
     return ScalingLaw(terms, tuple(points), _constants(every, points, terms), deviation, every)
 
@@ -152,8 +151,8 @@ def teacher_rule(teacher: float, alone: float) -> str:
     else:
         said = "it may be too good: a teacher nearer to the student may teach as much"
     return (
-        f"the teacher's loss is {ratio:.2f} of what the student reaches alone: {said}. The rule ({low:.2f} to {high:.2f} "
-        "is best) is read off a law for web text, at a temperature of 1 and without cross-entropy; take it as a hint, "
+        f"the teacher's loss is {ratio:.2f} of what the student reaches alone: {said}. The rule ({low:.2f} to "
+        f"{high:.2f} is best) is read off a law for web text, at a temperature of 1 and without cross-entropy; take it as a hint, "
         "and try two teachers"
     )
 
@@ -214,9 +213,7 @@ def _losses(fit: Array, scaled: tuple[Array, Array], terms: Sequence[str]) -> Ar
     return np.asarray(np.exp(fit[0]) + left**power)
 
 
-def _fitted(
-    start: Array, scaled: tuple[Array, Array], losses: Array, terms: Sequence[str]
-) -> tuple[Array, float]:
+def _fitted(start: Array, scaled: tuple[Array, Array], losses: Array, terms: Sequence[str]) -> tuple[Array, float]:
     from scipy.optimize import least_squares
 
     low, high = (np.array(_bounds(losses, terms, side)) for side in (0, 1))
@@ -224,7 +221,14 @@ def _fitted(
     def differences(fit: Array) -> Array:
         return np.asarray(np.log(_losses(fit, scaled, terms)) - np.log(losses))
 
-    found = least_squares(differences, np.clip(start, low, high), bounds=(low, high), loss="huber", f_scale=1e-2)
+    found = least_squares(
+        differences,
+        np.clip(start, low, high),
+        bounds=(low, high),
+        loss="huber",
+        f_scale=1e-2,
+        max_nfev=MOST_EVALUATIONS,
+    )
     return found.x, float(found.cost)
 
 

@@ -120,8 +120,8 @@ def _cut_pruning(made: CutRecipe, scale: Scale) -> None:
     if whole is None or small is None:
         return
     of_layers = small["num_hidden_layers"] / whole["num_hidden_layers"]
-    widths = {name: small[name] / whole[name] for name in ("hidden_size", "intermediate_size") if name in whole}
-    widths |= {"heads": 1 / scale.heads, "key_value_heads": 1 / scale.heads}
+    widths = {"heads": 1 / scale.heads, "key_value_heads": 1 / scale.heads}
+    widths |= {name: small[name] / whole[name] for name in ("hidden_size", "intermediate_size") if name in whole}
     if isinstance(kept := student.get("layers"), list):
         made.set(student, "layers", sorted({int(layer * of_layers) for layer in kept}), "student")
     elif kept is not None:
@@ -191,7 +191,9 @@ def _cut_evaluation(made: CutRecipe, recipe: Recipe) -> None:
         made.at_most(given, "pairs", PAIRS, f"evaluate.minimal_pairs.{name}")
     for name, given in evaluate.get("continuations", {}).items():
         made.at_most(given, "count", HELD_OUT, f"evaluate.continuations.{name}")
-    if unknown := [one["task"] for one in evaluate.get("tasks", []) if not one.get("path") and one["task"] not in TASKS]:
+    if unknown := [
+        one["task"] for one in evaluate.get("tasks", []) if not one.get("path") and one["task"] not in TASKS
+    ]:
         made.set(evaluate, "tasks", [one for one in evaluate["tasks"] if one["task"] not in unknown], "evaluate")
         made.notes.append(f"`evaluate.tasks`: {', '.join(unknown)}, whose data has no stand-in")
     for place, task in enumerate(evaluate.get("tasks", [])):

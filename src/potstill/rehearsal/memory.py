@@ -1,6 +1,7 @@
 """Memory: the greatest memory of each step of a training, and whether it grows with the steps."""
 
 import json
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,12 @@ class MemoryOfTraining:
 
 
 def peak_since_last_call() -> int:
-    """The greatest memory of this process in bytes since the last call, where the system tells; or else its memory."""
-    import psutil
-
+    """The greatest memory of this process in bytes since the last call, or else since its start."""
     try:
         peak = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         CLEAR.write_text("5")
     except (OSError, StopIteration):
-        return int(psutil.Process().memory_info().rss)
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return 1024 * int(peak.split()[1])
 
 

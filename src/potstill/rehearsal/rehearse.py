@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,15 @@ def _environment(folder: Path, address: str) -> dict[str, str]:
     local = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [kept.get("PYTHONPATH")])])
     data = str(folder.absolute() / DATA)
-    return {**kept, **own, **quiet, **local, "PYTHONPATH": path, "POTSTILL_DATA": data, "DATASETS_VERBOSITY": "critical"}
+    return {
+        **kept,
+        **own,
+        **quiet,
+        **local,
+        "PYTHONPATH": path,
+        "POTSTILL_DATA": data,
+        "DATASETS_VERBOSITY": "critical",
+    }
 
 
 def _process(folder: Path, mode: str, environment: Mapping[str, str]) -> int:
@@ -141,8 +149,8 @@ def _summary(result: Mapping[str, Any], memory: list[MemoryOfTraining]) -> str:
     else:
         same = "as" if result["same_weights"] else "not as"
         lines.append(
-            f"  resume: {result['stopped']} was killed at step {result['stopped_at']} and went on; its weights are {same} "
-            "those of a training without a stop"
+            f"  resume: {result['stopped']} was killed at step {result['stopped_at']} and went on; its weights are "
+            f"{same} those of a training without a stop"
         )
     lines.append(f"  a second run had {'nothing' if result['nothing_left'] else 'something'} to do")
     for one in memory:

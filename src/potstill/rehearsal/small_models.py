@@ -19,7 +19,14 @@ HEAD_DIMENSION = 8
 MULTIPLE = 32
 """Widths are multiples of it where weights are quantised in groups of 32."""
 FEED_FORWARD = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "ffn_dim")
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*", "added_tokens.json")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+    "added_tokens.json",
+)
 SHARDS = "200KB"
 """Weights are split into files of this size, so that there is an index, as large models have it."""
 

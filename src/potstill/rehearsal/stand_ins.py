@@ -101,4 +101,3 @@ def _row_of(source: HubDataset) -> Any:
         return dict.fromkeys(asked, made["question"]) | dict.fromkeys(answered, made["answer"])
 
     return row
-

@@ -4,8 +4,7 @@ import random
 from collections.abc import Iterator
 from functools import cache
 
-ONSETS = ("", "b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pl", "qu", "r")
-ONSETS += ("s", "sc", "sh", "sp", "st", "t", "th", "tr", "v", "w", "y", "z")
+ONSETS = (*"bcdfghjklmnprstvwyz", "", "br", "ch", "dr", "fl", "gr", "pl", "qu", "sc", "sh", "sp", "st", "th", "tr")
 VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "oa", "ou")
 CODAS = ("", "ck", "d", "g", "l", "ll", "m", "n", "nd", "ng", "p", "r", "rt", "s", "st", "t", "x")
 COMMON = ("the", "of", "and", "a", "to", "in", "is", "was", "it", "for", "with", "as", "his", "on", "they", "at", "but")
