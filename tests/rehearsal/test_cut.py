@@ -90,6 +90,23 @@ def test_tasks_without_a_stand_in_are_left_out_and_told(tmp_path):
     assert any("hellaswag" in note for note in cut.notes)
 
 
+def test_a_quantisation_is_kept_where_its_package_is_and_told_where_it_is_not(monkeypatch):
+    recipe = load_recipe("gsm8k")
+    kept = cut_recipe(recipe).recipe.teachers["llama-405b"]
+    monkeypatch.setattr("potstill.rehearsal.cut.find_spec", lambda name: None if name == "torchao" else object())
+    cut = cut_recipe(recipe)
+    assert cut.recipe.teachers["llama-405b"].quantization is None
+    assert any("`teachers.llama-405b.quantization`, which needs torchao" in note for note in cut.notes)
+    assert kept.quantization in (recipe.teachers["llama-405b"].quantization, None)
+
+
+def test_a_baseline_is_a_model_too(tmp_path):
+    cut = cut_recipe(given(tmp_path, evaluate={"models": {"pythia": "EleutherAI/pythia-70m"}}))
+    assert cut.models["evaluate.models.pythia"][0]["hidden_size"] == 512
+    with pytest.raises(UserError, match=r"`evaluate\.models\.mine`: the configuration of a/b is not known"):
+        cut_recipe(given(tmp_path, evaluate={"models": {"mine": "a/b"}}))
+
+
 def test_experiments_are_all_rehearsed():
     assert list(cut_recipe(load_recipe("gsm8k")).recipe.experiments) == list(load_recipe("gsm8k").experiments)
 

@@ -25,6 +25,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.slow
 def test_a_recipe_of_the_hub_is_rehearsed_without_it(tmp_path, capfd):
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(RECIPE))
@@ -43,6 +44,7 @@ def test_a_recipe_of_the_hub_is_rehearsed_without_it(tmp_path, capfd):
     assert (tmp_path / "rehearsal" / "home" / "hub").is_dir()
 
 
+@pytest.mark.slow
 def test_what_would_stop_the_run_stops_the_rehearsal_with_its_sentence(tmp_path):
     wrong = json.loads(json.dumps(RECIPE))
     wrong["corpus"]["sources"][0]["field"] = "txt"

@@ -9,13 +9,11 @@ there are many points. Published constants are not used: they hold for their tex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from potstill.errors import UserError
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
+from potstill.metrics.intervals import Array
 
 RESAMPLES, SEED, MOST_EVALUATIONS = 200, 0, 200
 FEWEST_SIZES, FEWEST_PER_TERM = 3, 5
@@ -46,7 +44,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Expected:
     """A value and its interval."""
 
     value: float
@@ -55,10 +53,10 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Forecast:
     """The loss that a law expects."""
 
-    loss: Estimate
+    loss: Expected
     extrapolates: str | None
     """How far the question lies outside of what was measured; None if it does not."""
 
@@ -70,13 +68,13 @@ class ScalingLaw:
     terms: tuple[str, ...]
     """The fitted terms: `parameters`, `tokens` and `power`."""
     points: tuple[Point, ...]
-    constants: dict[str, Estimate]
+    constants: dict[str, Expected]
     """By their names in the form: E, A, a, B, b, g."""
     deviation: float
     """The typical difference between a point and the law, in nats."""
     _fits: Array = field(repr=False)
 
-    def loss(self, parameters: float, tokens: float) -> Answer:
+    def loss(self, parameters: float, tokens: float) -> Forecast:
         """The expected held-out loss of a training.
 
         Args:
@@ -85,7 +83,7 @@ class ScalingLaw:
         """
         scaled = _scaled(self.points, np.array([parameters]), np.array([tokens]))
         found = [float(_losses(fit, scaled, self.terms)[0]) for fit in self._fits]
-        return Answer(_estimate(np.array(found)), self._extrapolation(parameters, tokens))
+        return Forecast(_estimate(np.array(found)), self._extrapolation(parameters, tokens))
 
     def _extrapolation(self, parameters: float, tokens: float) -> str | None:
         said = []
@@ -152,8 +150,8 @@ def teacher_rule(teacher: float, alone: float) -> str:
         said = "it may be too good: a teacher nearer to the student may teach as much"
     return (
         f"the teacher's loss is {ratio:.2f} of what the student reaches alone: {said}. The rule ({low:.2f} to "
-        f"{high:.2f} is best) is read off a law for web text, at a temperature of 1 and without cross-entropy; take it as a hint, "
-        "and try two teachers"
+        f"{high:.2f} is best) is read off a law for web text, at a temperature of 1 and without cross-entropy; take it "
+        "as a hint, and try two teachers"
     )
 
 
@@ -258,7 +256,7 @@ def _is_flat(fit: Array, terms: Sequence[str]) -> bool:
     return bool(np.any(exponents < EXPONENTS[0] * 1.01) or np.any(exponents > EXPONENTS[1] * 0.99))
 
 
-def _constants(fits: Array, points: Sequence[Point], terms: Sequence[str]) -> dict[str, Estimate]:
+def _constants(fits: Array, points: Sequence[Point], terms: Sequence[str]) -> dict[str, Expected]:
     """The constants of the form in its own units, from those of the scaled N and D."""
     ones = _scaled(points, np.ones(1), np.ones(1))
     made = {"E": np.exp(fits[:, 0])}
@@ -275,6 +273,6 @@ def _constants(fits: Array, points: Sequence[Point], terms: Sequence[str]) -> di
     return {name: _estimate(values) for name, values in made.items()}
 
 
-def _estimate(values: Array) -> Estimate:
+def _estimate(values: Array) -> Expected:
     low, high = np.quantile(values[1:], (0.025, 0.975))
-    return Estimate(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))
+    return Expected(float(values[0]), float(min(low, values[0])), float(max(high, values[0])))

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
+from potstill.models.quantization import EXTRA
 from potstill.recipe import Recipe
 from potstill.rehearsal.data_sets import TASKS
 from potstill.rehearsal.small_models import Scale
@@ -68,6 +70,7 @@ def cut_recipe(recipe: Recipe) -> CutRecipe:
         UserError: the configuration of a model is not known here, or no small model of its kind can be made.
     """
     made = CutRecipe(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    _leave_out_quantization(made)
     _cut_models(made, recipe)
     samples = _cut_trainings(made, recipe.corpus.sequence_length)
     _cut_corpus(made, recipe, samples)
@@ -78,7 +81,7 @@ def cut_recipe(recipe: Recipe) -> CutRecipe:
 
 
 def _named_models(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """The models that a recipe names: key, section, and the name within the section."""
+    """The models that a recipe names: key of the section, section, and the name within it."""
     for name, teacher in content.get("teachers", {}).items():
         if "model" in teacher:
             yield f"teachers.{name}", teacher, "model"
@@ -86,13 +89,14 @@ def _named_models(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, A
         yield "student", content["student"], "model"
     others = content.get("evaluate", {}).get("models", {})
     for name in others:
-        yield f"evaluate.models.{name}", others, name
+        yield "evaluate.models", others, name
 
 
 def _cut_models(made: CutRecipe, recipe: Recipe) -> None:
     named = list(_named_models(made.content))
     for key, section, name in named:
-        made.files[section[name]] = model_files(section[name], f"{key}.model", section.get("gguf"))
+        gguf = section.get("gguf") if name == "model" else None
+        made.files[section[name]] = model_files(section[name], f"{key}.{name}", gguf)
     own = {f"pretrain.{name}.config": one for name, one in made.content.get("pretrain", {}).items()}
     if "config" in made.content["student"]:
         own["student.config"] = made.content["student"]
@@ -101,7 +105,8 @@ def _cut_models(made: CutRecipe, recipe: Recipe) -> None:
         files = made.files[section[name]]
         in_groups = any(other.get("quantization") for _, other, at in named if other.get(at) == section[name])
         small = scale.cut(files.config, in_groups=in_groups)
-        made.small[section[name]], made.models[key] = small, (files.config, small)
+        shown = key if name == "model" else f"{key}.{name}"
+        made.small[section[name]], made.models[shown] = small, (files.config, small)
     for key, section in own.items():
         small = scale.cut(section["config"])
         made.models[key], section["config"] = (section["config"], small), small
@@ -111,6 +116,16 @@ def _cut_models(made: CutRecipe, recipe: Recipe) -> None:
             made.notes.append(f"`teachers.{name}` is on this machine, and is not cut")
         if getattr(teacher, "device_map", None) is not None:
             made.notes.append(f"`teachers.{name}.device_map`: how the teacher is spread over several devices")
+
+
+def _leave_out_quantization(made: CutRecipe) -> None:
+    """Leave out a quantisation whose package is not installed here."""
+    sections = {f"teachers.{name}": teacher for name, teacher in made.content.get("teachers", {}).items()}
+    for key, section in {**sections, "student": made.content["student"]}.items():
+        method = (section.get("quantization") or {}).get("quant_method")
+        if method in EXTRA and find_spec(method) is None:
+            made.set(section, "quantization", None, key)
+            made.notes.append(f"`{key}.quantization`, which needs {method}; pip install 'potstill[quantized]'")
 
 
 def _cut_pruning(made: CutRecipe, scale: Scale) -> None:

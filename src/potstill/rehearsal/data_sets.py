@@ -12,7 +12,7 @@ from typing import Any
 
 from potstill.rehearsal.words import every_word, lexicon, paragraph, sentence
 
-Row = Callable[[random.Random, int], dict[str, Any]]
+MakesRow = Callable[[random.Random, int], dict[str, Any]]
 """Makes a row of its number."""
 
 ROWS, TEXT_ROWS = 24, 400
@@ -93,7 +93,7 @@ BLIMP = [
 class DataSet:
     """A data set of the hub."""
 
-    row: Row
+    row: MakesRow
     files: Mapping[str, tuple[str, str]]
     """The configuration and the split of each file."""
     rows: int = ROWS

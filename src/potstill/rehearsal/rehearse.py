@@ -45,7 +45,7 @@ def rehearse(recipe: Recipe, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder is not a rehearsal's, a model is unknown, or the pipeline stops with an error.
     """
-    began = time.monotonic()
+    began, folder = time.monotonic(), folder.absolute()
     _clear(folder)
     cut = cut_recipe(recipe)
     repositories = make_stand_ins(cut, folder)
@@ -97,11 +97,11 @@ def _environment(folder: Path, address: str) -> dict[str, str]:
     """The variables of the process: it reaches nothing but the stand-in of the hub, and no cache or token of yours."""
     foreign = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_CACHE", "RANK", "WORLD_SIZE", "LOCAL_RANK")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    own = {"HF_ENDPOINT": address, "HF_HOME": str(folder.absolute() / "home"), "HF_HUB_DISABLE_XET": "1"}
+    own = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1"}
     quiet = dict.fromkeys(("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"), "1")
     local = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [kept.get("PYTHONPATH")])])
-    data = str(folder.absolute() / DATA)
+    data = str(folder / DATA)
     return {
         **kept,
         **own,
