@@ -47,6 +47,7 @@ VERBS = {
     "recipes": [],
     "init": ["file", "--from"],
     "show": ["recipe", "--set"],
+    "rehearse": ["recipe", "--folder", "--set"],
     "data": ["names", "--fetch"],
     "schema": [],
 }
