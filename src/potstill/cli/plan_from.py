@@ -116,11 +116,13 @@ def _points(run: Run, losses: dict[str, float]) -> Iterator[tuple[str, Point]]:
 def _parameters(run: Run) -> float:
     """A student's parameters outside of embeddings and head."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    start = run.path("student") / "start"
+    from potstill.models.pretrained import ModelSource
+
+    config = ModelSource(str(run.path("student") / "start"), f"the student of {run.folder}").config()
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(start))
+        model = AutoModelForCausalLM.from_config(config)
     outside = {id(one.weight): one.weight for one in (model.get_input_embeddings(), model.get_output_embeddings())}
     return float(model.num_parameters() - sum(weight.numel() for weight in outside.values()))
 
