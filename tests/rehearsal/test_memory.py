@@ -43,3 +43,13 @@ def test_other_runs_and_short_trainings_are_left_out(tmp_path):
 
 def test_memory_is_read():
     assert peak_since_last_call() > 2**20
+
+
+def test_a_training_that_is_done_again_is_judged_by_the_last_time(tmp_path):
+    file = log(tmp_path, [1000 + 50 * step for step in range(9)])
+    again = file.read_text().replace("/run/", "/again/")
+    (found,) = memory_of_trainings(file, tmp_path / "run", tmp_path / "again")
+    assert found.grows
+    file.write_text(file.read_text() + "".join(line + "\n" for line in again.replace("10", "14").splitlines()[:1] * 9))
+    (found,) = memory_of_trainings(file, tmp_path / "run", tmp_path / "again")
+    assert not found.grows

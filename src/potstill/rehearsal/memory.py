@@ -42,22 +42,24 @@ def peak_since_last_call() -> int:
     return 1024 * int(peak.split()[1])
 
 
-def memory_of_trainings(file: Path, folder: Path) -> list[MemoryOfTraining]:
+def memory_of_trainings(file: Path, *runs: Path) -> list[MemoryOfTraining]:
     """The memory of each training, by the log of its steps.
 
     Args:
         file: the log.
-        folder: the run; trainings are named by their folders in it.
+        *runs: the runs; trainings are named by their folders in them. Of a training that was done again, only the last
+            time counts: kernels fill their caches with each new length of samples, and then keep them.
     """
     # A training that was stopped goes on in another process, whose memory is another.
-    found: dict[tuple[str, int], list[int]] = {}
+    found: dict[tuple[str, int, Path], list[int]] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         place = Path(entry["training"])
-        if folder in place.parents:
-            name = str(place.parent.relative_to(folder))
-            found.setdefault((name, entry["process"]), []).append(entry["bytes"])
-    last = {name: peaks for (name, _), peaks in found.items()}
+        for run in runs:
+            if run in place.parents:
+                name = str(place.parent.relative_to(run))
+                found.setdefault((name, entry["process"], run), []).append(entry["bytes"])
+    last = {name: peaks for (name, _, _), peaks in found.items()}
     return [_of_training(name, peaks) for name, peaks in last.items() if len(peaks) >= 3]
 
 

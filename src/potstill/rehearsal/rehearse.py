@@ -18,7 +18,7 @@ from potstill.recipe import Recipe
 from potstill.rehearsal.cut import CutRecipe, cut_recipe
 from potstill.rehearsal.hub import hub
 from potstill.rehearsal.memory import LOG, MemoryOfTraining, memory_of_trainings
-from potstill.rehearsal.process import PROVEN, RECIPE, RUN
+from potstill.rehearsal.process import AGAIN, PROVEN, RECIPE, RUN
 from potstill.rehearsal.small_models import parameters
 from potstill.rehearsal.stand_ins import DATA, make_stand_ins
 
@@ -64,7 +64,7 @@ def rehearse(recipe: Recipe, folder: Path) -> dict[str, Any]:
         if _process(folder, "finish", environment) != 0:
             raise _failure(folder)
     proven = read_json(folder / PROVEN)
-    memory = memory_of_trainings(folder / LOG, folder / RUN)
+    memory = memory_of_trainings(folder / LOG, folder / RUN, folder / AGAIN)
     result = {
         "recipe": recipe.about,
         "models": models,
