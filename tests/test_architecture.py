@@ -29,6 +29,7 @@ TIERS = (
     {"pipeline"},
     {"evaluation"},
     {"stages"},
+    {"rehearsal"},
     {"cli"},
     {"__init__", "__main__"},
 )
@@ -70,6 +71,7 @@ OF_THE_WHOLE = {
     "test_memory.py",
     "test_precision.py",
     "test_shipped.py",
+    "test_wheel.py",
 }
 """Test files that are about several modules, or about what lies beside them."""
 DEEPEST_NESTING = 3

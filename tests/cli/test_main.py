@@ -48,6 +48,7 @@ VERBS = {
     "recipes": [],
     "init": ["file", "--from"],
     "show": ["recipe", "--set"],
+    "rehearse": ["recipe", "--folder", "--set"],
     "data": ["names", "--fetch"],
     "schema": [],
 }

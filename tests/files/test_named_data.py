@@ -11,11 +11,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from hub_stand_in import hub
 from potstill.errors import UserError
 from potstill.files import named_data as module
 from potstill.files.named_data import all_named_data, named_data, named_files
 from potstill.recipe.corpus import NamedFiles
+from potstill.rehearsal.hub import hub
 
 KEY = "corpus.sources.0.data"
 ROWS = {"train.jsonl": '{"text": "One."}\n', "test.jsonl": '{"text": "Two."}\n'}

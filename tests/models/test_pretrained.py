@@ -323,3 +323,20 @@ def test_nothing_is_loaded_but_through_the_gate():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             loads = isinstance(node, ast.Attribute) and node.attr == "from_pretrained"
             assert not loads or file == gate or ast.unparse(node.value) not in named, f"{file}:{node.lineno}"
+
+
+@pytest.mark.parametrize("how", [{}, {"revision": "main", "gguf_file": "parts/model.gguf"}])
+def test_a_model_of_the_hub_is_pinned_by_the_commit_of_its_files(monkeypatch, tmp_path, how):
+    asked = []
+
+    def download(name, file, revision):
+        asked.append((name, file, revision))
+        return str(tmp_path / "models--a--b" / "snapshots" / "c0ffee" / file)
+
+    monkeypatch.setattr("potstill.models.pretrained.hf_hub_download", download)
+    assert ModelSource("a/b", "it", how).commit() == "c0ffee"
+    assert asked == [("a/b", how.get("gguf_file", "config.json"), how.get("revision"))]
+
+
+def test_a_model_in_a_folder_has_no_commit(tmp_path):
+    assert ModelSource(str(tmp_path), "it").commit() is None

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
-from tiny import gpt2, llama
+from tiny import gpt2, gpt_neox, llama, mixture
 from toy_training import assert_equal, captured, samples, trainer, weights
 
 LEARNING = {"optim": "adamw_torch", "learning_rate": 1e-2, "max_grad_norm": 1.0, "lr_scheduler_type": "cosine"}
@@ -55,6 +55,46 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path, given, online
     again.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
     assert_equal(weights(again.model), weights(whole.model))
     assert _logged(again) == _logged(whole)
+
+
+@pytest.mark.parametrize("family", [gpt_neox, mixture], ids=["renamed head", "split experts"])
+def test_weights_with_other_names_on_disk_continue_too(tmp_path, family):
+    both = {"teacher": llama(), "train_dataset": samples(10, seed=4), **LEARNING, **SAVING}
+    whole = trainer(tmp_path / "whole", family(seed=1), **both)
+    whole.train()
+    again = trainer(tmp_path / "whole", family(seed=77), **both)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    assert_equal(weights(again.model), weights(whole.model))
+    assert _logged(again) == _logged(whole)
+
+
+@pytest.mark.parametrize("family", [gpt_neox, mixture], ids=["renamed head", "split experts"])
+def test_the_best_weights_with_other_names_on_disk_are_loaded(tmp_path, family):
+    # The learning rate rises so steeply that later weights are worse.
+    best = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "load_best_model_at_end": True}
+    rate = {"learning_rate": 10.0, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1000}
+    rate |= {"max_steps": 3, "eval_dataset": samples(4, seed=9), "save_strategy": "steps"}
+    one = trainer(tmp_path, family(seed=1), teacher=llama(), train_dataset=samples(10), **LEARNING | best | rate)
+    kept: dict = {}
+
+    class _Keep(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            kept[state.global_step] = {name: one.clone() for name, one in weights(model).items()}
+
+    one.add_callback(_Keep())
+    one.train()
+    assert one.state.best_global_step < 3
+    assert_equal(weights(one.model), kept[one.state.best_global_step])
+    # What users get has the published names.
+    one.save_model(str(tmp_path / "student"))
+    assert_equal(weights(AutoModelForCausalLM.from_pretrained(tmp_path / "student")), weights(one.model))
+
+
+def test_a_checkpoint_that_lacks_weights_stops_the_training(tmp_path):
+    both = {"teacher": llama(), "train_dataset": samples(10), **LEARNING, **SAVING}
+    trainer(tmp_path, llama(layers=2), **both).train()
+    with pytest.raises(AssertionError, match=r"layers\.2"):
+        trainer(tmp_path, llama(layers=3), **both).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
 
 
 def test_resuming_at_the_last_step_trains_no_more(tmp_path):

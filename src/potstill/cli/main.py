@@ -14,6 +14,36 @@ from typer.exceptions import TyperException
 
 from potstill.cli import faults
 from potstill.cli.faults import in_run
+from potstill.cli.options import (
+    AsJson,
+    Calibrate,
+    DataNames,
+    Debug,
+    Estimate,
+    Export,
+    Fetch,
+    FidelitySamples,
+    Force,
+    ForceThis,
+    From,
+    FromRuns,
+    NewFile,
+    OnMachine,
+    Planned,
+    PlotFile,
+    RecipeName,
+    RehearsalFolder,
+    RunDir,
+    RunFolder,
+    RunFolders,
+    Set,
+    ShownConversations,
+    StoreFolder,
+    Until,
+    Watch,
+    WhichSnapshots,
+    Who,
+)
 from potstill.errors import UserError
 from potstill.pipeline.graph import STAGES
 
@@ -25,61 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe (`potstill recipes`).")]
-RunDir = Annotated[Path | None, typer.Option(help="The run folder. Default: runs/<the recipe's name>.")]
-Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")]
-Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again, even if it is done.")]
-ForceThis = Annotated[bool, typer.Option("--force", help="Run the stage again, even if it is done.")]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Print the capture's cost in bytes and hours, and stop.")]
-WhichSnapshots = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHICH",
-        help="Measure snapshots: `all`, `every:10`, `last:5` or `100,200`. RECIPE is then the run folder.",
-    ),
-]
-Watch = Annotated[bool, typer.Option("--watch", help="Measure snapshots as they appear, until the training ends.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
-RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
-StoreFolder = Annotated[Path, typer.Argument(help="The folder of a store, such as RUN/capture/TEACHER.")]
-FidelitySamples = Annotated[
-    int, typer.Option(metavar="SAMPLES", help="The number of samples to compare with the teacher; 0 for none.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-PlotFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Write a page that draws quality against speed and size of the runs' models."),
-]
-Who = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The name of the person who decides. Default: the login name.")
-]
-Export = Annotated[
-    Path | None,
-    typer.Option(
-        "--export", metavar="FILE", help="Write all answers to this CSV file, and stop. In it, -1 means no answer."
-    ),
-]
-ShownConversations = Annotated[
-    int, typer.Option("--show", metavar="COUNT", min=0, max=10, help="Print so many conversations of each source.")
-]
-OnMachine = Annotated[
-    str | None,
-    typer.Option("--machine", metavar="FILE|NAME", help="Plan for another machine: a YAML file, or a known name."),
-]
-Calibrate = Annotated[
-    bool, typer.Option("--calibrate", help="Try two real steps of each kind here, and scale by them.")
-]
-NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
-From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
-DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Default: all.")]
-Fetch = Annotated[
-    bool, typer.Option("--fetch", help="Fetch what is not on this machine, and read every file to check it.")
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error. It may stand anywhere on the line.")
-]
 
 
 def _print_versions(asked: bool) -> None:
@@ -190,19 +165,29 @@ for _stage in STAGES:
 
 @app.command(rich_help_panel="Whole runs")
 def plan(
-    recipe: RecipeName,
+    names: Planned,
     run_dir: RunDir = None,
     machine: OnMachine = None,
     calibrate: Calibrate = False,
+    from_runs: FromRuns = False,
     as_json: AsJson = False,
     set_: Set = None,
 ) -> None:
     """Say what a run needs and costs, and whether it fits, before anything is run."""
+    if from_runs:
+        if run_dir is not None or machine is not None or calibrate or set_:
+            raise UserError("`--from` reads finished runs only; leave the other options but `--json` out")
+        from potstill.cli.plan_from import plan_from
+
+        print(plan_from([Path(name) for name in names], as_json=as_json))
+        return
+    if len(names) > 1:
+        raise UserError(f"`potstill plan` takes one recipe, not {len(names)}; give run folders after `--from`")
     from potstill.cli.plan import planned
     from potstill.recipe import load_recipe
 
-    folder = _run_of(recipe, run_dir)
-    print(planned(load_recipe(recipe, set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
+    folder = _run_of(names[0], run_dir)
+    print(planned(load_recipe(names[0], set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
 
 
 @app.command(rich_help_panel="Looking at runs")
@@ -301,6 +286,15 @@ def show(recipe: RecipeName, set_: Set = None) -> None:
 
     # The data of `evaluate` may lie on the hub, and a look at a recipe must not download it.
     check_stages(loaded, without=["evaluate"])
+
+
+@app.command(rich_help_panel="Recipes")
+def rehearse(recipe: RecipeName, folder: RehearsalFolder = None, set_: Set = None) -> None:
+    """Run the whole pipeline of a recipe with small models and short texts, in minutes and without a network."""
+    from potstill.cli.rehearse import rehearsed
+
+    if not rehearsed(recipe, folder, set_ or []):
+        raise SystemExit(1)
 
 
 @app.command(rich_help_panel="Recipes")

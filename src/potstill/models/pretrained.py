@@ -14,6 +14,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from potstill.errors import UserError, first_line, is_out_of_memory
@@ -69,6 +70,21 @@ class ModelSource:
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise self._no_causal_model(f"a {config.model_type}, of which transformers has no causal language model")
         return config
+
+    def commit(self) -> str | None:
+        """The commit of the hub's repository to which the revision leads; None for a folder.
+
+        Raises:
+            UserError: the configuration, or the GGUF file, can neither be downloaded nor found in the cache.
+        """
+        if self.folder is not None:
+            return None
+        with self._explaining():
+            file = hf_hub_download(
+                self.name, self.how.get("gguf_file", "config.json"), revision=self.how.get("revision")
+            )
+        # In the cache, a repository's files lie in `snapshots/COMMIT/`.
+        return next(one.name for one in Path(file).parents if one.parent.name == "snapshots")
 
     def tokenizer(self) -> Any:
         """The tokenizer.

@@ -2,6 +2,9 @@
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -77,6 +80,25 @@ def check_can_be_saved(model: Any, what: str) -> None:
             remove_tied_weights_from_state_dict(weights, model)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{what} could not be saved: {first_line(error)}") from error
+
+
+@contextmanager
+def names_in_memory(model: Any) -> Iterator[None]:
+    """While this is open, `save_pretrained` writes the weights as `load_state_dict` takes them.
+
+    transformers writes the weights of some families under published names, such as the head of GPT-NeoX, or in
+    published parts, such as the experts of a mixture. Its Trainer does not turn them back when it loads a checkpoint:
+    it warns, and keeps the weights that the model had before. An adapter has the same names in both places.
+    """
+    if hasattr(model, "peft_config"):
+        yield
+        return
+    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
+    try:
+        yield
+    finally:
+        # The class's own method is visible again.
+        del model.save_pretrained
 
 
 def _complaint(config: GenerationConfig) -> str:

@@ -1,1 +1,1 @@
-"""Planning: what a run needs and costs, before anything of it is spent."""
+"""Planning: what a run needs, what it costs, and what is worth running, before anything of it is spent."""

@@ -63,8 +63,18 @@ def _steps(plan: Plan) -> str:
         columns.append(("energy", lambda one: _energy(one.kwh)))
     if priced:
         columns.append((plan.machine.currency or "", lambda one: _money(one.money)))
-    rows = [[name for name, _ in columns], *([show(one) for _, show in columns] for one in plan.steps)]
-    return table(rows) + "\n(expected, and in brackets the least and the greatest)"
+    alike: dict[tuple[str, ...], list[StepForecast]] = {}
+    for one in plan.steps:
+        stage, figures = one.step.partition("/")[0], [show(one) for _, show in columns[1:]]
+        alike.setdefault((stage, *figures), []).append(one)
+    rows = [[name for name, _ in columns], *([_named(steps), *figures] for (_, *figures), steps in alike.items())]
+    return table(rows) + "\n(each step: expected, and in brackets the least and the greatest)"
+
+
+def _named(steps: Sequence[StepForecast]) -> str:
+    """The name of a step, or of several steps of a stage that need the same."""
+    first = steps[0].step
+    return first if len(steps) == 1 else f"{first} and {len(steps) - 1} more alike"
 
 
 def _fits(plan: Plan) -> str:

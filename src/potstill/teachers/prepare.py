@@ -69,7 +69,7 @@ def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | 
     if already is not None:
         check_checkpoint(already, f"teachers.{name}")
     if not files.folder:
-        commit = config._commit_hash or _revision(teacher)
+        commit = files.commit()
         files = replace(files, how={**files.how, "revision": commit})
     # transformers cannot quantise a GGUF model while it reads it.
     converts = gguf is not None and (files.folder or quantization is not None)
@@ -81,7 +81,8 @@ def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | 
     if files.folder:
         fingerprint = _weights_digest(Path(source)) if gguf is None else sha256(Path(source) / gguf)
     else:
-        fingerprint = commit or "unpinned"
+        assert commit is not None, "a model that is no folder is on the hub"
+        fingerprint = commit
     return kept | {"commit": commit} | _run_settings(fingerprint, teacher)
 
 
@@ -113,7 +114,7 @@ def _prepare_llama_cpp(name: str, teacher: Teacher, source: str, gguf: str | Non
     check_installed(name)
     commit = None
     if not Path(source).is_dir():
-        commit = _files(name, teacher, source, gguf).config()._commit_hash
+        commit = _files(name, teacher, source, gguf).commit()
         source = snapshot_download(source, revision=commit, allow_patterns=[parts_pattern(gguf)])
     files = sorted(Path(source).glob(parts_pattern(gguf)))
     found = ModelSource(source, f"`teachers.{name}.gguf`", {"gguf_file": gguf})

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
 
 from potstill.data.labels import count_supervised
 from potstill.data.prompts.collator import teacher_batch
@@ -24,6 +23,7 @@ from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head_extraction import head_of, read_head
+from potstill.models.saving import names_in_memory
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
 from potstill.teachers.live import LiveTeacher
@@ -304,7 +304,18 @@ class DistilTrainer(SampleTrainer):
                 f"a weight is not finite after step {self.state.global_step}, so it was not saved; the checkpoints "
                 "before are good: lower `learning_rate`, or `max_grad_norm`, and start again from there"
             )
-        super().save_model(output_dir, _internal_call)
+        if not _internal_call:
+            super().save_model(output_dir)
+            return
+        with names_in_memory(self.model):
+            super().save_model(output_dir, _internal_call=True)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Stop where a checkpoint lacks weights of the student. Transformers would warn, and train other weights."""
+        # Of tied weights, a file has one.
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        assert not set(load_result.missing_keys) - {*tied, *tied.values()}, load_result.missing_keys
+        assert not load_result.unexpected_keys, load_result.unexpected_keys
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.is_fsdp_enabled and state_dict:
@@ -312,24 +323,6 @@ class DistilTrainer(SampleTrainer):
             tied = getattr(self.model, "all_tied_weights_keys", None) or {}
             state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
         super()._save(output_dir, state_dict)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_converted(resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._load_converted(str(self.state.best_model_checkpoint))
-
-    def _load_converted(self, checkpoint: str) -> None:
-        """Load weights that transformers saves under other names than the model has, such as experts.
-
-        Trainer leaves them as they are, with a warning.
-        """
-        wrapped = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if isinstance(self.model, PreTrainedModel) and not wrapped and get_model_conversion_mapping(self.model):
-            saved = type(self.model).from_pretrained(checkpoint, dtype="auto")
-            self.model.load_state_dict(saved.state_dict())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the mean of each loss term, without its weight, over the steps since the last log."""

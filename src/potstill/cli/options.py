@@ -1,0 +1,70 @@
+"""Options: the arguments and options of the verbs, each said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe (`potstill recipes`).")]
+RunDir = Annotated[Path | None, typer.Option(help="The run folder. Default: runs/<the recipe's name>.")]
+Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")]
+Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage again, even if it is done.")]
+ForceThis = Annotated[bool, typer.Option("--force", help="Run the stage again, even if it is done.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Print the capture's cost in bytes and hours, and stop.")]
+WhichSnapshots = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHICH",
+        help="Measure snapshots: `all`, `every:10`, `last:5` or `100,200`. RECIPE is then the run folder.",
+    ),
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Measure snapshots as they appear, until the training ends.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
+StoreFolder = Annotated[Path, typer.Argument(help="The folder of a store, such as RUN/capture/TEACHER.")]
+FidelitySamples = Annotated[
+    int, typer.Option(metavar="SAMPLES", help="The number of samples to compare with the teacher; 0 for none.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write a page that draws quality against speed and size of the runs' models."),
+]
+Who = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The name of the person who decides. Default: the login name.")
+]
+Export = Annotated[
+    Path | None,
+    typer.Option(
+        "--export", metavar="FILE", help="Write all answers to this CSV file, and stop. In it, -1 means no answer."
+    ),
+]
+ShownConversations = Annotated[
+    int, typer.Option("--show", metavar="COUNT", min=0, max=10, help="Print so many conversations of each source.")
+]
+OnMachine = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="FILE|NAME", help="Plan for another machine: a YAML file, or a known name."),
+]
+Calibrate = Annotated[
+    bool, typer.Option("--calibrate", help="Try two real steps of each kind here, and scale by them.")
+]
+NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
+From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
+DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Default: all.")]
+Fetch = Annotated[
+    bool, typer.Option("--fetch", help="Fetch what is not on this machine, and read every file to check it.")
+]
+RehearsalFolder = Annotated[
+    Path | None, typer.Option(help="The folder of the rehearsal. Default: rehearsals/<the recipe's name>.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error. It may stand anywhere on the line.")
+]
+Planned = Annotated[
+    list[str], typer.Argument(metavar="RECIPE", help="A recipe file or the name of one; with `--from`, run folders.")
+]
+FromRuns = Annotated[
+    bool, typer.Option("--from", help="Fit loss against tokens and size on finished runs, given as RUN RUN ….")
+]

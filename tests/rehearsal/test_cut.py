@@ -1,0 +1,129 @@
+"""A cut recipe differs from the recipe in sizes only, and every difference is told."""
+
+import json
+
+import pytest
+
+from potstill.errors import UserError
+from potstill.recipe import load_recipe
+from potstill.rehearsal.cut import cut_recipe
+from potstill.rehearsal.sources import model_files
+from tiny import llama, save_corpus, save_model
+
+PUBLISHED = ("babyllama", "babyllama-2", "distilllama", "distilpythia", "distilpythia-padded", "gsm8k")
+
+
+def flat(value, key=""):
+    """The values of nested sections by dotted key."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not items and not isinstance(value, dict | list):
+        return {key: value}
+    found = {}
+    for name, one in items:
+        found |= flat(one, f"{key}.{name}".lstrip("."))
+    return found or {key: value}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_only_what_is_told_differs(name):
+    recipe = load_recipe(name)
+    cut = cut_recipe(recipe)
+    before, after = (flat(one.model_dump(mode="json", by_alias=True)) for one in (recipe, cut.recipe))
+    different = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    told = (*cut.cuts, *cut.models)
+    assert different
+    assert not [key for key in different if not any(key == one or key.startswith(f"{one}.") for one in told)]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_setting_of_the_training_stays_but_its_length(name):
+    recipe, cut = load_recipe(name), cut_recipe(load_recipe(name)).recipe
+    lengths = {"per_device_train_batch_size", "gradient_accumulation_steps", "save_steps", "warmup_steps"}
+    for before, after in [(recipe.distil, cut.distil)] + [
+        (recipe.pretrain[one], cut.pretrain[one]) for one in recipe.pretrain
+    ]:
+        kept = {key: value for key, value in before.training.items() if key not in {*lengths, "logging_steps"}}
+        assert kept.items() <= after.training.items()
+    assert cut.distil.losses == recipe.distil.losses
+    assert cut.capture == recipe.capture
+    assert cut.experiments == recipe.experiments
+    assert cut.corpus.sequence_length == recipe.corpus.sequence_length
+    assert [one.task for one in cut.evaluate.tasks] == [one.task for one in recipe.evaluate.tasks]
+
+
+def given(tmp_path, **more):
+    """A recipe with a model in a folder, pruned."""
+    positions = {"num_attention_heads": 8, "num_key_value_heads": 4, "hidden_size": 128}
+    model = save_model(llama(layers=12, **positions), tmp_path / "teacher")
+    settings = {
+        "about": "A recipe of a user",
+        "teachers": {"big": {"model": str(model)}},
+        "corpus": {"sources": [{"path": str(save_corpus(tmp_path / "text.jsonl"))}], "sequence_length": 32},
+        "student": {"start": "prune_layers", "from": "big", "layers": 6},
+        "distil": {"losses": [{"kind": "forward_kl"}], "training": {"max_steps": 900, "report_to": "wandb"}},
+        "seeds": [3, 4],
+    }
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(settings | more))
+    return load_recipe(str(file))
+
+
+def test_a_pruned_student_keeps_its_share_of_the_layers(tmp_path):
+    cut = cut_recipe(given(tmp_path))
+    assert cut.models["teachers.big"][1]["num_hidden_layers"] == 4
+    assert cut.recipe.student.layers == 2
+    assert cut.recipe.seeds == [3]
+    assert cut.recipe.distil.training["report_to"] == "none"
+
+
+def test_a_pruned_width_keeps_its_share(tmp_path):
+    student = {"start": "prune_width", "from": "big", "heads": 4, "key_value_heads": 2, "hidden_size": 64}
+    cut = cut_recipe(given(tmp_path, student=student))
+    whole = cut.models["teachers.big"][1]
+    assert cut.recipe.student.heads * 2 == whole["num_attention_heads"]
+    assert cut.recipe.student.hidden_size * 2 == whole["hidden_size"]
+
+
+def test_tasks_without_a_stand_in_are_left_out_and_told(tmp_path):
+    cut = cut_recipe(given(tmp_path, evaluate={"tasks": ["piqa", "hellaswag"]}))
+    assert [one.task for one in cut.recipe.evaluate.tasks] == ["piqa"]
+    assert any("hellaswag" in note for note in cut.notes)
+
+
+def test_a_quantisation_is_kept_where_its_package_is_and_told_where_it_is_not(monkeypatch):
+    recipe = load_recipe("gsm8k")
+    kept = cut_recipe(recipe).recipe.teachers["llama-405b"]
+    monkeypatch.setattr("potstill.rehearsal.cut.find_spec", lambda name: None if name == "torchao" else object())
+    cut = cut_recipe(recipe)
+    assert cut.recipe.teachers["llama-405b"].quantization is None
+    assert any("`teachers.llama-405b.quantization`, which needs torchao" in note for note in cut.notes)
+    assert kept.quantization in (recipe.teachers["llama-405b"].quantization, None)
+
+
+def test_a_baseline_is_a_model_too(tmp_path):
+    cut = cut_recipe(given(tmp_path, evaluate={"models": {"pythia": "EleutherAI/pythia-70m"}}))
+    assert cut.models["evaluate.models.pythia"][0]["hidden_size"] == 512
+    with pytest.raises(UserError, match=r"`evaluate\.models\.mine`: the configuration of a/b is not known"):
+        cut_recipe(given(tmp_path, evaluate={"models": {"mine": "a/b"}}))
+
+
+def test_experiments_are_all_rehearsed():
+    assert list(cut_recipe(load_recipe("gsm8k")).recipe.experiments) == list(load_recipe("gsm8k").experiments)
+
+
+@pytest.mark.parametrize(
+    ("name", "gguf", "told"),
+    [
+        ("nobody/has-this", None, "the configuration of nobody/has-this is not known here; fetch it once"),
+        ("nobody/has-this", "a.gguf", "a rehearsal makes no GGUF file"),
+    ],
+)
+def test_a_model_that_nobody_knows_is_refused(name, gguf, told):
+    with pytest.raises(UserError, match=told):
+        model_files(name, "teachers.big.model", gguf)
+
+
+def test_a_folder_that_is_no_language_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "clip", "text_config": {}}')
+    with pytest.raises(UserError, match="is no plain language model"):
+        model_files(str(tmp_path), "teachers.big.model")

@@ -1,0 +1,116 @@
+"""The wheel: what a user installs has everything that the recipes of README's table need, in an empty folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from potstill.files.named_data import all_named_data
+from potstill.recipe import load_recipe, shipped_recipes
+from potstill.rehearsal.cut import cut_recipe
+from potstill.rehearsal.hub import hub
+from potstill.rehearsal.stand_ins import DATA, TABLE, make_stand_ins
+
+ROOT = Path(__file__).parents[1]
+TABLE_ROW = re.compile(r"^\| \[`([\w-]+)`\]\((src/potstill/recipe/shipped/[\w.-]+)\)", re.MULTILINE)
+
+READ = """
+import json, sys
+from pathlib import Path
+import potstill
+from potstill.data.sources import documents, rows
+from potstill.files import named_data
+from potstill.pipeline.runner import check_stages
+from potstill.recipe import load_recipe
+from potstill.recipe.questions import GeneratedQuestions
+
+named_data.TABLE = Path(sys.argv[1])
+found = {"package": potstill.__file__}
+for name in sys.argv[2:]:
+    recipe = load_recipe(name)
+    check_stages(recipe, without=["evaluate"])
+    read = 0
+    for section in (recipe.corpus, recipe.corpus.held_out):
+        for reader, kind in ((documents, "sources"), (rows, "questions")):
+            for source in getattr(section, kind, None) or ():
+                if not isinstance(source, GeneratedQuestions):
+                    next(iter(reader(source, kind)))
+                read += 1
+    for pairs in recipe.evaluate.minimal_pairs.values():
+        named_data.named_files(pairs.data, pairs.split, "pairs")
+        read += 1
+    for teacher in recipe.teachers.values():
+        if hasattr(teacher, "data"):
+            named_data.named_files(teacher.data, "model", "teacher")
+            read += 1
+    found[name] = read
+print(json.dumps(found))
+"""
+
+
+def readme_recipes():
+    """The recipes of README's table."""
+    return [name for name, _ in TABLE_ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the wheel's files, as `pip install --target` leaves them."""
+    if find_spec("hatchling") is None:
+        pytest.skip("hatchling, which builds the wheel, is not installed")
+    built, folder = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("installed")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(built)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = built.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def call(installed, empty, *command, **variables):
+    # `-P` keeps the current folder off the path.
+    environment = os.environ | {"PYTHONPATH": str(installed), "NO_PROXY": "127.0.0.1"} | variables
+    return subprocess.run(
+        [sys.executable, "-P", *command], cwd=empty, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_it_has_every_file_of_the_package(installed):
+    ours = {file.relative_to(ROOT / "src") for file in (ROOT / "src" / "potstill").rglob("*") if file.is_file()}
+    there = {file.relative_to(installed) for file in installed.rglob("*")}
+    assert not {file for file in ours - there if "__pycache__" not in file.parts}
+
+
+def test_its_command_lists_the_recipes(installed, tmp_path):
+    told = call(installed, tmp_path, "-m", "potstill", "recipes")
+    assert told.returncode == 0, told.stderr
+    assert [line.split()[0] for line in told.stdout.splitlines()] == list(shipped_recipes())
+
+
+@pytest.mark.slow
+def test_the_recipes_of_the_readme_find_their_data_from_an_empty_folder(installed, tmp_path):
+    names = readme_recipes()
+    assert len(names) == len((ROOT / "README.md").read_text().split("| recipe |")[1].split("\n\n")[0].splitlines()) - 2
+    repositories = {}
+    for name in ("distilllama", "distilpythia", "gsm8k"):
+        # Their models, and the data of all recipes.
+        repositories |= make_stand_ins(cut_recipe(load_recipe(name)), tmp_path / name)
+    stand_ins = tmp_path / "gsm8k"
+    here = all_named_data()["stories260k"].on_this_machine("model")
+    names = [name for name in names if name != "distilllama-mini" or here is not None]
+    (tmp_path / "empty").mkdir()
+    with hub(repositories) as address:
+        own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        own |= {"HF_HUB_DISABLE_XET": "1", "POTSTILL_DATA": str(stand_ins / DATA)}
+        told = call(installed, tmp_path / "empty", "-c", READ, str(stand_ins / TABLE), *names, **own)
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout.splitlines()[-1])
+    assert Path(found.pop("package")).is_relative_to(installed)
+    assert list(found) == names
+    assert all(found.values())
+    assert not list((tmp_path / "empty").iterdir())
