@@ -70,6 +70,8 @@ def cut_recipe(recipe: Recipe) -> CutRecipe:
         UserError: the configuration of a model is not known here, or no small model of its kind can be made.
     """
     made = CutRecipe(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    # They are of the whole models, and a plan would refuse these.
+    made.content.pop("facts", None)
     _leave_out_quantization(made)
     _cut_models(made, recipe)
     samples = _cut_trainings(made, recipe.corpus.sequence_length)
