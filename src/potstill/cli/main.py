@@ -165,7 +165,7 @@ for _stage in STAGES:
 
 @app.command(rich_help_panel="Whole runs")
 def plan(
-    names: Planned,
+    recipe: Planned,
     run_dir: RunDir = None,
     machine: OnMachine = None,
     calibrate: Calibrate = False,
@@ -179,15 +179,15 @@ def plan(
             raise UserError("`--from` reads finished runs only; leave the other options but `--json` out")
         from potstill.cli.plan_from import plan_from
 
-        print(plan_from([Path(name) for name in names], as_json=as_json))
+        print(plan_from([Path(name) for name in recipe], as_json=as_json))
         return
-    if len(names) > 1:
-        raise UserError(f"`potstill plan` takes one recipe, not {len(names)}; give run folders after `--from`")
+    if len(recipe) > 1:
+        raise UserError(f"`potstill plan` takes one recipe, not {len(recipe)}; give run folders after `--from`")
     from potstill.cli.plan import planned
     from potstill.recipe import load_recipe
 
-    folder = _run_of(names[0], run_dir)
-    print(planned(load_recipe(names[0], set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
+    folder = _run_of(recipe[0], run_dir)
+    print(planned(load_recipe(recipe[0], set_ or []), folder, machine, calibrate=calibrate, as_json=as_json))
 
 
 @app.command(rich_help_panel="Looking at runs")
