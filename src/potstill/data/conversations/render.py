@@ -59,8 +59,16 @@ class RenderedConversation:
     """What the template leaves out of the learned turns: `reasoning`, `content`; once for each turn."""
 
 
-def render(conversation: Conversation, template: ChatTemplate, settings: ChatSettings) -> RenderedConversation:
+def render(
+    conversation: Conversation, template: ChatTemplate, settings: ChatSettings, apart: bool = False
+) -> RenderedConversation:
     """The samples of a conversation, whatever their length. What follows the last turn of the assistant is left out.
+
+    Args:
+        conversation: the conversation.
+        template: the chat template.
+        settings: what is learned.
+        apart: whether each turn has a sample of its own in any case.
 
     Raises:
         BadRowError: the template refuses the conversation or changes a turn; a text holds a token of the template; or
@@ -76,7 +84,7 @@ def render(conversation: Conversation, template: ChatTemplate, settings: ChatSet
         raise BadRowError(conversation.where, "has no turn that is learned")
     whole = turns[-1].text if turns[-1].message == last else _whole_text(conversation, template)
     rewritten = any(not whole.startswith(turn.text[: turn.whole[1]]) for turn in turns)
-    groups = [(turn.text, [turn]) for turn in turns] if rewritten else [(whole, turns)]
+    groups = [(turn.text, [turn]) for turn in turns] if rewritten or apart else [(whole, turns)]
     samples = [_sample(conversation, text, held, template.tokenizer) for text, held in groups]
     return RenderedConversation(tuple(samples), rewritten, tuple(part for turn in turns for part in turn.left_out))
 
