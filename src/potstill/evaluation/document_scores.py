@@ -5,11 +5,11 @@ one group, the teachers' last hidden states are kept on disk while the groups fo
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from potstill.evaluation.measurement_cost import Tally, metered, metered_togethe
 from potstill.files.atomic import remove
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import HiddenTarget
+from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import DocumentScores, OutputFunction, SideBySide, Window, outputs_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -43,6 +44,8 @@ BYTES_PER_WEIGHT = 4
 """Of a loaded model, or more than that."""
 MEASUREMENT = "held-out-text"
 """Its name among the costs."""
+STUDENT_METRICS = ("kl_to_teacher", "agreement")
+"""Metrics that compare a model with the teachers. Teachers have none of them."""
 SECONDS_BETWEEN_SAVES = 30.0
 """A stopped group continues from its last save."""
 
@@ -71,6 +74,13 @@ class HeldOutBatches:
     def batch(self, rows: Sequence[list[int]]) -> dict[str, Tensor]:
         """Token ids as one batch on this machine's device."""
         return {name: value.to(device()) for name, value in self.collate([{"input_ids": ids} for ids in rows]).items()}
+
+
+class Scores(Protocol):
+    """The scores of one model of one seed."""
+
+    def sums(self, metric: str) -> Sums:
+        """Numerator and denominator of a metric for each unit."""
 
 
 class TeacherReaders:
@@ -137,6 +147,17 @@ def score_all(
         _score_group(work, [*of_teachers, *beside[group]], text, teachers)
         of_teachers = []
     return {one.label: [_scores(work, model) for model in each] for one, each in models.items()}
+
+
+def sums_of(scores: Mapping[str, Sequence[Scores]]) -> Callable[[str, str], list[Sums]]:
+    """Gives the sums of a model for a metric, one for each seed. Teachers have no distance from themselves."""
+
+    def sums(model: str, metric: str) -> list[Sums]:
+        if Candidate.from_label(model).role == "teacher" and metric.partition("/")[0] in STUDENT_METRICS:
+            return []
+        return [one.sums(metric) for one in scores[model]]
+
+    return sums
 
 
 def _scores(work: Work, model: CandidateModel) -> DocumentScores:

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from potstill.metrics.bootstrap import Sums
-from potstill.metrics.continuations.similarity import SentenceEncoder, cosine, derangements, rouge_l, with_random_pairs
+from potstill.metrics.continuations.similarity import (
+    RANDOM,
+    SentenceEncoder,
+    cosine,
+    derangements,
+    rouge_l,
+    with_random_pairs,
+)
 from potstill.metrics.conversations.tool_calls import Tool, valid_calls
 from potstill.metrics.intervals import Array
-
-RANDOM = "random"
-"""The suffix of a metric that compares answers with references of other prompts."""
 
 RANDOM_PAIRS = 200
 """The number of random pairs at least, or one for each prompt if there are more prompts."""
@@ -62,7 +66,9 @@ class AnswerScorer:
         self._others = derangements(len(references), math.ceil(RANDOM_PAIRS / len(references)))
         self._embedded = None if encode is None else encode(self._texts)
         # A reference whose own call cannot be read or is not valid says nothing about the calls of models.
-        self._calls = np.array([valid_calls(text, one.tools) for text, one in zip(self._texts, references, strict=True)])
+        self._calls = np.array(
+            [valid_calls(text, one.tools) for text, one in zip(self._texts, references, strict=True)]
+        )
 
     @property
     def calls(self) -> int:
