@@ -76,7 +76,7 @@ class HeldOutBatches:
         return {name: value.to(device()) for name, value in self.collate([{"input_ids": ids} for ids in rows]).items()}
 
 
-class Scores(Protocol):
+class ModelScores(Protocol):
     """The scores of one model of one seed."""
 
     def sums(self, metric: str) -> Sums:
@@ -149,7 +149,7 @@ def score_all(
     return {one.label: [_scores(work, model) for model in each] for one, each in models.items()}
 
 
-def sums_of(scores: Mapping[str, Sequence[Scores]]) -> Callable[[str, str], list[Sums]]:
+def sums_of(scores: Mapping[str, Sequence[ModelScores]]) -> Callable[[str, str], list[Sums]]:
     """Gives the sums of a model for a metric, one for each seed. Teachers have no distance from themselves."""
 
     def sums(model: str, metric: str) -> list[Sums]:
