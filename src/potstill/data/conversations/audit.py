@@ -96,7 +96,7 @@ def _source(name: str, tally: SourceTally, tokenizer: Any) -> SourceAudit:
     return SourceAudit(
         source=name,
         rows=tally.rows,
-        conversations={outcome: count for outcome, count in tally.conversations.items()},
+        conversations=dict(tally.conversations.items()),
         dropped=dict(tally.dropped.most_common()),
         samples=tally.samples,
         turns=tally.turns,
