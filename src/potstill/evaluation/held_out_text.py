@@ -33,8 +33,10 @@ def measure(work: Work, models: Models) -> Measurement:
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
     sizes = [len(text.encode()) for text in held_out["text"]]
+    windows = document_windows(held_out["input_ids"], recipe.corpus.sequence_length)
     text = HeldOutBatches(
-        document_windows(held_out["input_ids"], recipe.corpus.sequence_length),
+        [{"input_ids": window.input_ids} for window in windows],
+        [np.full(len(window.input_ids) - 1, window.document) for window in windows],
         sizes,
         Collator(pad_token_id(artifacts.tokenizer(work))),
         recipe.evaluate.batch_size,
@@ -76,7 +78,7 @@ def _passages(
     shown = []
     for n in typical:
         ids = held_out[n]["input_ids"]
-        batch = text.batch([ids])
+        batch = text.batch([{"input_ids": ids}])
         with torch.no_grad():
             theirs, ours = (log_probs(read(batch), text.vocabulary) for read in (teacher, student))
         shown.append({"title": f"held-out document {n}", "tokens": token_view(theirs, ours, tokenizer, ids)})
