@@ -1,4 +1,4 @@
-"""evaluate: compare teacher, student before, student after and control on the same held-out text or questions.
+"""evaluate: compare teacher, student before, student after and control on the same held-out data.
 
 Makes `comparison.json` (rows with intervals, and paired differences) and the files of each measurement. Models that
 were scored before a stop are not scored again.
@@ -10,6 +10,7 @@ from potstill.evaluation import (
     answers,
     baselines,
     continuations,
+    conversations,
     held_out_text,
     lm_eval_tasks,
     minimal_pairs,
@@ -36,6 +37,7 @@ def run(work: Work) -> Made:
         everything |= one.more
     write_json(comparison, everything)
     summary = {key: value for one in found for key, value in one.summary.items()}
+    summary["made"] = "; ".join(one.summary["made"] for one in found if "made" in one.summary)
     # Costs go into the manifest, not into the outputs: they differ between two evaluations with equal results.
     summary["costs"] = [one.to_dict() for one in expenses(work.folder)]
     return Made([comparison, *(output for one in found for output in one.outputs)], summary)
@@ -51,6 +53,10 @@ def _measurements(work: Work) -> Iterator[Measurement]:
     if work.recipe.judges_numbers:
         yield answers.measure(work)
     elif work.recipe.asks:
+        yield written_answers.measure(work)
+    elif work.recipe.chats:
+        own, others = own_models(work), baselines.baselines(work)
+        yield conversations.measure(work, {**own, **baselines.sharing_tokens(work, others)})
         yield written_answers.measure(work)
     else:
         yield from _text_measurements(work)
