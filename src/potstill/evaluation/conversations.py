@@ -20,6 +20,7 @@ from potstill.errors import UserError
 from potstill.evaluation.baselines import compared_vocabulary
 from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare
 from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all, sums_of
+from potstill.evaluation.held_out_prompts import FEWEST
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.comparison import compare
 from potstill.metrics.conversations.turn_scores import TURNS, TurnScores, row_of
@@ -31,13 +32,8 @@ from potstill.recipe.conversations import Conversations
 def measure(work: Work, models: Models) -> Measurement:
     """Score every model on the held-out conversations, and compare the models."""
     recipe = work.recipe
-    held_out = artifacts.conversations(work, "held_out")[: recipe.evaluate.documents]
-    text, judged = _batches(work, held_out)
-    if judged < 2:
-        raise UserError(
-            f"`corpus.held_out`: {judged} of {len(held_out):,} held-out conversations can be judged, and an interval "
-            "needs at least 2; hold out more, or raise `corpus.sequence_length`"
-        )
+    text = held_out_turns(work)
+    judged = len(text.document_bytes) // len(TURNS)
     readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))
     found = score_all(work, models, text, readers)
     readers.close()
@@ -47,15 +43,25 @@ def measure(work: Work, models: Models) -> Measurement:
     rows, differences = compare(scores, pairs_to_compare(work, models), metrics, sums_of(scores), resampling)
     tokens = int(found["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {judged:,} held-out conversations"
-    counts = {"conversations": judged, "conversations_left_out": len(held_out) - judged, "tokens": tokens, "made": made}
+    counts = {"conversations": judged, "tokens": tokens, "made": made}
     return Measurement(rows, differences, outputs=[work.folder / "scores"], summary=counts)
 
 
-def _batches(work: Work, held_out: list[Conversation]) -> tuple[HeldOutBatches, int]:
-    """The held-out conversations as batches, and how many of them have a sample."""
+def held_out_turns(work: Work) -> HeldOutBatches:
+    """The held-out conversations that have a sample. Each has a unit for each group of its turns.
+
+    Raises:
+        UserError: there are fewer than two, or one cannot be rendered.
+    """
+    held_out = artifacts.conversations(work, "held_out")[: work.recipe.evaluate.documents]
     made = sorted(_samples(work, held_out), key=lambda one: -len(one[1].input_ids))
     numbers = {number: place for place, number in enumerate(sorted({number for number, _ in made}))}
-    text = HeldOutBatches(
+    if len(numbers) < FEWEST:
+        raise UserError(
+            f"`corpus.held_out`: {len(numbers)} of {len(held_out):,} held-out conversations can be judged, and an "
+            f"interval needs {FEWEST}; hold out more, or raise `corpus.sequence_length`"
+        )
+    return HeldOutBatches(
         [{"input_ids": sample.input_ids, "labels": sample.labels} for _, sample in made],
         [_units(numbers[number], sample) for number, sample in made],
         [0] * (len(numbers) * len(TURNS)),
@@ -63,7 +69,6 @@ def _batches(work: Work, held_out: list[Conversation]) -> tuple[HeldOutBatches, 
         work.recipe.evaluate.batch_size,
         compared_vocabulary(work),
     )
-    return text, len(numbers)
 
 
 def _samples(work: Work, held_out: list[Conversation]) -> Iterator[tuple[int, ChatSample]]:

@@ -14,7 +14,7 @@ from potstill.pipeline.work import Work
 from potstill.recipe.conversations import Conversations
 
 FEWEST = 2
-"""The fewest prompts that give an interval."""
+"""The fewest conversations that give an interval."""
 
 
 @dataclass(frozen=True)

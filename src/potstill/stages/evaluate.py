@@ -50,14 +50,8 @@ def check(recipe: Recipe) -> None:
 
 
 def _measurements(work: Work) -> Iterator[Measurement]:
-    if work.recipe.judges_numbers:
-        yield answers.measure(work)
-    elif work.recipe.asks:
-        yield written_answers.measure(work)
-    elif work.recipe.chats:
-        own, others = own_models(work), baselines.baselines(work)
-        yield conversations.measure(work, {**own, **baselines.sharing_tokens(work, others)})
-        yield written_answers.measure(work)
+    if work.recipe.asks:
+        yield answers.measure(work) if work.recipe.judges_numbers else written_answers.measure(work)
     else:
         yield from _text_measurements(work)
     if work.recipe.evaluate.speed:
@@ -69,7 +63,11 @@ def _measurements(work: Work) -> Iterator[Measurement]:
 def _text_measurements(work: Work) -> Iterator[Measurement]:
     own, others = own_models(work), baselines.baselines(work)
     models = {**own, **baselines.sharing_tokens(work, others)}
-    yield held_out_text.measure(work, models)
+    if work.recipe.chats:
+        yield conversations.measure(work, models)
+        yield written_answers.measure(work)
+    else:
+        yield held_out_text.measure(work, models)
     for name in work.recipe.evaluate.minimal_pairs:
         yield minimal_pairs.measure(work, models, name)
     for name in work.recipe.evaluate.continuations:
