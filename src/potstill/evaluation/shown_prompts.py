@@ -17,7 +17,10 @@ SHOWN = 8
 
 
 def shown_prompts(work: Work, name_on_page: Callable[[str], str]) -> tuple[ShownPrompt, ...]:
-    """The first prompts of the held-out data, and the answers of the first seed of the first of each kind of model."""
+    """The first prompts of the held-out data, with the answers of the first teacher, the students and the control.
+
+    Of several seeds, the first one is shown.
+    """
     answered = {
         one: {row["id"]: row for row in read_jsonl(work.run.path(step) / "answers.jsonl")}
         for step in answers_steps(work.recipe)
@@ -56,8 +59,6 @@ def _said(message: Message) -> str:
 
 
 def _is_shown(work: Work, one: Candidate) -> bool:
-    recipe = work.recipe
     if one.role == "teacher":
-        return one.name in (None, next(iter(recipe.all_teachers)))
-    first = recipe.first_variant if one.role == "student" else None
-    return one.role != "start" and one.seed == recipe.seeds[0] and one.name == first
+        return one.name in (None, next(iter(work.recipe.all_teachers)))
+    return one.role in ("student", "control") and one.seed == work.recipe.seeds[0]
