@@ -62,7 +62,10 @@ def answer_settings(recipe: "Recipe") -> dict[str, Any]:
     """How every model is asked. The prompt of questions counts by its content, not by its strategy's name."""
     how = section_without(recipe.answers, "batch_size", "teachers", "strategy", "number", "sentences")
     if recipe.chats:
-        return {"answers": how, **chat_settings(recipe, "template", "template_kwargs", "date", "sequence_length")}
+        return {
+            "answers": how,
+            **chat_settings(recipe, "template", "template_kwargs", "date", "sequence_length", "teacher"),
+        }
     return {"answers": how | {"prompt": recipe.all_strategies[recipe.answers.strategy].student}}
 
 
@@ -70,7 +73,7 @@ def held_out_turns(recipe: "Recipe") -> dict[str, Any]:
     """How held-out conversations become samples. All of their turns are judged, whichever ones are learned."""
     if not recipe.chats:
         return {}
-    names = ("template", "template_kwargs", "date", "sequence_length", "too_long", "reasoning", "tool_calls")
+    names = ("template", "template_kwargs", "date", "sequence_length", "too_long", "reasoning", "tool_calls", "teacher")
     return chat_settings(recipe, *names)
 
 

@@ -5,13 +5,14 @@ from typing import Any
 
 from datasets import load_from_disk
 
-from potstill.data.collators import Collator, pad_token_id
+from potstill.data.collators import Collate, Collator, pad_token_id
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedCollator, as_the_teacher_reads
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
+from potstill.recipe.conversations import Conversations
 from potstill.recipe.questions import Questions
 from potstill.recipe.step import Step
 from potstill.recipe.strategies import Strategy
@@ -32,7 +33,7 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
         return for_sample_set(work, sample_set.name)
     rows = load_from_disk(work.run.path("corpus") / "train")
     train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
-    return TrainingData(train, _validation(work, "corpus"), Collator(_pad_id(work)))
+    return TrainingData(train, _validation(work, "corpus"), corpus_collator(work))
 
 
 def for_candidate(work: Work, trained: Candidate) -> TrainingData:
@@ -44,7 +45,7 @@ def for_candidate(work: Work, trained: Candidate) -> TrainingData:
 def for_sample_set(work: Work, name: str | None) -> TrainingData:
     """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
-        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad_id(work)))
+        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, corpus_collator(work))
     step = Step("strategies", name=name)
     collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
@@ -83,7 +84,7 @@ def for_start(work: Work) -> TrainingData:
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return TrainingData(
-            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad_id(work))
+            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), corpus_collator(work)
         )
     asked = {"start": Strategy(teacher=(prompt := recipe_inputs.first_student_prompt(work.recipe)), student=prompt)}
     prompter = AlignedSampleBuilder(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
@@ -109,6 +110,12 @@ class _QuestionSamples:
         row = self.questions[index]
         (sample,) = self.prompter(row, row["id"]).values()
         return {"input_ids": sample["input_ids"], "labels": sample["labels"]}
+
+
+def corpus_collator(work: Work) -> Collate:
+    """The collator of the corpus's own samples, which teachers may read otherwise than the student."""
+    apart = isinstance(work.recipe.corpus, Conversations) and work.recipe.corpus.teacher is not None
+    return (AlignedCollator if apart else Collator)(_pad_id(work))
 
 
 def _validation(work: Work, step: Step | str) -> Samples | None:

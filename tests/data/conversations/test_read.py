@@ -6,12 +6,13 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 import toy_chat
 from potstill.data.conversations.conversation import BadRowError
-from potstill.data.conversations.read import conversations_of
+from potstill.data.conversations.read import conversations_of, conversations_of_rows
 from potstill.recipe.conversations import PathConversations
 from toy_chat import TOOLS, WEATHER, assistant, call, read, result, user
 
@@ -52,6 +53,9 @@ def same(conversation, messages=CHAT):
         },
         {"messages": [one | {"name": None, "tool_calls": None, "weight": None} for one in CHAT]},
         {"messages": [one | {"role": one["role"].title()} for one in CHAT]},
+        {"messages": {key: [one[key] for one in CHAT] for key in ("role", "content")}},
+        {"conversations": {key: [one[key] for one in SHAREGPT] for key in ("from", "value")}},
+        {"messages": [one | {"reasoning_content": " "} for one in CHAT]},
     ],
 )
 def test_formats_are_recognised_and_say_the_same(row):
@@ -178,6 +182,18 @@ def test_a_table_writes_every_key_in_every_object(tmp_path):
     assert "required" not in found.tools[1]["function"]["parameters"]
 
 
+def test_the_rows_of_a_data_set_are_conversations():
+    turns = [user("Cold?"), assistant(tool_calls=[call()]), result(), assistant("Yes.")]
+    plain = [user("Why?"), assistant("It rains.")]
+    rows = Dataset.from_list([{"messages": turns, "tools": json.dumps(TOOLS)}, {"messages": plain, "tools": None}])
+    found = list(conversations_of_rows(rows, "train_dataset"))
+    assert [one.where for one in found] == ["train_dataset:1", "train_dataset:2"]
+    assert found[0].messages == read({"messages": turns}).messages
+    assert found[1].messages == read({"messages": plain}).messages
+    with pytest.raises(BadRowError, match=r"^train_dataset:1: has no turn of the assistant"):
+        list(conversations_of_rows([{"messages": [user("Why?")]}], "train_dataset"))
+
+
 def test_a_null_of_json_stays():
     answer = assistant(tool_calls=[{"function": {"name": "weather", "arguments": {"city": None}}}])
     found = read({"messages": [user("Cold?"), answer, result(), assistant("Yes.")], "tools": TOOLS})
@@ -248,13 +264,16 @@ BAD = {
     "a number as content": ({"messages": [user(3), CHATS]}, "neither a text nor a list of parts"),
     "a picture": (
         {"messages": [user([{"type": "image_url", "image_url": {"url": "x"}}]), CHATS]},
-        "a part of the type 'image_url', and only text is supported",
+        "a part of the type 'image_url', and only texts and tool calls are supported",
     ),
     "a picture beside": (
         {"messages": [user("<image>Who?"), CHATS], "images": ["x.png"]},
         "has `images`, and only text",
     ),
-    "a sound": ({"messages": [user([{"type": "input_audio", "input_audio": {}}]), CHATS]}, "'input_audio', and only"),
+    "a sound": (
+        {"messages": [user([{"type": "input_audio", "input_audio": {}}]), CHATS]},
+        "'input_audio', and only texts",
+    ),
     "a part without type": ({"messages": [user([{"text": "a"}]), CHATS]}, "a part of a message has no `type`"),
     "a part that is a number": ({"messages": [user([3]), CHATS]}, "a part of a message has no `type`"),
     "a part without text": ({"messages": [user([{"type": "text"}]), CHATS]}, "a part of the type 'text' holds no text"),

@@ -31,6 +31,8 @@ def tokenizer(kind):
     alphabet = []
     if kind == "metaspace":
         bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        # As Llama's, it would put a beginning before every text.
+        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     elif kind == "normalizer":
         bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
@@ -62,6 +64,7 @@ def test_each_answer_is_learned_to_its_end(tmp_path, kind, text, end):
     (sample,) = render(given, chat, chosen).samples
     whole = ours.apply_chat_template([chat.message(one) for one in given.messages], chat_template=chat.text)
     assert sample.input_ids == whole["input_ids"]
+    assert sample.input_ids.count(ours.bos_token_id) == ("bos_token" in text)
     for turn, answer in zip(sample.turns, ANSWERS, strict=True):
         labels = sample.labels[turn.start : turn.stop]
         assert IGNORE_INDEX not in labels

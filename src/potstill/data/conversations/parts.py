@@ -48,6 +48,7 @@ def message_of(given: Mapping[str, Any], keys: tuple[str, str], roles: Mapping[s
     role = _role(given.get(keys[0]), keys[0], roles, where)
     content, reasoning, calls = _content(given.get(keys[1]), role, where)
     reasoning = next((value for key in REASONING if isinstance(value := given.get(key), str)), "") or reasoning
+    reasoning = reasoning if reasoning.strip() else ""
     calls += _calls(given.get("tool_calls"), where)
     if given.get("function_call") is not None:
         calls += _calls([given["function_call"]], where)
@@ -113,7 +114,9 @@ def _typed(part: Any, where: str) -> tuple[str, Any]:
     if not isinstance(kind, str):
         raise BadRowError(where, "a part of a message has no `type`")
     if kind not in (*TEXT_PARTS, *REASONING_PARTS, *CALL_PARTS):
-        raise BadRowError(where, f"a message holds a part of the type {kind!r}, and only text is supported")
+        raise BadRowError(
+            where, f"a message holds a part of the type {kind!r}, and only texts and tool calls are supported"
+        )
     value = next((part[key] for key in ("value", "text", "content", kind) if part.get(key) is not None), None)
     return kind, value
 
