@@ -55,9 +55,10 @@ def held_out_prompts(work: Work) -> list[HeldOutPrompt]:
     corpus = recipe.corpus
     assert isinstance(corpus, Conversations)
     held_out = list(artifacts.conversations(work, "held_out").items())[: recipe.evaluate.documents]
-    longest = min(corpus.sequence_length, *_room(work))
-    theirs = corpus.teacher and corpus.teacher.sequence_length
-    longest_of_teachers = longest if theirs is None else min(theirs, *_room(work))
+    room = _room(work)
+    longest = min(corpus.sequence_length, *room)
+    theirs = None if corpus.teacher is None else corpus.teacher.sequence_length
+    longest_of_teachers = longest if theirs is None else min(theirs, *room)
     found = [
         one
         for one in _prompts(artifacts.tokenizer(work), held_out, corpus)
@@ -77,7 +78,7 @@ def _prompts(
 ) -> Iterator[HeldOutPrompt]:
     ours = chat_template(tokenizer, corpus)
     theirs = None if corpus.teacher is None else teacher_template(tokenizer, corpus)
-    system = corpus.teacher and corpus.teacher.system
+    system = None if corpus.teacher is None else corpus.teacher.system
     for name, conversation in held_out:
         try:
             prompt, reference = _cut(conversation, ours, corpus)
