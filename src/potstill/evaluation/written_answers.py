@@ -68,6 +68,10 @@ def measure(work: Work) -> Measurement:
     prompts = "questions" if recipe.asks else "conversations"
     made = f"{sum(map(len, scores.values()))} models' answers to {len(asked):,} held-out {prompts}{calls}"
     say(f"  {made}")
+    limit = recipe.answers.max_new_tokens
+    longer = sum(reference.tokens >= limit for reference in asked.values())
+    if longer:
+        say(f"  {longer:,} references are longer than `answers.max_new_tokens: {limit:,}`; no answer can be as long")
     return Measurement(rows, pairs, outputs=[file], summary={"answers": len(asked), "made": made})
 
 
