@@ -26,7 +26,7 @@ VERBS = {
     "run": ["recipe", "--run-dir", "--until", "--force", "--set"],
     "teachers": STAGE,
     "tokenizer": STAGE,
-    "corpus": STAGE,
+    "corpus": [*STAGE, "--show"],
     "pretrain": STAGE,
     "student": STAGE,
     "generate": STAGE,
