@@ -20,7 +20,7 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
     count = len(recipe.variants)
     students = "a student" if count == 1 else f"{count} students"
     if not recipe.asks:
-        learned = f"{learned_from:,} tokens"
+        learned = f"{learned_from:,} tokens{' of conversations' if recipe.chats else ''}"
     else:
         by = "their reference solutions" if recipe.generate is None else f"answers by {recipe.generate.by}"
         strategies = list(dict.fromkeys(one.strategy for one in recipe.sample_sets.values()))
@@ -32,8 +32,8 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
 
 def units_of(recipe: Recipe) -> str:
     """The name of the units that models were compared on, for `Report.units`."""
-    if recipe.asks:
-        return "held-out questions"
+    if recipe.has_answers:
+        return "held-out questions" if recipe.asks else "held-out conversations"
     return "held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents"
 
 
