@@ -234,7 +234,8 @@ def writing_of(at: Situation, model: PlannedModel, asked: Asked) -> WritingJob:
     else:
         read = reading_of(at, model, None, asked.rows, 2)
     limit = float(asked.limit)
-    new = Range(min(16.0, limit), min(asked.answer, limit), limit)
+    expected = min(asked.answer, limit)
+    new = Range(min(16.0, expected), expected, limit)
     longest = asked.prompt.high + limit
     return WritingJob(
         model, asked.rows, asked.prompt, new, longest, asked.count, read.precision, read.weights, read.spans
