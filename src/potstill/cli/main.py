@@ -67,6 +67,25 @@ DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Defa
 Fetch = Annotated[
     bool, typer.Option("--fetch", help="Fetch what is not on this machine, and read every file to check it.")
 ]
+WhichModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="`teacher`, `student`, `control`, `start`, one of several by its name, or `all`.",
+    ),
+]
+Asked = Annotated[
+    str | None, typer.Option("--prompt", metavar="TEXT", help="Answer this, and stop. Default: talk in the terminal.")
+]
+SetAnswers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="How models answer: max_new_tokens, system, temperature, top_p, top_k, seed.",
+    ),
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error. It may stand anywhere on the line.")
 ]
@@ -216,6 +235,15 @@ def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
             reviewing.review(run, who)
         else:
             reviewing.export(run, export)
+
+
+@app.command(rich_help_panel="Looking at runs")
+def chat(run: RunFolder, prompt: Asked = None, model: WhichModel = "all", set_: SetAnswers = None) -> None:
+    """Talk to the teacher, the student and the control of a run, side by side."""
+    from potstill.cli import chat as chatting
+
+    with in_run(run):
+        chatting.chat(run, model, prompt, set_ or [])
 
 
 @app.command(rich_help_panel="Recipes")
