@@ -148,3 +148,17 @@ def test_a_data_set_counts_under_any_name(folder):
         (folder / name / f"{name}.jsonl").write_text("{}")
     recipe = minimal.recipe(folder, "corpus.sources=[{dataset: 'a[1]'}, {dataset: ~x}]")
     assert list(source_files(recipe)) == ["corpus.sources.0: a[1].jsonl", "corpus.sources.1: ~x.jsonl"]
+
+
+def test_a_chat_template_in_a_file_counts(folder):
+    chats = folder / "chats.jsonl"
+    chats.write_text("")
+    template = folder / "own.jinja"
+    template.write_text("{{ messages }}")
+    corpus = f"corpus={{conversations: [{{path: {chats}}}], sequence_length: 32, template: {template}}}"
+    before = source_files(minimal.recipe(folder, corpus))
+    assert set(before) == {"corpus.conversations.0: chats.jsonl", "corpus.template: own.jinja"}
+    template.write_text("{{ messages[0] }}")
+    assert source_files(minimal.recipe(folder, corpus)) != before
+    shipped = source_files(minimal.recipe(folder, corpus.replace(str(template), "chatml")))
+    assert set(shipped) == {"corpus.conversations.0: chats.jsonl"}

@@ -49,8 +49,8 @@ def test_an_unknown_key_is_named_with_a_suggestion(tmp_path, override, sentence)
     [
         ("about=3", "`about`: must be text, not 3"),
         ("about=null", "`about`: must be text, not nothing"),
-        ("corpus=null", "`corpus`: must have one of the keys `sources` or `questions`"),
-        ("corpus=[1]", "`corpus`: must have one of the keys `sources` or `questions`"),
+        ("corpus=null", "`corpus`: must have one of the keys `sources`, `questions` or `conversations`"),
+        ("corpus=[1]", "`corpus`: must have one of the keys `sources`, `questions` or `conversations`"),
         ("corpus.sources=a.txt", "`corpus.sources`: must be a list, not 'a.txt'"),
         ("corpus.sources=[]", "`corpus.sources`: is empty; give at least one"),
         (

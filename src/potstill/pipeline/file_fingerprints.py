@@ -39,6 +39,9 @@ def source_files(recipe: Recipe) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, source in named_sources(recipe.corpus):
         found |= _fingerprints(key, _source_files(source, key))
+    template = recipe.corpus.template if isinstance(recipe.corpus, Conversations) else None
+    if template is not None and _is_file(template):
+        found |= _fingerprints("corpus.template", [named_path(template)])
     return found
 
 

@@ -179,6 +179,11 @@ class Conversations(ChatSettings):
         """Whether the conversations are read only as far as they are needed."""
         return any(_streams(source) for source in self.conversations)
 
+    @property
+    def keeps_apart(self) -> tuple[str, str] | None:
+        """The setting by which no token sees another conversation of its sample, and the one without such samples."""
+        return ("layout: packed", "layout: padded") if self.layout == "packed" else None
+
     @model_validator(mode="after")
     def _streams_have_an_end(self) -> "Conversations":
         if isinstance(self.held_out, HeldOutConversations) and any(map(_streams, self.held_out.conversations)):

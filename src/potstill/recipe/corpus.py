@@ -195,6 +195,11 @@ class Corpus(Section):
         """Whether the text is read only as far as it is needed."""
         return any(_streams(source) for source in self.sources)
 
+    @property
+    def keeps_apart(self) -> tuple[str, str] | None:
+        """The setting by which no token sees another document of its sample, and the one without; None: it may."""
+        return ("attention: document", "attention: all") if self.attention == "document" else None
+
     @model_validator(mode="after")
     def _layout_is_consistent(self) -> "Corpus":
         if self.attention == "document" and self.layout != "packed":

@@ -350,15 +350,11 @@ class Recipe(Section):
         llama_cpp = [name for name, teacher in self.teachers.items() if teacher.engine == "llama_cpp"]
         if not llama_cpp:
             return self
-        if isinstance(self.corpus, Conversations) and self.corpus.layout == "packed":
+        if (apart := getattr(self.corpus, "keeps_apart", None)) is not None:
+            given, remedy = apart
             raise ValueError(
-                f"`corpus.layout: packed`: `teachers.{llama_cpp[0]}.engine: llama_cpp` reads a sample as one text, and "
-                "a sample has several conversations; use `engine: transformers`, or `layout: padded`"
-            )
-        if isinstance(self.corpus, Corpus) and self.corpus.attention == "document":
-            raise ValueError(
-                f"`corpus.attention: document`: `teachers.{llama_cpp[0]}.engine: llama_cpp` reads a sample as one "
-                "text; use `engine: transformers`, or `attention: all`"
+                f"`corpus.{given}`: `teachers.{llama_cpp[0]}.engine: llama_cpp` reads a sample as one "
+                f"text; use `engine: transformers`, or `{remedy}`"
             )
         asked = [self._losses_key(name) for name in self.variants if self._matches_layers(name)]
         asked += ["capture.keep: hidden"] if self.capture is not None and self.capture.keep == "hidden" else []

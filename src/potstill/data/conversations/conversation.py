@@ -28,6 +28,10 @@ class BadRowError(UserError):
         self.reason = reason
 
 
+class NothingLearnedError(BadRowError):
+    """A conversation of which no turn is learned: its weights are 0, or what is learned leaves it out."""
+
+
 @dataclass(frozen=True)
 class ToolCall:
     """A call of a tool."""
@@ -55,6 +59,15 @@ class Message:
     tool_call_id: str | None = None
     learn: bool = True
     """False if the row gives the turn a weight of 0."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that the turn says."""
+        return (
+            self.content,
+            self.reasoning,
+            *(json.dumps(call.arguments, ensure_ascii=False) for call in self.tool_calls),
+        )
 
     @property
     def calls(self) -> bool:

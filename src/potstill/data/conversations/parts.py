@@ -113,7 +113,9 @@ def _typed(part: Any, where: str) -> tuple[str, Any]:
     if not isinstance(kind, str):
         raise BadRowError(where, "a part of a message has no `type`")
     if kind not in (*TEXT_PARTS, *REASONING_PARTS, *CALL_PARTS):
-        raise BadRowError(where, f"a message holds a part of the type {kind!r}, and only text is supported")
+        raise BadRowError(
+            where, f"a message holds a part of the type {kind!r}, and only texts and tool calls are supported"
+        )
     value = next((part[key] for key in ("value", "text", "content", kind) if part.get(key) is not None), None)
     return kind, value
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
-from potstill.data.conversations.conversation import BadRowError, Conversation
+from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
 from potstill.data.conversations.spans import Span, TurnText, turn_text
 from potstill.data.labels import IGNORE_INDEX
 from potstill.recipe.conversations import ChatSettings
@@ -59,24 +59,31 @@ class RenderedConversation:
     """What the template leaves out of the learned turns: `reasoning`, `content`; once for each turn."""
 
 
-def render(conversation: Conversation, template: ChatTemplate, settings: ChatSettings) -> RenderedConversation:
+def render(
+    conversation: Conversation, template: ChatTemplate, settings: ChatSettings, apart: bool = False
+) -> RenderedConversation:
     """The samples of a conversation, whatever their length. What follows the last turn of the assistant is left out.
 
+    Args:
+        conversation: the conversation.
+        template: the chat template.
+        settings: what is learned.
+        apart: whether each turn has a sample of its own in any case.
+
     Raises:
-        BadRowError: the template refuses the conversation or changes a turn; a text holds a token of the template; or
-            no turn is learned.
+        BadRowError: the template refuses the conversation or changes a turn, or a text holds a token of the template.
+        NothingLearnedError: no turn is learned.
     """
     _check_texts(conversation, template)
     last = max(number for number, message in enumerate(conversation.messages) if message.role == "assistant")
     conversation = replace(conversation, messages=conversation.messages[: last + 1])
-    wanted = list(learned_turns(conversation, settings))
-    turns = [turn_text(conversation, number, template, settings) for number in wanted]
+    turns = [turn_text(conversation, number, template, settings) for number in learned_turns(conversation, settings)]
     turns = [turn for turn in turns if turn.learned]
     if not turns:
-        raise BadRowError(conversation.where, "has no turn that is learned")
+        raise NothingLearnedError(conversation.where, "has no turn that is learned")
     whole = turns[-1].text if turns[-1].message == last else _whole_text(conversation, template)
     rewritten = any(not whole.startswith(turn.text[: turn.whole[1]]) for turn in turns)
-    groups = [(turn.text, [turn]) for turn in turns] if rewritten else [(whole, turns)]
+    groups = [(turn.text, [turn]) for turn in turns] if rewritten or apart else [(whole, turns)]
     samples = [_sample(conversation, text, held, template.tokenizer) for text, held in groups]
     return RenderedConversation(tuple(samples), rewritten, tuple(part for turn in turns for part in turn.left_out))
 
@@ -91,7 +98,7 @@ def learned_turns(conversation: Conversation, settings: ChatSettings) -> list[in
 def _check_texts(conversation: Conversation, template: ChatTemplate) -> None:
     for message in conversation.messages:
         for token in template.control_tokens:
-            if token in message.content or token in message.reasoning:
+            if any(token in text for text in message.texts):
                 raise BadRowError(
                     conversation.where,
                     "a text holds a special token of the chat template",
@@ -112,24 +119,29 @@ def _sample(conversation: Conversation, text: str, turns: Sequence[TurnText], to
     labels = [IGNORE_INDEX] * len(ids)
     found = []
     for turn in turns:
-        for start, stop in turn.learned:
-            # A token that also covers a part of the header is one that no model can write after the header.
-            for place in (place for place, span in enumerate(spans) if start <= span[0] and span[1] <= stop):
-                labels[place] = ids[place]
-        inside = [place for place, span in enumerate(spans) if span[1] > turn.whole[0] and span[0] < turn.whole[1]]
-        found.append(TurnTokens(turn.turn, inside[0], inside[-1] + 1))
+        for place in (place for part in turn.learned for place in _within(part, spans, text)):
+            labels[place] = ids[place]
+        whole = _within(turn.whole, spans, text)
+        found.append(TurnTokens(turn.turn, whole[0], whole[-1] + 1))
     return ChatSample(ids, labels, tuple(found), conversation.where, conversation.source)
 
 
-def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[Span]]:
-    """The tokens of a text, and the characters of each.
+def _within(part: Span, spans: Sequence[Span], text: str) -> list[int]:
+    """The tokens of a part of the text.
 
-    A token has the characters from the end of the token before it. Some tokenizers do not count a token's first space
-    as its own.
+    A token that begins before it is none of them: no model can write it where the part begins. A token that ends after
+    it with space alone is one of them, because some special tokens include the space that follows.
     """
+    start, stop = part
+    return [place for place, (first, last) in enumerate(spans) if start <= first < stop and not text[stop:last].strip()]
+
+
+def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[Span]]:
+    """The tokens of a text, and the characters of each."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans, end = [], 0
     for start, stop in found["offset_mapping"]:
-        spans.append((min(start, end), max(start, stop)))
+        # Some tokenizers say of a token of space that it has no characters.
+        spans.append((start if start < stop else min(end, start), stop))
         end = max(end, stop)
     return list(found["input_ids"]), spans

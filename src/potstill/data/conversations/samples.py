@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from potstill.data.conversations.chat_template import ChatTemplate, chat_template
-from potstill.data.conversations.conversation import BadRowError, Conversation
+from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
 from potstill.data.conversations.length import fitting_samples
 from potstill.data.conversations.render import ChatSample, render
 from potstill.data.conversations.tally import ChatTally, Outcome
@@ -39,7 +39,7 @@ def _samples(
         try:
             yield from samples_of(conversation, template, settings, tally)
         except BadRowError as error:
-            if settings.on_bad_row == "refuse":
+            if settings.on_bad_row == "refuse" and not isinstance(error, NothingLearnedError):
                 raise
             tally.drop(conversation.source, error.reason)
 
@@ -50,7 +50,7 @@ def samples_of(
     """The samples of one conversation; none if it is too long, which `tally` counts.
 
     Raises:
-        BadRowError: it cannot be rendered.
+        BadRowError: it cannot be rendered, or no turn is learned.
     """
     rendered = render(conversation, template, settings)
     found = fitting_samples(conversation, rendered, template, settings)

@@ -7,7 +7,6 @@ the template writes after it. Its reasoning and content are found by a second re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from os.path import commonpath
 from typing import Any
 
 from potstill.data.conversations.chat_template import (
@@ -16,6 +15,7 @@ from potstill.data.conversations.chat_template import (
     ChatTemplate,
     Rendered,
     TemplateRefusedError,
+    shared_start,
 )
 from potstill.data.conversations.conversation import TOOL_CALL_TAG, BadRowError, Conversation, Message
 from potstill.recipe.conversations import ChatSettings
@@ -113,7 +113,7 @@ class _Turn:
         prompt = self._rendered(self._before, prompt=True)
         if self._text.startswith(prompt) and not template.ignores_prompt:
             return len(prompt)
-        start = len(commonpath([self._text, self._rendered(self._before)]))
+        start = len(shared_start(self._text, self._rendered(self._before)))
         return start + len(template.header) if self._text.startswith(template.header, start) else start
 
     def _places(self) -> Mapping[str, Span]:
@@ -177,7 +177,7 @@ class _Turn:
         end = len(text.removesuffix(self._template.after_end))
         # The token that ends the turn may begin as a tool call does.
         ends = max(len(token) for token in self._template.special_tokens if text.endswith(token, 0, end))
-        return min(len(commonpath([self._text, text])), end - ends)
+        return min(len(shared_start(self._text, text)), end - ends)
 
     def _bad(self, what: str) -> BadRowError:
         return BadRowError(self._conversation.where, f"the chat template {what}", f"{self._template.name} {what}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -30,6 +30,9 @@ class AlignedSample(TypedDict):
     teacher_input_ids: list[int]
     """The teacher's prompt and the answer."""
     teacher_answer_start: int
+    teacher_labels: NotRequired[list[int]]
+    """The answer's tokens at their positions in ``teacher_input_ids``, where they are not all that follows
+    `teacher_answer_start`, as in a conversation of several turns."""
     answer_cut: int
     """The number of tokens cut off the answer, its end token included; 0 for a whole answer."""
 
@@ -105,8 +108,11 @@ def teacher_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def as_the_teacher_reads(sample: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """The teacher's tokens of a sample and their labels; labels of its prompt are ignored."""
-    ids, start = column(sample, "teacher_input_ids"), _start(sample, "teacher_answer_start")
+    ids, labels = column(sample, "teacher_input_ids"), column(sample, "teacher_labels")
     assert ids is not None
+    if labels is not None:
+        return ids, labels
+    start = _start(sample, "teacher_answer_start")
     return ids, _answer_alone(ids, start)
 
 

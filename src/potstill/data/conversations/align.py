@@ -1,0 +1,94 @@
+"""Align: the same turns of the assistant in a teacher's rendering of a conversation and in a student's.
+
+The teacher may have another chat template, of the same tokenizer, and a system prompt of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from typing import Any
+
+from potstill.data.conversations.chat_template import ChatTemplate
+from potstill.data.conversations.conversation import BadRowError, Conversation, Message
+from potstill.data.conversations.render import ChatSample, render
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
+from potstill.recipe.conversations import ChatSettings
+
+
+def aligned_samples(
+    conversation: Conversation,
+    student: ChatTemplate,
+    teacher: ChatTemplate,
+    settings: ChatSettings,
+    teacher_system: str | None = None,
+) -> list[dict[str, Any]]:
+    """Samples that ``prompts.collator.AlignedCollator`` takes: a conversation as the student and as the teacher reads
+    it, with the same supervised tokens.
+
+    A token is supervised if both templates write it, such as those of the content. Where a template writes something
+    else around it, such as another form of a tool call, that is read and not learned.
+
+    Args:
+        conversation: the conversation.
+        student: the student's chat template.
+        teacher: the teacher's chat template.
+        settings: what is learned.
+        teacher_system: the system prompt that the teacher reads in place of the conversation's. None: the same one.
+
+    Raises:
+        UserError: the templates end a turn with different tokens.
+        BadRowError: one of them cannot render the conversation.
+    """
+    if student.end_token != teacher.end_token:
+        raise UserError(
+            f"{teacher.name} ends a turn with {teacher.end_token!r} and {student.name} with {student.end_token!r}, so "
+            "the student cannot learn from the teacher where to stop; give both a template with the same end"
+        )
+    shown = conversation if teacher_system is None else with_system(conversation, teacher_system)
+    ours, theirs = render(conversation, student, settings), render(shown, teacher, settings)
+    if len(ours.samples) != len(theirs.samples):
+        ours, theirs = render(conversation, student, settings, True), render(shown, teacher, settings, True)
+    return [_aligned(one, other) for one, other in zip(ours.samples, theirs.samples, strict=True)]
+
+
+def with_system(conversation: Conversation, system: str) -> Conversation:
+    """A conversation with another system prompt."""
+    rest = (message for message in conversation.messages if message.role != "system")
+    return replace(conversation, messages=(Message("system", system), *rest))
+
+
+def _aligned(student: ChatSample, teacher: ChatSample) -> dict[str, Any]:
+    labels, teacher_labels = list(student.labels), list(teacher.labels)
+    for one, other in zip(student.turns, teacher.turns, strict=True):
+        ours, theirs = _places(labels, one.start, one.stop), _places(teacher_labels, other.start, other.stop)
+        kept = _common([labels[place] for place in ours], [teacher_labels[place] for place in theirs])
+        if not kept:
+            raise BadRowError(student.where, "teacher and student have no token of a turn in common")
+        _keep(labels, ours, {first for first, _ in kept})
+        _keep(teacher_labels, theirs, {second for _, second in kept})
+    return {
+        "id": student.where,
+        "input_ids": student.input_ids,
+        "labels": labels,
+        "teacher_input_ids": teacher.input_ids,
+        "teacher_labels": teacher_labels,
+    }
+
+
+def _places(labels: Sequence[int], start: int, stop: int) -> list[int]:
+    return [place for place in range(start, stop) if labels[place] != IGNORE_INDEX]
+
+
+def _common(ours: list[int], theirs: list[int]) -> list[tuple[int, int]]:
+    """The places of the tokens that both have, in the same order."""
+    if ours == theirs:
+        return [(place, place) for place in range(len(ours))]
+    blocks = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
+    return [(block.a + step, block.b + step) for block in blocks for step in range(block.size)]
+
+
+def _keep(labels: list[int], places: Sequence[int], kept: set[int]) -> None:
+    for number, place in enumerate(places):
+        if number not in kept:
+            labels[place] = IGNORE_INDEX

@@ -1,0 +1,90 @@
+"""Align: teacher and student read the same tokens of the assistant, whatever each template writes around them."""
+
+import pytest
+
+import toy_chat
+from potstill.data.conversations.align import aligned_samples
+from potstill.data.labels import IGNORE_INDEX, supervised_mask
+from potstill.data.prompts.collator import AlignedCollator, teacher_batch
+from potstill.errors import UserError
+from toy_chat import CASES, chat_tokenizer, settings
+
+OTHER = (
+    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role | upper }}: {{ m.content | trim }}"
+    "<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>ASSISTANT: {% endif %}"
+)
+"""A template with other headers and the same end."""
+
+
+def taught(ids, labels):
+    return chat_tokenizer().decode([label for label in labels if label != IGNORE_INDEX])
+
+
+def pairs(case, teacher, student="chatml", system=None, **more):
+    chosen = settings(**more)
+    return aligned_samples(CASES[case], toy_chat.template(student), toy_chat.template(teacher), chosen, system)
+
+
+@pytest.mark.parametrize("case", ["plain", "system", "turns"])
+def test_another_template_has_the_same_answers(tmp_path, case):
+    file = tmp_path / "other.jinja"
+    file.write_text(OTHER)
+    (sample,) = pairs(case, str(file))
+    answers = "It rains.<|im_end|>" + ("It snows.<|im_end|>Go.<|im_end|>" if case == "turns" else "")
+    assert taught(sample["input_ids"], sample["labels"]) == answers
+    assert taught(sample["teacher_input_ids"], sample["teacher_labels"]) == answers
+    assert sample["input_ids"] != sample["teacher_input_ids"]
+
+
+def test_the_teacher_alone_may_have_a_system_prompt():
+    for case in ("plain", "system", "turns"):
+        (sample,) = pairs(case, "chatml", system="You explain to a child.")
+        text = chat_tokenizer().decode(sample["teacher_input_ids"])
+        assert text.startswith("<|im_start|>system\nYou explain to a child.<|im_end|>\n")
+        assert "Be brief" not in text
+        assert "a child" not in chat_tokenizer().decode(sample["input_ids"])
+        ours, theirs = ([one for one in sample[key] if one >= 0] for key in ("labels", "teacher_labels"))
+        assert ours == theirs
+
+
+def test_a_template_that_rewrites_turns_parts_those_of_the_other_too():
+    found = pairs("turns", "qwen")
+    assert len(found) == 3
+    for sample, answer in zip(found, ("It rains.", "It snows.", "Go."), strict=True):
+        assert taught(sample["input_ids"], sample["labels"]) == f"{answer}<|im_end|>"
+        assert taught(sample["teacher_input_ids"], sample["teacher_labels"]) == f"{answer}<|im_end|>"
+
+
+def test_a_batch_is_aligned():
+    samples = [*pairs("turns", "chatml", system="You explain."), *pairs("everything", "qwen"), *pairs("tools", "qwen")]
+    batch = AlignedCollator(chat_tokenizer().pad_token_id)(samples)
+    teacher = teacher_batch(batch)
+    for row, sample in enumerate(samples):
+        student_row = batch["labels"][row, 1:][supervised_mask(batch)[row, :-1]].tolist()
+        teacher_row = teacher["labels"][row, 1:][supervised_mask(teacher)[row, :-1]].tolist()
+        assert student_row == teacher_row == [label for label in sample["labels"] if label >= 0]
+
+
+def test_other_forms_of_a_tool_call_are_learned_where_they_agree(tmp_path):
+    file = tmp_path / "other.jinja"
+    file.write_text(
+        OTHER.replace(
+            "<|im_end|>{% endfor",
+            "{% for c in m.tool_calls or [] %}CALL {{ c.function.name }} {{ c.function.arguments | tojson }}"
+            "{% endfor %}<|im_end|>{% endfor",
+        )
+    )
+    (sample,) = pairs("tools", str(file))
+    ours, theirs = ([one for one in sample[key] if one >= 0] for key in ("labels", "teacher_labels"))
+    assert ours == theirs
+    text = chat_tokenizer().decode(ours)
+    assert "eather" in text
+    assert "Rome" in text
+    assert "CALL" not in text
+    assert text.endswith("Yes, in Rome.<|im_end|>")
+
+
+def test_templates_that_end_a_turn_with_other_tokens_are_refused():
+    with pytest.raises(UserError, match=r"ends a turn with '<\|eot_id\|>' and .* with '<\|im_end\|>'.*give both"):
+        pairs("plain", "llama-3")
