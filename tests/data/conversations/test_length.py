@@ -8,7 +8,7 @@ import toy_chat
 from potstill.data.conversations.length import fitting_samples
 from potstill.data.conversations.render import render
 from potstill.data.labels import IGNORE_INDEX
-from toy_chat import CASES, assistant, chat_tokenizer, conversation, learned, marked, settings, user
+from toy_chat import CASES, assistant, call, chat_tokenizer, conversation, learned, marked, settings, user
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 LONG = conversation(
@@ -121,6 +121,14 @@ def test_a_call_its_result_and_the_answer_stay_together():
     found = fitted(CASES["everything"], size(CASES["everything"]) - 1, "split_turns")
     assert len(found) == 2
     assert [turn.turn for sample in found for turn in sample.turns] == [1, 2, 3, 4]
+
+
+def test_a_part_of_which_nothing_is_learned_is_left_out():
+    answers = (assistant(tool_calls=[call()]), assistant("It rains."), assistant("Go."))
+    given = conversation(*(one for answer in answers for one in (user("Why is it so? " * 4), answer)))
+    found = fitted(given, 120, "split_turns", tool_calls=False)
+    assert [text for sample in found for text in learned(sample)] == ["It rains.<|im_end|>", "Go.<|im_end|>"]
+    assert [turn.turn for sample in found for turn in sample.turns] == [2, 3]
 
 
 @given(

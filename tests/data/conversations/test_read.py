@@ -6,12 +6,13 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 import toy_chat
 from potstill.data.conversations.conversation import BadRowError
-from potstill.data.conversations.read import conversations_of
+from potstill.data.conversations.read import conversations_of, conversations_of_rows
 from potstill.recipe.conversations import PathConversations
 from toy_chat import TOOLS, WEATHER, assistant, call, read, result, user
 
@@ -52,6 +53,9 @@ def same(conversation, messages=CHAT):
         },
         {"messages": [one | {"name": None, "tool_calls": None, "weight": None} for one in CHAT]},
         {"messages": [one | {"role": one["role"].title()} for one in CHAT]},
+        {"messages": {key: [one[key] for one in CHAT] for key in ("role", "content")}},
+        {"conversations": {key: [one[key] for one in SHAREGPT] for key in ("from", "value")}},
+        {"messages": [one | {"reasoning_content": " "} for one in CHAT]},
     ],
 )
 def test_formats_are_recognised_and_say_the_same(row):
@@ -176,6 +180,18 @@ def test_a_table_writes_every_key_in_every_object(tmp_path):
     assert [one.arguments for one in found.messages[1].tool_calls] == [{"city": "Rome"}, {"zone": "CET"}]
     assert found.tools[0] == TOOLS[0]
     assert "required" not in found.tools[1]["function"]["parameters"]
+
+
+def test_the_rows_of_a_data_set_are_conversations():
+    turns = [user("Cold?"), assistant(tool_calls=[call()]), result(), assistant("Yes.")]
+    plain = [user("Why?"), assistant("It rains.")]
+    rows = Dataset.from_list([{"messages": turns, "tools": json.dumps(TOOLS)}, {"messages": plain, "tools": None}])
+    found = list(conversations_of_rows(rows, "train_dataset"))
+    assert [one.where for one in found] == ["train_dataset:1", "train_dataset:2"]
+    assert found[0].messages == read({"messages": turns}).messages
+    assert found[1].messages == read({"messages": plain}).messages
+    with pytest.raises(BadRowError, match=r"^train_dataset:1: has no turn of the assistant"):
+        list(conversations_of_rows([{"messages": [user("Why?")]}], "train_dataset"))
 
 
 def test_a_null_of_json_stays():

@@ -195,7 +195,7 @@ class ChatTemplate:
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
         """The special tokens that the template itself writes."""
-        text = self._answer + self.render([ASKED], prompt=True)
+        text = self._answer + self._tried([ASKED], prompt=True)
         return tuple(token for token in self.special_tokens if token in text)
 
     @cached_property
@@ -208,9 +208,9 @@ class ChatTemplate:
             raise UserError(f"{self.name} leaves the assistant's answer out; give another `corpus.template`")
         return text
 
-    def _tried(self, messages: Sequence[Rendered]) -> str:
+    def _tried(self, messages: Sequence[Rendered], prompt: bool = False) -> str:
         try:
-            return self.render(messages)
+            return self.render(messages, prompt=prompt)
         except TemplateRefusedError:
             return ""
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
-from potstill.data.conversations.chat_template import CONTENT_MARK, ChatTemplate
-from potstill.data.conversations.conversation import Conversation, Message
+from potstill.data.conversations.chat_template import CONTENT_MARK, ChatTemplate, TemplateRefusedError
+from potstill.data.conversations.conversation import Conversation, Message, NothingLearnedError
 from potstill.data.conversations.render import ChatSample, RenderedConversation, TurnTokens, learned_turns, render
 from potstill.data.labels import IGNORE_INDEX
 from potstill.recipe.conversations import ChatSettings
@@ -61,7 +61,10 @@ def _system_tokens(conversation: Conversation, template: ChatTemplate) -> int:
     """The number of tokens of the system prompt; 0 where the template puts it into the first user's turn."""
     head = _head(conversation)
     marked = [*(template.message(message) for message in head), {"role": "user", "content": CONTENT_MARK}]
-    before, mark, _ = template.render(marked, conversation.tools).partition(CONTENT_MARK)
+    try:
+        before, mark, _ = template.render(marked, conversation.tools).partition(CONTENT_MARK)
+    except TemplateRefusedError:
+        return 0
     system, end, after = before.rpartition(template.end_token)
     if not mark or not end:
         return 0
@@ -74,10 +77,10 @@ def _pieces(conversation: Conversation, template: ChatTemplate, settings: ChatSe
     learned = set(learned_turns(conversation, settings))
     messages = [replace(one, learn=number in learned) for number, one in enumerate(conversation.messages)]
     head, exchanges = _head(conversation), _exchanges(messages[len(_head(conversation)) :])
-    every, done, held = settings.model_copy(update={"learn": "all"}), 0, list[ChatSample]()
+    every = settings.model_copy(update={"learn": "all"})
     first_turn, start = 0, 0
     while start < len(exchanges):
-        stop, held = start, []
+        stop, held = start, list[ChatSample]()
         while stop < len(exchanges):
             part = [message for exchange in exchanges[start : stop + 1] for message in exchange]
             found = _samples(replace(conversation, messages=(*head, *part)), template, every)
@@ -91,7 +94,10 @@ def _pieces(conversation: Conversation, template: ChatTemplate, settings: ChatSe
 
 
 def _samples(conversation: Conversation, template: ChatTemplate, settings: ChatSettings) -> list[ChatSample]:
-    return list(render(conversation, template, settings).samples) if learned_turns(conversation, settings) else []
+    try:
+        return list(render(conversation, template, settings).samples)
+    except NothingLearnedError:
+        return []
 
 
 def _counted_from(sample: ChatSample, before: int) -> ChatSample:

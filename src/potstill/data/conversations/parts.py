@@ -48,6 +48,7 @@ def message_of(given: Mapping[str, Any], keys: tuple[str, str], roles: Mapping[s
     role = _role(given.get(keys[0]), keys[0], roles, where)
     content, reasoning, calls = _content(given.get(keys[1]), role, where)
     reasoning = next((value for key in REASONING if isinstance(value := given.get(key), str)), "") or reasoning
+    reasoning = reasoning if reasoning.strip() else ""
     calls += _calls(given.get("tool_calls"), where)
     if given.get("function_call") is not None:
         calls += _calls([given["function_call"]], where)

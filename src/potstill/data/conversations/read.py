@@ -1,7 +1,7 @@
 """Read: rows of any chat format become conversations."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,20 @@ def conversations_of(
             dropped(row, error.reason)
 
 
+def conversations_of_rows(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[Conversation]:
+    """The conversations of the rows of a table, such as a ``datasets.Dataset``.
+
+    Args:
+        rows: the rows.
+        name: names the table in messages.
+
+    Raises:
+        BadRowError: a row is no proper conversation.
+    """
+    for number, columns in enumerate(rows, 1):
+        yield read_conversation(SourceRow(columns, f"{name}:{number}", name), ConversationBase(), arrow=True)
+
+
 def read_conversation(row: SourceRow, source: ConversationBase, arrow: bool | None = None) -> Conversation:
     """The conversation of a row.
 
@@ -72,7 +86,7 @@ def read_conversation(row: SourceRow, source: ConversationBase, arrow: bool | No
 
 def _recognised(columns: Mapping[str, Any], where: str) -> Format:
     if name := next((name for name in LISTS if name in columns), None):
-        messages = json_value(columns[name], where, f"`{name}`") if isinstance(columns[name], str) else columns[name]
+        messages = _as_list(columns[name], where)
         first = messages[0] if isinstance(messages, list) and messages else None
         return "sharegpt" if isinstance(first, Mapping) and first.get("role") is None else "messages"
     if "instruction" in columns and "output" in columns:
@@ -115,7 +129,7 @@ class _Reader:
 
     def messages(self, given: Any, role: str, content: str) -> list[Message]:
         """A list of messages whose keys are `role` and `content`."""
-        found = json_value(given, self.where, "the list of messages") if isinstance(given, str) else given
+        found = _as_list(given, self.where)
         if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
             raise BadRowError(self.where, "its messages are no list of objects")
         return [
@@ -129,6 +143,15 @@ class _Reader:
             if name in self._columns:
                 return self._columns[name]
         raise BadRowError(self.where, "has no messages")
+
+
+def _as_list(given: Any, where: str) -> Any:
+    """A list of messages, which may be its JSON, or an object with one list for each key of the messages."""
+    if isinstance(given, str):
+        return json_value(given, where, "the list of messages")
+    if isinstance(given, Mapping) and given and all(isinstance(values, list) for values in given.values()):
+        return [dict(zip(given, values, strict=False)) for values in zip(*given.values(), strict=False)]
+    return given
 
 
 def _messages(reader: _Reader) -> list[Message]:

@@ -176,7 +176,7 @@ class _Turn:
         text = self._rendered([*self._before, silent])
         end = len(text.removesuffix(self._template.after_end))
         # The token that ends the turn may begin as a tool call does.
-        ends = max(len(token) for token in self._template.special_tokens if text.endswith(token, 0, end))
+        ends = max((len(token) for token in self._template.special_tokens if text.endswith(token, 0, end)), default=0)
         return min(len(shared_start(self._text, text)), end - ends)
 
     def _bad(self, what: str) -> BadRowError:
