@@ -64,7 +64,7 @@ def write_plot(file: Path, folders: Sequence[Path]) -> None:
         manifest, found = _evaluation(folder)
         speed = manifest["summary"].get("speed")
         rows = tuple(map(Result.from_dict, found["rows"]))
-        metric = (ANSWER_METRICS if saved_recipe(folder).asks else HELD_OUT_METRICS)[0]
+        metric = (ANSWER_METRICS if saved_recipe(folder).judges_numbers else HELD_OUT_METRICS)[0]
         runs.append(ComparedRun(name, rows, None if speed is None else Speed.from_dict(speed), metric))
     if not any(map(has_points, runs)):
         raise UserError(

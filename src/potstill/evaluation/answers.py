@@ -14,7 +14,8 @@ from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
 from potstill.metrics.answers.extract import REVIEW, reference, verdict
-from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling, Sums
+from potstill.metrics.comparison import compare as compare_models
 from potstill.metrics.results import Paired, Result
 from potstill.pipeline.steps import answers_steps
 from potstill.pipeline.work import Work
@@ -38,12 +39,12 @@ class JudgedAnswers:
     undecided: int
     """Answers that wait for a person; they count as wrong."""
 
-    def sums(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sums(self, metric: str) -> Sums:
         """Numerator and denominator of a metric for each question, [U] each."""
         if metric == "loss":
-            return self.nll, self.tokens
+            return Sums(self.nll, self.tokens)
         numerator = {"accuracy": self.right, "hit_limit": self.hit_limit, "no_number": self.no_number}[metric]
-        return numerator, np.ones(len(numerator))
+        return Sums(numerator, np.ones(len(numerator)))
 
 
 def measure(work: Work) -> Measurement:
@@ -132,27 +133,7 @@ def compare(
     models: Mapping[str, Sequence[JudgedAnswers]], others: Mapping[str, Sequence[str]], resampling: Resampling
 ) -> tuple[list[Result], list[Paired]]:
     """The metrics of every model, and the differences of each student from the models in `others`."""
-    rows = [
-        bootstrap(name, metric, _sums(models[name], metric), resampling=resampling)
-        for metric in METRICS
-        for name in models
-    ]
-    pairs = [
-        paired(
-            (student, other),
-            metric,
-            (_sums(models[student], metric), _sums(models[other], metric)),
-            resampling=resampling,
-        )
-        for metric in METRICS
-        for student, beside in others.items()
-        for other in beside
-    ]
-    return rows, pairs
-
-
-def _sums(seeds: Sequence[JudgedAnswers], metric: str) -> Sums:
-    each = [judged.sums(metric) for judged in seeds]
-    if len(each) == 1:
-        return Sums(*each[0])
-    return Sums(np.stack([numerator for numerator, _ in each]), each[0][1])
+    pairs = [(student, other) for student, beside in others.items() for other in beside]
+    return compare_models(
+        models, pairs, METRICS, lambda model, metric: [one.sums(metric) for one in models[model]], resampling
+    )

@@ -5,7 +5,6 @@ sentence embeddings. Makes `continuations/SET/` (each model's responses) and `co
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.continuations.keywords import alternatives, contains
 from potstill.metrics.continuations.read import Continuation, read_continuations
 from potstill.metrics.continuations.similarity import (
+    RANDOM,
     SentenceEncoder,
     Similarity,
     check_rouge,
@@ -29,6 +29,7 @@ from potstill.metrics.continuations.similarity import (
     cosine,
     derangements,
     rouge_l,
+    sentence_encoder,
     sentence_model,
     with_random_pairs,
 )
@@ -38,11 +39,9 @@ from potstill.metrics.minimal_pairs.score import Reading
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
-from potstill.recipe.continuations import ContinuationFile, ContinuationSet, PackagedSentences
+from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 
 AnyContinuations = ContinuationSet | ContinuationFile
-RANDOM = "random"
-"""The suffix of a metric that compares responses with references of other prompts."""
 
 
 def check(recipe: Recipe) -> None:
@@ -173,11 +172,9 @@ class ResponseScorer:
             self.about["words"] = {"file": file.name, "dimension": self._vectors.dimension}
             self.about["words"]["share_of_words_with_a_vector"] = self._vectors.coverage(every)
         if given.sentences is not None:
-            model = sentence_model(given.sentences, f"{key}.sentences")
-            revision = getattr(given.sentences, "revision", None)
-            self._encode = _encoder(model, f"{key}.sentences", revision)
-            self.about["sentences"] = (
-                model if not isinstance(given.sentences, PackagedSentences) else given.sentences.package
+            self._encode = sentence_encoder(given.sentences, f"{key}.sentences")
+            self.about["sentences"] = getattr(given.sentences, "package", None) or sentence_model(
+                given.sentences, f"{key}.sentences"
             )
 
     def scores_with_random_pairs(self, texts: Sequence[str]) -> dict[str, Array]:
@@ -210,12 +207,6 @@ class ResponseScorer:
             ],
             float,
         )
-
-
-@lru_cache(maxsize=1)
-def _encoder(model: str, key: str, revision: str | None) -> SentenceEncoder:
-    """The encoder, loaded once for all snapshots of a training."""
-    return SentenceEncoder(model, key, revision)
 
 
 def _sums(seeds: Sequence[Mapping[str, Array]], metric: str) -> Sums:

@@ -5,19 +5,19 @@ one group, the teachers' last hidden states are kept on disk while the groups fo
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from potstill.console import progress
-from potstill.data.collators import Collator
-from potstill.data.labels import count_supervised_by_row
+from potstill.data.collators import Collate
 from potstill.device import device
 from potstill.evaluation import baselines
 from potstill.evaluation.candidate_models import CandidateModel, Models
@@ -25,7 +25,8 @@ from potstill.evaluation.measurement_cost import Tally, metered, metered_togethe
 from potstill.files.atomic import remove
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import HiddenTarget
-from potstill.metrics.held_out_text import DocumentScores, OutputFunction, SideBySide, Window, outputs_of
+from potstill.metrics.bootstrap import Sums
+from potstill.metrics.held_out_text import DocumentScores, OutputFunction, SideBySide, outputs_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, teacher_candidates
@@ -43,6 +44,8 @@ BYTES_PER_WEIGHT = 4
 """Of a loaded model, or more than that."""
 MEASUREMENT = "held-out-text"
 """Its name among the costs."""
+STUDENT_METRICS = ("kl_to_teacher", "agreement")
+"""Metrics that compare a model with the teachers. Teachers have none of them."""
 SECONDS_BETWEEN_SAVES = 30.0
 """A stopped group continues from its last save."""
 
@@ -51,26 +54,36 @@ SECONDS_BETWEEN_SAVES = 30.0
 class HeldOutBatches:
     """The held-out text as batches for models."""
 
-    windows: list[Window]
+    samples: list[dict[str, Any]]
+    """What models read, as the collator takes it; long samples first, so that a batch has similar lengths."""
+    units: list[NDArray[np.int64]]
+    """The number of the document of each predicted token of each sample."""
     document_bytes: list[int]
-    collate: Collator
+    collate: Collate
     batch_size: int
     vocabulary: int | None
     """The number of ids on which all models are compared. None: all logits of their heads."""
 
-    def samples(self) -> list[dict[str, Any]]:
-        """The windows as samples."""
-        return [{"input_ids": window.input_ids} for window in self.windows]
+    def tokens(self) -> int:
+        """The number of tokens that a model reads."""
+        return sum(len(sample["input_ids"]) for sample in self.samples)
 
-    def batches(self, first: int = 0) -> Iterator[tuple[list[Window], dict[str, Tensor]]]:
-        """The windows from number `first` on, batch by batch, on this machine's device."""
-        for at in range(first, len(self.windows), self.batch_size):
-            rows = self.windows[at : at + self.batch_size]
-            yield rows, self.batch([row.input_ids for row in rows])
+    def batches(self, first: int = 0) -> Iterator[tuple[list[NDArray[np.int64]], dict[str, Tensor]]]:
+        """The samples from number `first` on, batch by batch, on this machine's device, each with its units."""
+        for at in range(first, len(self.samples), self.batch_size):
+            stop = at + self.batch_size
+            yield self.units[at:stop], self.batch(self.samples[at:stop])
 
-    def batch(self, rows: Sequence[list[int]]) -> dict[str, Tensor]:
-        """Token ids as one batch on this machine's device."""
-        return {name: value.to(device()) for name, value in self.collate([{"input_ids": ids} for ids in rows]).items()}
+    def batch(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Samples as one batch on this machine's device."""
+        return {name: value.to(device()) for name, value in self.collate(samples).items()}
+
+
+class ModelScores(Protocol):
+    """The scores of one model of one seed."""
+
+    def sums(self, metric: str) -> Sums:
+        """Numerator and denominator of a metric for each unit."""
 
 
 class TeacherReaders:
@@ -112,7 +125,7 @@ class TeacherReaders:
         codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
         origin, place = teacher.provenance(), self._states / teacher.name
         with metered(self._work, MEASUREMENT, CandidateModel(candidate, teacher.model)):
-            capture(StoreSpec(place, codec, origin), live, SampleBatches(text.samples(), text.collate, text.batch_size))
+            capture(StoreSpec(place, codec, origin), live, SampleBatches(text.samples, text.collate, text.batch_size))
         store = TargetStore(place, expect=origin)
         return lambda batch: cast(HiddenTarget, store.read(batch_keys(batch), device=device()))
 
@@ -137,6 +150,17 @@ def score_all(
         _score_group(work, [*of_teachers, *beside[group]], text, teachers)
         of_teachers = []
     return {one.label: [_scores(work, model) for model in each] for one, each in models.items()}
+
+
+def sums_of(scores: Mapping[str, Sequence[ModelScores]]) -> Callable[[str, str], list[Sums]]:
+    """Gives the sums of a model for a metric, one for each seed. Teachers have no distance from themselves."""
+
+    def sums(model: str, metric: str) -> list[Sums]:
+        if Candidate.from_label(model).role == "teacher" and metric.partition("/")[0] in STUDENT_METRICS:
+            return []
+        return [one.sums(metric) for one in scores[model]]
+
+    return sums
 
 
 def _scores(work: Work, model: CandidateModel) -> DocumentScores:
@@ -191,16 +215,16 @@ def _score_group(work: Work, group: Sequence[CandidateModel], text: HeldOutBatch
     )
     what = f"scoring {group[0].candidate}" if len(group) == 1 else f"scoring {len(group)} models side by side"
     with (
-        progress(what, len(text.windows), "sequences", done) as advance,
+        progress(what, len(text.samples), "sequences", done) as advance,
         metered_together(work, MEASUREMENT, group) as tallies,
     ):
         for tally in tallies:
-            tally.read = sum(len(window.input_ids) for window in text.windows)
+            tally.read = text.tokens()
         saved = time.monotonic()
-        for rows, batch in text.batches(done):
-            _add(readers, rows, batch, scores, dict(zip(names, tallies, strict=True)))
-            advance(len(rows))
-            done += len(rows)
+        for units, batch in text.batches(done):
+            _add(readers, units, batch, scores, dict(zip(names, tallies, strict=True)))
+            advance(len(units))
+            done += len(units)
             if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
                 saved = time.monotonic()
                 write_sealed(unfinished, {"done": done, "sums": {name: scores[name].to_dict() for name in names}})
@@ -212,7 +236,7 @@ def _score_group(work: Work, group: Sequence[CandidateModel], text: HeldOutBatch
 
 
 def _resumed(unfinished: Path, names: Sequence[str], text: HeldOutBatches) -> tuple[int, dict[str, DocumentScores]]:
-    """The number of windows that a stopped attempt at this group has scored, and its sums so far."""
+    """The number of samples that a stopped attempt at this group has scored, and its sums so far."""
     saved = read_sealed(unfinished)
     if saved is not None and list(saved["sums"]) == list(names):
         return saved["done"], {name: DocumentScores.from_dict(sums) for name, sums in saved["sums"].items()}
@@ -221,14 +245,13 @@ def _resumed(unfinished: Path, names: Sequence[str], text: HeldOutBatches) -> tu
 
 def _add(
     readers: SideBySide,
-    rows: Sequence[Window],
+    units: Sequence[NDArray[np.int64]],
     batch: Mapping[str, Tensor],
     scores: Mapping[str, DocumentScores],
     tallies: Mapping[str, Tally],
 ) -> None:
     """Add a batch to the sums and to the time of each model that is scored."""
     found = readers.read(batch)
-    document = np.repeat([row.document for row in rows], count_supervised_by_row(batch).cpu().numpy())
     for name, sums in scores.items():
-        sums.add(document, found.scores[name])
+        sums.add(np.concatenate(units), found.scores[name])
         tallies[name].seconds += found.seconds[name]

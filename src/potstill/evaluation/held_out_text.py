@@ -1,7 +1,6 @@
 """Held-out text: each model's loss on it, its distance from the teachers, and passages for the report."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,21 +9,19 @@ from datasets import Dataset, load_from_disk
 from potstill.data.collators import Collator, pad_token_id
 from potstill.evaluation.baselines import compared_vocabulary
 from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare
-from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all
+from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all, sums_of
 from potstill.files.atomic import write_json
-from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
+from potstill.metrics.bootstrap import Resampling
+from potstill.metrics.comparison import compare
 from potstill.metrics.held_out_text import METRICS, DocumentScores, document_windows, log_probs, outputs_of
 from potstill.metrics.passages import piece, token_view
-from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
-from potstill.recipe.candidates import Candidate, trained_candidates
+from potstill.recipe.candidates import trained_candidates
 
 PASSAGES = 2
 READABLE_TOKENS = range(60, 161)
 """The lengths, in tokens, of passages that the report shows whole."""
-STUDENT_METRICS = ("kl_to_teacher", "agreement")
-"""Metrics that compare a model with the teachers. Teachers have none of them."""
 
 
 def measure(work: Work, models: Models) -> Measurement:
@@ -36,8 +33,10 @@ def measure(work: Work, models: Models) -> Measurement:
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
     sizes = [len(text.encode()) for text in held_out["text"]]
+    windows = document_windows(held_out["input_ids"], recipe.corpus.sequence_length)
     text = HeldOutBatches(
-        document_windows(held_out["input_ids"], recipe.corpus.sequence_length),
+        [{"input_ids": window.input_ids} for window in windows],
+        [np.full(len(window.input_ids) - 1, window.document) for window in windows],
         sizes,
         Collator(pad_token_id(artifacts.tokenizer(work))),
         recipe.evaluate.batch_size,
@@ -47,7 +46,7 @@ def measure(work: Work, models: Models) -> Measurement:
     scores = score_all(work, models, text, readers)
     pairs = pairs_to_compare(work, models)
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
-    rows, differences = compare(scores, pairs, resampling)
+    rows, differences = compare(scores, pairs, METRICS, sums_of(scores), resampling)
     passages = work.folder / "passages.json"
     write_json(passages, _passages(work, readers, text, held_out, scores[pairs[0][0]][0]))
     readers.close()
@@ -59,35 +58,6 @@ def measure(work: Work, models: Models) -> Measurement:
         outputs=[passages, work.folder / "scores"],
         summary={"documents": len(sizes), "tokens": tokens, "made": made},
     )
-
-
-def compare(
-    scores: Mapping[str, list[DocumentScores]], pairs: Sequence[tuple[str, str]], resampling: Resampling
-) -> tuple[list[Result], list[Paired]]:
-    """The metrics of every model, and the differences within pairs of models that both have a metric."""
-    rows, differences = [], []
-    for metric in METRICS:
-        transform: Literal["exp", "identity"] = "exp" if metric == "perplexity" else "identity"
-        how: dict[str, Any] = {"transform": transform, "resampling": resampling}
-        for name in scores:
-            if _has_metric(name, metric):
-                rows.append(bootstrap(name, metric, _sums(scores[name], metric), **how))
-        for one, other in pairs:
-            if _has_metric(other, metric):
-                sums = _sums(scores[one], metric), _sums(scores[other], metric)
-                differences.append(paired((one, other), metric, sums, **how))
-    return rows, differences
-
-
-def _has_metric(model: str, metric: str) -> bool:
-    return not (Candidate.from_label(model).role == "teacher" and metric in STUDENT_METRICS)
-
-
-def _sums(seeds: list[DocumentScores], metric: str) -> Sums:
-    each = [scores.sums(metric) for scores in seeds]
-    if len(each) == 1:
-        return each[0]
-    return Sums(np.stack([sums.numerator for sums in each]), each[0].denominator)
 
 
 def _passages(
@@ -108,7 +78,7 @@ def _passages(
     shown = []
     for n in typical:
         ids = held_out[n]["input_ids"]
-        batch = text.batch([ids])
+        batch = text.batch([{"input_ids": ids}])
         with torch.no_grad():
             theirs, ours = (log_probs(read(batch), text.vocabulary) for read in (teacher, student))
         shown.append({"title": f"held-out document {n}", "tokens": token_view(theirs, ours, tokenizer, ids)})

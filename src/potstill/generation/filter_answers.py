@@ -21,8 +21,9 @@ class AnswerCounts:
     """Responses that are not blank."""
     hit_limit: int
     """Responses that reached the limit of tokens without an end token."""
-    correct: int
-    """Responses with the final answer of the reference solution; some of them may have hit the limit."""
+    correct: int | None
+    """Responses with the final answer of the reference solution; some of them may have hit the limit. None: references
+    have no final answer."""
     repeated: int
     """Responses left out only because they repeat an earlier response to the same question."""
     kept: int
@@ -31,15 +32,20 @@ class AnswerCounts:
 
     def __str__(self) -> str:
         """One line for the console."""
+        correct = "" if self.correct is None else f"{self.correct:,} correct, "
         return (
             f"{self.kept:,} of {self.responses:,} answers kept, to {self.questions_kept:,} of {self.questions:,} "
-            f"questions ({self.answered:,} not blank, {self.hit_limit:,} hit the limit, {self.correct:,} correct, "
+            f"questions ({self.answered:,} not blank, {self.hit_limit:,} hit the limit, {correct}"
             f"{self.repeated:,} repeated)"
         )
 
 
 def kept_answers(
-    questions: Mapping[str, dict[str, Any]], responses: Sequence[Response], generate: Generate, prompt_fingerprint: str
+    questions: Mapping[str, dict[str, Any]],
+    responses: Sequence[Response],
+    generate: Generate,
+    prompt_fingerprint: str,
+    by_number: bool = True,
 ) -> tuple[list[dict[str, Any]], AnswerCounts]:
     """The responses to learn from, in the order of the questions and their samples.
 
@@ -50,26 +56,28 @@ def kept_answers(
         responses: all responses, in any order.
         generate: the recipe's section.
         prompt_fingerprint: the fingerprint of the teacher's prompt (``data.prompts.render.template_fingerprint``).
+        by_number: whether the references have a final answer, by which responses are judged.
 
     Returns:
         rows: the question's columns with `id`, `answer` (the text to learn) and `provenance`: `teacher`, `strategy`,
-            `prompt_fingerprint`, `sample`, `seed`, `tokens`, and `rule` and `verdict` of ``metrics.answers.extract``.
+            `prompt_fingerprint`, `sample`, `seed`, `tokens`, and, of judged ones, `rule` and `verdict` of
+            ``metrics.answers.extract``.
         summary: the counts.
 
     Raises:
         UserError: a reference has no final answer, or no response can be kept; the message says why.
     """
     order = {question: at for at, question in enumerate(questions)}
-    truths = {question: _truth(question, row) for question, row in questions.items()}
+    truths = {question: _truth(question, row) for question, row in questions.items()} if by_number else {}
     asked = {"teacher": generate.by, "strategy": generate.strategy, "prompt_fingerprint": prompt_fingerprint}
     rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     correct = repeated = 0
     for one in sorted(responses, key=lambda one: (order[one.id], one.sample)):
-        extracted = extract(one.response)
-        judged = verdict(extracted, truths[one.id])
-        correct += judged == "correct"
-        if not _is_whole(one) or (generate.keep == "correct" and judged != "correct"):
+        judged = _judged(one, truths[one.id]) if by_number else {}
+        is_correct = judged.get("verdict") == "correct"
+        correct += is_correct
+        if not _is_whole(one) or (generate.keep == "correct" and not is_correct):
             continue
         said = one.id, one.response.strip()
         if said in seen:
@@ -77,14 +85,14 @@ def kept_answers(
             continue
         seen.add(said)
         written = {"sample": one.sample, "seed": generate.seed, "tokens": one.tokens}
-        provenance = {**asked, **written, "rule": extracted.rule, "verdict": judged}
+        provenance = {**asked, **written, **judged}
         rows.append({**questions[one.id], "id": one.id, "answer": one.response, "provenance": provenance})
     summary = AnswerCounts(
         questions=len(questions),
         responses=len(responses),
         answered=sum(bool(one.response.strip()) for one in responses),
         hit_limit=sum(one.hit_limit for one in responses),
-        correct=correct,
+        correct=correct if by_number else None,
         repeated=repeated,
         kept=len(rows),
         questions_kept=len({row["id"] for row in rows}),
@@ -99,6 +107,11 @@ def _truth(question: str, row: dict[str, Any]) -> Fraction:
         return reference(row["reference"])
     except UserError as error:
         raise UserError(f"question {question}: {error}") from error
+
+
+def _judged(one: Response, truth: Fraction) -> dict[str, str]:
+    extracted = extract(one.response)
+    return {"rule": extracted.rule, "verdict": verdict(extracted, truth)}
 
 
 def _is_whole(one: Response) -> bool:

@@ -113,7 +113,8 @@ STAGES: tuple[Stage, ...] = (
         lambda r, s: {
             "corpus": recipe_inputs.section_without(r.corpus, "sequence_length", "teacher_length")
             if r.asks
-            else r.corpus
+            else r.corpus,
+            **recipe_inputs.references(r),
         },
         lambda r: ("teachers", "tokenizer"),
         files=_source_files,
@@ -138,6 +139,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r, s: {
             "generate": r.generate,
             "generate.strategy": r.generate and r.all_strategies[r.generate.strategy].teacher,
+            **recipe_inputs.references(r),
             **recipe_inputs.teacher_precision(r),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain"),
@@ -215,12 +217,12 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "answers",
-        "Let every model answer the held-out questions.",
+        "Let every model answer the held-out questions or conversations.",
         lambda r, s: recipe_inputs.answer_settings(r) | recipe_inputs.precision(r) | recipe_inputs.quantization(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", "strategies", *steps.trained_stages(r)),
         needs_step=steps.needed_for_answers,
         steps=steps.answers_steps,
-        is_asked_for=lambda r: r.asks,
+        is_asked_for=lambda r: r.has_answers,
     ),
     Stage(
         "evaluate",
@@ -234,6 +236,8 @@ STAGES: tuple[Stage, ...] = (
             "distil.mix": r.distil.mix,
             **recipe_inputs.precision(r),
             **recipe_inputs.quantization(r),
+            **recipe_inputs.held_out_turns(r),
+            **recipe_inputs.answer_metrics(r),
             "experiments": list(r.variants),
             **({"select.by": recipe_inputs.selection_metrics(r)} if recipe_inputs.selection_metrics(r) else {}),
         },

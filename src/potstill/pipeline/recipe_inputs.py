@@ -23,6 +23,11 @@ def training_text(recipe: "Recipe") -> Any:
     return recipe.corpus.model_dump(mode="json", by_alias=True, include=keys)
 
 
+def references(recipe: "Recipe") -> dict[str, Any]:
+    """That references of questions need no number, where it is so."""
+    return {"answers.number": False} if recipe.asks and not recipe.answers.number else {}
+
+
 def teacher_weights(recipe: "Recipe") -> dict[str, float]:
     """The weight of each teacher in the mixture of teachers."""
     return {name: teacher.weight for name, teacher in recipe.all_teachers.items()}
@@ -54,9 +59,31 @@ def sequence_lengths(recipe: "Recipe") -> dict[str, Any]:
 
 
 def answer_settings(recipe: "Recipe") -> dict[str, Any]:
-    """How every model is asked. The prompt counts by its content, not by its strategy's name."""
-    how = section_without(recipe.answers, "batch_size", "teachers", "strategy")
+    """How every model is asked. The prompt of questions counts by its content, not by its strategy's name."""
+    how = section_without(recipe.answers, "batch_size", "teachers", "strategy", "number", "sentences")
+    if recipe.chats:
+        return {"answers": how, **chat_settings(recipe, "template", "template_kwargs", "date", "sequence_length")}
     return {"answers": how | {"prompt": recipe.all_strategies[recipe.answers.strategy].student}}
+
+
+def held_out_turns(recipe: "Recipe") -> dict[str, Any]:
+    """How held-out conversations become samples. All of their turns are judged, whichever ones are learned."""
+    if not recipe.chats:
+        return {}
+    names = ("template", "template_kwargs", "date", "sequence_length", "too_long", "reasoning", "tool_calls")
+    return chat_settings(recipe, *names)
+
+
+def chat_settings(recipe: "Recipe", *names: str) -> dict[str, Any]:
+    """Settings of the corpus by which conversations become samples."""
+    return {f"corpus.{name}": getattr(recipe.corpus, name) for name in names}
+
+
+def answer_metrics(recipe: "Recipe") -> dict[str, Any]:
+    """How answers are judged, unless by a number."""
+    if not recipe.has_answers or recipe.judges_numbers:
+        return {}
+    return {"answers.number": False, "answers.sentences": recipe.answers.sentences}
 
 
 def student_start(recipe: "Recipe") -> dict[str, Any]:

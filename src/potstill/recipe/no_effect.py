@@ -4,6 +4,7 @@ than its student."""
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from potstill.recipe.answers import Answers
 from potstill.recipe.precision import contradictions
 from potstill.recipe.training_fields import TrainingFields
 
@@ -27,6 +28,8 @@ BATCH_DEFAULT = 8
 def complaints(recipe: "Recipe") -> Iterator[str]:
     """A sentence about each setting that has no effect, contradicts another, or spoils the comparison with the
     control."""
+    yield from _without_questions(recipe)
+    yield from _of_answers(recipe)
     yield from contradictions(recipe)
     yield from _of_control(recipe)
     if len(recipe.all_teachers) == 1:
@@ -47,6 +50,32 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
             yield (
                 f"`select.average.{rule}` is {several}, but `distil.snapshots` keeps only {snapshots.count}; lower it"
             )
+
+
+def _without_questions(recipe: "Recipe") -> Iterator[str]:
+    """Sections and keys that need questions, where the corpus has none."""
+    if recipe.asks:
+        return
+    given = [key for key in ("strategies", "generate") if getattr(recipe, key)]
+    if not recipe.chats:
+        given += ["answers"] if recipe.answers != Answers() else []
+    elif recipe.answers.strategy != Answers().strategy:
+        given.append("answers.strategy")
+    for name, experiment in recipe.experiments.items():
+        given += [f"experiments.{name}.strategy"] if experiment.strategy is not None else []
+        given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
+    for key in given:
+        yield f"`{key}` needs questions, and `corpus` has none; give `corpus.questions`, or remove `{key}`"
+
+
+def _of_answers(recipe: "Recipe") -> Iterator[str]:
+    if recipe.judges_numbers and recipe.answers.sentences != Answers().sentences:
+        yield "`answers.sentences` has no effect on answers that are judged by a number; give `answers.number: false`"
+    if recipe.asks and not recipe.answers.number and recipe.generate is not None and recipe.generate.keep == "correct":
+        yield (
+            "`generate.keep: correct` needs references that end in `#### N`, and `answers.number: false` says that "
+            "they need not; keep `all`, or remove `number`"
+        )
 
 
 def _of_control(recipe: "Recipe") -> Iterator[str]:

@@ -85,7 +85,7 @@ class Recipe(Section):
     """How the student and the control are chosen from `distil.snapshots`. Default: `distil.keep` decides."""
 
     answers: Answers = Answers()
-    """How every model answers the held-out questions (questions only)."""
+    """How every model answers the held-out questions or conversations (not for text)."""
 
     evaluate: Evaluate = Evaluate()
     """The measurements and their data."""
@@ -123,6 +123,16 @@ class Recipe(Section):
     def chats(self) -> bool:
         """Whether the corpus has conversations."""
         return isinstance(self.corpus, Conversations)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether models answer: held-out questions, or held-out conversations."""
+        return self.asks or self.chats
+
+    @property
+    def judges_numbers(self) -> bool:
+        """Whether answers are judged by a number, and not by their similarity to a reference."""
+        return self.asks and self.answers.number
 
     @property
     def all_strategies(self) -> dict[str, Strategy]:
@@ -199,21 +209,6 @@ class Recipe(Section):
                 near = difflib.get_close_matches(strategy, self.all_strategies, n=1)
                 hint = f"did you mean `{near[0]}`?" if near else f"choose one of {', '.join(self.all_strategies)}"
                 raise ValueError(f"`{key}`: there is no strategy {strategy!r} under `strategies`; {hint}")
-        return self
-
-    @model_validator(mode="after")
-    def _question_sections_need_questions(self) -> "Recipe":
-        if self.asks:
-            return self
-        given = [key for key in ("strategies", "generate") if getattr(self, key)]
-        given += ["answers"] if self.answers != Answers() else []
-        for name, experiment in self.experiments.items():
-            given += [f"experiments.{name}.strategy"] if experiment.strategy is not None else []
-            given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
-        if given:
-            raise ValueError(
-                f"`{given[0]}` needs questions, and `corpus` has none; give `corpus.questions`, or remove `{given[0]}`"
-            )
         return self
 
     @model_validator(mode="after")

@@ -1,10 +1,11 @@
 """The data of a report. It is plain, so that the page can be drawn without a model, a recipe or a run folder."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from potstill.cost import Cost, Expense
+from potstill.metrics.conversations.turn_scores import BY_TURN, TURNS
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import Speed
 from potstill.recipe.candidates import Candidate
@@ -43,13 +44,49 @@ HELD_OUT_METRICS = (
     Metric("perplexity", "Perplexity", "exp of the loss", "lower"),
 )
 
+REFERENCE_LOSS = Metric("loss", "Loss", "nats per token of the reference solutions", "lower")
+
 ANSWER_METRICS = (
     Metric("accuracy", "Accuracy", "right answers", "higher", percent=True),
-    Metric("loss", "Loss", "nats per token of the reference solutions", "lower"),
+    REFERENCE_LOSS,
     Metric("hit_limit", "Cut at the limit", "answers that were not finished", None, percent=True),
     Metric("no_number", "No number", "answers in which no number was found", "lower", percent=True),
 )
 """The metrics of answers to questions. A cut answer may be right, so that `hit_limit` has no better direction."""
+
+
+CHAT_METRICS = tuple(
+    replace(metric, unit="nats per token of the assistant") if metric.unit == "nats per token" else metric
+    for metric in HELD_OUT_METRICS
+    if metric.name != "bits_per_byte"
+)
+"""The metrics of the turns of the assistant in held-out conversations."""
+
+TURN_METRICS = tuple(
+    replace(metric, name=f"{metric.name}/{turns}", label=f"{metric.label}, {turns}")
+    for metric in CHAT_METRICS
+    if metric.name in BY_TURN
+    for turns in TURNS
+)
+
+WRITTEN_METRICS = (
+    Metric("stopped", "Stopped by itself", "answers that ended within the limit", "higher", percent=True),
+    Metric("length_ratio", "Length", "tokens of the answers over those of the references", None),
+    Metric("rouge_l", "ROUGE-L", "F1 of the words shared with the reference", "higher"),
+    Metric("rouge_l_random", "ROUGE-L, random pairs", "against other references", None, baseline=True),
+    Metric("sentence_cosine", "Sentences", "cosine of the embeddings of answer and reference", "higher"),
+    Metric(
+        "sentence_cosine_random",
+        "Sentences, random pairs",
+        "compared with other prompts’ references",
+        None,
+        False,
+        True,
+    ),
+    Metric("repetition", "Repetition", "share of 4-grams of tokens that repeat earlier ones", "lower", percent=True),
+    Metric("valid_tool_calls", "Valid tool calls", "answers where the reference calls a tool", "higher", percent=True),
+)
+"""The metrics of answers that are judged by a reference without a number."""
 
 
 def prompt_metrics(name: str) -> tuple[Metric, ...]:
@@ -158,6 +195,24 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class ShownAnswer:
+    """What was written to a prompt. ``model`` is None for the reference. ``cut``: the limit ended it."""
+
+    model: str | None
+    text: str
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class ShownPrompt:
+    """A held-out prompt and the answers to it. ``turns`` are roles and texts, the last one that of the prompt's end."""
+
+    title: str
+    turns: tuple[tuple[str, str], ...]
+    answers: tuple[ShownAnswer, ...]
+
+
+@dataclass(frozen=True)
 class StageCost:
     """What one step of a stage made, in words, and its cost. ``attempts`` above 1: it was stopped and resumed."""
 
@@ -194,8 +249,12 @@ class Report:
     curves: tuple[Curve, ...] = ()
     snapshots: tuple[SnapshotPoint, ...] = ()
     passages: tuple[Passage, ...] = ()
+    prompts: tuple[ShownPrompt, ...] = ()
+    """Prompts with the answers of teacher, student and control, where answers are judged by references."""
     notes: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = HELD_OUT_METRICS
+    turns: tuple[Metric, ...] = ()
+    """The metrics of single turns of conversations. They have a table of their own."""
     units: str = "held-out passages"
     confidence: float = 0.95
     asks: bool = False

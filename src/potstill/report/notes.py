@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potstill.recipe import Recipe
+from potstill.recipe.conversations import HeldOutConversations
 from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.questions import HeldOutQuestions
 from potstill.recipe.select import LOSS
@@ -18,6 +19,9 @@ def notes(recipe: Recipe, run_folder: Path, undecided: Mapping[str, Sequence[int
         undecided: for each model, the number of undecided answers of each seed. Empty unless the recipe asks questions.
         decided: the number of different answers that people have decided.
     """
+    if recipe.chats:
+        of_chats = (*_of_conversations(recipe), *_of_missing_teachers(recipe))
+        return (*of_chats, *_of_training(recipe, "conversations", "conversations"), *_of_tasks(recipe))
     if not recipe.asks:
         return (*_of_text(recipe), *_of_training(recipe, "text", "documents"), *_of_tasks(recipe))
     return (
@@ -48,9 +52,7 @@ def _of_answers(recipe: Recipe) -> list[str]:
         else "Held-out questions were chosen by a hash of their text. This run trained no model on them.",
         f"Every model was asked with the same prompt, the student’s prompt of the strategy {answers.strategy}, and "
         f"answered greedily, with at most {answers.max_new_tokens:,} tokens.",
-        "The number of an answer is the first number in a box; or else the number on its first line, if there is only "
-        "one value; or else the number after “the answer is”; or else its last number. If no rule settles an answer, a "
-        "person decides.",
+        *(_of_numbers() if recipe.judges_numbers else _of_references()),
         "The student before training shows the result without distillation."
         + (
             f" The control is fine-tuned on the same answers as {recipe.first_variant or 'the student'}, with "
@@ -58,6 +60,38 @@ def _of_answers(recipe: Recipe) -> list[str]:
             if recipe.control is not None
             else ""
         ),
+    ]
+
+
+def _of_numbers() -> list[str]:
+    return [
+        "The number of an answer is the first number in a box; or else the number on its first line, if there is only "
+        "one value; or else the number after “the answer is”; or else its last number. If no rule settles an answer, a "
+        "person decides."
+    ]
+
+
+def _of_references() -> list[str]:
+    return [
+        "ROUGE-L and sentence similarity compare an answer with the reference, both without reasoning. Random pairs "
+        "compare it with the references of other prompts: look at the distance to that row.",
+        "Repetition is the share of an answer’s 4-grams of tokens that stood in it before.",
+    ]
+
+
+def _of_conversations(recipe: Recipe) -> list[str]:
+    of_its_own = isinstance(recipe.corpus.held_out, HeldOutConversations)
+    return [
+        "Held-out conversations are a separate set. Training conversations that also occur in it were removed from "
+        "training."
+        if of_its_own
+        else "Held-out conversations were chosen by a hash of their messages. This run trained no model on them.",
+        "Loss, KL and agreement are over the assistant’s turns and the tokens that end them, each after the whole "
+        "conversation before it. All turns are judged, whichever ones are learned.",
+        "Every model wrote the last turn of the assistant after the same conversation, greedily, with at most "
+        f"{recipe.answers.max_new_tokens:,} tokens. An answer stopped by itself if it has the token that ends a turn, "
+        "or a text, within that limit.",
+        *_of_references(),
     ]
 
 
@@ -82,7 +116,7 @@ def _of_missing_teachers(recipe: Recipe) -> list[str]:
 
 def _of_training(recipe: Recipe, judged_on: str, units: str) -> list[str]:
     said = []
-    are = "are" if judged_on == "questions" else "is"
+    are = "is" if judged_on == "text" else "are"
     if recipe.distil.keep == "best":
         said.append(
             "Student and control are the best of their saved weights, by cross-entropy on validation "

@@ -3,6 +3,7 @@
 The page needs no network and no library: charts are static SVG, and the styles and the script are inlined.
 """
 
+from dataclasses import replace
 from functools import reduce
 from importlib import resources
 from operator import add
@@ -23,6 +24,8 @@ ICON = (
 )
 LOGGED = {"step", "tokens", "loss", "learning_rate"}
 """The keys of a curve's point that are not loss terms."""
+LONG = 600
+"""Longer texts of prompts and answers are folded. Readers can open them."""
 MOST_STEPS = 30
 """The maximum number of lines of the table of costs. With more steps, each stage is one line that readers can open."""
 
@@ -65,6 +68,8 @@ def render(report: Report) -> str:
         "students": len(who),
         "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
         "table": tables.matrix(report) if several else tables.figures(report),
+        "turns": _turns(report),
+        "long": LONG,
         "terms": [term | {"svg": Markup(term["svg"])} for term in _terms(report, looks)],
         "costs_and_gains": cost_and_gain.table(report),
         "gains": [one | {"svg": Markup(one["svg"])} for one in _gains(report, looks)],
@@ -91,6 +96,14 @@ def _file(name: str) -> str:
 def _main_other(report: Report) -> str:
     """The model that students are compared with in charts: the control or, without one, the start."""
     return CONTROL if any(pair.b == CONTROL for pair in report.paired) else START
+
+
+def _turns(report: Report) -> dict[str, Any] | None:
+    """The table of the metrics that are told by turn."""
+    of_turns = replace(report, metrics=report.turns)
+    if not any(tables.rows_of(report, metric) for metric in report.turns):
+        return None
+    return tables.matrix(of_turns) if len(students(report)) > 1 else tables.figures(of_turns)
 
 
 def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
 
 def units_of(recipe: Recipe) -> str:
     """The name of the units that models were compared on, for `Report.units`."""
-    if recipe.asks:
-        return "held-out questions"
+    if recipe.has_answers:
+        return "held-out questions" if recipe.asks else "held-out conversations"
     return "held-out sequences" if isinstance(recipe.corpus.held_out, HeldOutText) else "held-out documents"
 
 

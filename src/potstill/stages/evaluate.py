@@ -15,6 +15,7 @@ from potstill.evaluation import (
     minimal_pairs,
     snapshot_scores,
     speed,
+    written_answers,
 )
 from potstill.evaluation.candidate_models import Measurement, own_models
 from potstill.evaluation.measurement_cost import expenses
@@ -41,14 +42,16 @@ def run(work: Work) -> Made:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse continuations, baselines, tasks and a rule of selection that cannot be measured."""
-    for measured in (continuations, baselines, lm_eval_tasks, snapshot_scores):
+    """Refuse continuations, baselines, tasks, answers and a rule of selection that cannot be measured."""
+    for measured in (continuations, baselines, lm_eval_tasks, snapshot_scores, written_answers):
         measured.check(recipe)
 
 
 def _measurements(work: Work) -> Iterator[Measurement]:
-    if work.recipe.asks:
+    if work.recipe.judges_numbers:
         yield answers.measure(work)
+    elif work.recipe.asks:
+        yield written_answers.measure(work)
     else:
         yield from _text_measurements(work)
     if work.recipe.evaluate.speed:

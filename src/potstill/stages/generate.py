@@ -38,7 +38,8 @@ def run(work: Work) -> Made:
                 done += batch
                 advance(len(batch))
     references = {each: {"reference": row["reference"]} for each, row in questions.items()}
-    kept, summary = kept_answers(references, done, settings, template_fingerprint(tokenizer, prompt))
+    fingerprint = template_fingerprint(tokenizer, prompt)
+    kept, summary = kept_answers(references, done, settings, fingerprint, by_number=work.recipe.judges_numbers)
     say(f"  {summary}")
     answers = work.folder / "answers.jsonl"
     write_text(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))

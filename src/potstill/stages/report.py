@@ -12,6 +12,7 @@ from safetensors import safe_open
 from potstill.cost import Cost, Expense
 from potstill.device import device_name
 from potstill.evaluation import baselines
+from potstill.evaluation.shown_prompts import shown_prompts
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
@@ -27,7 +28,11 @@ from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.recipe.step import SAVED_AS
 from potstill.report.data import (
     ANSWER_METRICS,
+    CHAT_METRICS,
     HELD_OUT_METRICS,
+    REFERENCE_LOSS,
+    TURN_METRICS,
+    WRITTEN_METRICS,
     Curve,
     Metric,
     Model,
@@ -78,8 +83,10 @@ def gather(work: Work) -> Report:
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),
+        prompts=shown_prompts(work, alone) if recipe.has_answers and not recipe.judges_numbers else (),
         notes=notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
         metrics=_metrics(recipe, comparison),
+        turns=TURN_METRICS if recipe.chats else (),
         units=units_of(recipe),
         confidence=recipe.evaluate.confidence,
         asks=recipe.asks,
@@ -108,8 +115,10 @@ def _story(work: Work, models: list[Model]) -> str:
 def _metrics(recipe: Recipe, comparison: dict[str, Any]) -> tuple[Metric, ...]:
     """All metrics that the comparison may have; those of tasks are described in the comparison itself."""
     of_tasks = tuple(Metric(**metric) for metric in comparison.get("tasks", {}).get("metrics", ()))
-    if recipe.asks:
+    if recipe.judges_numbers:
         return ANSWER_METRICS + of_tasks
+    if recipe.has_answers:
+        return (CHAT_METRICS if recipe.chats else (REFERENCE_LOSS,)) + WRITTEN_METRICS + of_tasks
     of_pairs = tuple(pair_metric(name) for name in recipe.evaluate.minimal_pairs)
     of_prompts = tuple(metric for name in recipe.evaluate.continuations for metric in prompt_metrics(name))
     return HELD_OUT_METRICS + of_pairs + of_prompts + of_tasks

@@ -7,7 +7,7 @@ Shapes: U units (questions), K pairs, D dimensions.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from potstill.recipe.continuations import PackagedSentences, Sentences
 Indices = NDArray[np.int64]
 Similarity = Callable[[Indices, Indices], Array]
 """Scores responses [K] against references [K]; both are given as indices of questions."""
+
+RANDOM = "random"
+"""The suffix of a metric that compares responses with references of other questions."""
 
 INSTALL = "pip install 'potstill[similarity]'"
 
@@ -126,6 +129,21 @@ class SentenceEncoder:
         vectors = self._model.encode(found, show_progress_bar=False, convert_to_numpy=True).astype(np.float64)
         vectors[[not text.strip() for text in found]] = 0
         return np.asarray(vectors)
+
+
+@lru_cache(maxsize=1)
+def _encoder(model: str, key: str, revision: str | None) -> SentenceEncoder:
+    """The encoder, loaded once for all snapshots of a training."""
+    return SentenceEncoder(model, key, revision)
+
+
+def sentence_encoder(given: Sentences, key: str) -> SentenceEncoder:
+    """The encoder that a recipe names.
+
+    Raises:
+        UserError: as :func:`sentence_model` and :class:`SentenceEncoder`.
+    """
+    return _encoder(sentence_model(given, key), key, getattr(given, "revision", None))
 
 
 def check_rouge(key: str) -> None:

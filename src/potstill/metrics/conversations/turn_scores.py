@@ -1,0 +1,46 @@
+"""Turn scores: how well a model predicts the assistant's turns of conversations, in all and by the turn's number.
+
+Shapes: U conversations.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from potstill.metrics.bootstrap import Sums
+from potstill.metrics.held_out_text import DocumentScores
+
+TURNS = ("turn 1", "turn 2", "turn 3", "turn 4+")
+"""The groups of the assistant's turns. The last one has all turns from the fourth on."""
+
+METRICS = ("loss", "kl_to_teacher", "agreement", "perplexity")
+BY_TURN = ("loss", "kl_to_teacher")
+"""The metrics that are also told by turn: `loss/turn 1`."""
+
+
+def row_of(conversation: int, turn: int) -> int:
+    """The place of a turn in the sums of :class:`TurnScores`; conversations count from 0, and turns from 1."""
+    return conversation * len(TURNS) + min(turn, len(TURNS)) - 1
+
+
+@dataclass(frozen=True)
+class TurnScores:
+    """The sums of one model over each group of turns of each of U conversations."""
+
+    each: DocumentScores
+    """At the places of :func:`row_of`: [4 U]."""
+
+    def sums(self, metric: str) -> Sums:
+        """Numerator and denominator of a metric for each conversation. `metric` may end in a group: `loss/turn 1`."""
+        name, _, turns = metric.partition("/")
+        sums = self.each.sums(name)
+        by_turn = (np.reshape(values, (-1, len(TURNS))) for values in (sums.numerator, sums.denominator))
+        if turns:
+            return Sums(*(values[:, TURNS.index(turns)] for values in by_turn))
+        return Sums(*(values.sum(1) for values in by_turn))
+
+    def metrics(self) -> list[str]:
+        """All metrics. Groups of turns of fewer than two conversations have none, and neither has a single group."""
+        there = np.count_nonzero(np.reshape(self.each.tokens, (-1, len(TURNS))), axis=0)
+        groups = [name for name, conversations in zip(TURNS, there, strict=True) if conversations > 1]
+        return [*METRICS, *(f"{name}/{turns}" for name in BY_TURN for turns in groups if len(groups) > 1)]
