@@ -6,6 +6,8 @@ from fractions import Fraction
 from typing import Any
 
 from potstill.errors import UserError
+from potstill.generation.answer_rules import fault, nearest
+from potstill.generation.decoding import Key
 from potstill.generation.generate import Response
 from potstill.metrics.answers.extract import extract, reference, verdict
 from potstill.recipe.generate import Generate
@@ -24,6 +26,8 @@ class AnswerCounts:
     correct: int | None
     """Responses with the final answer of the reference solution; some of them may have hit the limit. None: references
     have no final answer."""
+    outside_rules: int
+    """Whole responses that `matching`, `shortest` or `longest` leave out."""
     repeated: int
     """Responses left out only because they repeat an earlier response to the same question."""
     kept: int
@@ -33,9 +37,10 @@ class AnswerCounts:
     def __str__(self) -> str:
         """One line for the console."""
         correct = "" if self.correct is None else f"{self.correct:,} correct, "
+        outside = f"{self.outside_rules:,} against the rules, " if self.outside_rules else ""
         return (
             f"{self.kept:,} of {self.responses:,} answers kept, to {self.questions_kept:,} of {self.questions:,} "
-            f"questions ({self.answered:,} not blank, {self.hit_limit:,} hit the limit, {correct}"
+            f"questions ({self.answered:,} not blank, {self.hit_limit:,} hit the limit, {correct}{outside}"
             f"{self.repeated:,} repeated)"
         )
 
@@ -73,11 +78,15 @@ def kept_answers(
     rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     correct = repeated = 0
+    faults = {one.key: fault(one, generate) for one in responses}
+    nearest_ones = _nearest_of_each(questions, responses, faults) if generate.keep == "nearest" else None
     for one in sorted(responses, key=lambda one: (order[one.id], one.sample)):
         judged = _judged(one, truths[one.id]) if by_number else {}
         is_correct = judged.get("verdict") == "correct"
         correct += is_correct
-        if not _is_whole(one) or (generate.keep == "correct" and not is_correct):
+        if faults[one.key] or (generate.keep == "correct" and not is_correct):
+            continue
+        if nearest_ones is not None and one.key not in nearest_ones:
             continue
         said = one.id, one.response.strip()
         if said in seen:
@@ -93,6 +102,9 @@ def kept_answers(
         answered=sum(bool(one.response.strip()) for one in responses),
         hit_limit=sum(one.hit_limit for one in responses),
         correct=correct if by_number else None,
+        outside_rules=sum(
+            said is not None and _is_whole(one) for one, said in zip(responses, faults.values(), strict=True)
+        ),
         repeated=repeated,
         kept=len(rows),
         questions_kept=len({row["id"] for row in rows}),
@@ -114,6 +126,16 @@ def _judged(one: Response, truth: Fraction) -> dict[str, str]:
     return {"rule": extracted.rule, "verdict": verdict(extracted, truth)}
 
 
+def _nearest_of_each(
+    questions: Mapping[str, dict[str, Any]], responses: Sequence[Response], faults: Mapping[Key, str | None]
+) -> set[Key]:
+    usable: dict[str, list[Response]] = {}
+    for one in sorted(responses, key=lambda one: one.sample):
+        if not faults[one.key]:
+            usable.setdefault(one.id, []).append(one)
+    return {nearest(ones, questions[name]["reference"]).key for name, ones in usable.items()}
+
+
 def _is_whole(one: Response) -> bool:
     return not one.hit_limit and bool(one.response.strip())
 
@@ -129,6 +151,11 @@ def _why_none(summary: AnswerCounts, generate: Generate, *, ended: bool) -> str:
         return (
             f"`generate.max_new_tokens`: no answer of {who} ended within {generate.max_new_tokens:,} tokens, and "
             "unfinished answers are not learned; raise it, or ask for short answers in the `prompt`"
+        )
+    if summary.outside_rules and generate.keep != "correct":
+        return (
+            f"`generate` keeps no answer of {who}: {summary.outside_rules:,} of {summary.responses:,} ended within the "
+            "limit, and none of them obeys `matching`, `shortest` and `longest`; loosen them"
         )
     unusable = "none is correct" if not summary.correct else "those that are correct did not end within the limit"
     return (

@@ -137,8 +137,7 @@ STAGES: tuple[Stage, ...] = (
         "generate",
         "Let a teacher write the training answers.",
         lambda r, s: {
-            "generate": r.generate,
-            "generate.strategy": r.generate and r.all_strategies[r.generate.strategy].teacher,
+            **recipe_inputs.teacher_answers(r),
             **recipe_inputs.references(r),
             **recipe_inputs.teacher_precision(r),
         },

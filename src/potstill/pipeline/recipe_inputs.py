@@ -28,6 +28,19 @@ def references(recipe: "Recipe") -> dict[str, Any]:
     return {"answers.number": False} if recipe.asks and not recipe.answers.number else {}
 
 
+def teacher_answers(recipe: "Recipe") -> dict[str, Any]:
+    """How a teacher writes the training answers, and in which prompt."""
+    given = recipe.generate
+    assert given is not None
+    # Rules that are not used leave the inputs as they were before there were such rules.
+    fields = type(given).model_fields
+    rules = [
+        name for name in ("turns", "matching", "shortest", "longest") if getattr(given, name) == fields[name].default
+    ]
+    prompt = None if recipe.chats else recipe.all_strategies[given.strategy].teacher
+    return {"generate": section_without(given, *rules), "generate.strategy": prompt}
+
+
 def teacher_weights(recipe: "Recipe") -> dict[str, float]:
     """The weight of each teacher in the mixture of teachers."""
     return {name: teacher.weight for name, teacher in recipe.all_teachers.items()}
