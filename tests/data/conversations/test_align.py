@@ -88,3 +88,34 @@ def test_other_forms_of_a_tool_call_are_learned_where_they_agree(tmp_path):
 def test_templates_that_end_a_turn_with_other_tokens_are_refused():
     with pytest.raises(UserError, match=r"ends a turn with '<\|eot_id\|>' and .* with '<\|im_end\|>'.*give both"):
         pairs("plain", "llama-3")
+
+
+def test_what_is_too_long_for_one_of_the_two_is_left_out():
+    given, chat, system = CASES["turns"], toy_chat.template(), "You explain to a child. " * 4
+    (whole,) = aligned_samples(given, chat, chat, settings(), system)
+    ours, theirs = len(whole["input_ids"]), len(whole["teacher_input_ids"])
+    assert theirs > ours
+    fits = settings(sequence_length=ours)
+    assert aligned_samples(given, chat, chat, fits, system, theirs) == [whole]
+    assert aligned_samples(given, chat, chat, fits, system) == []
+    assert aligned_samples(given, chat, chat, settings(sequence_length=ours - 1), system, theirs) == []
+
+
+@pytest.mark.parametrize("teacher_length", [150, 200, 4096])
+@pytest.mark.parametrize("length", [60, 90, 4096])
+def test_both_lose_the_same_end(length, teacher_length):
+    given, chat, system = CASES["turns"], toy_chat.template(), "You explain to a child. " * 4
+    (whole,) = aligned_samples(given, chat, chat, settings(), system)
+    chosen = settings(sequence_length=length, too_long="cut_right")
+    (cut,) = aligned_samples(given, chat, chat, chosen, system, teacher_length)
+    assert len(cut["input_ids"]) == len(cut["labels"]) <= length
+    assert len(cut["teacher_input_ids"]) == len(cut["teacher_labels"]) <= teacher_length
+    ours, theirs = ([one for one in cut[key] if one >= 0] for key in ("labels", "teacher_labels"))
+    assert ours == theirs == [one for one in whole["labels"] if one >= 0][: len(ours)]
+    assert cut["input_ids"] == whole["input_ids"][: len(cut["input_ids"])]
+
+
+def test_a_pair_that_the_cut_empties_is_left_out():
+    chat = toy_chat.template()
+    chosen = settings(sequence_length=8, too_long="cut_right")
+    assert aligned_samples(CASES["turns"], chat, chat, chosen) == []

@@ -3,7 +3,7 @@
 The teacher may have another chat template, of the same tokenizer, and a system prompt of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -12,6 +12,7 @@ from potstill.data.conversations.chat_template import ChatTemplate
 from potstill.data.conversations.conversation import BadRowError, Conversation, Message
 from potstill.data.conversations.render import ChatSample, render
 from potstill.data.labels import IGNORE_INDEX
+from potstill.data.prompts.collator import TEACHER
 from potstill.errors import UserError
 from potstill.recipe.conversations import ChatSettings
 
@@ -22,6 +23,7 @@ def aligned_samples(
     teacher: ChatTemplate,
     settings: ChatSettings,
     teacher_system: str | None = None,
+    teacher_length: int | None = None,
 ) -> list[dict[str, Any]]:
     """Samples that ``prompts.collator.AlignedCollator`` takes: a conversation as the student and as the teacher reads
     it, with the same supervised tokens.
@@ -29,12 +31,16 @@ def aligned_samples(
     A token is supervised if both templates write it, such as those of the content. Where a template writes something
     else around it, such as another form of a tool call, that is read and not learned.
 
+    A sample that is too long for one of the two is left out; or, with `too_long: cut_right`, both lose their ends after
+    the same supervised token.
+
     Args:
         conversation: the conversation.
         student: the student's chat template.
         teacher: the teacher's chat template.
         settings: what is learned.
         teacher_system: the system prompt that the teacher reads in place of the conversation's. None: the same one.
+        teacher_length: the greatest number of tokens that the teacher reads. None: `sequence_length`.
 
     Raises:
         UserError: the templates end a turn with different tokens.
@@ -49,7 +55,11 @@ def aligned_samples(
     ours, theirs = render(conversation, student, settings), render(shown, teacher, settings)
     if len(ours.samples) != len(theirs.samples):
         ours, theirs = render(conversation, student, settings, True), render(shown, teacher, settings, True)
-    return [_aligned(one, other) for one, other in zip(ours.samples, theirs.samples, strict=True)]
+    pairs = (_aligned(one, other) for one, other in zip(ours.samples, theirs.samples, strict=True))
+    longest = {"": settings.sequence_length, TEACHER: teacher_length or settings.sequence_length}
+    if settings.too_long == "cut_right":
+        pairs = (_cut(pair, longest) for pair in pairs)
+    return [pair for pair in pairs if _fits(pair, longest)]
 
 
 def with_system(conversation: Conversation, system: str) -> Conversation:
@@ -76,8 +86,29 @@ def _aligned(student: ChatSample, teacher: ChatSample) -> dict[str, Any]:
     }
 
 
+def _cut(pair: dict[str, Any], longest: Mapping[str, int]) -> dict[str, Any]:
+    """A pair whose sides end after the same supervised token, the last one that fits into both."""
+    if _fits(pair, longest):
+        return pair
+    places = {side: _places(pair[f"{side}labels"], 0, most) for side, most in longest.items()}
+    count = min(map(len, places.values()))
+    stops = {side: found[count - 1] + 1 if count else 0 for side, found in places.items()}
+    cut = {
+        f"{side}{name}": pair[f"{side}{name}"][:stop]
+        for side, stop in stops.items()
+        for name in ("input_ids", "labels")
+    }
+    return pair | cut
+
+
+def _fits(pair: Mapping[str, Any], longest: Mapping[str, int]) -> bool:
+    """Whether no side is too long, and the student has a supervised token."""
+    short = all(len(pair[f"{side}input_ids"]) <= most for side, most in longest.items())
+    return short and any(label != IGNORE_INDEX for label in pair["labels"][1:])
+
+
 def _places(labels: Sequence[int], start: int, stop: int) -> list[int]:
-    return [place for place in range(start, stop) if labels[place] != IGNORE_INDEX]
+    return [place for place in range(start, min(stop, len(labels))) if labels[place] != IGNORE_INDEX]
 
 
 def _common(ours: list[int], theirs: list[int]) -> list[tuple[int, int]]:
