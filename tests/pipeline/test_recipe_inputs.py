@@ -41,8 +41,10 @@ def test_every_key_of_a_recipe_with_questions_is_read_by_a_stage(tmp_path):
         "answers.strategy",
         *(f"experiments.{name}.targets" for name in ("base", "confidence", "shuffled")),
     }
-    found = unread(minimal.questions(tmp_path))
-    assert found == HOW_NOT_WHAT | steps | {"experiments.shuffled.strategy", "answers.batch_size"}
+    judged = {"answers.number", "answers.sentences.package", "answers.sentences.folder"}
+    not_what = HOW_NOT_WHAT | steps | {"experiments.shuffled.strategy", "answers.batch_size"}
+    assert unread(minimal.questions(tmp_path)) == not_what | judged
+    assert unread(minimal.questions(tmp_path, "answers.number=false")) == not_what
 
 
 def test_a_capture_is_made_for_a_student_from_elsewhere_or_for_one_of_its_teacher_s_making(tmp_path):

@@ -1,8 +1,12 @@
 """`answers:` — its default and what it refuses. None of its keys makes models differ."""
 
+import re
+
 import pytest
 from pydantic import Field, ValidationError
 
+import minimal
+from potstill.errors import UserError
 from potstill.recipe.answers import Answers
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.section import Section
@@ -11,6 +15,24 @@ from potstill.recipe.section import Section
 class Whole(Section):
     answers: Answers = Field()
     """The section under test."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("answers.sentences=null", "`answers.sentences` has no effect on answers that are judged by a number"),
+        ("generate.keep=correct", "`generate.keep: correct` needs references that end in `#### N`"),
+    ],
+)
+def test_what_needs_a_number_or_none_is_refused(tmp_path, settings, sentence):
+    number = "answers.number=false" if "generate" in settings else "answers.number=true"
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        minimal.questions(tmp_path, number, settings)
+
+
+def test_text_has_no_answers(tmp_path):
+    with pytest.raises(UserError, match="`answers` needs questions, and `corpus` has none"):
+        minimal.recipe(tmp_path, "answers.max_new_tokens=8")
 
 
 def test_by_default_all_models_get_the_base_strategy():
@@ -24,7 +46,8 @@ def test_by_default_all_models_get_the_base_strategy():
         ({"batch_size": 0}, "`answers.batch_size`: must be greater than 0, not 0"),
         (
             {"temperature": 0.7},
-            "`answers.temperature`: unknown key; the keys here are strategy, teachers, max_new_tokens, batch_size",
+            "`answers.temperature`: unknown key; the keys here are strategy, number, sentences, teachers, "
+            "max_new_tokens, batch_size",
         ),
     ],
 )

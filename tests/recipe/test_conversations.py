@@ -79,7 +79,7 @@ def test_a_wrong_source_is_refused_by_its_key(tmp_path, source, why):
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ("answers: {max_new_tokens: 8}", "`answers` needs questions, and `corpus` has none"),
+        ("answers: {strategy: teacher}", "`answers.strategy` needs questions, and `corpus` has none"),
         ("strategies: {terse: {teacher: {system: 'Be brief.'}}}", "`strategies` needs questions"),
     ],
 )

@@ -107,7 +107,8 @@ def answers_of(folder: Path) -> list[Answer]:
     Raises:
         UserError: the folder is not a run folder, no model has answered yet, or a file of answers is damaged.
     """
-    if not saved_recipe(folder).judges_numbers:
+    recipe = saved_recipe(folder)
+    if recipe.has_answers and not recipe.judges_numbers:
         raise UserError(f"{folder}: no answer of this run is judged by a number, so there is nothing to review")
     run, root = Run(folder), folder / "answers"
     files = [_checked(run, name) / "answers.jsonl" for name in finished_steps(folder) if name.startswith("answers/")]

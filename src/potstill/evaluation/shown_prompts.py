@@ -1,7 +1,11 @@
 """Shown prompts: a few held-out prompts with the answers of teacher, student and control, for the report."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
 
+from potstill.data.conversations.conversation import Message
+from potstill.evaluation.held_out_prompts import held_out_prompts
 from potstill.files.jsonl_log import read_jsonl
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import answers_steps
@@ -21,18 +25,34 @@ def shown_prompts(work: Work, name_on_page: Callable[[str], str]) -> tuple[Shown
     }
     return tuple(
         ShownPrompt(
-            title=row["id"],
-            turns=(("user", row["question"]),),
+            title=name,
+            turns=turns,
             answers=(
-                ShownAnswer(None, row["reference"]),
+                ShownAnswer(None, reference),
                 *(
-                    ShownAnswer(name_on_page(one.label), rows[row["id"]]["response"], rows[row["id"]]["hit_limit"])
+                    ShownAnswer(name_on_page(one.label), rows[name]["response"], rows[name]["hit_limit"])
                     for one, rows in answered.items()
                 ),
             ),
         )
-        for row in artifacts.questions(work, "held_out")[:SHOWN]
+        for name, turns, reference in islice(_prompts(work), SHOWN)
     )
+
+
+def _prompts(work: Work) -> Iterator[tuple[str, tuple[tuple[str, str], ...], str]]:
+    """The id, the turns and the reference of each prompt."""
+    if work.recipe.asks:
+        for row in artifacts.questions(work, "held_out"):
+            yield row["id"], (("user", row["question"]),), row["reference"]
+    else:
+        for one in held_out_prompts(work):
+            yield one.id, tuple((message.role, _said(message)) for message in one.before), one.reference
+
+
+def _said(message: Message) -> str:
+    """The text of a message, with its calls of tools as JSON."""
+    calls = (json.dumps({"name": call.name, "arguments": call.arguments}) for call in message.tool_calls)
+    return "\n".join(text for text in (message.content, *calls) if text)
 
 
 def _is_shown(work: Work, one: Candidate) -> bool:

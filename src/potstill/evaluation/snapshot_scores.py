@@ -21,6 +21,7 @@ from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
 from potstill.evaluation.continuations import ResponseScorer, continuations_in_split, prompt_requests
+from potstill.evaluation.conversations import held_out_turns
 from potstill.evaluation.lm_eval_tasks import load_tasks
 from potstill.evaluation.minimal_pairs import subtasks_in_split
 from potstill.evaluation.selection_split import Split, in_split, splits_of
@@ -30,6 +31,7 @@ from potstill.files.sealed import read_sealed, write_sealed
 from potstill.generation.decoding import Decoding
 from potstill.generation.generate import NamedModel, responses
 from potstill.metrics.bootstrap import Sums
+from potstill.metrics.conversations.turn_scores import TURNS
 from potstill.metrics.held_out_text import document_windows, score_answers
 from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task
 from potstill.metrics.lm_eval.items import part, transform
@@ -38,7 +40,7 @@ from potstill.metrics.lm_eval.score import OF_ITEMS, promised, score_task
 from potstill.metrics.minimal_pairs.accuracy import as_sums
 from potstill.metrics.minimal_pairs.score import Reading, score_pairs
 from potstill.models.folder import ADAPTER, fingerprint
-from potstill.pipeline import artifacts, training_data
+from potstill.pipeline import artifacts, recipe_inputs, training_data
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Work
@@ -264,7 +266,7 @@ def _validation_meter(work: Work, trained: Candidate) -> SnapshotMeter:
 
 
 def _held_out_meter(work: Work) -> SnapshotMeter:
-    """Cross-entropy on the held-out text or questions, as `evaluate` measures it."""
+    """Cross-entropy on the held-out text, questions or conversations, as `evaluate` measures it."""
     collate = Collator(pad_token_id(artifacts.tokenizer(work)))
     if work.recipe.asks:
         made = held_out_questions_step(work.recipe)
@@ -272,6 +274,11 @@ def _held_out_meter(work: Work) -> SnapshotMeter:
         rows = sorted(rows, key=lambda row: row["id"])
         asked = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
         return _loss_meter(work, "reporting", _output_digest(work.run, made, "samples"), asked, collate, None)
+    if work.recipe.chats:
+        turns, settings = held_out_turns(work), recipe_inputs.held_out_turns(work.recipe)
+        content = [_output_digest(work.run, Step("corpus"), "held_out"), work.recipe.evaluate.documents, settings]
+        conversations = [int(units[0]) // len(TURNS) for units in turns.units]
+        return _loss_meter(work, "reporting", digest(content), turns.samples, collate, conversations)
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     documents = held_out["input_ids"][: work.recipe.evaluate.documents]
     windows = document_windows(documents, work.recipe.corpus.sequence_length)

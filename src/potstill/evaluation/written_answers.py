@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from potstill.console import say
 from potstill.evaluation.answers import compared_with
 from potstill.evaluation.candidate_models import Measurement, own_models, pairs_to_compare
+from potstill.evaluation.held_out_prompts import held_out_prompts
 from potstill.files.atomic import read_json, write_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.bootstrap import Resampling, Sums
@@ -71,6 +72,11 @@ def measure(work: Work) -> Measurement:
 
 def _references(work: Work) -> dict[str, ReferenceAnswer]:
     """The reference of each prompt, by the prompt's id."""
+    if work.recipe.chats:
+        return {
+            one.id: ReferenceAnswer(one.reference, one.reference_tokens, one.conversation.tools)
+            for one in held_out_prompts(work)
+        }
     tokenizer = artifacts.tokenizer(work)
     questions = {row["id"]: row["reference"] for row in artifacts.questions(work, "held_out")}
     return {each: ReferenceAnswer(text, len(_ids(tokenizer, text))) for each, text in questions.items()}

@@ -7,6 +7,9 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import PreTrainedModel
 
+from potstill.data.conversations.conversation import Conversation
+from potstill.data.conversations.read import read_conversation
+from potstill.data.sources import SourceRow
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
 from potstill.models.pretrained import ModelSource
@@ -14,6 +17,7 @@ from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
+from potstill.recipe.conversations import PathConversations
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -101,6 +105,17 @@ def questions(work: Work, part: str) -> list[dict[str, Any]]:
     own = ({"id": row["id"], "question": row["question"], "reference": row["reference"]} for row in rows)
     columns = (json.loads(text) for text in rows["columns"])
     return [{**each, **row, "answer": row["reference"]} for each, row in zip(columns, own, strict=True)]
+
+
+def conversations(work: Work, part: str) -> list[Conversation]:
+    """The conversations of a part of the corpus: `train`, `validation` or `held_out`."""
+    rows = load_from_disk(work.run.path("corpus") / part)
+    as_written = PathConversations(path=part, format="messages")
+    columns = ({"messages": row["messages"], "tools": row["tools"]} for row in rows)
+    return [
+        read_conversation(SourceRow(each, row["id"], row["source"]), as_written)
+        for each, row in zip(columns, rows, strict=True)
+    ]
 
 
 def answered_questions(work: Work) -> list[dict[str, Any]]:

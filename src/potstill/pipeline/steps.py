@@ -67,7 +67,8 @@ def needed_for_answers(recipe: "Recipe", step: Step, needed: Step) -> bool:
     wanted = {
         "strategies": needed == held_out_questions_step(recipe),
         "pretrain": asked.role == "teacher" and asked.name in (None, needed.name),
-        "student": asked.role != "teacher",
+        # The positions of the student decide which conversations are asked.
+        "student": asked.role != "teacher" or recipe.chats,
         "distil": is_trained and needed == asked.step,
         "control": is_trained and needed == asked.step,
         "select": needed.candidate == asked,

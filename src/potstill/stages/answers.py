@@ -1,10 +1,11 @@
-"""answers: every model answers the same prompts of the held-out questions, and is scored on reference solutions.
+"""answers: every model answers the same prompts: the held-out questions, or the held-out conversations.
 
-Makes `answers/ROLE/[NAME/][seed-N/]answers.jsonl`, one line for each question, and `scores.json`, the sums over the
-tokens of each reference solution. `evaluate` decides which answers are right. A stopped stage goes on to the same
+Makes `answers/ROLE/[NAME/][seed-N/]answers.jsonl`, one line for each prompt. For questions it also makes `scores.json`,
+the sums over the tokens of each reference solution. `evaluate` judges the answers. A stopped stage goes on to the same
 answers (``generation.generate.responses``).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import load_from_disk
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
+from potstill.evaluation.held_out_prompts import chat_tokenizer, held_out_prompts
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Request
@@ -24,39 +26,63 @@ from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and what is kept beside each answer to it."""
+
+    request: Request
+    known: dict[str, str]
+    """Its `id`, its `question` and its `reference`."""
+
+
 def run(work: Work) -> Made:
     """Let one model answer."""
-    samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / "samples").to_list()
     assert work.step.candidate is not None
     model = artifacts.own_model(work, work.step.candidate)
-    answers = _answers(work, model, samples)
+    outputs = [work.folder / "answers.jsonl"]
+    if work.recipe.asks:
+        samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / "samples").to_list()
+        answers = _answers(work, model, _asked_questions(work, samples), artifacts.tokenizer(work))
+        outputs.append(work.folder / "scores.json")
+        write_json(outputs[-1], _scores(work, model, samples))
+    else:
+        answers = _answers(work, model, _asked_conversations(work), chat_tokenizer(work))
     limited, tokens = sum(row["hit_limit"] for row in answers), sum(row["tokens"] for row in answers)
-    scores = work.folder / "scores.json"
-    write_json(scores, _scores(work, model, samples))
     made = f"{len(answers):,} answers of {tokens / len(answers):,.0f} tokens, {limited:,} cut at the limit"
     say(f"  {made}")
-    file = work.folder / "answers.jsonl"
-    return Made([file, scores], {"answers": len(answers), "tokens": tokens, "hit_limit": limited, "made": made})
+    return Made(outputs, {"answers": len(answers), "tokens": tokens, "hit_limit": limited, "made": made})
 
 
-def _answers(work: Work, model: PreTrainedModel, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _asked_questions(work: Work, samples: list[dict[str, Any]]) -> list[Asked]:
+    questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
+    known = {each: {name: row[name] for name in ("id", "question", "reference")} for each, row in questions.items()}
+    return [Asked(Request(row["id"], row["input_ids"][: row["answer_start"]]), known[row["id"]]) for row in samples]
+
+
+def _asked_conversations(work: Work) -> list[Asked]:
+    return [
+        Asked(Request(one.id, one.input_ids), {"id": one.id, "question": one.question, "reference": one.reference})
+        for one in held_out_prompts(work)
+    ]
+
+
+def _answers(work: Work, model: PreTrainedModel, asked: list[Asked], tokenizer: Any) -> list[dict[str, Any]]:
     """The model's answers, in the order in which it wrote them to the file."""
     settings, who = work.recipe.answers, str(work.step.candidate)
-    questions = {row["id"]: row for row in artifacts.questions(work, "held_out")}
-    asked = [Request(row["id"], row["input_ids"][: row["answer_start"]]) for row in samples]
+    known = {one.request.id: one.known for one in asked}
     journal = JsonlLog(work.folder / "answers.jsonl")
     done = [(row["id"], 0) for row in journal.rows]
-    writer = NamedModel(model, artifacts.tokenizer(work), who)
-    found = responses(writer, asked, Decoding.of(settings), done, key="answers.max_new_tokens")
-    with progress(f"{who} answers", len(asked), "questions", len(done)) as advance:
+    writer, requests = NamedModel(model, tokenizer, who), [one.request for one in asked]
+    found = responses(writer, requests, Decoding.of(settings), done, key="answers.max_new_tokens")
+    units = "questions" if work.recipe.asks else "conversations"
+    with progress(f"{who} answers", len(asked), units, len(done)) as advance:
         for batch in found:
-            journal.append(_row(one, questions[one.id]) for one in batch)
+            journal.append(_row(one, known[one.id]) for one in batch)
             advance(len(batch))
     return journal.rows
 
 
-def _row(one: Response, question: dict[str, Any]) -> dict[str, Any]:
-    known = {name: question[name] for name in ("id", "question", "reference")}
+def _row(one: Response, known: dict[str, str]) -> dict[str, Any]:
     return known | {"response": one.response, "tokens": one.tokens, "hit_limit": one.hit_limit}
 
 

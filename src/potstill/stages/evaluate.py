@@ -1,4 +1,4 @@
-"""evaluate: compare teacher, student before, student after and control on the same held-out text or questions.
+"""evaluate: compare teacher, student before, student after and control on the same held-out data.
 
 Makes `comparison.json` (rows with intervals, and paired differences) and the files of each measurement. Models that
 were scored before a stop are not scored again.
@@ -10,6 +10,7 @@ from potstill.evaluation import (
     answers,
     baselines,
     continuations,
+    conversations,
     held_out_text,
     lm_eval_tasks,
     minimal_pairs,
@@ -36,6 +37,7 @@ def run(work: Work) -> Made:
         everything |= one.more
     write_json(comparison, everything)
     summary = {key: value for one in found for key, value in one.summary.items()}
+    summary["made"] = "; ".join(one.summary["made"] for one in found if "made" in one.summary)
     # Costs go into the manifest, not into the outputs: they differ between two evaluations with equal results.
     summary["costs"] = [one.to_dict() for one in expenses(work.folder)]
     return Made([comparison, *(output for one in found for output in one.outputs)], summary)
@@ -48,10 +50,8 @@ def check(recipe: Recipe) -> None:
 
 
 def _measurements(work: Work) -> Iterator[Measurement]:
-    if work.recipe.judges_numbers:
-        yield answers.measure(work)
-    elif work.recipe.asks:
-        yield written_answers.measure(work)
+    if work.recipe.asks:
+        yield answers.measure(work) if work.recipe.judges_numbers else written_answers.measure(work)
     else:
         yield from _text_measurements(work)
     if work.recipe.evaluate.speed:
@@ -63,7 +63,11 @@ def _measurements(work: Work) -> Iterator[Measurement]:
 def _text_measurements(work: Work) -> Iterator[Measurement]:
     own, others = own_models(work), baselines.baselines(work)
     models = {**own, **baselines.sharing_tokens(work, others)}
-    yield held_out_text.measure(work, models)
+    if work.recipe.chats:
+        yield conversations.measure(work, models)
+        yield written_answers.measure(work)
+    else:
+        yield held_out_text.measure(work, models)
     for name in work.recipe.evaluate.minimal_pairs:
         yield minimal_pairs.measure(work, models, name)
     for name in work.recipe.evaluate.continuations:

@@ -117,11 +117,12 @@ def _metrics(recipe: Recipe, comparison: dict[str, Any]) -> tuple[Metric, ...]:
     of_tasks = tuple(Metric(**metric) for metric in comparison.get("tasks", {}).get("metrics", ()))
     if recipe.judges_numbers:
         return ANSWER_METRICS + of_tasks
-    if recipe.has_answers:
-        return (CHAT_METRICS if recipe.chats else (REFERENCE_LOSS,)) + WRITTEN_METRICS + of_tasks
+    if recipe.asks:
+        return (REFERENCE_LOSS, *WRITTEN_METRICS, *of_tasks)
     of_pairs = tuple(pair_metric(name) for name in recipe.evaluate.minimal_pairs)
     of_prompts = tuple(metric for name in recipe.evaluate.continuations for metric in prompt_metrics(name))
-    return HELD_OUT_METRICS + of_pairs + of_prompts + of_tasks
+    first = CHAT_METRICS + WRITTEN_METRICS if recipe.chats else HELD_OUT_METRICS
+    return first + of_pairs + of_prompts + of_tasks
 
 
 def _models(work: Work) -> list[Model]:

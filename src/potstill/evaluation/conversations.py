@@ -1,0 +1,96 @@
+"""Conversations: each model's loss on the assistant's held-out turns and its distance from the teachers, by turn.
+
+All turns of the assistant are judged, whichever ones the recipe learns: so students that learn other turns can be
+compared. The unit is the conversation. Makes `scores/`, each model's sums by conversation and turn.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.data.collators import Collator, pad_token_id
+from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.conversation import BadRowError, Conversation
+from potstill.data.conversations.render import ChatSample
+from potstill.data.conversations.samples import samples_of
+from potstill.data.conversations.tally import ChatTally
+from potstill.data.labels import IGNORE_INDEX
+from potstill.errors import UserError
+from potstill.evaluation.baselines import compared_vocabulary
+from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare
+from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all, sums_of
+from potstill.evaluation.held_out_prompts import FEWEST
+from potstill.metrics.bootstrap import Resampling
+from potstill.metrics.comparison import compare
+from potstill.metrics.conversations.turn_scores import TURNS, TurnScores, row_of
+from potstill.pipeline import artifacts
+from potstill.pipeline.work import Work
+from potstill.recipe.conversations import Conversations
+
+
+def measure(work: Work, models: Models) -> Measurement:
+    """Score every model on the held-out conversations, and compare the models."""
+    recipe = work.recipe
+    text = held_out_turns(work)
+    judged = len(text.document_bytes) // len(TURNS)
+    readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))
+    found = score_all(work, models, text, readers)
+    readers.close()
+    scores = {name: [TurnScores(each) for each in seeds] for name, seeds in found.items()}
+    resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
+    metrics = scores["start"][0].metrics()
+    rows, differences = compare(scores, pairs_to_compare(work, models), metrics, sums_of(scores), resampling)
+    tokens = int(found["start"][0].tokens.sum())
+    made = f"{sum(map(len, scores.values()))} models on {judged:,} held-out conversations"
+    counts = {"conversations": judged, "tokens": tokens, "made": made}
+    return Measurement(rows, differences, outputs=[work.folder / "scores"], summary=counts)
+
+
+def held_out_turns(work: Work) -> HeldOutBatches:
+    """The held-out conversations that have a sample. Each has a unit for each group of its turns.
+
+    Raises:
+        UserError: there are fewer than two, or one cannot be rendered.
+    """
+    held_out = artifacts.conversations(work, "held_out")[: work.recipe.evaluate.documents]
+    made = sorted(_samples(work, held_out), key=lambda one: -len(one[1].input_ids))
+    numbers = {number: place for place, number in enumerate(sorted({number for number, _ in made}))}
+    if len(numbers) < FEWEST:
+        raise UserError(
+            f"`corpus.held_out`: {len(numbers)} of {len(held_out):,} held-out conversations can be judged, and an "
+            f"interval needs {FEWEST}; hold out more, or raise `corpus.sequence_length`"
+        )
+    return HeldOutBatches(
+        [{"input_ids": sample.input_ids, "labels": sample.labels} for _, sample in made],
+        [_units(numbers[number], sample) for number, sample in made],
+        [0] * (len(numbers) * len(TURNS)),
+        Collator(pad_token_id(artifacts.tokenizer(work))),
+        work.recipe.evaluate.batch_size,
+        compared_vocabulary(work),
+    )
+
+
+def _samples(work: Work, held_out: list[Conversation]) -> Iterator[tuple[int, ChatSample]]:
+    """The samples of each conversation, with its number."""
+    corpus = work.recipe.corpus
+    assert isinstance(corpus, Conversations)
+    settings = corpus.model_copy(update={"learn": "all"})
+    template, tally = chat_template(artifacts.tokenizer(work), settings), ChatTally()
+    for number, conversation in enumerate(held_out):
+        try:
+            made = samples_of(conversation, template, settings, tally)
+        except BadRowError:
+            if corpus.on_bad_row == "refuse":
+                raise
+            continue
+        yield from ((number, sample) for sample in made)
+
+
+def _units(conversation: int, sample: ChatSample) -> NDArray[np.int64]:
+    """The row of the sums of each supervised token of a sample."""
+    counts = [
+        sum(label != IGNORE_INDEX for label in sample.labels[max(turn.start, 1) : turn.stop]) for turn in sample.turns
+    ]
+    assert sum(counts) == sample.supervised, f"{sample.where}: a learned token is in no turn"
+    return np.repeat([row_of(conversation, turn.turn) for turn in sample.turns], counts)
