@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
 from potstill.data.conversations.conversation import Conversation
@@ -87,6 +88,10 @@ class TurnCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     """Conversations that are left out, by reason."""
     kept: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts, and those by reason as dictionaries."""
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()}
 
     def __str__(self) -> str:
         """One line for the console."""

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import load_from_disk
 from transformers import PreTrainedModel
 
+from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.read import read_conversation
 from potstill.data.sources import SourceRow
@@ -17,7 +18,7 @@ from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
-from potstill.recipe.conversations import PathConversations
+from potstill.recipe.conversations import Conversations, PathConversations
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -64,10 +65,16 @@ def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
 
 
 def tokenizer(work: Work) -> Any:
-    """The run's own tokenizer, or else the first teacher's."""
+    """The run's own tokenizer, or else the first teacher's; with the chat template of the corpus, if it names one."""
     if work.recipe.tokenizer is not None:
-        return ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
-    return existing_teachers(work)[0].tokenizer()
+        found = ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
+    else:
+        found = existing_teachers(work)[0].tokenizer()
+    corpus = work.recipe.corpus
+    if isinstance(corpus, Conversations) and corpus.template is not None:
+        # The student is saved with it, and it decides the token that ends an answer.
+        found.chat_template = chat_template(found, corpus).text
+    return found
 
 
 def vocabulary_size(work: Work) -> int:

@@ -30,8 +30,9 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
     if recipe.asks:
         sample_set = recipe.sample_set_of(variant)
         return for_sample_set(work, sample_set.name)
-    rows = load_from_disk(work.run.path("corpus") / "train")
-    train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
+    train = _corpus_samples(work)
+    if getattr(recipe.corpus, "random_offset", False):
+        train = RandomOffsets(train, seed)
     return TrainingData(train, _validation(work, "corpus"), Collator(_pad_id(work)))
 
 
@@ -44,7 +45,7 @@ def for_candidate(work: Work, trained: Candidate) -> TrainingData:
 def for_sample_set(work: Work, name: str | None) -> TrainingData:
     """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
-        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, Collator(_pad_id(work)))
+        return TrainingData(_corpus_samples(work), None, Collator(_pad_id(work)))
     step = Step("strategies", name=name)
     collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
@@ -53,11 +54,14 @@ def for_sample_set(work: Work, name: str | None) -> TrainingData:
 def for_teacher(work: Work, seed: int) -> TrainingData:
     """The training data of a teacher that this run trains.
 
-    It is the text; or every question with the teacher's prompt of each strategy, and its reference solution.
+    It is the text, or the conversations as the data has them; or every question with the teacher's prompt of each
+    strategy, and its reference solution.
     """
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
-        return for_student(work, None, seed)
+        train = _corpus_samples(work, as_in_data=True)
+        given = RandomOffsets(train, seed) if getattr(corpus, "random_offset", False) else train
+        return TrainingData(given, _validation(work, "corpus"), Collator(_pad_id(work)))
     strategies = {
         sample_set.strategy: work.recipe.all_strategies[sample_set.strategy]
         for sample_set in work.recipe.sample_sets.values()
@@ -83,7 +87,7 @@ def for_start(work: Work) -> TrainingData:
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return TrainingData(
-            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), Collator(_pad_id(work))
+            _corpus_samples(work, as_in_data=True), _validation(work, "corpus"), Collator(_pad_id(work))
         )
     asked = {"start": Strategy(teacher=(prompt := recipe_inputs.first_student_prompt(work.recipe)), student=prompt)}
     prompter = AlignedSampleBuilder(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
@@ -111,8 +115,17 @@ class _QuestionSamples:
         return {"input_ids": sample["input_ids"], "labels": sample["labels"]}
 
 
+def _corpus_samples(work: Work, *, as_in_data: bool = False) -> Any:
+    """The training samples of text or of conversations; where a teacher wrote turns of these, the samples with them,
+    unless they are wanted as they are in the data."""
+    if not work.recipe.chats:
+        return load_from_disk(work.run.path("corpus") / "train")
+    written = work.recipe.generate is not None and not as_in_data
+    return load_from_disk(work.run.path("generate" if written else "corpus") / "samples" / "train")
+
+
 def _validation(work: Work, step: Step | str) -> Samples | None:
-    folder = work.run.path(step) / "validation"
+    folder = work.run.path(step) / ("samples/validation" if work.recipe.chats else "validation")
     return load_from_disk(folder) if work.recipe.corpus.validation is not None else None
 
 

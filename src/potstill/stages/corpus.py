@@ -16,6 +16,9 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from potstill.console import progress, say, table
+from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.split import split_conversations
+from potstill.data.conversations.tally import ChatTally
 from potstill.data.documents import SourceCounts, split_text
 from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
 from potstill.data.questions import Question, split_questions
@@ -26,6 +29,7 @@ from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
+from potstill.pipeline.conversation_files import save_audit, save_conversations, save_samples
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
@@ -46,7 +50,7 @@ def run(work: Work) -> Made:
     """Make the training samples, the held-out data and the validation samples."""
     corpus = work.recipe.corpus
     if isinstance(corpus, Conversations):
-        raise UserError("`corpus.conversations` cannot be run yet; give `corpus.sources` or `corpus.questions`")
+        return _split_into_conversations(work, corpus)
     return _split_into_questions(work, corpus) if isinstance(corpus, Questions) else _split_into_text(work, corpus)
 
 
@@ -76,6 +80,31 @@ def _check_reference(question: Question) -> None:
         reference(question.reference)
     except UserError as error:
         raise UserError(f"{question.id}: {error}") from error
+
+
+def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
+    for teacher in artifacts.existing_teachers(work):
+        teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
+    tokenizer, tally = artifacts.tokenizer(work), ChatTally()
+    # A template that cannot be used is refused before a row is read.
+    chat_template(tokenizer, corpus)
+    split = split_conversations(corpus, tally)
+    parts = {"train": split.train, "held_out": split.held_out}
+    if corpus.validation is not None:
+        parts["validation"] = split.validation
+        save_samples(work.folder / "samples" / "validation", split.validation, tokenizer, corpus, ChatTally())
+    for name, conversations in parts.items():
+        save_conversations(work.folder / name, conversations)
+    learned = save_samples(work.folder / "samples" / "train", split.train, tokenizer, corpus, tally)
+    audit = save_audit(work.folder, tally, tokenizer, corpus)
+    counts: dict[str, Any] = {f"{name}_conversations": len(conversations) for name, conversations in parts.items()}
+    counts |= {"train_samples": learned.samples, "train_tokens": learned.tokens}
+    counts |= {"supervised_tokens": learned.supervised, "repeated_conversations": split.repeated}
+    say(f"  {learned}; {work.folder / 'audit.html'} shows which")
+    made = f"{len(split.train):,} conversations to train on, {len(split.held_out):,} held out"
+    say(f"  {made}, {split.repeated:,} repetitions left out")
+    folders = [*(work.folder / name for name in parts), work.folder / "samples"]
+    return Made([*folders, *audit], counts | {"made": made})
 
 
 def _split_into_text(work: Work, corpus: Corpus) -> Made:
