@@ -61,6 +61,9 @@ Export = Annotated[
         "--export", metavar="FILE", help="Write all answers to this CSV file, and stop. In it, -1 means no answer."
     ),
 ]
+ShownConversations = Annotated[
+    int, typer.Option("--show", metavar="COUNT", min=0, max=10, help="Print so many conversations of each source.")
+]
 NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
 From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
 DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Default: all.")]
@@ -151,6 +154,20 @@ def _capture(
         print(forecast_capture(load_recipe(recipe, set_ or []), folder))
 
 
+def _corpus(
+    recipe: RecipeName,
+    run_dir: RunDir = None,
+    force: ForceThis = False,
+    set_: Set = None,
+    show: ShownConversations = 0,
+) -> None:
+    _run(recipe, run_dir, "corpus", ["corpus"] if force else [], set_ or [])
+    if show:
+        from potstill.cli.show_corpus import show_conversations
+
+        show_conversations(_run_of(recipe, run_dir), show)
+
+
 def _evaluate(
     recipe: RecipeName,
     run_dir: RunDir = None,
@@ -172,7 +189,11 @@ def _evaluate(
         print(snapshot_curves.curves_table(snapshot_curves.measure(Path(recipe), snapshots or "all", watch=watch)))
 
 
-_OWN_VERBS: dict[str, Callable[..., None]] = {"capture": _capture, "evaluate": _evaluate}
+_OWN_VERBS: dict[str, Callable[..., None]] = {
+    "capture": _capture,
+    "corpus": _corpus,
+    "evaluate": _evaluate,
+}
 for _stage in STAGES:
     app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after the stages that it needs")(
         _OWN_VERBS.get(_stage.name) or _stage_verb(_stage.name)

@@ -9,8 +9,7 @@ from transformers import PreTrainedModel
 
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
-from potstill.data.conversations.read import read_conversation
-from potstill.data.sources import SourceRow
+from potstill.data.conversations.training_rows import stored_conversation
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
 from potstill.models.pretrained import ModelSource
@@ -18,7 +17,7 @@ from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
-from potstill.recipe.conversations import Conversations, PathConversations
+from potstill.recipe.conversations import Conversations
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -65,14 +64,13 @@ def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
 
 
 def tokenizer(work: Work) -> Any:
-    """The run's own tokenizer, or else the first teacher's; with the chat template of the corpus, if it names one."""
+    """The run's own tokenizer, or else the first teacher's; with the chat template that the recipe names."""
     if work.recipe.tokenizer is not None:
         found = ModelSource(str(work.run.path("tokenizer") / "tokenizer"), "the run's tokenizer").tokenizer()
     else:
         found = existing_teachers(work)[0].tokenizer()
     corpus = work.recipe.corpus
     if isinstance(corpus, Conversations) and corpus.template is not None:
-        # The student is saved with it, and it decides the token that ends an answer.
         found.chat_template = chat_template(found, corpus).text
     return found
 
@@ -103,6 +101,11 @@ def compared_tokenizer(work: Work) -> Any:
     return None if compared_vocabulary(work) is None else tokenizer(work)
 
 
+def conversations(work: Work, part: str) -> dict[str, Conversation]:
+    """The conversations of a part of the corpus, by their ids: `conversations` (to train on) or `held_out`."""
+    return {row["id"]: stored_conversation(row) for row in load_from_disk(work.run.path("corpus") / part)}
+
+
 def questions(work: Work, part: str) -> list[dict[str, Any]]:
     """The questions of a part of the corpus: `train`, `validation` or `held_out`.
 
@@ -112,17 +115,6 @@ def questions(work: Work, part: str) -> list[dict[str, Any]]:
     own = ({"id": row["id"], "question": row["question"], "reference": row["reference"]} for row in rows)
     columns = (json.loads(text) for text in rows["columns"])
     return [{**each, **row, "answer": row["reference"]} for each, row in zip(columns, own, strict=True)]
-
-
-def conversations(work: Work, part: str) -> list[Conversation]:
-    """The conversations of a part of the corpus: `train`, `validation` or `held_out`."""
-    rows = load_from_disk(work.run.path("corpus") / part)
-    as_written = PathConversations(path=part, format="messages")
-    columns = ({"messages": row["messages"], "tools": row["tools"]} for row in rows)
-    return [
-        read_conversation(SourceRow(each, row["id"], row["source"]), as_written)
-        for each, row in zip(columns, rows, strict=True)
-    ]
 
 
 def answered_questions(work: Work) -> list[dict[str, Any]]:

@@ -5,13 +5,14 @@ from typing import Any
 
 from datasets import load_from_disk
 
-from potstill.data.collators import Collator, pad_token_id
+from potstill.data.collators import Collate, Collator, pad_token_id
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedCollator, as_the_teacher_reads
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
+from potstill.recipe.conversations import Conversations
 from potstill.recipe.questions import Questions
 from potstill.recipe.step import Step
 from potstill.recipe.strategies import Strategy
@@ -30,10 +31,9 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
     if recipe.asks:
         sample_set = recipe.sample_set_of(variant)
         return for_sample_set(work, sample_set.name)
-    train = _corpus_samples(work)
-    if getattr(recipe.corpus, "random_offset", False):
-        train = RandomOffsets(train, seed)
-    return TrainingData(train, _validation(work, "corpus"), Collator(_pad_id(work)))
+    rows = load_from_disk(work.run.path("corpus") / "train")
+    train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
+    return TrainingData(train, _validation(work, "corpus"), _collator(work))
 
 
 def for_candidate(work: Work, trained: Candidate) -> TrainingData:
@@ -45,7 +45,7 @@ def for_candidate(work: Work, trained: Candidate) -> TrainingData:
 def for_sample_set(work: Work, name: str | None) -> TrainingData:
     """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
-        return TrainingData(_corpus_samples(work), None, Collator(_pad_id(work)))
+        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, _collator(work))
     step = Step("strategies", name=name)
     collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
@@ -54,14 +54,11 @@ def for_sample_set(work: Work, name: str | None) -> TrainingData:
 def for_teacher(work: Work, seed: int) -> TrainingData:
     """The training data of a teacher that this run trains.
 
-    It is the text, or the conversations as the data has them; or every question with the teacher's prompt of each
-    strategy, and its reference solution.
+    It is the text; or every question with the teacher's prompt of each strategy, and its reference solution.
     """
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
-        train = _corpus_samples(work, as_in_data=True)
-        given = RandomOffsets(train, seed) if getattr(corpus, "random_offset", False) else train
-        return TrainingData(given, _validation(work, "corpus"), Collator(_pad_id(work)))
+        return for_student(work, None, seed)
     strategies = {
         sample_set.strategy: work.recipe.all_strategies[sample_set.strategy]
         for sample_set in work.recipe.sample_sets.values()
@@ -87,7 +84,7 @@ def for_start(work: Work) -> TrainingData:
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return TrainingData(
-            _corpus_samples(work, as_in_data=True), _validation(work, "corpus"), Collator(_pad_id(work))
+            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), _collator(work)
         )
     asked = {"start": Strategy(teacher=(prompt := recipe_inputs.first_student_prompt(work.recipe)), student=prompt)}
     prompter = AlignedSampleBuilder(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
@@ -115,17 +112,14 @@ class _QuestionSamples:
         return {"input_ids": sample["input_ids"], "labels": sample["labels"]}
 
 
-def _corpus_samples(work: Work, *, as_in_data: bool = False) -> Any:
-    """The training samples of text or of conversations; where a teacher wrote turns of these, the samples with them,
-    unless they are wanted as they are in the data."""
-    if not work.recipe.chats:
-        return load_from_disk(work.run.path("corpus") / "train")
-    written = work.recipe.generate is not None and not as_in_data
-    return load_from_disk(work.run.path("generate" if written else "corpus") / "samples" / "train")
+def _collator(work: Work) -> Collate:
+    """The collator of the corpus's own samples, which teachers may read otherwise than the student."""
+    apart = isinstance(work.recipe.corpus, Conversations) and work.recipe.corpus.teacher is not None
+    return (AlignedCollator if apart else Collator)(_pad_id(work))
 
 
 def _validation(work: Work, step: Step | str) -> Samples | None:
-    folder = work.run.path(step) / ("samples/validation" if work.recipe.chats else "validation")
+    folder = work.run.path(step) / "validation"
     return load_from_disk(folder) if work.recipe.corpus.validation is not None else None
 
 

@@ -141,6 +141,22 @@ class ChatSettings(Section):
         return self
 
 
+class TeacherReading(Section):
+    """How the teachers read a conversation, where they do not read what the student reads."""
+
+    template: str | None = None
+    """Their chat template, as `corpus.template`. Default: the student's."""
+
+    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Values for that template's own variables, beside those of the student's. Default: none."""
+
+    system: str | None = None
+    """The system prompt that they read in place of the conversation's own. Default: the conversation's."""
+
+    sequence_length: Length | None = None
+    """The greatest number of tokens that they read. Default: the student's."""
+
+
 class HeldOutConversations(Section):
     """Separate conversations for evaluation, such as a test split."""
 
@@ -174,6 +190,10 @@ class Conversations(ChatSettings):
     """`padded` (default): each sample is one conversation. `packed`: several whole conversations fill a sample, and no
     token sees another conversation."""
 
+    teacher: TeacherReading | None = None
+    """What the teachers read, such as another template or a system prompt that the student does not get. Both learn and
+    teach the same tokens of the assistant. Default: what the student reads."""
+
     @property
     def streams(self) -> bool:
         """Whether the conversations are read only as far as they are needed."""
@@ -183,6 +203,16 @@ class Conversations(ChatSettings):
     def keeps_apart(self) -> tuple[str, str] | None:
         """The setting by which no token sees another conversation of its sample, and the one without such samples."""
         return ("layout: packed", "layout: padded") if self.layout == "packed" else None
+
+    @model_validator(mode="after")
+    def _teacher_reads_rows(self) -> "Conversations":
+        if self.teacher is None:
+            return self
+        if self.layout == "packed":
+            raise about_key("teacher", "needs `layout: padded`; remove `layout`, or let the teachers read the same")
+        if self.too_long in ("cut_left", "split_turns"):
+            raise about_key("teacher", f"needs `too_long: drop` or `cut_right`, not `{self.too_long}`")
+        return self
 
     @model_validator(mode="after")
     def _streams_have_an_end(self) -> "Conversations":

@@ -2,7 +2,8 @@
 
 Makes `train/` (samples), `held_out/` (documents for evaluation) and, if the recipe selects weights, `validation/`
 (samples). All are plain `datasets` folders. With questions, all three hold questions and references; `strategies` makes
-their prompts.
+their prompts. With conversations, `held_out/` has conversations, `conversations/` those of the training samples, and
+`audit.html` shows what is learned of them.
 """
 
 import json
@@ -16,28 +17,32 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from potstill.console import progress, say, table
+from potstill.data.conversations.audit import audit_of
 from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.split import split_conversations
 from potstill.data.conversations.tally import ChatTally
+from potstill.data.conversations.training_rows import OF_CONVERSATION, columns_of, judged, row_of, training_rows
 from potstill.data.documents import SourceCounts, split_text
 from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
 from potstill.data.questions import Question, split_questions
 from potstill.data.streaming import Stream
 from potstill.data.tokenization import Encoder
 from potstill.errors import UserError
-from potstill.files.atomic import atomic_folder
+from potstill.files.atomic import atomic_folder, write_json, write_text
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
-from potstill.pipeline.conversation_files import save_audit, save_conversations, save_samples
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
+from potstill.report.audit_page import audit_notes, render_audit
 
 TOKENS = Features({"input_ids": List(Value("int32"))})
 TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})
 QUESTION = Features({name: Value("string") for name in ("id", "question", "reference", "columns")})
+CONVERSATION = Features({name: Value("string") for name in OF_CONVERSATION})
 DOCUMENT = Features({"text": Value("string"), "input_ids": List(Value("int32"))})
 MOST_SOURCE_ROWS = 20
 """Of more sources, the table has one row for all that end alike; the manifest has each of them."""
@@ -86,25 +91,54 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     for teacher in artifacts.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer, tally = artifacts.tokenizer(work), ChatTally()
-    # A template that cannot be used is refused before a row is read.
-    chat_template(tokenizer, corpus)
     split = split_conversations(corpus, tally)
-    parts = {"train": split.train, "held_out": split.held_out}
-    if corpus.validation is not None:
-        parts["validation"] = split.validation
-        save_samples(work.folder / "samples" / "validation", split.validation, tokenizer, corpus, ChatTally())
-    for name, conversations in parts.items():
-        save_conversations(work.folder / name, conversations)
-    learned = save_samples(work.folder / "samples" / "train", split.train, tokenizer, corpus, tally)
-    audit = save_audit(work.folder, tally, tokenizer, corpus)
-    counts: dict[str, Any] = {f"{name}_conversations": len(conversations) for name, conversations in parts.items()}
-    counts |= {"train_samples": learned.samples, "train_tokens": learned.tokens}
-    counts |= {"supervised_tokens": learned.supervised, "repeated_conversations": split.repeated}
-    say(f"  {learned}; {work.folder / 'audit.html'} shows which")
-    made = f"{len(split.train):,} conversations to train on, {len(split.held_out):,} held out"
-    say(f"  {made}, {split.repeated:,} repetitions left out")
-    folders = [*(work.folder / name for name in parts), work.folder / "samples"]
-    return Made([*folders, *audit], counts | {"made": made})
+    held_out = judged(split.held_out, tokenizer, corpus)
+    counts = {"held_out_conversations": len(held_out), "repeated_conversations": split.repeated}
+    for name, part, of_part in (("train", split.train, tally), ("validation", split.validation, ChatTally())):
+        if part:
+            counts[f"{name}_samples"] = _write_chat_samples(work, name, part, corpus, of_part)
+    if not counts["train_samples"] or len(held_out) < 2:
+        raise UserError(
+            f"`corpus.conversations` leave {counts['train_samples']} samples to train on and {len(held_out)} "
+            f"conversations to judge by, of {len(split.train)} and {len(split.held_out)} before they are rendered and "
+            f"fitted into `corpus.sequence_length: {corpus.sequence_length}`; give more of them, or a greater length"
+        )
+    for name, conversations in (("conversations", split.train), ("held_out", held_out)):
+        rows = [row_of(one) for one in conversations]
+        _save({key: [row[key] for row in rows] for key in OF_CONVERSATION}, CONVERSATION, work, name)
+    audit = audit_of(tally, tokenizer, chat_template(tokenizer, corpus).name)
+    write_text(work.folder / "audit.html", render_audit(audit))
+    write_json(work.folder / "audit.json", audit.as_json())
+    for note in audit_notes(audit):
+        say(f"  {note}")
+    tokens, supervised = (sum(getattr(one, name) for one in audit.sources) for name in ("tokens", "supervised"))
+    dropped = sum(sum(one.dropped.values()) for one in audit.sources)
+    say(f"  {tokens:,} training tokens in {counts['train_samples']:,} samples, {audit.share:.1%} of them supervised")
+    say(f"  {len(held_out):,} conversations held out, {dropped:,} rows dropped; see {work.folder / 'audit.html'}")
+    made = f"{counts['train_samples']:,} samples to train on, {len(held_out):,} conversations held out"
+    outputs = ["train", "conversations", "held_out", "audit.html", "audit.json"]
+    outputs += ["validation"] if split.validation else []
+    figures = {"train_tokens": tokens, "supervised_tokens": supervised, "dropped_rows": dropped, "made": made}
+    return Made([work.folder / name for name in outputs], counts | figures)
+
+
+def _write_chat_samples(
+    work: Work, name: str, conversations: Sequence[Conversation], corpus: Conversations, tally: ChatTally
+) -> int:
+    features, tokenizer = Features(dict.fromkeys(columns_of(corpus), List(Value("int32")))), artifacts.tokenizer(work)
+    written = 0
+    showing = progress(f"rendering {name}", len(conversations), "conversations")
+    with dataset_writer(work.folder / name, features) as write, showing as advance:
+        for row in training_rows(_shown(conversations, advance), tokenizer, corpus, tally):
+            write(row)
+            written += 1
+    return written
+
+
+def _shown(conversations: Iterable[Conversation], advance: Callable[[int], None]) -> Iterator[Conversation]:
+    for conversation in conversations:
+        yield conversation
+        advance(1)
 
 
 def _split_into_text(work: Work, corpus: Corpus) -> Made:

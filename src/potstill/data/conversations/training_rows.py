@@ -1,0 +1,117 @@
+"""Training rows: the samples of conversations as the rows of a table, and the conversations themselves as rows."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from potstill.data.conversations.align import aligned_samples
+from potstill.data.conversations.chat_template import ChatTemplate, chat_template
+from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
+from potstill.data.conversations.packing import packed_conversations
+from potstill.data.conversations.read import read_conversation
+from potstill.data.conversations.samples import samples, samples_of
+from potstill.data.conversations.tally import ChatTally
+from potstill.data.prompts.collator import TEACHER
+from potstill.data.sources import SourceRow
+from potstill.recipe.conversations import ChatSettings, ConversationBase, Conversations
+
+ROW = ("input_ids", "labels")
+OF_CONVERSATION = ("id", "messages", "tools", "where", "source")
+"""The columns of a stored conversation; the id is the hash of its messages and tools."""
+
+
+def columns_of(corpus: Conversations) -> tuple[str, ...]:
+    """The columns of a training row, each of them a list of numbers."""
+    if corpus.teacher is not None:
+        return (*ROW, *(f"{TEACHER}{name}" for name in ROW))
+    return (*ROW, "documents") if corpus.layout == "packed" else ROW
+
+
+def training_rows(
+    conversations: Iterable[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
+) -> Iterator[dict[str, list[int]]]:
+    """The rows of a training, with the columns of :func:`columns_of`.
+
+    Args:
+        conversations: the conversations.
+        tokenizer: the tokenizer of student and teachers.
+        corpus: the recipe's section.
+        tally: counts what becomes of each conversation.
+
+    Raises:
+        UserError: a chat template cannot be used, or a conversation cannot be rendered and none may be left out.
+    """
+    if corpus.teacher is not None:
+        yield from _rows_for_two(conversations, tokenizer, corpus, tally)
+        return
+    alone = samples(conversations, tokenizer, corpus, tally)
+    if corpus.layout == "padded":
+        yield from ({"input_ids": one.input_ids, "labels": one.labels} for one in alone)
+        return
+    for sample in packed_conversations(alone, corpus.sequence_length):
+        yield {"input_ids": sample.input_ids, "labels": sample.labels, "documents": sample.documents}
+
+
+def _rows_for_two(
+    conversations: Iterable[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
+) -> Iterator[dict[str, list[int]]]:
+    student, teacher = chat_template(tokenizer, corpus), teacher_template(tokenizer, corpus)
+    tally.template_digest = student.digest
+    for conversation in conversations:
+        try:
+            pairs = aligned_pairs(conversation, student, teacher, corpus)
+            if not pairs:
+                raise NothingLearnedError(conversation.where, "too long for the student or for the teacher")
+            samples_of(conversation, student, corpus, tally)
+        except BadRowError as error:
+            if corpus.on_bad_row == "refuse" and not isinstance(error, NothingLearnedError):
+                raise
+            tally.drop(conversation.source, error.reason)
+            continue
+        yield from ({name: pair[name] for name in columns_of(corpus)} for pair in pairs)
+
+
+def aligned_pairs(
+    conversation: Conversation, student: ChatTemplate, teacher: ChatTemplate, corpus: Conversations
+) -> list[dict[str, Any]]:
+    """The samples of a conversation as the student and as the teacher reads it; see ``align.aligned_samples``."""
+    assert corpus.teacher is not None
+    how = corpus.teacher
+    return aligned_samples(conversation, student, teacher, corpus, how.system, how.sequence_length)
+
+
+def teacher_template(tokenizer: Any, corpus: Conversations) -> ChatTemplate:
+    """The chat template by which the teachers read."""
+    assert corpus.teacher is not None
+    name, kwargs = corpus.teacher.template or corpus.template, corpus.teacher.template_kwargs
+    changed = {"template": name, "template_kwargs": {**corpus.template_kwargs, **kwargs}}
+    return chat_template(tokenizer, corpus.model_copy(update=changed))
+
+
+def judged(conversations: Sequence[Conversation], tokenizer: Any, corpus: Conversations) -> list[Conversation]:
+    """The held-out conversations that give a sample, all of whose turns count, whatever is learned.
+
+    Raises:
+        UserError: a conversation cannot be rendered, and none may be left out.
+    """
+    every: ChatSettings = corpus.model_copy(update={"learn": "all"})
+    template, kept, tally = chat_template(tokenizer, corpus), list[Conversation](), ChatTally()
+    for conversation in conversations:
+        try:
+            if samples_of(conversation, template, every, tally):
+                kept.append(conversation)
+        except BadRowError as error:
+            if corpus.on_bad_row == "refuse" and not isinstance(error, NothingLearnedError):
+                raise
+    return kept
+
+
+def row_of(conversation: Conversation) -> dict[str, str]:
+    """A conversation as a row of text columns, which :func:`stored_conversation` reads."""
+    place = {"where": conversation.where, "source": conversation.source}
+    return {"id": conversation.hash().hex(), **conversation.as_row(), **place}
+
+
+def stored_conversation(row: dict[str, str]) -> Conversation:
+    """The conversation of such a row."""
+    columns = {name: row[name] for name in ("messages", "tools")}
+    return read_conversation(SourceRow(columns, row["where"], row["source"]), ConversationBase())
