@@ -12,7 +12,17 @@ from potstill.cost import Cost
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import ModelSpeed, Speed
-from potstill.report.data import ANSWER_METRICS, Curve, Model, Passage, Report, StageCost, Token
+from potstill.report.data import (
+    ANSWER_METRICS,
+    Curve,
+    Model,
+    Passage,
+    Report,
+    ShownAnswer,
+    ShownPrompt,
+    StageCost,
+    Token,
+)
 
 TEXT = (
     "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "
@@ -221,6 +231,10 @@ def hostile() -> Report:
     """Markup in every name that a user can choose."""
     bad = "<script>window.broken = 1</script> & \"quotes\" 'too' </style>"
     whole = report()
+
+    def answer(model: str | None) -> ShownAnswer:
+        return ShownAnswer(model, bad, cut=True)
+
     return replace(
         whole,
         title=bad,
@@ -235,6 +249,7 @@ def hostile() -> Report:
         rows=(*whole.rows, replace(whole.rows[0], model=bad)),
         curves=(Curve(bad, 0, ({"step": 1, "loss": 2.0, bad: 1.0}, {"step": 2, "loss": 1.0, bad: 1.0})),),
         passages=(Passage(bad, (Token(bad), Token(bad, 1.0, 1.0, 1.0, ((bad, 0.5),), ((bad, 0.4),)))),),
+        prompts=(ShownPrompt(bad, ((bad, bad), ("user", 99 * bad)), tuple(map(answer, (None, "student", bad)))),),
     )
 
 

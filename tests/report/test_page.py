@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from potstill.cost import Cost, Expense
-from potstill.report.data import Report
+from potstill.report.data import TURN_METRICS, Report, ShownAnswer, ShownPrompt
 from potstill.report.page import render
 
 NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile", "matrix", "matrix of one seed"]
@@ -184,3 +184,37 @@ def test_what_measuring_each_model_took_is_told_with_how_it_is_known(examples):
     assert "3 Whwritten" in row, "1.2 Wh for 400 tokens"
     assert "estimated" in row
     assert "not measured" in page[page.index("held-out-text") :]
+
+
+def test_prompts_stand_above_the_answers_to_them(examples):
+    answers = (
+        ShownAnswer(None, "It is the sky."),
+        ShownAnswer("teacher", "Sky."),
+        ShownAnswer("student", "sky " * 400, cut=True),
+        ShownAnswer("control", " "),
+    )
+    prompt = ShownPrompt("chats.jsonl:7", (("system", "Be brief."), ("user", "What is blue?")), answers)
+    html = render(replace(examples["one seed"](), prompts=(prompt,)))
+    text = Page(html).text.partition("The same prompts, answered")[2]
+    expected = ["chats.jsonl:7", "Be brief.", "What is blue?", "Reference", "It is the sky.", "Teacher", "Sky."]
+    expected += ["Student", "cut at the limit", "1,600 characters", "Control", "nothing"]
+    places = [text.index(said) for said in expected]
+    assert places == sorted(places)
+    section = html[html.index('aria-labelledby="prompts"') :]
+    assert section[: section.index("</section>")].count("<details>") == 1, "long texts are folded, and no others"
+    assert "The same prompts" not in render(examples["one seed"]())
+
+
+@pytest.mark.parametrize("name", ["one seed", "matrix"])
+def test_figures_by_turn_have_a_table_of_their_own(examples, name):
+    report = examples[name]()
+    of_turns = {"rows": report.rows, "paired": report.paired}
+    for kind, found in of_turns.items():
+        loss = [one for one in found if one.metric == "loss"]
+        of_turns[kind] = (*found, *(replace(one, metric="loss/turn 2", n=12) for one in loss))
+    html = render(replace(report, turns=TURN_METRICS, **of_turns))
+    section = html[html.index('aria-labelledby="turns"') :].partition("</section>")[0]
+    assert "Loss, turn 2" in section
+    assert "n = 12" in section
+    assert "turn 1" not in section
+    assert "turn 2" not in html.replace(section, ""), "by turn, nothing is drawn or judged elsewhere"

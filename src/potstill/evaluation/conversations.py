@@ -4,17 +4,18 @@ All turns of the assistant are judged, whichever ones the recipe learns: so stud
 compared. The unit is the conversation. Makes `scores/`, each model's sums by conversation and turn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.data.collators import Collator, pad_token_id
 from potstill.data.conversations.chat_template import chat_template
-from potstill.data.conversations.conversation import BadRowError, Conversation
+from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
 from potstill.data.conversations.render import ChatSample
 from potstill.data.conversations.samples import samples_of
 from potstill.data.conversations.tally import ChatTally
+from potstill.data.conversations.training_rows import aligned_pairs, teacher_template
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
 from potstill.evaluation.baselines import compared_vocabulary
@@ -24,7 +25,7 @@ from potstill.evaluation.held_out_prompts import FEWEST
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.comparison import compare
 from potstill.metrics.conversations.turn_scores import TURNS, TurnScores, row_of
-from potstill.pipeline import artifacts
+from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Work
 from potstill.recipe.conversations import Conversations
 
@@ -53,8 +54,8 @@ def held_out_turns(work: Work) -> HeldOutBatches:
     Raises:
         UserError: there are fewer than two, or one cannot be rendered.
     """
-    held_out = artifacts.conversations(work, "held_out")[: work.recipe.evaluate.documents]
-    made = sorted(_samples(work, held_out), key=lambda one: -len(one[1].input_ids))
+    held_out = list(artifacts.conversations(work, "held_out").values())[: work.recipe.evaluate.documents]
+    made = sorted(_samples(work, held_out), key=lambda one: -len(one[1]["input_ids"]))
     numbers = {number: place for place, number in enumerate(sorted({number for number, _ in made}))}
     if len(numbers) < FEWEST:
         raise UserError(
@@ -62,24 +63,30 @@ def held_out_turns(work: Work) -> HeldOutBatches:
             f"interval needs {FEWEST}; hold out more, or raise `corpus.sequence_length`"
         )
     return HeldOutBatches(
-        [{"input_ids": sample.input_ids, "labels": sample.labels} for _, sample in made],
+        [sample for _, sample in made],
         [_units(numbers[number], sample) for number, sample in made],
         [0] * (len(numbers) * len(TURNS)),
-        Collator(pad_token_id(artifacts.tokenizer(work))),
+        training_data.corpus_collator(work),
         work.recipe.evaluate.batch_size,
         compared_vocabulary(work),
     )
 
 
-def _samples(work: Work, held_out: list[Conversation]) -> Iterator[tuple[int, ChatSample]]:
-    """The samples of each conversation, with its number."""
-    corpus = work.recipe.corpus
+def _samples(work: Work, held_out: Sequence[Conversation]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The samples of each conversation as student and teachers read them, with the conversation's number."""
+    corpus, tokenizer = work.recipe.corpus, artifacts.tokenizer(work)
     assert isinstance(corpus, Conversations)
-    settings = corpus.model_copy(update={"learn": "all"})
-    template, tally = chat_template(artifacts.tokenizer(work), settings), ChatTally()
+    every, tally = corpus.model_copy(update={"learn": "all"}), ChatTally()
+    ours = chat_template(tokenizer, corpus)
+    theirs = None if corpus.teacher is None else teacher_template(tokenizer, corpus)
     for number, conversation in enumerate(held_out):
         try:
-            made = samples_of(conversation, template, settings, tally)
+            if theirs is not None:
+                made = aligned_pairs(conversation, ours, theirs, every)
+            else:
+                made = [_as_dict(sample) for sample in samples_of(conversation, ours, every, tally)]
+        except NothingLearnedError:
+            continue
         except BadRowError:
             if corpus.on_bad_row == "refuse":
                 raise
@@ -87,10 +94,13 @@ def _samples(work: Work, held_out: list[Conversation]) -> Iterator[tuple[int, Ch
         yield from ((number, sample) for sample in made)
 
 
-def _units(conversation: int, sample: ChatSample) -> NDArray[np.int64]:
+def _as_dict(sample: ChatSample) -> dict[str, Any]:
+    return {"input_ids": sample.input_ids, "labels": sample.labels, "turns": sample.turns}
+
+
+def _units(conversation: int, sample: Mapping[str, Any]) -> NDArray[np.int64]:
     """The row of the sums of each supervised token of a sample."""
-    counts = [
-        sum(label != IGNORE_INDEX for label in sample.labels[max(turn.start, 1) : turn.stop]) for turn in sample.turns
-    ]
-    assert sum(counts) == sample.supervised, f"{sample.where}: a learned token is in no turn"
-    return np.repeat([row_of(conversation, turn.turn) for turn in sample.turns], counts)
+    turns, labels = sample["turns"], np.asarray(sample["labels"])
+    counts = [int((labels[max(turn.start, 1) : turn.stop] != IGNORE_INDEX).sum()) for turn in turns]
+    assert sum(counts) == (labels[1:] != IGNORE_INDEX).sum(), "a learned token is in no turn"
+    return np.repeat([row_of(conversation, turn.turn) for turn in turns], counts)

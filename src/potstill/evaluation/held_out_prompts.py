@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.align import with_system
+from potstill.data.conversations.chat_template import ChatTemplate, chat_template
 from potstill.data.conversations.conversation import BadRowError, Conversation, Message
 from potstill.data.conversations.render import render
+from potstill.data.conversations.training_rows import teacher_template
 from potstill.errors import UserError
 from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts
@@ -25,16 +27,13 @@ class HeldOutPrompt:
     conversation: Conversation
     """The whole conversation, of which the last turn of the assistant is the reference."""
     input_ids: list[int]
-    """What a model reads before it writes."""
+    """What students read before they write."""
+    teacher_input_ids: list[int]
+    """What teachers read before they write: the same, unless the recipe lets them read something else."""
     reference: str
     """What the data has there, without special tokens."""
     reference_tokens: int
     """Its number of tokens, without the one that ends the turn."""
-
-    @property
-    def question(self) -> str:
-        """The message before the last turn of the assistant."""
-        return self.before[-1].content
 
     @property
     def before(self) -> Sequence[Message]:
@@ -46,16 +45,25 @@ class HeldOutPrompt:
 def held_out_prompts(work: Work) -> list[HeldOutPrompt]:
     """The prompts that leave every model room to write, in the order of the held-out conversations.
 
-    A prompt is left out if it has more tokens than `corpus.sequence_length`, or if it and `answers.max_new_tokens` are
-    more than the positions of a teacher or of the student.
+    A prompt is left out if it is longer than a sample may be, or if it and `answers.max_new_tokens` are more than the
+    positions of a teacher or of the student.
 
     Raises:
         UserError: fewer than two prompts are left, or a conversation cannot be rendered.
     """
     recipe = work.recipe
-    held_out = artifacts.conversations(work, "held_out")[: recipe.evaluate.documents]
-    longest = _longest_prompt(work)
-    found = [one for one in _prompts(work, held_out) if len(one.input_ids) <= longest]
+    corpus = recipe.corpus
+    assert isinstance(corpus, Conversations)
+    held_out = list(artifacts.conversations(work, "held_out").items())[: recipe.evaluate.documents]
+    room = _room(work)
+    longest = min(corpus.sequence_length, *room)
+    theirs = None if corpus.teacher is None else corpus.teacher.sequence_length
+    longest_of_teachers = longest if theirs is None else min(theirs, *room)
+    found = [
+        one
+        for one in _prompts(artifacts.tokenizer(work), held_out, corpus)
+        if len(one.input_ids) <= longest and len(one.teacher_input_ids) <= longest_of_teachers
+    ]
     if len(found) < FEWEST:
         raise UserError(
             f"`answers.max_new_tokens`: {len(found)} of {len(held_out):,} held-out conversations have a prompt of at "
@@ -65,37 +73,40 @@ def held_out_prompts(work: Work) -> list[HeldOutPrompt]:
     return found
 
 
-def chat_tokenizer(work: Work) -> Any:
-    """The run's tokenizer with the chat template of its conversations, which decides the token that ends an answer."""
-    assert isinstance(work.recipe.corpus, Conversations)
-    tokenizer = artifacts.tokenizer(work)
-    tokenizer.chat_template = chat_template(tokenizer, work.recipe.corpus).text
-    return tokenizer
-
-
-def _prompts(work: Work, held_out: list[Conversation]) -> Iterator[HeldOutPrompt]:
-    corpus, tokenizer = work.recipe.corpus, artifacts.tokenizer(work)
-    assert isinstance(corpus, Conversations)
-    template = chat_template(tokenizer, corpus)
-    settings = corpus.model_copy(update={"learn": "last", "reasoning": True, "tool_calls": True})
-    for conversation in held_out:
-        # A turn that the data does not teach can be written all the same.
-        messages = tuple(replace(message, learn=True) for message in conversation.messages)
+def _prompts(
+    tokenizer: Any, held_out: Sequence[tuple[str, Conversation]], corpus: Conversations
+) -> Iterator[HeldOutPrompt]:
+    ours = chat_template(tokenizer, corpus)
+    theirs = None if corpus.teacher is None else teacher_template(tokenizer, corpus)
+    system = None if corpus.teacher is None else corpus.teacher.system
+    for name, conversation in held_out:
         try:
-            (sample,) = render(replace(conversation, messages=messages), template, settings).samples
+            prompt, reference = _cut(conversation, ours, corpus)
+            asked = prompt
+            if theirs is not None:
+                shown = conversation if system is None else with_system(conversation, system)
+                asked, _ = _cut(shown, theirs, corpus)
         except BadRowError:
             if corpus.on_bad_row == "refuse":
                 raise
             continue
-        (turn,) = sample.turns
-        prompt, reference = sample.input_ids[: turn.start], sample.input_ids[turn.start : turn.stop - 1]
         text = tokenizer.decode(reference, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        yield HeldOutPrompt(conversation.where, conversation, prompt, text, len(reference))
+        yield HeldOutPrompt(name, conversation, prompt, asked, text, len(reference))
 
 
-def _longest_prompt(work: Work) -> int:
+def _cut(conversation: Conversation, template: ChatTemplate, corpus: Conversations) -> tuple[list[int], list[int]]:
+    """The tokens before the last turn of the assistant, and those of the turn without its end."""
+    every = corpus.model_copy(update={"learn": "last", "reasoning": True, "tool_calls": True})
+    # A turn that the data does not teach can be written all the same.
+    messages = tuple(replace(message, learn=True) for message in conversation.messages)
+    (sample,) = render(replace(conversation, messages=messages), template, every).samples
+    (turn,) = sample.turns
+    return sample.input_ids[: turn.start], sample.input_ids[turn.start : turn.stop - 1]
+
+
+def _room(work: Work) -> list[int]:
+    """The positions that an answer leaves to its prompt, in each model that has a limit."""
     start = ModelSource(str(work.run.path("student") / "start"), "the run's student").config()
     configs = [start, *(teacher.config() for teacher in artifacts.existing_teachers(work))]
-    positions = [getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs]
-    room = [each - work.recipe.answers.max_new_tokens for each in positions if each is not None]
-    return min(work.recipe.corpus.sequence_length, *room)
+    positions = (getattr(config.get_text_config(), "max_position_embeddings", None) for config in configs)
+    return [each - work.recipe.answers.max_new_tokens for each in positions if each is not None]

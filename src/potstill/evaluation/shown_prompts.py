@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from potstill.data.conversations.conversation import Message
@@ -17,36 +18,42 @@ SHOWN = 8
 
 
 def shown_prompts(work: Work, name_on_page: Callable[[str], str]) -> tuple[ShownPrompt, ...]:
-    """The first prompts of the held-out data, and the answers of the first seed of the first of each kind of model."""
+    """The first prompts of the held-out data, with the answers of the first teacher, the students and the control.
+
+    Of several seeds, the first one is shown.
+    """
     answered = {
         one: {row["id"]: row for row in read_jsonl(work.run.path(step) / "answers.jsonl")}
         for step in answers_steps(work.recipe)
         if (one := step.candidate) is not None and _is_shown(work, one)
     }
     return tuple(
-        ShownPrompt(
-            title=name,
-            turns=turns,
+        replace(
+            prompt,
             answers=(
-                ShownAnswer(None, reference),
+                *prompt.answers,
                 *(
-                    ShownAnswer(name_on_page(one.label), rows[name]["response"], rows[name]["hit_limit"])
+                    ShownAnswer(name_on_page(one.label), rows[each]["response"], rows[each]["hit_limit"])
                     for one, rows in answered.items()
                 ),
             ),
         )
-        for name, turns, reference in islice(_prompts(work), SHOWN)
+        for each, prompt in islice(_prompts(work), SHOWN)
     )
 
 
-def _prompts(work: Work) -> Iterator[tuple[str, tuple[tuple[str, str], ...], str]]:
-    """The id, the turns and the reference of each prompt."""
+def _prompts(work: Work) -> Iterator[tuple[str, ShownPrompt]]:
+    """The id of each prompt, and the prompt with its reference alone."""
     if work.recipe.asks:
         for row in artifacts.questions(work, "held_out"):
-            yield row["id"], (("user", row["question"]),), row["reference"]
+            yield (
+                row["id"],
+                ShownPrompt(row["id"], (("user", row["question"]),), (ShownAnswer(None, row["reference"]),)),
+            )
     else:
         for one in held_out_prompts(work):
-            yield one.id, tuple((message.role, _said(message)) for message in one.before), one.reference
+            turns = tuple((message.role, _said(message)) for message in one.before)
+            yield one.id, ShownPrompt(one.conversation.where, turns, (ShownAnswer(None, one.reference),))
 
 
 def _said(message: Message) -> str:
@@ -56,8 +63,6 @@ def _said(message: Message) -> str:
 
 
 def _is_shown(work: Work, one: Candidate) -> bool:
-    recipe = work.recipe
     if one.role == "teacher":
-        return one.name in (None, next(iter(recipe.all_teachers)))
-    first = recipe.first_variant if one.role == "student" else None
-    return one.role != "start" and one.seed == recipe.seeds[0] and one.name == first
+        return one.name in (None, next(iter(work.recipe.all_teachers)))
+    return one.role in ("student", "control") and one.seed == work.recipe.seeds[0]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 INTERVALS = 2
 """The version of the way in which intervals are computed. If it changes, all steps with intervals are repeated."""
 
+PROMPTS = ("template", "template_kwargs", "date", "sequence_length", "teacher")
+"""The keys of the corpus that decide what a model reads of a conversation."""
+
 
 def training_text(recipe: "Recipe") -> Any:
     """The keys of the corpus that decide the training text, without those that cut it into samples."""
@@ -75,7 +78,10 @@ def answer_settings(recipe: "Recipe") -> dict[str, Any]:
     """How every model is asked. The prompt of questions counts by its content, not by its strategy's name."""
     how = section_without(recipe.answers, "batch_size", "teachers", "strategy", "number", "sentences")
     if recipe.chats:
-        return {"answers": how, **chat_settings(recipe, "template", "template_kwargs", "date", "sequence_length")}
+        return {
+            "answers": how,
+            **chat_settings(recipe, "template", "template_kwargs", "date", "sequence_length", "teacher"),
+        }
     return {"answers": how | {"prompt": recipe.all_strategies[recipe.answers.strategy].student}}
 
 
@@ -83,8 +89,7 @@ def held_out_turns(recipe: "Recipe") -> dict[str, Any]:
     """How held-out conversations become samples. All of their turns are judged, whichever ones are learned."""
     if not recipe.chats:
         return {}
-    names = ("template", "template_kwargs", "date", "sequence_length", "too_long", "reasoning", "tool_calls")
-    return chat_settings(recipe, *names)
+    return chat_settings(recipe, *PROMPTS, "too_long", "reasoning", "tool_calls")
 
 
 def chat_settings(recipe: "Recipe", *names: str) -> dict[str, Any]:

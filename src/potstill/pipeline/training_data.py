@@ -33,7 +33,7 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
         return for_sample_set(work, sample_set.name)
     rows = load_from_disk(work.run.path("corpus") / "train")
     train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
-    return TrainingData(train, _validation(work, "corpus"), _collator(work))
+    return TrainingData(train, _validation(work, "corpus"), corpus_collator(work))
 
 
 def for_candidate(work: Work, trained: Candidate) -> TrainingData:
@@ -45,7 +45,7 @@ def for_candidate(work: Work, trained: Candidate) -> TrainingData:
 def for_sample_set(work: Work, name: str | None) -> TrainingData:
     """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
-        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, _collator(work))
+        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, corpus_collator(work))
     step = Step("strategies", name=name)
     collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
@@ -84,7 +84,7 @@ def for_start(work: Work) -> TrainingData:
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
         return TrainingData(
-            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), _collator(work)
+            load_from_disk(work.run.path("corpus") / "train"), _validation(work, "corpus"), corpus_collator(work)
         )
     asked = {"start": Strategy(teacher=(prompt := recipe_inputs.first_student_prompt(work.recipe)), student=prompt)}
     prompter = AlignedSampleBuilder(asked, artifacts.tokenizer(work), corpus.sequence_length, corpus.sequence_length)
@@ -112,7 +112,7 @@ class _QuestionSamples:
         return {"input_ids": sample["input_ids"], "labels": sample["labels"]}
 
 
-def _collator(work: Work) -> Collate:
+def corpus_collator(work: Work) -> Collate:
     """The collator of the corpus's own samples, which teachers may read otherwise than the student."""
     apart = isinstance(work.recipe.corpus, Conversations) and work.recipe.corpus.teacher is not None
     return (AlignedCollator if apart else Collator)(_pad_id(work))

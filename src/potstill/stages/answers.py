@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
 from potstill.device import device
-from potstill.evaluation.held_out_prompts import chat_tokenizer, held_out_prompts
+from potstill.evaluation.held_out_prompts import held_out_prompts
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Request
@@ -42,11 +42,11 @@ def run(work: Work) -> Made:
     outputs = [work.folder / "answers.jsonl"]
     if work.recipe.asks:
         samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / "samples").to_list()
-        answers = _answers(work, model, _asked_questions(work, samples), artifacts.tokenizer(work))
+        answers = _answers(work, model, _asked_questions(work, samples))
         outputs.append(work.folder / "scores.json")
         write_json(outputs[-1], _scores(work, model, samples))
     else:
-        answers = _answers(work, model, _asked_conversations(work), chat_tokenizer(work))
+        answers = _answers(work, model, _asked_conversations(work))
     limited, tokens = sum(row["hit_limit"] for row in answers), sum(row["tokens"] for row in answers)
     made = f"{len(answers):,} answers of {tokens / len(answers):,.0f} tokens, {limited:,} cut at the limit"
     say(f"  {made}")
@@ -60,19 +60,24 @@ def _asked_questions(work: Work, samples: list[dict[str, Any]]) -> list[Asked]:
 
 
 def _asked_conversations(work: Work) -> list[Asked]:
+    assert work.step.candidate is not None
+    teaches = work.step.candidate.role == "teacher"
     return [
-        Asked(Request(one.id, one.input_ids), {"id": one.id, "question": one.question, "reference": one.reference})
+        Asked(
+            Request(one.id, one.teacher_input_ids if teaches else one.input_ids),
+            {"id": one.id, "question": one.before[-1].content, "reference": one.reference},
+        )
         for one in held_out_prompts(work)
     ]
 
 
-def _answers(work: Work, model: PreTrainedModel, asked: list[Asked], tokenizer: Any) -> list[dict[str, Any]]:
+def _answers(work: Work, model: PreTrainedModel, asked: list[Asked]) -> list[dict[str, Any]]:
     """The model's answers, in the order in which it wrote them to the file."""
     settings, who = work.recipe.answers, str(work.step.candidate)
     known = {one.request.id: one.known for one in asked}
     journal = JsonlLog(work.folder / "answers.jsonl")
     done = [(row["id"], 0) for row in journal.rows]
-    writer, requests = NamedModel(model, tokenizer, who), [one.request for one in asked]
+    writer, requests = NamedModel(model, artifacts.tokenizer(work), who), [one.request for one in asked]
     found = responses(writer, requests, Decoding.of(settings), done, key="answers.max_new_tokens")
     units = "questions" if work.recipe.asks else "conversations"
     with progress(f"{who} answers", len(asked), units, len(done)) as advance:

@@ -75,13 +75,15 @@ def test_tool_calls_count_only_where_the_reference_makes_one():
     ]
     answers = [written(CALL), written("It is cold."), written(CALL), written(CALL)]
     numerator, denominator = scored(answers, references)["valid_tool_calls"]
-    np.testing.assert_array_equal(numerator, [1, 0, 0, 0])
-    np.testing.assert_array_equal(denominator, [1, 1, 0, 0])
+    np.testing.assert_array_equal(numerator, [1, 0])
+    np.testing.assert_array_equal(denominator, [1, 1])
     assert AnswerScorer(references, None).calls == 2
 
 
-def test_without_calls_there_is_no_figure_of_calls():
-    assert "valid_tool_calls" not in scored([written("a")] * 2, [ReferenceAnswer("a", 1)] * 2)
+@pytest.mark.parametrize("calls", [0, 1])
+def test_without_calls_there_is_no_figure_of_calls(calls):
+    references = [ReferenceAnswer(CALL, 9, TOOLS)] * calls + [ReferenceAnswer("a", 1)] * 2
+    assert "valid_tool_calls" not in scored([written("a")] * len(references), references)
 
 
 @pytest.mark.parametrize(

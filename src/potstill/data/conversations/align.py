@@ -83,6 +83,7 @@ def _aligned(student: ChatSample, teacher: ChatSample) -> dict[str, Any]:
         "labels": labels,
         "teacher_input_ids": teacher.input_ids,
         "teacher_labels": teacher_labels,
+        "turns": student.turns,
     }
 
 

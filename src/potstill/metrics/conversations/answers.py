@@ -26,6 +26,9 @@ RANDOM_PAIRS = 200
 
 NGRAM = 4
 
+FEWEST_CALLS = 2
+"""The fewest tool calls that give an interval."""
+
 
 @dataclass(frozen=True)
 class ReferenceAnswer:
@@ -66,29 +69,31 @@ class AnswerScorer:
         self._others = derangements(len(references), math.ceil(RANDOM_PAIRS / len(references)))
         self._embedded = None if encode is None else encode(self._texts)
         # A reference whose own call cannot be read or is not valid says nothing about the calls of models.
-        self._calls = np.array(
-            [valid_calls(text, one.tools) for text, one in zip(self._texts, references, strict=True)]
-        )
+        pairs = enumerate(zip(self._texts, references, strict=True))
+        self._calls = [at for at, (text, reference) in pairs if valid_calls(text, reference.tools)]
 
     @property
     def calls(self) -> int:
         """The number of references that call a tool."""
-        return int(self._calls.sum())
+        return len(self._calls)
 
     def __call__(self, answers: Sequence[WrittenAnswer]) -> dict[str, Sums]:
-        """The sums of each metric of one model, whose answers are in the order of the references: [U] each."""
+        """The sums of each metric of one model, whose answers are in the order of the references: [U] each.
+
+        Tool calls have sums of those answers alone whose reference calls a tool; if these are few, they have none.
+        """
         one = np.ones(len(answers))
         lengths = np.array([reference.tokens for reference in self._references], float)
         found = {"stopped": Sums([answer.stopped for answer in answers], one)}
         found["length_ratio"] = Sums([answer.tokens for answer in answers], lengths)
         found |= {name: Sums(values, one) for name, values in self._similarity(answers).items()}
         found["repetition"] = Sums([repeated_share(answer.ids) for answer in answers], one)
-        if self._calls.any():
+        if self.calls >= FEWEST_CALLS:
             valid = [
-                calls and valid_calls(without_reasoning(answer.text), reference.tools)
-                for calls, answer, reference in zip(self._calls, answers, self._references, strict=True)
+                valid_calls(without_reasoning(answers[at].text), self._references[at].tools)
+                for at in self._calls
             ]
-            found["valid_tool_calls"] = Sums(valid, self._calls)
+            found["valid_tool_calls"] = Sums(valid, np.ones(len(valid)))
         return found
 
     def _similarity(self, answers: Sequence[WrittenAnswer]) -> Mapping[str, Array]:

@@ -31,13 +31,17 @@ class TurnScores:
     """At the places of :func:`row_of`: [4 U]."""
 
     def sums(self, metric: str) -> Sums:
-        """Numerator and denominator of a metric for each conversation. `metric` may end in a group: `loss/turn 1`."""
+        """Numerator and denominator of a metric for each conversation.
+
+        `metric` may end in a group of turns, such as `loss/turn 1`: then only for those that have such a turn.
+        """
         name, _, turns = metric.partition("/")
         sums = self.each.sums(name)
-        by_turn = (np.reshape(values, (-1, len(TURNS))) for values in (sums.numerator, sums.denominator))
-        if turns:
-            return Sums(*(values[:, TURNS.index(turns)] for values in by_turn))
-        return Sums(*(values.sum(1) for values in by_turn))
+        numerator, denominator = (np.reshape(values, (-1, len(TURNS))) for values in (sums.numerator, sums.denominator))
+        if not turns:
+            return Sums(numerator.sum(1), denominator.sum(1))
+        at, there = TURNS.index(turns), denominator[:, TURNS.index(turns)] > 0
+        return Sums(numerator[there, at], denominator[there, at])
 
     def metrics(self) -> list[str]:
         """All metrics. Groups of turns of fewer than two conversations have none, and neither has a single group."""
