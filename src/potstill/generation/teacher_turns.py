@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from potstill.data.conversations.align import with_system
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.parts import message_of
@@ -113,11 +114,15 @@ class TurnWriter:
         template: the teacher's chat template.
         room: the most tokens of a prompt.
         ask: lets the teacher respond.
+        system: the system prompt that the teacher reads in place of a conversation's own. None: the same one.
     """
 
-    def __init__(self, generate: Generate, template: ChatTemplate, room: int, ask: Ask) -> None:
+    def __init__(
+        self, generate: Generate, template: ChatTemplate, room: int, ask: Ask, system: str | None = None
+    ) -> None:
         self.counts = TurnCounts()
         self._generate, self._template, self._room, self._ask = generate, template, room, ask
+        self._system = system
 
     def write(self, conversations: Mapping[str, Conversation]) -> list[Draft]:
         """The conversations to learn from, by their ids, in the same order; several of one that has several samples."""
@@ -156,9 +161,10 @@ class TurnWriter:
 
     def _request(self, draft: Draft) -> Request | str:
         """The prompt for a draft's next turn, or why there is none."""
-        conversation = draft.conversation
+        conversation = draft.up_to_here().conversation
+        shown = conversation if self._system is None else with_system(conversation, self._system)
         try:
-            ids = turn_prompt_ids(conversation.messages[: draft.left[0]], self._template, conversation.tools)
+            ids = turn_prompt_ids(shown.messages, self._template, shown.tools)
         except TemplateRefusedError as error:
             return f"the chat template refuses it ({error})"
         return Request(draft.request_id, ids) if len(ids) <= self._room else "leaves no room for an answer"

@@ -1,60 +1,29 @@
-"""Conversation files: the conversations, samples and audit that a step leaves in its folder."""
+"""Conversation files: the samples of conversations that a step leaves in its folder, and the audit that shows them."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Features, List, Value
 
-from potstill.data.conversations.audit import audit_of
+from potstill.console import progress, say
+from potstill.data.conversations.audit import Audit, audit_of
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
-from potstill.data.conversations.packing import packed_conversations
-from potstill.data.conversations.samples import samples
 from potstill.data.conversations.tally import ChatTally
-from potstill.data.labels import IGNORE_INDEX
-from potstill.errors import UserError
+from potstill.data.conversations.training_rows import columns_of, training_rows
 from potstill.files.atomic import write_json, write_text
 from potstill.files.dataset_writer import dataset_writer
 from potstill.recipe.conversations import Conversations
-from potstill.report.audit_page import render_audit
+from potstill.report.audit_page import audit_notes, render_audit
 
-CONVERSATION = Features({name: Value("string") for name in ("id", "source", "messages", "tools")})
-SAMPLE = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
-PACKED = Features({**SAMPLE, "documents": List(Value("int32"))})
-
-
-def save_conversations(folder: Path, conversations: Sequence[Conversation]) -> None:
-    """Save conversations, each under an id of its own, as ``artifacts.conversations`` reads them."""
-    times = Counter[str]()
-    with dataset_writer(folder, CONVERSATION) as write:
-        for one in conversations:
-            times[one.where] += 1
-            # Files of one name in several folders have the same rows.
-            name = one.where if times[one.where] == 1 else f"{one.where} ({times[one.where]})"
-            write({"id": name, "source": one.source, **one.as_row()})
-
-
-@dataclass
-class SampleCounts:
-    """Counts of the samples of conversations."""
-
-    samples: int = 0
-    tokens: int = 0
-    supervised: int = 0
-
-    def __str__(self) -> str:
-        """One line for the console."""
-        share = self.supervised / self.tokens if self.tokens else 0.0
-        return f"{self.tokens:,} tokens in {self.samples:,} samples, {share:.1%} of them learned"
+AUDIT = ("audit.html", "audit.json")
 
 
 def save_samples(
     folder: Path, conversations: Sequence[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
-) -> SampleCounts:
-    """Make samples of conversations and save them, packed or each alone.
+) -> int:
+    """Save the samples of conversations. Returns their number.
 
     Args:
         folder: the folder of the samples.
@@ -64,35 +33,35 @@ def save_samples(
         tally: counts what becomes of each conversation.
 
     Raises:
-        UserError: a conversation cannot be rendered, or no sample is left.
+        UserError: as :func:`training_rows`.
     """
-    found, counts = samples(conversations, tokenizer, corpus, tally), SampleCounts()
-    features, rows = SAMPLE, ({"input_ids": one.input_ids, "labels": one.labels} for one in found)
-    if corpus.layout == "packed":
-        features, rows = PACKED, (vars(one) for one in packed_conversations(found, corpus.sequence_length))
-    with dataset_writer(folder, features) as write:
-        for row in rows:
+    features, written = Features(dict.fromkeys(columns_of(corpus), List(Value("int32")))), 0
+    showing = progress(f"rendering {folder.name}", len(conversations), "conversations")
+    with dataset_writer(folder, features) as write, showing as advance:
+        for row in training_rows(_shown(conversations, advance), tokenizer, corpus, tally):
             write(row)
-            counts.samples += 1
-            counts.tokens += len(row["input_ids"])
-            counts.supervised += sum(label != IGNORE_INDEX for label in row["labels"][1:])
-        if not counts.samples:
-            raise UserError(
-                f"`corpus.conversations`: {len(conversations):,} conversations give no sample ({_reasons(tally)}); "
-                "raise `corpus.sequence_length`, set `corpus.too_long`, or give others"
-            )
-    return counts
+            written += 1
+    return written
 
 
-def save_audit(folder: Path, tally: ChatTally, tokenizer: Any, corpus: Conversations) -> list[Path]:
-    """Save what became of the conversations as `audit.html` and `audit.json`. Returns both files."""
+def _shown(conversations: Iterable[Conversation], advance: Callable[[int], None]) -> Iterator[Conversation]:
+    for conversation in conversations:
+        yield conversation
+        advance(1)
+
+
+def save_audit(folder: Path, tally: ChatTally, tokenizer: Any, corpus: Conversations) -> Audit:
+    """Save what became of the conversations as `audit.html` and `audit.json`, and print what one would not expect."""
     audit = audit_of(tally, tokenizer, chat_template(tokenizer, corpus).name)
-    page, data = folder / "audit.html", folder / "audit.json"
-    write_text(page, render_audit(audit))
-    write_json(data, audit.as_json())
-    return [page, data]
+    write_text(folder / "audit.html", render_audit(audit))
+    write_json(folder / "audit.json", audit.as_json())
+    for note in audit_notes(audit):
+        say(f"  {note}")
+    return audit
 
 
-def _reasons(tally: ChatTally) -> str:
-    dropped = sum((source.dropped for source in tally.sources.values()), Counter[str]())
-    return "; ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+def audit_figures(audit: Audit) -> dict[str, int]:
+    """The sums over all sources, for a manifest."""
+    sums = {name: sum(getattr(one, name) for one in audit.sources) for name in ("tokens", "supervised")}
+    dropped = sum(sum(one.dropped.values()) for one in audit.sources)
+    return {"train_tokens": sums["tokens"], "supervised_tokens": sums["supervised"], "dropped_rows": dropped}

@@ -1,7 +1,7 @@
 """generate: let a teacher write the answers that students learn.
 
 Makes `generate/answers.jsonl`, the kept answers or conversations with their provenance, and `responses.jsonl`, all
-responses. For conversations also `samples/train/`, the samples of a training, and `audit.html`, what is learned of
+responses. For conversations also `train/`, the samples of a training, and `audit.html`, what is learned of
 them. A stopped stage goes on to the same answers (``generation.generate.responses``).
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from potstill.console import progress, say
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.tally import ChatTally
+from potstill.data.conversations.training_rows import teacher_template
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
 from potstill.errors import UserError
 from potstill.files.atomic import write_text
@@ -23,7 +24,7 @@ from potstill.generation.generate import NamedModel, Response, responses
 from potstill.generation.teacher_turns import Draft, TurnWriter
 from potstill.models.size import positions_of
 from potstill.pipeline import artifacts
-from potstill.pipeline.conversation_files import save_audit, save_samples
+from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.generate import Generate
@@ -96,9 +97,12 @@ def _answer_questions(work: Work, settings: Generate) -> Made:
 
 def _write_conversations(work: Work, settings: Generate, corpus: Conversations) -> Made:
     write = _Writer(work, settings)
-    template = chat_template(write.tokenizer, corpus)
-    turns = TurnWriter(settings, template, _room(write.teacher, settings, corpus), write)
-    drafts = turns.write({one.where: one for one in artifacts.conversations(work, "train")})
+    template = (
+        chat_template(write.tokenizer, corpus) if corpus.teacher is None else teacher_template(write.tokenizer, corpus)
+    )
+    system = None if corpus.teacher is None else corpus.teacher.system
+    turns = TurnWriter(settings, template, _room(write.teacher, settings, corpus), write, system)
+    drafts = turns.write(artifacts.conversations(work, "conversations"))
     say(f"  {turns.counts}")
     if not turns.counts.turns:
         raise UserError(
@@ -112,13 +116,19 @@ def _write_conversations(work: Work, settings: Generate, corpus: Conversations) 
     conversations = [draft.conversation for draft in drafts]
     # What a teacher writes must not stop a run.
     taught = corpus.model_copy(update={"on_bad_row": "drop"})
-    learned = save_samples(work.folder / "samples" / "train", conversations, write.tokenizer, taught, tally)
-    say(f"  {learned}; {work.folder / 'audit.html'} shows which")
+    counts = turns.counts.as_json()
+    counts["train_samples"] = save_samples(work.folder / "train", conversations, write.tokenizer, taught, tally)
     audit = save_audit(work.folder, tally, write.tokenizer, corpus)
-    counts = turns.counts.as_json() | {"train_samples": learned.samples, "train_tokens": learned.tokens}
+    if not counts["train_samples"]:
+        raise UserError(
+            f"`generate`: none of the {len(drafts):,} conversations of teacher {settings.by!r} fits into "
+            f"`corpus.sequence_length: {corpus.sequence_length}`; raise it, or lower `{LIMIT}`"
+        )
+    figures = f"{counts['train_samples']:,} samples, {audit.share:.1%} of their tokens supervised"
+    say(f"  {figures}; see {work.folder / 'audit.html'}")
     made = f"{turns.counts.turns:,} turns by {settings.by} in {len(drafts):,} conversations"
-    outputs = [answers, write.journal.file, work.folder / "samples", *audit]
-    return Made(outputs, counts | {"supervised_tokens": learned.supervised, "made": made})
+    outputs = [work.folder / name for name in ("answers.jsonl", "responses.jsonl", "train", *AUDIT)]
+    return Made(outputs, counts | audit_figures(audit) | {"made": made})
 
 
 def _room(teacher: PreparedTeacher, settings: Generate, corpus: Conversations) -> int:

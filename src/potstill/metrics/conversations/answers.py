@@ -89,10 +89,7 @@ class AnswerScorer:
         found |= {name: Sums(values, one) for name, values in self._similarity(answers).items()}
         found["repetition"] = Sums([repeated_share(answer.ids) for answer in answers], one)
         if self.calls >= FEWEST_CALLS:
-            valid = [
-                valid_calls(without_reasoning(answers[at].text), self._references[at].tools)
-                for at in self._calls
-            ]
+            valid = [valid_calls(without_reasoning(answers[at].text), self._references[at].tools) for at in self._calls]
             found["valid_tool_calls"] = Sums(valid, np.ones(len(valid)))
         return found
 
