@@ -78,7 +78,7 @@ WhichModel = Annotated[
         help="`teacher`, `student`, `control`, `start`, one of several by its name, or `all`.",
     ),
 ]
-Asked = Annotated[
+PromptToAnswer = Annotated[
     str | None, typer.Option("--prompt", metavar="TEXT", help="Answer this, and stop. Default: talk in the terminal.")
 ]
 SetAnswers = Annotated[
@@ -259,7 +259,7 @@ def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
 
 
 @app.command(rich_help_panel="Looking at runs")
-def chat(run: RunFolder, prompt: Asked = None, model: WhichModel = "all", set_: SetAnswers = None) -> None:
+def chat(run: RunFolder, prompt: PromptToAnswer = None, model: WhichModel = "all", set_: SetAnswers = None) -> None:
     """Talk to the teacher, the student and the control of a run, side by side."""
     from potstill.cli import chat as chatting
 

@@ -96,22 +96,30 @@ def kept_answers(
         written = {"sample": one.sample, "seed": generate.seed, "tokens": one.tokens}
         provenance = {**asked, **written, **judged}
         rows.append({**questions[one.id], "id": one.id, "answer": one.response, "provenance": provenance})
-    summary = AnswerCounts(
-        questions=len(questions),
-        responses=len(responses),
-        answered=sum(bool(one.response.strip()) for one in responses),
-        hit_limit=sum(one.hit_limit for one in responses),
-        correct=correct if by_number else None,
-        outside_rules=sum(
-            said is not None and _is_whole(one) for one, said in zip(responses, faults.values(), strict=True)
-        ),
-        repeated=repeated,
-        kept=len(rows),
-        questions_kept=len({row["id"] for row in rows}),
-    )
+    found = {"correct": correct if by_number else None, "repeated": repeated}
+    summary = _counted(len(questions), responses, faults, rows, **found)
     if not rows:
         raise UserError(_why_none(summary, generate, ended=any(map(_is_whole, responses))))
     return rows, summary
+
+
+def _counted(
+    questions: int,
+    responses: Sequence[Response],
+    faults: Mapping[Key, str | None],
+    rows: Sequence[Mapping[str, Any]],
+    **found: Any,
+) -> AnswerCounts:
+    return AnswerCounts(
+        questions=questions,
+        responses=len(responses),
+        answered=sum(bool(one.response.strip()) for one in responses),
+        hit_limit=sum(one.hit_limit for one in responses),
+        outside_rules=sum(faults[one.key] is not None and _is_whole(one) for one in responses),
+        kept=len(rows),
+        questions_kept=len({row["id"] for row in rows}),
+        **found,
+    )
 
 
 def _truth(question: str, row: dict[str, Any]) -> Fraction:
