@@ -24,7 +24,8 @@ EACH = "generate={by: t, turns: each, max_new_tokens: 16, samples: 2, temperatur
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generated")
     run, recipe = Run(folder / "run"), toy_conversations.recipe(folder, EACH)
-    run_recipe(recipe, run, until="generate")
+    for until in ("student", "generate"):
+        run_recipe(recipe, run, until)
     return recipe, run
 
 
@@ -63,6 +64,12 @@ def test_students_learn_the_turns_and_a_trained_teacher_would_not(made):
     summary = run.manifest("generate")["summary"]
     assert summary["kept"] == len(rows(run))
     assert summary["train_samples"] == len(learned)
+
+
+def test_the_start_stops_at_the_end_of_a_turn(made):
+    _, run = made
+    settings = json.loads((run.path("student") / "start" / "generation_config.json").read_text())
+    assert chat_tokenizer().convert_tokens_to_ids("<|im_end|>") in settings["eos_token_id"]
 
 
 def test_the_answers_are_a_corpus_for_another_recipe(made, tmp_path):
