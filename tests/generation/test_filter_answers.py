@@ -101,6 +101,16 @@ def test_all_are_the_wrong_ones_too_but_none_that_is_blank_repeated_or_cut():
     assert (summary.kept, summary.correct, summary.repeated) == (6, 4, 1)
 
 
+def test_without_numbers_every_whole_answer_is_kept_and_none_is_judged():
+    told = {"b": {"question": "How?", "reference": "So."}, "a": {"question": "Why?", "reference": "Because."}}
+    answers = [response("a", 0, "why"), response("b", 0, "so"), response("b", 1, "so "), response("a", 1, "-", True)]
+    rows, counts = kept_answers(told, answers, generate(), "abc", by_number=False)
+    assert [row["answer"] for row in rows] == ["so", "why"]
+    assert all(row["provenance"].keys().isdisjoint({"rule", "verdict"}) for row in rows)
+    assert counts.correct is None
+    assert "correct" not in str(counts)
+
+
 def test_what_one_question_is_told_another_may_be_told_too():
     rows, summary = kept([response("a", 0, "12"), response("b", 0, "12")])
     assert [row["id"] for row in rows] == ["b", "a"]

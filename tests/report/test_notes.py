@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import minimal
+import toy_chat_runs
 from potstill.report.notes import notes
 
 RUN = Path("runs/r")
@@ -39,6 +40,21 @@ def test_of_questions_it_is_said_how_models_were_asked(tmp_path):
     assert "fine-tuned on the same answers as base" in said
     assert "how much students could still improve" not in said
     assert "how much students could still improve" in _said(minimal.questions(tmp_path, "answers.teachers=false"))
+
+
+def test_without_numbers_nothing_is_said_of_them(tmp_path):
+    said = _said(minimal.questions(tmp_path, "answers.number=false"))
+    assert "first number in a box" not in said
+    assert "ROUGE-L" in said
+
+
+def test_of_conversations_it_is_said_what_is_judged(tmp_path):
+    said = _said(toy_chat_runs.recipe(tmp_path, "control=null"))
+    assert "All turns are judged" in said
+    assert "with at most 8 tokens" in said
+    assert "chosen by a hash of their messages" in said
+    assert "control out" in said
+    assert "over conversations" in said
 
 
 def test_what_waits_for_a_person_is_counted_by_model(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 import minimal
+import toy_chat_runs
 from potstill.report.data import Model
 from potstill.report.story import about_student, story, units_of
 
@@ -27,6 +28,12 @@ def test_of_questions_it_is_said_who_answered_them(tmp_path, overrides, learned_
     assert f"→ 3 students of 81M parameters in 15 layers, from 7,473 questions and {learned_from}" in said
     assert "(strategies base, confidence)" in said
     assert units_of(recipe) == "held-out questions"
+
+
+def test_of_conversations_tokens_are_counted(tmp_path):
+    recipe = toy_chat_runs.recipe(tmp_path)
+    assert story(recipe, TEACHERS[:1], START, 3000).endswith("in 15 layers, from 3,000 tokens of conversations")
+    assert units_of(recipe) == "held-out conversations"
 
 
 def test_students_differ_in_strategy_placebo_and_losses(tmp_path):

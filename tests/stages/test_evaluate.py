@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from functools import cache
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM
 
+import toy_questions
 from potstill.data.packing import windows
+from potstill.errors import UserError
 from potstill.metrics.held_out_text import document_windows
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -201,3 +204,34 @@ def test_several_students_are_compared_each_with_the_others_company(toy_folder, 
     pairs = {(pair["a"], pair["b"]) for pair in found["paired"]}
     assert pairs == {(f"student {name}", other) for name in ("hot", "cold") for other in ("start", "control")}
     assert (run.path("distil") / "hot" / "student").resolve() == run.path("distil/hot/seed-0").resolve() / "student"
+
+
+def test_references_without_a_number_judge_answers_that_were_written_already(
+    questions_run, questions_recipe, tmp_path, capsys
+):
+    shutil.copytree(questions_run.folder, tmp_path / "run")
+    run, given = Run(tmp_path / "run"), questions_recipe
+    answers = given.answers.model_copy(update={"number": False, "sentences": None})
+    quick = given.evaluate.model_copy(update={"speed": False})
+    capsys.readouterr()
+    run_recipe(given.model_copy(update={"answers": answers, "evaluate": quick}), run, until="evaluate")
+    began = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": begins")]
+    assert began == ["corpus: begins", "evaluate: begins"]
+    before, after = ({(r["model"], r["metric"]): r for r in _comparison(one)["rows"]} for one in (questions_run, run))
+    assert {metric for _, metric in after} == {
+        *("loss", "stopped", "length_ratio", "rouge_l", "rouge_l_random", "repetition")
+    }
+    for model in {model for model, _ in after}:
+        assert after[model, "loss"] == before[model, "loss"]
+        assert after[model, "stopped"]["value"] == pytest.approx(1 - before[model, "hit_limit"]["value"])
+    pairs, judged = ({(pair["a"], pair["b"]) for pair in _comparison(one)["paired"]} for one in (questions_run, run))
+    assert pairs == judged
+
+
+def test_questions_without_numbers_are_learned_where_none_is_asked_for(tmp_path):
+    rows = [row | {"answer": row["answer"].partition("\n")[0]} for row in toy_questions.rows()]
+    toy_questions.save(tmp_path, rows)
+    with pytest.raises(UserError, match=r"an answer must end in '#### N'.*`answers.number: false`"):
+        run_recipe(toy_questions.recipe(tmp_path), Run(tmp_path / "run"), until="corpus")
+    made = toy_questions.recipe(tmp_path, "answers.number=false")
+    run_recipe(made, Run(tmp_path / "run"), until="corpus")

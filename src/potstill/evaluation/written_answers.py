@@ -47,7 +47,8 @@ def check(recipe: Recipe) -> None:
 
 def measure(work: Work) -> Measurement:
     """Judge the answers of every model, and compare the models."""
-    recipe, asked = work.recipe, _references(work)
+    # In the order of their ids, as answers that are judged by a number: intervals of the loss are the same then.
+    recipe, asked = work.recipe, dict(sorted(_references(work).items()))
     encode = None
     if recipe.answers.sentences is not None:
         encode = sentence_encoder(recipe.answers.sentences, "answers.sentences")
@@ -67,6 +68,10 @@ def measure(work: Work) -> Measurement:
     prompts = "questions" if recipe.asks else "conversations"
     made = f"{sum(map(len, scores.values()))} models' answers to {len(asked):,} held-out {prompts}{calls}"
     say(f"  {made}")
+    limit = recipe.answers.max_new_tokens
+    longer = sum(reference.tokens >= limit for reference in asked.values())
+    if longer:
+        say(f"  {longer:,} references are longer than `answers.max_new_tokens: {limit:,}`; no answer can be as long")
     return Measurement(rows, pairs, outputs=[file], summary={"answers": len(asked), "made": made})
 
 

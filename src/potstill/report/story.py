@@ -20,7 +20,7 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
     count = len(recipe.variants)
     students = "a student" if count == 1 else f"{count} students"
     if not recipe.asks:
-        learned = f"{learned_from:,} tokens"
+        learned = f"{learned_from:,} tokens{' of conversations' if recipe.chats else ''}"
     else:
         by = "their reference solutions" if recipe.generate is None else f"answers by {recipe.generate.by}"
         strategies = list(dict.fromkeys(one.strategy for one in recipe.sample_sets.values()))

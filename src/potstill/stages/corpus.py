@@ -81,7 +81,7 @@ def _check_reference(question: Question) -> None:
     try:
         reference(question.reference)
     except UserError as error:
-        raise UserError(f"{question.id}: {error}") from error
+        raise UserError(f"{question.id}: {error}, or judge without numbers (`answers.number: false`)") from error
 
 
 def _split_into_conversations(work: Work, corpus: Conversations) -> Made:

@@ -24,6 +24,8 @@ CALL = {"name": "weather", "arguments": {"city": "Rome"}}
         json.dumps({"type": "function", "function": CALL}),
         json.dumps({"name": "weather", "arguments": json.dumps({"city": "Rome", "day": "today"})}),
         '{"name": "time", "arguments": {}}',
+        "<tool_call>\n<function=weather>\n<parameter=city>\nRome\n</parameter>\n</function>\n</tool_call>",
+        '<function=weather><parameter=city>{"name": 1}</parameter><parameter=day>today</parameter></function>',
         f"A set {{1, 2}} and [a list] come first: {json.dumps(CALL)}",
     ],
 )
@@ -41,6 +43,9 @@ def test_a_call_that_the_tools_take_is_valid(text):
         '{"name": "weather", "arguments": "Rome"}',
         '{"name": "weather", "arguments": ["Rome"]}',
         '{"name": "weather"}',
+        "<function=weather><parameter=day>today</parameter></function>",
+        "<function=stocks><parameter=city>Rome</parameter></function>",
+        "<tool_call><function=weather><parameter=city>Rome</parameter></tool_call>",
         '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}',
         f'<tool_call>{json.dumps(CALL)}</tool_call><tool_call>{{"name": weather}}</tool_call>',
         f'{json.dumps(CALL)} {{"name": "stocks", "arguments": {{}}}}',
@@ -55,3 +60,5 @@ def test_a_call_that_cannot_be_made_is_not_valid(text):
 def test_calls_have_their_arguments():
     (call,) = calls_in(f"so: {json.dumps(CALL)}.")
     assert (call.name, call.arguments) == ("weather", {"city": "Rome"})
+    (call,) = calls_in("<function=weather>\n<parameter=city>\nNew\nRome\n</parameter>\n</function>")
+    assert (call.name, call.arguments) == ("weather", {"city": "New\nRome"})

@@ -1,6 +1,7 @@
 """Tool calls: finds the calls in a text that a model wrote, and whether its tools take them."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ from potstill.data.conversations.conversation import TOOL_CALL_TAG, ToolCall
 
 Tool = Mapping[str, Any]
 """A JSON schema: `{"type": "function", "function": {"name": …, "parameters": …}}`."""
+
+TAGGED = re.compile(r"<function=(?P<name>[^>\s]+)>(?P<arguments>.*?)</function>", flags=re.DOTALL)
+PARAMETER = re.compile(r"<parameter=([^>\s]+)>\s*(.*?)\s*</parameter>", flags=re.DOTALL)
 
 
 def valid_calls(text: str, tools: Sequence[Tool]) -> bool:
@@ -20,10 +24,18 @@ def valid_calls(text: str, tools: Sequence[Tool]) -> bool:
 
 
 def calls_in(text: str) -> Iterator[ToolCall]:
-    """The calls in a text: JSON objects with a `name` and with `arguments` or `parameters`, or lists of them.
+    """The calls in a text: those in JSON, and those in tags.
 
-    Chat templates write calls so, whatever tokens they put around them.
+    In JSON, a call is an object with a `name` and with `arguments` or `parameters`, or one of a list of such objects.
+    In tags, it is `<function=NAME>`, with a `<parameter=NAME>` for each argument. Chat templates write calls in one of
+    these forms, whatever tokens they put around them.
     """
+    for found in TAGGED.finditer(text):
+        yield ToolCall(found["name"], dict(PARAMETER.findall(found["arguments"])))
+    yield from _in_json(TAGGED.sub("", text))
+
+
+def _in_json(text: str) -> Iterator[ToolCall]:
     decoder, at = json.JSONDecoder(), 0
     while (at := _next_value(text, at)) < len(text):
         try:
