@@ -48,9 +48,16 @@ def talks(count: int = 40) -> list[dict[str, Any]]:
     return made
 
 
-def teacher(folder: Path) -> Path:
+def save_talks(folder: Path) -> Path:
+    """The conversations as .jsonl."""
+    file = folder / "talks.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in talks()), encoding="utf-8")
+    return file
+
+
+def teacher(folder: Path, layers: int = 4) -> Path:
     """A random Llama of the tokenizer of toy chats, which often ends its turn."""
-    model = llama(0, vocab_size=len(chat_tokenizer()), max_position_embeddings=256)
+    model = llama(0, layers, vocab_size=len(chat_tokenizer()), max_position_embeddings=256)
     end = chat_tokenizer().convert_tokens_to_ids("<|im_end|>")
     model.get_output_embeddings().weight.data[end] *= 3
     model.save_pretrained(folder)
@@ -62,9 +69,8 @@ def teacher(folder: Path) -> Path:
 
 def recipe(folder: Path, *overrides: str) -> Recipe:
     """The recipe, with its talks and its teacher in `folder`."""
-    talk = folder / "talks.jsonl"
-    if not talk.exists():
-        talk.write_text("".join(json.dumps(row) + "\n" for row in talks()), encoding="utf-8")
+    if not (folder / "teacher").exists():
+        save_talks(folder)
         teacher(folder / "teacher")
     file = folder / "recipe.yaml"
     file.write_text(RECIPE.format(folder=folder), encoding="utf-8")

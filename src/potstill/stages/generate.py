@@ -22,15 +22,27 @@ from potstill.generation.decoding import Decoding, Key, Request
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import NamedModel, Response, responses
 from potstill.generation.teacher_turns import Draft, TurnWriter
+from potstill.metrics.continuations.similarity import check_rouge
 from potstill.models.size import positions_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.generate import Generate
 from potstill.teachers.prepared import PreparedTeacher
 
 LIMIT = "generate.max_new_tokens"
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse answers that are chosen by ROUGE-L where its library is missing, before any step runs.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if recipe.generate is not None and recipe.generate.keep == "nearest":
+        check_rouge("generate.keep: nearest")
 
 
 def run(work: Work) -> Made:
