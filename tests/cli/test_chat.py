@@ -8,10 +8,13 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
+import toy_conversations
 import toy_questions
 from potstill.cli import chat as chatting
 from potstill.cli.chat import _Columns, chat, chosen
 from potstill.errors import UserError
+from potstill.generation import dialogue
+from potstill.generation.generate import Response
 from potstill.pipeline.manifest import MANIFEST
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -153,6 +156,24 @@ def test_of_several_students_a_role_is_the_first_and_each_has_its_name(tmp_path)
     assert chosen(without, "all") == [TEACHER, first]
     with pytest.raises(UserError, match="`control: null` leaves the control out"):
         chosen(without, "control")
+
+
+def test_in_a_run_of_conversations_each_model_reads_its_own_template_and_system_prompt(tmp_path, monkeypatch, capsys):
+    run = Run(tmp_path / "run")
+    recipe = toy_conversations.recipe(tmp_path, "corpus.teacher={system: Be wise.}", "corpus.template=chatml")
+    run_recipe(recipe, run, "student")
+    prompts = []
+
+    def noted(asked, request, decoding, show):
+        prompts.append(asked.tokenizer.decode(request.prompt_ids))
+        return Response(request.id, 0, "So.", 2, hit_limit=False)
+
+    monkeypatch.setattr(dialogue, "streamed_response", noted)
+    for model in ("teacher", "start"):
+        chat(run.folder, model, "Why?", [])
+    asked = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    assert prompts == [f"<|im_start|>system\nBe wise.<|im_end|>\n{asked}", asked]
+    assert capsys.readouterr().err == ""
 
 
 def test_in_a_wide_terminal_answers_stand_side_by_side():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from potstill.cli.review import VISIBLE
 from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.training_rows import teacher_template
 from potstill.errors import UserError, is_out_of_memory
 from potstill.generation.decoding import Decoding
 from potstill.generation.dialogue import Asking, Dialogue, by_chat_template, by_question, by_text
@@ -200,7 +201,14 @@ class ChatSession:
         return _Below(titled=len(names) > 1)
 
     def _dialogue(self, candidate: Candidate) -> Dialogue:
-        return self._dialogues.setdefault(candidate, Dialogue(self._asking, self.settings.system))
+        if candidate not in self._dialogues:
+            asking, system, corpus = self._asking, self.settings.system, self.work.recipe.corpus
+            if candidate.role == "teacher" and isinstance(corpus, Conversations) and corpus.teacher is not None:
+                # It reads what it reads in the training.
+                asking = by_chat_template(teacher_template(self._tokenizer, corpus))
+                system = corpus.teacher.system if system is None else system
+            self._dialogues[candidate] = Dialogue(asking, system)
+        return self._dialogues[candidate]
 
     def _model(self, candidate: Candidate) -> NamedModel:
         """A model, loaded when it is first asked. Models stay loaded where memory has room for them."""
