@@ -1,5 +1,6 @@
 """Conversations: models are judged on every turn of the assistant, each token in the unit of its turn."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,17 @@ import torch
 
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
+from potstill.evaluation import conversations
+from potstill.evaluation.candidate_models import own_models
 from potstill.evaluation.conversations import held_out_turns
 from potstill.files.atomic import read_json
 from potstill.metrics.conversations.turn_scores import TURNS, row_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import all_steps
+from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import is_done
 from potstill.recipe.candidates import Candidate
+from potstill.recipe.conversations import TeacherReading
 from toy_chat import chat_tokenizer
 
 
@@ -100,9 +105,7 @@ def test_pieces_of_a_long_conversation_stay_in_its_units(chat_work):
 
 
 def test_teachers_read_what_they_are_given_and_are_judged_on_the_same_tokens(chat_work):
-    reading = {"system": "You know coins.", "sequence_length": 500}
-    given = chat_work.recipe.model_dump(mode="json", by_alias=True)["corpus"] | {"teacher": reading}
-    work = changed(chat_work, teacher=type(chat_work.recipe.corpus).model_validate(given).teacher)
+    work = changed(chat_work, teacher=TeacherReading(system="You know coins.", sequence_length=500))
     text = held_out_turns(work)
     _, batch = next(text.batches())
     theirs = [one for one in batch["teacher_labels"].flatten().tolist() if one != IGNORE_INDEX]
@@ -111,6 +114,28 @@ def test_teachers_read_what_they_are_given_and_are_judged_on_the_same_tokens(cha
     assert [len(units) for units in text.units] == [
         sum(label != IGNORE_INDEX for label in sample["labels"]) for sample in text.samples
     ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_figures_of_teachers_are_those_of_what_they_read(chat_work, tmp_path, monkeypatch, together):
+    shutil.copytree(chat_work.run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("evaluate"))
+    own = changed(chat_work, teacher=TeacherReading(system="You know coins.", sequence_length=500))
+    work = replace(own, run=Run(tmp_path / "run"))
+    monkeypatch.setattr(conversations, "fit_together", lambda *_: together)
+    teacher, text = artifacts.teachers(work)[0].model(), held_out_turns(work)
+    nats, tokens = 0.0, 0
+    for _, batch in text.batches():
+        learned = batch["teacher_labels"][:, 1:] != IGNORE_INDEX
+        read = {"input_ids": batch["teacher_input_ids"], "attention_mask": batch["teacher_attention_mask"]}
+        with torch.no_grad():
+            log_probs = teacher(**read).logits[:, :-1].log_softmax(-1)
+        nats -= float(log_probs.gather(2, read["input_ids"][:, 1:, None])[..., 0][learned].sum())
+        tokens += int(learned.sum())
+    rows = {(row.model, row.metric): row.value for row in conversations.measure(work, own_models(work)).rows}
+    assert rows["teacher", "loss"] == pytest.approx(nats / tokens, rel=1e-3)
+    assert rows["teacher", "loss"] != pytest.approx(value(chat_work, "teacher", "loss")["value"], rel=1e-3)
+    assert rows["start", "loss"] == pytest.approx(value(chat_work, "start", "loss")["value"], rel=1e-5)
+    assert rows["start", "kl_to_teacher"] != value(chat_work, "start", "kl_to_teacher")["value"]
 
 
 def test_too_few_conversations_are_refused(chat_work):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from potstill.console import progress
 from potstill.data.collators import Collate
+from potstill.data.prompts.collator import teacher_batch
 from potstill.device import device
 from potstill.evaluation import baselines
 from potstill.evaluation.candidate_models import CandidateModel, Models
@@ -25,6 +26,7 @@ from potstill.evaluation.measurement_cost import Tally, metered, metered_togethe
 from potstill.files.atomic import remove
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import HiddenTarget
+from potstill.losses.token_scores import WholeDistributions
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.held_out_text import DocumentScores, OutputFunction, SideBySide, outputs_of
 from potstill.pipeline import artifacts
@@ -119,7 +121,7 @@ class TeacherReaders:
     def _reader(self, candidate: Candidate, teacher: PreparedTeacher) -> OutputFunction:
         live, text = LiveTeacher(teacher.model()), self._text
         if live.head is None or not self._keep_states:
-            return cast(OutputFunction, live.target)
+            return lambda batch: cast(WholeDistributions, live.target(teacher_batch(batch)))
         vocabulary, hidden_size = live.head.weight.shape
         bits = 16 if live.head.weight.dtype == torch.bfloat16 else 32
         codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
