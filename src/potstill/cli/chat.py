@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from transformers.utils.logging import disable_progress_bar
+
 from potstill.cli.review import VISIBLE
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.training_rows import teacher_template
@@ -54,6 +56,8 @@ def chat(folder: Path, model: str, prompt: str | None, overrides: Sequence[str])
         UserError: the folder is no run folder, there is no such model or it is not trained yet, a setting is wrong, or
             the prompt cannot be answered.
     """
+    # Models are loaded between answers, where their bars would be in the way.
+    disable_progress_bar()
     settings = section_of(Chat, overrides, "--set")
     run = Run(folder)
     recipe = with_precision(saved_recipe(folder), run)

@@ -1,5 +1,6 @@
 """Chat samples: the conversations of a data set become samples of tokens, rendered and masked as a recipe does it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,11 @@ def chat_samples(
     """
     if tokenizer is None:
         raise UserError(f"`{name}` has conversations; give the tokenizer as `processing_class`")
-    template, tally, found = chat_template(tokenizer, settings), ChatTally(), []
+    try:
+        template = chat_template(tokenizer, settings)
+    except UserError as error:
+        raise UserError(_in_python(error)) from error
+    tally, found = ChatTally(), list[dict[str, Any]]()
     for number, columns in enumerate(dataset, 1):
         _check_columns(columns, name)
         row = SourceRow(columns, f"{name}:{number}", name)
@@ -79,8 +84,7 @@ def chat_samples(
             made = samples_of(read_conversation(row, ConversationBase(), arrow=True), template, settings, tally)
         except BadRowError as error:
             if settings.on_bad_row == "refuse":
-                said = str(error).replace("`corpus.on_bad_row: drop`", "`conversations={'on_bad_row': 'drop'}`")
-                raise UserError(said) from error
+                raise UserError(_in_python(error)) from error
             tally.drop(name, error.reason)
             continue
         found += [{"input_ids": _array(one.input_ids), "labels": _array(one.labels)} for one in made]
@@ -91,6 +95,12 @@ def chat_samples(
     share = f"{counts.supervised:,} of {counts.tokens:,} tokens are learned"
     say(f"  {name}: {len(found):,} samples of {len(dataset):,} conversations, {share}{'; ' if lost else ''}{lost}")
     return found
+
+
+def _in_python(error: UserError) -> str:
+    """The message of an error, with the trainer's argument in place of keys of a recipe."""
+    with_values = re.sub(r"`corpus\.(\w+): ([^`]*)`", r"`conversations={'\1': '\2'}`", str(error))
+    return re.sub(r"`corpus\.(\w+)`", r"`conversations={'\1': …}`", with_values)
 
 
 def _array(ids: list[int]) -> Any:
