@@ -98,7 +98,7 @@ def test_what_cannot_be_learned_is_refused_before_the_training(tmp_path, tokeniz
 def test_a_tokenizer_is_needed_with_a_template(tmp_path):
     with pytest.raises(UserError, match="`train_dataset` has conversations; give the tokenizer as `processing_class`"):
         chat_samples(ROWS, None, chat_settings(None, 64), "train_dataset")
-    with pytest.raises(UserError, match="no chat template; name one in `conversations={'template': …}`"):
+    with pytest.raises(UserError, match=r"no chat template; name one in `conversations={'template': …}`"):
         trainer(tmp_path, chat_tokenizer(), train_dataset=ROWS)
 
 

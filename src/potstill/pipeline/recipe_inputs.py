@@ -35,13 +35,8 @@ def teacher_answers(recipe: "Recipe") -> dict[str, Any]:
     """How a teacher writes the training answers, and in which prompt."""
     given = recipe.generate
     assert given is not None
-    # Rules that are not used leave the inputs as they were before there were such rules.
-    fields = type(given).model_fields
-    rules = [
-        name for name in ("turns", "matching", "shortest", "longest") if getattr(given, name) == fields[name].default
-    ]
     prompt = None if recipe.chats else recipe.all_strategies[given.strategy].teacher
-    return {"generate": section_without(given, *rules), "generate.strategy": prompt}
+    return {"generate": given, "generate.strategy": prompt}
 
 
 def teacher_weights(recipe: "Recipe") -> dict[str, float]:
