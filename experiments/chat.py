@@ -34,7 +34,7 @@ BASE = "fine-tuning on the references"
 ON_REFERENCES, ON_ANSWERS = "KD on the references", "KD on the teacher's answers"
 ANSWERS_ALONE, LAST = "fine-tuning on the teacher's answers", "KD on the last reference alone"
 
-GENERATE = {"by": "smollm2", "turns": "each", "max_new_tokens": 160}
+GENERATE = {"by": "smollm2", "turns": "each", "max_new_tokens": 256}
 PARTS: dict[str, tuple[list[str], dict[str, str]]] = {
     "references": ([], {"control": BASE, "student": ON_REFERENCES}),
     "answers": ([f"generate={json.dumps(GENERATE)}"], {"control": ANSWERS_ALONE, "student": ON_ANSWERS}),
