@@ -13,7 +13,8 @@ from potstill.evaluation import conversations
 from potstill.evaluation.candidate_models import own_models
 from potstill.evaluation.conversations import held_out_turns
 from potstill.files.atomic import read_json
-from potstill.metrics.conversations.turn_scores import TURNS, row_of
+from potstill.metrics.conversations.turn_scores import row_of
+from potstill.metrics.conversations.turns import TURNS
 from potstill.pipeline import artifacts
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run

@@ -1,6 +1,7 @@
 """Snapshot scores: a task selects on half of its items and is reported on the other half."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,16 @@ import pytest
 from potstill.errors import UserError
 from potstill.evaluation import snapshot_curves, snapshot_scores
 from potstill.evaluation.selection_split import split_of
+from potstill.evaluation.snapshot_scores import snapshot_meters
+from potstill.files.atomic import read_json
+from potstill.metrics.bootstrap import bootstrap
 from potstill.metrics.lm_eval.load import load_task
 from potstill.metrics.lm_eval.score import score_task
+from potstill.pipeline import artifacts
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.recipe.candidates import Candidate
+from potstill.recipe.conversations import TeacherReading
 from potstill.training.snapshots import whole_snapshots
 from tiny import save_prompts, tokenizer, toy_recipe
 from toy_tasks import CHOICE, GROUP, UNSURE, save_tasks
@@ -197,3 +204,19 @@ def test_a_figure_that_no_prompts_have_is_refused_at_once(tmp_path):
     prompts = f"evaluate.continuations={json.dumps({'facts': save_prompts(tmp_path)})}"
     with pytest.raises(UserError, match=r"`select.by`: 'facts/emm' is not measured here; did you mean `facts/em`"):
         toy_recipe(tmp_path, *GIVEN, prompts, "select.by=facts/emm")
+
+
+@pytest.mark.parametrize("teacher", [None, TeacherReading(system="You know coins.", sequence_length=500)])
+def test_a_snapshot_is_measured_on_the_same_turns_as_the_student(chat_work, teacher):
+    recipe = chat_work.recipe
+    corpus = recipe.corpus.model_copy(update={"teacher": teacher})
+    work = replace(chat_work, recipe=recipe.model_copy(update={"corpus": corpus}))
+    student = Candidate("student", None, 0)
+    (meter,) = snapshot_meters(work, student, ["reporting"])
+    (figure,) = meter.score(artifacts.trained_model(work, student), "the student")
+    rows = read_json(chat_work.run.path("evaluate") / "comparison.json")["rows"]
+    expected = next(row for row in rows if (row["model"], row["metric"]) == ("student", "loss"))
+    assert figure.metric == "loss"
+    found = bootstrap("student", "loss", figure.sums)
+    assert found.value == pytest.approx(expected["value"])
+    assert found.n == expected["n"]

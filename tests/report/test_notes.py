@@ -55,6 +55,8 @@ def test_of_conversations_it_is_said_what_is_judged(tmp_path):
     assert "chosen by a hash of their messages" in said
     assert "control out" in said
     assert "over conversations" in said
+    assert "corpus.teacher" not in said
+    assert "`corpus.teacher`" in _said(toy_chat_runs.recipe(tmp_path, "corpus.teacher={system: You know coins.}"))
 
 
 def test_what_waits_for_a_person_is_counted_by_model(tmp_path):

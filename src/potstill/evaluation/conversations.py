@@ -24,7 +24,8 @@ from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, 
 from potstill.evaluation.held_out_prompts import FEWEST
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.comparison import compare
-from potstill.metrics.conversations.turn_scores import TURNS, TurnScores, row_of
+from potstill.metrics.conversations.turn_scores import TurnScores, row_of
+from potstill.metrics.conversations.turns import TURNS
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Work
 from potstill.recipe.conversations import Conversations

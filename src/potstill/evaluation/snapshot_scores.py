@@ -31,7 +31,7 @@ from potstill.files.sealed import read_sealed, write_sealed
 from potstill.generation.decoding import Decoding
 from potstill.generation.generate import NamedModel, responses
 from potstill.metrics.bootstrap import Sums
-from potstill.metrics.conversations.turn_scores import TURNS
+from potstill.metrics.conversations.turns import TURNS
 from potstill.metrics.held_out_text import document_windows, score_answers
 from potstill.metrics.lm_eval.items import as_sums as as_sums_of_task
 from potstill.metrics.lm_eval.items import part, transform

@@ -89,7 +89,8 @@ def held_out_turns(recipe: "Recipe") -> dict[str, Any]:
 
 def chat_settings(recipe: "Recipe", *names: str) -> dict[str, Any]:
     """Settings of the corpus by which conversations become samples."""
-    return {f"corpus.{name}": getattr(recipe.corpus, name) for name in names}
+    given = recipe.corpus.model_dump(mode="json", by_alias=True, include=set(names))
+    return {f"corpus.{name}": given[name] for name in names}
 
 
 def answer_metrics(recipe: "Recipe") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from potstill.cost import Cost, Expense
-from potstill.metrics.conversations.turn_scores import BY_TURN, TURNS
+from potstill.metrics.conversations.turns import BY_TURN, TURNS
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import Speed
 from potstill.recipe.candidates import Candidate

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potstill.recipe import Recipe
-from potstill.recipe.conversations import HeldOutConversations
+from potstill.recipe.conversations import Conversations, HeldOutConversations
 from potstill.recipe.corpus import HeldOutText
 from potstill.recipe.questions import HeldOutQuestions
 from potstill.recipe.select import LOSS
@@ -80,7 +80,8 @@ def _of_references() -> list[str]:
 
 
 def _of_conversations(recipe: Recipe) -> list[str]:
-    of_its_own = isinstance(recipe.corpus.held_out, HeldOutConversations)
+    assert isinstance(recipe.corpus, Conversations)
+    of_its_own, apart = isinstance(recipe.corpus.held_out, HeldOutConversations), recipe.corpus.teacher is not None
     return [
         "Held-out conversations are a separate set. Training conversations that also occur in it were removed from "
         "training."
@@ -91,6 +92,7 @@ def _of_conversations(recipe: Recipe) -> list[str]:
         "Every model wrote the last turn of the assistant after the same conversation, greedily, with at most "
         f"{recipe.answers.max_new_tokens:,} tokens. An answer stopped by itself if it has the token that ends a turn, "
         "or a text, within that limit.",
+        *(["The teachers read the conversation as the recipe’s `corpus.teacher` says, and write after that."] * apart),
         *_of_references(),
     ]
 

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from potstill.metrics.bootstrap import Sums
+from potstill.metrics.conversations.turns import BY_TURN, TURNS
 from potstill.metrics.held_out_text import DocumentScores
 
-TURNS = ("turn 1", "turn 2", "turn 3", "turn 4+")
-"""The groups of the assistant's turns. The last one has all turns from the fourth on."""
-
 METRICS = ("loss", "kl_to_teacher", "agreement", "perplexity")
-BY_TURN = ("loss", "kl_to_teacher")
-"""The metrics that are also told by turn: `loss/turn 1`."""
 
 
 def row_of(conversation: int, turn: int) -> int:
