@@ -32,13 +32,22 @@ TRAINED = ("capture", "distil", "control", "answers", "evaluate", "report", "rep
 
 BASE = "fine-tuning on the references"
 ON_REFERENCES, ON_ANSWERS = "KD on the references", "KD on the teacher's answers"
-ANSWERS_ALONE, LAST = "fine-tuning on the teacher's answers", "KD on the last reference alone"
+ANSWERS_ALONE = "fine-tuning on the teacher's answers"
+EVERY, LAST = "KD on every turn", "KD on the last turn alone"
 
 GENERATE = {"by": "smollm2", "turns": "each", "max_new_tokens": 256}
+MANY_TURNS = [
+    "corpus.conversations=[{data: chat-demos, files: [glaive_toolcall_en_demo.json]}]",
+    "corpus.sequence_length=768",
+    "control=null",
+]
+"""The file whose conversations have up to seven turns of the assistant."""
+
 PARTS: dict[str, tuple[list[str], dict[str, str]]] = {
     "references": ([], {"control": BASE, "student": ON_REFERENCES}),
     "answers": ([f"generate={json.dumps(GENERATE)}"], {"control": ANSWERS_ALONE, "student": ON_ANSWERS}),
-    "last": (["corpus.learn=last", "control=null"], {"student": LAST}),
+    "every": (MANY_TURNS, {"student": EVERY}),
+    "last": ([*MANY_TURNS, "corpus.learn=last"], {"student": LAST}),
 }
 """Of each run, its overrides, and what its trained models are called on the page."""
 
@@ -115,13 +124,17 @@ def page(found: Mapping[str, Found]) -> str:
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     variants = {name: one for name, one in found.items() if name not in ("teacher", "start")}
     metrics = [metric for metric in METRICS if metric in found["start"].seeds]
-    lines = ["## What each is worth", "", *table(("model", *metrics), _rows(found, metrics)), ""]
-    lines += ["## Against fine-tuning on the references, seed by seed", ""]
-    of_seeds = {name: one.seeds for name, one in variants.items()}
+    of_turns = {name: one for name, one in found.items() if name in (EVERY, LAST)}
+    others = {name: one for name, one in found.items() if name not in of_turns}
+    lines = ["## What each is worth", "", *table(("model", *metrics), _rows(others, metrics)), ""]
+    lines += ["Against fine-tuning on the references, seed by seed:", ""]
+    of_seeds = {name: one.seeds for name, one in variants.items() if name in others}
     lines += [*differences(of_seeds, BASE, metrics), ""]
-    turns = [metric for metric in found["start"].seeds if "/turn" in metric]
-    if turns:
-        lines += ["## By the number of the turn", "", *table(("model", *turns), _rows(found, turns)), ""]
+    turns = [metric for metric in found[EVERY].seeds if "/turn" in metric]
+    lines += ["## What learning only the last turn costs", ""]
+    lines += [*table(("model", *metrics, *turns), _rows(of_turns, [*metrics, *turns])), ""]
+    of_seeds = {name: one.seeds for name, one in of_turns.items()}
+    lines += ["Against learning every turn, seed by seed:", "", *differences(of_seeds, EVERY, [*metrics, *turns]), ""]
     lines += ["## What each costs", "", *_costs(variants), ""]
     return head + "\n".join(lines)
 

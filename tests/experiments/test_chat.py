@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.chat import BASE, HERE, METRICS, ON_ANSWERS, PARTS, QUICK, Found, page
+from experiments.chat import BASE, EVERY, HERE, LAST, METRICS, ON_ANSWERS, PARTS, QUICK, Found, page
 from potstill.recipe import load_recipe
 
 NAMES = [name for _, names in PARTS.values() for name in names.values()]
@@ -33,8 +33,11 @@ def test_a_difference_beyond_the_seeds_is_told():
     assert f"| {BASE} | loss |" not in text
     assert "| teacher | 0.5000 |" in text
     assert f"| {ON_ANSWERS} | 900 | 5 min 00 s | 1 min 00 s |" in text
-    assert "By the number of the turn" not in text
+    assert f"| {LAST} | loss | +0.0000, +0.0000, +0.0000 | +0.0000 |" in text
+    worth, _, turns = text.partition("## What learning only the last turn costs")
+    assert LAST not in worth.partition("## What each is worth")[2]
+    assert f"| {EVERY} | 1.1000 ± 0.1000 |" in turns
 
 
-def test_losses_by_turn_have_a_table_of_their_own():
-    assert "| model | loss/turn 1 | loss/turn 2 |" in page(found(turns=True))
+def test_the_last_turn_is_told_by_the_number_of_the_turn():
+    assert f"| {LAST} | loss/turn 2 | +0.0000" in page(found(turns=True))
