@@ -38,6 +38,7 @@ EVERY, LAST = "KD on every turn", "KD on the last turn alone"
 GENERATE = {"by": "smollm2", "turns": "each", "max_new_tokens": 256}
 MANY_TURNS = [
     "corpus.conversations=[{data: chat-demos, files: [glaive_toolcall_en_demo.json]}]",
+    "corpus.held_out=0.25",
     "corpus.sequence_length=768",
     "control=null",
 ]
