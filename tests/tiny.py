@@ -168,7 +168,7 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
         "evaluate.documents": 8,
         "evaluate.resamples": 100,
         "evaluate.speed": False,
-        **(_toy_questions(folder) if shipped.asks else _toy_text(shipped, folder)),
+        **_toy_data(shipped, folder),
         **_toy_models(shipped, folder),
     }
     if shipped.evaluate.tasks:
@@ -182,6 +182,25 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
         pairs = {"path": str(save_pairs(folder / "pairs")), "start": "none"}
         settings["evaluate.minimal_pairs"] = dict.fromkeys(shipped.evaluate.minimal_pairs, pairs)
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _toy_data(shipped: Recipe, folder: Path) -> dict[str, Any]:
+    if shipped.chats:
+        return _toy_talks(shipped, folder)
+    return _toy_questions(folder) if shipped.asks else _toy_text(shipped, folder)
+
+
+def _toy_talks(shipped: Recipe, folder: Path) -> dict[str, Any]:
+    """Talks about the weather, in the form that the recipe reads."""
+    import toy_conversations
+
+    file = toy_conversations.save_talks(folder)
+    source = {"path": str(file), "format": "messages"}
+    settings = {"corpus.conversations": [source], "corpus.sequence_length": 160, "answers.max_new_tokens": 8}
+    settings |= {"corpus.held_out": 0.2, "corpus.train": None, "answers.sentences": None}
+    if shipped.generate is not None:
+        settings["generate.max_new_tokens"] = 24
+    return settings
 
 
 def _toy_questions(folder: Path) -> dict[str, Any]:
@@ -231,6 +250,12 @@ def _toy_text(shipped: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def _toy_models(shipped: Recipe, folder: Path) -> dict[str, Any]:
+    if shipped.chats:
+        import toy_conversations
+
+        models = {name: {"model": str(toy_conversations.teacher(folder / name))} for name in shipped.teachers}
+        student = {"student.model": str(toy_conversations.teacher(folder / "student", layers=2))}
+        return {"teachers": models} | (student if isinstance(shipped.student, Checkpoint) else {"student.layers": 2})
     settings: dict[str, Any] = {}
     positions = {"max_position_embeddings": POSITIONS} if shipped.asks else {}
     if shipped.tokenizer is not None:

@@ -45,6 +45,7 @@ VERBS = {
     "compare": ["runs", "--json", "--plot"],
     "targets": ["store", "--fidelity", "--json"],
     "review": ["run", "--who", "--export"],
+    "chat": ["run", "--prompt", "--model", "--set"],
     "recipes": [],
     "init": ["file", "--from"],
     "show": ["recipe", "--set"],

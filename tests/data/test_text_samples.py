@@ -59,8 +59,8 @@ def test_tokens_stay_as_they_are():
 @pytest.mark.parametrize(
     ("sample", "told"),
     [
-        ({"messages": TALK}, "`messages` .* conversation.*apply_chat_template"),
-        ({"prompt": TALK[:1], "completion": TALK[1:]}, "`prompt` .* conversation.*apply_chat_template"),
+        ({"messages": TALK}, "`messages` .* conversation.*not from a stream"),
+        ({"prompt": TALK[:1], "completion": TALK[1:]}, "`prompt` .* conversation.*not from a stream"),
         ({"prompt": "why?"}, "no `completion`"),
         ({"text": None}, "no column that is not null"),
         ({"text": 5}, "`text` of a sample must be a text, not int"),

@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from potstill.data.labels import IGNORE_INDEX
 from potstill.training import trl_arguments
 from tiny import documents, llama, tokenizer
 
@@ -50,10 +51,9 @@ def test_the_page_has_two_scripts():
 
 
 def test_the_first_script_learns_the_last_answer_and_saves_a_student(ran):
-    folder, names, (distilled, _) = ran
+    folder, _, (distilled, _) = ran
     assert distilled.state.global_step > 0
-    sample = names["tokens"](DATA["trl-lib/Capybara"][0])
-    read = tokenizer().decode([id for id, mask in zip(*sample.values(), strict=True) if mask])
+    read = tokenizer().decode([label for label in distilled.train_dataset[0]["labels"] if label != IGNORE_INDEX])
     assert read == "assistant crosses the old bridge<|endoftext|>"
     saved = AutoModelForCausalLM.from_pretrained(folder / "distil" / "student")
     assert all(

@@ -56,6 +56,7 @@ def test_the_correct_ones_are_kept_once_and_whole():
         "answered": 8,
         "hit_limit": 1,
         "correct": 4,
+        "outside_rules": 0,
         "repeated": 1,
         "kept": 2,
         "questions_kept": 2,
@@ -161,3 +162,20 @@ def test_where_nothing_can_be_kept_it_is_said_why(responses, keep, sentence):
 def test_a_reference_without_an_answer_is_told_with_its_question(keep):
     with pytest.raises(UserError, match=r"question c: an answer must end in '#### N'"):
         kept(questions={**QUESTIONS, "c": {"reference": "three"}}, keep=keep)
+
+
+def test_of_several_whole_answers_the_nearest_to_the_reference_is_kept():
+    told = [response("b", 0, "No."), response("b", 1, "It is so"), response("b", 2, "It is so #### 12", True)]
+    rows, summary = kept(told, keep="nearest")
+    assert [(row["id"], row["answer"]) for row in rows] == [("b", "It is so")]
+    assert (summary.kept, summary.questions_kept) == (1, 1)
+
+
+def test_answers_against_the_rules_are_counted_and_if_none_is_left_the_rules_are_named():
+    told = [response("b", 0, "No."), response("a", 0, "It is 12")]
+    rows, summary = kept(told, matching="12")
+    assert [row["id"] for row in rows] == ["a"]
+    assert summary.outside_rules == 1
+    assert "1 against the rules" in str(summary)
+    with pytest.raises(UserError, match="2 of 2 ended within the limit, and none of them obeys `matching`"):
+        kept(told, matching="13")

@@ -12,7 +12,15 @@ from transformers import GenerationConfig
 
 from potstill.errors import UserError
 from potstill.generation.decoding import Decoding, Request
-from potstill.generation.generate import NamedModel, Response, check_context_length, responses, tasks
+from potstill.generation.generate import (
+    NamedModel,
+    Response,
+    _Shown,
+    check_context_length,
+    responses,
+    streamed_response,
+    tasks,
+)
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
 from tiny import gpt2, llama, padded, tokenizer
@@ -221,3 +229,28 @@ def test_a_recipe_s_sections_say_how():
     drawn = Generate(by="t", samples=2, temperature=0.5, top_p=0.9, top_k=9, seed=4, max_new_tokens=8, batch_size=3)
     assert Decoding.of(drawn) == Decoding(8, 3, 2, 0.5, 0.9, 9, 4)
     assert Decoding.of(Answers(max_new_tokens=8)) == Decoding(8, 32)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("decoding", [GREEDY, replace(DRAWN, samples=1)], ids=["greedy", "drawn"])
+def test_a_streamed_response_is_the_same_piece_by_piece(make, decoding):
+    model = that_ends(make())
+    expected = {one.id: one for one in written(model, decoding=replace(decoding, batch_size=1))}
+    for request in ASKED:
+        pieces: list[str] = []
+        found = streamed_response(NamedModel(model, tokenizer(), "the model"), request, decoding, pieces.append)
+        assert found == expected[request.id]
+        assert "".join(pieces) == found.response
+        assert "" not in pieces
+
+
+def test_a_streamed_character_of_several_tokens_is_shown_whole():
+    ids = tokenizer()("naïve — ok", add_special_tokens=False)["input_ids"]
+    pieces: list[str] = []
+    shown = _Shown(tokenizer(), [0], pieces.append)
+    for at, token in enumerate([[1, 2], *([one] for one in ids), [0]]):
+        shown.put(torch.tensor(token))
+        assert "\ufffd" not in "".join(pieces), at
+    shown.end()
+    assert "".join(pieces) == "naïve — ok"
+    assert len(pieces) > 3

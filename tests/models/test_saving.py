@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from potstill.errors import UserError
 from potstill.models.pretrained import ModelSource
-from potstill.models.saving import check_can_be_saved, mend_generation_config
+from potstill.models.saving import check_can_be_saved, mend_generation_config, stop_at
 from tiny import llama, save_model
 
 
@@ -101,3 +101,13 @@ def test_a_check_writes_nothing_and_changes_no_weight():
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     check_can_be_saved(model, "`model`")
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, [7]), (0, [0, 7]), ([0, 3], [0, 3, 7]), ([7, 0], [7, 0]), (7, 7)]
+)
+def test_a_model_stops_at_one_more_token(given, expected, tmp_path):
+    model = generating(eos_token_id=given)
+    stop_at(model, 7)
+    model.save_pretrained(tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == expected

@@ -48,7 +48,20 @@ def test_drawn_answers_may_be_several():
         ({"temperature": -1}, "`generate.temperature`: must be at least 0, not -1"),
         ({"top_p": 0, "temperature": 1}, "`generate.top_p`: must be greater than 0, not 0"),
         ({"max_new_tokens": 0}, "`generate.max_new_tokens`: must be greater than 0, not 0"),
-        ({"keep": "best"}, "`generate.keep`: must be 'all' or 'correct', not 'best'"),
+        ({"keep": "best"}, "`generate.keep`: must be 'all', 'correct' or 'nearest', not 'best'"),
+        ({"keep": "nearest"}, "`generate.keep`: is `nearest`, but there is one answer to choose from; raise `samples`"),
+        (
+            {"matching": "(a"},
+            "`generate.matching`: '(a' is no regular expression (missing ), unterminated subpattern at position 0); "
+            "correct it",
+        ),
+        ({"longest": 256}, "`generate.longest`: has no effect, because `max_new_tokens` is 256; remove it"),
+        ({"shortest": 256}, "`generate.shortest`: is 256, but no answer has more than 255 tokens; lower it"),
+        (
+            {"shortest": 9, "longest": 8},
+            "`generate.shortest`: is 9, but no answer has more than 8 tokens; lower it",
+        ),
+        ({"turns": "first"}, "`generate.turns`: must be 'last' or 'each', not 'first'"),
     ],
 )
 def test_an_error_names_its_key(fields, sentence):

@@ -14,8 +14,9 @@ from potstill.data.collators import Collator
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
 from potstill.generation.continuous_batches import ContinuousBatches
-from potstill.generation.decoding import Decoding, Task, TokenChoice
+from potstill.generation.decoding import Decoding, Request, Task, TokenChoice
 from potstill.generation.fixed_batches import FixedBatches
+from potstill.generation.generate import NamedModel, streamed_response
 from potstill.losses.teacher_target import LogitsTarget
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
@@ -195,6 +196,14 @@ def test_whoever_asks_may_choose_the_tokens(stand_in):
     found = {one.key: one.ids for task in tasks for ended in writer.write([task]) for one in ended}
     theirs = ContinuousBatches(llama(0), choose, 2, tasks).write(tasks)
     assert found == {one.key: one.ids for ended in theirs for one in ended}
+
+
+def test_a_streamed_answer_is_the_one_that_it_writes(stand_in):
+    request, decoding, pieces = Request("q", [20, 21, 22]), Decoding(12, 1), list[str]()
+    found = streamed_response(NamedModel(stand_in, tokenizer(), "teacher"), request, decoding, pieces.append)
+    assert "".join(pieces) == found.response
+    plain = streamed_response(NamedModel(llama(0), tokenizer(), "teacher"), request, decoding, pieces.append)
+    assert found == plain
 
 
 def test_texts_of_different_lengths_are_padded_after_their_ends(stand_in):

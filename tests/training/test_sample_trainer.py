@@ -158,7 +158,7 @@ def test_texts_are_evaluated_too(tmp_path):
         ({"input_ids": [5, 6], "weights": np.array([0.5, 1.0])}, "`weights`"),
         ({"input_ids": [5, VOCABULARY]}, f"token {VOCABULARY}, but the student has only the {VOCABULARY} tokens"),
         ({"input_ids": [5, 6], "completion_mask": [1]}, "1 numbers"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "apply_chat_template"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "has conversations; give the tokenizer"),
         ({"text": "a"}, "`processing_class`"),
         ({"input_ids": [5, 6], "assistant_masks": [0, 0]}, "no token to learn"),
         ({"input_ids": [5]}, "no token to learn"),

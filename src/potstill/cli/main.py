@@ -31,16 +31,19 @@ from potstill.cli.options import (
     OnMachine,
     Planned,
     PlotFile,
+    PromptToAnswer,
     RecipeName,
     RehearsalFolder,
     RunDir,
     RunFolder,
     RunFolders,
     Set,
+    SetAnswers,
     ShownConversations,
     StoreFolder,
     Until,
     Watch,
+    WhichModel,
     WhichSnapshots,
     Who,
 )
@@ -246,6 +249,15 @@ def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
             reviewing.review(run, who)
         else:
             reviewing.export(run, export)
+
+
+@app.command(rich_help_panel="Looking at runs")
+def chat(run: RunFolder, prompt: PromptToAnswer = None, model: WhichModel = "all", set_: SetAnswers = None) -> None:
+    """Talk to the teacher, the student and the control of a run, side by side."""
+    from potstill.cli import chat as chatting
+
+    with in_run(run):
+        chatting.chat(run, model, prompt, set_ or [])
 
 
 @app.command(rich_help_panel="Recipes")

@@ -68,3 +68,22 @@ Planned = Annotated[
 FromRuns = Annotated[
     bool, typer.Option("--from", help="Fit loss against tokens and size on finished runs, given as RUN RUN ….")
 ]
+WhichModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="`teacher`, `student`, `control`, `start`, one of several by its name, or `all`.",
+    ),
+]
+PromptToAnswer = Annotated[
+    str | None, typer.Option("--prompt", metavar="TEXT", help="Answer this, and stop. Default: talk in the terminal.")
+]
+SetAnswers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="How models answer: max_new_tokens, system, temperature, top_p, top_k, seed.",
+    ),
+]

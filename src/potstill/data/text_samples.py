@@ -93,8 +93,8 @@ def _refuse_conversations(sample: Mapping[str, Any]) -> None:
     name = next((name for name in ("messages", *PAIR) if isinstance(sample.get(name), list)), None)
     if name is not None:
         raise UserError(
-            f"`{name}` of a sample is a conversation; make `input_ids` and `completion_mask` of it first, by "
-            "`tokenizer.apply_chat_template` as in docs/from-trl.md"
+            f"`{name}` of a sample is a conversation, and conversations are read from a list or a table, not from a "
+            "stream or beside other samples; give such a `Dataset`"
         )
     if sample.get("prompt") is not None and sample.get("completion") is None:
         raise UserError(

@@ -6,6 +6,8 @@ from fractions import Fraction
 from typing import Any
 
 from potstill.errors import UserError
+from potstill.generation.answer_rules import fault, nearest
+from potstill.generation.decoding import Key
 from potstill.generation.generate import Response
 from potstill.metrics.answers.extract import extract, reference, verdict
 from potstill.recipe.generate import Generate
@@ -24,6 +26,8 @@ class AnswerCounts:
     correct: int | None
     """Responses with the final answer of the reference solution; some of them may have hit the limit. None: references
     have no final answer."""
+    outside_rules: int
+    """Whole responses that `matching`, `shortest` or `longest` leave out."""
     repeated: int
     """Responses left out only because they repeat an earlier response to the same question."""
     kept: int
@@ -33,9 +37,10 @@ class AnswerCounts:
     def __str__(self) -> str:
         """One line for the console."""
         correct = "" if self.correct is None else f"{self.correct:,} correct, "
+        outside = f"{self.outside_rules:,} against the rules, " if self.outside_rules else ""
         return (
             f"{self.kept:,} of {self.responses:,} answers kept, to {self.questions_kept:,} of {self.questions:,} "
-            f"questions ({self.answered:,} not blank, {self.hit_limit:,} hit the limit, {correct}"
+            f"questions ({self.answered:,} not blank, {self.hit_limit:,} hit the limit, {correct}{outside}"
             f"{self.repeated:,} repeated)"
         )
 
@@ -73,11 +78,15 @@ def kept_answers(
     rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     correct = repeated = 0
+    faults = {one.key: fault(one, generate) for one in responses}
+    nearest_ones = _nearest_of_each(questions, responses, faults) if generate.keep == "nearest" else None
     for one in sorted(responses, key=lambda one: (order[one.id], one.sample)):
         judged = _judged(one, truths[one.id]) if by_number else {}
         is_correct = judged.get("verdict") == "correct"
         correct += is_correct
-        if not _is_whole(one) or (generate.keep == "correct" and not is_correct):
+        if faults[one.key] or (generate.keep == "correct" and not is_correct):
+            continue
+        if nearest_ones is not None and one.key not in nearest_ones:
             continue
         said = one.id, one.response.strip()
         if said in seen:
@@ -87,19 +96,30 @@ def kept_answers(
         written = {"sample": one.sample, "seed": generate.seed, "tokens": one.tokens}
         provenance = {**asked, **written, **judged}
         rows.append({**questions[one.id], "id": one.id, "answer": one.response, "provenance": provenance})
-    summary = AnswerCounts(
-        questions=len(questions),
-        responses=len(responses),
-        answered=sum(bool(one.response.strip()) for one in responses),
-        hit_limit=sum(one.hit_limit for one in responses),
-        correct=correct if by_number else None,
-        repeated=repeated,
-        kept=len(rows),
-        questions_kept=len({row["id"] for row in rows}),
-    )
+    found = {"correct": correct if by_number else None, "repeated": repeated}
+    summary = _counted(len(questions), responses, faults, rows, **found)
     if not rows:
         raise UserError(_why_none(summary, generate, ended=any(map(_is_whole, responses))))
     return rows, summary
+
+
+def _counted(
+    questions: int,
+    responses: Sequence[Response],
+    faults: Mapping[Key, str | None],
+    rows: Sequence[Mapping[str, Any]],
+    **found: Any,
+) -> AnswerCounts:
+    return AnswerCounts(
+        questions=questions,
+        responses=len(responses),
+        answered=sum(bool(one.response.strip()) for one in responses),
+        hit_limit=sum(one.hit_limit for one in responses),
+        outside_rules=sum(faults[one.key] is not None and _is_whole(one) for one in responses),
+        kept=len(rows),
+        questions_kept=len({row["id"] for row in rows}),
+        **found,
+    )
 
 
 def _truth(question: str, row: dict[str, Any]) -> Fraction:
@@ -112,6 +132,16 @@ def _truth(question: str, row: dict[str, Any]) -> Fraction:
 def _judged(one: Response, truth: Fraction) -> dict[str, str]:
     extracted = extract(one.response)
     return {"rule": extracted.rule, "verdict": verdict(extracted, truth)}
+
+
+def _nearest_of_each(
+    questions: Mapping[str, dict[str, Any]], responses: Sequence[Response], faults: Mapping[Key, str | None]
+) -> set[Key]:
+    usable: dict[str, list[Response]] = {}
+    for one in sorted(responses, key=lambda one: one.sample):
+        if not faults[one.key]:
+            usable.setdefault(one.id, []).append(one)
+    return {nearest(ones, questions[name]["reference"]).key for name, ones in usable.items()}
 
 
 def _is_whole(one: Response) -> bool:
@@ -129,6 +159,11 @@ def _why_none(summary: AnswerCounts, generate: Generate, *, ended: bool) -> str:
         return (
             f"`generate.max_new_tokens`: no answer of {who} ended within {generate.max_new_tokens:,} tokens, and "
             "unfinished answers are not learned; raise it, or ask for short answers in the `prompt`"
+        )
+    if summary.outside_rules and generate.keep != "correct":
+        return (
+            f"`generate` keeps no answer of {who}: {summary.outside_rules:,} of {summary.responses:,} ended within the "
+            "limit, and none of them obeys `matching`, `shortest` and `longest`; loosen them"
         )
     unusable = "none is correct" if not summary.correct else "those that are correct did not end within the limit"
     return (

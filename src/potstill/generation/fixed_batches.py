@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from potstill.generation.decoding import Task, TokenChoice, Written
 from potstill.generation.row_batch import decoding_options
@@ -29,16 +30,15 @@ class FixedBatches:
         self.block_size = min(size, getattr(model, "most_rows", size))
         self._model, self._choose, self._pad = model, choose, pad
 
-    def write(self, tasks: Sequence[Task]) -> Iterator[list[Written]]:
-        """Write one batch of responses, and yield them."""
+    def write(self, tasks: Sequence[Task], streamer: BaseStreamer | None = None) -> Iterator[list[Written]]:
+        """Write one batch of responses, and yield them. A streamer gets the tokens of one response as they come."""
         batch = self._left_padded([one.prompt_ids for one in tasks])
         width, ends = batch["input_ids"].shape[1], sorted(self._choose.ends)
         config = GenerationConfig(max_new_tokens=self._choose.most, pad_token_id=self._pad, eos_token_id=ends)
         chosen = LogitsProcessorList([_ChosenToken(self._choose, [self._choose.random(one.key) for one in tasks])])
+        options = decoding_options(self._model) | ({} if streamer is None else {"streamer": streamer})
         with _default_generation_settings(self._model):
-            found: Any = self._model.generate(
-                **batch, **decoding_options(self._model), generation_config=config, logits_processor=chosen
-            )
+            found: Any = self._model.generate(**batch, **options, generation_config=config, logits_processor=chosen)
         yield [
             Written(one.key, self._to_the_end(ids)) for one, ids in zip(tasks, found[:, width:].tolist(), strict=True)
         ]

@@ -1,10 +1,12 @@
 """Generate: lets a model respond to prompts, so that work that is stopped and resumed gives the same responses."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from potstill.data.collators import pad_token_id
 from potstill.data.prompts.render import end_token_id
@@ -77,7 +79,7 @@ def responses(
     todo, have = tasks(requests, decoding), set(done)
     if have.issuperset(one.key for one in todo):
         return
-    ends = sorted({end_token_id(asked.tokenizer), asked.tokenizer.eos_token_id} - {None})
+    ends = _ends(asked.tokenizer)
     writer = _writer(asked, TokenChoice(decoding, ends, _without_token(asked)), decoding.batch_size, todo)
     for at in range(0, len(todo), writer.block_size):
         block = todo[at : at + writer.block_size]
@@ -90,6 +92,49 @@ def responses(
             missing -= {one.key for one in new}
             if not missing:
                 break
+
+
+def streamed_response(asked: NamedModel, request: Request, decoding: Decoding, show: Callable[[str], None]) -> Response:
+    """Let a model respond to one prompt, and show the response piece by piece as it is written.
+
+    Args:
+        asked: the model. A response ends as in :func:`responses`.
+        request: the prompt, after which the model has room for a whole response.
+        decoding: how the response is written.
+        show: gets each piece; together they are the response's text.
+    """
+    ends = _ends(asked.tokenizer)
+    choose = TokenChoice(decoding, ends, _without_token(asked))
+    writer = FixedBatches(asked.model, choose, 1, pad_token_id(asked.tokenizer))
+    ((written,),) = writer.write([Task((request.id, 0), request.prompt_ids)], _Shown(asked.tokenizer, ends, show))
+    return _response(written, ends, asked.tokenizer)
+
+
+class _Shown(BaseStreamer):
+    """Gives the text of a response to a function, as soon as its characters are whole."""
+
+    def __init__(self, tokenizer: Any, ends: list[int], show: Callable[[str], None]) -> None:
+        self._tokenizer, self._ends, self._show = tokenizer, ends, show
+        self._ids: list[int] | None = None
+        self._shown = ""
+
+    def put(self, value: Tensor) -> None:
+        if self._ids is None:  # the prompt comes first
+            self._ids = []
+            return
+        self._ids += [token for token in value.tolist() if token not in self._ends]
+        text = _text(self._tokenizer, self._ids)
+        # A character of several tokens is not whole before its last one.
+        if not text.endswith("\ufffd"):
+            self._give(text)
+
+    def end(self) -> None:
+        self._give(_text(self._tokenizer, self._ids or []))
+
+    def _give(self, text: str) -> None:
+        if new := text[len(self._shown) :]:
+            self._show(new)
+            self._shown = text
 
 
 def tasks(requests: Sequence[Request], decoding: Decoding) -> list[Task]:
@@ -127,6 +172,11 @@ def _writer(
     return FixedBatches(asked.model, choose, size, pad_token_id(asked.tokenizer))
 
 
+def _ends(tokenizer: Any) -> list[int]:
+    """The tokens that end a response."""
+    return sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
+
+
 def _without_token(asked: NamedModel) -> list[int]:
     """Ids of the model without a token: many heads are padded to a round size."""
     known = set(asked.tokenizer.get_vocab().values())
@@ -136,5 +186,8 @@ def _without_token(asked: NamedModel) -> list[int]:
 def _response(written: Written, ends: list[int], tokenizer: Any) -> Response:
     ended = written.ids[-1] in ends
     ids = written.ids[: len(written.ids) - ended]
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Response(*written.key, text, len(ids), hit_limit=not ended)
+    return Response(*written.key, _text(tokenizer, ids), len(ids), hit_limit=not ended)
+
+
+def _text(tokenizer: Any, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -52,6 +52,19 @@ def mend_generation_config(model: Any, what: str) -> None:
         )
 
 
+def stop_at(model: Any, token: int) -> None:
+    """Let whoever generates with a model stop at this token too, such as the one that ends a turn of a chat.
+
+    Args:
+        model: the model, whose generation settings are changed.
+        token: the id of the token.
+    """
+    given = model.generation_config.eos_token_id
+    ends = [] if given is None else [given] if isinstance(given, int) else list(given)
+    if token not in ends:
+        model.generation_config.eos_token_id = [*ends, token]
+
+
 def check_can_be_saved(model: Any, what: str) -> None:
     """Refuse a model that transformers will not save; nothing of its weights is written.
 

@@ -31,6 +31,14 @@ def references(recipe: "Recipe") -> dict[str, Any]:
     return {"answers.number": False} if recipe.asks and not recipe.answers.number else {}
 
 
+def teacher_answers(recipe: "Recipe") -> dict[str, Any]:
+    """How a teacher writes the training answers, and in which prompt."""
+    given = recipe.generate
+    assert given is not None
+    prompt = None if recipe.chats else recipe.all_strategies[given.strategy].teacher
+    return {"generate": given, "generate.strategy": prompt}
+
+
 def teacher_weights(recipe: "Recipe") -> dict[str, float]:
     """The weight of each teacher in the mixture of teachers."""
     return {name: teacher.weight for name, teacher in recipe.all_teachers.items()}

@@ -36,6 +36,12 @@ def held_out_questions_step(recipe: "Recipe") -> Step:
     return Step("strategies", name=f"{recipe.answers.strategy}/{HELD_OUT_FOLDER}")
 
 
+def samples_stages(recipe: "Recipe") -> tuple[str, ...]:
+    """The stages after `corpus` that make the samples of a training: for questions, or where a teacher writes turns of
+    conversations."""
+    return ("generate",) if recipe.chats else ("strategies",)
+
+
 def needed_for_training(recipe: "Recipe", step: Step, needed: Step) -> bool:
     """Whether a training reads the outputs of this step.
 

@@ -31,9 +31,7 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
     if recipe.asks:
         sample_set = recipe.sample_set_of(variant)
         return for_sample_set(work, sample_set.name)
-    rows = load_from_disk(work.run.path("corpus") / "train")
-    train = RandomOffsets(rows, seed) if getattr(recipe.corpus, "random_offset", False) else rows
-    return TrainingData(train, _validation(work, "corpus"), corpus_collator(work))
+    return _of_corpus(work, _taught_by(work), seed)
 
 
 def for_candidate(work: Work, trained: Candidate) -> TrainingData:
@@ -45,7 +43,7 @@ def for_candidate(work: Work, trained: Candidate) -> TrainingData:
 def for_sample_set(work: Work, name: str | None) -> TrainingData:
     """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
-        return TrainingData(load_from_disk(work.run.path("corpus") / "train"), None, corpus_collator(work))
+        return TrainingData(load_from_disk(work.run.path(_taught_by(work)) / "train"), None, corpus_collator(work))
     step = Step("strategies", name=name)
     collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
@@ -58,7 +56,8 @@ def for_teacher(work: Work, seed: int) -> TrainingData:
     """
     corpus = work.recipe.corpus
     if not isinstance(corpus, Questions):
-        return for_student(work, None, seed)
+        # A teacher that writes cannot learn from what it writes.
+        return _of_corpus(work, "corpus", seed)
     strategies = {
         sample_set.strategy: work.recipe.all_strategies[sample_set.strategy]
         for sample_set in work.recipe.sample_sets.values()
@@ -110,6 +109,18 @@ class _QuestionSamples:
         row = self.questions[index]
         (sample,) = self.prompter(row, row["id"]).values()
         return {"input_ids": sample["input_ids"], "labels": sample["labels"]}
+
+
+def _of_corpus(work: Work, stage: str, seed: int) -> TrainingData:
+    """The text or the conversations whose samples a stage has made."""
+    rows = load_from_disk(work.run.path(stage) / "train")
+    train = RandomOffsets(rows, seed) if getattr(work.recipe.corpus, "random_offset", False) else rows
+    return TrainingData(train, _validation(work, "corpus"), corpus_collator(work))
+
+
+def _taught_by(work: Work) -> str:
+    """The stage that makes the samples of a student's training: of conversations, that in which a teacher writes."""
+    return "generate" if work.recipe.chats and work.recipe.generate is not None else "corpus"
 
 
 def corpus_collator(work: Work) -> Collate:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -19,11 +19,14 @@ from potstill.recipe.error_messages import complaint
 from potstill.recipe.overrides import apply_override
 from potstill.recipe.plain_values import check_plain
 from potstill.recipe.recipe import Recipe
+from potstill.recipe.section import Section
 from potstill.recipe.step import SAVED_AS, SAVED_DIGEST
 
 MOST_BYTES = 2**18
 """The size of a recipe file. The largest that ships has 5,000 bytes."""
 PARSING_SECONDS, PARSING_MEMORY = 10, 2**30
+
+S = TypeVar("S", bound=Section)
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -80,13 +83,31 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     raw = _parse(read_recipe_text(name_or_path), f"recipe {name_or_path}")
     if not isinstance(raw, dict):
         raise UserError(f"recipe {name_or_path}: has no sections; `potstill init FILE` writes a recipe to start from")
+    return _checked(raw, Recipe, overrides, f"recipe {name_or_path}")
+
+
+def section_of(kind: type[S], overrides: Sequence[str], origin: str) -> S:
+    """A section that overrides alone give, such as `--set temperature=0.7`.
+
+    Args:
+        kind: the section.
+        overrides: as for :func:`load_recipe`.
+        origin: names the section in messages.
+
+    Raises:
+        UserError: a key or a value is wrong.
+    """
+    return _checked({}, kind, overrides, origin)
+
+
+def _checked(raw: dict[str, Any], kind: type[S], overrides: Sequence[str], origin: str) -> S:
     for given in overrides:
-        apply_override(raw, given, Recipe, _parse)
-    check_plain(raw, f"recipe {name_or_path}")
+        apply_override(raw, given, kind, _parse)
+    check_plain(raw, origin)
     try:
-        return Recipe.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"recipe {name_or_path}: {complaint(error, raw)}") from None
+        raise UserError(f"{origin}: {complaint(error, raw)}") from None
 
 
 def recipe_text(recipe: Recipe) -> str:

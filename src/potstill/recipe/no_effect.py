@@ -31,6 +31,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     control."""
     yield from _without_questions(recipe)
     yield from _of_answers(recipe)
+    yield from _of_generate(recipe)
     yield from contradictions(recipe)
     yield from unshardable(recipe)
     yield from _of_control(recipe)
@@ -58,8 +59,9 @@ def _without_questions(recipe: "Recipe") -> Iterator[str]:
     """Sections and keys that need questions, where the corpus has none."""
     if recipe.asks:
         return
-    given = [key for key in ("strategies", "generate") if getattr(recipe, key)]
+    given = ["strategies"] if recipe.strategies else []
     if not recipe.chats:
+        given += ["generate"] if recipe.generate is not None else []
         given += ["answers"] if recipe.answers != Answers() else []
     elif recipe.answers.strategy != Answers().strategy:
         given.append("answers.strategy")
@@ -68,6 +70,22 @@ def _without_questions(recipe: "Recipe") -> Iterator[str]:
         given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
     for key in given:
         yield f"`{key}` needs questions, and `corpus` has none; give `corpus.questions`, or remove `{key}`"
+
+
+def _of_generate(recipe: "Recipe") -> Iterator[str]:
+    """Keys of `generate` that the corpus gives no meaning."""
+    given = recipe.generate
+    if given is None:
+        return
+    if recipe.asks and given.turns is not None:
+        yield "`generate.turns` has no effect on questions, which have one answer; remove it"
+    if recipe.chats and given.strategy != "base":
+        yield "`generate.strategy` needs questions, and `corpus` has conversations; remove it"
+    if recipe.chats and given.keep == "correct":
+        yield (
+            "`generate.keep: correct` needs questions whose references have a number, and `corpus` has conversations; "
+            "keep `all` or `nearest`"
+        )
 
 
 def _of_answers(recipe: "Recipe") -> Iterator[str]:

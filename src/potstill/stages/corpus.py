@@ -17,27 +17,24 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from potstill.console import progress, say, table
-from potstill.data.conversations.audit import audit_of
-from potstill.data.conversations.chat_template import chat_template
-from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.split import split_conversations
 from potstill.data.conversations.tally import ChatTally
-from potstill.data.conversations.training_rows import OF_CONVERSATION, columns_of, judged, row_of, training_rows
+from potstill.data.conversations.training_rows import OF_CONVERSATION, judged, row_of
 from potstill.data.documents import SourceCounts, split_text
 from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
 from potstill.data.questions import Question, split_questions
 from potstill.data.streaming import Stream
 from potstill.data.tokenization import Encoder
 from potstill.errors import UserError
-from potstill.files.atomic import atomic_folder, write_json, write_text
+from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
+from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
-from potstill.report.audit_page import audit_notes, render_audit
 
 TOKENS = Features({"input_ids": List(Value("int32"))})
 TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})
@@ -96,7 +93,7 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     counts = {"held_out_conversations": len(held_out), "repeated_conversations": split.repeated}
     for name, part, of_part in (("train", split.train, tally), ("validation", split.validation, ChatTally())):
         if part:
-            counts[f"{name}_samples"] = _write_chat_samples(work, name, part, corpus, of_part)
+            counts[f"{name}_samples"] = save_samples(work.folder / name, part, tokenizer, corpus, of_part)
     if not counts["train_samples"] or len(held_out) < 2:
         raise UserError(
             f"`corpus.conversations` leave {counts['train_samples']} samples to train on and {len(held_out)} "
@@ -106,39 +103,15 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     for name, conversations in (("conversations", split.train), ("held_out", held_out)):
         rows = [row_of(one) for one in conversations]
         _save({key: [row[key] for row in rows] for key in OF_CONVERSATION}, CONVERSATION, work, name)
-    audit = audit_of(tally, tokenizer, chat_template(tokenizer, corpus).name)
-    write_text(work.folder / "audit.html", render_audit(audit))
-    write_json(work.folder / "audit.json", audit.as_json())
-    for note in audit_notes(audit):
-        say(f"  {note}")
-    tokens, supervised = (sum(getattr(one, name) for one in audit.sources) for name in ("tokens", "supervised"))
-    dropped = sum(sum(one.dropped.values()) for one in audit.sources)
-    say(f"  {tokens:,} training tokens in {counts['train_samples']:,} samples, {audit.share:.1%} of them supervised")
-    say(f"  {len(held_out):,} conversations held out, {dropped:,} rows dropped; see {work.folder / 'audit.html'}")
+    audit = save_audit(work.folder, tally, tokenizer, corpus)
+    figures: dict[str, Any] = audit_figures(audit)
+    tokens = f"{figures['train_tokens']:,} training tokens in {counts['train_samples']:,} samples"
+    say(f"  {tokens}, {audit.share:.1%} of them supervised")
+    dropped = f"{figures['dropped_rows']:,} rows dropped"
+    say(f"  {len(held_out):,} conversations held out, {dropped}; see {work.folder / 'audit.html'}")
     made = f"{counts['train_samples']:,} samples to train on, {len(held_out):,} conversations held out"
-    outputs = ["train", "conversations", "held_out", "audit.html", "audit.json"]
-    outputs += ["validation"] if split.validation else []
-    figures = {"train_tokens": tokens, "supervised_tokens": supervised, "dropped_rows": dropped, "made": made}
-    return Made([work.folder / name for name in outputs], counts | figures)
-
-
-def _write_chat_samples(
-    work: Work, name: str, conversations: Sequence[Conversation], corpus: Conversations, tally: ChatTally
-) -> int:
-    features, tokenizer = Features(dict.fromkeys(columns_of(corpus), List(Value("int32")))), artifacts.tokenizer(work)
-    written = 0
-    showing = progress(f"rendering {name}", len(conversations), "conversations")
-    with dataset_writer(work.folder / name, features) as write, showing as advance:
-        for row in training_rows(_shown(conversations, advance), tokenizer, corpus, tally):
-            write(row)
-            written += 1
-    return written
-
-
-def _shown(conversations: Iterable[Conversation], advance: Callable[[int], None]) -> Iterator[Conversation]:
-    for conversation in conversations:
-        yield conversation
-        advance(1)
+    outputs = ["train", "conversations", "held_out", *AUDIT, *(["validation"] if split.validation else [])]
+    return Made([work.folder / name for name in outputs], counts | figures | {"made": made})
 
 
 def _split_into_text(work: Work, corpus: Corpus) -> Made:

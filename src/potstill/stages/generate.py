@@ -1,48 +1,173 @@
 """generate: let a teacher write the answers that students learn.
 
-Makes `generate/answers.jsonl`, the kept answers with their provenance, and `responses.jsonl`, all responses. A stopped
-stage goes on to the same answers (``generation.generate.responses``).
+Makes `generate/answers.jsonl`, the kept answers or conversations with their provenance, and `responses.jsonl`, all
+responses. For conversations also `train/`, the samples of a training, and `audit.html`, what is learned of
+them. A stopped stage goes on to the same answers (``generation.generate.responses``).
 """
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from potstill.console import progress, say
+from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.tally import ChatTally
+from potstill.data.conversations.training_rows import teacher_template
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
+from potstill.errors import UserError
 from potstill.files.atomic import write_text
 from potstill.files.jsonl_log import JsonlLog
-from potstill.generation.decoding import Decoding, Request
+from potstill.generation.decoding import Decoding, Key, Request
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import NamedModel, Response, responses
+from potstill.generation.teacher_turns import Draft, TurnWriter
+from potstill.metrics.continuations.similarity import check_rouge
+from potstill.models.size import positions_of
 from potstill.pipeline import artifacts
+from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
+from potstill.recipe.conversations import Conversations
+from potstill.recipe.generate import Generate
+from potstill.teachers.prepared import PreparedTeacher
+
+LIMIT = "generate.max_new_tokens"
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse answers that are chosen by ROUGE-L where its library is missing, before any step runs.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if recipe.generate is not None and recipe.generate.keep == "nearest":
+        check_rouge("generate.keep: nearest")
 
 
 def run(work: Work) -> Made:
-    """Let the teacher answer every training question, and keep the answers that the recipe allows."""
-    settings = work.recipe.generate
+    """Let the teacher answer every training question or write turns of every training conversation, and keep the
+    answers that the recipe allows."""
+    settings, corpus = work.recipe.generate, work.recipe.corpus
     assert settings is not None
-    teacher, tokenizer = artifacts.teacher(work, settings.by), artifacts.tokenizer(work)
+    if isinstance(corpus, Conversations):
+        return _write_conversations(work, settings, corpus)
+    return _answer_questions(work, settings)
+
+
+class _Writer:
+    """Lets the teacher respond, and keeps all responses in a file.
+
+    Args:
+        work: the step.
+        settings: the recipe's section.
+    """
+
+    def __init__(self, work: Work, settings: Generate) -> None:
+        self.journal = JsonlLog(work.folder / "responses.jsonl")
+        self.teacher: PreparedTeacher = artifacts.teacher(work, settings.by)
+        self.tokenizer = artifacts.tokenizer(work)
+        self._settings = settings
+        self._done: dict[Key, Response] = {one.key: one for one in (Response(**row) for row in self.journal.rows)}
+        self._model: Any = None
+
+    def __call__(self, requests: Sequence[Request], samples: int) -> list[Response]:
+        """All responses to the requests, those of an earlier attempt included."""
+        wanted = {(request.id, sample) for request in requests for sample in range(samples)}
+        already = [key for key in self._done if key in wanted]
+        with progress(f"{self._settings.by} answers", len(wanted), "answers", len(already)) as advance:
+            if len(already) < len(wanted):
+                decoding = replace(Decoding.of(self._settings), samples=samples)
+                for batch in responses(self._writer(), requests, decoding, already, key=LIMIT):
+                    self.journal.append(vars(one) for one in batch)
+                    self._done |= {one.key: one for one in batch}
+                    advance(len(batch))
+        return [self._done[key] for key in sorted(wanted)]
+
+    def _writer(self) -> NamedModel:
+        if self._model is None:
+            self._model = self.teacher.model()
+        return NamedModel(self._model, self.tokenizer, f"teacher {self._settings.by!r}")
+
+
+def _answer_questions(work: Work, settings: Generate) -> Made:
+    writer = _Writer(work, settings)
     prompt, key = work.recipe.all_strategies[settings.strategy].teacher, f"strategies.{settings.strategy}.teacher"
     questions = {row["id"]: row for row in artifacts.questions(work, "train")}
-    asked = [Request(each, prompt_ids(tokenizer, prompt, row, each, key)) for each, row in questions.items()]
-    journal = JsonlLog(work.folder / "responses.jsonl")
-    done = [Response(**row) for row in journal.rows]
-    total = len(asked) * settings.samples
-    with progress(f"{settings.by} answers", total, "answers", len(done)) as advance:
-        if len(done) < total:
-            model, decoding = teacher.model(), Decoding.of(settings)
-            writer, limit = NamedModel(model, tokenizer, f"teacher {settings.by!r}"), "generate.max_new_tokens"
-            already = [one.key for one in done]
-            for batch in responses(writer, asked, decoding, already, key=limit):
-                journal.append(vars(one) for one in batch)
-                done += batch
-                advance(len(batch))
+    asked = [Request(each, prompt_ids(writer.tokenizer, prompt, row, each, key)) for each, row in questions.items()]
+    done = writer(asked, settings.samples)
     references = {each: {"reference": row["reference"]} for each, row in questions.items()}
-    fingerprint = template_fingerprint(tokenizer, prompt)
+    fingerprint = template_fingerprint(writer.tokenizer, prompt)
     kept, summary = kept_answers(references, done, settings, fingerprint, by_number=work.recipe.judges_numbers)
     say(f"  {summary}")
     answers = work.folder / "answers.jsonl"
-    write_text(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    write_text(answers, _lines(kept))
     counts = vars(summary) | {"tokens": sum(one.tokens for one in done)}
     made = f"{summary.kept:,} answers kept of {summary.responses:,} by {settings.by}"
-    return Made([answers, journal.file], counts | {"made": made})
+    return Made([answers, writer.journal.file], counts | {"made": made})
+
+
+def _write_conversations(work: Work, settings: Generate, corpus: Conversations) -> Made:
+    write = _Writer(work, settings)
+    template = (
+        chat_template(write.tokenizer, corpus) if corpus.teacher is None else teacher_template(write.tokenizer, corpus)
+    )
+    system = None if corpus.teacher is None else corpus.teacher.system
+    turns = TurnWriter(settings, template, _room(write.teacher, settings, corpus), write, system)
+    drafts = turns.write(artifacts.conversations(work, "conversations"))
+    say(f"  {turns.counts}")
+    if not turns.counts.turns:
+        raise UserError(
+            f"`generate`: no turn of teacher {settings.by!r} may be learned ({turns.counts}); {_advice(turns)}"
+        )
+    answers = work.folder / "answers.jsonl"
+    asked = {"teacher": settings.by, "revision": write.teacher.fingerprint, "template": template.digest}
+    asked |= settings.model_dump(mode="json", include={"temperature", "top_p", "top_k", "seed", "max_new_tokens"})
+    write_text(answers, _lines(_row(draft, asked) for draft in drafts))
+    tally = ChatTally()
+    conversations = [draft.conversation for draft in drafts]
+    # What a teacher writes must not stop a run.
+    taught = corpus.model_copy(update={"on_bad_row": "drop"})
+    counts = turns.counts.as_json()
+    counts["train_samples"] = save_samples(work.folder / "train", conversations, write.tokenizer, taught, tally)
+    audit = save_audit(work.folder, tally, write.tokenizer, corpus)
+    if not counts["train_samples"]:
+        raise UserError(
+            f"`generate`: none of the {len(drafts):,} conversations of teacher {settings.by!r} fits into "
+            f"`corpus.sequence_length: {corpus.sequence_length}`; raise it, or lower `{LIMIT}`"
+        )
+    figures = f"{counts['train_samples']:,} samples, {audit.share:.1%} of their tokens supervised"
+    say(f"  {figures}; see {work.folder / 'audit.html'}")
+    made = f"{turns.counts.turns:,} turns by {settings.by} in {len(drafts):,} conversations"
+    outputs = [work.folder / name for name in ("answers.jsonl", "responses.jsonl", "train", *AUDIT)]
+    return Made(outputs, counts | audit_figures(audit) | {"made": made})
+
+
+def _room(teacher: PreparedTeacher, settings: Generate, corpus: Conversations) -> int:
+    """The most tokens of a prompt, after which a teacher has room for a whole answer that can be learned."""
+    positions = positions_of(teacher.config().get_text_config())
+    longest = [corpus.sequence_length - 1] if corpus.too_long == "drop" else []
+    if positions is None:
+        return min([*longest, 2**62])
+    if positions <= settings.max_new_tokens:
+        raise UserError(
+            f"`{LIMIT}` is {settings.max_new_tokens:,}, and teacher {settings.by!r} has only {positions:,} positions; "
+            "lower it"
+        )
+    return min([*longest, positions - settings.max_new_tokens])
+
+
+def _row(draft: Draft, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A conversation as a row that `corpus.conversations` can read, with its provenance."""
+    conversation = draft.conversation
+    row = {name: json.loads(text) for name, text in conversation.as_row().items()}
+    turns = [asdict(turn) for turn in draft.written]
+    return {"id": draft.id, "source": conversation.source, **row, "provenance": {**asked, "turns": turns}}
+
+
+def _advice(turns: TurnWriter) -> str:
+    return "raise `max_new_tokens`" if turns.counts.hit_limit else "loosen its rules, or ask another teacher"
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

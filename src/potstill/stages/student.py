@@ -16,12 +16,14 @@ from transformers import AutoConfig, PreTrainedModel
 
 from potstill.console import say
 from potstill.data.collators import SharedVocabularyCollator
+from potstill.data.prompts.render import end_token_id
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import write_json
 from potstill.models.blueprint import check_blueprint
 from potstill.models.folder import save_model
 from potstill.models.pretrained import ModelSource
+from potstill.models.saving import stop_at
 from potstill.models.size import Size, check_length, shown, size_of
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
@@ -66,6 +68,8 @@ def run(work: Work) -> Made:
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
     if recipe.start_in_bfloat16:
         model = model.to(torch.bfloat16)
+    if recipe.chats:
+        stop_at(model, end_token_id(tokenizer))
     folder = work.folder / "start"
     save_model(model, tokenizer, folder)
     kept = summary.pop("kept", None)

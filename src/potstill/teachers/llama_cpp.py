@@ -20,6 +20,7 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import CausalLMOutput
 
 from potstill.data.labels import supervised_mask
@@ -90,32 +91,46 @@ class LlamaCppModel(nn.Module):
         attention_mask: Tensor,
         generation_config: GenerationConfig,
         logits_processor: Sequence[LogitsProcessor] = (),
+        streamer: BaseStreamer | None = None,
     ) -> Tensor:
         """Continue prompts that are padded on the left, each up to and including an end token [B, T + new].
 
         Of the configuration, the settings that choose tokens (temperature, top_k, top_p, suppressed tokens) and that
         end a text apply, by transformers' own rules; torch's generator draws. Processors of the caller's come last.
+        A streamer gets the tokens of one row as they come.
         """
         config, real = generation_config, _real(input_ids, attention_mask)
         choices = LogitsProcessorList([*_choices(config), *logits_processor])
         rows = [ids[kept].tolist() for ids, kept in zip(input_ids.cpu(), real, strict=True)]
-        written = [self._text(row, config, choices) for row in rows]
+        written = [self._text(row, config, choices, streamer) for row in rows]
         longest = max(map(len, written))
         rows = [row + [config.pad_token_id] * (longest - len(row)) for row in written]
         return torch.cat([input_ids, torch.tensor(rows, device=input_ids.device).view(len(rows), longest)], 1)
 
-    def _text(self, prompt: list[int], config: GenerationConfig, choices: LogitsProcessorList) -> list[int]:
+    def _text(
+        self,
+        prompt: list[int],
+        config: GenerationConfig,
+        choices: LogitsProcessorList,
+        streamer: BaseStreamer | None = None,
+    ) -> list[int]:
         model, written = self._model(len(prompt) + config.max_new_tokens), list[int]()
         model.reset()
         model.eval(prompt)
+        if streamer is not None:
+            streamer.put(torch.tensor(prompt))
         while len(written) < config.max_new_tokens:
             scores = torch.from_numpy(model.scores[model.n_tokens - 1].copy())[None]
             scores = choices(torch.tensor([prompt + written]), scores)
             drawn = torch.multinomial(scores.softmax(-1), 1) if config.do_sample else scores.argmax(-1)
             written.append(int(drawn))
+            if streamer is not None:
+                streamer.put(torch.tensor(written[-1:]))
             if written[-1] in config.eos_token_id:
                 break
             model.eval(written[-1:])
+        if streamer is not None:
+            streamer.end()
         return written
 
     def _row(self, tokens: list[int]) -> Float[Tensor, "T V"]:

@@ -19,10 +19,13 @@ from potstill.data.text_samples import TextReader
 from potstill.errors import UserError
 from potstill.models.document_attention import check_documents_are_isolated, model_inputs
 from potstill.models.size import positions_of
+from potstill.recipe.conversations import ChatSettings
+from potstill.recipe.section import MOST_AT_ONCE
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import head_rows
+from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
 from potstill.training.rank_batches import STAND_IN, EvenStream, even_out
 from potstill.training.samples import (
@@ -49,10 +52,14 @@ class SampleTrainer(Trainer):
     """
 
     data_collator: Any
+    train_dataset: Any
+    eval_dataset: Any
     teachers: list[LiveTeacher | TargetStore]
     vocabulary: int | None
     """The number of ids that the losses compare; None: all of the head's."""
     _head_is_extracted: bool
+    _chats: ChatSettings | None
+    """How conversations become samples; None where the user's own collator reads them."""
     _tokens_per_step: int | None = None
     _tokens_not_shared: int = 0
     """Tokens that this rank read and the training's state does not count yet."""
@@ -60,14 +67,24 @@ class SampleTrainer(Trainer):
     def _live_teachers(self) -> list[LiveTeacher]:
         return [one for one in self.teachers if isinstance(one, LiveTeacher)]
 
-    def _read_samples(self, given: Collate | None, max_length: int | None) -> None:
+    def _read_samples(
+        self, given: Collate | None, max_length: int | None, conversations: Mapping[str, Any] | None
+    ) -> None:
         """Choose the collator, and try it on the first samples of each data set, before anything is spent.
 
         Args:
             given: the user's own collator.
             max_length: the length to which texts are cut.
+            conversations: how conversations become samples.
         """
         collate = given or self._sample_collator(max_length)
+        longest = self._max_length(max_length) or self._positions or MOST_AT_ONCE
+        self._chats = None if given is not None else chat_settings(conversations, longest)
+        self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
+        several = isinstance(self.eval_dataset, dict)
+        evaluated = self.eval_dataset.items() if several else [("eval_dataset", self.eval_dataset)]
+        rendered = {name: self._rendered(dataset, name) for name, dataset in evaluated}
+        self.eval_dataset = rendered if several else rendered["eval_dataset"]
         # Its samples are checked column by column, which Trainer would remove before.
         self._keeps_columns = isinstance(collate, SampleCollator)
         shared, owners = self.vocabulary, "student and teacher share"
@@ -89,6 +106,12 @@ class SampleTrainer(Trainer):
             if samples:
                 self._try(collate(samples), samples, name)
 
+    def _rendered(self, dataset: Any, name: str) -> Any:
+        """A data set of conversations as samples of tokens; any other stays as it is."""
+        if self._chats is None or not are_chats(dataset, name):
+            return dataset
+        return chat_samples(dataset, self.processing_class, self._chats, name)
+
     @property
     def _positions(self) -> int | None:
         return positions_of(self.model.config.get_text_config())
@@ -104,9 +127,12 @@ class SampleTrainer(Trainer):
 
     def _sample_collator(self, max_length: int | None) -> SampleCollator:
         pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
-        length = getattr(self.args, "max_length", None) if max_length is None else max_length
+        length = self._max_length(max_length)
         field = getattr(self.args, "dataset_text_field", "text")
         return SampleCollator(pad, TextReader(self.processing_class, field, length, self._positions))
+
+    def _max_length(self, given: int | None) -> int | None:
+        return getattr(self.args, "max_length", None) if given is None else given
 
     @cached_property
     def _documents_refusal(self) -> str | None:
@@ -142,6 +168,8 @@ class SampleTrainer(Trainer):
                 f"evaluation samples are streamed, and {self.args.world_size} ranks would count some of them twice; "
                 "give a list or a table, such as `Dataset.from_list(list(stream))`"
             )
+        # An evaluation may be given a data set of its own.
+        dataset = self._rendered(dataset, _DATA_SETS.get(description, "test_dataset"))
         given: Any = self.data_collator
         collate: Any = given
         if isinstance(given, TargetCollator) and not kwargs.get("is_training"):

@@ -65,14 +65,18 @@ class DistilTrainer(SampleTrainer):
             has another size than the student's. All losses then compare only the ids that are the same tokens in
             `processing_class`. A store records its own tokenizer.
         max_length: samples of text are cut to this number of tokens. Default: `args.max_length`, if `args` has it.
+        conversations: how rows with `messages` become samples: `learn`, `template`, `too_long` and the other keys of a
+            recipe's `corpus` of conversations. Their `sequence_length` is `max_length`, or else all that the student
+            reads.
         peft_config: the configuration of an adapter of peft, which is added to the model and trained in its place.
         compile: whether to compile the loss's kernels. Default: where that saves more time than it takes.
         memory_budget: bytes for the logits of one chunk of the loss. Default: 256 MiB on a CPU, and on a GPU an eighth
             of its free memory, at most 4 GiB.
         **trainer: the arguments of :class:`transformers.Trainer`. `model` may be the name of a folder or of a model on
             the hub; it is loaded in float32, with its tokenizer. Without a `data_collator`, samples may be texts
-            (:class:`TextReader`), or tokens with columns that say which of them are learned and where documents begin
-            (:class:`Collator`). They are padded with `processing_class`'s pad token.
+            (:class:`TextReader`), conversations (``chat_samples.py``), or tokens with columns that say which of them
+            are learned and where documents begin (:class:`Collator`). They are padded with `processing_class`'s pad
+            token.
 
     Raises:
         UserError: the losses need a teacher and there is none, a model cannot be loaded, a store does not fit, samples
@@ -92,6 +96,7 @@ class DistilTrainer(SampleTrainer):
         mix: Literal["probabilities", "logits"] = "probabilities",
         teacher_tokenizer: Any = None,
         max_length: int | None = None,
+        conversations: Mapping[str, Any] | None = None,
         peft_config: Any = None,
         compile: bool | None = None,
         memory_budget: int | None = None,
@@ -124,7 +129,7 @@ class DistilTrainer(SampleTrainer):
         check_models(self.model, self.processing_class, self.teachers, teacher_tokenizer)
         for one in self._live_teachers():
             (one.shard if self.is_fsdp_enabled else one.to)(self.args.device)
-        self._read_samples(trainer.get("data_collator"), max_length)
+        self._read_samples(trainer.get("data_collator"), max_length, conversations)
         self._matching = self._hidden_matching()
         self._head_is_extracted = head_of(self.model) is not None
         self._step = OptimizerStep(self._estimate_tokens_per_step(), self.args.device)

@@ -1,0 +1,67 @@
+"""Conversation files: the samples of conversations that a step leaves in its folder, and the audit that shows them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Features, List, Value
+
+from potstill.console import progress, say
+from potstill.data.conversations.audit import Audit, audit_of
+from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.conversation import Conversation
+from potstill.data.conversations.tally import ChatTally
+from potstill.data.conversations.training_rows import columns_of, training_rows
+from potstill.files.atomic import write_json, write_text
+from potstill.files.dataset_writer import dataset_writer
+from potstill.recipe.conversations import Conversations
+from potstill.report.audit_page import audit_notes, render_audit
+
+AUDIT = ("audit.html", "audit.json")
+
+
+def save_samples(
+    folder: Path, conversations: Sequence[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
+) -> int:
+    """Save the samples of conversations. Returns their number.
+
+    Args:
+        folder: the folder of the samples.
+        conversations: the conversations.
+        tokenizer: the run's tokenizer.
+        corpus: the recipe's section.
+        tally: counts what becomes of each conversation.
+
+    Raises:
+        UserError: as :func:`training_rows`.
+    """
+    features, written = Features(dict.fromkeys(columns_of(corpus), List(Value("int32")))), 0
+    showing = progress(f"rendering {folder.name}", len(conversations), "conversations")
+    with dataset_writer(folder, features) as write, showing as advance:
+        for row in training_rows(_shown(conversations, advance), tokenizer, corpus, tally):
+            write(row)
+            written += 1
+    return written
+
+
+def _shown(conversations: Iterable[Conversation], advance: Callable[[int], None]) -> Iterator[Conversation]:
+    for conversation in conversations:
+        yield conversation
+        advance(1)
+
+
+def save_audit(folder: Path, tally: ChatTally, tokenizer: Any, corpus: Conversations) -> Audit:
+    """Save what became of the conversations as `audit.html` and `audit.json`, and print what one would not expect."""
+    audit = audit_of(tally, tokenizer, chat_template(tokenizer, corpus).name)
+    write_text(folder / "audit.html", render_audit(audit))
+    write_json(folder / "audit.json", audit.as_json())
+    for note in audit_notes(audit):
+        say(f"  {note}")
+    return audit
+
+
+def audit_figures(audit: Audit) -> dict[str, int]:
+    """The sums over all sources, for a manifest."""
+    sums = {name: sum(getattr(one, name) for one in audit.sources) for name in ("tokens", "supervised")}
+    dropped = sum(sum(one.dropped.values()) for one in audit.sources)
+    return {"train_tokens": sums["tokens"], "supervised_tokens": sums["supervised"], "dropped_rows": dropped}
