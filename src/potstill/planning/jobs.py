@@ -81,7 +81,7 @@ class WritingJob:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswersToWrite:
     """What a model is asked to write."""
 
     rows: int
@@ -227,7 +227,7 @@ def reading_of_student(at: Situation, tokens: Range | None, rows: int, length: f
     return ReadingJob(student, BatchShape(rows, max(2, round(length))), tokens, at.precision, weights, file)
 
 
-def writing_of(at: Situation, model: PlannedModel, asked: Asked) -> WritingJob:
+def writing_of(at: Situation, model: PlannedModel, asked: AnswersToWrite) -> WritingJob:
     """A model that answers."""
     if model is at.models.student:
         read = reading_of_student(at, None, asked.rows, 2)

@@ -6,7 +6,7 @@ from typing import Any
 
 from potstill.planning.amounts import schedule
 from potstill.planning.jobs import (
-    Asked,
+    AnswersToWrite,
     Job,
     ReadingJob,
     Situation,
@@ -109,7 +109,9 @@ def _generate(step: Step, at: Situation) -> Iterator[Job]:
     if model is not None:
         count = None if samples is None else samples * settings.samples
         expected, limit = at.amounts.answer.expected, settings.max_new_tokens
-        yield writing_of(at, model, Asked(settings.batch_size, at.amounts.teacher_length, expected, limit, count))
+        yield writing_of(
+            at, model, AnswersToWrite(settings.batch_size, at.amounts.teacher_length, expected, limit, count)
+        )
 
 
 def _strategies(step: Step, at: Situation) -> Iterator[Job]:
@@ -166,7 +168,7 @@ def _answers(step: Step, at: Situation) -> Iterator[Job]:
         return
     count, length = at.amounts.held_out_samples, at.amounts.length
     expected, limit = at.amounts.answer.expected, settings.max_new_tokens
-    yield writing_of(at, model, Asked(settings.batch_size, length, expected, limit, count))
+    yield writing_of(at, model, AnswersToWrite(settings.batch_size, length, expected, limit, count))
     scored = None if count is None else count * length
     if model is at.models.student:
         yield reading_of_student(at, scored, settings.batch_size, length.high)
@@ -240,7 +242,7 @@ def _metrics_of_text(at: Situation, model: PlannedModel, times: Range) -> Iterat
     for given in measured.continuations.values():
         count = Range.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
         limit = given.max_new_tokens
-        yield writing_of(at, model, Asked(measured.batch_size, PROMPT_TOKENS, 0.9 * limit, limit, count))
+        yield writing_of(at, model, AnswersToWrite(measured.batch_size, PROMPT_TOKENS, 0.9 * limit, limit, count))
 
 
 _BY_STAGE: dict[str, Callable[[Step, Situation], Iterator[Job]]] = {
