@@ -178,6 +178,15 @@ def test_the_forecast_is_of_the_steps_that_are_left(do, monkeypatch):
     assert left == [[*ALL[:2], "capture"], ["student", *ALL[4:]], rest]
 
 
+def test_a_run_goes_on_without_a_forecast(do, monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("a model that cannot be traced")
+
+    monkeypatch.setattr("potstill.pipeline.forecast.plan_of", fails)
+    do()
+    assert "no forecast (a model that cannot be traced)" in capsys.readouterr().out
+
+
 def test_a_manifest_keeps_its_forecast_beside_what_happened_and_neither_is_an_input(do):
     do()
     for step in ALL:

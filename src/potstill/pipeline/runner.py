@@ -13,7 +13,7 @@ from typing import Any
 
 from potstill import distributed
 from potstill.console import duration, say
-from potstill.errors import UserError
+from potstill.errors import UserError, first_line
 from potstill.files.atomic import digest
 from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, needed_by, steps_of
@@ -66,10 +66,19 @@ def _begin(given: Recipe, recipe: Recipe, run: Run, steps: Sequence[Step]) -> di
     if not distributed.is_first():
         return {}
     warn(given, recipe, run)
-    plan = plan_of(recipe, run, _left(recipe, run, steps))
+    try:
+        plan = plan_of(recipe, run, _left(recipe, run, steps))
+    except Exception as error:  # noqa: BLE001 (whatever a model without weights raises, the run itself needs no plan)
+        without_forecast(error)
+        return {}
     refuse_what_cannot_fit(plan, run)
     say_how_long(plan)
     return {one.step: one.to_dict() for one in plan.steps}
+
+
+def without_forecast(error: Exception) -> None:
+    """Say that a run has no forecast. It goes on."""
+    say(f"no forecast ({first_line(error)}); `potstill --debug plan` shows where that comes from")
 
 
 def _left(recipe: Recipe, run: Run, steps: Sequence[Step]) -> list[Step]:
