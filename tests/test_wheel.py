@@ -102,7 +102,8 @@ def test_the_recipes_of_the_readme_find_their_data_from_an_empty_folder(installe
         repositories |= make_stand_ins(cut_recipe(load_recipe(name)), tmp_path / name)
     stand_ins = tmp_path / "gsm8k"
     here = all_named_data()["stories260k"].on_this_machine("model")
-    names = [name for name in names if name != "distilllama-mini" or here is not None]
+    # The hub's stand-in has the models and the data of the published experiments; `chat` is none of them.
+    names = [name for name in names if name != "chat" and (name != "distilllama-mini" or here is not None)]
     (tmp_path / "empty").mkdir()
     with hub(repositories) as address:
         own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}

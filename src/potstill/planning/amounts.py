@@ -132,7 +132,8 @@ def _padded_length(corpus: Corpus, facts: TextFacts) -> Range:
     if facts.train_tokens and facts.train_samples:
         return Range.around(facts.train_tokens / facts.train_samples, 1.05, 1.05)
     width, shortest = corpus.sequence_length, corpus.shortest or corpus.sequence_length / 8
-    return Range(min(shortest, width), (shortest + width) / 2, width)
+    least = min(shortest, width)
+    return Range(least, (least + width) / 2, width)
 
 
 def _held_out(recipe: Recipe, corpus: Corpus) -> tuple[Range | None, Range | None]:

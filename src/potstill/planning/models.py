@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING
 
 from potstill.errors import UserError, first_line
 from potstill.files.installed_packages import package_files
@@ -206,7 +206,10 @@ class _Finder:
         config = teachers.get(student.teacher)
         if config is None or not isinstance(student, PrunedLayers | PrunedWidth):
             return config
-        return pruned(config, student)
+        try:
+            return pruned(config, student)
+        except Exception as error:  # noqa: BLE001 (whatever transformers says of widths that do not fit)
+            return self._note("student", first_line(error))
 
     def _or_note(self, fields: Mapping[str, Any] | None, key: str, why: str) -> Any:
         return self._note(key, why) if fields is None else self.of_fields(fields, key, None)
@@ -248,7 +251,7 @@ def _of_hub(model: str, revision: str | None, **how: bool) -> Any:
         return None
     try:
         with quiet():
-            return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False, **how)
+            return ModelSource(model, "it", {"revision": revision, **how}).config()
     except Exception:  # noqa: BLE001 (no such model, no consent, no network)
         return None
 

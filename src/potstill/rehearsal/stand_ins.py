@@ -9,6 +9,7 @@ import yaml
 
 from potstill.files import named_data
 from potstill.files.atomic import sha256, write_text
+from potstill.files.named_files import named_folder
 from potstill.recipe.corpus import HubDataset
 from potstill.recipe.questions import QuestionBase
 from potstill.recipe.strategies import fields_of
@@ -71,7 +72,7 @@ def _unknown_data(cut: CutRecipe) -> dict[str, DataSet]:
     """Stand-ins of data sets whose columns only the recipe tells."""
     found = {}
     for source in _hub_sources(cut):
-        if source.dataset in HUB_DATA or Path(source.dataset).expanduser().exists():
+        if source.dataset in HUB_DATA or named_folder(source.dataset) is not None:
             continue
         config, split = source.config or "default", source.split.partition("[")[0]
         file = {f"{config}/{split}-00000-of-00001.parquet": (config, split)}
