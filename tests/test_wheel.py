@@ -37,7 +37,7 @@ for name in sys.argv[2:]:
     check_stages(recipe, without=["evaluate"])
     read = 0
     for section in (recipe.corpus, recipe.corpus.held_out):
-        for reader, kind in ((documents, "sources"), (rows, "questions")):
+        for reader, kind in ((documents, "sources"), (rows, "questions"), (rows, "conversations")):
             for source in getattr(section, kind, None) or ():
                 if not isinstance(source, GeneratedQuestions):
                     next(iter(reader(source, kind)))
