@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potstill.errors import UserError
 from potstill.files.named_files import literal_pattern, matching_files, named_folder, named_path
 
 HOSTILE = [
@@ -80,3 +81,16 @@ def test_a_home_that_is_unknown_is_met_in_one_place():
     source = Path(__file__).parents[2] / "src"
     files = [file for file in source.rglob("*.py") if "expanduser(" in file.read_text(encoding="utf-8")]
     assert [file.name for file in files] == ["named_files.py"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~" + "x" * 300, "é" * 200, "/".join(["abc"] * 2000)])
+def test_a_name_that_is_too_long_for_a_file_is_refused_in_one_sentence(name):
+    with pytest.raises(UserError, match="too long for the name of a file; give another"):
+        named_path(name)
+    # It may be a name on the hub, which refuses it itself.
+    assert named_folder(name) is None
+    assert matching_files(name.lstrip("~")) == []
+
+
+def test_a_name_with_a_null_character_is_that_of_no_file():
+    assert not named_path("a\0b").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from potstill.data.table_files import READERS
 from potstill.errors import UserError
-from potstill.files.named_files import is_named_file, matching_files, named_folder, named_path
+from potstill.files.named_files import matching_files, named_path
 
 PLAIN = (".txt", ".train", ".dev", ".test")
 """Endings of files that are one document each, as BabyLM's are (`cbt.train`)."""
@@ -23,9 +23,9 @@ def path_files(path: str, key: str) -> list[Path]:
         UserError: there is no file, or a file is of an unknown kind; `key` is the recipe key that named it.
     """
     here = named_path(path)
-    if named_folder(path) is not None:
+    if here.is_dir():
         files = sorted(file for file in here.rglob("*") if file.suffix in KINDS and file.is_file())
-    elif is_named_file(path):
+    elif here.is_file():
         files = [here]
     else:
         root = Path(here.anchor or ".")

@@ -1,14 +1,31 @@
 """Named files: a path of a recipe, where a name that exists is a name, whatever characters it has."""
 
+import errno
 import glob
 import os
 from pathlib import Path
 
+from potstill.errors import UserError
+
+SHOWN = 60
+"""The characters that a message shows of a name that is too long."""
+
 
 def named_path(path: str) -> Path:
-    """The path with `~` replaced by the home folder, unless there is something of that very name."""
+    """The path with `~` replaced by the home folder, unless there is something of that very name.
+
+    Raises:
+        UserError: the name is longer than names of files may be, so every question about the file would fail.
+    """
     here = Path(path)
-    if os.path.lexists(here):
+    try:
+        here.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{path[:SHOWN]!r}… is too long for the name of a file; give another") from error
+    except ValueError:  # a null character; there is no such file
+        return here
+    else:
         return here
     try:
         return here.expanduser()
@@ -18,19 +35,11 @@ def named_path(path: str) -> Path:
 
 def named_folder(path: str) -> Path | None:
     """The folder that a path names; None if there is none."""
-    folder = named_path(path)
     try:
-        return folder if folder.is_dir() else None
-    except OSError:  # a name that is too long
+        folder = named_path(path)
+    except UserError:  # a name that is too long
         return None
-
-
-def is_named_file(path: str) -> bool:
-    """Whether a path names a file."""
-    try:
-        return named_path(path).is_file()
-    except OSError:  # a name that is too long
-        return False
+    return folder if folder.is_dir() else None
 
 
 def literal_pattern(path: str, folder: Path = Path()) -> str:
@@ -51,5 +60,6 @@ def matching_files(path: str, folder: Path = Path()) -> list[Path]:
     """The files that a relative path names in a folder, sorted; see :func:`literal_pattern`."""
     try:
         return sorted(file for file in folder.glob(literal_pattern(path, folder)) if file.is_file())
-    except (ValueError, NotImplementedError, OSError):  # an empty, an absolute, a malformed or a too long pattern
+    # An empty, an absolute or a malformed pattern; a part that is too long; too many parts.
+    except (ValueError, NotImplementedError, OSError, RecursionError):
         return []
