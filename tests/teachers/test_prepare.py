@@ -73,9 +73,18 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         prepare("one", ModelTeacher(model=str(folder)), tmp_path / "made")
 
 
-@pytest.mark.parametrize("name", ["~nobody/x", "x" * 300, "a\0b", "no/such"])
-def test_files_of_llama2c_that_cannot_be_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match=r"`teachers.one.llama2c`: there is no file"):
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("~nobody/x", r"`teachers.one.llama2c`: there is no file"),
+        ("a\0b", r"`teachers.one.llama2c`: there is no file"),
+        ("no/such", r"`teachers.one.llama2c`: there is no file"),
+        ("x" * 300, r"is too long for the name of a file"),
+    ],
+    ids=["a home of nobody", "a null byte", "no file", "too long"],
+)
+def test_files_of_llama2c_that_cannot_be_are_refused(tmp_path, name, message):
+    with pytest.raises(UserError, match=message):
         prepare("one", Llama2cTeacher(llama2c=name, tokenizer=name), tmp_path / "made")
 
 
