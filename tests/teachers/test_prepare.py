@@ -74,7 +74,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, message",
+    ("name", "message"),
     [
         ("~nobody/x", r"`teachers.one.llama2c`: there is no file"),
         ("a\0b", r"`teachers.one.llama2c`: there is no file"),

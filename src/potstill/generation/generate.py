@@ -79,8 +79,12 @@ def responses(
     todo, have = tasks(requests, decoding), set(done)
     if have.issuperset(one.key for one in todo):
         return
-    ends = _ends(asked.tokenizer)
-    writer = _writer(asked, TokenChoice(decoding, ends, _without_token(asked)), decoding.batch_size, todo)
+    ends = ends_of(asked.tokenizer)
+    choose = TokenChoice(decoding, ends, ids_without_token(asked.model, asked.tokenizer))
+    together = continues_rows(asked.model, len(todo[0].prompt_ids) + choose.most)
+    writer = writer_of(
+        asked.model, choose, decoding.batch_size, todo, pad_token_id(asked.tokenizer) if not together else None
+    )
     for at in range(0, len(todo), writer.block_size):
         block = todo[at : at + writer.block_size]
         missing = {one.key for one in block} - have
@@ -103,8 +107,8 @@ def streamed_response(asked: NamedModel, request: Request, decoding: Decoding, s
         decoding: how the response is written.
         show: gets each piece; together they are the response's text.
     """
-    ends = _ends(asked.tokenizer)
-    choose = TokenChoice(decoding, ends, _without_token(asked))
+    ends = ends_of(asked.tokenizer)
+    choose = TokenChoice(decoding, ends, ids_without_token(asked.model, asked.tokenizer))
     writer = FixedBatches(asked.model, choose, 1, pad_token_id(asked.tokenizer))
     ((written,),) = writer.write([Task((request.id, 0), request.prompt_ids)], _Shown(asked.tokenizer, ends, show))
     return _response(written, ends, asked.tokenizer)
@@ -163,24 +167,31 @@ def check_context_length(config: Any, requests: Sequence[Request], max_new_token
     )
 
 
-def _writer(
-    asked: NamedModel, choose: TokenChoice, size: int, todo: Sequence[Task]
+def writer_of(
+    model: PreTrainedModel, choose: TokenChoice, size: int, todo: Sequence[Task], pad: int | None
 ) -> ContinuousBatches | FixedBatches:
-    longest = len(todo[0].prompt_ids) + choose.most
-    if continues_rows(asked.model, longest):
-        return ContinuousBatches(asked.model, choose, size, todo)
-    return FixedBatches(asked.model, choose, size, pad_token_id(asked.tokenizer))
+    """The writer of responses for a model.
+
+    Args:
+        model: the model.
+        choose: chooses the tokens, and ends the responses.
+        size: the greatest number of responses written at a time.
+        todo: all responses that will be asked for.
+        pad: the id of pads, for a model that cannot continue rows of unequal length together; None for one that
+            ``row_batch.continues_rows``.
+    """
+    return ContinuousBatches(model, choose, size, todo) if pad is None else FixedBatches(model, choose, size, pad)
 
 
-def _ends(tokenizer: Any) -> list[int]:
+def ends_of(tokenizer: Any) -> list[int]:
     """The tokens that end a response."""
     return sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
 
 
-def _without_token(asked: NamedModel) -> list[int]:
+def ids_without_token(model: PreTrainedModel, tokenizer: Any) -> list[int]:
     """Ids of the model without a token: many heads are padded to a round size."""
-    known = set(asked.tokenizer.get_vocab().values())
-    return [token for token in range(asked.model.config.get_text_config().vocab_size) if token not in known]
+    known = set(tokenizer.get_vocab().values())
+    return [token for token in range(model.config.get_text_config().vocab_size) if token not in known]
 
 
 def _response(written: Written, ends: list[int], tokenizer: Any) -> Response:

@@ -1,0 +1,1 @@
+"""On-policy: samples that the student writes itself, and what is known of them."""

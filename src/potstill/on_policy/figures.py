@@ -1,0 +1,97 @@
+"""Figures: what the log of a training says about its rollouts."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from potstill.on_policy.rollouts import Rollout
+
+LOGGED_SCORES = ("entropy", "reverse_kl", "overlap")
+"""Figures for each token whose mean is logged."""
+
+
+class StepFigures:
+    """The figures of the rollouts of all steps since the last log, on one rank.
+
+    Args:
+        device: where the model is trained. The time of a part of the work is known when the device has done it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again, after a log."""
+        self.seconds = {"write": 0.0, "score": 0.0, "step": 0.0}
+        self._rollouts: list[tuple[int, bool, int]] = []
+        self._of_last_step = 0
+        self._written = self._trained = 0
+        self._scores: dict[str, list[Tensor]] = {name: [] for name in LOGGED_SCORES}
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of the block to a part of the work: `write`, `score`, or `step`, which is the whole."""
+        begin = self._now()
+        try:
+            yield
+        finally:
+            self.seconds[part] += self._now() - begin
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def add(self, rollouts: Sequence[Rollout], step: int) -> None:
+        """Count the rollouts of a step, those that are dropped too."""
+        self._of_last_step = len(rollouts)
+        self._rollouts += [(len(one.ids), one.finished, step - one.written_at) for one in rollouts]
+        self._written += sum(len(one.ids) for one in rollouts if one.written_at == step)
+
+    def add_trained(self, tokens: int) -> None:
+        """Count the tokens of rollouts that are learned."""
+        self._trained += tokens
+
+    def add_scores(self, scores: Mapping[str, Tensor]) -> None:
+        """Keep the figures of some tokens."""
+        for name in LOGGED_SCORES:
+            self._scores[name].append(scores[name].float())
+
+    def last_length(self) -> float:
+        """The mean length of the last step's rollouts in tokens."""
+        return _mean([length for length, _, _ in self._rollouts[-self._of_last_step :]])
+
+    def last_entropy(self) -> float | None:
+        """The mean entropy of the last scored tokens in nats; None before any is scored."""
+        return self._scores["entropy"][-1].mean().item() if self._scores["entropy"] else None
+
+    def _means(self) -> dict[str, float]:
+        joined = {name: torch.cat(values) for name, values in self._scores.items() if values}
+        return {name: values.mean().item() for name, values in joined.items() if len(values)}
+
+    def as_log(self) -> dict[str, float]:
+        """The logged figures by name; none where there was no rollout."""
+        if not self._rollouts:
+            return {}
+        write, score = self.seconds["write"], self.seconds["score"]
+        train = self.seconds["step"] - score
+        found = {
+            "length": _mean([length for length, _, _ in self._rollouts]),
+            "stopped": _mean([finished for _, finished, _ in self._rollouts]),
+            "age": _mean([age for _, _, age in self._rollouts]),
+            "tokens": self._trained,
+            **self._means(),
+            "time_writing": write / max(write + score + train, 1e-9),
+            **({"written_per_second": self._written / write} if self._written and write else {}),
+            **({"scored_per_second": self._trained / score} if score else {}),
+            **({"trained_per_second": self._trained / train} if train else {}),
+        }
+        return {f"on_policy/{name}": value for name, value in found.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

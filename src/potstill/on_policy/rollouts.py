@@ -1,0 +1,154 @@
+"""Rollouts: answers that a model in training writes, as tokens."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from potstill.data.collators import pad_token_id
+from potstill.data.labels import IGNORE_INDEX
+from potstill.data.prompts.collator import TEACHER
+from potstill.errors import UserError
+from potstill.generation.decoding import Decoding, Key, Task, TokenChoice
+from potstill.generation.generate import ends_of, ids_without_token, writer_of
+from potstill.generation.row_batch import continues_rows
+from potstill.models.size import positions_of
+from potstill.on_policy.prompts import SamplePrompt
+from potstill.recipe.on_policy import OnPolicy
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """An answer that the student wrote."""
+
+    prompt: SamplePrompt
+    ids: list[int]
+    """Its tokens. The last is an end token if the answer is finished."""
+    finished: bool
+    """Whether it ends with an end token, and not at the limit."""
+    written_at: int
+    """The number of optimizer steps that the student had taken."""
+    log_probs: list[float] | None = None
+    """The log-probability that the student gave each token when the answer was first learned; None before that."""
+
+    def sample(self) -> dict[str, Any]:
+        """The prompt and the answer as a sample. The answer alone is learned, its last token too."""
+        sample = _read_by("", self.prompt.student, self.ids)
+        return sample if self.prompt.teacher is None else sample | _read_by(TEACHER, self.prompt.teacher, self.ids)
+
+    def as_json(self) -> dict[str, Any]:
+        """The rollout as a plain object."""
+        return {**vars(self), "prompt": vars(self.prompt)}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> "Rollout":
+        """The rollout of such an object."""
+        return cls(**{**given, "prompt": SamplePrompt(**given["prompt"])})
+
+
+def _read_by(reader: str, prompt: list[int], ids: list[int]) -> dict[str, Any]:
+    return {f"{reader}input_ids": [*prompt, *ids], f"{reader}labels": [IGNORE_INDEX] * len(prompt) + ids}
+
+
+class RolloutWriter:
+    """Writes answers with a model that is in training, as it is at that moment.
+
+    Each answer draws with its own random numbers, which come from the seed and the answer's key. So the random state of
+    the process stays unchanged, and a resumed training writes what an uninterrupted one would have written.
+
+    Args:
+        model: the model, without the wrappers of parallel training.
+        tokenizer: its tokenizer.
+        settings: how it writes.
+        seed: the seed of the draws.
+        vocabulary: only ids below this number are written. None: all ids that have a token.
+
+    Raises:
+        UserError: the tokenizer has no token that ends an answer, or the answers do not fit the model.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, settings: OnPolicy, seed: int, vocabulary: int | None
+    ) -> None:
+        if tokenizer is None:
+            raise UserError("`on_policy` writes answers, which needs the tokenizer; give it as `processing_class`")
+        config = model.config.get_text_config()
+        self._model, self._settings = model, settings
+        self._pad = pad_token_id(tokenizer)
+        self.room = positions_of(config)
+        """The positions of the model; None where they are not limited."""
+        most = settings.max_new_tokens
+        if self.room is not None and most >= self.room:
+            raise UserError(
+                f"`on_policy.max_new_tokens` is {most:,}, and the student has only {self.room:,} positions, for the "
+                "prompt and the answer together; lower it"
+            )
+        never = ids_without_token(model, tokenizer)
+        if vocabulary is not None:
+            never = sorted({*never, *range(vocabulary, config.vocab_size)})
+        decoding = Decoding(most, settings.batch_size, settings.samples, **settings.sampling.model_dump(), seed=seed)
+        self.ends = ends_of(tokenizer)
+        self._choose = TokenChoice(decoding, self.ends, never)
+        self._together: bool | None = None
+
+    def fits(self, prompt: SamplePrompt) -> bool:
+        """Whether the model has room for a whole answer to a prompt."""
+        return self.room is None or len(prompt.student) + self._settings.max_new_tokens <= self.room
+
+    def write(self, asked: Mapping[Key, SamplePrompt], step: int) -> dict[Key, Rollout]:
+        """Write an answer to each prompt, in the order of the keys.
+
+        Args:
+            asked: prompts that fit. Keys with one name have one prompt, which is read once.
+            step: the number of steps that the model has taken.
+        """
+        if not asked:
+            return {}
+        todo = [Task(key, prompt.student) for key, prompt in asked.items()]
+        # Those of one name stay together.
+        todo.sort(key=lambda one: -len(one.prompt_ids))
+        found: dict[Key, Rollout] = {}
+        with as_in_use(self._model):
+            if self._together is None:
+                longest = self.room or len(todo[0].prompt_ids) + self._choose.most
+                self._together = continues_rows(self._model, longest)
+            pad = None if self._together else self._pad
+            writer = writer_of(self._model, self._choose, self._settings.batch_size, todo, pad)
+            for at in range(0, len(todo), writer.block_size):
+                for written in writer.write(todo[at : at + writer.block_size]):
+                    for one in written:
+                        finished = one.ids[-1] in self.ends
+                        found[one.key] = Rollout(asked[one.key], one.ids, finished, step)
+        return {key: found[key] for key in asked}
+
+
+@contextmanager
+def as_in_use(model: nn.Module) -> Iterator[None]:
+    """Without dropout and gradients, as a model is used and not trained. Each module's mode is restored."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def chosen_rows(sizes: Sequence[int], count: int, seed: int) -> list[list[int]]:
+    """Choose ``count`` rows of batches of these sizes at random: the chosen rows of each batch, in order.
+
+    Rows that follow each other may come from alternating sources, so a fixed pattern would choose from one of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(sum(sizes), generator=generator)[:count].tolist()
+    found: list[list[int]] = []
+    first = 0
+    for size in sizes:
+        found.append(sorted(at - first for at in order if first <= at < first + size))
+        first += size
+    return found
