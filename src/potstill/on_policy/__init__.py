@@ -1,0 +1,1 @@
+"""On-policy distillation: the student writes, and the teacher answers for every token that it wrote."""
