@@ -26,7 +26,7 @@ from potstill.metrics.results import FEWEST_UNITS, Paired, Result
 from potstill.report import number_format
 from potstill.report.data import Metric
 
-Verdict = Literal["go", "start_off_policy_first", "teacher_knows_no_better"]
+Outlook = Literal["go", "start_off_policy_first", "teacher_knows_no_better"]
 
 TRAINED_KL = 0.04
 """Nats per token: a KL at which on-policy training was seen to work (MOPD, arXiv 2606.30406)."""
@@ -121,7 +121,7 @@ class Preflight:
         return reasons
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Outlook:
         """What to do."""
         if self._no_better():
             return "teacher_knows_no_better"
