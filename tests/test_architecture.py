@@ -23,6 +23,7 @@ TIERS = (
     {"losses"},
     {"targets", "metrics"},
     {"teachers", "generation", "report"},
+    {"on_policy"},
     {"students", "training"},
     {"planning"},
     # Everything above is pure: it knows nothing of run folders. Everything below works on them.

@@ -1,5 +1,7 @@
 """A log keeps every whole row, wherever the writing was stopped."""
 
+import gzip
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,3 +87,28 @@ def test_what_json_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         log.append([{"id": "b"}, {"loss": float("nan")}])
     assert log.rows == read_jsonl(log.file) == [{"id": "a"}]
+
+
+def test_a_compressed_log_is_read_whatever_number_of_pieces_it_has(tmp_path):
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"id": "a"}\n') + gzip.compress(b'{"id": "\xc3\xb6"}\n'))
+    assert read_jsonl(file) == [{"id": "a"}, {"id": "ö"}]
+    file.write_bytes(gzip.compress(b""))
+    assert read_jsonl(file) == []
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda whole: b"x" + whole, lambda whole: b'{"id": 1}\n'])
+def test_a_damaged_compressed_log_is_named(tmp_path, damage):
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(damage(gzip.compress(b'{"id": "a"}\n' * 50)))
+    with pytest.raises(UserError, match=r"rows\.jsonl\.gz is damaged"):
+        read_jsonl(file)
+
+
+def test_a_changed_byte_of_a_compressed_log_is_damage(tmp_path):
+    file, whole = tmp_path / "rows.jsonl.gz", gzip.compress(b'{"id": "a"}\n' * 3)
+    # The header's time, flags for readers and system say nothing of the content.
+    for at in (0, 1, 2, *range(10, len(whole))):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
+        with pytest.raises(UserError, match="is damaged"):
+            read_jsonl(file)

@@ -1,8 +1,10 @@
 """JSONL log: an append-only file of JSON lines that long work writes and can resume from."""
 
+import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -49,15 +51,18 @@ class JsonlLog:
 
 
 def read_jsonl(file: Path) -> list[dict[str, Any]]:
-    """The rows of a finished log; the file stays unchanged.
+    """The rows of a finished log, which is compressed if its name ends in `.gz`; the file stays unchanged.
 
     Raises:
         UserError: there is no such file, or a line is not a row; an incomplete last line is damage, too.
     """
     try:
         content = file.read_bytes()
+        content = gzip.decompress(content) if file.suffix == ".gz" else content
     except FileNotFoundError as error:
         raise UserError(f"there is no file {file}; make it again") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{file} is damaged ({error}); remove it, and run the same command again") from error
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     return [_row(line, file, number) for number, line in enumerate(lines, 1)]
 

@@ -1,1 +1,1 @@
-"""On-policy: samples that the student writes itself, and what is known of them."""
+"""On-policy distillation: the student writes, and the teacher answers for every token that it wrote."""
