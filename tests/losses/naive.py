@@ -99,8 +99,14 @@ def naive_loss(
     losses: list[Loss],
     denominator: float,
     vocabulary: int | None = None,
+    label_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     vocabulary = vocabulary or len(head.weight)
     logits = logits_of(hidden, head, vocabulary)
-    means = {loss.kind: per_token(loss, logits, labels, target, vocabulary).sum() / denominator for loss in losses}
+    means = {}
+    for loss in losses:
+        values = per_token(loss, logits, labels, target, vocabulary)
+        if label_weights is not None and not loss.needs_teacher:
+            values = values * label_weights
+        means[loss.kind] = values.sum() / denominator
     return sum(loss.weight * means[loss.kind] for loss in losses), means

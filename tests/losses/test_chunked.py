@@ -79,6 +79,90 @@ def test_logits_in_memory_give_the_same_loss_and_gradient(case: Case) -> None:
 
 
 @quick
+@given(cases(), st.booleans())
+def test_label_weights_multiply_cross_entropy_alone(case: Case, has_head: bool) -> None:
+    weights = 3 * torch.randn(len(case.labels), dtype=torch.float64)
+    weights[::3] = 0
+    losses = [loss for loss in case.losses if loss.needs_teacher] + [Loss("cross_entropy", 0.6)]
+    expected, expected_means = naive_loss(
+        case.hidden, case.head, case.labels, case.target, losses, case.denominator, case.vocabulary, weights
+    )
+    loss, means = distillation_loss(
+        case.hidden if has_head else logits_of(case.hidden, case.head, len(case.head.weight)),
+        case.head if has_head else None,
+        case.labels,
+        case.target,
+        losses,
+        denominator=case.denominator,
+        vocabulary=case.vocabulary,
+        memory_budget=case.memory_budget,
+        label_weights=weights.requires_grad_(),
+    )
+    assert_same(loss, expected)
+    for kind, mean in expected_means.items():
+        assert_same(means[kind], mean)
+    for found, wanted in zip(
+        torch.autograd.grad(loss, case.inputs, retain_graph=True),
+        torch.autograd.grad(expected, case.inputs),
+        strict=True,
+    ):
+        assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_label_weights_may_have_any_dtype(dtype: torch.dtype, autocast: bool) -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(6, 4, requires_grad=True), Head(torch.randn(11, 4, requires_grad=True))
+    labels, target = torch.arange(6), LogitsTarget(torch.randn(6, 11))
+    weights = torch.tensor([1, 0, 1, 1, 0, 1])
+    found = []
+    for given_weights in (weights.to(dtype), weights.float()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss, _ = distillation_loss(
+                hidden,
+                head,
+                labels,
+                top_k(target.logits.log_softmax(-1), 3, 1.0),
+                [Loss("cross_entropy", 0.5), Loss("reverse_kl")],
+                denominator=6,
+                label_weights=given_weights,
+            )
+        found.append((loss, *torch.autograd.grad(loss, (hidden, head.weight))))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_of_one_are_no_weights() -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(6, 4, requires_grad=True), Head(torch.randn(11, 4))
+    found = []
+    for weights in (None, torch.ones(6)):
+        loss, _ = distillation_loss(
+            hidden,
+            head,
+            torch.arange(6),
+            None,
+            [Loss("cross_entropy", 0.3)],
+            denominator=torch.tensor(7),
+            label_weights=weights,
+        )
+        found.append((loss, *torch.autograd.grad(loss, hidden)))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_label_without_weight_may_be_impossible() -> None:
+    logits = torch.randn(3, 9).index_fill(1, torch.tensor([4]), -torch.inf).requires_grad_()
+    labels, weights = torch.tensor([4, 1, 2]), torch.tensor([0.0, 1.0, 1.0])
+    losses = [Loss("cross_entropy")]
+    loss, _ = distillation_loss(logits, None, labels, None, losses, denominator=2, label_weights=weights)
+    expected = torch.nn.functional.cross_entropy(logits[1:], labels[1:])
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (loss, expected)))
+
+
+@quick
 @given(cases(), st.sampled_from([0.0, 0.25, 3.0]))
 def test_backward_scales(case: Case, factor: float) -> None:
     plain = torch.autograd.grad(chunked(case)[0], case.inputs)
@@ -264,6 +348,10 @@ def test_the_gradient_is_handed_out_once() -> None:
         ("temperature 1,.*captured at 2", {"target": top_k(torch.zeros(2, 5).log_softmax(-1), 2, 2.0)}),
         ("labels go from 0 to 4.*3 ids", {"target": LogitsTarget(torch.zeros(2, 5)), "vocabulary": 3}),
         ("empty", {"target": None, "losses": []}),
+        (
+            r"one number for each of the 2 supervised tokens, but its shape is \[2, 1\]",
+            {"target": None, "losses": [Loss("cross_entropy")], "label_weights": torch.ones(2, 1)},
+        ),
         (
             "sampled",
             {

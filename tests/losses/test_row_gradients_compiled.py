@@ -28,7 +28,11 @@ def targets(kind: str, temperature: float) -> list[TeacherTarget]:
 
 
 def assert_equal_to_naive(
-    target: TeacherTarget | None, losses: list[Loss], scale: float, softcap: float | None
+    target: TeacherTarget | None,
+    losses: list[Loss],
+    scale: float,
+    softcap: float | None,
+    label_weights: Tensor | None = None,
 ) -> None:
     inputs = [torch.randn(TOKENS, WIDTH), torch.randn(VOCABULARY, WIDTH), torch.randn(VOCABULARY)]
     labels = torch.randint(0, VOCABULARY, (TOKENS,))
@@ -39,12 +43,20 @@ def assert_equal_to_naive(
         given = [tensor.to(torch.float64 if naive else torch.float32).requires_grad_() for tensor in inputs]
         head = Head(given[1], given[2], scale, softcap)
         if naive:
-            loss, _ = naive_loss(given[0], head, labels, target, losses, 5.0)
+            loss, _ = naive_loss(given[0], head, labels, target, losses, 5.0, label_weights=label_weights)
         else:
             # Chunks of 8, 8 and 7 rows.
             budget = 8 * 4 * VOCABULARY * (2 if isinstance(target, HiddenTarget) else 1)
             loss, _ = distillation_loss(
-                given[0], head, labels, target, losses, denominator=5.0, memory_budget=budget, compile=True
+                given[0],
+                head,
+                labels,
+                target,
+                losses,
+                denominator=5.0,
+                memory_budget=budget,
+                compile=True,
+                label_weights=label_weights,
             )
         return loss.detach(), *torch.autograd.grad(loss, given)
 
@@ -79,7 +91,8 @@ def test_mixtures_of_disjoint_distributions_stay_finite(kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_compiled_again_for_other_numbers_of_tokens_or_other_weights() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_nothing_is_compiled_again_for_other_numbers_of_tokens_or_other_weights(weighted: bool) -> None:
     torch._dynamo.reset()
     row_gradients_compiled._dense_kernel.cache_clear()
     weight = torch.randn(VOCABULARY, WIDTH)
@@ -89,10 +102,13 @@ def test_nothing_is_compiled_again_for_other_numbers_of_tokens_or_other_weights(
             losses = [Loss("cross_entropy", 1 / tokens)]
             labels = torch.zeros(tokens, dtype=torch.long)
             budget = 16 * 4 * VOCABULARY
-            loss, _ = distillation_loss(
-                hidden, Head(weight), labels, None, losses, denominator=tokens, memory_budget=budget, compile=True
-            )
-            loss.backward()
+            weights = torch.randn(tokens) if weighted else None
+            given = hidden, Head(weight), labels, None, losses
+            options = {"denominator": tokens, "memory_budget": budget, "label_weights": weights}
+            loss, _ = distillation_loss(*given, compile=True, **options)
+            (found,) = torch.autograd.grad(loss, hidden)
+            (expected,) = torch.autograd.grad(distillation_loss(*given, **options)[0], hidden)
+            torch.testing.assert_close(found, expected)
 
 
 def test_compiling_is_worth_it_for_long_runs_only() -> None:
@@ -100,9 +116,10 @@ def test_compiling_is_worth_it_for_long_runs_only() -> None:
     assert worth_compiling(tokens=1e8, vocabulary=49152, device="cuda")
 
 
+@pytest.mark.parametrize("label_weights", [None, torch.linspace(-2, 3, TOKENS)])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_kernel_that_cannot_be_compiled_runs_eagerly(
-    sparse: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sparse: bool, label_weights: Tensor | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def compile(kernel: object, **options: object) -> object:
         def fails(*arguments: object) -> None:
@@ -120,7 +137,7 @@ def test_a_kernel_that_cannot_be_compiled_runs_eagerly(
         factory.cache_clear()
     torch.manual_seed(0)
     for target in targets("jsd", 2.0)[sparse:][:1]:
-        assert_equal_to_naive(target, [Loss("jsd", 0.7, 2.0), Loss("cross_entropy", 0.3)], 1.0, 5.0)
+        assert_equal_to_naive(target, [Loss("jsd", 0.7, 2.0), Loss("cross_entropy", 0.3)], 1.0, 5.0, label_weights)
     for factory in factories:
         factory.cache_clear()
     assert "continues without it" in caplog.text

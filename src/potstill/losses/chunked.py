@@ -40,6 +40,7 @@ def distillation_loss(
     memory_budget: int = MEMORY_BUDGET,
     compile: bool = False,
     casts: CastWeights | None = None,
+    label_weights: Float[Tensor, "N"] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Σ over losses of weight · Σ over tokens of the divergence / denominator.
 
@@ -58,6 +59,8 @@ def distillation_loss(
         compile: fuse the passes over the vocabulary with ``torch.compile``; see
             ``row_gradients_compiled.worth_compiling``.
         casts: keeps the heads in autocast's dtype from one call to the next, until its owner clears it.
+        label_weights: a factor for each token's cross-entropy, of any sign and without gradient; None: 1.
+            Divergences are not multiplied.
 
     Returns:
         The loss, and each loss's own mean without its weight, detached, by kind (``forward_kl``); for an ensemble also
@@ -66,7 +69,7 @@ def distillation_loss(
     Raises:
         UserError: losses and target do not fit: no target for a divergence, a target of other rows or of another
             vocabulary than the student's, a sparse target of another temperature, or a sampled target for a divergence
-            that needs an exact one.
+            that needs an exact one; or not one label weight for each token.
     """
     pairing = Pairing.of(losses, target)
     width = states.shape[1] if head is None else len(head.weight)
@@ -78,14 +81,10 @@ def distillation_loss(
     if not len(states):
         return _zero(states, head), pairing.named(torch.zeros(len(pairing.names), device=states.device))
     check_labels(labels, vocabulary)
-    inputs = LossInputs(labels, target, pairing, denominator, vocabulary, memory_budget, compile, casts)
-    if head is None:
-        loss, values = LossOfLogits.apply(states, inputs)
-    else:
-        if not torch.is_grad_enabled():
-            # An autograd function does not know: its ``needs_input_grad`` depends on the tensors alone.
-            states, head = states.detach(), detached(head)
-        loss, values = _ChunkedLoss.apply(states, head.weight, head.bias, head, inputs)
+    if label_weights is not None:
+        _check_label_weights(label_weights, labels)
+    inputs = LossInputs(labels, target, pairing, denominator, vocabulary, memory_budget, compile, casts, label_weights)
+    loss, values = _applied(states, head, inputs)
     return loss, pairing.named(values)
 
 
@@ -99,6 +98,26 @@ def check_labels(labels: Int[Tensor, "N"], vocabulary: int) -> None:
         raise UserError(
             f"labels go from {int(labels.min())} to {int(labels.max())}, but there are {vocabulary} ids to compare"
         )
+
+
+def _check_label_weights(weights: Float[Tensor, "N"], labels: Int[Tensor, "N"]) -> None:
+    if weights.shape != labels.shape:
+        raise UserError(
+            f"label_weights must hold one number for each of the {len(labels)} supervised tokens, "
+            f"but its shape is {list(weights.shape)}"
+        )
+
+
+def _applied(
+    states: Float[Tensor, "N states"], head: Head | None, inputs: LossInputs
+) -> tuple[Float[Tensor, ""], Float[Tensor, "names"]]:
+    """The loss, and the means of the pairing's numbers."""
+    if head is None:
+        return LossOfLogits.apply(states, inputs)
+    if not torch.is_grad_enabled():
+        # An autograd function does not know: its ``needs_input_grad`` depends on the tensors alone.
+        states, head = states.detach(), detached(head)
+    return _ChunkedLoss.apply(states, head.weight, head.bias, head, inputs)
 
 
 def _zero(states: Float[Tensor, "N states"], head: Head | None) -> Float[Tensor, ""]:

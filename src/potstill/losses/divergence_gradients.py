@@ -35,7 +35,10 @@ from potstill.losses.loss import Loss
 _WIDEST = 80.0
 
 Coefficient = float | Tensor
-"""The factor of a loss in the gradient: its weight, and usually 1 / the number of supervised tokens."""
+"""The factor of a loss in the gradient: its weight, and usually 1 / the number of supervised tokens.
+
+One number for all tokens; for cross-entropy also [N, 1], one for each.
+"""
 
 
 class Probabilities(NamedTuple):

@@ -1,7 +1,7 @@
 """Row blocks: the same few rows of every matrix product, turned into values per token and the product's gradient."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -29,12 +29,13 @@ _IF_FUSED_ON_CPU, _IF_FUSED_ON_GPU = 2, 8
 
 @dataclass(frozen=True)
 class RowBlock:
-    """The same rows of the student, the teachers (in the order of ``leaves``) and the labels."""
+    """The same rows of the student, the teachers (in the order of ``leaves``) and the labels with their weights."""
 
     student: Logits
     teachers: Sequence[Logits]
     sparse: Sequence[SparseTarget]
     labels: Int[Tensor, "N"]
+    label_weights: Float[Tensor, "N"] | None = None
 
     def __getitem__(self, rows: slice) -> "RowBlock":
         first, last = rows.start, rows.stop
@@ -43,7 +44,28 @@ class RowBlock:
             [teacher.rows(first, last) for teacher in self.teachers],
             [target.rows(first, last) for target in self.sparse],
             self.labels[first:last],
+            None if self.label_weights is None else self.label_weights[first:last],
         )
+
+    def with_label_weights(self, weights: Float[Tensor, "N"]) -> "RowBlock":
+        """The same rows with weights for their labels, without gradient and in the dtype of the values."""
+        return replace(self, label_weights=weights.detach().to(statistics_dtype(self.student.product.dtype)))
+
+    def weighted(self, losses: Sequence[Loss], coefficients: Sequence[Coefficient]) -> Sequence[Coefficient]:
+        """The coefficients, with those of cross-entropy multiplied by each token's weight."""
+        if self.label_weights is None:
+            return coefficients
+        weights = self.label_weights[:, None]
+        return [c if loss.needs_teacher else c * weights for loss, c in zip(losses, coefficients, strict=True)]
+
+    def sums(self, losses: Sequence[Loss], values: Float[Tensor, "names N"]) -> Float[Tensor, "names"]:
+        """The sums over the tokens, with each token's weight in those of cross-entropy. It overwrites ``values``."""
+        if self.label_weights is not None:
+            for i, loss in enumerate(losses):
+                if not loss.needs_teacher:
+                    # A label that the student gives no probability is 0 * inf where it does not count.
+                    values[i] = torch.where(self.label_weights != 0, self.label_weights * values[i], 0.0)
+        return values.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -61,10 +83,15 @@ class LossInputs:
     memory_budget: int
     compile: bool
     casts: CastWeights | None = None
+    label_weights: Float[Tensor, "N"] | None = None
 
     def chunks(self, student: LogitsSource) -> Iterator[tuple[int, int, RowBlock]]:
-        """``rows_in_chunks`` for this batch."""
-        return rows_in_chunks(student, self.target, self.labels, self.vocabulary, self.memory_budget, self.casts)
+        """``rows_in_chunks`` for this batch, with the labels' weights."""
+        chunks = rows_in_chunks(student, self.target, self.labels, self.vocabulary, self.memory_budget, self.casts)
+        weights = self.label_weights
+        if weights is None:
+            return chunks
+        return ((first, last, rows.with_label_weights(weights[first:last])) for first, last, rows in chunks)
 
 
 def rows_in_chunks(
@@ -107,17 +134,19 @@ def replace_by_gradient(
     losses, device = pairing.losses, rows.labels.device
     fused = inputs.compile and can_fuse(pairing, rows.student)
     if fused and rows.sparse:
-        student, target = rows.student, rows.sparse[0]
-        return fused_sparse(student, target, rows.labels, losses, coefficients, with_gradient).sum(-1)
+        student, target, weighted = rows.student, rows.sparse[0], rows.weighted(losses, coefficients)
+        return rows.sums(losses, fused_sparse(student, target, rows.labels, losses, weighted, with_gradient))
     total = torch.zeros(len(pairing.names), dtype=statistics_dtype(rows.student.product.dtype), device=device)
     if_fused = _IF_FUSED_ON_CPU if device.type == "cpu" else _IF_FUSED_ON_GPU
     for block in small_blocks(rows, if_fused if fused else 1, inputs.memory_budget):
+        weighted = block.weighted(losses, coefficients)
         if fused and len(block.labels) > 1:
             teacher = block.teachers[0] if block.teachers else None
-            total += fused_dense(block.student, teacher, block.labels, losses, coefficients, with_gradient).sum(-1)
+            values = fused_dense(block.student, teacher, block.labels, losses, weighted, with_gradient)
+            total += block.sums(losses, values)
             continue
-        values, gradient = values_and_gradient(pairing, block, coefficients, with_gradient)
-        total += values.sum(-1)
+        values, gradient = values_and_gradient(pairing, block, weighted, with_gradient)
+        total += block.sums(losses, values)
         if gradient is not None:
             block.student.product.copy_(gradient)
     return total

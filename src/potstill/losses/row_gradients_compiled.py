@@ -68,8 +68,11 @@ def fused_dense(
 ) -> Float[Tensor, "losses N"]:
     """Each loss's value per token. Overwrites ``student.product`` by the gradient for it."""
     kernel = _dense_kernel(_unweighted(losses), with_gradient)
+    each = _as_tensor(coefficients, student)
     _rows_vary(student.product, labels, teacher.product if teacher is not None else None)
-    return kernel(student, teacher, labels, _as_tensor(coefficients, student))
+    if each.dim() > 1:
+        _rows_vary(each, of=1)
+    return kernel(student, teacher, labels, each)
 
 
 def fused_sparse(
@@ -163,18 +166,18 @@ def _unweighted(losses: Sequence[Loss]) -> tuple[Loss, ...]:
     return tuple(replace(loss, weight=1.0) for loss in losses)
 
 
-def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tensor, "losses"]:
+def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tensor, "losses *N"]:
     """The coefficients as one tensor, filled in on the device: a copy to a GPU would wait for all work before it."""
     device = like.product.device
     parts = [c.float() if isinstance(c, Tensor) else torch.full((), c, device=device) for c in coefficients]
-    return torch.stack([part.to(device) for part in parts])
+    return torch.stack(torch.broadcast_tensors(*[part.to(device) for part in parts]))
 
 
-def _rows_vary(*tensors: Tensor | None) -> None:
-    """Mark the number of rows as dynamic, so that the last chunk and the next batch use the same kernel."""
+def _rows_vary(*tensors: Tensor | None, of: int = 0) -> None:
+    """Mark the number of rows, dimension ``of``, as dynamic: the last chunk and the next batch use the same kernel."""
     for tensor in tensors:
         if tensor is not None:
-            torch._dynamo.mark_dynamic(tensor, 0)
+            torch._dynamo.mark_dynamic(tensor, of)
 
 
 def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -202,7 +205,7 @@ def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
 @cache
 def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[..., Tensor]:
     def dense_kernel(
-        student: Logits, teacher: Logits | None, labels: Int[Tensor, "N"], coefficients: Float[Tensor, "losses"]
+        student: Logits, teacher: Logits | None, labels: Int[Tensor, "N"], coefficients: Float[Tensor, "losses *N"]
     ) -> Float[Tensor, "losses N"]:
         logits = student.finished()
         teacher_logits = teacher.finished() if teacher is not None else None
@@ -228,7 +231,7 @@ def _at_temperature(
     labels: Int[Tensor, "N"],
     temperature: float,
     losses: dict[int, Loss],
-    coefficients: Float[Tensor, "losses"],
+    coefficients: Float[Tensor, "losses *N"],
 ) -> tuple[dict[int, Float[Tensor, "N"]], Float[Tensor, "N V"]]:
     """Values, by position, and the gradient for the student's logits, of the losses of one temperature."""
     values: dict[int, Tensor] = {}

@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax
 
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
 from potstill.losses.divergences import FLOOR
-from potstill.losses.logit_chunks import LogitsSource, chunks, teacher_products
+from potstill.losses.logit_chunks import CastWeights, chunks, teacher_products
 from potstill.losses.pairing import check_shapes
 from potstill.losses.row_blocks import mixed, small_slices
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, leaves
@@ -63,41 +63,64 @@ def score_side_by_side(
     Raises:
         UserError: as ``chunked.distillation_loss``.
     """
-    width = _width(models[0])
     members = cast(list[WholeDistributions], list(leaves(teacher)))
-    for one in (*models, *members):
-        check_shapes(one, len(labels), width, vocabulary)
     names = ["nll"] if teacher is None else ["nll", "forward_kl", "agreement"]
-    if not len(labels):
-        return [{name: torch.zeros(0, device=labels.device) for name in names} for _ in models]
-    vocabulary = vocabulary or width
-    check_labels(labels, vocabulary)
     found: list[list[dict[str, Tensor]]] = [[] for _ in models]
     with torch.autocast(labels.device.type, enabled=False):
-        for rows, logits in _blocks([*models, *members], labels, vocabulary, memory_budget):
+        for rows, logits in logits_in_blocks([*models, *members], labels, vocabulary, memory_budget):
             of_teacher = None if teacher is None else _TeacherRows.of(teacher, logits[len(models) :])
             for scores, own in zip(found, logits, strict=False):
                 scores.append(_scores(own, labels[rows], of_teacher))
-    return [{name: torch.cat([block[name] for block in scores]) for name in names} for scores in found]
+    return [joined(scores, names, labels) for scores in found]
 
 
 def _width(outputs: WholeDistributions) -> int:
     return outputs.logits.shape[1] if isinstance(outputs, LogitsTarget) else len(outputs.head.weight)
 
 
-def _blocks(
-    models: Sequence[WholeDistributions], labels: Int[Tensor, "N"], vocabulary: int, memory_budget: int
+def logits_in_blocks(
+    models: Sequence[WholeDistributions],
+    labels: Int[Tensor, "N"],
+    vocabulary: int | None,
+    memory_budget: int,
+    casts: CastWeights | None = None,
 ) -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
-    """The logits of all models for a few tokens at a time. Do not write to them."""
+    """The logits of all models for a few tokens at a time, without gradient. Do not write to them.
+
+    Autocast counts as it is at the call, not at the first block. Arguments as ``chunked.distillation_loss``.
+
+    Raises:
+        UserError: the models and the labels do not fit: see ``pairing.check_shapes`` and ``chunked.check_labels``.
+    """
+    width = _width(models[0])
+    for one in models:
+        check_shapes(one, len(labels), width, vocabulary)
+    if not len(labels):
+        return iter(())
+    compared = vocabulary or width
+    check_labels(labels, compared)
     distinct = {id(one): one for one in models}
-    sources: dict[int, LogitsSource] = {key: teacher_products(one, vocabulary)[0] for key, one in distinct.items()}
-    for first, last, most in chunks(len(labels), memory_budget, list(sources.values())):
-        products = {key: source.logits(first, last, most) for key, source in sources.items()}
-        for rows in small_slices(last - first, vocabulary, labels.device):
-            finished = {key: product.rows(rows.start, rows.stop).finished() for key, product in products.items()}
-            yield slice(first + rows.start, first + rows.stop), [finished[id(one)] for one in models]
-    for source in sources.values():
-        source.close()
+    sources = {key: teacher_products(one, compared, casts)[0] for key, one in distinct.items()}
+
+    def each() -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
+        for first, last, most in chunks(len(labels), memory_budget, list(sources.values())):
+            products = {key: source.logits(first, last, most) for key, source in sources.items()}
+            for rows in small_slices(last - first, compared, labels.device):
+                finished = {key: product.rows(rows.start, rows.stop).finished() for key, product in products.items()}
+                yield slice(first + rows.start, first + rows.stop), [finished[id(one)] for one in models]
+        for source in sources.values():
+            source.close()
+
+    return each()
+
+
+def joined(
+    blocks: Sequence[dict[str, Tensor]], names: Sequence[str], labels: Int[Tensor, "N"]
+) -> dict[str, Float[Tensor, "N"]]:
+    """The scores of all blocks under their names; none for no tokens."""
+    if not blocks:
+        return {name: torch.zeros(0, device=labels.device) for name in names}
+    return {name: torch.cat([block[name] for block in blocks]) for name in names}
 
 
 @dataclass(frozen=True)

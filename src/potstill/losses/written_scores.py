@@ -1,0 +1,74 @@
+"""Scores of the tokens that a student wrote: how it and its teacher judge them. No gradient."""
+
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from potstill.losses.chunked import MEMORY_BUDGET
+from potstill.losses.divergences import FLOOR
+from potstill.losses.row_blocks import mixed
+from potstill.losses.teacher_target import MixedTarget, leaves
+from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
+
+LIKELIEST = 16
+"""The number of each model's likeliest ids that ``overlap`` compares."""
+NAMES = ("student_log_probs", "teacher_log_probs", "reverse_kl", "forward_kl", "entropy", "overlap")
+
+
+@torch.no_grad()
+def score_written(
+    student: WholeDistributions,
+    labels: Int[Tensor, "N"],
+    teacher: WholeDistributions | MixedTarget,
+    *,
+    vocabulary: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> dict[str, Float[Tensor, "N"]]:
+    """Numbers per written token, [N] each, at temperature 1, with p the student and q the teacher.
+
+    - ``student_log_probs``, ``teacher_log_probs``: log p and log q of the written id, in nats;
+    - ``reverse_kl``, ``forward_kl``: KL(p‖q) and KL(q‖p), in nats;
+    - ``entropy``: of p, in nats;
+    - ``overlap``: the share of the student's ``LIKELIEST`` ids that are among the teacher's. Impossible ids are left
+      out, and teacher's ids as likely as its last one count.
+
+    All are finite: a logarithm below ``divergences.FLOOR``, such as that of an impossible token, counts as it. Autocast
+    counts, as in ``chunked.distillation_loss``.
+
+    Args:
+        student: its outputs at the written tokens.
+        labels: the written ids.
+        teacher: its outputs at the same tokens, without sparse targets.
+
+    Raises:
+        UserError: as ``chunked.distillation_loss``.
+    """
+    members = cast(list[WholeDistributions], list(leaves(teacher)))
+    blocks = logits_in_blocks([student, *members], labels, vocabulary, memory_budget)
+    with torch.autocast(labels.device.type, enabled=False):
+        found = [_scores(own, mixed(teacher, iter(theirs), 1.0), labels[rows]) for rows, (own, *theirs) in blocks]
+    return joined(found, NAMES, labels)
+
+
+def _scores(
+    student: Float[Tensor, "n V"], teacher: Float[Tensor, "n V"], labels: Int[Tensor, "n"]
+) -> dict[str, Float[Tensor, "n"]]:
+    log_p, log_q = (log_softmax(logits, dim=-1).clamp_min_(FLOOR) for logits in (student, teacher))
+    p, gap = log_p.exp(), log_p - log_q
+    of_student, of_teacher = (log.gather(1, labels[:, None])[:, 0] for log in (log_p, log_q))
+    # The ratio of each token, not the difference of two sums: the sums are large where the distance is small.
+    reverse, forward = torch.linalg.vecdot(p, gap), -torch.linalg.vecdot(log_q.exp(), gap)
+    scores = (of_student, of_teacher, reverse, forward, -torch.linalg.vecdot(p, log_p), _overlap(student, teacher))
+    return dict(zip(NAMES, scores, strict=True))
+
+
+def _overlap(student: Float[Tensor, "n V"], teacher: Float[Tensor, "n V"]) -> Float[Tensor, "n"]:
+    count = min(LIKELIEST, student.shape[1])
+    values, ids = student.topk(count)
+    at_teacher, least = teacher.gather(1, ids), teacher.topk(count).values[:, -1:]
+    possible = values > -torch.inf
+    shared = possible & (at_teacher >= least) & (at_teacher > -torch.inf)
+    return shared.sum(-1) / possible.sum(-1)
