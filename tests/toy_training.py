@@ -93,6 +93,8 @@ def trainer(folder: Path, student: PreTrainedModel | None = None, **given: Any) 
         "max_length",
         "peft_config",
         "memory_budget",
+        "on_policy",
+        "rollout_teacher",
     )
     distilling = {name: given.pop(name) for name in (*own, *extra) if name in given}
     distilling = {"losses": KL_AND_CE, "train_dataset": samples(), **distilling}

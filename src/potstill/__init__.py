@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from potstill.losses.hidden_states import HiddenLoss
     from potstill.losses.loss import Loss
+    from potstill.recipe.on_policy import OnPolicy
     from potstill.targets.store import TargetStore
     from potstill.training.trainer import DistilTrainer
 
-__all__ = ["DistilTrainer", "HiddenLoss", "Loss", "TargetStore"]
+__all__ = ["DistilTrainer", "HiddenLoss", "Loss", "OnPolicy", "TargetStore"]
 
 _HOMES = {
     "DistilTrainer": "potstill.training.trainer",
     "HiddenLoss": "potstill.losses.hidden_states",
     "Loss": "potstill.losses.loss",
+    "OnPolicy": "potstill.recipe.on_policy",
     "TargetStore": "potstill.targets.store",
 }
 

@@ -6,7 +6,7 @@ import minimal
 from potstill.errors import UserError
 from potstill.pipeline.graph import BY_NAME, all_steps, needed_by
 from potstill.pipeline.up_to_date import plain_values
-from potstill.recipe.distil import CrossEntropy, Divergence, HiddenMatch
+from potstill.recipe.losses import CrossEntropy, Divergence, HiddenMatch
 from potstill.recipe.search import Setting, setting_of, with_setting
 from potstill.recipe.step import Step
 

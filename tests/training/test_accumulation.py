@@ -46,7 +46,7 @@ def test_the_divisor_is_a_power_of_two_which_rounds_nothing(expected):
 
 def test_a_step_without_supervised_tokens_is_no_division_by_zero():
     step = OptimizerStep(8, torch.device("cpu"))
-    step.add({"input_ids": torch.ones(1, 3), "labels": torch.full((1, 3), IGNORE_INDEX)}, torch.tensor(0.0))
+    step.add([{"input_ids": torch.ones(1, 3), "labels": torch.full((1, 3), IGNORE_INDEX)}], torch.tensor(0.0))
     assert step.finish(step.tokens, []) == 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from potstill.files.atomic import write_bytes
+from potstill.files.jsonl_log import read_jsonl
 from potstill.on_policy.rollouts import Rollout
 
 ROLLOUTS, PREFLIGHT = "rollouts.jsonl.gz", "preflight.json"
@@ -71,12 +72,7 @@ class Evidence:
 
     def load(self, file: Path) -> None:
         """Go on with the rows of a file."""
-        self.rows = read_rollouts(file)
-
-
-def read_rollouts(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file of rollouts."""
-    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+        self.rows = read_jsonl(file)
 
 
 def _short(value: float) -> float:

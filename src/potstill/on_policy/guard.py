@@ -63,6 +63,11 @@ class Guard:
         longest = max(self._outside.values())
         return "stop" if longest >= self._patience else "left" if 1 in self._outside.values() else None
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether a figure is outside its band."""
+        return bool(self._left())
+
     def sentence(self) -> str:
         """What is outside which band, and since when. Only while something is."""
         left = self._left()

@@ -57,8 +57,8 @@ class WrittenSums:
     """KL(student ‖ teacher) in nats, summed over the written tokens."""
     overlap: NDArray[np.float64]
     """The share of the student's 16 likeliest tokens that are among the teacher's, summed over the written tokens."""
-    stopped: NDArray[np.bool_]
-    """Whether the answer ended by itself."""
+    stopped: NDArray[np.bool_] | None
+    """Whether the answer ended by itself; None where answers need not end, as when the student continues a text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,8 @@ class Preflight:
     """The optimizer steps that the student had made."""
     kl: Result
     overlap: Result
-    stopped: Result
+    stopped: Result | None
+    """None: the student continues texts, which need not end."""
     advantage: Paired | None
     """The student's loss on the references minus the teacher's. None: there are no references."""
 
@@ -115,7 +116,7 @@ class Preflight:
         if self.overlap.high < LEAST_OVERLAP:
             shared = number_format.interval(self.overlap, OVERLAP)
             reasons.append(f"only {shared} of the student's likeliest tokens are the teacher's")
-        if self.stopped.high < LEAST_STOPPED:
+        if self.stopped is not None and self.stopped.high < LEAST_STOPPED:
             ended = number_format.interval(self.stopped, STOPPED)
             reasons.append(f"only {ended} of the student's answers end by themselves")
         return reasons
@@ -137,12 +138,13 @@ class Preflight:
         return " ".join([*said, *self._doubts()])
 
     def _go(self) -> str:
-        said = (
-            "The student can learn on-policy: its KL to the teacher on its own answers is "
-            f"{number_format.interval(self.kl, KL)} nats per token, they share "
-            f"{number_format.interval(self.overlap, OVERLAP)} of their likeliest tokens, and "
-            f"{number_format.interval(self.stopped, STOPPED)} of its answers end by themselves."
-        )
+        found = [
+            f"its KL to the teacher on its own answers is {number_format.interval(self.kl, KL)} nats per token",
+            f"they share {number_format.interval(self.overlap, OVERLAP)} of their likeliest tokens",
+        ]
+        if self.stopped is not None:
+            found.append(f"{number_format.interval(self.stopped, STOPPED)} of its answers end by themselves")
+        said = f"The student can learn on-policy: {number_format.listed(found)}."
         if self.kl.value > MOST_KL:
             said += (
                 f" Training was seen to fail from {MOST_KL} on, and more prompts may show that this KL is beyond it."
@@ -172,7 +174,8 @@ class Preflight:
             "prompts": self.prompts,
             "samples": self.samples,
             "step": self.step,
-            **{name: _ends(getattr(self, name)) for name in ("kl", "overlap", "stopped")},
+            **{name: _ends(getattr(self, name)) for name in ("kl", "overlap")},
+            "stopped": None if self.stopped is None else _ends(self.stopped),
             "advantage": None if told is None else {"value": told.difference, "low": told.low, "high": told.high},
             "verdict": self.verdict,
             "sentence": self.sentence,
@@ -204,7 +207,7 @@ def verdict(written: WrittenSums, references: ReferenceSums | None = None, *, st
         step,
         figure(KL, written.reverse_kl, written.tokens),
         figure(OVERLAP, written.overlap, written.tokens),
-        figure(STOPPED, written.stopped, np.ones(len(written.stopped))),
+        None if written.stopped is None else figure(STOPPED, written.stopped, np.ones(len(written.stopped))),
         None if references is None else _advantage(references),
     )
 

@@ -28,8 +28,8 @@ def prompts_of(batch: Mapping[str, Tensor], beginning: int) -> list[SamplePrompt
     that place. Of a row with several documents, the first one that teaches something counts.
 
     Args:
-        batch: `input_ids`, `attention_mask` and `labels`, Int[B, T]; `position_ids` where rows have several documents;
-            and the same with the prefix ``teacher_`` where teachers read other prompts.
+        batch: `input_ids` and `labels`, Int[B, T]; `attention_mask` where rows have pads; `position_ids` where they
+            have several documents; and the same with the prefix ``teacher_`` where teachers read other prompts.
         beginning: the number of tokens that stand for the prompt of a text.
     """
     apart = f"{TEACHER}input_ids" in batch
@@ -43,8 +43,10 @@ def prompts_of(batch: Mapping[str, Tensor], beginning: int) -> list[SamplePrompt
 
 def _document(batch: Mapping[str, Tensor], reader: str, row: int) -> tuple[np.ndarray, np.ndarray]:
     """The tokens and labels of a row's first document that teaches something; of an empty one, if there is none."""
-    real = batch[f"{reader}attention_mask"][row].numpy().astype(bool)
-    ids, labels = batch[f"{reader}input_ids"][row].numpy()[real], batch[f"{reader}labels"][row].numpy()[real]
+    ids, labels = batch[f"{reader}input_ids"][row].numpy(), batch[f"{reader}labels"][row].numpy()
+    mask = batch.get(f"{reader}attention_mask")
+    real = np.ones(len(ids), bool) if mask is None else mask[row].numpy().astype(bool)
+    ids, labels = ids[real], labels[real]
     positions = batch.get(f"{reader}position_ids")
     starts = [0]
     if positions is not None:

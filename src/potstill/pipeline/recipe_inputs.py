@@ -115,8 +115,11 @@ def first_student_prompt(recipe: "Recipe") -> Any:
 def student_training(recipe: "Recipe", name: str | None) -> dict[str, Any]:
     """The inputs of a student's training, under the keys of a recipe with one student."""
     given = recipe.distil.model_copy(update={"losses": recipe.losses_of(name)})
+    on_policy = recipe.on_policy_of(name)
     return {
-        "distil": section_without(given, *_unused_snapshots(recipe)),
+        "distil": section_without(given, "on_policy", *_unused_snapshots(recipe)),
+        # The student is the same, whatever is said of it beforehand.
+        **({"distil.on_policy": section_without(on_policy, "preflight")} if on_policy is not None else {}),
         "teachers.weight": teacher_weights(recipe),
         **precision(recipe),
         **random_offset(recipe),
@@ -128,12 +131,13 @@ def search_trials(recipe: "Recipe") -> dict[str, Any]:
     """The inputs of a search's trials. Trials always keep their best weights, so `keep` is no input."""
     of_students = student_training(recipe, recipe.tried_on)
     given = {key: value for key, value in of_students["distil"].items() if key not in ("keep", "snapshots")}
+    of_students.pop("distil.on_policy", None)
     return {"search": recipe.search, **of_students, "distil": given}
 
 
 def control_training(recipe: "Recipe") -> dict[str, Any]:
     """The inputs of the control's training."""
-    distil = section_without(recipe.distil, "losses", "mix", "reduction", *_unused_snapshots(recipe))
+    distil = section_without(recipe.distil, "losses", "mix", "reduction", "on_policy", *_unused_snapshots(recipe))
     return {
         "control": recipe.control,
         "distil": distil,

@@ -111,12 +111,12 @@ def _run_steps(
             forecasts = begin(steps[number:])
         did += 1
         if not distributed.is_first():
-            _run_step_on_other_rank(Work(recipe, run, step))
+            _run_step_on_other_rank(Work(recipe, run, step, step in forced))
             continue
         reason = reason_to_repeat(run, step, inputs)
         if reason is not None:
             say(f"{step}: {reason}, so it begins anew; its earlier outputs go to replaced/")
-        _run_step(Work(recipe, run, step), inputs, forecasts.get(str(step)))
+        _run_step(Work(recipe, run, step, step in forced), inputs, forecasts.get(str(step)))
 
 
 def _run_step(work: Work, inputs: dict[str, Any], forecast: dict[str, Any] | None) -> None:

@@ -19,6 +19,8 @@ class Work:
     recipe: "Recipe"
     run: Run
     step: Step
+    forced: bool = False
+    """Whether the user asked for this step by `--force`, although something spoke against it."""
 
     @property
     def folder(self) -> Path:

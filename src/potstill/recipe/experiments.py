@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from potstill.recipe.distil import GivenLoss
+from potstill.recipe.losses import GivenLoss
+from potstill.recipe.on_policy import OnPolicy
 from potstill.recipe.section import Name, Section
 
 
@@ -23,6 +24,9 @@ class Experiment(Section):
 
     losses: list[GivenLoss] | None = Field(default=None, min_length=1)
     """Losses for this student. Default: `distil.losses`."""
+
+    on_policy: OnPolicy | None = None
+    """What this student writes itself. `{share: 0}` is nothing. Default: `distil.on_policy`."""
 
 
 @dataclass(frozen=True)

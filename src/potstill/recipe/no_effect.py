@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from potstill.recipe.answers import Answers
 from potstill.recipe.distributed import unshardable
+from potstill.recipe.on_policy import without_rollouts
 from potstill.recipe.precision import contradictions
 from potstill.recipe.training_fields import TrainingFields
 
@@ -35,6 +36,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     yield from contradictions(recipe)
     yield from unshardable(recipe)
     yield from _of_control(recipe)
+    yield from without_rollouts(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"
         name, teacher = next(iter(recipe.all_teachers.items()))

@@ -10,13 +10,15 @@ from potstill.recipe.candidates import Candidate
 from potstill.recipe.capture import Capture
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus
-from potstill.recipe.distil import Control, Distil, GivenLoss, HiddenMatch, temperatures
+from potstill.recipe.distil import Control, Distil
 from potstill.recipe.distributed import Distributed
 from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, SampleSet
 from potstill.recipe.facts import Facts
 from potstill.recipe.generate import Generate
+from potstill.recipe.losses import GivenLoss, HiddenMatch, temperatures
 from potstill.recipe.no_effect import complaints
+from potstill.recipe.on_policy import OnPolicy
 from potstill.recipe.precision import Precision, in_bfloat16
 from potstill.recipe.pretrain import Pretrained
 from potstill.recipe.questions import Questions
@@ -177,6 +179,11 @@ class Recipe(Section):
     def losses_of(self, variant: str | None) -> list[GivenLoss]:
         """The losses of a student in the recipe. `search` may change their setting."""
         return self.variants[variant].losses or self.distil.losses
+
+    def on_policy_of(self, variant: str | None) -> OnPolicy | None:
+        """What a student writes itself; None if it writes nothing."""
+        given = self.variants[variant].on_policy or self.distil.on_policy
+        return None if given is None or not given.share else given
 
     def is_searched(self, variant: str | None) -> bool:
         """Whether a student is trained with the setting that `search` finds."""

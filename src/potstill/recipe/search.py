@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from potstill.recipe.distil import CrossEntropy, GivenLoss, HiddenMatch
+from potstill.recipe.losses import CrossEntropy, GivenLoss, HiddenMatch
 from potstill.recipe.section import Name, Section, Temperature, about_key
 from potstill.recipe.training_fields import Training, TrainingFields
 

@@ -19,8 +19,8 @@ from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.distil import GivenLoss, HiddenMatch
 from potstill.recipe.distributed import is_sharded, training_fields
+from potstill.recipe.losses import GivenLoss, HiddenMatch
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.capture import teacher_template
@@ -39,11 +39,8 @@ def run(work: Work) -> Made:
     assert seed is not None
     data = training_data.for_student(work, name, seed)
     losses = trainer_losses(work.recipe, chosen_losses(work, name))
-    made = fit(
-        with_teachers(
-            work, student_fit(work, data, losses, training(work.recipe), KEY, seed), teachers_or_targets(work, name)
-        )
-    )
+    one = student_fit(work, data, losses, training(work.recipe), KEY, seed)
+    made = fit(with_rollouts(work, with_teachers(work, one, teachers_or_targets(work, name))))
     if seed == work.recipe.seeds[0] and distributed.is_first():
         link = work.folder.parent / "student"
         remove(link)
@@ -102,6 +99,21 @@ def with_teachers(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit
     """The same training with teachers, weighted and mixed as the recipe says."""
     weights = [teacher.weight for teacher in work.recipe.all_teachers.values()]
     return replace(training, teaching={"teacher": teachers, "teacher_weights": weights, "mix": work.recipe.distil.mix})
+
+
+def with_rollouts(work: Work, training: Fit) -> Fit:
+    """The same training with samples that the student writes, if the recipe says so.
+
+    Its teachers must read what it writes, so they run beside it, even where their targets were captured.
+    """
+    given = work.recipe.on_policy_of(work.step.name)
+    if given is None:
+        return training
+    if work.forced and given.preflight == "refuse":
+        given = given.model_copy(update={"preflight": "warn"})
+    captured = {"rollout_teacher": [teacher.model() for teacher in artifacts.teachers(work)]}
+    more = {"on_policy": given, **(captured if work.recipe.capture is not None else {})}
+    return replace(training, teaching={**training.teaching, **more})
 
 
 def chosen_losses(work: Work, variant: str | None) -> list[GivenLoss]:

@@ -24,8 +24,8 @@ from potstill.files.sealed import read_sealed, write_sealed
 from potstill.pipeline import training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.distil import GivenLoss
 from potstill.recipe.distributed import training_fields
+from potstill.recipe.losses import GivenLoss
 from potstill.recipe.search import Search, Setting, setting_of, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.distil import check as check_students

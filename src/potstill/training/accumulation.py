@@ -13,8 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from potstill.data.positions import supervised_positions
+from potstill.training.mixed_batches import ROLLOUTS
 
 Batch = Mapping[str, Tensor]
+
+WRITTEN = "on_policy/"
+"""How the names of terms begin that are learned from samples which the student wrote."""
 
 
 class MicroBatches:
@@ -53,8 +57,8 @@ class OptimizerStep:
     def __init__(self, expected: int, device: torch.device) -> None:
         self.divisor = torch.full((), 2.0 ** round(log2(max(expected, 1))), device=device)
         """The divisor of each micro-batch; the same on all ranks."""
-        self.tokens = torch.zeros((), dtype=torch.int64, device=device)
-        """Supervised tokens of this rank so far."""
+        self.tokens = torch.zeros(2, dtype=torch.int64, device=device)
+        """Supervised tokens of this rank so far: all of them, and those that the student wrote."""
         self.loss = torch.zeros((), device=device)
         self.terms: dict[str, Tensor] = {}
 
@@ -63,18 +67,28 @@ class OptimizerStep:
         for name, value in terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros_like(value)) + value * ranks
 
-    def add(self, batch: Batch, loss: Tensor) -> None:
-        """Add a micro-batch: its tokens, and its loss, which is divided by ``divisor``."""
-        self.tokens += len(supervised_positions(batch))
+    def add(self, parts: Sequence[Batch], loss: Tensor) -> None:
+        """Add a micro-batch: the tokens of its parts, and its loss, which is divided by ``divisor``."""
+        for part in parts:
+            count = len(supervised_positions(part))
+            self.tokens[0] += count
+            if ROLLOUTS in part:
+                self.tokens[1] += count
         self.loss = self.loss + loss
 
     def finish(self, tokens: Tensor, modules: Iterable[nn.Module]) -> Tensor:
-        """Scale gradients and logged numbers to ``tokens``, the number on all ranks. Returns the loss of the step."""
-        factor = self.divisor / tokens.clamp(min=1)
+        """Scale gradients and logged numbers to ``tokens``, those of all ranks. Returns the loss of the step.
+
+        A term that is learned from some of the tokens only becomes a mean over these.
+        """
+        factor = self.divisor / tokens[0].clamp(min=1)
+        written, others = (self.divisor / count.clamp(min=1) for count in (tokens[1], tokens[0] - tokens[1]))
         weights = (weight for module in modules for weight in module.parameters())
         with torch.no_grad():
             _multiply([weight.grad for weight in weights if weight.grad is not None], factor)
-        self.terms = {name: value * factor for name, value in self.terms.items()}
+        self.terms = {
+            name: value * (written if name.startswith(WRITTEN) else others) for name, value in self.terms.items()
+        }
         return self.loss * factor
 
 

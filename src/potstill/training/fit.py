@@ -17,6 +17,7 @@ from potstill.files.atomic import atomic_folder, remove
 from potstill.files.sealed import changed_file, file_hashes, read_sealed, write_sealed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
+from potstill.on_policy.evidence import PREFLIGHT, ROLLOUTS
 from potstill.recipe.distil import KeptSnapshots
 from potstill.training.arguments import training_arguments
 from potstill.training.callbacks import (
@@ -151,6 +152,7 @@ def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
         teacher_tokenizer=one.teacher_tokenizer,
         **one.teaching,
     )
+    trainer.rollout_folder = one.folder
     trainer.add_callback(hashing)
     if isinstance(one.data.train, RandomOffsets):
         trainer.add_callback(MoveOffsets(one.data.train))
@@ -163,6 +165,8 @@ def _summary(trainer: DistilTrainer, counted: dict[str, int]) -> dict[str, Any]:
     state = trainer.state
     steps = f"{state.global_step:,} steps"
     summary = {"steps": state.global_step, "tokens": state.num_input_tokens_seen, **counted, "made": steps}
+    if trainer.rollout_watch is not None and trainer.rollout_watch.ended is not None:
+        return summary | {"kept_step": state.best_global_step, "ended_early": trainer.rollout_watch.ended}
     if trainer.args.load_best_model_at_end:
         best = {"kept_step": state.best_global_step, "validation_loss": state.best_metric}
         summary |= best | {"made": f"{steps}, step {state.best_global_step:,} kept"}
@@ -170,8 +174,8 @@ def _summary(trainer: DistilTrainer, counted: dict[str, int]) -> dict[str, Any]:
 
 
 def _outputs(one: Fit) -> list[Path]:
-    snapshots = one.folder / SNAPSHOTS
-    return [one.student, one.folder / "log.jsonl", *([snapshots] if snapshots.is_dir() else [])]
+    others = [one.folder / name for name in (SNAPSHOTS, ROLLOUTS, PREFLIGHT)]
+    return [one.student, one.folder / "log.jsonl", *(path for path in others if path.exists())]
 
 
 def _parameter_counts(model: PreTrainedModel) -> dict[str, int]:

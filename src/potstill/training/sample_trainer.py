@@ -186,17 +186,21 @@ class SampleTrainer(Trainer):
         shared = kwargs.get("is_training") and self.args.world_size > 1
         if shared and is_streamed(dataset):
             dataset = EvenStream(dataset, self.args.train_batch_size * self.args.world_size)
-        self.data_collator = PositionsCollator(collate)
+        self.data_collator = self._loader_collator(PositionsCollator(collate), bool(kwargs.get("is_training")))
         try:
             loader = super()._get_dataloader(dataset, description, *args, **kwargs)
         finally:
             self.data_collator = given
         return even_out(loader, self.args.world_size) if shared else loader
 
+    def _loader_collator(self, collate: Collate, is_training: bool) -> Collate:
+        """The collator of a loader, which a subclass may change."""
+        return collate
+
     def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
         """As Trainer's, without its wait for the device in each micro-batch; ranks add their counts up at a log."""
         if STAND_IN in inputs:
-            inputs = {name: value[:0] for name, value in inputs.items() if name != STAND_IN}
+            inputs = {name: value[:0] for name, value in inputs.items() if name != STAND_IN and torch.is_tensor(value)}
         if self.args.include_num_input_tokens_seen != "non_padding" or PADS not in inputs:
             return super()._track_num_input_tokens(inputs)
         self._tokens_not_shared += inputs["input_ids"].numel() - len(inputs[PADS])

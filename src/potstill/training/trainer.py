@@ -22,18 +22,20 @@ from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import MixedTarget, TeacherTarget
 from potstill.models.forward import LayerStates, forward_with_layers
+from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
-from potstill.models.saving import names_in_memory
+from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
-from potstill.training.accumulation import MicroBatches, OptimizerStep
+from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
 from potstill.training.memory import loss_budget, trained_bytes
+from potstill.training.mixed_batches import ROLLOUTS, parts_of
 from potstill.training.model_checks import check_models
 from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
-from potstill.training.sample_trainer import SampleTrainer
+from potstill.training.on_policy_trainer import OnPolicyTrainer
 from potstill.training.sharding import add_gradients_in_float32, use_fsdp_on_cpu
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
@@ -43,7 +45,7 @@ TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
 
 
-class DistilTrainer(SampleTrainer):
+class DistilTrainer(OnPolicyTrainer):
     """Trains a student from one teacher, several, or none.
 
     The loss is the sum over `losses` of weight x (sum over the supervised tokens of the whole optimizer step, on all
@@ -69,6 +71,8 @@ class DistilTrainer(SampleTrainer):
             recipe's `corpus` of conversations. Their `sequence_length` is `max_length`, or else all that the student
             reads.
         peft_config: the configuration of an adapter of peft, which is added to the model and trained in its place.
+        on_policy: lets the student write a share of its samples itself (:class:`OnPolicy`).
+        rollout_teacher: the teachers of these samples, where `teacher` is a store of captured targets.
         compile: whether to compile the loss's kernels. Default: where that saves more time than it takes.
         memory_budget: bytes for the logits of one chunk of the loss. Default: 256 MiB on a CPU, and on a GPU an eighth
             of its free memory, at most 4 GiB.
@@ -98,6 +102,8 @@ class DistilTrainer(SampleTrainer):
         max_length: int | None = None,
         conversations: Mapping[str, Any] | None = None,
         peft_config: Any = None,
+        on_policy: OnPolicy | None = None,
+        rollout_teacher: TeacherLike | Sequence[TeacherLike] | None = None,
         compile: bool | None = None,
         memory_budget: int | None = None,
         **trainer: Any,
@@ -123,13 +129,18 @@ class DistilTrainer(SampleTrainer):
         self.args.logging_nan_inf_filter = False
         # Pinned memory is copied to a GPU while the host goes on.
         self.accelerator.dataloader_config.non_blocking = self.args.dataloader_pin_memory
+        readers = teachers_beside(self.model, rollout_teacher)
         self.vocabulary = agreed_vocabulary(
             self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
         )
-        check_models(self.model, self.processing_class, self.teachers, teacher_tokenizer)
-        for one in self._live_teachers():
+        if readers:
+            # The store's targets and the teacher's are of the same ids.
+            agreed_vocabulary(self.model, self.processing_class, readers, teacher_tokenizer, self.losses)
+        check_models(self.model, self.processing_class, [*self.teachers, *readers], teacher_tokenizer)
+        for one in [*self._live_teachers(), *(one for one in readers if isinstance(one, LiveTeacher))]:
             (one.shard if self.is_fsdp_enabled else one.to)(self.args.device)
         self._read_samples(trainer.get("data_collator"), max_length, conversations)
+        self._write_samples(on_policy, readers)
         self._matching = self._hidden_matching()
         self._head_is_extracted = head_of(self.model) is not None
         self._step = OptimizerStep(self._estimate_tokens_per_step(), self.args.device)
@@ -192,7 +203,8 @@ class DistilTrainer(SampleTrainer):
             # DeepSpeed hides its gradients. They cannot be scaled afterwards, so the tokens are counted before.
             batches = list(batches)
             counts = [count_supervised(batch) for batch in batches]
-            self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens)))
+            self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens[0])))
+        batches = self._with_rollouts(batches)
         # A stream that has ended gives steps without batches, which are not taken.
         self._steps_not_logged += bool(len(batches))
         if self._matching is not None:
@@ -201,7 +213,7 @@ class DistilTrainer(SampleTrainer):
         return batches, self._step.divisor
 
     def _of_all_ranks(self, tokens: Tensor) -> Tensor:
-        return self.accelerator.gather(tokens).sum() if self.args.world_size > 1 else tokens
+        return self.accelerator.gather(tokens[None]).sum(0) if self.args.world_size > 1 else tokens
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -209,6 +221,7 @@ class DistilTrainer(SampleTrainer):
         """The weighted sum of the losses on one micro-batch, divided by the supervised tokens of the whole step."""
         matching, extracted = self._matching, self._head_is_extracted
         wanted = matching.student_layers if matching else ()
+        rollouts = self.on_policy if ROLLOUTS in inputs else None
         states, labels, layers, router = forward_with_layers(model, extracted, inputs, wanted)
         head = read_head(model) if extracted else None
         ranks = self.args.world_size if num_items_in_batch is not None else 1
@@ -216,35 +229,51 @@ class DistilTrainer(SampleTrainer):
         denominator = tokens.clamp(min=1)
         share = len(labels) / denominator
         # Outside the student's autocast: a live teacher runs in its own dtype, like a captured teacher.
-        target, theirs = self._teacher_outputs(inputs)
-        losses: Sequence[Loss] = self.losses
-        if not losses:
-            # A loss of 0 with a graph that reaches every weight: DDP waits for the gradients of all weights.
-            states, labels, losses = states[:0], labels[:0], [Loss("cross_entropy", weight=0.0)]
+        with self._timed("score", inputs):
+            target, theirs = self._teacher_outputs(inputs)
+        losses: Sequence[Loss] = self.losses if rollouts is None else rollouts.losses
         with self.accelerator.autocast():
-            loss, terms = distillation_loss(
-                states,
-                head,
-                labels,
-                target,
-                losses,
-                denominator=denominator,
-                vocabulary=self.vocabulary,
-                memory_budget=self._budget(),
-                compile=self._compiles(),
-                casts=self._casts,
-            )
+            loss, terms = self._loss_of_tokens((states, head, labels), target, losses, denominator)
+            if rollouts is not None:
+                of_written, of_each = rollouts.loss(inputs, (states, head, labels), target, denominator)
+                loss, terms = loss + of_written, {**terms, **of_each}
             if matching is not None:
                 of_layers, of_each = matching(layers, theirs, denominator)
-                loss, terms = loss + of_layers, {**(terms if self.losses else {}), **of_each}
+                loss, terms = loss + of_layers, {**terms, **of_each}
             if router is not None:
                 loss, terms = router.add_to(loss, terms, share)
+        if rollouts is not None:
+            terms = {f"{WRITTEN}{name}": value for name, value in terms.items()}
         # DDP averages the gradients over ranks, but the loss is a sum over ranks.
         loss = loss * ranks
         self._step.add_terms(terms, ranks)
         if return_outputs:
             return loss, {"loss": loss}
         return loss
+
+    def _loss_of_tokens(
+        self,
+        outputs: tuple[Tensor, Head | None, Tensor],
+        target: TeacherTarget | None,
+        losses: Sequence[Loss],
+        denominator: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of losses over tokens, with the terms to log; a loss of 0 where there are no losses."""
+        states, head, labels = outputs
+        options = self._loss_options() | {"denominator": denominator}
+        if losses:
+            return distillation_loss(states, head, labels, target, losses, **options)
+        # With a graph that reaches every weight: DDP waits for the gradients of all weights.
+        nothing = [Loss("cross_entropy", weight=0.0)]
+        return distillation_loss(states[:0], head, labels[:0], None, nothing, **options)[0], {}
+
+    def _loss_options(self) -> dict[str, Any]:
+        return {
+            "vocabulary": self.vocabulary,
+            "memory_budget": self._budget(),
+            "compile": self._compiles(),
+            "casts": self._casts,
+        }
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer's. Afterwards it frees the memory that the loss kept from step to step."""
@@ -262,7 +291,7 @@ class DistilTrainer(SampleTrainer):
         Returns the loss of the step at its last micro-batch, and 0 at the others.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._step.add(inputs, loss)
+        self._step.add(parts_of(inputs), loss)
         if not self.accelerator.sync_gradients:
             return torch.zeros_like(loss)
         self._forget_casts()
@@ -297,45 +326,14 @@ class DistilTrainer(SampleTrainer):
         if self._matching is not None and checkpoint is not None:
             self._matching.load(Path(checkpoint))
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the student, as a checkpoint or at the end.
-
-        Raises:
-            DivergedError: a weight is not finite; nothing is written.
-        """
-        # A finite loss can have an infinite gradient, and the optimizer step then makes weights that are not finite.
-        if not all(weight.isfinite().all() for weight in self.model.parameters() if weight.requires_grad):
-            raise DivergedError(
-                f"a weight is not finite after step {self.state.global_step}, so it was not saved; the checkpoints "
-                "before are good: lower `learning_rate`, or `max_grad_norm`, and start again from there"
-            )
-        if not _internal_call:
-            super().save_model(output_dir)
-            return
-        with names_in_memory(self.model):
-            super().save_model(output_dir, _internal_call=True)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Stop where a checkpoint lacks weights of the student. Transformers would warn, and train other weights."""
-        # Of tied weights, a file has one.
-        tied = getattr(self.model, "all_tied_weights_keys", {})
-        assert not set(load_result.missing_keys) - {*tied, *tied.values()}, load_result.missing_keys
-        assert not load_result.unexpected_keys, load_result.unexpected_keys
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if self.is_fsdp_enabled and state_dict:
-            # Gathered from the ranks, tied weights are copies, and transformers would save each.
-            tied = getattr(self.model, "all_tied_weights_keys", None) or {}
-            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
-        super()._save(output_dir, state_dict)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the mean of each loss term, without its weight, over the steps since the last log."""
         if "loss" in logs and self._steps_not_logged:
             # One gather and one read: on a GPU each waits for all work before it.
-            totals = self.accelerator.gather(torch.stack(list(self._terms.values())))
-            means = totals.view(-1, len(self._terms)).mean(0).tolist()
-            logs |= {name: mean / self._steps_not_logged for name, mean in zip(self._terms, means, strict=True)}
+            names = self._names_of_all_ranks(list(self._terms))
+            totals = self.accelerator.gather(torch.stack([self._terms[name] for name in names]))
+            means = totals.view(-1, len(names)).mean(0).tolist()
+            logs |= {name: mean / self._steps_not_logged for name, mean in zip(names, means, strict=True)}
             self._terms.clear()
             self._steps_not_logged = 0
         super().log(logs, start_time)
@@ -361,12 +359,16 @@ class DistilTrainer(SampleTrainer):
 
     def _teacher_outputs(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[LayerStates]]:
         """The teachers' target for a batch, where a loss needs one; and each teacher's layers for hidden_match."""
-        temperatures = [loss.temperature for loss in self.losses if loss.needs_teacher]
+        rollouts = self.on_policy if ROLLOUTS in inputs else None
+        losses = self.losses if rollouts is None else rollouts.losses
+        temperatures = [loss.temperature for loss in losses if loss.needs_teacher]
+        if rollouts is not None and rollouts.gradients:
+            temperatures = [1.0]
         if not temperatures and self._matching is None:
             return None, []
         targets: list[TeacherTarget] = []
         layers: list[LayerStates] = []
-        for index, one in enumerate(self.teachers):
+        for index, one in enumerate(self.teachers if rollouts is None else rollouts.teachers):
             if isinstance(one, LiveTeacher):
                 wanted = self._matching.teacher_layers[index] if self._matching else ()
                 target, inner = one.read(teacher_batch(inputs), wanted)

@@ -1,0 +1,181 @@
+"""Mixed batches: the micro-batches of an optimizer step, of whose samples the student writes some itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import Any
+
+from torch import Tensor
+
+from potstill.data.collators import Collate, Collator
+from potstill.data.positions import PositionsCollator
+from potstill.data.prompts.collator import TEACHER, AlignedCollator
+from potstill.errors import UserError
+from potstill.files.atomic import digest
+from potstill.generation.decoding import Key
+from potstill.on_policy.prompts import SamplePrompt, prompts_of
+from potstill.on_policy.rollouts import Rollout, RolloutWriter, chosen_rows
+from potstill.recipe.on_policy import OnPolicy
+from potstill.training.rank_batches import STAND_IN, untaught
+
+SAMPLES, ROLLOUTS = "samples", "rollouts"
+"""Columns of a batch that are no tensors: the samples that it was made of, and the rollouts that it is made of."""
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a batch. Whoever moves a batch to a device leaves this as it is."""
+
+    rows: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class KeepSamples:
+    """A collator that keeps the samples of each batch in it, so that other batches can be made of some of them."""
+
+    collate: Collate
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+        """The collator's batch with its samples."""
+        return {**self.collate(samples), SAMPLES: Samples(tuple(samples))}
+
+
+class MixedBatch(dict[str, Any]):
+    """A micro-batch in parts, which are read one after the other: samples of the corpus, and rollouts.
+
+    To whoever does not know of parts, it is its first part.
+    """
+
+    def __init__(self, parts: Sequence[Batch]) -> None:
+        super().__init__(parts[0])
+        self.parts = parts
+
+
+def parts_of(batch: Batch) -> Sequence[Batch]:
+    """The parts of a micro-batch; of one without parts, the batch itself."""
+    return batch.parts if isinstance(batch, MixedBatch) else [batch]
+
+
+class MixedBatches:
+    """Replaces some rows of each step's micro-batches by rollouts of the same prompts.
+
+    Args:
+        settings: the share of such rows, and how they are written.
+        writer: writes rollouts.
+        collate: makes a batch of samples of the corpus.
+        pad: the id of pads.
+        seed: decides which rows are replaced.
+    """
+
+    def __init__(self, settings: OnPolicy, writer: RolloutWriter, collate: Collate, pad: int, seed: int) -> None:
+        self._settings, self._writer = settings, writer
+        self._collate, self._pad, self._seed = collate, pad, seed
+        self.rank = 0
+        self.teacher_positions: int | None = None
+        """The fewest positions of a teacher; None where they are not limited."""
+        self.kept: list[Rollout] = []
+        """The rollouts that later steps learn from, too."""
+
+    def count(self, rows: int, step: int) -> int:
+        """The number of rollouts among ``rows`` samples of a step. Over several steps, their share is as it was set."""
+        place = step - self._settings.from_step
+        if place < 0:
+            return 0
+        return round(self._settings.share * rows * (place + 1)) - round(self._settings.share * rows * place)
+
+    def mix(self, batches: Sequence[Batch], step: int) -> tuple[list[Batch], list[Rollout]]:
+        """Replace rows of the micro-batches of a step, and the rollouts that took their place, the dropped ones too.
+
+        Args:
+            batches: made by :class:`KeepSamples`.
+            step: the number of steps that were taken.
+
+        Raises:
+            UserError: no prompt leaves room for an answer.
+        """
+        sizes = [0 if STAND_IN in batch else len(batch[SAMPLES].rows) for batch in batches]
+        chosen = chosen_rows(sizes, self.count(sum(sizes), step), self._number(step))
+        prompts = [self._prompts(batch, rows) for batch, rows in zip(batches, chosen, strict=True)]
+        rollouts = self._rollouts([prompt for found in prompts for prompt in found.values()], step)
+        left = iter(rollouts)
+        mixed = [
+            self._mixed(batch, {row: next(left) for row in found}) if found else batch
+            for batch, found in zip(batches, prompts, strict=True)
+        ]
+        return mixed, rollouts
+
+    def write(self, asked: Mapping[Key, SamplePrompt], step: int) -> dict[Key, Rollout]:
+        """Answers to prompts (:meth:`RolloutWriter.write`)."""
+        return self._writer.write(asked, step)
+
+    def first_prompts(self, batch: Mapping[str, Tensor]) -> list[SamplePrompt]:
+        """The prompts of a batch that leave room for an answer."""
+        found = prompts_of(batch, self._settings.beginning)
+        return [prompt for prompt in found if prompt is not None and self._fits(prompt)]
+
+    def batch_of(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+        """Rollouts as a batch."""
+        samples = [one.sample() for one in rollouts]
+        collate = AlignedCollator if f"{TEACHER}input_ids" in samples[0] else Collator
+        return PositionsCollator(collate(self._pad))(samples) | {ROLLOUTS: Samples(tuple(rollouts))}
+
+    def learned_first(self, rollouts: Sequence[Rollout], log_probs: Sequence[float]) -> None:
+        """Remember the log-probabilities of the tokens of kept rollouts when they were first learned."""
+        places = {id(one): at for at, one in enumerate(self.kept)}
+        first = 0
+        for one in rollouts:
+            last = first + len(one.ids)
+            if one.log_probs is None and id(one) in places:
+                self.kept[places[id(one)]] = replace(one, log_probs=list(log_probs[first:last]))
+            first = last
+
+    def _number(self, step: int) -> int:
+        return int(digest([self._seed, step, self.rank])[:15], 16)
+
+    def _prompts(self, batch: Batch, rows: list[int]) -> dict[int, SamplePrompt]:
+        """The prompts of some rows, by row; without those that leave no room for an answer."""
+        if not rows:
+            return {}
+        columns = ("input_ids", "attention_mask", "labels", "position_ids")
+        named = [name for name in batch if name.removeprefix(TEACHER) in columns]
+        found = prompts_of({name: batch[name][rows].cpu() for name in named}, self._settings.beginning)
+        taught = {row: prompt for row, prompt in zip(rows, found, strict=True) if prompt is not None}
+        fitting = {row: prompt for row, prompt in taught.items() if self._fits(prompt)}
+        if taught and not fitting:
+            shortest = min(len(prompt.student) for prompt in taught.values())
+            raise UserError(
+                f"`on_policy.max_new_tokens` is {self._settings.max_new_tokens:,}, and with prompts of {shortest:,} "
+                "tokens and more an answer has no room in the positions of student and teachers; lower it"
+            )
+        return fitting
+
+    def _fits(self, prompt: SamplePrompt) -> bool:
+        theirs = prompt.student if prompt.teacher is None else prompt.teacher
+        most = self.teacher_positions
+        return self._writer.fits(prompt) and (most is None or len(theirs) + self._settings.max_new_tokens <= most)
+
+    def _rollouts(self, prompts: Sequence[SamplePrompt], step: int) -> list[Rollout]:
+        """As many rollouts as there are prompts: written now, or kept from an earlier step."""
+        samples = self._settings.samples
+        is_fresh = (step - self._settings.from_step) % self._settings.refresh_every == 0 or not self.kept
+        if not is_fresh:
+            return list(islice(cycle(self.kept), len(prompts)))
+        asked: dict[Key, SamplePrompt] = {
+            (f"{step}/{self.rank}/{at // samples}", at % samples): prompts[at // samples] for at in range(len(prompts))
+        }
+        found = [*self._writer.write(asked, step).values()]
+        self.kept = found if self._settings.refresh_every > 1 else []
+        return found
+
+    def _mixed(self, batch: Batch, rollouts: Mapping[int, Rollout]) -> Batch:
+        others = [sample for row, sample in enumerate(batch[SAMPLES].rows) if row not in rollouts]
+        parts: list[Batch] = [self._collate(others)] if others else []
+        learned = [one for one in rollouts.values() if one.finished or self._settings.unfinished == "learn"]
+        if learned:
+            parts.append(self.batch_of(learned))
+        if not parts:
+            # Other ranks wait for the gradients of this one, so there must be a part.
+            parts.append(untaught(self.batch_of([*rollouts.values()])) | {ROLLOUTS: Samples(())})
+        return MixedBatch(parts)
