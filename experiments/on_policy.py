@@ -70,11 +70,13 @@ RANDOM = {
 }
 OF_STARTS = {OFF_POLICY: {}, ALL: {"on_policy": WRITES_ALL}}
 """The students of a start that is judged by its pre-flight."""
+MODELS = {"early": "snapshots/step-50", "small": "student"}
+"""The starts that are trained, each with its folder in the training."""
 STARTS = ("random", "early")
 """The starts that are worse than that of all other students, the worst first."""
 
 QUICK_CORPUS = ["corpus.questions.0.count=400", "corpus.held_out=0.05", "corpus.validation=20"]
-QUICK_MODELS = [*QUICK_CORPUS, *(f"pretrain.{name}.training.max_steps=2" for name in ("adder", "small", "early"))]
+QUICK_MODELS = [*QUICK_CORPUS, "pretrain.adder.training.max_steps=2"]
 QUICK = [
     *QUICK_CORPUS,
     "distil.training.max_steps=2",
@@ -114,17 +116,17 @@ class Parts:
 
     def __init__(self, root: Path, more: Sequence[str]) -> None:
         self._root, self._more = root, more
-        self._models = root / "models" / "pretrain"
+        self._models = root / "models"
 
     def train_models(self, overrides: Sequence[str]) -> None:
         """Train the teacher and the starts."""
         recipe = load_recipe(str(HERE / "on_policy_models.yaml"), overrides)
-        run_recipe(recipe, Run(self._root / "models"), until="pretrain")
+        run_recipe(recipe, Run(self._root / "models"), until="distil")
 
     def recipe(self, **given: Any) -> Recipe:
         """The recipe of students, with keys of it replaced."""
         where = {
-            "teachers": {"adder": {"model": str(self._models / "adder" / "model")}},
+            "teachers": {"adder": {"model": str(self._models / "pretrain" / "adder" / "model")}},
             "student": self.start_of("small"),
         }
         overrides = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in (where | given).items()]
@@ -132,7 +134,10 @@ class Parts:
 
     def start_of(self, name: str) -> dict[str, Any]:
         """The key `student` of a start."""
-        return RANDOM if name == "random" else {"start": "checkpoint", "model": str(self._models / name / "model")}
+        if name == "random":
+            return RANDOM
+        trained = self._models / "distil" / "base" / "seed-0"
+        return {"start": "checkpoint", "model": str(trained / MODELS[name])}
 
     def run(self, part: str, recipe: Recipe, own: tuple[str, ...] | None = None) -> dict[str, Row]:
         """Run a part to its end, and read its models by their names in the comparison.
@@ -147,7 +152,7 @@ class Parts:
 
     def judge_start(self, name: str) -> Start:
         """Train the students of a start. Where the pre-flight refuses, `preflight: warn` goes on all the same."""
-        given = {"student": self.start_of(name), "experiments": OF_STARTS, "control": None}
+        given = {"student": self.start_of(name), "experiments": OF_STARTS, "control": None, "seeds": [0]}
         own = ("student", *TRAINED)
         try:
             rows = self.run(name, self.recipe(**given), own)
