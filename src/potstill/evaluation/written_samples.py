@@ -34,7 +34,7 @@ def _training(folder: Path, model: str, seed: int, tokenizer: Any) -> OnPolicyTr
     preflight = read_json(folder / "preflight.json")
     return OnPolicyTraining(
         Curve.of_written(model, seed, read_jsonl(folder / "log.jsonl")),
-        tuple((row["step"], tuple(row.get("reverse_kl", ()))) for row in rows),
+        tuple((row["step"], tuple(row.get("reverse_kl") or ())) for row in rows),
         tuple(_answer(row, tokenizer) for row in rows[:early]),
         tuple(_answer(row, tokenizer) for row in rows[len(rows) - late :]),
         "" if preflight is None else preflight["sentence"],
