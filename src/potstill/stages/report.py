@@ -13,6 +13,7 @@ from potstill.cost import Cost, Expense
 from potstill.device import device_name
 from potstill.evaluation import baselines
 from potstill.evaluation.shown_prompts import shown_prompts
+from potstill.evaluation.written_samples import on_policy_trainings
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
@@ -80,6 +81,7 @@ def gather(work: Work) -> Report:
         expenses=_expenses(work),
         curves=tuple(curve for name in ("distil", "control") for curve in _curves(work, name)),
         snapshots=tuple(_snapshots(work)),
+        on_policy=on_policy_trainings(work, alone),
         speed=_speed(work),
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
