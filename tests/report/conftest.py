@@ -16,9 +16,9 @@ from potstill.report.data import (
     ANSWER_METRICS,
     Curve,
     Model,
-    OnPolicyTraining,
     Passage,
     Report,
+    ReportedRollouts,
     ShownAnswer,
     ShownPrompt,
     ShownRollout,
@@ -195,7 +195,7 @@ def report(seeds: int = 1) -> Report:
     )
 
 
-def wrote(text: str, model: str = "student") -> OnPolicyTraining:
+def wrote(text: str, model: str = "student") -> ReportedRollouts:
     """A training whose student wrote some words of a text for each prompt."""
     words = [f"{word} " for word in text.split()]
     points = tuple(
@@ -206,7 +206,7 @@ def wrote(text: str, model: str = "student") -> OnPolicyTraining:
     shown = tuple(
         ShownRollout(step, step - 1, text, tuple(zip(words, kl, strict=True)), step % 2 == 0) for step, kl in rollouts
     )
-    return OnPolicyTraining(Curve(model, 0, points), rollouts, shown[:4], shown[-4:], text)
+    return ReportedRollouts(Curve(model, 0, points), rollouts, shown[:4], shown[-4:], text)
 
 
 def without_control() -> Report:

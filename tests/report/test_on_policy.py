@@ -11,7 +11,7 @@ import pytest
 
 from potstill.report import on_policy
 from potstill.report.charts import looks_of
-from potstill.report.data import Curve, OnPolicyTraining, ShownRollout
+from potstill.report.data import Curve, ReportedRollouts, ShownRollout
 from potstill.report.page import render
 
 BAD = "<script>window.broken = 1</script> & \"quotes\" 'too'"
@@ -40,7 +40,7 @@ def training(model="student", steps=30, lengths=(1, 2, 3, 12), **figures):
     )
     early = (ShownRollout(1, 1, "What is 2 + 2?", ((" 4", 0.25), ("\n", 0.75)), stopped=True),)
     late = (ShownRollout(30, 28, BAD, ((BAD, 0.125),), stopped=False),)
-    return OnPolicyTraining(Curve(model, 0, points), rollouts, early, late, "The student can learn on-policy.")
+    return ReportedRollouts(Curve(model, 0, points), rollouts, early, late, "The student can learn on-policy.")
 
 
 def labels(svg):

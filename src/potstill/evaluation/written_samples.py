@@ -10,13 +10,13 @@ from potstill.metrics.passages import piece
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
-from potstill.report.data import Curve, OnPolicyTraining, ShownRollout
+from potstill.report.data import Curve, ReportedRollouts, ShownRollout
 
 SHOWN = 4
 """Answers from the beginning of a training, and as many from its end."""
 
 
-def on_policy_trainings(work: Work, name_on_page: Callable[[str], str]) -> tuple[OnPolicyTraining, ...]:
+def on_policy_trainings(work: Work, name_on_page: Callable[[str], str]) -> tuple[ReportedRollouts, ...]:
     """What each student wrote in the training of the first seed; students that wrote nothing are left out."""
     candidates = [Candidate("student", name, work.recipe.seeds[0]) for name in work.recipe.variants]
     folders = {one: work.run.path(one.step) for one in candidates}
@@ -27,12 +27,12 @@ def on_policy_trainings(work: Work, name_on_page: Callable[[str], str]) -> tuple
     return tuple(_training(folder, name_on_page(one.label), one.seed or 0, tokenizer) for one, folder in wrote.items())
 
 
-def _training(folder: Path, model: str, seed: int, tokenizer: Any) -> OnPolicyTraining:
+def _training(folder: Path, model: str, seed: int, tokenizer: Any) -> ReportedRollouts:
     rows = sorted(read_jsonl(folder / "rollouts.jsonl.gz"), key=lambda row: row["step"])
     early = min(SHOWN, (len(rows) + 1) // 2)
     late = min(SHOWN, len(rows) - early)
     preflight = read_json(folder / "preflight.json")
-    return OnPolicyTraining(
+    return ReportedRollouts(
         Curve.of_written(model, seed, read_jsonl(folder / "log.jsonl")),
         tuple((row["step"], tuple(row.get("reverse_kl") or ())) for row in rows),
         tuple(_answer(row, tokenizer) for row in rows[:early]),

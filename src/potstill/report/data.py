@@ -267,7 +267,7 @@ class ShownRollout:
 
 
 @dataclass(frozen=True)
-class OnPolicyTraining:
+class ReportedRollouts:
     """What a student wrote while it was trained on its own answers."""
 
     curve: Curve
@@ -319,7 +319,7 @@ class Report:
     """The cost of each measurement of each model."""
     curves: tuple[Curve, ...] = ()
     snapshots: tuple[SnapshotPoint, ...] = ()
-    on_policy: tuple[OnPolicyTraining, ...] = ()
+    on_policy: tuple[ReportedRollouts, ...] = ()
     """The trainings in which students wrote, of the first seed."""
     passages: tuple[Passage, ...] = ()
     prompts: tuple[ShownPrompt, ...] = ()

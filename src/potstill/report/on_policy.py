@@ -13,7 +13,7 @@ from potstill.metrics.bootstrap import Resampling, Sums, bootstrap
 from potstill.metrics.results import FEWEST_UNITS
 from potstill.report import number_format
 from potstill.report.charts import LOOKS, NUMBER, WIDTH, Look, Spec, by_model, draw, hover, look, sample, thinned
-from potstill.report.data import Curve, Metric, OnPolicyTraining, ShownRollout
+from potstill.report.data import Curve, Metric, ReportedRollouts, ShownRollout
 from potstill.report.token_colours import coloured, full_colour
 
 QUANTITIES = (
@@ -37,7 +37,7 @@ EARLY_LOOK = Look("var(--start)", (5, 3))
 Rollouts = Sequence[tuple[int, Sequence[float]]]
 
 
-def section(trainings: Sequence[OnPolicyTraining], looks: Mapping[str, Look] = LOOKS) -> dict[str, Any] | None:
+def section(trainings: Sequence[ReportedRollouts], looks: Mapping[str, Look] = LOOKS) -> dict[str, Any] | None:
     """What the template shows; None if no student wrote anything."""
     from markupsafe import Markup
 
@@ -194,7 +194,7 @@ def _counts(name: str, height: int, x: Spec, colour: Spec) -> Spec:
     return {"transform": [{"filter": {"field": "model", "equal": name}}], "mark": mark, "encoding": across}
 
 
-def _positions(training: OnPolicyTraining, looks: Mapping[str, Look]) -> dict[str, Any]:
+def _positions(training: ReportedRollouts, looks: Mapping[str, Look]) -> dict[str, Any]:
     """The chart by position of one training, with its legend."""
     from markupsafe import Markup
 

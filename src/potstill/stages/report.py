@@ -49,7 +49,7 @@ from potstill.report.data import (
 from potstill.report.notes import notes
 from potstill.report.page import render
 from potstill.report.story import about_student, story, units_of
-from potstill.report.warnings import all_tied, trials_tied
+from potstill.report.warnings import all_tied, ended_early, trials_tied
 from potstill.stages.search import all_tie
 
 
@@ -262,9 +262,20 @@ def _warnings(work: Work) -> tuple[str, ...]:
             tied.setdefault(_name_on_page(recipe)(trained.label), []).append(trained.seed or 0)
     of_selection = all_tied(list(recipe.select.by), tied) if recipe.select is not None else ()
     ranking = read_json(work.run.path("search") / "ranking.json") or []
-    if recipe.search is None or not all_tie(ranking):
-        return of_selection
-    return (trials_tied(len(ranking)), *of_selection)
+    of_search = () if recipe.search is None or not all_tie(ranking) else (trials_tied(len(ranking)),)
+    return (*of_search, *of_selection, *ended_early(_ended_early(work)))
+
+
+def _ended_early(work: Work) -> dict[str, str]:
+    """Why trainings ended before their last step, by the student's name and seed."""
+    name_on_page, several = _name_on_page(work.recipe), len(work.recipe.seeds) > 1
+    found: dict[str, str] = {}
+    for step in steps_of(work.recipe, BY_NAME["distil"]):
+        why = _summary(work, str(step)).get("ended_early")
+        if why is not None:
+            name = name_on_page(step.name or "student")
+            found[f"{name}, seed {step.seed}" if several else name] = why
+    return found
 
 
 def _decision_count(work: Work) -> int:

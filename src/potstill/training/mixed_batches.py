@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from potstill.data.collators import Collate, Collator
+from potstill.data.labels import IGNORE_INDEX, count_supervised_by_row
 from potstill.data.positions import PositionsCollator
 from potstill.data.prompts.collator import TEACHER, AlignedCollator
 from potstill.errors import UserError
@@ -114,6 +116,13 @@ class MixedBatches:
         """The prompts of a batch that leave room for an answer."""
         found = prompts_of(batch, self._settings.beginning)
         return [prompt for prompt in found if prompt is not None and self._fits(prompt)]
+
+    def reference_length(self, batches: Sequence[Batch]) -> float | None:
+        """The mean number of learned tokens of a step's samples; None where they are texts, which no answer is like."""
+        rows = [batch for batch in batches if STAND_IN not in batch]
+        if not rows or any((batch["labels"][:, 0] != IGNORE_INDEX).any() for batch in rows):
+            return None
+        return float(torch.cat([count_supervised_by_row(batch) for batch in rows]).float().mean())
 
     def batch_of(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
         """Rollouts as a batch."""

@@ -117,8 +117,11 @@ class OnPolicyTraining:
         """
         self._prepare(steps)
         assert self.evidence is not None
+        of_corpus = list(batches)
+        if step == self.settings.from_step:
+            self.guard.reference_length = self.batches.reference_length(of_corpus)
         with self.figures.timed("write"), autocast:
-            mixed, self.rollouts = self.batches.mix(list(batches), step)
+            mixed, self.rollouts = self.batches.mix(of_corpus, step)
         if self.rollouts:
             self.figures.add(self.rollouts, step)
             self._unscored = max(self.evidence.wanted(step), -(-len(self.rollouts) // SCORED_SHARE))
