@@ -11,10 +11,10 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 
-from potstill import DistilTrainer, HiddenLoss, Loss, TargetStore
+from potstill import DistilTrainer, HiddenLoss, Loss, OnPolicy, TargetStore
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
-from tiny import gpt2, llama, mixture
+from tiny import gpt2, llama, mixture, tokenizer
 from toy_training import captured, packed_rows, prompted, samples, trainer, weights
 
 
@@ -93,6 +93,13 @@ def cases(folder: Path, ranks: int):
             **cut,
             "train_dataset": silent(rows),
             "losses": [HiddenLoss(layers=[(0, 1)]), Loss("forward_kl")],
+        },
+        "written": {
+            **online,
+            **cut,
+            "processing_class": tokenizer(),
+            "losses": [Loss("reverse_kl")],
+            "on_policy": OnPolicy(share=1, max_new_tokens=6, preflight="off"),
         },
         "streamed": {**online, "train_dataset": streamed(rows)},
         "shuffled": {**online, "train_sampling_strategy": "random", "max_steps": 5},

@@ -60,7 +60,7 @@ OF_BOTH = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", [*OF_BOTH, *(f"{name}, sharded" for name in OF_BOTH), "matched", "streamed", "shuffled"]
+    "case", [*OF_BOTH, *(f"{name}, sharded" for name in OF_BOTH), "matched", "written", "streamed", "shuffled"]
 )
 def test_two_ranks_are_one(both, case):
     (one, logged), (two, also_logged) = (found[case] for found in both)

@@ -1,5 +1,6 @@
 """Mixed batches: the micro-batches of an optimizer step, of whose samples the student writes some itself."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -171,9 +172,14 @@ class MixedBatches:
         is_fresh = (step - self._settings.from_step) % self._settings.refresh_every == 0 or not self.kept
         if not is_fresh:
             return list(islice(cycle(self.kept), len(prompts)))
-        asked: dict[Key, SamplePrompt] = {
-            (f"{step}/{self.rank}/{at // samples}", at % samples): prompts[at // samples] for at in range(len(prompts))
-        }
+        # By the prompt itself, so that it does not matter on which rank it is answered.
+        names = [digest([step, prompt.student, prompt.teacher]) for prompt in prompts[: -(-len(prompts) // samples)]]
+        alike = Counter[str]()
+        asked: dict[Key, SamplePrompt] = {}
+        for name, prompt in zip(names, prompts, strict=False):
+            alike[name] += 1
+            for sample in range(min(samples, len(prompts) - len(asked))):
+                asked[f"{name}/{alike[name]}", sample] = prompt
         found = [*self._writer.write(asked, step).values()]
         self.kept = found if self._settings.refresh_every > 1 else []
         return found
