@@ -61,7 +61,8 @@ def test_a_share_of_zero_is_the_same_training(tmp_path):
 def test_written_samples_teach_what_the_same_samples_in_a_corpus_teach(tmp_path, batch):
     divergences = (Loss("reverse_kl", weight=0.7, temperature=2.0), Loss("jsd", weight=0.3))
     both = {"losses": divergences, "max_steps": 1, **batch}
-    one = made(tmp_path / "a", still(), on_policy=on_policy(share=1), **both)
+    # The temperature of the sampling is not that of the loss.
+    one = made(tmp_path / "a", still(), on_policy=on_policy(share=1, sampling={"temperature": 0.7}), **both)
     one.train()
     rollouts = one.on_policy.rollouts
     assert len(rollouts) == 8
