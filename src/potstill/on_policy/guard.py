@@ -31,6 +31,10 @@ class Guard:
     def __init__(self, patience: int = 50) -> None:
         assert patience > 0, patience
         self._patience = patience
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all steps, for another training."""
         self.reference_length: float | None = None
         """The mean length of the references in tokens. A student whose answers are too long or too short at first, and
         come to the length of the references, has learned. None: nothing is known of it."""

@@ -28,7 +28,7 @@ Batch = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Samples:
+class KeptSamples:
     """The samples of a batch. Whoever moves a batch to a device leaves this as it is."""
 
     rows: tuple[Any, ...]
@@ -42,7 +42,7 @@ class KeepSamples:
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
         """The collator's batch with its samples."""
-        return {**self.collate(samples), SAMPLES: Samples(tuple(samples))}
+        return {**self.collate(samples), SAMPLES: KeptSamples(tuple(samples))}
 
 
 class MixedBatch(dict[str, Any]):
@@ -129,7 +129,7 @@ class MixedBatches:
         """Rollouts as a batch."""
         samples = [one.sample() for one in rollouts]
         collate = AlignedCollator if f"{TEACHER}input_ids" in samples[0] else Collator
-        return PositionsCollator(collate(self._pad))(samples) | {ROLLOUTS: Samples(tuple(rollouts))}
+        return PositionsCollator(collate(self._pad))(samples) | {ROLLOUTS: KeptSamples(tuple(rollouts))}
 
     def learned_first(self, rollouts: Sequence[Rollout], log_probs: Sequence[float]) -> None:
         """Remember the log-probabilities of the tokens of kept rollouts when they were first learned."""
@@ -172,11 +172,13 @@ class MixedBatches:
         is_fresh = (step - self._settings.from_step) % self._settings.refresh_every == 0 or not self.kept
         if not is_fresh:
             return list(islice(cycle(self.kept), len(prompts)))
-        # By the prompt itself, so that it does not matter on which rank it is answered.
-        names = [digest([step, prompt.student, prompt.teacher]) for prompt in prompts[: -(-len(prompts) // samples)]]
+        needed = -(-len(prompts) // samples)
+        (answered,) = chosen_rows([len(prompts)], needed, self._number(step))
         alike = Counter[str]()
         asked: dict[Key, SamplePrompt] = {}
-        for name, prompt in zip(names, prompts, strict=False):
+        for prompt in (prompts[at] for at in answered):
+            # By the prompt itself, so that it does not matter on which rank it is answered.
+            name = digest([step, prompt.student, prompt.teacher])
             alike[name] += 1
             for sample in range(min(samples, len(prompts) - len(asked))):
                 asked[f"{name}/{alike[name]}", sample] = prompt
@@ -192,5 +194,5 @@ class MixedBatches:
             parts.append(self.batch_of(learned))
         if not parts:
             # Other ranks wait for the gradients of this one, so there must be a part.
-            parts.append(untaught(self.batch_of([*rollouts.values()])) | {ROLLOUTS: Samples(())})
+            parts.append(untaught(self.batch_of([*rollouts.values()])) | {ROLLOUTS: KeptSamples(())})
         return MixedBatch(parts)
