@@ -1,5 +1,6 @@
 """What each rank of two runs, `torchrun --nproc_per_node=2 ranks.py FOLDER`, and one process alone; rank 0 saves."""
 
+import gc
 import os
 import sys
 from copy import deepcopy
@@ -84,9 +85,11 @@ def cases(folder: Path, ranks: int):
         "ragged and packed": {**online, "train_dataset": packed[:11], **EPOCHS},
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
     }
+    sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}
     return {
         **of_both,
-        **{f"{name}, sharded": {**given, "fsdp": ranks > 1} for name, given in of_both.items()},
+        # One rank alone has nothing to split: its other trainings would be the same ones again.
+        **(sharded if ranks > 1 else {}),
         "matched": {
             "teacher": llama(hidden_size=48),
             **size,
@@ -185,6 +188,8 @@ def run(folder: Path, ranks: int):
 
 
 if __name__ == "__main__":
+    # As in conftest.py: a training takes less time than to look for garbage among all that is imported.
+    gc.freeze()
     result = run(Path(sys.argv[1]), ranks=2)
     if os.environ["RANK"] == "0":
         torch.save(result, Path(sys.argv[1]) / "two-ranks.pt")
