@@ -1,10 +1,12 @@
 """What a training needs so that the student writes some of its samples itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import minimal
+from potstill.planning.advice import advise, misfits
 from potstill.planning.amounts import amounts_of
 from potstill.planning.disk import disk_of
 from potstill.planning.duration import seconds_of
@@ -136,3 +138,16 @@ def test_steps_that_are_not_known_leave_seconds_open_and_give_memory(planned):
     ((corpus, _), (writing,)) = jobs(at)
     assert (corpus.tokens is None) == (writing.count is None)
     assert keys_and_values(writing).expected > 0
+
+
+def test_where_writing_needs_the_most_memory_fewer_answers_at_once_are_advised(planned):
+    def replan(recipe):
+        return make_plan(recipe, [Step("distil", seed=0)], machine)
+
+    machine = replace(MACHINE, host_memory=1e6)
+    many = ("distil.training.per_device_train_batch_size=1", "distil.training.gradient_accumulation_steps=256")
+    plan = replan(planned(*many, share=1, max_new_tokens=1000, batch_size=256).recipe)
+    (misfit,) = misfits(plan)
+    changes = ("distil.on_policy.batch_size=64",)
+    (one,) = (one for one in advise(plan, misfit, replan) if one.changes == changes)
+    assert one.after.expected < misfit.needed.expected

@@ -142,8 +142,10 @@ def _of_rollouts(recipe: Recipe) -> Iterator[tuple[dict[str, Any], str]]:
     named = {name: one for name, one in recipe.experiments.items() if "." not in name}
     given = {f"experiments.{name}.on_policy": one.on_policy for name, one in named.items()}
     given["distil.on_policy"] = recipe.distil.on_policy
-    fewer = {f"{key}.batch_size": max(1, one.batch_size // 4) for key, one in given.items() if one is not None}
-    if fewer:
+    sizes = {f"{key}.batch_size": one.batch_size for key, one in given.items() if one is not None}
+    # A step may have fewer written samples than are allowed at once.
+    for part in (4, 16) if sizes else ():
+        fewer = {key: max(1, count // part) for key, count in sizes.items()}
         yield fewer, "lets the student write fewer answers at once"
 
 
