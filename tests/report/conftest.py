@@ -199,7 +199,7 @@ def wrote(text: str, model: str = "student") -> ReportedRollouts:
     """A training whose student wrote some words of a text for each prompt."""
     words = [f"{word} " for word in text.split()]
     points = tuple(
-        {"step": step, "length": 40 + step % 7, "stopped": 0.9, "reverse_kl": 1 / step, "age": 1.0, "time_writing": 0.6}
+        {"step": step, "length": 40 + step % 7, "stopped": 0.9, "kl": 1 / step, "age": 1.0, "time_writing": 0.6}
         for step in range(1, 61)
     )
     rollouts = tuple((step, tuple(place / step for place in range(1, len(words) + 1))) for step in range(1, 61))

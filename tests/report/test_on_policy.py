@@ -19,7 +19,7 @@ FIGURES = {
     "length": 40.0,
     "stopped": 0.75,
     "entropy": 0.9,
-    "reverse_kl": 0.2,
+    "kl": 0.2,
     "overlap": 0.8,
     "age": 0.0,
     "tokens": 480.0,

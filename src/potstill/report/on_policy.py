@@ -20,12 +20,12 @@ QUANTITIES = (
     Metric("length", "Length", "tokens per written answer", None),
     Metric("stopped", "Stopped by itself", "share of the written answers", None, percent=True),
     Metric("entropy", "Entropy of the student", "nats per written token", None),
-    Metric("reverse_kl", "KL(student ‖ teacher)", "nats per written token", "lower"),
+    Metric("kl", "KL(student ‖ teacher)", "nats per written token", "lower"),
     Metric("overlap", "Overlap", "of the 16 likeliest tokens of both models", "higher", percent=True),
     Metric("age", "Age", "steps since the answers were written", None),
 )
 RATES = {"written_per_second": "Written", "scored_per_second": "Scored", "trained_per_second": "Trained"}
-KL = Metric("reverse_kl", "KL", "nats per written token", "lower")
+KL = Metric("kl", "KL", "nats per written token", "lower")
 MOST_POINTS, LEAST_POINTS = 60, 20
 """The most points of a chart, which all curves share, and the least that each of them has."""
 MOST_TOKENS = 256
