@@ -1,6 +1,5 @@
 """The losses of written samples, and the settings that they may have."""
 
-
 import pytest
 import torch
 
