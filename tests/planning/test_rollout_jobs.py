@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 import minimal
+import toy_chat_runs
 from potstill.planning.advice import advise, misfits
 from potstill.planning.amounts import amounts_of
 from potstill.planning.disk import disk_of
@@ -151,3 +152,10 @@ def test_where_writing_needs_the_most_memory_fewer_answers_at_once_are_advised(p
     changes = ("distil.on_policy.batch_size=64",)
     (one,) = (one for one in advise(plan, misfit, replan) if one.changes == changes)
     assert one.after.expected < misfit.needed.expected
+
+
+def test_a_prompt_of_a_conversation_may_be_all_but_its_last_turn(tmp_path):
+    recipe = toy_chat_runs.recipe(tmp_path, "distil.on_policy={max_new_tokens: 16, beginning: 4}")
+    at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, None, None), "fp32")
+    trainings, _ = jobs(at)
+    assert trainings[-1].batch.length == round(at.amounts.length.high) + 16

@@ -82,10 +82,12 @@ def _part(at: Situation, training: TrainingJob, given: OnPolicy) -> float:
 
 
 def _prompt(at: Situation, given: OnPolicy) -> Range:
-    """The tokens of a prompt."""
+    """The tokens of a prompt. In a conversation, it is all that comes before its last turn."""
+    length, answer = at.amounts.length, at.amounts.answer
+    if at.recipe.chats:
+        return Range(1.0, max(1.0, length.expected / 2), max(1.0, length.high))
     if not at.recipe.asks:
         return Range.exactly(given.beginning)
-    length, answer = at.amounts.length, at.amounts.answer
     expected = max(1.0, length.expected - answer.expected)
     return Range(min(expected, max(1.0, length.low - answer.high)), expected, max(expected, length.high - answer.low))
 
