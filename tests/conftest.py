@@ -1,9 +1,13 @@
-"""Shared by all tests: no network, one thread, no deadline, and a folder for the inputs of toy runs."""
+"""Shared by all tests: no network, one thread, no deadline, and folders that are made once."""
 
+import gc
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # A busy machine makes every example slow, which is no failure.
@@ -16,6 +20,55 @@ os.environ.setdefault("POTSTILL_DATA", str(Path(__file__).parents[2] / "shared" 
 os.environ.update(
     HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"
 )
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off a million objects of imported libraries, which live until the end anyway.
+
+    transformers collects garbage around every training. That would take longer than the toy training itself.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function that returns the folder of a name, and has it filled by whoever asks first, in any worker of xdist.
+
+    Many tests read such a folder: none may write into it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    # Each worker has a folder of its own in the session's.
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        made, whole = root / f"once-{name}", root / f"once-{name}.whole"
+        with FileLock(root / f"once-{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(made, ignore_errors=True)
+                made.mkdir()
+                fill(made)
+                whole.touch()
+        return made
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converts_once(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Iterator[None]:
+    """Within a module that asks for it, a GGUF teacher is converted only if no test has converted it before."""
+    from potstill.models.pretrained import ModelSource
+    from potstill.teachers import prepare
+
+    convert = prepare.convert
+
+    def converted_before(source: ModelSource, folder: Path) -> None:
+        made = made_once(source.how["gguf_file"], lambda place: convert(source, place / "model"))
+        shutil.copytree(made / "model", folder, copy_function=os.link)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "convert", converted_before)
+        yield
 
 
 @pytest.fixture(scope="session")

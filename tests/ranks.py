@@ -1,5 +1,6 @@
 """What each rank of two runs, `torchrun --nproc_per_node=2 ranks.py FOLDER`, and one process alone; rank 0 saves."""
 
+import gc
 import os
 import sys
 from copy import deepcopy
@@ -11,10 +12,10 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 
-from potstill import DistilTrainer, HiddenLoss, Loss, TargetStore
+from potstill import DistilTrainer, HiddenLoss, Loss, OnPolicy, TargetStore
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
-from tiny import gpt2, llama, mixture
+from tiny import gpt2, llama, mixture, tokenizer
 from toy_training import captured, packed_rows, prompted, samples, trainer, weights
 
 
@@ -84,15 +85,24 @@ def cases(folder: Path, ranks: int):
         "ragged and packed": {**online, "train_dataset": packed[:11], **EPOCHS},
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
     }
+    sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}
     return {
         **of_both,
-        **{f"{name}, sharded": {**given, "fsdp": ranks > 1} for name, given in of_both.items()},
+        # One rank alone has nothing to split: its other trainings would be the same ones again.
+        **(sharded if ranks > 1 else {}),
         "matched": {
             "teacher": llama(hidden_size=48),
             **size,
             **cut,
             "train_dataset": silent(rows),
             "losses": [HiddenLoss(layers=[(0, 1)]), Loss("forward_kl")],
+        },
+        "written": {
+            **online,
+            **cut,
+            "processing_class": tokenizer(),
+            "losses": [Loss("reverse_kl")],
+            "on_policy": OnPolicy(share=1, max_new_tokens=6, preflight="off"),
         },
         "streamed": {**online, "train_dataset": streamed(rows)},
         "shuffled": {**online, "train_sampling_strategy": "random", "max_steps": 5},
@@ -178,6 +188,8 @@ def run(folder: Path, ranks: int):
 
 
 if __name__ == "__main__":
+    # As in conftest.py: a training takes less time than to look for garbage among all that is imported.
+    gc.freeze()
     result = run(Path(sys.argv[1]), ranks=2)
     if os.environ["RANK"] == "0":
         torch.save(result, Path(sys.argv[1]) / "two-ranks.pt")

@@ -176,6 +176,11 @@ def toy_overrides(recipe: str, folder: Path) -> list[str]:
         settings["evaluate.tasks"] = []
     for name in shipped.pretrain:
         settings |= {f"pretrain.{name}.training.{field}": value for field, value in training.items()}
+    for name, given in shipped.experiments.items():
+        if given.on_policy is not None:
+            # A toy knows nothing, so its pre-flight speaks against it.
+            few = {"from_step": 2, "max_new_tokens": 8, "preflight": "warn"}
+            settings |= {f"experiments.{name}.on_policy.{field}": value for field, value in few.items()}
     if shipped.evaluate.continuations:
         settings["evaluate.continuations"] = dict.fromkeys(shipped.evaluate.continuations, save_prompts(folder))
     if shipped.evaluate.minimal_pairs:

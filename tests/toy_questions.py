@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.recipe import Recipe, load_recipe
 from tiny import llama, save_model
 
@@ -61,3 +63,8 @@ def recipe(folder: Path, *overrides: str) -> Recipe:
     file = folder / "recipe.yaml"
     file.write_text(RECIPE.format(folder=folder), encoding="utf-8")
     return load_recipe(str(file), overrides)
+
+
+def evaluated(folder: Path) -> None:
+    """A run of the recipe until `evaluate`, in `folder/run`."""
+    run_recipe(recipe(folder), Run(folder / "run"), until="evaluate")

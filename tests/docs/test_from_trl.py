@@ -15,7 +15,11 @@ from tiny import documents, llama, tokenizer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "from-trl.md").read_text(encoding="utf-8")
 SCRIPTS = [block for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "from trl" not in block]
-ON_A_CPU = ("bf16=True", "use_cpu=True, report_to='none', max_steps=2")
+AS_TOYS = {
+    "bf16=True": "use_cpu=True, report_to='none', max_steps=2",
+    # A model with random weights never ends an answer, and its pre-flight speaks against it.
+    "max_new_tokens=128": "max_new_tokens=8, preflight='warn'",
+}
 TEMPLATE = (
     "{% for one in messages %}{{ one.role }}\n{{ one.content }}<|endoftext|>{% endfor %}"
     "{% if add_generation_prompt %}assistant\n{% endif %}"
@@ -41,7 +45,9 @@ def ran(tmp_path_factory):
             told.save_pretrained(f"Qwen/Qwen2.5-{name}-Instruct")
         trained = []
         for script in SCRIPTS:
-            exec(compile(script.replace(*ON_A_CPU), "docs/from-trl.md", "exec"), names)
+            for given, toy in AS_TOYS.items():
+                script = script.replace(given, toy)
+            exec(compile(script, "docs/from-trl.md", "exec"), names)
             trained.append(names["trainer"])
         return folder, names, trained
 
@@ -53,6 +59,7 @@ def test_the_page_has_two_scripts():
 def test_the_first_script_learns_the_last_answer_and_saves_a_student(ran):
     folder, _, (distilled, _) = ran
     assert distilled.state.global_step > 0
+    assert (folder / "distil" / "rollouts.jsonl.gz").exists()
     read = tokenizer().decode([label for label in distilled.train_dataset[0]["labels"] if label != IGNORE_INDEX])
     assert read == "assistant crosses the old bridge<|endoftext|>"
     saved = AutoModelForCausalLM.from_pretrained(folder / "distil" / "student")

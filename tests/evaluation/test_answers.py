@@ -1,6 +1,7 @@
 """Answers: rules and people judge every answer, and differences are on the same questions."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,21 +19,21 @@ from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.up_to_date import is_done
+from potstill.recipe.load import saved_recipe
 
 FEW = Resampling(resamples=500)
 WHEN = "2026-11-22T05:00:00+00:00"
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    return toy_questions.recipe(tmp_path_factory.mktemp("judged"))
+def run(made_once):
+    """Many tests read it: none may write into it."""
+    return Run(made_once("questions", toy_questions.evaluated) / "run")
 
 
 @pytest.fixture(scope="module")
-def run(recipe, tmp_path_factory):
-    made = Run(tmp_path_factory.mktemp("runs") / "judged")
-    run_recipe(recipe, made, until="evaluate")
-    return made
+def recipe(run):
+    return saved_recipe(run.folder)
 
 
 def comparison(run):
@@ -73,9 +74,8 @@ def test_each_answer_s_rule_and_verdict_is_written_down(run):
     assert all(line.keys() == {"id", "rule", "answer", "read", "verdict"} for line in lines)
 
 
-def test_a_person_s_decision_counts_and_only_the_evaluation_runs_again(recipe, tmp_path, capsys):
-    run = Run(tmp_path / "run")
-    run_recipe(recipe, run, until="evaluate")
+def test_a_person_s_decision_counts_and_only_the_evaluation_runs_again(recipe, run, tmp_path, capsys):
+    run = Run(shutil.copytree(run.folder, tmp_path / "run", symlinks=True))
     before = comparison(run)
     row = next(
         row

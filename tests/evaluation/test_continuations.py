@@ -1,6 +1,7 @@
 """Continuations: every model completes the same prompts, and is scored beside random pairs."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -122,7 +123,9 @@ def test_the_report_shows_them_and_what_they_took(run):
 
 def test_what_was_said_before_a_stop_is_not_said_again(recipe, run, tmp_path, monkeypatch):
     recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"batch_size": 2})})
-    again, plain, batches = Run(tmp_path / "run"), continuations.responses, []
+    how = {"symlinks": True, "ignore": shutil.ignore_patterns("evaluate", "report")}
+    again, whole = (Run(shutil.copytree(run.folder, tmp_path / name, **how)) for name in ("run", "whole"))
+    plain, batches = continuations.responses, []
 
     def stopped(*args, **how):
         for batch in plain(*args, **how):
@@ -143,7 +146,6 @@ def test_what_was_said_before_a_stop_is_not_said_again(recipe, run, tmp_path, mo
     monkeypatch.setattr(continuations, "responses", goes_on)
     run_recipe(recipe, again, until="evaluate")
     assert len(batches) == 6 * 3, "six models, three batches each, and none twice"
-    whole = Run(tmp_path / "whole")
     run_recipe(recipe, whole, until="evaluate")
     assert comparison(again) == comparison(whole)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from potstill.losses import divergences
-from potstill.losses.divergences import head_share, head_threshold
+from potstill.losses.divergences import FLOOR, head_share, head_threshold
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
@@ -83,6 +83,7 @@ def sparse_per_token(loss: Loss, logits: Tensor, target: SparseTarget) -> Tensor
 def _categories(loss: Loss, log_p: Tensor, log_q: Tensor, has_tail: bool) -> Tensor:
     if loss.kind != "adaptive_kl":
         return diverge(loss, log_p * loss.temperature, log_q * loss.temperature)
+    log_p, log_q = log_p.clamp_min(FLOOR), log_q.clamp_min(FLOOR)
     kept = log_q[:, :-1] if has_tail else log_q
     head = log_q >= head_threshold(kept)
     head[:, kept.shape[1] :] = False

@@ -15,7 +15,7 @@ from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarg
 from potstill.models.head import Head
 
 from .cases import DIVERGENCES, Case, cases, top_k
-from .naive import logits_of, naive_loss
+from .naive import logits_of, naive_loss, per_token
 
 thorough = settings(max_examples=400)
 quick = settings(max_examples=60)
@@ -107,59 +107,6 @@ def test_label_weights_multiply_cross_entropy_alone(case: Case, has_head: bool) 
         strict=True,
     ):
         assert_same(found, wanted)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.bool])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_label_weights_may_have_any_dtype(dtype: torch.dtype, autocast: bool) -> None:
-    torch.manual_seed(0)
-    hidden, head = torch.randn(6, 4, requires_grad=True), Head(torch.randn(11, 4, requires_grad=True))
-    labels, target = torch.arange(6), LogitsTarget(torch.randn(6, 11))
-    weights = torch.tensor([1, 0, 1, 1, 0, 1])
-    found = []
-    for given_weights in (weights.to(dtype), weights.float()):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss, _ = distillation_loss(
-                hidden,
-                head,
-                labels,
-                top_k(target.logits.log_softmax(-1), 3, 1.0),
-                [Loss("cross_entropy", 0.5), Loss("reverse_kl")],
-                denominator=6,
-                label_weights=given_weights,
-            )
-        found.append((loss, *torch.autograd.grad(loss, (hidden, head.weight))))
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_weights_of_one_are_no_weights() -> None:
-    torch.manual_seed(0)
-    hidden, head = torch.randn(6, 4, requires_grad=True), Head(torch.randn(11, 4))
-    found = []
-    for weights in (None, torch.ones(6)):
-        loss, _ = distillation_loss(
-            hidden,
-            head,
-            torch.arange(6),
-            None,
-            [Loss("cross_entropy", 0.3)],
-            denominator=torch.tensor(7),
-            label_weights=weights,
-        )
-        found.append((loss, *torch.autograd.grad(loss, hidden)))
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_a_label_without_weight_may_be_impossible() -> None:
-    logits = torch.randn(3, 9).index_fill(1, torch.tensor([4]), -torch.inf).requires_grad_()
-    labels, weights = torch.tensor([4, 1, 2]), torch.tensor([0.0, 1.0, 1.0])
-    losses = [Loss("cross_entropy")]
-    loss, _ = distillation_loss(logits, None, labels, None, losses, denominator=2, label_weights=weights)
-    expected = torch.nn.functional.cross_entropy(logits[1:], labels[1:])
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (loss, expected)))
 
 
 @quick
@@ -282,15 +229,38 @@ def test_a_tiny_tail_is_exact() -> None:
     torch.testing.assert_close(gradient.double(), torch.autograd.grad(expected, double)[0], rtol=1e-6, atol=0)
 
 
-def test_a_teacher_that_forbids_tokens_makes_no_nan() -> None:
-    logits = torch.randn(3, 9)
-    logits[:, 4:] = -torch.inf
-    hidden = torch.randn(3, 4, requires_grad=True)
-    head, labels = Head(torch.randn(9, 4)), torch.zeros(3, dtype=torch.long)
-    for kind in DIVERGENCES:
-        loss, _ = distillation_loss(hidden, head, labels, LogitsTarget(logits), [Loss(kind)], denominator=3)
+@pytest.mark.parametrize("of_teacher", [[], [4, 5], [4, 7, 8]])
+@pytest.mark.parametrize("of_student", [[], [4, 5]])
+@pytest.mark.parametrize("kind", DIVERGENCES)
+def test_models_that_forbid_tokens_make_no_nan(kind: str, of_student: list[int], of_teacher: list[int]) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 9, dtype=torch.float64)
+    student[:, of_student], teacher[:, of_teacher] = -torch.inf, -torch.inf
+    student.requires_grad_()
+    labels, losses = torch.zeros(3, dtype=torch.long), [Loss(kind), Loss("cross_entropy", 0.5)]
+    for target in (LogitsTarget(teacher), top_k(teacher.log_softmax(-1), 3, 1.0)):
+        loss, _ = distillation_loss(student, None, labels, target, losses, denominator=3)
+        expected = sum(one.weight * per_token(one, student, labels, target, 9).sum() / 3 for one in losses)
         assert torch.isfinite(loss)
-        assert torch.isfinite(torch.autograd.grad(loss, hidden)[0]).all()
+        assert_same(loss, expected)
+        assert torch.isfinite(torch.autograd.grad(loss, student)[0]).all()
+
+
+@pytest.mark.parametrize("kind", DIVERGENCES)
+def test_tokens_that_both_models_forbid_are_as_if_there_were_none(kind: str) -> None:
+    torch.manual_seed(0)
+    few, teacher = (torch.randn(3, 7, dtype=torch.float64).requires_grad_() for _ in range(2))
+    found = []
+    for width in (7, 9):
+        student, target = (
+            torch.nn.functional.pad(logits, (0, width - 7), value=-torch.inf) for logits in (few, teacher)
+        )
+        loss, _ = distillation_loss(
+            student, None, torch.arange(3), LogitsTarget(target), [Loss(kind, 1.0, 2.0)], denominator=3
+        )
+        found.append((loss, torch.autograd.grad(loss, few)[0]))
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)
 
 
 def test_no_tokens_give_zero_and_still_reach_every_parameter() -> None:

@@ -1,9 +1,14 @@
+import pytest
 import torch
 
+from potstill.losses.chunked import distillation_loss
 from potstill.losses.logit_chunks import ProductInChunks, product_dtype
-from potstill.losses.row_blocks import block_logits, rows_in_chunks
-from potstill.losses.teacher_target import HiddenTarget
+from potstill.losses.loss import Loss
+from potstill.losses.row_blocks import block_logits, mixed, rows_in_chunks
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
 from potstill.models.head import Head
+
+from .cases import top_k
 
 
 def test_teacher_and_student_multiply_in_autocasts_dtype_and_sum_in_fp32() -> None:
@@ -36,3 +41,65 @@ def test_blocks_on_a_gpu_grow_with_the_budget_and_fit_into_its_share_for_them() 
     assert block_logits(gpu, 2**32) * 48 * 8 <= 2**32
     assert block_logits(gpu, 2**32) > 2 * 2**22
     assert block_logits(torch.device("cpu"), 2**32) == block_logits(torch.device("cpu"), 2**20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_label_weights_may_have_any_dtype(dtype: torch.dtype, autocast: bool) -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(6, 4, requires_grad=True), Head(torch.randn(11, 4, requires_grad=True))
+    labels, target = torch.arange(6), LogitsTarget(torch.randn(6, 11))
+    weights = torch.tensor([1, 0, 1, 1, 0, 1])
+    found = []
+    for given_weights in (weights.to(dtype), weights.float()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss, _ = distillation_loss(
+                hidden,
+                head,
+                labels,
+                top_k(target.logits.log_softmax(-1), 3, 1.0),
+                [Loss("cross_entropy", 0.5), Loss("reverse_kl")],
+                denominator=6,
+                label_weights=given_weights,
+            )
+        found.append((loss, *torch.autograd.grad(loss, (hidden, head.weight))))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_of_one_are_no_weights() -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(6, 4, requires_grad=True), Head(torch.randn(11, 4))
+    found = []
+    for weights in (None, torch.ones(6)):
+        loss, _ = distillation_loss(
+            hidden,
+            head,
+            torch.arange(6),
+            None,
+            [Loss("cross_entropy", 0.3)],
+            denominator=torch.tensor(7),
+            label_weights=weights,
+        )
+        found.append((loss, *torch.autograd.grad(loss, hidden)))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_label_without_weight_may_be_impossible() -> None:
+    logits = torch.randn(3, 9).index_fill(1, torch.tensor([4]), -torch.inf).requires_grad_()
+    labels, weights = torch.tensor([4, 1, 2]), torch.tensor([0.0, 1.0, 1.0])
+    losses = [Loss("cross_entropy")]
+    loss, _ = distillation_loss(logits, None, labels, None, losses, denominator=2, label_weights=weights)
+    expected = torch.nn.functional.cross_entropy(logits[1:], labels[1:])
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (loss, expected)))
+
+
+@pytest.mark.parametrize("mix", ["logits", "probabilities"])
+def test_a_teacher_without_weight_is_no_teacher(mix: str) -> None:
+    teacher, other = torch.randn(2, 5), torch.full((2, 5), -torch.inf)
+    other[:, 0] = 0.0
+    ensemble = MixedTarget((LogitsTarget(teacher), LogitsTarget(other)), (1.0, 0.0), mix)  # type: ignore[arg-type]
+    found = mixed(ensemble, iter([teacher, other]), 2.0)
+    torch.testing.assert_close((found / 2).softmax(-1), (teacher / 2).softmax(-1))

@@ -8,7 +8,7 @@ from potstill.losses import row_gradients_compiled
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
-from potstill.losses.teacher_target import HiddenTarget, SparseTarget, TeacherTarget
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
 
 from .cases import DIVERGENCES, sampled, top_k
@@ -141,6 +141,29 @@ def test_a_kernel_that_cannot_be_compiled_runs_eagerly(
     for factory in factories:
         factory.cache_clear()
     assert "continues without it" in caplog.text
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_models_that_forbid_tokens_make_no_nan(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_gradients_compiled, "_compiled", lambda kernel: kernel)
+    monkeypatch.setattr(row_gradients_compiled, "_dense_kernel", row_gradients_compiled._dense_kernel.__wrapped__)
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 6, 30)
+    student[:, 4:7], teacher[:, 6:9] = -torch.inf, -torch.inf
+    student.requires_grad_()
+    labels, losses, target = (
+        torch.zeros(6, dtype=torch.long),
+        [Loss(kind), Loss("cross_entropy")],
+        LogitsTarget(teacher),
+    )
+    found, expected = (
+        distillation_loss(student, None, labels, target, losses, denominator=6, compile=fused)[0]
+        for fused in (True, False)
+    )
+    # The floor of log q lies before or after the sum over the vocabulary is taken off.
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+    for gradient in (torch.autograd.grad(loss, student)[0] for loss in (found, expected)):
+        assert torch.isfinite(gradient).all()
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def test_figures_are_means_over_rollouts_and_over_tokens():
     assert log["on_policy/length"] == 4
     assert log["on_policy/stopped"] == pytest.approx(2 / 3)
     assert log["on_policy/age"] == pytest.approx(2 / 3)
-    assert log["on_policy/entropy"] == log["on_policy/reverse_kl"] == pytest.approx(3)
+    assert log["on_policy/entropy"] == log["on_policy/kl"] == pytest.approx(3)
     assert log["on_policy/tokens"] == 12
     assert figures.last_length() == 4
     assert figures.last_entropy() == pytest.approx(6)

@@ -142,8 +142,8 @@ def test_the_file_has_figures_verdict_and_sentence():
 @pytest.mark.parametrize(
     ("sample", "reference", "said"),
     [
-        (written(prompts=1, samples=9), None, "1 prompts, and an interval needs at least 2"),
-        (written(), references(0.2, count=1), "1 references, and an interval needs at least 2"),
+        (written(prompts=1, samples=9), None, r"too few prompts \(1\), and an interval needs at least 2"),
+        (written(), references(0.2, count=1), r"too few references \(1\)"),
         (written(kl=np.inf), None, "not a finite number in its prompts"),
         (written(kl=np.nan), None, "not a finite number in its prompts"),
         (written(), references(np.nan), "not a finite number in its references"),

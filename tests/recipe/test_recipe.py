@@ -228,3 +228,12 @@ def test_a_capture_key_without_effect_is_refused(capture, name):
     with pytest.raises(UserError, match=rf"`{name}` has no effect"):
         load_recipe("quickstart", [f"capture={capture}"])
     assert load_recipe("quickstart", ["capture={keep: hybrid, k: 8, samples: 9, bits: 16}"]).capture.k == 8
+
+
+@pytest.mark.parametrize("kind", ["jsd", "policy_gradient"])
+def test_cross_entropy_may_stand_beside_a_divergence_of_written_samples(tmp_path, kind):
+    written = f"distil.on_policy={{share: 0.5, beginning: 4, losses: [{{kind: {kind}}}]}}"
+    settings = ["distil.losses=[{kind: cross_entropy}]", written]
+    assert minimal.recipe(tmp_path, "capture=null", *settings).on_policy_of(None).losses[0].kind == kind
+    with pytest.raises(UserError, match="no loss with a weight above 0 uses a teacher"):
+        minimal.recipe(tmp_path, "capture={}", *settings)

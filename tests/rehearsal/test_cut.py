@@ -77,6 +77,31 @@ def test_a_pruned_student_keeps_its_share_of_the_layers(tmp_path):
     assert cut.recipe.distil.training["report_to"] == "none"
 
 
+@pytest.mark.parametrize("place", ["distil", "experiments.one"])
+def test_a_student_writes_its_first_samples_within_the_few_steps(tmp_path, place):
+    on_policy = {"share": 0.3, "from_step": 500, "max_new_tokens": 1000, "refresh_every": 4, "beginning": 8}
+    losses = [{"kind": "forward_kl"}]
+    distil = {"losses": losses, "training": {"max_steps": 900}}
+    more = {"distil": {**distil, "on_policy": on_policy}}
+    if place != "distil":
+        more = {"distil": distil, "experiments": {"one": {"on_policy": on_policy}, "other": {}}}
+    cut = cut_recipe(given(tmp_path, **more))
+    name = None if place == "distil" else "one"
+    found = cut.recipe.on_policy_of(name)
+    assert (found.share, found.refresh_every) == (0.3, 4)
+    assert found.from_step < cut.recipe.distil.training["max_steps"]
+    assert found.max_new_tokens == 64
+    # Models with random weights would always be refused.
+    assert found.preflight == "warn"
+    assert cut.cuts[f"{place}.on_policy.from_step"] == (500, found.from_step)
+
+
+def test_what_is_small_already_stays(tmp_path):
+    small = {"share": 1, "from_step": 1, "max_new_tokens": 8, "preflight": "off", "beginning": 8}
+    cut = cut_recipe(given(tmp_path, distil={"losses": [{"kind": "forward_kl"}], "on_policy": small}))
+    assert cut.content["distil"]["on_policy"] == small
+
+
 def test_a_pruned_width_keeps_its_share(tmp_path):
     student = {"start": "prune_width", "from": "big", "heads": 4, "key_value_heads": 2, "hidden_size": 64}
     cut = cut_recipe(given(tmp_path, student=student))

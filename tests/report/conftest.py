@@ -18,8 +18,10 @@ from potstill.report.data import (
     Model,
     Passage,
     Report,
+    ReportedRollouts,
     ShownAnswer,
     ShownPrompt,
+    ShownRollout,
     StageCost,
     Token,
 )
@@ -193,6 +195,20 @@ def report(seeds: int = 1) -> Report:
     )
 
 
+def wrote(text: str, model: str = "student") -> ReportedRollouts:
+    """A training whose student wrote some words of a text for each prompt."""
+    words = [f"{word} " for word in text.split()]
+    points = tuple(
+        {"step": step, "length": 40 + step % 7, "stopped": 0.9, "kl": 1 / step, "age": 1.0, "time_writing": 0.6}
+        for step in range(1, 61)
+    )
+    rollouts = tuple((step, tuple(place / step for place in range(1, len(words) + 1))) for step in range(1, 61))
+    shown = tuple(
+        ShownRollout(step, step - 1, text, tuple(zip(words, kl, strict=True)), step % 2 == 0) for step, kl in rollouts
+    )
+    return ReportedRollouts(Curve(model, 0, points), rollouts, shown[:4], shown[-4:], text)
+
+
 def without_control() -> Report:
     whole = report()
     return replace(
@@ -249,6 +265,7 @@ def hostile() -> Report:
         rows=(*whole.rows, replace(whole.rows[0], model=bad)),
         curves=(Curve(bad, 0, ({"step": 1, "loss": 2.0, bad: 1.0}, {"step": 2, "loss": 1.0, bad: 1.0})),),
         passages=(Passage(bad, (Token(bad), Token(bad, 1.0, 1.0, 1.0, ((bad, 0.5),), ((bad, 0.4),)))),),
+        on_policy=(wrote(bad, bad),),
         prompts=(ShownPrompt(bad, ((bad, bad), ("user", 99 * bad)), tuple(map(answer, (None, "student", bad)))),),
     )
 
@@ -340,7 +357,7 @@ def examples() -> dict[str, Callable[[], Report]]:
 
 EXAMPLES: dict[str, Callable[[], Report]] = {
     "one seed": report,
-    "three seeds": lambda: report(3),
+    "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),)),
     "no control": without_control,
     "negative": negative,
     "null": null,

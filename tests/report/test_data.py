@@ -16,6 +16,16 @@ def test_a_curve_keeps_loss_terms_and_leaves_out_the_trainers_own_figures():
     )
 
 
+def test_the_figures_of_written_answers_are_no_loss_terms_and_have_a_curve_of_their_own():
+    logged = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.5, "reverse_kl": 0.3, "on_policy/kl": 0.2, "on_policy/age": 0.0},
+        {"step": 2, "train_runtime": 4.0},
+    ]
+    assert Curve.from_log("student", 3, logged).points[1] == {"step": 2, "loss": 1.5, "reverse_kl": 0.3, "tokens": 0}
+    assert Curve.of_written("student", 3, logged) == Curve("student", 3, ({"step": 2, "kl": 0.2, "age": 0.0},))
+
+
 def test_a_first_token_has_its_text_alone():
     assert Token.from_dict({"text": "The"}) == Token("The")
     read = Token.from_dict(

@@ -31,7 +31,8 @@ PROBE = """<script>addEventListener("load", () => {
   const mark = document.querySelector(".chart .role-mark [aria-label]");
   mark?.dispatchEvent(new MouseEvent("mouseover", { bubbles: true })); look("mark");
   found.errors = errors.join(); found.broken = String(window.broken);
-  found.drawn = [...document.querySelectorAll(".chart svg")].every(svg => svg.getBoundingClientRect().height > 30);
+  const charts = [...document.querySelectorAll(".chart svg:not(.sample)")];
+  found.drawn = charts.every(svg => svg.getBoundingClientRect().height > 30);
   found.paper = getComputedStyle(document.body).backgroundColor;
   found["mark-colour"] = getComputedStyle(document.querySelector(".chart .role-mark path")).fill;
   found.wide = document.documentElement.scrollWidth > innerWidth;

@@ -44,3 +44,14 @@ def test_students_differ_in_strategy_placebo_and_losses(tmp_path):
         "strategy confidence; 0.5 forward_kl + 0.5 cross_entropy",
         "strategy base; its teacher spoke about other questions",
     ]
+
+
+def test_it_is_said_what_the_student_writes_itself(tmp_path):
+    recipe = toy_chat_runs.recipe(tmp_path, "distil.on_policy={share: 0.5, from_step: 1}")
+    writes = "it writes 50% of its samples itself from step 2 on"
+    assert story(recipe, TEACHERS[:1], START, 3000).endswith(f"tokens of conversations; {writes}")
+    several = "experiments={one: {}, other: {on_policy: {share: 0}}}"
+    recipe = toy_chat_runs.recipe(tmp_path, "distil.on_policy={share: 0.5}", several)
+    assert "writes" not in story(recipe, TEACHERS[:1], START, 3000)
+    assert about_student(recipe, "one") == "it writes 50% of its samples itself"
+    assert about_student(recipe, "other") == ""

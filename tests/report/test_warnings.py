@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from potstill.report.page import render
-from potstill.report.warnings import all_tied, few_units, trials_tied
+from potstill.report.warnings import all_tied, ended_early, few_units, trials_tied
 
 
 def test_each_training_whose_snapshots_tied_is_named():
@@ -30,3 +30,10 @@ def test_warnings_are_on_the_page(examples):
     assert "No verdict: 7 held-out passages are too few to tell." in page
     assert "✓</span>" not in page
     assert "too few to tell" not in render(examples["one seed"]())
+
+
+def test_a_training_that_ended_early_is_named():
+    assert ended_early({}) == ()
+    (said,) = ended_early({"student, seed 1": "Its answers grew."})
+    assert said.startswith("On-policy: the training of student, seed 1 ended early")
+    assert said.endswith("Its answers grew.")

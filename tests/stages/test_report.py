@@ -1,4 +1,7 @@
+import gzip
+import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -99,6 +102,19 @@ def test_an_only_student_needs_no_name(questions_recipe, questions_run):
     assert {pair.a for pair in report.paired if pair.metric == "accuracy"} >= {"student"}
     others = tuple(row for row in report.rows if not row.model.startswith("student "))
     assert "better" in render(replace(report, rows=others))
+
+
+def test_what_the_student_wrote_in_training_is_on_the_page(recipe, run, tmp_path):
+    copied = Run(shutil.copytree(run.folder, tmp_path / "run"))
+    folder = copied.path(Step("distil", 0))
+    written = {"step": 1, "written_at": 1, "prompt_ids": [5], "ids": [6, 7], "stopped": True, "reverse_kl": [0.5, 1.0]}
+    (folder / "rollouts.jsonl.gz").write_bytes(gzip.compress(json.dumps(written).encode() + b"\n"))
+    report = gather(Work(recipe, copied, Step("report")))
+    (training,) = report.on_policy
+    assert training.curve.model == "student"
+    assert [kl for _, kl in training.early[0].tokens] == [0.5, 1.0]
+    assert "KL 0.75 nats" in render(report)
+    assert "On-policy" not in _page(run)
 
 
 def test_an_adapter_is_counted(tmp_path):

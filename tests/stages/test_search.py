@@ -17,6 +17,7 @@ from potstill.files.sealed import write_sealed
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import check_stages, run_recipe
 from potstill.pipeline.work import Work
+from potstill.recipe import load_recipe
 from potstill.recipe.search import Setting, setting_of
 from potstill.recipe.step import Step
 from potstill.stages import distil
@@ -274,21 +275,18 @@ def test_stopped_within_a_trial_it_does_only_what_is_left(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_two_ranks_try_the_same_settings(toy_folder, tmp_path):
-    found = {}
-    for ranks in (1, 2):
-        folder = tmp_path / str(ranks)
-        given = [
-            *toy_overrides("quickstart", toy_folder),
-            f"distil.training.per_device_train_batch_size={4 // ranks}",
-            "corpus.validation=6",
-            "search={trials: 1, share: [0.05, 0.95]}",
-        ]
-        start = ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--standalone"]
-        sets = [word for override in given for word in ("--set", override)]
-        command = [sys.executable, *start, "-m", "potstill", "run", "quickstart", "--run-dir", str(folder)]
-        done = subprocess.run([*command, "--until", "search", *sets], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        found[ranks] = read_jsonl(folder / "search" / "trials.jsonl")
-    for one, two in zip(found[1], found[2], strict=True):
+    def overrides(batch):
+        size = f"distil.training.per_device_train_batch_size={batch}"
+        search = "search={trials: 1, share: [0.05, 0.95]}"
+        return [*toy_overrides("quickstart", toy_folder), size, "corpus.validation=6", search]
+
+    run_recipe(load_recipe("quickstart", overrides(4)), Run(tmp_path / "one"), until="search")
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    sets = [word for override in overrides(2) for word in ("--set", override)]
+    command = [*start, "-m", "potstill", "run", "quickstart", "--run-dir", str(tmp_path / "two")]
+    done = subprocess.run([*command, "--until", "search", *sets], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [read_jsonl(tmp_path / name / "search" / "trials.jsonl") for name in ("one", "two")]
+    for one, two in zip(*found, strict=True):
         assert one["share"] == two["share"]
         assert one["validation_loss"] == pytest.approx(two["validation_loss"], rel=1e-4)

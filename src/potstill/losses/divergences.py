@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 FLOOR = -1e4
-"""Replaces the logarithm of a teacher's probability of exactly zero, so that ``0 * log 0`` is zero and not NaN."""
+"""Replaces the logarithm of a probability of exactly zero, so that ``0 * log 0`` is zero and not NaN."""
 
 HEAD_MASS = 0.5
 """The share of the teacher's probability that is the head of ``adaptive_kl``: μ in the paper."""
@@ -25,8 +25,7 @@ HEAD_MASS = 0.5
 def _log_probs(
     student: Float[Tensor, "N V"], teacher: Float[Tensor, "N V"], temperature: float
 ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"]]:
-    log_p = log_softmax(student / temperature, dim=-1)
-    log_q = log_softmax(teacher / temperature, dim=-1).clamp_min(FLOOR)
+    log_p, log_q = (log_softmax(logits / temperature, dim=-1).clamp_min(FLOOR) for logits in (student, teacher))
     return log_p, log_q
 
 

@@ -120,7 +120,7 @@ def _surrogate(
     advantage = log_q - log_old
     ratio = (log_p - log_old).clamp_max(_MOST_LOG_RATIO).exp()
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-    clipped = torch.where(advantage > 0, ratio > 1 + clip, (advantage < 0) & (ratio < 1 - clip))
+    clipped = torch.where(advantage > 0, ratio > 1 + clip, ratio < 1 - clip)
     weights = (ratio * advantage).masked_fill(clipped | (now == -torch.inf), 0.0)
     return _Surrogate(gain, advantage, weights, clipped)
 

@@ -216,9 +216,9 @@ def mixed(
         return next(members)
     each = [mixed(member, members, temperature) for member in target.targets]
     if target.mix == "logits":
-        return sum(
-            (weight * logits for weight, logits in zip(target.weights, each, strict=True)), torch.zeros_like(each[0])
-        )
+        # A teacher without weight may forbid tokens: 0 * -inf is NaN.
+        weighed = (weight * logits for weight, logits in zip(target.weights, each, strict=True) if weight)
+        return sum(weighed, torch.zeros_like(each[0]))
     weighted = [
         log_softmax(logits / temperature, dim=-1) + torch.tensor(weight, dtype=logits.dtype).log()
         for weight, logits in zip(target.weights, each, strict=True)

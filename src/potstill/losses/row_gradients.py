@@ -52,8 +52,8 @@ def dense(
                 of_label.append(coefficient)
         divergences = [i for i in positions if losses[i].needs_teacher]
         if divergences:
-            log_q = log_softmax(teachers[temperature] / temperature, dim=-1).clamp_min(FLOOR)
-            at = Probabilities(p, log_q.exp(), log_p, log_q)
+            log_q = log_softmax(teachers[temperature] / temperature, dim=-1).clamp_min_(FLOOR)
+            at = Probabilities(p, log_q.exp(), log_p.clamp_min_(FLOOR), log_q)
         for i in divergences:
             loss = losses[i]
             threshold = head_threshold(log_q) if loss.kind == "adaptive_kl" else None

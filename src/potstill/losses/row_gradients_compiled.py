@@ -249,7 +249,7 @@ def _at_temperature(
     if teacher is not None and any(loss.needs_teacher for loss in losses.values()):
         b, of_b, sum_b = _exponentials(teacher, temperature)
         log_q = b.clamp_min(FLOOR) - sum_b.log()
-        at = Probabilities(p, of_b * (1 / sum_b), log_p, log_q)
+        at = Probabilities(p, of_b * (1 / sum_b), log_p.clamp_min(FLOOR), log_q)
         for i, loss in losses.items():
             if not loss.needs_teacher:
                 continue

@@ -86,7 +86,7 @@ def balance(
         log_p = torch.cat([scores, log_rest], -1) - log_z
         # Where the entries are the whole vocabulary, the teacher's tail is only a rounding error.
         log_q = torch.cat([kept.log_q, kept.log_tail.masked_fill(log_sum == -torch.inf, -torch.inf)], -1)
-    log_q = log_q.clamp_min(FLOOR)
+    log_p, log_q = log_p.clamp_min(FLOOR), log_q.clamp_min(FLOOR)
     at = Probabilities(log_p.exp(), log_q.exp(), log_p, log_q)
     values: dict[int, Tensor] = {}
     gradient = torch.zeros_like(log_p)

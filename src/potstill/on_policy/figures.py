@@ -9,8 +9,9 @@ from torch import Tensor
 
 from potstill.on_policy.rollouts import Rollout
 
-LOGGED_SCORES = ("entropy", "reverse_kl", "overlap")
-"""Figures for each token whose mean is logged."""
+LOGGED_SCORES = {"entropy": "entropy", "kl": "reverse_kl", "overlap": "overlap"}
+"""By their names in the log: the figures for each token whose mean over the scored tokens is logged. The losses of
+written samples are logged under their own names, as means over all of their tokens."""
 
 
 class StepFigures:
@@ -58,8 +59,8 @@ class StepFigures:
 
     def add_scores(self, scores: Mapping[str, Tensor]) -> None:
         """Keep the figures of some tokens."""
-        for name in LOGGED_SCORES:
-            self._scores[name].append(scores[name].float())
+        for name, score in LOGGED_SCORES.items():
+            self._scores[name].append(scores[score].float())
 
     def last_length(self) -> float:
         """The mean length of the last step's rollouts in tokens."""

@@ -31,6 +31,13 @@ class Guard:
     def __init__(self, patience: int = 50) -> None:
         assert patience > 0, patience
         self._patience = patience
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all steps, for another training."""
+        self.reference_length: float | None = None
+        """The mean length of the references in tokens. A student whose answers are too long or too short at first, and
+        come to the length of the references, has learned. None: nothing is known of it."""
         self._steps = 0
         self._first = dict.fromkeys(BANDS, 0.0)
         self._mean = dict.fromkeys(BANDS, 0.0)
@@ -82,6 +89,7 @@ class Guard:
             "mean": dict(self._mean),
             "outside": dict(self._outside),
             "since": dict(self._since),
+            "reference_length": self.reference_length,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -89,6 +97,7 @@ class Guard:
         self._steps = state["steps"]
         self._first, self._mean = dict(state["first"]), dict(state["mean"])
         self._outside, self._since = dict(state["outside"]), dict(state["since"])
+        self.reference_length = state["reference_length"]
 
     def _left(self) -> list[str]:
         """The figures outside their bands. A figure that is not a number is outside."""
@@ -99,7 +108,8 @@ class Guard:
 
     def _band(self, name: str) -> tuple[float, float]:
         first, (low, high) = max(self._first[name], LEAST[name]), BANDS[name]
-        return low * first, high * first
+        right = self.reference_length if name == "length" and self.reference_length else first
+        return low * min(first, right), high * max(first, right)
 
     def _said(self, name: str) -> str:
         form = ",.1f" if name == "length" else ".2f"

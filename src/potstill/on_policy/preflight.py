@@ -222,7 +222,8 @@ def _advantage(references: ReferenceSums) -> Paired:
 def _check(units: int, what: str, tokens: NDArray[np.int64], sums: tuple[NDArray[np.float64], ...]) -> None:
     if units < 2:
         raise UserError(
-            f"the pre-flight of `on_policy` has {units} {what}, and an interval needs at least 2; give the corpus more"
+            f"the pre-flight of `on_policy` has too few {what} ({units}), and an interval needs at least 2; give the "
+            "corpus more"
         )
     if not tokens.sum():
         raise UserError(f"the pre-flight of `on_policy` found no token to score in its {what}; check the corpus")

@@ -118,11 +118,9 @@ class RolloutWriter:
                 self._together = continues_rows(self._model, longest)
             pad = None if self._together else self._pad
             writer = writer_of(self._model, self._choose, self._settings.batch_size, todo, pad)
-            for at in range(0, len(todo), writer.block_size):
-                for written in writer.write(todo[at : at + writer.block_size]):
-                    for one in written:
-                        finished = one.ids[-1] in self.ends
-                        found[one.key] = Rollout(asked[one.key], one.ids, finished, step)
+            blocks = (todo[at : at + writer.block_size] for at in range(0, len(todo), writer.block_size))
+            for one in (one for block in blocks for ended in writer.write(block) for one in ended):
+                found[one.key] = Rollout(asked[one.key], one.ids, one.ids[-1] in self.ends, step)
         return {key: found[key] for key in asked}
 
 

@@ -205,7 +205,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "control",
-        "Train the control: same start, same tokens, no teacher.",
+        "Train the control: same start, same samples of the corpus, no teacher.",
         lambda r, s: recipe_inputs.control_training(r),
         lambda r: ("corpus", "student", *steps.samples_stages(r)),
         needs_step=steps.needed_for_training,

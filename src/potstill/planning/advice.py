@@ -117,6 +117,7 @@ def _changes(plan: Plan, misfit: Misfit) -> Iterator[tuple[dict[str, Any], str]]
             )
             yield {"capture": keep}, "runs the teacher once, before the training"
         yield from _of_batch("distil.training", recipe.distil.training)
+        yield from _of_rollouts(recipe)
         if recipe.student.adapter is None:
             yield {"student.adapter": LORA}, "trains an adapter (LoRA) in place of all weights"
         if recipe.capture is None:
@@ -134,6 +135,18 @@ def _changes(plan: Plan, misfit: Misfit) -> Iterator[tuple[dict[str, Any], str]]
     elif stage == "evaluate":
         yield {"evaluate.batch_size": max(1, recipe.evaluate.batch_size // 4)}, "reads fewer sequences at once"
         yield from _of_teachers(recipe)
+
+
+def _of_rollouts(recipe: Recipe) -> Iterator[tuple[dict[str, Any], str]]:
+    # `--set` cannot name an experiment with a dot in its name.
+    named = {name: one for name, one in recipe.experiments.items() if "." not in name}
+    given = {f"experiments.{name}.on_policy": one.on_policy for name, one in named.items()}
+    given["distil.on_policy"] = recipe.distil.on_policy
+    sizes = {f"{key}.batch_size": one.batch_size for key, one in given.items() if one is not None}
+    # A step may have fewer written samples than are allowed at once.
+    for part in (4, 16) if sizes else ():
+        fewer = {key: max(1, count // part) for key, count in sizes.items()}
+        yield fewer, "lets the student write fewer answers at once"
 
 
 def _of_batch(key: str, fields: Any) -> Iterator[tuple[dict[str, Any], str]]:

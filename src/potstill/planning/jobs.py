@@ -54,6 +54,8 @@ class TrainingJob:
     in_half: bool = False
     """Whether the weights that do not learn are kept in bfloat16."""
     teachers: tuple[ReadingJob, ...] = ()
+    beside: Range = ZERO
+    """Bytes of models that read other batches of the same training."""
     rounds: float = 1.0
 
     @property
@@ -78,6 +80,8 @@ class WritingJob:
     precision: str
     weights: Range
     spans: bool = False
+    beside: Range = ZERO
+    """Bytes that a training has beside the model that writes."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,9 @@ def writing_of(at: Situation, model: PlannedModel, asked: AnswersToWrite) -> Wri
 
 def live_teachers(at: Situation, micro: int) -> tuple[ReadingJob, ...]:
     """The teachers that read the batches of a training beside the student; none where they were captured."""
-    if at.recipe.capture is not None:
-        return ()
-    length = at.amounts.teacher_length.high
+    return () if at.recipe.capture is not None else teachers_beside(at, micro, at.amounts.teacher_length.high)
+
+
+def teachers_beside(at: Situation, micro: int, length: float) -> tuple[ReadingJob, ...]:
+    """The teachers, each with a micro-batch of samples of a length."""
     return tuple(reading_of(at, one, ZERO, micro, length) for one in at.models.teachers.values())

@@ -117,8 +117,8 @@ def _of_training(job: TrainingJob, machine: Machine) -> dict[str, Range]:
         "activations": activations,
         "logits": _loss_logits(job, machine),
     }
-    if job.teachers:
-        parts["teachers"] = sum((one.weights for one in job.teachers), ZERO)
+    if job.teachers or job.beside.high:
+        parts["teachers"] = sum((one.weights for one in job.teachers), job.beside)
     return parts
 
 
@@ -167,13 +167,19 @@ def _of_writing(job: WritingJob) -> dict[str, Range]:
     return {
         "weights": job.weights,
         "activations": _activations(traced, job.model, prompt, job.precision, kept=False),
-        "keys and values": Range(0.4, 1.0, 2.0) * _cache_bytes(job),
+        "keys and values": keys_and_values(job),
         "logits": Range(1.0, 2.0, 4.0) * float(job.rows * _vocabulary(job.model) * 4),
+        "beside": job.beside,
     }
 
 
+def keys_and_values(job: WritingJob) -> Range:
+    """The bytes of the keys and values of all rows."""
+    return Range(0.4, 1.0, 2.0) * _cache_bytes(job)
+
+
 def _cache_bytes(job: WritingJob) -> float:
-    """The keys and values of all rows at their longest."""
+    """The same of rows at their longest."""
     text: Any = job.model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
     if not heads:

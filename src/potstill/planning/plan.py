@@ -1,15 +1,16 @@
 """Plan: the forecast of each step of a recipe on a machine, what of it fits, and notes on what is not known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from potstill.console import size
 from potstill.planning.amounts import Amounts, Schedule, amounts_of, schedule
 from potstill.planning.disk import Disk, disk_of
 from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
-from potstill.planning.jobs import Job, Situation, TrainingJob
+from potstill.planning.jobs import Job, Situation, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
-from potstill.planning.memory import Memory, memory_of
+from potstill.planning.memory import Memory, keys_and_values, memory_of
 from potstill.planning.models import RecipeModels, models_of
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import jobs_of
@@ -135,9 +136,23 @@ def make_plan(
         )
     elif machine.bandwidth is None:
         notes.append(f"the bandwidth of {machine.name} is not known, so no hours are given; add `bandwidth_gb_s`")
+    notes += _on_written_samples(steps, at)
     if recipe.evaluate.tasks:
         notes.append("how long the tasks of lm-eval take is not known before they are loaded; `evaluate` has no hours")
     return Plan(recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)))
+
+
+def _on_written_samples(steps: Sequence[Step], at: Situation) -> Iterator[str]:
+    """What students need to write samples: it is not seen in the memory of a step that needs more to learn."""
+    for step in steps:
+        writing = [job for job in jobs_of(step, at) if isinstance(job, WritingJob)] if step.stage == "distil" else []
+        for job in writing:
+            own = step.name is not None and at.recipe.variants[step.name].on_policy is not None
+            key = f"experiments.{step.name}.on_policy" if own else "distil.on_policy"
+            yield (
+                f"`{key}`: the keys and values of {job.rows} answers that are written at once take "
+                f"{size(keys_and_values(job).expected)}, before the gradients and activations of the step are there"
+            )
 
 
 def _situation(recipe: Recipe, machine: Machine, known: Known, *, ask_hub: bool) -> Situation:
@@ -197,6 +212,10 @@ def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales
     tried = [scales.memory[job.key] for job in jobs if isinstance(job, TrainingJob) and job.key in scales.memory]
     if not tried:
         return memory
+    rest = memory_of([job for job in jobs if not isinstance(job, TrainingJob)], machine)
+    of_rest = rest.on_device if machine.kind == "cuda" else rest.on_host
+    if of_rest.expected > max(tried):
+        return rest
     # Checkpoints are written, and libraries loaded, beside what was tried.
     whole = {"as measured": Range(0.95, 1.03, 1.15) * max(tried)}
     return Memory(whole, memory.host) if machine.kind == "cuda" else Memory({}, whole)

@@ -20,6 +20,7 @@ from potstill.planning.jobs import (
 )
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
+from potstill.planning.rollout_jobs import jobs_with_rollouts
 from potstill.recipe.candidates import own_candidates
 from potstill.recipe.step import Step
 from potstill.recipe.training_fields import TrainingFields
@@ -129,8 +130,13 @@ def _capture(step: Step, at: Situation) -> Iterator[Job]:
 
 
 def _distil(step: Step, at: Situation) -> Iterator[Job]:
-    if at.models.student is not None:
-        yield _taught(at, at.recipe.distil.training, "distil")
+    if at.models.student is None:
+        return
+    training, given = _taught(at, at.recipe.distil.training, "distil"), at.recipe.on_policy_of(step.name)
+    if given is None:
+        yield training
+    else:
+        yield from jobs_with_rollouts(at, training, given)
 
 
 def _taught(at: Situation, fields: TrainingFields, key: str, rounds: float = 1.0) -> TrainingJob:

@@ -254,7 +254,10 @@ class Recipe(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("`seeds`: a seed is listed twice, which would only repeat a training; remove one of them")
         for variant in self.variants:
-            if not any(loss.kind != "cross_entropy" and loss.weight > 0 for loss in self.losses_of(variant)):
+            written = self.on_policy_of(variant)
+            # Written samples may have divergences of their own. A capture would be for nothing.
+            own = [] if written is None or self.capture is not None else written.losses or []
+            if not any(loss.kind != "cross_entropy" and loss.weight > 0 for loss in [*self.losses_of(variant), *own]):
                 raise ValueError(
                     f"`{self._losses_key(variant)}`: no loss with a weight above 0 uses a teacher; add a divergence"
                 )

@@ -22,6 +22,8 @@ HELD_OUT_SHARE = 0.1
 MOST_SAMPLES, MOST_ACCUMULATED = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}, 2
 INTERVALS = {"save_steps": 3, "warmup_steps": 2, "logging_steps": 1}
 """In steps; a training has at least two checkpoints."""
+STEPS_BEFORE_WRITING = 2
+"""Before the first sample that a student writes."""
 TRAININGS = ("distil", "control", "search")
 
 
@@ -75,6 +77,7 @@ def cut_recipe(recipe: Recipe) -> CutRecipe:
     _leave_out_quantization(made)
     _cut_models(made, recipe)
     samples = _cut_trainings(made, recipe.corpus.sequence_length)
+    _cut_written_samples(made)
     _cut_corpus(made, recipe, samples)
     _cut_evaluation(made, recipe)
     if len(recipe.seeds) > 1:
@@ -182,6 +185,21 @@ def _trainings(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
     for name in TRAININGS:
         if content.get(name):
             yield name, content[name]
+
+
+def _cut_written_samples(made: CutRecipe) -> None:
+    sections = {"distil": made.content["distil"]}
+    sections |= {f"experiments.{name}": one for name, one in made.content.get("experiments", {}).items()}
+    for key, section in sections.items():
+        written = section.get("on_policy")
+        if written is None:
+            continue
+        made.at_most(written, "max_new_tokens", NEW_TOKENS, f"{key}.on_policy")
+        if written.get("from_step", 0) > STEPS_BEFORE_WRITING:
+            made.set(written, "from_step", STEPS_BEFORE_WRITING, f"{key}.on_policy")
+        if written.get("preflight", "refuse") == "refuse":
+            # It speaks against random weights, and is measured all the same.
+            made.set(written, "preflight", "warn", f"{key}.on_policy")
 
 
 def _cut_corpus(made: CutRecipe, recipe: Recipe, samples: int) -> None:

@@ -168,7 +168,7 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
     axis = "tokens" if len(tokens) == 1 and None not in next(iter(tokens)) else "step"
     several = len({run.seed for run in runs}) > 1
     lines = [
-        _Line(run.model, f" (seed {run.seed})" if several else "", tuple(_thinned(_points(run, axis, term))))
+        _Line(run.model, f" (seed {run.seed})" if several else "", tuple(thinned(_points(run, axis, term))))
         for run in runs
     ]
     faint: list[_Line] = []
@@ -178,7 +178,6 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
     for one in lines:
         for x, y in one.points:
             by_x.setdefault(x, []).append(f"{number_format.label(one.model)}{one.seed} {y:.4g}")
-    hits = [{"x": x, "told": f"{axis} {x:,.0f}: " + ", ".join(found)} for x, found in sorted(by_x.items())]
     models = list(dict.fromkeys(run.model for run in runs))
     x_encoding = {
         "field": "x",
@@ -201,14 +200,9 @@ def curve(term: str, runs: Sequence[Curve], looks: Mapping[str, Look] = LOOKS) -
     drawn = [_lines(faint, encoding, strokeWidth=0.8, strokeOpacity=0.35)] if faint else []
     drawn.append(_lines(lines, dashed, strokeWidth=1.2 if several and not faint else 1.8))
     width = WIDTH - 44 - 12
-    band = {"type": "rule", "stroke": "var(--ink)", "strokeWidth": max(2.0, width / len(hits)), "strokeOpacity": 0}
-    hit = {
-        "data": {"values": hits},
-        "mark": band,
-        "encoding": {"x": x_encoding, "description": {"field": "told", "type": "nominal"}},
-    }
+    drawn.append(hover(axis, by_x, x_encoding, width))
     padding = {"left": 44, "right": 12, "top": 8, "bottom": 40}
-    return draw({"width": width, "height": 150, "padding": padding, "layer": [*drawn, hit]})
+    return draw({"width": width, "height": 150, "padding": padding, "layer": drawn})
 
 
 def domain(rows: Sequence[Result]) -> tuple[float, float]:
@@ -264,13 +258,28 @@ def _lines(lines: Sequence[_Line], encoding: Spec, **mark: float) -> Spec:
     return {"data": {"values": data}, "mark": whole, "encoding": encoding}
 
 
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most POINTS points: means of neighbours, each at the last of their steps."""
-    each = -(-len(points) // POINTS)
+def thinned(points: list[tuple[float, float]], most: int = POINTS) -> list[tuple[float, float]]:
+    """At most this number of points: means of neighbours, each at the last of their steps."""
+    each = -(-len(points) // most)
     if each <= 1:
         return points
     groups = [points[start : start + each] for start in range(0, len(points), each)]
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def hover(axis: str, found: Mapping[float, Sequence[str]], x_encoding: Spec, width: float) -> Spec:
+    """Invisible bands over a chart of curves, which tell what is found at each place of the axis.
+
+    Args:
+        axis: the name of the axis in the text.
+        found: for each place, the texts.
+        x_encoding: the chart's x channel, for the field `x`.
+        width: of the chart, in px.
+    """
+    hits = [{"x": x, "told": f"{axis} {x:,.0f}: " + ", ".join(texts)} for x, texts in sorted(found.items())]
+    band = {"type": "rule", "stroke": "var(--ink)", "strokeWidth": max(2.0, width / len(hits)), "strokeOpacity": 0}
+    told = {"field": "told", "type": "nominal"}
+    return {"data": {"values": hits}, "mark": band, "encoding": {"x": x_encoding, "description": told}}
 
 
 def _axis(metric: Metric, ticks: int = 4) -> Spec:

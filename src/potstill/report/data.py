@@ -16,7 +16,9 @@ before training. If there are several teachers or students, each has its own nam
 other name is another model, which is shown beside them."""
 
 NO_TERM = {"loss", "learning_rate", "grad_norm", "epoch", "step", "num_input_tokens_seen"}
-"""The figures of a training's log that are not loss terms; those of the duration begin with `train_`."""
+"""The figures of a training's log that are not loss terms. Those of the duration begin with `train_`."""
+ON_POLICY = "on_policy/"
+"""The beginning of the names of a log's figures about answers that the student wrote."""
 
 LABELS = {TEACHER: "Teacher", START: "Student before", STUDENT: "Student", CONTROL: "Control"}
 
@@ -147,6 +149,16 @@ class Curve:
         """A curve from the lines of a training's `log.jsonl`."""
         return cls(model, seed, tuple(map(_point, logged)))
 
+    @classmethod
+    def of_written(cls, model: str, seed: int, logged: Iterable[Mapping[str, float]]) -> Self:
+        """The figures of written answers alone, by their names without `on_policy/`, from the steps that have some."""
+        written = [
+            {"step": line["step"]}
+            | {name.removeprefix(ON_POLICY): value for name, value in line.items() if name.startswith(ON_POLICY)}
+            for line in logged
+        ]
+        return cls(model, seed, tuple(point for point in written if len(point) > 1))
+
 
 @dataclass(frozen=True)
 class SnapshotPoint:
@@ -240,6 +252,37 @@ class ShownPrompt:
 
 
 @dataclass(frozen=True)
+class ShownRollout:
+    """An answer that a student wrote while it was trained."""
+
+    step: int
+    """The optimizer step in which it was learned from."""
+    written_at: int
+    """The optimizer step whose weights wrote it."""
+    prompt: str
+    tokens: tuple[tuple[str, float | None], ...]
+    """The text of each token, and KL(student ‖ teacher) in nats at its place, where that is known."""
+    stopped: bool
+    """Whether it ended by itself; otherwise the limit cut it."""
+
+
+@dataclass(frozen=True)
+class ReportedRollouts:
+    """What a student wrote while it was trained on its own answers."""
+
+    curve: Curve
+    """Each point has `step` and the log's figures of written answers: `length`, `stopped`, `entropy`, ..."""
+    rollouts: tuple[tuple[int, tuple[float, ...]], ...]
+    """Of each kept sample its step, and KL(student ‖ teacher) in nats at each written token."""
+    early: tuple[ShownRollout, ...]
+    """The first answers."""
+    late: tuple[ShownRollout, ...]
+    """The last answers."""
+    preflight: str = ""
+    """What was said before the training; empty if nothing was measured."""
+
+
+@dataclass(frozen=True)
 class StageCost:
     """What one step of a stage made, in words, and its cost. ``attempts`` above 1: it was stopped and resumed."""
 
@@ -276,6 +319,8 @@ class Report:
     """The cost of each measurement of each model."""
     curves: tuple[Curve, ...] = ()
     snapshots: tuple[SnapshotPoint, ...] = ()
+    on_policy: tuple[ReportedRollouts, ...] = ()
+    """The trainings in which students wrote, of the first seed."""
     passages: tuple[Passage, ...] = ()
     prompts: tuple[ShownPrompt, ...] = ()
     """Prompts with the answers of teacher, student and control, where answers are judged by references."""
@@ -307,6 +352,7 @@ def students(report: Report) -> list[str]:
 
 
 def _point(logged: Mapping[str, float]) -> dict[str, float]:
-    terms = {name: value for name, value in logged.items() if name not in NO_TERM and not name.startswith("train_")}
+    others = ("train_", ON_POLICY)
+    terms = {name: value for name, value in logged.items() if name not in NO_TERM and not name.startswith(others)}
     shared = {name: logged[name] for name in ("step", "loss", "learning_rate") if name in logged}
     return shared | terms | {"tokens": logged.get("num_input_tokens_seen", 0)}

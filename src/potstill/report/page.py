@@ -7,16 +7,20 @@ from dataclasses import replace
 from functools import partial, reduce
 from importlib import resources
 from operator import add
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from potstill.console import duration, size
 from potstill.cost import Cost
-from potstill.report import charts, cost_and_gain, number_format, snapshot_curves, tables
+from potstill.report import charts, cost_and_gain, number_format, on_policy, snapshot_curves, tables
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, StageCost, Token, kind, students
 from potstill.report.significance import judge_of
+from potstill.report.token_colours import coloured, full_colour
 from potstill.report.verdict import verdict
 from potstill.report.warnings import few_units
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><path d="M5 28h16l-2-12a6 6 0 0 1-1-6l1-6h-8l1 6a6 6 '
@@ -32,19 +36,8 @@ MOST_STEPS = 30
 
 def render(report: Report) -> str:
     """The whole page as a string; write it as UTF-8."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "count": number_format.count,
-        "size": size,
-        "sizes": partial(number_format.forecast, show=size),
-        "durations": partial(number_format.forecast, show=duration),
-        "duration": duration,
-        "energy": number_format.energy,
-        "carbon": number_format.carbon,
-    }
     most, who = _most(report), students(report)
     looks = charts.looks_of(who)
     panels = [
@@ -76,6 +69,7 @@ def render(report: Report) -> str:
         "costs_and_gains": cost_and_gain.table(report),
         "gains": [one | {"svg": Markup(one["svg"])} for one in _gains(report, looks)],
         "trajectories": [one | {"svg": Markup(one["svg"])} for one in snapshot_curves.panels(report, looks)],
+        "on_policy": on_policy.section(report.on_policy, looks),
         "curve_models": drawn,
         "samples": {model: Markup(charts.sample(model, looks)) for model in drawn} if several else {},
         "averaged": any(len(run.points) > charts.POINTS for run in report.curves),
@@ -89,7 +83,23 @@ def render(report: Report) -> str:
         "css": Markup(_file("page.css")),
         "js": Markup(_file("page.js")),
     }
-    return environment.from_string(_file("template.html")).render(context)
+    return _environment().from_string(_file("template.html")).render(context)
+
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "count": number_format.count,
+        "size": size,
+        "sizes": partial(number_format.forecast, show=size),
+        "durations": partial(number_format.forecast, show=duration),
+        "duration": duration,
+        "energy": number_format.energy,
+        "carbon": number_format.carbon,
+    }
+    return environment
 
 
 def _file(name: str) -> str:
@@ -181,29 +191,13 @@ def _same(runs: list[Curve]) -> bool:
 
 
 def _most(report: Report) -> float:
-    """The KL with the full colour: the 95th percentile, so that one extreme token does not make all others pale."""
-    found = sorted(token.kl for passage in report.passages for token in passage.tokens if token.kl is not None)
-    return max(found[int(0.95 * (len(found) - 1))], 0.1) if found else 1.0
+    return full_colour(token.kl for passage in report.passages for token in passage.tokens)
 
 
 def _passage(title: str, tokens: tuple[Token, ...], most: float) -> dict[str, Any]:
-    drawn = [
-        {
-            "shown": _visible(token.text),
-            "blank": not token.text.strip(),
-            "heat": None if token.kl is None else round(100 * min(1.0, max(0.0, token.kl) / most)),
-        }
-        for token in tokens
-    ]
+    drawn = [coloured(token.text, token.kl, most) for token in tokens]
     first = next((place for place, token in enumerate(drawn) if token["heat"] is not None), 0)
     return {"title": title, "tokens": drawn, "first": first}
-
-
-def _visible(text: str) -> str:
-    """The text with visible signs for line ends and tabs, and for a token of nothing but spaces."""
-    if text.strip(" "):
-        return text.replace("\r", "␍").replace("\n", "↵\n").replace("\t", "⇥\t")
-    return text if text == " " else "␣" * len(text)
 
 
 def _expected(token: Token) -> dict[str, Any] | None:

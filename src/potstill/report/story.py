@@ -27,7 +27,8 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
         prompts = f"{'strategy' if len(strategies) == 1 else 'strategies'} {', '.join(strategies)}"
         learned = f"{learned_from:,} questions and {by} ({prompts})"
     shape = f"{_millions(start.parameters)} parameters in {start.layers} layers"
-    return f"{named} → {students} of {shape}, from {learned}"
+    writes = _written_share(recipe, recipe.first_variant) if count == 1 else None
+    return f"{named} → {students} of {shape}, from {learned}{f'; {writes}' if writes else ''}"
 
 
 def units_of(recipe: Recipe) -> str:
@@ -38,7 +39,7 @@ def units_of(recipe: Recipe) -> str:
 
 
 def about_student(recipe: Recipe, variant: str | None) -> str:
-    """The traits that tell a student from others: its strategy, whether it is a placebo, its losses."""
+    """The traits that tell a student from others: its strategy, whether it is a placebo, its losses, what it writes."""
     said = []
     if recipe.asks:
         sample_set = recipe.sample_set_of(variant)
@@ -48,7 +49,17 @@ def about_student(recipe: Recipe, variant: str | None) -> str:
         ]
     if recipe.variants[variant].losses:
         said.append(" + ".join(f"{loss.weight:g} {loss.kind}" for loss in recipe.losses_of(variant)))
+    if (writes := _written_share(recipe, variant)) is not None:
+        said.append(writes)
     return "; ".join(said)
+
+
+def _written_share(recipe: Recipe, variant: str | None) -> str | None:
+    given = recipe.on_policy_of(variant)
+    if given is None:
+        return None
+    since = f" from step {given.from_step + 1:,} on" if given.from_step else ""
+    return f"it writes {given.share:.0%} of its samples itself{since}"
 
 
 def _millions(count: int) -> str:

@@ -24,6 +24,18 @@ def all_tied(by: Sequence[str], trainings: Mapping[str, Sequence[int]]) -> tuple
     )
 
 
+def ended_early(trainings: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence about each training that ended before its last step.
+
+    Args:
+        trainings: why, for each of them by its name on the page.
+    """
+    return tuple(
+        f"On-policy: the training of {name} ended early, with the weights from before. {why}"
+        for name, why in trainings.items()
+    )
+
+
 def trials_tied(trials: int) -> str:
     """The sentence about a search whose trials all had the same loss."""
     return (

@@ -13,6 +13,7 @@ from potstill.cost import Cost, Expense
 from potstill.device import device_name
 from potstill.evaluation import baselines
 from potstill.evaluation.shown_prompts import shown_prompts
+from potstill.evaluation.written_samples import on_policy_trainings
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
@@ -48,7 +49,7 @@ from potstill.report.data import (
 from potstill.report.notes import notes
 from potstill.report.page import render
 from potstill.report.story import about_student, story, units_of
-from potstill.report.warnings import all_tied, trials_tied
+from potstill.report.warnings import all_tied, ended_early, trials_tied
 from potstill.stages.search import all_tie
 
 
@@ -80,6 +81,7 @@ def gather(work: Work) -> Report:
         expenses=_expenses(work),
         curves=tuple(curve for name in ("distil", "control") for curve in _curves(work, name)),
         snapshots=tuple(_snapshots(work)),
+        on_policy=on_policy_trainings(work, alone),
         speed=_speed(work),
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
@@ -260,9 +262,20 @@ def _warnings(work: Work) -> tuple[str, ...]:
             tied.setdefault(_name_on_page(recipe)(trained.label), []).append(trained.seed or 0)
     of_selection = all_tied(list(recipe.select.by), tied) if recipe.select is not None else ()
     ranking = read_json(work.run.path("search") / "ranking.json") or []
-    if recipe.search is None or not all_tie(ranking):
-        return of_selection
-    return (trials_tied(len(ranking)), *of_selection)
+    of_search = () if recipe.search is None or not all_tie(ranking) else (trials_tied(len(ranking)),)
+    return (*of_search, *of_selection, *ended_early(_ended_early(work)))
+
+
+def _ended_early(work: Work) -> dict[str, str]:
+    """Why trainings ended before their last step, by the student's name and seed."""
+    name_on_page, several = _name_on_page(work.recipe), len(work.recipe.seeds) > 1
+    found: dict[str, str] = {}
+    for step in steps_of(work.recipe, BY_NAME["distil"]):
+        why = _summary(work, str(step)).get("ended_early")
+        if why is not None:
+            name = name_on_page(step.name or "student")
+            found[f"{name}, seed {step.seed}" if several else name] = why
+    return found
 
 
 def _decision_count(work: Work) -> int:

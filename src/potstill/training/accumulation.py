@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.data.positions import supervised_positions
-from potstill.training.mixed_batches import ROLLOUTS
-
-Batch = Mapping[str, Tensor]
+from potstill.training.mixed_batches import ROLLOUTS, Batch
 
 WRITTEN = "on_policy/"
 """How the names of terms begin that are learned from samples which the student wrote."""

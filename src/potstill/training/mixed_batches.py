@@ -1,13 +1,16 @@
 """Mixed batches: the micro-batches of an optimizer step, of whose samples the student writes some itself."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from potstill.data.collators import Collate, Collator
+from potstill.data.labels import IGNORE_INDEX, count_supervised_by_row
 from potstill.data.positions import PositionsCollator
 from potstill.data.prompts.collator import TEACHER, AlignedCollator
 from potstill.errors import UserError
@@ -25,7 +28,7 @@ Batch = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Samples:
+class KeptSamples:
     """The samples of a batch. Whoever moves a batch to a device leaves this as it is."""
 
     rows: tuple[Any, ...]
@@ -39,7 +42,7 @@ class KeepSamples:
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
         """The collator's batch with its samples."""
-        return {**self.collate(samples), SAMPLES: Samples(tuple(samples))}
+        return {**self.collate(samples), SAMPLES: KeptSamples(tuple(samples))}
 
 
 class MixedBatch(dict[str, Any]):
@@ -115,11 +118,18 @@ class MixedBatches:
         found = prompts_of(batch, self._settings.beginning)
         return [prompt for prompt in found if prompt is not None and self._fits(prompt)]
 
+    def reference_length(self, batches: Sequence[Batch]) -> float | None:
+        """The mean number of learned tokens of a step's samples; None where they are texts, which no answer is like."""
+        rows = [batch for batch in batches if STAND_IN not in batch]
+        if not rows or any((batch["labels"][:, 0] != IGNORE_INDEX).any() for batch in rows):
+            return None
+        return float(torch.cat([count_supervised_by_row(batch) for batch in rows]).float().mean())
+
     def batch_of(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
         """Rollouts as a batch."""
         samples = [one.sample() for one in rollouts]
         collate = AlignedCollator if f"{TEACHER}input_ids" in samples[0] else Collator
-        return PositionsCollator(collate(self._pad))(samples) | {ROLLOUTS: Samples(tuple(rollouts))}
+        return PositionsCollator(collate(self._pad))(samples) | {ROLLOUTS: KeptSamples(tuple(rollouts))}
 
     def learned_first(self, rollouts: Sequence[Rollout], log_probs: Sequence[float]) -> None:
         """Remember the log-probabilities of the tokens of kept rollouts when they were first learned."""
@@ -162,9 +172,16 @@ class MixedBatches:
         is_fresh = (step - self._settings.from_step) % self._settings.refresh_every == 0 or not self.kept
         if not is_fresh:
             return list(islice(cycle(self.kept), len(prompts)))
-        asked: dict[Key, SamplePrompt] = {
-            (f"{step}/{self.rank}/{at // samples}", at % samples): prompts[at // samples] for at in range(len(prompts))
-        }
+        needed = -(-len(prompts) // samples)
+        (answered,) = chosen_rows([len(prompts)], needed, self._number(step))
+        alike = Counter[str]()
+        asked: dict[Key, SamplePrompt] = {}
+        for prompt in (prompts[at] for at in answered):
+            # By the prompt itself, so that it does not matter on which rank it is answered.
+            name = digest([step, prompt.student, prompt.teacher])
+            alike[name] += 1
+            for sample in range(min(samples, len(prompts) - len(asked))):
+                asked[f"{name}/{alike[name]}", sample] = prompt
         found = [*self._writer.write(asked, step).values()]
         self.kept = found if self._settings.refresh_every > 1 else []
         return found
@@ -177,5 +194,5 @@ class MixedBatches:
             parts.append(self.batch_of(learned))
         if not parts:
             # Other ranks wait for the gradients of this one, so there must be a part.
-            parts.append(untaught(self.batch_of([*rollouts.values()])) | {ROLLOUTS: Samples(())})
+            parts.append(untaught(self.batch_of([*rollouts.values()])) | {ROLLOUTS: KeptSamples(())})
         return MixedBatch(parts)

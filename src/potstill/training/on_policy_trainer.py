@@ -21,11 +21,15 @@ from potstill.on_policy.evidence import PREFLIGHT
 from potstill.on_policy.evidence import ROLLOUTS as ROLLOUTS_FILE
 from potstill.on_policy.figures import StepFigures
 from potstill.on_policy.rollouts import RolloutWriter
-from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.teachers.live import LiveTeacher
 from potstill.training.mixed_batches import SAMPLES, KeepSamples, MixedBatches, parts_of
-from potstill.training.on_policy_training import OnPolicyTraining, rollout_losses, rollout_teachers
+from potstill.training.on_policy_training import (
+    OnPolicyTraining,
+    rollout_losses,
+    rollout_settings,
+    rollout_teachers,
+)
 from potstill.training.preflight_measurement import PROMPTS, Readers, measure
 from potstill.training.rollout_callbacks import WatchRollouts
 from potstill.training.samples import is_streamed
@@ -44,18 +48,19 @@ class OnPolicyTrainer(SavingTrainer):
     rollout_folder: Path
     """The folder in which the training leaves some written samples."""
 
-    def _write_samples(self, settings: OnPolicy | None, readers: Sequence[LiveTeacher | TargetStore]) -> None:
+    def _write_samples(self, given: Any, readers: Sequence[LiveTeacher | TargetStore]) -> None:
         """Prepare to let the student write.
 
         Args:
-            settings: the settings; None, or a share of 0: the student writes nothing.
+            given: the settings, as the trainer was given them.
             readers: the teachers of written samples, if they are not those of the other samples.
 
         Raises:
             UserError: this training cannot have written samples.
         """
         self.rollout_folder = Path(self.args.output_dir)
-        if settings is None or not settings.share:
+        settings = rollout_settings(given)
+        if settings is None:
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise UserError(
@@ -168,6 +173,8 @@ class OnPolicyTrainer(SavingTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer's. At the end, some of the written samples are in a file."""
+        if self.on_policy is not None:
+            self.on_policy.begin()
         result = super().train(*args, **kwargs)
         if self.on_policy is not None and self.on_policy.evidence is not None and distributed.is_first():
             self.on_policy.evidence.save(self.rollout_folder / ROLLOUTS_FILE)

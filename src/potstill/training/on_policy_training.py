@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import ValidationError
 from torch import Tensor
 
 from potstill.errors import UserError
@@ -24,6 +25,7 @@ from potstill.on_policy.evidence import Evidence
 from potstill.on_policy.figures import StepFigures
 from potstill.on_policy.guard import Guard
 from potstill.on_policy.rollouts import Rollout
+from potstill.recipe.error_messages import complaint
 from potstill.recipe.losses import PolicyGradient
 from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
@@ -55,6 +57,24 @@ def rollout_losses(settings: OnPolicy, losses: Sequence[Loss]) -> tuple[list[Los
     return [Loss(**loss.model_dump()) for loss in settings.losses if loss not in gradients], gradients
 
 
+def rollout_settings(given: Any) -> OnPolicy | None:
+    """The settings of a trainer's `on_policy`; None where the student writes nothing.
+
+    Raises:
+        UserError: it is neither :class:`OnPolicy` nor a dictionary with its keys.
+    """
+    if isinstance(given, Mapping):
+        try:
+            given = OnPolicy.model_validate(given)
+        except ValidationError as error:
+            raise UserError(f"`on_policy`: {complaint(error, given)}") from None
+    if given is not None and not isinstance(given, OnPolicy):
+        raise UserError(
+            f"`on_policy` has the type {type(given).__name__}; give `OnPolicy(share=0.5)`, or a dictionary of its keys"
+        )
+    return given if given is not None and given.share else None
+
+
 def rollout_teachers(
     beside: Sequence[LiveTeacher | TargetStore], given: Sequence[LiveTeacher | TargetStore]
 ) -> list[LiveTeacher]:
@@ -68,6 +88,11 @@ def rollout_teachers(
         UserError: a teacher is a store of captured targets, which knows no written sample.
     """
     teachers = given or beside
+    if given and len(given) != len(beside):
+        raise UserError(
+            f"`rollout_teacher` has {len(given)} teachers, and `teacher` has {len(beside)}; give the same ones, in the "
+            "same order"
+        )
     stores = [one.path for one in teachers if isinstance(one, TargetStore)]
     if stores:
         raise UserError(
@@ -100,6 +125,12 @@ class OnPolicyTraining:
     """Those of this step, on this rank."""
     _unscored: int = 0
 
+    def begin(self) -> None:
+        """Forget an earlier training of the same trainer."""
+        self.evidence, self.rollouts, self.batches.kept = None, [], []
+        self.figures.clear()
+        self.guard.reset()
+
     def is_active(self, step: int) -> bool:
         """Whether a step may have rollouts."""
         return step >= self.settings.from_step
@@ -117,8 +148,11 @@ class OnPolicyTraining:
         """
         self._prepare(steps)
         assert self.evidence is not None
+        of_corpus = list(batches)
+        if step == self.settings.from_step:
+            self.guard.reference_length = self.batches.reference_length(of_corpus)
         with self.figures.timed("write"), autocast:
-            mixed, self.rollouts = self.batches.mix(list(batches), step)
+            mixed, self.rollouts = self.batches.mix(of_corpus, step)
         if self.rollouts:
             self.figures.add(self.rollouts, step)
             self._unscored = max(self.evidence.wanted(step), -(-len(self.rollouts) // SCORED_SHARE))

@@ -71,8 +71,8 @@ def measure(
     Returns:
         The judgement; None where fewer than two samples have a prompt with room for an answer.
     """
-    written = _Sums(("tokens", "reverse_kl", "overlap", "stopped"))
-    references = _Sums(("tokens", "teacher_nll", "student_nll"))
+    written = _SumsByRow(("tokens", "reverse_kl", "overlap", "stopped"))
+    references = _SumsByRow(("tokens", "teacher_nll", "student_nll"))
     begin, is_text, count = time.monotonic(), False, 0
     with as_in_use(readers.student):
         for block in _blocks(samples):
@@ -103,7 +103,7 @@ def _score_written(
     prompts: Sequence[SamplePrompt],
     first: int,
     step: int,
-    sums: "_Sums",
+    sums: "_SumsByRow",
 ) -> None:
     asked: dict[Key, SamplePrompt] = {(f"preflight/{first + at}", 0): prompt for at, prompt in enumerate(prompts)}
     rollouts = [*batches.write(asked, step).values()]
@@ -118,7 +118,7 @@ def _score_written(
         sums.add(name, _by_row(scores[name], lengths))
 
 
-def _score_references(readers: Readers, batch: Mapping[str, Tensor], sums: "_Sums") -> None:
+def _score_references(readers: Readers, batch: Mapping[str, Tensor], sums: "_SumsByRow") -> None:
     states, head, labels, target = readers.read(batch)
     lengths = count_supervised_by_row(batch).tolist()
     nll = score_tokens(states, head, labels, vocabulary=readers.vocabulary)["nll"]
@@ -136,7 +136,7 @@ def _blocks(samples: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield samples[first : first + AT_ONCE]
 
 
-class _Sums:
+class _SumsByRow:
     """Numbers of rows, by name."""
 
     def __init__(self, names: Sequence[str]) -> None:

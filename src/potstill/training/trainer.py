@@ -102,7 +102,7 @@ class DistilTrainer(OnPolicyTrainer):
         max_length: int | None = None,
         conversations: Mapping[str, Any] | None = None,
         peft_config: Any = None,
-        on_policy: OnPolicy | None = None,
+        on_policy: OnPolicy | Mapping[str, Any] | None = None,
         rollout_teacher: TeacherLike | Sequence[TeacherLike] | None = None,
         compile: bool | None = None,
         memory_budget: int | None = None,
@@ -130,15 +130,7 @@ class DistilTrainer(OnPolicyTrainer):
         # Pinned memory is copied to a GPU while the host goes on.
         self.accelerator.dataloader_config.non_blocking = self.args.dataloader_pin_memory
         readers = teachers_beside(self.model, rollout_teacher)
-        self.vocabulary = agreed_vocabulary(
-            self.model, self.processing_class, self.teachers, teacher_tokenizer, self.losses
-        )
-        if readers:
-            # The store's targets and the teacher's are of the same ids.
-            agreed_vocabulary(self.model, self.processing_class, readers, teacher_tokenizer, self.losses)
-        check_models(self.model, self.processing_class, [*self.teachers, *readers], teacher_tokenizer)
-        for one in [*self._live_teachers(), *(one for one in readers if isinstance(one, LiveTeacher))]:
-            (one.shard if self.is_fsdp_enabled else one.to)(self.args.device)
+        self.vocabulary = self._agreed_vocabulary(readers, teacher_tokenizer)
         self._read_samples(trainer.get("data_collator"), max_length, conversations)
         self._write_samples(on_policy, readers)
         self._matching = self._hidden_matching()
@@ -153,6 +145,24 @@ class DistilTrainer(OnPolicyTrainer):
         # Without accumulation there is no other micro-batch to keep a cast for. FSDP has no whole head between them.
         keeps = self.args.gradient_accumulation_steps > 1 and not self.is_fsdp_enabled
         self._casts = CastWeights() if keeps else None
+
+    def _agreed_vocabulary(self, readers: Sequence[LiveTeacher | TargetStore], tokenizer: Any) -> int | None:
+        """The number of ids that the losses compare, of models that were checked and are in their places now.
+
+        Args:
+            readers: the teachers of written samples, if they are not those of the other samples.
+            tokenizer: that of the teachers, as it was given.
+        """
+        ours = (self.model, self.processing_class)
+        if readers:
+            # A store's targets and its teacher's are of the same ids.
+            agreed_vocabulary(*ours, readers, tokenizer, self.losses)
+        found = agreed_vocabulary(*ours, self.teachers, tokenizer, self.losses)
+        for given in (self.teachers, readers):
+            check_models(*ours, given, tokenizer)
+            for one in (one for one in given if isinstance(one, LiveTeacher)):
+                (one.shard if self.is_fsdp_enabled else one.to)(self.args.device)
+        return found
 
     def create_accelerator_and_postprocess(self) -> None:
         """As Trainer's; FSDP shards on a CPU too, and adds up gradients in float32."""

@@ -22,6 +22,9 @@ _ELSEWHERE = {
     "quantization_config": "`model`, loaded with it",
     "beta": "`losses=[Loss('jsd', beta=…)]`",
     "loss_type": "`losses`",
+    "lmbda": "`on_policy=OnPolicy(share=…)`",
+    "max_new_tokens": "`on_policy=OnPolicy(max_new_tokens=…)`",
+    "max_completion_length": "`on_policy=OnPolicy(max_new_tokens=…)`",
 }
 """Arguments that TRL's trainers take, and what takes their place."""
 
@@ -74,7 +77,7 @@ def check_arguments(args: Any) -> None:
     if hasattr(args, "lmbda") or hasattr(args, "teacher_model_name_or_path"):
         raise UserError(
             f"`args` is a {kind}, whose `beta`, `temperature` and other fields of distillation are not read; give "
-            f"TrainingArguments or SFTConfig, and `teacher` and `losses` to the trainer; {PAGE}"
+            f"TrainingArguments or SFTConfig, and `teacher`, `losses` and `on_policy` to the trainer; {PAGE}"
         )
     for name, (nothing, instead) in _IGNORED.items():
         if getattr(args, name, nothing) != nothing:

@@ -49,8 +49,9 @@ def test_a_call_that_the_tools_take_is_valid(text):
         '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}',
         f'<tool_call>{json.dumps(CALL)}</tool_call><tool_call>{{"name": weather}}</tool_call>',
         f'{json.dumps(CALL)} {{"name": "stocks", "arguments": {{}}}}',
-        "[" * 100_000,
-        '{"a":' * 100_000,
+        # Deeper than Python's parser of JSON goes.
+        "[" * 5_000,
+        '{"a":' * 5_000,
     ],
 )
 def test_a_call_that_cannot_be_made_is_not_valid(text):
