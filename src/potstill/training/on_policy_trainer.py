@@ -110,8 +110,8 @@ class OnPolicyTrainer(SavingTrainer):
         if found["verdict"] != "go" and self.on_policy.settings.preflight == "refuse":
             raise UserError(
                 f"{found['sentence']} So the student does not learn from its own answers: let it learn from the corpus "
-                "for longer (`on_policy.from_step`), choose another teacher, or go on all the same by `--force distil` "
-                "or `on_policy.preflight: warn`"
+                "for longer (`on_policy.from_step`), choose another teacher, or go on all the same by "
+                "`on_policy.preflight: warn`, or by `--force distil`, which trains finished students anew, too"
             )
 
     def _preflight(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
