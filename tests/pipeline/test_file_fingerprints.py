@@ -13,6 +13,7 @@ from potstill.pipeline.file_fingerprints import (
     evaluation_files,
     fingerprint,
     source_files,
+    start_files,
     teacher_files,
     tokenizer_files,
 )
@@ -81,6 +82,19 @@ def test_every_file_of_a_teachers_folder_counts(folder):
     assert list(before) == ["teachers.t: model.safetensors"]
     (folder / "teacher" / "tokenizer.json").write_text("{}")
     assert list(teacher_files(recipe)) == ["teachers.t: model.safetensors", "teachers.t: tokenizer.json"]
+
+
+def test_every_file_of_a_start_counts_and_a_start_that_is_made_has_none(folder):
+    assert start_files(minimal.recipe(folder)) == {}
+    assert start_files(minimal.recipe(folder, "student={start: checkpoint, model: some/hub-name}")) == {}
+    start = folder / "earlier"
+    start.mkdir()
+    (start / "model.safetensors").write_text("weights")
+    recipe = minimal.recipe(folder, f"student={{start: checkpoint, model: {start}}}")
+    before = start_files(recipe)
+    assert list(before) == ["student.model: model.safetensors"]
+    (start / "model.safetensors").write_text("other weights")
+    assert start_files(recipe) != before
 
 
 def test_of_a_folder_of_ggufs_only_the_named_one_counts(folder):

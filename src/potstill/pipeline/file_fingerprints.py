@@ -23,6 +23,7 @@ from potstill.recipe.conversations import Conversations, ConversationSource, Hel
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
 from potstill.recipe.evaluate import MinimalPairs, NamedPairs, PairFiles
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
+from potstill.recipe.student import Checkpoint
 from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, Teacher
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
@@ -92,6 +93,13 @@ def teacher_files(recipe: Recipe) -> dict[str, str]:
         key = f"teachers.{name}"
         found |= _fingerprints(key, _teacher_files(teacher, key))
     return found
+
+
+def start_files(recipe: Recipe) -> dict[str, str]:
+    """The fingerprint of every file of the folder in which the student starts; none if it is made here."""
+    if not isinstance(recipe.student, Checkpoint):
+        return {}
+    return _fingerprints("student.model", _in_folder(recipe.student.model))
 
 
 def evaluation_files(recipe: Recipe) -> dict[str, str]:

@@ -41,6 +41,12 @@ def _teacher_files(recipe: "Recipe") -> dict[str, str]:
     return teacher_files(recipe)
 
 
+def _start_files(recipe: "Recipe") -> dict[str, str]:
+    from potstill.pipeline.file_fingerprints import start_files
+
+    return start_files(recipe)
+
+
 def _review_files(run: Run) -> dict[str, str]:
     from potstill.pipeline.file_fingerprints import review_files
 
@@ -132,6 +138,7 @@ STAGES: tuple[Stage, ...] = (
         "Build the start: the student before training.",
         lambda r, s: recipe_inputs.student_start(r),
         _student_needs,
+        files=_start_files,
     ),
     Stage(
         "generate",
