@@ -10,9 +10,9 @@ from pathlib import Path
 
 from experiments.measured import differences as paired_differences
 from experiments.measured import interval, measured, models, outcome
+from experiments.pages import write_page
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
-from potstill.files.atomic import write_text
 from potstill.metrics.results import Paired, Result
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -64,10 +64,8 @@ def main() -> None:
         run = base if name == BASE else beside(base, RUNS / "ablations" / str(number), OWN)
         run_recipe(_recipe(overrides), run)
         found[name] = _students(run)
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
     rows, pairs = measured(whole)
-    write_text(PAGE, page(rows, pairs, found))
-    print(f"written: {PAGE}")
+    write_page(PAGE, page(rows, pairs, found))
 
 
 def _recipe(overrides: Sequence[str]) -> Recipe:

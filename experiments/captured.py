@@ -6,9 +6,9 @@
 import json
 from pathlib import Path
 
+from experiments.pages import write_page
 from experiments.seeds import differences, table, with_spread
 from potstill.cli.compare import comparison
-from potstill.files.atomic import write_text
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe import load_recipe
@@ -43,9 +43,7 @@ def main() -> None:
         stored = capture["summary"]["smollm2"]["bytes_per_token"] if capture else None
         students = {row["metric"]: row["seeds"]["values"] for row in rows if row["model"] == "student"}
         found[name] = {"bytes": stored, **{metric: students[metric] for metric in METRICS}}
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    write_text(PAGE, page(found))
-    print(f"written: {PAGE}")
+    write_page(PAGE, page(found))
 
 
 def page(found: dict[str, dict]) -> str:

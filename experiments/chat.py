@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.measured import measured
+from experiments.pages import write_page
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.console import duration
-from potstill.files.atomic import write_text
 from potstill.metrics.results import Result
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -90,12 +90,7 @@ def main() -> None:
             found |= {model: Found(_values(rows, model)) for model in ("teacher", "start")}
         found |= {name: _found(recipe, run, rows, model) for model, name in names.items()}
     text = page(found)
-    if quick:
-        print(text)
-        return
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    write_text(PAGE, text)
-    print(f"written: {PAGE}")
+    write_page(PAGE, text, rehearsed=quick)
 
 
 def _found(recipe: Recipe, run: Run, rows: Sequence[Result], model: str) -> Found:

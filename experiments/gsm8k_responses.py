@@ -18,8 +18,8 @@ from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
+from experiments.pages import write_page
 from experiments.seeds import table
-from potstill.files.atomic import write_text
 from potstill.metrics.answers.extract import ANSWER_IS, REVIEW, Extracted, boxed, extract, reference, verdict
 from potstill.metrics.answers.numbers import Number, numbers
 
@@ -75,9 +75,7 @@ COUNTED: tuple[Callable[[Item], bool], ...] = (
 def main() -> None:
     """Read every log, and write the page."""
     found = {file.stem: list(items(file)) for file in sorted(FOLDER.glob("*.csv"))}
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    write_text(PAGE, page(found))
-    print(f"written: {PAGE}")
+    write_page(PAGE, page(found))
 
 
 def items(file: Path) -> Iterator[Item]:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from experiments.measured import interval, outcome
+from experiments.pages import write_page
 from experiments.seeds import table
 from experiments.sharing import beside
 from potstill.console import say
 from potstill.errors import UserError
-from potstill.files.atomic import read_json, write_text
+from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.bootstrap import Sums, bootstrap, paired
 from potstill.metrics.results import Paired, holm
@@ -191,12 +192,7 @@ def main() -> None:
     rows |= _students(parts.run("privileged", own))
     starts = {name: parts.judge_start(name) for name in STARTS} | {"small": parts.start("small", rows)}
     text = page(rows, starts, parts.preflight("privileged", "privileged"), steps)
-    if quick:
-        print(text)
-        return
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    write_text(PAGE, text)
-    print(f"written: {PAGE}")
+    write_page(PAGE, text, rehearsed=quick)
 
 
 def _students(rows: Mapping[str, Row]) -> dict[str, Row]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.measured import differences, interval, measured, models, outcome
-from potstill.files.atomic import write_text
+from experiments.pages import write_page
 from potstill.metrics.results import Paired, Result, holm
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -32,9 +32,7 @@ def main() -> None:
         run = Run(RUNS / name)
         run_recipe(load_recipe(name), run)
         found[name] = measured(run)
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    write_text(PAGE, page(found))
-    print(f"written: {PAGE}")
+    write_page(PAGE, page(found))
 
 
 def page(found: dict[str, tuple[list[Result], list[Paired]]]) -> str:

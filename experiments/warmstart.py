@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.measured import interval, measured, outcome
+from experiments.pages import write_page
 from experiments.seeds import differences, table, with_spread
 from experiments.sharing import beside
 from potstill.evaluation.snapshot_curves import measure
@@ -82,9 +83,7 @@ def main() -> None:
         recipe = load_recipe(str(HERE / "warmstart_damage.yaml"), overrides)
         run_recipe(recipe, run, until="distil")
         damage[rate] = measure(run.folder, "all")
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    write_text(PAGE, page(starts, sizes, layouts, damage))
-    print(f"written: {PAGE}")
+    write_page(PAGE, page(starts, sizes, layouts, damage))
 
 
 def _tasks() -> Path:
