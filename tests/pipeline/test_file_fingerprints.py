@@ -16,6 +16,7 @@ from potstill.pipeline.file_fingerprints import (
     start_files,
     teacher_files,
     tokenizer_files,
+    training_files,
 )
 
 
@@ -95,6 +96,17 @@ def test_every_file_of_a_start_counts_and_a_start_that_is_made_has_none(folder):
     assert list(before) == ["student.model: model.safetensors"]
     (start / "model.safetensors").write_text("other weights")
     assert start_files(recipe) != before
+
+
+@pytest.mark.parametrize("section", ["distil", "control"])
+def test_a_file_of_deepspeed_s_settings_counts_and_settings_in_the_recipe_have_none(folder, section):
+    (folder / "ds.json").write_text("{}")
+    named = minimal.recipe(folder, f"{section}.training.deepspeed=ds.json")
+    before = training_files(named)
+    assert list(before) == [f"{section}.training.deepspeed: ds.json"]
+    (folder / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+    assert training_files(named) != before
+    assert training_files(minimal.recipe(folder, f"{section}.training.deepspeed={{train_batch_size: 4}}")) == {}
 
 
 def test_of_a_folder_of_ggufs_only_the_named_one_counts(folder):

@@ -22,6 +22,7 @@ from potstill.recipe.continuations import ContinuationFile, ContinuationSet
 from potstill.recipe.conversations import Conversations, ConversationSource, HeldOutConversations
 from potstill.recipe.corpus import Corpus, HeldOutText, HubDataset, Source
 from potstill.recipe.evaluate import MinimalPairs, NamedPairs, PairFiles
+from potstill.recipe.precision import trainings
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
 from potstill.recipe.student import Checkpoint
 from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, Teacher
@@ -100,6 +101,15 @@ def start_files(recipe: Recipe) -> dict[str, str]:
     if not isinstance(recipe.student, Checkpoint):
         return {}
     return _fingerprints("student.model", _in_folder(recipe.student.model))
+
+
+def training_files(recipe: Recipe) -> dict[str, str]:
+    """The fingerprint of the file of DeepSpeed's settings of each training that names one."""
+    named = {f"{section}.training.deepspeed": training.get("deepspeed") for section, training in trainings(recipe)}
+    files = {key: file for key, file in named.items() if isinstance(file, str) and _is_file(file)}
+    return {
+        name: found for key, file in files.items() for name, found in _fingerprints(key, [named_path(file)]).items()
+    }
 
 
 def evaluation_files(recipe: Recipe) -> dict[str, str]:

@@ -47,6 +47,12 @@ def _start_files(recipe: "Recipe") -> dict[str, str]:
     return start_files(recipe)
 
 
+def _training_files(recipe: "Recipe") -> dict[str, str]:
+    from potstill.pipeline.file_fingerprints import training_files
+
+    return training_files(recipe)
+
+
 def _review_files(run: Run) -> dict[str, str]:
     from potstill.pipeline.file_fingerprints import review_files
 
@@ -130,6 +136,7 @@ STAGES: tuple[Stage, ...] = (
         "Train the teachers that do not exist yet.",
         lambda r, s: recipe_inputs.teacher_training(r, str(s.name)),
         lambda r: ("tokenizer", "corpus"),
+        files=_training_files,
         all_ranks=True,
         steps=lambda r: [Step("pretrain", name=name) for name in r.pretrain],
     ),
@@ -189,6 +196,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r, s: recipe_inputs.search_trials(r),
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", "student", *steps.samples_stages(r), "capture"),
         needs_step=steps.needed_for_training,
+        files=_training_files,
         all_ranks=True,
         is_asked_for=lambda r: r.search is not None,
     ),
@@ -207,6 +215,7 @@ STAGES: tuple[Stage, ...] = (
             "search",
         ),
         needs_step=steps.needed_for_training,
+        files=_training_files,
         all_ranks=True,
         steps=steps.step_per_student("distil"),
     ),
@@ -216,6 +225,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r, s: recipe_inputs.control_training(r),
         lambda r: ("corpus", "student", *steps.samples_stages(r)),
         needs_step=steps.needed_for_training,
+        files=_training_files,
         all_ranks=True,
         steps=steps.step_per_seed("control"),
         is_asked_for=lambda r: r.control is not None,
