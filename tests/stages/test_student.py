@@ -281,3 +281,11 @@ def test_a_configuration_that_cannot_be_trained_is_refused_before_anything_is_sp
     with pytest.raises(UserError) as told:
         stage.check(minimal.recipe(tmp_path, f"student={{start: scratch, config: {{model_type: llama, {fields}}}}}"))
     assert str(told.value).startswith(said)
+
+
+def test_a_student_that_has_no_room_to_write_is_refused_before_teachers_run(tmp_path):
+    recipe = toy_questions.recipe(tmp_path, "distil.on_policy={max_new_tokens: 256}")
+    run = Run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"`on_policy.max_new_tokens` is 256, and the student has only 256 positions"):
+        run_recipe(recipe, run, until="distil")
+    assert run.manifest("capture/base/own") is None

@@ -133,9 +133,9 @@ def test_dropout_is_off_while_the_student_writes_and_on_afterwards(tmp_path, mon
     write = RolloutWriter.write
 
     def watched(self, asked, step):
-        before = [module.training for module in self._model.modules()]
+        before = [module.training for module in self._asked.model.modules()]
         found = write(self, asked, step)
-        assert [module.training for module in self._model.modules()] == before
+        assert [module.training for module in self._asked.model.modules()] == before
         modes.append(any(before))
         return found
 

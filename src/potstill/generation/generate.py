@@ -82,9 +82,7 @@ def responses(
     ends = ends_of(asked.tokenizer)
     choose = TokenChoice(decoding, ends, ids_without_token(asked.model, asked.tokenizer))
     together = continues_rows(asked.model, len(todo[0].prompt_ids) + choose.most)
-    writer = writer_of(
-        asked.model, choose, decoding.batch_size, todo, pad_token_id(asked.tokenizer) if not together else None
-    )
+    writer = writer_of(asked, choose, decoding.batch_size, todo, together)
     for at in range(0, len(todo), writer.block_size):
         block = todo[at : at + writer.block_size]
         missing = {one.key for one in block} - have
@@ -168,19 +166,20 @@ def check_context_length(config: Any, requests: Sequence[Request], max_new_token
 
 
 def writer_of(
-    model: PreTrainedModel, choose: TokenChoice, size: int, todo: Sequence[Task], pad: int | None
+    asked: NamedModel, choose: TokenChoice, size: int, todo: Sequence[Task], together: bool
 ) -> ContinuousBatches | FixedBatches:
     """The writer of responses for a model.
 
     Args:
-        model: the model.
+        asked: the model.
         choose: chooses the tokens, and ends the responses.
         size: the greatest number of responses written at a time.
         todo: all responses that will be asked for.
-        pad: the id of pads, for a model that cannot continue rows of unequal length together; None for one that
-            ``row_batch.continues_rows``.
+        together: whether the model ``row_batch.continues_rows``.
     """
-    return ContinuousBatches(model, choose, size, todo) if pad is None else FixedBatches(model, choose, size, pad)
+    if together:
+        return ContinuousBatches(asked.model, choose, size, todo)
+    return FixedBatches(asked.model, choose, size, pad_token_id(asked.tokenizer))
 
 
 def ends_of(tokenizer: Any) -> list[int]:

@@ -9,12 +9,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from potstill.data.collators import pad_token_id
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import TEACHER
 from potstill.errors import UserError
 from potstill.generation.decoding import Decoding, Key, Task, TokenChoice
-from potstill.generation.generate import ends_of, ids_without_token, writer_of
+from potstill.generation.generate import NamedModel, ends_of, ids_without_token, writer_of
 from potstill.generation.row_batch import continues_rows
 from potstill.models.size import positions_of
 from potstill.on_policy.prompts import SamplePrompt
@@ -54,6 +53,24 @@ def _read_by(reader: str, prompt: list[int], ids: list[int]) -> dict[str, Any]:
     return {f"{reader}input_ids": [*prompt, *ids], f"{reader}labels": [IGNORE_INDEX] * len(prompt) + ids}
 
 
+def check_can_write(config: Any, tokenizer: Any, settings: OnPolicy) -> list[int]:
+    """Refuse a student that cannot write answers; it reads only the student's configuration.
+
+    Returns:
+        The tokens that end an answer.
+
+    Raises:
+        UserError: the tokenizer has no token that ends an answer, or the answers do not fit the model.
+    """
+    room, most = positions_of(config.get_text_config()), settings.max_new_tokens
+    if room is not None and most >= room:
+        raise UserError(
+            f"`on_policy.max_new_tokens` is {most:,}, and the student has only {room:,} positions, for the prompt and "
+            "the answer together; lower it"
+        )
+    return ends_of(tokenizer)
+
+
 class RolloutWriter:
     """Writes answers with a model that is in training, as it is at that moment.
 
@@ -76,22 +93,16 @@ class RolloutWriter:
     ) -> None:
         if tokenizer is None:
             raise UserError("`on_policy` writes answers, which needs the tokenizer; give it as `processing_class`")
+        self.ends = check_can_write(model.config, tokenizer, settings)
         config = model.config.get_text_config()
-        self._model, self._settings = model, settings
-        self._pad = pad_token_id(tokenizer)
+        self._asked, self._settings = NamedModel(model, tokenizer, "the student"), settings
         self.room = positions_of(config)
         """The positions of the model; None where they are not limited."""
-        most = settings.max_new_tokens
-        if self.room is not None and most >= self.room:
-            raise UserError(
-                f"`on_policy.max_new_tokens` is {most:,}, and the student has only {self.room:,} positions, for the "
-                "prompt and the answer together; lower it"
-            )
         never = ids_without_token(model, tokenizer)
         if vocabulary is not None:
             never = sorted({*never, *range(vocabulary, config.vocab_size)})
+        most = settings.max_new_tokens
         decoding = Decoding(most, settings.batch_size, settings.samples, **settings.sampling.model_dump(), seed=seed)
-        self.ends = ends_of(tokenizer)
         self._choose = TokenChoice(decoding, self.ends, never)
         self._together: bool | None = None
 
@@ -112,12 +123,11 @@ class RolloutWriter:
         # Those of one name stay together.
         todo.sort(key=lambda one: -len(one.prompt_ids))
         found: dict[Key, Rollout] = {}
-        with as_in_use(self._model):
+        with as_in_use(self._asked.model):
             if self._together is None:
                 longest = self.room or len(todo[0].prompt_ids) + self._choose.most
-                self._together = continues_rows(self._model, longest)
-            pad = None if self._together else self._pad
-            writer = writer_of(self._model, self._choose, self._settings.batch_size, todo, pad)
+                self._together = continues_rows(self._asked.model, longest)
+            writer = writer_of(self._asked, self._choose, self._settings.batch_size, todo, self._together)
             blocks = (todo[at : at + writer.block_size] for at in range(0, len(todo), writer.block_size))
             for one in (one for block in blocks for ended in writer.write(block) for one in ended):
                 found[one.key] = Rollout(asked[one.key], one.ids, one.ids[-1] in self.ends, step)

@@ -25,6 +25,7 @@ from potstill.models.folder import save_model
 from potstill.models.pretrained import ModelSource
 from potstill.models.saving import stop_at
 from potstill.models.size import Size, check_length, shown, size_of
+from potstill.on_policy.rollouts import check_can_write
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
@@ -66,6 +67,9 @@ def run(work: Work) -> Made:
         check_pruned(recipe.student, teachers[recipe.student.teacher].config())
     model, summary = build(recipe.student, teachers, tokenizer, artifacts.vocabulary_size(work), samples.importance)
     check_length(model.config, recipe.corpus.sequence_length, "the student", "corpus.sequence_length")
+    for settings in filter(None, map(recipe.on_policy_of, recipe.variants)):
+        # A student that cannot write is refused now, before teachers run for hours.
+        check_can_write(model.config, tokenizer, settings)
     if recipe.start_in_bfloat16:
         model = model.to(torch.bfloat16)
     if recipe.chats:
