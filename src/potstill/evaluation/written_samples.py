@@ -7,6 +7,7 @@ from typing import Any
 from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.passages import piece
+from potstill.on_policy.evidence import PREFLIGHT, ROLLOUTS
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
@@ -20,7 +21,7 @@ def on_policy_trainings(work: Work, name_on_page: Callable[[str], str]) -> tuple
     """What each student wrote in the training of the first seed; students that wrote nothing are left out."""
     candidates = [Candidate("student", name, work.recipe.seeds[0]) for name in work.recipe.variants]
     folders = {one: work.run.path(one.step) for one in candidates}
-    wrote = {one: folder for one, folder in folders.items() if (folder / "rollouts.jsonl.gz").is_file()}
+    wrote = {one: folder for one, folder in folders.items() if (folder / ROLLOUTS).is_file()}
     if not wrote:
         return ()
     tokenizer = artifacts.tokenizer(work)
@@ -28,10 +29,10 @@ def on_policy_trainings(work: Work, name_on_page: Callable[[str], str]) -> tuple
 
 
 def _training(folder: Path, model: str, seed: int, tokenizer: Any) -> ReportedRollouts:
-    rows = sorted(read_jsonl(folder / "rollouts.jsonl.gz"), key=lambda row: row["step"])
+    rows = sorted(read_jsonl(folder / ROLLOUTS), key=lambda row: row["step"])
     early = min(SHOWN, (len(rows) + 1) // 2)
     late = min(SHOWN, len(rows) - early)
-    preflight = read_json(folder / "preflight.json")
+    preflight = read_json(folder / PREFLIGHT)
     return ReportedRollouts(
         Curve.of_written(model, seed, read_jsonl(folder / "log.jsonl")),
         tuple((row["step"], tuple(row.get("reverse_kl") or ())) for row in rows),

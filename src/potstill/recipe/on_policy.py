@@ -84,8 +84,6 @@ def without_rollouts(recipe: "Recipe") -> Iterator[str]:
 
 def _impossible(recipe: "Recipe", given: OnPolicy, key: str) -> Iterator[str]:
     corpus = recipe.corpus
-    if given.max_new_tokens >= MOST_AT_ONCE:
-        yield f"`{key}.max_new_tokens` is {given.max_new_tokens:,}, which no model has room for; lower it"
     if isinstance(corpus, Corpus) and given.beginning >= corpus.sequence_length:
         yield (
             f"`{key}.beginning` is {given.beginning:,}, and `corpus.sequence_length` is {corpus.sequence_length:,}, so "
@@ -117,7 +115,7 @@ def _in_vain(recipe: "Recipe", given: OnPolicy, key: str, kinds: list[str]) -> I
         )
     if given.losses is None and set(kinds) <= {"cross_entropy", "hidden_match"}:
         yield f"`{key}.losses` is missing, and the student's other losses have no divergence; give one"
-    clipped = any(loss.kind == "policy_gradient" and loss.clip != 0.2 for loss in given.losses or [])
+    clipped = any(loss.kind == "policy_gradient" and "clip" in loss.model_fields_set for loss in given.losses or [])
     if clipped and given.refresh_every == 1:
         yield (
             f"`{key}.losses`: `clip` has no effect without `refresh_every`, because new samples are those of the "

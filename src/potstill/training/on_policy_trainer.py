@@ -1,6 +1,6 @@
 """OnPolicyTrainer: a Trainer of whose samples the student writes some itself, before each optimizer step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,17 @@ class OnPolicyTrainer(SavingTrainer):
         """The collator of a loader: batches of which some rows will be replaced keep their samples."""
         return KeepSamples(collate) if is_training and self.on_policy is not None else collate
 
-    def _with_rollouts(self, batches: Any) -> Any:
-        """The micro-batches of a step, some of whose rows the student has written now."""
+    def _with_rollouts(self, batches: Any, options: Callable[[], Mapping[str, Any]]) -> Any:
+        """The micro-batches of a step, some of whose rows the student has written now.
+
+        Args:
+            batches: those of the corpus.
+            options: gives the options of every loss.
+        """
         step = self.state.global_step
         if self.on_policy is None or not self.on_policy.is_active(step):
             return batches
-        self.on_policy.options = self._loss_options()
+        self.on_policy.options = options()
         batches = list(batches)
         if step == self.on_policy.settings.from_step and self.on_policy.settings.preflight != "off":
             self._check_before_writing(batches)
@@ -132,10 +137,6 @@ class OnPolicyTrainer(SavingTrainer):
             return None
         write_json(self.rollout_folder / PREFLIGHT, found.as_json())
         return found.as_json()
-
-    def _loss_options(self) -> dict[str, Any]:
-        """The options of every loss."""
-        raise NotImplementedError
 
     def _timed(self, part: str, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
         return nullcontext() if self.on_policy is None else self.on_policy.timed(part, inputs)

@@ -123,7 +123,9 @@ class OnPolicyTraining:
     evidence: Evidence | None = None
     rollouts: list[Rollout] = field(default_factory=list)
     """Those of this step, on this rank."""
+    _step: int = 0
     _unscored: int = 0
+    _to_keep: int = 0
 
     def begin(self) -> None:
         """Forget an earlier training of the same trainer."""
@@ -268,12 +270,8 @@ def _state_file(rank: int) -> str:
     return f"on_policy_{rank}.json"
 
 
-def first_rows(target: TeacherTarget, count: int) -> Any:
-    """The targets of the first tokens.
-
-    Raises:
-        AssertionError: a target is sparse; live teachers give whole distributions.
-    """
+def first_rows(target: TeacherTarget, count: int) -> HiddenTarget | LogitsTarget | MixedTarget:
+    """The targets of the first tokens. Live teachers give whole distributions."""
     if isinstance(target, MixedTarget):
         return MixedTarget(tuple(first_rows(one, count) for one in target.targets), target.weights, target.mix)
     if isinstance(target, HiddenTarget):

@@ -78,8 +78,10 @@ def measure(
         for block in _blocks(samples):
             batch = collate(block)
             prompts = batches.first_prompts(batch)
-            if not prompts or (count and time.monotonic() - begin > SECONDS):
+            if count and time.monotonic() - begin > SECONDS:
                 break
+            if not prompts:
+                continue
             # The first token of a text is learned like all others.
             is_text |= bool((batch["labels"][:, 0] != IGNORE_INDEX).any())
             _score_written(readers, batches, prompts, count, step, written)

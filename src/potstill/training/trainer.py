@@ -214,7 +214,7 @@ class DistilTrainer(OnPolicyTrainer):
             batches = list(batches)
             counts = [count_supervised(batch) for batch in batches]
             self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens[0])))
-        batches = self._with_rollouts(batches)
+        batches = self._with_rollouts(batches, self._loss_options)
         # A stream that has ended gives steps without batches, which are not taken.
         self._steps_not_logged += bool(len(batches))
         if self._matching is not None:
