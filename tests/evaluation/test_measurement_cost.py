@@ -77,3 +77,16 @@ def test_a_run_has_those_of_every_model_in_its_manifest(tmp_path):
         assert one["method"]
         assert one["kind"] in one["method"] or one["kind"].startswith("partly")
         assert (one["kwh"] is None) == (one["kwh_per_1000_tokens"] is None)
+
+
+@pytest.mark.parametrize("content", ["{}", "null", "[", '{"measurement": "held-out-text"}'])
+def test_a_damaged_cost_is_left_out_and_said(work, capsys, content):
+    models = [CandidateModel(Candidate("student", None, seed), lambda: None) for seed in (0, 1)]
+    for model in models:
+        with metered(work, "held-out-text", model):
+            pass
+    first = min((work.folder / module.FOLDER).rglob("*.json"))
+    first.write_text(content)
+    (left,) = expenses(work.folder)
+    assert left.model == "student (seed 1)"
+    assert f"{first} is not as it was written, so that cost is left out" in capsys.readouterr().out

@@ -10,10 +10,10 @@ from potstill.pipeline import forecast
 from potstill.pipeline.forecast import known_of, plan_of, refuse_what_cannot_fit, rounded, say_how_long, typical_widths
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
 from potstill.planning.models import TYPICAL_WIDTHS
 from potstill.planning.ranges import Range
-from potstill.recipe.teachers import ModelTeacher
-from potstill.teachers.prepare import prepare
+from potstill.teachers.prepared import POINTER
 from tiny import llama, save_model, toy_recipe
 
 
@@ -34,14 +34,19 @@ def test_a_toy_is_planned_before_anything_is_written(plan, run):
     assert not run.folder.exists()
 
 
-def test_a_prepared_teacher_is_known(tmp_path, run):
-    source = save_model(llama(), tmp_path / "here")
-    recipe = minimal.recipe(tmp_path)
+def test_a_prepared_teacher_is_known_unless_it_is_damaged(tmp_path, run):
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={save_model(llama(), tmp_path / 'here')}")
     assert known_of(recipe, run).teachers == {}
-    assert typical_widths(recipe, run) == TYPICAL_WIDTHS
-    prepare("t", ModelTeacher(model=str(source)), run.path("teachers") / "t")
+    run_recipe(recipe, run, until="teachers")
     assert known_of(recipe, run).teachers["t"].hidden_size == 32
     assert typical_widths(recipe, run) == (32, 64)
+    pointer = run.path("teachers") / "t" / POINTER
+    pointer.write_text(pointer.read_text().replace("device_map", "devkce_map"))
+    assert known_of(recipe, run).teachers == {}
+
+
+def test_without_a_teacher_widths_are_typical(tmp_path, run):
+    assert typical_widths(minimal.recipe(tmp_path), run) == TYPICAL_WIDTHS
 
 
 def test_how_long_it_takes_is_said_if_it_is_a_minute(plan, capsys):

@@ -12,7 +12,7 @@ from potstill.recipe import load_recipe
 from potstill.recipe.teachers import ModelTeacher, PackagedTeacher
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepare import prepare
-from potstill.teachers.prepared import PreparedTeacher
+from potstill.teachers.prepared import POINTER, PreparedTeacher
 from tiny import LAYERS, llama, save_model
 from toy_training import samples
 
@@ -176,3 +176,10 @@ def test_a_teacher_of_plain_weights_can_be_split_among_ranks_and_a_quantised_one
         return
     with pytest.raises(UserError, match=r"`teachers\.t` holds quantised weights, which `distributed\.strategy: fsdp2`"):
         teacher.model_to_shard()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"dtype": "auto"}', '{"devkce_map": null, "dtype": "auto"}'])
+def test_a_damaged_pointer_is_refused_with_a_sentence(tmp_path, content):
+    (tmp_path / POINTER).write_text(content)
+    with pytest.raises(UserError, match=rf"{POINTER} is damaged; run the recipe again"):
+        PreparedTeacher.load(tmp_path)

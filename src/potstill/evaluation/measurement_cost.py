@@ -10,7 +10,6 @@ from pathlib import Path
 
 from potstill.cost import Expense, measure
 from potstill.evaluation.candidate_models import CandidateModel
-from potstill.files.atomic import read_json
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.pipeline.work import Work
 
@@ -58,6 +57,7 @@ def metered_together(work: Work, measurement: str, models: Sequence[CandidateMod
 
 
 def expenses(folder: Path) -> list[Expense]:
-    """All metered costs in a step's folder, by measurement and model."""
-    found = (Expense.from_dict(read_json(file)) for file in sorted((folder / FOLDER).rglob("*.json")))
-    return list(found)
+    """All metered costs in a step's folder, by measurement and model. What is damaged is left out, and said."""
+    files = sorted((folder / FOLDER).rglob("*.json"))
+    found = (read_sealed(file, "that cost is left out") for file in files)
+    return [Expense.from_dict(one) for one in found if one is not None]

@@ -27,11 +27,16 @@ def write_sealed(file: Path, value: Mapping[str, Any]) -> None:
     write_json(file, plain | {DIGEST: digest(plain)})
 
 
-def read_sealed(file: Path) -> dict[str, Any] | None:
-    """A sealed object. None if there is none; or if it is damaged, which is said, so that the caller makes it again."""
+def read_sealed(file: Path, otherwise: str = "it is made again") -> dict[str, Any] | None:
+    """A sealed object. None if there is none; or if it is damaged, which is said.
+
+    Args:
+        file: the file.
+        otherwise: what the caller does where it is damaged.
+    """
     value = _whole(file)
     if value is None and file.exists():
-        say(f"  {file} is not as it was written, so it is made again")
+        say(f"  {file} is not as it was written, so {otherwise}")
     return value
 
 

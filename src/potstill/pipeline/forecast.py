@@ -24,13 +24,22 @@ SHORTEST = 60.0
 
 def known_of(recipe: Recipe, run: Run) -> Known:
     """What the run folder tells before the next step."""
-    teachers = {name: _config_of(run.path("teachers") / name) for name in recipe.teachers}
+    prepared = recipe.teachers if _is_whole(run, "teachers") else ()
+    teachers = {name: _config_of(run.path("teachers") / name) for name in prepared}
     asked = None
     if recipe.asks:
         first = recipe.sample_set_of(recipe.first_variant).name
         asked = _figures(run, Step("strategies", name=first), "answer_tokens")
     found = {name: config for name, config in teachers.items() if config is not None}
     return Known(found, _figures(run, "corpus", "train_questions" if recipe.asks else "train_samples"), asked)
+
+
+def _is_whole(run: Run, step: Step | str) -> bool:
+    """Whether a step is finished, and its outputs are as they were written."""
+    try:
+        return run.manifest(step) is not None
+    except UserError:
+        return False
 
 
 def _config_of(folder: Path) -> Any:
@@ -43,10 +52,7 @@ def _config_of(folder: Path) -> Any:
 
 def _figures(run: Run, step: Step | str, key: str) -> dict[str, Any] | None:
     """The figures of a finished step; None if it is not finished, or has no such figure."""
-    try:
-        manifest = run.manifest(step)
-    except UserError:
-        return None
+    manifest = run.manifest(step) if _is_whole(run, step) else None
     return manifest["summary"] if manifest is not None and key in manifest["summary"] else None
 
 

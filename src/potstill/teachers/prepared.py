@@ -50,10 +50,18 @@ class PreparedTeacher:
             folder: the folder with the pointer.
             name: the teacher's name; default: the folder's.
             precision: the run's number format, which a teacher with `dtype: auto` has.
+
+        Raises:
+            UserError: the pointer is not as it was written.
         """
         saved = read_json(folder / POINTER)
-        dtype = str(run_dtype(precision)).removeprefix("torch.") if saved["dtype"] == "auto" else saved["dtype"]
-        return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder), "dtype": dtype})
+        try:
+            dtype = str(run_dtype(precision)).removeprefix("torch.") if saved["dtype"] == "auto" else saved["dtype"]
+            return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder), "dtype": dtype})
+        except (KeyError, TypeError) as error:  # other keys than were written, or no object
+            raise UserError(
+                f"{folder / POINTER} is damaged; run the recipe again (`potstill run`), which prepares the teacher anew"
+            ) from error
 
     @property
     def _files(self) -> ModelSource:
