@@ -91,6 +91,14 @@ def test_runs_that_saw_different_tokens_are_drawn_by_step():
     assert "step" in texts(charts.curve("loss", runs))
 
 
+@pytest.mark.parametrize("highest", [1e-3, 2e-3, 5e-5])
+def test_no_two_learning_rates_of_an_axis_read_the_same(highest):
+    points = tuple({"step": step, "learning_rate": highest * (4 - step) / 3} for step in range(1, 5))
+    told = [text for text in texts(charts.curve("learning_rate", [Curve("student", 0, points)])) if "e-" in text]
+    assert len(told) > 2
+    assert len(told) == len(set(told))
+
+
 def test_a_term_that_only_one_run_logs(examples):
     runs = [run for run in examples["one seed"]().curves if run.model == "student"]
     assert "tokens" in texts(charts.curve("forward_kl", runs))

@@ -29,7 +29,7 @@ POINTS = 100
 """The maximum number of points of a curve; longer logs are averaged."""
 
 NUMBER = ",.4~r"
-RATE = {"labelExpr": "datum.value ? format(datum.value, '.0e') : '0'"}
+RATE = {"labelExpr": "datum.value ? format(datum.value, '.2~e') : '0'"}
 
 ORDER = (TEACHER, STUDENT, CONTROL, START)
 HUES = 7
