@@ -49,6 +49,7 @@ def _work(teacher: str, file: str, folder: Path) -> Work:
         "corpus.train_tokens": None,
         "teachers": {"smollm2": {"model": teacher}},
         "student.layers": 1,
+        "precision": "fp32",  # the runner decides `auto`, and here one stage runs without it
     }
     recipe = load_recipe("quickstart", [f"{key}={json.dumps(value)}" for key, value in settings.items()])
     run, step = Run(folder / "run"), Step("corpus")

@@ -1,12 +1,15 @@
 """The section `corpus` without its processes."""
 
 import json
+import os
 
+import pytest
 import torch
 
-from benchmarks import corpus
+from benchmarks import corpus, corpus_process
 from benchmarks.aims import AIMS
 from benchmarks.run import Settings
+from tests import tiny
 
 
 def test_texts_have_their_size_and_no_repeats(tmp_path):
@@ -28,3 +31,16 @@ def test_the_section_compares_speed_and_finds_the_greatest_memory(monkeypatch):
     assert [cells[0] for cells in tables[0].rows] == ["potstill", "datasets.map"]
     assert {one.key: one.median for one in measured} == {"corpus, speed": 1.5, "corpus, memory": 60.0}
     assert {one.key for one in measured} <= {aim.key for aim in AIMS}
+
+
+@pytest.mark.parametrize("how", ["potstill", "map"])
+def test_one_measurement_runs(how, tmp_path, monkeypatch, capsys):
+    teacher = tiny.save_model(tiny.llama(), tmp_path / "teacher")
+    file = tmp_path / "text.jsonl"
+    file.write_text("".join(json.dumps({"text": f"passage {n}: " + "some words " * 20}) + "\n" for n in range(50)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: None)
+    monkeypatch.setattr(corpus_process, "PROCESSES", 1)
+    corpus_process.main(how, str(teacher), str(file), str(tmp_path / "made"))
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["seconds"] > 0
+    assert found["mebibytes"] >= 0

@@ -1,6 +1,6 @@
 """Prepared teachers, which later stages load from the run folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,14 @@ class PreparedTeacher:
         """
         saved = read_json(folder / POINTER)
         try:
-            dtype = str(run_dtype(precision)).removeprefix("torch.") if saved["dtype"] == "auto" else saved["dtype"]
-            return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder), "dtype": dtype})
+            found = cls(name or folder.name, **saved | {"source": saved["source"] or str(folder)})
         except (KeyError, TypeError) as error:  # other keys than were written, or no object
             raise UserError(
                 f"{folder / POINTER} is damaged; run the recipe again (`potstill run`), which prepares the teacher anew"
             ) from error
+        if found.dtype == "auto":
+            found = replace(found, dtype=str(run_dtype(precision)).removeprefix("torch."))
+        return found
 
     @property
     def _files(self) -> ModelSource:
