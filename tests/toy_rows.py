@@ -16,7 +16,7 @@ def save_text(folder: Path) -> list[dict[str, Any]]:
     rows = {
         "numbers.jsonl": [{"text": text, "kind": "numbers"} for text in documents(50, seed=1)],
         "more.jsonl": [
-            {"text": f"{kind} {text}", "kind": kind} for kind in ("talk", "news") for text in documents(40, seed=2)
+            {"text": f"[{kind}] {text}", "kind": kind} for kind in ("talk", "news") for text in documents(40, seed=2)
         ],
     }
     for name, listed in rows.items():

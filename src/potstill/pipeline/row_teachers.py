@@ -22,6 +22,19 @@ def with_teachers(features: Features) -> Features:
     return Features({**features, TEACHERS: List(Value("string"))})
 
 
+def check_matched(recipe: Recipe, taught: RowTeachers | None) -> None:
+    """Refuse a rule that matched none of the rows that were read.
+
+    Raises:
+        UserError: there is one. It names its key, and what the rows have.
+    """
+    if taught is None:
+        return
+    for name in taught.rules:
+        if (why := taught.why_none(name)) is not None:
+            raise UserError(f"`{key_of(recipe, name)}` {why}; correct it, or remove the teacher")
+
+
 class TaughtCounts:
     """Counts the training samples, and their supervised tokens where these are known, by their teachers."""
 
@@ -45,9 +58,13 @@ class TaughtCounts:
             UserError: a teacher teaches none of them, or some would teach nothing.
         """
         every, alone = self._samples.total(), self._samples[()]
+        check_matched(recipe, taught)
         for name in taught.rules:
             if not any(name in teachers for teachers in self._samples):
-                raise UserError(self._why_none(recipe, taught, name, what))
+                raise UserError(
+                    f"`{key_of(recipe, name)}` matches rows, but they are in none of the {every:,} {what} to train on; "
+                    "correct it, give more of these rows, or remove the teacher"
+                )
         lacking = without_cross_entropy(recipe)
         if alone and lacking:
             raise UserError(
@@ -62,9 +79,3 @@ class TaughtCounts:
                 found[part] = {"samples": samples, "supervised_tokens": tokens}
                 say(f"  {part}: {samples:,} {what}" + (f", {tokens:,} supervised tokens" if tokens else ""))
         return {"taught": found}
-
-    def _why_none(self, recipe: Recipe, taught: RowTeachers, name: str, what: str) -> str:
-        why = taught.why_none(name)
-        if why is None:
-            why = f"matches rows, but none of the {self._samples.total():,} {what} to train on is left of them"
-        return f"`{key_of(recipe, name)}` {why}; correct it, or remove the teacher"

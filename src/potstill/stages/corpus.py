@@ -33,7 +33,7 @@ from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
-from potstill.pipeline.row_teachers import TaughtCounts, row_teachers, with_teachers
+from potstill.pipeline.row_teachers import TaughtCounts, check_matched, row_teachers, with_teachers
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
@@ -100,6 +100,7 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     taught = row_teachers(work.recipe)
     counted, validated = (None, None) if taught is None else (TaughtCounts(), TaughtCounts())
     split = split_conversations(corpus, tally, taught)
+    check_matched(work.recipe, taught)
     held_out = judged(split.held_out, tokenizer, corpus)
     counts: dict[str, Any] = {"held_out_conversations": len(held_out), "repeated_conversations": split.repeated}
     for name, part, of_part, by_teacher in (
@@ -186,6 +187,7 @@ def _from_documents(
     """Make the corpus from documents that are read to their end. Returns its figures and the validation samples."""
     taught = row_teachers(work.recipe)
     split = split_text(corpus, tallies, work.folder, taught)
+    check_matched(work.recipe, taught)
     say(source_table(tallies))
     say(f"  {len(split.train) + len(split.held_out):,} distinct documents, {split.repeated:,} repetitions left out")
     if not split.train or not split.held_out:
@@ -281,7 +283,7 @@ def _write_training_samples(
                 f"`corpus.sources` give fewer than `corpus.sequence_length: {corpus.sequence_length}` training tokens, "
                 "or `corpus.train_tokens` asks for fewer; give more text, or a shorter length"
             )
-    by_teacher = {} if taught is None else counted.figures(work.recipe, taught)
+        by_teacher = {} if taught is None else counted.figures(work.recipe, taught)
     return {"train_samples": samples, "train_tokens": tokens, "supervised_tokens": supervised, **by_teacher}
 
 
