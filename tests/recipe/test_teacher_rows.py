@@ -8,7 +8,8 @@ from potstill.recipe import load_recipe
 from potstill.recipe.conversations import PathConversations
 from potstill.recipe.corpus import HubSource, NamedSource, PackageSource, PathSource
 from potstill.recipe.questions import GeneratedQuestions
-from potstill.recipe.teacher_rows import When, may_teach_together, names_of_source, rules, teaches_by_row
+from potstill.recipe.row_rules import may_teach_together, names_of_source, rules, teaches_by_row
+from potstill.recipe.teacher_rows import When
 
 TWO = "teachers={t: {model: a}, u: {model: b, when: %s}}"
 

@@ -11,7 +11,7 @@ from potstill.data.row_teachers import Teachers
 from potstill.metrics.held_out_text import DocumentScores, TaughtScores
 from potstill.metrics.taught_parts import ItemScores, PartScores, TaughtParts
 from potstill.recipe import Recipe
-from potstill.recipe.teacher_rows import teaches_by_row
+from potstill.recipe.row_rules import teaches_by_row
 
 
 def parts_of_items(recipe: Recipe, teachers: Iterable[Teachers | None]) -> TaughtParts | None:

@@ -19,10 +19,10 @@ from potstill.losses.divergence_gradients import Coefficient
 from potstill.losses.logit_chunks import CastWeights, ProductInChunks, detached, product_dtype
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Pairing, check_shapes
-from potstill.losses.row_blocks import LossInputs, replace_by_gradient, weights_beside
+from potstill.losses.row_blocks import LossInputs, sums_of_chunks, weights_beside
 from potstill.losses.teacher_target import GroupedTarget, TeacherTarget, TokenGroup
 from potstill.losses.weight_gradients import HeadGradients
-from potstill.models.head import Head, statistics_dtype
+from potstill.models.head import Head
 
 MEMORY_BUDGET = 256 * 2**20
 """Bytes for the logits of one chunk, the student's and its teachers', and for the buffers between the passes."""
@@ -76,24 +76,17 @@ def distillation_loss(
     """
     width = states.shape[1] if head is None else len(head.weight)
     groups = _groups(target, len(states), losses)
-    pairings = [Pairing.of(_learned(losses, group, target), group.target, group.teachers) for group in groups]
-    for group, pairing in zip(groups, pairings, strict=True):
-        if group.target is not None and pairing.needs_teacher:
-            check_shapes(group.target, group.tokens, width, vocabulary)
+    pairings = [_pairing(group, losses, target, width, vocabulary) for group in groups]
     if not len(states):
-        return _zero(states, head), _named(pairings, torch.zeros(_count(pairings), device=states.device))
-    check_labels(labels, vocabulary or width)
+        nothing = torch.zeros(sum(len(pairing.names) for pairing in pairings), device=states.device)
+        return _zero(states, head), _named(pairings, nothing)
+    vocabulary = vocabulary or width
+    check_labels(labels, vocabulary)
     if label_weights is not None:
         _check_label_weights(label_weights, labels)
-    options = (denominator, vocabulary or width, memory_budget, compile, casts)
-    inputs, first = list[LossInputs](), 0
-    for group, pairing in zip(groups, pairings, strict=True):
-        rows = slice(first, first + group.tokens)
-        weights = None if label_weights is None else label_weights[rows]
-        needed = group.target if pairing.needs_teacher else None
-        inputs.append(LossInputs(labels[rows], needed, pairing, *options, weights, first))
-        first = rows.stop
-    loss, values = _applied(states, head, inputs)
+    options = (denominator, vocabulary, memory_budget, compile, casts)
+    whole = LossInputs(labels, None, pairings[0], *options, label_weights)
+    loss, values = _applied(states, head, _of_groups(whole, groups, pairings))
     return loss, _named(pairings, values)
 
 
@@ -114,11 +107,33 @@ def _groups(
     return tuple(group for group in target.groups if group.tokens)
 
 
-def _learned(losses: Sequence[Loss], group: TokenGroup, target: TeacherTarget | GroupedTarget | None) -> Sequence[Loss]:
-    """The losses that a group of tokens learns from."""
+def _pairing(
+    group: TokenGroup,
+    losses: Sequence[Loss],
+    target: TeacherTarget | GroupedTarget | None,
+    width: int,
+    vocabulary: int | None,
+) -> Pairing:
+    """The pairing of a group of tokens, whose target is checked, with the losses that they learn from."""
     if isinstance(target, GroupedTarget) and group.target is None:
-        return [loss for loss in losses if not loss.needs_teacher]
-    return losses
+        losses = [loss for loss in losses if not loss.needs_teacher]
+    pairing = Pairing.of(losses, group.target, group.teachers)
+    if group.target is not None and pairing.needs_teacher:
+        check_shapes(group.target, group.tokens, width, vocabulary)
+    return pairing
+
+
+def _of_groups(whole: LossInputs, groups: Sequence[TokenGroup], pairings: Sequence[Pairing]) -> list[LossInputs]:
+    """The inputs of each group of tokens, from those of the whole batch."""
+    found, first = list[LossInputs](), 0
+    for group, pairing in zip(groups, pairings, strict=True):
+        rows = slice(first, first + group.tokens)
+        weights = None if whole.label_weights is None else whole.label_weights[rows]
+        target = group.target if pairing.needs_teacher else None
+        labels = whole.labels[rows]
+        found.append(replace(whole, labels=labels, target=target, pairing=pairing, label_weights=weights, first=first))
+        first = rows.stop
+    return found
 
 
 def _named(pairings: Sequence[Pairing], values: Float[Tensor, "names"]) -> dict[str, Float[Tensor, ""]]:
@@ -208,17 +223,16 @@ def _run(
     gradients: HeadGradients | None = None
     # In fp16 small gradients would underflow if they were divided by the denominator before the products.
     early, late = (1.0, 1 / denominator) if dtype == torch.float16 else (1 / denominator, 1.0)
+
+    def add(first: int, last: int, product: Tensor) -> None:
+        nonlocal gradients
+        if gradients is None:
+            gradients = HeadGradients(hidden, head, student, wanted, in_one_chunk=last == len(hidden))
+        gradients.add(first, last, product)
+
     totals: list[Tensor] = []
     for inputs in groups:
         coefficients: list[Coefficient] = [loss.weight * early for loss in inputs.pairing.losses]
-        total = torch.zeros(len(inputs.pairing.names), dtype=statistics_dtype(dtype), device=hidden.device)
-        chunks = inputs.chunks(student)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for first, last, rows in chunks:
-                if gradients is None:
-                    gradients = HeadGradients(hidden, head, student, wanted, in_one_chunk=last == len(hidden))
-                total += replace_by_gradient(inputs, rows, coefficients, any(wanted))
-                gradients.add(first, last, rows.student.product)
-        totals.append(total)
+        totals.append(sums_of_chunks(inputs, student, coefficients, any(wanted), add))
     assert gradients is not None
     return torch.cat(totals) / denominator, gradients.finished(late)

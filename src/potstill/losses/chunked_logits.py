@@ -6,11 +6,9 @@ It costs one copy of the logits: their gradient.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from potstill.losses.logit_chunks import GivenLogits
-from potstill.losses.row_blocks import LossInputs, replace_by_gradient, weights_beside
-from potstill.models.head import statistics_dtype
+from potstill.losses.row_blocks import LossInputs, sums_of_chunks, weights_beside
 
 
 class LossOfLogits(torch.autograd.Function):
@@ -22,16 +20,11 @@ class LossOfLogits(torch.autograd.Function):
         vocabulary, denominator = groups[0].vocabulary, groups[0].denominator
         gradient = torch.zeros_like(logits)
         gradient[:, :vocabulary] = logits[:, :vocabulary]
-        totals: list[Tensor] = []
+        student, wanted = GivenLogits(gradient, vocabulary), ctx.needs_input_grad[0]
+        totals = []
         for inputs in groups:
-            pairing = inputs.pairing
-            coefficients = [loss.weight / denominator for loss in pairing.losses]
-            total = torch.zeros(len(pairing.names), dtype=statistics_dtype(logits.dtype), device=logits.device)
-            chunks = inputs.chunks(GivenLogits(gradient, vocabulary))
-            with torch.autocast(logits.device.type, enabled=False):
-                for _, _, rows in chunks:
-                    total += replace_by_gradient(inputs, rows, coefficients, ctx.needs_input_grad[0])
-            totals.append(total)
+            coefficients = [loss.weight / denominator for loss in inputs.pairing.losses]
+            totals.append(sums_of_chunks(inputs, student, coefficients, wanted))
         values = torch.cat(totals) / denominator
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(values)

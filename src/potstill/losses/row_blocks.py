@@ -1,6 +1,6 @@
 """Row blocks: the same few rows of every matrix product, turned into values per token and the product's gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -133,6 +133,33 @@ def rows_in_chunks(
             source.close()
 
     return each()
+
+
+def sums_of_chunks(
+    inputs: LossInputs,
+    student: LogitsSource,
+    coefficients: Sequence[Coefficient],
+    with_gradient: bool,
+    use: Callable[[int, int, Float[Tensor, "n V"]], None] = lambda first, last, product: None,
+) -> Float[Tensor, "names"]:
+    """Sums over all tokens of the pairing's numbers, chunk by chunk.
+
+    Args:
+        inputs: all but the student.
+        student: its logits. Each chunk's product is overwritten by its gradient.
+        coefficients: of each loss, in the gradient.
+        with_gradient: whether the gradient is wanted.
+        use: told the first and last token of each chunk and the gradient for its product.
+    """
+    total: Tensor | None = None
+    chunks = inputs.chunks(student)
+    with torch.autocast(inputs.labels.device.type, enabled=False):
+        for first, last, rows in chunks:
+            found = replace_by_gradient(inputs, rows, coefficients, with_gradient)
+            total = found if total is None else total + found
+            use(first, last, rows.student.product)
+    assert total is not None
+    return total
 
 
 def replace_by_gradient(

@@ -6,7 +6,7 @@ The module imports nothing heavy, because the table of stages uses it.
 from typing import TYPE_CHECKING, Any
 
 from potstill.recipe.precision import teachers_in_format
-from potstill.recipe.teacher_rows import rules, teaches_by_row, without_cross_entropy
+from potstill.recipe.row_rules import rules, teaches_by_row, without_cross_entropy
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe

@@ -9,7 +9,7 @@ from potstill.console import say
 from potstill.data.row_teachers import NOBODY, TEACHERS, RowTeachers, Teachers
 from potstill.errors import UserError
 from potstill.recipe import Recipe
-from potstill.recipe.teacher_rows import key_of, rules, teaches_by_row, without_cross_entropy
+from potstill.recipe.row_rules import key_of, rules, teaches_by_row, without_cross_entropy
 
 
 def row_teachers(recipe: Recipe) -> RowTeachers | None:

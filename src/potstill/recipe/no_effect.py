@@ -8,7 +8,7 @@ from potstill.recipe.answers import Answers
 from potstill.recipe.distributed import unshardable
 from potstill.recipe.on_policy import without_rollouts
 from potstill.recipe.precision import contradictions
-from potstill.recipe.teacher_rows import complaints_of_rows
+from potstill.recipe.row_rules import complaints_of_rows
 from potstill.recipe.training_fields import TrainingFields
 
 if TYPE_CHECKING:

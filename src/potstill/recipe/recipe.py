@@ -22,12 +22,12 @@ from potstill.recipe.on_policy import OnPolicy
 from potstill.recipe.precision import Precision, in_bfloat16
 from potstill.recipe.pretrain import Pretrained
 from potstill.recipe.questions import Questions
+from potstill.recipe.row_rules import may_teach_together
 from potstill.recipe.search import Search, check_search
 from potstill.recipe.section import Name, Section, discriminated_by
 from potstill.recipe.select import LOSS, Select
 from potstill.recipe.strategies import SHIPPED, Strategy
 from potstill.recipe.student import FromTeacher, Student
-from potstill.recipe.teacher_rows import may_teach_together
 from potstill.recipe.teachers import Teacher
 from potstill.recipe.tokenizer import CutTokenizer, Tokenizer
 

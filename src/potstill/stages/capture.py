@@ -17,7 +17,7 @@ from potstill.device import device
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.teacher_rows import teaches_by_row
+from potstill.recipe.row_rules import teaches_by_row
 from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher

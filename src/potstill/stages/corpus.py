@@ -38,7 +38,7 @@ from potstill.pipeline.work import Made, Work
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
-from potstill.recipe.teacher_rows import teaches_by_row
+from potstill.recipe.row_rules import teaches_by_row
 
 TOKENS = Features({"input_ids": List(Value("int32"))})
 TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})

@@ -21,9 +21,9 @@ from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distributed import is_sharded, training_fields
 from potstill.recipe.losses import GivenLoss, HiddenMatch
+from potstill.recipe.row_rules import teaches_by_row
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
-from potstill.recipe.teacher_rows import teaches_by_row
 from potstill.stages.capture import teacher_template
 from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
