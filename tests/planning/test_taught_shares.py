@@ -54,9 +54,10 @@ def test_a_plan_counts_the_tokens_of_each_teacher(tmp_path):
     for line in ("taught by maths: 120 supervised tokens", "taught by no teacher: 90 supervised tokens"):
         assert line in page
     assert to_dict(captured)["text"]["taught_shares"]["chat"] == [0.3, 0.3, 0.3]
-    whole = planned("teachers.maths.when=null", "teachers.chat.when=null")
+    of_all = ("teachers.maths.when=null", "teachers.chat.when=null")
+    whole = planned(*of_all)
     assert seconds(captured, "capture") < seconds(whole, "capture")
     disks = [next(one for one in plan.steps if one.step == "capture").disk.kept for plan in (captured, whole)]
     assert disks[0].low < 0.5 * disks[1].low
-    live, every = (planned("capture=null", *more) for more in ((), ("teachers.maths.when=null",)))
+    live, every = (planned("capture=null", *more) for more in ((), of_all))
     assert seconds(live, "distil/seed-0") < seconds(every, "distil/seed-0")

@@ -75,10 +75,7 @@ def one_step(job: TrainingJob, machine: Machine) -> Range:
     head = Operations(
         products=2.0 * passes * _head_size(job.student) * job.batch.tokens,
         # Softmax and gradient of each logit, in float32, for student and teachers.
-        moved=12.0
-        * _vocabulary(job.student)
-        * job.batch.tokens
-        * (1 + sum(one.share.expected for one in job.teachers)),
+        moved=12.0 * _vocabulary(job.student) * job.batch.tokens * read,
     )
     own = _time(work + head, job.precision, machine)
     return sum((one_batch(teacher, machine) * teacher.share for teacher in job.teachers), own)

@@ -57,10 +57,10 @@ def _foreseen(recipe: Recipe, name: str) -> Range:
 
 def _bytes(source: Any) -> int | None:
     """The bytes of the files of a source; None if they are not on this machine."""
+    if not hasattr(source, "path") and not hasattr(source, "package"):
+        return None
     try:
-        files: list[Path] = (
-            [*files_of(source, "corpus")] if hasattr(source, "path") or hasattr(source, "package") else []
-        )
+        files: list[Path] = [*files_of(source, "corpus")]
     except (UserError, OSError):
         return None
     return sum(file.stat().st_size for file in files) if files else None
