@@ -62,7 +62,7 @@ class RowTeachers:
 
     def why_none(self, name: str) -> str | None:
         """Why no row is taught by a teacher, as the end of a sentence; None if it teaches some of the rows."""
-        when, rows = self.rules[name], f"{self._rows:,} rows"
+        when, rows = self.rules[name], f"{self._rows:,} row{'' if self._rows == 1 else 's'}"
         if name in self._matched:
             return None
         if when is None or when.column is None:
