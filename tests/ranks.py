@@ -25,6 +25,12 @@ def silent(rows):
     return [mute[n] if n % 8 < 2 else row for n, row in enumerate(rows)]
 
 
+def named(rows):
+    """Samples of two teachers, of both and of none: in some batches of a rank, a teacher has nothing to read."""
+    kinds = (["maths"], [], ["chat"], ["maths", "chat"])
+    return [{**row, "teachers": kinds[n // 2 % 4]} for n, row in enumerate(rows)]
+
+
 def table(rows):
     return Dataset.from_list(rows)
 
@@ -56,7 +62,7 @@ def cases(folder: Path, ranks: int):
     stores_of_two = [store, captured(stores / "two", llama(seed=3), rows, revision="two")]
     packed = packed_rows([row["input_ids"] for row in samples(40, seed=9)])[0]
     adapter = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights="gaussian")}
-    online = {"teacher": llama(), **size}
+    online, of_stores_too = {"teacher": llama(), **size}, {"maths": store, "chat": llama()}
     of_both = {
         "online": online,
         "accumulated": {**online, **cut},
@@ -83,6 +89,8 @@ def cases(folder: Path, ranks: int):
             **EPOCHS,
         },
         "ragged and packed": {**online, "train_dataset": packed[:11], **EPOCHS},
+        "by row": {**cut, "teacher": {"maths": llama(), "chat": llama(seed=3)}, "train_dataset": named(rows)},
+        "ragged by row": {**size, **EPOCHS, "teacher": of_stores_too, "train_dataset": named(rows[:11])},
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
     }
     sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}
@@ -113,6 +121,9 @@ def whole(weights):
     """What every rank holds a part of, put together."""
     return {name: one.full_tensor() if isinstance(one, DTensor) else one for name, one in weights.items()}
 
+
+LOGGED = ("loss", "forward_kl", "hidden_match", "router_loss")
+LOGGED += ("forward_kl/maths", "tokens/maths", "tokens_without_teacher")
 
 RAGGED, EPOCHS = (3, 11), {"max_steps": -1, "num_train_epochs": 2}
 """Numbers of samples that do not fill the last batches of all ranks; and two passes over them."""
@@ -178,9 +189,7 @@ def run(folder: Path, ranks: int):
         if name == "online":
             found["evaluated"], found["refused"] = evaluations(one), refusal(one)
         logged = [
-            {key: entry[key] for key in ("loss", "forward_kl", "hidden_match", "router_loss") if key in entry}
-            for entry in one.state.log_history
-            if "loss" in entry
+            {key: entry[key] for key in LOGGED if key in entry} for entry in one.state.log_history if "loss" in entry
         ]
         projectors = {} if one._matching is None else weights(one._matching)
         found[name] = {**whole(weights(one.model)), **projectors}, logged

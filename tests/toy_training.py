@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from potstill import DistilTrainer, Loss, TargetStore
 from potstill.data.collators import Collate, Collator
 from potstill.data.labels import IGNORE_INDEX
-from potstill.data.packing import packed
+from potstill.data.packing import TokenizedDocument, packed
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.recipe.strategies import SHIPPED, Strategy
@@ -41,7 +41,8 @@ def samples(count: int = 8, seed: int = 0, longest: int = 24) -> list[Sample]:
 
 def packed_rows(documents: Sequence[list[int]], length: int = 20) -> tuple[list[dict[str, Any]], list[Sample]]:
     """Packed samples, and a sample for each piece of a document in them."""
-    whole = [each._asdict() for each in packed(documents, length)]
+    made = packed(map(TokenizedDocument, documents), length)
+    whole = [{"input_ids": each.input_ids, "documents": each.documents} for each in made]
     alone = []
     for row in whole:
         ids = iter(row["input_ids"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill.data.packing import LAYOUTS, Sample, first_tokens, packed, padded, windows
+from potstill.data.packing import LAYOUTS, Sample, TokenizedDocument, first_tokens, packed, padded, windows
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 9), max_size=40), max_size=12)
 LENGTH = st.integers(2, 9)
@@ -18,7 +18,7 @@ def joined(lists):
 
 @given(DOCUMENTS, LENGTH)
 def test_packed_loses_nothing_but_the_tail(documents, length):
-    samples = list(packed(documents, length))
+    samples = list(packed(map(TokenizedDocument, documents), length))
     assert {len(sample.input_ids) for sample in samples} <= {length}
     everything = joined(documents)
     assert joined(sample.input_ids for sample in samples) == everything[: len(everything) - len(everything) % length]
@@ -27,7 +27,7 @@ def test_packed_loses_nothing_but_the_tail(documents, length):
 @given(DOCUMENTS, LENGTH)
 def test_a_packed_sample_knows_its_documents(documents, length):
     cut = []
-    for sample in packed(documents, length):
+    for sample in packed(map(TokenizedDocument, documents), length):
         assert sum(sample.documents) == length
         assert min(sample.documents) > 0
         cut += sample.documents
@@ -41,7 +41,7 @@ def test_packed_reads_no_further_than_it_must():
         while True:
             yield [1, 2, 3]
 
-    samples = packed(endless(), 2)
+    samples = packed(map(TokenizedDocument, endless()), 2)
     assert [next(samples) for _ in range(4)] == [
         Sample([1, 2], [2]),
         Sample([3, 1], [1, 1]),
@@ -52,14 +52,14 @@ def test_packed_reads_no_further_than_it_must():
 
 @given(DOCUMENTS, LENGTH)
 def test_padded_keeps_the_beginning_of_every_document_that_predicts_anything(documents, length):
-    samples = list(padded(documents, length))
+    samples = list(padded(map(TokenizedDocument, documents), length))
     assert [sample.input_ids for sample in samples] == [tokens[:length] for tokens in documents if len(tokens) > 1]
     assert all(sample.documents == [len(sample.input_ids)] for sample in samples)
 
 
 @given(DOCUMENTS, LENGTH, st.integers(1, 60), st.booleans(), st.sampled_from(sorted(LAYOUTS)))
 def test_limited_samples_have_as_many_supervised_tokens_as_fit(documents, length, limit, apart, layout):
-    every = list(LAYOUTS[layout](documents, length))
+    every = list(LAYOUTS[layout](map(TokenizedDocument, documents), length))
     kept = list(first_tokens(every, limit, apart))
     assert kept == every[: len(kept)]
     counts = [sample.supervised(apart) for sample in every]

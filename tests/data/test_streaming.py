@@ -10,6 +10,7 @@ import zstandard
 from potstill.data import sources
 from potstill.data.documents import training_text
 from potstill.data.splitting import split_documents
+from potstill.data.stored_texts import TaughtText
 from potstill.data.streaming import Stream
 from potstill.errors import UserError
 from potstill.recipe.corpus import Corpus
@@ -51,7 +52,8 @@ def corpus(*folders, **fields):
 def read(section, count=None):
     """The first `count` training documents, the documents held out meanwhile, and the stream."""
     stream, held_out = Stream(section, {}), []
-    return list(islice(stream.training(held_out.append), count)), held_out, stream
+    found = islice(stream.training(lambda document: held_out.append(document.text)), count)
+    return [document.text for document in found], held_out, stream
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -59,7 +61,7 @@ def test_a_stream_has_every_document_once_and_is_split_by_hash(tmp_path, small_b
     texts = documents(80)
     folder = FORMATS[kind](tmp_path / "set", [texts[:30], [*texts[30:], *texts[:5]]])
     train, held_out, stream = read(corpus(folder, held_out=0.2))
-    split = split_documents(texts, 0.2)
+    split = split_documents(map(TaughtText, texts), 0.2)
     assert sorted(train) == sorted(split.train)
     assert sorted(held_out) == sorted(split.held_out)
     assert (stream.distinct, stream.repeated) == (len(split.train), 5)
@@ -100,8 +102,8 @@ def test_held_out_text_of_its_own_is_never_trained_on(tmp_path, small_buffer):
     train, apart = save_pile(tmp_path / "train", [texts]), save_pile(tmp_path / "apart", [texts[50:]])
     held_out = {"sources": [{"dataset": str(apart), "stream": True}], "sequences": 1}
     stream = Stream(corpus(train, held_out=held_out), {})
-    seen = list(islice(stream.held_out_text(), 4))
-    read = list(stream.training(seen.append))
+    seen = [document.text for document in islice(stream.held_out_text(), 4)]
+    read = [document.text for document in stream.training(lambda document: seen.append(document.text))]
     assert len(seen) == 4
     assert sorted(read) == sorted(set(texts) - set(seen))
 

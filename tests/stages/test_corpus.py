@@ -9,6 +9,7 @@ from potstill.data.collators import Collator
 from potstill.data.documents import SourceCounts
 from potstill.data.labels import IGNORE_INDEX, labels_of
 from potstill.data.splitting import split_documents
+from potstill.data.stored_texts import TaughtText
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
 from potstill.pipeline.run_folder import Run
@@ -206,7 +207,7 @@ def test_a_stream_is_split_as_any_text_is_and_cut_at_its_tokens(tmp_path):
     train, held_out = _corpus(run)
     summary = read_json(run.path("corpus") / "manifest.json")["summary"]
     assert 2000 - SEQUENCE_LENGTH < summary["supervised_tokens"] <= 2000
-    expected = set(split_documents(documents(400, seed=3), 0.2).held_out)
+    expected = set(split_documents(map(TaughtText, documents(400, seed=3)), 0.2).held_out)
     assert set(held_out["text"]) <= expected
     assert summary["held_out_documents"] == len(held_out) > 2
     assert [row["input_ids"] == _tokens(row["text"]) for row in held_out] == [True] * len(held_out)
@@ -244,7 +245,7 @@ def test_a_stream_held_out_from_a_stream_of_its_own(tmp_path):
 
 def test_a_stream_without_a_held_out_document_is_refused(tmp_path):
     with pytest.raises(UserError, match="none of them is a held-out one"):
-        _streamed(tmp_path, "corpus.held_out=0.2", texts=split_documents(documents(), 0.2).train)
+        _streamed(tmp_path, "corpus.held_out=0.2", texts=split_documents(map(TaughtText, documents()), 0.2).train)
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])

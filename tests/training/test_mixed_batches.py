@@ -55,7 +55,7 @@ def test_teachers_read_their_own_prompts(tmp_path):
 
 def test_the_last_written_token_is_learned_and_nothing_after_it(tmp_path):
     batches: MixedBatches = made(tmp_path, on_policy=on_policy(share=1)).on_policy.batches
-    (prompt,) = batches.first_prompts(Collator(1)(samples(1)))
+    (prompt,) = batches.first_prompts(Collator(1)(samples(1)), samples(1))
     rollouts = list(batches.write({("a", 0): prompt}, 0).values())
     batch = batches.batch_of(rollouts)
     (one,) = rollouts

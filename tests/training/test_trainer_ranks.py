@@ -58,6 +58,8 @@ OF_BOTH = [
     *(f"ragged and cut {count}" for count in ranks.RAGGED),
     "ragged and captured",
     "ragged and prompted",
+    "by row",
+    "ragged by row",
     "ragged and packed",
     "ragged stream",
 ]

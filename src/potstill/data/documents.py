@@ -8,8 +8,10 @@ from potstill.data.babylm_cleaning import Counts, RuleSet, clean, count, source_
 from potstill.data.conversations.split import split_conversations
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.questions import split_questions
+from potstill.data.row_teachers import RowTeachers
 from potstill.data.sources import Document, documents, files_of
 from potstill.data.splitting import DocumentSplit, split_documents, split_from
+from potstill.data.stored_texts import TaughtText
 from potstill.errors import UserError
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Cleaning, Corpus, HeldOutText, NamedSource, PathSource, Source
@@ -34,21 +36,28 @@ class SourceCounts:
         self.cleaned += read if cleaned is text else count(cleaned)
 
 
-def split_text(corpus: Corpus, tallies: dict[str, SourceCounts], folder: Path | None = None) -> DocumentSplit:
+def split_text(
+    corpus: Corpus,
+    tallies: dict[str, SourceCounts],
+    folder: Path | None = None,
+    taught: RowTeachers | None = None,
+) -> DocumentSplit:
     """The distinct documents to train on and to hold out; fills `tallies` with one entry per source.
 
     Args:
         corpus: the recipe's section.
         tallies: the size of each source.
         folder: the folder of the temporary file that holds the documents; see ``stored_texts.TextStore``.
+        taught: says which teachers a row has; None where rows have none of their own.
 
     Raises:
         UserError: a source is missing or empty, cannot be read, or has no cleaning rules.
     """
-    train = texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies)
+    train = texts(corpus.sources, corpus.cleaning, "corpus.sources", tallies, taught)
     if not isinstance(corpus.held_out, HeldOutText):
         return split_documents(train, corpus.held_out, folder)
-    held_out = texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies)
+    apart = None if taught is None else RowTeachers(taught.rules)
+    held_out = texts(corpus.held_out.sources, corpus.cleaning, "corpus.held_out.sources", tallies, apart)
     return split_from(train, held_out, folder)
 
 
@@ -71,14 +80,24 @@ def training_text(corpus: Corpus | Questions | Conversations, folder: Path | Non
 
 
 def texts(
-    sources: Sequence[Source], cleaning: Cleaning | None, key: str, tallies: dict[str, SourceCounts]
-) -> Iterator[str]:
+    sources: Sequence[Source],
+    cleaning: Cleaning | None,
+    key: str,
+    tallies: dict[str, SourceCounts],
+    taught: RowTeachers | None = None,
+) -> Iterator[TaughtText]:
     """The documents of sources, one source after the other; see :func:`texts_of`."""
     for index, source in enumerate(sources):
-        yield from texts_of(source, cleaning, f"{key}.{index}", tallies)
+        yield from texts_of(source, cleaning, f"{key}.{index}", tallies, taught)
 
 
-def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[str, SourceCounts]) -> Iterator[str]:
+def texts_of(
+    source: Source,
+    cleaning: Cleaning | None,
+    key: str,
+    tallies: dict[str, SourceCounts],
+    taught: RowTeachers | None = None,
+) -> Iterator[TaughtText]:
     """The cleaned documents of one source; each is counted in `tallies`.
 
     Raises:
@@ -86,10 +105,10 @@ def texts_of(source: Source, cleaning: Cleaning | None, key: str, tallies: dict[
     """
     if cleaning is not None and isinstance(source, PathSource | NamedSource):
         _check_not_empty(source, key)
-    for document in documents(source, key):
+    for document in documents(source, key, taught):
         text = document.text if cleaning is None else _cleaned(document, cleaning.rules)
         tallies.setdefault(document.origin, SourceCounts()).add(document.text, text)
-        yield text
+        yield TaughtText(text, document.teachers)
 
 
 def _cleaned(document: Document, rules: RuleSet) -> str:

@@ -1,17 +1,28 @@
 """Layouts: turn tokenized documents into samples of at most `sequence_length` tokens.
 
-A sample holds its tokens and the number of tokens of each of its documents, in order.
+A sample holds its tokens and the number of tokens of each of its documents, in order. All its documents have the same
+teachers.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from potstill.data.row_teachers import Teachers
+
+
+class TokenizedDocument(NamedTuple):
+    """The tokens of a document, and its teachers where rows have teachers of their own."""
+
+    ids: list[int]
+    teachers: Teachers = ()
+
 
 class Sample(NamedTuple):
-    """Tokens, and the number of tokens of each document."""
+    """Tokens, the number of tokens of each document, and the teachers of the documents."""
 
     input_ids: list[int]
     documents: list[int]
+    teachers: Teachers = ()
 
     def supervised(self, apart: bool) -> int:
         """The number of supervised tokens: all but the first token, or all but the first of each document if documents
@@ -19,28 +30,28 @@ class Sample(NamedTuple):
         return len(self.input_ids) - (len(self.documents) if apart else 1)
 
 
-def packed(documents: Iterable[list[int]], sequence_length: int) -> Iterator[Sample]:
-    """Join documents end to end and cut every `sequence_length` tokens; an incomplete last sample is dropped."""
-    buffer: list[int] = []
-    sizes: list[int] = []
-    for tokens in documents:
+def packed(documents: Iterable[TokenizedDocument], sequence_length: int) -> Iterator[Sample]:
+    """Join documents with the same teachers end to end and cut every `sequence_length` tokens; an incomplete last
+    sample is dropped."""
+    begun: dict[Teachers, Sample] = {}
+    for tokens, teachers in documents:
         taken = 0
         while taken < len(tokens):
-            size = min(len(tokens) - taken, sequence_length - len(buffer))
-            buffer += tokens[taken : taken + size]
-            sizes.append(size)
+            sample = begun.setdefault(teachers, Sample([], [], teachers))
+            size = min(len(tokens) - taken, sequence_length - len(sample.input_ids))
+            sample.input_ids.extend(tokens[taken : taken + size])
+            sample.documents.append(size)
             taken += size
-            if len(buffer) == sequence_length:
-                yield Sample(buffer, sizes)
-                buffer, sizes = [], []
+            if len(sample.input_ids) == sequence_length:
+                yield begun.pop(teachers)
 
 
-def padded(documents: Iterable[list[int]], sequence_length: int) -> Iterator[Sample]:
+def padded(documents: Iterable[TokenizedDocument], sequence_length: int) -> Iterator[Sample]:
     """One document per sample, cut at `sequence_length`; a document of one token predicts nothing and is dropped."""
-    for tokens in documents:
+    for tokens, teachers in documents:
         if len(tokens) > 1:
             cut = tokens[:sequence_length]
-            yield Sample(cut, [len(cut)])
+            yield Sample(cut, [len(cut)], teachers)
 
 
 def first_tokens(samples: Iterable[Sample], limit: int | None, apart: bool) -> Iterator[Sample]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
+from potstill.data.row_teachers import RowTeachers, Teachers
 from potstill.data.sources import SourceRow, rows
 from potstill.errors import UserError, first_line
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
@@ -22,6 +23,8 @@ class Question:
     question: str
     reference: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    teachers: Teachers = ()
+    """Its teachers, where rows have teachers of their own."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -40,18 +43,23 @@ class QuestionSplit:
     """The number of questions left out because they repeat an earlier or a held-out question."""
 
 
-def split_questions(corpus: Questions) -> QuestionSplit:
+def split_questions(corpus: Questions, taught: RowTeachers | None = None) -> QuestionSplit:
     """Read and split the questions.
 
     The hash of a question's text decides its part and its place, as for documents (``splitting.py``).
 
+    Args:
+        corpus: the recipe's section.
+        taught: says which teachers a row has; None where rows have none of their own.
+
     Raises:
         UserError: a source is missing or cannot be read, a row has no question or no reference, or a part is empty.
     """
-    read = list(_read(corpus.questions, "corpus.questions"))
+    read = list(_read(corpus.questions, "corpus.questions", taught))
     train, repeated = _distinct(read), 0
     if isinstance(corpus.held_out, HeldOutQuestions):
-        held_out = _distinct(_read(corpus.held_out.questions, "corpus.held_out.questions"))
+        own = None if taught is None else RowTeachers(taught.rules)
+        held_out = _distinct(_read(corpus.held_out.questions, "corpus.held_out.questions", own))
         kept = {hashed: question for hashed, question in train.items() if hashed not in held_out}
         limit = corpus.held_out.count
     else:
@@ -71,14 +79,15 @@ def split_questions(corpus: Questions) -> QuestionSplit:
     return split
 
 
-def _read(sources: Sequence[QuestionSource], key: str) -> Iterator[Question]:
+def _read(sources: Sequence[QuestionSource], key: str, taught: RowTeachers | None) -> Iterator[Question]:
     for index, source in enumerate(sources):
         where = f"{key}.{index}"
         found = _generated(source, where) if isinstance(source, GeneratedQuestions) else rows(source, where)
         for row in found:
             question = _rendered(source.question, row, f"{where}.question")
             reference = _rendered(source.reference, row, f"{where}.reference")
-            yield Question(row.where, question, reference, row.columns)
+            teachers = () if taught is None else taught.of(source, row.columns)
+            yield Question(row.where, question, reference, row.columns, teachers)
 
 
 def _rendered(template: str, row: SourceRow, key: str) -> str:

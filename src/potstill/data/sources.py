@@ -1,13 +1,14 @@
 """Sources: reads documents and rows one by one, from files and packages, and from data sets through `datasets`."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill.data.literal_data_files import local_name, names_that_exist_are_names
+from potstill.data.row_teachers import RowTeachers, Teachers
 from potstill.data.table_files import READERS, table_rows
 from potstill.data.text_files import PLAIN, check_kinds, path_files
 from potstill.errors import UserError
@@ -28,10 +29,11 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class Document:
-    """A text, and the name of its file or data set configuration."""
+    """A text, the name of its file or data set configuration, and its teachers, where rows have teachers."""
 
     text: str
     origin: str
+    teachers: Teachers = ()
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,26 @@ class SourceRow:
     origin: str
 
 
-def documents(source: Source, key: str) -> Iterator[Document]:
+def documents(source: Source, key: str, taught: RowTeachers | None = None) -> Iterator[Document]:
     """The documents of one source, in its order; empty and missing texts are left out.
 
     Args:
         source: the source.
         key: the recipe key that named the source, for messages.
+        taught: says which teachers a row has; None where rows have none of their own.
 
     Raises:
         UserError: the source is missing, cannot be read, or has no such field.
     """
+    of = _nobody if taught is None else taught.of
     for file in files_of(source, key):
         if file.suffix in PLAIN:
-            yield from (Document(text, file.name) for text in _plain_text(file, key))
+            yield from (Document(text, file.name, of(source, {})) for text in _plain_text(file, key))
         else:
-            found = _rows_of_file(file, key, source.field)
-            yield from _column(found, source.field, f"{key}.field", ragged=file.suffix in RAGGED)
+            found = _rows_of_file(file, key, None if taught is not None and taught.columns else source.field)
+            yield from _column(found, source, f"{key}.field", of, ragged=file.suffix in RAGGED)
     if isinstance(source, HubDataset):
-        yield from _column(_rows_of_dataset(source, key), source.field, f"{key}.field")
+        yield from _column(_rows_of_dataset(source, key), source, f"{key}.field", of)
 
 
 def rows(source: PackageFiles | PathFiles | NamedFiles | HubDataset, key: str) -> Iterator[SourceRow]:
@@ -153,16 +157,27 @@ def _reading_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {cause.strip()}") from error
 
 
-def _column(found: Iterable[SourceRow], field: str, key: str, ragged: bool = False) -> Iterator[Document]:
+def _nobody(source: Source, columns: Mapping[str, Any]) -> Teachers:
+    return ()
+
+
+def _column(
+    found: Iterable[SourceRow],
+    source: Source,
+    key: str,
+    teachers: Callable[[Source, Mapping[str, Any]], Teachers],
+    ragged: bool = False,
+) -> Iterator[Document]:
     """The texts of one column of a file or data set.
 
     Args:
         found: the rows.
-        field: the column.
-        key: the recipe key of `field`, for messages.
+        source: their source, which names the column.
+        key: the recipe key of the column, for messages.
+        teachers: the teachers of a row.
         ragged: rows may lack the column, as in JSON; but not all rows.
     """
-    there, others, first = False, dict[str, None](), ""
+    field, there, others, first = source.field, False, dict[str, None](), ""
     for row in found:
         if field not in row.columns:
             first = first or row.where
@@ -176,7 +191,7 @@ def _column(found: Iterable[SourceRow], field: str, key: str, ragged: bool = Fal
                 f"`{key}`: {field!r} holds {type(text).__name__}, not text, at {row.where}; name a field of texts"
             )
         if text is not None and text.strip():
-            yield Document(text, row.origin)
+            yield Document(text, row.origin, teachers(source, row.columns))
     if first and not there:
         named = ", ".join(map(repr, others)) or "none"
         raise UserError(f"`{key}`: there is no field {field!r}; the fields are {named} ({first})")

@@ -1,26 +1,26 @@
 """Splitting: the text of each document alone decides whether it is held out."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from potstill.data.stored_texts import TextStore
+from potstill.data.stored_texts import StoredTexts, TaughtText, TextStore
 
 
 @dataclass(frozen=True)
 class DocumentSplit:
     """The distinct documents of a corpus. They lie in a temporary file, and each is read when it is asked for."""
 
-    train: Sequence[str]
-    held_out: Sequence[str]
+    train: StoredTexts
+    held_out: StoredTexts
     repeated: int
     """The number of documents left out because they repeat an earlier one."""
 
 
-def split_documents(documents: Iterable[str], held_out: float, folder: Path | None = None) -> DocumentSplit:
+def split_documents(documents: Iterable[TaughtText], held_out: float, folder: Path | None = None) -> DocumentSplit:
     """Split documents into training and held-out ones; each side is in the order of the documents' hashes.
 
     A document is held out if its hash, read as a fraction, lies below `held_out`. So a text is always on the same side,
@@ -39,7 +39,9 @@ def split_documents(documents: Iterable[str], held_out: float, folder: Path | No
     return DocumentSplit(store.texts(places[~held]), store.texts(places[held]), len(store) - len(places))
 
 
-def split_from(documents: Iterable[str], held_out: Iterable[str], folder: Path | None = None) -> DocumentSplit:
+def split_from(
+    documents: Iterable[TaughtText], held_out: Iterable[TaughtText], folder: Path | None = None
+) -> DocumentSplit:
     """Training documents beside held-out ones of their own; both in the order in which they come.
 
     A training document that is held out too is left out. `held_out` is read first.
@@ -47,16 +49,16 @@ def split_from(documents: Iterable[str], held_out: Iterable[str], folder: Path |
     store = _stored(held_out, folder)
     first = len(store)
     for document in documents:
-        store.add(document)
+        store.add(*document)
     places = np.sort(store.distinct())
     train, held = places[places >= first], places[places < first]
     return DocumentSplit(store.texts(train), store.texts(held), len(store) - first - len(train))
 
 
-def _stored(documents: Iterable[str], folder: Path | None) -> TextStore:
+def _stored(documents: Iterable[TaughtText], folder: Path | None) -> TextStore:
     store = TextStore(folder)
     for document in documents:
-        store.add(document)
+        store.add(*document)
     return store
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from potstill.data.documents import SourceCounts, texts, texts_of
+from potstill.data.row_teachers import RowTeachers
 from potstill.data.splitting import is_held_out
-from potstill.data.stored_texts import hash_of
+from potstill.data.stored_texts import TaughtText, hash_of
 from potstill.recipe.corpus import Corpus, HeldOutText
 
 
@@ -19,10 +20,12 @@ class Stream:
     Args:
         corpus: the recipe's section.
         tallies: the size of each source; filled while it is read.
+        taught: says which teachers a row has; None where rows have none of their own.
     """
 
     corpus: Corpus
     tallies: dict[str, SourceCounts]
+    taught: RowTeachers | None = None
     repeated: int = 0
     """The number of documents left out because they repeat an earlier one."""
     distinct: int = 0
@@ -31,7 +34,7 @@ class Stream:
     """The sources that were read to their end: their recipe keys, and the number of documents in each."""
     _seen: set[bytes] = field(default_factory=set)
 
-    def held_out_text(self) -> Iterator[str]:
+    def held_out_text(self) -> Iterator[TaughtText]:
         """The distinct documents of `held_out.sources`; a document read here is never trained on.
 
         Raises:
@@ -39,46 +42,47 @@ class Stream:
         """
         apart, key = self.corpus.held_out, "corpus.held_out.sources"
         assert isinstance(apart, HeldOutText)
-        for text in texts(apart.sources, self.corpus.cleaning, key, self.tallies):
-            if self._is_new(hash_of(text)):
-                yield text
+        taught = None if self.taught is None else RowTeachers(self.taught.rules)
+        for document in texts(apart.sources, self.corpus.cleaning, key, self.tallies, taught):
+            if self._is_new(hash_of(document.text)):
+                yield document
 
-    def training(self, hold_out: Callable[[str], None]) -> Iterator[str]:
+    def training(self, hold_out: Callable[[TaughtText], None]) -> Iterator[TaughtText]:
         """The distinct training documents; documents of the held-out share are passed to `hold_out` instead.
 
         Raises:
             UserError: as ``documents.texts_of``.
         """
         share = self.corpus.held_out if isinstance(self.corpus.held_out, float) else 0.0
-        for text in self._round_robin():
-            hashed = hash_of(text)
+        for document in self._round_robin():
+            hashed = hash_of(document.text)
             if not self._is_new(hashed):
                 self.repeated += 1
             elif is_held_out(hashed, share):
-                hold_out(text)
+                hold_out(document)
             else:
                 self.distinct += 1
-                yield text
+                yield document
 
     def _is_new(self, hashed: bytes) -> bool:
         before = len(self._seen)
         self._seen.add(hashed)
         return len(self._seen) > before
 
-    def _round_robin(self) -> Iterator[str]:
+    def _round_robin(self) -> Iterator[TaughtText]:
         """One document of each source in turn, until all sources have run out."""
         keys = [f"corpus.sources.{index}" for index in range(len(self.corpus.sources))]
         live = {
-            key: texts_of(source, self.corpus.cleaning, key, self.tallies)
+            key: texts_of(source, self.corpus.cleaning, key, self.tallies, self.taught)
             for key, source in zip(keys, self.corpus.sources, strict=True)
         }
         read = dict.fromkeys(live, 0)
         while live:
             for key, source in list(live.items()):
-                text = next(source, None)
-                if text is None:
+                document = next(source, None)
+                if document is None:
                     self.ran_out[key] = read[key]
                     del live[key]
                 else:
                     read[key] += 1
-                    yield text
+                    yield document

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.console import say
+from potstill.data.row_teachers import TEACHERS
 from potstill.evaluation.candidate_models import Measurement
+from potstill.evaluation.taught_items import by_part, parts_of_items, told
 from potstill.files.atomic import read_json, write_text
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, decided, read_decisions, written
@@ -17,6 +19,8 @@ from potstill.metrics.answers.extract import REVIEW, reference, verdict
 from potstill.metrics.bootstrap import Resampling, Sums
 from potstill.metrics.comparison import compare as compare_models
 from potstill.metrics.results import Paired, Result
+from potstill.metrics.taught_parts import ItemScores, TaughtParts
+from potstill.pipeline import artifacts
 from potstill.pipeline.steps import answers_steps
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
@@ -53,7 +57,9 @@ def measure(work: Work) -> Measurement:
     models = judge_all(work)
     questions = len(next(iter(models.values()))[0].right)
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
-    rows, pairs = compare(models, compared_with(work), resampling)
+    parts = parts_of_questions(work)
+    scores, metrics = by_part(models, parts, METRICS)
+    rows, pairs = compare(scores, compared_with(work), resampling, metrics)
     waiting = {model: [each.undecided for each in seeds] for model, seeds in models.items()}
     undecided = sum(map(sum, waiting.values()))
     if undecided:
@@ -65,8 +71,14 @@ def measure(work: Work) -> Measurement:
         pairs,
         outputs=[work.folder / "verdicts"],
         summary={"questions": questions, "undecided": undecided, "made": made + more},
-        more={"undecided": waiting},
+        more={"undecided": waiting, **told(parts)},
     )
+
+
+def parts_of_questions(work: Work) -> TaughtParts | None:
+    """The parts of the held-out questions, in the order of their ids; None where all teachers teach every one."""
+    questions = sorted(artifacts.questions(work, "held_out"), key=lambda row: row["id"])
+    return parts_of_items(work.recipe, [row.get(TEACHERS) for row in questions])
 
 
 def judge_all(work: Work) -> dict[str, list[JudgedAnswers]]:
@@ -130,10 +142,13 @@ def compared_with(work: Work) -> dict[str, list[str]]:
 
 
 def compare(
-    models: Mapping[str, Sequence[JudgedAnswers]], others: Mapping[str, Sequence[str]], resampling: Resampling
+    models: Mapping[str, Sequence[ItemScores]],
+    others: Mapping[str, Sequence[str]],
+    resampling: Resampling,
+    metrics: Sequence[str] = METRICS,
 ) -> tuple[list[Result], list[Paired]]:
     """The metrics of every model, and the differences of each student from the models in `others`."""
     pairs = [(student, other) for student, beside in others.items() for other in beside]
     return compare_models(
-        models, pairs, METRICS, lambda model, metric: [one.sums(metric) for one in models[model]], resampling
+        models, pairs, metrics, lambda model, metric: [one.sums(metric) for one in models[model]], resampling
     )

@@ -22,6 +22,7 @@ from potstill.evaluation.baselines import compared_vocabulary
 from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare
 from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all, sums_of
 from potstill.evaluation.held_out_prompts import FEWEST
+from potstill.evaluation.taught_items import by_part, parts_of_items, taught_alone, told
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.comparison import compare
 from potstill.metrics.conversations.turn_scores import TurnScores, row_of
@@ -39,14 +40,18 @@ def measure(work: Work, models: Models) -> Measurement:
     readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))
     found = score_all(work, models, text, readers)
     readers.close()
-    scores = {name: [TurnScores(each) for each in seeds] for name, seeds in found.items()}
+    parts = text.parts
+    taught = {
+        name: [TurnScores(one if parts is None else taught_alone(one, parts, len(TURNS))) for one in seeds]
+        for name, seeds in found.items()
+    }
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
-    metrics = scores["start"][0].metrics()
+    scores, metrics = by_part(taught, parts, taught["start"][0].metrics())
     rows, differences = compare(scores, pairs_to_compare(work, models), metrics, sums_of(scores), resampling)
     tokens = int(found["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {judged:,} held-out conversations"
     counts = {"conversations": judged, "tokens": tokens, "made": made}
-    return Measurement(rows, differences, outputs=[work.folder / "scores"], summary=counts)
+    return Measurement(rows, differences, outputs=[work.folder / "scores"], summary=counts, more=told(parts))
 
 
 def held_out_turns(work: Work) -> HeldOutBatches:
@@ -70,6 +75,7 @@ def held_out_turns(work: Work) -> HeldOutBatches:
         training_data.corpus_collator(work),
         work.recipe.evaluate.batch_size,
         compared_vocabulary(work),
+        parts_of_items(work.recipe, [held_out[number].teachers for number in numbers]),
     )
 
 

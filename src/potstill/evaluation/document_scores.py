@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.losses.token_scores import WholeDistributions
 from potstill.metrics.bootstrap import Sums
-from potstill.metrics.held_out_text import DocumentScores, OutputFunction, SideBySide, outputs_of
+from potstill.metrics.held_out_text import BatchScores, DocumentScores, OutputFunction, SideBySide, outputs_of
+from potstill.metrics.taught_parts import COMPARED, ItemScores, TaughtParts
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, teacher_candidates
@@ -46,8 +47,6 @@ BYTES_PER_WEIGHT = 4
 """Of a loaded model, or more than that."""
 MEASUREMENT = "held-out-text"
 """Its name among the costs."""
-STUDENT_METRICS = ("kl_to_teacher", "agreement")
-"""Metrics that compare a model with the teachers. Teachers have none of them."""
 SECONDS_BETWEEN_SAVES = 30.0
 """A stopped group continues from its last save."""
 
@@ -65,6 +64,15 @@ class HeldOutBatches:
     batch_size: int
     vocabulary: int | None
     """The number of ids on which all models are compared. None: all logits of their heads."""
+    parts: TaughtParts | None = None
+    """The held-out items by their teachers. Each has equally many documents. None: all teachers teach every one."""
+
+    def taught(self, documents: NDArray[np.int64]) -> list[tuple[int, ...]] | None:
+        """The numbers of the teachers of tokens, by the numbers of their documents."""
+        if self.parts is None:
+            return None
+        of_item = len(self.document_bytes) // len(self.parts.sets)
+        return [self.parts.numbers[document // of_item] for document in documents.tolist()]
 
     def tokens(self) -> int:
         """The number of tokens that a model reads."""
@@ -79,13 +87,6 @@ class HeldOutBatches:
     def batch(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Samples as one batch on this machine's device."""
         return {name: value.to(device()) for name, value in self.collate(samples).items()}
-
-
-class ModelScores(Protocol):
-    """The scores of one model of one seed."""
-
-    def sums(self, metric: str) -> Sums:
-        """Numerator and denominator of a metric for each unit."""
 
 
 class TeacherReaders:
@@ -154,11 +155,11 @@ def score_all(
     return {one.label: [_scores(work, model) for model in each] for one, each in models.items()}
 
 
-def sums_of(scores: Mapping[str, Sequence[ModelScores]]) -> Callable[[str, str], list[Sums]]:
+def sums_of(scores: Mapping[str, Sequence[ItemScores]]) -> Callable[[str, str], list[Sums]]:
     """Gives the sums of a model for a metric, one for each seed. Teachers have no distance from themselves."""
 
     def sums(model: str, metric: str) -> list[Sums]:
-        if Candidate.from_label(model).role == "teacher" and metric.partition("/")[0] in STUDENT_METRICS:
+        if Candidate.from_label(model).role == "teacher" and metric.partition("/")[0] in COMPARED:
             return []
         return [one.sums(metric) for one in scores[model]]
 
@@ -224,7 +225,9 @@ def _score_group(work: Work, group: Sequence[CandidateModel], text: HeldOutBatch
             tally.read = text.tokens()
         saved = time.monotonic()
         for units, batch in text.batches(done):
-            _add(readers, units, batch, scores, dict(zip(names, tallies, strict=True)))
+            documents = np.concatenate(units)
+            found = readers.read(batch, text.taught(documents))
+            _add(found, documents, scores, dict(zip(names, tallies, strict=True)))
             advance(len(units))
             done += len(units)
             if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
@@ -246,14 +249,12 @@ def _resumed(unfinished: Path, names: Sequence[str], text: HeldOutBatches) -> tu
 
 
 def _add(
-    readers: SideBySide,
-    units: Sequence[NDArray[np.int64]],
-    batch: Mapping[str, Tensor],
+    found: BatchScores,
+    documents: NDArray[np.int64],
     scores: Mapping[str, DocumentScores],
     tallies: Mapping[str, Tally],
 ) -> None:
-    """Add a batch to the sums and to the time of each model that is scored."""
-    found = readers.read(batch)
+    """Add the scores of a batch's tokens to the sums and to the time of each model that is scored."""
     for name, sums in scores.items():
-        sums.add(np.concatenate(units), found.scores[name])
+        sums.add(documents, found.scores[name])
         tallies[name].seconds += found.seconds[name]

@@ -7,9 +7,11 @@ import torch
 from datasets import Dataset, load_from_disk
 
 from potstill.data.collators import Collator, pad_token_id
+from potstill.data.row_teachers import TEACHERS
 from potstill.evaluation.baselines import compared_vocabulary
 from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare
 from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all, sums_of
+from potstill.evaluation.taught_items import by_part, parts_of_items, taught_alone, told
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.comparison import compare
@@ -33,6 +35,7 @@ def measure(work: Work, models: Models) -> Measurement:
     held_out = load_from_disk(work.run.path("corpus") / "held_out")
     held_out = held_out.select(range(min(len(held_out), recipe.evaluate.documents or len(held_out))))
     sizes = [len(text.encode()) for text in held_out["text"]]
+    parts = parts_of_items(recipe, held_out[TEACHERS] if TEACHERS in held_out.column_names else ())
     windows = document_windows(held_out["input_ids"], recipe.corpus.sequence_length)
     text = HeldOutBatches(
         [{"input_ids": window.input_ids} for window in windows],
@@ -41,12 +44,15 @@ def measure(work: Work, models: Models) -> Measurement:
         Collator(pad_token_id(artifacts.tokenizer(work))),
         recipe.evaluate.batch_size,
         compared_vocabulary(work),
+        parts,
     )
     readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))
     scores = score_all(work, models, text, readers)
     pairs = pairs_to_compare(work, models)
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
-    rows, differences = compare(scores, pairs, METRICS, sums_of(scores), resampling)
+    taught = {name: [one if parts is None else taught_alone(one, parts) for one in own] for name, own in scores.items()}
+    judged, metrics = by_part(taught, parts, METRICS)
+    rows, differences = compare(judged, pairs, metrics, sums_of(judged), resampling)
     passages = work.folder / "passages.json"
     write_json(passages, _passages(work, readers, text, held_out, scores[pairs[0][0]][0]))
     readers.close()
@@ -57,6 +63,7 @@ def measure(work: Work, models: Models) -> Measurement:
         differences,
         outputs=[passages, work.folder / "scores"],
         summary={"documents": len(sizes), "tokens": tokens, "made": made},
+        more=told(parts),
     )
 
 
@@ -66,6 +73,9 @@ def _passages(
     """The passages whose KL to the teacher is nearest to the median of all documents."""
     whole = work.recipe.corpus.sequence_length
     readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
+    numbers = None if text.parts is None else text.parts.numbers
+    if numbers is not None:
+        readable = [n for n in readable if numbers[n]]
     if not readable:
         return []
     kl = scores.kl / np.maximum(scores.tokens, 1)
@@ -73,12 +83,14 @@ def _passages(
     # A token that is only a part of a character cannot be shown as text, so other documents come first.
     broken = {n: any("\ufffd" in piece(tokenizer, token) for token in held_out[n]["input_ids"]) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
-    teacher = next(iter(readers.by_name.values()))
+    teachers = list(readers.by_name.values())
     student = outputs_of(artifacts.trained_model(work, trained_candidates(work.recipe)[0]))
     shown = []
     for n in typical:
         ids = held_out[n]["input_ids"]
         batch = text.batch([{"input_ids": ids}])
+        # The passage's first teacher.
+        teacher = teachers[0 if numbers is None else numbers[n][0]]
         with torch.no_grad():
             theirs, ours = (log_probs(read(batch), text.vocabulary) for read in (teacher, student))
         shown.append({"title": f"held-out document {n}", "tokens": token_view(theirs, ours, tokenizer, ids)})

@@ -5,6 +5,7 @@ The prompts are the held-out conversations up to their last turn, or the held-ou
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from potstill.console import say
-from potstill.evaluation.answers import compared_with
+from potstill.evaluation.answers import compared_with, parts_of_questions
 from potstill.evaluation.candidate_models import Measurement, own_models, pairs_to_compare
 from potstill.evaluation.held_out_prompts import held_out_prompts
+from potstill.evaluation.taught_items import by_part, told
 from potstill.files.atomic import read_json, write_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.bootstrap import Resampling, Sums
@@ -57,10 +59,12 @@ def measure(work: Work) -> Measurement:
     for step in answers_steps(recipe):
         assert step.candidate is not None
         scores.setdefault(step.candidate.label, []).append(_judge(work, step, list(asked), scorer))
+    parts = parts_of_questions(work) if recipe.asks else None
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
-    metrics = list(scores["start"][0])
+    of_metric = {model: [SumsByMetric(each) for each in seeds] for model, seeds in scores.items()}
+    judged, metrics = by_part(of_metric, parts, list(scores["start"][0]))
     rows, pairs = compare(
-        scores, _pairs(work), metrics, lambda model, metric: [one[metric] for one in scores[model]], resampling
+        judged, _pairs(work), metrics, lambda model, metric: [one.sums(metric) for one in judged[model]], resampling
     )
     file = work.folder / "answers.json"
     write_json(file, {"id": list(asked), "scores": {model: [*map(_by_answer, each)] for model, each in scores.items()}})
@@ -72,7 +76,18 @@ def measure(work: Work) -> Measurement:
     longer = sum(reference.tokens >= limit for reference in asked.values())
     if longer:
         say(f"  {longer:,} references are longer than `answers.max_new_tokens: {limit:,}`; no answer can be as long")
-    return Measurement(rows, pairs, outputs=[file], summary={"answers": len(asked), "made": made})
+    return Measurement(rows, pairs, outputs=[file], summary={"answers": len(asked), "made": made}, more=told(parts))
+
+
+@dataclass(frozen=True)
+class SumsByMetric:
+    """The sums of one model for each metric."""
+
+    found: ModelSums
+
+    def sums(self, metric: str) -> Sums:
+        """Numerator and denominator of a metric for each answer."""
+        return self.found[metric]
 
 
 def _references(work: Work) -> dict[str, ReferenceAnswer]:

@@ -19,10 +19,10 @@ from potstill.losses.divergence_gradients import Coefficient
 from potstill.losses.logit_chunks import CastWeights, ProductInChunks, detached, product_dtype
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Pairing, check_shapes
-from potstill.losses.row_blocks import LossInputs, replace_by_gradient
-from potstill.losses.teacher_target import TeacherTarget
+from potstill.losses.row_blocks import LossInputs, sums_of_chunks, weights_beside
+from potstill.losses.teacher_target import GroupedTarget, TeacherTarget, TokenGroup
 from potstill.losses.weight_gradients import HeadGradients
-from potstill.models.head import Head, statistics_dtype
+from potstill.models.head import Head
 
 MEMORY_BUDGET = 256 * 2**20
 """Bytes for the logits of one chunk, the student's and its teachers', and for the buffers between the passes."""
@@ -32,7 +32,7 @@ def distillation_loss(
     states: Float[Tensor, "N states"],
     head: Head | None,
     labels: Int[Tensor, "N"],
-    target: TeacherTarget | None,
+    target: TeacherTarget | GroupedTarget | None,
     losses: Sequence[Loss],
     *,
     denominator: float | Tensor,
@@ -50,7 +50,8 @@ def distillation_loss(
         states: the student's last hidden states at supervised tokens only; its logits where ``head`` is None.
         head: the student's head, or None where it cannot be extracted from the model.
         labels: the id that follows each token; none is ``IGNORE_INDEX``.
-        target: the teacher's rows for the same tokens, or None where all losses are cross-entropy.
+        target: the teacher's rows for the same tokens, or None where all losses are cross-entropy. Where not all tokens
+            have the same teachers, the groups of tokens: a group without teachers has no divergences.
         denominator: the number of supervised tokens of the whole optimizer step, all ranks and micro-batches.
         vocabulary: compare only the ids below this number; a head's rows beyond it are padding. See
             ``models/shared_vocabulary.py``.
@@ -64,28 +65,88 @@ def distillation_loss(
 
     Returns:
         The loss, and each loss's own mean without its weight, detached, by kind (``forward_kl``); for an ensemble also
-        each teacher's (``forward_kl/teacher0``).
+        each teacher's (``forward_kl/teacher0``). The numbers of groups are added up, and each teacher of a group has
+        its own under its name (``forward_kl/NAME``).
 
     Raises:
-        UserError: losses and target do not fit: no target for a divergence, a target of other rows or of another
+        UserError: losses and target do not fit: no target for a divergence, a group without teachers and without
+            cross-entropy, a target of other rows or of another
             vocabulary than the student's, a sparse target of another temperature, or a sampled target for a divergence
             that needs an exact one; or not one label weight for each token.
     """
-    pairing = Pairing.of(losses, target)
     width = states.shape[1] if head is None else len(head.weight)
-    if not pairing.needs_teacher:
-        target = None
-    if target is not None:
-        check_shapes(target, len(states), width, vocabulary)
-    vocabulary = vocabulary or width
+    groups = _groups(target, len(states), losses)
+    pairings = [_pairing(group, losses, target, width, vocabulary) for group in groups]
     if not len(states):
-        return _zero(states, head), pairing.named(torch.zeros(len(pairing.names), device=states.device))
+        nothing = torch.zeros(sum(len(pairing.names) for pairing in pairings), device=states.device)
+        return _zero(states, head), _named(pairings, nothing)
+    vocabulary = vocabulary or width
     check_labels(labels, vocabulary)
     if label_weights is not None:
         _check_label_weights(label_weights, labels)
-    inputs = LossInputs(labels, target, pairing, denominator, vocabulary, memory_budget, compile, casts, label_weights)
-    loss, values = _applied(states, head, inputs)
-    return loss, pairing.named(values)
+    options = (denominator, vocabulary, memory_budget, compile, casts)
+    whole = LossInputs(labels, None, pairings[0], *options, label_weights)
+    loss, values = _applied(states, head, _of_groups(whole, groups, pairings))
+    return loss, _named(pairings, values)
+
+
+def _groups(
+    target: TeacherTarget | GroupedTarget | None, tokens: int, losses: Sequence[Loss]
+) -> tuple[TokenGroup, ...]:
+    """The groups of tokens that have the same teachers; of a target without groups, all tokens."""
+    if not isinstance(target, GroupedTarget):
+        return (TokenGroup(tokens, target),)
+    if len(target) != tokens:
+        raise UserError(f"the target has {len(target)} rows, but there are {tokens} supervised tokens")
+    alone = sum(group.tokens for group in target.groups if group.target is None)
+    if alone and all(loss.needs_teacher for loss in losses):
+        raise UserError(
+            f"{alone} supervised tokens have no teacher, and without one only cross_entropy is learned; add it to the "
+            "losses, or give these samples a teacher"
+        )
+    return tuple(group for group in target.groups if group.tokens)
+
+
+def _pairing(
+    group: TokenGroup,
+    losses: Sequence[Loss],
+    target: TeacherTarget | GroupedTarget | None,
+    width: int,
+    vocabulary: int | None,
+) -> Pairing:
+    """The pairing of a group of tokens, whose target is checked, with the losses that they learn from."""
+    if isinstance(target, GroupedTarget) and group.target is None:
+        losses = [loss for loss in losses if not loss.needs_teacher]
+    pairing = Pairing.of(losses, group.target, group.teachers)
+    if group.target is not None and pairing.needs_teacher:
+        check_shapes(group.target, group.tokens, width, vocabulary)
+    return pairing
+
+
+def _of_groups(whole: LossInputs, groups: Sequence[TokenGroup], pairings: Sequence[Pairing]) -> list[LossInputs]:
+    """The inputs of each group of tokens, from those of the whole batch."""
+    found, first = list[LossInputs](), 0
+    for group, pairing in zip(groups, pairings, strict=True):
+        rows = slice(first, first + group.tokens)
+        weights = None if whole.label_weights is None else whole.label_weights[rows]
+        target = group.target if pairing.needs_teacher else None
+        labels = whole.labels[rows]
+        found.append(replace(whole, labels=labels, target=target, pairing=pairing, label_weights=weights, first=first))
+        first = rows.stop
+    return found
+
+
+def _named(pairings: Sequence[Pairing], values: Float[Tensor, "names"]) -> dict[str, Float[Tensor, ""]]:
+    """The numbers of all groups by their names. Those of one name are added up."""
+    found: dict[str, Tensor] = {}
+    for pairing, own in zip(pairings, values.split([len(one.names) for one in pairings]), strict=True):
+        for name, value in pairing.named(own).items():
+            found[name] = found[name] + value if name in found else value
+    return found
+
+
+def _count(pairings: Sequence[Pairing]) -> int:
+    return sum(len(pairing.names) for pairing in pairings)
 
 
 def check_labels(labels: Int[Tensor, "N"], vocabulary: int) -> None:
@@ -109,9 +170,9 @@ def _check_label_weights(weights: Float[Tensor, "N"], labels: Int[Tensor, "N"]) 
 
 
 def _applied(
-    states: Float[Tensor, "N states"], head: Head | None, inputs: LossInputs
+    states: Float[Tensor, "N states"], head: Head | None, inputs: Sequence[LossInputs]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "names"]]:
-    """The loss, and the means of the pairing's numbers."""
+    """The loss, and the means of the numbers of each group's pairing, one group after the other."""
     if head is None:
         return LossOfLogits.apply(states, inputs)
     if not torch.is_grad_enabled():
@@ -129,12 +190,12 @@ def _zero(states: Float[Tensor, "N states"], head: Head | None) -> Float[Tensor,
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, head: Head, inputs: LossInputs):  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden, weight, bias, head: Head, inputs: Sequence[LossInputs]):  # type: ignore[no-untyped-def]
         wanted = ctx.needs_input_grad[:3]
         with torch.no_grad():
             values, gradients = _run(hidden, replace(head, weight=weight, bias=bias), inputs, wanted)
         # A sum, not a matrix product: autocast would round a product to bf16.
-        loss = (values * inputs.pairing.weights_beside(values)).sum()
+        loss = (values * weights_beside(inputs, values)).sum()
         ctx.gradients = gradients
         ctx.mark_non_differentiable(values)
         return loss, values
@@ -154,22 +215,24 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _run(
-    hidden: Float[Tensor, "N H"], head: Head, inputs: LossInputs, wanted: Sequence[bool]
+    hidden: Float[Tensor, "N H"], head: Head, groups: Sequence[LossInputs], wanted: Sequence[bool]
 ) -> tuple[Float[Tensor, "names"], list[Tensor | None]]:
-    """The means of the pairing's numbers, and the gradients for hidden, weight and bias where they are wanted."""
-    dtype = product_dtype(hidden, head.weight)
-    student = ProductInChunks(hidden, head, inputs.vocabulary, dtype, inputs.casts)
+    """The means of each pairing's numbers, and the gradients for hidden, weight and bias where they are wanted."""
+    dtype, denominator = product_dtype(hidden, head.weight), groups[0].denominator
+    student = ProductInChunks(hidden, head, groups[0].vocabulary, dtype, groups[0].casts)
     gradients: HeadGradients | None = None
     # In fp16 small gradients would underflow if they were divided by the denominator before the products.
-    early, late = (1.0, 1 / inputs.denominator) if dtype == torch.float16 else (1 / inputs.denominator, 1.0)
-    coefficients: list[Coefficient] = [loss.weight * early for loss in inputs.pairing.losses]
-    total = torch.zeros(len(inputs.pairing.names), dtype=statistics_dtype(dtype), device=hidden.device)
-    chunks = inputs.chunks(student)
-    with torch.autocast(hidden.device.type, enabled=False):
-        for first, last, rows in chunks:
-            if gradients is None:
-                gradients = HeadGradients(hidden, head, student, wanted, in_one_chunk=last == len(hidden))
-            total += replace_by_gradient(inputs, rows, coefficients, any(wanted))
-            gradients.add(first, last, rows.student.product)
+    early, late = (1.0, 1 / denominator) if dtype == torch.float16 else (1 / denominator, 1.0)
+
+    def add(first: int, last: int, product: Tensor) -> None:
+        nonlocal gradients
+        if gradients is None:
+            gradients = HeadGradients(hidden, head, student, wanted, in_one_chunk=last == len(hidden))
+        gradients.add(first, last, product)
+
+    totals: list[Tensor] = []
+    for inputs in groups:
+        coefficients: list[Coefficient] = [loss.weight * early for loss in inputs.pairing.losses]
+        totals.append(sums_of_chunks(inputs, student, coefficients, any(wanted), add))
     assert gradients is not None
-    return total / inputs.denominator, gradients.finished(late)
+    return torch.cat(totals) / denominator, gradients.finished(late)

@@ -3,32 +3,32 @@
 It costs one copy of the logits: their gradient.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from potstill.losses.logit_chunks import GivenLogits
-from potstill.losses.row_blocks import LossInputs, replace_by_gradient
-from potstill.models.head import statistics_dtype
+from potstill.losses.row_blocks import LossInputs, sums_of_chunks, weights_beside
 
 
 class LossOfLogits(torch.autograd.Function):
     """From logits [N V] to the loss and each named number of the pairing, differentiable in the logits."""
 
     @staticmethod
-    def forward(ctx, logits, inputs: LossInputs):  # type: ignore[no-untyped-def]
-        """The loss, and the means of the pairing's numbers."""
-        pairing, vocabulary = inputs.pairing, inputs.vocabulary
+    def forward(ctx, logits, groups: Sequence[LossInputs]):  # type: ignore[no-untyped-def]
+        """The loss, and the means of the numbers of each group's pairing."""
+        vocabulary, denominator = groups[0].vocabulary, groups[0].denominator
         gradient = torch.zeros_like(logits)
         gradient[:, :vocabulary] = logits[:, :vocabulary]
-        coefficients = [loss.weight / inputs.denominator for loss in pairing.losses]
-        total = torch.zeros(len(pairing.names), dtype=statistics_dtype(logits.dtype), device=logits.device)
-        chunks = inputs.chunks(GivenLogits(gradient, vocabulary))
-        with torch.autocast(logits.device.type, enabled=False):
-            for _, _, rows in chunks:
-                total += replace_by_gradient(inputs, rows, coefficients, ctx.needs_input_grad[0])
-        values = total / inputs.denominator
+        student, wanted = GivenLogits(gradient, vocabulary), ctx.needs_input_grad[0]
+        totals = []
+        for inputs in groups:
+            coefficients = [loss.weight / denominator for loss in inputs.pairing.losses]
+            totals.append(sums_of_chunks(inputs, student, coefficients, wanted))
+        values = torch.cat(totals) / denominator
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(values)
-        return values @ pairing.weights_beside(values), values
+        return values @ weights_beside(groups, values), values
 
     @staticmethod
     def backward(ctx, of_loss, _):  # type: ignore[no-untyped-def]

@@ -132,7 +132,23 @@ class GivenLogits:
         """Nothing: the memory belongs to the caller."""
 
 
-LogitsSource = ProductInChunks | GivenLogits
+class RowsFrom:
+    """The rows of another source from number ``first`` on, with the same interface."""
+
+    def __init__(self, source: "LogitsSource", first: int) -> None:
+        self._source, self._first = source, first
+        self.bytes_per_row: int = source.bytes_per_row
+
+    def logits(self, first: int, last: int, most: int) -> Logits:
+        """Rows ``first`` to ``last``, counted from the first of them."""
+        return self._source.logits(self._first + first, self._first + last, most)
+
+    def close(self) -> None:
+        """Give the memory back. The source takes it again when it is next asked for rows."""
+        self._source.close()
+
+
+LogitsSource = ProductInChunks | GivenLogits | RowsFrom
 
 
 def teacher_products(

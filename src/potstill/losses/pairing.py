@@ -50,10 +50,17 @@ class Pairing:
     losses: tuple[Loss, ...]
     parts: tuple[Part, ...]
     names: tuple[str, ...]
+    teachers: tuple[str, ...] = ()
+    """The name of each teacher, if the teachers have names."""
 
     @staticmethod
-    def of(losses: Sequence[Loss], target: TeacherTarget | None) -> "Pairing":
+    def of(losses: Sequence[Loss], target: TeacherTarget | None, teachers: tuple[str, ...] = ()) -> "Pairing":
         """The pairing of ``losses`` and ``target``.
+
+        Args:
+            losses: the losses.
+            target: the target, or None where all losses are cross-entropy.
+            teachers: the name of each teacher. Default: ``teacher0``, ``teacher1``, ... in an ensemble.
 
         Raises:
             UserError: there is no loss, no target for a divergence, or a divergence cannot be taken against the target.
@@ -71,8 +78,9 @@ class Pairing:
             parts = _parts(losses, target)
         names = [_name(losses, i) for i in range(len(losses))]
         if divergences and isinstance(target, MixedTarget):
-            names += [f"{names[i]}/teacher{m}" for m in range(len(target.targets)) for i in _divergences(losses)]
-        return Pairing(tuple(losses), tuple(parts), tuple(names))
+            members = teachers or tuple(f"teacher{m}" for m in range(len(target.targets)))
+            names += [f"{names[i]}/{member}" for member in members for i in _divergences(losses)]
+        return Pairing(tuple(losses), tuple(parts), tuple(names), teachers)
 
     @property
     def needs_teacher(self) -> bool:
@@ -95,7 +103,11 @@ class Pairing:
 
     def named(self, values: Float[Tensor, "names"]) -> dict[str, Float[Tensor, ""]]:
         """The numbers, by the names under which they are logged."""
-        return dict(zip(self.names, values.unbind(), strict=True))
+        found = dict(zip(self.names, values.unbind(), strict=True))
+        if len(self.teachers) == 1:
+            names = [self.names[i] for i in _divergences(self.losses)]
+            found |= {f"{name}/{self.teachers[0]}": found[name] for name in names}
+        return found
 
 
 def _divergences(losses: Sequence[Loss]) -> list[int]:

@@ -13,7 +13,7 @@ The gradient is -r A ∇ log p(y), and 0 where the ratio is clipped: a cross-ent
 loss takes the path of every other loss, and logits are never in memory as a whole.
 """
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,7 +27,16 @@ from potstill.losses.logit_chunks import CastWeights
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import check_shapes
 from potstill.losses.row_blocks import mixed
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget, leaves
+from potstill.losses.teacher_target import (
+    GroupedTarget,
+    HiddenTarget,
+    LogitsTarget,
+    MixedTarget,
+    SparseTarget,
+    TeacherTarget,
+    leaves,
+    taught,
+)
 from potstill.losses.token_scores import WholeDistributions, logits_in_blocks
 from potstill.models.head import Head, statistics_dtype
 
@@ -127,7 +136,7 @@ def _surrogate(
 
 @torch.no_grad()
 def label_log_probs(
-    target: TeacherTarget,
+    target: TeacherTarget | GroupedTarget,
     labels: Int[Tensor, "N"],
     *,
     vocabulary: int | None = None,
@@ -140,14 +149,18 @@ def label_log_probs(
 
     Raises:
         UserError: a sparse target that does not know a label's probability: one with random samples, one of another
-            temperature, or one that keeps no number for the label; or target and labels that do not fit.
+            temperature, or one that keeps no number for the label; or target and labels that do not fit, such as
+            labels without a teacher.
     """
+    options: dict[str, Any] = {"vocabulary": vocabulary, "memory_budget": memory_budget, "casts": casts}
+    if isinstance(target, GroupedTarget):
+        of_groups = zip(target.groups, labels.split([group.tokens for group in target.groups]), strict=True)
+        return torch.cat([label_log_probs(taught(group), own, **options) for group, own in of_groups])
     if isinstance(target, SparseTarget):
         return _kept_log_probs(target, labels)
     if isinstance(target, MixedTarget) and target.mix == "probabilities":
         each = [
-            label_log_probs(member, labels, vocabulary=vocabulary, memory_budget=memory_budget, casts=casts)
-            + torch.tensor(weight, dtype=torch.float64).log()
+            label_log_probs(member, labels, **options) + torch.tensor(weight, dtype=torch.float64).log()
             for member, weight in zip(target.targets, target.weights, strict=True)
         ]
         return torch.stack(each).logsumexp(0)

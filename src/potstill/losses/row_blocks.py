@@ -1,6 +1,6 @@
 """Row blocks: the same few rows of every matrix product, turned into values per token and the product's gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from potstill.losses.divergence_gradients import Coefficient
-from potstill.losses.logit_chunks import CastWeights, Logits, LogitsSource, chunks, teacher_products
+from potstill.losses.logit_chunks import CastWeights, Logits, LogitsSource, RowsFrom, chunks, teacher_products
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Pairing, Part
 from potstill.losses.row_gradients import dense, sparse
@@ -72,7 +72,9 @@ class RowBlock:
 class LossInputs:
     """Everything that the losses of a batch depend on, except the student's states and its head.
 
-    ``target`` is None where no loss compares the student with a teacher. See ``chunked.distillation_loss``.
+    ``target`` is None where no loss compares the student with a teacher. See ``chunked.distillation_loss``. Where the
+    tokens have different teachers, each group of them has inputs of its own. ``first`` is then the place of its first
+    token.
     """
 
     labels: Int[Tensor, "N"]
@@ -84,14 +86,21 @@ class LossInputs:
     compile: bool
     casts: CastWeights | None = None
     label_weights: Float[Tensor, "N"] | None = None
+    first: int = 0
 
     def chunks(self, student: LogitsSource) -> Iterator[tuple[int, int, RowBlock]]:
-        """``rows_in_chunks`` for this batch, with the labels' weights."""
-        chunks = rows_in_chunks(student, self.target, self.labels, self.vocabulary, self.memory_budget, self.casts)
-        weights = self.label_weights
-        if weights is None:
-            return chunks
-        return ((first, last, rows.with_label_weights(weights[first:last])) for first, last, rows in chunks)
+        """``rows_in_chunks`` for these tokens, at their places in the batch, with the labels' weights."""
+        begin, weights = self.first, self.label_weights
+        own = RowsFrom(student, begin) if begin else student
+        chunks = rows_in_chunks(own, self.target, self.labels, self.vocabulary, self.memory_budget, self.casts)
+        if weights is not None:
+            chunks = ((first, last, rows.with_label_weights(weights[first:last])) for first, last, rows in chunks)
+        return ((begin + first, begin + last, rows) for first, last, rows in chunks)
+
+
+def weights_beside(groups: Sequence[LossInputs], values: Float[Tensor, "names"]) -> Float[Tensor, "names"]:
+    """The factor of each named number of each group in the loss (``Pairing.weights_beside``)."""
+    return torch.cat([inputs.pairing.weights_beside(values) for inputs in groups])
 
 
 def rows_in_chunks(
@@ -124,6 +133,33 @@ def rows_in_chunks(
             source.close()
 
     return each()
+
+
+def sums_of_chunks(
+    inputs: LossInputs,
+    student: LogitsSource,
+    coefficients: Sequence[Coefficient],
+    with_gradient: bool,
+    use: Callable[[int, int, Float[Tensor, "n V"]], None] = lambda first, last, product: None,
+) -> Float[Tensor, "names"]:
+    """Sums over all tokens of the pairing's numbers, chunk by chunk.
+
+    Args:
+        inputs: all but the student.
+        student: its logits. Each chunk's product is overwritten by its gradient.
+        coefficients: of each loss, in the gradient.
+        with_gradient: whether the gradient is wanted.
+        use: told the first and last token of each chunk and the gradient for its product.
+    """
+    total: Tensor | None = None
+    chunks = inputs.chunks(student)
+    with torch.autocast(inputs.labels.device.type, enabled=False):
+        for first, last, rows in chunks:
+            found = replace_by_gradient(inputs, rows, coefficients, with_gradient)
+            total = found if total is None else total + found
+            use(first, last, rows.student.product)
+    assert total is not None
+    return total
 
 
 def replace_by_gradient(

@@ -94,6 +94,38 @@ class MixedTarget:
 TeacherTarget = LogitsTarget | HiddenTarget | SparseTarget | MixedTarget
 
 
+def rows_of(target: TeacherTarget, first: int, last: int) -> TeacherTarget:
+    """Rows ``first`` to ``last`` of a target, as views."""
+    if isinstance(target, MixedTarget):
+        return replace(target, targets=tuple(rows_of(one, first, last) for one in target.targets))
+    if isinstance(target, HiddenTarget):
+        return HiddenTarget(target.hidden[first:last], target.head)
+    return LogitsTarget(target.logits[first:last]) if isinstance(target, LogitsTarget) else target.rows(first, last)
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """Tokens that follow one another and have the same teachers.
+
+    ``target`` is None where no teacher teaches them. Then only cross-entropy is learned from them.
+    """
+
+    tokens: int
+    target: TeacherTarget | None
+    teachers: tuple[str, ...] = ()
+    """The name of each teacher, in the order of an ensemble's members. Its numbers are logged under it."""
+
+
+@dataclass(frozen=True)
+class GroupedTarget:
+    """The targets of tokens that do not all have the same teachers: of one group of tokens after the other."""
+
+    groups: tuple[TokenGroup, ...]
+
+    def __len__(self) -> int:
+        return sum(group.tokens for group in self.groups)
+
+
 def leaves(target: TeacherTarget | None) -> Iterator[LogitsTarget | HiddenTarget | SparseTarget]:
     """The single teachers of a target, also those of nested ensembles; nothing for None."""
     if isinstance(target, MixedTarget):
@@ -101,3 +133,27 @@ def leaves(target: TeacherTarget | None) -> Iterator[LogitsTarget | HiddenTarget
             yield from leaves(member)
     elif target is not None:
         yield target
+
+
+def taught(group: TokenGroup) -> TeacherTarget:
+    """The target of a group of tokens.
+
+    Raises:
+        UserError: no teacher teaches them.
+    """
+    if group.target is None:
+        raise UserError(f"{group.tokens} tokens have no teacher; give their samples one")
+    return group.target
+
+
+def first_rows(target: TeacherTarget | GroupedTarget, count: int) -> TeacherTarget | GroupedTarget:
+    """The targets of the first ``count`` tokens, as views."""
+    if not isinstance(target, GroupedTarget):
+        return rows_of(target, 0, count)
+    groups, left = list[TokenGroup](), count
+    for group in target.groups:
+        tokens = min(left, group.tokens)
+        own = None if group.target is None else rows_of(group.target, 0, tokens)
+        groups.append(replace(group, tokens=tokens, target=own))
+        left -= tokens
+    return GroupedTarget(tuple(groups))

@@ -10,7 +10,7 @@ from torch.nn.functional import log_softmax
 from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.divergences import FLOOR
 from potstill.losses.row_blocks import mixed
-from potstill.losses.teacher_target import MixedTarget, leaves
+from potstill.losses.teacher_target import GroupedTarget, TeacherTarget, leaves, rows_of, taught
 from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
 
 LIKELIEST = 16
@@ -22,7 +22,7 @@ NAMES = ("student_log_probs", "teacher_log_probs", "reverse_kl", "forward_kl", "
 def score_written(
     student: WholeDistributions,
     labels: Int[Tensor, "N"],
-    teacher: WholeDistributions | MixedTarget,
+    teacher: TeacherTarget | GroupedTarget,
     *,
     vocabulary: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
@@ -46,10 +46,29 @@ def score_written(
     Raises:
         UserError: as ``chunked.distillation_loss``.
     """
+    if isinstance(teacher, GroupedTarget):
+        return _scores_of_groups(student, labels, teacher, vocabulary, memory_budget)
     members = cast(list[WholeDistributions], list(leaves(teacher)))
     blocks = logits_in_blocks([student, *members], labels, vocabulary, memory_budget)
     with torch.autocast(labels.device.type, enabled=False):
         found = [_scores(own, mixed(teacher, iter(theirs), 1.0), labels[rows]) for rows, (own, *theirs) in blocks]
+    return joined(found, NAMES, labels)
+
+
+def _scores_of_groups(
+    student: WholeDistributions,
+    labels: Int[Tensor, "N"],
+    teacher: GroupedTarget,
+    vocabulary: int | None,
+    memory_budget: int,
+) -> dict[str, Float[Tensor, "N"]]:
+    found, first = list[dict[str, Tensor]](), 0
+    for group in teacher.groups:
+        last = first + group.tokens
+        own = cast(WholeDistributions, rows_of(student, first, last))
+        rows = labels[first:last]
+        found.append(score_written(own, rows, taught(group), vocabulary=vocabulary, memory_budget=memory_budget))
+        first = last
     return joined(found, NAMES, labels)
 
 

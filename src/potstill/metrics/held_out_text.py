@@ -19,6 +19,7 @@ from potstill.losses.logit_chunks import teacher_products
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
 from potstill.losses.token_scores import WholeDistributions, score_side_by_side, score_tokens
 from potstill.metrics.bootstrap import Sums
+from potstill.metrics.taught_parts import COMPARED
 from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
 
@@ -80,6 +81,25 @@ class DocumentScores:
         return cls(**{name: np.asarray(values) for name, values in data.items()})
 
 
+@dataclass(frozen=True)
+class TaughtScores:
+    """Scores of documents of which some have no teacher: only the others are compared with theirs."""
+
+    each: DocumentScores
+    taught: NDArray[np.bool_]
+    """Whether a document has a teacher."""
+
+    @property
+    def tokens(self) -> NDArray[np.float64]:
+        """The numbers of predicted tokens."""
+        return self.each.tokens
+
+    def sums(self, metric: str) -> Sums:
+        """Numerator and denominator of a metric for each document."""
+        found = self.each.sums(metric)
+        return Sums(found.numerator, np.asarray(found.denominator) * self.taught) if metric in COMPARED else found
+
+
 def document_windows(documents: Iterable[list[int]], sequence_length: int) -> list[Window]:
     """All documents in windows that overlap by one token; long windows first, so that a batch has similar lengths."""
     cut = [Window(n, ids) for n, tokens in enumerate(documents) for ids in windows(tokens, sequence_length)]
@@ -100,26 +120,52 @@ class SideBySide:
     """Use only ids below this number. None: all ids of the heads."""
 
     @torch.no_grad()
-    def read(self, batch: Mapping[str, Tensor]) -> "BatchScores":
+    def read(self, batch: Mapping[str, Tensor], taught: Sequence[tuple[int, ...]] | None = None) -> "BatchScores":
         """Score all models on a batch. Each teacher and each model reads it once.
 
         Args:
             batch: `input_ids`, `labels` and `attention_mask`, all [B, T], on the models' device.
+            taught: the numbers of the teachers of each supervised token. None: all of them.
         """
         outputs, seconds, began = {}, {}, time.perf_counter()
         for name, read in {**self.teachers, **self.models}.items():
             outputs[name] = read(batch)
             seconds[name], began = _seconds_since(began)
-        members = tuple(outputs[name] for name in self.teachers)
-        target = members[0] if len(members) == 1 else MixedTarget(members, self.weights, self.mix)
         labels = supervised_labels(batch)
-        found = score_side_by_side(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
+        every = tuple(range(len(self.teachers)))
+        found = self._scores(outputs, labels, every) if taught is None else self._by_group(outputs, labels, taught)
         scores = {
             name: {what: values.double().cpu().numpy() for what, values in each.items()}
             for name, each in zip(outputs, found, strict=True)
         }
         together, _ = _seconds_since(began)
         return BatchScores(scores, {name: own + together / len(outputs) for name, own in seconds.items()})
+
+    def _scores(
+        self, outputs: Mapping[str, WholeDistributions], labels: Tensor, teachers: tuple[int, ...]
+    ) -> list[dict[str, Tensor]]:
+        members, shares = tuple(outputs[name] for name in self.teachers), self.weights
+        if len(teachers) < len(members):
+            members = tuple(members[number] for number in teachers)
+            total = sum(shares[number] for number in teachers)
+            shares = tuple(shares[number] / total for number in teachers)
+        target = None if not members else members[0] if len(members) == 1 else MixedTarget(members, shares, self.mix)
+        return score_side_by_side(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
+
+    def _by_group(
+        self, outputs: Mapping[str, WholeDistributions], labels: Tensor, taught: Sequence[tuple[int, ...]]
+    ) -> list[dict[str, Tensor]]:
+        """The scores of tokens that do not all have the same teachers; 0 where there is no teacher to compare with."""
+        assert len(taught) == len(labels), (len(taught), len(labels))
+        nothing = torch.zeros(len(labels), dtype=torch.float64, device=labels.device)
+        found = [{name: nothing.clone() for name in ("nll", "forward_kl", "agreement")} for _ in outputs]
+        for teachers in dict.fromkeys(taught):
+            places = torch.tensor([place for place, own in enumerate(taught) if own == teachers], device=labels.device)
+            own = {name: _at(one, places) for name, one in outputs.items()}
+            for whole, part in zip(found, self._scores(own, labels[places], teachers), strict=True):
+                for name, values in part.items():
+                    whole[name][places] = values.double()
+        return found
 
 
 @dataclass(frozen=True)
@@ -131,6 +177,13 @@ class BatchScores:
 
     scores: Mapping[str, Mapping[str, NDArray[np.float64]]]
     seconds: Mapping[str, float]
+
+
+def _at(outputs: WholeDistributions, places: Tensor) -> WholeDistributions:
+    """A model's outputs at some of the tokens."""
+    if isinstance(outputs, LogitsTarget):
+        return LogitsTarget(outputs.logits[places])
+    return HiddenTarget(outputs.hidden[places], outputs.head)
 
 
 def _seconds_since(began: float) -> tuple[float, float]:

@@ -18,6 +18,8 @@ class SamplePrompt:
     """The prompt that the student reads."""
     teacher: list[int] | None = None
     """The prompt that the teachers read; None where it is the student's."""
+    taught_by: list[str] | None = None
+    """The teachers of the sample; None where all teachers teach every sample."""
 
 
 def prompts_of(batch: Mapping[str, Tensor], beginning: int) -> list[SamplePrompt | None]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import TEACHER
+from potstill.data.row_teachers import TEACHERS
 from potstill.errors import UserError
 from potstill.generation.decoding import Decoding, Key, Task, TokenChoice
 from potstill.generation.generate import NamedModel, ends_of, ids_without_token, writer_of
@@ -37,7 +38,9 @@ class Rollout:
     def sample(self) -> dict[str, Any]:
         """The prompt and the answer as a sample. The answer alone is learned, its last token too."""
         sample = _read_by("", self.prompt.student, self.ids)
-        return sample if self.prompt.teacher is None else sample | _read_by(TEACHER, self.prompt.teacher, self.ids)
+        if self.prompt.teacher is not None:
+            sample |= _read_by(TEACHER, self.prompt.teacher, self.ids)
+        return sample if self.prompt.taught_by is None else sample | {TEACHERS: self.prompt.taught_by}
 
     def as_json(self) -> dict[str, Any]:
         """The rollout as a plain object."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.training_rows import stored_conversation
+from potstill.data.row_teachers import TEACHERS
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
 from potstill.models.pretrained import ModelSource
@@ -112,7 +113,8 @@ def questions(work: Work, part: str) -> list[dict[str, Any]]:
     Each row has every column that prompts may use, and its reference as its `answer`.
     """
     rows = load_from_disk(work.run.path("corpus") / part)
-    own = ({"id": row["id"], "question": row["question"], "reference": row["reference"]} for row in rows)
+    kept = [name for name in ("id", "question", "reference", TEACHERS) if name in rows.column_names]
+    own = ({name: row[name] for name in kept} for row in rows)
     columns = (json.loads(text) for text in rows["columns"])
     return [{**each, **row, "answer": row["reference"]} for each, row in zip(columns, own, strict=True)]
 

@@ -12,8 +12,11 @@ from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.conversations.training_rows import columns_of, training_rows
+from potstill.data.labels import IGNORE_INDEX
+from potstill.data.row_teachers import TEACHERS
 from potstill.files.atomic import write_json, write_text
 from potstill.files.dataset_writer import dataset_writer
+from potstill.pipeline.row_teachers import TaughtCounts, with_teachers
 from potstill.recipe.conversations import Conversations
 from potstill.report.audit_page import audit_notes, render_audit
 
@@ -21,7 +24,12 @@ AUDIT = ("audit.html", "audit.json")
 
 
 def save_samples(
-    folder: Path, conversations: Sequence[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
+    folder: Path,
+    conversations: Sequence[Conversation],
+    tokenizer: Any,
+    corpus: Conversations,
+    tally: ChatTally,
+    counted: TaughtCounts | None = None,
 ) -> int:
     """Save the samples of conversations. Returns their number.
 
@@ -31,16 +39,21 @@ def save_samples(
         tokenizer: the run's tokenizer.
         corpus: the recipe's section.
         tally: counts what becomes of each conversation.
+        counted: counts the samples by their teachers. None: conversations have no teachers of their own.
 
     Raises:
         UserError: as :func:`training_rows`.
     """
     features, written = Features(dict.fromkeys(columns_of(corpus), List(Value("int32")))), 0
+    if counted is not None:
+        features = with_teachers(features)
     showing = progress(f"rendering {folder.name}", len(conversations), "conversations")
     with dataset_writer(folder, features) as write, showing as advance:
         for row in training_rows(_shown(conversations, advance), tokenizer, corpus, tally):
             write(row)
             written += 1
+            if counted is not None:
+                counted.add(tuple(row[TEACHERS]), sum(label != IGNORE_INDEX for label in row["labels"][1:]))
     return written
 
 

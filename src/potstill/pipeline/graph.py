@@ -102,7 +102,9 @@ STAGES: tuple[Stage, ...] = (
         "teachers",
         "Find, convert and pin the teachers.",
         lambda r, s: {
-            "teachers": {name: recipe_inputs.section_without(teacher, "weight") for name, teacher in r.teachers.items()}
+            "teachers": {
+                name: recipe_inputs.section_without(teacher, "weight", "when") for name, teacher in r.teachers.items()
+            }
         },
         files=_teacher_files,
         is_asked_for=lambda r: bool(r.teachers),
@@ -127,6 +129,7 @@ STAGES: tuple[Stage, ...] = (
             if r.asks
             else r.corpus,
             **recipe_inputs.references(r),
+            **recipe_inputs.teacher_rows(r),
         },
         lambda r: ("teachers", "tokenizer"),
         files=_source_files,

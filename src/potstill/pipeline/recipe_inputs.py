@@ -6,6 +6,7 @@ The module imports nothing heavy, because the table of stages uses it.
 from typing import TYPE_CHECKING, Any
 
 from potstill.recipe.precision import teachers_in_format
+from potstill.recipe.row_rules import rules, teaches_by_row, without_cross_entropy
 
 if TYPE_CHECKING:
     from potstill.recipe import Recipe
@@ -44,6 +45,14 @@ def teacher_weights(recipe: "Recipe") -> dict[str, float]:
     return {name: teacher.weight for name, teacher in recipe.all_teachers.items()}
 
 
+def teacher_rows(recipe: "Recipe") -> dict[str, Any]:
+    """Which rows each teacher teaches, if not all of them, and the losses from which the others would learn nothing."""
+    if not teaches_by_row(recipe):
+        return {}
+    given = {name: section_without(when) for name, when in rules(recipe).items()}
+    return {"teachers.when": given, "without cross_entropy": without_cross_entropy(recipe)}
+
+
 def random_offset(recipe: "Recipe") -> dict[str, bool]:
     """The key of the corpus that acts during training and does not change the corpus on disk."""
     return {"corpus.random_offset": getattr(recipe.corpus, "random_offset", False)}
@@ -52,7 +61,7 @@ def random_offset(recipe: "Recipe") -> dict[str, bool]:
 def teacher_training(recipe: "Recipe", name: str) -> dict[str, Any]:
     """The inputs of a teacher's training. Its weight in the mixture is an input of the student's training."""
     asked = {"strategies": strategies_in_use(recipe), **sequence_lengths(recipe)} if recipe.asks else {}
-    own = section_without(recipe.pretrain[name], "weight")
+    own = section_without(recipe.pretrain[name], "weight", "when")
     return {f"pretrain.{name}": own | random_offset(recipe) | asked, **precision(recipe)}
 
 

@@ -11,6 +11,7 @@ from potstill.data.prompts.collator import AlignedCollator, as_the_teacher_reads
 from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.work import Work
+from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.questions import Questions
@@ -31,7 +32,7 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
     if recipe.asks:
         sample_set = recipe.sample_set_of(variant)
         return for_sample_set(work, sample_set.name)
-    return _of_corpus(work, _taught_by(work), seed)
+    return _of_corpus(work, taught_by(work.recipe), seed)
 
 
 def for_candidate(work: Work, trained: Candidate) -> TrainingData:
@@ -43,7 +44,9 @@ def for_candidate(work: Work, trained: Candidate) -> TrainingData:
 def for_sample_set(work: Work, name: str | None) -> TrainingData:
     """The data that is captured: the samples of a sample set; for text, the samples of the corpus."""
     if name is None:
-        return TrainingData(load_from_disk(work.run.path(_taught_by(work)) / "train"), None, corpus_collator(work))
+        return TrainingData(
+            load_from_disk(work.run.path(taught_by(work.recipe)) / "train"), None, corpus_collator(work)
+        )
     step = Step("strategies", name=name)
     collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
@@ -118,9 +121,9 @@ def _of_corpus(work: Work, stage: str, seed: int) -> TrainingData:
     return TrainingData(train, _validation(work, "corpus"), corpus_collator(work))
 
 
-def _taught_by(work: Work) -> str:
+def taught_by(recipe: Recipe) -> str:
     """The stage that makes the samples of a student's training: of conversations, that in which a teacher writes."""
-    return "generate" if work.recipe.chats and work.recipe.generate is not None else "corpus"
+    return "generate" if recipe.chats and recipe.generate is not None else "corpus"
 
 
 def corpus_collator(work: Work) -> Collate:

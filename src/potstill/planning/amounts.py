@@ -14,6 +14,7 @@ from potstill.data.sources import files_of
 from potstill.data.text_files import PLAIN
 from potstill.errors import UserError
 from potstill.planning.ranges import Range
+from potstill.planning.taught_shares import notes_of_shares, taught_shares
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
 from potstill.recipe.corpus import Corpus, HeldOutText
@@ -51,6 +52,12 @@ class Amounts:
     origin: str
     """Where the numbers are from, in words."""
     notes: tuple[str, ...] = ()
+    taught: Mapping[str, Range] | None = None
+    """The share of the samples that each teacher teaches. None: each teaches all of them."""
+
+    def taught_by(self, name: str) -> Range:
+        """The share of the samples that a teacher teaches."""
+        return Range.exactly(1.0) if self.taught is None else self.taught[name]
 
     @property
     def supervised(self) -> Range | None:
@@ -66,6 +73,11 @@ def amounts_of(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[st
         made: the figures of the finished corpus stage; None before that.
         asked: the figures of the prompts of the first sample set, once they are made.
     """
+    found, shares = _amounts(recipe, made, asked), taught_shares(recipe, made)
+    return replace(found, taught=shares, notes=(*found.notes, *notes_of_shares(recipe, shares)))
+
+
+def _amounts(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> Amounts:
     corpus = recipe.corpus
     if isinstance(corpus, Questions):
         return _of_questions(corpus, recipe.facts.text, made, asked)

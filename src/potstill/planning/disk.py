@@ -79,9 +79,11 @@ def _capture(step: Step, at: Situation) -> Range | None:
     whole = ZERO
     for model in at.models.teachers.values():
         codec = codec_of(step, at, model)
+        share = at.amounts.taught_by(model.name)
+        own = ((learned * share).to_list(), (samples * share).to_list())
         sizes = [
             estimate(codec, tokens=round(tokens), samples=round(count)).total_bytes
-            for tokens, count in zip(learned.to_list(), samples.to_list(), strict=True)
+            for tokens, count in zip(*own, strict=True)
         ]
         whole += Range(*map(float, sizes))
         if codec.mode == "hidden":

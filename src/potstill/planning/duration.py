@@ -71,13 +71,14 @@ def one_step(job: TrainingJob, machine: Machine) -> Range:
     traced = training_pass(job)
     passes = 2.0 if job.how.adapter else 3.0
     work = _guess(job.student, job.batch) * passes if traced is None else traced.operations
+    read = 1 + sum(teacher.share.expected for teacher in job.teachers)
     head = Operations(
         products=2.0 * passes * _head_size(job.student) * job.batch.tokens,
         # Softmax and gradient of each logit, in float32, for student and teachers.
-        moved=12.0 * _vocabulary(job.student) * job.batch.tokens * (1 + len(job.teachers)),
+        moved=12.0 * _vocabulary(job.student) * job.batch.tokens * read,
     )
     own = _time(work + head, job.precision, machine)
-    return sum((one_batch(teacher, machine) for teacher in job.teachers), own)
+    return sum((one_batch(teacher, machine) * teacher.share for teacher in job.teachers), own)
 
 
 def of_update(job: TrainingJob, machine: Machine) -> Range:

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from potstill.planning.amounts import Amounts, schedule
 from potstill.planning.models import PlannedModel, RecipeModels
-from potstill.planning.ranges import ZERO, Range
+from potstill.planning.ranges import ONE, ZERO, Range
 from potstill.planning.trace import BatchShape, Learning
 from potstill.recipe import Recipe
 from potstill.recipe.precision import in_bfloat16, in_format
@@ -31,6 +31,8 @@ class ReadingJob:
     """Bytes of another model beside it."""
     spans: bool = False
     """Whether the model lies on all accelerators together."""
+    share: Range = ONE
+    """The share of the samples of a training that a teacher reads beside the student."""
 
 
 @dataclass(frozen=True)
@@ -253,4 +255,7 @@ def live_teachers(at: Situation, micro: int) -> tuple[ReadingJob, ...]:
 
 def teachers_beside(at: Situation, micro: int, length: float) -> tuple[ReadingJob, ...]:
     """The teachers, each with a micro-batch of samples of a length."""
-    return tuple(reading_of(at, one, ZERO, micro, length) for one in at.models.teachers.values())
+    return tuple(
+        replace(reading_of(at, one, ZERO, micro, length), share=at.amounts.taught_by(one.name))
+        for one in at.models.teachers.values()
+    )

@@ -249,6 +249,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             "tokens": _list(amounts.tokens),
             "supervised_tokens": _list(amounts.supervised),
             "held_out_tokens": _list(amounts.held_out_tokens),
+            **({} if amounts.taught is None else {"taught_shares": _lists(amounts.taught)}),
             "optimizer_steps": {name: one.steps.to_list() for name, one in plan.schedules.items()},
         },
         "steps": {one.step: one.to_dict() for one in plan.steps},
@@ -256,6 +257,10 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "disk_bytes": plan.disk.to_list(),
         "notes": list(plan.notes),
     }
+
+
+def _lists(found: Mapping[str, Range]) -> dict[str, list[float]]:
+    return {name: one.to_list() for name, one in found.items()}
 
 
 def _list(found: Range | None) -> list[float] | None:

@@ -68,4 +68,4 @@ class Range:
         return cls(*values)
 
 
-ZERO = Range.exactly(0.0)
+ZERO, ONE = Range.exactly(0.0), Range.exactly(1.0)

@@ -42,6 +42,9 @@ def _text(plan: Plan) -> str:
         f"samples of an epoch: {_number(amounts.samples)}, with {_number(amounts.tokens)} tokens ({amounts.origin})",
         f"held out: {_number(amounts.held_out_tokens)} tokens",
     ]
+    for name, share in (amounts.taught or {}).items():
+        taught = None if amounts.supervised is None else amounts.supervised * share
+        lines.append(f"taught by {name}: {_number(taught)} supervised tokens of an epoch")
     for name, one in plan.schedules.items():
         each = one.micro_batch * one.accumulation
         lines.append(f"{name}: {_number(one.steps)} optimizer steps of {each:,} samples on each device")

@@ -126,7 +126,8 @@ def _capture(step: Step, at: Situation) -> Iterator[Job]:
     length = at.amounts.teacher_length
     tokens = None if samples is None else samples * length * (1 / at.ranks)
     for model in at.models.teachers.values():
-        yield reading_of(at, model, tokens, capture.batch_size, length.high)
+        taught = None if tokens is None else tokens * at.amounts.taught_by(model.name)
+        yield reading_of(at, model, taught, capture.batch_size, length.high)
 
 
 def _distil(step: Step, at: Situation) -> Iterator[Job]:

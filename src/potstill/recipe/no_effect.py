@@ -8,6 +8,7 @@ from potstill.recipe.answers import Answers
 from potstill.recipe.distributed import unshardable
 from potstill.recipe.on_policy import without_rollouts
 from potstill.recipe.precision import contradictions
+from potstill.recipe.row_rules import complaints_of_rows
 from potstill.recipe.training_fields import TrainingFields
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     yield from unshardable(recipe)
     yield from _of_control(recipe)
     yield from without_rollouts(recipe)
+    yield from complaints_of_rows(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"
         name, teacher = next(iter(recipe.all_teachers.items()))

@@ -5,6 +5,7 @@ from pydantic import Field
 from potstill.recipe.distil import Keep
 from potstill.recipe.section import Importance, Section
 from potstill.recipe.student import ModelConfig
+from potstill.recipe.teacher_rows import When
 from potstill.recipe.training_fields import Training, TrainingFields
 
 
@@ -13,6 +14,10 @@ class Pretrained(Section):
 
     weight: Importance = 1.0
     """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
+
+    when: When | None = None
+    """The rows that this teacher teaches, though it is trained on all of them, such as `{source: gsm8k}` or
+    `{column: kind, equals: chat}`; as in `teachers`. Default: all rows."""
 
     config: ModelConfig
     """The fields of a transformers configuration, with `model_type`. The vocabulary size comes from the tokenizer."""

@@ -22,6 +22,7 @@ from potstill.recipe.on_policy import OnPolicy
 from potstill.recipe.precision import Precision, in_bfloat16
 from potstill.recipe.pretrain import Pretrained
 from potstill.recipe.questions import Questions
+from potstill.recipe.row_rules import may_teach_together
 from potstill.recipe.search import Search, check_search
 from potstill.recipe.section import Name, Section, discriminated_by
 from potstill.recipe.select import LOSS, Select
@@ -356,7 +357,7 @@ class Recipe(Section):
         return self
 
     def _capture_is_enough_for(self, variant: str | None, keep: str) -> None:
-        losses, key, several = self.losses_of(variant), self._losses_key(variant), len(self.all_teachers) > 1
+        losses, key, several = self.losses_of(variant), self._losses_key(variant), may_teach_together(self)
         if any(isinstance(loss, HiddenMatch) for loss in losses):
             raise ValueError(
                 f"`{key}`: hidden_match needs the teacher's layers, but `capture` keeps none of them; remove one "

@@ -7,11 +7,17 @@ from pydantic import Field, Tag, model_validator
 from potstill.files.named_data import named_data
 from potstill.recipe.corpus import DataName
 from potstill.recipe.section import ForeignFields, Importance, Section, about_key, discriminated_by
+from potstill.recipe.teacher_rows import When
 
 
 class TeacherBase(Section):
     weight: Importance = 1.0
     """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
+
+    when: When | None = None
+    """The rows that this teacher teaches, such as `{source: gsm8k}` or `{column: kind, equals: chat}`. A row is taught
+    by all teachers whose `when` it matches and by those without one, with their weights divided by the sum of these. A
+    row without a teacher is learned by cross-entropy alone. Default: all rows."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
     """The number format of the teacher. `auto` (default): the run's, as `precision` says."""

@@ -8,6 +8,7 @@ from potstill.cost import Cost, Expense
 from potstill.metrics.conversations.turns import BY_TURN, TURNS
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import Speed
+from potstill.metrics.taught_parts import BY_PART
 from potstill.recipe.candidates import Candidate
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
@@ -328,6 +329,8 @@ class Report:
     metrics: tuple[Metric, ...] = HELD_OUT_METRICS
     turns: tuple[Metric, ...] = ()
     """The metrics of single turns of conversations. They have a table of their own."""
+    parts: tuple[Metric, ...] = ()
+    """The metrics of the held-out items of each teacher, where teachers teach some rows only; also with a table."""
     units: str = "held-out passages"
     confidence: float = 0.95
     asks: bool = False
@@ -338,6 +341,17 @@ class Report:
     """The size and speed of teachers, students and control, if they were measured."""
     placebos: tuple[str, ...] = ()
     """The students whose teacher spoke about another question."""
+
+
+def part_metrics(metrics: Iterable[Metric], parts: Iterable[str]) -> tuple[Metric, ...]:
+    """The metrics of each part of the held-out items, which is named by its teachers."""
+    parts = list(parts)
+    return tuple(
+        replace(metric, name=f"{metric.name}/{part}", label=f"{metric.label}, {part}")
+        for metric in metrics
+        if metric.name in BY_PART
+        for part in parts
+    )
 
 
 def kind(model: str) -> str:

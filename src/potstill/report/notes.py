@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from potstill.data.row_teachers import NOBODY
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
 from potstill.recipe.corpus import HeldOutText
@@ -31,6 +32,21 @@ def notes(recipe: Recipe, run_folder: Path, undecided: Mapping[str, Sequence[int
         *_of_training(recipe, "questions", "questions"),
         *_of_tasks(recipe),
     )
+
+
+def taught_rows(taught: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """The note of a run whose teachers teach some rows only.
+
+    Args:
+        taught: the training samples and supervised tokens of each teacher, and of no teacher.
+    """
+    tokens = {name: counts["supervised_tokens"] for name, counts in taught.items()}
+    each = [
+        f"{name} {counts['samples']:,}" + (f" ({tokens[name]:,} supervised tokens)" if tokens[name] else "")
+        for name, counts in taught.items()
+    ]
+    alone = " Samples without a teacher are learned by cross-entropy alone." * (NOBODY in taught)
+    return (f"Training samples of each teacher: {', '.join(each)}.{alone}",) if taught else ()
 
 
 def _of_text(recipe: Recipe) -> list[str]:

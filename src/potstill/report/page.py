@@ -63,7 +63,8 @@ def render(report: Report) -> str:
         "students": len(who),
         "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
         "table": tables.matrix(report) if several else tables.figures(report),
-        "turns": _turns(report),
+        "turns": _table_apart(report, report.turns),
+        "parts": _table_apart(report, report.parts),
         "long": LONG,
         "terms": [term | {"svg": Markup(term["svg"])} for term in _terms(report, looks)],
         "costs_and_gains": cost_and_gain.table(report),
@@ -111,12 +112,12 @@ def _main_other(report: Report) -> str:
     return CONTROL if any(pair.b == CONTROL for pair in report.paired) else START
 
 
-def _turns(report: Report) -> dict[str, Any] | None:
-    """The table of the metrics that are told by turn."""
-    of_turns = replace(report, metrics=report.turns)
-    if not any(tables.rows_of(report, metric) for metric in report.turns):
+def _table_apart(report: Report, metrics: tuple[Metric, ...]) -> dict[str, Any] | None:
+    """The table of metrics that have a table of their own, if any of them was measured."""
+    apart = replace(report, metrics=metrics)
+    if not any(tables.rows_of(report, metric) for metric in metrics):
         return None
-    return tables.matrix(of_turns) if len(students(report)) > 1 else tables.figures(of_turns)
+    return tables.matrix(apart) if len(students(report)) > 1 else tables.figures(apart)
 
 
 def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dict[str, Any]:

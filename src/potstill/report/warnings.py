@@ -47,13 +47,13 @@ def trials_tied(trials: int) -> str:
 def few_units(report: Report) -> tuple[str, ...]:
     """A sentence for each small number of units on which metrics were measured.
 
-    Of single turns, the table tells the number.
+    Of single turns and of each teacher's items, the table tells the number.
     """
     labels = {metric.name: number_format.metric_name(metric) for metric in report.metrics}
-    of_turns = {metric.name for metric in report.turns}
+    apart = {metric.name for metric in (*report.turns, *report.parts)}
     counts: dict[int, dict[str, None]] = {}
     for row in report.rows:
-        if row.n < FEWEST_UNITS and row.metric not in of_turns:
+        if row.n < FEWEST_UNITS and row.metric not in apart:
             counts.setdefault(row.n, {})[labels.get(row.metric, row.metric)] = None
     return tuple(
         f"Only {n} units for {number_format.listed(list(names))}: fewer than {FEWEST_UNITS} are too few to tell a "

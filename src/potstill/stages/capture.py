@@ -5,16 +5,19 @@ Makes one store for each teacher, `capture/TEACHER/`; for questions, one for eac
 """
 
 import time
+from dataclasses import replace
 
 from potstill import distributed
 from potstill.console import duration, say, size
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.prompts.render import template_fingerprint
+from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_rows import rows_at
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.row_rules import teaches_by_row
 from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.live import LiveTeacher
@@ -25,9 +28,10 @@ def run(work: Work) -> Made:
     """Capture every teacher."""
     settings = work.recipe.capture
     assert settings is not None
-    batches = _batches(work)
+    learned = _learned(work)
     folders, summary = [], {}
     for teacher in artifacts.teachers(work):
+        batches = _taught_by(work, teacher, learned)
         name, expected = teacher.name, size_estimate(work, teacher, batches)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, make_capture_codec(work, teacher)
@@ -37,14 +41,24 @@ def run(work: Work) -> Made:
         tokens = capture(store, live, batches, distributed.rank(), distributed.world_size())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
+        if teaches_by_row(work.recipe):
+            summary[name] |= {"samples": len(batches.samples), "samples_in_all": len(learned.samples)}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def _batches(work: Work) -> SampleBatches:
-    """The samples that all teachers read."""
+def _learned(work: Work) -> SampleBatches:
+    """All samples that are learned."""
     assert work.recipe.capture is not None
     learned = training_data.for_sample_set(work, work.step.name)
     return SampleBatches(learned.train, learned.collate, work.recipe.capture.batch_size)
+
+
+def _taught_by(work: Work, teacher: PreparedTeacher, learned: SampleBatches) -> SampleBatches:
+    """The samples that a teacher teaches. A store has the targets of these alone."""
+    if not teaches_by_row(work.recipe):
+        return learned
+    places = [place for place, names in enumerate(learned.samples[TEACHERS]) if teacher.name in names]
+    return replace(learned, samples=learned.samples.select(places).remove_columns(TEACHERS))
 
 
 def size_estimate(work: Work, teacher: PreparedTeacher, batches: SampleBatches) -> SizeEstimate:
@@ -55,9 +69,10 @@ def size_estimate(work: Work, teacher: PreparedTeacher, batches: SampleBatches) 
 
 def forecast(work: Work) -> str:
     """The bytes of the capture, and its duration at the speed of one batch, in one line for each teacher."""
-    batches, lines = _batches(work), []
+    learned, lines = _learned(work), []
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
+        batches = _taught_by(work, teacher, learned)
         expected, live = size_estimate(work, teacher, batches), LiveTeacher(teacher.model())
         rows = rows_at(batches.samples, range(min(batches.batch_size, len(batches.samples))))
         batch = {key: value.to(device()) for key, value in teacher_batch(batches.collate(rows)).items()}

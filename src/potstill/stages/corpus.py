@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from potstill.data.conversations.split import split_conversations
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.conversations.training_rows import OF_CONVERSATION, judged, row_of
 from potstill.data.documents import SourceCounts, split_text
-from potstill.data.packing import LAYOUTS, first_tokens, packed, windows
+from potstill.data.packing import LAYOUTS, Sample, TokenizedDocument, first_tokens, packed, windows
 from potstill.data.questions import Question, split_questions
+from potstill.data.row_teachers import TEACHERS, RowTeachers, Teachers, named
+from potstill.data.stored_texts import TaughtText
 from potstill.data.streaming import Stream
 from potstill.data.tokenization import Encoder
 from potstill.errors import UserError
@@ -31,10 +33,12 @@ from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
+from potstill.pipeline.row_teachers import TaughtCounts, check_matched, row_teachers, with_teachers
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
+from potstill.recipe.row_rules import teaches_by_row
 
 TOKENS = Features({"input_ids": List(Value("int32"))})
 TOKENS_AND_DOCUMENTS = Features({**TOKENS, "documents": List(Value("int32"))})
@@ -57,18 +61,23 @@ def run(work: Work) -> Made:
 
 
 def _split_into_questions(work: Work, corpus: Questions) -> Made:
-    split = split_questions(corpus)
+    taught, counted = row_teachers(work.recipe), TaughtCounts()
+    split = split_questions(corpus, taught)
     parts = {"train": split.train, "held_out": split.held_out}
     if corpus.validation is not None:
         parts["validation"] = split.validation
     for each in split.held_out if work.recipe.judges_numbers else ():
         _check_reference(each)
     for name, questions in parts.items():
-        columns = {key: [getattr(each, key) for each in questions] for key in ("id", "question", "reference")}
-        _save(
-            columns | {"columns": [json.dumps(each.columns, default=str) for each in questions]}, QUESTION, work, name
-        )
-    counts = {f"{name}_questions": len(questions) for name, questions in parts.items()}
+        kept = ("id", "question", "reference", *([] if taught is None else [TEACHERS]))
+        columns = {key: [getattr(each, key) for each in questions] for key in kept}
+        columns["columns"] = [json.dumps(each.columns, default=str) for each in questions]
+        _save(columns, QUESTION if taught is None else with_teachers(QUESTION), work, name)
+    counts: dict[str, Any] = {f"{name}_questions": len(questions) for name, questions in parts.items()}
+    if taught is not None:
+        for each in split.train:
+            counted.add(each.teachers)
+        counts |= counted.figures(work.recipe, taught, "questions")
     made = f"{len(split.train):,} questions to train on, {len(split.held_out):,} held out"
     aside = f", {len(split.validation):,} set aside to select by" if split.validation else ""
     say(f"  {made}{aside}, {split.repeated:,} repetitions left out")
@@ -88,21 +97,31 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     for teacher in artifacts.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer, tally = artifacts.tokenizer(work), ChatTally()
-    split = split_conversations(corpus, tally)
+    taught = row_teachers(work.recipe)
+    counted, validated = (None, None) if taught is None else (TaughtCounts(), TaughtCounts())
+    split = split_conversations(corpus, tally, taught)
+    check_matched(work.recipe, taught)
     held_out = judged(split.held_out, tokenizer, corpus)
-    counts = {"held_out_conversations": len(held_out), "repeated_conversations": split.repeated}
-    for name, part, of_part in (("train", split.train, tally), ("validation", split.validation, ChatTally())):
+    counts: dict[str, Any] = {"held_out_conversations": len(held_out), "repeated_conversations": split.repeated}
+    for name, part, of_part, by_teacher in (
+        ("train", split.train, tally, counted),
+        ("validation", split.validation, ChatTally(), validated),
+    ):
         if part:
-            counts[f"{name}_samples"] = save_samples(work.folder / name, part, tokenizer, corpus, of_part)
+            folder = work.folder / name
+            counts[f"{name}_samples"] = save_samples(folder, part, tokenizer, corpus, of_part, by_teacher)
     if not counts["train_samples"] or len(held_out) < 2:
         raise UserError(
             f"`corpus.conversations` leave {counts['train_samples']} samples to train on and {len(held_out)} "
             f"conversations to judge by, of {len(split.train)} and {len(split.held_out)} before they are rendered and "
             f"fitted into `corpus.sequence_length: {corpus.sequence_length}`; give more of them, or a greater length"
         )
+    if taught is not None and counted is not None:
+        counts |= counted.figures(work.recipe, taught)
+    features = CONVERSATION if taught is None else with_teachers(CONVERSATION)
     for name, conversations in (("conversations", split.train), ("held_out", held_out)):
         rows = [row_of(one) for one in conversations]
-        _save({key: [row[key] for row in rows] for key in OF_CONVERSATION}, CONVERSATION, work, name)
+        _save({key: [row[key] for row in rows] for key in features}, features, work, name)
     audit = save_audit(work.folder, tally, tokenizer, corpus)
     figures: dict[str, Any] = audit_figures(audit)
     tokens = f"{figures['train_tokens']:,} training tokens in {counts['train_samples']:,} samples"
@@ -121,9 +140,12 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
     encoder = Encoder(tokenizer, separator_ids(tokenizer, corpus.separator))
     tallies: dict[str, SourceCounts] = {}
     make = _from_stream if corpus.streams else _from_documents
-    with dataset_writer(work.folder / "held_out", DOCUMENT) as write:
+    document = with_teachers(DOCUMENT) if teaches_by_row(work.recipe) else DOCUMENT
+    with dataset_writer(work.folder / "held_out", document) as write:
         held_out = _HeldOutWriter(
-            write, 0 if isinstance(corpus.held_out, HeldOutText) else _fewest_tokens(work, corpus)
+            write,
+            0 if isinstance(corpus.held_out, HeldOutText) else _fewest_tokens(work, corpus),
+            by_row=teaches_by_row(work.recipe),
         )
         counts, validation = make(work, corpus, encoder, tallies, held_out)
         if not held_out.documents:
@@ -147,13 +169,14 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
 class _HeldOutWriter:
     """Writes held-out documents one by one, and counts them."""
 
-    def __init__(self, write: Callable[[dict[str, Any]], None], shortest: int) -> None:
-        self._write, self._shortest, self.documents, self.tokens = write, shortest, 0, 0
+    def __init__(self, write: Callable[[dict[str, Any]], None], shortest: int, by_row: bool) -> None:
+        self._write, self._shortest, self._by_row = write, shortest, by_row
+        self.documents = self.tokens = 0
 
-    def add(self, text: str, ids: list[int]) -> None:
+    def add(self, text: str, ids: list[int], teachers: Teachers) -> None:
         if len(ids) < self._shortest:
             return
-        self._write({"text": text, "input_ids": ids})
+        self._write({"text": text, "input_ids": ids} | named(teachers if self._by_row else None))
         self.documents += 1
         self.tokens += len(ids)
 
@@ -162,25 +185,29 @@ def _from_documents(
     work: Work, corpus: Corpus, encoder: Encoder, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """Make the corpus from documents that are read to their end. Returns its figures and the validation samples."""
-    split = split_text(corpus, tallies, work.folder)
+    taught = row_teachers(work.recipe)
+    split = split_text(corpus, tallies, work.folder, taught)
+    check_matched(work.recipe, taught)
     say(source_table(tallies))
     say(f"  {len(split.train) + len(split.held_out):,} distinct documents, {split.repeated:,} repetitions left out")
     if not split.train or not split.held_out:
         raise _none_held_out(len(split.train), len(split.held_out))
     with progress("tokenizing", len(split.train), "documents") as advance:
         tokens = encoder.of_documents(split.train, advance)
-        counts = _write_training_samples(work, corpus, tokens, lambda tokens: None)
+        tokenized = map(TokenizedDocument, tokens, split.train.teachers)
+        counts = _write_training_samples(work, corpus, tokenized, lambda tokens: None, taught)
     with progress("tokenizing held-out text", len(split.held_out), "documents") as advance:
         if isinstance(corpus.held_out, HeldOutText):
-            sequences = list(_packed_ids(encoder.of_documents(split.held_out, advance), corpus))
-            validation, kept = _draw_sequences(sequences, corpus)
-            for ids in kept:
-                held_out.add(encoder.tokenizer.decode(ids), ids)
+            tokens = encoder.of_documents(split.held_out, advance)
+            tokenized = map(TokenizedDocument, tokens, split.held_out.teachers)
+            validation, kept = _draw_sequences(list(packed(tokenized, corpus.sequence_length)), corpus)
+            for sample in kept:
+                held_out.add(encoder.tokenizer.decode(sample.input_ids), sample.input_ids, sample.teachers)
         else:
             validation, first = _set_documents_aside(split.held_out, encoder, corpus)
             texts = split.held_out[:first]
-            for text, ids in zip(texts, encoder.of_documents(texts, advance), strict=True):
-                held_out.add(text, ids)
+            for text, ids, teachers in zip(texts, encoder.of_documents(texts, advance), texts.teachers, strict=True):
+                held_out.add(text, ids, teachers)
     return counts | {"train_documents": len(split.train), "repeated_documents": split.repeated}, validation
 
 
@@ -188,26 +215,28 @@ def _from_stream(
     work: Work, corpus: Corpus, encoder: Encoder, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """Make the corpus from a stream that is read only as far as needed. Returns the same."""
-    stream, validation = Stream(corpus, tallies), list[list[int]]()
+    taught = row_teachers(work.recipe)
+    stream, validation = Stream(corpus, tallies, taught), list[list[int]]()
     if isinstance(corpus.held_out, HeldOutText):
-        sequences = _packed_ids(encoder.of_stream(stream.held_out_text()), corpus)
+        sequences = packed(_tokenized(encoder, stream.held_out_text()), corpus.sequence_length)
         if corpus.held_out.streams:
             # The stream's own order is random, so the first sequences are enough.
             sequences = islice(sequences, corpus.held_out.sequences + (corpus.validation or 0))
         validation, kept = _draw_sequences(list(sequences), corpus)
-        for ids in kept:
-            held_out.add(encoder.tokenizer.decode(ids), ids)
+        for sample in kept:
+            held_out.add(encoder.tokenizer.decode(sample.input_ids), sample.input_ids, sample.teachers)
 
-    def hold_out(text: str) -> None:
-        (ids,) = encoder.encode([text])
+    def hold_out(document: TaughtText) -> None:
+        (ids,) = encoder.encode([document.text])
         if len(validation) < (corpus.validation or 0):
             validation.extend(_whole_windows(ids, corpus))
         else:
-            held_out.add(text, ids)
+            held_out.add(document.text, ids, document.teachers)
 
     assert corpus.train_tokens is not None
     with progress("reading", corpus.train_tokens, "tokens") as advance:
-        counts = _write_training_samples(work, corpus, encoder.of_stream(stream.training(hold_out)), advance)
+        read = _tokenized(encoder, stream.training(hold_out))
+        counts = _write_training_samples(work, corpus, read, advance, taught)
     say(source_table(tallies))
     say(f"  {stream.distinct:,} distinct documents to train on, {stream.repeated:,} repetitions left out")
     for key, documents in stream.ran_out.items():
@@ -219,19 +248,32 @@ def _from_stream(
     return counts, validation[: corpus.validation or 0]
 
 
+def _tokenized(encoder: Encoder, documents: Iterator[TaughtText]) -> Iterator[TokenizedDocument]:
+    """The tokens of a stream's documents, which are read no further than they are needed."""
+    texts, again = tee(documents)
+    tokens = encoder.of_stream(document.text for document in texts)
+    return (TokenizedDocument(ids, document.teachers) for ids, document in zip(tokens, again, strict=True))
+
+
 def _write_training_samples(
-    work: Work, corpus: Corpus, documents: Iterator[list[int]], advance: Callable[[int], None]
+    work: Work,
+    corpus: Corpus,
+    documents: Iterator[TokenizedDocument],
+    advance: Callable[[int], None],
+    taught: RowTeachers | None,
 ) -> dict[str, Any]:
     """Write the training samples of tokenized documents, and count samples and tokens."""
     apart = corpus.attention == "document"
     shortest = _fewest_tokens(work, corpus)
-    long_enough = (ids for ids in documents if len(ids) >= shortest)
+    long_enough = (document for document in documents if len(document.ids) >= shortest)
     laid_out = LAYOUTS[corpus.layout](long_enough, corpus.sequence_length)
     samples = tokens = supervised = 0
-    with dataset_writer(work.folder / "train", TOKENS_AND_DOCUMENTS if apart else TOKENS) as write:
+    features, counted = TOKENS_AND_DOCUMENTS if apart else TOKENS, TaughtCounts()
+    with dataset_writer(work.folder / "train", features if taught is None else with_teachers(features)) as write:
         for sample in first_tokens(laid_out, corpus.train_tokens, apart):
-            row = {"input_ids": sample.input_ids}
-            write(row | {"documents": sample.documents} if apart else row)
+            row = {"input_ids": sample.input_ids} | ({"documents": sample.documents} if apart else {})
+            write(row if taught is None else row | named(sample.teachers))
+            counted.add(sample.teachers, sample.supervised(apart))
             samples += 1
             tokens += len(sample.input_ids)
             supervised += sample.supervised(apart)
@@ -241,7 +283,8 @@ def _write_training_samples(
                 f"`corpus.sources` give fewer than `corpus.sequence_length: {corpus.sequence_length}` training tokens, "
                 "or `corpus.train_tokens` asks for fewer; give more text, or a shorter length"
             )
-    return {"train_samples": samples, "train_tokens": tokens, "supervised_tokens": supervised}
+        by_teacher = {} if taught is None else counted.figures(work.recipe, taught)
+    return {"train_samples": samples, "train_tokens": tokens, "supervised_tokens": supervised, **by_teacher}
 
 
 def _fewest_tokens(work: Work, corpus: Corpus) -> int:
@@ -283,7 +326,7 @@ def _figures(tally: SourceCounts) -> list[str]:
     return [f"{count:,}" for count in counts]
 
 
-def _draw_sequences(sequences: list[list[int]], corpus: Corpus) -> tuple[list[list[int]], list[list[int]]]:
+def _draw_sequences(sequences: list[Sample], corpus: Corpus) -> tuple[list[list[int]], list[Sample]]:
     """Draw sequences from a separate held-out text: first the validation ones, then the held-out ones."""
     assert isinstance(corpus.held_out, HeldOutText)
     aside = corpus.validation or 0
@@ -294,11 +337,7 @@ def _draw_sequences(sequences: list[list[int]], corpus: Corpus) -> tuple[list[li
             + (f" and the {aside:,} of `corpus.validation`; lower them" if aside else "; lower it")
         )
     drawn = random.Random(HELD_OUT_SEED).sample(sequences, aside + corpus.held_out.sequences)
-    return drawn[:aside], drawn[aside:]
-
-
-def _packed_ids(documents: Iterator[list[int]], corpus: Corpus) -> Iterator[list[int]]:
-    return (sample.input_ids for sample in packed(documents, corpus.sequence_length))
+    return [sample.input_ids for sample in drawn[:aside]], drawn[aside:]
 
 
 def _whole_windows(ids: list[int], corpus: Corpus) -> list[list[int]]:

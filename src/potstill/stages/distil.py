@@ -21,6 +21,7 @@ from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.distributed import is_sharded, training_fields
 from potstill.recipe.losses import GivenLoss, HiddenMatch
+from potstill.recipe.row_rules import teaches_by_row
 from potstill.recipe.search import Setting, with_setting
 from potstill.recipe.step import Step
 from potstill.stages.capture import teacher_template
@@ -96,9 +97,10 @@ def student_fit(
 
 
 def with_teachers(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit:
-    """The same training with teachers, weighted and mixed as the recipe says."""
+    """The same training with teachers, weighted and mixed as the recipe says, each for the rows that it teaches."""
     weights = [teacher.weight for teacher in work.recipe.all_teachers.values()]
-    return replace(training, teaching={"teacher": teachers, "teacher_weights": weights, "mix": work.recipe.distil.mix})
+    given = dict(zip(work.recipe.all_teachers, teachers, strict=True)) if teaches_by_row(work.recipe) else teachers
+    return replace(training, teaching={"teacher": given, "teacher_weights": weights, "mix": work.recipe.distil.mix})
 
 
 def with_rollouts(work: Work, training: Fit) -> Fit:

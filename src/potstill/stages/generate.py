@@ -26,6 +26,7 @@ from potstill.metrics.continuations.similarity import check_rouge
 from potstill.models.size import positions_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
+from potstill.pipeline.row_teachers import TaughtCounts, row_teachers
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations
@@ -127,15 +128,20 @@ def _write_conversations(work: Work, settings: Generate, corpus: Conversations) 
     tally = ChatTally()
     conversations = [draft.conversation for draft in drafts]
     # What a teacher writes must not stop a run.
-    taught = corpus.model_copy(update={"on_bad_row": "drop"})
-    counts = turns.counts.as_json()
-    counts["train_samples"] = save_samples(work.folder / "train", conversations, write.tokenizer, taught, tally)
+    lenient = corpus.model_copy(update={"on_bad_row": "drop"})
+    counts, taught = turns.counts.as_json(), row_teachers(work.recipe)
+    counted = None if taught is None else TaughtCounts()
+    counts["train_samples"] = save_samples(
+        work.folder / "train", conversations, write.tokenizer, lenient, tally, counted
+    )
     audit = save_audit(work.folder, tally, write.tokenizer, corpus)
     if not counts["train_samples"]:
         raise UserError(
             f"`generate`: none of the {len(drafts):,} conversations of teacher {settings.by!r} fits into "
             f"`corpus.sequence_length: {corpus.sequence_length}`; raise it, or lower `{LIMIT}`"
         )
+    if taught is not None and counted is not None:
+        counts |= counted.figures(work.recipe, taught)
     figures = f"{counts['train_samples']:,} samples, {audit.share:.1%} of their tokens supervised"
     say(f"  {figures}; see {work.folder / 'audit.html'}")
     made = f"{turns.counts.turns:,} turns by {settings.by} in {len(drafts):,} conversations"

@@ -19,7 +19,7 @@ from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import Speed
 from potstill.models.pretrained import ModelSource
-from potstill.pipeline import artifacts
+from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
 from potstill.pipeline.manifest import now, versions
 from potstill.pipeline.steps import select_step
@@ -44,9 +44,10 @@ from potstill.report.data import (
     StageCost,
     Token,
     pair_metric,
+    part_metrics,
     prompt_metrics,
 )
-from potstill.report.notes import notes
+from potstill.report.notes import notes, taught_rows
 from potstill.report.page import render
 from potstill.report.story import about_student, story, units_of
 from potstill.report.warnings import all_tied, ended_early, trials_tied
@@ -87,9 +88,13 @@ def gather(work: Work) -> Report:
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),
         prompts=shown_prompts(work, alone) if recipe.has_answers and not recipe.judges_numbers else (),
-        notes=notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
+        notes=(
+            *notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
+            *taught_rows(_summary(work, training_data.taught_by(recipe)).get("taught", {})),
+        ),
         metrics=_metrics(recipe, comparison),
         turns=TURN_METRICS if recipe.chats else (),
+        parts=part_metrics(_metrics(recipe, comparison), comparison.get("parts", ())),
         units=units_of(recipe),
         confidence=recipe.evaluate.confidence,
         asks=recipe.asks,

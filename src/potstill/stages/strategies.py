@@ -15,9 +15,11 @@ from potstill.console import say
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedSample
 from potstill.data.prompts.placebo import placebo_samples
+from potstill.data.row_teachers import TEACHERS
 from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import save_dataset
 from potstill.pipeline import artifacts
+from potstill.pipeline.row_teachers import with_teachers
 from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.questions import Questions
@@ -75,15 +77,17 @@ def _sample_set_samples(work: Work) -> dict[str, list[AlignedSample]]:
 
 def _samples_by_strategy(
     work: Work, strategies: Mapping[str, Strategy], rows: Sequence[Mapping[str, Any]]
-) -> dict[str, list[AlignedSample]]:
+) -> dict[str, list[Any]]:
     corpus = work.recipe.corpus
     assert isinstance(corpus, Questions)
     longest = corpus.sequence_length
     prompter = AlignedSampleBuilder(strategies, artifacts.tokenizer(work), longest, corpus.teacher_length or longest)
     made = [prompter(row, row["id"]) for row in rows]
-    return {name: [each[name] for each in made] for name in strategies}
+    teachers = [{TEACHERS: row[TEACHERS]} if TEACHERS in row else {} for row in rows]
+    return {name: [{**each[name], **own} for each, own in zip(made, teachers, strict=True)] for name in strategies}
 
 
 def _save(rows: Sequence[AlignedSample], work: Work, name: str) -> None:
+    features = with_teachers(SAMPLE) if rows and TEACHERS in rows[0] else SAMPLE
     with atomic_folder(work.folder / name) as partial:
-        save_dataset(Dataset.from_list([dict(row) for row in rows], features=SAMPLE), partial)
+        save_dataset(Dataset.from_list([dict(row) for row in rows], features=features), partial)

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from potstill.data.positions import supervised_positions
 from potstill.training.mixed_batches import ROLLOUTS, Batch
+from potstill.training.taught_rows import GROUPS, TaughtGroups
 
 WRITTEN = "on_policy/"
 """How the names of terms begin that are learned from samples which the student wrote."""
+
+UNTAUGHT = "tokens_without_teacher"
+"""The name of the number of supervised tokens from which cross-entropy alone is learned, where teachers have names."""
 
 
 class MicroBatches:
@@ -50,13 +54,16 @@ class OptimizerStep:
     Args:
         expected: the approximate number of supervised tokens of a step, over all ranks and micro-batches.
         device: the device of the batches.
+        teachers: the teachers' names, if each teaches some of the samples only.
     """
 
-    def __init__(self, expected: int, device: torch.device) -> None:
+    def __init__(self, expected: int, device: torch.device, teachers: Sequence[str] = ()) -> None:
         self.divisor = torch.full((), 2.0 ** round(log2(max(expected, 1))), device=device)
         """The divisor of each micro-batch; the same on all ranks."""
-        self.tokens = torch.zeros(2, dtype=torch.int64, device=device)
-        """Supervised tokens of this rank so far: all of them, and those that the student wrote."""
+        self._teachers = teachers
+        self.tokens = torch.zeros(3 + 2 * len(teachers), dtype=torch.int64, device=device)
+        """Supervised tokens of this rank so far: all of them, those that the student wrote, those without a teacher,
+        and then those of each teacher: first the samples' own, then the written ones."""
         self.loss = torch.zeros((), device=device)
         self.terms: dict[str, Tensor] = {}
 
@@ -72,7 +79,14 @@ class OptimizerStep:
             self.tokens[0] += count
             if ROLLOUTS in part:
                 self.tokens[1] += count
+            if GROUPS in part:
+                self._count_taught(part[GROUPS], 3 + (len(self._teachers) if ROLLOUTS in part else 0))
         self.loss = self.loss + loss
+
+    def _count_taught(self, groups: TaughtGroups, first: int) -> None:
+        self.tokens[2] += groups.untaught
+        for number in range(len(self._teachers)):
+            self.tokens[first + number] += groups.tokens_of(number)
 
     def finish(self, tokens: Tensor, modules: Iterable[nn.Module]) -> Tensor:
         """Scale gradients and logged numbers to ``tokens``, those of all ranks. Returns the loss of the step.
@@ -80,14 +94,25 @@ class OptimizerStep:
         A term that is learned from some of the tokens only becomes a mean over these.
         """
         factor = self.divisor / tokens[0].clamp(min=1)
-        written, others = (self.divisor / count.clamp(min=1) for count in (tokens[1], tokens[0] - tokens[1]))
         weights = (weight for module in modules for weight in module.parameters())
         with torch.no_grad():
             _multiply([weight.grad for weight in weights if weight.grad is not None], factor)
+        counts = torch.cat([(tokens[0] - tokens[1])[None], tokens[1:]])
         self.terms = {
-            name: value * (written if name.startswith(WRITTEN) else others) for name, value in self.terms.items()
+            name: value * (self.divisor / counts[self._learned_by(name)].clamp(min=1))
+            for name, value in self.terms.items()
         }
+        if self._teachers:
+            taught = {f"tokens/{name}": counts[self._learned_by(f"/{name}")] for name in self._teachers}
+            self.terms |= {name: count.float() for name, count in {**taught, UNTAUGHT: counts[2]}.items()}
         return self.loss * factor
+
+    def _learned_by(self, term: str) -> int:
+        """The place in ``tokens`` of the number of tokens over which a term is a mean."""
+        is_written, teacher = term.startswith(WRITTEN), term.rpartition("/")[2]
+        if "/" in term.removeprefix(WRITTEN) and teacher in self._teachers:
+            return 3 + (len(self._teachers) if is_written else 0) + self._teachers.index(teacher)
+        return int(is_written)
 
 
 def _multiply(tensors: Sequence[Tensor], factor: Tensor) -> None:

@@ -13,6 +13,7 @@ from potstill.data.conversations.conversation import BadRowError
 from potstill.data.conversations.read import LISTS, read_conversation
 from potstill.data.conversations.samples import samples_of
 from potstill.data.conversations.tally import ChatTally
+from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import MASKS, SAMPLE_WEIGHTS
 from potstill.data.sources import SourceRow
 from potstill.data.text_samples import PAIR
@@ -87,7 +88,8 @@ def chat_samples(
                 raise UserError(_in_python(error)) from error
             tally.drop(name, error.reason)
             continue
-        found += [{"input_ids": _array(one.input_ids), "labels": _array(one.labels)} for one in made]
+        teachers = {TEACHERS: columns[TEACHERS]} if columns.get(TEACHERS) is not None else {}
+        found += [{"input_ids": _array(one.input_ids), "labels": _array(one.labels), **teachers} for one in made]
     counts = tally.of(name)
     lost = "; ".join(f"{count:,} left out: {reason}" for reason, count in counts.dropped.most_common())
     if not found:

@@ -134,7 +134,9 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
 
 def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     arguments = training_arguments(one.training, one.key, one.folder / CHECKPOINTS, one.seed, one.keep)
-    beside = [*one.teaching.get("teacher", ()), *one.teaching.get("rollout_teacher", ())]
+    teachers = one.teaching.get("teacher", ())
+    beside = [*(teachers.values() if isinstance(teachers, Mapping) else teachers)]
+    beside += one.teaching.get("rollout_teacher", ())
     check_memory(one.start, beside, arguments, one.key)
     if arguments.gradient_checkpointing and counted["trained_parameters"] < counted["parameters"]:
         # Reentrant gradient checkpointing gives no gradients if no input of a block needs one.

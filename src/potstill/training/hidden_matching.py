@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from potstill.errors import UserError
 from potstill.losses.hidden_states import HiddenDistance, HiddenLoss
 from potstill.models.forward import LayerStates
+from potstill.training.teaching import TaughtTokens
 
 PROJECTORS = "projectors.safetensors"
 """The file of a checkpoint that holds the projectors. They are not part of the student and end with the training."""
@@ -30,16 +31,25 @@ class HiddenMatching(nn.Module):
         teachers: each teacher's configuration.
         shares: each teacher's share, with a sum of one.
         seed: the seed of the projectors, the same on every rank.
+        names: the teachers' names, if each teaches some of the samples only.
 
     Raises:
         UserError: a layer does not exist, or the student is too deep for a uniform map.
     """
 
     def __init__(
-        self, losses: Sequence[HiddenLoss], student: Any, teachers: Sequence[Any], shares: Sequence[float], seed: int
+        self,
+        losses: Sequence[HiddenLoss],
+        student: Any,
+        teachers: Sequence[Any],
+        shares: Sequence[float],
+        seed: int,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.losses, self.shares = losses, shares
+        several = [f"teacher{place}" for place in range(len(teachers))] if len(teachers) > 1 else []
+        self.logged = several if names is None else names
         ours, theirs = _text(student), [_text(teacher) for teacher in teachers]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -62,22 +72,38 @@ class HiddenMatching(nn.Module):
         ]
 
     def forward(
-        self, student: LayerStates, teachers: Sequence[LayerStates], denominator: Tensor
+        self,
+        student: LayerStates,
+        teachers: Sequence[LayerStates],
+        denominator: Tensor,
+        taught: Sequence[Sequence[TaughtTokens]] | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The weighted sum over tokens, losses and teachers, divided by ``denominator``; and the numbers to log.
 
         These are detached: each loss's mean without its weight, and with several teachers each teacher's
-        (``hidden_match/teacher0``).
+        (``hidden_match/teacher0``), or by its name.
+
+        Args:
+            student: the student's layers.
+            teachers: each teacher's layers.
+            denominator: what the sum is divided by.
+            taught: the tokens that each teacher teaches, and of which its layers are. None: all of the student's.
         """
         terms: dict[str, Tensor] = {}
         total: Tensor | float = 0.0
         for number, place, match in self._each():
-            mean = match(student, teachers[place]).sum() / denominator
-            total = total + self.losses[number].weight * self.shares[place] * mean
-            name, alone = _name(number), mean.detach()
-            terms[name] = terms.get(name, torch.zeros_like(alone)) + self.shares[place] * alone
-            if len(teachers) > 1:
-                terms[f"{name}/teacher{place}"] = alone
+            if taught is None:
+                share, mean = self.shares[place], match(student, teachers[place]).sum() / denominator
+                alone = mean.detach()
+            else:
+                # Each group of tokens has a share of its own.
+                share, sums = 1.0, _sums(match, student, teachers[place], taught[place])
+                mean, alone = (each / denominator for each in sums)
+            total = total + self.losses[number].weight * share * mean
+            name = _name(number)
+            terms[name] = terms.get(name, torch.zeros_like(alone)) + share * mean.detach()
+            if self.logged:
+                terms[f"{name}/{self.logged[place]}"] = alone
         assert isinstance(total, Tensor)
         return total, terms
 
@@ -129,6 +155,21 @@ class HiddenMatching(nn.Module):
                 f"{file} does not hold the projectors of these hidden_match losses; resume with the losses and the "
                 "teachers of the checkpoint, or start anew"
             ) from error
+
+
+def _sums(
+    match: HiddenDistance, student: LayerStates, teacher: LayerStates, taught: Sequence[TaughtTokens]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The sums of a teacher's distances over the tokens that it teaches: with its shares, and without (detached)."""
+    ours = {layer: torch.cat([states[:0], *(states[one.rows] for one in taught)]) for layer, states in student.items()}
+    project, any_layer = match.projectors[0], next(iter(student.values()))
+    size = project.out_features if isinstance(project, nn.Linear) else any_layer.shape[1]
+    # A teacher that teaches none of the tokens has read nothing.
+    theirs = teacher or {layer: any_layer.new_zeros(0, size) for _, layer in match.layer_map}
+    distances = match(ours, theirs)
+    each = distances.split([one.rows.stop - one.rows.start for one in taught]) if taught else ()
+    weighted = sum((one.share * part.sum() for one, part in zip(taught, each, strict=True)), distances[:0].sum())
+    return weighted, distances.detach().sum()
 
 
 def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -20,6 +20,7 @@ from potstill.on_policy.prompts import SamplePrompt, prompts_of
 from potstill.on_policy.rollouts import Rollout, RolloutWriter, chosen_rows
 from potstill.recipe.on_policy import OnPolicy
 from potstill.training.rank_batches import STAND_IN, untaught
+from potstill.training.taught_rows import TaughtRows, TaughtRowsCollator
 
 SAMPLES, ROLLOUTS = "samples", "rollouts"
 """Columns of a batch that are no tensors: the samples that it was made of, and the rollouts that it is made of."""
@@ -76,6 +77,8 @@ class MixedBatches:
         self._settings, self._writer = settings, writer
         self._collate, self._pad, self._seed = collate, pad, seed
         self.rank = 0
+        self.taught: TaughtRows | None = None
+        """Which rows each teacher reads; None where each reads all of them."""
         self.teacher_positions: int | None = None
         """The fewest positions of a teacher; None where they are not limited."""
         self.kept: list[Rollout] = []
@@ -98,8 +101,10 @@ class MixedBatches:
         Raises:
             UserError: no prompt leaves room for an answer.
         """
-        sizes = [0 if STAND_IN in batch else len(batch[SAMPLES].rows) for batch in batches]
-        chosen = chosen_rows(sizes, self.count(sum(sizes), step), self._number(step))
+        taught = [[] if STAND_IN in batch else self.taught_rows(batch[SAMPLES].rows) for batch in batches]
+        sizes = [len(rows) for rows in taught]
+        places = chosen_rows(sizes, self.count(sum(sizes), step), self._number(step))
+        chosen = [[rows[place] for place in of_batch] for rows, of_batch in zip(taught, places, strict=True)]
         prompts = [self._prompts(batch, rows) for batch, rows in zip(batches, chosen, strict=True)]
         rollouts = self._rollouts([prompt for found in prompts for prompt in found.values()], step)
         left = iter(rollouts)
@@ -109,14 +114,25 @@ class MixedBatches:
         ]
         return mixed, rollouts
 
+    def taught_rows(self, samples: Sequence[Any]) -> list[int]:
+        """The places of the samples that have a teacher, without which a written answer would teach nothing."""
+        taught = self.taught
+        return [row for row, sample in enumerate(samples) if taught is None or taught.group_of(sample)]
+
     def write(self, asked: Mapping[Key, SamplePrompt], step: int) -> dict[Key, Rollout]:
         """Answers to prompts (:meth:`RolloutWriter.write`)."""
         return self._writer.write(asked, step)
 
-    def first_prompts(self, batch: Mapping[str, Tensor]) -> list[SamplePrompt]:
+    def first_prompts(self, batch: Mapping[str, Tensor], samples: Sequence[Any]) -> list[SamplePrompt]:
         """The prompts of a batch that leave room for an answer."""
-        found = prompts_of(batch, self._settings.beginning)
-        return [prompt for prompt in found if prompt is not None and self._fits(prompt)]
+        found = zip(prompts_of(batch, self._settings.beginning), samples, strict=True)
+        asked = [self._taught(prompt, sample) for prompt, sample in found if prompt is not None]
+        return [prompt for prompt in asked if self._fits(prompt)]
+
+    def _taught(self, prompt: SamplePrompt, sample: Any) -> SamplePrompt:
+        if self.taught is None:
+            return prompt
+        return replace(prompt, taught_by=[self.taught.names[number] for number in self.taught.group_of(sample)])
 
     def reference_length(self, batches: Sequence[Batch]) -> float | None:
         """The mean number of learned tokens of a step's samples; None where they are texts, which no answer is like."""
@@ -126,10 +142,15 @@ class MixedBatches:
         return float(torch.cat([count_supervised_by_row(batch) for batch in rows]).float().mean())
 
     def batch_of(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-        """Rollouts as a batch."""
+        """Rollouts as a batch, those of the same teachers together."""
+        if (taught := self.taught) is not None:
+            rollouts = sorted(rollouts, key=lambda one: taught.group_of(one.sample()))
         samples = [one.sample() for one in rollouts]
-        collate = AlignedCollator if f"{TEACHER}input_ids" in samples[0] else Collator
-        return PositionsCollator(collate(self._pad))(samples) | {ROLLOUTS: KeptSamples(tuple(rollouts))}
+        aligned = f"{TEACHER}input_ids" in samples[0]
+        collate: Collate = (AlignedCollator if aligned else Collator)(self._pad)
+        if taught is not None:
+            collate = TaughtRowsCollator(collate, taught)
+        return PositionsCollator(collate)(samples) | {ROLLOUTS: KeptSamples(tuple(rollouts))}
 
     def learned_first(self, rollouts: Sequence[Rollout], log_probs: Sequence[float]) -> None:
         """Remember the log-probabilities of the tokens of kept rollouts when they were first learned."""
@@ -151,7 +172,12 @@ class MixedBatches:
         columns = ("input_ids", "attention_mask", "labels", "position_ids")
         named = [name for name in batch if name.removeprefix(TEACHER) in columns]
         found = prompts_of({name: batch[name][rows].cpu() for name in named}, self._settings.beginning)
-        taught = {row: prompt for row, prompt in zip(rows, found, strict=True) if prompt is not None}
+        samples = batch[SAMPLES].rows
+        taught = {
+            row: self._taught(prompt, samples[row])
+            for row, prompt in zip(rows, found, strict=True)
+            if prompt is not None
+        }
         fitting = {row: prompt for row, prompt in taught.items() if self._fits(prompt)}
         if taught and not fitting:
             shortest = min(len(prompt.student) for prompt in taught.values())

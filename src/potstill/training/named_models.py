@@ -1,6 +1,7 @@
 """Named models: students and teachers that are given by the name of a folder or of a model on the hub."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,48 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
+def names_of_teachers(given: Any) -> tuple[str, ...] | None:
+    """The names of teachers that are given as a dictionary; None where they have none.
+
+    Raises:
+        UserError: there are no teachers in it, or a name is not text.
+    """
+    if not isinstance(given, Mapping):
+        return None
+    if not given or not all(isinstance(name, str) for name in given):
+        raise UserError("`teacher` must have a text as the name of each teacher, as in `teacher={'maths': model}`")
+    return tuple(given)
+
+
+def teachers_in_order(given: Any, names: tuple[str, ...] | None) -> Any:
+    """The teachers of written samples, in the order of ``names`` where these teachers have names.
+
+    Raises:
+        UserError: they are a dictionary with other names.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    if names is None or set(given) != set(names):
+        known = ", ".join(names or ()) or "none"
+        raise UserError(
+            f"`rollout_teacher` must have the names of `teacher` ({known}), not {', '.join(map(str, given))}"
+        )
+    return [given[name] for name in names]
+
+
 def teachers_beside(student: Any, teacher: Any) -> list[LiveTeacher | TargetStore]:
     """The teachers of a student.
 
     Args:
         student: the student, or None if it is made later.
-        teacher: None, one teacher or a list of them. Each is a model, a store of captured targets, the folder of
-            either, or the name of a model on the hub.
+        teacher: None, one teacher, or a list or dictionary of them. Each is a model, a store of captured targets, the
+            folder of either, or the name of a model on the hub.
 
     Raises:
         UserError: a teacher is none of these, cannot be loaded, or shares weights with the student.
     """
+    if isinstance(teacher, Mapping):
+        teacher = [*teacher.values()]
     given = [] if teacher is None else list(teacher) if isinstance(teacher, list | tuple) else [teacher]
     ours = {id(weight) for weight in student.parameters()} if isinstance(student, nn.Module) else set()
     for one in given:
@@ -54,7 +86,7 @@ def _teacher(given: Any) -> LiveTeacher | TargetStore:
         return LiveTeacher(given)
     raise UserError(
         f"`teacher` has the type {type(given).__name__}; give a model, the folder or hub name of a model, a store of "
-        "captured targets, or a list of these"
+        "captured targets, or a list or dictionary of these"
     )
 
 

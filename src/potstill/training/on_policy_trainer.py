@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,13 @@ from potstill.training.preflight_measurement import PROMPTS, Readers, measure
 from potstill.training.rollout_callbacks import WatchRollouts
 from potstill.training.samples import is_streamed
 from potstill.training.saving_trainer import SavingTrainer
+from potstill.training.taught_rows import TaughtRowsCollator
 
 
 class OnPolicyTrainer(SavingTrainer):
     """The part of :class:`DistilTrainer` that lets the student write samples. Without `on_policy`, it does nothing."""
 
     losses: list[Loss]
-    teacher_weights: tuple[float, ...]
-    mix: Any
     rollout_watch: WatchRollouts | None = None
     on_policy: OnPolicyTraining | None = None
     """What a training with written samples keeps; None without them."""
@@ -76,8 +76,10 @@ class OnPolicyTrainer(SavingTrainer):
         batches.rank = self.args.process_index
         limits = [positions_of(one.model.config.get_text_config()) for one in teachers]
         batches.teacher_positions = min((limit for limit in limits if limit is not None), default=None)
-        figures = StepFigures(self.args.device)
-        self.on_policy = OnPolicyTraining(settings, losses, gradients, teachers, batches, figures)
+        if self.taught is not None:
+            batches.taught = replace(self.taught, stores={})
+        figures, teaching = StepFigures(self.args.device), replace(self.teaching, teachers=teachers)
+        self.on_policy = OnPolicyTraining(settings, losses, gradients, teaching, batches, figures)
         self.rollout_watch = WatchRollouts(self.on_policy)
         self.add_callback(self.rollout_watch)
 
@@ -127,11 +129,15 @@ class OnPolicyTrainer(SavingTrainer):
         else:
             order = torch.randperm(len(self.train_dataset), generator=torch.Generator().manual_seed(self.args.seed))
             samples = [self.train_dataset[at] for at in order[:PROMPTS].tolist()]
-        weights, device = self.teacher_weights, self.args.device
-        head = self._head_is_extracted
-        readers = Readers(self.model, head, here.teachers, weights, self.mix, device, self.vocabulary)
+        readers = Readers(self.model, self._head_is_extracted, here.teaching, self.args.device, self.vocabulary)
+        collate = self.data_collator
+        if here.batches.taught is not None:
+            # A group after the other, so that what teachers say is in the order of the samples.
+            samples = [samples[row] for row in here.batches.taught_rows(samples)]
+            samples.sort(key=here.batches.taught.group_of)
+            collate = TaughtRowsCollator(collate.collate, here.batches.taught)
         with self.accelerator.autocast():
-            found = measure(readers, here.batches, self.data_collator, samples, settings.from_step)
+            found = measure(readers, here.batches, collate, samples, settings.from_step)
         if found is None:
             say("  pre-flight: too few prompts to measure anything")
             return None
@@ -142,8 +148,8 @@ class OnPolicyTrainer(SavingTrainer):
         return nullcontext() if self.on_policy is None else self.on_policy.timed(part, inputs)
 
     def _names_of_all_ranks(self, names: list[str]) -> list[str]:
-        """The names of logged terms. A rank that has no written sample in a step has fewer."""
-        if self.on_policy is None or self.args.world_size == 1:
+        """The names of logged terms. A rank without a written sample, or a sample of some teacher, has fewer."""
+        if (self.on_policy is None and self.taught is None) or self.args.world_size == 1:
             return names
         return sorted({name for each in gather_object([names]) for name in each})
 

@@ -16,7 +16,7 @@ from potstill.errors import UserError
 from potstill.files.atomic import read_json, write_text
 from potstill.losses.loss import Loss
 from potstill.losses.policy_gradient import label_log_probs, policy_gradient_loss
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, TeacherTarget
+from potstill.losses.teacher_target import GroupedTarget, HiddenTarget, LogitsTarget, TeacherTarget, first_rows
 from potstill.losses.token_scores import score_tokens
 from potstill.losses.written_scores import score_written
 from potstill.models.head import Head
@@ -31,6 +31,7 @@ from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.teachers.live import LiveTeacher
 from potstill.training.mixed_batches import ROLLOUTS, MixedBatches
+from potstill.training.teaching import Teaching
 
 SCORED_SHARE = 4
 """At least one in so many rollouts of a step has its tokens scored for the log. Scoring computes their logits again."""
@@ -114,7 +115,7 @@ class OnPolicyTraining:
     settings: OnPolicy
     losses: list[Loss]
     gradients: list[PolicyGradient]
-    teachers: list[LiveTeacher]
+    teaching: Teaching
     batches: MixedBatches
     figures: StepFigures
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -173,7 +174,7 @@ class OnPolicyTraining:
         self,
         inputs: Mapping[str, Any],
         outputs: tuple[Float[Tensor, "N states"], Head | None, Int[Tensor, "N"]],
-        target: TeacherTarget | None,
+        target: TeacherTarget | GroupedTarget | None,
         denominator: Tensor,
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
         """The weighted policy gradients of a batch of rollouts, with the terms to log. It also scores some tokens.
@@ -222,7 +223,7 @@ class OnPolicyTraining:
         self,
         rollouts: Sequence[Rollout],
         outputs: tuple[Tensor, Head | None, Tensor],
-        target: TeacherTarget,
+        target: TeacherTarget | GroupedTarget,
     ) -> None:
         """Score the tokens of the first rollouts, until enough of this step are scored."""
         assert self.evidence is not None
@@ -268,13 +269,3 @@ class OnPolicyTraining:
 
 def _state_file(rank: int) -> str:
     return f"on_policy_{rank}.json"
-
-
-def first_rows(target: TeacherTarget, count: int) -> HiddenTarget | LogitsTarget | MixedTarget:
-    """The targets of the first tokens. Live teachers give whole distributions."""
-    if isinstance(target, MixedTarget):
-        return MixedTarget(tuple(first_rows(one, count) for one in target.targets), target.weights, target.mix)
-    if isinstance(target, HiddenTarget):
-        return HiddenTarget(target.hidden[:count], target.head)
-    assert isinstance(target, LogitsTarget), target
-    return LogitsTarget(target.logits[:count])

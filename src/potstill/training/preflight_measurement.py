@@ -11,10 +11,9 @@ from torch import Tensor
 
 from potstill.data.collators import Collate
 from potstill.data.labels import IGNORE_INDEX, count_supervised_by_row
-from potstill.data.prompts.collator import teacher_batch
 from potstill.generation.decoding import Key
 from potstill.losses.policy_gradient import label_log_probs
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, TeacherTarget
+from potstill.losses.teacher_target import GroupedTarget, HiddenTarget, LogitsTarget, TeacherTarget
 from potstill.losses.token_scores import score_tokens
 from potstill.losses.written_scores import score_written
 from potstill.models.forward import forward
@@ -23,8 +22,9 @@ from potstill.models.head_extraction import read_head
 from potstill.on_policy.preflight import Preflight, ReferenceSums, WrittenSums, verdict
 from potstill.on_policy.prompts import SamplePrompt
 from potstill.on_policy.rollouts import as_in_use
-from potstill.teachers.live import LiveTeacher
 from potstill.training.mixed_batches import MixedBatches
+from potstill.training.taught_rows import GROUPS
+from potstill.training.teaching import Teaching
 
 PROMPTS = 64
 """The number of prompts. An interval over fewer is wide."""
@@ -40,20 +40,21 @@ class Readers:
 
     student: Any
     head_is_extracted: bool
-    teachers: Sequence[LiveTeacher]
-    weights: tuple[float, ...]
-    mix: Any
+    teaching: Teaching
     device: torch.device
     vocabulary: int | None
 
-    def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Head | None, Tensor, TeacherTarget]:
+    def read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Head | None, Tensor, TeacherTarget | GroupedTarget]:
         """The student's states at the supervised tokens of a batch, its head, the labels, and the teachers' target."""
-        here = {name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)}
+        here: dict[str, Any] = {
+            name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)
+        }
+        here |= {name: batch[name] for name in (GROUPS,) if name in batch}
         head = read_head(self.student) if self.head_is_extracted else None
         states, labels = forward(self.student, head, here)
-        targets = [one.target(teacher_batch(here)) for one in self.teachers]
-        whole = targets[0] if len(targets) == 1 else MixedTarget(tuple(targets), self.weights, self.mix)
-        return states, head, labels, whole
+        target, _ = self.teaching.read(here, temperature=1.0)
+        assert target is not None
+        return states, head, labels, target
 
 
 def measure(
@@ -65,7 +66,7 @@ def measure(
         readers: student and teachers.
         batches: knows the prompts of samples, and writes answers.
         collate: makes a batch of samples on the CPU.
-        samples: at most so many are read as a minute allows.
+        samples: at most so many are read as a minute allows. Those of the same teachers follow one another.
         step: the number of steps that the student has taken.
 
     Returns:
@@ -77,7 +78,7 @@ def measure(
     with as_in_use(readers.student):
         for block in _blocks(samples):
             batch = collate(block)
-            prompts = batches.first_prompts(batch)
+            prompts = batches.first_prompts(batch, block)
             if count and time.monotonic() - begin > SECONDS:
                 break
             if not prompts:
@@ -110,7 +111,6 @@ def _score_written(
     asked: dict[Key, SamplePrompt] = {(f"preflight/{first + at}", 0): prompt for at, prompt in enumerate(prompts)}
     rollouts = [*batches.write(asked, step).values()]
     states, head, labels, target = readers.read(batches.batch_of(rollouts))
-    assert isinstance(target, HiddenTarget | LogitsTarget | MixedTarget)
     student = LogitsTarget(states) if head is None else HiddenTarget(states, head)
     scores = score_written(student, labels, target, vocabulary=readers.vocabulary)
     lengths = [len(one.ids) for one in rollouts]

@@ -18,6 +18,7 @@ from potstill.data.collators import Collate
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.positions import SUPERVISED
 from potstill.targets.collator import RECORDS
+from potstill.training.taught_rows import GROUPS, ORDER, TaughtGroups
 
 STAND_IN = "stand_in"
 """The column that marks a batch of which nothing is learned, and whose tokens do not count as read."""
@@ -102,11 +103,13 @@ class RankCollator:
         return untaught(self.collate([samples[0].sample if samples else self.spare]))
 
 
-def untaught(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The batch with the mark of a stand-in, and without labels, supervised tokens and captured targets."""
+def untaught(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch with the mark of a stand-in, and without labels, supervised tokens, captured targets and groups."""
     labels = {name: torch.full_like(batch[name], IGNORE_INDEX) for name in batch if name.endswith("labels")}
     none = {name: batch[name][:0] for name in batch if name.endswith(SUPERVISED) or name.startswith(RECORDS)}
-    return {**batch, **labels, **none, STAND_IN: torch.ones(())}
+    groups = {GROUPS: TaughtGroups(())} if GROUPS in batch else {}
+    kept = {name: value for name, value in batch.items() if name != ORDER}
+    return {**kept, **labels, **none, **groups, STAND_IN: torch.ones(())}
 
 
 def even_out(loader: Any, ranks: int) -> Any:

@@ -14,6 +14,7 @@ from potstill.data.collators import Collate, FittingCollator, SharedVocabularyCo
 from potstill.data.labels import count_supervised
 from potstill.data.positions import PADS, PositionsCollator
 from potstill.data.prompts.collator import SampleCollator
+from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.text_samples import TextReader
 from potstill.errors import UserError
@@ -37,6 +38,8 @@ from potstill.training.samples import (
     is_streamed,
     name_documents,
 )
+from potstill.training.taught_rows import TaughtRows, TaughtRowsCollator, without_teachers
+from potstill.training.teaching import Teaching
 
 TYPICAL_LENGTH = 512
 """The assumed number of tokens of a sample where none is known before the training."""
@@ -48,13 +51,16 @@ _DATA_SETS = {"Training": "train_dataset", "Evaluation": "eval_dataset"}
 class SampleTrainer(Trainer):
     """The part of :class:`DistilTrainer` that reads samples. It knows no losses but that of an evaluation.
 
-    A subclass sets `teachers` and `vocabulary`, and then calls `_read_samples`.
+    A subclass sets `teachers`, `teaching` and `vocabulary`, and then calls `_read_samples`.
     """
 
     data_collator: Any
     train_dataset: Any
     eval_dataset: Any
     teachers: list[LiveTeacher | TargetStore]
+    teaching: Teaching
+    taught: TaughtRows | None
+    """Which rows each teacher reads; None where each reads all of them."""
     vocabulary: int | None
     """The number of ids that the losses compare; None: all of the head's."""
     _head_is_extracted: bool
@@ -95,10 +101,19 @@ class SampleTrainer(Trainer):
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
-        self.data_collator = TargetCollator(collate, stores) if stores else collate
+        self.taught = None
+        if self.teaching.names is not None:
+            self.taught = TaughtRows(self.teaching.names, stores, always=self.is_fsdp_enabled)
+            self.data_collator = TaughtRowsCollator(collate, self.taught)
+        else:
+            self.data_collator = TargetCollator(collate, stores) if stores else collate
         parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
         for name, dataset in {"train_dataset": self.train_dataset, **parts}.items():
             samples = first_samples(dataset, name)
+            if self.taught is not None and name == "train_dataset":
+                for sample in samples:
+                    self.taught.group_of(sample)
+            samples = [without_teachers(sample) for sample in samples] if self.taught is not None else samples
             if given is not None and self.args.remove_unused_columns:
                 samples = [{key: sample[key] for key in sample if key in COLUMNS} for sample in samples]
             if given is not None:
@@ -147,7 +162,7 @@ class SampleTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         # Trainer keeps only the arguments of the student's forward. Without `labels`, prompts would be learned.
-        self._signature_columns = list(COLUMNS)
+        self._signature_columns = [*COLUMNS, *([] if self.taught is None else [TEACHERS])]
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         return dataset if self._keeps_columns else super()._remove_unused_columns(dataset, description)
@@ -172,7 +187,7 @@ class SampleTrainer(Trainer):
         dataset = self._rendered(dataset, _DATA_SETS.get(description, "test_dataset"))
         given: Any = self.data_collator
         collate: Any = given
-        if isinstance(given, TargetCollator) and not kwargs.get("is_training"):
+        if isinstance(given, TargetCollator | TaughtRowsCollator) and not kwargs.get("is_training"):
             collate = given.collate
         samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
         named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)

@@ -13,11 +13,15 @@ from potstill.data.prompts.collator import AlignedCollator, AlignedSample, Sampl
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
+from potstill.training.taught_rows import TaughtRowsCollator
 
 COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
 """The columns of tokenized samples that are read."""
 
-_OWN = (Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator, TargetCollator)
+_OWN = (
+    *(Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator),
+    *(TargetCollator, TaughtRowsCollator),
+)
 
 _LOOKED_AT = 8
 

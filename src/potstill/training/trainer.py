@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.data.labels import count_supervised
-from potstill.data.prompts.collator import teacher_batch
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.cpu_buffers import free_all
@@ -20,13 +19,12 @@ from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.logit_chunks import CastWeights
 from potstill.losses.loss import Loss
 from potstill.losses.row_gradients_compiled import worth_compiling
-from potstill.losses.teacher_target import MixedTarget, TeacherTarget
+from potstill.losses.teacher_target import GroupedTarget, TeacherTarget
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
 from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
-from potstill.targets.collator import records_column
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
@@ -34,9 +32,17 @@ from potstill.training.hidden_matching import HiddenMatching
 from potstill.training.memory import loss_budget, trained_bytes
 from potstill.training.mixed_batches import ROLLOUTS, parts_of
 from potstill.training.model_checks import check_models
-from potstill.training.named_models import named_student, teachers_beside, with_adapter_of
+from potstill.training.named_models import (
+    named_student,
+    names_of_teachers,
+    teachers_beside,
+    teachers_in_order,
+    with_adapter_of,
+)
 from potstill.training.on_policy_trainer import OnPolicyTrainer
 from potstill.training.sharding import add_gradients_in_float32, use_fsdp_on_cpu
+from potstill.training.taught_rows import in_groups
+from potstill.training.teaching import Teaching, shares_of_weights
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
 TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
@@ -57,7 +63,8 @@ class DistilTrainer(OnPolicyTrainer):
     Args:
         teacher: a model, a :class:`TargetStore`, the folder of either, the name of a model on the hub, or a list of
             them; None where the only loss is cross-entropy. A teacher reads the student's batch, or its own prompts
-            where the samples have them (:class:`AlignedSample`).
+            where the samples have them (:class:`AlignedSample`). A dictionary gives the teachers names: each then
+            teaches only the samples that name it in their column `teachers`.
         losses: the terms of the sum, each a :class:`Loss` or a :class:`HiddenLoss`. Default: forward KL and
             cross-entropy, half each.
         temperature: if given, the temperature of every divergence in `losses`.
@@ -93,7 +100,7 @@ class DistilTrainer(OnPolicyTrainer):
     def __init__(
         self,
         *args: Any,
-        teacher: TeacherLike | Sequence[TeacherLike] | None = None,
+        teacher: TeacherLike | Sequence[TeacherLike] | Mapping[str, TeacherLike] | None = None,
         losses: Sequence[Loss | HiddenLoss] = DEFAULT_LOSSES,
         temperature: float | None = None,
         teacher_weights: Sequence[float] | None = None,
@@ -103,7 +110,7 @@ class DistilTrainer(OnPolicyTrainer):
         conversations: Mapping[str, Any] | None = None,
         peft_config: Any = None,
         on_policy: OnPolicy | Mapping[str, Any] | None = None,
-        rollout_teacher: TeacherLike | Sequence[TeacherLike] | None = None,
+        rollout_teacher: TeacherLike | Sequence[TeacherLike] | Mapping[str, TeacherLike] | None = None,
         compile: bool | None = None,
         memory_budget: int | None = None,
         **trainer: Any,
@@ -118,7 +125,8 @@ class DistilTrainer(OnPolicyTrainer):
             if not isinstance(loss, HiddenLoss)
         ]
         self.hidden_losses = [loss for loss in losses if isinstance(loss, HiddenLoss)]
-        self.mix, self.teacher_weights = mix, _shares(teacher_weights, len(self.teachers))
+        shares, names = shares_of_weights(teacher_weights, len(self.teachers)), names_of_teachers(teacher)
+        self.teaching = Teaching(self.teachers, shares, mix, names)
         self._check_losses()
         if peft_config is not None:
             trainer["model"] = with_adapter_of(trainer.get("model"), peft_config, trainer.get("args"))
@@ -129,13 +137,13 @@ class DistilTrainer(OnPolicyTrainer):
         self.args.logging_nan_inf_filter = False
         # Pinned memory is copied to a GPU while the host goes on.
         self.accelerator.dataloader_config.non_blocking = self.args.dataloader_pin_memory
-        readers = teachers_beside(self.model, rollout_teacher)
+        readers = teachers_beside(self.model, teachers_in_order(rollout_teacher, names))
         self.vocabulary = self._agreed_vocabulary(readers, teacher_tokenizer)
         self._read_samples(trainer.get("data_collator"), max_length, conversations)
         self._write_samples(on_policy, readers)
         self._matching = self._hidden_matching()
         self._head_is_extracted = head_of(self.model) is not None
-        self._step = OptimizerStep(self._estimate_tokens_per_step(), self.args.device)
+        self._step = self._new_step(self.args.device)
         self._terms: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.args.device))
         self._steps_not_logged = 0
         self._compile = compile
@@ -196,8 +204,9 @@ class DistilTrainer(OnPolicyTrainer):
         if not self.hidden_losses:
             return None
         configs = [one.model.config for one in self.teachers if isinstance(one, LiveTeacher)]
-        shares, seed = self.teacher_weights, self.args.seed
-        matching = HiddenMatching(self.hidden_losses, self.model.config, configs, shares, seed).to(self.args.device)
+        shares, names, seed = self.teaching.shares, self.teaching.names, self.args.seed
+        matching = HiddenMatching(self.hidden_losses, self.model.config, configs, shares, seed, names)
+        matching = matching.to(self.args.device)
         if matching.learns and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise UserError(
                 "hidden_match between models of different hidden sizes learns projectors, which FSDP and DeepSpeed do "
@@ -208,7 +217,7 @@ class DistilTrainer(OnPolicyTrainer):
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[Any, Any]:
         """The micro-batches of one optimizer step, read one by one, and the divisor of each until all are counted."""
         batches: Any = MicroBatches(epoch_iterator, num_batches)
-        self._step = OptimizerStep(self._estimate_tokens_per_step(), device)
+        self._step = self._new_step(device)
         if self.is_deepspeed_enabled:
             # DeepSpeed hides its gradients. They cannot be scaled afterwards, so the tokens are counted before.
             batches = list(batches)
@@ -222,6 +231,9 @@ class DistilTrainer(OnPolicyTrainer):
             self._matching.zero_grad()
         return batches, self._step.divisor
 
+    def _new_step(self, device: torch.device) -> OptimizerStep:
+        return OptimizerStep(self._estimate_tokens_per_step(), device, self.teaching.names or ())
+
     def _of_all_ranks(self, tokens: Tensor) -> Tensor:
         return self.accelerator.gather(tokens[None]).sum(0) if self.args.world_size > 1 else tokens
 
@@ -232,7 +244,7 @@ class DistilTrainer(OnPolicyTrainer):
         matching, extracted = self._matching, self._head_is_extracted
         wanted = matching.student_layers if matching else ()
         rollouts = self.on_policy if ROLLOUTS in inputs else None
-        states, labels, layers, router = forward_with_layers(model, extracted, inputs, wanted)
+        states, labels, layers, router = in_groups(forward_with_layers(model, extracted, inputs, wanted), inputs)
         head = read_head(model) if extracted else None
         ranks = self.args.world_size if num_items_in_batch is not None else 1
         tokens = torch.tensor(len(labels)) if num_items_in_batch is None else num_items_in_batch
@@ -248,7 +260,7 @@ class DistilTrainer(OnPolicyTrainer):
                 of_written, of_each = rollouts.loss(inputs, (states, head, labels), target, denominator)
                 loss, terms = loss + of_written, {**terms, **of_each}
             if matching is not None:
-                of_layers, of_each = matching(layers, theirs, denominator)
+                of_layers, of_each = matching(layers, theirs, denominator, self.teaching.taught(inputs))
                 loss, terms = loss + of_layers, {**terms, **of_each}
             if router is not None:
                 loss, terms = router.add_to(loss, terms, share)
@@ -264,7 +276,7 @@ class DistilTrainer(OnPolicyTrainer):
     def _loss_of_tokens(
         self,
         outputs: tuple[Tensor, Head | None, Tensor],
-        target: TeacherTarget | None,
+        target: TeacherTarget | GroupedTarget | None,
         losses: Sequence[Loss],
         denominator: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -367,7 +379,9 @@ class DistilTrainer(OnPolicyTrainer):
             self._compile = worth_compiling(tokens, head_rows(self.model), self.args.device)
         return self._compile
 
-    def _teacher_outputs(self, inputs: Mapping[str, Tensor]) -> tuple[TeacherTarget | None, list[LayerStates]]:
+    def _teacher_outputs(
+        self, inputs: Mapping[str, Any]
+    ) -> tuple[TeacherTarget | GroupedTarget | None, list[LayerStates]]:
         """The teachers' target for a batch, where a loss needs one; and each teacher's layers for hidden_match."""
         rollouts = self.on_policy if ROLLOUTS in inputs else None
         losses = self.losses if rollouts is None else rollouts.losses
@@ -376,24 +390,6 @@ class DistilTrainer(OnPolicyTrainer):
             temperatures = [1.0]
         if not temperatures and self._matching is None:
             return None, []
-        targets: list[TeacherTarget] = []
-        layers: list[LayerStates] = []
-        for index, one in enumerate(self.teachers if rollouts is None else rollouts.teachers):
-            if isinstance(one, LiveTeacher):
-                wanted = self._matching.teacher_layers[index] if self._matching else ()
-                target, inner = one.read(teacher_batch(inputs), wanted)
-                layers.append(inner)
-            else:
-                target = one.decode(inputs[records_column(index)], temperatures[0])
-            targets.append(target)
-        if not temperatures:
-            return None, layers
-        whole = targets[0] if len(targets) == 1 else MixedTarget(tuple(targets), self.teacher_weights, self.mix)
-        return whole, layers
-
-
-def _shares(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    given = [1.0] * count if weights is None else list(weights)
-    if len(given) != count or any(weight <= 0 for weight in given):
-        raise UserError(f"`teacher_weights` must give each of the {count} teachers a weight above 0, not {given}")
-    return tuple(weight / sum(given) for weight in given)
+        teaching = self.teaching if rollouts is None else rollouts.teaching
+        layers = self._matching.teacher_layers if self._matching is not None else ()
+        return teaching.read(inputs, temperatures[0] if temperatures else None, layers)

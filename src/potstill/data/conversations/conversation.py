@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.data.row_teachers import Teachers
 from potstill.errors import UserError
 
 TOOL_CALL_TAG = "<tool_call>"
@@ -86,6 +87,8 @@ class Conversation:
     """The row, such as `train.jsonl:7`."""
     source: str = ""
     """The file or the data set's configuration."""
+    teachers: Teachers | None = None
+    """Its teachers; None where rows have none of their own."""
 
     def as_row(self) -> dict[str, str]:
         """The conversation as two columns of JSON, which ``read.read_conversation`` reads."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from potstill.data.conversations.render import ChatSample
+from potstill.data.row_teachers import Teachers
 
 AT_ONCE = 1000
 """The number of conversations that are packed together."""
@@ -19,6 +20,8 @@ class PackedConversations:
     labels: list[int] = field(default_factory=list)
     documents: list[int] = field(default_factory=list)
     """The number of tokens of each conversation. The first token of each is not learned."""
+    teachers: Teachers | None = None
+    """The teachers of all of them; None where rows have none of their own."""
 
     def add(self, sample: ChatSample) -> None:
         """Add a conversation."""
@@ -30,11 +33,16 @@ class PackedConversations:
 def packed_conversations(samples: Iterable[ChatSample], sequence_length: int) -> Iterator[PackedConversations]:
     """Fill samples of at most `sequence_length` tokens with whole conversations.
 
-    A thousand at a time are packed, the longest first, each where the least room stays.
+    A thousand at a time are packed, the longest first, each where the least room stays. All conversations of a sample
+    have the same teachers.
     """
     samples = iter(samples)
     while batch := list(islice(samples, AT_ONCE)):
-        yield from _best_fit(batch, sequence_length)
+        for teachers in dict.fromkeys(sample.teachers for sample in batch):
+            alike = [sample for sample in batch if sample.teachers == teachers]
+            for one in _best_fit(alike, sequence_length):
+                one.teachers = teachers
+                yield one
 
 
 def _best_fit(samples: Sequence[ChatSample], sequence_length: int) -> list[PackedConversations]:

@@ -8,6 +8,7 @@ from typing import Any
 from potstill.data.conversations.check import check_conversation
 from potstill.data.conversations.conversation import BadRowError, Conversation, Message
 from potstill.data.conversations.parts import json_value, message_of, schemas_of, without_none
+from potstill.data.row_teachers import RowTeachers
 from potstill.data.sources import SourceRow, rows
 from potstill.recipe.conversations import ConversationBase, ConversationSource, Format
 from potstill.recipe.corpus import HubDataset
@@ -22,7 +23,10 @@ ARROW = re.compile(r"\.parquet:\d+$")
 
 
 def conversations_of(
-    sources: Sequence[ConversationSource], key: str, dropped: Callable[[SourceRow, str], None] | None = None
+    sources: Sequence[ConversationSource],
+    key: str,
+    dropped: Callable[[SourceRow, str], None] | None = None,
+    taught: RowTeachers | None = None,
 ) -> Iterator[Conversation]:
     """The conversations of sources, one source after the other.
 
@@ -30,6 +34,7 @@ def conversations_of(
         sources: the sources.
         key: the recipe key of the list of sources, for messages.
         dropped: told each row that is no proper conversation, and why. None: such a row is refused.
+        taught: says which teachers a row has; None where rows have none of their own.
 
     Raises:
         UserError: a source is missing or cannot be read; or a row is no proper conversation.
@@ -37,7 +42,8 @@ def conversations_of(
     every = ((row, source) for index, source in enumerate(sources) for row in rows(source, f"{key}.{index}"))
     for row, source in every:
         try:
-            yield read_conversation(row, source)
+            found = read_conversation(row, source)
+            yield found if taught is None else replace(found, teachers=taught.of(source, row.columns))
         except BadRowError as error:
             if dropped is None:
                 raise

@@ -13,6 +13,7 @@ from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefu
 from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
 from potstill.data.conversations.spans import Span, TurnText, turn_text
 from potstill.data.labels import IGNORE_INDEX
+from potstill.data.row_teachers import Teachers
 from potstill.recipe.conversations import ChatSettings
 
 
@@ -41,6 +42,8 @@ class ChatSample:
     """The row of the conversation."""
     source: str
     """The file or the data set's configuration."""
+    teachers: Teachers | None = None
+    """The teachers of the conversation; None where rows have none of their own."""
 
     @property
     def supervised(self) -> int:
@@ -123,7 +126,7 @@ def _sample(conversation: Conversation, text: str, turns: Sequence[TurnText], to
             labels[place] = ids[place]
         whole = _within(turn.whole, spans, text)
         found.append(TurnTokens(turn.turn, whole[0], whole[-1] + 1))
-    return ChatSample(ids, labels, tuple(found), conversation.where, conversation.source)
+    return ChatSample(ids, labels, tuple(found), conversation.where, conversation.source, conversation.teachers)
 
 
 def _within(part: Span, spans: Sequence[Span], text: str) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.read import conversations_of
 from potstill.data.conversations.tally import ChatTally
+from potstill.data.row_teachers import RowTeachers
 from potstill.data.sources import SourceRow
 from potstill.data.splitting import is_held_out
 from potstill.errors import UserError
@@ -25,7 +26,9 @@ class ConversationSplit:
     """The number of conversations left out because they repeat an earlier or a held-out one."""
 
 
-def split_conversations(corpus: Conversations, tally: ChatTally) -> ConversationSplit:
+def split_conversations(
+    corpus: Conversations, tally: ChatTally, taught: RowTeachers | None = None
+) -> ConversationSplit:
     """Read and split the conversations.
 
     The hash of a conversation's messages and tools decides its part and its place, as for documents
@@ -34,6 +37,7 @@ def split_conversations(corpus: Conversations, tally: ChatTally) -> Conversation
     Args:
         corpus: the recipe's section.
         tally: counts the rows that are no proper conversations, where `on_bad_row` is `drop`.
+        taught: says which teachers a row has; None where rows have none of their own.
 
     Raises:
         UserError: a source is missing or cannot be read, a row is no proper conversation, or a part is empty.
@@ -42,8 +46,9 @@ def split_conversations(corpus: Conversations, tally: ChatTally) -> Conversation
     dropped = _counter(tally) if corpus.on_bad_row == "drop" else None
     held_out: dict[bytes, Conversation] = {}
     if apart is not None:
-        held_out = _distinct(conversations_of(apart.conversations, "corpus.held_out.conversations", dropped))
-    given = _Read(conversations_of(corpus.conversations, "corpus.conversations", dropped))
+        own = None if taught is None else RowTeachers(taught.rules)
+        held_out = _distinct(conversations_of(apart.conversations, "corpus.held_out.conversations", dropped, own))
+    given = _Read(conversations_of(corpus.conversations, "corpus.conversations", dropped, taught))
     wanted = (corpus.train or 0) + (corpus.validation or 0) if corpus.streams else None
     share = corpus.held_out if isinstance(corpus.held_out, float) else 0.0
     train: dict[bytes, Conversation] = {}

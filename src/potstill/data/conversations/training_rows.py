@@ -1,6 +1,7 @@
 """Training rows: the samples of conversations as the rows of a table, and the conversations themselves as rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from potstill.data.conversations.align import aligned_samples
@@ -11,6 +12,7 @@ from potstill.data.conversations.read import read_conversation
 from potstill.data.conversations.samples import samples, samples_of
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.prompts.collator import TEACHER
+from potstill.data.row_teachers import TEACHERS, named
 from potstill.data.sources import SourceRow
 from potstill.recipe.conversations import ChatSettings, ConversationBase, Conversations
 
@@ -28,8 +30,9 @@ def columns_of(corpus: Conversations) -> tuple[str, ...]:
 
 def training_rows(
     conversations: Iterable[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
-) -> Iterator[dict[str, list[int]]]:
-    """The rows of a training, with the columns of :func:`columns_of`.
+) -> Iterator[dict[str, list[Any]]]:
+    """The rows of a training, with the columns of :func:`columns_of`, and the teachers of conversations that have some
+    of their own.
 
     Args:
         conversations: the conversations.
@@ -45,15 +48,21 @@ def training_rows(
         return
     alone = samples(conversations, tokenizer, corpus, tally)
     if corpus.layout == "padded":
-        yield from ({"input_ids": one.input_ids, "labels": one.labels} for one in alone)
+        for one in alone:
+            yield {"input_ids": one.input_ids, "labels": one.labels, **named(one.teachers)}
         return
     for sample in packed_conversations(alone, corpus.sequence_length):
-        yield {"input_ids": sample.input_ids, "labels": sample.labels, "documents": sample.documents}
+        row: dict[str, list[Any]] = {
+            "input_ids": sample.input_ids,
+            "labels": sample.labels,
+            "documents": sample.documents,
+        }
+        yield row | named(sample.teachers)
 
 
 def _rows_for_two(
     conversations: Iterable[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
-) -> Iterator[dict[str, list[int]]]:
+) -> Iterator[dict[str, list[Any]]]:
     student, teacher = chat_template(tokenizer, corpus), teacher_template(tokenizer, corpus)
     tally.template_digest = student.digest
     for conversation in conversations:
@@ -67,7 +76,8 @@ def _rows_for_two(
                 raise
             tally.drop(conversation.source, error.reason)
             continue
-        yield from ({name: pair[name] for name in columns_of(corpus)} for pair in pairs)
+        teachers = named(conversation.teachers)
+        yield from ({name: pair[name] for name in columns_of(corpus)} | teachers for pair in pairs)
 
 
 def aligned_pairs(
@@ -105,13 +115,14 @@ def judged(conversations: Sequence[Conversation], tokenizer: Any, corpus: Conver
     return kept
 
 
-def row_of(conversation: Conversation) -> dict[str, str]:
-    """A conversation as a row of text columns, which :func:`stored_conversation` reads."""
+def row_of(conversation: Conversation) -> dict[str, Any]:
+    """A conversation as a row of text columns and its teachers, which :func:`stored_conversation` reads."""
     place = {"where": conversation.where, "source": conversation.source}
-    return {"id": conversation.hash().hex(), **conversation.as_row(), **place}
+    return {"id": conversation.hash().hex(), **conversation.as_row(), **place, **named(conversation.teachers)}
 
 
-def stored_conversation(row: dict[str, str]) -> Conversation:
+def stored_conversation(row: dict[str, Any]) -> Conversation:
     """The conversation of such a row."""
     columns = {name: row[name] for name in ("messages", "tools")}
-    return read_conversation(SourceRow(columns, row["where"], row["source"]), ConversationBase())
+    found = read_conversation(SourceRow(columns, row["where"], row["source"]), ConversationBase())
+    return replace(found, teachers=tuple(row[TEACHERS]) if TEACHERS in row else None)

@@ -9,7 +9,7 @@ import numpy as np
 
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.conversations.turns import BY_TURN, TURNS
-from potstill.metrics.held_out_text import DocumentScores
+from potstill.metrics.held_out_text import DocumentScores, TaughtScores
 
 METRICS = ("loss", "kl_to_teacher", "agreement", "perplexity")
 
@@ -23,7 +23,7 @@ def row_of(conversation: int, turn: int) -> int:
 class TurnScores:
     """The sums of one model over each group of turns of each of U conversations."""
 
-    each: DocumentScores
+    each: DocumentScores | TaughtScores
     """At the places of :func:`row_of`: [4 U]."""
 
     def sums(self, metric: str) -> Sums:
