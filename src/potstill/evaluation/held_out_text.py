@@ -1,6 +1,6 @@
 """Held-out text: each model's loss on it, its distance from the teachers, and passages for the report."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,14 @@ from potstill.evaluation.taught_items import by_part, parts_of_items, taught_alo
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.comparison import compare
-from potstill.metrics.held_out_text import METRICS, DocumentScores, document_windows, log_probs, outputs_of
+from potstill.metrics.held_out_text import (
+    METRICS,
+    DocumentScores,
+    OutputFunction,
+    document_windows,
+    log_probs,
+    outputs_of,
+)
 from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -73,9 +80,11 @@ def _passages(
     """The passages whose KL to the teacher is nearest to the median of all documents."""
     whole = work.recipe.corpus.sequence_length
     readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
-    numbers = None if text.parts is None else text.parts.numbers
-    if numbers is not None:
-        readable = [n for n in readable if numbers[n]]
+    # A passage shows its teacher's likeliest tokens and the distance of whole distributions, which a server does not tell.
+    shows = [number for number, one in enumerate(artifacts.teachers(work)) if one.served is None]
+    of_text = [shows] * len(held_out) if text.parts is None else text.parts.numbers
+    shown_by = [next((number for number in own if number in shows), None) for own in of_text]
+    readable = [n for n in readable if shown_by[n] is not None]
     if not readable:
         return []
     kl = scores.kl / np.maximum(scores.tokens, 1)
@@ -89,8 +98,7 @@ def _passages(
     for n in typical:
         ids = held_out[n]["input_ids"]
         batch = text.batch([{"input_ids": ids}])
-        # The passage's first teacher.
-        teacher = teachers[0 if numbers is None else numbers[n][0]]
+        teacher = cast(OutputFunction, teachers[cast(int, shown_by[n])])
         with torch.no_grad():
             theirs, ours = (log_probs(read(batch), text.vocabulary) for read in (teacher, student))
         shown.append({"title": f"held-out document {n}", "tokens": token_view(theirs, ours, tokenizer, ids)})

@@ -68,6 +68,10 @@ class SparseTarget:
             log_tail=self.log_tail[first:last],
         )
 
+    def at(self, places: Int[Tensor, "n"]) -> "SparseTarget":
+        """The rows at some places, as copies."""
+        return replace(self, ids=self.ids[places], log_probs=self.log_probs[places], log_tail=self.log_tail[places])
+
 
 @dataclass(frozen=True)
 class MixedTarget:

@@ -16,7 +16,8 @@ from potstill.data.labels import count_supervised_by_row
 from potstill.data.packing import windows
 from potstill.data.positions import supervised_labels
 from potstill.losses.logit_chunks import teacher_products
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
+from potstill.losses.sparse_scores import score_beside_sparse, scores_of_sparse
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
 from potstill.losses.token_scores import WholeDistributions, score_side_by_side, score_tokens
 from potstill.metrics.bootstrap import Sums
 from potstill.metrics.taught_parts import COMPARED
@@ -25,6 +26,8 @@ from potstill.models.head_extraction import head_of
 
 OutputFunction = Callable[[Mapping[str, Tensor]], WholeDistributions]
 """Returns a model's outputs at the supervised tokens of a batch."""
+TeacherOutputFunction = Callable[[Mapping[str, Tensor]], WholeDistributions | SparseTarget]
+"""The same of a teacher, which may tell only a part of its distributions."""
 
 METRICS = ("loss", "perplexity", "bits_per_byte", "kl_to_teacher", "agreement")
 
@@ -110,7 +113,7 @@ def document_windows(documents: Iterable[list[int]], sequence_length: int) -> li
 class SideBySide:
     """Models that read the same batches side by side, and the teachers that each of them is compared with."""
 
-    teachers: Mapping[str, OutputFunction]
+    teachers: Mapping[str, TeacherOutputFunction]
     weights: tuple[float, ...]
     """The teachers' shares in an ensemble. They sum to one."""
     mix: Literal["probabilities", "logits"]
@@ -127,7 +130,9 @@ class SideBySide:
             batch: `input_ids`, `labels` and `attention_mask`, all [B, T], on the models' device.
             taught: the numbers of the teachers of each supervised token. None: all of them.
         """
-        outputs, seconds, began = {}, {}, time.perf_counter()
+        outputs: dict[str, WholeDistributions | SparseTarget] = {}
+        seconds: dict[str, float] = {}
+        began = time.perf_counter()
         for name, read in {**self.teachers, **self.models}.items():
             outputs[name] = read(batch)
             seconds[name], began = _seconds_since(began)
@@ -142,7 +147,7 @@ class SideBySide:
         return BatchScores(scores, {name: own + together / len(outputs) for name, own in seconds.items()})
 
     def _scores(
-        self, outputs: Mapping[str, WholeDistributions], labels: Tensor, teachers: tuple[int, ...]
+        self, outputs: Mapping[str, WholeDistributions | SparseTarget], labels: Tensor, teachers: tuple[int, ...]
     ) -> list[dict[str, Tensor]]:
         members, shares = tuple(outputs[name] for name in self.teachers), self.weights
         if len(teachers) < len(members):
@@ -150,10 +155,19 @@ class SideBySide:
             total = sum(shares[number] for number in teachers)
             shares = tuple(shares[number] / total for number in teachers)
         target = None if not members else members[0] if len(members) == 1 else MixedTarget(members, shares, self.mix)
-        return score_side_by_side(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
+        if any(isinstance(one, SparseTarget) for one in members):
+            return score_beside_sparse(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
+        whole = [one for one in outputs.values() if not isinstance(one, SparseTarget)]
+        scored = iter(score_side_by_side(whole, labels, target, vocabulary=self.vocabulary))
+        return [
+            scores_of_sparse(one, labels) if isinstance(one, SparseTarget) else next(scored) for one in outputs.values()
+        ]
 
     def _by_group(
-        self, outputs: Mapping[str, WholeDistributions], labels: Tensor, taught: Sequence[tuple[int, ...]]
+        self,
+        outputs: Mapping[str, WholeDistributions | SparseTarget],
+        labels: Tensor,
+        taught: Sequence[tuple[int, ...]],
     ) -> list[dict[str, Tensor]]:
         """The scores of tokens that do not all have the same teachers; 0 where there is no teacher to compare with."""
         assert len(taught) == len(labels), (len(taught), len(labels))
@@ -179,8 +193,10 @@ class BatchScores:
     seconds: Mapping[str, float]
 
 
-def _at(outputs: WholeDistributions, places: Tensor) -> WholeDistributions:
+def _at(outputs: WholeDistributions | SparseTarget, places: Tensor) -> WholeDistributions | SparseTarget:
     """A model's outputs at some of the tokens."""
+    if isinstance(outputs, SparseTarget):
+        return outputs.at(places)
     if isinstance(outputs, LogitsTarget):
         return LogitsTarget(outputs.logits[places])
     return HiddenTarget(outputs.hidden[places], outputs.head)

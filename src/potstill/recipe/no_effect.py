@@ -9,6 +9,7 @@ from potstill.recipe.distributed import unshardable
 from potstill.recipe.on_policy import without_rollouts
 from potstill.recipe.precision import contradictions
 from potstill.recipe.row_rules import complaints_of_rows
+from potstill.recipe.served import not_served
 from potstill.recipe.training_fields import TrainingFields
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     yield from _of_generate(recipe)
     yield from contradictions(recipe)
     yield from unshardable(recipe)
+    yield from not_served(recipe)
     yield from _of_control(recipe)
     yield from without_rollouts(recipe)
     yield from complaints_of_rows(recipe)

@@ -13,8 +13,10 @@ from potstill.errors import UserError, first_line
 from potstill.models.pretrained import ModelSource
 from potstill.targets import TargetStore
 from potstill.targets.header import NAME as STORE
+from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
+from potstill.teachers.served import ServedTeacher
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _CONFIGS = ("config.json", "adapter_config.json")
@@ -49,7 +51,7 @@ def teachers_in_order(given: Any, names: tuple[str, ...] | None) -> Any:
     return [given[name] for name in names]
 
 
-def teachers_beside(student: Any, teacher: Any) -> list[LiveTeacher | TargetStore]:
+def teachers_beside(student: Any, teacher: Any) -> list[TeacherBeside | TargetStore]:
     """The teachers of a student.
 
     Args:
@@ -73,13 +75,13 @@ def teachers_beside(student: Any, teacher: Any) -> list[LiveTeacher | TargetStor
     return [_teacher(one) for one in given]
 
 
-def _teacher(given: Any) -> LiveTeacher | TargetStore:
+def _teacher(given: Any) -> TeacherBeside | TargetStore:
     if isinstance(given, str | Path):
         if (Path(given) / STORE).is_file():
             return TargetStore(given, expect=None)
         # A teacher is not trained, so it stays in the number format in which it was saved.
         return LiveTeacher(_load(str(given), "teacher", dtype="auto"))
-    if isinstance(given, TargetStore):
+    if isinstance(given, TargetStore | ServedTeacher):
         return given
     if isinstance(given, nn.Module | LlamaCppModel):
         _check_reads_tokens_alone(given, "teacher")

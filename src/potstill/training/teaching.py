@@ -12,7 +12,7 @@ from potstill.losses.teacher_target import GroupedTarget, MixedTarget, TeacherTa
 from potstill.models.forward import LayerStates
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 from potstill.training.taught_rows import GROUPS, TaughtGroups, reader_of
 
 
@@ -28,7 +28,7 @@ class TaughtTokens:
 class Teaching:
     """Teachers that read a batch together."""
 
-    teachers: Sequence[LiveTeacher | TargetStore]
+    teachers: Sequence[TeacherBeside | TargetStore]
     shares: tuple[float, ...]
     """The teachers' shares in an ensemble of all of them. They sum to one."""
     mix: Literal["probabilities", "logits"]
@@ -49,7 +49,7 @@ class Teaching:
         targets: dict[int, TeacherTarget] = {}
         inner: list[LayerStates] = []
         for number, one in enumerate(self.teachers):
-            if not isinstance(one, LiveTeacher):
+            if isinstance(one, TargetStore):
                 assert temperature is not None
                 targets[number] = one.decode(batch[records_column(number)], temperature)
                 continue
@@ -57,7 +57,7 @@ class Teaching:
             wanted = layers[number] if layers else ()
             found: LayerStates = {}
             if reads is not None:
-                targets[number], found = one.read(reads, wanted)
+                targets[number], found = one.read(reads, wanted, temperature or 1.0)
             inner.append(found)
         if temperature is None:
             return None, inner
