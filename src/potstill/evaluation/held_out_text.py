@@ -80,7 +80,7 @@ def _passages(
     """The passages whose KL to the teacher is nearest to the median of all documents."""
     whole = work.recipe.corpus.sequence_length
     readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
-    # A passage shows its teacher's likeliest tokens and the distance of whole distributions, which a server does not tell.
+    # A passage shows the distance of whole distributions, which a server does not tell.
     shows = [number for number, one in enumerate(artifacts.teachers(work)) if one.served is None]
     of_text = [shows] * len(held_out) if text.parts is None else text.parts.numbers
     shown_by = [next((number for number in own if number in shows), None) for own in of_text]

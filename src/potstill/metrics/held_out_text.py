@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -155,13 +155,12 @@ class SideBySide:
             total = sum(shares[number] for number in teachers)
             shares = tuple(shares[number] / total for number in teachers)
         target = None if not members else members[0] if len(members) == 1 else MixedTarget(members, shares, self.mix)
-        if any(isinstance(one, SparseTarget) for one in members):
-            return score_beside_sparse(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
-        whole = [one for one in outputs.values() if not isinstance(one, SparseTarget)]
-        scored = iter(score_side_by_side(whole, labels, target, vocabulary=self.vocabulary))
-        return [
-            scores_of_sparse(one, labels) if isinstance(one, SparseTarget) else next(scored) for one in outputs.values()
-        ]
+        given = list(outputs.values())
+        if target is not None and any(isinstance(one, SparseTarget) for one in members):
+            return score_beside_sparse(given, labels, target, vocabulary=self.vocabulary)
+        whole = [one for one in given if not isinstance(one, SparseTarget)]
+        scored = iter(score_side_by_side(whole, labels, cast(Any, target), vocabulary=self.vocabulary))
+        return [scores_of_sparse(one, labels) if isinstance(one, SparseTarget) else next(scored) for one in given]
 
     def _by_group(
         self,
