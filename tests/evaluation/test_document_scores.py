@@ -112,11 +112,11 @@ def test_a_stopped_group_continues_from_its_last_save(expected, unevaluated, mon
     monkeypatch.setattr(document_scores, "SECONDS_BETWEEN_SAVES", 0.0 if saves == "each batch" else 1e9)
     read, plain = [], SideBySide.read
 
-    def stop_at_the_fourth(self, *given):
+    def stop_at_the_fourth(self, batch, taught):
         read.append(batch["input_ids"].tolist())
         if len(read) == 4:
             raise KeyboardInterrupt
-        return plain(self, *given)
+        return plain(self, batch, taught)
 
     monkeypatch.setattr(SideBySide, "read", stop_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
