@@ -64,7 +64,7 @@ def loads(monkeypatch):
 def test_the_teacher_is_loaded_once_and_every_model_reads_each_batch_once(expected, unevaluated, loads, monkeypatch):
     recipe, run = unevaluated
     read, plain = [], SideBySide.read
-    monkeypatch.setattr(SideBySide, "read", lambda self, batch: read.append(list(self.models)) or plain(self, batch))
+    monkeypatch.setattr(SideBySide, "read", lambda self, *given: read.append(list(self.models)) or plain(self, *given))
     run_recipe(recipe, run, until="evaluate")
     assert loads.count("model") == 1, "the teacher"
     assert len(loads) == 1 + 5 + 1, "the teacher, five models, and one of them again for the passages"
@@ -112,11 +112,11 @@ def test_a_stopped_group_continues_from_its_last_save(expected, unevaluated, mon
     monkeypatch.setattr(document_scores, "SECONDS_BETWEEN_SAVES", 0.0 if saves == "each batch" else 1e9)
     read, plain = [], SideBySide.read
 
-    def stop_at_the_fourth(self, batch):
+    def stop_at_the_fourth(self, batch, taught):
         read.append(batch["input_ids"].tolist())
         if len(read) == 4:
             raise KeyboardInterrupt
-        return plain(self, batch)
+        return plain(self, batch, taught)
 
     monkeypatch.setattr(SideBySide, "read", stop_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
@@ -152,7 +152,7 @@ def test_a_group_that_was_scored_is_not_scored_again(expected, unevaluated, monk
 def test_damaged_progress_is_made_again(expected, unevaluated, monkeypatch, damage):
     recipe, run = unevaluated
 
-    def stopped(self, batch):
+    def stopped(self, *given):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

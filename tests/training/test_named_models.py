@@ -65,7 +65,8 @@ def test_a_folder_without_tokenizer_gives_none(tmp_path):
         ("no/such/folder", "there is no folder 'no/such/folder'"),
         ("nobody/has-this", "'nobody/has-this' is neither a folder here nor a model that can be loaded from the hub"),
         (5, "has the type int"),
-        ({"one": 1}, "has the type dict"),
+        ({"one": 1}, "has the type int"),
+        ({1, 2}, "has the type set"),
         ([None], "has the type NoneType"),
     ],
 )

@@ -13,6 +13,7 @@ from potstill.data.labels import IGNORE_INDEX, count_supervised
 from potstill.errors import UserError
 from potstill.training.taught_rows import GROUPS, ORDER, TaughtRows, reader_of
 from tiny import llama, tokenizer
+from toy_chat import assistant, chat_tokenizer, user
 from toy_training import (
     KL_AND_CE,
     assert_equal,
@@ -245,3 +246,18 @@ def test_every_supervised_token_is_in_one_group_and_in_the_batches_of_its_teache
         own = batch.get(f"{reader_of(number)}labels", torch.zeros(0, 1, dtype=torch.long))[:, 1:]
         read = own[own != IGNORE_INDEX].tolist()
         assert read == [labels[place] for place in order.tolist() if name in owner[place]]
+
+
+def test_conversations_that_name_their_teachers(tmp_path):
+    told = chat_tokenizer()
+    kinds = [*OF.values()]
+    chats = [{"messages": [user(f"{n} why?"), assistant(f"it is {n}.")], "teachers": kinds[n % 4]} for n in range(8)]
+    read = {"vocab_size": len(told), "max_position_embeddings": 256}
+    two = {"maths": llama(**read), "chat": llama(2, **read)}
+    given = {"teacher": two, "processing_class": told, "max_steps": 1, "conversations": {"template": "chatml"}}
+    one = trainer(tmp_path, llama(1, layers=2, **read), train_dataset=Dataset.from_list(chats), **given)
+    rendered = list(one.train_dataset)
+    assert [list(row["teachers"]) for row in rendered] == [chat["teachers"] for chat in chats]
+    one.train()
+    logged = one.state.log_history[0]
+    assert logged["tokens/maths"] == logged["tokens/chat"] == 2 * logged["tokens_without_teacher"] > 0

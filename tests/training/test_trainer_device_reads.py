@@ -19,6 +19,7 @@ JSD = [Loss("jsd", weight=0.5), Loss("cross_entropy", weight=0.5)]
 FULL = [{"input_ids": [2 + (row * 7 + place) % (VOCABULARY - 2) for place in range(12)]} for row in range(32)]
 PADDED = samples(32)
 DOCUMENTS = (packed_rows([row["input_ids"] for row in samples(90)])[0])[:32]
+BY_ROW = [{**row, "teachers": (["maths"], [], ["chat"], ["maths", "chat"])[n % 4]} for n, row in enumerate(PADDED)]
 STEPS_OF = {
     "accumulated": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2, "logging_steps": STEPS},
     "one batch": {"per_device_train_batch_size": 8, "logging_steps": STEPS},
@@ -31,6 +32,8 @@ TRAININGS = {
     "cross-entropy": (PADDED, {"losses": [Loss("cross_entropy")], "teacher": None}),
     "layers": (PADDED, {"losses": [*KL_AND_CE, HiddenLoss(weight=0.1)]}),
     "layers of an ensemble": (PADDED, {"losses": [HiddenLoss()], "teacher": [llama(), llama(2)]}),
+    "teachers by row": (BY_ROW, {"teacher": {"maths": llama(), "chat": llama(2)}}),
+    "layers by row": (BY_ROW, {"teacher": {"maths": llama(), "chat": llama(2)}, "losses": [*KL_AND_CE, HiddenLoss()]}),
     "mixture of experts": (PADDED, {"student": mixture}),
     "tokens counted": (PADDED, {"include_num_input_tokens_seen": "non_padding"}),
     "an infinite loss filtered": (PADDED, {"logging_nan_inf_filter": True}),
