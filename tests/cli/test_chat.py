@@ -160,7 +160,8 @@ def test_of_several_students_a_role_is_the_first_and_each_has_its_name(tmp_path)
 
 def test_in_a_run_of_conversations_each_model_reads_its_own_template_and_system_prompt(tmp_path, monkeypatch, capsys):
     run = Run(tmp_path / "run")
-    recipe = toy_conversations.recipe(tmp_path, "corpus.teacher={system: Be wise.}", "corpus.template=chatml")
+    teacher = 'corpus.teacher={system: Be wise., user: "{{ question }} Think."}'
+    recipe = toy_conversations.recipe(tmp_path, teacher, "corpus.template=chatml")
     run_recipe(recipe, run, "student")
     prompts = []
 
@@ -171,8 +172,11 @@ def test_in_a_run_of_conversations_each_model_reads_its_own_template_and_system_
     monkeypatch.setattr(dialogue, "streamed_response", noted)
     for model in ("teacher", "start"):
         chat(run.folder, model, "Why?", [])
+    chat(run.folder, "teacher", "Why?", ["system=Be quick."])
     asked = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
-    assert prompts == [f"<|im_start|>system\nBe wise.<|im_end|>\n{asked}", asked]
+    thinking = asked.replace("Why?", "Why? Think.")
+    wise, quick = (f"<|im_start|>system\nBe {word}.<|im_end|>\n{thinking}" for word in ("wise", "quick"))
+    assert prompts == [wise, asked, quick]
     assert capsys.readouterr().err == ""
 
 

@@ -9,7 +9,7 @@ Shapes: U units, S seeds, R resamples.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -46,7 +46,7 @@ class Sums:
 
     numerator: ArrayLike
     denominator: ArrayLike
-    can_exceed_one: bool = False
+    can_exceed_one: bool = field(default=False, kw_only=True)
     """Whether the figure may be above 1 although it is not for any of these units, as a ratio of lengths may."""
 
     def arrays(self, what: str) -> tuple[Array, Array]:
