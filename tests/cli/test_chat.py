@@ -56,6 +56,12 @@ def test_a_prompt_gives_the_answer_alone(run, capsys):
     assert "student was cut after 4 tokens" in err
 
 
+@pytest.mark.parametrize("said", ["bad \udcff\udcfe bytes", "caf\udce9"])
+def test_bytes_that_are_no_text_are_replaced(run, capsys, said):
+    chat(run.folder, "student", said, SHORT)
+    assert "student was cut after 4 tokens" in capsys.readouterr().err
+
+
 def test_all_three_answer_below_each_other_where_there_is_no_terminal(run, capsys):
     chat(run.folder, "all", "Once upon", SHORT)
     said = capsys.readouterr().out

@@ -187,6 +187,8 @@ class ChatSession:
         Raises:
             UserError: a model cannot be asked this.
         """
+        # Bytes that are not UTF-8 come from the terminal as characters that no tokenizer takes.
+        said = said.encode(errors="surrogateescape").decode(errors="replace")
         cut = []
         with self._view() as view:
             for one in self.models:
