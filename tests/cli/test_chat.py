@@ -56,6 +56,12 @@ def test_a_prompt_gives_the_answer_alone(run, capsys):
     assert "student was cut after 4 tokens" in err
 
 
+@pytest.mark.parametrize("said", ["bad \udcff\udcfe bytes", "caf\udce9"])
+def test_bytes_that_are_no_text_are_replaced(run, capsys, said):
+    chat(run.folder, "student", said, SHORT)
+    assert "student was cut after 4 tokens" in capsys.readouterr().err
+
+
 def test_all_three_answer_below_each_other_where_there_is_no_terminal(run, capsys):
     chat(run.folder, "all", "Once upon", SHORT)
     said = capsys.readouterr().out
@@ -160,7 +166,8 @@ def test_of_several_students_a_role_is_the_first_and_each_has_its_name(tmp_path)
 
 def test_in_a_run_of_conversations_each_model_reads_its_own_template_and_system_prompt(tmp_path, monkeypatch, capsys):
     run = Run(tmp_path / "run")
-    recipe = toy_conversations.recipe(tmp_path, "corpus.teacher={system: Be wise.}", "corpus.template=chatml")
+    teacher = 'corpus.teacher={system: Be wise., user: "{{ question }} Think."}'
+    recipe = toy_conversations.recipe(tmp_path, teacher, "corpus.template=chatml")
     run_recipe(recipe, run, "student")
     prompts = []
 
@@ -171,8 +178,11 @@ def test_in_a_run_of_conversations_each_model_reads_its_own_template_and_system_
     monkeypatch.setattr(dialogue, "streamed_response", noted)
     for model in ("teacher", "start"):
         chat(run.folder, model, "Why?", [])
+    chat(run.folder, "teacher", "Why?", ["system=Be quick."])
     asked = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
-    assert prompts == [f"<|im_start|>system\nBe wise.<|im_end|>\n{asked}", asked]
+    thinking = asked.replace("Why?", "Why? Think.")
+    wise, quick = (f"<|im_start|>system\nBe {word}.<|im_end|>\n{thinking}" for word in ("wise", "quick"))
+    assert prompts == [wise, asked, quick]
     assert capsys.readouterr().err == ""
 
 

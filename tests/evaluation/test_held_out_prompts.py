@@ -55,6 +55,14 @@ def test_teachers_are_asked_as_they_teach(chat_work):
         assert "You know coins." not in ours
 
 
+def test_a_teacher_that_is_shown_answers_is_asked_without_them(chat_work):
+    reading = TeacherReading(system="You know coins.", user="{{ question }} Say: {{ reference }}")
+    for one in held_out_prompts(changed(chat_work, teacher=reading)):
+        theirs = chat_tokenizer().decode(one.teacher_input_ids)
+        assert "You know coins." in theirs
+        assert "Say:" not in theirs
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_kind_of_conversation_has_its_last_turn_written(chat_work, monkeypatch, name):
     whole: Conversation = CASES[name]

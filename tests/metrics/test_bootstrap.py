@@ -162,3 +162,10 @@ def test_many_units_fit_in_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150e6, "all draws at once would be 160 MB of indices, and as much again for each column"
+
+
+def test_only_the_interval_of_a_share_ends_at_one():
+    # The two seeds differ much, so the interval is wide.
+    written, reference = [[9.0] * 8, [10.0] * 8], [10.0] * 8
+    assert bootstrap("m", "right", Sums(written, reference)).high == 1
+    assert bootstrap("m", "length", Sums(written, reference, can_exceed_one=True)).high > 1

@@ -47,6 +47,12 @@ def test_a_recipe_of_conversations(tmp_path):
         ("template_kwargs: {max_length: 9}", r"`corpus.template_kwargs`: `max_length` is set for each"),
         ("cleaning: {}", r"`corpus.cleaning`: unknown key"),
         ("held_out: {conversations: []}", r"`corpus.held_out.conversations`: is empty"),
+        (
+            "teacher: {user: '{{ answer }}'}",
+            r"`corpus.teacher.user`: uses the field `answer`, and the fields are quest",
+        ),
+        ("teacher: {system: '{{ question }}'}", r"`corpus.teacher.system`: uses the field `question`, and the fields"),
+        ("teacher: {user: '{{ question'}", r"`corpus.teacher.user`: is not a valid Jinja template"),
         ("held_out: {conversations: [{dataset: d, stream: true}]}", r"`corpus.held_out`: may not have `stream: true`"),
     ],
 )
@@ -80,12 +86,20 @@ def test_a_wrong_source_is_refused_by_its_key(tmp_path, source, why):
     ("more", "why"),
     [
         ("answers: {strategy: teacher}", "`answers.strategy` needs questions, and `corpus` has none"),
-        ("strategies: {terse: {teacher: {system: 'Be brief.'}}}", "`strategies` needs questions"),
+        ("strategies: {terse: {teacher: {system: 'Be brief.'}}}", "`strategies` needs .* say in `corpus.teacher` what"),
+        ("experiments: {a: {strategy: teacher}}", "`experiments.a.strategy` needs .* say in `corpus.teacher` what"),
+        ("generate: {by: t, strategy: teacher}", "`generate.strategy` needs .* say in `corpus.teacher` what"),
     ],
 )
 def test_sections_of_questions_are_refused(tmp_path, more, why):
     with pytest.raises(UserError, match=why):
         load(tmp_path, more=more)
+
+
+def test_a_teacher_that_writes_is_not_shown_what_it_writes(tmp_path):
+    with pytest.raises(UserError, match=r"`corpus.teacher.user` shows the `reference`, but with `generate`"):
+        load(tmp_path, "teacher: {user: '{{ question }} {{ reference }}'}", "generate: {by: t}")
+    load(tmp_path, "teacher: {user: '{{ question }} Think.'}", "generate: {by: t}")
 
 
 def test_llama_cpp_cannot_keep_packed_conversations_apart(tmp_path):

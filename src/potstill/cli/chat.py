@@ -187,6 +187,8 @@ class ChatSession:
         Raises:
             UserError: a model cannot be asked this.
         """
+        # Bytes that are not UTF-8 come from the terminal as characters that no tokenizer takes.
+        said = said.encode(errors="surrogateescape").decode(errors="replace")
         cut = []
         with self._view() as view:
             for one in self.models:
@@ -208,9 +210,10 @@ class ChatSession:
         if candidate not in self._dialogues:
             asking, system, corpus = self._asking, self.settings.system, self.work.recipe.corpus
             if candidate.role == "teacher" and isinstance(corpus, Conversations) and corpus.teacher is not None:
-                # It reads what it reads in the training.
-                asking = by_chat_template(teacher_template(self._tokenizer, corpus))
-                system = corpus.teacher.system if system is None else system
+                # It reads what it reads in the training, but for answers that are still to be written.
+                reading = corpus.teacher.without_answers()
+                reading = reading if system is None else reading.model_copy(update={"system": None})
+                asking = by_chat_template(teacher_template(self._tokenizer, corpus), reading)
             self._dialogues[candidate] = Dialogue(asking, system)
         return self._dialogues[candidate]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from potstill.data.conversations.align import with_system
+from potstill.data.conversations.align import as_teachers_read
 from potstill.data.conversations.chat_template import ChatTemplate, chat_template
 from potstill.data.conversations.conversation import BadRowError, Conversation, Message
 from potstill.data.conversations.render import render
@@ -77,15 +77,15 @@ def _prompts(
     tokenizer: Any, held_out: Sequence[tuple[str, Conversation]], corpus: Conversations
 ) -> Iterator[HeldOutPrompt]:
     ours = chat_template(tokenizer, corpus)
-    theirs = None if corpus.teacher is None else teacher_template(tokenizer, corpus)
-    system = None if corpus.teacher is None else corpus.teacher.system
+    # A teacher that has read the answer would only repeat it.
+    reading = None if corpus.teacher is None else corpus.teacher.without_answers()
+    theirs = None if reading is None else teacher_template(tokenizer, corpus)
     for name, conversation in held_out:
         try:
             prompt, reference = _cut(conversation, ours, corpus)
             asked = prompt
-            if theirs is not None:
-                shown = conversation if system is None else with_system(conversation, system)
-                asked, _ = _cut(shown, theirs, corpus)
+            if reading is not None and theirs is not None:
+                asked, _ = _cut(as_teachers_read(conversation, reading), theirs, corpus)
         except BadRowError:
             if corpus.on_bad_row == "refuse":
                 raise

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from potstill.data.conversations.align import as_teachers_read
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
-from potstill.data.conversations.conversation import Message
+from potstill.data.conversations.conversation import Conversation, Message
 from potstill.data.conversations.parts import message_of
 from potstill.data.conversations.prompt import turn_prompt_ids
 from potstill.data.prompts.render import prompt_ids, token_ids
@@ -13,6 +14,7 @@ from potstill.errors import UserError
 from potstill.generation.decoding import Decoding, Request
 from potstill.generation.generate import NamedModel, Response, streamed_response
 from potstill.models.size import positions_of
+from potstill.recipe.conversations import TeacherReading
 from potstill.recipe.section import MOST_AT_ONCE
 from potstill.recipe.strategies import Prompt
 
@@ -29,12 +31,14 @@ class Asking:
     """What a person should know of it."""
 
 
-def by_chat_template(template: ChatTemplate) -> Asking:
-    """The whole conversation, through a chat template."""
+def by_chat_template(template: ChatTemplate, reading: TeacherReading | None = None) -> Asking:
+    """The whole conversation, through a chat template, with the words that a teacher reads."""
 
     def ids(messages: Sequence[Message]) -> list[int]:
+        said = Conversation(tuple(messages))
+        shown = said if reading is None else as_teachers_read(said, reading)
         try:
-            return turn_prompt_ids(messages, template)
+            return turn_prompt_ids(shown.messages, template)
         except TemplateRefusedError as error:
             raise UserError(
                 f"{template.name} refuses the conversation ({error}); leave the system prompt out"

@@ -9,7 +9,7 @@ Shapes: U units, S seeds, R resamples.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -46,6 +46,8 @@ class Sums:
 
     numerator: ArrayLike
     denominator: ArrayLike
+    can_exceed_one: bool = field(default=False, kw_only=True)
+    """Whether the figure may be above 1 although it is not for any of these units, as a ratio of lengths may."""
 
     def arrays(self, what: str) -> tuple[Array, Array]:
         """Both as float64 [S, U]. Raises UserError, which names ``what``, if no interval can be computed."""
@@ -82,7 +84,7 @@ def bootstrap(
     """
     numerator, denominator = sums.arrays(f"{model}, {metric}")
     statistic = _Statistic([(numerator, denominator)])
-    found = _interval(statistic, _bounds(numerator, denominator), resampling)
+    found = _interval(statistic, _bounds(sums, numerator, denominator), resampling)
     if transform == "exp":
         found = found.exponential(statistic.by_seed())
     return found.result(model, metric, _scored(denominator))
@@ -105,7 +107,7 @@ def paired(
     (seeds, units), (other_seeds, other_units) = ours[0].shape, theirs[0].shape
     assert units == other_units, f"{metric}: {units} units of {names[0]} against {other_units} of {names[1]}"
     assert seeds == other_seeds or 1 in (seeds, other_seeds), f"{metric}: seeds of {' and '.join(names)} do not pair"
-    (low, high), (other_low, other_high) = (_bounds(*each) for each in (ours, theirs))
+    (low, high), (other_low, other_high) = _bounds(sums[0], *ours), _bounds(sums[1], *theirs)
     bounds = (low - other_high, high - other_low) if transform == "identity" else UNBOUNDED
     found = _interval(_Statistic([ours, theirs], transform), bounds, resampling)
     return found.paired(names, metric, min(_scored(ours[1]), _scored(theirs[1])))
@@ -163,12 +165,12 @@ def _transformed(ratio: Array, transform: Transform) -> Array:
         return np.exp(ratio) if transform == "exp" else ratio
 
 
-def _bounds(numerator: Array, denominator: Array) -> Ends:
+def _bounds(sums: Sums, numerator: Array, denominator: Array) -> Ends:
     """The least and the greatest value of a ratio: 0 and 1 for a share, whose sums are counts (ties count half)."""
-    low, high = (0.0 if (numerator >= 0).all() else -np.inf), np.inf
-    if (numerator >= 0).all() and (numerator <= denominator).all() and (numerator % 0.5 == 0).all():
-        high = 1.0
-    return low, high
+    if (numerator < 0).any():
+        return UNBOUNDED
+    counts = (numerator <= denominator).all() and (numerator % 0.5 == 0).all()
+    return 0.0, 1.0 if counts and not sums.can_exceed_one else np.inf
 
 
 def _draws(units: int, resampling: Resampling) -> Iterator[NDArray[np.int64]]:

@@ -1,6 +1,7 @@
 """Comparison: the metrics of several models on the same units, and the differences between pairs of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,4 +52,5 @@ def _of_seeds(seeds: Sequence[Sums]) -> Sums:
     """The sums of all seeds, which score the same units: the denominator is the first one's."""
     if len(seeds) == 1:
         return seeds[0]
-    return Sums(np.stack([np.asarray(each.numerator, float) for each in seeds]), seeds[0].denominator)
+    numerators = np.stack([np.asarray(each.numerator, float) for each in seeds])
+    return replace(seeds[0], numerator=numerators)

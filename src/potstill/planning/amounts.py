@@ -220,7 +220,7 @@ def _of_conversations(recipe: Recipe, corpus: Conversations, made: Mapping[str, 
         origin = "counted in the corpus of this run"
     if held is not None:
         held = min(held, recipe.evaluate.documents or held)
-    room = 1.0 if corpus.teacher is None or corpus.teacher.system is None else 1.5
+    room = 1.5 if corpus.teacher is not None and corpus.teacher.has_prompt else 1.0
     return Amounts(
         samples=samples,
         tokens=None if samples is None else samples * length,

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, Tag, model_validator
 
 from potstill.recipe.corpus import HubDataset, NamedFiles, PackageFiles, PathFiles
 from potstill.recipe.section import Length, Section, about_key, discriminated_by
+from potstill.recipe.strategies import TemplateText, fields_of
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt_completion"]
 
@@ -17,6 +18,9 @@ KEYS: dict[Format, tuple[str, ...]] = {
     "prompt_completion": ("prompt", "completion", "tools", "system"),
 }
 """The columns of each format, and the keys of its messages, that `keys` may give other names."""
+
+PROMPT_FIELDS = {"system": ("system",), "user": ("question", "reference", "system")}
+"""The fields of the templates of what teachers read."""
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -150,11 +154,38 @@ class TeacherReading(Section):
     template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Values for that template's own variables, beside those of the student's. Default: none."""
 
-    system: str | None = None
-    """The system prompt that they read in place of the conversation's own. Default: the conversation's."""
+    system: TemplateText | None = None
+    """The system prompt that they read in place of the conversation's own: a Jinja template, in which `system` is the
+    conversation's own, or empty. Default: the conversation's."""
+
+    user: TemplateText | None = None
+    """What they read in place of each turn of the user: a Jinja template of `question`, the turn; `reference`, the
+    assistant's answer to it; and `system`. Default: the turn."""
 
     sequence_length: Length | None = None
     """The greatest number of tokens that they read. Default: the student's."""
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether they read other words than the student, and not only another template."""
+        return self.system is not None or self.user is not None
+
+    @property
+    def shows_answers(self) -> bool:
+        """Whether they read an answer before they read it as the assistant's."""
+        return "reference" in fields_of(self.user or "")
+
+    def without_answers(self) -> "TeacherReading":
+        """The same where no answer is known: the turns of the user as they are, if their template shows it."""
+        return self.model_copy(update={"user": None}) if self.shows_answers else self
+
+    @model_validator(mode="after")
+    def _fields_are_known(self) -> "TeacherReading":
+        for key, known in PROMPT_FIELDS.items():
+            unknown = sorted(fields_of(getattr(self, key) or "") - set(known))
+            if unknown:
+                raise about_key(key, f"uses the field `{unknown[0]}`, and the fields are {', '.join(known)}")
+        return self
 
 
 class HeldOutConversations(Section):

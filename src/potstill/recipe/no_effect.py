@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from potstill.recipe.answers import Answers
+from potstill.recipe.conversations import Conversations
 from potstill.recipe.distributed import unshardable
 from potstill.recipe.on_policy import without_rollouts
 from potstill.recipe.precision import contradictions
@@ -75,7 +76,10 @@ def _without_questions(recipe: "Recipe") -> Iterator[str]:
         given += [f"experiments.{name}.strategy"] if experiment.strategy is not None else []
         given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
     for key in given:
-        yield f"`{key}` needs questions, and `corpus` has none; give `corpus.questions`, or remove `{key}`"
+        advice = "give `corpus.questions`"
+        if recipe.chats and "strateg" in key and not key.startswith("answers"):
+            advice = "say in `corpus.teacher` what the teachers read of conversations"
+        yield f"`{key}` needs questions, and `corpus` has none; {advice}, or remove `{key}`"
 
 
 def _of_generate(recipe: "Recipe") -> Iterator[str]:
@@ -86,7 +90,16 @@ def _of_generate(recipe: "Recipe") -> Iterator[str]:
     if recipe.asks and given.turns is not None:
         yield "`generate.turns` has no effect on questions, which have one answer; remove it"
     if recipe.chats and given.strategy != "base":
-        yield "`generate.strategy` needs questions, and `corpus` has conversations; remove it"
+        yield (
+            "`generate.strategy` needs questions, and `corpus` has conversations; say in `corpus.teacher` what the "
+            "teacher reads, and remove it"
+        )
+    teacher = recipe.corpus.teacher if isinstance(recipe.corpus, Conversations) else None
+    if teacher is not None and teacher.shows_answers:
+        yield (
+            "`corpus.teacher.user` shows the `reference`, but with `generate` the references are the teacher's own "
+            "answers; remove `reference`, or `generate`"
+        )
     if recipe.chats and given.keep == "correct":
         yield (
             "`generate.keep: correct` needs questions whose references have a number, and `corpus` has conversations; "

@@ -113,8 +113,7 @@ def _write_conversations(work: Work, settings: Generate, corpus: Conversations) 
     template = (
         chat_template(write.tokenizer, corpus) if corpus.teacher is None else teacher_template(write.tokenizer, corpus)
     )
-    system = None if corpus.teacher is None else corpus.teacher.system
-    turns = TurnWriter(settings, template, _room(write.teacher, settings, corpus), write, system)
+    turns = TurnWriter(settings, template, _room(write.teacher, settings, corpus), write, corpus.teacher)
     drafts = turns.write(artifacts.conversations(work, "conversations"))
     say(f"  {turns.counts}")
     if not turns.counts.turns:

@@ -1,12 +1,16 @@
 """Align: teacher and student read the same tokens of the assistant, whatever each template writes around them."""
 
+from dataclasses import replace
+
 import pytest
 
 import toy_chat
-from potstill.data.conversations.align import aligned_samples
+from potstill.data.conversations.align import aligned_samples, as_teachers_read
+from potstill.data.conversations.conversation import Message
 from potstill.data.labels import IGNORE_INDEX, supervised_mask
 from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.errors import UserError
+from potstill.recipe.conversations import TeacherReading
 from toy_chat import CASES, chat_tokenizer, settings
 
 OTHER = (
@@ -17,13 +21,17 @@ OTHER = (
 """A template with other headers and the same end."""
 
 
+def reading(system=None, sequence_length=None, **more):
+    return TeacherReading(system=system, sequence_length=sequence_length, **more)
+
+
 def taught(ids, labels):
     return chat_tokenizer().decode([label for label in labels if label != IGNORE_INDEX])
 
 
 def pairs(case, teacher, student="chatml", system=None, **more):
     chosen = settings(**more)
-    return aligned_samples(CASES[case], toy_chat.template(student), toy_chat.template(teacher), chosen, system)
+    return aligned_samples(CASES[case], toy_chat.template(student), toy_chat.template(teacher), chosen, reading(system))
 
 
 @pytest.mark.parametrize("case", ["plain", "system", "turns"])
@@ -92,22 +100,22 @@ def test_templates_that_end_a_turn_with_other_tokens_are_refused():
 
 def test_what_is_too_long_for_one_of_the_two_is_left_out():
     given, chat, system = CASES["turns"], toy_chat.template(), "You explain to a child. " * 4
-    (whole,) = aligned_samples(given, chat, chat, settings(), system)
+    (whole,) = aligned_samples(given, chat, chat, settings(), reading(system))
     ours, theirs = len(whole["input_ids"]), len(whole["teacher_input_ids"])
     assert theirs > ours
     fits = settings(sequence_length=ours)
-    assert aligned_samples(given, chat, chat, fits, system, theirs) == [whole]
-    assert aligned_samples(given, chat, chat, fits, system) == []
-    assert aligned_samples(given, chat, chat, settings(sequence_length=ours - 1), system, theirs) == []
+    assert aligned_samples(given, chat, chat, fits, reading(system, theirs)) == [whole]
+    assert aligned_samples(given, chat, chat, fits, reading(system)) == []
+    assert aligned_samples(given, chat, chat, settings(sequence_length=ours - 1), reading(system, theirs)) == []
 
 
 @pytest.mark.parametrize("teacher_length", [150, 200, 4096])
 @pytest.mark.parametrize("length", [60, 90, 4096])
 def test_both_lose_the_same_end(length, teacher_length):
     given, chat, system = CASES["turns"], toy_chat.template(), "You explain to a child. " * 4
-    (whole,) = aligned_samples(given, chat, chat, settings(), system)
+    (whole,) = aligned_samples(given, chat, chat, settings(), reading(system))
     chosen = settings(sequence_length=length, too_long="cut_right")
-    (cut,) = aligned_samples(given, chat, chat, chosen, system, teacher_length)
+    (cut,) = aligned_samples(given, chat, chat, chosen, reading(system, teacher_length))
     assert len(cut["input_ids"]) == len(cut["labels"]) <= length
     assert len(cut["teacher_input_ids"]) == len(cut["teacher_labels"]) <= teacher_length
     ours, theirs = ([one for one in cut[key] if one >= 0] for key in ("labels", "teacher_labels"))
@@ -118,4 +126,30 @@ def test_both_lose_the_same_end(length, teacher_length):
 def test_a_pair_that_the_cut_empties_is_left_out():
     chat = toy_chat.template()
     chosen = settings(sequence_length=8, too_long="cut_right")
-    assert aligned_samples(CASES["turns"], chat, chat, chosen) == []
+    assert aligned_samples(CASES["turns"], chat, chat, chosen, reading()) == []
+
+
+def test_the_teacher_alone_may_be_shown_each_answer():
+    shown = reading("{{ system }} Be right.", user="{{ question }} (The answer: {{ reference }})")
+    chat = toy_chat.template()
+    given = replace(CASES["turns"], messages=(Message("system", "Be brief."), *CASES["turns"].messages))
+    (sample,) = aligned_samples(given, chat, chat, settings(), shown)
+    text = chat_tokenizer().decode(sample["teacher_input_ids"])
+    assert "<|im_start|>system\nBe brief. Be right.<|im_end|>" in text
+    for question, answer in (("Why?", "It rains."), ("And now?", "It snows."), ("So?", "Go.")):
+        assert f"<|im_start|>user\n{question} (The answer: {answer})<|im_end|>" in text
+    assert "The answer" not in chat_tokenizer().decode(sample["input_ids"])
+    ours, theirs = ([one for one in sample[key] if one >= 0] for key in ("labels", "teacher_labels"))
+    assert ours == theirs
+
+
+def test_the_answer_after_a_tools_result_is_the_one_that_is_shown():
+    shown = as_teachers_read(CASES["tools"], reading(user="{{ reference }}"))
+    assert [message.content for message in shown.messages if message.role == "user"] == ["Yes, in Rome."]
+
+
+def test_a_prompt_that_cannot_be_filled_in_names_its_key_and_the_row():
+    with pytest.raises(UserError, match=r"chats\.jsonl:7: `corpus\.teacher\.user` cannot be filled in .*correct"):
+        as_teachers_read(CASES["plain"], reading(user="{{ question / 2 }}"))
+    with pytest.raises(UserError, match=r"`corpus\.teacher\.system` comes out blank"):
+        as_teachers_read(CASES["plain"], reading("{{ system }}"))

@@ -63,3 +63,25 @@ def test_calls_have_their_arguments():
     assert (call.name, call.arguments) == ("weather", {"city": "Rome"})
     (call,) = calls_in("<function=weather>\n<parameter=city>\nNew\nRome\n</parameter>\n</function>")
     assert (call.name, call.arguments) == ("weather", {"city": "New\nRome"})
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[",
+        "[1,",
+        "[{]",
+        "{",
+        '{"a":',
+        "{ ",
+        "<function=a>",
+        "<function=",
+        "<parameter=a>",
+        "<function=a><parameter=b> ",
+    ],
+)
+def test_a_model_that_repeats_itself_is_read_in_no_time(piece):
+    good = json.dumps(CALL)
+    # A text of this length would take minutes, if each beginning were read to the end.
+    calls = list(calls_in(good + piece * 20_000))
+    assert [call.name for call in calls] == ["weather"]

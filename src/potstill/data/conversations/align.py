@@ -13,8 +13,9 @@ from potstill.data.conversations.conversation import BadRowError, Conversation, 
 from potstill.data.conversations.render import ChatSample, render
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import TEACHER
+from potstill.data.prompts.render import PARAGRAPH, filled_in
 from potstill.errors import UserError
-from potstill.recipe.conversations import ChatSettings
+from potstill.recipe.conversations import ChatSettings, TeacherReading
 
 
 def aligned_samples(
@@ -22,8 +23,7 @@ def aligned_samples(
     student: ChatTemplate,
     teacher: ChatTemplate,
     settings: ChatSettings,
-    teacher_system: str | None = None,
-    teacher_length: int | None = None,
+    reading: TeacherReading,
 ) -> list[dict[str, Any]]:
     """Samples that ``prompts.collator.AlignedCollator`` takes: a conversation as the student and as the teacher reads
     it, with the same supervised tokens.
@@ -39,11 +39,10 @@ def aligned_samples(
         student: the student's chat template.
         teacher: the teacher's chat template.
         settings: what is learned.
-        teacher_system: the system prompt that the teacher reads in place of the conversation's. None: the same one.
-        teacher_length: the greatest number of tokens that the teacher reads. None: `sequence_length`.
+        reading: what else the teacher reads, and the greatest number of its tokens.
 
     Raises:
-        UserError: the templates end a turn with different tokens.
+        UserError: the templates end a turn with different tokens, or the teacher's prompt cannot be filled in.
         BadRowError: one of them cannot render the conversation.
     """
     if student.end_token != teacher.end_token:
@@ -51,21 +50,47 @@ def aligned_samples(
             f"{teacher.name} ends a turn with {teacher.end_token!r} and {student.name} with {student.end_token!r}, so "
             "the student cannot learn from the teacher where to stop; give both a template with the same end"
         )
-    shown = conversation if teacher_system is None else with_system(conversation, teacher_system)
+    shown = as_teachers_read(conversation, reading)
     ours, theirs = render(conversation, student, settings), render(shown, teacher, settings)
     if len(ours.samples) != len(theirs.samples):
         ours, theirs = render(conversation, student, settings, True), render(shown, teacher, settings, True)
     pairs = (_aligned(one, other) for one, other in zip(ours.samples, theirs.samples, strict=True))
-    longest = {"": settings.sequence_length, TEACHER: teacher_length or settings.sequence_length}
+    longest = {"": settings.sequence_length, TEACHER: reading.sequence_length or settings.sequence_length}
     if settings.too_long == "cut_right":
         pairs = (_cut(pair, longest) for pair in pairs)
     return [pair for pair in pairs if _fits(pair, longest)]
 
 
-def with_system(conversation: Conversation, system: str) -> Conversation:
-    """A conversation with another system prompt."""
-    rest = (message for message in conversation.messages if message.role != "system")
-    return replace(conversation, messages=(Message("system", system), *rest))
+def as_teachers_read(conversation: Conversation, reading: TeacherReading) -> Conversation:
+    """A conversation with the system prompt and the turns of the user that teachers read.
+
+    Raises:
+        UserError: a template of the recipe fails, or a turn of the user comes out blank.
+    """
+    messages, where = list(conversation.messages), conversation.where
+    system = PARAGRAPH.join(message.content for message in messages if message.role == "system")
+    if reading.user is not None:
+        answers = _answers(messages)
+        for place in (place for place, message in enumerate(messages) if message.role == "user"):
+            fields = {"question": messages[place].content, "reference": answers.get(place, ""), "system": system}
+            text = filled_in(reading.user, fields, f"{where}: `corpus.teacher.user`")
+            messages[place] = replace(messages[place], content=text)
+    if reading.system is not None:
+        text = filled_in(reading.system, {"system": system}, f"{where}: `corpus.teacher.system`")
+        messages = [Message("system", text), *(message for message in messages if message.role != "system")]
+    return replace(conversation, messages=tuple(messages))
+
+
+def _answers(messages: Sequence[Message]) -> dict[int, str]:
+    """The last words of the assistant after each turn of the user, by the turn's place."""
+    found: dict[int, str] = {}
+    asked = 0
+    for place, message in enumerate(messages):
+        if message.role == "user":
+            asked = place
+        elif message.role == "assistant":
+            found[asked] = message.content
+    return found
 
 
 def _aligned(student: ChatSample, teacher: ChatSample) -> dict[str, Any]:

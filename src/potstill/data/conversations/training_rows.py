@@ -85,8 +85,7 @@ def aligned_pairs(
 ) -> list[dict[str, Any]]:
     """The samples of a conversation as the student and as the teacher reads it; see ``align.aligned_samples``."""
     assert corpus.teacher is not None
-    how = corpus.teacher
-    return aligned_samples(conversation, student, teacher, corpus, how.system, how.sequence_length)
+    return aligned_samples(conversation, student, teacher, corpus, corpus.teacher)
 
 
 def teacher_template(tokenizer: Any, corpus: Conversations) -> ChatTemplate:

@@ -70,18 +70,23 @@ def template_fingerprint(tokenizer: Any, prompt: Prompt) -> str:
 def _conversation(prompt: Prompt, row: QuestionRow, key: str) -> list[dict[str, str]]:
     messages = []
     if prompt.system is not None:
-        messages.append(_message("system", _rendered(prompt.system, row, f"{key}.system`")))
+        messages.append(_message("system", filled_in(prompt.system, row, f"{key}.system`")))
     for index, example in enumerate(prompt.examples):
-        messages.append(_message("user", _rendered(prompt.question, example, f"{key}.examples.{index}`")))
+        messages.append(_message("user", filled_in(prompt.question, example, f"{key}.examples.{index}`")))
         messages.append(_message("assistant", example["answer"]))
-    return [*messages, _message("user", _rendered(prompt.question, row, f"{key}.user`"))]
+    return [*messages, _message("user", filled_in(prompt.question, row, f"{key}.user`"))]
 
 
 def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _rendered(template: str, row: QuestionRow, where: str) -> str:
+def filled_in(template: str, row: QuestionRow, where: str) -> str:
+    """A template of the recipe with the fields of a row.
+
+    Raises:
+        UserError: it uses a missing field, fails, or comes out blank; begins with `where`.
+    """
     fields = {name: value for name, value in row.items() if value is not None}
     try:
         text = rendered(template, fields)

@@ -85,7 +85,7 @@ class AnswerScorer:
         one = np.ones(len(answers))
         lengths = np.array([reference.tokens for reference in self._references], float)
         found = {"stopped": Sums([answer.stopped for answer in answers], one)}
-        found["length_ratio"] = Sums([answer.tokens for answer in answers], lengths)
+        found["length_ratio"] = Sums([answer.tokens for answer in answers], lengths, can_exceed_one=True)
         found |= {name: Sums(values, one) for name, values in self._similarity(answers).items()}
         found["repetition"] = Sums([repeated_share(answer.ids) for answer in answers], one)
         if self.calls >= FEWEST_CALLS:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from potstill.data.conversations.conversation import TOOL_CALL_TAG, ToolCall
@@ -10,8 +11,10 @@ from potstill.data.conversations.conversation import TOOL_CALL_TAG, ToolCall
 Tool = Mapping[str, Any]
 """A JSON schema: `{"type": "function", "function": {"name": …, "parameters": …}}`."""
 
-TAGGED = re.compile(r"<function=(?P<name>[^>\s]+)>(?P<arguments>.*?)</function>", flags=re.DOTALL)
-PARAMETER = re.compile(r"<parameter=([^>\s]+)>\s*(.*?)\s*</parameter>", flags=re.DOTALL)
+TAGGED = re.compile(r"<function=(?P<name>[^<>\s]+)>(?P<arguments>.*?)</function>", flags=re.DOTALL)
+PARAMETER = re.compile(r"<parameter=(?P<name>[^<>\s]+)>(?P<value>.*?)</parameter>", flags=re.DOTALL)
+OBJECT = re.compile(r"\{\s*\"")
+"""The beginning of an object in JSON that is not empty."""
 
 
 def valid_calls(text: str, tools: Sequence[Tool]) -> bool:
@@ -26,31 +29,31 @@ def valid_calls(text: str, tools: Sequence[Tool]) -> bool:
 def calls_in(text: str) -> Iterator[ToolCall]:
     """The calls in a text: those in JSON, and those in tags.
 
-    In JSON, a call is an object with a `name` and with `arguments` or `parameters`, or one of a list of such objects.
+    In JSON, a call is an object with a `name` and with `arguments` or `parameters`. It may stand in a list.
     In tags, it is `<function=NAME>`, with a `<parameter=NAME>` for each argument. Chat templates write calls in one of
     these forms, whatever tokens they put around them.
     """
-    for found in TAGGED.finditer(text):
-        yield ToolCall(found["name"], dict(PARAMETER.findall(found["arguments"])))
-    yield from _in_json(TAGGED.sub("", text))
+    closed, end, rest = text.rpartition("</function>")
+    for found in TAGGED.finditer(closed + end):
+        given, close, _ = found["arguments"].rpartition("</parameter>")
+        arguments = {one["name"]: one["value"].strip() for one in PARAMETER.finditer(given + close)}
+        yield ToolCall(found["name"], arguments)
+    yield from _in_json(TAGGED.sub("", closed + end) + rest)
 
 
 def _in_json(text: str) -> Iterator[ToolCall]:
-    decoder, at = json.JSONDecoder(), 0
-    while (at := _next_value(text, at)) < len(text):
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            at += 1
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            if (call := _call(one)) is not None:
+    decoder, begin = json.JSONDecoder(), OBJECT.search(text)
+    while begin is not None:
+        at = begin.end()
+        with suppress(ValueError):
+            try:
+                value, at = decoder.raw_decode(text, begin.start())
+            except RecursionError:
+                # The rest is nested too deep to be read.
+                return
+            if (call := _call(value)) is not None:
                 yield call
-
-
-def _next_value(text: str, start: int) -> int:
-    found = [at for mark in "{[" if (at := text.find(mark, start)) >= 0]
-    return min(found, default=len(text))
+        begin = OBJECT.search(text, at)
 
 
 def _call(value: Any) -> ToolCall | None:
