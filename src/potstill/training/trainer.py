@@ -28,6 +28,7 @@ from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.served import ServedTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
@@ -39,7 +40,7 @@ from potstill.training.on_policy_trainer import OnPolicyTrainer
 from potstill.training.sharding import add_gradients_in_float32, use_fsdp_on_cpu
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
-TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
+TeacherLike: TypeAlias = PreTrainedModel | TargetStore | ServedTeacher | str | Path
 """A model that runs beside the student, a store of captured targets, the folder of either, or a model's hub name."""
 
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
