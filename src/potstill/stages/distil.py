@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from potstill import distributed
 from potstill.files.atomic import read_json, remove
@@ -27,6 +27,8 @@ from potstill.recipe.step import Step
 from potstill.stages.capture import teacher_template
 from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
+from potstill.teachers.prepared import PreparedTeacher
+from potstill.teachers.served import ServedTeacher
 from potstill.training.arguments import check_training
 from potstill.training.fit import Fit, TrainingData, fit
 from potstill.training.trainer import TeacherLike
@@ -113,7 +115,7 @@ def with_rollouts(work: Work, training: Fit) -> Fit:
         return training
     if work.forced and given.preflight == "refuse":
         given = given.model_copy(update={"preflight": "warn"})
-    captured = {"rollout_teacher": [teacher.model() for teacher in artifacts.teachers(work)]}
+    captured = {"rollout_teacher": [_beside(teacher) for teacher in artifacts.teachers(work)]}
     more = {"on_policy": given, **(captured if work.recipe.capture is not None else {})}
     return replace(training, teaching={**training.teaching, **more})
 
@@ -145,9 +147,14 @@ def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
         sharded = is_sharded(work.recipe)
-        return [teacher.model_to_shard() if sharded else teacher.model() for teacher in prepared]
+        return [teacher.model_to_shard() if sharded else _beside(teacher) for teacher in prepared]
     sample_set = work.recipe.sample_set_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=sample_set))
     template = teacher_template(work, sample_set)
     shown = (template, artifacts.tokenizer(work))
     return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]
+
+
+def _beside(teacher: PreparedTeacher) -> TeacherLike:
+    """A teacher as a trainer takes it: its model, or the teacher behind a server."""
+    return teacher.model() if teacher.served is None else cast(ServedTeacher, teacher.beside())

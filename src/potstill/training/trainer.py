@@ -26,6 +26,7 @@ from potstill.models.head_extraction import head_of, read_head
 from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.served import ServedTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
@@ -45,7 +46,7 @@ from potstill.training.taught_rows import in_groups
 from potstill.training.teaching import Teaching, shares_of_weights
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
-TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
+TeacherLike: TypeAlias = PreTrainedModel | TargetStore | ServedTeacher | str | Path
 """A model that runs beside the student, a store of captured targets, the folder of either, or a model's hub name."""
 
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
@@ -204,10 +205,6 @@ class DistilTrainer(OnPolicyTrainer):
         if not self.hidden_losses:
             return None
         configs = [one.config for one in self.teachers if not isinstance(one, TargetStore)]
-        if any(getattr(config.get_text_config(), "num_hidden_layers", None) is None for config in configs):
-            raise UserError(
-                "hidden_match needs the teacher's layers, and a teacher behind a server shows none; remove it"
-            )
         shares, names, seed = self.teaching.shares, self.teaching.names, self.args.seed
         matching = HiddenMatching(self.hidden_losses, self.model.config, configs, shares, seed, names)
         matching = matching.to(self.args.device)
