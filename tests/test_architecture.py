@@ -53,6 +53,7 @@ ONLY_WHERE_USED = {
     "torchao",
     "triton",
     "vl_convert",
+    "vllm",
 }
 """Packages that are slow to import, or that not everybody has: imported in the function that needs them."""
 LIGHT = {"typer"}

@@ -20,10 +20,12 @@ from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Request
 from potstill.generation.generate import NamedModel, Response, responses
+from potstill.generation.vllm_writer import check_installed
 from potstill.metrics.held_out_text import score_answers
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,15 @@ class Asked:
     request: Request
     known: dict[str, str]
     """Its `id`, its `question` and its `reference`."""
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse an engine that is not installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    check_installed(recipe.answers.engine, "answers.engine")
 
 
 def run(work: Work) -> Made:

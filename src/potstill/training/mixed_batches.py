@@ -113,6 +113,10 @@ class MixedBatches:
         """Answers to prompts (:meth:`RolloutWriter.write`)."""
         return self._writer.write(asked, step)
 
+    def close(self) -> None:
+        """Give back the memory that writing has taken (:meth:`RolloutWriter.close`)."""
+        self._writer.close()
+
     def first_prompts(self, batch: Mapping[str, Tensor]) -> list[SamplePrompt]:
         """The prompts of a batch that leave room for an answer."""
         found = prompts_of(batch, self._settings.beginning)
