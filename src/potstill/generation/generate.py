@@ -20,7 +20,7 @@ from potstill.generation.row_batch import continues_rows
 from potstill.generation.vllm_writer import VllmWriter, writes_with_vllm
 from potstill.models.causality import input_device
 
-Writer = ContinuousBatches | FixedBatches | VllmWriter
+ResponseWriter = ContinuousBatches | FixedBatches | VllmWriter
 
 
 @dataclass(frozen=True)
@@ -88,21 +88,27 @@ def responses(
     ends = ends_of(asked.tokenizer)
     choose = TokenChoice(decoding, ends, ids_without_token(asked.model, asked.tokenizer))
     with _writer(asked, choose, todo) as writer:
-        for at in range(0, len(todo), writer.block_size):
-            block = todo[at : at + writer.block_size]
-            missing = {one.key for one in block} - have
+        for written in _written(writer, todo, have):
+            yield [_response(one, ends, asked.tokenizer) for one in written]
+
+
+def _written(writer: ResponseWriter, todo: Sequence[Task], have: Collection[Key]) -> Iterator[list[Written]]:
+    """The responses that are missing, block by block."""
+    for at in range(0, len(todo), writer.block_size):
+        block = todo[at : at + writer.block_size]
+        missing = {one.key for one in block}.difference(have)
+        if not missing:
+            continue
+        for written in writer.write(block):
+            if new := [one for one in written if one.key in missing]:
+                yield new
+            missing -= {one.key for one in new}
             if not missing:
-                continue
-            for written in writer.write(block):
-                if new := [one for one in written if one.key in missing]:
-                    yield [_response(one, ends, asked.tokenizer) for one in new]
-                missing -= {one.key for one in new}
-                if not missing:
-                    break
+                break
 
 
 @contextmanager
-def _writer(asked: NamedModel, choose: TokenChoice, todo: Sequence[Task]) -> Iterator[Writer]:
+def _writer(asked: NamedModel, choose: TokenChoice, todo: Sequence[Task]) -> Iterator[ResponseWriter]:
     size, longest = choose.decoding.batch_size, len(todo[0].prompt_ids) + choose.most
     if not writes_with_vllm(choose.decoding.engine, asked.model, asked.name):
         yield writer_of(asked, choose, size, todo, continues_rows(asked.model, longest))

@@ -13,7 +13,7 @@ from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import TEACHER
 from potstill.errors import UserError
 from potstill.generation.decoding import Decoding, Key, Task, TokenChoice
-from potstill.generation.generate import NamedModel, Writer, ends_of, ids_without_token, writer_of
+from potstill.generation.generate import NamedModel, ResponseWriter, ends_of, ids_without_token, writer_of
 from potstill.generation.row_batch import continues_rows
 from potstill.generation.vllm_writer import VllmWriter, check_installed, writes_with_vllm
 from potstill.models.size import positions_of
@@ -139,7 +139,7 @@ class RolloutWriter:
         if self._vllm is not None:
             self._vllm.close()
 
-    def _writer(self, todo: Sequence[Task]) -> Writer:
+    def _writer(self, todo: Sequence[Task]) -> ResponseWriter:
         """The writer of these answers, with the weights as they are now."""
         model, size, longest = self._asked.model, self._settings.batch_size, len(todo[0].prompt_ids) + self._choose.most
         if self._together is None:
