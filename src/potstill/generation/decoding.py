@@ -17,6 +17,7 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 from potstill.files.atomic import digest
 from potstill.recipe.answers import Answers
 from potstill.recipe.generate import Generate
+from potstill.recipe.section import WritingEngine
 
 Key = tuple[str, int]
 """Identifies a response: the question's id, and the number of the sample, from 0."""
@@ -43,6 +44,7 @@ class Decoding:
     top_p: float = 1.0
     top_k: int | None = None
     seed: int = 0
+    engine: WritingEngine = "transformers"
 
     @classmethod
     def of(cls, section: Generate | Answers) -> Self:
@@ -76,8 +78,9 @@ class TokenChoice:
     """
 
     def __init__(self, decoding: Decoding, ends: Sequence[int], never: Sequence[int]) -> None:
-        self.ends, self.most = frozenset(ends), decoding.max_new_tokens
-        self._seed, self._draws, self._never = decoding.seed, decoding.temperature > 0, torch.tensor([*never]).long()
+        self.decoding, self.ends, self.most = decoding, frozenset(ends), decoding.max_new_tokens
+        self.never = [*never]
+        self._draws, self._never = decoding.temperature > 0, torch.tensor(self.never).long()
         self._processors = LogitsProcessorList()
         if self._draws:
             self._processors.append(TemperatureLogitsWarper(decoding.temperature))
@@ -88,7 +91,14 @@ class TokenChoice:
 
     def random(self, key: Key) -> Random:
         """The random numbers of a response: one for each of its tokens, in order."""
-        return Random(int(digest([self._seed, key])[:16], 16))
+        return Random(int(self._digest(key)[:16], 16))
+
+    def seed(self, key: Key) -> int:
+        """The seed of a response for an engine with random numbers of its own: 63 bits."""
+        return int(self._digest(key)[:16], 16) >> 1
+
+    def _digest(self, key: Key) -> str:
+        return digest([self.decoding.seed, key])
 
     def is_whole(self, ids: Sequence[int]) -> bool:
         """Whether a response that begins with these tokens ends with them, at an end token or at the limit."""

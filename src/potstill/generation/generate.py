@@ -1,9 +1,11 @@
 """Generate: lets a model respond to prompts, so that work that is stopped and resumed gives the same responses."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
@@ -16,6 +18,10 @@ from potstill.generation.decoding import Decoding, Key, Request, Task, TokenChoi
 from potstill.generation.fixed_batches import FixedBatches
 from potstill.generation.row_batch import continues_rows
 from potstill.generation.server_writer import ServerModel, written_by_server
+from potstill.generation.vllm_writer import VllmWriter, writes_with_vllm
+from potstill.models.causality import input_device
+
+ResponseWriter = ContinuousBatches | FixedBatches | VllmWriter
 
 
 @dataclass(frozen=True)
@@ -86,19 +92,41 @@ def responses(
         for one in written_by_server(asked.model, [one for one in todo if one.key not in have], decoding, choose):
             yield [_response(one, ends, asked.tokenizer)]
         return
-    together = continues_rows(asked.model, len(todo[0].prompt_ids) + choose.most)
-    writer = writer_of(asked, choose, decoding.batch_size, todo, together)
+    with _writer(asked, choose, todo) as writer:
+        for written in _written(writer, todo, have):
+            yield [_response(one, ends, asked.tokenizer) for one in written]
+
+
+def _written(writer: ResponseWriter, todo: Sequence[Task], have: Collection[Key]) -> Iterator[list[Written]]:
+    """The responses that are missing, block by block."""
     for at in range(0, len(todo), writer.block_size):
         block = todo[at : at + writer.block_size]
-        missing = {one.key for one in block} - have
+        missing = {one.key for one in block}.difference(have)
         if not missing:
             continue
         for written in writer.write(block):
             if new := [one for one in written if one.key in missing]:
-                yield [_response(one, ends, asked.tokenizer) for one in new]
+                yield new
             missing -= {one.key for one in new}
             if not missing:
                 break
+
+
+@contextmanager
+def _writer(asked: NamedModel, choose: TokenChoice, todo: Sequence[Task]) -> Iterator[ResponseWriter]:
+    size, longest = choose.decoding.batch_size, len(todo[0].prompt_ids) + choose.most
+    if not writes_with_vllm(choose.decoding.engine, asked.model, asked.name):
+        yield writer_of(asked, choose, size, todo, continues_rows(asked.model, longest))
+        return
+    writer, place = VllmWriter(asked.model, choose, size), input_device(asked.model)
+    try:
+        # vLLM has a copy of the weights, and two copies may be too much for a GPU.
+        asked.model.to(torch.device("cpu"))
+        writer.take_weights(longest)
+        yield writer
+    finally:
+        writer.close()
+        asked.model.to(place)
 
 
 def streamed_response(asked: NamedModel, request: Request, decoding: Decoding, show: Callable[[str], None]) -> Response:
@@ -173,7 +201,7 @@ def check_context_length(config: Any, requests: Sequence[Request], max_new_token
 def writer_of(
     asked: NamedModel, choose: TokenChoice, size: int, todo: Sequence[Task], together: bool
 ) -> ContinuousBatches | FixedBatches:
-    """The writer of responses for a model.
+    """The writer of responses that lets transformers run a model.
 
     Args:
         asked: the model.

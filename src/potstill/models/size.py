@@ -59,6 +59,17 @@ def embeddings_of(model: Any) -> int:
     return getattr(module, "num_embeddings", None) or model.config.get_text_config().vocab_size
 
 
+def cached_numbers(config: Any) -> int:
+    """The numbers that a model keeps of one token while it writes: keys and values of all layers. 0: it has no
+    attention, and keeps a state of constant size."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
+    if not heads:
+        return 0
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * width
+
+
 def check_length(config: Any, sequence_length: int, who: str, key: str) -> None:
     """Refuse sequences that are longer than a model's positions.
 

@@ -14,8 +14,9 @@ from potstill.data.prompts.collator import TEACHER
 from potstill.data.row_teachers import TEACHERS
 from potstill.errors import UserError
 from potstill.generation.decoding import Decoding, Key, Task, TokenChoice
-from potstill.generation.generate import NamedModel, ends_of, ids_without_token, writer_of
+from potstill.generation.generate import NamedModel, ResponseWriter, ends_of, ids_without_token, writer_of
 from potstill.generation.row_batch import continues_rows
+from potstill.generation.vllm_writer import VllmWriter, check_installed, writes_with_vllm
 from potstill.models.size import positions_of
 from potstill.on_policy.prompts import SamplePrompt
 from potstill.recipe.on_policy import OnPolicy
@@ -105,9 +106,12 @@ class RolloutWriter:
         if vocabulary is not None:
             never = sorted({*never, *range(vocabulary, config.vocab_size)})
         most = settings.max_new_tokens
-        decoding = Decoding(most, settings.batch_size, settings.samples, **settings.sampling.model_dump(), seed=seed)
+        how = settings.sampling.model_dump() | {"seed": seed, "engine": settings.engine}
+        decoding = Decoding(most, settings.batch_size, settings.samples, **how)
         self._choose = TokenChoice(decoding, self.ends, never)
         self._together: bool | None = None
+        check_installed(settings.engine, "on_policy.engine")
+        self._vllm: VllmWriter | None = None
 
     def fits(self, prompt: SamplePrompt) -> bool:
         """Whether the model has room for a whole answer to a prompt."""
@@ -127,14 +131,28 @@ class RolloutWriter:
         todo.sort(key=lambda one: -len(one.prompt_ids))
         found: dict[Key, Rollout] = {}
         with as_in_use(self._asked.model):
-            if self._together is None:
-                longest = self.room or len(todo[0].prompt_ids) + self._choose.most
-                self._together = continues_rows(self._asked.model, longest)
-            writer = writer_of(self._asked, self._choose, self._settings.batch_size, todo, self._together)
+            writer = self._writer(todo)
             blocks = (todo[at : at + writer.block_size] for at in range(0, len(todo), writer.block_size))
             for one in (one for block in blocks for ended in writer.write(block) for one in ended):
                 found[one.key] = Rollout(asked[one.key], one.ids, one.ids[-1] in self.ends, step)
         return {key: found[key] for key in asked}
+
+    def close(self) -> None:
+        """Give back the memory that writing has taken; what is written later takes it again."""
+        if self._vllm is not None:
+            self._vllm.close()
+
+    def _writer(self, todo: Sequence[Task]) -> ResponseWriter:
+        """The writer of these answers, with the weights as they are now."""
+        model, size, longest = self._asked.model, self._settings.batch_size, len(todo[0].prompt_ids) + self._choose.most
+        if self._together is None:
+            self._together = continues_rows(model, self.room or longest)
+            if writes_with_vllm(self._settings.engine, model, self._asked.name):
+                self._vllm = VllmWriter(model, self._choose, size)
+        if self._vllm is None:
+            return writer_of(self._asked, self._choose, size, todo, self._together)
+        self._vllm.take_weights(longest)
+        return self._vllm
 
 
 @contextmanager

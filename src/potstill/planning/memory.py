@@ -7,10 +7,11 @@ of the traced pass (`planning/trace.py`). On a machine without an accelerator ev
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.logit_chunks import LogitsSource, chunks
+from potstill.models.size import cached_numbers
 from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WaitingJob, WritingJob, bytes_per_weight
 from potstill.planning.machine import GIB, Machine
 from potstill.planning.models import PlannedModel
@@ -180,11 +181,5 @@ def keys_and_values(job: WritingJob) -> Range:
 
 def _cache_bytes(job: WritingJob) -> float:
     """The same of rows at their longest."""
-    text: Any = job.model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", None)
-    if not heads:
-        # A model without attention keeps a state of constant size.
-        return 0.0
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    per_token = 2 * text.num_hidden_layers * heads * width * bytes_per_weight(job.precision)
+    per_token = cached_numbers(job.model.config) * bytes_per_weight(job.precision)
     return float(per_token * job.rows * job.longest)

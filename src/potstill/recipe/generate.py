@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from potstill.recipe.section import Name, NewTokens, Section, about_key
+from potstill.recipe.section import Name, NewTokens, Section, WritingEngine, about_key
 
 
 def _is_pattern(text: str) -> str:
@@ -69,6 +69,12 @@ class Generate(Section):
     batch_size: int = Field(32, gt=0)
     """The number of answers that are written at the same time. A greater one is faster and needs more memory. After a
     stop, up to 8 times that number are written again. Default: 32."""
+
+    engine: WritingEngine = "auto"
+    """What writes. `transformers`: transformers, in batches in which the next answer takes a finished one's place.
+    `vllm`: vLLM, which must be installed. `auto` (default): vLLM on a CUDA GPU where it is installed and knows the
+    model, and else transformers. Their answers differ where two tokens are almost equally probable, and their draws
+    differ."""
 
     @model_validator(mode="after")
     def _lengths_are_possible(self) -> "Generate":

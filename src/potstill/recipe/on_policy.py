@@ -7,7 +7,7 @@ from pydantic import Field
 
 from potstill.recipe.corpus import Corpus
 from potstill.recipe.losses import WrittenLoss
-from potstill.recipe.section import MOST_AT_ONCE, NewTokens, Section, Temperature
+from potstill.recipe.section import MOST_AT_ONCE, NewTokens, Section, Temperature, WritingEngine
 
 if TYPE_CHECKING:
     from potstill.recipe.recipe import Recipe
@@ -65,6 +65,13 @@ class OnPolicy(Section):
     batch_size: int = Field(32, gt=0)
     """The number of answers that are written at the same time. A greater one is faster and needs more memory.
     Default: 32."""
+
+    engine: WritingEngine = "auto"
+    """What writes. `transformers`: transformers, in batches in which the next answer takes a finished one's place.
+    `vllm`: vLLM, which must be installed. `auto` (default): vLLM on a CUDA GPU where it is installed and knows the
+    model, and else transformers. vLLM has its own copy of the student, which gets the student's weights before it
+    writes. Their answers differ where two tokens are almost equally probable, and their draws
+    differ."""
 
     preflight: Literal["refuse", "warn", "off"] = "refuse"
     """Before the first written sample is learned, measure in about a minute whether on-policy training can work here:

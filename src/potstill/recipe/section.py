@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -30,6 +30,8 @@ Length = Annotated[int, Field(gt=1, le=MOST_AT_ONCE)]
 """A number of tokens that a model reads at once."""
 NewTokens = Annotated[int, Field(gt=0, le=MOST_AT_ONCE)]
 """A number of tokens that a model writes."""
+WritingEngine = Literal["auto", "transformers", "vllm"]
+"""What lets models write."""
 Importance = Annotated[float, Field(gt=0, le=1e6)]
 """A weight in a sum or a mean."""
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]

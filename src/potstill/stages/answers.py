@@ -22,11 +22,13 @@ from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Request
 from potstill.generation.generate import NamedModel, Response, responses
 from potstill.generation.server_writer import ServerModel
+from potstill.generation.vllm_writer import check_installed
 from potstill.losses.policy_gradient import label_log_probs
 from potstill.metrics.held_out_text import score_answers, score_answers_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
+from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
 
 
@@ -37,6 +39,15 @@ class Asked:
     request: Request
     known: dict[str, str]
     """Its `id`, its `question` and its `reference`."""
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse an engine that is not installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    check_installed(recipe.answers.engine, "answers.engine")
 
 
 def run(work: Work) -> Made:

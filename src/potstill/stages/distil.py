@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from potstill import distributed
 from potstill.files.atomic import read_json, remove
+from potstill.generation.vllm_writer import check_installed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
@@ -52,7 +53,10 @@ def run(work: Work) -> Made:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse fields of `distil.training` that transformers refuses."""
+    """Refuse fields of `distil.training` that transformers refuses, and an engine that is not installed."""
+    for name in recipe.variants:
+        if (given := recipe.on_policy_of(name)) is not None:
+            check_installed(given.engine, "distil.on_policy.engine")
     check_training(training(recipe), KEY, recipe.seeds[0], recipe.distil.keep)
 
 

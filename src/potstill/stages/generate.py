@@ -22,6 +22,7 @@ from potstill.generation.decoding import Decoding, Key, Request
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import NamedModel, Response, responses
 from potstill.generation.teacher_turns import Draft, TurnWriter
+from potstill.generation.vllm_writer import check_installed
 from potstill.metrics.continuations.similarity import check_rouge
 from potstill.models.size import positions_of
 from potstill.pipeline import artifacts
@@ -37,12 +38,15 @@ LIMIT = "generate.max_new_tokens"
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse answers that are chosen by ROUGE-L where its library is missing, before any step runs.
+    """Refuse answers that need a library that is missing, before any step runs.
 
     Raises:
         UserError: it is not installed.
     """
-    if recipe.generate is not None and recipe.generate.keep == "nearest":
+    if recipe.generate is None:
+        return
+    check_installed(recipe.generate.engine, "generate.engine")
+    if recipe.generate.keep == "nearest":
         check_rouge("generate.keep: nearest")
 
 

@@ -123,6 +123,10 @@ class MixedBatches:
         """Answers to prompts (:meth:`RolloutWriter.write`)."""
         return self._writer.write(asked, step)
 
+    def close(self) -> None:
+        """Give back the memory that writing has taken (:meth:`RolloutWriter.close`)."""
+        self._writer.close()
+
     def first_prompts(self, batch: Mapping[str, Tensor], samples: Sequence[Any]) -> list[SamplePrompt]:
         """The prompts of a batch that leave room for an answer."""
         found = zip(prompts_of(batch, self._settings.beginning), samples, strict=True)

@@ -50,6 +50,7 @@ class WatchRollouts(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Forget which weights were kept, where the training came to its end within the bands."""
+        """Give memory back, and forget which weights were kept, where the training came to its end within the bands."""
+        self._training.batches.close()
         if self.ended is None and not args.load_best_model_at_end:
             state.best_global_step = state.best_model_checkpoint = None
