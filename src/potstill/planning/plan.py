@@ -28,6 +28,8 @@ class Known:
     teachers: Mapping[str, Any] = field(default_factory=dict)
     corpus: Mapping[str, Any] | None = None
     prompts: Mapping[str, Any] | None = None
+    measured: Amounts | str | None = None
+    """What was measured of a corpus that is not finished, or why nothing was; None: nobody tried."""
 
 
 NOTHING_KNOWN = Known()
@@ -74,6 +76,7 @@ class Plan:
     schedules: Mapping[str, Schedule]
     """The optimizer steps of each training, by its section of the recipe."""
     notes: tuple[str, ...]
+    known: Known = NOTHING_KNOWN
 
     @property
     def seconds(self) -> Range | None:
@@ -139,7 +142,9 @@ def make_plan(
     notes += _on_written_samples(steps, at)
     if recipe.evaluate.tasks:
         notes.append("how long the tasks of lm-eval take is not known before they are loaded; `evaluate` has no hours")
-    return Plan(recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)))
+    return Plan(
+        recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)), known
+    )
 
 
 def _on_written_samples(steps: Sequence[Step], at: Situation) -> Iterator[str]:
@@ -157,7 +162,7 @@ def _on_written_samples(steps: Sequence[Step], at: Situation) -> Iterator[str]:
 
 def _situation(recipe: Recipe, machine: Machine, known: Known, *, ask_hub: bool) -> Situation:
     models = models_of(recipe, known.teachers, ask_hub=ask_hub)
-    amounts = amounts_of(recipe, known.corpus, known.prompts)
+    amounts = amounts_of(recipe, known.corpus, known.prompts, known.measured)
     ranks = machine.devices if machine.kind == "cuda" and not _spreads(recipe) else 1
     precision = precision_on(recipe, machine)
     return Situation(recipe.model_copy(update={"precision": precision}), models, amounts, precision, ranks)
@@ -249,6 +254,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             "tokens": _list(amounts.tokens),
             "supervised_tokens": _list(amounts.supervised),
             "held_out_tokens": _list(amounts.held_out_tokens),
+            "left_out": {what: count.to_list() for what, count in amounts.lost.items()},
             "optimizer_steps": {name: one.steps.to_list() for name, one in plan.schedules.items()},
         },
         "steps": {one.step: one.to_dict() for one in plan.steps},

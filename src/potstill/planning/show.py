@@ -42,6 +42,8 @@ def _text(plan: Plan) -> str:
         f"samples of an epoch: {_number(amounts.samples)}, with {_number(amounts.tokens)} tokens ({amounts.origin})",
         f"held out: {_number(amounts.held_out_tokens)} tokens",
     ]
+    if lost := {what: count for what, count in amounts.lost.items() if count.high}:
+        lines.append(f"of the whole text: {'; '.join(f'{_number(count)} {what}' for what, count in lost.items())}")
     for name, one in plan.schedules.items():
         each = one.micro_batch * one.accumulation
         lines.append(f"{name}: {_number(one.steps)} optimizer steps of {each:,} samples on each device")
