@@ -100,7 +100,7 @@ def advice_on(plan: Plan) -> list[tuple[Misfit, list[Advice]]]:
 
 
 def _advice(plan: Plan, misfit: Misfit) -> Iterator[Advice]:
-    return advise(plan, misfit, lambda changed: make_plan(changed, all_steps(changed), plan.machine, plan.known))
+    return advise(plan, misfit, lambda changed, machine: make_plan(changed, all_steps(changed), machine, plan.known))
 
 
 def say_how_long(plan: Plan) -> None:
@@ -123,7 +123,7 @@ def refuse_what_cannot_fit(plan: Plan, run: Run) -> None:
         written = _bytes_in(run.folder) if misfit.step is None else 0
         if misfit.needed.low <= misfit.there + written:
             continue
-        first = next((one for one in _advice(plan, misfit) if one.fits), None)
+        first = next((one for one in _advice(plan, misfit) if one.fits and one.devices is None), None)
         remedy = (
             "take a larger machine, or smaller models"
             if first is None

@@ -89,6 +89,11 @@ class Plan:
         """Of the steps that can be told."""
         return sum((one.seconds for one in self.steps if one.seconds is not None), SECONDS_TO_BEGIN)
 
+    def sum_of(self, name: Literal["kwh", "money"]) -> Range | None:
+        """The energy or the money of the steps that can be told; None if none can be."""
+        known = [found for one in self.steps if (found := getattr(one, name)) is not None]
+        return sum(known, ZERO) if known else None
+
     @property
     def disk(self) -> Range:
         """The most bytes that the run has on disk at once, as far as they can be told."""
@@ -139,6 +144,8 @@ def make_plan(
         )
     elif machine.bandwidth is None:
         notes.append(f"the bandwidth of {machine.name} is not known, so no hours are given; add `bandwidth_gb_s`")
+    if machine.watts is None:
+        notes.append(f"the power of {machine.name} is not known, so no energy is given; add `watts` to its description")
     notes += _on_written_samples(steps, at)
     if recipe.evaluate.tasks:
         notes.append("how long the tasks of lm-eval take is not known before they are loaded; `evaluate` has no hours")
@@ -201,7 +208,7 @@ def _forecast(step: Step, at: Situation, machine: Machine, scales: Scales) -> St
         memory=_with_measured(memory_of(jobs, machine), jobs, machine, scales),
         disk=disk_of(step, at, jobs),
         seconds=seconds,
-        kwh=None if hours is None or machine.watts is None else hours * (machine.watts / 1000),
+        kwh=None if hours is None or machine.watts is None else hours * machine.watts * (1 / 1000),
         money=None if hours is None or machine.price is None else hours * machine.price,
     )
 
@@ -259,6 +266,9 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         },
         "steps": {one.step: one.to_dict() for one in plan.steps},
         "seconds": _list(plan.seconds),
+        "kwh": _list(plan.sum_of("kwh")),
+        "money": _list(plan.sum_of("money")),
+        "currency": plan.machine.currency,
         "disk_bytes": plan.disk.to_list(),
         "notes": list(plan.notes),
     }

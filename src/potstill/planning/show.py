@@ -86,6 +86,11 @@ def _fits(plan: Plan) -> str:
         lines.append(f"in all: {_time(seconds)}")
     elif plan.steps:
         lines.append(f"in all: {_time(plan.known_seconds)}, and the steps whose time is not known")
+    for found, tell in ((plan.sum_of("kwh"), _energy), (plan.sum_of("money"), _money)):
+        if found is not None:
+            lines[-1] += f", {tell(found)}"
+    if plan.machine.currency is not None and plan.sum_of("money") is not None:
+        lines[-1] += f" {plan.machine.currency}"
     largest = plan.largest
     if largest is not None and plan.machine.memory is not None:
         needed = plan.memory_of(largest)
