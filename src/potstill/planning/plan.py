@@ -1,7 +1,7 @@
 """Plan: the forecast of each step of a recipe on a machine, what of it fits, and notes on what is not known."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from potstill.console import size
@@ -10,7 +10,7 @@ from potstill.planning.disk import Disk, disk_of
 from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
 from potstill.planning.jobs import Job, Situation, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
-from potstill.planning.memory import Memory, keys_and_values, memory_of
+from potstill.planning.memory import Memory, after, keys_and_values, memory_of
 from potstill.planning.models import RecipeModels, models_of
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import jobs_of
@@ -135,7 +135,7 @@ def make_plan(
     """
     at = _situation(recipe, machine, known, ask_hub=ask_hub)
     models, amounts = at.models, at.amounts
-    found = tuple(_forecast(step, at, machine, scales) for step in steps)
+    found = tuple(_one_after_another([_forecast(step, at, machine, scales) for step in steps], machine))
     notes = [*machine.notes, *models.notes, *amounts.notes]
     if at.precision not in machine.rates:
         notes.append(
@@ -152,6 +152,14 @@ def make_plan(
     return Plan(
         recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)), known
     )
+
+
+def _one_after_another(alone: Sequence[StepForecast], machine: Machine) -> Iterator[StepForecast]:
+    """The forecasts of steps that run in one process."""
+    largest = ZERO
+    for one in alone:
+        yield replace(one, memory=after(one.memory, largest, machine))
+        largest = Range.greatest([largest, one.memory.on_host])
 
 
 def _on_written_samples(steps: Sequence[Step], at: Situation) -> Iterator[str]:
