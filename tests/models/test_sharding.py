@@ -1,6 +1,10 @@
 """Sharding a frozen model; that several ranks compute the same with it is in tests/training/test_trainer_ranks.py."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,3 +49,30 @@ def test_a_teacher_that_is_split_already_is_refused(one_rank):
     teacher.shard(torch.device("cpu"))
     with pytest.raises(UserError, match=r"is split among the ranks already.*load it again"):
         LiveTeacher(teacher.model)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """What two ranks saw, of which the second has no weights."""
+    folder, tests = tmp_path_factory.mktemp("ranks"), Path(__file__).parents[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [*launch, str(tests / "models" / "shard_ranks.py"), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_rank_without_weights_gets_its_part_of_those_of_the_first(two_ranks, family):
+    for found in two_ranks:
+        assert found[family]["weights"]
+        assert found[family]["logits"]
+        # GPT-2's head is its embeddings.
+        assert found[family]["share"] < 0.75

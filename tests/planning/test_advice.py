@@ -44,7 +44,7 @@ def test_a_figure_is_that_of_the_changed_recipe(large):
     (misfit,) = misfits(large)
     for one in advise(large, misfit, replan):
         changed = load_recipe("distilpythia", [*LARGE, *one.changes])
-        again = replan(changed)
+        again = replan(changed, replace(GPU, devices=one.devices or 1))
         assert again.memory_of(again.largest) == one.after
         assert one.fits == (one.after.expected <= GPU.memory)
 
@@ -64,7 +64,7 @@ def test_a_store_that_does_not_fit_keeps_fewer_tokens():
     plan = replan(load_recipe("distilpythia", [capture]), replace(GPU, free_disk=300e9))
     (misfit,) = misfits(plan)
     assert misfit.step is None
-    found = list(advise(plan, misfit, lambda recipe: replan(recipe, plan.machine)))
+    found = list(advise(plan, misfit, replan))
     assert any(one.changes == ("capture.k=64",) and one.fits for one in found)
     assert any(one.changes == ("capture=null",) for one in found)
 
@@ -72,3 +72,43 @@ def test_a_store_that_does_not_fit_keeps_fewer_tokens():
 def test_only_the_least_forecast_is_certain(large):
     assert Misfit("x", large.disk, large.disk.low - 1).is_certain
     assert not Misfit("x", large.disk, large.disk.low).is_certain
+
+
+@pytest.mark.parametrize(
+    ("recipe", "machine", "key"),
+    [
+        ("distilpythia", GPU, 'distributed.strategy="fsdp2"'),
+        ("babyllama", GPU, 'distributed.strategy="fsdp2"'),
+        ("gsm8k", described_machines()["a100-80gb"], 'teachers.llama-405b.device_map="auto"'),
+    ],
+)
+def test_more_ranks_need_less_memory_on_each(recipe, machine, key):
+    overrides = {"distilpythia": LARGE, "gsm8k": ["teachers.llama-405b.device_map=null"]}.get(recipe, [])
+    plan = replan(load_recipe(recipe, overrides), machine)
+    (misfit,) = misfits(plan)
+    found = [one for one in advise(plan, misfit, replan) if one.devices is not None]
+    needed = [one.after.expected for one in found]
+    assert len(found) >= 3
+    assert needed == sorted(needed, reverse=True)
+    assert all(one.changes == (key,) for one in found)
+    page = shown(plan, [(misfit, found)])
+    assert f"it needs a machine with {found[-1].devices} accelerators" in page
+
+
+def test_the_ranks_of_this_machine_split_what_is_too_large():
+    two = replace(GPU, devices=2)
+    plan = replan(load_recipe("distilpythia", LARGE), two)
+    (misfit,) = misfits(plan)
+    (found,) = [
+        one
+        for one in advise(plan, misfit, replan)
+        if one.changes == ('distributed.strategy="fsdp2"',) and one.devices is None
+    ]
+    assert found.after.expected < misfit.needed.expected
+
+
+def test_what_cannot_be_split_is_no_advice():
+    plan = replan(load_recipe("distilpythia", [*LARGE, "teachers.pythia-160m.quantization={load_in_8bit: true}"]))
+    found = [one for misfit in misfits(plan) for one in advise(plan, misfit, replan)]
+    assert found
+    assert not [one for one in found if one.devices is not None]

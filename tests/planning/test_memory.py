@@ -8,9 +8,9 @@ import minimal
 from potstill.planning.amounts import amounts_of
 from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob, moments, training_of
 from potstill.planning.machine import Machine, described_machines
-from potstill.planning.memory import memory_of
+from potstill.planning.memory import Memory, after, memory_of
 from potstill.planning.models import models_of
-from potstill.planning.ranges import Range
+from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import jobs_of
 from potstill.recipe import load_recipe
 from potstill.recipe.step import Step
@@ -108,3 +108,14 @@ def test_what_cannot_be_traced_is_estimated(tmp_path):
     situation = Situation(recipe, models, amounts_of(recipe, None, None), "fp32")
     job = training_of(situation, models.student, recipe.distil.training, "distil")
     assert memory_of([job], CPU).host["activations"].low > 0
+
+
+def test_what_earlier_steps_left_counts_as_far_as_it_is_more_than_the_own():
+    machine = Machine("m", baseline=Range(0.4e9, 0.9e9, 1.3e9))
+    small = Memory(host={"process": machine.baseline})
+    assert after(small, ZERO, machine) == small
+    # The whole quickstart: its report had 1.33 GB after trainings of 3.0 GB.
+    assert 1.33e9 in after(small, Range.exactly(3.0e9), machine).on_host
+    assert after(small, Range.exactly(3.0e9), machine).on_host.expected == pytest.approx(1.2e9, rel=0.05)
+    large = Memory(host={"process": machine.baseline, "weights": Range.exactly(2e9)})
+    assert after(large, Range.exactly(3.0e9), machine) == large

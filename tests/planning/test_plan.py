@@ -30,7 +30,8 @@ def test_a_published_recipe_is_planned_without_a_network(pythia):
     distil = next(one for one in pythia.steps if one.step == "distil/seed-0")
     assert distil.memory.on_device.high < pythia.machine.memory
     assert distil.seconds.low < distil.seconds.expected < distil.seconds.high
-    assert distil.kwh.expected == pytest.approx(distil.seconds.expected / 3600 * pythia.machine.watts / 1000)
+    assert distil.kwh.expected == pytest.approx(distil.seconds.expected / 3600 * pythia.machine.watts.expected / 1000)
+    assert distil.kwh.low < distil.kwh.expected < distil.kwh.high
     assert misfits(pythia) == []
     assert "lm-eval" in pythia.notes[-1], "nobody knows how long the tasks take"
     assert pythia.seconds is None
@@ -56,6 +57,9 @@ def test_money_needs_a_price_and_a_currency(tmp_path):
     assert paid.steps[-1].money.expected == pytest.approx(2 * paid.steps[-1].seconds.expected / 3600)
     assert "EUR" in shown(paid, [])
     file.write_text(text + "}")
+    assert any("`watts`" in note for note in paid.notes), "no power is known, so no energy is"
+    assert paid.sum_of("kwh") is None
+    assert paid.sum_of("money").low > 0
     unpaid = plan("distilpythia", str(file), tmp_path)
     assert unpaid.steps[-1].money is None
     assert any("`currency`" in note for note in unpaid.notes)

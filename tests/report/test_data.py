@@ -42,7 +42,7 @@ def test_a_metric_of_prompts_stands_beside_its_random_pairs():
 
 
 def test_a_forecast_is_read_from_a_manifest_with_what_happened():
-    told = {"seconds": None, "host_bytes": [1, 2, 3], "device_bytes": None, "disk_bytes": [4, 4, 4]}
+    told = {"seconds": None, "host_bytes": [1, 2, 3], "device_bytes": None, "disk_bytes": [4, 4, 4], "kwh": [1, 2, 2]}
     found = Foreseen.from_manifest({"forecast": told, "peak_memory": {"host": 9, "device": None}})
-    assert found == Foreseen(None, (1, 2, 3), None, (4, 4, 4), 9, None)
+    assert found == Foreseen(None, (1, 2, 3), None, (4, 4, 4), 9, None, (1, 2, 2))
     assert Foreseen.from_manifest({"forecast": None, "peak_memory": None}) is None

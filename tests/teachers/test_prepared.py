@@ -178,6 +178,20 @@ def test_a_teacher_of_plain_weights_can_be_split_among_ranks_and_a_quantised_one
         teacher.model_to_shard()
 
 
+def test_only_the_first_rank_reads_a_teacher_that_is_split(tmp_path, monkeypatch):
+    folder = save_model(llama(), tmp_path / "model")
+    teacher = PreparedTeacher("t", str(folder), None, "one", "float32")
+    whole = teacher.model_to_shard()
+    monkeypatch.setenv("RANK", "1")
+    bare = teacher.model_to_shard()
+    assert whole.device.type == "cpu"
+    assert bare.device.type == "meta"
+    assert {name: one.shape for name, one in bare.named_parameters()} == {
+        name: one.shape for name, one in whole.named_parameters()
+    }
+    assert not any(one.requires_grad for one in bare.parameters())
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"dtype": "auto"}', '{"devkce_map": null, "dtype": "auto"}'])
 def test_a_damaged_pointer_is_refused_with_a_sentence(tmp_path, content):
     (tmp_path / POINTER).write_text(content)

@@ -4,7 +4,7 @@ import importlib
 import json
 
 from potstill.errors import UserError
-from potstill.pipeline.forecast import advice_on, known_of, plan_of
+from potstill.pipeline.forecast import advice_on, known_of, with_measured_corpus
 from potstill.pipeline.graph import all_steps, asked_for, steps_of
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -13,7 +13,7 @@ from potstill.planning.calibrate import calibrate as calibration
 from potstill.planning.duration import Scales
 from potstill.planning.machine import machine_named
 from potstill.planning.models import models_of, widths_of
-from potstill.planning.plan import jobs_in, to_dict
+from potstill.planning.plan import jobs_in, make_plan, to_dict
 from potstill.planning.show import shown
 from potstill.recipe import Recipe
 
@@ -31,19 +31,21 @@ def planned(recipe: Recipe, run: Run, machine: str | None, *, calibrate: bool = 
     Raises:
         UserError: another machine shall be calibrated.
     """
-    models = models_of(recipe, known_of(recipe, run).teachers, ask_hub=True)
+    known = with_measured_corpus(known_of(recipe, run), recipe, run)
+    models = models_of(recipe, known.teachers, ask_hub=True)
     where = machine_named(machine, run.folder, widths_of(models))
     steps, scales = all_steps(recipe), Scales()
     if calibrate:
         if machine is not None:
             raise UserError("`--calibrate` tries steps on this machine; leave `--machine` out")
-        scales = calibration(jobs_in(recipe, steps, where, known_of(recipe, run)), where)
-    plan = plan_of(recipe, run, steps, where, scales, ask_hub=True)
-    advice = advice_on(plan, run)
+        scales = calibration(jobs_in(recipe, steps, where, known), where)
+    plan = make_plan(recipe, steps, where, known, ask_hub=True, scales=scales)
+    advice = advice_on(plan)
     if not as_json:
         return shown(plan, advice)
     told = [
-        {"step": misfit.step, "set": list(one.changes), "bytes": one.after.to_list(), "fits": one.fits}
+        {"step": misfit.step, "set": list(one.changes), "devices": one.devices}
+        | {"bytes": one.after.to_list(), "fits": one.fits}
         for misfit, found in advice
         for one in found
     ]

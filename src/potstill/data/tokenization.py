@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from potstill.errors import UserError
+
 DOCUMENTS_AT_ONCE = 1000
 
 CHARACTERS_AT_ONCE = 1 << 20
@@ -59,6 +61,25 @@ class Encoder:
         backend.no_padding()
         found = backend.encode_batch_fast(documents, add_special_tokens=False)
         return [[*self.separator, *encoding.ids] for encoding in found]
+
+
+def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
+    """The token that stands before each document, or no token.
+
+    Raises:
+        UserError: the tokenizer has no such token; or `separator` is None and it has no beginning or end token.
+    """
+    if separator == "":
+        return []
+    if separator is None:
+        for found in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            if found is not None:
+                return [found]
+        raise UserError("the tokenizer has neither a beginning nor an end token; name one as `corpus.separator`")
+    number = tokenizer.get_vocab().get(separator)
+    if number is None:
+        raise UserError(f"`corpus.separator`: the tokenizer has no token {separator!r}")
+    return [number]
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:

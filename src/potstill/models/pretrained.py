@@ -139,6 +139,16 @@ class ModelSource:
         check_causal(model, self.what)
         return model
 
+    def without_weights(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
+        """The model on the meta device, made of its configuration.
+
+        Raises:
+            UserError: it has no configuration of a causal language model.
+        """
+        config = self.config()
+        with self._explaining(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
     def check(self) -> None:
         """Refuse what can be refused before the weights are read. A model on the hub is not downloaded for that.
 
@@ -157,8 +167,7 @@ class ModelSource:
         if self.folder and quantization_of(config) is None:
             model = self.weights(device_map="meta")
         else:
-            with self._explaining(), torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config)
+            model = self.without_weights()
         if any(getattr(module, "is_causal", True) is False for module in model.modules()):
             self.model()
 

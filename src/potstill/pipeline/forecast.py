@@ -1,19 +1,21 @@
 """Forecast of a run: the plan of the steps that are left, from what the run folder tells already."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from potstill import distributed
 from potstill.console import say, size
 from potstill.errors import UserError
+from potstill.models.pretrained import ModelSource
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.planning.advice import Advice, Misfit, advise, misfits
-from potstill.planning.duration import UNTRIED, Scales
-from potstill.planning.machine import Machine, machine_named
+from potstill.planning.machine import machine_named
 from potstill.planning.models import models_of, widths_of
 from potstill.planning.plan import Known, Plan, make_plan
+from potstill.planning.sampling.measure import measured_amounts
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 from potstill.teachers.prepared import POINTER, PreparedTeacher
@@ -61,29 +63,44 @@ def typical_widths(recipe: Recipe, run: Run) -> tuple[int, int]:
     return widths_of(models_of(recipe, known_of(recipe, run).teachers, ask_hub=False))
 
 
-def plan_of(
-    recipe: Recipe,
-    run: Run,
-    steps: Sequence[Step],
-    machine: Machine | None = None,
-    scales: Scales = UNTRIED,
-    *,
-    ask_hub: bool = False,
-) -> Plan:
-    """The plan of some steps of a run, on this machine or on another."""
-    if machine is None:
-        machine = machine_named(None, run.folder, typical_widths(recipe, run))
-    return make_plan(recipe, steps, machine, known_of(recipe, run), ask_hub=ask_hub, scales=scales)
+def with_measured_corpus(known: Known, recipe: Recipe, run: Run) -> Known:
+    """The same, with what a part of the corpus tells, where the corpus or its prompts are not made yet.
+
+    This takes some seconds.
+    """
+    if known.corpus is not None and (known.prompts is not None or not recipe.asks):
+        return known
+    return replace(known, measured=measured_amounts(recipe, _tokenizer_of(recipe, run)))
 
 
-def advice_on(plan: Plan, run: Run) -> list[tuple[Misfit, list[Advice]]]:
+def _tokenizer_of(recipe: Recipe, run: Run) -> Any:
+    """The tokenizer that the run has made or prepared; None before that."""
+    try:
+        if recipe.tokenizer is not None:
+            own = run.path("tokenizer") / "tokenizer"
+            return ModelSource(str(own), "the run's tokenizer").tokenizer() if _is_whole(run, "tokenizer") else None
+        prepared = _is_whole(run, "teachers") and recipe.teachers
+        return (
+            PreparedTeacher.load(run.path("teachers") / next(iter(recipe.teachers))).tokenizer() if prepared else None
+        )
+    except UserError:
+        # Whatever is wrong with it, its own stage says it.
+        return None
+
+
+def plan_of(recipe: Recipe, run: Run, steps: Sequence[Step]) -> Plan:
+    """The plan of some steps of a run on this machine."""
+    machine = machine_named(None, run.folder, typical_widths(recipe, run))
+    return make_plan(recipe, steps, machine, known_of(recipe, run))
+
+
+def advice_on(plan: Plan) -> list[tuple[Misfit, list[Advice]]]:
     """For each thing that does not fit, changes of the recipe that need less."""
-    return [(misfit, list(_advice(plan, misfit, run))) for misfit in misfits(plan)]
+    return [(misfit, list(_advice(plan, misfit))) for misfit in misfits(plan)]
 
 
-def _advice(plan: Plan, misfit: Misfit, run: Run) -> Iterator[Advice]:
-    known = known_of(plan.recipe, run)
-    return advise(plan, misfit, lambda changed: make_plan(changed, all_steps(changed), plan.machine, known))
+def _advice(plan: Plan, misfit: Misfit) -> Iterator[Advice]:
+    return advise(plan, misfit, lambda changed, machine: make_plan(changed, all_steps(changed), machine, plan.known))
 
 
 def say_how_long(plan: Plan) -> None:
@@ -106,7 +123,7 @@ def refuse_what_cannot_fit(plan: Plan, run: Run) -> None:
         written = _bytes_in(run.folder) if misfit.step is None else 0
         if misfit.needed.low <= misfit.there + written:
             continue
-        first = next((one for one in _advice(plan, misfit, run) if one.fits), None)
+        first = next((one for one in _advice(plan, misfit) if one.fits and one.devices is None), None)
         remedy = (
             "take a larger machine, or smaller models"
             if first is None

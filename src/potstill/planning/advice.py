@@ -5,11 +5,12 @@ No figure has a formula of its own: each change is applied to the recipe, and th
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
+from potstill.planning.machine import Machine
 from potstill.planning.plan import Plan, StepForecast
 from potstill.planning.ranges import Range
 from potstill.recipe import Recipe
@@ -20,6 +21,8 @@ from potstill.recipe.training_fields import CHECKPOINTING
 LEAST_K = 16
 PARTS_OF_BATCH = (2, 8, 32)
 """Into how many micro-batches one is divided."""
+MORE_DEVICES = (2, 4, 8, 16)
+TRAININGS = ("pretrain", "distil", "control", "search")
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 
@@ -48,10 +51,21 @@ class Advice:
     after: Range
     """Bytes of the memory, or of the disk, that the changed recipe needs."""
     fits: bool
+    devices: int | None = None
+    """The accelerators of a larger machine on which it is so; None: on this machine."""
 
 
-Replan = Callable[[Recipe], Plan]
-"""Plans a changed recipe, on the same machine and from the same state of the run."""
+@dataclass(frozen=True)
+class _Change:
+    """Keys of the recipe with their new values, and what they do."""
+
+    keys: dict[str, Any]
+    why: str
+    devices: int | None = None
+
+
+Replan = Callable[[Recipe, Machine], Plan]
+"""Plans a changed recipe, from the same state of the run."""
 
 
 def misfits(plan: Plan) -> list[Misfit]:
@@ -69,14 +83,15 @@ def misfits(plan: Plan) -> list[Misfit]:
 
 def advise(plan: Plan, misfit: Misfit, replan: Replan) -> Iterator[Advice]:
     """Changes that need less than the recipe, the first that fits at first, each planned anew."""
-    for changes, why in _changes(plan, misfit):
-        changed = _changed(plan.recipe, changes)
+    for change in (*_changes(plan, misfit), *_more_ranks(plan, misfit)):
+        changed = _changed(plan.recipe, change.keys)
         if changed is None:
             continue
-        after = _needed(replan(changed), misfit)
+        machine = plan.machine if change.devices is None else replace(plan.machine, devices=change.devices)
+        after = _needed(replan(changed, machine), misfit)
         if after is not None and after.expected < misfit.needed.expected:
-            told = tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
-            yield Advice(told, why, after, after.expected <= misfit.there)
+            told = tuple(f"{key}={json.dumps(value)}" for key, value in change.keys.items())
+            yield Advice(told, change.why, after, after.expected <= misfit.there, change.devices)
 
 
 def _needed(plan: Plan, misfit: Misfit) -> Range | None:
@@ -101,7 +116,7 @@ def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _changes(plan: Plan, misfit: Misfit) -> Iterator[tuple[dict[str, Any], str]]:
+def _changes(plan: Plan, misfit: Misfit) -> Iterator[_Change]:
     if misfit.step is None:
         yield from _of_disk(plan)
         return
@@ -109,36 +124,38 @@ def _changes(plan: Plan, misfit: Misfit) -> Iterator[tuple[dict[str, Any], str]]
     recipe = plan.recipe
     if stage == "pretrain":
         yield from _of_batch(f"pretrain.{rest}.training", recipe.pretrain[rest].training)
-    elif stage in ("distil", "control", "search"):
+    elif stage in TRAININGS:
         if recipe.capture is None:
             keep = (
                 {"keep": "hidden"}
                 if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1
                 else {"keep": "top_k"}
             )
-            yield {"capture": keep}, "runs the teacher once, before the training"
+            yield _Change({"capture": keep}, "runs the teacher once, before the training")
         yield from _of_batch("distil.training", recipe.distil.training)
         yield from _of_rollouts(recipe)
         if recipe.student.adapter is None:
-            yield {"student.adapter": LORA}, "trains an adapter (LoRA) in place of all weights"
+            yield _Change({"student.adapter": LORA}, "trains an adapter (LoRA) in place of all weights")
         if recipe.capture is None:
             yield from _of_teachers(recipe)
     elif stage == "capture" or stage == "student":
         if recipe.capture is not None and recipe.capture.batch_size > 1:
-            yield {"capture.batch_size": max(1, recipe.capture.batch_size // 4)}, "reads fewer sequences at once"
+            yield _Change(
+                {"capture.batch_size": max(1, recipe.capture.batch_size // 4)}, "reads fewer sequences at once"
+            )
         yield from _of_teachers(recipe)
     elif stage == "answers":
-        yield {"answers.batch_size": max(1, recipe.answers.batch_size // 4)}, "writes fewer answers at once"
+        yield _Change({"answers.batch_size": max(1, recipe.answers.batch_size // 4)}, "writes fewer answers at once")
         yield from _of_teachers(recipe)
     elif stage == "generate" and recipe.generate is not None:
-        yield {"generate.batch_size": max(1, recipe.generate.batch_size // 4)}, "writes fewer answers at once"
+        yield _Change({"generate.batch_size": max(1, recipe.generate.batch_size // 4)}, "writes fewer answers at once")
         yield from _of_teachers(recipe)
     elif stage == "evaluate":
-        yield {"evaluate.batch_size": max(1, recipe.evaluate.batch_size // 4)}, "reads fewer sequences at once"
+        yield _Change({"evaluate.batch_size": max(1, recipe.evaluate.batch_size // 4)}, "reads fewer sequences at once")
         yield from _of_teachers(recipe)
 
 
-def _of_rollouts(recipe: Recipe) -> Iterator[tuple[dict[str, Any], str]]:
+def _of_rollouts(recipe: Recipe) -> Iterator[_Change]:
     # `--set` cannot name an experiment with a dot in its name.
     named = {name: one for name, one in recipe.experiments.items() if "." not in name}
     given = {f"experiments.{name}.on_policy": one.on_policy for name, one in named.items()}
@@ -147,46 +164,70 @@ def _of_rollouts(recipe: Recipe) -> Iterator[tuple[dict[str, Any], str]]:
     # A step may have fewer written samples than are allowed at once.
     for part in (4, 16) if sizes else ():
         fewer = {key: max(1, count // part) for key, count in sizes.items()}
-        yield fewer, "lets the student write fewer answers at once"
+        yield _Change(fewer, "lets the student write fewer answers at once")
 
 
-def _of_batch(key: str, fields: Any) -> Iterator[tuple[dict[str, Any], str]]:
+def _of_batch(key: str, fields: Any) -> Iterator[_Change]:
     checkpointing = {f"{key}.activation_checkpointing": True}
     batch, times = int(fields.get(BATCH, BATCH_DEFAULT)), int(fields.get(ACCUMULATION, 1))
     fewer: dict[str, Any] = {}
     if not any(fields.get(one) for one in CHECKPOINTING):
-        yield checkpointing, "computes activations again in the backward; a step takes about a third longer"
+        yield _Change(checkpointing, "computes activations again in the backward; a step takes about a third longer")
     for smaller in (batch // part for part in PARTS_OF_BATCH if batch % part == 0):
         fewer = {f"{key}.{BATCH}": smaller, f"{key}.{ACCUMULATION}": times * batch // smaller}
-        yield fewer, "has fewer samples in memory; the steps stay the same"
+        yield _Change(fewer, "has fewer samples in memory; the steps stay the same")
     if fewer and not any(fields.get(one) for one in CHECKPOINTING):
-        yield {**checkpointing, **fewer}, "does both"
+        yield _Change({**checkpointing, **fewer}, "does both")
 
 
-def _of_teachers(recipe: Recipe) -> Iterator[tuple[dict[str, Any], str]]:
+def _of_teachers(recipe: Recipe) -> Iterator[_Change]:
     for name, teacher in recipe.teachers.items():
         if isinstance(teacher, ServerTeacher):
             continue
         if teacher.quantization is None and teacher.engine == "transformers":
-            yield {f"teachers.{name}.quantization": FOUR_BITS}, "quantises the teacher to 4 bits; its targets change"
+            yield _Change(
+                {f"teachers.{name}.quantization": FOUR_BITS}, "quantises the teacher to 4 bits; its targets change"
+            )
         if teacher.device_map is None and teacher.engine == "transformers":
-            yield {f"teachers.{name}.device_map": "auto"}, "spreads the teacher over all accelerators of the machine"
+            yield _Change(
+                {f"teachers.{name}.device_map": "auto"}, "spreads the teacher over all accelerators of the machine"
+            )
 
 
-def _of_disk(plan: Plan) -> Iterator[tuple[dict[str, Any], str]]:
+def _more_ranks(plan: Plan, misfit: Misfit) -> Iterator[_Change]:
+    """Splits what is too large among the accelerators of this machine, or of one with more of them."""
+    stage, recipe, machine = (misfit.step or "").partition("/")[0], plan.recipe, plan.machine
+    if machine.kind != "cuda" or misfit.step is None:
+        return
+    if stage in TRAININGS:
+        keys: dict[str, Any] = {"distributed.strategy": "fsdp2"}
+        what = "splits the student, its optimizer and its teachers among the ranks"
+    elif recipe.teachers:
+        keys = {f"teachers.{name}.device_map": "auto" for name in recipe.teachers}
+        what = "spreads the teachers over all accelerators"
+    else:
+        return
+    if machine.devices > 1 and stage in TRAININGS:
+        yield _Change(keys, what)
+    for devices in (count for count in MORE_DEVICES if count > machine.devices):
+        yield _Change(keys, f"{what}; it needs a machine with {devices} accelerators", devices)
+
+
+def _of_disk(plan: Plan) -> Iterator[_Change]:
     capture, recipe = plan.recipe.capture, plan.recipe
     if capture is not None and capture.keep == "hidden":
-        yield {"capture.keep": "top_k"}, "keeps the likeliest tokens in place of hidden states"
+        yield _Change({"capture.keep": "top_k"}, "keeps the likeliest tokens in place of hidden states")
     k = capture.k if capture is not None and capture.keeps("k") else 0
     while k > LEAST_K:
         k //= 2
-        yield {"capture.k": k}, "keeps fewer tokens of each distribution"
+        yield _Change({"capture.k": k}, "keeps fewer tokens of each distribution")
     if capture is not None and capture.keep != "sample":
-        yield {"capture": None}, "runs the teacher beside the student, and keeps nothing"
+        yield _Change({"capture": None}, "runs the teacher beside the student, and keeps nothing")
     if recipe.distil.snapshots is not None and (recipe.distil.snapshots.count or 0) > 4:
-        yield {"distil.snapshots": recipe.distil.snapshots.count // 4}, "keeps fewer snapshots"  # type: ignore[operator]
+        fewer = (recipe.distil.snapshots.count or 0) // 4
+        yield _Change({"distil.snapshots": fewer}, "keeps fewer snapshots")
     if recipe.distil.training.get("save_total_limit") != 1:
-        yield {"distil.training.save_total_limit": 1}, "keeps one checkpoint at a time"
+        yield _Change({"distil.training.save_total_limit": 1}, "keeps one checkpoint at a time")
 
 
 def worst(plan: Plan) -> StepForecast | None:

@@ -1,19 +1,19 @@
 """Amounts of text: the samples and tokens of a recipe, and the steps of its trainings.
 
-They are exact once the corpus is made. Before that, `corpus.train_tokens`, `facts.text` or the text on this machine
-gives them; what is only assumed has an interval and a note.
+They are exact once the corpus is made. Before that, they are measured on the text (`planning/sampling`), or given by
+`corpus.train_tokens`, `facts.text` or the size of the files. What is only assumed has an interval and a note.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from potstill.data.sources import files_of
 from potstill.data.text_files import PLAIN
 from potstill.errors import UserError
-from potstill.planning.ranges import Range
+from potstill.planning.ranges import ZERO, Range
+from potstill.planning.sampling.local_files import local_files
 from potstill.planning.taught_shares import notes_of_shares, taught_shares
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
@@ -52,6 +52,8 @@ class Amounts:
     origin: str
     """Where the numbers are from, in words."""
     notes: tuple[str, ...] = ()
+    lost: Mapping[str, Range] = field(default_factory=dict)
+    """How much is left out or cut, by what it is, in words; empty where the text was not read."""
     taught: Mapping[str, Range] | None = None
     """The share of the samples that each teacher teaches. None: each teaches all of them."""
 
@@ -65,19 +67,27 @@ class Amounts:
         return None if self.samples is None else self.samples * self.answer
 
 
-def amounts_of(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> Amounts:
+def amounts_of(
+    recipe: Recipe,
+    made: Mapping[str, Any] | None,
+    asked: Mapping[str, Any] | None,
+    measured: Amounts | str | None = None,
+) -> Amounts:
     """What a recipe reads.
 
     Args:
         recipe: the recipe.
         made: the figures of the finished corpus stage; None before that.
         asked: the figures of the prompts of the first sample set, once they are made.
+        measured: what was measured on this machine before that, or a sentence that says why nothing was.
     """
-    found, shares = _amounts(recipe, made, asked), taught_shares(recipe, made)
-    return replace(found, taught=shares, notes=(*found.notes, *notes_of_shares(recipe, shares)))
+    found = measured if isinstance(measured, Amounts) else _assumed(recipe, made, asked)
+    shares = taught_shares(recipe, made)
+    said = (measured,) if isinstance(measured, str) else ()
+    return replace(found, taught=shares, notes=(*found.notes, *said, *notes_of_shares(recipe, shares)))
 
 
-def _amounts(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> Amounts:
+def _assumed(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> Amounts:
     corpus = recipe.corpus
     if isinstance(corpus, Questions):
         return _of_questions(corpus, recipe.facts.text, made, asked)
@@ -95,7 +105,7 @@ def _unknown(found: Amounts) -> Amounts:
 def _of_text(recipe: Recipe, corpus: Corpus, made: Mapping[str, Any] | None) -> Amounts:
     width, facts = corpus.sequence_length, recipe.facts.text
     length = Range.exactly(width) if corpus.layout == "packed" else _padded_length(corpus, facts)
-    held_out = _held_out(recipe, corpus)
+    held_out = held_out_text(recipe, corpus)
     found = Amounts(None, None, length, length, length + -1.0, *held_out, corpus.validation or 0, "not known yet")
     if made is not None:
         mean = Range.exactly(made["train_tokens"] / made["train_samples"])
@@ -133,7 +143,7 @@ def _of_text(recipe: Recipe, corpus: Corpus, made: Mapping[str, Any] | None) -> 
     if bytes_here is None:
         return found
     held = 0.0 if isinstance(corpus.held_out, HeldOutText) else corpus.held_out
-    tokens = bytes_here * (1 - held) / _bytes_per_token(recipe)
+    tokens = bytes_here * (1 - held) / bytes_per_token(recipe)
     return replace(
         found, samples=tokens / length, tokens=tokens, origin="estimated from the size of the files on this machine"
     )
@@ -148,7 +158,7 @@ def _padded_length(corpus: Corpus, facts: TextFacts) -> Range:
     return Range(least, (least + width) / 2, width)
 
 
-def _held_out(recipe: Recipe, corpus: Corpus) -> tuple[Range | None, Range | None]:
+def held_out_text(recipe: Recipe, corpus: Corpus) -> tuple[Range | None, Range | None]:
     """The held-out documents that are measured, and their tokens."""
     width, facts = corpus.sequence_length, recipe.facts.text
     if isinstance(corpus.held_out, HeldOutText):
@@ -167,20 +177,15 @@ def _held_out(recipe: Recipe, corpus: Corpus) -> tuple[Range | None, Range | Non
 
 def _bytes_of(sources: Any, key: str) -> Range | None:
     """The bytes of text of files on this machine; None if a source is elsewhere, or missing."""
-    total = Range.exactly(0.0)
-    for source in sources:
-        try:
-            files = list(files_of(source, key))
-        except (UserError, OSError):
-            return None
-        if not files:
-            return None
-        for file in files:
-            total += _text_bytes(file)
-    return total
+    try:
+        files = local_files(sources, key)
+    except (UserError, OSError):
+        return None
+    return sum((text_bytes(file) for file in files), ZERO) if files else None
 
 
-def _text_bytes(file: Path) -> Range:
+def text_bytes(file: Path) -> Range:
+    """The bytes of text in a file."""
     size = float(file.stat().st_size)
     if file.suffix in PLAIN:
         return Range.exactly(size)
@@ -189,7 +194,8 @@ def _text_bytes(file: Path) -> Range:
     return TEXT_OF_FILE * size * (Range(1.0, 2.2, 4.0) if packed else Range.exactly(1.0))
 
 
-def _bytes_per_token(recipe: Recipe) -> Range:
+def bytes_per_token(recipe: Recipe) -> Range:
+    """The bytes of a token of the recipe's tokenizer, as they are assumed without it."""
     vocabulary = getattr(recipe.tokenizer, "vocab_size", None) or max(BYTES_PER_TOKEN)
     known = sorted(BYTES_PER_TOKEN.items())
     below = max((one for one in known if one[0] <= vocabulary), default=known[0])
@@ -254,9 +260,9 @@ def _of_questions(
     held, origin = held or facts.held_out_samples, "as the recipe says"
     if made is not None:
         train, held, origin = made["train_questions"], made["held_out_questions"], "counted in the corpus of this run"
-    length = _at_most(prompt + answer, most)
+    length = (prompt + answer).at_most(most)
     # A teacher's prompt says more.
-    theirs = _at_most(prompt * Range(1.0, 1.3, 2.5) + answer, longest)
+    theirs = (prompt * Range(1.0, 1.3, 2.5) + answer).at_most(longest)
     samples = None if train is None else Range.exactly(train)
     if samples is None:
         notes += ("how many questions there are is not known; give `corpus.train`, or `facts.text.train_samples`",)
@@ -265,17 +271,13 @@ def _of_questions(
         tokens=None if samples is None else samples * length,
         length=length,
         teacher_length=theirs,
-        answer=_at_most(answer, most),
+        answer=answer.at_most(most),
         held_out_samples=None if held is None else Range.exactly(held),
         held_out_tokens=None if held is None else Range.exactly(held) * length,
         validation_samples=corpus.validation or 0,
         origin=origin,
         notes=notes,
     )
-
-
-def _at_most(found: Range, most: float) -> Range:
-    return Range(*(min(one, float(most)) for one in found.to_list()))
 
 
 @dataclass(frozen=True)

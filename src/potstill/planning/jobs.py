@@ -59,6 +59,8 @@ class TrainingJob:
     beside: Range = ZERO
     """Bytes of models that read other batches of the same training."""
     rounds: float = 1.0
+    parts: int = 1
+    """Into how many parts FSDP2 splits the student, its gradients and its optimizer, and each teacher."""
 
     @property
     def adapter(self) -> dict[str, Any] | None:
@@ -207,6 +209,7 @@ def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any],
         key=key,
         fields=in_format(fields, at.precision),
         in_half=half,
+        parts=at.ranks if recipe.distributed.strategy == "fsdp2" else 1,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from potstill.cost import Cost, measure
 from potstill.device import device, device_name, time_products
 from potstill.errors import first_line
 from potstill.planning.ranges import Range
@@ -34,6 +35,8 @@ CALL_SECONDS = {"cpu": Range(3e-6, 8e-6, 20e-6), "cuda": Range(3e-6, 7e-6, 15e-6
 """What an operation costs besides its work."""
 SHARE_OF_BANDWIDTH = {"cpu": Range(0.3, 0.8, 2.0), "cuda": Range(0.4, 0.7, 0.9)}
 """The share of the bandwidth that small operations reach. On a CPU, their tensors are partly in its caches."""
+WATTS_STATED, WATTS_MEASURED = Range(0.6, 1.0, 1.1), Range(0.7, 1.0, 1.5)
+"""The share of a stated power, and of that which the meter read during one product, that a machine takes in a run."""
 COPIED = 2**26
 """Bytes that are copied to measure the bandwidth."""
 
@@ -93,7 +96,8 @@ class Machine:
     """Additions and multiplications of products a second of one device, by number format."""
     bandwidth: Range | None = None
     """Bytes a second of one device that all other operations read and write."""
-    watts: float | None = None
+    watts: Range | None = None
+    """Of the whole machine under load."""
     price: float | None = None
     """Of an hour, in `currency`."""
     currency: str | None = None
@@ -174,7 +178,7 @@ def _machine(name: str, given: Described) -> Machine:
         free_disk=None if given.free_disk_gb is None else given.free_disk_gb * GB,
         rates={one: SHARE_STATED * (given.tflops[one] * 1e12) for one in FORMATS if one in given.tflops},
         bandwidth=None if given.bandwidth_gb_s is None else SHARE_OF_BANDWIDTH[kind] * (given.bandwidth_gb_s * GB),
-        watts=given.watts,
+        watts=None if given.watts is None else WATTS_STATED * given.watts,
         price=given.price_per_hour if priced else None,
         currency=given.currency if priced else None,
         notes=tuple(notes),
@@ -190,7 +194,9 @@ def this_machine(folder: Path, widths: tuple[int, int]) -> Machine:
 
 @cache
 def _measured(widths: tuple[int, int]) -> Machine:
-    products, on_cpu = time_products(*widths), device().type == "cpu"
+    with measure() as meter:
+        products = time_products(*widths)
+    on_cpu = device().type == "cpu"
     measured = {"fp32": products.rate(products.fp32), "bf16": products.rate(products.bf16)}
     return Machine(
         name=f"{HERE} ({device_name()})",
@@ -200,8 +206,14 @@ def _measured(widths: tuple[int, int]) -> Machine:
         host_memory=float(memory_of_device()) if on_cpu else float(_host_memory()),
         rates={one: SHARE_MEASURED[one] * rate for one, rate in measured.items()},
         bandwidth=SHARE_OF_BANDWIDTH["cpu" if on_cpu else "cuda"] * _bandwidth(),
+        watts=_watts(meter.cost),
         baseline=_baseline(),
     )
+
+
+def _watts(spent: Cost) -> Range | None:
+    """The power that the meter of a run's own costs reads; None if it reads none."""
+    return WATTS_MEASURED * (spent.kwh * 3.6e6 / spent.seconds) if spent.kwh else None
 
 
 def _host_memory() -> int:

@@ -28,6 +28,14 @@ HEAP = Range(1.0, 1.2, 1.55)
 """What a CPU's allocator holds, in parts of what was asked of it, for gaps between small tensors. Measured with glibc:
  1.36 where all tensors have less than 32 MiB, and 1.1 where the largest have more."""
 IN_HEAP = ("gradients", "optimizer", "activations")
+SPLIT = ("weights", "gradients", "optimizer", "teachers")
+"""What FSDP2 splits among the ranks."""
+GATHERED = Range(0.5, 1.0, 2.0)
+"""The layers that are whole at once: the next one is gathered while one runs."""
+LEFT = Range(0.0, 0.15, 0.35)
+"""The share of what the largest earlier step had beside its process that stays with the process: buffers that are used
+again, libraries, and gaps between what is still there. Measured: 0.2 after quickstart's trainings."""
+LEFT_BEHIND = "left by earlier steps"
 MAPPED = Range(0.0, 0.95, 1.1)
 """The part of a model's file that is mapped into memory when the model is read."""
 PER_TOKEN_AND_CHANNEL = 34
@@ -59,6 +67,24 @@ def memory_of(jobs: Iterable[Job], machine: Machine) -> Memory:
     device = max(several, key=lambda one: one.on_device.expected)
     host = max(several, key=lambda one: one.on_host.expected)
     return Memory(device.device, host.host)
+
+
+def after(memory: Memory, earlier: Range, machine: Machine) -> Memory:
+    """The memory of a step in a process that has already run others.
+
+    What they left is used again, so it counts only as far as it is more than the step's own.
+
+    Args:
+        memory: the step's own.
+        earlier: bytes on the host of the largest step before it.
+        machine: where they run.
+    """
+    left = (
+        LEFT * (earlier.expected - machine.baseline.expected) if earlier.expected > machine.baseline.expected else ZERO
+    )
+    own = memory.on_host.expected - machine.baseline.expected
+    low, expected, high = (max(0.0, one - own) for one in left.to_list())
+    return replace(memory, host={**memory.host, LEFT_BEHIND: Range(low, expected, high)}) if high else memory
 
 
 def _of_job(job: Job, machine: Machine) -> Memory:
@@ -120,7 +146,19 @@ def _of_training(job: TrainingJob, machine: Machine) -> dict[str, Range]:
     }
     if job.teachers or job.beside.high:
         parts["teachers"] = sum((one.weights for one in job.teachers), job.beside)
-    return parts
+    return parts if job.parts == 1 else _split(parts, job)
+
+
+def _split(parts: dict[str, Range], job: TrainingJob) -> dict[str, Range]:
+    """The same where each rank has its part of the weights, and gathers head, embeddings and one layer at a time."""
+    own = {name: size * (1 / job.parts) if name in SPLIT else size for name, size in parts.items()}
+    models = [(job.student, job.precision), *((one.model, one.precision) for one in job.teachers)]
+    return own | {"gathered": GATHERED * sum(_gathered(model, precision) for model, precision in models)}
+
+
+def _gathered(model: PlannedModel, precision: str) -> float:
+    sizes, layers = model.parameters, model.config.get_text_config().num_hidden_layers
+    return bytes_per_weight(precision) * (sizes.head + sizes.embeddings + sizes.body / layers)
 
 
 def _loss_logits(job: TrainingJob, machine: Machine) -> Range:

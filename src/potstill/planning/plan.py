@@ -1,7 +1,7 @@
 """Plan: the forecast of each step of a recipe on a machine, what of it fits, and notes on what is not known."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from potstill.console import size
@@ -10,7 +10,7 @@ from potstill.planning.disk import Disk, disk_of
 from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
 from potstill.planning.jobs import Job, Situation, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
-from potstill.planning.memory import Memory, keys_and_values, memory_of
+from potstill.planning.memory import Memory, after, keys_and_values, memory_of
 from potstill.planning.models import RecipeModels, models_of
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import jobs_of
@@ -28,6 +28,8 @@ class Known:
     teachers: Mapping[str, Any] = field(default_factory=dict)
     corpus: Mapping[str, Any] | None = None
     prompts: Mapping[str, Any] | None = None
+    measured: Amounts | str | None = None
+    """What was measured of a corpus that is not finished, or why nothing was; None: nobody tried."""
 
 
 NOTHING_KNOWN = Known()
@@ -74,6 +76,7 @@ class Plan:
     schedules: Mapping[str, Schedule]
     """The optimizer steps of each training, by its section of the recipe."""
     notes: tuple[str, ...]
+    known: Known = NOTHING_KNOWN
 
     @property
     def seconds(self) -> Range | None:
@@ -85,6 +88,11 @@ class Plan:
     def known_seconds(self) -> Range:
         """Of the steps that can be told."""
         return sum((one.seconds for one in self.steps if one.seconds is not None), SECONDS_TO_BEGIN)
+
+    def sum_of(self, name: Literal["kwh", "money"]) -> Range | None:
+        """The energy or the money of the steps that can be told; None if none can be."""
+        known = [found for one in self.steps if (found := getattr(one, name)) is not None]
+        return sum(known, ZERO) if known else None
 
     @property
     def disk(self) -> Range:
@@ -127,7 +135,7 @@ def make_plan(
     """
     at = _situation(recipe, machine, known, ask_hub=ask_hub)
     models, amounts = at.models, at.amounts
-    found = tuple(_forecast(step, at, machine, scales) for step in steps)
+    found = tuple(_one_after_another([_forecast(step, at, machine, scales) for step in steps], machine))
     notes = [*machine.notes, *models.notes, *amounts.notes]
     if at.precision not in machine.rates:
         notes.append(
@@ -136,10 +144,22 @@ def make_plan(
         )
     elif machine.bandwidth is None:
         notes.append(f"the bandwidth of {machine.name} is not known, so no hours are given; add `bandwidth_gb_s`")
+    if machine.watts is None:
+        notes.append(f"the power of {machine.name} is not known, so no energy is given; add `watts` to its description")
     notes += _on_written_samples(steps, at)
     if recipe.evaluate.tasks:
         notes.append("how long the tasks of lm-eval take is not known before they are loaded; `evaluate` has no hours")
-    return Plan(recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)))
+    return Plan(
+        recipe, machine, at.precision, models, amounts, found, schedules_of(at), tuple(dict.fromkeys(notes)), known
+    )
+
+
+def _one_after_another(alone: Sequence[StepForecast], machine: Machine) -> Iterator[StepForecast]:
+    """The forecasts of steps that run in one process."""
+    largest = ZERO
+    for one in alone:
+        yield replace(one, memory=after(one.memory, largest, machine))
+        largest = Range.greatest([largest, one.memory.on_host])
 
 
 def _on_written_samples(steps: Sequence[Step], at: Situation) -> Iterator[str]:
@@ -157,7 +177,7 @@ def _on_written_samples(steps: Sequence[Step], at: Situation) -> Iterator[str]:
 
 def _situation(recipe: Recipe, machine: Machine, known: Known, *, ask_hub: bool) -> Situation:
     models = models_of(recipe, known.teachers, ask_hub=ask_hub)
-    amounts = amounts_of(recipe, known.corpus, known.prompts)
+    amounts = amounts_of(recipe, known.corpus, known.prompts, known.measured)
     ranks = machine.devices if machine.kind == "cuda" and not _spreads(recipe) else 1
     precision = precision_on(recipe, machine)
     return Situation(recipe.model_copy(update={"precision": precision}), models, amounts, precision, ranks)
@@ -196,7 +216,7 @@ def _forecast(step: Step, at: Situation, machine: Machine, scales: Scales) -> St
         memory=_with_measured(memory_of(jobs, machine), jobs, machine, scales),
         disk=disk_of(step, at, jobs),
         seconds=seconds,
-        kwh=None if hours is None or machine.watts is None else hours * (machine.watts / 1000),
+        kwh=None if hours is None or machine.watts is None else hours * machine.watts * (1 / 1000),
         money=None if hours is None or machine.price is None else hours * machine.price,
     )
 
@@ -250,10 +270,14 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             "supervised_tokens": _list(amounts.supervised),
             "held_out_tokens": _list(amounts.held_out_tokens),
             **({} if amounts.taught is None else {"taught_shares": _lists(amounts.taught)}),
+            "left_out": {what: count.to_list() for what, count in amounts.lost.items()},
             "optimizer_steps": {name: one.steps.to_list() for name, one in plan.schedules.items()},
         },
         "steps": {one.step: one.to_dict() for one in plan.steps},
         "seconds": _list(plan.seconds),
+        "kwh": _list(plan.sum_of("kwh")),
+        "money": _list(plan.sum_of("money")),
+        "currency": plan.machine.currency,
         "disk_bytes": plan.disk.to_list(),
         "notes": list(plan.notes),
     }

@@ -53,6 +53,10 @@ class Range:
             other = Range.exactly(other)
         return Range(self.low / other.high, self.expected / other.expected, self.high / other.low)
 
+    def at_most(self, most: float) -> "Range":
+        """The smaller of this number and one that is known."""
+        return Range(min(self.low, most), min(self.expected, most), min(self.high, most))
+
     __radd__, __rmul__ = __add__, __mul__
 
     def __contains__(self, value: float) -> bool:

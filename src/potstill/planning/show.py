@@ -42,6 +42,8 @@ def _text(plan: Plan) -> str:
         f"samples of an epoch: {_number(amounts.samples)}, with {_number(amounts.tokens)} tokens ({amounts.origin})",
         f"held out: {_number(amounts.held_out_tokens)} tokens",
     ]
+    if lost := {what: count for what, count in amounts.lost.items() if count.high}:
+        lines.append(f"of the whole text: {'; '.join(f'{_number(count)} {what}' for what, count in lost.items())}")
     for name, share in (amounts.taught or {}).items():
         taught = None if amounts.supervised is None else amounts.supervised * share
         lines.append(f"taught by {name}: {_number(taught)} supervised tokens of an epoch")
@@ -87,6 +89,11 @@ def _fits(plan: Plan) -> str:
         lines.append(f"in all: {_time(seconds)}")
     elif plan.steps:
         lines.append(f"in all: {_time(plan.known_seconds)}, and the steps whose time is not known")
+    for found, tell in ((plan.sum_of("kwh"), _energy), (plan.sum_of("money"), _money)):
+        if found is not None:
+            lines[-1] += f", {tell(found)}"
+    if plan.machine.currency is not None and plan.sum_of("money") is not None:
+        lines[-1] += f" {plan.machine.currency}"
     largest = plan.largest
     if largest is not None and plan.machine.memory is not None:
         needed = plan.memory_of(largest)

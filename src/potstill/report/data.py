@@ -223,6 +223,8 @@ class Foreseen:
     peak_host: int | None
     """Bytes that the step really had at most; None if that was not measured."""
     peak_device: int | None
+    kwh: tuple[float, float, float] | None
+    """Kilowatt-hours of the whole machine."""
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Self | None:
@@ -230,9 +232,9 @@ class Foreseen:
         told, peak = manifest["forecast"], manifest["peak_memory"] or {}
         if told is None:
             return None
-        names = ("seconds", "host_bytes", "device_bytes", "disk_bytes")
-        seconds, host, device, disk = (None if told[name] is None else tuple(told[name]) for name in names)
-        return cls(seconds, host, device, disk, peak.get("host"), peak.get("device"))
+        names = ("seconds", "host_bytes", "device_bytes", "disk_bytes", "kwh")
+        seconds, host, device, disk, kwh = (None if told[name] is None else tuple(told[name]) for name in names)
+        return cls(seconds, host, device, disk, peak.get("host"), peak.get("device"), kwh)
 
 
 @dataclass(frozen=True)

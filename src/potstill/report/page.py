@@ -95,6 +95,7 @@ def _environment() -> "Environment":
         "count": number_format.count,
         "size": size,
         "sizes": partial(number_format.forecast, show=size),
+        "energies": partial(number_format.forecast, show=number_format.energy),
         "durations": partial(number_format.forecast, show=duration),
         "duration": duration,
         "energy": number_format.energy,

@@ -26,7 +26,7 @@ from potstill.data.questions import Question, split_questions
 from potstill.data.row_teachers import TEACHERS, RowTeachers, Teachers, named
 from potstill.data.stored_texts import TaughtText
 from potstill.data.streaming import Stream
-from potstill.data.tokenization import Encoder
+from potstill.data.tokenization import Encoder, separator_ids
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
@@ -363,25 +363,6 @@ def _set_documents_aside(held_out: Sequence[str], encoder: Encoder, corpus: Corp
             "by; lower it, or hold out more"
         )
     return validation[: corpus.validation], left
-
-
-def separator_ids(tokenizer: Any, separator: str | None) -> list[int]:
-    """The token that stands before each document, or no token.
-
-    Raises:
-        UserError: the tokenizer has no such token; or `separator` is None and it has no beginning or end token.
-    """
-    if separator == "":
-        return []
-    if separator is None:
-        for found in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-            if found is not None:
-                return [found]
-        raise UserError("the tokenizer has neither a beginning nor an end token; name one as `corpus.separator`")
-    number = tokenizer.get_vocab().get(separator)
-    if number is None:
-        raise UserError(f"`corpus.separator`: the tokenizer has no token {separator!r}")
-    return [number]
 
 
 def _save(columns: dict[str, list[Any]], features: Features, work: Work, name: str) -> None:

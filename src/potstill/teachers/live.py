@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
+from potstill import distributed
 from potstill.device import device as own_device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
@@ -42,7 +43,9 @@ class LiveTeacher:
     def __init__(self, model: PreTrainedModel | LlamaCppModel, vocabulary: int | None = None) -> None:
         if isinstance(model, FSDPModule):
             raise UserError("`teacher` is split among the ranks already, by an earlier trainer; load it again")
-        check_causal(model, "`teacher`")
+        # Without weights, the first rank has them, and has proven them.
+        if isinstance(model, LlamaCppModel) or model.device.type != "meta":
+            check_causal(model, "`teacher`")
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
         self._spans = bool(getattr(model, "hf_device_map", None))
@@ -76,7 +79,11 @@ class LiveTeacher:
         self.head = self._head()
 
     def shard(self, device: torch.device) -> None:
-        """Leave each rank its part of the teacher. From then on, all ranks must read their batches together."""
+        """Leave each rank its part of the first rank's teacher; see `shard_frozen`. From then on, all ranks must read
+        their batches together."""
+        has_head = distributed.broadcast(self.head is not None)
+        if has_head and self.head is None:
+            self.head = read_head(self.model)
         shard_frozen(self.model, device)
         self._device, self._is_sharded = device, True
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from potstill import distributed
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
@@ -142,13 +143,17 @@ class PreparedTeacher:
         return self._files.model(device() if where is None else None, **how).eval().requires_grad_(False)
 
     def model_to_shard(self) -> PreTrainedModel:
-        """Load the frozen teacher into the host's memory, from where the ranks take their parts of it.
+        """Load the frozen teacher on the first rank, into the host's memory, from where all ranks get their parts.
+
+        On the other ranks it has no weights: it lies on the meta device.
 
         Raises:
             UserError: the checkpoint is quantised, so that it cannot be split; or as :meth:`model`.
         """
         self.check_shardable()
-        return self._files.model(None, dtype=getattr(torch, self.dtype)).eval().requires_grad_(False)
+        dtype = getattr(torch, self.dtype)
+        found = self._files.model(None, dtype=dtype) if distributed.is_first() else self._files.without_weights(dtype)
+        return found.eval().requires_grad_(False)
 
     def check_shardable(self) -> None:
         """Refuse a checkpoint that is quantised, which FSDP2 cannot split. The recipe has refused other such settings.

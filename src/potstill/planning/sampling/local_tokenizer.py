@@ -1,0 +1,57 @@
+"""Local tokenizer: the tokenizer of a recipe before its run, where it is on this machine. Nothing is downloaded."""
+
+from typing import Any
+
+from potstill.data.tokenizers import cut_tokenizer, read_tokenizer
+from potstill.errors import UserError
+from potstill.files.installed_packages import package_files
+from potstill.files.named_data import named_data
+from potstill.files.named_files import named_path
+from potstill.models.pretrained import ModelSource
+from potstill.recipe import Recipe
+from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, Teacher
+from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
+from potstill.teachers import llama2c
+
+
+def local_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer that the run will have; None if it is not on this machine, or if the run trains it.
+
+    Raises:
+        UserError: it is here and cannot be loaded.
+    """
+    settings = recipe.tokenizer
+    if isinstance(settings, TokenizerFile):
+        return read_tokenizer(settings)
+    if isinstance(settings, CutTokenizer):
+        whole = _of_teacher(settings.teacher, recipe.teachers[settings.teacher])
+        return None if whole is None else cut_tokenizer(whole, settings.vocab_size, f"teachers.{settings.teacher}")
+    if settings is not None or not recipe.teachers:
+        return None
+    return _of_teacher(*next(iter(recipe.teachers.items())))
+
+
+def _of_teacher(name: str, teacher: Teacher) -> Any:
+    key = f"teachers.{name}"
+    if isinstance(teacher, PackagedTeacher):
+        file = package_files(teacher.package, teacher.gguf, key, "gguf")[0]
+        return ModelSource(str(file.parent), f"`{key}`", {"gguf_file": file.name}).tokenizer()
+    if isinstance(teacher, Llama2cTeacher):
+        config = llama2c.read_shape(named_path(teacher.llama2c), f"{key}.llama2c").config
+        return llama2c.read_tokenizer(named_path(teacher.tokenizer), f"{key}.tokenizer", config.vocab_size)
+    if isinstance(teacher, NamedTeacher):
+        found = [named_data(teacher.data).on_this_machine(split) for split in ("model", "tokenizer")]
+        if None in found:
+            return None
+        (model, _), (file, _) = (one[0] for one in found if one is not None)
+        config = llama2c.read_shape(model, f"{key}.data").config
+        return llama2c.read_tokenizer(file, f"{key}.data", config.vocab_size)
+    how = {"revision": teacher.revision} | ({"gguf_file": teacher.gguf} if teacher.gguf else {})
+    source = ModelSource(teacher.model, f"`{key}`", how | {"local_files_only": True})
+    try:
+        return source.tokenizer()
+    except UserError:
+        if source.folder is not None:
+            raise
+        # A model of the hub that is not in its cache.
+        return None

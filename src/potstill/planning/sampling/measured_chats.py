@@ -1,0 +1,107 @@
+"""Measured chats: the samples of conversations that are on this machine, from some of them that are rendered."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from potstill.data.conversations.conversation import Conversation
+from potstill.data.conversations.split import split_conversations
+from potstill.data.conversations.tally import ChatTally
+from potstill.data.conversations.training_rows import training_rows
+from potstill.data.prompts.collator import TEACHER
+from potstill.errors import UserError
+from potstill.planning.amounts import Amounts
+from potstill.planning.ranges import Range
+from potstill.planning.sampling.estimate import drawn, mean, ratio
+from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
+from potstill.recipe import Recipe
+from potstill.recipe.conversations import Conversations, HeldOutConversations
+
+CONVERSATIONS = 300
+"""The greatest number of conversations that are rendered."""
+
+ChatRows = list[dict[str, list[int]]]
+
+
+def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amounts:
+    """The amounts of conversations whose sources are on this machine.
+
+    Args:
+        recipe: the recipe.
+        corpus: its corpus.
+        tokenizer: the run's tokenizer.
+
+    Raises:
+        UserError: a source is not on this machine or too large, or is wrong as `split_conversations` and
+            `training_rows` say.
+    """
+    files = local_files(corpus.conversations, "corpus.conversations")
+    if isinstance(corpus.held_out, HeldOutConversations):
+        files += local_files(corpus.held_out.conversations, "corpus.held_out.conversations")
+    if bytes_in(files) > MOST_BYTES:
+        raise UserError(f"`corpus.conversations` have more than {MOST_BYTES // 10**6} MB, which a plan does not read")
+    split, tally = split_conversations(corpus, ChatTally()), ChatTally()
+    count = len(split.train)
+    some = [split.train[place] for place in drawn(count, CONVERSATIONS)]
+    rows = _rows_of_each(some, tokenizer, corpus, tally)
+    if not any(rows):
+        raise UserError("`corpus.conversations`: none of those that were rendered gives a sample")
+    per_chat = mean([float(len(one)) for one in rows], count)
+    length, answer, theirs = (_of_sample(rows, name, count) for name in ("input_ids", "labels", f"{TEACHER}input_ids"))
+    longest = float(max(len(row["input_ids"]) for one in rows for row in one))
+    samples = per_chat * float(count)
+    if corpus.layout == "packed":
+        full, packed = float(corpus.sequence_length), list(training_rows(some, tokenizer, corpus, ChatTally()))
+        of_packed = sum(map(len, rows)) / len(packed)
+        samples, length, answer = samples / of_packed, (length * of_packed).at_most(full), answer * of_packed
+        longest = full
+    held = min(len(split.held_out), recipe.evaluate.documents or len(split.held_out))
+    shape = Range(length.low, length.expected, max(length.high, longest))
+    return Amounts(
+        samples=samples,
+        tokens=samples * length,
+        length=shape,
+        teacher_length=shape if corpus.teacher is None else Range(theirs.low, theirs.expected, _longest(rows)),
+        answer=answer,
+        held_out_samples=Range.exactly(held),
+        held_out_tokens=length * (held * 1.0) * Range(0.7, 1.0, 1.5),
+        validation_samples=corpus.validation or 0,
+        origin=f"measured: {len(some):,} of {count:,} conversations were rendered and tokenized",
+        lost={"conversations that repeat others": Range.exactly(split.repeated), **_lost(tally, len(some), count)},
+    )
+
+
+def _rows_of_each(
+    some: Sequence[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
+) -> list[ChatRows]:
+    """The rows of each conversation, before they are packed."""
+    alone = corpus.model_copy(update={"layout": "padded"})
+    return [list(training_rows([one], tokenizer, alone, tally)) for one in some]
+
+
+def _of_sample(rows: Sequence[ChatRows], name: str, count: int) -> Range:
+    """The mean number of tokens in a column of a sample; of `labels`, of those that are learned."""
+    sizes = [float(len(one)) for one in rows]
+    tokens = [float(sum(_count(row.get(name, []), name) for row in one)) for one in rows]
+    return ratio(tokens, sizes, count)
+
+
+def _count(column: Sequence[int], name: str) -> int:
+    return sum(one >= 0 for one in column[1:]) if name == "labels" else len(column)
+
+
+def _longest(rows: Sequence[ChatRows]) -> float:
+    return float(max(len(row[f"{TEACHER}input_ids"]) for one in rows for row in one))
+
+
+def _lost(tally: ChatTally, some: int, count: int) -> dict[str, Range]:
+    """The conversations that are left out, cut or split, by what becomes of them."""
+    found = Counter[str]()
+    for source in tally.sources.values():
+        found.update({f"conversations left out ({reason})": number for reason, number in source.dropped.items()})
+        found.update({f"conversations that are {what}": source.conversations[what] for what in ("cut", "split")})
+    return {
+        what: (mean([1.0] * number + [0.0] * (some - number), count) * float(count)).at_most(count)
+        for what, number in found.items()
+        if number
+    }

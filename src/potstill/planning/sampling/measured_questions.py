@@ -1,0 +1,85 @@
+"""Measured questions: the lengths of prompts and answers, from the samples of some questions on this machine."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from potstill.data.prompts.align import AlignedSampleBuilder
+from potstill.data.prompts.collator import AlignedSample
+from potstill.data.questions import Question, split_questions
+from potstill.errors import UserError
+from potstill.planning.amounts import ANSWER_TOKENS, Amounts
+from potstill.planning.ranges import Range
+from potstill.planning.sampling.estimate import drawn, mean
+from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
+from potstill.recipe import Recipe
+from potstill.recipe.questions import HeldOutQuestions, Questions
+
+QUESTIONS = 200
+"""The greatest number of questions whose prompts are made."""
+
+
+def measured_questions(recipe: Recipe, corpus: Questions, tokenizer: Any) -> Amounts:
+    """The amounts of questions whose sources are on this machine.
+
+    Where a teacher writes the answers, their length is assumed.
+
+    Args:
+        recipe: the recipe.
+        corpus: its corpus.
+        tokenizer: the run's tokenizer.
+
+    Raises:
+        UserError: a source is not on this machine or too large, or is wrong as `split_questions` and
+            `AlignedSampleBuilder` say.
+    """
+    files = local_files(corpus.questions, "corpus.questions")
+    if isinstance(corpus.held_out, HeldOutQuestions):
+        files += local_files(corpus.held_out.questions, "corpus.held_out.questions")
+    if bytes_in(files) > MOST_BYTES:
+        raise UserError(f"`corpus.questions` have more than {MOST_BYTES // 10**6} MB, which a plan does not read")
+    split = split_questions(corpus)
+    count, held = len(split.train), len(split.held_out)
+    some = [split.train[place] for place in drawn(count, QUESTIONS)]
+    made = _samples(recipe, corpus, tokenizer, some)
+    every = count * len(made) / len(some)
+    prompt = _at_longest([float(one["answer_start"]) for one in made], every)
+    theirs = _at_longest([float(one["teacher_answer_start"]) for one in made], every)
+    answer = _at_longest([float(len(one["input_ids"]) - one["answer_start"]) for one in made], every)
+    if recipe.generate is not None:
+        answer = ANSWER_TOKENS.at_most(recipe.generate.max_new_tokens)
+    length = (prompt + answer).at_most(corpus.sequence_length)
+    written = "" if recipe.generate is None else "; the length of written answers is assumed"
+    cut = mean([float(one["answer_cut"] > 0) for one in made], every)
+    return Amounts(
+        samples=Range.exactly(count),
+        tokens=length * float(count),
+        length=length,
+        teacher_length=(theirs + answer).at_most(corpus.teacher_length or corpus.sequence_length),
+        answer=answer.at_most(corpus.sequence_length),
+        held_out_samples=Range.exactly(held),
+        held_out_tokens=length * float(held),
+        validation_samples=corpus.validation or 0,
+        origin=f"measured: the prompts of {len(some):,} of {count:,} questions were made{written}",
+        lost={
+            "questions that repeat others": Range.exactly(split.repeated),
+            "answers that lose their end": cut.at_most(1.0) * float(count),
+        },
+    )
+
+
+def _samples(recipe: Recipe, corpus: Questions, tokenizer: Any, some: Sequence[Question]) -> list[AlignedSample]:
+    """The samples of some questions, under each strategy of the recipe."""
+    strategies = {one.strategy: recipe.all_strategies[one.strategy] for one in recipe.sample_sets.values()}
+    longest = corpus.sequence_length
+    build = AlignedSampleBuilder(strategies, tokenizer, longest, corpus.teacher_length or longest)
+    return [
+        sample
+        for one in some
+        for sample in build({**one.columns, **one.fields, "id": one.id, "answer": one.reference}, one.id).values()
+    ]
+
+
+def _at_longest(lengths: Sequence[float], population: float) -> Range:
+    """The mean length, and as its greatest value the longest one: batches have room for it."""
+    found = mean(lengths, population)
+    return Range(found.low, found.expected, max(found.high, *lengths))
