@@ -9,9 +9,11 @@ from potstill.files.named_data import named_data
 from potstill.files.named_files import named_path
 from potstill.models.pretrained import ModelSource
 from potstill.recipe import Recipe
-from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, Teacher
+from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, ServerTeacher, Teacher
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 from potstill.teachers import llama2c
+
+HERE = {"local_files_only": True}
 
 
 def local_tokenizer(recipe: Recipe) -> Any:
@@ -46,8 +48,13 @@ def _of_teacher(name: str, teacher: Teacher) -> Any:
         (model, _), (file, _) = (one[0] for one in found if one is not None)
         config = llama2c.read_shape(model, f"{key}.data").config
         return llama2c.read_tokenizer(file, f"{key}.data", config.vocab_size)
+    if isinstance(teacher, ServerTeacher):
+        return _of_repository(ModelSource(teacher.tokenizer or teacher.model, f"`{key}.tokenizer`", HERE))
     how = {"revision": teacher.revision} | ({"gguf_file": teacher.gguf} if teacher.gguf else {})
-    source = ModelSource(teacher.model, f"`{key}`", how | {"local_files_only": True})
+    return _of_repository(ModelSource(teacher.model, f"`{key}`", how | HERE))
+
+
+def _of_repository(source: ModelSource) -> Any:
     try:
         return source.tokenizer()
     except UserError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from potstill.data.babylm_cleaning import clean, source_of
 from potstill.data.documents import texts, texts_of
 from potstill.data.splitting import DocumentSplit, split_documents
+from potstill.data.stored_texts import TaughtText
 from potstill.data.text_files import PLAIN
 from potstill.errors import UserError
 from potstill.planning.amounts import Amounts, bytes_per_token, held_out_text, text_bytes
@@ -146,16 +147,16 @@ def _read(corpus: Corpus) -> _ReadText:
     return _ReadText(split, Range(least / OF_BEGINNINGS, expected, most * OF_BEGINNINGS))
 
 
-def _beginning(source: Source, corpus: Corpus, key: str, part: float) -> Iterator[str]:
+def _beginning(source: Source, corpus: Corpus, key: str, part: float) -> Iterator[TaughtText]:
     """The first documents of a source, as far as a part of its bytes."""
     files = local_files([source], key)
     if all(file.suffix in PLAIN for file in files):
-        yield from (_beginning_of(file, corpus, part) for file in files)
+        yield from (TaughtText(_beginning_of(file, corpus, part)) for file in files)
         return
     left = bytes_in(files) * part
     for text in texts_of(source, corpus.cleaning, key, {}):
         yield text
-        left -= len(text.encode())
+        left -= len(text.text.encode())
         if left <= 0:
             return
 
