@@ -21,7 +21,7 @@ TIERS = (
     {"data"},
     {"models"},
     {"losses"},
-    {"targets", "metrics"},
+    {"targets", "metrics", "servers"},
     {"teachers", "generation", "report"},
     {"on_policy"},
     {"students", "training"},

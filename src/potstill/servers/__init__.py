@@ -1,0 +1,1 @@
+"""Servers: clients of the programs that run a teacher on another machine."""

@@ -1,0 +1,75 @@
+"""What a server of a teacher is asked, and what it answers; each kind of server has a module with this interface."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server says about itself and its model."""
+
+    model: str
+    """The model's name, as requests must give it."""
+    version: str | None
+    """The version of the server's program."""
+    longest: int | None
+    """The most tokens that a row may have."""
+    most_k: int | None
+    """The most log-probabilities that it gives for a position; None if it does not say so."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRow:
+    """A server's predictions for a row of T tokens: entry ``t`` predicts token ``t + 1``, from those up to ``t``.
+
+    The log-probabilities are the server's own, at the temperature that was asked for, over its whole vocabulary. The
+    ids of a position differ from each other. An unused entry has any id and a log-probability of ``-inf``.
+    """
+
+    ids: Int[np.ndarray, "T-1 K"]
+    """The K likeliest tokens, in any order."""
+    log_probs: Float[np.ndarray, "T-1 K"]
+    """In float64."""
+    label_log_probs: Float[np.ndarray, " T-1"]
+    """Of the row's own next token, which may be among the K or not."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a server writes the tokens after a prompt."""
+
+    max_new_tokens: int
+    ends: Sequence[int]
+    """The tokens that end the text."""
+    never: Sequence[int] = ()
+    """Tokens that are never written."""
+    temperature: float = 0.0
+    """0 writes the likeliest token each time."""
+    top_p: float = 1.0
+    top_k: int | None = None
+
+
+class ServerApi(Protocol):
+    """One server, asked in its own way. Every method sends requests, and raises ``UserError`` where they fail.
+
+    The methods may be called from several threads at a time.
+    """
+
+    def facts(self) -> ServerFacts:
+        """What the server says about itself; proves that it can be reached, knows the key and has the model."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """The server's tokens of a text, without tokens that it would add around it."""
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The server's text of tokens, special tokens included."""
+
+    def score(self, row: Sequence[int], k: int, temperature: float) -> ScoredRow:
+        """The predictions for a row of at least two tokens."""
+
+    def write(self, prompt: Sequence[int], how: Writing, seed: int) -> list[int]:
+        """The tokens after a prompt, up to and including an end token, or to the limit."""
