@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from potstill.recipe.teachers import ModelTeacher
 from potstill.teachers.prepare import prepare
 from potstill.teachers.prepared import PreparedTeacher
-from potstill.teachers.serving.served_model import ServedModel
+from potstill.teachers.serving.hosted_model import HostedModel
 from potstill.teachers.serving.server import running
 from tiny import save_model
 
@@ -28,9 +28,9 @@ def prepared(model: PreTrainedModel, folder: Path) -> PreparedTeacher:
     return PreparedTeacher.load(prepare("big", teacher, folder / "big"))
 
 
-def served(model: PreTrainedModel, folder: Path, batch_tokens: int = 4096) -> ServedModel:
+def served(model: PreTrainedModel, folder: Path, batch_tokens: int = 4096) -> HostedModel:
     """A teacher as the server has it."""
-    return ServedModel.load(prepared(model, folder), batch_tokens)
+    return HostedModel.load(prepared(model, folder), batch_tokens)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The messages of `potstill serve`: what is sent is what is read, and what is no request is refused by a sentence."""
 
 import dataclasses
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_what_the_teacher_cannot_read_is_refused(given, sentence):
 def test_damaged_bytes_are_a_request_or_a_sentence(extra, place, value):
     body = bytearray(save(tensors()) + extra)
     body[place % len(body)] = value
-    try:
-        HiddenRequest.from_bytes(bytes(body)).check(FACTS)
-    except RequestError as error:
-        assert "\n" not in str(error)
+    with suppress(RequestError):
+        found = HiddenRequest.from_bytes(bytes(body))
+        found.check(FACTS)
+        assert found.ids.max() < FACTS.vocabulary

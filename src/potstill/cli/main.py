@@ -38,13 +38,13 @@ from potstill.cli.options import (
     RunDir,
     RunFolder,
     RunFolders,
-    ServedTeacher,
     Set,
     SetAnswers,
     SetTeacher,
     ShownConversations,
     StoreFolder,
     TeacherOfRun,
+    TeacherToServe,
     Until,
     Watch,
     WhichModel,
@@ -267,7 +267,7 @@ def chat(run: RunFolder, prompt: PromptToAnswer = None, model: WhichModel = "all
 
 @app.command(rich_help_panel="Whole runs")
 def serve(
-    teacher: ServedTeacher,
+    teacher: TeacherToServe,
     name: TeacherOfRun = None,
     set_: SetTeacher = None,
     host: Host = "127.0.0.1",
@@ -278,7 +278,7 @@ def serve(
     """Serve a teacher's hidden states to trainings on other machines, until Ctrl-C."""
     from potstill.cli import serve as serving
 
-    address = serving.ServedAddress(host, port, key)
+    address = serving.Address(host, port, key)
     serving.serve(teacher, name, set_ or [], address, batch_tokens)
 
 

@@ -87,7 +87,7 @@ SetAnswers = Annotated[
         help="How models answer: max_new_tokens, system, temperature, top_p, top_k, seed.",
     ),
 ]
-ServedTeacher = Annotated[
+TeacherToServe = Annotated[
     str,
     typer.Argument(metavar="TEACHER", help="A model: a name on the hub or a folder; or the run folder of a teacher."),
 ]

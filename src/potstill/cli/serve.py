@@ -23,7 +23,7 @@ from potstill.teachers.prepared import PreparedTeacher
 
 
 @dataclass(frozen=True)
-class ServedAddress:
+class Address:
     """Where a teacher is served."""
 
     host: str
@@ -32,7 +32,7 @@ class ServedAddress:
     """The environment variable that holds the key; None: there is no key."""
 
 
-def serve(teacher: str, name: str | None, settings: Sequence[str], address: ServedAddress, batch_tokens: int) -> None:
+def serve(teacher: str, name: str | None, settings: Sequence[str], address: Address, batch_tokens: int) -> None:
     """Serve a teacher until the person or the system ends it.
 
     Args:
@@ -48,16 +48,16 @@ def serve(teacher: str, name: str | None, settings: Sequence[str], address: Serv
     try:
         from potstill.teachers.serving.server import application, check_host
         from potstill.teachers.serving.server import serve as serve_application
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise UserError(
             "`potstill serve` needs aiohttp, which cannot be imported here: pip install 'potstill[serve]'"
         ) from error
-    from potstill.teachers.serving.served_model import ServedModel
+    from potstill.teachers.serving.hosted_model import HostedModel
 
     key = _key(address.key)
     check_host(address.host, key)
     with _prepared(teacher, name, settings) as found:
-        model = ServedModel.load(found, batch_tokens)
+        model = HostedModel.load(found, batch_tokens)
     facts = model.facts
     what = f"{facts.model} ({facts.vocabulary:,} tokens, {facts.hidden_size:,} hidden, {facts.dtype}, {device_name()})"
 

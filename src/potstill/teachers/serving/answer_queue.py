@@ -11,7 +11,7 @@ from torch import Tensor
 
 from potstill.servers.hidden_states_format import HiddenRequest, answer_bytes
 
-Read = Callable[[Sequence[HiddenRequest]], list[Float[Tensor, "N H"]]]
+ReadRequests = Callable[[Sequence[HiddenRequest]], list[Float[Tensor, "N H"]]]
 """Reads requests in one forward; returns the hidden states of each, in the host's memory."""
 
 MOST_ADDED = 0.25
@@ -36,7 +36,7 @@ class AnswerQueue:
         kept_bytes: the bytes of recent answers that are kept.
     """
 
-    def __init__(self, read: Read, most_tokens: int, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, read: ReadRequests, most_tokens: int, kept_bytes: int = KEPT_BYTES) -> None:
         self._read, self._most_tokens, self._kept_bytes = read, most_tokens, kept_bytes
         self._waiting: dict[str, _Waiting] = {}
         self._being_read: dict[str, _Waiting] = {}

@@ -17,20 +17,21 @@ from potstill.errors import UserError, is_out_of_memory
 from potstill.models.head_bytes import bytes_digest
 from potstill.servers.hidden_states_format import HiddenRequest, RequestError
 from potstill.teachers.serving.answer_queue import AnswerQueue
-from potstill.teachers.serving.served_model import ServedModel
+from potstill.teachers.serving.hosted_model import HostedModel
 
 BYTES_PER_TOKEN, BYTES_BESIDE = 9, 4096
 """The size of a request: 4 bytes for an id, 4 for the length of its row and 1 for its mask; and the names of all."""
 MOST_REQUESTS = 64
 """How many are worked on or wait. A client that gets 429 waits and asks again."""
+ENDING = (signal.SIGTERM, signal.SIGINT)
 SECONDS_TO_FINISH = 600.0
-"""For the requests in flight, once the server is told to end. A second Ctrl-C does not wait for them."""
+"""For the requests in flight, once the server is told to end."""
 BINARY = "application/octet-stream"
 
 logger = logging.getLogger(__name__)
 
 
-def application(model: ServedModel, key: str | None) -> web.Application:
+def application(model: HostedModel, key: str | None) -> web.Application:
     """The server of a teacher.
 
     Args:
@@ -55,7 +56,7 @@ def application(model: ServedModel, key: str | None) -> web.Application:
 class _Routes:
     """The answers to requests that are allowed."""
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: HostedModel) -> None:
         self._model = model
         self._queue = AnswerQueue(model.read, model.facts.most_tokens)
         self._open = 0
@@ -139,7 +140,7 @@ def check_host(host: str, key: str | None) -> None:
     """
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(f"`--host {host}`: there is no such host; give an address of this machine") from error
     if key is None and not all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found):
         raise UserError(
@@ -164,9 +165,15 @@ def serve(app: web.Application, host: str, port: int, tell: Callable[[str], None
 
 
 async def _serve(app: web.Application, host: str, port: int, tell: Callable[[str], None]) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for name in ENDING:
+        loop.add_signal_handler(name, told.set)
     async with running(app, host, port) as url:
         tell(url)
-        await _told_to_end()
+        await told.wait()
+        # A second signal does not wait for the requests in flight.
+        for name in ENDING:
+            loop.remove_signal_handler(name)
 
 
 @asynccontextmanager
@@ -189,13 +196,3 @@ async def running(app: web.Application, host: str, port: int) -> AsyncIterator[s
         yield f"http://{name}:{runner.addresses[0][1]}/v1"
     finally:
         await runner.cleanup()
-
-
-async def _told_to_end() -> None:
-    """Wait for SIGTERM or Ctrl-C. Afterwards both do what they do anywhere else."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, told.set)
-    await told.wait()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(name)

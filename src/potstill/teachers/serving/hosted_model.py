@@ -27,7 +27,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class HostedModel:
     """A teacher in the form in which a server gives it."""
 
     live: LiveTeacher
@@ -38,7 +38,7 @@ class ServedModel:
     """The text of each of the tokenizer's files, by name."""
 
     @classmethod
-    def load(cls, teacher: PreparedTeacher, batch_tokens: int) -> "ServedModel":
+    def load(cls, teacher: PreparedTeacher, batch_tokens: int) -> "HostedModel":
         """Load a prepared teacher.
 
         Args:

@@ -12,7 +12,7 @@ from potstill.errors import UserError
 from potstill.models.head_bytes import head_of_bytes
 from potstill.servers.hidden_states_format import HiddenRequest
 from potstill.teachers.live import LiveTeacher
-from potstill.teachers.serving.served_model import ServedModel
+from potstill.teachers.serving.hosted_model import HostedModel
 from tiny import VOCABULARY, gpt2, llama, padded, tokenizer
 from toy_server import prepared, served
 from toy_training import samples
@@ -56,12 +56,12 @@ def test_requests_that_are_read_together_get_their_own_rows(tmp_path):
 
 def test_its_facts_are_those_of_the_teacher(tmp_path):
     teacher = prepared(padded(llama(0), 320), tmp_path)
-    facts = ServedModel.load(teacher, 64).facts
+    facts = HostedModel.load(teacher, 64).facts
     assert (facts.model, facts.fingerprint, facts.dtype) == ("big", teacher.fingerprint, "float32")
     assert (facts.vocabulary, facts.hidden_size, facts.longest) == (320, 32, 128)
     assert facts.tokenizer == tokenizer_fingerprint(tokenizer())
     assert facts.most_tokens == 128, "one row of the greatest length is always read"
-    assert VOCABULARY < facts.vocabulary
+    assert facts.vocabulary > VOCABULARY
 
 
 def test_its_tokenizer_is_sent_as_files(tmp_path):
