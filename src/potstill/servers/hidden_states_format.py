@@ -19,6 +19,8 @@ from torch import Tensor
 
 FORMAT = 1
 """Of all messages. A server and a client with different numbers do not understand each other."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""The files of a tokenizer that a server gives. A client writes no others."""
 
 _TYPES = {"ids": np.int32, "lengths": np.int32, "supervised": np.uint8}
 

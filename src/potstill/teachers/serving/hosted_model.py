@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,11 +20,15 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.head_bytes import head_bytes, head_entry
 from potstill.models.size import positions_of
-from potstill.servers.hidden_states_format import FORMAT, HeadFacts, HiddenRequest, TeacherFacts
+from potstill.servers.hidden_states_format import (
+    FORMAT,
+    TOKENIZER_FILES,
+    HeadFacts,
+    HiddenRequest,
+    TeacherFacts,
+)
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import PreparedTeacher
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class HostedModel:
             tokenizer=tokenizer_fingerprint(tokenizer),
             vocabulary=config.vocab_size,
             hidden_size=live.head.weight.shape[1],
-            dtype=str(live.head.weight.dtype).removeprefix("torch."),
+            dtype=str(_states(live, [_PROBE]).dtype).removeprefix("torch."),
             longest=longest,
             most_tokens=max(batch_tokens, longest or 0),
             head=HeadFacts(**head_entry(live.head, head)),
@@ -73,11 +78,17 @@ class HostedModel:
 
     def read(self, requests: Sequence[HiddenRequest]) -> list[Float[Tensor, "N H"]]:
         """The hidden states that each request asks for, on the CPU. All rows are read in one forward."""
-        rows = [row for request in requests for row in _samples(request)]
-        batch = PositionsCollator(Collator(0))(rows)
-        target = self.live.target({name: value.to(device()) for name, value in batch.items()})
-        assert isinstance(target, HiddenTarget), "its head is taken apart"
-        return list(target.hidden.cpu().split([request.asked for request in requests]))
+        return list(_states(self.live, requests).cpu().split([request.asked for request in requests]))
+
+
+_PROBE = HiddenRequest(np.zeros(2, np.int32), np.array([2], np.int32), np.array([False, True]))
+
+
+def _states(live: LiveTeacher, requests: Sequence[HiddenRequest]) -> Float[Tensor, "N H"]:
+    batch = PositionsCollator(Collator(0))([row for request in requests for row in _samples(request)])
+    target = live.target({name: value.to(device()) for name, value in batch.items()})
+    assert isinstance(target, HiddenTarget), "its head is taken apart"
+    return target.hidden
 
 
 def _samples(request: HiddenRequest) -> list[dict[str, Any]]:
