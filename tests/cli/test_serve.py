@@ -38,7 +38,11 @@ def hosted(monkeypatch):
 def test_a_folder_is_served_in_the_number_format_that_is_asked_for(folder, hosted):
     serve(str(folder), None, ["dtype=bfloat16"], HERE, 512)
     ((model, key, host, port),) = hosted
-    assert (model.facts.dtype, model.facts.most_tokens, model.facts.model) == ("bfloat16", 512, str(folder))
+    assert (model.facts.teacher.dtype, model.facts.most_tokens, model.facts.teacher.model) == (
+        "bfloat16",
+        512,
+        str(folder),
+    )
     assert (key, host, port) == (None, "127.0.0.1", 0)
 
 
@@ -56,8 +60,8 @@ def test_a_teacher_of_a_run_is_served(run, hosted, name):
     assert len(names) == 1
     serve(str(run), name and names[0], [], HERE, 512)
     pointer = json.loads((run / "teachers" / names[0] / "teacher.json").read_text())
-    assert hosted[0][0].facts.fingerprint == pointer["fingerprint"]
-    assert hosted[0][0].facts.model == names[0]
+    assert hosted[0][0].facts.teacher.fingerprint == pointer["fingerprint"]
+    assert hosted[0][0].facts.teacher.model == names[0]
 
 
 @pytest.mark.parametrize(

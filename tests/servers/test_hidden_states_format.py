@@ -14,13 +14,14 @@ from potstill.servers.hidden_states_format import (
     FORMAT,
     HeadFacts,
     HiddenRequest,
+    HostFacts,
     RequestError,
     TeacherFacts,
     answer_bytes,
     hidden_of_answer,
 )
 
-FACTS = TeacherFacts(FORMAT, "0", "m", "f", "t", 300, 8, "float32", 6, 20, HeadFacts("h", 1.0, None))
+FACTS = HostFacts(FORMAT, "0", 20, TeacherFacts("m", "f", "t", 300, 8, "float32", 6, HeadFacts("h", 1.0, None)))
 
 
 def tensors(ids=(5, 6, 7, 8), lengths=(3, 1), supervised=(0, 1, 1, 0), **others):
@@ -107,4 +108,4 @@ def test_damaged_bytes_are_a_request_or_a_sentence(extra, place, value):
     with suppress(RequestError):
         found = HiddenRequest.from_bytes(bytes(body))
         found.check(FACTS)
-        assert found.ids.max() < FACTS.vocabulary
+        assert found.ids.max() < FACTS.teacher.vocabulary

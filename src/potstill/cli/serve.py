@@ -58,7 +58,7 @@ def serve(teacher: str, name: str | None, settings: Sequence[str], address: Addr
     check_host(address.host, key)
     with _prepared(teacher, name, settings) as found:
         model = HostedModel.load(found, batch_tokens)
-    facts = model.facts
+    facts = model.facts.teacher
     what = f"{facts.model} ({facts.vocabulary:,} tokens, {facts.hidden_size:,} hidden, {facts.dtype}, {device_name()})"
 
     def tell(url: str) -> None:

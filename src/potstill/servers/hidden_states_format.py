@@ -41,11 +41,8 @@ class HeadFacts:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """What `potstill serve` says of its teacher."""
+    """A teacher that is served: all that identifies it."""
 
-    format: int
-    version: str
-    """Of potstill."""
     model: str
     fingerprint: str
     """Identifies the weights as they run."""
@@ -57,10 +54,20 @@ class TeacherFacts:
     dtype: str
     """The number format of the hidden states, as torch names it."""
     longest: int | None
-    """The most tokens of a row; None: no limit but ``most_tokens``."""
+    """The most tokens of a row; None: no limit but that of a request."""
+    head: HeadFacts
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What `potstill serve` says of itself and of its teacher."""
+
+    format: int
+    version: str
+    """Of potstill."""
     most_tokens: int
     """The most tokens of a request, with the pads that make its rows equally long."""
-    head: HeadFacts
+    teacher: TeacherFacts
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,24 +128,25 @@ class HiddenRequest:
         """The number of hidden states that are asked."""
         return int(self.supervised.sum())
 
-    def check(self, facts: TeacherFacts) -> None:
-        """Refuse what this teacher cannot read.
+    def check(self, facts: HostFacts) -> None:
+        """Refuse what this server's teacher cannot read.
 
         Raises:
             RequestError: a row is too long, the request is too large, or the teacher has no such token.
         """
-        if facts.longest is not None and self.longest > facts.longest:
+        teacher = facts.teacher
+        if teacher.longest is not None and self.longest > teacher.longest:
             raise RequestError(
-                f"a row has {self.longest:,} tokens, and the teacher reads at most {facts.longest:,}; cut it"
+                f"a row has {self.longest:,} tokens, and the teacher reads at most {teacher.longest:,}; cut it"
             )
         if self.padded_tokens > facts.most_tokens:
             raise RequestError(
                 f"the request has {self.padded_tokens:,} tokens with pads, and this server takes {facts.most_tokens:,} "
                 "at once (`potstill serve --batch-tokens`); send fewer rows"
             )
-        if self.ids.min() < 0 or self.ids.max() >= facts.vocabulary:
-            wrong = self.ids[(self.ids < 0) | (self.ids >= facts.vocabulary)][0]
-            raise RequestError(f"the teacher has no token {wrong}; its tokens are 0 to {facts.vocabulary - 1:,}")
+        if self.ids.min() < 0 or self.ids.max() >= teacher.vocabulary:
+            wrong = self.ids[(self.ids < 0) | (self.ids >= teacher.vocabulary)][0]
+            raise RequestError(f"the teacher has no token {wrong}; its tokens are 0 to {teacher.vocabulary - 1:,}")
 
     def _checked(self) -> "HiddenRequest":
         if not len(self.lengths) or self.lengths.min() < 1:

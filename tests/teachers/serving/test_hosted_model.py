@@ -40,7 +40,7 @@ def test_it_gives_the_live_teachers_hidden_states_and_head_bit_for_bit(name, tmp
     found = served(model, tmp_path)
     (hidden,) = found.read([request(rows)])
     assert torch.equal(hidden, live.hidden)
-    head = head_of_bytes(found.head, vars(found.facts.head), torch.device("cpu"))
+    head = head_of_bytes(found.head, vars(found.facts.teacher.head), torch.device("cpu"))
     for one, other in zip((head.weight, head.bias), (live.head.weight, live.head.bias), strict=True):
         assert (one is None and other is None) or torch.equal(one, other)
     assert (head.scale, head.softcap) == (live.head.scale, live.head.softcap)
@@ -56,11 +56,12 @@ def test_requests_that_are_read_together_get_their_own_rows(tmp_path):
 
 def test_its_facts_are_those_of_the_teacher(tmp_path):
     teacher = prepared(padded(llama(0), 320), tmp_path)
-    facts = HostedModel.load(teacher, 64).facts
+    host = HostedModel.load(teacher, 64).facts
+    facts = host.teacher
     assert (facts.model, facts.fingerprint, facts.dtype) == ("big", teacher.fingerprint, "float32")
     assert (facts.vocabulary, facts.hidden_size, facts.longest) == (320, 32, 128)
     assert facts.tokenizer == tokenizer_fingerprint(tokenizer())
-    assert facts.most_tokens == 128, "one row of the greatest length is always read"
+    assert host.most_tokens == 128, "one row of the greatest length is always read"
     assert facts.vocabulary > VOCABULARY
 
 

@@ -1,6 +1,7 @@
 """The HTTP server: what it gives, what it refuses, and what it does with clients that go away."""
 
 import asyncio
+import dataclasses
 import http.client
 import json
 import socket
@@ -59,13 +60,13 @@ def test_it_gives_the_hidden_states_of_a_request(url, model):
 def test_it_gives_the_head_once(url, model):
     status, body, headers = asked(f"{url}/head")
     assert (status, body) == (200, model.head)
-    assert headers["ETag"] == f'"{model.facts.head.fingerprint}"'
+    assert headers["ETag"] == f'"{model.facts.teacher.head.fingerprint}"'
     assert asked(f"{url}/head", If_None_Match=headers["ETag"])[:2] == (304, b"")
     assert asked(f"{url}/head", If_None_Match='"another"')[0] == 200
 
 
 def test_it_gives_its_facts_and_its_tokenizer(url, model):
-    assert json.loads(asked(f"{url}/facts")[1])["fingerprint"] == model.facts.fingerprint
+    assert json.loads(asked(f"{url}/facts")[1]) == dataclasses.asdict(model.facts)
     assert json.loads(asked(f"{url}/tokenizer")[1]) == model.tokenizer
 
 

@@ -25,6 +25,7 @@ from potstill.servers.hidden_states_format import (
     TOKENIZER_FILES,
     HeadFacts,
     HiddenRequest,
+    HostFacts,
     TeacherFacts,
 )
 from potstill.teachers.live import LiveTeacher
@@ -36,7 +37,7 @@ class HostedModel:
     """A teacher in the form in which a server gives it."""
 
     live: LiveTeacher
-    facts: TeacherFacts
+    facts: HostFacts
     head: bytes
     """The head's matrices (``models/head_bytes.py``)."""
     tokenizer: dict[str, str]
@@ -62,8 +63,6 @@ class HostedModel:
         tokenizer, config = teacher.tokenizer(), live.model.config.get_text_config()
         head, longest = head_bytes(live.head), positions_of(config)
         facts = TeacherFacts(
-            format=FORMAT,
-            version=version("potstill"),
             model=teacher.name,
             fingerprint=teacher.fingerprint,
             tokenizer=tokenizer_fingerprint(tokenizer),
@@ -71,10 +70,10 @@ class HostedModel:
             hidden_size=live.head.weight.shape[1],
             dtype=str(_states(live, [_PROBE]).dtype).removeprefix("torch."),
             longest=longest,
-            most_tokens=max(batch_tokens, longest or 0),
             head=HeadFacts(**head_entry(live.head, head)),
         )
-        return cls(live, facts, head, _files_of(tokenizer, teacher.name))
+        host = HostFacts(FORMAT, version("potstill"), max(batch_tokens, longest or 0), facts)
+        return cls(live, host, head, _files_of(tokenizer, teacher.name))
 
     def read(self, requests: Sequence[HiddenRequest]) -> list[Float[Tensor, "N H"]]:
         """The hidden states that each request asks for, on the CPU. All rows are read in one forward."""

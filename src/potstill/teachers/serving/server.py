@@ -74,7 +74,7 @@ class _Routes:
         return web.json_response(self._model.tokenizer)
 
     async def head(self, request: web.Request) -> web.Response:
-        digest = self._model.facts.head.fingerprint
+        digest = self._model.facts.teacher.head.fingerprint
         headers = {"ETag": f'"{digest}"'}
         if any(tag.value == digest for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
@@ -83,6 +83,11 @@ class _Routes:
     async def hidden(self, request: web.Request) -> web.Response:
         if self._open >= MOST_REQUESTS:
             return _refusal(429, f"{MOST_REQUESTS} requests wait already; ask again later", {"Retry-After": "1"})
+        meant, teacher = request.query.get("teacher"), self._model.facts.teacher
+        if meant not in (None, teacher.fingerprint):
+            return _refusal(
+                409, f"this server's teacher is {teacher.model} {teacher.fingerprint}, and not {meant[:99]}"
+            )
         self._open += 1
         try:
             body = await request.read()
