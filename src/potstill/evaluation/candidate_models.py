@@ -12,6 +12,7 @@ from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, own_candidates
+from potstill.recipe.served import served_teachers
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ def own_models(work: Work) -> Models:
         model = CandidateModel(one, partial(artifacts.own_model, work, one), tokenizer)
         found.setdefault(one.of_all_seeds, []).append(model)
     return found
+
+
+def loadable(work: Work, models: Models) -> Models:
+    """The models without those behind servers, which a measurement that needs whole distributions leaves out."""
+    served = served_teachers(work.recipe)
+    first = next(iter(work.recipe.all_teachers))
+    return {one: each for one, each in models.items() if one.role != "teacher" or (one.name or first) not in served}
 
 
 def _teacher_tokenizer(work: Work, candidate: Candidate) -> Any:

@@ -25,10 +25,10 @@ from potstill.evaluation.candidate_models import CandidateModel, Models
 from potstill.evaluation.measurement_cost import Tally, metered, metered_together
 from potstill.files.atomic import remove
 from potstill.files.sealed import read_sealed, write_sealed
-from potstill.losses.teacher_target import HiddenTarget
+from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.losses.token_scores import WholeDistributions
 from potstill.metrics.bootstrap import Sums
-from potstill.metrics.held_out_text import DocumentScores, OutputFunction, SideBySide, outputs_of
+from potstill.metrics.held_out_text import DocumentScores, SideBySide, TeacherOutputFunction, outputs_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, teacher_candidates
@@ -36,7 +36,6 @@ from potstill.recipe.step import Step
 from potstill.targets import StoreSpec, TargetStore, make_codec
 from potstill.targets.content_keys import batch_keys
 from potstill.teachers.capture import SampleBatches, capture
-from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.training.memory import memory_of_device
 
@@ -103,7 +102,7 @@ class TeacherReaders:
         self._states = work.folder / "teacher_states"
 
     @cached_property
-    def by_name(self) -> dict[str, OutputFunction]:
+    def by_name(self) -> dict[str, TeacherOutputFunction]:
         """By the folder of the teacher's candidate, in the order of the recipe."""
         candidates, teachers = teacher_candidates(self._work.recipe), artifacts.teachers(self._work)
         return {one.folder: self._reader(one, teacher) for one, teacher in zip(candidates, teachers, strict=True)}
@@ -118,10 +117,10 @@ class TeacherReaders:
         """Remove the teachers' states from the disk."""
         remove(self._states)
 
-    def _reader(self, candidate: Candidate, teacher: PreparedTeacher) -> OutputFunction:
-        live, text = LiveTeacher(teacher.model()), self._text
+    def _reader(self, candidate: Candidate, teacher: PreparedTeacher) -> TeacherOutputFunction:
+        live, text = teacher.beside(), self._text
         if live.head is None or not self._keep_states:
-            return lambda batch: cast(WholeDistributions, live.target(teacher_batch(batch)))
+            return lambda batch: cast(WholeDistributions | SparseTarget, live.target(teacher_batch(batch)))
         vocabulary, hidden_size = live.head.weight.shape
         bits = 16 if live.head.weight.dtype == torch.bfloat16 else 32
         codec = make_codec("hidden", vocabulary=vocabulary, hidden_size=hidden_size, bits=bits)
@@ -136,7 +135,7 @@ def fit_together(work: Work, models: Models) -> bool:
     """Whether all models fit into this machine's memory at one time, the teachers included. None is loaded."""
     beside = [model for each in models.values() for model in each if model.candidate.role != "teacher"]
     sizes = [_bytes(work, model) for model in beside]
-    of_teachers = BYTES_PER_WEIGHT * sum(teacher.parameters() for teacher in artifacts.teachers(work))
+    of_teachers = BYTES_PER_WEIGHT * sum(teacher.parameters() or 0 for teacher in artifacts.teachers(work))
     return len(in_groups(sizes, _room() - of_teachers)) == 1 and sum(sizes) + of_teachers <= _room()
 
 

@@ -1,6 +1,6 @@
 """Held-out text: each model's loss on it, its distance from the teachers, and passages for the report."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,14 @@ from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, 
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling
 from potstill.metrics.comparison import compare
-from potstill.metrics.held_out_text import METRICS, DocumentScores, document_windows, log_probs, outputs_of
+from potstill.metrics.held_out_text import (
+    METRICS,
+    DocumentScores,
+    OutputFunction,
+    document_windows,
+    log_probs,
+    outputs_of,
+)
 from potstill.metrics.passages import piece, token_view
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -73,7 +80,13 @@ def _passages(
     # A token that is only a part of a character cannot be shown as text, so other documents come first.
     broken = {n: any("\ufffd" in piece(tokenizer, token) for token in held_out[n]["input_ids"]) for n in readable}
     typical = sorted(readable, key=lambda n: (broken[n], abs(kl[n] - np.median(kl))))[:PASSAGES]
-    teacher = next(iter(readers.by_name.values()))
+    whole_teachers = [
+        name for name, one in zip(readers.by_name, artifacts.teachers(work), strict=True) if one.served is None
+    ]
+    if not whole_teachers:
+        # A passage shows each model's likeliest tokens and the distance of whole distributions.
+        return []
+    teacher = cast(OutputFunction, readers.by_name[whole_teachers[0]])
     student = outputs_of(artifacts.trained_model(work, trained_candidates(work.recipe)[0]))
     shown = []
     for n in typical:

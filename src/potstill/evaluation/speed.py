@@ -6,7 +6,7 @@ All students and controls of a run have the start's shape, so one of them is mea
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -41,12 +41,14 @@ def measure(work: Work) -> Measurement:
 
 def _measured(work: Work) -> Speed:
     named = zip(teacher_candidates(work.recipe), artifacts.teachers(work), strict=True)
-    teachers = {candidate.label: teacher for candidate, teacher in named}
+    teachers = {candidate.label: teacher for candidate, teacher in named if teacher.served is None}
     students = [one for one in trained_candidates(work.recipe) if one.seed == work.recipe.seeds[0]]
     like = students[0]
     made = work.run.manifest(Step("student"))
     assert made is not None, "the student is not made"
-    described = [ModelSpeed(name, one.parameters(), _bytes_of_teacher(one)) for name, one in teachers.items()]
+    described = [
+        ModelSpeed(name, cast(int, one.parameters()), _bytes_of_teacher(one)) for name, one in teachers.items()
+    ]
     for student in students:
         size = _bytes_of_student(work, artifacts.trained_folder(work, student))
         measured_as = None if student is like else like.label

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from potstill.data.labels import count_supervised_by_row
 from potstill.data.packing import windows
 from potstill.data.positions import supervised_labels
 from potstill.losses.logit_chunks import teacher_products
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
+from potstill.losses.sparse_scores import score_beside_sparse
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget
 from potstill.losses.token_scores import WholeDistributions, score_side_by_side, score_tokens
 from potstill.metrics.bootstrap import Sums
 from potstill.models.forward import forward
@@ -24,6 +25,8 @@ from potstill.models.head_extraction import head_of
 
 OutputFunction = Callable[[Mapping[str, Tensor]], WholeDistributions]
 """Returns a model's outputs at the supervised tokens of a batch."""
+TeacherOutputFunction = Callable[[Mapping[str, Tensor]], WholeDistributions | SparseTarget]
+"""The same of a teacher, which may tell only a part of its distributions."""
 
 METRICS = ("loss", "perplexity", "bits_per_byte", "kl_to_teacher", "agreement")
 
@@ -90,7 +93,7 @@ def document_windows(documents: Iterable[list[int]], sequence_length: int) -> li
 class SideBySide:
     """Models that read the same batches side by side, and the teachers that each of them is compared with."""
 
-    teachers: Mapping[str, OutputFunction]
+    teachers: Mapping[str, TeacherOutputFunction]
     weights: tuple[float, ...]
     """The teachers' shares in an ensemble. They sum to one."""
     mix: Literal["probabilities", "logits"]
@@ -106,14 +109,20 @@ class SideBySide:
         Args:
             batch: `input_ids`, `labels` and `attention_mask`, all [B, T], on the models' device.
         """
-        outputs, seconds, began = {}, {}, time.perf_counter()
+        outputs: dict[str, WholeDistributions | SparseTarget] = {}
+        seconds: dict[str, float] = {}
+        began = time.perf_counter()
         for name, read in {**self.teachers, **self.models}.items():
             outputs[name] = read(batch)
             seconds[name], began = _seconds_since(began)
         members = tuple(outputs[name] for name in self.teachers)
         target = members[0] if len(members) == 1 else MixedTarget(members, self.weights, self.mix)
         labels = supervised_labels(batch)
-        found = score_side_by_side(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
+        if any(isinstance(one, SparseTarget) for one in members):
+            found = score_beside_sparse(list(outputs.values()), labels, target, vocabulary=self.vocabulary)
+        else:
+            whole = cast(list[WholeDistributions], list(outputs.values()))
+            found = score_side_by_side(whole, labels, cast(Any, target), vocabulary=self.vocabulary)
         scores = {
             name: {what: values.double().cpu().numpy() for what, values in each.items()}
             for name, each in zip(outputs, found, strict=True)

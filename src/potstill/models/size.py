@@ -20,7 +20,7 @@ Size = Mapping[str, int | None]
 """`parameters` and the keys of SHAPE; None for a figure that an architecture does not have."""
 
 
-def size_of(config: Any, parameters: int) -> dict[str, int | None]:
+def size_of(config: Any, parameters: int | None) -> dict[str, int | None]:
     """The size of a model with this configuration and number of parameters."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found: dict[str, int | None] = {name: getattr(text, field, None) for name, field in SHAPE.items()}
@@ -38,11 +38,11 @@ def shown(sizes: Mapping[str, Size], losses: Mapping[str, float]) -> str:
         ("", "parameters", "the student is", *(name.replace("_", " ") for name in SHAPE), "loss")
     ]
     for number, (name, size) in enumerate(sizes.items()):
-        parameters = size["parameters"] or 0
+        parameters = size["parameters"]
         share = f"{ours / parameters:.1%} of it" if number and parameters else ""
         figures = ("–" if size[key] is None else f"{size[key]:,}" for key in SHAPE)
         loss = f"{losses[name]:.4f}" if name in losses else "–"
-        rows.append((name, f"{parameters:,}", share, *figures, loss))
+        rows.append((name, "–" if parameters is None else f"{parameters:,}", share, *figures, loss))
     return table(rows)
 
 
@@ -51,6 +51,12 @@ def positions_of(config: Any) -> int | None:
     found = getattr(config, "max_position_embeddings", None)
     # Some models without a limit say so by -1.
     return found if found is not None and found > 0 else None
+
+
+def embeddings_of(model: Any) -> int:
+    """The number of a model's embeddings; by its configuration where they cannot be seen."""
+    module = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    return getattr(module, "num_embeddings", None) or model.config.get_text_config().vocab_size
 
 
 def check_length(config: Any, sequence_length: int, who: str, key: str) -> None:

@@ -18,6 +18,7 @@ from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.conversations import Conversations
+from potstill.recipe.served import served_teachers
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -36,7 +37,7 @@ def teacher(work: Work, name: str) -> PreparedTeacher:
     """One teacher of the recipe, existing or trained by this run."""
     trained = name in work.recipe.pretrain
     folder = work.run.path("pretrain") / name / "model" if trained else work.run.path("teachers") / name
-    return PreparedTeacher.load(folder, name, work.recipe.precision)
+    return PreparedTeacher.load(folder, name, work.recipe.precision, served_teachers(work.recipe).get(name))
 
 
 def start_model(work: Work) -> PreTrainedModel:

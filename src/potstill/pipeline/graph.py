@@ -101,9 +101,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "teachers",
         "Find, convert and pin the teachers.",
-        lambda r, s: {
-            "teachers": {name: recipe_inputs.section_without(teacher, "weight") for name, teacher in r.teachers.items()}
-        },
+        lambda r, s: {"teachers": {name: recipe_inputs.teacher_model(teacher) for name, teacher in r.teachers.items()}},
         files=_teacher_files,
         is_asked_for=lambda r: bool(r.teachers),
     ),

@@ -39,6 +39,16 @@ def teacher_answers(recipe: "Recipe") -> dict[str, Any]:
     return {"generate": given, "generate.strategy": prompt}
 
 
+def teacher_model(teacher: Any) -> Any:
+    """The keys that decide which model a teacher is. A served one is the same at any address, however it is asked."""
+    how = (
+        ("server", "key", "concurrency", "timeout", "requests_per_second", "price")
+        if hasattr(teacher, "server")
+        else ()
+    )
+    return section_without(teacher, "weight", *how)
+
+
 def teacher_weights(recipe: "Recipe") -> dict[str, float]:
     """The weight of each teacher in the mixture of teachers."""
     return {name: teacher.weight for name, teacher in recipe.all_teachers.items()}

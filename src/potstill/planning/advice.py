@@ -14,6 +14,7 @@ from potstill.planning.plan import Plan, StepForecast
 from potstill.planning.ranges import Range
 from potstill.recipe import Recipe
 from potstill.recipe.no_effect import ACCUMULATION, BATCH, BATCH_DEFAULT
+from potstill.recipe.teachers import ServerTeacher
 from potstill.recipe.training_fields import CHECKPOINTING
 
 LEAST_K = 16
@@ -164,6 +165,8 @@ def _of_batch(key: str, fields: Any) -> Iterator[tuple[dict[str, Any], str]]:
 
 def _of_teachers(recipe: Recipe) -> Iterator[tuple[dict[str, Any], str]]:
     for name, teacher in recipe.teachers.items():
+        if isinstance(teacher, ServerTeacher):
+            continue
         if teacher.quantization is None and teacher.engine == "transformers":
             yield {f"teachers.{name}.quantization": FOUR_BITS}, "quantises the teacher to 4 bits; its targets change"
         if teacher.device_map is None and teacher.engine == "transformers":

@@ -17,8 +17,9 @@ from potstill.models.pretrained import ModelSource
 from potstill.models.size import size_of
 from potstill.planning.trace import config_of, model_on_meta, quiet
 from potstill.recipe import Recipe
+from potstill.recipe.served import served_teachers
 from potstill.recipe.student import Adapter, Checkpoint, FromTeacher, PrunedLayers, PrunedWidth, Scratch
-from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, NamedTeacher, PackagedTeacher, Teacher
+from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, NamedTeacher, PackagedTeacher, ServerTeacher, Teacher
 from potstill.students.adapters import with_adapter
 from potstill.students.prune_layers import chosen_layers
 from potstill.teachers.gguf import sizes_in_header
@@ -92,7 +93,8 @@ def models_of(recipe: Recipe, prepared: Mapping[str, Any], *, ask_hub: bool) -> 
         prepared: the configurations of teachers that the run has prepared, by name.
         ask_hub: whether to ask the hub for a configuration that is neither here nor in `facts`.
     """
-    notes: list[str] = []
+    served = served_teachers(recipe)
+    notes = [f"`teachers.{name}` runs behind a server: its time is not counted" for name in served]
     configs: dict[str, Any] = {}
     finder = _Finder(recipe, ask_hub, notes)
     for name, teacher in recipe.teachers.items():
@@ -105,6 +107,7 @@ def models_of(recipe: Recipe, prepared: Mapping[str, Any], *, ask_hub: bool) -> 
     teachers = {
         name: _planned(name, config, notes, trains=name in recipe.pretrain, converts=_converts(recipe, name))
         for name, config in configs.items()
+        if name not in served
     }
     made = _planned(STUDENT, student, notes, trains=True, adapter=recipe.student.adapter)
     measured = {name: _planned(name, config, notes) for name, config in others.items()}
@@ -143,6 +146,8 @@ class _Finder:
 
     def of_teacher(self, name: str, teacher: Teacher) -> Any:
         key = f"teachers.{name}"
+        if isinstance(teacher, ServerTeacher):
+            return None
         try:
             if isinstance(teacher, PackagedTeacher):
                 file = package_files(teacher.package, teacher.gguf, key, "gguf")[0]

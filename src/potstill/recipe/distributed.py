@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from potstill.distributed import world_size
 from potstill.recipe.precision import in_format, trainings
 from potstill.recipe.section import Section
+from potstill.recipe.teachers import ServerTeacher
 
 if TYPE_CHECKING:
     from potstill.recipe.recipe import Recipe
@@ -47,6 +48,12 @@ def unshardable(recipe: "Recipe") -> Iterator[str]:
     if recipe.capture is not None:
         return
     for name, teacher in recipe.teachers.items():
+        if isinstance(teacher, ServerTeacher):
+            yield (
+                f"{key} splits the teachers among the ranks, and `teachers.{name}` has no weights here; add "
+                f"`capture: {{}}`, or {remedy}"
+            )
+            continue
         settings = {"engine": teacher.engine == "llama_cpp", "quantization": teacher.quantization is not None}
         for setting in (one for one, is_given in {**settings, "device_map": teacher.device_map}.items() if is_given):
             yield (

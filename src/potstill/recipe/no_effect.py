@@ -8,6 +8,7 @@ from potstill.recipe.answers import Answers
 from potstill.recipe.distributed import unshardable
 from potstill.recipe.on_policy import without_rollouts
 from potstill.recipe.precision import contradictions
+from potstill.recipe.served import not_served
 from potstill.recipe.training_fields import TrainingFields
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     yield from _of_generate(recipe)
     yield from contradictions(recipe)
     yield from unshardable(recipe)
+    yield from not_served(recipe)
     yield from _of_control(recipe)
     yield from without_rollouts(recipe)
     if len(recipe.all_teachers) == 1:

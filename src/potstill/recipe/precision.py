@@ -22,7 +22,8 @@ def in_format(training: Mapping[str, Any], precision: Precision) -> dict[str, An
 
 def teachers_in_format(recipe: "Recipe") -> list[str]:
     """The teachers that have the run's number format: those that the run trains, and those with `dtype: auto`."""
-    given = [name for name, one in recipe.teachers.items() if one.dtype == "auto" and one.engine == "transformers"]
+    loaded = {name: one for name, one in recipe.teachers.items() if not hasattr(one, "server")}
+    given = [name for name, one in loaded.items() if one.dtype == "auto" and one.engine == "transformers"]
     return [*given, *recipe.pretrain]
 
 

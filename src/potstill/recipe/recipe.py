@@ -326,7 +326,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _engines_can_do_it(self) -> "Recipe":
-        llama_cpp = [name for name, teacher in self.teachers.items() if teacher.engine == "llama_cpp"]
+        llama_cpp = [name for name, one in self.teachers.items() if getattr(one, "engine", None) == "llama_cpp"]
         if not llama_cpp:
             return self
         if (apart := getattr(self.corpus, "keeps_apart", None)) is not None:

@@ -1,8 +1,9 @@
 """`teachers:` — the teachers and where they come from."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
 from potstill.files.named_data import named_data
 from potstill.recipe.corpus import DataName
@@ -12,6 +13,10 @@ from potstill.recipe.section import ForeignFields, Importance, Section, about_ke
 class TeacherBase(Section):
     weight: Importance = 1.0
     """The weight of this teacher among several. Weights are divided by their sum. Default: 1."""
+
+
+class LoadedTeacher(TeacherBase):
+    """A teacher that this machine loads."""
 
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
     """The number format of the teacher. `auto` (default): the run's, as `precision` says."""
@@ -33,7 +38,7 @@ class TeacherBase(Section):
     """The number of threads of `engine: llama_cpp`. Default: the number that torch uses."""
 
     @model_validator(mode="after")
-    def _engine_is_consistent(self) -> "TeacherBase":
+    def _engine_is_consistent(self) -> "LoadedTeacher":
         if self.engine == "llama_cpp":
             if getattr(self, "gguf", None) is None:
                 raise about_key("engine", "llama_cpp runs only GGUF files; name one as `gguf`, or use transformers")
@@ -47,7 +52,7 @@ class TeacherBase(Section):
         return self
 
 
-class PackagedTeacher(TeacherBase):
+class PackagedTeacher(LoadedTeacher):
     """A GGUF file inside an installed Python package. The package itself is never imported."""
 
     package: str
@@ -57,7 +62,7 @@ class PackagedTeacher(TeacherBase):
     """The file inside the package's folder."""
 
 
-class ModelTeacher(TeacherBase):
+class ModelTeacher(LoadedTeacher):
     """A Hugging Face model: a name on the hub, or a folder."""
 
     model: str
@@ -71,7 +76,7 @@ class ModelTeacher(TeacherBase):
     """A GGUF file inside the folder or repository, to be used instead of its safetensors."""
 
 
-class Llama2cTeacher(TeacherBase):
+class Llama2cTeacher(LoadedTeacher):
     """A checkpoint of llama2.c and its tokenizer. Both are converted once into a plain model."""
 
     llama2c: str
@@ -81,7 +86,7 @@ class Llama2cTeacher(TeacherBase):
     """The tokenizer of the checkpoint, also a `.bin` file."""
 
 
-class NamedTeacher(TeacherBase):
+class NamedTeacher(LoadedTeacher):
     """A public checkpoint of llama2.c that has a name in `potstill data`, such as `stories260k`."""
 
     data: DataName
@@ -94,10 +99,92 @@ class NamedTeacher(TeacherBase):
         return self
 
 
+ENVIRONMENT_VARIABLE = re.compile(r"[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,16}){0,7}")
+"""Words of capitals: keys themselves are longer, or have small letters."""
+
+
+class Price(Section):
+    """What a server's operator charges."""
+
+    per_million_read: float = Field(ge=0)
+    """For a million tokens that the model reads (prompts)."""
+
+    per_million_written: float = Field(0.0, ge=0)
+    """For a million tokens that the model writes. Default: 0."""
+
+    currency: str = Field("USD", pattern="^[A-Z]{3}$")
+    """The currency, in three letters. Default: USD."""
+
+
+class ServerTeacher(TeacherBase):
+    """A model behind a server, on this machine or on another one. It gives the likeliest tokens of each distribution,
+    the text's own token, and the mass of all others."""
+
+    server: str
+    """The server's address, such as `http://host:8000/v1`. The run's results do not depend on it: a run goes on with
+    the same model at another address."""
+
+    model: str = Field(min_length=1)
+    """The model's name at the server."""
+
+    api: Literal["vllm", "sglang"]
+    """The program that serves: `vllm` (at temperature 1 only), or `sglang`."""
+
+    key: str | None = None
+    """The name of the environment variable that holds the server's key. The key itself is written nowhere. Default: the
+    server needs none."""
+
+    tokenizer: str | None = None
+    """The tokenizer of the server's model: a folder, or a name on the hub. It is compared with the server's, token by
+    token. Default: the name in `model`."""
+
+    top_k: int = Field(64, gt=0, le=4096)
+    """The number of likeliest tokens that are asked of each distribution. vLLM gives 20, unless it was started with
+    `--max-logprobs`. Default: 64."""
+
+    concurrency: int = Field(16, gt=0, le=1024)
+    """The most requests in flight. Each is one sample, and the log-probabilities of all of them lie in the server's
+    memory: for each token as many numbers as its vocabulary has. Fewer are in flight while the server is overloaded.
+    Default: 16."""
+
+    timeout: float = Field(600.0, gt=0, le=86400)
+    """The longest time that a request may take, in seconds. Default: 600."""
+
+    requests_per_second: float | None = Field(None, gt=0, le=1e6)
+    """The most requests that begin in a second. Default: as many as are answered."""
+
+    price: Price | None = None
+    """What the server's operator charges, for the report. Default: nothing."""
+
+    @field_validator("server")
+    @classmethod
+    def _is_an_address(cls, server: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", server):
+            raise ValueError(f"{server!r} is no address of a server; give one such as http://127.0.0.1:8000/v1")
+        return server
+
+    @field_validator("key")
+    @classmethod
+    def _is_a_name(cls, key: str | None) -> str | None:
+        if key is not None and not ENVIRONMENT_VARIABLE.fullmatch(key):
+            raise ValueError(
+                "must be the name of an environment variable, such as VLLM_KEY, and not the key itself, because a run "
+                "folder keeps its recipe as plain text"
+            )
+        return key
+
+    @property
+    def fixed_temperature(self) -> bool:
+        """Whether the server's log-probabilities are at temperature 1 whatever a request says."""
+        return self.api == "vllm"
+
+
 Teacher = Annotated[
-    Annotated[PackagedTeacher, Tag("<package>")]
+    Annotated[ServerTeacher, Tag("<server>")]
+    | Annotated[PackagedTeacher, Tag("<package>")]
     | Annotated[ModelTeacher, Tag("<model>")]
     | Annotated[Llama2cTeacher, Tag("<llama2c>")]
     | Annotated[NamedTeacher, Tag("<data>")],
-    discriminated_by("package", "model", "llama2c", "data"),
+    # A served teacher has a `model` too.
+    discriminated_by("server", "package", "model", "llama2c", "data"),
 ]

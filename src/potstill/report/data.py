@@ -126,7 +126,8 @@ class Model:
     """
 
     name: str
-    parameters: int
+    parameters: int | None
+    """None for a model behind a server."""
     layers: int | None = None
     hidden: int | None = None
     bytes: int | None = None

@@ -16,7 +16,7 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
         start: the line of the student before training.
         learned_from: the number of training questions or, without questions, of training tokens.
     """
-    named = " + ".join(f"{one.name} ({_millions(one.parameters)}, {one.layers} layers)" for one in teachers)
+    named = " + ".join(f"{one.name} ({_shape(one)})" for one in teachers)
     count = len(recipe.variants)
     students = "a student" if count == 1 else f"{count} students"
     if not recipe.asks:
@@ -26,9 +26,16 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
         strategies = list(dict.fromkeys(one.strategy for one in recipe.sample_sets.values()))
         prompts = f"{'strategy' if len(strategies) == 1 else 'strategies'} {', '.join(strategies)}"
         learned = f"{learned_from:,} questions and {by} ({prompts})"
+    assert start.parameters is not None, "the student is here"
     shape = f"{_millions(start.parameters)} parameters in {start.layers} layers"
     writes = _written_share(recipe, recipe.first_variant) if count == 1 else None
     return f"{named} → {students} of {shape}, from {learned}{f'; {writes}' if writes else ''}"
+
+
+def _shape(teacher: Model) -> str:
+    if teacher.parameters is None:
+        return "behind a server"
+    return f"{_millions(teacher.parameters)}, {teacher.layers} layers"
 
 
 def units_of(recipe: Recipe) -> str:

@@ -45,8 +45,6 @@ class Writing:
     max_new_tokens: int
     ends: Sequence[int]
     """The tokens that end the text."""
-    never: Sequence[int] = ()
-    """Tokens that are never written."""
     temperature: float = 0.0
     """0 writes the likeliest token each time."""
     top_p: float = 1.0

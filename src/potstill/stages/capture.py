@@ -17,7 +17,6 @@ from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
 from potstill.teachers.capture import SampleBatches, capture
-from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import PreparedTeacher
 
 
@@ -31,10 +30,10 @@ def run(work: Work) -> Made:
         name, expected = teacher.name, size_estimate(work, teacher, batches)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, make_capture_codec(work, teacher)
-        live = LiveTeacher(teacher.model(), codec.vocabulary)
+        beside = teacher.beside(codec.vocabulary)
         origin = teacher.provenance(teacher_template(work, work.step.name), artifacts.tokenizer(work))
         store = StoreSpec(folder, codec, origin)
-        tokens = capture(store, live, batches, distributed.rank(), distributed.world_size())
+        tokens = capture(store, beside, batches, distributed.rank(), distributed.world_size())
         folders.append(folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
@@ -58,7 +57,7 @@ def forecast(work: Work) -> str:
     batches, lines = _batches(work), []
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
-        expected, live = size_estimate(work, teacher, batches), LiveTeacher(teacher.model())
+        expected, live = size_estimate(work, teacher, batches), teacher.beside()
         rows = rows_at(batches.samples, range(min(batches.batch_size, len(batches.samples))))
         batch = {key: value.to(device()) for key, value in teacher_batch(batches.collate(rows)).items()}
         live.target(batch)

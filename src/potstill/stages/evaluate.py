@@ -18,7 +18,7 @@ from potstill.evaluation import (
     speed,
     written_answers,
 )
-from potstill.evaluation.candidate_models import Measurement, own_models
+from potstill.evaluation.candidate_models import Measurement, loadable, own_models
 from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
 from potstill.pipeline.work import Made, Work
@@ -57,7 +57,7 @@ def _measurements(work: Work) -> Iterator[Measurement]:
     if work.recipe.evaluate.speed:
         yield speed.measure(work)
     if work.recipe.evaluate.tasks:
-        yield lm_eval_tasks.measure(work, {**own_models(work), **baselines.baselines(work)})
+        yield lm_eval_tasks.measure(work, {**loadable(work, own_models(work)), **baselines.baselines(work)})
 
 
 def _text_measurements(work: Work) -> Iterator[Measurement]:
@@ -69,7 +69,7 @@ def _text_measurements(work: Work) -> Iterator[Measurement]:
     else:
         yield held_out_text.measure(work, models)
     for name in work.recipe.evaluate.minimal_pairs:
-        yield minimal_pairs.measure(work, models, name)
+        yield minimal_pairs.measure(work, loadable(work, models), name)
     for name in work.recipe.evaluate.continuations:
         # Continuations compare text with text, so baselines with other tokens take part.
-        yield continuations.measure(work, {**own, **others}, name)
+        yield continuations.measure(work, {**loadable(work, own), **others}, name)

@@ -144,10 +144,11 @@ def _models(work: Work) -> list[Model]:
     return found
 
 
-def _model(name: str, config: Any, parameters: int, folder: Path | None, role: str, about: str = "") -> Model:
+def _model(name: str, config: Any, parameters: int | None, folder: Path | None, role: str, about: str = "") -> Model:
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder else None
     adapter = _adapter(folder / "adapter_model.safetensors") if folder else None
-    return Model(name, parameters, config.num_hidden_layers, config.hidden_size, size, role, about, adapter)
+    layers, hidden = (getattr(config, key, None) for key in ("num_hidden_layers", "hidden_size"))
+    return Model(name, parameters, layers, hidden, size, role, about, adapter)
 
 
 def _adapter(file: Path) -> int | None:

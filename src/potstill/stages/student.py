@@ -195,7 +195,8 @@ def _measure_start(
     losses["the student"], tokens = mean_loss(model, samples.loss, vocabulary)
     for teacher in teachers:
         sizes[teacher.name] = size_of(teacher.config(), teacher.parameters())
-        losses[teacher.name], _ = mean_loss(teacher.model(), samples.loss, vocabulary)
+        if teacher.served is None:
+            losses[teacher.name], _ = mean_loss(teacher.model(), samples.loss, vocabulary)
     say(shown(sizes, losses))
     count = sum(len(batch["labels"]) for batch in samples.loss)
     said = f"{tokens:,} tokens in {count:,} of the {samples.part} samples"

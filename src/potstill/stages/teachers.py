@@ -1,10 +1,13 @@
 """teachers: find, convert and pin every teacher, and check that all of them have the same tokens."""
 
+from typing import Any
+
 from potstill.console import say, size
 from potstill.data.tokenizers import check_same_tokens
 from potstill.models.quantization import quantization_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
+from potstill.servers.model import ServedModel
 from potstill.teachers.prepare import prepare
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -22,14 +25,26 @@ def run(work: Work) -> Made:
     summary = {}
     for teacher, folder in zip(teachers, folders, strict=True):
         kept = sum(file.stat().st_size for file in folder.iterdir())
-        how = f", {how_it_runs(teacher)}" if how_it_runs(teacher) else ""
-        say(f"  {teacher.name}: {teacher.parameters():,} parameters{how}, {size(kept)} in the run folder")
-        summary[teacher.name] = {"parameters": teacher.parameters(), "fingerprint": teacher.fingerprint}
+        parameters, how = teacher.parameters(), how_it_runs(teacher)
+        said = [*([] if parameters is None else [f"{parameters:,} parameters"]), *([how] if how else [])]
+        say(f"  {teacher.name}: {', '.join(said)}, {size(kept)} in the run folder")
+        summary[teacher.name] = {"parameters": parameters, "fingerprint": teacher.fingerprint}
+        if teacher.served is not None:
+            summary[teacher.name] |= _as_served(teacher.served)
     return Made(folders, summary | {"made": f"{', '.join(summary)}: found, pinned, ready to load"})
+
+
+def _as_served(model: ServedModel) -> dict[str, Any]:
+    """What the manifest says of a served model."""
+    facts = {"model": model.name, "version": model.version, "longest": model.longest}
+    return {"served": facts | {"noise": {"largest": model.floor.largest, "mean": model.floor.mean}}}
 
 
 def how_it_runs(teacher: PreparedTeacher) -> str:
     """How a teacher runs, in a few words; empty if it runs with plain weights."""
+    if teacher.served is not None:
+        noise = f"same answers within {teacher.served.floor.largest:.2g} nats"
+        return f"{teacher.served.name} behind a server ({noise})"
     if teacher.llama_cpp is not None:
         return "run by llama.cpp"
     if teacher.quantization is not None:

@@ -5,6 +5,7 @@ store is byte for byte the same for any number of workers and interruptions.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,8 @@ class StoreWriter:
         saved = head_bytes(head) if head else b""
         entry = head_entry(head, saved) if head else None
         self.header = Header(spec.provenance, self.codec, samples, tokens, size, plan_digest([self._planned]), entry)
-        self._shard: ShardWriter | None = None
+        self._open: list[ShardWriter] = []
+        self._asked: deque[tuple[ShardWriter, slice]] = deque()
         self._begin(saved)
 
     def _begin(self, head: bytes) -> None:
@@ -121,7 +123,8 @@ class StoreWriter:
     def pending(self, batch_size: int, worker: int = 0, workers: int = 1) -> Iterator[Int[np.ndarray, "batch"]]:
         """The batches that worker ``worker`` of ``workers`` still has to write, as places in ``keys``.
 
-        Call :meth:`write` for each batch before asking for the next. The same batch size gives the same batches.
+        Call :meth:`write` for the batches in their order; any number of them may be asked for ahead. The same batch
+        size gives the same batches.
 
         Raises:
             UserError: another process writes one of these shards.
@@ -130,33 +133,41 @@ class StoreWriter:
         for number in range(worker, self.header.shards, workers):
             start, stop = number * size, min((number + 1) * size, self.header.samples)
             planned = self._planned[start:stop]
-            with ShardWriter(self.store, number, planned, self.codec.layout.record_bytes, batch_size) as self._shard:
-                while self._shard.done < len(planned):
-                    at = start + self._shard.done
-                    self._batch = slice(at, min(at + batch_size, stop))
-                    yield self._chosen[self._batch]
-                    assert start + self._shard.done == self._batch.stop, "write() each batch before the next"
+            shard = ShardWriter(self.store, number, planned, self.codec.layout.record_bytes, batch_size)
+            self._open.append(shard)
+            for at in range(start + shard.done, stop, batch_size):
+                batch = slice(at, min(at + batch_size, stop))
+                self._asked.append((shard, batch))
+                yield self._chosen[batch]
+            self._close_finished()
 
     def write(self, target: TeacherTarget) -> None:
-        """Write the last batch of :meth:`pending`.
+        """Write the first batch of :meth:`pending` that is not written yet.
 
         ``target`` covers the batch's supervised tokens, sample after sample.
 
         Raises:
             UserError: the disk is full, or the target does not fit the store. Committed samples stay.
         """
-        assert self._shard is not None, "write() answers a batch from pending()"
-        entries = self._planned[self._batch]
+        assert self._asked, "write() answers a batch from pending()"
+        shard, batch = self._asked.popleft()
+        entries = self._planned[batch]
         drawn = [uniforms(entry["key"].tobytes(), int(entry["count"])) for entry in entries]
         with torch.no_grad():
             records = self.codec.encode(target, torch.from_numpy(np.concatenate(drawn)))
         assert len(records) == entries["count"].sum(), f"{len(records)} targets for {entries['count'].sum()} tokens"
-        self._shard.append(records.cpu().numpy(), len(entries))
+        shard.append(records.cpu().numpy(), len(entries))
+        self._close_finished()
 
     def close(self) -> None:
         """Commit everything written so far."""
-        if self._shard is not None:
-            self._shard.close()
+        for shard in self._open:
+            shard.close()
+
+    def _close_finished(self) -> None:
+        for shard in [one for one in self._open if one.done == len(one.planned)]:
+            shard.close()
+            self._open.remove(shard)
 
     def __enter__(self) -> Self:
         return self

@@ -1,10 +1,13 @@
 """Capture: run a teacher once over samples and write its targets into a store."""
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from potstill.console import progress
 from potstill.data.collators import Collate
@@ -12,10 +15,9 @@ from potstill.data.prompts.collator import teacher_batch
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.sample_rows import rows_at
 from potstill.device import device
-from potstill.models.document_attention import check_documents_are_isolated
 from potstill.targets import StoreSpec, StoreWriter
 from potstill.targets.content_keys import Contents, contents
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class SampleBatches:
         return contents(self.samples, self.collate)
 
 
-def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, worker: int = 0, workers: int = 1) -> int:
+def capture(store: StoreSpec, teacher: TeacherBeside, batches: SampleBatches, worker: int = 0, workers: int = 1) -> int:
     """Write the teacher's targets for all samples into a store; targets that are there already are not written again.
 
     The longest samples come first, so that a batch has few pads, and too large a batch fails at once. Samples of equal
@@ -48,7 +50,7 @@ def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, work
     """
     samples, found = batches.samples, batches.contents
     if len(samples) and any(samples[0].get(name) is not None for name in DOCUMENT_COLUMNS):
-        check_documents_are_isolated(teacher.model, "teacher")
+        teacher.check_documents()
     order = np.argsort(-found.lengths, kind="stable")
     what = f"capturing {store.provenance.teacher}"
     head = teacher.head if store.codec.mode == "hidden" else None
@@ -56,8 +58,15 @@ def capture(store: StoreSpec, teacher: LiveTeacher, batches: SampleBatches, work
         StoreWriter(store, found.keys[order], found.counts[order], head) as writer,
         progress(what, writer.header.samples, "samples", writer.samples_written()) as advance,
     ):
-        for places in writer.pending(batches.batch_size, worker, workers):
-            batch = teacher_batch(batches.collate(rows_at(samples, order[places].tolist())))
-            writer.write(teacher.target({name: each.to(device(), non_blocking=True) for name, each in batch.items()}))
-            advance(len(places))
+        read: deque[int] = deque()
+
+        def asked() -> Iterator[dict[str, Tensor]]:
+            for places in writer.pending(batches.batch_size, worker, workers):
+                read.append(len(places))
+                batch = teacher_batch(batches.collate(rows_at(samples, order[places].tolist())))
+                yield {name: each.to(device(), non_blocking=True) for name, each in batch.items()}
+
+        for target in teacher.targets(asked()):
+            writer.write(target)
+            advance(read.popleft())
     return int(found.counts.sum())

@@ -1,7 +1,8 @@
 """Live teachers: models that run beside the student."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,12 @@ from potstill.device import device as own_device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
 from potstill.models.causality import check_causal, input_device
+from potstill.models.document_attention import check_documents_are_isolated
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
 from potstill.models.sharding import gathered, shard_frozen
+from potstill.models.size import embeddings_of
 from potstill.teachers.llama_cpp import LlamaCppModel
 
 
@@ -34,6 +37,8 @@ class LiveTeacher:
         UserError: the model is not a causal language model, or is sharded already.
     """
 
+    gives_whole_distributions = True
+
     def __init__(self, model: PreTrainedModel | LlamaCppModel, vocabulary: int | None = None) -> None:
         if isinstance(model, FSDPModule):
             raise UserError("`teacher` is split among the ranks already, by an earlier trainer; load it again")
@@ -44,6 +49,24 @@ class LiveTeacher:
         self._device = own_device()
         self._is_sharded = False
         self.head = self._head()
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def embeddings(self) -> int:
+        """The number of the model's embeddings; by its configuration where they cannot be seen."""
+        return embeddings_of(self.model)
+
+    def check_documents(self) -> None:
+        """Refuse to read rows of several documents, if the model cannot keep them apart.
+
+        Raises:
+            UserError: it cannot.
+        """
+        check_documents_are_isolated(self.model, "teacher")
 
     def to(self, device: torch.device) -> None:
         """Move the teacher; if it must stay in its place, move only the head, which the losses use."""
@@ -58,15 +81,21 @@ class LiveTeacher:
         self._device, self._is_sharded = device, True
 
     @torch.no_grad()
-    def target(self, batch: Mapping[str, Tensor]) -> TeacherTarget:
-        """The teacher's targets for the batch's N supervised tokens.
+    def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> TeacherTarget:
+        """The teacher's targets for the batch's N supervised tokens, which are whole distributions at any temperature.
 
         ``batch`` holds `input_ids`, `labels` and, if rows are padded, `attention_mask`, all [B, T].
         """
         return self.read(batch, ())[0]
 
+    def targets(self, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[TeacherTarget]:
+        """:meth:`target` of each batch."""
+        return (self.target(batch) for batch in batches)
+
     @torch.no_grad()
-    def read(self, batch: Mapping[str, Tensor], layers: Collection[int]) -> tuple[TeacherTarget, LayerStates]:
+    def read(
+        self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0
+    ) -> tuple[TeacherTarget, LayerStates]:
         """:meth:`target`, and the outputs of some of the teacher's layers for the same tokens, in one forward.
 
         Raises:

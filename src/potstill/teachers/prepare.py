@@ -6,7 +6,8 @@ is, and the run folder holds only a pointer to it. For a GGUF file that llama.cp
 tokenizer and the configuration, and the file stays where it is.
 """
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,21 @@ from potstill.files.named_files import named_folder, named_path
 from potstill.models.folder import save_model
 from potstill.models.pretrained import ModelSource, check_tokens
 from potstill.models.quantization import check_checkpoint, quantization_config, quantization_of
-from potstill.recipe.teachers import Llama2cTeacher, ModelTeacher, NamedTeacher, PackagedTeacher, Teacher
+from potstill.recipe.teachers import (
+    Llama2cTeacher,
+    LoadedTeacher,
+    ModelTeacher,
+    NamedTeacher,
+    PackagedTeacher,
+    ServerTeacher,
+    Teacher,
+)
+from potstill.servers.connect import Server
+from potstill.servers.model import meet
 from potstill.teachers.gguf import convert, one_reading, parts_pattern
 from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import check_installed
-from potstill.teachers.prepared import POINTER
+from potstill.teachers.prepared import POINTER, PreparedTeacher
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
@@ -35,7 +46,9 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
     Raises:
         UserError: the teacher cannot be found or loaded, or is no causal language model.
     """
-    if isinstance(teacher, Llama2cTeacher | NamedTeacher):
+    if isinstance(teacher, ServerTeacher):
+        found = _prepare_served(name, teacher, folder)
+    elif isinstance(teacher, Llama2cTeacher | NamedTeacher):
         found = _prepare_llama2c(name, teacher, folder)
     else:
         source, gguf = _locate(name, teacher)
@@ -43,7 +56,7 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
         with one_reading():
             found = made(name, teacher, source, gguf, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_pointer(folder, dtype=teacher.dtype, **found)
+    _write_pointer(folder, **({"dtype": teacher.dtype} if isinstance(teacher, LoadedTeacher) else {}), **found)
     return folder
 
 
@@ -57,7 +70,9 @@ def _write_pointer(folder: Path, **found: Any) -> None:
     write_json(folder / POINTER, nothing | {"dtype": "auto"} | found)
 
 
-def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | None, folder: Path) -> dict[str, Any]:
+def _prepare_transformers(
+    name: str, teacher: PackagedTeacher | ModelTeacher, source: str, gguf: str | None, folder: Path
+) -> dict[str, Any]:
     quantization, commit = teacher.quantization, None
     if quantization is not None:
         quantization_config(quantization, f"teachers.{name}.quantization")
@@ -86,11 +101,24 @@ def _prepare_transformers(name: str, teacher: Teacher, source: str, gguf: str | 
     return kept | {"commit": commit} | _run_settings(fingerprint, teacher)
 
 
-def _run_settings(weights: str, teacher: Teacher) -> dict[str, Any]:
+def _run_settings(weights: str, teacher: LoadedTeacher) -> dict[str, Any]:
     """The settings with which transformers runs the teacher, and the fingerprint of its weights as they run."""
     quantization = teacher.quantization
     fingerprint = weights if quantization is None else digest({"weights": weights, "quantization": quantization})
     return {"fingerprint": fingerprint, "quantization": quantization, "device_map": teacher.device_map}
+
+
+def _prepare_served(name: str, teacher: ServerTeacher, folder: Path) -> dict[str, Any]:
+    place = named_folder(teacher.tokenizer or teacher.model)
+    source = teacher.tokenizer or teacher.model if place is None else str(place.resolve())
+    tokenizer = ModelSource(source, f"`teachers.{name}.tokenizer`").tokenizer()
+    model = meet(Server.of(name, teacher), tokenizer)
+    with suppress(UserError, OSError):
+        # What was written down of the same model stays, so that its targets stay its own.
+        earlier = PreparedTeacher.load(folder, name).served
+        model = earlier if earlier is not None and earlier.is_like(model) else model
+    tokenizer.save_pretrained(folder)
+    return {"fingerprint": model.fingerprint, "served": asdict(model)}
 
 
 def _prepare_llama2c(name: str, teacher: Llama2cTeacher | NamedTeacher, folder: Path) -> dict[str, Any]:
@@ -109,7 +137,9 @@ def _prepare_llama2c(name: str, teacher: Llama2cTeacher | NamedTeacher, folder: 
     return _run_settings(digest([sha256(file) for file in files]), teacher)
 
 
-def _prepare_llama_cpp(name: str, teacher: Teacher, source: str, gguf: str | None, folder: Path) -> dict[str, Any]:
+def _prepare_llama_cpp(
+    name: str, teacher: PackagedTeacher | ModelTeacher, source: str, gguf: str | None, folder: Path
+) -> dict[str, Any]:
     assert gguf is not None, "the recipe checks this"
     check_installed(name)
     commit = None
@@ -148,10 +178,10 @@ def _locate(name: str, teacher: PackagedTeacher | ModelTeacher) -> tuple[str, st
     return teacher.model, teacher.gguf
 
 
-def _revision(teacher: Teacher) -> str | None:
+def _revision(teacher: LoadedTeacher) -> str | None:
     return teacher.revision if isinstance(teacher, ModelTeacher) else None
 
 
-def _files(name: str, teacher: Teacher, source: str, gguf: str | None) -> ModelSource:
+def _files(name: str, teacher: LoadedTeacher, source: str, gguf: str | None) -> ModelSource:
     how = {"revision": _revision(teacher)} | ({"gguf_file": gguf} if gguf else {})
     return ModelSource(source, f"`teachers.{name}.{'gguf' if gguf else 'model'}`", how)

@@ -15,8 +15,14 @@ from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config, quantization_of
 from potstill.models.size import check_length
 from potstill.recipe.precision import Precision
+from potstill.recipe.teachers import ServerTeacher
+from potstill.servers.connect import Server
+from potstill.servers.model import ServedModel
 from potstill.targets import Provenance
+from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
+from potstill.teachers.served import ServedTeacher, served_config
 
 POINTER = "teacher.json"
 
@@ -41,24 +47,37 @@ class PreparedTeacher:
     llama_cpp: str | None = None
     """The GGUF file, if llama.cpp runs the teacher."""
     threads: int | None = None
+    served: ServedModel | None = None
+    """The model behind a server, if it runs there. `source` is a folder with its tokenizer."""
+    server: ServerTeacher | None = None
+    """How the recipe asks that server."""
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None, precision: Precision = "fp32") -> "PreparedTeacher":
+    def load(
+        cls,
+        folder: Path,
+        name: str | None = None,
+        precision: Precision = "fp32",
+        server: ServerTeacher | None = None,
+    ) -> "PreparedTeacher":
         """Read the pointer that :func:`prepare` wrote.
 
         Args:
             folder: the folder with the pointer.
             name: the teacher's name; default: the folder's.
             precision: the run's number format, which a teacher with `dtype: auto` has.
+            server: the recipe's section, if the teacher is behind a server and will be asked.
 
         Raises:
             UserError: the pointer is not as it was written.
         """
         saved = read_json(folder / POINTER)
         try:
+            if saved.get("served") is not None:
+                saved |= {"served": ServedModel(**saved["served"]), "server": server}
             dtype = str(run_dtype(precision)).removeprefix("torch.") if saved["dtype"] == "auto" else saved["dtype"]
             return cls(name or folder.name, **saved | {"source": saved["source"] or str(folder), "dtype": dtype})
-        except (KeyError, TypeError) as error:  # other keys than were written, or no object
+        except (AttributeError, KeyError, TypeError) as error:  # other keys than were written, or no object
             raise UserError(
                 f"{folder / POINTER} is damaged; run the recipe again (`potstill run`), which prepares the teacher anew"
             ) from error
@@ -73,8 +92,8 @@ class PreparedTeacher:
         return self._files.tokenizer()
 
     def config(self) -> Any:
-        """The teacher's configuration."""
-        return self._files.config()
+        """The teacher's configuration; of a served model, what is known of it."""
+        return self._files.config() if self.served is None else served_config(self.served)
 
     def provenance(self, template: str = "none", tokenizer: Any = None) -> Provenance:
         """The provenance that a store of this teacher's targets must have.
@@ -86,6 +105,20 @@ class PreparedTeacher:
         made_by = tokenizer_fingerprint(self.tokenizer() if tokenizer is None else tokenizer)
         return Provenance(teacher=self.name, revision=self.fingerprint, tokenizer=made_by, template=template)
 
+    def beside(self, vocabulary: int | None = None) -> TeacherBeside:
+        """The teacher, ready to read the batches of a student.
+
+        Args:
+            vocabulary: its targets cover the ids from 0 to this number; default: all of its ids.
+
+        Raises:
+            UserError: as :meth:`model`, or its server cannot be reached or has another model now.
+        """
+        if self.served is None:
+            return LiveTeacher(self.model(), vocabulary)
+        assert self.server is not None, "the recipe says how its server is asked"
+        return ServedTeacher(Server.of(self.name, self.server), self.served, vocabulary)
+
     def model(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
         """Load the frozen teacher onto its device; with a `dtype`, load its unquantised weights in that format.
 
@@ -93,6 +126,7 @@ class PreparedTeacher:
             UserError: unquantised weights are asked of a checkpoint that is quantised already, or the teacher is not a
                 whole causal language model (:class:`ModelSource`).
         """
+        assert self.served is None, "a served teacher has no weights here"
         if dtype is not None:
             return self._plain(dtype)
         if self.llama_cpp is not None:
@@ -138,8 +172,10 @@ class PreparedTeacher:
             files = ModelSource(str(gguf.parent), f"`teachers.{self.name}.gguf`", {"gguf_file": gguf.name})
         return files.model(device(), dtype=dtype).eval().requires_grad_(False)
 
-    def parameters(self) -> int:
-        """The number of the teacher's weights, counted without loading them."""
+    def parameters(self) -> int | None:
+        """The number of the teacher's weights, counted without loading them; None if they are behind a server."""
+        if self.served is not None:
+            return None
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(self.config())
         return sum(weight.numel() for weight in model.parameters())

@@ -10,13 +10,13 @@ from potstill.errors import UserError
 from potstill.losses.loss import Loss
 from potstill.models.shared_vocabulary import compared_vocabulary
 from potstill.targets import TargetStore
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 
 
 def agreed_vocabulary(
     student: PreTrainedModel,
     tokenizer: Any,
-    teachers: Sequence[LiveTeacher | TargetStore],
+    teachers: Sequence[TeacherBeside | TargetStore],
     given: Any,
     losses: Sequence[Loss],
 ) -> int | None:
@@ -39,33 +39,48 @@ def agreed_vocabulary(
     ours = head_rows(student)
     found = [] if teachers else [(ours, theirs) for theirs in tokenizers]
     for one, theirs in zip(teachers, tokenizers, strict=False):
-        if isinstance(one, LiveTeacher):
-            found.append((head_rows(one.model), theirs))
+        if not gives_whole_distributions(one):
+            _check_temperatures(one, losses)
+        if not isinstance(one, TargetStore):
+            found.append((rows_of_config(one.config), theirs))
             continue
-        _check_store(one, tokenizer, losses)
+        _check_store(one, tokenizer)
         rows = one.codec.vocabulary
         # By now it is proven that the store's targets are of the student's own tokenizer.
         found.append((rows, tokenizer if theirs is None and rows != ours else theirs))
     shared = compared_vocabulary(ours, tokenizer, found)
     for one in teachers:
-        if isinstance(one, TargetStore):
+        if not gives_whole_distributions(one):
             _check_width(one, shared or ours)
     return shared
 
 
+def gives_whole_distributions(teacher: TeacherBeside | TargetStore) -> bool:
+    """Whether a teacher's targets are whole distributions, at any temperature and over any of its ids."""
+    return teacher.codec.mode == "hidden" if isinstance(teacher, TargetStore) else teacher.gives_whole_distributions
+
+
 def head_rows(model: PreTrainedModel) -> int:
     """The number of ids that a model's head has, padding among them."""
-    config = model.config
+    return rows_of_config(model.config)
+
+
+def rows_of_config(config: Any) -> int:
+    """As :func:`head_rows`, by a model's configuration."""
     return (config.get_text_config() if hasattr(config, "get_text_config") else config).vocab_size
 
 
-def _check_store(store: TargetStore, tokenizer: Any, losses: Sequence[Loss]) -> None:
+def _check_temperatures(teacher: TeacherBeside | TargetStore, losses: Sequence[Loss]) -> None:
     temperatures = sorted({loss.temperature for loss in losses if loss.needs_teacher})
-    if len(temperatures) > 1 and store.codec.mode != "hidden":
+    if len(temperatures) > 1:
+        where = teacher.path if isinstance(teacher, TargetStore) else "a teacher behind a server"
         raise UserError(
-            f"the losses have temperatures {temperatures}, but {store.path} can be read at only one "
-            "temperature; give them one, capture hidden states, or let the teacher run beside the student"
+            f"the losses have temperatures {temperatures}, but {where} can be read at only one temperature; give them "
+            "one, capture hidden states, or let the teacher run beside the student"
         )
+
+
+def _check_store(store: TargetStore, tokenizer: Any) -> None:
     if tokenizer is not None:
         captured, here = store.header.provenance.tokenizer, tokenizer_fingerprint(tokenizer)
         if captured != here:
@@ -75,12 +90,20 @@ def _check_store(store: TargetStore, tokenizer: Any, losses: Sequence[Loss]) -> 
             )
 
 
-def _check_width(store: TargetStore, shared: int) -> None:
-    """Refuse a store of too many ids. A stored head can be cut, but the tail's share on unshared ids is unknown."""
-    captured = store.codec.vocabulary
-    if captured > shared and store.codec.mode != "hidden":
+def _check_width(teacher: TeacherBeside | TargetStore, shared: int) -> None:
+    """Refuse targets of too many ids. A head can be cut, but the tail's share on unshared ids is unknown."""
+    if not isinstance(teacher, TargetStore):
+        if rows_of_config(teacher.config) > shared:
+            raise UserError(
+                f"a teacher behind a server has {rows_of_config(teacher.config):,} ids, and student and teachers share "
+                f"{shared:,}: the mass of the other ids cannot be removed from its targets; take a student with all of "
+                "its teacher's tokens"
+            )
+        return
+    captured = teacher.codec.vocabulary
+    if captured > shared:
         raise UserError(
-            f"the targets in {store.path} were captured over {captured:,} ids, but student and teachers share "
+            f"the targets in {teacher.path} were captured over {captured:,} ids, but student and teachers share "
             f"{shared:,}, and the mass of the other ids cannot be removed from them; capture again over the shared ids "
             f"(`LiveTeacher(model, vocabulary={shared})`), or capture hidden states"
         )

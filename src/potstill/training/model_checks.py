@@ -8,12 +8,13 @@ from transformers import PreTrainedModel
 from potstill.models.causality import check_causal
 from potstill.models.pretrained import check_tokens
 from potstill.models.saving import check_can_be_saved
+from potstill.models.size import embeddings_of
 from potstill.targets import TargetStore
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 
 
 def check_models(
-    student: PreTrainedModel, tokenizer: Any, teachers: Sequence[LiveTeacher | TargetStore], given: Any
+    student: PreTrainedModel, tokenizer: Any, teachers: Sequence[TeacherBeside | TargetStore], given: Any
 ) -> None:
     """Refuse a student that is not a causal language model or could not be saved, and tokens without an embedding.
 
@@ -29,15 +30,9 @@ def check_models(
         UserError: naming the argument of :class:`DistilTrainer`.
     """
     check_causal(student, "`model`")
-    check_tokens(tokenizer, _embeddings(student), "`model`")
+    check_tokens(tokenizer, embeddings_of(student), "`model`")
     check_can_be_saved(student, "`model`")
     tokenizers = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
     for teacher, theirs in zip(teachers, tokenizers, strict=False):
-        if isinstance(teacher, LiveTeacher):
-            check_tokens(theirs, _embeddings(teacher.model), "`teacher`")
-
-
-def _embeddings(model: Any) -> int:
-    """The number of a model's embeddings; by its configuration where they cannot be seen."""
-    module = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    return getattr(module, "num_embeddings", None) or model.config.get_text_config().vocab_size
+        if not isinstance(teacher, TargetStore):
+            check_tokens(theirs, teacher.embeddings, "`teacher`")

@@ -12,14 +12,16 @@ from potstill.errors import UserError, first_line
 from potstill.models.pretrained import ModelSource
 from potstill.targets import TargetStore
 from potstill.targets.header import NAME as STORE
+from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
+from potstill.teachers.served import ServedTeacher
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
-def teachers_beside(student: Any, teacher: Any) -> list[LiveTeacher | TargetStore]:
+def teachers_beside(student: Any, teacher: Any) -> list[TeacherBeside | TargetStore]:
     """The teachers of a student.
 
     Args:
@@ -41,13 +43,13 @@ def teachers_beside(student: Any, teacher: Any) -> list[LiveTeacher | TargetStor
     return [_teacher(one) for one in given]
 
 
-def _teacher(given: Any) -> LiveTeacher | TargetStore:
+def _teacher(given: Any) -> TeacherBeside | TargetStore:
     if isinstance(given, str | Path):
         if (Path(given) / STORE).is_file():
             return TargetStore(given, expect=None)
         # A teacher is not trained, so it stays in the number format in which it was saved.
         return LiveTeacher(_load(str(given), "teacher", dtype="auto"))
-    if isinstance(given, TargetStore):
+    if isinstance(given, TargetStore | ServedTeacher):
         return given
     if isinstance(given, nn.Module | LlamaCppModel):
         _check_reads_tokens_alone(given, "teacher")

@@ -22,7 +22,7 @@ from potstill.on_policy.evidence import ROLLOUTS as ROLLOUTS_FILE
 from potstill.on_policy.figures import StepFigures
 from potstill.on_policy.rollouts import RolloutWriter
 from potstill.targets import TargetStore
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 from potstill.training.mixed_batches import SAMPLES, KeepSamples, MixedBatches, parts_of
 from potstill.training.on_policy_training import (
     OnPolicyTraining,
@@ -48,7 +48,7 @@ class OnPolicyTrainer(SavingTrainer):
     rollout_folder: Path
     """The folder in which the training leaves some written samples."""
 
-    def _write_samples(self, given: Any, readers: Sequence[LiveTeacher | TargetStore]) -> None:
+    def _write_samples(self, given: Any, readers: Sequence[TeacherBeside | TargetStore]) -> None:
         """Prepare to let the student write.
 
         Args:
@@ -74,7 +74,7 @@ class OnPolicyTrainer(SavingTrainer):
         collate = PositionsCollator(self.data_collator)
         batches = MixedBatches(settings, writer, collate, pad_token_id(self.processing_class), self.args.seed)
         batches.rank = self.args.process_index
-        limits = [positions_of(one.model.config.get_text_config()) for one in teachers]
+        limits = [positions_of(one.config.get_text_config()) for one in teachers]
         batches.teacher_positions = min((limit for limit in limits if limit is not None), default=None)
         figures = StepFigures(self.args.device)
         self.on_policy = OnPolicyTraining(settings, losses, gradients, teachers, batches, figures)

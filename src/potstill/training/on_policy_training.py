@@ -29,7 +29,7 @@ from potstill.recipe.error_messages import complaint
 from potstill.recipe.losses import PolicyGradient
 from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 from potstill.training.mixed_batches import ROLLOUTS, MixedBatches
 
 SCORED_SHARE = 4
@@ -76,8 +76,8 @@ def rollout_settings(given: Any) -> OnPolicy | None:
 
 
 def rollout_teachers(
-    beside: Sequence[LiveTeacher | TargetStore], given: Sequence[LiveTeacher | TargetStore]
-) -> list[LiveTeacher]:
+    beside: Sequence[TeacherBeside | TargetStore], given: Sequence[TeacherBeside | TargetStore]
+) -> list[TeacherBeside]:
     """The teachers that read written samples.
 
     Args:
@@ -101,7 +101,7 @@ def rollout_teachers(
         )
     if not teachers:
         raise UserError("`on_policy` needs a teacher that reads what the student writes; give `teacher=` a model")
-    return [one for one in teachers if isinstance(one, LiveTeacher)]
+    return [one for one in teachers if not isinstance(one, TargetStore)]
 
 
 @dataclass
@@ -114,7 +114,7 @@ class OnPolicyTraining:
     settings: OnPolicy
     losses: list[Loss]
     gradients: list[PolicyGradient]
-    teachers: list[LiveTeacher]
+    teachers: list[TeacherBeside]
     batches: MixedBatches
     figures: StepFigures
     options: Mapping[str, Any] = field(default_factory=dict)

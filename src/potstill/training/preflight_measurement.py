@@ -23,7 +23,7 @@ from potstill.models.head_extraction import read_head
 from potstill.on_policy.preflight import Preflight, ReferenceSums, WrittenSums, verdict
 from potstill.on_policy.prompts import SamplePrompt
 from potstill.on_policy.rollouts import as_in_use
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 from potstill.training.mixed_batches import MixedBatches
 
 PROMPTS = 64
@@ -40,7 +40,7 @@ class Readers:
 
     student: Any
     head_is_extracted: bool
-    teachers: Sequence[LiveTeacher]
+    teachers: Sequence[TeacherBeside]
     weights: tuple[float, ...]
     mix: Any
     device: torch.device

@@ -23,7 +23,7 @@ from potstill.recipe.conversations import ChatSettings
 from potstill.recipe.section import MOST_AT_ONCE
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.vocabulary_agreement import head_rows
 from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
@@ -54,7 +54,7 @@ class SampleTrainer(Trainer):
     data_collator: Any
     train_dataset: Any
     eval_dataset: Any
-    teachers: list[LiveTeacher | TargetStore]
+    teachers: list[TeacherBeside | TargetStore]
     vocabulary: int | None
     """The number of ids that the losses compare; None: all of the head's."""
     _head_is_extracted: bool
@@ -64,8 +64,8 @@ class SampleTrainer(Trainer):
     _tokens_not_shared: int = 0
     """Tokens that this rank read and the training's state does not count yet."""
 
-    def _live_teachers(self) -> list[LiveTeacher]:
-        return [one for one in self.teachers if isinstance(one, LiveTeacher)]
+    def _teachers_beside(self) -> list[TeacherBeside]:
+        return [one for one in self.teachers if not isinstance(one, TargetStore)]
 
     def _read_samples(
         self, given: Collate | None, max_length: int | None, conversations: Mapping[str, Any] | None
@@ -90,7 +90,7 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        limits = [positions_of(one.model.config.get_text_config()) for one in self._live_teachers()]
+        limits = [positions_of(one.config.get_text_config()) for one in self._teachers_beside()]
         teacher = min((limit for limit in limits if limit is not None), default=None)
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
@@ -139,8 +139,8 @@ class SampleTrainer(Trainer):
         """Why rows of several documents are refused; None where all models keep documents apart."""
         try:
             check_documents_are_isolated(self.model, "student")
-            for one in self._live_teachers():
-                check_documents_are_isolated(one.model, "teacher")
+            for one in self._teachers_beside():
+                one.check_documents()
         except UserError as error:
             return str(error)
         return None

@@ -27,7 +27,7 @@ from potstill.models.head_extraction import head_of, read_head
 from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
-from potstill.teachers.live import LiveTeacher
+from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
@@ -146,7 +146,7 @@ class DistilTrainer(OnPolicyTrainer):
         keeps = self.args.gradient_accumulation_steps > 1 and not self.is_fsdp_enabled
         self._casts = CastWeights() if keeps else None
 
-    def _agreed_vocabulary(self, readers: Sequence[LiveTeacher | TargetStore], tokenizer: Any) -> int | None:
+    def _agreed_vocabulary(self, readers: Sequence[TeacherBeside | TargetStore], tokenizer: Any) -> int | None:
         """The number of ids that the losses compare, of models that were checked and are in their places now.
 
         Args:
@@ -160,7 +160,7 @@ class DistilTrainer(OnPolicyTrainer):
         found = agreed_vocabulary(*ours, self.teachers, tokenizer, self.losses)
         for given in (self.teachers, readers):
             check_models(*ours, given, tokenizer)
-            for one in (one for one in given if isinstance(one, LiveTeacher)):
+            for one in (one for one in given if not isinstance(one, TargetStore)):
                 (one.shard if self.is_fsdp_enabled else one.to)(self.args.device)
         return found
 
@@ -195,7 +195,11 @@ class DistilTrainer(OnPolicyTrainer):
     def _hidden_matching(self) -> HiddenMatching | None:
         if not self.hidden_losses:
             return None
-        configs = [one.model.config for one in self.teachers if isinstance(one, LiveTeacher)]
+        configs = [one.config for one in self.teachers if not isinstance(one, TargetStore)]
+        if any(getattr(config.get_text_config(), "num_hidden_layers", None) is None for config in configs):
+            raise UserError(
+                "hidden_match needs the teacher's layers, and a teacher behind a server shows none; remove it"
+            )
         shares, seed = self.teacher_weights, self.args.seed
         matching = HiddenMatching(self.hidden_losses, self.model.config, configs, shares, seed).to(self.args.device)
         if matching.learns and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
@@ -379,9 +383,9 @@ class DistilTrainer(OnPolicyTrainer):
         targets: list[TeacherTarget] = []
         layers: list[LayerStates] = []
         for index, one in enumerate(self.teachers if rollouts is None else rollouts.teachers):
-            if isinstance(one, LiveTeacher):
+            if not isinstance(one, TargetStore):
                 wanted = self._matching.teacher_layers[index] if self._matching else ()
-                target, inner = one.read(teacher_batch(inputs), wanted)
+                target, inner = one.read(teacher_batch(inputs), wanted, (temperatures or [1.0])[0])
                 layers.append(inner)
             else:
                 target = one.decode(inputs[records_column(index)], temperatures[0])

@@ -1,0 +1,123 @@
+"""Scores per token where a teacher tells only a part of its distribution, for evaluation. No gradient.
+
+Student and teacher are compared on categories: the ids that every such teacher tells, and all other tokens together.
+KL on categories is a lower bound of KL on tokens. The log-probability of a label is exact where the teacher tells it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from potstill.losses.chunked import MEMORY_BUDGET
+from potstill.losses.divergences import FLOOR
+from potstill.losses.policy_gradient import label_log_probs
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget, leaves
+from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The ids on which models are compared, one row for each token; an unused entry has the id of any other."""
+
+    ids: Int[Tensor, "N K"]
+    used: Bool[Tensor, "N K"]
+
+    @classmethod
+    def of(cls, targets: Sequence[SparseTarget]) -> "Categories":
+        """The ids that all of these targets tell."""
+        first, *others = targets
+        used = first.log_probs > -torch.inf
+        for other in others:
+            used &= ((first.ids[:, :, None] == other.ids[:, None, :]) & (other.log_probs > -torch.inf)[:, None, :]).any(
+                -1
+            )
+        return cls(first.ids.long(), used)
+
+    def rows(self, rows: slice) -> "Categories":
+        """Some of the rows."""
+        return Categories(self.ids[rows], self.used[rows])
+
+    def told(self, target: SparseTarget) -> Float[Tensor, "N K"]:
+        """A sparse target's log-probabilities of these ids, in float64."""
+        if torch.equal(self.ids, target.ids.long()):
+            return target.log_probs.double().masked_fill(~self.used, -torch.inf)
+        same = (self.ids[:, :, None] == target.ids[:, None, :]) & (target.log_probs > -torch.inf)[:, None, :]
+        found = torch.where(same, target.log_probs.double()[:, None, :], -torch.inf).amax(-1)
+        return found.masked_fill(~self.used, -torch.inf)
+
+    def of_logits(self, logits: Float[Tensor, "N V"]) -> Float[Tensor, "N K+1"]:
+        """The log-probabilities of these ids, and of all others together."""
+        log_p = logits.double().log_softmax(-1)
+        kept = log_p.gather(1, self.ids).masked_fill(~self.used, -torch.inf)
+        # An unused entry may have the id of a used one, and must not restore it.
+        holes = torch.zeros_like(kept).masked_fill(self.used, -torch.inf)
+        rest = log_p.scatter_add(1, self.ids, holes).logsumexp(-1, keepdim=True)
+        return torch.cat([kept, rest], -1)
+
+
+@torch.no_grad()
+def score_beside_sparse(
+    models: Sequence[WholeDistributions | SparseTarget],
+    labels: Int[Tensor, "N"],
+    teacher: TeacherTarget,
+    *,
+    vocabulary: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+) -> list[dict[str, Tensor]]:
+    """As ``token_scores.score_side_by_side``, for teachers of which some are sparse targets at temperature 1.
+
+    A model that is a sparse target has only its ``nll``; its distance from the teachers counts as 0.
+
+    Raises:
+        UserError: a sparse target does not tell a label's probability.
+    """
+    sparse = [one for one in leaves(teacher) if isinstance(one, SparseTarget)]
+    categories, whole = Categories.of(sparse), [one for one in leaves(teacher) if not isinstance(one, SparseTarget)]
+    read = [one for one in models if not isinstance(one, SparseTarget)]
+    told = {id(one): categories.told(one) for one in sparse}
+    found: list[list[dict[str, Tensor]]] = [[] for _ in read]
+    with torch.autocast(labels.device.type, enabled=False):
+        blocks = logits_in_blocks([*read, *whole], labels, vocabulary, memory_budget) if read or whole else ()
+        for rows, logits in blocks:
+            here = categories.rows(rows)
+            of_teacher = _mixed(teacher, {id(one): told[id(one)][rows] for one in sparse}, here, logits[len(read) :])
+            for scores, own in zip(found, logits, strict=False):
+                scores.append(_scores(own, labels[rows], of_teacher, here))
+    scored = iter([joined(scores, ["nll", "forward_kl", "agreement"], labels) for scores in found])
+    return [_of_sparse(one, labels) if isinstance(one, SparseTarget) else next(scored) for one in models]
+
+
+def _of_sparse(target: SparseTarget, labels: Int[Tensor, "N"]) -> dict[str, Tensor]:
+    nll = -label_log_probs(target, labels)
+    return {"nll": nll, "forward_kl": torch.zeros_like(nll), "agreement": torch.zeros_like(nll)}
+
+
+def _mixed(
+    teacher: TeacherTarget, told: dict[int, Tensor], categories: Categories, logits: Sequence[Tensor]
+) -> Float[Tensor, "n K+1"]:
+    """The teachers' log-probabilities of the categories; those of an ensemble are mixed as probabilities."""
+    weights = {id(teacher): 1.0}
+    if isinstance(teacher, MixedTarget):
+        assert teacher.mix == "probabilities", "the recipe refuses a mixture of logits"
+        weights = {id(one): weight for one, weight in zip(teacher.targets, teacher.weights, strict=True)}
+    own, kept = iter(logits), []
+    for one in leaves(teacher):
+        assert isinstance(one, SparseTarget | HiddenTarget | LogitsTarget)
+        log_q = told[id(one)] if id(one) in told else categories.of_logits(next(own))[:, :-1]
+        kept.append(log_q + torch.tensor(weights[id(one)], dtype=torch.float64).log())
+    log_q = torch.stack(kept).logsumexp(0)
+    rest = torch.log(-torch.expm1(log_q.logsumexp(-1, keepdim=True).clamp(max=-1e-12)))
+    return torch.cat([log_q, rest], -1)
+
+
+def _scores(
+    logits: Float[Tensor, "n V"], labels: Int[Tensor, "n"], log_q: Float[Tensor, "n K+1"], categories: Categories
+) -> dict[str, Tensor]:
+    log_p = categories.of_logits(logits).clamp_min(FLOOR)
+    nll = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+    forward = torch.where(log_q > -torch.inf, log_q.exp() * (log_q.clamp_min(FLOOR) - log_p), 0.0).sum(-1)
+    likeliest = categories.ids.gather(1, log_q[:, :-1].argmax(-1, keepdim=True))[:, 0]
+    return {"nll": nll, "forward_kl": forward.to(nll), "agreement": logits.argmax(-1) == likeliest}

@@ -1,0 +1,83 @@
+"""Served teachers: what a recipe may not ask of a teacher behind a server."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from potstill.recipe.losses import HiddenMatch, temperatures
+from potstill.recipe.student import FromTeacher
+from potstill.recipe.teachers import ServerTeacher
+from potstill.recipe.tokenizer import CutTokenizer
+
+if TYPE_CHECKING:
+    from potstill.recipe.recipe import Recipe
+
+
+def served_teachers(recipe: "Recipe") -> dict[str, ServerTeacher]:
+    """The teachers of a recipe that are behind servers."""
+    return {name: one for name, one in recipe.teachers.items() if isinstance(one, ServerTeacher)}
+
+
+def not_served(recipe: "Recipe") -> Iterator[str]:
+    """A sentence about each setting that needs more of a served teacher than log-probabilities."""
+    for name, teacher in served_teachers(recipe).items():
+        what = f"`teachers.{name}` is behind a server"
+        yield from _needing_weights(recipe, name, what)
+        yield from _needing_whole_distributions(recipe, what)
+        yield from _of_capture(recipe, name, teacher)
+        yield from _of_temperature(recipe, name, teacher)
+
+
+def _needing_weights(recipe: "Recipe", name: str, what: str) -> Iterator[str]:
+    if isinstance(recipe.student, FromTeacher) and recipe.student.teacher == name:
+        yield (
+            f"`student.from: {name}` makes the student from the teacher's weights, and {what}; name a checkpoint "
+            "(`start: checkpoint`), or begin from scratch (`start: scratch`)"
+        )
+    if isinstance(recipe.tokenizer, CutTokenizer) and recipe.tokenizer.teacher == name:
+        yield (
+            f"`tokenizer.teacher: {name}` cuts the teacher's vocabulary, and {what}, which mixes all tokens into its "
+            "tail; leave `tokenizer` out"
+        )
+
+
+def _needing_whole_distributions(recipe: "Recipe", what: str) -> Iterator[str]:
+    for variant in recipe.variants:
+        if any(isinstance(loss, HiddenMatch) for loss in recipe.losses_of(variant)):
+            yield f"hidden_match needs the teacher's layers, and {what}, which shows none; remove it"
+    if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1:
+        yield (
+            f"`distil.mix: logits` needs each teacher's whole distribution, and {what}, which gives a part of it; use "
+            "`mix: probabilities`"
+        )
+
+
+def _of_capture(recipe: "Recipe", name: str, teacher: ServerTeacher) -> Iterator[str]:
+    capture = recipe.capture
+    if capture is None:
+        return
+    if capture.keep != "top_k":
+        kept = "hidden states" if capture.keep == "hidden" else "the whole distribution"
+        yield (
+            f"`capture.keep: {capture.keep}` needs {kept}, and `teachers.{name}` is behind a server, which gives the "
+            "likeliest tokens; use `keep: top_k`"
+        )
+    elif capture.k > teacher.top_k:
+        yield (
+            f"`capture.k` is {capture.k:,}, but `teachers.{name}.top_k` is {teacher.top_k:,}; lower the one, or raise "
+            "the other"
+        )
+
+
+def _of_temperature(recipe: "Recipe", name: str, teacher: ServerTeacher) -> Iterator[str]:
+    hot = [one for one in recipe.temperatures_of(None) if one != 1]
+    if hot and teacher.fixed_temperature:
+        yield (
+            f"`teachers.{name}.api: {teacher.api}` gives log-probabilities at temperature 1 only, and the losses have "
+            f"a temperature of {hot[0]:g}; set `temperature: 1`, or use `api: sglang`"
+        )
+    if recipe.capture is not None:
+        each = [recipe.temperatures_of(one) for one in (recipe.sample_sets if recipe.asks else [None])]
+    else:
+        each = [temperatures(recipe.losses_of(variant)) for variant in recipe.variants]
+    if several := [one for one in each if len(one) > 1]:
+        yield f"`teachers.{name}` is asked at one temperature, but the losses have {several[0]}; give them one"
