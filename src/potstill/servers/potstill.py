@@ -1,7 +1,6 @@
 """`potstill serve`, asked for a teacher's facts, head, tokenizer and hidden states."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from torch import Tensor
 from potstill.errors import UserError
 from potstill.models.head import Head
 from potstill.models.head_bytes import bytes_digest, head_of_bytes
+from potstill.servers.client import Client
 from potstill.servers.hidden_states_format import (
     FORMAT,
     TOKENIZER_FILES,
@@ -22,39 +22,19 @@ from potstill.servers.hidden_states_format import (
 
 _FACTS, _FILES = TypeAdapter(HostFacts), TypeAdapter(dict[str, str])
 
-Question = TypeVar("Question")
-Reply = TypeVar("Reply")
-
-
-class Sender(Protocol):
-    """Sends requests to one server; it knows the address, the key, and when to send a request again."""
-
-    def request(self, method: str, path: str, **what: Any) -> Any:
-        """An answer whose `content` is its body; raises ``UserError`` for a refusal and for a failure that lasts."""
-
-    def in_order(self, ask: Callable[[Question], Reply], items: Iterable[Question]) -> Iterator[Reply]:
-        """``ask`` each item, several at a time, and give the answers in the order of the items."""
-
-    def count_tokens(self, read: int) -> None:
-        """Count tokens that the server's model has read."""
-
 
 class PotstillApi:
     """A server that `potstill serve` started. Its methods may be called from any thread.
 
     Every method raises ``UserError`` where the server refuses, fails, or answers something else than it should.
-
-    Args:
-        sender: sends the requests.
-        where: the recipe's key of the address and the address, for messages.
     """
 
-    def __init__(self, sender: Sender, where: str) -> None:
-        self.sender, self.where = sender, where
+    def __init__(self, client: Client) -> None:
+        self.client = client
 
     def facts(self) -> HostFacts:
         """What the server says of itself and of its teacher."""
-        body = self.sender.request("GET", "/v1/facts").content
+        body = self.client.request("GET", "/v1/facts").content
         try:
             found = _FACTS.validate_json(body)
         except ValidationError as error:
@@ -70,23 +50,23 @@ class PotstillApi:
             UserError: the server has another teacher now.
         """
         facts = self.facts()
-        if facts.teacher.fingerprint != known.fingerprint:
+        if replace(facts.teacher, model=known.model) != known:
             raise self._wrong(
-                f"has another teacher than this run began with ({facts.teacher.model} in place of {known.model}, or other "
-                "weights); serve the first one again, or give this teacher another name, which begins anew"
+                f"has another teacher now ({facts.teacher.model}), or the same in another number format, than this run "
+                "began with; serve the first one again, or give this teacher another name, which begins anew"
             )
         return facts
 
     def head(self, teacher: TeacherFacts) -> bytes:
-        """The matrices of the teacher's head, as :func:`head_of` reads them."""
-        found: bytes = self.sender.request("GET", "/v1/head").content
+        """The matrices of the teacher's head, as :func:`head_of` takes them."""
+        found = self.client.request("GET", "/v1/head").content
         if bytes_digest(found) != teacher.head.fingerprint:
             raise self._wrong("gave another head than it promised; start the run again")
         return found
 
     def tokenizer(self) -> dict[str, str]:
         """The text of each of the tokenizer's files, by name."""
-        body = self.sender.request("GET", "/v1/tokenizer").content
+        body = self.client.request("GET", "/v1/tokenizer").content
         try:
             found = _FILES.validate_json(body)
         except ValidationError as error:
@@ -96,8 +76,8 @@ class PotstillApi:
     def hidden(self, request: HiddenRequest, teacher: TeacherFacts) -> Float[Tensor, "N H"]:
         """The hidden states that a request asks for. The server refuses it if it has another teacher by now."""
         path = f"/v1/hidden?teacher={teacher.fingerprint}"
-        body = self.sender.request("POST", path, content=request.to_bytes()).content
-        self.sender.count_tokens(len(request.ids))
+        body = self.client.request("POST", path, content=request.to_bytes()).content
+        self.client.count_tokens(len(request.ids))
         try:
             found = hidden_of_answer(body)
         except ValueError as error:
@@ -114,7 +94,8 @@ class PotstillApi:
         return found
 
     def _wrong(self, what: str) -> UserError:
-        return UserError(f"{self.where}: the server {what}")
+        here = self.client.connection
+        return UserError(f"{here.setting}: {here.url} {what}")
 
 
 def head_of(saved: bytes, teacher: TeacherFacts, device: torch.device) -> Head:

@@ -2,16 +2,15 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from potstill.data.labels import IGNORE_INDEX, labels_of, starts_document
 from potstill.device import device as own_device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget
@@ -19,10 +18,25 @@ from potstill.models.forward import LayerStates
 from potstill.models.head import Head
 from potstill.servers.hidden_states_format import HiddenRequest, TeacherFacts
 from potstill.servers.potstill import PotstillApi
+from potstill.teachers.served import AskedRow, rows_of
+
+
+@dataclass(frozen=True, eq=False)
+class HostedRows:
+    """The rows of a batch that one request holds, and their places in the batch."""
+
+    rows: list[AskedRow]
+    places: list[int]
+
+    def request(self) -> HiddenRequest:
+        """The request for the hidden states that are wanted of the rows."""
+        ids = [np.array(row.ids, np.int32) for row in self.rows]
+        supervised = [np.isin(np.arange(len(row.ids)), np.array(row.places) + 1) for row in self.rows]
+        return HiddenRequest.of_rows(ids, supervised)
 
 
 class HostedTeacher:
-    """A model behind `potstill serve`, which reads the student's batch as a live teacher does; it shows no layers.
+    """A model behind `potstill serve` (:class:`teachers.beside.TeacherBeside`): a live teacher without its layers.
 
     Its targets are the live teacher's, bit for bit where the server reads the rows of a batch together. Documents that
     must not see each other are rows of their own.
@@ -78,8 +92,8 @@ class HostedTeacher:
 
     def targets(self, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[HiddenTarget]:
         """:meth:`target` of many batches, in their order. The server works on the next ones while one is used."""
-        asked = ((number, part) for number, batch in enumerate(batches) for part in self._parts(batch))
-        answers = self._api.sender.in_order(lambda one: (*one, self._hidden(one[1])), asked)
+        asked = ((number, part) for number, batch in enumerate(batches) for part in self._requests(batch))
+        answers = self._api.client.in_order(lambda one: (*one, self._hidden(one[1])), asked)
         for _, found in groupby(answers, key=itemgetter(0)):
             yield self._joined([(part, hidden) for _, part, hidden in found])
 
@@ -95,30 +109,26 @@ class HostedTeacher:
             raise UserError("hidden_match needs the teacher's layers, and a server shows none; use a teacher beside it")
         return self.target(batch), {}
 
-    def _parts(self, batch: Mapping[str, Tensor]) -> list["Part"]:
-        """The requests for a batch; one of no rows for a batch in which nothing is asked."""
-        rows = [row for row in rows_of(batch) if row.supervised.any()]
-        longest = self._teacher.longest
-        if longest is not None and (most := max((len(row.ids) for row in rows), default=0)) > longest:
+    def _requests(self, batch: Mapping[str, Tensor]) -> list[HostedRows]:
+        """What is asked for a batch: at least one request, maybe of no rows."""
+        rows = [row for row in rows_of(batch) if row.places]
+        lengths, longest = [len(row.ids) for row in rows], self._teacher.longest
+        if longest is not None and max(lengths, default=0) > longest:
             raise UserError(
-                f"{self._api.where}: a sample has {most:,} tokens, and the teacher reads {longest:,}; cut samples shorter "
-                "(`corpus.sequence_length`)"
+                f"{self._api.client.connection.setting}: a sample has {max(lengths):,} tokens, and the teacher reads "
+                f"{longest:,}; cut samples shorter (`corpus.sequence_length`)"
             )
-        if not rows:
-            return [Part([], [])]
-        places = in_requests([len(row.ids) for row in rows], self._most_tokens)
-        return [Part([rows[place] for place in chosen], chosen) for chosen in places]
+        chosen = in_requests(lengths, self._most_tokens) if rows else [[]]
+        return [HostedRows([rows[place] for place in places], places) for places in chosen]
 
-    def _hidden(self, part: "Part") -> Sequence[Float[Tensor, "N H"]]:
+    def _hidden(self, asked: HostedRows) -> Sequence[Float[Tensor, "N H"]]:
         """The hidden states of each row."""
-        if not part.rows:
+        if not asked.rows:
             return [torch.zeros(0, self._teacher.hidden_size, dtype=getattr(torch, self._teacher.dtype))]
-        request = HiddenRequest.of_rows([row.ids for row in part.rows], [row.supervised for row in part.rows])
-        counts = [int(row.supervised.sum()) for row in part.rows]
-        return self._api.hidden(request, self._teacher).split(counts)
+        return self._api.hidden(asked.request(), self._teacher).split([len(row.places) for row in asked.rows])
 
-    def _joined(self, parts: Sequence[tuple["Part", Sequence[Float[Tensor, "N H"]]]]) -> HiddenTarget:
-        places = [place for part, _ in parts for place in part.places]
+    def _joined(self, parts: Sequence[tuple[HostedRows, Sequence[Float[Tensor, "N H"]]]]) -> HiddenTarget:
+        places = [place for asked, _ in parts for place in asked.places]
         hidden = [states for _, found in parts for states in found]
         ordered = [hidden[at] for at in np.argsort(places)] if places else hidden
         return HiddenTarget(torch.cat(ordered).to(self._device), self.head)
@@ -129,38 +139,6 @@ def hosted_config(teacher: TeacherFacts) -> PretrainedConfig:
     return PretrainedConfig(
         vocab_size=teacher.vocabulary, hidden_size=teacher.hidden_size, max_position_embeddings=teacher.longest
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """The tokens of a text, and for which of them a prediction is asked."""
-
-    ids: Int32[np.ndarray, "T"]
-    supervised: Bool[np.ndarray, "T"]
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The rows of a batch that one request holds, and their places in the batch."""
-
-    rows: list[Row]
-    places: list[int]
-
-
-def rows_of(batch: Mapping[str, Tensor]) -> Iterator[Row]:
-    """The texts of a batch, in order and without pads; each document of a row is one."""
-    ids, labels = (values.cpu().numpy() for values in (batch["input_ids"].int(), labels_of(batch)))
-    mask = batch.get("attention_mask")
-    real = np.ones(ids.shape, bool) if mask is None else mask.bool().cpu().numpy()
-    starts = starts_document(batch).cpu().numpy()
-    starts[:, 1:] |= real[:, 1:] != real[:, :-1]
-    for row in range(len(ids)):
-        for first, last in pairwise([0, *np.flatnonzero(starts[row, 1:]) + 1, ids.shape[1]]):
-            supervised = labels[row, first:last] != IGNORE_INDEX
-            # No token precedes the first one.
-            supervised[:1] = False
-            if real[row, first]:
-                yield Row(ids[row, first:last], supervised)
 
 
 def in_requests(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
