@@ -41,7 +41,7 @@ def loss_and_gradient(target, student, batch):
     head = head_of(student)
     hidden, labels = forward(student, head, batch)
     losses = [Loss("forward_kl", 0.4, 2.0), Loss("reverse_kl", 0.3), Loss("jsd", 0.3, beta=0.3)]
-    loss = distillation_loss(hidden, head.weight, target, losses, labels=labels, bias=head.bias)
+    loss, _ = distillation_loss(hidden, head, labels, target, losses, denominator=len(labels))
     loss.backward()
     return loss.detach(), [one.grad.clone() for one in student.parameters() if one.grad is not None]
 
