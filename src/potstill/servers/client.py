@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from potstill.errors import UserError, first_line
-from potstill.servers.congestion import Pace, Window
+from potstill.servers.congestion import RequestRate, RequestWindow
 
 ATTEMPTS = 8
 """How often a request is sent at most."""
@@ -25,8 +25,8 @@ BUSY = (429, 500, 502, 503, 504)
 AHEAD = 4
 """How many windows of requests are asked for ahead of the one that is read, so that one slow answer stops no other."""
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+ToAsk = TypeVar("ToAsk")
+Replied = TypeVar("Replied")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,10 @@ class Client:
         self.connection, self._traffic = connection, Traffic()
         self._stopped, self._lock = threading.Event(), threading.Lock()
         self._pause = self._stopped.wait if pause is None else pause
-        self._window, self._pace = Window(connection.concurrency), Pace(connection.requests_per_second, self._pause)
+        self._window, self._pace = (
+            RequestWindow(connection.concurrency),
+            RequestRate(connection.requests_per_second, self._pause),
+        )
         self._secret = _secret(connection)
         # Until a server has answered once, a wrong address is likelier than a short failure.
         self._has_answered = False
@@ -138,13 +141,13 @@ class Client:
         """
         return self._repeated(lambda: self._answer(method, path, **what))
 
-    def in_order(self, ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+    def in_order(self, ask: Callable[[ToAsk], Replied], items: Iterable[ToAsk]) -> Iterator[Replied]:
         """``ask`` each item, many at a time, and give the answers in the order of the items.
 
         Items are taken only some windows ahead. If one fails, the others are not asked any more.
         """
         most = self.connection.concurrency
-        pending: deque[Future[Answer]] = deque()
+        pending: deque[Future[Replied]] = deque()
         pool = ThreadPoolExecutor(most, thread_name_prefix="potstill-request")
         try:
             for item in items:
@@ -167,7 +170,7 @@ class Client:
     def _json(self, ask: Callable[[], httpx2.Response]) -> Any:
         return self._repeated(lambda: _parsed(ask()))
 
-    def _repeated(self, ask: Callable[[], Answer]) -> Answer:
+    def _repeated(self, ask: Callable[[], Replied]) -> Replied:
         """The result of a request, which is sent again as long as the server is only busy or broken."""
         for attempt in range(1, ATTEMPTS + 1):
             self._pace.wait()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Window:
+class RequestWindow:
     """Lets at most so many requests be in flight as the server bears.
 
     It grows by one for each window of answers, and halves when the server is overloaded, as TCP's does (Chiu and Jain
@@ -54,7 +54,7 @@ class Window:
                 self._open, self._begun_before_the_cut = max(1.0, self._open / 2), self._begun
 
 
-class Pace:
+class RequestRate:
     """Lets at most so many requests begin in a second.
 
     Args:

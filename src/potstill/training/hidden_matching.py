@@ -41,6 +41,8 @@ class HiddenMatching(nn.Module):
         super().__init__()
         self.losses, self.shares = losses, shares
         ours, theirs = _text(student), [_text(teacher) for teacher in teachers]
+        if not all(hasattr(teacher, "num_hidden_layers") for teacher in theirs):
+            raise UserError("hidden_match needs the teacher's layers, and a teacher behind a server shows none")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.matches = nn.ModuleList(
