@@ -26,6 +26,7 @@ from potstill.recipe.step import Step
 from potstill.stages.capture import teacher_template
 from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
+from potstill.teachers.prepared import PreparedTeacher
 from potstill.training.arguments import check_training
 from potstill.training.fit import Fit, TrainingData, fit
 from potstill.training.trainer import TeacherLike
@@ -139,11 +140,11 @@ def trainer_losses(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | Hidden
 
 
 def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
-    """The captured targets of each teacher for a student; without `capture`, the teachers' models."""
+    """The captured targets of each teacher for a student; without `capture`, the teachers' models or their servers."""
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
-        sharded = is_sharded(work.recipe)
-        return [teacher.model_to_shard() if sharded else teacher.model() for teacher in prepared]
+        load = PreparedTeacher.model_to_shard if is_sharded(work.recipe) else PreparedTeacher.model
+        return [teacher.beside() if teacher.is_elsewhere else load(teacher) for teacher in prepared]
     sample_set = work.recipe.sample_set_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=sample_set))
     template = teacher_template(work, sample_set)

@@ -39,7 +39,7 @@ from potstill.training.on_policy_trainer import OnPolicyTrainer
 from potstill.training.sharding import add_gradients_in_float32, use_fsdp_on_cpu
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
-TeacherLike: TypeAlias = PreTrainedModel | TargetStore | str | Path
+TeacherLike: TypeAlias = PreTrainedModel | TeacherBeside | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, the folder of either, or a model's hub name."""
 
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))
