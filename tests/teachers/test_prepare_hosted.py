@@ -35,6 +35,8 @@ def test_the_run_folder_has_all_that_is_needed_of_it(model, tmp_path):
     assert (teacher.config().vocab_size, teacher.parameters(), teacher.is_elsewhere) == (300, None, True)
     with pytest.raises(UserError, match=r"`teachers.big.server`: no server answers"):
         teacher.beside()
+    with pytest.raises(UserError, match=r"`teachers.big` is behind a server, and this needs its weights here"):
+        teacher.model()
 
 
 def test_another_number_format_is_another_teacher(model, tmp_path):

@@ -15,14 +15,15 @@ from potstill.generation.continuous_batches import ContinuousBatches
 from potstill.generation.decoding import Decoding, Key, Request, Task, TokenChoice, Written
 from potstill.generation.fixed_batches import FixedBatches
 from potstill.generation.row_batch import continues_rows
+from potstill.generation.server_writer import ServerModel, written_by_server
 
 
 @dataclass(frozen=True)
 class NamedModel:
     """A model that is asked, with its tokenizer and its name in messages."""
 
-    model: PreTrainedModel
-    """Any causal language model, with adapters or quantised weights too, in eval mode."""
+    model: Any
+    """Any causal language model, with adapters or quantised weights too, in eval mode; or a :class:`ServerModel`."""
     tokenizer: Any
     name: str
     """Such as ``teacher 'smollm2'``."""
@@ -81,6 +82,10 @@ def responses(
         return
     ends = ends_of(asked.tokenizer)
     choose = TokenChoice(decoding, ends, ids_without_token(asked.model, asked.tokenizer))
+    if isinstance(asked.model, ServerModel):
+        for one in written_by_server(asked.model, [one for one in todo if one.key not in have], decoding, choose):
+            yield [_response(one, ends, asked.tokenizer)]
+        return
     together = continues_rows(asked.model, len(todo[0].prompt_ids) + choose.most)
     writer = writer_of(asked, choose, decoding.batch_size, todo, together)
     for at in range(0, len(todo), writer.block_size):
@@ -187,7 +192,7 @@ def ends_of(tokenizer: Any) -> list[int]:
     return sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
 
 
-def ids_without_token(model: PreTrainedModel, tokenizer: Any) -> list[int]:
+def ids_without_token(model: PreTrainedModel | ServerModel, tokenizer: Any) -> list[int]:
     """Ids of the model without a token: many heads are padded to a round size."""
     known = set(tokenizer.get_vocab().values())
     return [token for token in range(model.config.get_text_config().vocab_size) if token not in known]

@@ -4,8 +4,9 @@ Student and teacher are compared on categories: the ids that every such teacher 
 KL on categories is a lower bound of KL on tokens. The log-probability of a label is exact where the teacher tells it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,8 +15,11 @@ from torch import Tensor
 from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.divergences import FLOOR
 from potstill.losses.policy_gradient import label_log_probs
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget, leaves
+from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
+
+SMALLEST = 1e-12
+"""The least mass of all other tokens together, where those that are told sum to one."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,44 @@ class Categories:
         return torch.cat([kept, rest], -1)
 
 
+@dataclass(frozen=True)
+class TeacherCategories:
+    """A teacher, or an ensemble of them, of which some are sparse targets: its distribution over categories."""
+
+    teacher: TeacherTarget
+    categories: Categories
+    told: Mapping[int, Float[Tensor, "N K"]]
+    """The log-probabilities of each sparse target, by its identity."""
+    whole: Sequence[WholeDistributions]
+    """The members that are no sparse targets."""
+
+    @classmethod
+    def of(cls, teacher: TeacherTarget) -> Self:
+        """The categories of a teacher with a sparse target."""
+        assert not isinstance(teacher, MixedTarget) or teacher.mix == "probabilities", "the recipe refuses logits"
+        sparse = [one for one in leaves(teacher) if isinstance(one, SparseTarget)]
+        categories = Categories.of(sparse)
+        whole = [one for one in leaves(teacher) if not isinstance(one, SparseTarget)]
+        return cls(teacher, categories, {id(one): categories.told(one) for one in sparse}, whole)
+
+    def rows(self, rows: slice, logits: Sequence[Float[Tensor, "n V"]]) -> tuple[Categories, Float[Tensor, "n K+1"]]:
+        """The categories of some rows, and the teacher's log-probabilities of them.
+
+        Args:
+            rows: the rows.
+            logits: those of the members in `whole`, at these rows.
+        """
+        here, own = self.categories.rows(rows), iter(logits)
+        weights = self.teacher.weights if isinstance(self.teacher, MixedTarget) else (1.0,)
+        kept = []
+        for one, weight in zip(leaves(self.teacher), weights, strict=True):
+            log_q = self.told[id(one)][rows] if id(one) in self.told else here.of_logits(next(own))[:, :-1]
+            kept.append(log_q + torch.tensor(weight, dtype=torch.float64).log())
+        log_q = torch.stack(kept).logsumexp(0)
+        rest = torch.log(-torch.expm1(log_q.logsumexp(-1, keepdim=True).clamp(max=-SMALLEST)))
+        return here, torch.cat([log_q, rest], -1)
+
+
 @torch.no_grad()
 def score_beside_sparse(
     models: Sequence[WholeDistributions | SparseTarget],
@@ -74,18 +116,15 @@ def score_beside_sparse(
     Raises:
         UserError: a sparse target does not tell a label's probability.
     """
-    sparse = [one for one in leaves(teacher) if isinstance(one, SparseTarget)]
-    categories, whole = Categories.of(sparse), [one for one in leaves(teacher) if not isinstance(one, SparseTarget)]
+    of_teachers = TeacherCategories.of(teacher)
     read = [one for one in models if not isinstance(one, SparseTarget)]
-    told = {id(one): categories.told(one) for one in sparse}
     found: list[list[dict[str, Tensor]]] = [[] for _ in read]
     with torch.autocast(labels.device.type, enabled=False):
-        blocks = logits_in_blocks([*read, *whole], labels, vocabulary, memory_budget) if read or whole else ()
-        for rows, logits in blocks:
-            here = categories.rows(rows)
-            of_teacher = _mixed(teacher, {id(one): told[id(one)][rows] for one in sparse}, here, logits[len(read) :])
+        outputs = [*read, *of_teachers.whole]
+        for rows, logits in logits_in_blocks(outputs, labels, vocabulary, memory_budget) if outputs else ():
+            here, log_q = of_teachers.rows(rows, logits[len(read) :])
             for scores, own in zip(found, logits, strict=False):
-                scores.append(_scores(own, labels[rows], of_teacher, here))
+                scores.append(_scores(own, labels[rows], log_q, here))
     scored = iter([joined(scores, ["nll", "forward_kl", "agreement"], labels) for scores in found])
     return [_of_sparse(one, labels) if isinstance(one, SparseTarget) else next(scored) for one in models]
 
@@ -93,24 +132,6 @@ def score_beside_sparse(
 def _of_sparse(target: SparseTarget, labels: Int[Tensor, "N"]) -> dict[str, Tensor]:
     nll = -label_log_probs(target, labels)
     return {"nll": nll, "forward_kl": torch.zeros_like(nll), "agreement": torch.zeros_like(nll)}
-
-
-def _mixed(
-    teacher: TeacherTarget, told: dict[int, Tensor], categories: Categories, logits: Sequence[Tensor]
-) -> Float[Tensor, "n K+1"]:
-    """The teachers' log-probabilities of the categories; those of an ensemble are mixed as probabilities."""
-    weights = {id(teacher): 1.0}
-    if isinstance(teacher, MixedTarget):
-        assert teacher.mix == "probabilities", "the recipe refuses a mixture of logits"
-        weights = {id(one): weight for one, weight in zip(teacher.targets, teacher.weights, strict=True)}
-    own, kept = iter(logits), []
-    for one in leaves(teacher):
-        assert isinstance(one, SparseTarget | HiddenTarget | LogitsTarget)
-        log_q = told[id(one)] if id(one) in told else categories.of_logits(next(own))[:, :-1]
-        kept.append(log_q + torch.tensor(weights[id(one)], dtype=torch.float64).log())
-    log_q = torch.stack(kept).logsumexp(0)
-    rest = torch.log(-torch.expm1(log_q.logsumexp(-1, keepdim=True).clamp(max=-1e-12)))
-    return torch.cat([log_q, rest], -1)
 
 
 def _scores(

@@ -9,8 +9,10 @@ from torch.nn.functional import log_softmax
 
 from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.divergences import FLOOR
+from potstill.losses.policy_gradient import label_log_probs
 from potstill.losses.row_blocks import mixed
-from potstill.losses.teacher_target import MixedTarget, leaves
+from potstill.losses.sparse_scores import Categories, TeacherCategories
+from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
 
 LIKELIEST = 16
@@ -22,7 +24,7 @@ NAMES = ("student_log_probs", "teacher_log_probs", "reverse_kl", "forward_kl", "
 def score_written(
     student: WholeDistributions,
     labels: Int[Tensor, "N"],
-    teacher: WholeDistributions | MixedTarget,
+    teacher: TeacherTarget,
     *,
     vocabulary: int | None = None,
     memory_budget: int = MEMORY_BUDGET,
@@ -41,16 +43,59 @@ def score_written(
     Args:
         student: its outputs at the written tokens.
         labels: the written ids.
-        teacher: its outputs at the same tokens, without sparse targets.
+        teacher: its outputs at the same tokens. Where it is a sparse target, or has one as a member, the divergences
+            are those on categories (``sparse_scores``), and ``overlap`` counts the ids that it tells.
 
     Raises:
         UserError: as ``chunked.distillation_loss``.
     """
+    if any(isinstance(one, SparseTarget) for one in leaves(teacher)):
+        return _beside_sparse(student, labels, teacher, vocabulary, memory_budget)
     members = cast(list[WholeDistributions], list(leaves(teacher)))
     blocks = logits_in_blocks([student, *members], labels, vocabulary, memory_budget)
     with torch.autocast(labels.device.type, enabled=False):
-        found = [_scores(own, mixed(teacher, iter(theirs), 1.0), labels[rows]) for rows, (own, *theirs) in blocks]
+        whole = cast(WholeDistributions | MixedTarget, teacher)
+        found = [_scores(own, mixed(whole, iter(theirs), 1.0), labels[rows]) for rows, (own, *theirs) in blocks]
     return joined(found, NAMES, labels)
+
+
+def _beside_sparse(
+    student: WholeDistributions,
+    labels: Int[Tensor, "N"],
+    teacher: TeacherTarget,
+    vocabulary: int | None,
+    memory_budget: int,
+) -> dict[str, Float[Tensor, "N"]]:
+    of_teachers, found = TeacherCategories.of(teacher), []
+    told = label_log_probs(teacher, labels, vocabulary=vocabulary).clamp_min(FLOOR)
+    with torch.autocast(labels.device.type, enabled=False):
+        blocks = logits_in_blocks([student, *of_teachers.whole], labels, vocabulary, memory_budget)
+        for rows, (own, *theirs) in blocks:
+            here, log_q = of_teachers.rows(rows, theirs)
+            at, log_p = here.of_logits(own).clamp_min(FLOOR), log_softmax(own, dim=-1).clamp_min_(FLOOR)
+            # An unused entry is impossible for both.
+            gap = at - log_q.clamp_min(FLOOR)
+            numbers = (
+                log_p.gather(1, labels[rows, None])[:, 0],
+                told[rows],
+                torch.linalg.vecdot(at.exp(), gap),
+                -torch.linalg.vecdot(log_q.exp(), gap),
+                -torch.linalg.vecdot(log_p.exp(), log_p),
+                _overlap_with(own, here, log_q[:, :-1]),
+            )
+            found.append({name: one.to(log_p) for name, one in zip(NAMES, numbers, strict=True)})
+    return joined(found, NAMES, labels)
+
+
+def _overlap_with(student: Float[Tensor, "n V"], told: Categories, log_q: Float[Tensor, "n K"]) -> Float[Tensor, "n"]:
+    """The share of the student's likeliest ids that are among the teacher's likeliest ones that it tells."""
+    count = min(LIKELIEST, student.shape[1], log_q.shape[1])
+    values, ids = student.topk(count)
+    best = log_q.topk(count)
+    theirs = told.ids.gather(1, best.indices).masked_fill(best.values == -torch.inf, -1)
+    possible = values > -torch.inf
+    shared = possible & (ids[:, :, None] == theirs[:, None, :]).any(-1)
+    return shared.sum(-1) / possible.sum(-1)
 
 
 def _scores(

@@ -182,11 +182,22 @@ def score_answers(
         vocabulary: use only ids below this number; default: all ids of the head.
     """
     head = head_of(model)
+
+    def nll(batch: Mapping[str, Tensor]) -> Tensor:
+        states, labels = forward(model, head, batch)
+        return score_tokens(states, head, labels, vocabulary=vocabulary)["nll"]
+
+    return score_answers_of(nll, batches)
+
+
+def score_answers_of(
+    read: Callable[[Mapping[str, Tensor]], Float[Tensor, "N"]], batches: Iterable[Mapping[str, Tensor]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As :func:`score_answers`, of any model: ``read`` gives the nats of a batch's N supervised tokens."""
     nll: list[NDArray[np.float64]] = [np.zeros(0)]
     tokens: list[NDArray[np.float64]] = [np.zeros(0)]
     for batch in batches:
-        states, labels = forward(model, head, batch)
-        found = score_tokens(states, head, labels, vocabulary=vocabulary)["nll"].double().cpu().numpy()
+        found = read(batch).double().cpu().numpy()
         counts = count_supervised_by_row(batch).cpu().numpy()
         row = np.repeat(np.arange(len(counts)), counts)
         nll.append(np.bincount(row, found, minlength=len(counts)).astype(float))

@@ -12,6 +12,7 @@ from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.training_rows import stored_conversation
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
+from potstill.generation.server_writer import ServerModel
 from potstill.models.pretrained import ModelSource
 from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
@@ -21,6 +22,7 @@ from potstill.recipe.conversations import Conversations
 from potstill.recipe.served import served_teachers
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
+from potstill.teachers.served import ServedTeacher
 
 
 def existing_teachers(work: Work) -> list[PreparedTeacher]:
@@ -38,6 +40,16 @@ def teacher(work: Work, name: str) -> PreparedTeacher:
     trained = name in work.recipe.pretrain
     folder = work.run.path("pretrain") / name / "model" if trained else work.run.path("teachers") / name
     return PreparedTeacher.load(folder, name, work.recipe.precision, served_teachers(work.recipe).get(name))
+
+
+def writing_teacher(work: Work, name: str) -> PreTrainedModel | ServerModel:
+    """A teacher of the recipe, ready to write."""
+    prepared = teacher(work, name)
+    if prepared.served is None:
+        return prepared.model()
+    beside = prepared.beside()
+    assert isinstance(beside, ServedTeacher)
+    return ServerModel(beside.server, beside.config)
 
 
 def start_model(work: Work) -> PreTrainedModel:
@@ -60,8 +72,13 @@ def trained_folder(work: Work, candidate: Candidate) -> Path:
 def own_model(work: Work, candidate: Candidate) -> PreTrainedModel:
     """The model of a candidate that this run made or prepared, for reading only."""
     if candidate.role == "teacher":
-        return teacher(work, candidate.name or next(iter(work.recipe.all_teachers))).model()
+        return teacher(work, teacher_of(work, candidate)).model()
     return start_model(work) if candidate.role == "start" else trained_model(work, candidate)
+
+
+def teacher_of(work: Work, candidate: Candidate) -> str:
+    """The name of a candidate's teacher: a single teacher's candidate has none."""
+    return candidate.name or next(iter(work.recipe.all_teachers))
 
 
 def tokenizer(work: Work) -> Any:

@@ -51,9 +51,10 @@ def difference(ours: Sequence[ScoredRow], theirs: Sequence[ScoredRow]) -> NoiseF
 
 def _differences(a: ScoredRow, b: ScoredRow) -> NDArray[np.float64]:
     at, ours, theirs = np.nonzero(a.ids[:, :, None] == b.ids[:, None, :])
-    kept = a.log_probs[at, ours] - b.log_probs[at, theirs]
-    found = np.concatenate([kept, a.label_log_probs - b.label_log_probs])
-    differences: NDArray[np.float64] = np.abs(found[np.isfinite(found)])
+    first = np.concatenate([a.log_probs[at, ours], a.label_log_probs])
+    second = np.concatenate([b.log_probs[at, theirs], b.label_log_probs])
+    possible = np.isfinite(first) & np.isfinite(second)
+    differences: NDArray[np.float64] = np.abs(first[possible] - second[possible])
     return differences
 
 

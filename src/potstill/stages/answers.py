@@ -14,16 +14,20 @@ from transformers import PreTrainedModel
 
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
+from potstill.data.positions import supervised_labels
 from potstill.device import device
 from potstill.evaluation.held_out_prompts import held_out_prompts
 from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Request
 from potstill.generation.generate import NamedModel, Response, responses
-from potstill.metrics.held_out_text import score_answers
+from potstill.generation.server_writer import ServerModel
+from potstill.losses.policy_gradient import label_log_probs
+from potstill.metrics.held_out_text import score_answers, score_answers_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Asked:
 def run(work: Work) -> Made:
     """Let one model answer."""
     assert work.step.candidate is not None
-    model = artifacts.own_model(work, work.step.candidate)
+    model = _model(work, work.step.candidate)
     outputs = [work.folder / "answers.jsonl"]
     if work.recipe.asks:
         samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / "samples").to_list()
@@ -51,6 +55,12 @@ def run(work: Work) -> Made:
     made = f"{len(answers):,} answers of {tokens / len(answers):,.0f} tokens, {limited:,} cut at the limit"
     say(f"  {made}")
     return Made(outputs, {"answers": len(answers), "tokens": tokens, "hit_limit": limited, "made": made})
+
+
+def _model(work: Work, candidate: Candidate) -> PreTrainedModel | ServerModel:
+    if candidate.role == "teacher":
+        return artifacts.writing_teacher(work, artifacts.teacher_of(work, candidate))
+    return artifacts.own_model(work, candidate)
 
 
 def _asked_questions(work: Work, samples: list[dict[str, Any]]) -> list[Asked]:
@@ -71,7 +81,7 @@ def _asked_conversations(work: Work) -> list[Asked]:
     ]
 
 
-def _answers(work: Work, model: PreTrainedModel, asked: list[Asked]) -> list[dict[str, Any]]:
+def _answers(work: Work, model: PreTrainedModel | ServerModel, asked: list[Asked]) -> list[dict[str, Any]]:
     """The model's answers, in the order in which it wrote them to the file."""
     settings, who = work.recipe.answers, str(work.step.candidate)
     known = {one.request.id: one.known for one in asked}
@@ -91,7 +101,7 @@ def _row(one: Response, known: dict[str, str]) -> dict[str, Any]:
     return known | {"response": one.response, "tokens": one.tokens, "hit_limit": one.hit_limit}
 
 
-def _scores(work: Work, model: PreTrainedModel, samples: list[dict[str, Any]]) -> dict[str, Any]:
+def _scores(work: Work, model: PreTrainedModel | ServerModel, samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Nats and tokens of each reference solution after its prompt."""
     collate, size = Collator(pad_token_id(artifacts.tokenizer(work))), work.recipe.answers.batch_size
     # Samples of similar length come together, so that batches have little padding.
@@ -101,5 +111,13 @@ def _scores(work: Work, model: PreTrainedModel, samples: list[dict[str, Any]]) -
         rows = [{name: row[name] for name in ("input_ids", "labels")} for row in ordered[at : at + size]]
         return {name: value.to(device()) for name, value in collate(rows).items()}
 
-    nll, tokens = score_answers(model, (batch(at) for at in range(0, len(ordered), size)))
+    batches = (batch(at) for at in range(0, len(ordered), size))
+    if isinstance(model, ServerModel):
+        assert work.step.candidate is not None
+        beside = artifacts.teacher(work, artifacts.teacher_of(work, work.step.candidate)).beside()
+        nll, tokens = score_answers_of(
+            lambda each: -label_log_probs(beside.target(each), supervised_labels(each)), batches
+        )
+    else:
+        nll, tokens = score_answers(model, batches)
     return {"id": [row["id"] for row in ordered], "nll": nll.tolist(), "tokens": tokens.tolist()}

@@ -112,7 +112,7 @@ def with_rollouts(work: Work, training: Fit) -> Fit:
         return training
     if work.forced and given.preflight == "refuse":
         given = given.model_copy(update={"preflight": "warn"})
-    captured = {"rollout_teacher": [teacher.model() for teacher in artifacts.teachers(work)]}
+    captured = {"rollout_teacher": [_beside(teacher) for teacher in artifacts.teachers(work)]}
     more = {"on_policy": given, **(captured if work.recipe.capture is not None else {})}
     return replace(training, teaching={**training.teaching, **more})
 
@@ -140,13 +140,18 @@ def trainer_losses(recipe: Recipe, given: list[GivenLoss]) -> list[Loss | Hidden
 
 
 def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
-    """The captured targets of each teacher for a student; without `capture`, the teachers' models or their servers."""
+    """The captured targets of each teacher for a student; without `capture`, the teachers' models."""
     prepared = artifacts.teachers(work)
     if work.recipe.capture is None:
-        load = PreparedTeacher.model_to_shard if is_sharded(work.recipe) else PreparedTeacher.model
-        return [teacher.beside() if teacher.is_elsewhere else load(teacher) for teacher in prepared]
+        sharded = is_sharded(work.recipe)
+        return [teacher.model_to_shard() if sharded else _beside(teacher) for teacher in prepared]
     sample_set = work.recipe.sample_set_of(variant).name if work.recipe.asks else None
     folder = work.run.path(Step("capture", name=sample_set))
     template = teacher_template(work, sample_set)
     shown = (template, artifacts.tokenizer(work))
     return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]
+
+
+def _beside(teacher: PreparedTeacher) -> TeacherLike:
+    """A teacher as a trainer takes it: its model, or the teacher behind a server."""
+    return teacher.beside() if teacher.is_elsewhere else teacher.model()

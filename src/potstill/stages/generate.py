@@ -67,7 +67,7 @@ class _Writer:
         self.journal = JsonlLog(work.folder / "responses.jsonl")
         self.teacher: PreparedTeacher = artifacts.teacher(work, settings.by)
         self.tokenizer = artifacts.tokenizer(work)
-        self._settings = settings
+        self._work, self._settings = work, settings
         self._done: dict[Key, Response] = {one.key: one for one in (Response(**row) for row in self.journal.rows)}
         self._model: Any = None
 
@@ -86,7 +86,7 @@ class _Writer:
 
     def _writer(self) -> NamedModel:
         if self._model is None:
-            self._model = self.teacher.model()
+            self._model = artifacts.writing_teacher(self._work, self._settings.by)
         return NamedModel(self._model, self.tokenizer, f"teacher {self._settings.by!r}")
 
 

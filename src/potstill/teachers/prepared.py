@@ -145,10 +145,14 @@ class PreparedTeacher:
         """Load the frozen teacher onto its device; with a `dtype`, load its unquantised weights in that format.
 
         Raises:
-            UserError: unquantised weights are asked of a checkpoint that is quantised already, or the teacher is not a
-                whole causal language model (:class:`ModelSource`).
+            UserError: unquantised weights are asked of a checkpoint that is quantised already, the teacher is behind a
+                server, or it is not a whole causal language model (:class:`ModelSource`).
         """
-        assert not self.is_elsewhere, "a served teacher has no weights here"
+        if self.is_elsewhere:
+            raise UserError(
+                f"`teachers.{self.name}` is behind a server, and this needs its weights here; name another model, or leave "
+                "it out"
+            )
         if dtype is not None:
             return self._plain(dtype)
         if self.llama_cpp is not None:

@@ -16,7 +16,7 @@ from potstill.errors import UserError
 from potstill.files.atomic import read_json, write_text
 from potstill.losses.loss import Loss
 from potstill.losses.policy_gradient import label_log_probs, policy_gradient_loss
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, TeacherTarget
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 from potstill.losses.token_scores import score_tokens
 from potstill.losses.written_scores import score_written
 from potstill.models.head import Head
@@ -270,11 +270,10 @@ def _state_file(rank: int) -> str:
     return f"on_policy_{rank}.json"
 
 
-def first_rows(target: TeacherTarget, count: int) -> HiddenTarget | LogitsTarget | MixedTarget:
-    """The targets of the first tokens. Live teachers give whole distributions."""
+def first_rows(target: TeacherTarget, count: int) -> TeacherTarget:
+    """The targets of the first tokens."""
     if isinstance(target, MixedTarget):
         return MixedTarget(tuple(first_rows(one, count) for one in target.targets), target.weights, target.mix)
     if isinstance(target, HiddenTarget):
         return HiddenTarget(target.hidden[:count], target.head)
-    assert isinstance(target, LogitsTarget), target
-    return LogitsTarget(target.logits[:count])
+    return target.rows(0, count) if isinstance(target, SparseTarget) else LogitsTarget(target.logits[:count])

@@ -110,7 +110,6 @@ def _score_written(
     asked: dict[Key, SamplePrompt] = {(f"preflight/{first + at}", 0): prompt for at, prompt in enumerate(prompts)}
     rollouts = [*batches.write(asked, step).values()]
     states, head, labels, target = readers.read(batches.batch_of(rollouts))
-    assert isinstance(target, HiddenTarget | LogitsTarget | MixedTarget)
     student = LogitsTarget(states) if head is None else HiddenTarget(states, head)
     scores = score_written(student, labels, target, vocabulary=readers.vocabulary)
     lengths = [len(one.ids) for one in rollouts]
