@@ -150,8 +150,8 @@ class PreparedTeacher:
         """
         if self.is_elsewhere:
             raise UserError(
-                f"`teachers.{self.name}` is behind a server, and this needs its weights here; name another model, or leave "
-                "it out"
+                f"`teachers.{self.name}` is behind a server, and this needs its weights here; name another "
+                "model, or leave it out"
             )
         if dtype is not None:
             return self._plain(dtype)
