@@ -46,7 +46,7 @@ def test_each_response_draws_with_its_own_seed(server):
     assert len(set(seeds)) == 6
     server.asked.clear()
     written(server, temperature=0.7, samples=2, done=[("b", 0)])
-    assert set(body["seed"] for _, body in server.asked) < set(seeds)
+    assert {body["seed"] for _, body in server.asked} < set(seeds)
 
 
 def test_a_failure_keeps_the_answers_before_it(server):
