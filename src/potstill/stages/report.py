@@ -26,7 +26,9 @@ from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate, trained_candidates
+from potstill.recipe.served import served_teachers
 from potstill.recipe.step import SAVED_AS
+from potstill.recipe.teachers import ScoringTeacher
 from potstill.report.data import (
     ANSWER_METRICS,
     CHAT_METRICS,
@@ -48,6 +50,7 @@ from potstill.report.data import (
 )
 from potstill.report.notes import notes
 from potstill.report.page import render
+from potstill.report.served_teachers import notes_of_served
 from potstill.report.story import about_student, story, units_of
 from potstill.report.warnings import all_tied, ended_early, trials_tied
 from potstill.stages.search import all_tie
@@ -87,7 +90,10 @@ def gather(work: Work) -> Report:
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),
         prompts=shown_prompts(work, alone) if recipe.has_answers and not recipe.judges_numbers else (),
-        notes=notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
+        notes=(
+            *notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
+            *_notes_of_served(work),
+        ),
         metrics=_metrics(recipe, comparison),
         turns=TURN_METRICS if recipe.chats else (),
         units=units_of(recipe),
@@ -265,6 +271,19 @@ def _warnings(work: Work) -> tuple[str, ...]:
     ranking = read_json(work.run.path("search") / "ranking.json") or []
     of_search = () if recipe.search is None or not all_tie(ranking) else (trials_tied(len(ranking)),)
     return (*of_search, *of_selection, *ended_early(_ended_early(work)))
+
+
+def _notes_of_served(work: Work) -> list[str]:
+    captures = [_summary(work, str(step)) for step in steps_of(work.recipe, BY_NAME["capture"])]
+    found: list[str] = []
+    for name, given in served_teachers(work.recipe).items():
+        if not isinstance(given, ScoringTeacher):
+            continue
+        traffic = [each[name]["traffic"] for each in captures if "traffic" in each.get(name, {})]
+        if work.recipe.generate is not None and work.recipe.generate.by == name:
+            traffic += [one for key, one in _summary(work, "generate").items() if key == "traffic"]
+        found += notes_of_served(name, given, _summary(work, "teachers")[name]["served"], traffic)
+    return found
 
 
 def _ended_early(work: Work) -> dict[str, str]:
