@@ -1,7 +1,6 @@
 """The command line: its verbs and options, its output and its exit codes."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -46,6 +45,7 @@ VERBS = {
     "targets": ["store", "--fidelity", "--json"],
     "review": ["run", "--who", "--export"],
     "chat": ["run", "--prompt", "--model", "--set"],
+    "serve": ["teacher", "--teacher", "--set", "--host", "--port", "--key", "--batch-tokens"],
     "recipes": [],
     "init": ["file", "--from"],
     "show": ["recipe", "--set"],
@@ -310,17 +310,6 @@ def test_a_folder_that_is_not_a_run_is_refused(call, verb):
     assert (code, err) == (2, "potstill: nowhere is no run folder; `potstill run RECIPE` makes one under runs/\n")
 
 
-def test_other_libraries_draw_bars_only_on_a_terminal(call, monkeypatch):
-    for name in ("DATASETS_VERBOSITY", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
-        monkeypatch.delenv(name, raising=False)
-    call("recipes")
-    assert main.os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
-    monkeypatch.setattr(main.os, "environ", {})
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    main._quiet_libraries()
-    assert main.os.environ == {"DATASETS_VERBOSITY": "critical"}
-
-
 def test_a_user_error_of_any_stage_is_printed(call, monkeypatch):
     def refuse(*_):
         raise UserError("`corpus.sources`: no")
@@ -357,26 +346,3 @@ def test_a_toy_run_and_its_status_print_no_noise_of_libraries(toy_folder, tmp_pa
     for arguments in (["run", "quickstart", "--run-dir", "run", *sets], ["status", "run"], ["compare", "run"]):
         ended = shell("-m", "potstill", *arguments, cwd=tmp_path)
         assert (ended.returncode, ended.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("name", "words"), [("torchao", "Failed to load %s"), ("torch.utils._pytree", "%s is an Enum subclass")]
-)
-def test_only_the_noise_is_hidden(name, words, caplog):
-    main._quiet_libraries()
-    logging.getLogger(name).warning(words, "x")
-    logging.getLogger(name).warning("the weights are damaged")
-    assert [record.getMessage() for record in caplog.records] == ["the weights are damaged"]
-
-
-def test_libraries_warn_each_other_of_their_next_versions_only_if_asked():
-    code = (
-        "import warnings; from potstill.cli.main import _quiet_libraries; _quiet_libraries()\n"
-        "for module in ('transformers.training_args', 'peft.x', 'mine', 'transformersmine'):\n"
-        "    warnings.warn_explicit('of ' + module, FutureWarning, 'file.py', 1, module=module)\n"
-    )
-    assert shell("-c", code).stderr.splitlines() == [
-        "file.py:1: FutureWarning: of mine",
-        "file.py:1: FutureWarning: of transformersmine",
-    ]
-    assert shell("-W", "default", "-c", code).stderr.count("FutureWarning") == 4

@@ -142,12 +142,12 @@ def test_steps_that_are_not_known_leave_seconds_open_and_give_memory(planned):
 
 
 def test_where_writing_needs_the_most_memory_fewer_answers_at_once_are_advised(planned):
-    def replan(recipe):
+    def replan(recipe, machine):
         return make_plan(recipe, [Step("distil", seed=0)], machine)
 
     machine = replace(MACHINE, host_memory=1e6)
     many = ("distil.training.per_device_train_batch_size=1", "distil.training.gradient_accumulation_steps=256")
-    plan = replan(planned(*many, share=1, max_new_tokens=1000, batch_size=256).recipe)
+    plan = replan(planned(*many, share=1, max_new_tokens=1000, batch_size=256).recipe, machine)
     (misfit,) = misfits(plan)
     changes = ("distil.on_policy.batch_size=64",)
     (one,) = (one for one in advise(plan, misfit, replan) if one.changes == changes)

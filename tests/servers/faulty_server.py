@@ -39,7 +39,7 @@ class Scripted:
     longest: int = 128
     most_k: int = 64
     words: Any = field(default_factory=tokenizer)
-    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    faults: dict[str, list[Fault | None]] = field(default_factory=dict)
     """For each path, what happens to its next requests, one after another."""
     always: dict[str, Fault] = field(default_factory=dict)
     """For each path, what happens to each request that no other fault meets."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from potstill.errors import UserError
-from potstill.recipe.teachers import ServerTeacher
+from potstill.recipe.teachers import ScoringTeacher
 from potstill.servers.connect import Server
 from potstill.servers.model import ServedModel, check_unchanged, meet
 from servers.faulty_server import MODEL, Scripted
@@ -14,7 +14,7 @@ from tiny import llama, tokenizer
 
 def server_of(server: Scripted, **more) -> Server:
     given = {"server": server.url, "model": MODEL, "api": "vllm", "top_k": 16, **more}
-    return Server.of("big", ServerTeacher(**given))
+    return Server.of("big", ScoringTeacher(**given))
 
 
 @pytest.fixture(scope="module")

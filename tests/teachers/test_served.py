@@ -13,7 +13,7 @@ from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.models.forward import forward
 from potstill.models.head_extraction import head_of
-from potstill.recipe.teachers import ServerTeacher
+from potstill.recipe.teachers import ScoringTeacher
 from potstill.servers.api import ScoredRow
 from potstill.servers.connect import Server
 from potstill.servers.model import meet
@@ -39,7 +39,7 @@ def collate(samples):
 
 
 def _server(scripted: Scripted, **more) -> Server:
-    return Server.of("big", ServerTeacher(server=scripted.url, model=MODEL, api="vllm", **more))
+    return Server.of("big", ScoringTeacher(server=scripted.url, model=MODEL, api="vllm", **more))
 
 
 def _teacher(scripted: Scripted, known, vocabulary=None, **more) -> ServedTeacher:

@@ -1,10 +1,7 @@
 """The command line: one verb a stage, and what looks at a run. Heavy libraries are imported where a verb needs them."""
 
 import json
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +13,7 @@ from potstill.cli import faults
 from potstill.cli.faults import in_run
 from potstill.cli.options import (
     AsJson,
+    BatchTokens,
     Calibrate,
     DataNames,
     Debug,
@@ -27,10 +25,13 @@ from potstill.cli.options import (
     ForceThis,
     From,
     FromRuns,
+    Host,
+    KeyVariable,
     NewFile,
     OnMachine,
     Planned,
     PlotFile,
+    Port,
     PromptToAnswer,
     RecipeName,
     RehearsalFolder,
@@ -39,14 +40,18 @@ from potstill.cli.options import (
     RunFolders,
     Set,
     SetAnswers,
+    SetTeacher,
     ShownConversations,
     StoreFolder,
+    TeacherOfRun,
+    TeacherToServe,
     Until,
     Watch,
     WhichModel,
     WhichSnapshots,
     Who,
 )
+from potstill.cli.quiet_libraries import quiet_libraries
 from potstill.errors import UserError
 from potstill.pipeline.graph import STAGES
 
@@ -260,6 +265,23 @@ def chat(run: RunFolder, prompt: PromptToAnswer = None, model: WhichModel = "all
         chatting.chat(run, model, prompt, set_ or [])
 
 
+@app.command(rich_help_panel="Whole runs")
+def serve(
+    teacher: TeacherToServe,
+    name: TeacherOfRun = None,
+    set_: SetTeacher = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    key: KeyVariable = None,
+    batch_tokens: BatchTokens = 16384,
+) -> None:
+    """Serve a teacher's hidden states to trainings on other machines, until Ctrl-C."""
+    from potstill.cli import serve as serving
+
+    address = serving.Address(host, port, key)
+    serving.serve(teacher, name, set_ or [], address, batch_tokens)
+
+
 @app.command(rich_help_panel="Recipes")
 def recipes() -> None:
     """List the shipped recipes."""
@@ -332,7 +354,7 @@ def main() -> None:
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    _quiet_libraries()
+    quiet_libraries()
     try:
         code = _call(arguments or ["--help"])
         sys.stdout.flush()
@@ -362,36 +384,6 @@ def _sentence(error: UserError | TyperException) -> str:
         return str(error)
     message, context = error.format_message().strip().rstrip("."), getattr(error, "ctx", None)
     return f"{message[:1].lower()}{message[1:]}; see `{context.command_path if context else 'potstill'} --help`"
-
-
-def _without(words: str) -> Callable[[logging.LogRecord], bool]:
-    return lambda record: words not in str(record.msg)
-
-
-NOISE = {
-    "torchao": _without("Failed to load"),
-    "torch.utils._pytree": _without("is an Enum subclass"),
-    "bitsandbytes.backends.cpu.ops": _without("Failed to load CPU"),
-    "transformers.trainer_utils": _without("mtime may not be reliable"),
-}
-"""Lines that say nothing to a user, by their loggers: fast paths that are not built for this machine, notes between
-libraries, and another way to sort checkpoints."""
-
-
-def _quiet_libraries() -> None:
-    """Call this before they are imported. potstill reports their failures itself; bars are for terminals only."""
-    for name, noise in NOISE.items():
-        logging.getLogger(name).addFilter(noise)
-    if not sys.warnoptions:
-        # They warn each other of their next versions. `python -W default -m potstill` shows it.
-        warnings.filterwarnings(
-            "ignore", category=FutureWarning, module=r"(accelerate|peft|torch|torchao|transformers)\b"
-        )
-    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
-    if not sys.stdout.isatty():
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 if __name__ == "__main__":

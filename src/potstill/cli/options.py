@@ -87,3 +87,26 @@ SetAnswers = Annotated[
         help="How models answer: max_new_tokens, system, temperature, top_p, top_k, seed.",
     ),
 ]
+TeacherToServe = Annotated[
+    str,
+    typer.Argument(metavar="TEACHER", help="A model: a name on the hub or a folder; or the run folder of a teacher."),
+]
+TeacherOfRun = Annotated[
+    str | None, typer.Option("--teacher", metavar="NAME", help="The teacher to serve, where TEACHER is a run folder.")
+]
+SetTeacher = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key of a recipe's `teachers.NAME`: revision, gguf, dtype, quantization, device_map.",
+    ),
+]
+Host = Annotated[str, typer.Option(help="The address to bind. Any but this machine's own needs `--key`.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to bind; 0: a free one.")]
+KeyVariable = Annotated[
+    str | None, typer.Option("--key", metavar="ENV", help="The environment variable with the key of each request.")
+]
+BatchTokens = Annotated[
+    int, typer.Option(min=1, metavar="TOKENS", help="The most tokens that the teacher reads at once, pads included.")
+]

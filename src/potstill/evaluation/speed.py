@@ -41,7 +41,7 @@ def measure(work: Work) -> Measurement:
 
 def _measured(work: Work) -> Speed:
     named = zip(teacher_candidates(work.recipe), artifacts.teachers(work), strict=True)
-    teachers = {candidate.label: teacher for candidate, teacher in named if teacher.served is None}
+    teachers = {candidate.label: teacher for candidate, teacher in named if not teacher.is_elsewhere}
     students = [one for one in trained_candidates(work.recipe) if one.seed == work.recipe.seeds[0]]
     like = students[0]
     made = work.run.manifest(Step("student"))

@@ -25,7 +25,14 @@ from potstill.recipe.evaluate import MinimalPairs, NamedPairs, PairFiles
 from potstill.recipe.precision import trainings
 from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions, QuestionSource
 from potstill.recipe.student import Checkpoint
-from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, ServerTeacher, Teacher
+from potstill.recipe.teachers import (
+    Llama2cTeacher,
+    NamedTeacher,
+    PackagedTeacher,
+    PotstillTeacher,
+    ScoringTeacher,
+    Teacher,
+)
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 HASHED_UP_TO = 256 * 2**20
@@ -204,7 +211,9 @@ def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:
         return [file for file in files if file.is_file()]
     if isinstance(teacher, NamedTeacher):
         return [file for split in ("model", "tokenizer") for file in named_files(teacher.data, split, f"{key}.data")]
-    if isinstance(teacher, ServerTeacher):
+    if isinstance(teacher, PotstillTeacher):
+        return []
+    if isinstance(teacher, ScoringTeacher):
         return _in_folder(teacher.tokenizer or teacher.model)
     folder = named_folder(teacher.model)
     if folder is None:

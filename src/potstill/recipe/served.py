@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from potstill.recipe.losses import HiddenMatch, temperatures
 from potstill.recipe.student import FromTeacher
-from potstill.recipe.teachers import ServerTeacher
+from potstill.recipe.teachers import PotstillTeacher, ScoringTeacher, ServerTeacher
 from potstill.recipe.tokenizer import CutTokenizer
 
 if TYPE_CHECKING:
@@ -18,13 +18,17 @@ def served_teachers(recipe: "Recipe") -> dict[str, ServerTeacher]:
 
 
 def not_served(recipe: "Recipe") -> Iterator[str]:
-    """A sentence about each setting that needs more of a served teacher than log-probabilities."""
+    """A sentence about each setting that needs more of a served teacher than its server gives."""
     for name, teacher in served_teachers(recipe).items():
         what = f"`teachers.{name}` is behind a server"
         yield from _needing_weights(recipe, name, what)
-        yield from _needing_whole_distributions(recipe, what)
-        yield from _of_capture(recipe, name, teacher)
-        yield from _of_temperature(recipe, name, teacher)
+        yield from _needing_layers(recipe, what)
+        if isinstance(teacher, ScoringTeacher):
+            yield from _needing_whole_distributions(recipe, what)
+            yield from _of_capture(recipe, name, teacher)
+            yield from _of_temperature(recipe, name, teacher)
+        if isinstance(teacher, PotstillTeacher):
+            yield from _needing_a_writer(recipe, name)
 
 
 def _needing_weights(recipe: "Recipe", name: str, what: str) -> Iterator[str]:
@@ -35,15 +39,26 @@ def _needing_weights(recipe: "Recipe", name: str, what: str) -> Iterator[str]:
         )
     if isinstance(recipe.tokenizer, CutTokenizer) and recipe.tokenizer.teacher == name:
         yield (
-            f"`tokenizer.teacher: {name}` cuts the teacher's vocabulary, and {what}, which mixes all tokens into its "
-            "tail; leave `tokenizer` out"
+            f"`tokenizer.teacher: {name}` cuts the teacher's vocabulary, and {what}, which predicts all of its tokens; "
+            "leave `tokenizer` out"
         )
 
 
-def _needing_whole_distributions(recipe: "Recipe", what: str) -> Iterator[str]:
+def _needing_layers(recipe: "Recipe", what: str) -> Iterator[str]:
     for variant in recipe.variants:
         if any(isinstance(loss, HiddenMatch) for loss in recipe.losses_of(variant)):
             yield f"hidden_match needs the teacher's layers, and {what}, which shows none; remove it"
+
+
+def _needing_a_writer(recipe: "Recipe", name: str) -> Iterator[str]:
+    why = f"`teachers.{name}.api: potstill` gives hidden states and writes no text"
+    if recipe.generate is not None and recipe.generate.by == name:
+        yield f"`generate.by: {name}`: {why}; name another teacher"
+    if recipe.has_answers and recipe.answers.teachers:
+        yield f"`answers.teachers` lets teachers answer, and {why}; set it to false"
+
+
+def _needing_whole_distributions(recipe: "Recipe", what: str) -> Iterator[str]:
     if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1:
         yield (
             f"`distil.mix: logits` needs each teacher's whole distribution, and {what}, which gives a part of it; use "
@@ -51,7 +66,7 @@ def _needing_whole_distributions(recipe: "Recipe", what: str) -> Iterator[str]:
         )
 
 
-def _of_capture(recipe: "Recipe", name: str, teacher: ServerTeacher) -> Iterator[str]:
+def _of_capture(recipe: "Recipe", name: str, teacher: ScoringTeacher) -> Iterator[str]:
     capture = recipe.capture
     if capture is None:
         return
@@ -68,7 +83,7 @@ def _of_capture(recipe: "Recipe", name: str, teacher: ServerTeacher) -> Iterator
         )
 
 
-def _of_temperature(recipe: "Recipe", name: str, teacher: ServerTeacher) -> Iterator[str]:
+def _of_temperature(recipe: "Recipe", name: str, teacher: ScoringTeacher) -> Iterator[str]:
     hot = [one for one in recipe.temperatures_of(None) if one != 1]
     if hot and teacher.fixed_temperature:
         yield (

@@ -123,30 +123,15 @@ class Price(Section):
 
 
 class ServerTeacher(TeacherBase):
-    """A model behind a server, on this machine or on another one. It gives the likeliest tokens of each distribution,
-    the text's own token, and the mass of all others."""
+    """A model behind a server, on this machine or on another one."""
 
     server: str
     """The server's address, such as `http://host:8000/v1`. The run's results do not depend on it: a run goes on with
     the same model at another address."""
 
-    model: str = Field(min_length=1)
-    """The model's name at the server."""
-
-    api: Literal["vllm", "sglang"]
-    """The program that serves: `vllm` (at temperature 1 only), or `sglang`."""
-
     key: str | None = None
     """The name of the environment variable that holds the server's key. The key itself is written nowhere. Default: the
     server needs none."""
-
-    tokenizer: str | None = None
-    """The tokenizer of the server's model: a folder, or a name on the hub. It is compared with the server's, token by
-    token. Default: the name in `model`."""
-
-    top_k: int = Field(64, gt=0, le=4096)
-    """The number of likeliest tokens that are asked of each distribution. vLLM gives 20, unless it was started with
-    `--max-logprobs`. Default: 64."""
 
     concurrency: int = Field(16, gt=0, le=1024)
     """The most requests in flight. Each is one sample, and the log-probabilities of all of them lie in the server's
@@ -179,14 +164,43 @@ class ServerTeacher(TeacherBase):
             )
         return key
 
+
+class ScoringTeacher(ServerTeacher):
+    """A server that gives the likeliest tokens of each distribution, the text's own token, and the mass of the rest."""
+
+    model: str = Field(min_length=1)
+    """The model's name at the server."""
+
+    api: Literal["vllm", "sglang"]
+    """The program that serves: `vllm` (at temperature 1 only), or `sglang`."""
+
+    tokenizer: str | None = None
+    """The tokenizer of the server's model: a folder, or a name on the hub. It is compared with the server's, token by
+    token. Default: the name in `model`."""
+
+    top_k: int = Field(64, gt=0, le=4096)
+    """The number of likeliest tokens that are asked of each distribution. vLLM gives 20, unless it was started with
+    `--max-logprobs`. Default: 64."""
+
     @property
     def fixed_temperature(self) -> bool:
         """Whether the server's log-probabilities are at temperature 1 whatever a request says."""
         return self.api == "vllm"
 
 
+class PotstillTeacher(ServerTeacher):
+    """A teacher that `potstill serve` gives. It sends hidden states and its head, so that distributions are whole."""
+
+    api: Literal["potstill"]
+    """`potstill`: the program that serves."""
+
+    concurrency: int = Field(4, gt=0, le=1024)
+    """The most requests in flight. Each is a batch, and a capture holds the hidden states of four times as many.
+    Default: 4."""
+
+
 Teacher = Annotated[
-    Annotated[ServerTeacher, Tag("<server>")]
+    Annotated[Annotated[ScoringTeacher | PotstillTeacher, Field(discriminator="api")], Tag("<server>")]
     | Annotated[PackagedTeacher, Tag("<package>")]
     | Annotated[ModelTeacher, Tag("<model>")]
     | Annotated[Llama2cTeacher, Tag("<llama2c>")]

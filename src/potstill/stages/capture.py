@@ -5,7 +5,8 @@ Makes one store for each teacher, `capture/TEACHER/`; for questions, one for eac
 """
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from potstill import distributed
 from potstill.console import duration, say, size
@@ -19,8 +20,10 @@ from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.row_rules import teaches_by_row
 from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
+from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.prepared import PreparedTeacher
+from potstill.teachers.served import ServedTeacher
 
 
 def run(work: Work) -> Made:
@@ -28,7 +31,7 @@ def run(work: Work) -> Made:
     settings = work.recipe.capture
     assert settings is not None
     learned = _learned(work)
-    folders, summary = [], {}
+    folders, summary = [], dict[str, Any]()
     for teacher in artifacts.teachers(work):
         batches = _taught_by(work, teacher, learned)
         name, expected = teacher.name, size_estimate(work, teacher, batches)
@@ -39,10 +42,15 @@ def run(work: Work) -> Made:
         store = StoreSpec(folder, codec, origin)
         tokens = capture(store, beside, batches, distributed.rank(), distributed.world_size())
         folders.append(folder)
-        summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token}
+        summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token, **traffic_of(beside)}
         if teaches_by_row(work.recipe):
             summary[name] |= {"samples": len(batches.samples), "samples_in_all": len(learned.samples)}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
+
+
+def traffic_of(teacher: TeacherBeside) -> dict[str, Any]:
+    """What a teacher behind a server was asked in this attempt, for the manifest; nothing of other teachers."""
+    return {"traffic": asdict(teacher.server.client.traffic)} if isinstance(teacher, ServedTeacher) else {}
 
 
 def _learned(work: Work) -> SampleBatches:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from potstill import distributed
 from potstill.files.atomic import read_json, remove
@@ -29,7 +29,6 @@ from potstill.stages.capture import teacher_template
 from potstill.students.load_and_save import finish_student, load_to_train, unmerged
 from potstill.targets import TargetStore
 from potstill.teachers.prepared import PreparedTeacher
-from potstill.teachers.served import ServedTeacher
 from potstill.training.arguments import check_training
 from potstill.training.fit import Fit, TrainingData, fit
 from potstill.training.trainer import TeacherLike
@@ -161,4 +160,4 @@ def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
 
 def _beside(teacher: PreparedTeacher) -> TeacherLike:
     """A teacher as a trainer takes it: its model, or the teacher behind a server."""
-    return teacher.model() if teacher.served is None else cast(ServedTeacher, teacher.beside())
+    return teacher.beside() if teacher.is_elsewhere else teacher.model()

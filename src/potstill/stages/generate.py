@@ -21,6 +21,7 @@ from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Key, Request
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import NamedModel, Response, responses
+from potstill.generation.server_writer import ServerModel
 from potstill.generation.teacher_turns import Draft, TurnWriter
 from potstill.generation.vllm_writer import check_installed
 from potstill.metrics.continuations.similarity import check_rouge
@@ -89,6 +90,12 @@ class _Writer:
                     advance(len(batch))
         return [self._done[key] for key in sorted(wanted)]
 
+    def traffic(self) -> dict[str, Any]:
+        """What a server was asked in this attempt, for the manifest; nothing of a teacher that runs here."""
+        if not isinstance(self._model, ServerModel):
+            return {}
+        return {"traffic": asdict(self._model.server.client.traffic)}
+
     def _writer(self) -> NamedModel:
         if self._model is None:
             self._model = artifacts.writing_teacher(self._work, self._settings.by)
@@ -109,7 +116,7 @@ def _answer_questions(work: Work, settings: Generate) -> Made:
     write_text(answers, _lines(kept))
     counts = vars(summary) | {"tokens": sum(one.tokens for one in done)}
     made = f"{summary.kept:,} answers kept of {summary.responses:,} by {settings.by}"
-    return Made([answers, writer.journal.file], counts | {"made": made})
+    return Made([answers, writer.journal.file], counts | writer.traffic() | {"made": made})
 
 
 def _write_conversations(work: Work, settings: Generate, corpus: Conversations) -> Made:
@@ -149,7 +156,7 @@ def _write_conversations(work: Work, settings: Generate, corpus: Conversations) 
     say(f"  {figures}; see {work.folder / 'audit.html'}")
     made = f"{turns.counts.turns:,} turns by {settings.by} in {len(drafts):,} conversations"
     outputs = [work.folder / name for name in ("answers.jsonl", "responses.jsonl", "train", *AUDIT)]
-    return Made(outputs, counts | audit_figures(audit) | {"made": made})
+    return Made(outputs, counts | audit_figures(audit) | write.traffic() | {"made": made})
 
 
 def _room(teacher: PreparedTeacher, settings: Generate, corpus: Conversations) -> int:

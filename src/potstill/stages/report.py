@@ -26,7 +26,9 @@ from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate, trained_candidates
+from potstill.recipe.served import served_teachers
 from potstill.recipe.step import SAVED_AS
+from potstill.recipe.teachers import ScoringTeacher
 from potstill.report.data import (
     ANSWER_METRICS,
     CHAT_METRICS,
@@ -49,6 +51,7 @@ from potstill.report.data import (
 )
 from potstill.report.notes import notes, taught_rows
 from potstill.report.page import render
+from potstill.report.served_teachers import notes_of_served
 from potstill.report.story import about_student, story, units_of
 from potstill.report.warnings import all_tied, ended_early, trials_tied
 from potstill.stages.search import all_tie
@@ -91,6 +94,7 @@ def gather(work: Work) -> Report:
         notes=(
             *notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
             *taught_rows(_summary(work, training_data.taught_by(recipe)).get("taught", {})),
+            *_notes_of_served(work),
         ),
         metrics=_metrics(recipe, comparison),
         turns=TURN_METRICS if recipe.chats else (),
@@ -270,6 +274,19 @@ def _warnings(work: Work) -> tuple[str, ...]:
     ranking = read_json(work.run.path("search") / "ranking.json") or []
     of_search = () if recipe.search is None or not all_tie(ranking) else (trials_tied(len(ranking)),)
     return (*of_search, *of_selection, *ended_early(_ended_early(work)))
+
+
+def _notes_of_served(work: Work) -> list[str]:
+    captures = [_summary(work, str(step)) for step in steps_of(work.recipe, BY_NAME["capture"])]
+    found: list[str] = []
+    for name, given in served_teachers(work.recipe).items():
+        if not isinstance(given, ScoringTeacher):
+            continue
+        traffic = [each[name]["traffic"] for each in captures if "traffic" in each.get(name, {})]
+        if work.recipe.generate is not None and work.recipe.generate.by == name:
+            traffic += [one for key, one in _summary(work, "generate").items() if key == "traffic"]
+        found += notes_of_served(name, given, _summary(work, "teachers")[name]["served"], traffic)
+    return found
 
 
 def _ended_early(work: Work) -> dict[str, str]:

@@ -195,7 +195,7 @@ def _measure_start(
     losses["the student"], tokens = mean_loss(model, samples.loss, vocabulary)
     for teacher in teachers:
         sizes[teacher.name] = size_of(teacher.config(), teacher.parameters())
-        if teacher.served is None:
+        if not teacher.is_elsewhere:
             losses[teacher.name], _ = mean_loss(teacher.model(), samples.loss, vocabulary)
     say(shown(sizes, losses))
     count = sum(len(batch["labels"]) for batch in samples.loss)

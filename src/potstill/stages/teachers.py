@@ -45,6 +45,8 @@ def how_it_runs(teacher: PreparedTeacher) -> str:
     if teacher.served is not None:
         noise = f"same answers within {teacher.served.floor.largest:.2g} nats"
         return f"{teacher.served.name} behind a server ({noise})"
+    if teacher.hosted is not None:
+        return f"{teacher.hosted.model} behind `potstill serve`, in {teacher.hosted.dtype}"
     if teacher.llama_cpp is not None:
         return "run by llama.cpp"
     if teacher.quantization is not None:

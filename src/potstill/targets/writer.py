@@ -19,12 +19,13 @@ from potstill.errors import UserError
 from potstill.files.atomic import check_room
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
+from potstill.models.head_bytes import head_bytes, head_entry
 from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.registry import Codec, estimate
 from potstill.targets.content_keys import key_array, uniforms
 from potstill.targets.describe import samples_written
 from potstill.targets.durable_writes import locked
-from potstill.targets.head_file import head_bytes, head_entry, write_head
+from potstill.targets.head_file import write_head
 from potstill.targets.header import NAME, Header, Provenance, expect_same, plan_digest, read_header, write_header
 from potstill.targets.key_index import first_places
 from potstill.targets.shard import ENTRY, ShardWriter, index_path, records_path

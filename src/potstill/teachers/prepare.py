@@ -13,8 +13,9 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.errors import UserError
-from potstill.files.atomic import digest, remove, sha256, write_json
+from potstill.files.atomic import digest, remove, sha256, write_bytes, write_json, write_text
 from potstill.files.installed_packages import package_files
 from potstill.files.named_data import named_files
 from potstill.files.named_files import named_folder, named_path
@@ -27,15 +28,17 @@ from potstill.recipe.teachers import (
     ModelTeacher,
     NamedTeacher,
     PackagedTeacher,
-    ServerTeacher,
+    PotstillTeacher,
+    ScoringTeacher,
     Teacher,
 )
-from potstill.servers.connect import Server
+from potstill.servers.connect import Server, client_of
 from potstill.servers.model import meet
+from potstill.servers.potstill import PotstillApi
 from potstill.teachers.gguf import convert, one_reading, parts_pattern
 from potstill.teachers.llama2c import read_model, read_tokenizer
 from potstill.teachers.llama_cpp import check_installed
-from potstill.teachers.prepared import POINTER, PreparedTeacher
+from potstill.teachers.prepared import HEAD, POINTER, PreparedTeacher
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
@@ -46,7 +49,9 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
     Raises:
         UserError: the teacher cannot be found or loaded, or is no causal language model.
     """
-    if isinstance(teacher, ServerTeacher):
+    if isinstance(teacher, PotstillTeacher):
+        found = _prepare_hosted(name, teacher, folder)
+    elif isinstance(teacher, ScoringTeacher):
         found = _prepare_served(name, teacher, folder)
     elif isinstance(teacher, Llama2cTeacher | NamedTeacher):
         found = _prepare_llama2c(name, teacher, folder)
@@ -108,7 +113,7 @@ def _run_settings(weights: str, teacher: LoadedTeacher) -> dict[str, Any]:
     return {"fingerprint": fingerprint, "quantization": quantization, "device_map": teacher.device_map}
 
 
-def _prepare_served(name: str, teacher: ServerTeacher, folder: Path) -> dict[str, Any]:
+def _prepare_served(name: str, teacher: ScoringTeacher, folder: Path) -> dict[str, Any]:
     place = named_folder(teacher.tokenizer or teacher.model)
     source = teacher.tokenizer or teacher.model if place is None else str(place.resolve())
     tokenizer = ModelSource(source, f"`teachers.{name}.tokenizer`").tokenizer()
@@ -119,6 +124,26 @@ def _prepare_served(name: str, teacher: ServerTeacher, folder: Path) -> dict[str
         model = earlier if earlier is not None and earlier.is_like(model) else model
     tokenizer.save_pretrained(folder)
     return {"fingerprint": model.fingerprint, "served": asdict(model)}
+
+
+def _prepare_hosted(name: str, teacher: PotstillTeacher, folder: Path) -> dict[str, Any]:
+    api = PotstillApi(client_of(name, teacher))
+    facts = api.facts().teacher
+    head, files = api.head(facts), api.tokenizer()
+    remove(folder)
+    folder.mkdir(parents=True)
+    for file, text in files.items():
+        write_text(folder / file, text)
+    found = tokenizer_fingerprint(ModelSource(str(folder), f"`teachers.{name}.server`").tokenizer())
+    if found != facts.tokenizer:
+        raise UserError(
+            f"`teachers.{name}.server`: {teacher.server} gave a tokenizer that is read otherwise here; use the "
+            "server's versions of transformers and tokenizers"
+        )
+    write_bytes(folder / HEAD, head)
+    # The weights are the same in each number format, and the hidden states are not.
+    fingerprint = digest({"weights": facts.fingerprint, "dtype": facts.dtype})
+    return {"fingerprint": fingerprint, "hosted": asdict(facts)}
 
 
 def _prepare_llama2c(name: str, teacher: Llama2cTeacher | NamedTeacher, folder: Path) -> dict[str, Any]:

@@ -16,16 +16,21 @@ from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config, quantization_of
 from potstill.models.size import check_length
 from potstill.recipe.precision import Precision
-from potstill.recipe.teachers import ServerTeacher
-from potstill.servers.connect import Server
+from potstill.recipe.teachers import ScoringTeacher, ServerTeacher
+from potstill.servers.connect import Server, client_of
+from potstill.servers.hidden_states_format import HeadFacts, TeacherFacts
 from potstill.servers.model import ServedModel
+from potstill.servers.potstill import PotstillApi, head_of
 from potstill.targets import Provenance
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.hosted import HostedTeacher, hosted_config
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
 from potstill.teachers.served import ServedTeacher, served_config
 
 POINTER = "teacher.json"
+HEAD = "head.safetensors"
+"""The head of a teacher that `potstill serve` gives."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class PreparedTeacher:
     threads: int | None = None
     served: ServedModel | None = None
     """The model behind a server, if it runs there. `source` is a folder with its tokenizer."""
+    hosted: TeacherFacts | None = None
+    """What `potstill serve` says of the teacher, if it gives it. `source` holds its tokenizer and its head."""
     server: ServerTeacher | None = None
     """How the recipe asks that server."""
 
@@ -76,6 +83,9 @@ class PreparedTeacher:
         try:
             if saved.get("served") is not None:
                 saved |= {"served": ServedModel(**saved["served"]), "server": server}
+            if saved.get("hosted") is not None:
+                hosted = TeacherFacts(**saved["hosted"] | {"head": HeadFacts(**saved["hosted"]["head"])})
+                saved |= {"hosted": hosted, "server": server}
             found = cls(name or folder.name, **saved | {"source": saved["source"] or str(folder)})
         except (AttributeError, KeyError, TypeError) as error:  # other keys than were written, or no object
             raise UserError(
@@ -84,6 +94,11 @@ class PreparedTeacher:
         if found.dtype == "auto":
             found = replace(found, dtype=str(run_dtype(precision)).removeprefix("torch."))
         return found
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a server runs the teacher, so that its weights are not here."""
+        return self.served is not None or self.hosted is not None
 
     @property
     def _files(self) -> ModelSource:
@@ -96,6 +111,8 @@ class PreparedTeacher:
 
     def config(self) -> Any:
         """The teacher's configuration; of a served model, what is known of it."""
+        if self.hosted is not None:
+            return hosted_config(self.hosted)
         return self._files.config() if self.served is None else served_config(self.served)
 
     def provenance(self, template: str = "none", tokenizer: Any = None) -> Provenance:
@@ -117,19 +134,28 @@ class PreparedTeacher:
         Raises:
             UserError: as :meth:`model`, or its server cannot be reached or has another model now.
         """
-        if self.served is None:
+        if not self.is_elsewhere:
             return LiveTeacher(self.model(), vocabulary)
-        assert self.server is not None, "the recipe says how its server is asked"
+        if self.hosted is not None:
+            assert self.server is not None, "the recipe says how its server is asked"
+            head = head_of((Path(self.source) / HEAD).read_bytes(), self.hosted, torch.device("cpu"))
+            return HostedTeacher(PotstillApi(client_of(self.name, self.server)), self.hosted, head, vocabulary)
+        assert isinstance(self.server, ScoringTeacher), "the recipe says how its server is asked"
+        assert self.served is not None
         return ServedTeacher(Server.of(self.name, self.server), self.served, vocabulary)
 
     def model(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
         """Load the frozen teacher onto its device; with a `dtype`, load its unquantised weights in that format.
 
         Raises:
-            UserError: unquantised weights are asked of a checkpoint that is quantised already, or the teacher is not a
-                whole causal language model (:class:`ModelSource`).
+            UserError: unquantised weights are asked of a checkpoint that is quantised already, the teacher is behind a
+                server, or it is not a whole causal language model (:class:`ModelSource`).
         """
-        assert self.served is None, "a served teacher has no weights here"
+        if self.is_elsewhere:
+            raise UserError(
+                f"`teachers.{self.name}` is behind a server, and this needs its weights here; name another "
+                "model, or leave it out"
+            )
         if dtype is not None:
             return self._plain(dtype)
         if self.llama_cpp is not None:
@@ -181,7 +207,7 @@ class PreparedTeacher:
 
     def parameters(self) -> int | None:
         """The number of the teacher's weights, counted without loading them; None if they are behind a server."""
-        if self.served is not None:
+        if self.is_elsewhere:
             return None
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(self.config())

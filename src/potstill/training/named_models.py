@@ -14,6 +14,7 @@ from potstill.models.pretrained import ModelSource
 from potstill.targets import TargetStore
 from potstill.targets.header import NAME as STORE
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.hosted import HostedTeacher
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.llama_cpp import LlamaCppModel
 from potstill.teachers.served import ServedTeacher
@@ -81,7 +82,7 @@ def _teacher(given: Any) -> TeacherBeside | TargetStore:
             return TargetStore(given, expect=None)
         # A teacher is not trained, so it stays in the number format in which it was saved.
         return LiveTeacher(_load(str(given), "teacher", dtype="auto"))
-    if isinstance(given, TargetStore | ServedTeacher):
+    if isinstance(given, TargetStore | ServedTeacher | HostedTeacher):
         return given
     if isinstance(given, nn.Module | LlamaCppModel):
         _check_reads_tokens_alone(given, "teacher")

@@ -26,7 +26,6 @@ from potstill.models.head_extraction import head_of, read_head
 from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.teachers.beside import TeacherBeside
-from potstill.teachers.served import ServedTeacher
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
 from potstill.training.hidden_matching import HiddenMatching
@@ -46,7 +45,7 @@ from potstill.training.taught_rows import in_groups
 from potstill.training.teaching import Teaching, shares_of_weights
 from potstill.training.trl_arguments import check_arguments, trainer_arguments
 
-TeacherLike: TypeAlias = PreTrainedModel | TargetStore | ServedTeacher | str | Path
+TeacherLike: TypeAlias = PreTrainedModel | TeacherBeside | TargetStore | str | Path
 """A model that runs beside the student, a store of captured targets, the folder of either, or a model's hub name."""
 
 DEFAULT_LOSSES = (Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5))

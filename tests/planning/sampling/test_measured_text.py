@@ -6,7 +6,7 @@ import pytest
 
 import minimal
 from potstill.data.documents import split_text
-from potstill.data.packing import LAYOUTS, first_tokens
+from potstill.data.packing import LAYOUTS, TokenizedDocument, first_tokens
 from potstill.data.tokenization import Encoder
 from potstill.errors import UserError
 from potstill.planning.sampling import measured_text as module
@@ -36,8 +36,8 @@ def made(corpus, encode):
     """What the corpus stage makes: samples, tokens, learned tokens, held-out documents and their tokens."""
     split, apart = split_text(corpus, {}), corpus.attention == "document"
     shortest = corpus.shortest + 1 if corpus.shortest else 0
-    tokens = ([0, *ids] for ids in encode(list(split.train)))
-    laid = LAYOUTS[corpus.layout]((ids for ids in tokens if len(ids) >= shortest), corpus.sequence_length)
+    tokens = (TokenizedDocument([0, *ids]) for ids in encode(list(split.train)))
+    laid = LAYOUTS[corpus.layout]((one for one in tokens if len(one.ids) >= shortest), corpus.sequence_length)
     samples = list(first_tokens(laid, corpus.train_tokens, apart))
     held_out = sum(1 + len(ids) for ids in encode(list(split.held_out)))
     sizes = (len(one.input_ids) for one in samples)

@@ -1,0 +1,42 @@
+"""Notes about teachers behind servers: what their figures mean, what they were asked, and what that cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from potstill.console import size
+from potstill.recipe.teachers import ScoringTeacher
+
+
+def notes_of_served(
+    name: str, given: ScoringTeacher, facts: Mapping[str, Any], traffic: Sequence[Mapping[str, int]]
+) -> list[str]:
+    """The notes of one teacher, one or two sentences each.
+
+    Args:
+        name: the teacher's name.
+        given: the recipe's section.
+        facts: the model, the version of the server and its noise, as the stage `teachers` wrote them down.
+        traffic: what was asked in each step.
+    """
+    noise, version = facts["noise"], f" {facts['version']}" if facts["version"] else ""
+    said = [
+        f"Teacher {name} ({facts['model']}) ran behind a server ({given.api}{version}). Asked twice, alone and "
+        f"together with others, it gave log-probabilities that differ by {noise['mean']:.2g} nats on average and by "
+        f"{noise['largest']:.2g} at most.",
+        f"It tells the {given.top_k:,} likeliest tokens of each distribution, the text’s own token, and the mass "
+        "of all others. So its loss is exact, and KL to the teacher is KL on these categories, which is a lower bound.",
+    ]
+    total = {key: sum(one[key] for one in traffic) for key in ("requests", "tokens_read", "tokens_written")}
+    if not total["requests"]:
+        return said
+    received = size(sum(one["bytes_received"] for one in traffic))
+    asked = f"{total['requests']:,} requests, {total['tokens_read']:,} tokens read, {total['tokens_written']:,} written"
+    return [*said, f"In the last attempts at each step, it answered {asked}, in {received}{_price(given, total)}."]
+
+
+def _price(given: ScoringTeacher, total: Mapping[str, int]) -> str:
+    if given.price is None:
+        return ""
+    price = given.price
+    sum_of = total["tokens_read"] * price.per_million_read + total["tokens_written"] * price.per_million_written
+    return f", for {sum_of / 1e6:,.2f} {price.currency}"

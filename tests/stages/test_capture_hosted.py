@@ -1,0 +1,62 @@
+"""A run whose teacher `potstill serve` gives is the run with the teacher beside it: the same bytes and losses."""
+
+import pytest
+
+from potstill.cli.compare import comparison
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
+from potstill.teachers.serving.server import application
+from tiny import llama, save_model, toy_recipe
+from toy_server import served, serving
+
+FEW = "distil.training.max_steps=2"
+SERVED = "teachers.smollm2={server: %s, api: potstill}"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with serving(application(served(llama(0), tmp_path_factory.mktemp("served")), None)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    folder = save_model(llama(7), tmp_path_factory.mktemp("models") / "student")
+    return f"student={{start: checkpoint, model: {folder}}}"
+
+
+@pytest.fixture(scope="module")
+def both(url, student, toy_folder, tmp_path_factory):
+    """Runs a recipe twice, up to a stage: with the teacher here, and with the teacher behind the server."""
+
+    def run_both(until, *settings):
+        runs = []
+        for more in ([], [SERVED % url]):
+            runs.append(Run(tmp_path_factory.mktemp("runs") / "run"))
+            run_recipe(toy_recipe(toy_folder, student, *settings, *more), runs[-1], until)
+        return runs
+
+    return run_both
+
+
+def test_a_capture_has_the_same_records(both):
+    here, there = (run.path("capture") / "smollm2" for run in both("capture", "capture.keep=hidden"))
+    records = [file.name for file in here.iterdir() if file.suffix in (".records", ".index", ".safetensors")]
+    assert records
+    assert all((here / name).read_bytes() == (there / name).read_bytes() for name in records)
+
+
+def test_a_training_beside_it_has_the_same_losses(both):
+    here, there = both("distil", "capture=null", FEW)
+    weights = "distil/seed-0/student/model.safetensors"
+    assert (here.folder / weights).read_bytes() == (there.folder / weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_whole_run_ends_with_a_report(url, student, toy_folder, tmp_path):
+    run = Run(tmp_path / "run")
+    recipe = toy_recipe(toy_folder, student, FEW, SERVED % url)
+    run_recipe(recipe, run)
+    teacher = {row["metric"]: row["value"] for row in comparison([run.folder]) if row["model"].startswith("teacher")}
+    assert 0 < teacher["loss"] < 20
+    assert run.manifest("teachers")["summary"]["smollm2"]["parameters"] is None
