@@ -123,10 +123,13 @@ class PreparedTeacher:
         """Load the frozen teacher onto its device; with a `dtype`, load its unquantised weights in that format.
 
         Raises:
-            UserError: unquantised weights are asked of a checkpoint that is quantised already, or the teacher is not a
-                whole causal language model (:class:`ModelSource`).
+            UserError: the teacher is behind a server, unquantised weights are asked of a checkpoint that is quantised
+                already, or it is not a whole causal language model (:class:`ModelSource`).
         """
-        assert self.served is None, "a served teacher has no weights here"
+        if self.served is not None:
+            raise UserError(
+                f"teacher {self.name!r} is behind a server, and this needs a model that is here; choose another"
+            )
         if dtype is not None:
             return self._plain(dtype)
         if self.llama_cpp is not None:
