@@ -63,6 +63,11 @@ def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity
         )
     precision = with_precision(saved_recipe(run), Run(run)).precision
     prepared, rows = PreparedTeacher.load(teacher_folder, place.name, precision), load_from_disk(corpus)
+    if prepared.served is not None:
+        raise UserError(
+            f"teacher {place.name!r} is behind a server, so there is nothing here to compare with; give `--fidelity 0` "
+            "to leave the comparison out"
+        )
     pad = pad_token_id(prepared.tokenizer())
     # Placebos have other answers. The keys prove that the targets belong to these samples.
     collate = AlignedCollator(pad, same_answer=False) if of_set else Collator(pad)

@@ -122,10 +122,14 @@ class VllmApi:
             )
         if refusal.status in (400, 422) and _TOO_LONG.search(refusal.said):
             return UserError(
-                f"{here.setting}: a sample of {length:,} tokens is longer than the server reads ({refusal.said}); "
+                f"{here.setting}: a sample of {length:,} tokens is longer than the server reads ({_first_sentence(refusal.said)}); "
                 "start vLLM with a larger `--max-model-len`, or cut samples shorter (`corpus.sequence_length`)"
             )
         return refusal
+
+
+def _first_sentence(said: str) -> str:
+    return said.partition(". ")[0]
 
 
 def _entries(found: Sequence[Any], what: str) -> Iterator[dict[int, float]]:

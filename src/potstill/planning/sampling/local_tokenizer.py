@@ -9,7 +9,14 @@ from potstill.files.named_data import named_data
 from potstill.files.named_files import named_path
 from potstill.models.pretrained import ModelSource
 from potstill.recipe import Recipe
-from potstill.recipe.teachers import Llama2cTeacher, NamedTeacher, PackagedTeacher, ServerTeacher, Teacher
+from potstill.recipe.teachers import (
+    Llama2cTeacher,
+    NamedTeacher,
+    PackagedTeacher,
+    PotstillTeacher,
+    ScoringTeacher,
+    Teacher,
+)
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 from potstill.teachers import llama2c
 
@@ -48,7 +55,9 @@ def _of_teacher(name: str, teacher: Teacher) -> Any:
         (model, _), (file, _) = (one[0] for one in found if one is not None)
         config = llama2c.read_shape(model, f"{key}.data").config
         return llama2c.read_tokenizer(file, f"{key}.data", config.vocab_size)
-    if isinstance(teacher, ServerTeacher):
+    if isinstance(teacher, PotstillTeacher):  # its server tells its tokenizer
+        return None
+    if isinstance(teacher, ScoringTeacher):
         return _of_repository(ModelSource(teacher.tokenizer or teacher.model, f"`{key}.tokenizer`", HERE))
     how = {"revision": teacher.revision} | ({"gguf_file": teacher.gguf} if teacher.gguf else {})
     return _of_repository(ModelSource(teacher.model, f"`{key}`", how | HERE))
