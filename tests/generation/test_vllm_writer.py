@@ -155,10 +155,11 @@ def test_random_numbers_of_the_process_stay_as_they_were():
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.random.set_rng_state(states[2])
-    with vllm_writer._apart():
+    with pytest.raises(RuntimeError, match="no memory"), vllm_writer._apart():
         random.seed(0)
         np.random.seed(0)
         torch.manual_seed(0)
+        raise RuntimeError("no memory")
     assert drawn() == expected
 
 
