@@ -146,6 +146,14 @@ def test_room_grows_in_large_steps_up_to_the_positions(longest, positions, room)
     assert vllm_writer._rounded(longest, positions) == room
 
 
+def seeded_apart():
+    with vllm_writer._apart():
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        raise RuntimeError("no memory")
+
+
 def test_random_numbers_of_the_process_stay_as_they_were():
     def drawn():
         return random.random(), np.random.random(), torch.rand(1).item()
@@ -155,11 +163,8 @@ def test_random_numbers_of_the_process_stay_as_they_were():
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.random.set_rng_state(states[2])
-    with pytest.raises(RuntimeError, match="no memory"), vllm_writer._apart():
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
-        raise RuntimeError("no memory")
+    with pytest.raises(RuntimeError, match="no memory"):
+        seeded_apart()
     assert drawn() == expected
 
 
