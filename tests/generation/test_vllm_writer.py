@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import UserError
 from potstill.generation import vllm_writer
@@ -17,7 +18,7 @@ from potstill.generation.vllm_writer import VllmWriter, check_installed, writes_
 from potstill.on_policy.prompts import SamplePrompt
 from potstill.on_policy.rollouts import RolloutWriter
 from potstill.recipe.on_policy import OnPolicy
-from servers.real_servers import needs
+from servers.real_servers import converted, needs
 from tiny import gpt2, gpt_neox, llama, padded, tokenizer
 from toy_rollouts import made, on_policy
 from toy_training import assert_equal, weights
@@ -48,9 +49,9 @@ def fake(monkeypatch):
     return library
 
 
-def written(model, engine, asked=ASKED, decoding=GREEDY, done=()):
+def written(model, engine, asked=ASKED, decoding=GREEDY, done=(), reader=None):
     how = Decoding(**{**vars(decoding), "engine": engine})
-    found = responses(NamedModel(model, tokenizer(), "the model"), asked, how, done, key="max_new_tokens")
+    found = responses(NamedModel(model, reader or tokenizer(), "the model"), asked, how, done, key="max_new_tokens")
     return sorted((one for batch in found for one in batch), key=lambda one: one.key)
 
 
@@ -145,6 +146,14 @@ def test_room_grows_in_large_steps_up_to_the_positions(longest, positions, room)
     assert vllm_writer._rounded(longest, positions) == room
 
 
+def seeded_apart():
+    with vllm_writer._apart():
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        raise RuntimeError("no memory")
+
+
 def test_random_numbers_of_the_process_stay_as_they_were():
     def drawn():
         return random.random(), np.random.random(), torch.rand(1).item()
@@ -154,10 +163,8 @@ def test_random_numbers_of_the_process_stay_as_they_were():
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.random.set_rng_state(states[2])
-    with vllm_writer._apart():
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
+    with pytest.raises(RuntimeError, match="no memory"):
+        seeded_apart()
     assert drawn() == expected
 
 
@@ -171,6 +178,16 @@ def test_it_is_not_imported_where_it_is_not_used():
 def test_greedy_responses_are_those_of_transformers(make):
     needs("vllm")
     assert written(make(), "vllm") == written(make(), "transformers")
+
+
+@pytest.mark.servers
+def test_greedy_responses_of_a_real_model_are_those_of_transformers(tmp_path):
+    needs("vllm")
+    folder = converted(tmp_path / "smollm2")
+    model, own = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = ["The capital of France is", "Water boils at", "def add(a, b):"]
+    asked = [Request(text, own(text)["input_ids"]) for text in texts]
+    assert written(model, "vllm", asked, reader=own) == written(model, "transformers", asked, reader=own)
 
 
 @pytest.mark.servers

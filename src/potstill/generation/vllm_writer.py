@@ -238,7 +238,9 @@ def _free_share() -> float:
 def _apart() -> Iterator[None]:
     """Outside of a training's autocast and random numbers. vLLM seeds all random numbers of a process anew."""
     kept, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(), torch.autocast(device().type, enabled=False):
-        yield
-    random.setstate(kept)
-    np.random.set_state(of_numpy)
+    try:
+        with torch.random.fork_rng(), torch.autocast(device().type, enabled=False):
+            yield
+    finally:
+        random.setstate(kept)
+        np.random.set_state(of_numpy)
