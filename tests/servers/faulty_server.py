@@ -171,11 +171,17 @@ class _Handler(BaseHTTPRequestHandler):
         """A test's output is not a server's log."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that goes away is no error."""
+
+
 @contextmanager
 def serving(scripted: Scripted) -> Iterator[Scripted]:
     """Serve it on a free port of this machine; its `url` says where."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"scripted": scripted}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"scripted": scripted}))
     scripted.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
