@@ -123,8 +123,8 @@ class VllmApi:
         if refusal.status in (400, 422) and _TOO_LONG.search(refusal.said):
             return UserError(
                 f"{here.setting}: a sample of {length:,} tokens is longer than the server reads "
-                f"({_first_sentence(refusal.said)}); start vLLM with a larger `--max-model-len`, or cut samples shorter "
-                "(`corpus.sequence_length`)"
+                f"({_first_sentence(refusal.said)}); start vLLM with a larger `--max-model-len`, or cut samples "
+                "shorter (`corpus.sequence_length`)"
             )
         return refusal
 
