@@ -1,4 +1,6 @@
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,3 +162,77 @@ def test_a_server_that_gives_no_ids_is_refused(server):
     server.always[COMPLETIONS] = lambda *_: Reply(200, {"choices": [{"text": "a"}]})
     with pytest.raises(UserError, match="gives no ids of written tokens"):
         api(server).write(ROW, Writing(6, ends=[0]), seed=1)
+
+
+RECORDED = Path(__file__).with_name("recorded")
+
+
+def recorded(server, name):
+    """vLLM's api, and what a real vLLM was asked and answered, which the server repeats."""
+    found = json.loads((RECORDED / f"vllm-{name}.json").read_text(encoding="utf-8"))
+    server.always[found["asked"]["path"]] = lambda *_: Reply(found["status"], found["answer"])
+    return api(server, "smollm2"), found["asked"]["body"], found["answer"]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_real_answer_is_read(server, number):
+    asked, body, answer = recorded(server, f"score-{number}")
+    row, entries = body["prompt"], answer["choices"][0]["prompt_logprobs"][1:]
+    found = asked.score(row, 8, 1.0)
+    for at, entry in enumerate(entries):
+        likeliest = {int(token) for token, one in entry.items() if one["rank"] <= 8}
+        assert {*found.ids[at].tolist()} == likeliest
+        assert found.label_log_probs[at] == entry[str(row[at + 1])]["logprob"]
+        assert {*found.log_probs[at].tolist()} == {entry[str(token)]["logprob"] for token in likeliest}
+
+
+def test_a_request_is_one_that_a_real_server_has_understood(server):
+    asked, body, _ = recorded(server, "score-0")
+    asked.score(body["prompt"], 8, 1.0)
+    assert server.asked[-1][1].items() <= body.items()
+
+
+REFUSED = {
+    "score-too-many": r"top_k` is 65, .* lower it to 64, or start vLLM with `--max-logprobs 65`",
+    "score-too-long": r"a sample of 513 tokens is longer than the server reads .*--max-model-len",
+    "score-unknown-token": r"teachers.big.server`: .*400",
+    "wrong-model": r"`teachers.big.model`: .* has no model 'smollm2' any more",
+    "wrong-key": r"`teachers.big.key` is missing: .* asks for a key \(401\)",
+}
+
+
+@pytest.mark.parametrize(("name", "says"), REFUSED.items(), ids=REFUSED)
+def test_a_real_refusal_is_one_sentence(server, name, says):
+    asked, body, _ = recorded(server, name)
+    with pytest.raises(UserError, match=says) as refused:
+        asked.score(body["prompt"], body["prompt_logprobs"], 1.0)
+    assert "\n" not in str(refused.value)
+    assert len(server.asked) == 1, "the same answer would come again"
+
+
+def test_the_facts_of_a_real_server_are_read(server):
+    recorded(server, "version")
+    asked, _, answer = recorded(server, "models")
+    facts = asked.facts()
+    assert (facts.model, facts.version) == ("smollm2", "0.32.0")
+    assert facts.longest == answer["data"][0]["max_model_len"] - 1
+
+
+@pytest.mark.parametrize("name", ["tokenize", "tokenize-special"])
+def test_real_tokens_are_read(server, name):
+    asked, body, answer = recorded(server, name)
+    assert asked.tokenize(body["prompt"]) == answer["tokens"]
+
+
+def test_a_real_text_is_read(server):
+    asked, body, answer = recorded(server, "detokenize")
+    assert asked.detokenize(body["tokens"]) == answer["prompt"] == "The capital of France is Paris."
+
+
+@pytest.mark.parametrize(("name", "ends"), [("write", [0]), ("write-until", [198])])
+def test_a_real_response_is_read_to_its_end(server, name, ends):
+    asked, body, answer = recorded(server, name)
+    found = asked.write(body["prompt"], Writing(8, ends), seed=0)
+    ids = answer["choices"][0]["token_ids"]
+    assert found[: len(ids)] == ids
+    assert (found[-1] in ends) == (name == "write-until")
