@@ -40,7 +40,7 @@ FIELDS = [
 ]
 NUMBERS = [one for one in FIELDS if {int, float} & one.values[2] and str not in one.values[2]]
 WHOLE = [one for one in NUMBERS if float not in one.values[2]]
-SWITCHES = [one for one in FIELDS if bool in one.values[2]]
+SWITCHES = [one for one in FIELDS if bool in one.values[2] and str not in one.values[2]]
 
 
 def refused(section, name, value):
