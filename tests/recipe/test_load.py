@@ -62,7 +62,10 @@ def test_an_unknown_key_is_named_with_a_suggestion(tmp_path, override, sentence)
         ("corpus.sequence_length=8.5", "`corpus.sequence_length`: must be a whole number, not 8.5"),
         ("corpus.sequence_length=1", "`corpus.sequence_length`: must be greater than 1, not 1"),
         ("corpus.layout=pakced", "`corpus.layout`: must be 'packed' or 'padded', not 'pakced'"),
-        ("teachers.t=gpt2", "`teachers.t`: must have one of the keys `package`, `model`, `llama2c` or `data`"),
+        (
+            "teachers.t=gpt2",
+            "`teachers.t`: must have one of the keys `server`, `package`, `model`, `llama2c` or `data`",
+        ),
         ("tokenizer.vocab_size=1000000000", "`tokenizer.vocab_size`: must be at most 1,048,576, not 1000000000"),
         ("corpus.sequence_length=1e9", "`corpus.sequence_length`: must be at most 1,048,576, not 1000000000"),
         ("distil.losses.0.temperature=1e-300", "`distil.losses.0.temperature`: must be at least 0.001, not 1e-300"),

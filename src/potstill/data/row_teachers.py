@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from potstill.data.sample_columns import names as column_names
+from potstill.data.column_names import column_names
 from potstill.errors import UserError
 from potstill.recipe.section import Section
 from potstill.recipe.teacher_rows import When

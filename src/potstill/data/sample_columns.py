@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from potstill.data.column_names import column_names
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
 
@@ -63,7 +64,7 @@ def read_sample(sample: Mapping[str, Any]) -> TokenizedSample:
     """
     ids = column(sample, "input_ids")
     if ids is None:
-        raise UserError(f"a sample has no `input_ids`, but {names(sample)}; tokenize the samples")
+        raise UserError(f"a sample has no `input_ids`, but {column_names(sample)}; tokenize the samples")
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise UserError(f"`input_ids` of a sample must be a flat list of token ids, not {_short(ids.tolist())}")
     length, least = len(ids), ids.min(initial=0)
@@ -257,12 +258,6 @@ def _later_starts(positions: Numbers, real: NDArray[np.bool_]) -> NDArray[np.int
     """Where the documents begin that come right after another one."""
     begins = (positions[1:] != positions[:-1] + 1) & real[1:] & real[:-1]
     return np.flatnonzero(begins) + 1
-
-
-def names(sample: Mapping[str, Any]) -> str:
-    """The names of a sample's columns that are there, for messages."""
-    found = [f"`{name}`" for name in sample if sample[name] is not None]
-    return f"only {', '.join(found)}" if found else "no column that is not null"
 
 
 def _short(values: list[Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from potstill.data.sample_columns import names
+from potstill.data.column_names import column_names
 from potstill.errors import UserError
 
 PAIR = ("prompt", "completion")
@@ -61,8 +61,8 @@ class TextReader:
         if sample.get(self.field) is not None:
             return {"input_ids": self._cut(self._ended(self._ids(self._text(sample, self.field))))}
         raise UserError(
-            f"a sample has {names(sample)}; give tokens as `input_ids`, or texts as `{self.field}` or as `prompt` "
-            "and `completion`"
+            f"a sample has {column_names(sample)}; give tokens as `input_ids`, or texts as `{self.field}` or as "
+            "`prompt` and `completion`"
         )
 
     def _text(self, sample: Mapping[str, Any], name: str) -> str:
