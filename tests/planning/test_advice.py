@@ -78,7 +78,6 @@ def test_only_the_least_forecast_is_certain(large):
     ("recipe", "machine", "key"),
     [
         ("distilpythia", GPU, 'distributed.strategy="fsdp2"'),
-        ("babyllama", GPU, 'distributed.strategy="fsdp2"'),
         ("gsm8k", described_machines()["a100-80gb"], 'teachers.llama-405b.device_map="auto"'),
     ],
 )
