@@ -35,11 +35,12 @@ ON_REFERENCES, ON_ANSWERS = "KD on the references", "KD on the teacher's answers
 ANSWERS_ALONE = "fine-tuning on the teacher's answers"
 EVERY, LAST = "KD on every turn", "KD on the last turn alone"
 
-GENERATE = {"by": "smollm2", "turns": "each", "max_new_tokens": 256}
+GENERATE = {"by": "smollm2", "turns": "each", "max_new_tokens": 160}
 MANY_TURNS = [
     "corpus.conversations=[{data: chat-demos, files: [glaive_toolcall_en_demo.json]}]",
     "corpus.held_out=0.25",
-    "corpus.sequence_length=768",
+    "corpus.sequence_length=512",
+    "distil.training.max_steps=40",
     "control=null",
 ]
 """The file whose conversations have up to seven turns of the assistant."""
