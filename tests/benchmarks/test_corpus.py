@@ -42,5 +42,4 @@ def test_one_measurement_runs(how, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(corpus_process, "PROCESSES", 1)
     corpus_process.main(how, str(teacher), str(file), str(tmp_path / "made"))
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["seconds"] > 0
-    assert found["mebibytes"] >= 0
+    assert found.keys() == {"seconds", "mebibytes"}

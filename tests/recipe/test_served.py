@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+import minimal
 from potstill.errors import UserError
 from tiny import llama, save_model, toy_recipe
 
@@ -77,3 +78,12 @@ def test_sglang_follows_one_temperature(folder):
 def test_an_unknown_api_names_those_that_there_are(folder):
     with pytest.raises(UserError, match="must be one of 'vllm', 'sglang', 'potstill', not 'ollama'"):
         recipe(folder, api="ollama")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_what_writes_here_is_not_chosen_where_the_server_writes(tmp_path, engine):
+    served = 'teachers={"t": {"server": "http://127.0.0.1:8000/v1", "model": "m", "api": "vllm"}}'
+    settings = [served, "student={start: checkpoint, model: s}"]
+    minimal.questions(tmp_path, *settings)
+    with pytest.raises(UserError, match=rf"`generate.engine: {engine}` .*`teachers.t` is behind a server"):
+        minimal.questions(tmp_path, *settings, f"generate.engine={engine}")

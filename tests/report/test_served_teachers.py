@@ -1,7 +1,7 @@
-from potstill.recipe.teachers import ScoringTeacher
+from potstill.recipe.teachers import PotstillTeacher, ScoringTeacher
 from potstill.report.served_teachers import notes_of_served
 
-FACTS = {"model": "M", "version": "0.32.0", "noise": {"mean": 0.0123, "largest": 0.5}}
+FACTS = {"served": {"model": "M", "version": "0.32.0", "noise": {"mean": 0.0123, "largest": 0.5}}}
 TRAFFIC = {"requests": 10, "tokens_read": 2_000_000, "tokens_written": 500_000, "bytes_received": 3_000_000}
 
 
@@ -23,3 +23,12 @@ def test_requests_tokens_and_price_of_all_steps_are_added_up():
     assert "20 requests, 4,000,000 tokens read, 1,000,000 written" in said
     assert "for 4.00 EUR" in said
     assert "EUR" not in notes_of_served("big", teacher(), FACTS, [TRAFFIC])[2]
+
+
+def test_a_teacher_that_sends_hidden_states_has_whole_distributions_and_a_price():
+    price = {"per_million_read": 0.5, "per_million_written": 2.0, "currency": "EUR"}
+    given = PotstillTeacher(server="http://host/v1", api="potstill", price=price)
+    whole, asked = notes_of_served("big", given, {"hosted": {"model": "M", "dtype": "bfloat16"}}, [TRAFFIC])
+    assert "behind `potstill serve`, in bfloat16" in whole
+    assert "lower bound" not in whole
+    assert "for 2.00 EUR" in asked

@@ -60,3 +60,8 @@ def test_the_whole_run_ends_with_a_report(url, student, toy_folder, tmp_path):
     teacher = {row["metric"]: row["value"] for row in comparison([run.folder]) if row["model"].startswith("teacher")}
     assert 0 < teacher["loss"] < 20
     assert run.manifest("teachers")["summary"]["smollm2"]["parameters"] is None
+    asked = run.manifest("capture")["summary"]["smollm2"]["traffic"]
+    assert asked["tokens_read"] > asked["requests"] > 0
+    page = (run.path("report") / "index.html").read_text(encoding="utf-8")
+    assert "ran behind `potstill serve`" in page
+    assert f"{asked['requests']:,} requests" in page

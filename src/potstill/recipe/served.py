@@ -27,6 +27,7 @@ def not_served(recipe: "Recipe") -> Iterator[str]:
             yield from _needing_whole_distributions(recipe, what)
             yield from _of_capture(recipe, name, teacher)
             yield from _of_temperature(recipe, name, teacher)
+            yield from _of_engine(recipe, name)
         if isinstance(teacher, PotstillTeacher):
             yield from _needing_a_writer(recipe, name)
 
@@ -56,6 +57,15 @@ def _needing_a_writer(recipe: "Recipe", name: str) -> Iterator[str]:
         yield f"`generate.by: {name}`: {why}; name another teacher"
     if recipe.has_answers and recipe.answers.teachers:
         yield f"`answers.teachers` lets teachers answer, and {why}; set it to false"
+
+
+def _of_engine(recipe: "Recipe", name: str) -> Iterator[str]:
+    generate = recipe.generate
+    if generate is not None and generate.by == name and generate.engine != "auto":
+        yield (
+            f"`generate.engine: {generate.engine}` says what writes on this machine, and `teachers.{name}` is behind a "
+            "server, which writes itself; remove it"
+        )
 
 
 def _needing_whole_distributions(recipe: "Recipe", what: str) -> Iterator[str]:

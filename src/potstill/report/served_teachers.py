@@ -4,28 +4,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from potstill.console import size
-from potstill.recipe.teachers import ScoringTeacher
+from potstill.recipe.teachers import ScoringTeacher, ServerTeacher
 
 
 def notes_of_served(
-    name: str, given: ScoringTeacher, facts: Mapping[str, Any], traffic: Sequence[Mapping[str, int]]
+    name: str, given: ServerTeacher, prepared: Mapping[str, Any], traffic: Sequence[Mapping[str, int]]
 ) -> list[str]:
     """The notes of one teacher, one or two sentences each.
 
     Args:
         name: the teacher's name.
         given: the recipe's section.
-        facts: the model, the version of the server and its noise, as the stage `teachers` wrote them down.
+        prepared: what the stage `teachers` wrote down: the model, and the server's version and noise, or its format.
         traffic: what was asked in each step.
     """
-    noise, version = facts["noise"], f" {facts['version']}" if facts["version"] else ""
-    said = [
-        f"Teacher {name} ({facts['model']}) ran behind a server ({given.api}{version}). Asked twice, alone and "
-        f"together with others, it gave log-probabilities that differ by {noise['mean']:.2g} nats on average and by "
-        f"{noise['largest']:.2g} at most.",
-        f"It tells the {given.top_k:,} likeliest tokens of each distribution, the text’s own token, and the mass "
-        "of all others. So its loss is exact, and KL to the teacher is KL on these categories, which is a lower bound.",
-    ]
+    if isinstance(given, ScoringTeacher):
+        said = _of_scoring(name, given, prepared["served"])
+    else:
+        hosted = prepared["hosted"]
+        said = [
+            f"Teacher {name} ({hosted['model']}) ran behind `potstill serve`, in {hosted['dtype']}. It sent its hidden "
+            "states, so its distributions are whole."
+        ]
     total = {key: sum(one[key] for one in traffic) for key in ("requests", "tokens_read", "tokens_written")}
     if not total["requests"]:
         return said
@@ -34,7 +34,18 @@ def notes_of_served(
     return [*said, f"In the last attempts at each step, it answered {asked}, in {received}{_price(given, total)}."]
 
 
-def _price(given: ScoringTeacher, total: Mapping[str, int]) -> str:
+def _of_scoring(name: str, given: ScoringTeacher, facts: Mapping[str, Any]) -> list[str]:
+    noise, version = facts["noise"], f" {facts['version']}" if facts["version"] else ""
+    return [
+        f"Teacher {name} ({facts['model']}) ran behind a server ({given.api}{version}). Asked twice, alone and "
+        f"together with others, it gave log-probabilities that differ by {noise['mean']:.2g} nats on average and by "
+        f"{noise['largest']:.2g} at most.",
+        f"It tells the {given.top_k:,} likeliest tokens of each distribution, the text’s own token, and the mass "
+        "of all others. So its loss is exact, and KL to the teacher is KL on these categories, which is a lower bound.",
+    ]
+
+
+def _price(given: ServerTeacher, total: Mapping[str, int]) -> str:
     if given.price is None:
         return ""
     price = given.price

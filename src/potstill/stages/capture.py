@@ -22,6 +22,7 @@ from potstill.recipe.row_rules import teaches_by_row
 from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.capture import SampleBatches, capture
+from potstill.teachers.hosted import HostedTeacher
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.teachers.served import ServedTeacher
 
@@ -50,7 +51,9 @@ def run(work: Work) -> Made:
 
 def traffic_of(teacher: TeacherBeside) -> dict[str, Any]:
     """What a teacher behind a server was asked in this attempt, for the manifest; nothing of other teachers."""
-    return {"traffic": asdict(teacher.server.client.traffic)} if isinstance(teacher, ServedTeacher) else {}
+    if not isinstance(teacher, ServedTeacher | HostedTeacher):
+        return {}
+    return {"traffic": asdict(teacher.client.traffic)}
 
 
 def _learned(work: Work) -> SampleBatches:

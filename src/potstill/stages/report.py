@@ -28,7 +28,6 @@ from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.recipe.served import served_teachers
 from potstill.recipe.step import SAVED_AS
-from potstill.recipe.teachers import ScoringTeacher
 from potstill.report.data import (
     ANSWER_METRICS,
     CHAT_METRICS,
@@ -280,12 +279,10 @@ def _notes_of_served(work: Work) -> list[str]:
     captures = [_summary(work, str(step)) for step in steps_of(work.recipe, BY_NAME["capture"])]
     found: list[str] = []
     for name, given in served_teachers(work.recipe).items():
-        if not isinstance(given, ScoringTeacher):
-            continue
         traffic = [each[name]["traffic"] for each in captures if "traffic" in each.get(name, {})]
         if work.recipe.generate is not None and work.recipe.generate.by == name:
             traffic += [one for key, one in _summary(work, "generate").items() if key == "traffic"]
-        found += notes_of_served(name, given, _summary(work, "teachers")[name]["served"], traffic)
+        found += notes_of_served(name, given, _summary(work, "teachers")[name], traffic)
     return found
 
 

@@ -22,7 +22,7 @@ def run(work: Work) -> Made:
     if work.recipe.distributed.strategy == "fsdp2" and work.recipe.capture is None:
         for teacher in teachers:
             teacher.check_shardable()
-    summary = {}
+    summary: dict[str, dict[str, Any]] = {}
     for teacher, folder in zip(teachers, folders, strict=True):
         kept = sum(file.stat().st_size for file in folder.iterdir())
         parameters, how = teacher.parameters(), how_it_runs(teacher)
@@ -31,6 +31,8 @@ def run(work: Work) -> Made:
         summary[teacher.name] = {"parameters": parameters, "fingerprint": teacher.fingerprint}
         if teacher.served is not None:
             summary[teacher.name] |= _as_served(teacher.served)
+        if teacher.hosted is not None:
+            summary[teacher.name] |= {"hosted": {"model": teacher.hosted.model, "dtype": teacher.hosted.dtype}}
     return Made(folders, summary | {"made": f"{', '.join(summary)}: found, pinned, ready to load"})
 
 

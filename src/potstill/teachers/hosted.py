@@ -16,6 +16,7 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.forward import LayerStates
 from potstill.models.head import Head
+from potstill.servers.client import Client
 from potstill.servers.hidden_states_format import HiddenRequest, TeacherFacts
 from potstill.servers.potstill import PotstillApi
 from potstill.teachers.served import AskedRow, rows_of
@@ -58,6 +59,11 @@ class HostedTeacher:
         self._most_tokens = api.check_unchanged(teacher).most_tokens
         self.vocabulary, self.config = vocabulary, hosted_config(teacher)
         self.to(own_device())
+
+    @property
+    def client(self) -> Client:
+        """What sends the requests, and counts them."""
+        return self._api.client
 
     @property
     def embeddings(self) -> int:

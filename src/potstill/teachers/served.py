@@ -20,6 +20,7 @@ from potstill.losses.teacher_target import SparseTarget
 from potstill.models.forward import LayerStates
 from potstill.models.head import Head
 from potstill.servers.api import ScoredRow
+from potstill.servers.client import Client
 from potstill.servers.connect import Server
 from potstill.servers.model import ServedModel, check_unchanged
 
@@ -78,6 +79,11 @@ class ServedTeacher:
         self.config = served_config(model)
         self._device = own_device()
         check_unchanged(server, model)
+
+    @property
+    def client(self) -> Client:
+        """What sends the requests, and counts them."""
+        return self.server.client
 
     @property
     def embeddings(self) -> int:
