@@ -14,8 +14,8 @@ def listed_model(client: Client, model: str) -> Mapping[str, Any]:
         UserError: the server has no such model; names those that it has.
     """
     here = client.connection
+    listed = client.get("/v1/models")
     try:
-        listed = client.get("/v1/models")
         entries = {str(entry["id"]): entry for entry in listed["data"]}
     except (KeyError, TypeError) as error:
         raise UserError(
