@@ -90,8 +90,10 @@ def main() -> None:
         if part == "references":
             found |= {model: Found(_values(rows, model)) for model in ("teacher", "start")}
         found |= {name: _found(recipe, run, rows, model) for model, name in names.items()}
-    text = page(found)
-    write_page(PAGE, text, rehearsed=quick)
+        if not quick:  # after each run, so that a stopped experiment leaves what it has found
+            write_page(PAGE, page(found))
+    if quick:
+        write_page(PAGE, page(found), rehearsed=True)
 
 
 def _found(recipe: Recipe, run: Run, rows: Sequence[Result], model: str) -> Found:
@@ -117,7 +119,7 @@ def _values(rows: Sequence[Result], model: str) -> dict[str, Sequence[float]]:
 
 
 def page(found: Mapping[str, Found]) -> str:
-    """The page, from what each variant gave."""
+    """The page, from what each variant gave; those of later runs may be missing."""
     head = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     variants = {name: one for name, one in found.items() if name not in ("teacher", "start")}
     metrics = [metric for metric in METRICS if metric in found["start"].seeds]
@@ -127,13 +129,19 @@ def page(found: Mapping[str, Found]) -> str:
     lines += ["Against fine-tuning on the references, seed by seed:", ""]
     of_seeds = {name: one.seeds for name, one in variants.items() if name in others}
     lines += [*differences(of_seeds, BASE, metrics), ""]
-    turns = [metric for metric in found[EVERY].seeds if "/turn" in metric]
-    lines += ["## What learning only the last turn costs", ""]
-    lines += [*table(("model", *metrics, *turns), _rows(of_turns, [*metrics, *turns])), ""]
-    of_seeds = {name: one.seeds for name, one in of_turns.items()}
-    lines += ["Against learning every turn, seed by seed:", "", *differences(of_seeds, EVERY, [*metrics, *turns]), ""]
+    lines += ["## What learning only the last turn costs", "", *_of_turns(of_turns, metrics), ""]
     lines += ["## What each costs", "", *_costs(variants), ""]
+    lines += ["The times are those of the run. Where other work shared the core, it made them longer.", ""]
     return head + "\n".join(lines)
+
+
+def _of_turns(found: Mapping[str, Found], metrics: Sequence[str]) -> list[str]:
+    if len(found) < 2:
+        return ["This part was not run yet. The command goes on with it when it is called again."]
+    turns = [metric for metric in found[EVERY].seeds if "/turn" in metric]
+    lines = [*table(("model", *metrics, *turns), _rows(found, [*metrics, *turns])), ""]
+    of_seeds = {name: one.seeds for name, one in found.items()}
+    return [*lines, "Against learning every turn, seed by seed:", "", *differences(of_seeds, EVERY, [*metrics, *turns])]
 
 
 def _rows(found: Mapping[str, Found], metrics: Sequence[str]) -> list[tuple[str, ...]]:

@@ -41,3 +41,11 @@ def test_a_difference_beyond_the_seeds_is_told():
 
 def test_the_last_turn_is_told_by_the_number_of_the_turn():
     assert f"| {LAST} | loss/turn 2 | +0.0000" in page(found(turns=True))
+
+
+def test_a_page_of_the_first_runs_says_what_is_missing():
+    every = found()
+    first = {name: every[name] for name in ("teacher", "start", *PARTS["references"][1].values())}
+    assert "This part was not run yet" in page(first)
+    assert "This part was not run yet" in page({name: one for name, one in every.items() if name != LAST})
+    assert "not run yet" not in page(every)
