@@ -1,6 +1,7 @@
 """Render: the mask of every template, token by token; the ids are those of the tokenizer's own call."""
 
 import importlib.util
+import re
 import string
 from pathlib import Path
 
@@ -189,13 +190,15 @@ def test_ids_are_those_of_the_tokenizers_own_call(template, case):
         assert sample.input_ids.count(chat_tokenizer().bos_token_id) == (template in ("gemma", "llama-3"))
 
 
+NAMES = ["chatml", "llama-3", "gemma", "plain", "qwen"]
+RESERVED = {"think>", "<|", *(token for name in NAMES for token in toy_chat.template(name).control_tokens)}
 words = st.text(string.ascii_letters + string.digits + " .,:;?!<>|/{}\"'\n😀é漢\u00a0", min_size=1, max_size=30)
-texts_to_say = words.map(str.strip).filter(lambda text: text and "think>" not in text and "<|" not in text)
+texts_to_say = words.map(str.strip).filter(lambda text: text and not any(one in text for one in RESERVED))
 
 
 @given(
     st.lists(st.tuples(texts_to_say, texts_to_say), min_size=1, max_size=3),
-    st.sampled_from(["chatml", "llama-3", "gemma", "plain", "qwen"]),
+    st.sampled_from(NAMES),
 )
 def test_whatever_is_said_the_contents_and_their_ends_are_learned(turns, name):
     given = conversation(*(one for asked, told in turns for one in (user(asked), assistant(told))))
@@ -239,6 +242,14 @@ def test_templates_of_real_models_need_no_tags(file, end):
     assert [text.removeprefix("<|channel|>final<|message|>") for text in spoken] == [
         answer + end for answer in ("It rains.", "It snows.", "Go.")
     ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_token_that_a_template_writes_is_refused_in_a_text(name):
+    chat = toy_chat.template(name)
+    for token in chat.control_tokens:
+        with pytest.raises(BadRowError, match=f"holds {re.escape(repr(token))}"):
+            render(conversation(user("Why?"), assistant(f"It {token} rains.")), chat, settings(template=name))
 
 
 def test_a_text_that_holds_a_token_of_the_template_is_refused():
