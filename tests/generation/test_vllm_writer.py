@@ -44,7 +44,7 @@ def fake(monkeypatch):
         ModelRegistry=SimpleNamespace(models=known),
         SamplingParams=lambda **given: given,
     )
-    monkeypatch.setattr(vllm_writer, "_is_installed", lambda: True)
+    monkeypatch.setattr(vllm_writer, "is_installed", lambda: True)
     monkeypatch.setattr(vllm_writer, "_vllm", lambda: library)
     return library
 
@@ -65,13 +65,13 @@ def test_it_is_chosen_by_itself_only_on_a_gpu(fake, monkeypatch):
 
 
 def test_it_is_not_chosen_where_it_is_not_installed(monkeypatch):
-    monkeypatch.setattr(vllm_writer, "_is_installed", lambda: False)
+    monkeypatch.setattr(vllm_writer, "is_installed", lambda: False)
     monkeypatch.setattr(vllm_writer, "device", lambda: torch.device("cuda"))
     assert not writes_with_vllm("auto", llama(), "the model")
 
 
 def test_where_it_is_asked_for_and_not_installed_a_sentence_says_so(monkeypatch):
-    monkeypatch.setattr(vllm_writer, "_is_installed", lambda: False)
+    monkeypatch.setattr(vllm_writer, "is_installed", lambda: False)
     with pytest.raises(UserError, match=r"`generate.engine: vllm` needs vLLM, which is not installed here"):
         check_installed("vllm", "generate.engine")
     with pytest.raises(UserError, match="not installed"):
@@ -93,7 +93,7 @@ def without_attention():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: get_peft_model(llama(), LoraConfig(target_modules=["q_proj"])), "adapter"),
+        (lambda: get_peft_model(llama(), LoraConfig(target_modules=["q_proj"], use_dora=True)), "adapter"),
         (quantised, "quantised"),
         (without_attention, "without attention"),
         (gpt2, "vLLM has no GPT2LMHeadModel of its own"),
@@ -107,6 +107,10 @@ def test_a_model_that_it_cannot_run_is_refused_and_left_to_transformers(fake, mo
         writes_with_vllm("vllm", make(), "the model")
     monkeypatch.setattr(vllm_writer, "device", lambda: torch.device("cuda"))
     assert not writes_with_vllm("auto", make(), "the model")
+
+
+def test_a_student_with_a_lora_adapter_is_merged_for_it(fake):
+    assert writes_with_vllm("vllm", get_peft_model(llama(), LoraConfig(target_modules=["q_proj"])), "the model")
 
 
 def test_several_processes_write_with_transformers(fake, monkeypatch):
@@ -170,7 +174,7 @@ def test_random_numbers_of_the_process_stay_as_they_were():
 
 def test_it_is_not_imported_where_it_is_not_used():
     written(llama(), "auto", ASKED[:1])
-    assert "vllm" not in sys.modules or vllm_writer._is_installed()
+    assert "vllm" not in sys.modules or vllm_writer.is_installed()
 
 
 @pytest.mark.servers
@@ -237,10 +241,26 @@ def test_draws_follow_the_models_probabilities():
     assert (found - expected).abs().sum() / 2 < 2 * noise
 
 
+def with_lora():
+    return get_peft_model(llama(**WIDE), LoraConfig(target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+
+
+def changed(model, by):
+    """The weights of a later step: a full model's, or an adapter's alone."""
+    trained = (
+        model.lm_head.weight
+        if model.lm_head.weight.requires_grad
+        else next(weight for name, weight in model.named_parameters() if "lora_B" in name)
+    )
+    with torch.no_grad():
+        trained.copy_(trained.roll(by, 0))
+
+
 @pytest.mark.servers
-def test_a_student_in_training_writes_with_its_weights_of_now():
+@pytest.mark.parametrize("make", [lambda: llama(**WIDE), with_lora], ids=["whole", "lora"])
+def test_a_student_in_training_writes_with_its_weights_of_now(make):
     needs("vllm")
-    model = llama(**WIDE).train()
+    model = make().train()
     prompts = [SamplePrompt([5, 6, 7]), SamplePrompt([8, 9]), SamplePrompt([10, 11, 12, 13])]
     longer = [*prompts, SamplePrompt(list(range(20, 80)))]
     how = {"max_new_tokens": 8, "sampling": {"temperature": 1e-3}}
@@ -248,8 +268,7 @@ def test_a_student_in_training_writes_with_its_weights_of_now():
     for step, asked in enumerate((prompts, prompts, longer)):
         keyed = {(str(at), 0): prompt for at, prompt in enumerate(asked)}
         assert its.write(keyed, step) == ours.write(keyed, step)
-        with torch.no_grad():
-            model.lm_head.weight.copy_(model.lm_head.weight.roll(step + 1, 0))
+        changed(model, step + 1)
     its.close()
     assert model.training
 

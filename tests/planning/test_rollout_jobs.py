@@ -13,7 +13,7 @@ from potstill.planning.disk import disk_of
 from potstill.planning.duration import seconds_of
 from potstill.planning.jobs import Situation, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
-from potstill.planning.memory import keys_and_values, memory_of
+from potstill.planning.memory import keys_and_values, memory_of, vllm_bytes
 from potstill.planning.models import models_of
 from potstill.planning.plan import make_plan
 from potstill.planning.ranges import Range
@@ -159,3 +159,21 @@ def test_a_prompt_of_a_conversation_may_be_all_but_its_last_turn(tmp_path):
     at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, None, None), "fp32")
     trainings, _ = jobs(at)
     assert trainings[-1].batch.length == round(at.amounts.length.high) + 16
+
+
+def test_vllm_keeps_a_copy_of_the_student_and_room_for_its_rows_between_the_steps(planned):
+    (trainings, (writing,)), (plain, _) = (jobs(planned(engine=one)) for one in ("vllm", "transformers"))
+    copy = vllm_bytes(writing, MACHINE)
+    assert copy.expected > 4 * writing.model.parameters.total
+    for held, without in ((trainings, plain), ([writing], [replace(writing, engine="transformers")])):
+        more = memory_of(held, MACHINE).on_host.expected - memory_of(without, MACHINE).on_host.expected
+        assert more == pytest.approx(copy.expected)
+
+
+def test_on_a_gpu_vllm_may_write_where_the_recipe_does_not_say_what_does(planned):
+    _, (writing,) = jobs(planned())
+    assert writing.engine == "auto"
+    assert not vllm_bytes(writing, MACHINE).high
+    on_gpu = vllm_bytes(writing, replace(MACHINE, kind="cuda"))
+    assert on_gpu.high == vllm_bytes(replace(writing, engine="vllm"), MACHINE).high
+    assert on_gpu.low == 0

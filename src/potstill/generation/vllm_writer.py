@@ -21,6 +21,7 @@ from potstill import distributed
 from potstill.device import device
 from potstill.errors import UserError, first_line
 from potstill.generation.decoding import Task, TokenChoice, Written
+from potstill.models.merged_weights import merged_weights, plain_model, why_not_merged
 from potstill.models.size import cached_numbers, positions_of
 from potstill.recipe.section import WritingEngine
 
@@ -43,7 +44,7 @@ def check_installed(engine: WritingEngine, key: str) -> None:
     Raises:
         UserError: vLLM is asked for, and is not installed.
     """
-    if engine == "vllm" and not _is_installed():
+    if engine == "vllm" and not is_installed():
         raise UserError(
             f"`{key}: vllm` needs vLLM, which is not installed here: pip install vllm, or choose `transformers`"
         )
@@ -63,7 +64,7 @@ def writes_with_vllm(engine: WritingEngine, model: PreTrainedModel, who: str) ->
     if engine == "transformers":
         return False
     check_installed(engine, "engine")
-    if engine == "auto" and not (_is_installed() and device().type == "cuda"):
+    if engine == "auto" and not (is_installed() and device().type == "cuda"):
         return False
     why = _unfit(model)
     if engine == "vllm" and why is not None:
@@ -71,7 +72,8 @@ def writes_with_vllm(engine: WritingEngine, model: PreTrainedModel, who: str) ->
     return why is None
 
 
-def _is_installed() -> bool:
+def is_installed() -> bool:
+    """Whether vLLM is installed here."""
     return importlib.util.find_spec("vllm") is not None
 
 
@@ -79,17 +81,21 @@ def _unfit(model: PreTrainedModel) -> str | None:
     """Why vLLM cannot write for a model, as a clause."""
     if distributed.world_size() > 1:
         return "it would have to run in each of several processes"
-    if getattr(model, "peft_config", None) or getattr(model, "_hf_peft_config_loaded", False):
-        return "it has an adapter that is not merged"
-    if not isinstance(model, PreTrainedModel):
+    why = why_not_merged(model)
+    if why is not None:
+        return why
+    plain = plain_model(model)
+    if not isinstance(plain, PreTrainedModel):
         return "its weights are not those of a model of transformers"
-    if getattr(model, "is_quantized", False):
+    if getattr(plain, "_hf_peft_config_loaded", False):
+        return "its adapter was loaded by transformers, which cannot merge it"
+    if getattr(plain, "is_quantized", False):
         return "its weights are quantised"
-    if len({weight.device for weight in model.parameters()}) > 1:
+    if len({weight.device for weight in plain.parameters()}) > 1:
         return "its weights lie on several devices"
-    if not cached_numbers(model.config):
+    if not cached_numbers(plain.config):
         return "it has layers without attention"
-    name = type(model).__name__
+    name = type(plain).__name__
     known = _vllm().ModelRegistry.models.get(name)
     # The others run in vLLM by transformers' own classes, which vLLM changes, so that this process could not use them.
     if known is None or known.module_name.endswith(".transformers"):
@@ -107,7 +113,7 @@ class VllmWriter:
     vLLM reserves memory for the keys and values of all rows at their greatest length.
 
     Args:
-        model: a model that :func:`writes_with_vllm`.
+        model: a model that :func:`writes_with_vllm`. A LoRA adapter is merged into the weights that vLLM gets.
         choose: how tokens are chosen, and what ends the responses.
         size: the greatest number of responses written at a time.
     """
@@ -131,9 +137,8 @@ class VllmWriter:
         if longest > self._longest:
             self.close()
             self._start(longest)
-        weights = list(self._model.state_dict().items())
         with _apart():
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": merged_weights(self._model)})
         self._llm.reset_prefix_cache()
 
     def write(self, tasks: Sequence[Task]) -> Iterator[list[Written]]:
@@ -164,7 +169,7 @@ class VllmWriter:
         self._group_is_ours = not torch.distributed.is_initialized()
         with tempfile.TemporaryDirectory() as folder, _apart():
             config = copy.deepcopy(self._model.config)
-            config.architectures = [type(self._model).__name__]
+            config.architectures = [type(plain_model(self._model)).__name__]
             config.save_pretrained(folder)
             try:
                 self._llm = vllm.LLM(

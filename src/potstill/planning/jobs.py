@@ -11,6 +11,7 @@ from potstill.planning.ranges import ONE, ZERO, Range
 from potstill.planning.trace import BatchShape, Learning
 from potstill.recipe import Recipe
 from potstill.recipe.precision import in_bfloat16, in_format
+from potstill.recipe.section import WritingEngine
 from potstill.recipe.training_fields import CHECKPOINTING
 
 
@@ -59,6 +60,8 @@ class TrainingJob:
     beside: Range = ZERO
     """Bytes of models that read other batches of the same training."""
     rounds: float = 1.0
+    writing: "WritingJob | None" = None
+    """What the student writes between its steps."""
     parts: int = 1
     """Into how many parts FSDP2 splits the student, its gradients and its optimizer, and each teacher."""
 
@@ -86,6 +89,7 @@ class WritingJob:
     spans: bool = False
     beside: Range = ZERO
     """Bytes that a training has beside the model that writes."""
+    engine: WritingEngine = "transformers"
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class AnswersToWrite:
     """The greatest number of tokens of an answer."""
     count: Range | None
     """The number of answers; None where that is not known."""
+    engine: WritingEngine = "transformers"
 
 
 @dataclass(frozen=True)
@@ -246,9 +251,8 @@ def writing_of(at: Situation, model: PlannedModel, asked: AnswersToWrite) -> Wri
     expected = min(asked.answer, limit)
     new = Range(min(16.0, expected), expected, limit)
     longest = asked.prompt.high + limit
-    return WritingJob(
-        model, asked.rows, asked.prompt, new, longest, asked.count, read.precision, read.weights, read.spans
-    )
+    job = WritingJob(model, asked.rows, asked.prompt, new, longest, asked.count, read.precision, read.weights)
+    return replace(job, spans=read.spans, engine=asked.engine)
 
 
 def live_teachers(at: Situation, micro: int) -> tuple[ReadingJob, ...]:

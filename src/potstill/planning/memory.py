@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import cast
 
+from potstill.generation.vllm_writer import is_installed
 from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.logit_chunks import LogitsSource, chunks
 from potstill.models.size import cached_numbers
@@ -107,7 +108,7 @@ def _parts(job: ReadingJob | TrainingJob | WritingJob, machine: Machine) -> dict
     if isinstance(job, TrainingJob):
         return _of_training(job, machine)
     if isinstance(job, WritingJob):
-        return _of_writing(job)
+        return _of_writing(job, machine)
     traced = forward_pass(job)
     return {
         "weights": job.weights,
@@ -146,6 +147,9 @@ def _of_training(job: TrainingJob, machine: Machine) -> dict[str, Range]:
     }
     if job.teachers or job.beside.high:
         parts["teachers"] = sum((one.weights for one in job.teachers), job.beside)
+    if job.writing is not None:
+        # vLLM stays between the steps; transformers' keys and values do not.
+        parts["vLLM"] = vllm_bytes(job.writing, machine)
     return parts if job.parts == 1 else _split(parts, job)
 
 
@@ -198,7 +202,7 @@ def _activations(traced: Pass | None, model: PlannedModel, batch: BatchShape, pr
     return Range(*(size * one for one in ESTIMATED))
 
 
-def _of_writing(job: WritingJob) -> dict[str, Range]:
+def _of_writing(job: WritingJob, machine: Machine) -> dict[str, Range]:
     read = ReadingJob(job.model, BatchShape(job.rows, max(2, round(job.longest))), None, job.precision, job.weights)
     # The prompt is read at once, the answer token by token.
     prompt = BatchShape(job.rows, max(2, round(min(job.prompt.expected, job.longest))))
@@ -208,8 +212,21 @@ def _of_writing(job: WritingJob) -> dict[str, Range]:
         "activations": _activations(traced, job.model, prompt, job.precision, kept=False),
         "keys and values": keys_and_values(job),
         "logits": Range(1.0, 2.0, 4.0) * float(job.rows * _vocabulary(job.model) * 4),
+        "vLLM": vllm_bytes(job, machine),
         "beside": job.beside,
     }
+
+
+def vllm_bytes(job: WritingJob, machine: Machine) -> Range:
+    """What vLLM keeps where it writes: its own copy of the weights, and room for keys and values of all rows.
+
+    `engine: auto` takes it on a GPU where it is installed. That is not known of another machine.
+    """
+    if job.engine == "transformers" or (job.engine == "auto" and machine.kind == "cpu"):
+        return ZERO
+    copy = float(bytes_per_weight(job.precision) * job.model.parameters.total)
+    whole = Range(1.0, 1.0, 1.1) * (copy + _cache_bytes(job))
+    return whole if job.engine == "vllm" else Range(0.0, whole.expected if is_installed() else 0.0, whole.high)
 
 
 def keys_and_values(job: WritingJob) -> Range:

@@ -34,22 +34,25 @@ def jobs_with_rollouts(at: Situation, training: TrainingJob, given: OnPolicy) ->
     teachers = teachers_beside(at, rows, longest + more)
     beside = sum((one.weights for one in teachers), ZERO)
     samples = None if training.tokens is None else training.tokens / at.amounts.length * part
+    writing = _writing(at, training, given, samples, beside)
     written = replace(
         training,
         batch=BatchShape(rows, longest),
         tokens=None if samples is None else samples * length,
         teachers=teachers,
+        writing=writing,
     )
     if part < 1:
         yield replace(
             training,
             tokens=None if training.tokens is None else training.tokens * (1 - part),
             beside=ZERO if training.teachers else beside,
+            writing=writing,
         )
         # The optimizer's own work is counted once.
         written = replace(written, steps=ZERO if training.steps is not None else None)
     yield written
-    yield _writing(at, training, given, samples, beside)
+    yield writing
 
 
 def _writing(at: Situation, training: TrainingJob, given: OnPolicy, samples: Range | None, beside: Range) -> WritingJob:
@@ -57,7 +60,8 @@ def _writing(at: Situation, training: TrainingJob, given: OnPolicy, samples: Ran
     rows = min(given.batch_size, math.ceil(given.share * of_step))
     tried = 0 if given.preflight == "off" else PROMPTS
     count = None if samples is None else samples / float(given.refresh_every) + tried
-    asked = AnswersToWrite(rows, _prompt(at, given), _answer(at, given).expected, given.max_new_tokens, count)
+    prompt, limit = _prompt(at, given), given.max_new_tokens
+    asked = AnswersToWrite(rows, prompt, _answer(at, given).expected, limit, count, given.engine)
     moments = training.student.parameters.trained * training.moments
     return replace(
         writing_of(at, training.student, asked),

@@ -110,9 +110,9 @@ def _generate(step: Step, at: Situation) -> Iterator[Job]:
     if model is not None:
         count = None if samples is None else samples * settings.samples
         expected, limit = at.amounts.answer.expected, settings.max_new_tokens
-        yield writing_of(
-            at, model, AnswersToWrite(settings.batch_size, at.amounts.teacher_length, expected, limit, count)
-        )
+        prompt = at.amounts.teacher_length
+        asked = AnswersToWrite(settings.batch_size, prompt, expected, limit, count, settings.engine)
+        yield writing_of(at, model, asked)
 
 
 def _strategies(step: Step, at: Situation) -> Iterator[Job]:
@@ -175,7 +175,8 @@ def _answers(step: Step, at: Situation) -> Iterator[Job]:
         return
     count, length = at.amounts.held_out_samples, at.amounts.length
     expected, limit = at.amounts.answer.expected, settings.max_new_tokens
-    yield writing_of(at, model, AnswersToWrite(settings.batch_size, length, expected, limit, count))
+    asked = AnswersToWrite(settings.batch_size, length, expected, limit, count, settings.engine)
+    yield writing_of(at, model, asked)
     scored = None if count is None else count * length
     if model is at.models.student:
         yield reading_of_student(at, scored, settings.batch_size, length.high)
