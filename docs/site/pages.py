@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+from docs.site.plots import with_plots
+
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 """The pages outside of docs/. The first is the site's own first page."""
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
@@ -29,7 +31,10 @@ def collect(root: Path, folder: Path) -> None:
         place = page.relative_to(root)
         target = folder / ("index.md" if place.name == TOP[0] else place)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_with_links(page, root, linked), encoding="utf-8")
+        text = _with_links(page, root, linked)
+        if page.parent.name == "experiments":
+            text = with_plots(text, target.parent, page.stem)
+        target.write_text(text, encoding="utf-8")
     for file in sorted(linked):
         _copy(file, folder / file.relative_to(root))
 
