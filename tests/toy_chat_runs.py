@@ -1,29 +1,19 @@
 """A toy of conversations: talk about coins in up to five turns, and a random teacher that knows nothing of it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from potstill.recipe import Recipe, load_recipe
+import toy_conversations
+from potstill.recipe import Recipe
 from tiny import llama, padded
 from toy_chat import TOOLS, assistant, call, chat_tokenizer, user
 
-RECIPE = """\
-about: talk about coins
-teachers: {{t: {{model: {folder}/teacher}}}}
-corpus:
-  conversations: [{{path: {folder}/chats.jsonl}}]
-  held_out: 0.4
-  sequence_length: 448
-  template: chatml
-student: {{start: prune_layers, from: t, layers: 2}}
-distil:
-  losses: [{{kind: forward_kl, weight: 0.5}}, {{kind: cross_entropy, weight: 0.5}}]
-  training: {{max_steps: 2, per_device_train_batch_size: 4, logging_steps: 1, learning_rate: 1e-2}}
-answers: {{max_new_tokens: 8, batch_size: 8, sentences: null}}
-evaluate: {{resamples: 200, speed: false}}
-precision: fp32
-"""
+OF_COINS = (
+    *("about=talk about coins", "corpus.held_out=0.4", "corpus.validation=null", "corpus.sequence_length=448"),
+    *("corpus.template=chatml", "distil.training.max_steps=2", "distil.training.save_steps=500"),
+    *("answers={max_new_tokens: 8, batch_size: 8, sentences: null}", "evaluate.resamples=200"),
+)
+"""What differs from the recipe of `toy_conversations`."""
 
 
 def rows(count: int = 30) -> list[dict[str, Any]]:
@@ -39,12 +29,9 @@ def rows(count: int = 30) -> list[dict[str, Any]]:
 
 
 def recipe(folder: Path, *overrides: str) -> Recipe:
-    """The recipe, with its conversations and its teacher in `folder`."""
-    if not (folder / "chats.jsonl").exists():
-        (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
+    """The recipe of `toy_conversations`, with these conversations and a teacher of its own in `folder`."""
     if not (folder / "teacher").exists():
+        toy_conversations.save_talks(folder, rows())
         padded(llama(0, max_position_embeddings=512), len(chat_tokenizer())).save_pretrained(folder / "teacher")
         chat_tokenizer().save_pretrained(folder / "teacher")
-    file = folder / "recipe.yaml"
-    file.write_text(RECIPE.format(folder=folder), encoding="utf-8")
-    return load_recipe(str(file), overrides)
+    return toy_conversations.recipe(folder, *OF_COINS, *overrides)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,10 @@ def talks(count: int = 40) -> list[dict[str, Any]]:
     return made
 
 
-def save_talks(folder: Path) -> Path:
-    """The conversations as .jsonl."""
+def save_talks(folder: Path, said: Sequence[dict[str, Any]] | None = None) -> Path:
+    """The conversations, or those that are given, as .jsonl."""
     file = folder / "talks.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in talks()), encoding="utf-8")
+    file.write_text("".join(json.dumps(row) + "\n" for row in said or talks()), encoding="utf-8")
     return file
 
 

@@ -86,9 +86,6 @@ def test_a_wrong_source_is_refused_by_its_key(tmp_path, source, why):
     ("more", "why"),
     [
         ("answers: {strategy: teacher}", "`answers.strategy` needs questions, and `corpus` has none"),
-        ("strategies: {terse: {teacher: {system: 'Be brief.'}}}", "`strategies` needs .* say in `corpus.teacher` what"),
-        ("experiments: {a: {strategy: teacher}}", "`experiments.a.strategy` needs .* say in `corpus.teacher` what"),
-        ("generate: {by: t, strategy: teacher}", "`generate.strategy` needs .* say in `corpus.teacher` what"),
     ],
 )
 def test_sections_of_questions_are_refused(tmp_path, more, why):

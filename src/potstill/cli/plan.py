@@ -59,6 +59,6 @@ def forecast_capture(recipe: Recipe, run: Run) -> str:
         UserError: the recipe captures nothing, or an input is wrong.
     """
     steps = steps_of(recipe, asked_for(recipe, "capture"))
-    recipe = run_recipe(recipe, run, until="strategies" if recipe.asks else "corpus")
+    recipe = run_recipe(recipe, run, until="strategies" if recipe.uses_strategies else "corpus")
     forecast = importlib.import_module("potstill.stages.capture").forecast
     return "\n".join(forecast(Work(recipe, run, step)) for step in steps)

@@ -53,10 +53,11 @@ def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity
     run = next((parent for parent in place.parents if (parent / SAVED_AS).is_file()), place.parent)
     # The place is RUN/capture/TEACHER; with questions, RUN/capture/STRATEGY/own/TEACHER.
     of_set = "/".join(place.relative_to(run).parts[1:-1])
+    learned = [f"strategies/{of_set}/train"] if of_set else ["generate/train", "corpus/train"]
     teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]
     teacher_folder = next((each for each in teachers if each.is_dir()), None)
-    corpus = run / (f"strategies/{of_set}/train" if of_set else "corpus/train")
-    if teacher_folder is None or not corpus.is_dir():
+    corpus = next((run / each for each in learned if (run / each).is_dir()), None)
+    if teacher_folder is None or corpus is None:
         raise UserError(
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
             "give `--fidelity 0` to leave the comparison out"
@@ -70,7 +71,8 @@ def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity
         )
     pad = pad_token_id(prepared.tokenizer())
     # Placebos have other answers. The keys prove that the targets belong to these samples.
-    collate = AlignedCollator(pad, same_answer=False) if of_set else Collator(pad)
+    apart = "teacher_input_ids" in rows.column_names
+    collate = AlignedCollator(pad, same_answer=False) if apart else Collator(pad)
     teacher = LiveTeacher(prepared.model(), store.codec.vocabulary)
     places = range(0, len(rows), max(len(rows) // samples, 1))[:samples]
     batch = {name: value.to(device()) for name, value in collate([rows[at] for at in places]).items()}

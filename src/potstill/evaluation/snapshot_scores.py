@@ -256,10 +256,11 @@ def _continuations_meter(work: Work, name: str, split: Split) -> SnapshotMeter:
 
 
 def _validation_meter(work: Work, trained: Candidate) -> SnapshotMeter:
-    """Cross-entropy on the validation split. For questions, it is that of the candidate's own sample set."""
-    recipe = work.recipe
+    """Cross-entropy on the validation split: that of the candidate's own sample set, where it has one."""
+    recipe, made = work.recipe, Step("corpus")
     learned = training_data.for_candidate(work, trained)
-    made = Step("strategies", name=recipe.sample_set_of_candidate(trained).name) if recipe.asks else Step("corpus")
+    if recipe.uses_strategies:
+        made = Step("strategies", name=recipe.sample_set_of_candidate(trained).name)
     assert learned.validation is not None
     content, rows = _output_digest(work.run, made, "validation"), list(learned.validation)
     return _loss_meter(work, "selection", content, rows, learned.collate, None)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from potstill.data.conversations.align import as_teachers_read
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.parts import message_of
@@ -13,11 +12,13 @@ from potstill.data.conversations.prompt import turn_prompt_ids
 from potstill.generation.answer_rules import fault, nearest
 from potstill.generation.decoding import Request
 from potstill.generation.generate import Response
-from potstill.recipe.conversations import TeacherReading
 from potstill.recipe.generate import Generate
 
 Ask = Callable[[Sequence[Request], int], Sequence[Response]]
 """Lets the teacher respond to requests, so many times to each."""
+
+Reads = Callable[[Conversation], Conversation]
+"""Gives what a teacher reads in place of a conversation."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,15 @@ class TurnWriter:
         template: the teacher's chat template.
         room: the most tokens of a prompt.
         ask: lets the teacher respond.
-        reading: what the teacher reads in place of a conversation's own words. None: the same.
+        reads: what the teacher reads in place of a conversation. None: the same.
     """
 
     def __init__(
-        self, generate: Generate, template: ChatTemplate, room: int, ask: Ask, reading: TeacherReading | None = None
+        self, generate: Generate, template: ChatTemplate, room: int, ask: Ask, reads: Reads | None = None
     ) -> None:
         self.counts = TurnCounts()
         self._generate, self._template, self._room, self._ask = generate, template, room, ask
-        self._reading = reading
+        self._reads = reads
 
     def write(self, conversations: Mapping[str, Conversation]) -> list[Draft]:
         """The conversations to learn from, by their ids, in the same order; several of one that has several samples."""
@@ -163,7 +164,7 @@ class TurnWriter:
     def _request(self, draft: Draft) -> Request | str:
         """The prompt for a draft's next turn, or why there is none."""
         conversation = draft.up_to_here().conversation
-        shown = conversation if self._reading is None else as_teachers_read(conversation, self._reading)
+        shown = conversation if self._reads is None else self._reads(conversation)
         try:
             ids = turn_prompt_ids(shown.messages, self._template, shown.tools)
         except TemplateRefusedError as error:

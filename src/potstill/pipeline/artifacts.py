@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
-from potstill.data.conversations.training_rows import stored_conversation
+from potstill.data.conversations.training_rows import row_of, stored_conversation
 from potstill.data.row_teachers import TEACHERS
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
@@ -121,8 +121,19 @@ def compared_tokenizer(work: Work) -> Any:
 
 
 def conversations(work: Work, part: str) -> dict[str, Conversation]:
-    """The conversations of a part of the corpus, by their ids: `conversations` (to train on) or `held_out`."""
+    """The conversations of a part of the corpus, by their ids: `conversations` (to train on),
+    `validation_conversations` or `held_out`."""
     return {row["id"]: stored_conversation(row) for row in load_from_disk(work.run.path("corpus") / part)}
+
+
+def learned_conversations(work: Work) -> list[Conversation]:
+    """The training conversations. With `generate`, they have the turns that the teacher wrote."""
+    given = conversations(work, "conversations")
+    if work.recipe.generate is None:
+        return list(given.values())
+    written = read_jsonl(work.run.path("generate") / "answers.jsonl")
+    rows = ((given[row["id"].partition("#")[0]], row) for row in written)
+    return [stored_conversation(row_of(one) | {name: row[name] for name in ("messages", "tools")}) for one, row in rows]
 
 
 def questions(work: Work, part: str) -> list[dict[str, Any]]:

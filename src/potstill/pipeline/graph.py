@@ -160,7 +160,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "strategies",
-        "Put each question into the prompts of teacher and student.",
+        "Put each question or conversation into the prompts of teacher and student.",
         lambda r, s: (
             recipe_inputs.sequence_lengths(r)
             | (
@@ -171,8 +171,8 @@ STAGES: tuple[Stage, ...] = (
         ),
         lambda r: ("teachers", "tokenizer", "corpus", "generate"),
         needs_step=lambda r, s, needed: needed.stage != "generate" or s != steps.held_out_questions_step(r),
-        steps=lambda r: [*steps.step_per_sample_set(r, "strategies"), steps.held_out_questions_step(r)],
-        is_asked_for=lambda r: r.asks,
+        steps=steps.strategies_steps,
+        is_asked_for=lambda r: r.uses_strategies,
     ),
     Stage(
         "capture",
@@ -186,7 +186,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", *steps.samples_stages(r)),
         needs_step=lambda r, s, needed: needed.stage != "strategies" or needed.name == s.name,
         all_ranks=True,
-        steps=lambda r: steps.step_per_sample_set(r, "capture") if r.asks else [Step("capture")],
+        steps=lambda r: steps.step_per_sample_set(r, "capture") or [Step("capture")],
         is_asked_for=lambda r: r.capture is not None,
     ),
     Stage(

@@ -36,7 +36,8 @@ def teacher_answers(recipe: "Recipe") -> dict[str, Any]:
     """How a teacher writes the training answers, and in which prompt."""
     given = recipe.generate
     assert given is not None
-    prompt = None if recipe.chats else recipe.all_strategies[given.strategy].teacher
+    # What conversations are by themselves is said by the corpus.
+    prompt = None if recipe.chats and given.strategy == "base" else recipe.all_strategies[given.strategy].teacher
     return {"generate": given, "generate.strategy": prompt}
 
 
@@ -76,7 +77,8 @@ def teacher_training(recipe: "Recipe", name: str) -> dict[str, Any]:
 
 
 def strategies_in_use(recipe: "Recipe") -> dict[str, Any]:
-    """All strategies in use: the longest of their prompts decides how many tokens remain for an answer."""
+    """All strategies in use. They decide together which tokens are learned: the longest of their prompts decides how
+    many remain for an answer."""
     return {
         sample_set.strategy: recipe.all_strategies[sample_set.strategy] for sample_set in recipe.sample_sets.values()
     }

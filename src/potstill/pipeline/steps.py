@@ -31,15 +31,21 @@ def step_per_sample_set(recipe: "Recipe", stage: str) -> list[Step]:
     return [Step(stage, name=name) for name in recipe.sample_sets]
 
 
+def strategies_steps(recipe: "Recipe") -> list[Step]:
+    """One step for each sample set, and that of the held-out questions."""
+    of_questions = [held_out_questions_step(recipe)] if recipe.asks else []
+    return [*step_per_sample_set(recipe, "strategies"), *of_questions]
+
+
 def held_out_questions_step(recipe: "Recipe") -> Step:
     """The step of `strategies` that makes the prompts of the held-out questions."""
     return Step("strategies", name=f"{recipe.answers.strategy}/{HELD_OUT_FOLDER}")
 
 
 def samples_stages(recipe: "Recipe") -> tuple[str, ...]:
-    """The stages after `corpus` that make the samples of a training: for questions, or where a teacher writes turns of
-    conversations."""
-    return ("generate",) if recipe.chats else ("strategies",)
+    """The stages after `corpus` that make the samples of a training: for questions; for conversations, where a teacher
+    writes turns, and where students have strategies."""
+    return ("generate", "strategies") if recipe.chats else ("strategies",)
 
 
 def needed_for_training(recipe: "Recipe", step: Step, needed: Step) -> bool:

@@ -29,9 +29,8 @@ def for_student(work: Work, variant: str | None, seed: int) -> TrainingData:
         seed: the seed of random offsets.
     """
     recipe = work.recipe
-    if recipe.asks:
-        sample_set = recipe.sample_set_of(variant)
-        return for_sample_set(work, sample_set.name)
+    if recipe.uses_strategies:
+        return for_sample_set(work, recipe.sample_set_of(variant).name)
     return _of_corpus(work, taught_by(work.recipe), seed)
 
 

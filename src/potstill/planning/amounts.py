@@ -226,7 +226,8 @@ def _of_conversations(recipe: Recipe, corpus: Conversations, made: Mapping[str, 
         origin = "counted in the corpus of this run"
     if held is not None:
         held = min(held, recipe.evaluate.documents or held)
-    room = 1.5 if corpus.teacher is not None and corpus.teacher.has_prompt else 1.0
+    says_more = recipe.uses_strategies or (corpus.teacher is not None and corpus.teacher.has_prompt)
+    room = 1.5 if says_more else 1.0
     return Amounts(
         samples=samples,
         tokens=None if samples is None else samples * length,

@@ -14,13 +14,13 @@ class Experiment(Section):
     """What one student is trained with. All other settings are those of the recipe."""
 
     strategy: Name | None = None
-    """The strategy that gives teacher and student their prompts. Default: the strategy with the experiment's own name,
-    or `base` if there is none."""
+    """The strategy that gives teacher and student their prompts; of conversations, the teacher alone. Default: the
+    strategy with the experiment's own name, or `base` if there is none."""
 
     targets: Literal["own", "another_question"] = "own"
     """`own` (default): the teacher's distributions for this answer. `another_question`: a placebo, whose teacher reads
-    another question and its answer, drawn once at random; these distributions are used for this answer, token by token.
-    If the placebo gains as much as the student, the student learned only to be less certain."""
+    another question and its answer, drawn once at random; these distributions are used for this answer, token by token
+    (questions only). If the placebo gains as much as the student, the student learned only to be less certain."""
 
     losses: list[GivenLoss] | None = Field(default=None, min_length=1)
     """Losses for this student. Default: `distil.losses`."""

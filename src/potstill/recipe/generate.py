@@ -25,7 +25,7 @@ class Generate(Section):
     """The teacher that answers: its name in `teachers` or `pretrain`."""
 
     strategy: Name = "base"
-    """The strategy whose teacher prompt it gets (questions only). Default: `base`."""
+    """The strategy whose teacher prompt it gets. Default: `base`."""
 
     turns: Literal["last", "each"] | None = None
     """Which of the assistant's turns it writes (conversations only): the `last` (default), or `each`, one after the

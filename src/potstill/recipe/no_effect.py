@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from potstill.recipe.answers import Answers
+from potstill.recipe.chat_strategies import complaints_of_chat_strategies
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.distributed import unshardable
 from potstill.recipe.on_policy import without_rollouts
@@ -42,6 +43,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     yield from _of_control(recipe)
     yield from without_rollouts(recipe)
     yield from complaints_of_rows(recipe)
+    yield from complaints_of_chat_strategies(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"
         name, teacher = next(iter(recipe.all_teachers.items()))
@@ -66,20 +68,18 @@ def _without_questions(recipe: "Recipe") -> Iterator[str]:
     """Sections and keys that need questions, where the corpus has none."""
     if recipe.asks:
         return
-    given = ["strategies"] if recipe.strategies else []
+    given = []
     if not recipe.chats:
+        given += ["strategies"] if recipe.strategies else []
         given += ["generate"] if recipe.generate is not None else []
         given += ["answers"] if recipe.answers != Answers() else []
     elif recipe.answers.strategy != Answers().strategy:
         given.append("answers.strategy")
     for name, experiment in recipe.experiments.items():
-        given += [f"experiments.{name}.strategy"] if experiment.strategy is not None else []
+        given += [f"experiments.{name}.strategy"] if experiment.strategy is not None and not recipe.chats else []
         given += [f"experiments.{name}.targets"] if experiment.targets != "own" else []
     for key in given:
-        advice = "give `corpus.questions`"
-        if recipe.chats and "strateg" in key and not key.startswith("answers"):
-            advice = "say in `corpus.teacher` what the teachers read of conversations"
-        yield f"`{key}` needs questions, and `corpus` has none; {advice}, or remove `{key}`"
+        yield f"`{key}` needs questions, and `corpus` has none; give `corpus.questions`, or remove `{key}`"
 
 
 def _of_generate(recipe: "Recipe") -> Iterator[str]:
@@ -89,11 +89,6 @@ def _of_generate(recipe: "Recipe") -> Iterator[str]:
         return
     if recipe.asks and given.turns is not None:
         yield "`generate.turns` has no effect on questions, which have one answer; remove it"
-    if recipe.chats and given.strategy != "base":
-        yield (
-            "`generate.strategy` needs questions, and `corpus` has conversations; say in `corpus.teacher` what the "
-            "teacher reads, and remove it"
-        )
     teacher = recipe.corpus.teacher if isinstance(recipe.corpus, Conversations) else None
     if teacher is not None and teacher.shows_answers:
         yield (

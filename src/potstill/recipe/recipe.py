@@ -8,6 +8,7 @@ from pydantic import Field, Tag, model_validator
 from potstill.recipe.answers import Answers
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.capture import Capture
+from potstill.recipe.chat_strategies import differ
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus
 from potstill.recipe.distil import Control, Distil
@@ -58,12 +59,12 @@ class Recipe(Section):
     """Teachers that are trained here, on the same text, before they teach; by names of your choice."""
 
     strategies: dict[Name, Strategy] = Field(default_factory=dict)
-    """Your own strategies, by names of your choice: each gives a prompt to the teacher and a prompt to the student
-    (questions only). The strategies base, teacher, ground-truth and confidence exist already."""
+    """Your own strategies, by names of your choice: each gives a prompt to the teacher and a prompt to the student; of
+    conversations, to the teacher alone. The strategies base, teacher, ground-truth and confidence exist already."""
 
     generate: Generate | None = None
-    """Let a teacher write the training answers (questions only). Default: the training answers are the reference
-    solutions."""
+    """Let a teacher write the training answers of questions, or turns of conversations. Default: those of the data are
+    learned."""
 
     student: Student
     """The student before training."""
@@ -146,6 +147,12 @@ class Recipe(Section):
         return self.asks and self.answers.number
 
     @property
+    def uses_strategies(self) -> bool:
+        """Whether students have samples of their strategies: of questions, and of conversations where a student has
+        another strategy than `base`."""
+        return self.asks or (self.chats and differ(self))
+
+    @property
     def all_strategies(self) -> dict[str, Strategy]:
         """The shipped strategies and the recipe's own."""
         return {**SHIPPED, **self.strategies}
@@ -162,19 +169,19 @@ class Recipe(Section):
         return next(iter(self.variants))
 
     def sample_set_of_candidate(self, trained: Candidate) -> SampleSet:
-        """The sample set of a student or of the control (questions only)."""
+        """The sample set of a student or of the control, where there are some."""
         return self.sample_set_of(self.first_variant if trained.role == "control" else trained.name)
 
     def sample_set_of(self, variant: str | None) -> SampleSet:
-        """The sample set of a student (questions only)."""
+        """The sample set of a student, where there are some."""
         given = self.variants[variant]
         named = variant if variant is not None and variant in self.all_strategies else "base"
         return SampleSet(given.strategy or named, given.targets == "own")
 
     @property
     def sample_sets(self) -> dict[str, SampleSet]:
-        """The sample sets of all students, by name; empty where the corpus is text."""
-        found = [self.sample_set_of(variant) for variant in self.variants] if self.asks else []
+        """The sample sets of all students, by name; empty where all of them learn the corpus's own samples."""
+        found = [self.sample_set_of(variant) for variant in self.variants] if self.uses_strategies else []
         return {sample_set.name: sample_set for sample_set in found}
 
     def losses_of(self, variant: str | None) -> list[GivenLoss]:

@@ -101,7 +101,7 @@ def _of_temperature(recipe: "Recipe", name: str, teacher: ScoringTeacher) -> Ite
             f"a temperature of {hot[0]:g}; set `temperature: 1`, or use `api: sglang`"
         )
     if recipe.capture is not None:
-        each = [recipe.temperatures_of(one) for one in (recipe.sample_sets if recipe.asks else [None])]
+        each = [recipe.temperatures_of(one) for one in (recipe.sample_sets or [None])]
     else:
         each = [temperatures(recipe.losses_of(variant)) for variant in recipe.variants]
     if several := [one for one in each if len(one) > 1]:

@@ -97,7 +97,14 @@ def _of_references() -> list[str]:
 
 def _of_conversations(recipe: Recipe) -> list[str]:
     assert isinstance(recipe.corpus, Conversations)
-    of_its_own, apart = isinstance(recipe.corpus.held_out, HeldOutConversations), recipe.corpus.teacher is not None
+    of_its_own, reading = isinstance(recipe.corpus.held_out, HeldOutConversations), ""
+    if recipe.corpus.teacher is not None:
+        reading = "The teachers read the conversation as the recipe’s `corpus.teacher` says, and write after that."
+    if recipe.uses_strategies:
+        reading = (
+            "The words of a strategy stand in training samples alone. Here, the teachers read every conversation "
+            "without them, so that all students are compared with one teacher."
+        )
     return [
         "Held-out conversations are a separate set. Training conversations that also occur in it were removed from "
         "training."
@@ -108,7 +115,7 @@ def _of_conversations(recipe: Recipe) -> list[str]:
         "Every model wrote the last turn of the assistant after the same conversation, greedily, with at most "
         f"{recipe.answers.max_new_tokens:,} tokens. An answer stopped by itself if it has the token that ends a turn, "
         "or a text, within that limit.",
-        *(["The teachers read the conversation as the recipe’s `corpus.teacher` says, and write after that."] * apart),
+        *([reading] if reading else []),
         *_of_references(),
     ]
 

@@ -19,13 +19,14 @@ def story(recipe: Recipe, teachers: Sequence[Model], start: Model, learned_from:
     named = " + ".join(f"{one.name} ({_shape(one)})" for one in teachers)
     count = len(recipe.variants)
     students = "a student" if count == 1 else f"{count} students"
-    if not recipe.asks:
-        learned = f"{learned_from:,} tokens{' of conversations' if recipe.chats else ''}"
-    else:
+    if recipe.asks:
         by = "their reference solutions" if recipe.generate is None else f"answers by {recipe.generate.by}"
+        learned = f"{learned_from:,} questions and {by}"
+    else:
+        learned = f"{learned_from:,} tokens{' of conversations' if recipe.chats else ''}"
+    if recipe.uses_strategies:
         strategies = list(dict.fromkeys(one.strategy for one in recipe.sample_sets.values()))
-        prompts = f"{'strategy' if len(strategies) == 1 else 'strategies'} {', '.join(strategies)}"
-        learned = f"{learned_from:,} questions and {by} ({prompts})"
+        learned += f" ({'strategy' if len(strategies) == 1 else 'strategies'} {', '.join(strategies)})"
     assert start.parameters is not None, "the student is here"
     shape = f"{_millions(start.parameters)} parameters in {start.layers} layers"
     writes = _written_share(recipe, recipe.first_variant) if count == 1 else None
@@ -48,7 +49,7 @@ def units_of(recipe: Recipe) -> str:
 def about_student(recipe: Recipe, variant: str | None) -> str:
     """The traits that tell a student from others: its strategy, whether it is a placebo, its losses, what it writes."""
     said = []
-    if recipe.asks:
+    if recipe.uses_strategies:
         sample_set = recipe.sample_set_of(variant)
         said = [
             f"strategy {sample_set.strategy}",

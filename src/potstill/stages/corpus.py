@@ -119,7 +119,10 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     if taught is not None and counted is not None:
         counts |= counted.figures(work.recipe, taught)
     features = CONVERSATION if taught is None else with_teachers(CONVERSATION)
-    for name, conversations in (("conversations", split.train), ("held_out", held_out)):
+    parts = {"conversations": split.train, "held_out": held_out}
+    if split.validation:
+        parts["validation_conversations"] = split.validation
+    for name, conversations in parts.items():
         rows = [row_of(one) for one in conversations]
         _save({key: [row[key] for row in rows] for key in features}, features, work, name)
     audit = save_audit(work.folder, tally, tokenizer, corpus)
@@ -129,7 +132,7 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     dropped = f"{figures['dropped_rows']:,} rows dropped"
     say(f"  {len(held_out):,} conversations held out, {dropped}; see {work.folder / 'audit.html'}")
     made = f"{counts['train_samples']:,} samples to train on, {len(held_out):,} conversations held out"
-    outputs = ["train", "conversations", "held_out", *AUDIT, *(["validation"] if split.validation else [])]
+    outputs = ["train", *parts, *AUDIT, *(["validation"] if split.validation else [])]
     return Made([work.folder / name for name in outputs], counts | figures | {"made": made})
 
 

@@ -151,7 +151,7 @@ def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
     if work.recipe.capture is None:
         sharded = is_sharded(work.recipe)
         return [teacher.model_to_shard() if sharded else _beside(teacher) for teacher in prepared]
-    sample_set = work.recipe.sample_set_of(variant).name if work.recipe.asks else None
+    sample_set = work.recipe.sample_set_of(variant).name if work.recipe.uses_strategies else None
     folder = work.run.path(Step("capture", name=sample_set))
     template = teacher_template(work, sample_set)
     shown = (template, artifacts.tokenizer(work))

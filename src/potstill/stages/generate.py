@@ -8,10 +8,11 @@ them. A stopped stage goes on to the same answers (``generation.generate.respons
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from potstill.console import progress, say
-from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.align import as_teachers_read
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.conversations.training_rows import teacher_template
 from potstill.data.prompts.render import prompt_ids, template_fingerprint
@@ -31,6 +32,7 @@ from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audi
 from potstill.pipeline.row_teachers import TaughtCounts, row_teachers
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.chat_strategies import key_under, reading_under
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.generate import Generate
 from potstill.teachers.prepared import PreparedTeacher
@@ -121,10 +123,13 @@ def _answer_questions(work: Work, settings: Generate) -> Made:
 
 def _write_conversations(work: Work, settings: Generate, corpus: Conversations) -> Made:
     write = _Writer(work, settings)
-    template = (
-        chat_template(write.tokenizer, corpus) if corpus.teacher is None else teacher_template(write.tokenizer, corpus)
+    template, reading = teacher_template(write.tokenizer, corpus), reading_under(work.recipe, settings.strategy)
+    shown = (
+        None
+        if reading is None
+        else partial(as_teachers_read, reading=reading, key=key_under(work.recipe, settings.strategy))
     )
-    turns = TurnWriter(settings, template, _room(write.teacher, settings, corpus), write, corpus.teacher)
+    turns = TurnWriter(settings, template, _room(write.teacher, settings, corpus), write, shown)
     drafts = turns.write(artifacts.conversations(work, "conversations"))
     say(f"  {turns.counts}")
     if not turns.counts.turns:

@@ -1,28 +1,37 @@
-"""strategies: make the prompts of teacher and student for each question, and samples of prompt and answer.
+"""strategies: make the prompts of teacher and student for each question or conversation, and samples of them.
 
 Makes `strategies/STRATEGY/own/train/` and, if the recipe selects weights, `validation/`; for a placebo, the same in
 `STRATEGY/another_question/`; and `STRATEGY/held_out/samples/`, the prompts that every model answers. All are plain
 `datasets` folders of :class:`AlignedSample`. Later stages read them and do not make them again, because some chat
-templates put the day's date into a prompt.
+templates put the day's date into a prompt. Of conversations, samples are made where a student has a strategy; every
+model is asked held-out conversations as they are.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
 from potstill.console import say
+from potstill.data.conversations.tally import ChatTally
+from potstill.data.conversations.training_rows import ALIGNED, aligned_rows
+from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedSample
 from potstill.data.prompts.placebo import placebo_samples
 from potstill.data.row_teachers import TEACHERS
+from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
-from potstill.files.dataset_writer import save_dataset
+from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.pipeline import artifacts
 from potstill.pipeline.row_teachers import with_teachers
 from potstill.pipeline.steps import held_out_questions_step
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.chat_strategies import key_under, reading_under
+from potstill.recipe.conversations import Conversations, TeacherReading
 from potstill.recipe.questions import Questions
+from potstill.recipe.row_rules import teaches_by_row
 from potstill.recipe.strategies import Strategy
 
 SAMPLE = Features(
@@ -40,6 +49,8 @@ SAMPLE = Features(
 
 def run(work: Work) -> Made:
     """Make the samples of one sample set, or of the held-out questions."""
+    if isinstance(work.recipe.corpus, Conversations):
+        return _of_conversations(work, work.recipe.corpus)
     if work.step == held_out_questions_step(work.recipe):
         # Teachers answer the same prompt as every other model.
         name = work.recipe.answers.strategy
@@ -85,6 +96,42 @@ def _samples_by_strategy(
     made = [prompter(row, row["id"]) for row in rows]
     teachers = [{TEACHERS: row[TEACHERS]} if TEACHERS in row else {} for row in rows]
     return {name: [{**each[name], **own} for each, own in zip(made, teachers, strict=True)] for name in strategies}
+
+
+def _of_conversations(work: Work, corpus: Conversations) -> Made:
+    assert work.step.name is not None
+    recipe = work.recipe
+    # What a teacher writes must not stop a run.
+    corpus = corpus if recipe.generate is None else corpus.model_copy(update={"on_bad_row": "drop"})
+    in_use = dict.fromkeys(each.strategy for each in recipe.sample_sets.values())
+    readings = {key_under(recipe, name): reading_under(recipe, name) or TeacherReading() for name in in_use}
+    own = key_under(recipe, recipe.sample_sets[work.step.name].strategy)
+    parts = {"train": artifacts.learned_conversations(work)}
+    if corpus.validation is not None:
+        parts["validation"] = list(artifacts.conversations(work, "validation_conversations").values())
+    features = Features({name: List(Value("int32")) for name in ALIGNED})
+    features = with_teachers(features) if teaches_by_row(recipe) else features
+    counts, tally = Counter[str](), ChatTally()
+    for name, conversations in parts.items():
+        with dataset_writer(work.folder / name, features) as write:
+            for rows in aligned_rows(conversations, artifacts.tokenizer(work), corpus, readings, tally):
+                write(rows[own])
+                counts[f"{name}_samples"] += 1
+                counts["tokens"] += len(rows[own]["teacher_input_ids"])
+                counts["answer_tokens"] += sum(label != IGNORE_INDEX for label in rows[own]["labels"])
+        if not counts[f"{name}_samples"]:
+            why = Counter(reason for source in tally.sources.values() for reason in source.dropped.elements())
+            raise UserError(
+                f"`experiments`: none of the {len(conversations):,} conversations gives a sample for the strategies "
+                f"{', '.join(in_use)} (most often: {why.most_common(1)[0][0]}); shorten the strategies, or raise "
+                "`corpus.sequence_length` or `corpus.teacher.sequence_length`"
+            )
+    samples = counts["train_samples"] + counts["validation_samples"]
+    counts["conversations_left_out"] = sum(source.dropped.total() for source in tally.sources.values())
+    said = f"{samples:,} samples with {counts['answer_tokens'] / samples:,.0f} learned tokens"
+    left_out = counts["conversations_left_out"]
+    say(f"  {said}, {left_out:,} conversations left out" if left_out else f"  {said}")
+    return Made([work.folder / name for name in parts], {**counts, "samples": samples, "made": said})
 
 
 def _save(rows: Sequence[AlignedSample], work: Work, name: str) -> None:

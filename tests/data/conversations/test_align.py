@@ -25,13 +25,20 @@ def reading(system=None, sequence_length=None, **more):
     return TeacherReading(system=system, sequence_length=sequence_length, **more)
 
 
+def aligned(conversation, student, teacher, chosen, shown):
+    """The samples of one reading."""
+    found = aligned_samples(conversation, student, teacher, chosen, {"here": shown})
+    return [sample["here"] for sample in found]
+
+
 def taught(ids, labels):
     return chat_tokenizer().decode([label for label in labels if label != IGNORE_INDEX])
 
 
 def pairs(case, teacher, student="chatml", system=None, **more):
-    chosen = settings(**more)
-    return aligned_samples(CASES[case], toy_chat.template(student), toy_chat.template(teacher), chosen, reading(system))
+    return aligned(
+        CASES[case], toy_chat.template(student), toy_chat.template(teacher), settings(**more), reading(system)
+    )
 
 
 @pytest.mark.parametrize("case", ["plain", "system", "turns"])
@@ -100,22 +107,22 @@ def test_templates_that_end_a_turn_with_other_tokens_are_refused():
 
 def test_what_is_too_long_for_one_of_the_two_is_left_out():
     given, chat, system = CASES["turns"], toy_chat.template(), "You explain to a child. " * 4
-    (whole,) = aligned_samples(given, chat, chat, settings(), reading(system))
+    (whole,) = aligned(given, chat, chat, settings(), reading(system))
     ours, theirs = len(whole["input_ids"]), len(whole["teacher_input_ids"])
     assert theirs > ours
     fits = settings(sequence_length=ours)
-    assert aligned_samples(given, chat, chat, fits, reading(system, theirs)) == [whole]
-    assert aligned_samples(given, chat, chat, fits, reading(system)) == []
-    assert aligned_samples(given, chat, chat, settings(sequence_length=ours - 1), reading(system, theirs)) == []
+    assert aligned(given, chat, chat, fits, reading(system, theirs)) == [whole]
+    assert aligned(given, chat, chat, fits, reading(system)) == []
+    assert aligned(given, chat, chat, settings(sequence_length=ours - 1), reading(system, theirs)) == []
 
 
 @pytest.mark.parametrize("teacher_length", [150, 200, 4096])
 @pytest.mark.parametrize("length", [60, 90, 4096])
 def test_both_lose_the_same_end(length, teacher_length):
     given, chat, system = CASES["turns"], toy_chat.template(), "You explain to a child. " * 4
-    (whole,) = aligned_samples(given, chat, chat, settings(), reading(system))
+    (whole,) = aligned(given, chat, chat, settings(), reading(system))
     chosen = settings(sequence_length=length, too_long="cut_right")
-    (cut,) = aligned_samples(given, chat, chat, chosen, reading(system, teacher_length))
+    (cut,) = aligned(given, chat, chat, chosen, reading(system, teacher_length))
     assert len(cut["input_ids"]) == len(cut["labels"]) <= length
     assert len(cut["teacher_input_ids"]) == len(cut["teacher_labels"]) <= teacher_length
     ours, theirs = ([one for one in cut[key] if one >= 0] for key in ("labels", "teacher_labels"))
@@ -126,14 +133,14 @@ def test_both_lose_the_same_end(length, teacher_length):
 def test_a_pair_that_the_cut_empties_is_left_out():
     chat = toy_chat.template()
     chosen = settings(sequence_length=8, too_long="cut_right")
-    assert aligned_samples(CASES["turns"], chat, chat, chosen, reading()) == []
+    assert aligned(CASES["turns"], chat, chat, chosen, reading()) == []
 
 
 def test_the_teacher_alone_may_be_shown_each_answer():
     shown = reading("{{ system }} Be right.", user="{{ question }} (The answer: {{ reference }})")
     chat = toy_chat.template()
     given = replace(CASES["turns"], messages=(Message("system", "Be brief."), *CASES["turns"].messages))
-    (sample,) = aligned_samples(given, chat, chat, settings(), shown)
+    (sample,) = aligned(given, chat, chat, settings(), shown)
     text = chat_tokenizer().decode(sample["teacher_input_ids"])
     assert "<|im_start|>system\nBe brief. Be right.<|im_end|>" in text
     for question, answer in (("Why?", "It rains."), ("And now?", "It snows."), ("So?", "Go.")):
@@ -153,3 +160,29 @@ def test_a_prompt_that_cannot_be_filled_in_names_its_key_and_the_row():
         as_teachers_read(CASES["plain"], reading(user="{{ question / 2 }}"))
     with pytest.raises(UserError, match=r"`corpus\.teacher\.system` comes out blank"):
         as_teachers_read(CASES["plain"], reading("{{ system }}"))
+
+
+def test_all_readings_learn_the_same_tokens_where_one_has_no_room():
+    chat, system = toy_chat.template(), "You explain to a child. " * 4
+    given = {"plain": reading(), "long": reading(system), "told": reading(user="{{ question }} {{ reference }}")}
+    (whole,) = aligned_samples(CASES["turns"], chat, chat, settings(), given)
+    assert whole["plain"] == aligned(CASES["turns"], chat, chat, settings(), reading())[0]
+    most = len(whole["told"]["teacher_input_ids"])
+    assert len(whole["long"]["teacher_input_ids"]) > most
+    assert aligned_samples(CASES["turns"], chat, chat, settings(sequence_length=most), given) == []
+    chosen = settings(sequence_length=most, too_long="cut_right")
+    (cut,) = aligned_samples(CASES["turns"], chat, chat, chosen, given)
+    for one in cut.values():
+        assert (one["input_ids"], one["labels"]) == (cut["long"]["input_ids"], cut["long"]["labels"])
+        assert [label for label in one["teacher_labels"] if label >= 0] == [
+            label for label in one["labels"] if label >= 0
+        ]
+    assert len(cut["plain"]["input_ids"]) < len(whole["plain"]["input_ids"])
+
+
+def test_a_reading_is_named_by_its_key():
+    chat = toy_chat.template()
+    with pytest.raises(UserError, match=r"`strategies\.a\.teacher\.user` cannot be filled in"):
+        aligned_samples(
+            CASES["plain"], chat, chat, settings(), {"strategies.a.teacher": reading(user="{{ question / 2 }}")}
+        )

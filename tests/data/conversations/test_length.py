@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toy_chat
+from potstill.data.conversations import length
 from potstill.data.conversations.length import fitting_samples
 from potstill.data.conversations.render import render
 from potstill.data.labels import IGNORE_INDEX
@@ -110,6 +111,19 @@ def test_split_turns_leaves_out_an_exchange_that_is_too_long_alone():
     found = fitted(given, 70, "split_turns")
     assert [text for sample in found for text in learned(sample)] == ["It rains.<|im_end|>", "Go.<|im_end|>"]
     assert [turn.turn for sample in found for turn in sample.turns] == [1, 3]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 8, 23])
+def test_split_turns_fills_each_sample_with_few_renderings(monkeypatch, most):
+    def talk(exchanges):
+        return conversation(*(one for _ in range(exchanges) for one in (user("Why?"), assistant("It rains."))))
+
+    longest, rendered, once = size(talk(most)), [], length.render
+    monkeypatch.setattr(length, "render", lambda *given: rendered.append(given) or once(*given))
+    found = fitted(talk(23), longest, "split_turns")
+    whole, rest = divmod(23, most)
+    assert [len(sample.turns) for sample in found] == [most] * whole + [rest] * (rest > 0)
+    assert len(rendered) <= 1 + len(found) * (1 + 2 * most.bit_length())
 
 
 def test_split_turns_learns_only_the_last_turn_of_the_whole():

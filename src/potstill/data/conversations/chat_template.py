@@ -230,8 +230,14 @@ class ChatTemplate:
 
 def shared_start(one: str, other: str) -> str:
     """The characters with which both texts begin."""
-    length = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
-    return one[: min(len(one), len(other)) if length is None else length]
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return one[:low]
 
 
 def _thought(reasoning: str, content: str) -> str:

@@ -1,6 +1,6 @@
 """Length: what becomes of a conversation that is longer than a sample may be."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
@@ -78,19 +78,36 @@ def _pieces(conversation: Conversation, template: ChatTemplate, settings: ChatSe
     messages = [replace(one, learn=number in learned) for number, one in enumerate(conversation.messages)]
     head, exchanges = _head(conversation), _exchanges(messages[len(_head(conversation)) :])
     every = settings.model_copy(update={"learn": "all"})
+
+    def fitting(start: int, stop: int) -> list[ChatSample] | None:
+        """The samples of some exchanges; None if one of them is too long."""
+        part = [message for exchange in exchanges[start:stop] for message in exchange]
+        found = _samples(replace(conversation, messages=(*head, *part)), template, every)
+        return None if any(len(sample.input_ids) > settings.sequence_length for sample in found) else found
+
     first_turn, start = 0, 0
     while start < len(exchanges):
-        stop, held = start, list[ChatSample]()
-        while stop < len(exchanges):
-            part = [message for exchange in exchanges[start : stop + 1] for message in exchange]
-            found = _samples(replace(conversation, messages=(*head, *part)), template, every)
-            if any(len(sample.input_ids) > settings.sequence_length for sample in found):
-                break
-            stop, held = stop + 1, found
+        stop, held = _longest_part(fitting, start, len(exchanges))
         yield from (_counted_from(sample, first_turn) for sample in held)
         done = max(stop, start + 1)
         first_turn += sum(one.role == "assistant" for exchange in exchanges[start:done] for one in exchange)
         start = done
+
+
+def _longest_part(
+    fitting: Callable[[int, int], list[ChatSample] | None], start: int, end: int
+) -> tuple[int, list[ChatSample]]:
+    """Where the longest part that fits stops, and its samples. It is found in few steps: twice as many exchanges each
+    time, and then between the last two."""
+    stop, held, step, too_many = start, list[ChatSample](), 1, end + 1
+    while stop + 1 < too_many:
+        tried = min(stop + step, end) if too_many > end else (stop + too_many) // 2
+        found = fitting(start, tried)
+        if found is None:
+            too_many = tried
+        else:
+            stop, held, step = tried, found, 2 * step
+    return stop, held
 
 
 def _samples(conversation: Conversation, template: ChatTemplate, settings: ChatSettings) -> list[ChatSample]:

@@ -5,6 +5,7 @@ that shows earlier turns in another way once there are later ones, such as one t
 sample for each turn: the conversation up to it. That is what a model reads when it writes the turn.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
 from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
 from potstill.data.conversations.spans import Span, TurnText, turn_text
+from potstill.data.conversations.windows import turns_in_windows
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.row_teachers import Teachers
 from potstill.recipe.conversations import ChatSettings
@@ -80,12 +82,15 @@ def render(
     _check_texts(conversation, template)
     last = max(number for number, message in enumerate(conversation.messages) if message.role == "assistant")
     conversation = replace(conversation, messages=conversation.messages[: last + 1])
-    turns = [turn_text(conversation, number, template, settings) for number in learned_turns(conversation, settings)]
-    turns = [turn for turn in turns if turn.learned]
+    numbers = learned_turns(conversation, settings)
+    found = None if apart else turns_in_windows(conversation, numbers, template, settings)
+    if found is None:
+        found = [turn_text(conversation, number, template, settings) for number in numbers]
+    turns = [turn for turn in found if turn.learned]
     if not turns:
         raise NothingLearnedError(conversation.where, "has no turn that is learned")
     whole = turns[-1].text if turns[-1].message == last else _whole_text(conversation, template)
-    rewritten = any(not whole.startswith(turn.text[: turn.whole[1]]) for turn in turns)
+    rewritten = any(turn.text is not whole and not whole.startswith(turn.text[: turn.whole[1]]) for turn in turns)
     groups = [(turn.text, [turn]) for turn in turns] if rewritten or apart else [(whole, turns)]
     samples = [_sample(conversation, text, held, template.tokenizer) for text, held in groups]
     return RenderedConversation(tuple(samples), rewritten, tuple(part for turn in turns for part in turn.left_out))
@@ -118,28 +123,42 @@ def _whole_text(conversation: Conversation, template: ChatTemplate) -> str:
 
 
 def _sample(conversation: Conversation, text: str, turns: Sequence[TurnText], tokenizer: Any) -> ChatSample:
-    ids, spans = _tokens(tokenizer, text)
+    ids, tokens = _tokens(tokenizer, text)
     labels = [IGNORE_INDEX] * len(ids)
     found = []
     for turn in turns:
-        for place in (place for part in turn.learned for place in _within(part, spans, text)):
+        for place in (place for part in turn.learned for place in tokens.within(part)):
             labels[place] = ids[place]
-        whole = _within(turn.whole, spans, text)
+        whole = tokens.within(turn.whole)
         found.append(TurnTokens(turn.turn, whole[0], whole[-1] + 1))
     return ChatSample(ids, labels, tuple(found), conversation.where, conversation.source, conversation.teachers)
 
 
-def _within(part: Span, spans: Sequence[Span], text: str) -> list[int]:
-    """The tokens of a part of the text.
+class _TextTokens:
+    """The characters of each token of a text.
 
-    A token that begins before it is none of them: no model can write it where the part begins. A token that ends after
-    it with space alone is one of them, because some special tokens include the space that follows.
+    Args:
+        text: the text.
+        spans: the characters of each token.
     """
-    start, stop = part
-    return [place for place, (first, last) in enumerate(spans) if start <= first < stop and not text[stop:last].strip()]
+
+    def __init__(self, text: str, spans: Sequence[Span]) -> None:
+        self._text, self._spans = text, spans
+        self._order = sorted(range(len(spans)), key=lambda place: spans[place][0])
+        self._starts = [spans[place][0] for place in self._order]
+
+    def within(self, part: Span) -> list[int]:
+        """The tokens of a part of the text.
+
+        A token that begins before it is none of them: no model can write it where the part begins. A token that ends
+        after it with space alone is one of them, because some special tokens include the space that follows.
+        """
+        start, stop = part
+        inside = sorted(self._order[bisect_left(self._starts, start) : bisect_left(self._starts, stop)])
+        return [place for place in inside if not self._text[stop : self._spans[place][1]].strip()]
 
 
-def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[Span]]:
+def _tokens(tokenizer: Any, text: str) -> tuple[list[int], _TextTokens]:
     """The tokens of a text, and the characters of each."""
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans, end = [], 0
@@ -147,4 +166,4 @@ def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[Span]]:
         # Some tokenizers say of a token of space that it has no characters.
         spans.append((start if start < stop else min(end, start), stop))
         end = max(end, stop)
-    return list(found["input_ids"]), spans
+    return list(found["input_ids"]), _TextTokens(text, spans)

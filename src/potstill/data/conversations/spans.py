@@ -64,6 +64,17 @@ def turn_text(conversation: Conversation, message: int, template: ChatTemplate, 
         ) from error
 
 
+def turn_end(conversation: Conversation, message: int, template: ChatTemplate) -> tuple[str, int]:
+    """The text of a conversation up to a turn of the assistant, and the place after the token that ends the turn.
+
+    Raises:
+        BadRowError: the turn has no such token.
+        TemplateRefusedError: the template refuses the conversation.
+    """
+    turn = _Turn(conversation, message, template)
+    return turn.text, turn.end()
+
+
 class _Turn:
     """A turn of the assistant while it is looked for."""
 
@@ -72,14 +83,14 @@ class _Turn:
         self._message = conversation.messages[message]
         self._before = [template.message(one) for one in conversation.messages[:message]]
         self._given = template.message(self._message)
-        self._text = self._rendered([*self._before, self._given])
+        self.text = self._rendered([*self._before, self._given])
 
     def found(self, turn: int, settings: ChatSettings) -> TurnText:
-        end = self._end()
+        end = self.end()
         start = self._start()
         places = self._places()
         content, reasoning = places.get(CONTENT_MARK), places.get(REASONING_MARK)
-        if not self._message.reasoning and self._text.startswith(self._template.empty_block, start):
+        if not self._message.reasoning and self.text.startswith(self._template.empty_block, start):
             start += len(self._template.empty_block)
         self._check_calls()
         first = start
@@ -92,15 +103,15 @@ class _Turn:
         missing = [part for part, there in shown.items() if not there and getattr(self._message, part).strip()]
         missing += ["tools"] if self._conversation.tools and not self._template.shows_tools else []
         spans = tuple(span for span in learned if span[0] < span[1])
-        return TurnText(turn, self._number, self._text, (start, end), spans, tuple(missing))
+        return TurnText(turn, self._number, self.text, (start, end), spans, tuple(missing))
 
     def _rendered(self, messages: Sequence[Rendered], **options: Any) -> str:
         return self._template.render(messages, self._conversation.tools, **options)
 
-    def _end(self) -> int:
+    def end(self) -> int:
         """The place after the token that ends the turn."""
         after = self._template.after_end
-        text = self._text.removesuffix(after) if self._text.endswith(after) else self._text.rstrip()
+        text = self.text.removesuffix(after) if self.text.endswith(after) else self.text.rstrip()
         if not text.endswith(self._template.special_tokens):
             raise self._bad("ends a turn of the assistant without a special token")
         return len(text)
@@ -110,13 +121,13 @@ class _Turn:
         template = self._template
         if not self._message.reasoning and template.can_stop_thinking:
             prompt = self._rendered(self._before, prompt=True, enable_thinking=False)
-            if self._text.startswith(prompt):
+            if self.text.startswith(prompt):
                 return len(prompt)
         prompt = self._rendered(self._before, prompt=True)
-        if self._text.startswith(prompt) and not template.ignores_prompt:
+        if self.text.startswith(prompt) and not template.ignores_prompt:
             return len(prompt)
-        start = len(shared_start(self._text, self._rendered(self._before)))
-        return start + len(template.header) if self._text.startswith(template.header, start) else start
+        start = len(shared_start(self.text, self._rendered(self._before)))
+        return start + len(template.header) if self.text.startswith(template.header, start) else start
 
     def _places(self) -> Mapping[str, Span]:
         """Where the reasoning and the content stand; a part that the template leaves out has no place."""
@@ -146,7 +157,7 @@ class _Turn:
 
     def _between(self, pieces: Sequence[str], own: Sequence[str]) -> list[Span]:
         """The spans between pieces of the text that must be the message's own parts, but for the space around them."""
-        text, start, stop = self._text, len(pieces[0]), len(self._text) - len(pieces[-1])
+        text, start, stop = self.text, len(pieces[0]), len(self.text) - len(pieces[-1])
         if text.startswith(pieces[0]) and text.endswith(pieces[-1]) and start <= stop:
             if len(own) == 1 and text[start:stop].strip() == own[0]:
                 return [(start, stop)]
@@ -169,7 +180,7 @@ class _Turn:
 
     def _without_calls(self, turn: Span, content: Span | None) -> list[Span]:
         """The parts of a turn that are no tool calls; the token that ends the calls belongs to them."""
-        if content is not None and (written := self._text.find(TOOL_CALL_TAG, *content)) >= 0:
+        if content is not None and (written := self.text.find(TOOL_CALL_TAG, *content)) >= 0:
             return [(turn[0], written)]
         begin = self._calls_begin()
         if content is None:
@@ -183,7 +194,7 @@ class _Turn:
         end = len(text.removesuffix(self._template.after_end))
         # The token that ends the turn may begin as a tool call does.
         ends = max((len(token) for token in self._template.special_tokens if text.endswith(token, 0, end)), default=0)
-        return min(len(shared_start(self._text, text)), end - ends)
+        return min(len(shared_start(self.text, text)), end - ends)
 
     def _bad(self, what: str) -> BadRowError:
         return BadRowError(self._conversation.where, f"the chat template {what}", f"{self._template.name} {what}")

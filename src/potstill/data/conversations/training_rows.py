@@ -1,6 +1,6 @@
 """Training rows: the samples of conversations as the rows of a table, and the conversations themselves as rows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from potstill.data.conversations.tally import ChatTally
 from potstill.data.prompts.collator import TEACHER
 from potstill.data.row_teachers import TEACHERS, named
 from potstill.data.sources import SourceRow
-from potstill.recipe.conversations import ChatSettings, ConversationBase, Conversations
+from potstill.recipe.conversations import ChatSettings, ConversationBase, Conversations, TeacherReading
 
 ROW = ("input_ids", "labels")
+ALIGNED = (*ROW, *(f"{TEACHER}{name}" for name in ROW))
 OF_CONVERSATION = ("id", "messages", "tools", "where", "source")
 """The columns of a stored conversation; the id is the hash of its messages and tools."""
 
@@ -24,7 +25,7 @@ OF_CONVERSATION = ("id", "messages", "tools", "where", "source")
 def columns_of(corpus: Conversations) -> tuple[str, ...]:
     """The columns of a training row, each of them a list of numbers."""
     if corpus.teacher is not None:
-        return (*ROW, *(f"{TEACHER}{name}" for name in ROW))
+        return ALIGNED
     return (*ROW, "documents") if corpus.layout == "packed" else ROW
 
 
@@ -44,7 +45,10 @@ def training_rows(
         UserError: a chat template cannot be used, or a conversation cannot be rendered and none may be left out.
     """
     if corpus.teacher is not None:
-        yield from _rows_for_two(conversations, tokenizer, corpus, tally)
+        given = {"corpus.teacher": corpus.teacher}
+        yield from (
+            row for rows in aligned_rows(conversations, tokenizer, corpus, given, tally) for row in rows.values()
+        )
         return
     alone = samples(conversations, tokenizer, corpus, tally)
     if corpus.layout == "padded":
@@ -60,15 +64,32 @@ def training_rows(
         yield row | named(sample.teachers)
 
 
-def _rows_for_two(
-    conversations: Iterable[Conversation], tokenizer: Any, corpus: Conversations, tally: ChatTally
-) -> Iterator[dict[str, list[Any]]]:
+def aligned_rows(
+    conversations: Iterable[Conversation],
+    tokenizer: Any,
+    corpus: Conversations,
+    readings: Mapping[str, TeacherReading],
+    tally: ChatTally,
+) -> Iterator[dict[str, dict[str, list[Any]]]]:
+    """The rows of a training whose teachers read other words than its students: for each sample, one row of the columns
+    `ALIGNED` for each reading. All readings have the same samples; see ``align.aligned_samples``.
+
+    Args:
+        conversations: the conversations.
+        tokenizer: the tokenizer of student and teachers.
+        corpus: the recipe's section.
+        readings: what the teachers read, by its key in the recipe.
+        tally: counts what becomes of each conversation.
+
+    Raises:
+        UserError: as :func:`training_rows`.
+    """
     student, teacher = chat_template(tokenizer, corpus), teacher_template(tokenizer, corpus)
     tally.template_digest = student.digest
     for conversation in conversations:
         try:
-            pairs = aligned_pairs(conversation, student, teacher, corpus)
-            if not pairs:
+            found = aligned_samples(conversation, student, teacher, corpus, readings)
+            if not found:
                 raise NothingLearnedError(conversation.where, "too long for the student or for the teacher")
             samples_of(conversation, student, corpus, tally)
         except BadRowError as error:
@@ -76,8 +97,9 @@ def _rows_for_two(
                 raise
             tally.drop(conversation.source, error.reason)
             continue
-        teachers = named(conversation.teachers)
-        yield from ({name: pair[name] for name in columns_of(corpus)} | teachers for pair in pairs)
+        taught = named(conversation.teachers)
+        for sample in found:
+            yield {key: {name: row[name] for name in ALIGNED} | taught for key, row in sample.items()}
 
 
 def aligned_pairs(
@@ -85,14 +107,15 @@ def aligned_pairs(
 ) -> list[dict[str, Any]]:
     """The samples of a conversation as the student and as the teacher reads it; see ``align.aligned_samples``."""
     assert corpus.teacher is not None
-    return aligned_samples(conversation, student, teacher, corpus, corpus.teacher)
+    found = aligned_samples(conversation, student, teacher, corpus, {"corpus.teacher": corpus.teacher})
+    return [sample["corpus.teacher"] for sample in found]
 
 
 def teacher_template(tokenizer: Any, corpus: Conversations) -> ChatTemplate:
     """The chat template by which the teachers read."""
-    assert corpus.teacher is not None
-    name, kwargs = corpus.teacher.template or corpus.template, corpus.teacher.template_kwargs
-    changed = {"template": name, "template_kwargs": {**corpus.template_kwargs, **kwargs}}
+    given = corpus.teacher or TeacherReading()
+    kwargs = {**corpus.template_kwargs, **given.template_kwargs}
+    changed = {"template": given.template or corpus.template, "template_kwargs": kwargs}
     return chat_template(tokenizer, corpus.model_copy(update=changed))
 
 

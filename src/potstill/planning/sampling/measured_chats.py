@@ -15,6 +15,7 @@ from potstill.planning.ranges import Range
 from potstill.planning.sampling.estimate import drawn, mean, ratio
 from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
 from potstill.recipe import Recipe
+from potstill.recipe.chat_strategies import reading_under
 from potstill.recipe.conversations import Conversations, HeldOutConversations
 
 CONVERSATIONS = 300
@@ -47,7 +48,7 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
     if not any(rows):
         raise UserError("`corpus.conversations`: none of those that were rendered gives a sample")
     per_chat = mean([float(len(one)) for one in rows], count)
-    length, answer, theirs = (_of_sample(rows, name, count) for name in ("input_ids", "labels", f"{TEACHER}input_ids"))
+    length, answer = (_of_sample(rows, name, count) for name in ("input_ids", "labels"))
     longest = float(max(len(row["input_ids"]) for one in rows for row in one))
     samples = per_chat * float(count)
     if corpus.layout == "packed":
@@ -61,7 +62,7 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
         samples=samples,
         tokens=samples * length,
         length=shape,
-        teacher_length=shape if corpus.teacher is None else Range(theirs.low, theirs.expected, _longest(rows)),
+        teacher_length=_of_teachers(recipe, corpus, tokenizer, some, count) or shape,
         answer=answer,
         held_out_samples=Range.exactly(held),
         held_out_tokens=length * (held * 1.0) * Range(0.7, 1.0, 1.5),
@@ -77,6 +78,21 @@ def _rows_of_each(
     """The rows of each conversation, before they are packed."""
     alone = corpus.model_copy(update={"layout": "padded"})
     return [list(training_rows([one], tokenizer, alone, tally)) for one in some]
+
+
+def _of_teachers(
+    recipe: Recipe, corpus: Conversations, tokenizer: Any, some: Sequence[Conversation], count: int
+) -> Range | None:
+    """The tokens of a sample as the teachers read it, under the strategy with the most; None: as the student does."""
+    readings = [reading_under(recipe, one.strategy) for one in recipe.sample_sets.values()] or [corpus.teacher]
+    found = []
+    for reading in filter(None, readings):
+        read = corpus.model_copy(update={"teacher": reading})
+        rows = _rows_of_each(some, tokenizer, read, ChatTally())
+        if any(rows):
+            mean_of = _of_sample(rows, f"{TEACHER}input_ids", count)
+            found.append(Range(mean_of.low, mean_of.expected, _longest(rows)))
+    return max(found, key=lambda one: one.expected, default=None)
 
 
 def _of_sample(rows: Sequence[ChatRows], name: str, count: int) -> Range:
