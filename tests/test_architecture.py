@@ -29,6 +29,7 @@ TIERS = (
     # Everything above is pure: it knows nothing of run folders. Everything below works on them.
     {"pipeline"},
     {"evaluation"},
+    {"export"},
     {"stages"},
     {"rehearsal"},
     {"cli"},
