@@ -7,7 +7,10 @@ import pytest
 import minimal
 from potstill.export.evidence import evidence
 from potstill.export.licences import StatedLicence
+from potstill.export.model_card import write_cards
+from potstill.files.atomic import digest, write_json
 from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runs import COMPARISON
 from potstill.recipe.step import Step
 from report.conftest import report
 
@@ -45,3 +48,22 @@ def facts_of(tmp_path, monkeypatch):
         return evidence(replace(report(seeds), **changes), recipe, run, licences)
 
     return facts
+
+
+@pytest.fixture
+def reported(tmp_path, monkeypatch):
+    """A run with a report: its first student, its card, and what `exports` says of exported files."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(licences=FREE, exports=(), files=None):
+        recipe, run = trained(tmp_path, **(files or {}))
+        facts = evidence(report(1), recipe, run, licences) | {"exports": list(exports)}
+        step = facts["students"][0]["step"]
+        run.begin(Step("report"), {"steps": {step: digest(run.manifest(step))}}, {})
+        write_json(run.path("report") / COMPARISON, facts)
+        write_cards(run.path("export"), facts, b"a picture")
+        write_json(run.folder / "recipe.json", recipe.model_dump(mode="json", by_alias=True))
+        run.finish(Step("report"), COST, [run.path("report") / COMPARISON], {})
+        return run
+
+    return make

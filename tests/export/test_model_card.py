@@ -10,18 +10,30 @@ from huggingface_hub import ModelCard
 from potstill.export.licences import UNKNOWN, StatedLicence
 from potstill.export.model_card import CARD, CHART, model_card, write_cards
 
+REST = {"n": 20, "seeds": None, "over_units": None}
 EXPORTS = [
     {
         "experiment": "student",
+        "format": "gguf:Q4_K_M",
+        "refused": "the loss is 3 nats | worse",
+    },
+    {
+        "experiment": "student",
         "format": "gguf:Q8_0",
-        "files": ["student/model-Q8_0.gguf"],
+        "refused": None,
+        "files": ["small-Q8_0.gguf"],
         "bytes": 87_000_000,
         "engine": "llama.cpp",
-        "loss": {"value": 4.6834, "low": 4.6011, "high": 4.7522},
-        "kl": {"value": 0.0031, "low": 0.0024, "high": 0.0039},
+        "notes": ["its spaces are other ones"],
+        "loss": {"model": "file", "metric": "loss", "value": 4.6834, "low": 4.6011, "high": 4.7522} | REST,
+        "loss_difference": {"a": "file", "b": "student", "metric": "loss", "difference": 0.0021, "low": -0.001}
+        | {"high": 0.005, "p": 0.2, "beyond_chance": False}
+        | REST,
+        "kl": {"model": "file", "metric": "kl", "value": 0.0031, "low": 0.0024, "high": 0.0039} | REST,
+        "answers": 20,
+        "answers_equal": 19,
         "decode_tokens_per_second": 71.3,
     },
-    {"experiment": "student", "format": "gguf:Q4_K_M", "refused": "the loss is 3 nats | worse"},
 ]
 
 
@@ -113,7 +125,9 @@ def test_exported_files_have_a_line_and_a_command(facts_of):
     card = _card(facts_of() | {"exports": EXPORTS}, repository="me/small")
     assert "llama-cli -hf me/small:Q8_0" in card
     assert "ollama run hf.co/me/small:Q8_0" in card
-    assert "| gguf:Q8_0 | 87.0 MB | llama.cpp | 4.68 [4.60, 4.75] | 0.0031 [0.0024, 0.0039] | 71.3 |" in card
+    assert "| gguf:Q8_0 | 87.0 MB | llama.cpp | 4.68 [4.60, 4.75] | +0.002 [−0.001, +0.005] | 0.0031 [" in card
+    assert " | 19 of 20 | 71.3 |" in card
+    assert "- gguf:Q8_0: its spaces are other ones." in card
     assert "refused: the loss is 3 nats \\| worse" in card
     assert "ollama" not in _card(facts_of())
 

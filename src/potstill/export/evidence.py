@@ -19,13 +19,12 @@ from potstill.pipeline.steps import select_step
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.load import recipe_text
+from potstill.report.cost_and_gain import main_metric
 from potstill.report.data import STUDENT, Report, students
 from potstill.report.significance import judge_of
 from potstill.report.verdict import verdict
 from potstill.report.warnings import few_units
 
-COMPARISON = "comparison.json"
-"""The file in the folder of the report."""
 ADAPTER = "adapter_config.json"
 
 
@@ -47,6 +46,7 @@ def evidence(report: Report, recipe: Recipe, run: Run, licences: Sequence[Stated
         "verdict": asdict(said),
         "warnings": [*report.warnings, *few_units(report)],
         "notes": list(report.notes),
+        "main_metric": None if (main := main_metric(report)) is None else main.name,
         "metrics": [asdict(metric) for metric in report.metrics],
         "rows": [row.to_dict() for row in report.rows],
         "paired": [pair.to_dict() | {"judgement": judge(pair, metrics[pair.metric])} for pair in report.paired],

@@ -17,7 +17,6 @@ from potstill.recipe import Recipe
 from potstill.recipe.corpus import HubDataset, NamedFiles, PackageFiles, PathFiles
 from potstill.recipe.student import Checkpoint
 from potstill.recipe.teachers import ModelTeacher, NamedTeacher, PackagedTeacher, ServerTeacher
-from potstill.teachers.gguf import facts_in_header
 
 UNKNOWN = "unknown"
 """The hub's own identifier of a licence that nobody has stated."""
@@ -153,6 +152,9 @@ def _of_named(of: str, kind: str, name: str) -> StatedLicence:
 
 
 def _of_package(of: str, teacher: PackagedTeacher) -> StatedLicence:
+    # transformers, which takes seconds, is only imported where a GGUF file is read: `potstill push` reads none.
+    from potstill.teachers.gguf import facts_in_header
+
     try:
         (file, *_) = package_files(teacher.package, teacher.gguf, "teachers", "gguf")
     except UserError:

@@ -14,6 +14,7 @@ from potstill.export.licences import UNKNOWN, licence_of_student
 from potstill.files.atomic import write_bytes, write_text
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import DECODE, Speed
+from potstill.recipe.candidates import Candidate
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, TEACHER, Metric, kind
 from potstill.report.tables import MARKS
@@ -127,7 +128,9 @@ def _verdict(facts: Facts, student: Facts, has_chart: bool) -> Iterator[str]:
         )
     yield from (f"> **Warning.** {warning}" for warning in facts["warnings"])
     if has_chart:
-        yield f"![Each model’s value with its interval]({CHART})"
+        main = next(Metric(**one) for one in facts["metrics"] if one["name"] == facts["main_metric"])
+        yield f"![{main.label} of each model, with its interval]({CHART})"
+        yield f"*{main.label} ({main.unit}) of each model, with its interval; {main.better} is better.*"
 
 
 def _figures(facts: Facts, student: Facts) -> Iterator[str]:
@@ -242,40 +245,36 @@ def _use(facts: Facts, student: Facts, repository: str) -> Iterator[str]:
         f'model = {auto}.from_pretrained("{repository}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{repository}")\n```'
     )
-    exports = [one for one in facts["exports"] if one["experiment"] in (student["name"], student["label"])]
-    ready = [one for one in exports if not one.get("refused")]
-    if gguf := [one["format"].partition(":")[2] for one in ready if one["format"].startswith("gguf:")]:
+    own = {student["label"], Candidate("student", student["name"]).label}
+    exports = [one for one in facts["exports"] if one["experiment"] in own]
+    gguf = [one for one in exports if one["format"].startswith("gguf:") and not one["refused"]]
+    if ready := [one["format"].partition(":")[2] for one in gguf]:
         yield (
-            f"In llama.cpp and Ollama, with the files `{'`, `'.join(gguf)}`:\n\n"
-            f"```bash\nllama-cli -hf {repository}:{gguf[0]}\nollama run hf.co/{repository}:{gguf[0]}\n```"
+            f"In llama.cpp and Ollama, with the files {', '.join(ready)}:\n\n"
+            f"```bash\nllama-cli -hf {repository}:{ready[0]}\nollama run hf.co/{repository}:{ready[0]}\n```"
         )
     if exports:
-        yield "Each exported file was opened by the engine that runs it, and compared with the student:"
-        yield _table([_EXPORT_HEAD, *(_export_line(one) for one in exports)])
+        yield "Each exported file was opened by the program that runs it, and compared with the student:"
+        head = ("Format", "Size", "Engine", "Loss", "− the student’s", "KL to the student", "Same answers", "Tokens/s")
+        yield _table([head, *map(_exported, exports)])
+        yield from (f"- {one['format']}: {_line(note)}." for one in exports for note in one.get("notes", ()))
 
 
-_EXPORT_HEAD = ["Format", "Size", "Engine", "Loss", "KL to the student", "Tokens written per second"]
-
-
-def _export_line(one: Facts) -> list[str]:
-    if one.get("refused"):
-        return [one["format"], "", "", f"refused: {_line(one['refused'])}", "", ""]
-    rate = one.get("decode_tokens_per_second")
+def _exported(one: Facts) -> list[str]:
+    """A line of the table of exported files."""
+    if one["refused"]:
+        return [one["format"], "", "", f"refused: {_line(one['refused'])}", "", "", "", ""]
+    nats = Metric("loss", "Loss", "nats per token", "lower")
     return [
         one["format"],
         size(one["bytes"]),
-        str(one.get("engine") or ""),
-        _exported(one.get("loss")),
-        _exported(one.get("kl")),
-        "" if rate is None else f"{rate:,.1f}" if isinstance(rate, int | float) else _exported(rate),
+        one["engine"],
+        number_format.interval(Result.from_dict(one["loss"]), nats),
+        number_format.difference_interval(Paired.from_dict(one["loss_difference"]), nats),
+        number_format.interval(Result.from_dict(one["kl"]), nats),
+        f"{one['answers_equal']} of {one['answers']}",
+        f"{one['decode_tokens_per_second']:,.1f}",
     ]
-
-
-def _exported(figure: Facts | None) -> str:
-    nats = Metric("nats", "", "", "lower")
-    if figure is None:
-        return ""
-    return number_format.interval(Result("", "", figure["value"], figure["low"], figure["high"], 0), nats)
 
 
 def _made_from(facts: Facts, licence: str | None) -> Iterator[str]:

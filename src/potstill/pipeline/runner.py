@@ -15,6 +15,7 @@ from potstill import distributed
 from potstill.console import duration, say
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import digest
+from potstill.pipeline.cleaning import refuse_what_was_cleaned
 from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, needed_by, steps_of
 from potstill.pipeline.precision import decide, warn
@@ -108,6 +109,8 @@ def _run_steps(
             say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}")
             continue
         if did == 0:
+            if distributed.is_first():
+                refuse_what_was_cleaned(recipe, run, [*_left(recipe, run, steps[number:]), *forced])
             forecasts = begin(steps[number:])
         did += 1
         if not distributed.is_first():

@@ -18,7 +18,7 @@ from potstill.evaluation import baselines
 from potstill.evaluation.shown_prompts import shown_prompts
 from potstill.evaluation.written_samples import on_policy_trainings
 from potstill.export.chart import chart
-from potstill.export.evidence import COMPARISON, evidence
+from potstill.export.evidence import evidence
 from potstill.export.licences import licences
 from potstill.export.model_card import write_cards
 from potstill.files.atomic import read_json, write_json, write_text
@@ -29,6 +29,7 @@ from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
 from potstill.pipeline.manifest import now, versions
+from potstill.pipeline.runs import COMPARISON
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
