@@ -115,7 +115,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Repository = Annotated[str, typer.Option("--to", metavar="USER/NAME", help="The repository on the Hugging Face hub.")]
 Private = Annotated[bool, typer.Option("--private", help="Make the repository private, if it is new.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the files with their sizes, and send nothing.")]
-Experiment = Annotated[
+StudentToPush = Annotated[
     str | None, typer.Option("--experiment", metavar="NAME", help="The student, where the run has several.")
 ]
 ExportsToPush = Annotated[

@@ -189,8 +189,9 @@ def _card(
         # Of an adapter, the merged model is uploaded.
         return model_card(facts, {**student, "adapter": False}, repository, licence, has_chart=has_chart)
     card = ModelCard(text.replace(REPOSITORY, repository))
+    metadata: Any = card.data
     if licence is not None:
-        card.data.license = licence
+        metadata.license = licence
     return str(card)
 
 

@@ -184,7 +184,7 @@ def _on_hub(name: str, kind: str, revision: str | None) -> str | None:
 
     try:
         # Without the retries of a download: a report is also made where there is no network.
-        found = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=SECONDS_FOR_HUB)
+        found: Any = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=SECONDS_FOR_HUB)
     except Exception:  # noqa: BLE001 (whatever a network and its libraries raise: then the licence is unknown)
         return None
     return _stated(found.card_data)

@@ -23,11 +23,11 @@ CARD, CHART = "README.md", "chart.png"
 REPOSITORY = "USER/NAME"
 """Stands for the name on the hub, until `potstill push` knows it."""
 DISTILLED = "knowledge-distillation"
-Facts = Mapping[str, Any]
+CardFacts = Mapping[str, Any]
 """The content of `report/comparison.json`."""
 
 
-def write_cards(export: Path, facts: Facts, chart: bytes | None) -> list[Path]:
+def write_cards(export: Path, facts: CardFacts, chart: bytes | None) -> list[Path]:
     """Write the card of each student, with its chart beside it."""
     written = []
     for student in facts["students"]:
@@ -40,13 +40,18 @@ def write_cards(export: Path, facts: Facts, chart: bytes | None) -> list[Path]:
     return written
 
 
-def card_folder(export: Path, facts: Facts, student: Facts) -> Path:
+def card_folder(export: Path, facts: CardFacts, student: CardFacts) -> Path:
     """The folder of a student's card."""
     return export if len(facts["students"]) == 1 else export / str(student["name"])
 
 
 def model_card(
-    facts: Facts, student: Facts, repository: str = REPOSITORY, licence: str | None = None, *, has_chart: bool = True
+    facts: CardFacts,
+    student: CardFacts,
+    repository: str = REPOSITORY,
+    licence: str | None = None,
+    *,
+    has_chart: bool = True,
 ) -> str:
     """The card of one student: the hub's metadata, and the text.
 
@@ -74,7 +79,7 @@ def model_card(
     return str(ModelCard(f"---\n{_metadata(facts, student, repository, licence).to_yaml()}\n---\n\n{text}\n"))
 
 
-def _metadata(facts: Facts, student: Facts, repository: str, licence: str | None) -> Any:
+def _metadata(facts: CardFacts, student: CardFacts, repository: str, licence: str | None) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
     stated, metrics = facts["licences"], {one["name"]: one for one in facts["metrics"]}
@@ -92,20 +97,21 @@ def _metadata(facts: Facts, student: Facts, repository: str, licence: str | None
         for row in facts["rows"]
         if row["model"] == student["label"]
     ]
-    base = {"base_model": models, "base_model_relation": "adapter" if student["adapter"] else "finetune"}
+    found: dict[str, Any] = {"license": licence} if licence else dict(licence_of_student(stated))
+    if models:
+        found |= {"base_model": models, "base_model_relation": "adapter" if student["adapter"] else "finetune"}
     return ModelCardData(
-        **(base if models else {}),
-        **({"datasets": data} if data else {}),
-        **({"license": licence} if licence else licence_of_student(stated)),
+        datasets=data or None,
         library_name="peft" if student["adapter"] else "transformers",
         pipeline_tag="text-generation",
         tags=[DISTILLED, "potstill", *(["conversational"] if student["chats"] else [])],
         model_name=repository.rpartition("/")[2] if repository != REPOSITORY else facts["run"],
         eval_results=results or None,
+        **found,
     )
 
 
-def _beginning(facts: Facts, student: Facts) -> Iterator[str]:
+def _beginning(facts: CardFacts, student: CardFacts) -> Iterator[str]:
     yield f"# {_line(facts['title'])}"
     several = f" It is {number_format.inside(student['label'])} of the run’s {len(facts['students'])} students."
     yield (
@@ -114,7 +120,7 @@ def _beginning(facts: Facts, student: Facts) -> Iterator[str]:
     )
 
 
-def _verdict(facts: Facts, student: Facts, has_chart: bool) -> Iterator[str]:
+def _verdict(facts: CardFacts, student: CardFacts, has_chart: bool) -> Iterator[str]:
     said = facts["verdict"]
     yield "## Did distillation help?"
     yield f"**{said['headline']}**"
@@ -133,7 +139,7 @@ def _verdict(facts: Facts, student: Facts, has_chart: bool) -> Iterator[str]:
         yield f"*{main.label} ({main.unit}) of each model, with its interval; {main.better} is better.*"
 
 
-def _figures(facts: Facts, student: Facts) -> Iterator[str]:
+def _figures(facts: CardFacts, student: CardFacts) -> Iterator[str]:
     rows = {(row["model"], row["metric"]): Result.from_dict(row) for row in facts["rows"]}
     pairs = {
         (pair["b"], pair["metric"]): (Paired.from_dict(_without_judgement(pair)), pair["judgement"])
@@ -170,7 +176,7 @@ def _figures(facts: Facts, student: Facts) -> Iterator[str]:
     yield "Nothing else was measured: not its safety, and not its quality on other texts or tasks."
 
 
-def _without_judgement(pair: Facts) -> dict[str, Any]:
+def _without_judgement(pair: CardFacts) -> dict[str, Any]:
     return {name: value for name, value in pair.items() if name != "judgement"}
 
 
@@ -192,7 +198,7 @@ def _direction(metric: Metric) -> str:
     return {"lower": " ↓", "higher": " ↑", None: ""}[metric.better]
 
 
-def _size_and_speed(facts: Facts, student: Facts) -> Iterator[str]:
+def _size_and_speed(facts: CardFacts, student: CardFacts) -> Iterator[str]:
     yield "## Size and speed"
     speed = None if facts["speed"] is None else Speed.from_dict(facts["speed"])
     if speed is None:
@@ -222,7 +228,7 @@ def _size_and_speed(facts: Facts, student: Facts) -> Iterator[str]:
     )
 
 
-def _size_of(model: Facts) -> list[str]:
+def _size_of(model: CardFacts) -> list[str]:
     parameters, layers = model["parameters"], model["layers"]
     return [
         str(model["name"]),
@@ -231,7 +237,7 @@ def _size_of(model: Facts) -> list[str]:
     ]
 
 
-def _use(facts: Facts, student: Facts, repository: str) -> Iterator[str]:
+def _use(facts: CardFacts, student: CardFacts, repository: str) -> Iterator[str]:
     yield "## Use it"
     if student["adapter"]:
         auto, imports = (
@@ -260,7 +266,7 @@ def _use(facts: Facts, student: Facts, repository: str) -> Iterator[str]:
         yield from (f"- {one['format']}: {_line(note)}." for one in exports for note in one.get("notes", ()))
 
 
-def _exported(one: Facts) -> list[str]:
+def _exported(one: CardFacts) -> list[str]:
     """A line of the table of exported files."""
     if one["refused"]:
         return [one["format"], "", "", f"refused: {_line(one['refused'])}", "", "", "", ""]
@@ -277,7 +283,7 @@ def _exported(one: Facts) -> list[str]:
     ]
 
 
-def _made_from(facts: Facts, licence: str | None) -> Iterator[str]:
+def _made_from(facts: CardFacts, licence: str | None) -> Iterator[str]:
     yield "## Made from, and licence"
     stated, own = facts["licences"], licence or licence_of_student(facts["licences"])["license"]
     if stated:
@@ -297,14 +303,14 @@ def _made_from(facts: Facts, licence: str | None) -> Iterator[str]:
     yield "This section is no legal advice."
 
 
-def _on_hub(one: Facts) -> str:
+def _on_hub(one: CardFacts) -> str:
     if not one["repository"]:
         return ""
     folder = "datasets/" if one["kind"] == "dataset" else ""
     return f"[{one['repository']}](https://huggingface.co/{folder}{one['repository']})"
 
 
-def _what_it_took(facts: Facts) -> Iterator[str]:
+def _what_it_took(facts: CardFacts) -> Iterator[str]:
     yield "## What it took"
     cost = facts["cost"]
     said = [f"{duration(cost['seconds'])} on {facts['host']}"]
@@ -319,13 +325,13 @@ def _what_it_took(facts: Facts) -> Iterator[str]:
         yield f"Captured of the teacher before the training: {_line(stage['made'])}{kept}."
     if not captured:
         yield "Nothing was captured: teachers ran beside the student."
-    stages = dict[str, list[Facts]]()
+    stages = dict[str, list[CardFacts]]()
     for stage in facts["stages"]:
         stages.setdefault(stage["name"].partition("/")[0], []).append(stage)
     yield _table([["Stage", "Made", "Time", "Energy", "Tokens", "On disk"], *map(_stage, stages.values())])
 
 
-def _stage(steps: Sequence[Facts]) -> list[str]:
+def _stage(steps: Sequence[CardFacts]) -> list[str]:
     """A line of the table of costs: a stage with all of its steps."""
     kwh = [step["cost"]["kwh"] for step in steps]
     tokens, made = ([step[name] for step in steps] for name in ("tokens", "bytes"))
@@ -339,13 +345,13 @@ def _stage(steps: Sequence[Facts]) -> list[str]:
     ]
 
 
-def _notes(facts: Facts) -> Iterator[str]:
+def _notes(facts: CardFacts) -> Iterator[str]:
     if facts["notes"]:
         yield "## How it was measured"
         yield "\n".join(f"- {_line(note)}" for note in facts["notes"])
 
 
-def _recipe(facts: Facts) -> Iterator[str]:
+def _recipe(facts: CardFacts) -> Iterator[str]:
     text = facts["recipe_text"].rstrip()
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall(r"`{3,}", text))])
     yield "## The recipe"
