@@ -5,10 +5,11 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
-from potstill.pipeline.cleaning import clean, offers
+from potstill.pipeline.cleaning import check_there, clean, offers
 from potstill.pipeline.manifest import CLEANED, cleaned_outputs
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.status import describe
+from potstill.recipe.step import Step
 
 RUN = Run("run")
 
@@ -68,6 +69,20 @@ def test_after_it_nothing_is_made_again(do, stages, recipe):
     assert RUN.damaged("capture", afresh=True) == {}
     assert do() == []
     assert offers(recipe(), RUN) == []
+
+
+def test_a_run_and_other_verbs_say_that_files_were_removed(do, recipe, capsys):
+    do()
+    check_there(RUN, Step("capture"))
+    _cleaned(recipe)
+    capsys.readouterr()
+    do()
+    assert "capture: done before, in 1.0 s; `potstill clean` removed files of it\n" in capsys.readouterr().out
+    check_there(RUN, Step("corpus"))
+    with pytest.raises(
+        UserError, match=r"removed files of capture in run, .*`potstill capture RECIPE --force` makes them"
+    ):
+        check_there(RUN, Step("capture"))
 
 
 def test_status_says_what_is_gone(do, recipe):

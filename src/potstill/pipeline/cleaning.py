@@ -139,6 +139,19 @@ def refuse_what_was_cleaned(recipe: "Recipe", run: Run, steps: Sequence[Step]) -
             )
 
 
+def check_there(run: Run, step: Step) -> None:
+    """Check that nothing of a step was removed, for a verb that reads its outputs.
+
+    Raises:
+        UserError: `potstill clean` removed some of them.
+    """
+    if cleaned_outputs(run.path(step)):
+        raise UserError(
+            f"`potstill clean` removed files of {step} in {run.folder}, which this needs; "
+            f"`potstill {step.stage} RECIPE --force` makes them again"
+        )
+
+
 def removed_lines(run: Run, steps: Sequence[Step]) -> list[str]:
     """A line about each step of which something was removed."""
     gone = {step: cleaned_outputs(run.path(step)) for step in steps}
