@@ -238,6 +238,8 @@ def test_there_is_no_such_student(reported, name):
 def test_exported_files_go_along_by_choice(reported):
     run = _exported(reported(exports=[GGUF], files=WEIGHTS), GGUF, "small-Q8_0.gguf", "Modelfile")
     assert "small-Q8_0.gguf" not in _upload(run).files
+    assert "llama-cli" not in _upload(run).card, "the card tells of nothing that is not there"
+    assert "llama-cli -hf me/small:Q8_0" in _upload(run, exports=["all"]).card
     for chosen in (["gguf:Q8_0"], ["all"]):
         assert {"small-Q8_0.gguf", "Modelfile", "model.safetensors"} <= set(_upload(run, exports=chosen).files)
     with pytest.raises(UserError, match=r"`--export gguf:F16`: the run has no such file .* there are gguf:Q8_0"):

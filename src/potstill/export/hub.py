@@ -72,13 +72,18 @@ def upload_of(run: Run, repository: str, experiment: str | None, exports: Sequen
     for one in chosen:
         files |= _exported_files(run, student, one)
     folder = card_folder(run.path("export"), facts, student)
-    chart = folder / CHART
-    if chart.is_file():
-        files[CHART] = chart
-    text = _card(folder / CARD, facts, student, repository, licence)
+    if (folder / CHART).is_file():
+        files[CHART] = folder / CHART
+    # Of an adapter, the merged model is uploaded; of the exported files, the chosen ones.
+    shared = {**facts, "exports": chosen}, {**student, "adapter": False}
+    text = _edited(folder / CARD, facts, student)
+    if text is None:
+        card = model_card(*shared, repository, licence, has_chart=CHART in files)
+    else:
+        card = _completed(text, repository, licence)
     unknown = [one["of"] for one in facts["licences"] if one["licence"] == UNKNOWN]
     warnings = [f"the licence of {each} is unknown; check it" for each in unknown if licence is None]
-    return Upload(text, files, warnings)
+    return Upload(card, files, warnings)
 
 
 def push(upload: Upload, repository: str, *, private: bool) -> str:
@@ -176,18 +181,18 @@ def _check_licences(facts: Mapping[str, Any], licence: str | None) -> None:
         )
 
 
-def _card(
-    file: Path, facts: Mapping[str, Any], student: Mapping[str, Any], repository: str, licence: str | None
-) -> str:
-    """The card for the hub. A card that a person has changed keeps the person's words."""
+def _edited(file: Path, facts: Mapping[str, Any], student: Mapping[str, Any]) -> str | None:
+    """The text of a card that a person has changed since the report wrote it; None if it is not changed."""
+    if not file.is_file():
+        return None
+    text = file.read_text(encoding="utf-8")
+    return None if text == model_card(facts, student, has_chart=file.with_name(CHART).is_file()) else text
+
+
+def _completed(text: str, repository: str, licence: str | None) -> str:
+    """A card of a person's own words, with the repository and the licence that are known now."""
     from huggingface_hub import ModelCard
 
-    has_chart = file.with_name(CHART).is_file()
-    written = model_card(facts, student, has_chart=has_chart)
-    text = file.read_text(encoding="utf-8") if file.is_file() else written
-    if text == written:
-        # Of an adapter, the merged model is uploaded.
-        return model_card(facts, {**student, "adapter": False}, repository, licence, has_chart=has_chart)
     card = ModelCard(text.replace(REPOSITORY, repository))
     metadata: Any = card.data
     if licence is not None:

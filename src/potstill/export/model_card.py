@@ -113,11 +113,15 @@ def _metadata(facts: CardFacts, student: CardFacts, repository: str, licence: st
 
 def _beginning(facts: CardFacts, student: CardFacts) -> Iterator[str]:
     yield f"# {_line(facts['title'])}"
-    several = f" It is {number_format.inside(student['label'])} of the run’s {len(facts['students'])} students."
-    yield (
-        f"A language model, distilled by potstill {facts['version']} on {facts['date']}: {_line(facts['story'])}."
-        f"{several if len(facts['students']) > 1 else ''} The run measured every figure on this card itself."
-    )
+    said = [
+        f"A language model, distilled by potstill {facts['version']} on {facts['date']}:",
+        f"{_line(facts['story'].rstrip('.'))}.",
+        "The run measured every figure on this card itself.",
+    ]
+    if len(facts["students"]) > 1:
+        name, count = number_format.inside(student["label"]), len(facts["students"])
+        said.insert(2, f"It is {name} of the run’s {count} students.")
+    yield " ".join(said)
 
 
 def _verdict(facts: CardFacts, student: CardFacts, has_chart: bool) -> Iterator[str]:

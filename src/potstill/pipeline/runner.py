@@ -111,7 +111,7 @@ def _run_steps(
             say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}{removed}")
             continue
         if did == 0:
-            if distributed.is_first():
+            if distributed.is_first() and any(cleaned_outputs(run.path(one)) for one in steps):
                 refuse_what_was_cleaned(recipe, run, [*_left(recipe, run, steps[number:]), *forced])
             forecasts = begin(steps[number:])
         did += 1
