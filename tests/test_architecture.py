@@ -29,6 +29,7 @@ TIERS = (
     # Everything above is pure: it knows nothing of run folders. Everything below works on them.
     {"pipeline"},
     {"evaluation"},
+    {"export"},
     {"stages"},
     {"rehearsal"},
     {"cli"},
@@ -79,7 +80,7 @@ OF_THE_WHOLE = {
 """Test files that are about several modules, or about what lies beside them."""
 DEEPEST_NESTING = 3
 """Blocks (if, for, while, with, try) within each other in a function."""
-PUBLIC = {"DistilTrainer.__init__", "distillation_loss", "plan", "policy_gradient_loss", "serve"}
+PUBLIC = {"DistilTrainer.__init__", "distillation_loss", "plan", "policy_gradient_loss", "push", "serve"}
 """Functions that users call, whose parameters are options."""
 MOST_IMPORTERS = 1 / 3
 """The share of all modules that may import one module, lest it become the place for everything; words.py is that."""

@@ -1,15 +1,22 @@
-"""The wheel: what a user installs has everything that the recipes of README's table need, in an empty folder."""
+"""The wheel: what a user installs has everything that the recipes of README's table need, in an empty folder.
+
+And what else is packaged: the sdist, the extras, the Dockerfile, the citation.
+"""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from potstill.files.named_data import all_named_data
 from potstill.recipe import load_recipe, shipped_recipes
@@ -59,15 +66,25 @@ def readme_recipes():
     return [name for name, _ in TABLE_ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))]
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder with the wheel's files, as `pip install --target` leaves them."""
+def build(target, source, folder):
+    """Build a wheel or an sdist from a source tree, and return its file."""
     if find_spec("hatchling") is None:
         pytest.skip("hatchling, which builds the wheel, is not installed")
-    built, folder = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("installed")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(built)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = built.glob("*.whl")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (made,) = folder.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build("wheel", ROOT, tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A folder with the wheel's files, as `pip install --target` leaves them."""
+    folder = tmp_path_factory.mktemp("installed")
     zipfile.ZipFile(wheel).extractall(folder)
     return folder
 
@@ -84,6 +101,61 @@ def test_it_has_every_file_of_the_package(installed):
     ours = {file.relative_to(ROOT / "src") for file in (ROOT / "src" / "potstill").rglob("*") if file.is_file()}
     there = {file.relative_to(installed) for file in installed.rglob("*")}
     assert not {file for file in ours - there if "__pycache__" not in file.parts}
+
+
+def test_the_sdist_builds_the_same_wheel(wheel, tmp_path):
+    for name in ("sdist", "unpacked", "again"):
+        (tmp_path / name).mkdir()
+    with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    again = build("wheel", source, tmp_path / "again")
+    contents = [{file.filename: file.CRC for file in zipfile.ZipFile(one).infolist()} for one in (wheel, again)]
+    assert contents[0] == contents[1]
+    assert again.name == wheel.name
+
+
+def test_the_extra_all_has_every_other_that_needs_no_compiler():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (every,) = project["optional-dependencies"]["all"]
+    named = set(re.fullmatch(r"potstill\[(.+)\]", every)[1].split(","))
+    assert named == set(project["optional-dependencies"]) - {"all", "bench", "dev", "llama-cpp"}
+
+
+def test_what_is_cited_is_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    for name in ("version", "license"):
+        assert cited[name] == project[name]
+    assert f"## {project['version']}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_dockerfile_is_locked_and_runs_without_rights():
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    copied = [
+        file for line in lines if line.startswith("COPY ") and "--from" not in line for file in line.split()[1:-1]
+    ]
+    assert copied
+    assert all((ROOT / file).exists() for file in copied)
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert all(f"!{file}" in ignored for file in copied)
+    assert "--constraint requirements.lock" in "\n".join(lines)
+    assert "USER 1000" in lines
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    (torch,) = [line for line in lock if line.startswith("torch==")]
+    assert torch in "\n".join(lines)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (data,) = re.findall(r"^DATA +:= (.+)$", makefile, re.MULTILINE)
+    assert f"--no-deps {data}" in "\n".join(lines)
+
+
+def test_the_dockerfile_is_linted():
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if hadolint is None:
+        pytest.skip("hadolint, which lints the Dockerfile, is not installed")
+    done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_its_command_lists_the_recipes(installed, tmp_path):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from potstill.export.evidence import evidence
+from potstill.export.model_card import write_cards
 from potstill.files.atomic import read_json
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -122,3 +124,24 @@ def test_an_adapter_is_counted(tmp_path):
     assert _adapter(file) is None
     save_file({"a": torch.zeros(4, 8), "b": torch.zeros(16, 4)}, file)
     assert _adapter(file) == 96
+
+
+def test_all_figures_and_the_card_lie_beside_the_page(run):
+    facts, evaluated = (read_json(run.path(stage) / "comparison.json") for stage in ("report", "evaluate"))
+    assert [row["value"] for row in facts["rows"]] == [row["value"] for row in evaluated["rows"]]
+    (student,) = facts["students"]
+    assert (student["folder"], student["seeds"]) == ("distil/seed-0/student", 3)
+    assert "student/model.safetensors" in student["files"]
+    assert "comparison.json" in run.manifest("report")["outputs"]
+    card = (run.path("export") / "README.md").read_text(encoding="utf-8")
+    assert facts["verdict"]["headline"] in card
+    assert (run.path("export") / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_student_of_several_has_a_card(of_questions, questions_recipe, questions_run, tmp_path):
+    facts = evidence(of_questions, questions_recipe, questions_run, [])
+    assert [student["name"] for student in facts["students"]] == ["base", "ground-truth", "placebo"]
+    for student, file in zip(facts["students"], write_cards(tmp_path, facts, None), strict=True):
+        assert file == tmp_path / student["name"] / "README.md"
+        card = file.read_text(encoding="utf-8")
+        assert f"It is {student['label']} of the run’s 3 students." in card

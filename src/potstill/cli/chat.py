@@ -17,6 +17,7 @@ from potstill.generation.decoding import Decoding
 from potstill.generation.dialogue import Asking, Dialogue, by_chat_template, by_question, by_text
 from potstill.generation.generate import NamedModel
 from potstill.pipeline import artifacts
+from potstill.pipeline.cleaning import check_there
 from potstill.pipeline.graph import needed_by
 from potstill.pipeline.precision import with_precision
 from potstill.pipeline.run_folder import Run
@@ -98,7 +99,7 @@ def check_finished(recipe: Recipe, run: Run, models: Sequence[Candidate]) -> Non
     """Refuse models that the run has not made yet, or whose files are damaged.
 
     Raises:
-        UserError: names the model and the stage that is missing.
+        UserError: names the model and the stage that is missing, or whose files were removed.
     """
     for one in models:
         needed = needed_by(recipe, Step("answers", candidate=one))
@@ -108,6 +109,8 @@ def check_finished(recipe: Recipe, run: Run, models: Sequence[Candidate]) -> Non
             raise UserError(
                 f"{run.folder} has no {one.label} yet, because `{left[0]}` is not done; run its recipe again{alone}"
             )
+        if one.role == "teacher":
+            check_there(run, Step("teachers"))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from potstill.errors import UserError
 from potstill.pipeline.graph import STAGES
-from potstill.pipeline.manifest import MANIFEST, damaged_outputs, stored_manifest
+from potstill.pipeline.manifest import MANIFEST, cleaned_outputs, damaged_outputs, stored_manifest
 from potstill.pipeline.run_folder import Run
 from potstill.recipe.load import is_as_saved
 from potstill.recipe.step import SAVED_AS
@@ -22,11 +22,14 @@ class CheckedStep:
     """The number of outputs."""
     damaged: dict[str, str]
     """A word for each file that is not as it was written: `missing`, `damaged` or `unreadable`."""
+    cleaned: int = 0
+    """The number of outputs that `potstill clean` removed."""
 
     def line(self) -> str:
         """One line for people."""
         if not self.damaged:
-            return f"{self.name}: whole, {self.files} file{'s' * (self.files != 1)}"
+            removed = f"; `potstill clean` removed {self.cleaned}" if self.cleaned else ""
+            return f"{self.name}: whole, {self.files} file{'s' * (self.files != 1)}{removed}"
         return f"{self.name}: {', '.join(f'{name} is {word}' for name, word in self.damaged.items())}"
 
 
@@ -51,7 +54,8 @@ def check(folder: Path) -> Iterator[CheckedStep]:
             continue
         assert manifest is not None, f"{name} is finished"
         wrong = damaged_outputs(run.path(name), manifest, afresh=True)
-        yield CheckedStep(name, len(manifest["outputs"]), wrong)
+        cleaned = len(cleaned_outputs(run.path(name)))
+        yield CheckedStep(name, len(manifest["outputs"]) - cleaned, wrong, cleaned)
 
 
 def finished_steps(folder: Path) -> list[str]:

@@ -9,40 +9,42 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from potstill.cli import faults
+from potstill.cli import faults, recipe_verbs
 from potstill.cli.faults import in_run
 from potstill.cli.options import (
     AsJson,
     BatchTokens,
     Calibrate,
-    DataNames,
     Debug,
+    DryRun,
     Estimate,
     Export,
-    Fetch,
+    ExportsToPush,
     FidelitySamples,
     Force,
     ForceThis,
-    From,
     FromRuns,
     Host,
     KeyVariable,
-    NewFile,
+    Licence,
     OnMachine,
     Planned,
     PlotFile,
     Port,
+    Private,
     PromptToAnswer,
     RecipeName,
-    RehearsalFolder,
+    Repository,
     RunDir,
     RunFolder,
     RunFolders,
+    RunsFolder,
     Set,
     SetAnswers,
     SetTeacher,
     ShownConversations,
     StoreFolder,
+    StudentToPush,
     TeacherOfRun,
     TeacherToServe,
     Until,
@@ -50,6 +52,7 @@ from potstill.cli.options import (
     WhichModel,
     WhichSnapshots,
     Who,
+    Yes,
 )
 from potstill.cli.quiet_libraries import quiet_libraries
 from potstill.errors import UserError
@@ -208,6 +211,40 @@ def status(run: RunFolder) -> None:
 
 
 @app.command(rich_help_panel="Looking at runs")
+def runs(folder: RunsFolder = Path("runs")) -> None:
+    """List the runs of a folder: verdict, student, size of the student, date, size on disk."""
+    from potstill.cli.runs import runs_table
+
+    print(runs_table(folder))
+
+
+@app.command(rich_help_panel="Looking at runs")
+def clean(run: RunFolder, yes: Yes = False) -> None:
+    """Remove what of a run can be made again, after a question. The student, the figures and the logs stay."""
+    from potstill.cli.clean import clean_run
+
+    with in_run(run):
+        print(clean_run(run, yes=yes))
+
+
+@app.command(rich_help_panel="Whole runs")
+def push(
+    run: RunFolder,
+    to: Repository,
+    private: Private = False,
+    dry_run: DryRun = False,
+    experiment: StudentToPush = None,
+    export: ExportsToPush = None,
+    licence: Licence = None,
+) -> None:
+    """Upload the student with its card to the Hugging Face hub. A stopped upload goes on."""
+    from potstill.cli.push import Sharing, push_run
+
+    with in_run(run):
+        print(push_run(run, Sharing(to, private, dry_run, experiment, export or [], licence)))
+
+
+@app.command(rich_help_panel="Looking at runs")
 def check(run: RunFolder) -> None:
     """Read every output of a run again, and name each file that is not as it was written (exit code 1)."""
     from potstill.cli import check as checking
@@ -282,69 +319,7 @@ def serve(
     serving.serve(teacher, name, set_ or [], address, batch_tokens)
 
 
-@app.command(rich_help_panel="Recipes")
-def recipes() -> None:
-    """List the shipped recipes."""
-    from potstill.recipe import load_recipe, shipped_recipes
-
-    width = max(map(len, shipped_recipes()))
-    for name in shipped_recipes():
-        print(f"{name:<{width}}  {load_recipe(name).about}")
-
-
-@app.command(rich_help_panel="Recipes")
-def init(file: NewFile, from_: From = "quickstart") -> None:
-    """Write your own recipe: a copy of a shipped one with its comments."""
-    from potstill.files.atomic import write_text
-    from potstill.recipe import read_recipe_text
-
-    if file.exists():
-        raise UserError(f"{file} is there already; choose another name")
-    try:
-        write_text(file, read_recipe_text(from_))
-    except OSError as error:
-        raise UserError(
-            f"{file} cannot be written ({(error.strerror or str(error)).lower()}); choose another place"
-        ) from error
-    print(f"{file} written; `potstill run {file}` runs it")
-
-
-@app.command(rich_help_panel="Recipes")
-def show(recipe: RecipeName, set_: Set = None) -> None:
-    """Print a recipe with overrides and defaults filled in. A setting that `run` would refuse is an error here too."""
-    from potstill.recipe import load_recipe, recipe_text
-
-    loaded = load_recipe(recipe, set_ or [])
-    print(recipe_text(loaded), end="", flush=True)
-    from potstill.pipeline.runner import check_stages
-
-    # The data of `evaluate` may lie on the hub, and a look at a recipe must not download it.
-    check_stages(loaded, without=["evaluate"])
-
-
-@app.command(rich_help_panel="Recipes")
-def rehearse(recipe: RecipeName, folder: RehearsalFolder = None, set_: Set = None) -> None:
-    """Run the whole pipeline of a recipe with small models and short texts, in minutes and without a network."""
-    from potstill.cli.rehearse import rehearsed
-
-    if not rehearsed(recipe, folder, set_ or []):
-        raise SystemExit(1)
-
-
-@app.command(rich_help_panel="Recipes")
-def data(names: DataNames = None, fetch: Fetch = False) -> None:
-    """List the public data that recipes name: what it is, its licence, and where it is on this machine."""
-    from potstill.cli import data as listing
-
-    print(listing.fetched(names or []) if fetch else listing.described(names or []))
-
-
-@app.command(rich_help_panel="Recipes")
-def schema() -> None:
-    """Print the JSON Schema of recipes, which editors use for completion."""
-    from potstill.recipe import Recipe
-
-    print(json.dumps(Recipe.model_json_schema(by_alias=True), indent=2))
+app.add_typer(recipe_verbs.app)
 
 
 def main() -> None:

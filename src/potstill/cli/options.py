@@ -110,3 +110,19 @@ KeyVariable = Annotated[
 BatchTokens = Annotated[
     int, typer.Option(min=1, metavar="TOKENS", help="The most tokens that the teacher reads at once, pads included.")
 ]
+RunsFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder with run folders, or one of them.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Repository = Annotated[str, typer.Option("--to", metavar="USER/NAME", help="The repository on the Hugging Face hub.")]
+Private = Annotated[bool, typer.Option("--private", help="Make the repository private, if it is new.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the files with their sizes, and send nothing.")]
+StudentToPush = Annotated[
+    str | None, typer.Option("--experiment", metavar="NAME", help="The student, where the run has several.")
+]
+ExportsToPush = Annotated[
+    list[str] | None,
+    typer.Option("--export", metavar="FORMAT", help="Upload exported files too: `gguf:Q8_0`, `merged`, …, or `all`."),
+]
+Licence = Annotated[
+    str | None,
+    typer.Option("--licence", metavar="ID", help="The student's licence, once you have checked what it inherits."),
+]

@@ -12,6 +12,7 @@ from potstill.console import say
 from potstill.device import accelerator_has_bfloat16, device_name
 from potstill.errors import UserError
 from potstill.pipeline.artifacts import teacher as teacher_of_run
+from potstill.pipeline.cleaning import check_there
 from potstill.pipeline.precision import with_precision
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.work import Work
@@ -114,4 +115,5 @@ def _of_run(folder: Path, name: str | None) -> PreparedTeacher:
     step = Step("pretrain", name=name) if name in recipe.pretrain else Step("teachers")
     if run.manifest(step) is None:
         raise UserError(f"{folder} has no {name} yet, because `{step}` is not done; run `potstill {step.stage} RECIPE`")
+    check_there(run, step)
     return teacher_of_run(Work(recipe, run, step), name)

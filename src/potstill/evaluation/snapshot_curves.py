@@ -25,6 +25,7 @@ from potstill.evaluation.snapshot_scores import (
 )
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling, bootstrap
+from potstill.pipeline.cleaning import check_there
 from potstill.pipeline.graph import BY_NAME, steps_of
 from potstill.pipeline.precision import with_precision
 from potstill.pipeline.run_folder import Run
@@ -63,6 +64,7 @@ def measure(folder: Path, which: str, *, watch: bool = False) -> list[dict[str, 
     steps = [step for name in STAGES_NEEDED for step in steps_of(recipe, BY_NAME[name])]
     if missing := [step for step in steps if run.manifest(step) is None]:
         raise UserError(f"{folder}: snapshots are measured with what `{missing[0]}` makes, which is not done; wait")
+    check_there(run, Step("teachers"))
     work = Work(recipe, run, Step("evaluate"))
     while True:
         # Check this first, so that a snapshot written in between is measured in the next round.

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from potstill import distributed
 from potstill.errors import UserError
 from potstill.files.atomic import read_json, sha256, write_json
-from potstill.files.sealed import unsealed, write_sealed
+from potstill.files.sealed import read_sealed, unsealed, write_sealed
 
 MANIFEST = "manifest.json"
 VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors", "numpy")
@@ -21,6 +21,9 @@ VERSIONS_OF = ("potstill", "torch", "transformers", "datasets", "accelerate", "t
 VERIFIED = "verified.json"
 """The size, modification time and inode that each output had when its digest was last compared with the manifest. An
 output that still has them is not read again. The file may be missing: then every output is read."""
+
+CLEANED = "cleaned.json"
+"""The outputs that `potstill clean` removed, and their bytes. They are not missed."""
 
 SETTLED_NS = 2 * 10**9
 """Nanoseconds. A file that changed within this time may change again without another modification time, because some
@@ -87,10 +90,12 @@ def damaged_outputs(folder: Path, manifest: dict[str, Any], *, afresh: bool = Fa
         manifest: its manifest.
         afresh: read every output again, even one that did not change since it was last verified.
     """
-    remembered = _remembered(folder)
+    remembered, cleaned = _remembered(folder), cleaned_outputs(folder)
     wrong, verified = {}, {}
     for name, made in manifest["outputs"].items():
         state = _state(folder / name)
+        if state is None and name in cleaned:
+            continue
         if not afresh and state is not None and remembered.get(name) == state | made:
             verified[name] = remembered[name]
             continue
@@ -102,6 +107,17 @@ def damaged_outputs(folder: Path, manifest: dict[str, Any], *, afresh: bool = Fa
     if verified != remembered:
         _remember(folder, verified)
     return wrong
+
+
+def cleaned_outputs(folder: Path) -> dict[str, int]:
+    """The bytes of each output of a step that `potstill clean` removed, by its name."""
+    noted = read_sealed(folder / CLEANED, "the files that it names count as missing") or {}
+    return {name: size for name, size in noted.get("files", {}).items() if not (folder / name).exists()}
+
+
+def remember_cleaned(folder: Path, files: Mapping[str, int]) -> None:
+    """Note that these outputs are removed on purpose. Call it before they are."""
+    write_sealed(folder / CLEANED, {"files": cleaned_outputs(folder) | dict(files), "when": now()})
 
 
 def _fault(file: Path, made: dict[str, Any]) -> str | None:

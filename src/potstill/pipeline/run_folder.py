@@ -25,6 +25,8 @@ from potstill.pipeline.manifest import (
 from potstill.recipe.step import SAVED_AS, SAVED_DIGEST, Step
 
 UNFINISHED, LOCK = "unfinished.json", ".lock"
+REPLACED = "replaced"
+"""The folder in a run of what other inputs made."""
 
 
 class Run:
@@ -42,6 +44,21 @@ class Run:
         """Make the folder, write the current recipe into it, and lock it against other processes.
 
         Raises:
+            UserError: as :meth:`alone`.
+        """
+        with self.alone():
+            try:
+                write_json(self.folder / SAVED_AS, recipe)
+                write_text(self.folder / SAVED_DIGEST, sha256(self.folder / SAVED_AS))
+            except OSError as error:
+                raise self._cannot_be_written(error) from error
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Lock the folder against other processes.
+
+        Raises:
             UserError: the folder cannot be written, or another process is at work in it.
         """
         from filelock import FileLock, Timeout
@@ -51,21 +68,20 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-            write_json(self.folder / SAVED_AS, recipe)
-            write_text(self.folder / SAVED_DIGEST, sha256(self.folder / SAVED_AS))
         except Timeout:
             raise UserError(
                 f"another process is at work in {self.folder}; wait until it has ended, or name another `--run-dir`"
             ) from None
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise UserError(
-                f"the run folder {self.folder} cannot be written ({reason}); name another `--run-dir`"
-            ) from error
+            raise self._cannot_be_written(error) from error
         try:
             yield
         finally:
             lock.release()
+
+    def _cannot_be_written(self, error: OSError) -> UserError:
+        reason = (error.strerror or str(error)).lower()
+        return UserError(f"the run folder {self.folder} cannot be written ({reason}); name another `--run-dir`")
 
     def recipe(self) -> dict[str, Any] | None:
         """The recipe of the last call; None if the folder is no run."""
@@ -107,7 +123,7 @@ class Run:
         """Move a step's folder to `replaced/`, and return its new path."""
         if not self.path(step).exists():
             return None
-        aside = self.folder / "replaced" / f"{str(step).replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        aside = self.folder / REPLACED / f"{str(step).replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         while aside.exists():
             aside = aside.with_name(aside.name + "+")
         aside.parent.mkdir(parents=True, exist_ok=True)

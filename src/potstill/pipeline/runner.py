@@ -15,8 +15,10 @@ from potstill import distributed
 from potstill.console import duration, say
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import digest
+from potstill.pipeline.cleaning import refuse_what_was_cleaned
 from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, needed_by, steps_of
+from potstill.pipeline.manifest import cleaned_outputs
 from potstill.pipeline.precision import decide, warn
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.up_to_date import inputs_of, is_done, reason_to_repeat
@@ -105,9 +107,12 @@ def _run_steps(
         inputs, manifest = distributed.broadcast(found)
         assert inputs is not None, f"{step} needs a step that has not run"
         if manifest is not None and manifest["key"] == digest(inputs) and step not in forced:
-            say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}")
+            removed = "; `potstill clean` removed files of it" if cleaned_outputs(run.path(step)) else ""
+            say(f"{step}: done before, in {duration(manifest['cost']['seconds'])}{removed}")
             continue
         if did == 0:
+            if distributed.is_first() and any(cleaned_outputs(run.path(one)) for one in steps):
+                refuse_what_was_cleaned(recipe, run, [*_left(recipe, run, steps[number:]), *forced])
             forecasts = begin(steps[number:])
         did += 1
         if not distributed.is_first():

@@ -1,4 +1,7 @@
-"""report: make `report/index.html`, one self-contained page with all figures of the run and their evidence."""
+"""report: make `report/index.html`, one self-contained page with all figures of the run and their evidence.
+
+Beside it: `comparison.json` with all of these figures, and in the folder `export/` the card of each student.
+"""
 
 import json
 import math
@@ -14,7 +17,11 @@ from potstill.device import device_name
 from potstill.evaluation import baselines
 from potstill.evaluation.shown_prompts import shown_prompts
 from potstill.evaluation.written_samples import on_policy_trainings
-from potstill.files.atomic import read_json, write_text
+from potstill.export.chart import chart
+from potstill.export.evidence import evidence
+from potstill.export.licences import licences
+from potstill.export.model_card import write_cards
+from potstill.files.atomic import read_json, write_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import Speed
@@ -22,6 +29,7 @@ from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
 from potstill.pipeline.manifest import now, versions
+from potstill.pipeline.runs import COMPARISON
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
@@ -57,10 +65,13 @@ from potstill.stages.search import all_tie
 
 
 def run(work: Work) -> Made:
-    """Write the page."""
-    page = work.folder / "index.html"
-    write_text(page, render(gather(work)))
-    return Made([page], {"bytes": page.stat().st_size})
+    """Write the page, its figures as JSON, and the cards."""
+    report, page, comparison = gather(work), work.folder / "index.html", work.folder / COMPARISON
+    write_text(page, render(report))
+    facts = evidence(report, work.recipe, work.run, licences(work.recipe))
+    write_json(comparison, facts)
+    write_cards(work.run.path("export"), facts, chart(report))
+    return Made([page, comparison], {"bytes": page.stat().st_size})
 
 
 def gather(work: Work) -> Report:

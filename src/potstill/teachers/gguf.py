@@ -70,17 +70,22 @@ def sizes_in_header(file: Path) -> dict[str, Any] | None:
         Fields of a transformers configuration, with `model_type`. None if the file is no GGUF file, or transformers
         does not know its architecture.
     """
-    try:
-        with file.open("rb") as stream:
-            header = dict(_header(stream))
-    except (OSError, ValueError, KeyError, struct.error):
-        return None
+    header = facts_in_header(file)
     kind = str(header.get("general.architecture"))
     if kind not in GGUF_CONFIG_MAPPING or kind not in CONFIG_MAPPING:
         return None
     names = {f"{kind}.{key}": name for key, name in GGUF_CONFIG_MAPPING[kind].items() if name}
     found = {names[key]: value for key, value in header.items() if key in names}
     return {"model_type": kind, "tie_word_embeddings": not _has_head(file), **found}
+
+
+def facts_in_header(file: Path) -> dict[str, Any]:
+    """The numbers and texts of a GGUF file's header, up to its tokenizer; empty if the file is no GGUF file."""
+    try:
+        with file.open("rb") as stream:
+            return dict(_header(stream))
+    except (OSError, ValueError, KeyError, struct.error):
+        return {}
 
 
 def _has_head(file: Path) -> bool:
