@@ -14,7 +14,9 @@ from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import ModelSpeed, Speed
 from potstill.report.data import (
     ANSWER_METRICS,
+    HELD_OUT_METRICS,
     Curve,
+    Metric,
     Model,
     Passage,
     Report,
@@ -25,6 +27,7 @@ from potstill.report.data import (
     StageCost,
     Token,
 )
+from potstill.report.reuse import Reuse, StudentFolder
 
 TEXT = (
     "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "
@@ -349,6 +352,43 @@ def matrix(seeds: int = 3) -> Report:
     )
 
 
+def longest() -> Report:
+    """Two experiments of three seeds, with standard tasks and continuations: as many metrics as a page may have."""
+    whole = report(3)
+    tasks = tuple(Metric(f"task-{n}/acc", f"a task of lm-eval, {n}", "right", "higher", True) for n in range(6))
+    metrics = (*HELD_OUT_METRICS, *tasks)
+    names = {"loss": [one.name for one in tasks]}
+    rows = [replace(row, metric=name) for row in whole.rows for name in [row.metric, *names.get(row.metric, [])]]
+    pairs = [replace(pair, metric=name) for pair in whole.paired for name in [pair.metric, *names.get(pair.metric, [])]]
+    students = ("student from-the-large-teacher", "student from-two-teachers")
+    return replace(
+        whole,
+        metrics=metrics,
+        rows=tuple(
+            one
+            for row in rows
+            for one in ([replace(row, model=name) for name in students] if row.model == "student" else [row])
+        ),
+        paired=tuple(replace(pair, a=name) for pair in pairs for name in students),
+        curves=tuple(
+            replace(curve, model=name)
+            for curve in whole.curves
+            for name in (students if curve.model == "student" else ("control",))
+        ),
+        speed=speed(*students),
+        reuse=reuse(*students),
+    )
+
+
+def reuse(*students: str) -> Reuse:
+    """A recipe with a long line, and students in deep folders."""
+    recipe = "about: a recipe\ncorpus:\n  sources:\n  - path: " + 20 * "a/long/path/" + "\n"
+    found = [
+        StudentFolder(name, f"{8 * 'runs/'}{name}/seed-0/student", place > 0) for place, name in enumerate(students)
+    ]
+    return Reuse(tuple(found), recipe, 9 * recipe)
+
+
 @pytest.fixture(scope="session")
 def examples() -> dict[str, Callable[[], Report]]:
     """Functions that make the reports, by name."""
@@ -357,11 +397,12 @@ def examples() -> dict[str, Callable[[], Report]]:
 
 EXAMPLES: dict[str, Callable[[], Report]] = {
     "one seed": report,
-    "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),)),
+    "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),), reuse=reuse("student")),
     "no control": without_control,
     "negative": negative,
     "null": null,
     "hostile": hostile,
     "matrix": matrix,
     "matrix of one seed": lambda: matrix(1),
+    "longest": longest,
 }
