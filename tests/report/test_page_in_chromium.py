@@ -1,21 +1,13 @@
 """The page in a real browser: no error, charts drawn, cards shown by pointer and by keyboard, screenshots."""
 
 import re
-import shutil
-import subprocess
 from html import escape
-from pathlib import Path
 
 import pytest
 
+from chromium import BROWSER, browse
 from potstill.report.page import render
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=3000"
-)
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 
 ERRORS = "<script>window.errors = []; addEventListener('error', event => errors.push(event.message));</script>"
@@ -66,14 +58,7 @@ def frames(html: str) -> str:
     return f"<!doctype html><meta charset=utf-8>{''.join(each)}{MEASURE}"
 
 
-def browse(folder: Path, html: str, *flags: str) -> str:
-    page = folder / "index.html"
-    page.write_text(html, encoding="utf-8")
-    command = [str(BROWSER), *FLAGS.split(), f"--user-data-dir={folder / 'profile'}", *flags, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def probe(folder: Path, html: str, *flags: str) -> dict[str, str]:
+def probe(folder, html, *flags):
     watched = html.replace("<head>", f"<head>{ERRORS}", 1)
     dom = browse(folder, watched.replace("</body>", f"{PROBE}</body>"), "--dump-dom", *flags)
     found = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)

@@ -26,9 +26,11 @@ from potstill.cli.options import (
     From,
     FromRuns,
     Host,
+    InTerminal,
     KeyVariable,
     NewFile,
     OnMachine,
+    PagePort,
     Planned,
     PlotFile,
     Port,
@@ -205,6 +207,14 @@ def status(run: RunFolder) -> None:
 
     with in_run(run):
         print(describe(run))
+
+
+@app.command(rich_help_panel="Looking at runs")
+def watch(run: RunFolder, port: PagePort = 8300, terminal: InTerminal = False) -> None:
+    """Show a run while it is at work: a page on this machine, or a view in the terminal."""
+    from potstill.cli import watch as watching
+
+    watching.watch(run, port, terminal=terminal)
 
 
 @app.command(rich_help_panel="Looking at runs")

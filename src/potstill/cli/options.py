@@ -110,3 +110,5 @@ KeyVariable = Annotated[
 BatchTokens = Annotated[
     int, typer.Option(min=1, metavar="TOKENS", help="The most tokens that the teacher reads at once, pads included.")
 ]
+PagePort = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port of the page; 0: a free one.")]
+InTerminal = Annotated[bool, typer.Option("--terminal", help="Show the run here in place of a page.")]

@@ -90,10 +90,11 @@ def render(report: Report) -> str:
         "css": Markup(_file("page.css")),
         "js": Markup(_file("page.js")),
     }
-    return _environment().get_template("template.html").render(context)
+    return environment().get_template("template.html").render(context)
 
 
-def _environment() -> "Environment":
+def environment() -> "Environment":
+    """The templates of this package, with its formats of numbers."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -14,6 +14,7 @@ from potstill.console import say
 from potstill.data.collators import Collate
 from potstill.data.random_offsets import RandomOffsets
 from potstill.files.atomic import atomic_folder, remove
+from potstill.files.progress_log import PROGRESS
 from potstill.files.sealed import changed_file, file_hashes, read_sealed, write_sealed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
@@ -25,11 +26,13 @@ from potstill.training.callbacks import (
     Finish,
     HashCheckpoints,
     KeepSnapshots,
+    LogProgress,
     MoveOffsets,
     ShowProgress,
 )
 from potstill.training.memory import check_memory
 from potstill.training.resume import StopAtStepEnd, check_written_alike, checkpoint_to_resume, relocate_best_checkpoint
+from potstill.training.snapshot_texts import WriteTexts
 from potstill.training.snapshots import SNAPSHOTS
 from potstill.training.trainer import DistilTrainer
 
@@ -157,10 +160,12 @@ def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     )
     trainer.rollout_folder = one.folder
     trainer.add_callback(hashing)
+    trainer.add_callback(LogProgress(one.folder / PROGRESS))
     if isinstance(one.data.train, RandomOffsets):
         trainer.add_callback(MoveOffsets(one.data.train))
     if one.snapshots is not None:
         trainer.add_callback(KeepSnapshots(trainer, one.folder, one.snapshots, one.finish_snapshot))
+        trainer.add_callback(WriteTexts(trainer, one.folder / PROGRESS, one.snapshots, one.data.train))
     return trainer
 
 
