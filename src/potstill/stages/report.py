@@ -32,6 +32,7 @@ from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.recipe.load import recipe_text, saved_recipe
 from potstill.recipe.served import served_teachers
 from potstill.recipe.step import SAVED_AS
+from potstill.recipe.training_fields import trackers_of
 from potstill.report.data import (
     ANSWER_METRICS,
     CHAT_METRICS,
@@ -57,14 +58,17 @@ from potstill.report.page import render
 from potstill.report.reuse import Reuse, StudentFolder
 from potstill.report.served_teachers import notes_of_served
 from potstill.report.story import about_student, story, units_of
+from potstill.report.trackers import VERDICT, tell_verdict, tracked_run
 from potstill.report.warnings import all_tied, ended_early, trials_tied
 from potstill.stages.search import all_tie
 
 
 def run(work: Work) -> Made:
     """Write the page."""
-    page = work.folder / "index.html"
-    write_text(page, render(gather(work)))
+    page, report = work.folder / "index.html", gather(work)
+    write_text(page, render(report))
+    training = work.recipe.distil.training
+    tell_verdict(trackers_of(training), tracked_run(work.run.folder, VERDICT, training), report)
     return Made([page], {"bytes": page.stat().st_size})
 
 

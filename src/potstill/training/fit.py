@@ -20,6 +20,7 @@ from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.on_policy.evidence import PREFLIGHT, ROLLOUTS
 from potstill.recipe.distil import KeptSnapshots
+from potstill.report.trackers import tracked_run
 from potstill.training.arguments import training_arguments
 from potstill.training.callbacks import (
     EvaluateLastStep,
@@ -34,6 +35,7 @@ from potstill.training.memory import check_memory
 from potstill.training.resume import StopAtStepEnd, check_written_alike, checkpoint_to_resume, relocate_best_checkpoint
 from potstill.training.snapshot_texts import WriteTexts
 from potstill.training.snapshots import SNAPSHOTS
+from potstill.training.trackers import name_run, tracked
 from potstill.training.trainer import DistilTrainer
 
 CHECKPOINTS, ENDED = "checkpoints", "ended.json"
@@ -58,6 +60,8 @@ class Fit:
 
     folder: Path
     """The folder of its checkpoints, log, snapshots and trained model."""
+    run_folder: Path
+    """The run folder, whose name trackers show."""
     title: str
     """Its name on the progress bar."""
     start: PreTrainedModel
@@ -115,7 +119,8 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
         say(f"  goes on from {last.name}")
         check_written_alike(last, trainer.is_fsdp_enabled)
         relocate_best_checkpoint(last)
-    _train(trainer, last, one.title)
+    with tracked(trainer, tracked_run(one.run_folder, one.folder, one.training)):
+        _train(trainer, last, one.title)
     with atomic_folder(one.student, owner=distributed.is_first()) as partial:
         # Every rank holds a part of a sharded model.
         trainer.save_model(str(partial))
@@ -137,6 +142,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
 
 def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     arguments = training_arguments(one.training, one.key, one.folder / CHECKPOINTS, one.seed, one.keep)
+    name_run(arguments, tracked_run(one.run_folder, one.folder, one.training))
     teachers = one.teaching.get("teacher", ())
     beside = [*(teachers.values() if isinstance(teachers, Mapping) else teachers)]
     beside += one.teaching.get("rollout_teacher", ())
