@@ -10,7 +10,7 @@ from potstill.report.tables import MOST_COLUMNS, figures, matrix, split_evenly, 
 def test_of_one_student_models_are_columns(examples):
     found = table(examples["one seed"]())
     assert found == figures(examples["one seed"]())
-    assert found["models"] == ["teacher", "start", "student", "control"]
+    assert found["models"] == ["student", "control", "teacher", "start"]
     assert found["others"] == ["Student − control", "Student − before"]
     assert all(len(line["cells"]) == 4 for line in found["lines"])
 

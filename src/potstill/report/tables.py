@@ -3,6 +3,7 @@
 A table has at most as many columns as a page of 1,024 pixels shows. What does not fit is in a second table.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -114,8 +115,8 @@ def _minus(other: str, report: Report) -> str:
 
 
 def _models(report: Report) -> list[str]:
-    """All models: the four roles first, and students in their order."""
-    order = (TEACHER, START, STUDENT, CONTROL) if len(students(report)) < 2 else (TEACHER, START, CONTROL, STUDENT)
+    """All models: the four roles first, and students in their order. What decides comes first where it could be cut."""
+    order = (STUDENT, CONTROL, TEACHER, START) if len(students(report)) < 2 else (TEACHER, START, CONTROL, STUDENT)
     return _by_kind(list(dict.fromkeys(row.model for row in report.rows)), order)
 
 
@@ -160,7 +161,8 @@ def _seeds(figure: Result | Paired, metric: Metric) -> str:
     """The spread between seeds and the interval over units alone, as a text that breaks only between its parts."""
     if figure.seeds is None:
         return ""
-    said = [_unbroken(part) for part in number_format.spread(figure.seeds, metric).split(", ")]
+    count, *spread = re.split(": |, ", number_format.spread(figure.seeds, metric))
+    said = [f"{_unbroken(count)}: {_unbroken(spread[0])}", *map(_unbroken, spread[1:])]
     if figure.over_units is not None:
         said.append(f"over units alone {_unbroken(number_format.bounds(figure.over_units, metric))}")
     return ", ".join(said)
