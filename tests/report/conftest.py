@@ -353,28 +353,22 @@ def matrix(seeds: int = 3) -> Report:
 
 
 def longest() -> Report:
-    """Two experiments of three seeds, with standard tasks and continuations: as many metrics as a page may have."""
-    whole = report(3)
-    tasks = tuple(Metric(f"task-{n}/acc", f"a task of lm-eval, {n}", "right", "higher", True) for n in range(6))
-    metrics = (*HELD_OUT_METRICS, *tasks)
-    names = {"loss": [one.name for one in tasks]}
-    rows = [replace(row, metric=name) for row in whole.rows for name in [row.metric, *names.get(row.metric, [])]]
-    pairs = [replace(pair, metric=name) for pair in whole.paired for name in [pair.metric, *names.get(pair.metric, [])]]
-    students = ("student from-the-large-teacher", "student from-two-teachers")
+    """Two experiments of three seeds, with standard tasks: as many metrics as a page may have."""
+    whole, students = report(3), ("student from-the-large-teacher", "student from-two-teachers")
+    tasks = [Metric(f"task-{n}/acc", f"a task of lm-eval, {n}", "right", "higher", True) for n in range(6)]
+    alike = {"loss": ["loss", *(one.name for one in tasks)]}
+    rows = [replace(row, metric=name) for row in whole.rows for name in alike.get(row.metric, [row.metric])]
+    pairs = [replace(pair, metric=name) for pair in whole.paired for name in alike.get(pair.metric, [pair.metric])]
+
+    def names(model: str) -> tuple[str, ...]:
+        return students if model == "student" else (model,)
+
     return replace(
         whole,
-        metrics=metrics,
-        rows=tuple(
-            one
-            for row in rows
-            for one in ([replace(row, model=name) for name in students] if row.model == "student" else [row])
-        ),
+        metrics=(*HELD_OUT_METRICS, *tasks),
+        rows=tuple(replace(row, model=name) for row in rows for name in names(row.model)),
         paired=tuple(replace(pair, a=name) for pair in pairs for name in students),
-        curves=tuple(
-            replace(curve, model=name)
-            for curve in whole.curves
-            for name in (students if curve.model == "student" else ("control",))
-        ),
+        curves=tuple(replace(curve, model=name) for curve in whole.curves for name in names(curve.model)),
         speed=speed(*students),
         reuse=reuse(*students),
     )
@@ -383,9 +377,7 @@ def longest() -> Report:
 def reuse(*students: str) -> Reuse:
     """A recipe with a long line, and students in deep folders."""
     recipe = "about: a recipe\ncorpus:\n  sources:\n  - path: " + 20 * "a/long/path/" + "\n"
-    found = [
-        StudentFolder(name, f"{8 * 'runs/'}{name}/seed-0/student", place > 0) for place, name in enumerate(students)
-    ]
+    found = [StudentFolder(name, f"{8 * 'runs/'}{name}/student", name != students[0]) for name in students]
     return Reuse(tuple(found), recipe, 9 * recipe)
 
 

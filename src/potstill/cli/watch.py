@@ -49,11 +49,11 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
         UserError: the port is taken, or may not be used.
     """
 
-    class Handler(_Handler):
+    class OfThisRun(_PageHandler):
         run = folder
 
     try:
-        return ThreadingHTTPServer((HOST, port), Handler)
+        return ThreadingHTTPServer((HOST, port), OfThisRun)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UserError(
@@ -61,7 +61,7 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
         ) from error
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _PageHandler(BaseHTTPRequestHandler):
     run: Path
     server: ThreadingHTTPServer
 
