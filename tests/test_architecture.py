@@ -52,9 +52,11 @@ ONLY_WHERE_USED = {
     "scipy",
     "sentence_transformers",
     "torchao",
+    "trackio",
     "triton",
     "vl_convert",
     "vllm",
+    "wandb",
 }
 """Packages that are slow to import, or that not everybody has: imported in the function that needs them."""
 LIGHT = {"typer"}

@@ -119,12 +119,12 @@ def test_the_bytes_of_a_teacher_are_those_of_its_files(tmp_path, files, gguf, ex
     for name, size in files.items():
         (tmp_path / name).write_bytes(bytes(size))
     teacher = SimpleNamespace(source=str(tmp_path), gguf=gguf, llama_cpp=None, commit=None)
-    assert speed._bytes_of_teacher(teacher) == expected
+    assert speed.bytes_of_teacher(teacher) == expected
     if gguf is not None:
         teacher = SimpleNamespace(source="", gguf=None, llama_cpp=str(tmp_path / gguf), commit=None)
-        assert speed._bytes_of_teacher(teacher) == expected
+        assert speed.bytes_of_teacher(teacher) == expected
 
 
 def test_a_teacher_that_is_nowhere_on_this_machine_has_no_size():
     teacher = SimpleNamespace(source="somebody/something", gguf=None, llama_cpp=None, commit="0" * 40)
-    assert speed._bytes_of_teacher(teacher) is None
+    assert speed.bytes_of_teacher(teacher) is None

@@ -90,3 +90,13 @@ def test_auto_is_the_faster_format():
     assert precision_on(recipe, Machine("unknown")) == "fp32"
     assert precision_on(recipe, Machine("unknown gpu", kind="cuda")) == "bf16"
     assert precision_on(load_recipe("quickstart", ["precision=bf16"]), Machine("any")) == "bf16"
+
+
+def test_the_plan_knows_the_beginnings_that_models_continue(tmp_path):
+    with_samples, without = (
+        next(one for one in found.steps if one.step == "evaluate").seconds
+        for found in (
+            plan("distilpythia", GPU, tmp_path, "evaluate.tasks=[]", f"evaluate.samples={n}") for n in (50, 0)
+        )
+    )
+    assert with_samples.expected > without.expected

@@ -257,6 +257,7 @@ def test_a_written_recipe_reads_as_the_same_recipe(tmp_path_factory, changes):
     plain = minimal.recipe(folder).model_dump(mode="json", by_alias=True)
     recipe = Recipe.model_validate(plain | changes)
     assert load_recipe(str(minimal.write(folder, recipe_text(recipe)))) == recipe
+    assert load_recipe(str(minimal.write(folder, recipe_text(recipe, defaults=False)))) == recipe
 
 
 def test_a_recipe_is_written_in_the_order_of_its_stages(tmp_path):

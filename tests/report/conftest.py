@@ -14,7 +14,9 @@ from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import ModelSpeed, Speed
 from potstill.report.data import (
     ANSWER_METRICS,
+    HELD_OUT_METRICS,
     Curve,
+    Metric,
     Model,
     Passage,
     Report,
@@ -25,6 +27,7 @@ from potstill.report.data import (
     StageCost,
     Token,
 )
+from potstill.report.reuse import Reuse, StudentFolder
 
 TEXT = (
     "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "
@@ -349,6 +352,35 @@ def matrix(seeds: int = 3) -> Report:
     )
 
 
+def longest() -> Report:
+    """Two experiments of three seeds, with standard tasks: as many metrics as a page may have."""
+    whole, students = report(3), ("student from-the-large-teacher", "student from-two-teachers")
+    tasks = [Metric(f"task-{n}/acc", f"a task of lm-eval, {n}", "right", "higher", True) for n in range(6)]
+    alike = {"loss": ["loss", *(one.name for one in tasks)]}
+    rows = [replace(row, metric=name) for row in whole.rows for name in alike.get(row.metric, [row.metric])]
+    pairs = [replace(pair, metric=name) for pair in whole.paired for name in alike.get(pair.metric, [pair.metric])]
+
+    def names(model: str) -> tuple[str, ...]:
+        return students if model == "student" else (model,)
+
+    return replace(
+        whole,
+        metrics=(*HELD_OUT_METRICS, *tasks),
+        rows=tuple(replace(row, model=name) for row in rows for name in names(row.model)),
+        paired=tuple(replace(pair, a=name) for pair in pairs for name in students),
+        curves=tuple(replace(curve, model=name) for curve in whole.curves for name in names(curve.model)),
+        speed=speed(*students),
+        reuse=reuse(*students),
+    )
+
+
+def reuse(*students: str) -> Reuse:
+    """A recipe with a long line, and students in deep folders."""
+    recipe = "about: a recipe\ncorpus:\n  sources:\n  - path: " + 20 * "a/long/path/" + "\n"
+    found = [StudentFolder(name, f"{8 * 'runs/'}{name}/student", name != students[0]) for name in students]
+    return Reuse(tuple(found), recipe, 9 * recipe)
+
+
 @pytest.fixture(scope="session")
 def examples() -> dict[str, Callable[[], Report]]:
     """Functions that make the reports, by name."""
@@ -357,11 +389,12 @@ def examples() -> dict[str, Callable[[], Report]]:
 
 EXAMPLES: dict[str, Callable[[], Report]] = {
     "one seed": report,
-    "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),)),
+    "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),), reuse=reuse("student")),
     "no control": without_control,
     "negative": negative,
     "null": null,
     "hostile": hostile,
     "matrix": matrix,
     "matrix of one seed": lambda: matrix(1),
+    "longest": longest,
 }

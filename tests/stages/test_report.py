@@ -6,14 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from datasets import load_from_disk
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from potstill.export.evidence import evidence
 from potstill.export.model_card import write_cards
 from potstill.files.atomic import read_json
+from potstill.pipeline import artifacts
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
+from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 from potstill.report.page import render
 from potstill.stages.report import _adapter, gather
@@ -53,8 +57,10 @@ def test_curves_are_the_losses_and_nothing_else(run, recipe):
 
 def test_a_page_is_drawn_of_the_least_that_a_recipe_can_ask_for(tmp_path):
     run = Run(tmp_path / "run")
-    run_recipe(toy_recipe(tmp_path, "control=null", "capture=null", "evaluate.documents=2"), run)
+    run_recipe(toy_recipe(tmp_path, "control=null", "capture=null", "evaluate.documents=2", "evaluate.samples=0"), run)
     assert "leaves the control out" in _page(run)
+    assert "The same prompts, answered" not in _page(run)
+    assert not (run.path("evaluate") / "samples.json").exists()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,7 @@ def test_several_students_keep_their_names_everywhere(of_questions):
     assert {(curve.model, curve.seed) for curve in of_questions.curves} == {
         (model, seed) for model in students | {"control"} for seed in (0, 1)
     }
-    assert {model.role for model in of_questions.models} == {"teacher", "start"} | students
+    assert {model.role for model in of_questions.models} == {"teacher", "start", "control"} | students
     assert of_questions.placebos == ("student placebo",)
     about = {model.name: model.about for model in of_questions.models}
     assert about["placebo"] == "strategy base; its teacher spoke about other questions"
@@ -145,3 +151,47 @@ def test_each_student_of_several_has_a_card(of_questions, questions_recipe, ques
         assert file == tmp_path / student["name"] / "README.md"
         card = file.read_text(encoding="utf-8")
         assert f"It is {student['label']} of the run’s 3 students." in card
+
+
+def test_the_control_and_the_teachers_size_are_among_the_models(recipe, run):
+    models = {model.role: model for model in gather(Work(recipe, run, Step("report"))).models}
+    assert set(models) == {"teacher", "start", "student", "control"}
+    assert models["control"].bytes == models["student"].bytes
+    assert models["teacher"].bytes
+
+
+def test_three_lines_load_the_student(recipe, run):
+    (student,) = gather(Work(recipe, run, Step("report"))).reuse.students
+    loaded: dict[str, object] = {}
+    exec(student.lines, loaded)
+    assert loaded["model"].num_parameters() == run.manifest("student")["summary"]["parameters"]
+    assert loaded["tokenizer"]("a")["input_ids"]
+    assert student.folder in _page(run)
+
+
+def test_the_recipe_is_on_the_page_with_and_without_its_defaults(recipe, run):
+    reuse = gather(Work(recipe, run, Step("report"))).reuse
+    given, whole = (YAML(typ="safe", pure=True).load(text) for text in (reuse.given, reuse.whole))
+    assert "confidence" not in given["evaluate"]
+    assert whole["evaluate"]["confidence"] == 0.95
+    assert Recipe.model_validate(given) == Recipe.model_validate(whole)
+
+
+def test_held_out_beginnings_stand_beside_how_every_model_goes_on(recipe, run):
+    report = gather(Work(recipe, run, Step("report")))
+    assert len(report.prompts) == recipe.evaluate.samples
+    held_out, tokenizer = load_from_disk(run.path("corpus") / "held_out"), artifacts.tokenizer(Work(recipe, run, None))
+    for number, shown in enumerate(report.prompts):
+        (_, beginning), *more = shown.turns
+        assert more == []
+        assert [answer.model for answer in shown.answers] == [None, "teacher", "student", "control"]
+        text = tokenizer.decode(held_out[number]["input_ids"], skip_special_tokens=True)
+        assert text.startswith(beginning + shown.answers[0].text)
+    answers = {answer.text for shown in report.prompts for answer in shown.answers[1:]}
+    assert len(answers) > 1
+    assert beginning.split()[0] in _page(run)
+
+
+def test_answers_that_are_judged_by_a_number_are_shown_too(of_questions):
+    models = [None, "teacher", "student base", "student ground-truth", "student placebo", "control"]
+    assert [answer.model for answer in of_questions.prompts[0].answers] == models

@@ -25,9 +25,11 @@ from potstill.cli.options import (
     ForceThis,
     FromRuns,
     Host,
+    InTerminal,
     KeyVariable,
     Licence,
     OnMachine,
+    PagePort,
     Planned,
     PlotFile,
     Port,
@@ -242,6 +244,14 @@ def push(
 
     with in_run(run):
         print(push_run(run, Sharing(to, private, dry_run, experiment, export or [], licence)))
+
+
+@app.command(rich_help_panel="Looking at runs")
+def watch(run: RunFolder, port: PagePort = 8300, terminal: InTerminal = False) -> None:
+    """Show a run while it is at work: a page on this machine, or a view in the terminal."""
+    from potstill.cli import watch as watching
+
+    watching.watch(run, port, terminal=terminal)
 
 
 @app.command(rich_help_panel="Looking at runs")

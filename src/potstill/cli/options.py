@@ -126,3 +126,5 @@ Licence = Annotated[
     str | None,
     typer.Option("--licence", metavar="ID", help="The student's licence, once you have checked what it inherits."),
 ]
+PagePort = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port of the page; 0: a free one.")]
+InTerminal = Annotated[bool, typer.Option("--terminal", help="Show the run here in place of a page.")]

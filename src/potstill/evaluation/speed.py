@@ -46,9 +46,7 @@ def _measured(work: Work) -> Speed:
     like = students[0]
     made = work.run.manifest(Step("student"))
     assert made is not None, "the student is not made"
-    described = [
-        ModelSpeed(name, cast(int, one.parameters()), _bytes_of_teacher(one)) for name, one in teachers.items()
-    ]
+    described = [ModelSpeed(name, cast(int, one.parameters()), bytes_of_teacher(one)) for name, one in teachers.items()]
     for student in students:
         size = _bytes_of_student(work, artifacts.trained_folder(work, student))
         measured_as = None if student is like else like.label
@@ -100,7 +98,7 @@ def _bytes_of_student(work: Work, folder: Path) -> int:
     return _weights(folder) + (_weights(start) if (folder / ADAPTER).is_file() else 0)
 
 
-def _bytes_of_teacher(teacher: PreparedTeacher) -> int | None:
+def bytes_of_teacher(teacher: PreparedTeacher) -> int | None:
     """The bytes of a teacher's weights on disk; None if they are not found."""
     if teacher.llama_cpp is not None:
         return _weights(Path(teacher.llama_cpp).parent, (parts_pattern(Path(teacher.llama_cpp).name),))

@@ -7,7 +7,7 @@ is done if its manifest has the same inputs. Otherwise it runs, or continues a s
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from potstill.files.atomic import digest
 from potstill.pipeline.cleaning import refuse_what_was_cleaned
 from potstill.pipeline.failures import explain_failures
 from potstill.pipeline.graph import BY_NAME, STAGES, all_steps, asked_for, needed_by, steps_of
+from potstill.pipeline.heartbeat import Heartbeat
 from potstill.pipeline.manifest import cleaned_outputs
 from potstill.pipeline.precision import decide, warn
 from potstill.pipeline.run_folder import Run
@@ -42,14 +43,20 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
     Raises:
         UserError: bad input, or a failure with a known remedy.
     """
+    from potstill.planning import peak_memory
+
     steps = all_steps(recipe, until)
     forced = [step for name in force for step in steps_of(recipe, asked_for(recipe, name))]
     if unneeded := [step for step in forced if step not in steps]:
         raise UserError(f"`--force {unneeded[0].stage}`: `{until}` does not need that stage; leave one of the two out")
     # Only the first rank writes into the run folder.
-    with run.open(recipe.model_dump(mode="json", by_alias=True)) if distributed.is_first() else nullcontext():
+    with ExitStack() as open_run:
+        heart = None
+        if distributed.is_first():
+            open_run.enter_context(run.open(recipe.model_dump(mode="json", by_alias=True)))
+            heart = open_run.enter_context(Heartbeat(run.folder, peak_memory.held))
         decided = decide(recipe, run)
-        _run_steps(decided, run, steps, forced, partial(_begin, recipe, decided, run))
+        _run_steps(decided, run, steps, forced, partial(_begin, recipe, decided, run), heart)
     return decided
 
 
@@ -99,6 +106,7 @@ def _run_steps(
     steps: Sequence[Step],
     forced: Sequence[Step],
     begin: Callable[[Sequence[Step]], dict[str, dict[str, Any]]],
+    heart: Heartbeat | None,
 ) -> None:
     did, forecasts = 0, dict[str, dict[str, Any]]()
     for number, step in enumerate(steps):
@@ -114,17 +122,19 @@ def _run_steps(
             if distributed.is_first() and any(cleaned_outputs(run.path(one)) for one in steps):
                 refuse_what_was_cleaned(recipe, run, [*_left(recipe, run, steps[number:]), *forced])
             forecasts = begin(steps[number:])
+            if heart is not None:
+                heart.forecast(forecasts)
         did += 1
-        if not distributed.is_first():
+        if heart is None:
             _run_step_on_other_rank(Work(recipe, run, step, step in forced))
             continue
         reason = reason_to_repeat(run, step, inputs)
         if reason is not None:
             say(f"{step}: {reason}, so it begins anew; its earlier outputs go to replaced/")
-        _run_step(Work(recipe, run, step, step in forced), inputs, forecasts.get(str(step)))
+        _run_step(Work(recipe, run, step, step in forced), inputs, forecasts.get(str(step)), heart)
 
 
-def _run_step(work: Work, inputs: dict[str, Any], forecast: dict[str, Any] | None) -> None:
+def _run_step(work: Work, inputs: dict[str, Any], forecast: dict[str, Any] | None, heart: Heartbeat) -> None:
     from potstill.cost import Cost, measure
     from potstill.planning import peak_memory
 
@@ -137,11 +147,13 @@ def _run_step(work: Work, inputs: dict[str, Any], forecast: dict[str, Any] | Non
         _quiet_transformers()
         module = _module(step.stage)
         with measure() as meter, peak_memory.measured() as peak:
+            heart.begin(step, lambda: meter.cost if spent is None else spent + meter.cost)
             try:
                 distributed.barrier()
                 made: Made = module.run(work)
                 distributed.barrier()
             finally:
+                heart.end()
                 total = meter.cost if spent is None else spent + meter.cost
                 run.spend(step, total.to_dict())
         foreseen = {"forecast": forecast, "peak_memory": peak.to_dict()}

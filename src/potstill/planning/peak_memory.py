@@ -54,6 +54,15 @@ def measured() -> Iterator[PeakMemory]:
         found.device = _of_gpu() if on_gpu else None
 
 
+def held() -> dict[str, int | None]:
+    """The bytes that this process holds now, on the host and on the accelerator; None where that cannot be measured."""
+    host = None
+    with suppress(OSError, StopIteration):
+        line = next(one for one in STATUS.read_text().splitlines() if one.startswith("VmRSS"))
+        host = int(line.split()[1]) * 1024
+    return {"host": host, "device": torch.cuda.memory_reserved() if torch.cuda.is_initialized() else None}
+
+
 def _give_back() -> None:
     """Return freed memory to the system, which C libraries keep for later."""
     # To look for cycles takes a third of a second.

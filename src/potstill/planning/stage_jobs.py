@@ -21,7 +21,8 @@ from potstill.planning.jobs import (
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
-from potstill.recipe.candidates import own_candidates
+from potstill.recipe.candidates import own_candidates, trained_candidates
+from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
 from potstill.recipe.step import Step
 from potstill.recipe.training_fields import TrainingFields
 
@@ -214,9 +215,24 @@ def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
         else:
             yield reading_of(at, model, read, rows, length)
         yield from _metrics_of_text(at, model, Range.exactly(times))
+    yield from _samples(at)
     if at.recipe.evaluate.tasks:
         # Nobody knows the items of a task before lm-eval has loaded them.
         yield WaitingJob(None)
+
+
+def _samples(at: Situation) -> Iterator[Job]:
+    """The held-out beginnings that the first teacher, and what was trained with the first seed, continue."""
+    count = at.recipe.evaluate.samples
+    if at.recipe.chats or not count:
+        return
+    trained = {(one.role, one.name) for one in trained_candidates(at.recipe)}
+    teacher = next(iter(at.models.teachers.values()), None)
+    for model, times in ((teacher, 1), (at.models.student, len(trained))):
+        if model is not None:
+            prompts, limit = Range.exactly(SAMPLE_BEGINNING), SAMPLE_TOKENS
+            asked = AnswersToWrite(count, prompts, 0.9 * limit, limit, Range.exactly(count * times))
+            yield writing_of(at, model, asked)
 
 
 def _beside_teacher(at: Situation, read: ReadingJob) -> ReadingJob:

@@ -9,6 +9,9 @@ from potstill.recipe.continuations import Continuations
 from potstill.recipe.corpus import NamedFiles
 from potstill.recipe.section import Name, Section, about_key, discriminated_by
 
+SAMPLE_BEGINNING, SAMPLE_TOKENS = 24, 40
+"""The greatest length in tokens of a beginning that models continue for the report, and of what they write."""
+
 
 class PairsBase(Section):
     """How minimal pairs are scored."""
@@ -112,6 +115,11 @@ class Evaluate(Section):
     speed: bool = True
     """Whether to measure the size of teachers, students and control, and how fast they read and write on this machine,
     for a minute at most. Default: true."""
+
+    samples: int = Field(default=8, ge=0, le=50)
+    """The number of held-out beginnings that the first teacher, the students and the control continue greedily, by at
+    most 40 tokens each, for the readers of the report. `0`: none. Default: 8. Questions and conversations have
+    `answers` instead."""
 
     batch_size: int = Field(default=16, gt=0)
     """The number of sequences that a model reads at the same time. Default: 16."""

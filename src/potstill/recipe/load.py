@@ -110,12 +110,12 @@ def _checked(raw: dict[str, Any], kind: type[S], overrides: Sequence[str], origi
         raise UserError(f"{origin}: {complaint(error, raw)}") from None
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """A recipe as YAML, with its defaults. `load_recipe` reads the same recipe from it."""
+def recipe_text(recipe: Recipe, *, defaults: bool = True) -> str:
+    """A recipe as YAML, with or without the values that are defaults. `load_recipe` reads the same recipe from both."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
-    content = recipe.model_dump(mode="json", by_alias=True)
+    content = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=not defaults)
     # The library writes these three characters unchanged, but reads them as line breaks. Escaped, they survive.
     yaml.allow_unicode = not any(odd in json.dumps(content, ensure_ascii=False) for odd in "\x85\u2028\u2029")
     stream = io.StringIO()

@@ -181,8 +181,8 @@ NEEDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
     "torch_compile_mode": ("`torch_compile: true`", lambda it: bool(it.get("torch_compile"))),
     "logging_steps": ("`logging_strategy: steps`", lambda it: it.get("logging_strategy") != "epoch"),
     "save_steps": ("`save_strategy: steps`", lambda it: it.get("save_strategy") != "epoch"),
-    "run_name": ("a tracker in `report_to`", lambda it: bool(_trackers(it))),
-    **{name: ("`report_to: trackio`", lambda it: bool({"trackio", "all"} & {*_trackers(it)})) for name in TRACKIO},
+    "run_name": ("a tracker in `report_to`", lambda it: bool(trackers_of(it))),
+    **{name: ("`report_to: trackio`", lambda it: bool({"trackio", "all"} & {*trackers_of(it)})) for name in TRACKIO},
     "dataloader_persistent_workers": (f"`{WORKERS}` above 0", lambda it: bool(it.get(WORKERS))),
     "dataloader_prefetch_factor": (f"`{WORKERS}` above 0", lambda it: bool(it.get(WORKERS))),
     "dataloader_multiprocessing_context": (f"`{WORKERS}` above 0", lambda it: bool(it.get(WORKERS))),
@@ -202,7 +202,8 @@ def without_effect(training: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _trackers(training: Mapping[str, Any]) -> list[str]:
+def trackers_of(training: Mapping[str, Any]) -> list[str]:
+    """The trackers that a training logs to, as `report_to` names them."""
     given = training.get("report_to") or []
     return [one for one in ([given] if isinstance(given, str) else given) if one != "none"]
 

@@ -10,6 +10,7 @@ from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import Speed
 from potstill.metrics.taught_parts import BY_PART
 from potstill.recipe.candidates import Candidate
+from potstill.report.reuse import Reuse
 
 TEACHER, START, STUDENT, CONTROL = "teacher", "start", "student", "control"
 """The four models of every experiment, as `Result.model`, `Paired.a` and `Paired.b` name them. ``start`` is the student
@@ -327,7 +328,7 @@ class Report:
     """The trainings in which students wrote, of the first seed."""
     passages: tuple[Passage, ...] = ()
     prompts: tuple[ShownPrompt, ...] = ()
-    """Prompts with the answers of teacher, student and control, where answers are judged by references."""
+    """Held-out prompts with the answers of teacher, students and control."""
     notes: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = HELD_OUT_METRICS
     turns: tuple[Metric, ...] = ()
@@ -344,6 +345,7 @@ class Report:
     """The size and speed of teachers, students and control, if they were measured."""
     placebos: tuple[str, ...] = ()
     """The students whose teacher spoke about another question."""
+    reuse: Reuse | None = None
 
 
 def part_metrics(metrics: Iterable[Metric], parts: Iterable[str]) -> tuple[Metric, ...]:

@@ -42,6 +42,12 @@ def signed(number: float, pair: Paired, metric: Metric) -> str:
     return _number(number, metric, _decimals(pair.low, pair.high, metric), signed=True).replace("%", " points")
 
 
+def difference_bounds(pair: Paired, metric: Metric) -> str:
+    """The ends of a difference's interval: [−0.12, −0.08]."""
+    low, high = (signed(end, pair, metric).removesuffix(" points") for end in (pair.low, pair.high))
+    return f"[{low}, {high}]"
+
+
 def difference_interval(pair: Paired, metric: Metric) -> str:
     """A signed difference with its interval: −0.10 [−0.12, −0.08]."""
     text = _with_bounds(pair.difference, pair.low, pair.high, metric, signed=True)

@@ -13,7 +13,9 @@ from urllib.parse import quote
 from potstill.console import duration, size
 from potstill.cost import Cost
 from potstill.report import charts, cost_and_gain, number_format, on_policy, snapshot_curves, tables
+from potstill.report.cost_and_gain import main_metric
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, StageCost, Token, kind, students
+from potstill.report.first_screen import key_figures
 from potstill.report.significance import judge_of
 from potstill.report.token_colours import coloured, full_colour
 from potstill.report.verdict import verdict
@@ -46,15 +48,19 @@ def render(report: Report) -> str:
         if not metric.baseline and tables.rows_of(report, metric)
     ]
     drawn = list(dict.fromkeys(run.model for run in report.curves))
-    several = len(who) > 1
+    several, judged = len(who) > 1, verdict(report)
+    drawn_panels = [panel | {name: Markup(panel[name]) for name in ("intervals", "differences")} for panel in panels]
+    main = main_metric(report)
     context = {
         "report": report,
-        "verdict": verdict(report),
+        "verdict": judged,
+        "key_figures": [*judged.figures, *key_figures(report)],
+        "main_panel": next((panel for panel in drawn_panels if panel["metric"] == main), None),
         "label": number_format.label,
         "kind": kind,
         "percent": f"{report.confidence:.0%}",
         "icon": quote(ICON),
-        "panels": [panel | {name: Markup(panel[name]) for name in ("intervals", "differences")} for panel in panels],
+        "panels": [panel for panel in drawn_panels if panel["metric"] != main],
         "has_differences": any(panel["differences"] for panel in panels),
         "compared": {CONTROL: "the control", START: "the student before"}[_main_other(report)],
         "faint": any(row.seeds for row in report.rows),
@@ -62,7 +68,7 @@ def render(report: Report) -> str:
         "few": any(pair.too_few for pair in report.paired),
         "students": len(who),
         "colours": {model: charts.look(model, looks).colour for model in who} if several else {},
-        "table": tables.matrix(report) if several else tables.figures(report),
+        "table": tables.table(report),
         "turns": _table_apart(report, report.turns),
         "parts": _table_apart(report, report.parts),
         "long": LONG,
@@ -84,13 +90,20 @@ def render(report: Report) -> str:
         "css": Markup(_file("page.css")),
         "js": Markup(_file("page.js")),
     }
-    return _environment().from_string(_file("template.html")).render(context)
+    return environment().get_template("template.html").render(context)
 
 
-def _environment() -> "Environment":
-    from jinja2 import Environment, StrictUndefined
+def environment() -> "Environment":
+    """The templates of this package, with its formats of numbers."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("potstill.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
         "count": number_format.count,
         "size": size,
@@ -118,7 +131,7 @@ def _table_apart(report: Report, metrics: tuple[Metric, ...]) -> dict[str, Any] 
     apart = replace(report, metrics=metrics)
     if not any(tables.rows_of(report, metric) for metric in metrics):
         return None
-    return tables.matrix(apart) if len(students(report)) > 1 else tables.figures(apart)
+    return tables.table(apart)
 
 
 def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dict[str, Any]:
@@ -132,7 +145,7 @@ def _panel(report: Report, metric: Metric, looks: dict[str, charts.Look]) -> dic
 
 
 def _gains(report: Report, looks: dict[str, charts.Look]) -> list[dict[str, str]]:
-    metric = cost_and_gain.main_metric(report)
+    metric = main_metric(report)
     if report.speed is None or metric is None:
         return []
     return cost_and_gain.charts(cost_and_gain.points(report.rows, metric, report.speed, looks), metric)

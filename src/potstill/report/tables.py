@@ -1,20 +1,38 @@
-"""The page's tables of figures: models as columns or, with several students, as rows."""
+"""The page's tables of figures: models as columns or, with several students, as rows.
 
-from typing import Any
+A table has at most as many columns as a page of 1,024 pixels shows. What does not fit is in a second table.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from potstill.metrics.results import Paired, Result
 from potstill.report import number_format
 from potstill.report.data import CONTROL, START, STUDENT, TEACHER, Metric, Report, kind, students
 from potstill.report.significance import JudgeDifference, adjusted_p, judge_of, key
 
+T = TypeVar("T")
+
+MOST_COLUMNS = 7
+"""Columns of figures in one table."""
+MOST_METRICS = 5
+"""Metrics in one table whose first column has the names of models."""
 MARKS = {"better": "✓", "worse": "✗", "different": "≠", "within chance": "≈", "too few to tell": "?"}
+
+
+def table(report: Report) -> dict[str, Any]:
+    """The table of a report's metrics: models are its columns if there is one student and all models fit."""
+    few = len(students(report)) < 2 and len(_models(report)) <= MOST_COLUMNS
+    return figures(report) if few else matrix(report)
 
 
 def figures(report: Report) -> dict[str, Any]:
     """Metrics as rows and models as columns, for a single student, with its differences from other models."""
     models = _models(report)
     others = list(dict.fromkeys(pair.b for pair in report.paired if pair.a == STUDENT))
-    # The control first, because it decides, and a narrow page cuts what stands last.
+    # The control first, because it decides.
     others = _by_kind(others, (CONTROL, START, STUDENT, TEACHER))
     lines: list[dict[str, Any]] = []
     judge = judge_of(report)
@@ -33,8 +51,7 @@ def figures(report: Report) -> dict[str, Any]:
     return {
         "models": models,
         "others": [number_format.minus(other) for other in others],
-        # With more than two differences beside the models' figures, readers would have to scroll sideways.
-        "apart": len(others) > 2,
+        "apart": len(models) + len(others) > MOST_COLUMNS,
         "lines": lines,
         "n": _same([line["n"] for line in lines]),
     }
@@ -43,9 +60,22 @@ def figures(report: Report) -> dict[str, Any]:
 def matrix(report: Report) -> dict[str, Any]:
     """Models as rows and metrics as columns, for several students, with their differences from each other model."""
     metrics = [metric for metric in report.metrics if rows_of(report, metric)]
+    counts = [_units(rows_of(report, metric)) for metric in metrics]
+    return {"parts": [_part(report, some) for some in split_evenly(metrics, MOST_METRICS)], "n": _same(counts)}
+
+
+def split_evenly(every: Sequence[T], most: int) -> list[Sequence[T]]:
+    """As few parts as possible of at most `most` items, and their sizes differ by one at most."""
+    parts = -(-len(every) // most)
+    ends = [len(every) * part // parts for part in range(parts + 1)] if parts else []
+    return [every[start:end] for start, end in pairwise(ends)]
+
+
+def _part(report: Report, metrics: Sequence[Metric]) -> dict[str, Any]:
     rows = {(row.model, row.metric): row for row in report.rows}
     judge, p = judge_of(report), adjusted_p(report)
-    others = list(dict.fromkeys(pair.b for pair in report.paired))
+    names = {metric.name for metric in metrics}
+    others = list(dict.fromkeys(pair.b for pair in report.paired if pair.metric in names))
     groups = []
     for other in _by_kind(others, (CONTROL, START, STUDENT, TEACHER)):
         lines = [
@@ -65,7 +95,6 @@ def matrix(report: Report) -> dict[str, Any]:
             for model in _models(report)
         ],
         "groups": groups,
-        "n": _same(counts),
     }
 
 
@@ -86,8 +115,8 @@ def _minus(other: str, report: Report) -> str:
 
 
 def _models(report: Report) -> list[str]:
-    """All models: the four roles first, and students in their order."""
-    order = (TEACHER, START, STUDENT, CONTROL) if len(students(report)) < 2 else (TEACHER, START, CONTROL, STUDENT)
+    """All models: the four roles first, and students in their order. What decides comes first where it could be cut."""
+    order = (STUDENT, CONTROL, TEACHER, START) if len(students(report)) < 2 else (TEACHER, START, CONTROL, STUDENT)
     return _by_kind(list(dict.fromkeys(row.model for row in report.rows)), order)
 
 
@@ -105,7 +134,10 @@ def _same(counts: list[str]) -> str:
 
 
 def _cell(row: Result | None, metric: Metric) -> dict[str, str] | None:
-    return None if row is None else {"text": number_format.interval(row, metric), "seeds": _seeds(row, metric)}
+    if row is None:
+        return None
+    value, bounds = number_format.interval(row, metric).split(" ", 1)
+    return {"value": value, "bounds": bounds, "seeds": _seeds(row, metric)}
 
 
 def _pair_cell(
@@ -114,8 +146,10 @@ def _pair_cell(
     if pair is None:
         return None
     judgement = judge(pair, metric)
+    value, bounds = number_format.difference_interval(pair, metric).split(" ", 1)
     return {
-        "text": number_format.difference_interval(pair, metric),
+        "value": value,
+        "bounds": bounds,
         "judgement": judgement,
         "mark": MARKS[judgement],
         "p": number_format.probability(p[key(pair)]) if p else "",
@@ -124,10 +158,15 @@ def _pair_cell(
 
 
 def _seeds(figure: Result | Paired, metric: Metric) -> str:
-    """The spread between seeds and the interval over units alone, as a text that can break only after a comma."""
+    """The spread between seeds and the interval over units alone, as a text that breaks only between its parts."""
     if figure.seeds is None:
         return ""
-    said = number_format.spread(figure.seeds, metric)
+    count, *spread = re.split(": |, ", number_format.spread(figure.seeds, metric))
+    said = [f"{_unbroken(count)}: {_unbroken(spread[0])}", *map(_unbroken, spread[1:])]
     if figure.over_units is not None:
-        said += f", over units alone {number_format.bounds(figure.over_units, metric)}"
-    return said.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+        said.append(f"over units alone {_unbroken(number_format.bounds(figure.over_units, metric))}")
+    return ", ".join(said)
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

@@ -31,9 +31,7 @@ def verdict(report: Report) -> Verdict:
         _other_metrics(report, metric),
         _seeds(metric, models[STUDENT], pairs.get(CONTROL), "questions" if report.asks else "text"),
     )
-    return Verdict(
-        headline, tone, _figures(metric, models, pairs), tuple(sentence for sentence in sentences if sentence)
-    )
+    return Verdict(headline, tone, _figures(metric, pairs), tuple(sentence for sentence in sentences if sentence))
 
 
 def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, Tone]:
@@ -57,19 +55,17 @@ def _headline(control: Judgement | None, start: Judgement | None) -> tuple[str, 
     return "No verdict: there is nothing to compare the student with.", "open"
 
 
-def _figures(metric: Metric, models: dict[str, Result], pairs: dict[str, Paired]) -> tuple[KeyFigure, ...]:
-    figures = [
-        KeyFigure(
-            number_format.difference(pairs[other], metric).replace(" points", " pp"),
-            f"{number_format.metric_name(metric)} against {name}",
-        )
-        for other, name in ((CONTROL, "the control"), (START, "the student before training"))
-        if other in pairs
-    ]
-    closed = _closed(models, STUDENT)
-    if closed is not None and closed >= 0:
-        figures.append(KeyFigure(f"{closed:.0%}", "of the gap between start and teacher closed"))
-    return tuple(figures)
+def _figures(metric: Metric, pairs: dict[str, Paired]) -> tuple[KeyFigure, ...]:
+    """The difference from the control or, without one, from the start."""
+    named = {CONTROL: "the control", START: "the student before training"}
+    other = next((one for one in named if one in pairs), None)
+    if other is None:
+        return ()
+    pair = pairs[other]
+    about = (
+        f"{number_format.metric_name(metric)} against {named[other]} {number_format.difference_bounds(pair, metric)}"
+    )
+    return (KeyFigure(number_format.difference(pair, metric).replace(" points", " pp"), about),)
 
 
 def _against_control(metric: Metric, models: dict[str, Result], pairs: dict[str, Paired], report: Report) -> str:

@@ -85,6 +85,7 @@ def student_fit(
     recipe, start = work.recipe, work.run.path("student") / "start"
     return Fit(
         folder=work.folder,
+        run_folder=work.run.folder,
         title=f"training {work.step}",
         start=load_to_train(start, recipe.student, seed),
         data=data,

@@ -14,6 +14,7 @@ from potstill.evaluation import (
     held_out_text,
     lm_eval_tasks,
     minimal_pairs,
+    sample_texts,
     snapshot_scores,
     speed,
     written_answers,
@@ -68,6 +69,8 @@ def _text_measurements(work: Work) -> Iterator[Measurement]:
         yield written_answers.measure(work)
     else:
         yield held_out_text.measure(work, models)
+        if work.recipe.evaluate.samples:
+            yield sample_texts.measure(work, own)
     for name in work.recipe.evaluate.minimal_pairs:
         yield minimal_pairs.measure(work, loadable(work, models), name)
     for name in work.recipe.evaluate.continuations:

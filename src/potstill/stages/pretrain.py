@@ -36,6 +36,7 @@ def run(work: Work) -> Made:
     say(f"  {sum(weight.numel() for weight in model.parameters()):,} parameters")
     training = Fit(
         folder=work.folder,
+        run_folder=work.run.folder,
         title=f"training {work.step}",
         start=model,
         data=training_data.for_teacher(work, teacher.seed),

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from potstill.cost import Cost, Expense
 from potstill.device import device_name
 from potstill.evaluation import baselines
 from potstill.evaluation.shown_prompts import shown_prompts
+from potstill.evaluation.speed import bytes_of_teacher
 from potstill.evaluation.written_samples import on_policy_trainings
 from potstill.export.chart import chart
 from potstill.export.evidence import evidence
@@ -25,6 +27,7 @@ from potstill.files.atomic import read_json, write_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
 from potstill.metrics.speed import Speed
+from potstill.models.folder import ADAPTER
 from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.graph import BY_NAME, STAGES, steps_of
@@ -34,8 +37,10 @@ from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate, trained_candidates
+from potstill.recipe.load import recipe_text, saved_recipe
 from potstill.recipe.served import served_teachers
 from potstill.recipe.step import SAVED_AS
+from potstill.recipe.training_fields import trackers_of
 from potstill.report.data import (
     ANSWER_METRICS,
     CHAT_METRICS,
@@ -58,19 +63,23 @@ from potstill.report.data import (
 )
 from potstill.report.notes import notes, taught_rows
 from potstill.report.page import render
+from potstill.report.reuse import Reuse, StudentFolder
 from potstill.report.served_teachers import notes_of_served
 from potstill.report.story import about_student, story, units_of
+from potstill.report.trackers import VERDICT, tell_verdict, tracked_run
 from potstill.report.warnings import all_tied, ended_early, trials_tied
 from potstill.stages.search import all_tie
 
 
 def run(work: Work) -> Made:
-    """Write the page, its figures as JSON, and the cards."""
+    """Write the page, its figures as JSON, and the cards; and tell the trackers what came of it."""
     report, page, comparison = gather(work), work.folder / "index.html", work.folder / COMPARISON
     write_text(page, render(report))
     facts = evidence(report, work.recipe, work.run, licences(work.recipe))
     write_json(comparison, facts)
     write_cards(work.run.path("export"), facts, chart(report))
+    training = work.recipe.distil.training
+    tell_verdict(trackers_of(training), tracked_run(work.run.folder, VERDICT, training), report)
     return Made([page, comparison], {"bytes": page.stat().st_size})
 
 
@@ -100,7 +109,7 @@ def gather(work: Work) -> Report:
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),
-        prompts=shown_prompts(work, alone) if recipe.has_answers and not recipe.judges_numbers else (),
+        prompts=shown_prompts(work, alone),
         notes=(
             *notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
             *taught_rows(_summary(work, training_data.taught_by(recipe)).get("taught", {})),
@@ -118,7 +127,18 @@ def gather(work: Work) -> Report:
         )
         if len(recipe.variants) > 1
         else (),
+        reuse=_reuse(work),
     )
+
+
+def _reuse(work: Work) -> Reuse:
+    recipe, alone = saved_recipe(work.run.folder), _name_on_page(work.recipe)
+    found = []
+    for name in work.recipe.variants:
+        student = Candidate("student", name, work.recipe.seeds[0])
+        folder = artifacts.trained_folder(work, student)
+        found.append(StudentFolder(alone(student.label), str(folder), (folder / ADAPTER).is_file()))
+    return Reuse(tuple(found), recipe_text(recipe, defaults=False), recipe_text(recipe))
 
 
 def _name_on_page(recipe: Recipe) -> Callable[[str], str]:
@@ -150,7 +170,9 @@ def _metrics(recipe: Recipe, comparison: dict[str, Any]) -> tuple[Metric, ...]:
 def _models(work: Work) -> list[Model]:
     found = []
     for teacher in artifacts.teachers(work):
-        found.append(_model(teacher.name, teacher.config(), teacher.parameters(), None, "teacher"))
+        size = None if teacher.is_elsewhere else bytes_of_teacher(teacher)
+        one = _model(teacher.name, teacher.config(), teacher.parameters(), None, "teacher")
+        found.append(replace(one, bytes=size))
     start, summary = work.run.path("student") / "start", _summary(work, "student")
     config, alone = ModelSource(str(start), "the run's student").config(), _name_on_page(work.recipe)
     found.append(_model("student before", config, summary["parameters"], start, "start"))
@@ -159,6 +181,10 @@ def _models(work: Work) -> list[Model]:
         about = about_student(work.recipe, name) if len(work.recipe.variants) > 1 else ""
         role = alone(Candidate("student", name).label)
         found.append(_model(name or "student", config, summary["parameters"], trained, role, about))
+    if work.recipe.control is not None:
+        trained = artifacts.trained_folder(work, Candidate("control", None, work.recipe.seeds[0]))
+        about = "the same training without the teacher"
+        found.append(_model("control", config, summary["parameters"], trained, "control", about))
     found += [Model(name, count, role=name) for name, count in baselines.parameters(work).items()]
     return found
 

@@ -1,5 +1,6 @@
 """Callbacks: hash checkpoints, save snapshots, move random offsets and show progress during a training."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +19,14 @@ from potstill.console import Advance, progress, say, size
 from potstill.data.random_offsets import RandomOffsets
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder, check_room, remove
+from potstill.files.progress_log import ProgressLog
 from potstill.files.sealed import damage, write_hashes
 from potstill.recipe.distil import KeptSnapshots
 from potstill.training.snapshots import snapshot_folder
 from potstill.training.trainer import DistilTrainer
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Of the progress log, where a training logs less often."""
 
 Finish = Callable[[Path], None]
 """A function that changes a folder of weights before the folder gets its final name."""
@@ -121,6 +126,42 @@ class MoveOffsets(TrainerCallback):
         """Move the offsets."""
         # The trainer adds up fractions of an epoch. At the start of an epoch, the sum may be slightly too small.
         self._samples.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class LogProgress(TrainerCallback):
+    """Writes each logged line, and a line every few seconds, for those who watch the training."""
+
+    def __init__(self, file: Path) -> None:
+        self._log, self._written = ProgressLog(file), 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say that the training begins, or goes on."""
+        if distributed.is_first():
+            self._log.begin(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the step, if nothing was written for some seconds."""
+        if time.monotonic() - self._written > SECONDS_BETWEEN_LINES:
+            self._write(state, {})
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the logged figures of a step."""
+        if logs is not None and "loss" in logs:
+            self._write(state, {name: value for name, value in logs.items() if isinstance(value, int | float)})
+
+    def _write(self, state: TrainerState, figures: dict[str, Any]) -> None:
+        self._written = time.monotonic()
+        if distributed.is_first():
+            self._log.write(state.global_step, int(state.num_input_tokens_seen), figures)
 
 
 class ShowProgress(TrainerCallback):

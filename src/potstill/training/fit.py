@@ -14,23 +14,28 @@ from potstill.console import say
 from potstill.data.collators import Collate
 from potstill.data.random_offsets import RandomOffsets
 from potstill.files.atomic import atomic_folder, remove
+from potstill.files.progress_log import PROGRESS
 from potstill.files.sealed import changed_file, file_hashes, read_sealed, write_sealed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.on_policy.evidence import PREFLIGHT, ROLLOUTS
 from potstill.recipe.distil import KeptSnapshots
+from potstill.report.trackers import tracked_run
 from potstill.training.arguments import training_arguments
 from potstill.training.callbacks import (
     EvaluateLastStep,
     Finish,
     HashCheckpoints,
     KeepSnapshots,
+    LogProgress,
     MoveOffsets,
     ShowProgress,
 )
 from potstill.training.memory import check_memory
 from potstill.training.resume import StopAtStepEnd, check_written_alike, checkpoint_to_resume, relocate_best_checkpoint
+from potstill.training.snapshot_texts import WriteTexts
 from potstill.training.snapshots import SNAPSHOTS
+from potstill.training.trackers import name_run, tracked
 from potstill.training.trainer import DistilTrainer
 
 CHECKPOINTS, ENDED = "checkpoints", "ended.json"
@@ -55,6 +60,8 @@ class Fit:
 
     folder: Path
     """The folder of its checkpoints, log, snapshots and trained model."""
+    run_folder: Path
+    """The run folder, whose name trackers show."""
     title: str
     """Its name on the progress bar."""
     start: PreTrainedModel
@@ -112,7 +119,8 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
         say(f"  goes on from {last.name}")
         check_written_alike(last, trainer.is_fsdp_enabled)
         relocate_best_checkpoint(last)
-    _train(trainer, last, one.title)
+    with tracked(trainer, tracked_run(one.run_folder, one.folder, one.training)):
+        _train(trainer, last, one.title)
     with atomic_folder(one.student, owner=distributed.is_first()) as partial:
         # Every rank holds a part of a sharded model.
         trainer.save_model(str(partial))
@@ -134,6 +142,7 @@ def fit(one: Fit) -> tuple[list[Path], dict[str, Any]]:
 
 def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     arguments = training_arguments(one.training, one.key, one.folder / CHECKPOINTS, one.seed, one.keep)
+    name_run(arguments, tracked_run(one.run_folder, one.folder, one.training))
     teachers = one.teaching.get("teacher", ())
     beside = [*(teachers.values() if isinstance(teachers, Mapping) else teachers)]
     beside += one.teaching.get("rollout_teacher", ())
@@ -157,10 +166,12 @@ def _trainer(one: Fit, counted: dict[str, int]) -> DistilTrainer:
     )
     trainer.rollout_folder = one.folder
     trainer.add_callback(hashing)
+    trainer.add_callback(LogProgress(one.folder / PROGRESS))
     if isinstance(one.data.train, RandomOffsets):
         trainer.add_callback(MoveOffsets(one.data.train))
     if one.snapshots is not None:
         trainer.add_callback(KeepSnapshots(trainer, one.folder, one.snapshots, one.finish_snapshot))
+        trainer.add_callback(WriteTexts(trainer, one.folder / PROGRESS, one.snapshots, one.data.train))
     return trainer
 
 
