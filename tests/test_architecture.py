@@ -29,6 +29,7 @@ TIERS = (
     # Everything above is pure: it knows nothing of run folders. Everything below works on them.
     {"pipeline"},
     {"evaluation"},
+    {"export"},
     {"stages"},
     {"rehearsal"},
     {"cli"},
@@ -41,6 +42,7 @@ WITHOUT_SECTION = {"report"}
 ONLY_WHERE_USED = {
     "bitsandbytes",
     "codecarbon",
+    "libgguf",
     "liger_kernel",
     "llama_cpp",
     "lm_eval",
@@ -54,6 +56,7 @@ ONLY_WHERE_USED = {
     "triton",
     "vl_convert",
     "vllm",
+    "xllamacpp",
 }
 """Packages that are slow to import, or that not everybody has: imported in the function that needs them."""
 LIGHT = {"typer"}

@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from potstill.cli import faults
+from potstill.cli.export import export_verb
 from potstill.cli.faults import in_run
 from potstill.cli.options import (
     AsJson,
@@ -164,6 +165,7 @@ _OWN_VERBS: dict[str, Callable[..., None]] = {
     "capture": _capture,
     "corpus": _corpus,
     "evaluate": _evaluate,
+    "export": export_verb(_run),
 }
 for _stage in STAGES:
     app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after the stages that it needs")(

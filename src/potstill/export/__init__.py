@@ -1,0 +1,1 @@
+"""Export: a student leaves the run folder: its files, its card, its upload."""
