@@ -14,11 +14,11 @@ from potstill.export.gguf.tokenizer import kind_of, starts_with_space
 from potstill.export.measure import Engine
 from potstill.export.modelfile import Messages, Render, modelfile, turns_of
 from potstill.export.student import ExportedStudent
-from potstill.files.atomic import write_text
+from potstill.files.atomic import remove, write_text
 from potstill.models.quantization import check_installed as check_method
 from potstill.recipe.export import Format, file_type_of
 
-MODELFILE = "Modelfile"
+MODELFILE, WEIGHTS = "Modelfile", "model"
 
 
 def check(format_: Format) -> None:
@@ -52,7 +52,7 @@ def write(student: ExportedStudent, format_: Format, folder: Path, name: str) ->
     """
     kind = file_type_of(format_)
     if kind is None:
-        place, write_folder = folder / "model", write_int8 if format_ == "int8" else write_merged
+        place, write_folder = folder / WEIGHTS, write_int8 if format_ == "int8" else write_merged
         if not place.exists():
             write_folder(student.plain, student.tokenizer, place)
         return place, []
@@ -68,6 +68,12 @@ def write(student: ExportedStudent, format_: Format, folder: Path, name: str) ->
         before = " " if starts_with_space(student.tokenizer) else ""
         write_text(folder / MODELFILE, modelfile(file.name, turns, before, ends))
     return file, notes
+
+
+def discard(folder: Path) -> None:
+    """Remove what was written into a folder."""
+    for file in [folder / WEIGHTS, folder / MODELFILE, *folder.glob("*.gguf")]:
+        remove(file)
 
 
 @contextmanager

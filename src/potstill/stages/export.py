@@ -16,7 +16,6 @@ from potstill.export.gguf.tokenizer import prepared_text
 from potstill.export.held_out import held_out_items
 from potstill.export.measure import Compared, measured
 from potstill.export.student import exported_student
-from potstill.files.atomic import remove
 from potstill.metrics.bootstrap import Resampling
 from potstill.pipeline.steps import exported_by
 from potstill.pipeline.work import Made, Work
@@ -44,9 +43,7 @@ def run(work: Work) -> Made:
     try:
         entry |= _exported(work, format_)
     except UserError as error:
-        for file in work.folder.iterdir():
-            if file.name != "manifest.json":
-                remove(file)
+        formats.discard(work.folder)
         entry["refused"] = str(error)
         say(f"  {format_} refused: {error}")
     outputs = [*write_entry(work.folder, entry), *(work.folder / file for file in entry.get("files", ()))]

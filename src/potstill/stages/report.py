@@ -14,6 +14,7 @@ from potstill.device import device_name
 from potstill.evaluation import baselines
 from potstill.evaluation.shown_prompts import shown_prompts
 from potstill.evaluation.written_samples import on_policy_trainings
+from potstill.export.entries import entries
 from potstill.files.atomic import read_json, write_text
 from potstill.metrics.answers.decisions import in_effect, read_decisions
 from potstill.metrics.results import Paired, Result
@@ -86,6 +87,7 @@ def gather(work: Work) -> Report:
         snapshots=tuple(_snapshots(work)),
         on_policy=on_policy_trainings(work, alone),
         speed=_speed(work),
+        exports=tuple(entries(recipe, run)),
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),

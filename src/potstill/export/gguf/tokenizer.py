@@ -78,7 +78,8 @@ def prepared_text(tokenizer: Any, text: str) -> str:
     content = _content(tokenizer)
     if content["normalizer"] is not None and kind_of(tokenizer).model == "gpt2":
         text = backend.normalizer.normalize_str(text)
-    return text if not starts_with_space(tokenizer) or text[:1].isspace() else f" {text}"
+    adds = starts_with_space(tokenizer) and text and not text[0].isspace()
+    return f" {text}" if adds else text
 
 
 def starts_with_space(tokenizer: Any) -> bool:
