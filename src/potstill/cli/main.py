@@ -13,13 +13,13 @@ from potstill.cli import faults
 from potstill.cli.export import export_verb
 from potstill.cli.faults import in_run
 from potstill.cli.options import (
+    AnswersFile,
     AsJson,
     BatchTokens,
     Calibrate,
     DataNames,
     Debug,
     Estimate,
-    Export,
     Fetch,
     FidelitySamples,
     Force,
@@ -247,7 +247,7 @@ def targets(store: StoreFolder, fidelity: FidelitySamples = 16, as_json: AsJson 
 
 
 @app.command(rich_help_panel="Looking at runs")
-def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
+def review(run: RunFolder, who: Who = None, export: AnswersFile = None) -> None:
     """Decide the answers that no rule could read, one after the other. You can stop and go on at any time."""
     from potstill.cli import review as reviewing
 

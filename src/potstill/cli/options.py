@@ -46,7 +46,7 @@ PlotFile = Annotated[
 Who = Annotated[
     str | None, typer.Option(metavar="NAME", help="The name of the person who decides. Default: the login name.")
 ]
-Export = Annotated[
+AnswersFile = Annotated[
     Path | None,
     typer.Option(
         "--export", metavar="FILE", help="Write all answers to this CSV file, and stop. In it, -1 means no answer."

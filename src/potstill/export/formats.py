@@ -10,18 +10,18 @@ from potstill.export.engines.transformers import Transformers
 from potstill.export.folder import open_folder, write_int8, write_merged
 from potstill.export.gguf.file import end_tokens, head_in_file, write_gguf
 from potstill.export.gguf.quantize import check_quantizer
-from potstill.export.gguf.tokenizer import kind_of, starts_with_space
+from potstill.export.gguf.tokenizer import adds_bos, kind_of, starts_with_space
 from potstill.export.measure import Engine
 from potstill.export.modelfile import Messages, Render, modelfile, turns_of
 from potstill.export.student import ExportedStudent
 from potstill.files.atomic import remove, write_text
 from potstill.models.quantization import check_installed as check_method
-from potstill.recipe.export import Format, file_type_of
+from potstill.recipe.export_formats import ExportFormat, file_type_of
 
 MODELFILE, WEIGHTS = "Modelfile", "model"
 
 
-def check(format_: Format) -> None:
+def check(format_: ExportFormat) -> None:
     """Check that the packages of a format are here.
 
     Raises:
@@ -35,7 +35,7 @@ def check(format_: Format) -> None:
         check_method("torchao", "export.to")
 
 
-def write(student: ExportedStudent, format_: Format, folder: Path, name: str) -> tuple[Path, list[str]]:
+def write(student: ExportedStudent, format_: ExportFormat, folder: Path, name: str) -> tuple[Path, list[str]]:
     """Write a student. A file that is there already was written by an earlier attempt, and stays.
 
     Args:
@@ -77,7 +77,7 @@ def discard(folder: Path) -> None:
 
 
 @contextmanager
-def opened(student: ExportedStudent, format_: Format, place: Path, context: int) -> Iterator[Engine]:
+def opened(student: ExportedStudent, format_: ExportFormat, place: Path, context: int) -> Iterator[Engine]:
     """What was written, in the engine that runs it.
 
     Args:
@@ -104,8 +104,8 @@ def as_trained(student: ExportedStudent) -> Transformers:
 
 
 def bos_text(student: ExportedStudent) -> str:
-    """The text of the token that begins every text, which engines add by themselves; empty if there is none."""
-    return student.tokenizer.bos_token or ""
+    """The text of the token that engines put before every text by themselves; empty if there is none."""
+    return str(student.tokenizer.bos_token) if adds_bos(student.tokenizer) else ""
 
 
 def _render(student: ExportedStudent) -> Render:

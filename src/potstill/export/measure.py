@@ -11,20 +11,25 @@ from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
+from potstill.data.labels import IGNORE_INDEX
+from potstill.device import device
 from potstill.errors import UserError
 from potstill.export.held_out import NEW_TOKENS, HeldOutItems
 from potstill.export.modelfile import CHATS, Messages
 from potstill.losses.token_scores import WholeDistributions
 from potstill.metrics.bootstrap import Resampling, Sums, bootstrap, paired
-from potstill.metrics.held_out_text import DocumentScores, SideBySide
+from potstill.metrics.held_out_text import DocumentScores, SideBySide, log_probs
 
 STUDENT, FILE = "student", "file"
 MOST_KL: Mapping[str, float] = {"F16": 0.05, "BF16": 0.1, "merged": 0.01}
 """Nats by token beyond which a format that keeps the weights is another model, and no rounding."""
 MOST_KL_OF_FEW_BITS = 3.0
+TIE = 0.01
+"""Nats between two tokens of which rounding may make either the likelier one."""
 ROUNDS = 3
 """Of speed: student and file take turns."""
 
@@ -145,15 +150,31 @@ def _sums(numerator: Any, denominator: Any, read: Any) -> Sums:
 
 
 def _answers(pair: Compared, prompts: Sequence[list[int]]) -> dict[str, Any]:
-    """How many answers are equal token for token, and how many of each side end by themselves."""
+    """How many answers are equal token for token, how many part at a tie, and how many of each side end by themselves."""
     ours, theirs = ([one.written(prompt, NEW_TOKENS) for prompt in prompts] for one in (pair.student, pair.file))
-    share = 1 / max(1, len(prompts))
+    share = 1 / len(prompts)
+    differ = [each for each in zip(prompts, ours, theirs, strict=True) if each[1] != each[2]]
     return {
         "answers": len(prompts),
-        "answers_equal": sum(one == other for one, other in zip(ours, theirs, strict=True)),
+        "answers_equal": len(prompts) - len(differ),
+        "answers_tied": sum(_tied(pair.student, prompt, one, other) for prompt, (one, _), (other, _) in differ),
         "stop_rate": sum(stopped for _, stopped in theirs) * share,
         "stop_rate_of_student": sum(stopped for _, stopped in ours) * share,
     }
+
+
+def _tied(student: Engine, prompt: list[int], ours: list[int], theirs: list[int]) -> bool:
+    """Whether two answers part at two tokens that are equally likely to the student, up to rounding."""
+    place = next((at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
+    if place is None:
+        # One of them stopped there.
+        return False
+    ids = torch.tensor([[*prompt, *ours[: place + 1]]], device=device())
+    labels = ids.clone()
+    labels[:, :-1] = IGNORE_INDEX
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+    (chances,) = log_probs(student.outputs(batch))
+    return float(chances[ours[place]] - chances[theirs[place]]) < TIE
 
 
 def _speed(pair: Compared, items: HeldOutItems) -> dict[str, Any]:

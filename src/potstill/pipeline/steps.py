@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from potstill.recipe.candidates import Candidate, own_candidates, trained_candidates
-from potstill.recipe.export import folder_of
+from potstill.recipe.export_formats import folder_of
 from potstill.recipe.step import Step
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ def table(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         entries: as :func:`potstill.export.entries.entries` gives them.
 
     Returns:
-        The `columns`; the `lines`, each with its `name`, why it was `refused`, and its `cells`: a figure and what stands
-        under it; and `notes`.
+        The `columns`; the `lines`, each with its `name`, why it was `refused`, and its `cells`, which are a figure and
+        what stands under it; and `notes`.
     """
     if not entries:
         return None
@@ -41,7 +41,10 @@ def _line(one: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
         (number_format.value(loss, NATS), number_format.bounds((loss.low, loss.high), NATS)),
         (number_format.difference(change, NATS), _ends(change)),
         (number_format.value(kl, NATS), number_format.bounds((kl.low, kl.high), NATS)),
-        (f"{one['answers_equal']} of {one['answers']}", ""),
+        (
+            f"{one['answers_equal']} of {one['answers']}",
+            f"{tied} part at a tie" if (tied := one["answers_tied"]) else "",
+        ),
         (f"{one['stop_rate']:.0%}", f"student {one['stop_rate_of_student']:.0%}"),
         (f"{one['decode_tokens_per_second']:,.0f}", f"{ratio['median']:.1f} × the student"),
     ]

@@ -20,7 +20,7 @@ from potstill.metrics.bootstrap import Resampling
 from potstill.pipeline.steps import exported_by
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.export import Format, file_type_of, format_of
+from potstill.recipe.export_formats import ExportFormat, file_type_of, format_of
 
 
 def check(recipe: Recipe) -> None:
@@ -51,7 +51,7 @@ def run(work: Work) -> Made:
     return Made(outputs, {"made": _told(entry)})
 
 
-def _exported(work: Work, format_: Format) -> dict[str, Any]:
+def _exported(work: Work, format_: ExportFormat) -> dict[str, Any]:
     """The files of a format and their figures."""
     student, items = exported_student(work, exported_by(work.recipe, work.step)), held_out_items(work)
     place, notes = formats.write(student, format_, work.folder, work.run.folder.resolve().name)

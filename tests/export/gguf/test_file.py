@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from families import of
-from tiny import VOCABULARY, gpt2, gpt_neox, llama, mixture, padded, tokenizer
 
+from families import of
 from potstill.errors import UserError
 from potstill.export.engines.llama_cpp import LlamaCpp
 from potstill.export.gguf.file import end_tokens, head_in_file, write_gguf
 from potstill.metrics.held_out_text import SideBySide, outputs_of
+from tiny import VOCABULARY, gpt2, gpt_neox, llama, mixture, padded, tokenizer
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -89,7 +89,7 @@ def test_fewer_bits_are_smaller_and_further_away(ids, tmp_path):
 
 
 def test_a_family_without_a_converter_is_refused_and_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="no converter for 'mixtral' models.*export `merged` or `int8`"):
+    with pytest.raises(UserError, match=r"no converter for 'mixtral' models.*export `merged` or `int8`"):
         write_gguf(mixture(), tokenizer(), tmp_path / "model.gguf", "F16", "tiny")
     assert list(tmp_path.iterdir()) == []
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from tiny import documents, llama, tokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +12,7 @@ from potstill.export.engines.llama_cpp import LlamaCpp
 from potstill.export.gguf.file import head_in_file, write_gguf
 from potstill.export.gguf.tokenizer import BY_PATTERN, kind_of, prepared_text
 from potstill.recipe.tokenizer import TrainedTokenizer
+from tiny import documents, llama, tokenizer
 
 TEXTS = (
     *documents(3),

@@ -16,7 +16,7 @@ SLIDING = "sliding_attention"
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """What llama.cpp assumes of a family of models."""
 
     arch: MODEL_ARCH
@@ -30,16 +30,16 @@ class Family:
     """Whether some of its layers may see only a window of the last tokens."""
 
 
-FAMILIES: Mapping[str, Family] = {
-    "llama": Family(MODEL_ARCH.LLAMA, "silu", pairs_halves=False),
-    "mistral": Family(MODEL_ARCH.LLAMA, "silu", pairs_halves=False),
-    "qwen2": Family(MODEL_ARCH.QWEN2, "silu"),
-    "qwen3": Family(MODEL_ARCH.QWEN3, "silu"),
-    "gemma": Family(MODEL_ARCH.GEMMA, "gelu_pytorch_tanh", adds_one_to_norms=True),
-    "gemma2": Family(MODEL_ARCH.GEMMA2, "gelu_pytorch_tanh", adds_one_to_norms=True, slides=True),
-    "gemma3_text": Family(MODEL_ARCH.GEMMA3, "gelu_pytorch_tanh", adds_one_to_norms=True, slides=True),
-    "gpt2": Family(MODEL_ARCH.GPT2, "gelu_new"),
-    "gpt_neox": Family(MODEL_ARCH.GPTNEOX, "gelu"),
+FAMILIES: Mapping[str, Architecture] = {
+    "llama": Architecture(MODEL_ARCH.LLAMA, "silu", pairs_halves=False),
+    "mistral": Architecture(MODEL_ARCH.LLAMA, "silu", pairs_halves=False),
+    "qwen2": Architecture(MODEL_ARCH.QWEN2, "silu"),
+    "qwen3": Architecture(MODEL_ARCH.QWEN3, "silu"),
+    "gemma": Architecture(MODEL_ARCH.GEMMA, "gelu_pytorch_tanh", adds_one_to_norms=True),
+    "gemma2": Architecture(MODEL_ARCH.GEMMA2, "gelu_pytorch_tanh", adds_one_to_norms=True, slides=True),
+    "gemma3_text": Architecture(MODEL_ARCH.GEMMA3, "gelu_pytorch_tanh", adds_one_to_norms=True, slides=True),
+    "gpt2": Architecture(MODEL_ARCH.GPT2, "gelu_new"),
+    "gpt_neox": Architecture(MODEL_ARCH.GPTNEOX, "gelu"),
 }
 """By transformers' model type. SmolLM2 is a Llama."""
 ALIKE = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"}
@@ -47,7 +47,7 @@ ALIKE = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"}
 PLAIN_ROPE, LINEAR_ROPE, LLAMA3_ROPE = "default", "linear", "llama3"
 
 
-def family_of(config: Any) -> Family:
+def family_of(config: Any) -> Architecture:
     """The family of a model.
 
     Args:
@@ -149,13 +149,13 @@ def _period(layer_types: Sequence[str]) -> int | None:
     return None
 
 
-def _other_activation(config: Any, family: Family) -> bool:
+def _other_activation(config: Any, family: Architecture) -> bool:
     names = ("hidden_activation", "hidden_act", "activation_function")
     given = next(name for key in names if (name := getattr(config, key, None)) is not None)
     return ALIKE.get(given, given) != ALIKE.get(family.activation, family.activation)
 
 
-def _other_rope(config: Any, family: Family) -> bool:
+def _other_rope(config: Any, family: Architecture) -> bool:
     every = config.rope_parameters if getattr(config, "rope_parameters", None) else {}
     own, known = every.get(SLIDING), (PLAIN_ROPE, LINEAR_ROPE)
     if own and own["rope_type"] != PLAIN_ROPE:
@@ -164,7 +164,7 @@ def _other_rope(config: Any, family: Family) -> bool:
     return rope is not None and rope["rope_type"] not in (*known, *([] if family.pairs_halves else [LLAMA3_ROPE]))
 
 
-def _other_window(config: Any, family: Family) -> bool:
+def _other_window(config: Any, family: Architecture) -> bool:
     kinds, window = getattr(config, "layer_types", None) or (), getattr(config, "sliding_window", None)
     if family.slides:
         return _period(kinds) is None
@@ -172,12 +172,12 @@ def _other_window(config: Any, family: Family) -> bool:
     return slides and window < config.max_position_embeddings
 
 
-def _other_scale(config: Any, family: Family) -> bool:
+def _other_scale(config: Any, family: Architecture) -> bool:
     given = getattr(config, "query_pre_attn_scalar", None)
     return given not in (None, head_size(config)) or not getattr(config, "scale_attn_weights", True)
 
 
-_DIFFERENCES: Sequence[tuple[str, Callable[[Any, Family], bool]]] = (
+_DIFFERENCES: Sequence[tuple[str, Callable[[Any, Architecture], bool]]] = (
     ("the activation", _other_activation),
     ("the scaling of rotary embeddings", _other_rope),
     ("the order of layers with a sliding window", _other_window),

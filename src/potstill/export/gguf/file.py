@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from potstill.errors import UserError
 from potstill.export.gguf.architecture import add_architecture, family_of
-from potstill.export.gguf.quantize import EMBEDDINGS, FILE_TYPES, HEAD, Place, quantized, type_of
+from potstill.export.gguf.quantize import EMBEDDINGS, FILE_TYPES, HEAD, TensorPlace, quantized, type_of
 from potstill.export.gguf.tensors import tensors_of
 from potstill.export.gguf.tokenizer import add_tokenizer, kind_of
 from potstill.models.head import Head
@@ -56,7 +56,7 @@ def write_gguf(model: PreTrainedModel, tokenizer: Any, file: Path, kind: str, na
     tensors = dict(tensors_of(model))
     tied = HEAD not in tensors and EMBEDDINGS in tensors
     for each, weight in tensors.items():
-        chosen = type_of(Place(each, tuple(weight.shape), config.num_hidden_layers, tied), FILE_TYPES[kind])
+        chosen = type_of(TensorPlace(each, tuple(weight.shape), config.num_hidden_layers, tied), FILE_TYPES[kind])
         writer.add_tensor(each, quantized(weight, chosen, each), raw_dtype=chosen)
     try:
         writer.write_header_to_file(partial)
@@ -78,7 +78,7 @@ def head_in_file(model: PreTrainedModel, kind: str) -> Head:
     if head is None:
         raise UserError("`export.to`: the head of this model is no matrix; export `merged` or `int8`")
     weight, tied = head.weight.detach().float().cpu(), model.config.get_text_config().tie_word_embeddings
-    place = Place(
+    place = TensorPlace(
         EMBEDDINGS if tied else HEAD, tuple(weight.shape), model.config.get_text_config().num_hidden_layers, tied
     )
     chosen = type_of(place, FILE_TYPES[kind])

@@ -45,7 +45,7 @@ KEPT = ("position_embd.weight",)
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where a tensor is in a file."""
 
     name: str
@@ -56,7 +56,7 @@ class Place:
     """Whether the embeddings are the head too."""
 
 
-def type_of(place: Place, file_type: FileType) -> GGMLQuantizationType:
+def type_of(place: TensorPlace, file_type: FileType) -> GGMLQuantizationType:
     """The type of a tensor."""
     name = place.name
     if len(place.shape) < 2 or name.endswith("_norm.weight") or name in KEPT:

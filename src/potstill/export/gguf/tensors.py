@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from potstill.errors import UserError
-from potstill.export.gguf.architecture import Family, family_of, llama3_rope
+from potstill.export.gguf.architecture import Architecture, family_of, llama3_rope
 
 ROPE_FACTORS = f"{TENSOR_NAMES[MODEL_TENSOR.ROPE_FREQS]}.weight"
 
@@ -43,7 +43,7 @@ def _name(names: TensorNameMap, name: str) -> str:
     return found
 
 
-def _arranged(name: str, weight: Tensor, config: Any, family: Family) -> Tensor:
+def _arranged(name: str, weight: Tensor, config: Any, family: Architecture) -> Tensor:
     """A weight as llama.cpp multiplies it."""
     kind = config.model_type
     if kind == "gpt2" and weight.ndim == 2 and ".h." in name:

@@ -37,7 +37,7 @@ SPACE = "▁"
 
 
 @dataclass(frozen=True)
-class Kind:
+class TokenizerKind:
     """How llama.cpp turns text into tokens."""
 
     model: str
@@ -50,7 +50,7 @@ class Kind:
     """In what llama.cpp differs from the tokenizer, for readers."""
 
 
-def kind_of(tokenizer: Any) -> Kind:
+def kind_of(tokenizer: Any) -> TokenizerKind:
     """How llama.cpp has to read text to get a tokenizer's tokens.
 
     Args:
@@ -73,7 +73,7 @@ def kind_of(tokenizer: Any) -> Kind:
 
 
 def prepared_text(tokenizer: Any, text: str) -> str:
-    """A text as llama.cpp must get it, to read the tokens that a tokenizer gives (see :attr:`Kind.notes`)."""
+    """A text as llama.cpp must get it, to read the tokens that a tokenizer gives (see :attr:`TokenizerKind.notes`)."""
     backend = tokenizer.backend_tokenizer
     content = _content(tokenizer)
     if content["normalizer"] is not None and kind_of(tokenizer).model == "gpt2":
@@ -110,7 +110,7 @@ def _flat(step: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     return [one for each in step[inner] for one in _flat(each, inner)] if step["type"] == "Sequence" else [step]
 
 
-def _of_bytes(normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]], whole_words: bool) -> Kind:
+def _of_bytes(normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]], whole_words: bool) -> TokenizerKind:
     notes = []
     if odd := [step["type"] for step in normalizers if step["type"] not in ("NFC", "NFKC")]:
         raise _refusal(f"it changes text by {odd[0]}")
@@ -121,7 +121,7 @@ def _of_bytes(normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]]
         raise _refusal("it splits text after it was turned into bytes")
     if last["add_prefix_space"]:
         notes.append("llama.cpp puts no space before a text; begin texts with one")
-    return Kind("gpt2", _pre(before, last["use_regex"], whole_words), notes=tuple(notes))
+    return TokenizerKind("gpt2", _pre(before, last["use_regex"], whole_words), notes=tuple(notes))
 
 
 def _pre(before: list[dict[str, Any]], by_gpt2: bool, whole_words: bool) -> str:
@@ -136,7 +136,9 @@ def _pre(before: list[dict[str, Any]], by_gpt2: bool, whole_words: bool) -> str:
     raise _refusal("it splits text in a way that llama.cpp does not know")
 
 
-def _of_characters(normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]], model: dict[str, Any]) -> Kind:
+def _of_characters(
+    normalizers: list[dict[str, Any]], splitters: list[dict[str, Any]], model: dict[str, Any]
+) -> TokenizerKind:
     if not model.get("byte_fallback"):
         raise _refusal("it has neither bytes nor a fallback to them")
     prefix = [step for step in normalizers if step["type"] == "Prepend" and step["prepend"] == SPACE]
@@ -144,7 +146,7 @@ def _of_characters(normalizers: list[dict[str, Any]], splitters: list[dict[str, 
     known = {"Prepend", "Replace", "Metaspace", "Split"}
     if odd := [step["type"] for step in [*normalizers, *splitters] if step["type"] not in known]:
         raise _refusal(f"it changes or splits text by {odd[0]}")
-    return Kind("llama", "default", adds_space=bool(prefix))
+    return TokenizerKind("llama", "default", adds_space=bool(prefix))
 
 
 def add_tokenizer(writer: GGUFWriter, tokenizer: Any, rows: int, ends: list[int]) -> None:
@@ -184,7 +186,7 @@ def template_of(tokenizer: Any) -> str | None:
     return given.get("default") if isinstance(given, dict) else given
 
 
-def _tokens(tokenizer: Any, content: dict[str, Any], rows: int, kind: Kind) -> Iterator[tuple[str, TokenType]]:
+def _tokens(tokenizer: Any, content: dict[str, Any], rows: int, kind: TokenizerKind) -> Iterator[tuple[str, TokenType]]:
     by_id = {number: token for token, number in tokenizer.get_vocab().items()}
     added = {one["id"]: one for one in content["added_tokens"]}
     for number in range(rows):
@@ -218,6 +220,11 @@ def _add_special_tokens(writer: GGUFWriter, tokenizer: Any, ends: list[int]) -> 
     for role, number in roles.items():
         if number is not None:
             getattr(writer, f"add_{role}_token_id")(number)
+    writer.add_add_bos_token(adds_bos(tokenizer))
     ids = tokenizer("a").input_ids
-    writer.add_add_bos_token(tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id])
     writer.add_add_eos_token(tokenizer.eos_token_id is not None and ids[-1:] == [tokenizer.eos_token_id])
+
+
+def adds_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts its beginning-of-text token before every text."""
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
