@@ -150,7 +150,7 @@ def _sums(numerator: Any, denominator: Any, read: Any) -> Sums:
 
 
 def _answers(pair: Compared, prompts: Sequence[list[int]]) -> dict[str, Any]:
-    """How many answers are equal token for token, how many part at a tie, and how many of each side end by themselves."""
+    """How many answers are equal token for token, how many part at a tie, and how many end by themselves."""
     ours, theirs = ([one.written(prompt, NEW_TOKENS) for prompt in prompts] for one in (pair.student, pair.file))
     share = 1 / len(prompts)
     differ = [each for each in zip(prompts, ours, theirs, strict=True) if each[1] != each[2]]
