@@ -62,7 +62,7 @@ def write(student: ExportedStudent, format_: ExportFormat, folder: Path, name: s
         write_gguf(student.plain, student.tokenizer, file, kind, name)
     turns = None if student.tokenizer.chat_template is None else turns_of(_render(student))
     if student.tokenizer.chat_template is not None and turns is None:
-        notes.append("its chat template cannot be written in Ollama's language, so there is no Modelfile")
+        notes.append("The chat template cannot be written in Ollama's language, so there is no Modelfile")
     else:
         ends = [student.tokenizer.decode([end]) for end in end_tokens(student.plain, student.tokenizer)]
         before = " " if starts_with_space(student.tokenizer) else ""

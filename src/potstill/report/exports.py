@@ -65,5 +65,4 @@ def _notes(one: Mapping[str, Any]) -> list[str]:
         f"{one['engine']} read {one['tokens']:,} tokens of {one['documents']} held-out items; the tokens of "
         f"{one['tokens_equal']} texts{chats} are the student's own."
     )
-    told = (f"{note[:1].upper()}{note[1:]}." for note in one["notes"])
-    return [measured, *told]
+    return [measured, *(f"{note}." for note in one["notes"])]
