@@ -63,6 +63,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Stages:
 ALL = [
     str(Step(stage.name, 0 if stage.name in ("distil", "control") else None))
     for stage in STAGES
-    if stage.name not in ("tokenizer", "pretrain", "generate", "strategies", "search", "select", "answers")
+    if stage.name not in ("tokenizer", "pretrain", "generate", "strategies", "search", "select", "answers", "export")
 ]
 """The steps of the smallest recipe: its teacher exists and brings its tokenizer, and it learns from text."""

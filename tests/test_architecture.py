@@ -42,6 +42,7 @@ WITHOUT_SECTION = {"report"}
 ONLY_WHERE_USED = {
     "bitsandbytes",
     "codecarbon",
+    "libgguf",
     "liger_kernel",
     "llama_cpp",
     "lm_eval",
@@ -57,6 +58,7 @@ ONLY_WHERE_USED = {
     "vl_convert",
     "vllm",
     "wandb",
+    "xllamacpp",
 }
 """Packages that are slow to import, or that not everybody has: imported in the function that needs them."""
 LIGHT = {"typer"}

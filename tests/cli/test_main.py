@@ -36,6 +36,7 @@ VERBS = {
     "control": STAGE,
     "select": STAGE,
     "answers": STAGE,
+    "export": ["recipe", "--to", "--experiment", "--run-dir", "--force", "--set"],
     "evaluate": [*STAGE, "--snapshots", "--watch"],
     "report": STAGE,
     "plan": ["recipe", "--run-dir", "--machine", "--calibrate", "--from", "--json", "--set"],

@@ -10,16 +10,18 @@ import typer
 from typer.exceptions import TyperException
 
 from potstill.cli import faults, recipe_verbs
+from potstill.cli.export import export_verb
 from potstill.cli.faults import in_run
 from potstill.cli.options import (
+    AnswersFile,
     AsJson,
     BatchTokens,
     Calibrate,
     Debug,
     DryRun,
     Estimate,
-    Export,
     ExportsToPush,
+    Fetch,
     FidelitySamples,
     Force,
     ForceThis,
@@ -169,6 +171,7 @@ _OWN_VERBS: dict[str, Callable[..., None]] = {
     "capture": _capture,
     "corpus": _corpus,
     "evaluate": _evaluate,
+    "export": export_verb(_run),
 }
 for _stage in STAGES:
     app.command(_stage.name, help=_stage.about, rich_help_panel="One stage, after the stages that it needs")(
@@ -292,7 +295,7 @@ def targets(store: StoreFolder, fidelity: FidelitySamples = 16, as_json: AsJson 
 
 
 @app.command(rich_help_panel="Looking at runs")
-def review(run: RunFolder, who: Who = None, export: Export = None) -> None:
+def review(run: RunFolder, who: Who = None, export: AnswersFile = None) -> None:
     """Decide the answers that no rule could read, one after the other. You can stop and go on at any time."""
     from potstill.cli import review as reviewing
 

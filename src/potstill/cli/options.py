@@ -20,6 +20,18 @@ WhichSnapshots = Annotated[
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Measure snapshots as they appear, until the training ends.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
+RecipeOrRun = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run; or a recipe.")]
+ToFormats = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORMATS",
+        help="gguf:F16, gguf:BF16, gguf:Q8_0, gguf:Q6_K, gguf:Q5_K_M, gguf:Q4_K_M, merged, int8; commas between them.",
+    ),
+]
+StudentsToExport = Annotated[
+    list[str] | None,
+    typer.Option("--experiment", metavar="NAME", help="A student of the recipe's `experiments`. Default: all."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 RunFolders = Annotated[list[Path], typer.Argument(help="Run folders.")]
 StoreFolder = Annotated[Path, typer.Argument(help="The folder of a store, such as RUN/capture/TEACHER.")]
@@ -34,7 +46,7 @@ PlotFile = Annotated[
 Who = Annotated[
     str | None, typer.Option(metavar="NAME", help="The name of the person who decides. Default: the login name.")
 ]
-Export = Annotated[
+AnswersFile = Annotated[
     Path | None,
     typer.Option(
         "--export", metavar="FILE", help="Write all answers to this CSV file, and stop. In it, -1 means no answer."

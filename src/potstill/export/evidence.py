@@ -12,7 +12,6 @@ from typing import Any
 
 from potstill.cost import Cost
 from potstill.export.licences import StatedLicence
-from potstill.files.atomic import read_json
 from potstill.pipeline.manifest import stored_manifest
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.steps import select_step
@@ -62,7 +61,7 @@ def evidence(report: Report, recipe: Recipe, run: Run, licences: Sequence[Stated
         ],
         "cost": whole.to_dict() | {"kind": whole.kind},
         "licences": [one.to_dict() for one in licences],
-        "exports": read_json(run.path("export") / "exports.json") or [],
+        "exports": list(report.exports),
         "recipe": recipe.model_dump(mode="json", by_alias=True),
         "recipe_text": recipe_text(recipe),
     }

@@ -54,7 +54,7 @@ def quantization_config(given: Mapping[str, Any], key: str) -> Any:
         )
     if method == "bitsandbytes" and [bool(given.get(width)) for width in WIDTHS].count(True) != 1:
         raise UserError(f"`{key}`: bitsandbytes needs one of `load_in_4bit: true` and `load_in_8bit: true`")
-    _check_installed(method, key)
+    check_installed(method, key)
     try:
         if method == "torchao" and "quant_type" in settings:
             settings["quant_type"] = _torchao_type(settings["quant_type"], f"{key}.quant_type")
@@ -81,7 +81,7 @@ def check_checkpoint(found: Any, key: str) -> None:
     method = given.get("quant_method", "bitsandbytes" if any(given.get(width) for width in WIDTHS) else None)
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"`{key}`: it is quantised by {method!r}, a method that this transformers does not have")
-    _check_installed(method, key)
+    check_installed(method, key)
     try:
         config = AutoQuantizationConfig.from_dict(given)
         AutoHfQuantizer.from_config(config, pre_quantized=True).validate_environment(device_map=None)
@@ -96,7 +96,12 @@ def _registered(method: str, given: Mapping[str, Any]) -> str:
     return "bitsandbytes_8bit" if given.get("load_in_8bit") else "bitsandbytes_4bit"
 
 
-def _check_installed(method: str, key: str) -> None:
+def check_installed(method: str, key: str) -> None:
+    """Check that the package of a method of `potstill[quantized]` is there.
+
+    Raises:
+        UserError: it is not.
+    """
     if method in EXTRA and importlib.util.find_spec(method) is None:
         raise UserError(f"`{key}` needs {method}, which is not installed here: pip install 'potstill[quantized]'")
 

@@ -270,6 +270,15 @@ STAGES: tuple[Stage, ...] = (
         user_files=_review_files,
     ),
     Stage(
+        "export",
+        "Write the student for llama.cpp, Ollama and transformers, and measure each file.",
+        lambda r, s: recipe_inputs.exported_student(r),
+        lambda r: ("teachers", "tokenizer", "corpus", "student", "strategies", "distil", "select"),
+        needs_step=steps.needed_for_export,
+        steps=steps.export_steps,
+        is_asked_for=lambda r: r.export is not None,
+    ),
+    Stage(
         "report",
         "Write the report: one page with all results.",
         lambda r, s: {"about": r.about, "seeds": r.seeds},

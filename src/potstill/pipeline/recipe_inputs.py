@@ -193,6 +193,22 @@ def snapshot_selection(recipe: "Recipe") -> dict[str, Any]:
     }
 
 
+def exported_student(recipe: "Recipe") -> dict[str, Any]:
+    """How an exported student is measured. What it is follows from the steps that made it."""
+    asked = ("documents", "confidence", "resamples")
+    measured = {f"evaluate.{key}": getattr(recipe.evaluate, key) for key in asked}
+    written = {"answers.max_new_tokens": recipe.answers.max_new_tokens} if recipe.has_answers else {}
+    shape = {"corpus.sequence_length": recipe.corpus.sequence_length}
+    return {
+        **measured,
+        **written,
+        **shape,
+        "intervals": INTERVALS,
+        **held_out_turns(recipe),
+        **adapter_settings(recipe),
+    }
+
+
 def selection_metrics(recipe: "Recipe") -> list[str]:
     """The metrics, other than the loss, that select snapshots. Half of their items select; the others are reported."""
     return [] if recipe.select is None else [metric for metric in recipe.select.by if metric != "loss"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from potstill.recipe.candidates import Candidate, own_candidates, trained_candidates
+from potstill.recipe.export_formats import folder_of
 from potstill.recipe.step import Step
 
 if TYPE_CHECKING:
@@ -109,3 +110,36 @@ def needed_for_selection(recipe: "Recipe", step: Step, needed: Step) -> bool:
 def trained_stages(recipe: "Recipe") -> tuple[str, ...]:
     """The stages that make the final weights of students and the control."""
     return ("distil", "control") if recipe.select is None else ("select",)
+
+
+def export_steps(recipe: "Recipe") -> list[Step]:
+    """One step for each format of each exported student."""
+    assert recipe.export is not None
+    return [
+        Step("export", name=f"{student or 'student'}/{folder_of(each)}")
+        for student in exported_students(recipe)
+        for each in recipe.export.to
+    ]
+
+
+def exported_students(recipe: "Recipe") -> list[str | None]:
+    """The names of the students that are exported; a single student has none."""
+    assert recipe.export is not None
+    return [*(recipe.variants if recipe.export.experiments is None else recipe.export.experiments)]
+
+
+def exported_by(recipe: "Recipe", step: Step) -> Candidate:
+    """The student that a step exports: the first seed's."""
+    assert step.name is not None
+    student = step.name.rpartition("/")[0]
+    return Candidate("student", student if student in recipe.variants else None, recipe.seeds[0])
+
+
+def needed_for_export(recipe: "Recipe", step: Step, needed: Step) -> bool:
+    """Whether an export needs this step: the training of its student, or its held-out data."""
+    exported = exported_by(recipe, step)
+    if needed.stage == "distil":
+        return needed == exported.step
+    if needed.stage == "select":
+        return needed.candidate == exported
+    return needed.stage != "strategies" or needed == held_out_questions_step(recipe)

@@ -100,6 +100,19 @@ def section_of(kind: type[S], overrides: Sequence[str], origin: str) -> S:
     return _checked({}, kind, overrides, origin)
 
 
+def checked_recipe(content: dict[str, Any], origin: str) -> Recipe:
+    """A recipe from its content.
+
+    Args:
+        content: as :meth:`Recipe.model_dump` gives it.
+        origin: names it in messages.
+
+    Raises:
+        UserError: a key or a value is wrong.
+    """
+    return _checked(content, Recipe, (), origin)
+
+
 def _checked(raw: dict[str, Any], kind: type[S], overrides: Sequence[str], origin: str) -> S:
     for given in overrides:
         apply_override(raw, given, kind, _parse)

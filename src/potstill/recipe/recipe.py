@@ -15,6 +15,7 @@ from potstill.recipe.distil import Control, Distil
 from potstill.recipe.distributed import Distributed
 from potstill.recipe.evaluate import Evaluate
 from potstill.recipe.experiments import Experiment, SampleSet
+from potstill.recipe.export import Export
 from potstill.recipe.facts import Facts
 from potstill.recipe.generate import Generate
 from potstill.recipe.losses import GivenLoss, HiddenMatch, temperatures
@@ -95,6 +96,9 @@ class Recipe(Section):
 
     evaluate: Evaluate = Evaluate()
     """The measurements and their data."""
+
+    export: Export | None = None
+    """Files of the student for other programs. Default: none; `potstill export RUN --to FORMAT` makes them later."""
 
     precision: Precision = "auto"
     """The number format in which models multiply: `bf16`, `fp32`, or `auto` (default), the faster one on this machine,
@@ -232,6 +236,16 @@ class Recipe(Section):
                 near = difflib.get_close_matches(strategy, self.all_strategies, n=1)
                 hint = f"did you mean `{near[0]}`?" if near else f"choose one of {', '.join(self.all_strategies)}"
                 raise ValueError(f"`{key}`: there is no strategy {strategy!r} under `strategies`; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _exported_students_exist(self) -> "Recipe":
+        named = [] if self.export is None else self.export.experiments or []
+        if unknown := next((name for name in named if name not in self.experiments), None):
+            raise ValueError(
+                f"`export.experiments`: {unknown!r} is not one of `experiments`: "
+                f"{', '.join(self.experiments) or 'there are none'}"
+            )
         return self
 
     @model_validator(mode="after")

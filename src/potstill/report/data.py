@@ -343,6 +343,8 @@ class Report:
     """What a reader must know before any figure, a sentence each."""
     speed: Speed | None = None
     """The size and speed of teachers, students and control, if they were measured."""
+    exports: tuple[Mapping[str, Any], ...] = ()
+    """The figures of exported files (``export.entries``)."""
     placebos: tuple[str, ...] = ()
     """The students whose teacher spoke about another question."""
     reuse: Reuse | None = None

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from potstill.console import duration, size
 from potstill.cost import Cost
-from potstill.report import charts, cost_and_gain, number_format, on_policy, snapshot_curves, tables
+from potstill.report import charts, cost_and_gain, exports, number_format, on_policy, snapshot_curves, tables
 from potstill.report.cost_and_gain import main_metric
 from potstill.report.data import CONTROL, START, STUDENT, Curve, Metric, Report, StageCost, Token, kind, students
 from potstill.report.first_screen import key_figures
@@ -77,6 +77,7 @@ def render(report: Report) -> str:
         "gains": [one | {"svg": Markup(one["svg"])} for one in _gains(report, looks)],
         "trajectories": [one | {"svg": Markup(one["svg"])} for one in snapshot_curves.panels(report, looks)],
         "on_policy": on_policy.section(report.on_policy, looks),
+        "exports": exports.table(report.exports),
         "curve_models": drawn,
         "samples": {model: Markup(charts.sample(model, looks)) for model in drawn} if several else {},
         "averaged": any(len(run.points) > charts.POINTS for run in report.curves),

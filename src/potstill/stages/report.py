@@ -20,6 +20,7 @@ from potstill.evaluation.shown_prompts import shown_prompts
 from potstill.evaluation.speed import bytes_of_teacher
 from potstill.evaluation.written_samples import on_policy_trainings
 from potstill.export.chart import chart
+from potstill.export.entries import entries
 from potstill.export.evidence import evidence
 from potstill.export.licences import licences
 from potstill.export.model_card import write_cards
@@ -106,6 +107,7 @@ def gather(work: Work) -> Report:
         snapshots=tuple(_snapshots(work)),
         on_policy=on_policy_trainings(work, alone),
         speed=_speed(work),
+        exports=tuple(entries(recipe, run)),
         passages=tuple(
             Passage(passage["title"], tuple(map(Token.from_dict, passage["tokens"]))) for passage in passages
         ),

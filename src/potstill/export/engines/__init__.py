@@ -1,0 +1,1 @@
+"""Engines: the programs that run an exported file, each behind one interface."""
