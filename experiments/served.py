@@ -43,11 +43,11 @@ METRICS = ("loss", "kl_to_teacher", "agreement")
 SHARED = {
     "seeds": [0, 1, 2],
     "precision": "fp32",
-    "corpus.train_tokens": 12_700,
+    "corpus.train_tokens": 8_128,
     "evaluate.documents": 40,
     "evaluate.speed": False,
     "distil.training.per_device_train_batch_size": 4,
-    "distil.training.save_steps": 25,
+    "distil.training.save_steps": 16,
 }
 QUICK = {"seeds": [0, 1], "corpus.train_tokens": 1270, "evaluate.documents": 6}
 CAPTURE = {"keep": "top_k", "k": 64, "batch_size": 4}

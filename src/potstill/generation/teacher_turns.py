@@ -168,7 +168,8 @@ class TurnWriter:
             ids = turn_prompt_ids(shown.messages, self._template, shown.tools)
         except TemplateRefusedError as error:
             return f"the chat template refuses it ({error})"
-        return Request(draft.request_id, ids) if len(ids) <= self._room else "leaves no room for an answer"
+        messages = [{"role": one.role, "content": one.content} for one in shown.messages]
+        return Request(draft.request_id, ids, messages) if len(ids) <= self._room else "leaves no room for an answer"
 
     def _with_responses(self, draft: Draft, responses: Sequence[Response]) -> Iterator[Draft]:
         usable: list[Response] = []
