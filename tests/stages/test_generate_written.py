@@ -9,12 +9,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import toy_conversations
 from potstill.errors import UserError
 from potstill.files.jsonl_log import read_jsonl
+from potstill.generation.server_writer import RESPONSES_BETWEEN_PROBES
 from potstill.metrics.held_out_text import log_probs
 from potstill.pipeline import training_data
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
 from potstill.recipe.step import Step
+from potstill.servers.client import AHEAD
 from potstill.targets import TargetStore
 from potstill.targets.content_keys import batch_keys
 from potstill.teachers.live import LiveTeacher
@@ -52,7 +54,7 @@ def chats(talks, api, *more, **of_teacher):
         "capture": {"k": K, "bits": 32},
         "corpus.template": "chatml",
         "corpus.validation": None,
-        "corpus.train": 12,
+        "corpus.train": 32,
     }
     return toy_conversations.recipe(folder, *(f"{key}={json.dumps(value)}" for key, value in overrides.items()), *more)
 
@@ -104,13 +106,14 @@ def test_what_was_written_is_counted_and_nothing_is_asked_for_the_capture(captur
     assert not [row for row in read_jsonl(run.path("generate") / "responses.jsonl") if "fault" in row]
 
 
+@pytest.mark.parametrize("captured", ["llama_cpp"], indirect=True)
 def test_a_stopped_writer_goes_on_to_the_same_targets(captured, talks, tmp_path):
     api, recipe, whole = captured
-    if api != "llama_cpp":
-        pytest.skip("one kind is enough")
     run, server = Run(tmp_path / "run"), talks[1]
     run_recipe(recipe, run, until="corpus")
-    left = [25]
+    one_by_one = chats(talks, api, concurrency=1)
+    # One probe, the answers before the next one and those that are asked ahead, and this probe.
+    left = [1 + RESPONSES_BETWEEN_PROBES + AHEAD + 1]
 
     def gone(*_):
         left[0] -= 1
@@ -118,7 +121,7 @@ def test_a_stopped_writer_goes_on_to_the_same_targets(captured, talks, tmp_path)
 
     server.always[PATHS[api]] = gone
     with pytest.raises(UserError, match="engine is gone"):
-        run_recipe(recipe, run, until="capture")
+        run_recipe(one_by_one, run, until="capture")
     server.always.clear()
     assert len(read_jsonl(run.path("generate") / "responses.jsonl")) > 0
     run_recipe(recipe, run, until="capture")
@@ -127,12 +130,11 @@ def test_a_stopped_writer_goes_on_to_the_same_targets(captured, talks, tmp_path)
         assert ours.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.parametrize("captured", ["openai"], indirect=True)
 def test_students_learn_it_and_the_report_says_what_it_is(captured):
-    api, recipe, run = captured
-    if api != "openai":
-        pytest.skip("one kind is enough")
+    _, recipe, run = captured
     run_recipe(recipe, run)
     models = {row["model"] for row in json.loads((run.path("evaluate") / "comparison.json").read_text())["rows"]}
     assert models == {"start", "student", "control", "teacher"}
-    page = (run.path("report") / "report.html").read_text("utf-8")
+    page = (run.path("report") / "index.html").read_text("utf-8")
     assert "tells only the distributions of what it wrote" in page

@@ -26,6 +26,8 @@ def not_served(recipe: "Recipe") -> Iterator[str]:
     """A sentence about each setting that needs more of a served teacher than its server gives."""
     for name, teacher in served_teachers(recipe).items():
         what = f"`teachers.{name}` is behind a server"
+        if isinstance(teacher, WritingTeacher):
+            yield from _needing_scores(recipe, name, teacher)
         yield from _needing_weights(recipe, name, what)
         yield from _needing_layers(recipe, what)
         if isinstance(teacher, ScoringTeacher | WritingTeacher):
@@ -35,8 +37,6 @@ def not_served(recipe: "Recipe") -> Iterator[str]:
             yield from _of_engine(recipe, name)
         if isinstance(teacher, PotstillTeacher):
             yield from _needing_a_writer(recipe, name)
-        if isinstance(teacher, WritingTeacher):
-            yield from _needing_scores(recipe, name, teacher)
 
 
 def _needing_weights(recipe: "Recipe", name: str, what: str) -> Iterator[str]:

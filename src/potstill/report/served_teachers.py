@@ -33,7 +33,7 @@ def notes_of_served(
         return said
     received = size(sum(one["bytes_received"] for one in traffic))
     asked = f"{total['requests']:,} requests, {total['tokens_read']:,} tokens read, {total['tokens_written']:,} written"
-    return [*said, f"In the last attempts at each step, it answered {asked}, in {received}{_price(given, total)}."]
+    return [*said, f"It answered {asked}, in {received}{_price(given, total)}."]
 
 
 def _of_writing(name: str, given: WritingTeacher, facts: Mapping[str, Any]) -> list[str]:

@@ -41,6 +41,8 @@ def run(work: Work) -> Made:
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, make_capture_codec(work, teacher)
         beside = _beside(work, teacher, codec.vocabulary)
+        if isinstance(beside, ServedTeacher | HostedTeacher):
+            beside.client.keep_traffic(work.folder / f"{name}.traffic.json")
         origin = teacher.provenance(teacher_template(work, work.step.name), artifacts.tokenizer(work))
         store = StoreSpec(folder, codec, origin)
         told = _told(beside, batches, name) if isinstance(beside, WrittenTeacher) else {}
@@ -82,7 +84,7 @@ def _told(teacher: WrittenTeacher, batches: SampleBatches, name: str) -> dict[st
 
 
 def traffic_of(teacher: TeacherBeside) -> dict[str, Any]:
-    """What a teacher behind a server was asked in this attempt, for the manifest; nothing of other teachers."""
+    """What a teacher behind a server was asked in all attempts, for the manifest; nothing of other teachers."""
     if not isinstance(teacher, ServedTeacher | HostedTeacher):
         return {}
     return {"traffic": asdict(teacher.client.traffic)}

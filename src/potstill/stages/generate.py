@@ -35,10 +35,12 @@ from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.generate import Generate
 from potstill.recipe.served import only_writes
+from potstill.servers.traffic import kept_traffic
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.teachers.written import WRITTEN, WrittenLog
 
 LIMIT = "generate.max_new_tokens"
+TRAFFIC = "traffic.json"
 
 
 def check(recipe: Recipe) -> None:
@@ -100,14 +102,16 @@ class _Writer:
         return [self.journal.file, *([] if self._log is None else [self._log.file])]
 
     def traffic(self) -> dict[str, Any]:
-        """What a server was asked in this attempt, for the manifest; nothing of a teacher that runs here."""
-        if not isinstance(self._model, ServerModel | WritingModel):
-            return {}
-        return {"traffic": asdict(self._model.server.client.traffic)}
+        """What a server was asked in all attempts, for the manifest; nothing of a teacher that runs here."""
+        asks = isinstance(self._model, ServerModel | WritingModel)
+        found = self._model.server.client.traffic if asks else kept_traffic(self._work.folder / TRAFFIC)
+        return {} if found is None else {"traffic": asdict(found)}
 
     def _writer(self) -> NamedModel:
         if self._model is None:
             self._model = artifacts.writing_teacher(self._work, self._settings.by)
+            if isinstance(self._model, ServerModel | WritingModel):
+                self._model.server.client.keep_traffic(self._work.folder / TRAFFIC)
             if self._log is not None:
                 self._model = replace(self._model, keep=self._log.keep)
         return NamedModel(self._model, self.tokenizer, f"teacher {self._settings.by!r}")
