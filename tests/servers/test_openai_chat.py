@@ -1,11 +1,13 @@
 import pytest
 
 from potstill.errors import UserError
-from potstill.servers.api import Prompt, Writing
+from potstill.servers.api import AskedPrompt, Writing
 from potstill.servers.client import Client, Connection
-from potstill.servers.openai_chat import OpenaiChatApi
+from potstill.servers.openai_chat import NO_MESSAGES, OpenaiChatApi
 from potstill.servers.token_bytes import TokenBytes
 from servers.faulty_server import MODEL, Reply
+from servers.writing_server import chat_words
+from tiny import tokenizer
 
 HOW = Writing(16, [0])
 
@@ -28,9 +30,19 @@ def test_the_tokens_and_the_predictions_of_what_it_writes(writer, tells_end):
     assert writer.asked[-1][1]["messages"] == [{"role": "user", "content": "why?"}]
 
 
-def test_a_prompt_without_messages_is_refused(writer):
-    with pytest.raises(UserError, match="has no chat template"):
-        api(writer).write(Prompt([5, 6]), HOW, 3, 5)
+def test_a_conversation_with_tools_is_not_asked_and_stops_nothing(writer):
+    found = api(writer).write(AskedPrompt([5, 6]), HOW, 3, 5)
+    assert found.fault == NO_MESSAGES
+    assert not writer.asked
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(writer):
+    writer.words = tokenizer()
+    try:
+        with pytest.raises(UserError, match="has no chat template"):
+            api(writer).facts()
+    finally:
+        writer.words = chat_words()
 
 
 def changed(usage=(), **fields):

@@ -196,3 +196,26 @@ def test_texts_and_ids_of_a_real_answer_are_the_same_tokens(name):
         assert [*ids[told > -np.inf]] == [each["id"] for each in one["top_logprobs"] if each["bytes"]]
     assert (by_ids.scored.log_probs > -np.inf).all()
     assert by_ids.scored.log_probs[0][0] == content[0]["logprob"]
+
+
+class PiecesOfAnAnswer(SmolLM2):
+    """As if each text of an answer were a token."""
+
+    def __init__(self, content):
+        every = [*content, *(each for one in content for each in one["top_logprobs"])]
+        texts = [*dict.fromkeys(bytes(one["bytes"]) for one in every if one["bytes"])]
+        super().__init__([])
+        self._ids = {text: id for id, text in enumerate(texts)}
+        self._bytes = dict(enumerate(texts))
+        self._written = {bytes(one["bytes"]): self._ids[bytes(one["bytes"])] for one in content}
+
+
+def test_a_chat_of_vllm_is_read_by_its_texts():
+    content = recorded("vllm-chat")["choices"][0]["logprobs"]["content"]
+    found = WrittenReader(PiecesOfAnAnswer(content), [2], "`teachers.big.server`")(content, ended=False)
+    assert found.fault is None
+    assert len(found.ids) == len(content)
+    assert found.scored.label_log_probs.tolist() == [one["logprob"] for one in content]
+    # vLLM gives no text of a special token, so that it is not known which it is.
+    nameless = sum(not each["bytes"] for one in content for each in one["top_logprobs"])
+    assert (found.scored.log_probs == -np.inf).sum() == nameless > 0

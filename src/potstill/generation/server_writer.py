@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.generation.decoding import Decoding, Task, TokenChoice, Written
-from potstill.servers.api import Prompt, Writing, WrittenText
+from potstill.servers.api import AskedPrompt, Writing, WrittenText
 from potstill.servers.connect import Server, WritingServer
 from potstill.servers.model import ServedModel, check_unchanged
 
@@ -66,7 +66,7 @@ def _with_predictions(
     k = min(model.server.given.top_k, model.known.vocabulary)
 
     def ask(task: Task) -> tuple[Task, WrittenText]:
-        return task, model.server.api.write(Prompt(task.prompt_ids, task.messages), how, seed(task), k)
+        return task, model.server.api.write(AskedPrompt(task.prompt_ids, task.messages), how, seed(task), k)
 
     waiting: list[tuple[Task, WrittenText]] = []
     for number, one in enumerate(model.server.client.in_order(ask, tasks), start=1):

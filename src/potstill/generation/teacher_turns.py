@@ -9,7 +9,7 @@ from potstill.data.conversations.align import as_teachers_read
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.parts import message_of
-from potstill.data.conversations.prompt import turn_prompt_ids
+from potstill.data.conversations.prompt import plain_messages, turn_prompt_ids
 from potstill.generation.answer_rules import fault, nearest
 from potstill.generation.decoding import Request
 from potstill.generation.generate import Response
@@ -168,7 +168,7 @@ class TurnWriter:
             ids = turn_prompt_ids(shown.messages, self._template, shown.tools)
         except TemplateRefusedError as error:
             return f"the chat template refuses it ({error})"
-        messages = [{"role": one.role, "content": one.content} for one in shown.messages]
+        messages = plain_messages(shown.messages, shown.tools)
         return Request(draft.request_id, ids, messages) if len(ids) <= self._room else "leaves no room for an answer"
 
     def _with_responses(self, draft: Draft, responses: Sequence[Response]) -> Iterator[Draft]:

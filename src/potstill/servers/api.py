@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,6 +37,11 @@ class ScoredRow:
     label_log_probs: Float[np.ndarray, " T-1"]
     """Of the row's own next token, which may be among the K or not."""
 
+    @classmethod
+    def of_nothing(cls) -> Self:
+        """The predictions of no token."""
+        return cls(np.zeros((0, 1), np.int64), np.zeros((0, 1)), np.zeros(0))
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -52,7 +57,7 @@ class Writing:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class AskedPrompt:
     """What a server continues: tokens, and the messages of which a chat template has made them, if there are any."""
 
     ids: Sequence[int]
@@ -96,7 +101,7 @@ class WritingApi(Protocol):
     def facts(self) -> ServerFacts:
         """What the server says about itself; proves that it can be reached, knows the key and has the model."""
 
-    def write(self, prompt: Prompt, how: Writing, seed: int, k: int) -> WrittenText:
+    def write(self, prompt: AskedPrompt, how: Writing, seed: int, k: int) -> WrittenText:
         """What the server writes, with the k likeliest tokens of each distribution at temperature 1."""
 
 

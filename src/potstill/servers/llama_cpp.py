@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.servers.api import Prompt, ServerFacts, Writing, WrittenText
+from potstill.servers.api import AskedPrompt, ServerFacts, Writing, WrittenText
 from potstill.servers.client import Client, RefusedError
 from potstill.servers.openai_style import listed_model
 from potstill.servers.token_bytes import TokenBytes
@@ -56,7 +56,7 @@ class LlamaCppApi:
         """The server's text of tokens."""
         return str(self._ask("/detokenize", {"tokens": [*ids]}, "content"))
 
-    def write(self, prompt: Prompt, how: Writing, seed: int, k: int) -> WrittenText:
+    def write(self, prompt: AskedPrompt, how: Writing, seed: int, k: int) -> WrittenText:
         """What the server writes after a prompt's ids.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.servers.api import Prompt, ServerFacts, Writing, WrittenText
+from potstill.servers.api import AskedPrompt, ServerFacts, Writing, WrittenText
 from potstill.servers.client import Client, RefusedError
 from potstill.servers.openai_style import version_of
 from potstill.servers.token_bytes import TokenBytes
@@ -39,7 +39,7 @@ class OllamaApi:
             ) from refusal
         return ServerFacts(self._model, version_of(self._client, "/api/version"), None, None)
 
-    def write(self, prompt: Prompt, how: Writing, seed: int, k: int) -> WrittenText:
+    def write(self, prompt: AskedPrompt, how: Writing, seed: int, k: int) -> WrittenText:
         """What the server writes after the text of a prompt's ids.
 
         Raises:

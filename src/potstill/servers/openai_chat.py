@@ -7,11 +7,13 @@ Source: OpenAI's reference of chat completions; `tests/servers/recorded/` has an
 from dataclasses import replace
 
 from potstill.errors import UserError
-from potstill.servers.api import Prompt, ServerFacts, Writing, WrittenText
+from potstill.servers.api import AskedPrompt, ScoredRow, ServerFacts, Writing, WrittenText
 from potstill.servers.client import Client
 from potstill.servers.openai_style import listed_model
 from potstill.servers.token_bytes import TokenBytes
 from potstill.servers.written import WrittenReader
+
+NO_MESSAGES = "follows tools or reasoning, which are not sent"
 
 
 class OpenaiChatApi:
@@ -27,21 +29,27 @@ class OpenaiChatApi:
         self._client, self._model, self._tokens, self._here = client, model, tokens, client.connection
 
     def facts(self) -> ServerFacts:
-        """The model's entry; such servers have no common route for a version."""
-        longest = listed_model(self._client, self._model).get("max_model_len")
-        return ServerFacts(self._model, None, longest and int(longest), None)
-
-    def write(self, prompt: Prompt, how: Writing, seed: int, k: int) -> WrittenText:
-        """What the server writes after a prompt's messages.
+        """The model's entry; such servers have no common route for a version.
 
         Raises:
-            UserError: there are no messages, the server makes other tokens of them, or tells no log-probabilities.
+            UserError: also where the tokenizer has no chat template.
         """
-        if not prompt.messages:
+        if not self._tokens.question("?").messages:
             raise UserError(
                 f"`teachers.{self._here.name}.api: openai` is asked in conversations, and its tokenizer has no chat "
                 "template; name one that has it (`tokenizer`), or use another `api`"
             )
+        longest = listed_model(self._client, self._model).get("max_model_len")
+        return ServerFacts(self._model, None, longest and int(longest), None)
+
+    def write(self, prompt: AskedPrompt, how: Writing, seed: int, k: int) -> WrittenText:
+        """What the server writes after a prompt's messages.
+
+        Raises:
+            UserError: the server makes other tokens of the messages, or tells no log-probabilities.
+        """
+        if not prompt.messages:
+            return WrittenText([], ScoredRow.of_nothing(), NO_MESSAGES)
         asked = {
             "model": self._model,
             "messages": [*prompt.messages],

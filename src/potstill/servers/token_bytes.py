@@ -8,7 +8,7 @@ from typing import Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from potstill.data.prompts.render import token_ids
-from potstill.servers.api import Prompt
+from potstill.servers.api import AskedPrompt
 
 
 class TokenBytes:
@@ -38,13 +38,13 @@ class TokenBytes:
         """The text of tokens with the special ones, as a server reads a prompt."""
         return str(self._tokenizer.decode([*ids], skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def question(self, text: str) -> Prompt:
+    def question(self, text: str) -> AskedPrompt:
         """A text as the prompt of a user, in the chat template if there is one."""
         if self._tokenizer.chat_template is None:
-            return Prompt(self.encode(text))
+            return AskedPrompt(self.encode(text))
         messages = ({"role": "user", "content": text},)
         rendered = self._tokenizer.apply_chat_template([*messages], tokenize=False, add_generation_prompt=True)
-        return Prompt(self.encode(rendered), messages)
+        return AskedPrompt(self.encode(rendered), messages)
 
     def of(self, id: int) -> bytes | None:
         """The bytes of a token; None if the tokenizer does not say."""

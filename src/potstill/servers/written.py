@@ -77,7 +77,9 @@ class WrittenReader:
         scored, fault = self._scored(body, labels), self._fault(ids)
         if ids is None or fault is not None:
             return WrittenText([], scored, fault)
-        return WrittenText([*ids, *([labels[-1] or self.ends[0]] if ended else [])], scored)
+        # Of an end that is not named, only that it is one is known.
+        end_id = [self.ends[0] if labels[-1] is None else labels[-1]] if ended else []
+        return WrittenText([*ids, *end_id], scored)
 
     def _said(self, content: Any) -> list[Said]:
         try:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
+from potstill.data.conversations.prompt import plain_messages
 from potstill.data.positions import supervised_labels
 from potstill.device import device
 from potstill.evaluation.held_out_prompts import held_out_prompts
@@ -88,7 +89,7 @@ def _asked_conversations(work: Work) -> list[Asked]:
             Request(
                 one.id,
                 one.teacher_input_ids if teaches else one.input_ids,
-                [{"role": message.role, "content": message.content} for message in one.before],
+                plain_messages(one.before, one.conversation.tools),
             ),
             {"id": one.id, "question": one.before[-1].content, "reference": one.reference},
         )
