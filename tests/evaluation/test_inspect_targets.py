@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import toy_questions
+import toy_rows
 from potstill.cli import main
 from potstill.errors import UserError
 from potstill.evaluation.inspect_targets import inspect, inspection_lines
@@ -71,3 +72,14 @@ def test_a_store_of_questions_is_compared_on_the_samples_of_its_own_set(tmp_path
     for of_set in ("base/own", "base/another_question"):
         found = inspect(made.path("capture") / of_set / "t", samples=3)
         assert found["fidelity"]["kl"] < 1e-4, "the toy keeps the whole distribution in 32 bits"
+
+
+def test_a_store_of_a_teacher_of_some_rows_says_which_part_it_has(tmp_path):
+    made = Run(tmp_path / "run")
+    run_recipe(toy_rows.by_row(tmp_path, f"capture={{k: {VOCABULARY}, bits: 32}}"), made, "capture")
+    for name, told in made.manifest("capture")["summary"].items():
+        if name != "made":
+            found = inspect(made.path("capture") / name, samples=3)
+            assert found["teaches"] == f"{told['samples']:,} of {told['samples_in_all']:,} samples, as `when` says"
+            assert found["samples"] == told["samples"] < told["samples_in_all"]
+            assert found["fidelity"]["kl"] < 1e-4

@@ -76,8 +76,10 @@ def test_sglang_follows_one_temperature(folder):
 
 
 def test_an_unknown_api_names_those_that_there_are(folder):
-    with pytest.raises(UserError, match="must be one of 'vllm', 'sglang', 'potstill', not 'ollama'"):
-        recipe(folder, api="ollama")
+    with pytest.raises(
+        UserError, match="must be one of 'vllm', 'sglang', 'llama_cpp', 'ollama', 'openai', 'potstill', not 'tgi'"
+    ):
+        recipe(folder, api="tgi")
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])

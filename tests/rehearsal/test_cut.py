@@ -153,3 +153,30 @@ def test_a_folder_that_is_no_language_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "clip", "text_config": {}}')
     with pytest.raises(UserError, match="is no plain language model"):
         model_files(str(tmp_path), "teachers.big.model")
+
+
+def served(tmp_path, **teacher):
+    model = str(save_model(llama(layers=12), tmp_path / "teacher"))
+    given = {"server": "http://gpu-box:8000/v1", **teacher}
+    return load_recipe(
+        "quickstart",
+        [
+            f"teachers={json.dumps({'big': given})}",
+            f"student={json.dumps({'start': 'checkpoint', 'model': model})}",
+            "capture.k=20",
+        ],
+    ), model
+
+
+def test_a_small_model_takes_the_place_of_a_server(tmp_path):
+    recipe, model = served(tmp_path, api="vllm", model="name-at-the-server", tokenizer=str(tmp_path / "teacher"))
+    cut = cut_recipe(recipe)
+    assert cut.recipe.teachers["big"].model == model
+    assert "teachers.big" in cut.models
+    assert any("takes the place of the server" in note for note in cut.notes)
+
+
+def test_a_server_that_has_not_said_its_model_cannot_be_rehearsed(tmp_path):
+    recipe, _ = served(tmp_path, api="potstill")
+    with pytest.raises(UserError, match=r"teachers.big.*potstill serve.*--set"):
+        cut_recipe(recipe)

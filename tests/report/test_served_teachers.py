@@ -1,4 +1,4 @@
-from potstill.recipe.teachers import PotstillTeacher, ScoringTeacher
+from potstill.recipe.teachers import PotstillTeacher, ScoringTeacher, WritingTeacher
 from potstill.report.served_teachers import notes_of_served
 
 FACTS = {"served": {"model": "M", "version": "0.32.0", "noise": {"mean": 0.0123, "largest": 0.5}}}
@@ -32,3 +32,11 @@ def test_a_teacher_that_sends_hidden_states_has_whole_distributions_and_a_price(
     assert "behind `potstill serve`, in bfloat16" in whole
     assert "lower bound" not in whole
     assert "for 2.00 EUR" in asked
+
+
+def test_a_teacher_that_only_writes_is_compared_with_nobody():
+    given = WritingTeacher(server="http://host", model="M", api="llama_cpp")
+    noise, told = notes_of_served("big", given, FACTS, [])
+    assert "by 0.012 nats on average and by 0.5 at most" in noise
+    assert "the 20 likeliest tokens" in told
+    assert "no model is compared with it" in told

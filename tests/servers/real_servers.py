@@ -58,11 +58,17 @@ def converted(folder: Path) -> Path:
 
 
 @contextmanager
-def vllm_server(folder: Path, *options: str) -> Iterator[RealServer]:
-    """vLLM with the model of a folder, in fp32. It wants `KEY`."""
+def vllm_server(folder: Path, *options: str, program: Path | None = None) -> Iterator[RealServer]:
+    """vLLM with the model of a folder, in fp32. It wants `KEY`. Default: the `vllm` of this environment."""
     port = _free_port()
     # Its answers name the model's folder, which should be the same on each machine.
-    command = [Path(sys.executable).with_name("vllm"), "serve", folder.name, "--served-model-name", "smollm2"]
+    command = [
+        program or Path(sys.executable).with_name("vllm"),
+        "serve",
+        folder.name,
+        "--served-model-name",
+        "smollm2",
+    ]
     command += ["--dtype", "float32", "--max-model-len", LONGEST, "--max-logprobs", MOST_K, "--enforce-eager"]
     command += ["--host", "127.0.0.1", "--port", port, "--api-key", KEY, *options]
     with _running(list(map(str, command)), folder.parent, port):

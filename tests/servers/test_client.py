@@ -1,6 +1,5 @@
 import socket
 import ssl
-import threading
 
 import httpx2
 import pytest
@@ -153,18 +152,21 @@ def test_fewer_are_in_flight_while_the_server_is_overloaded(server):
 
 def test_after_a_failure_nothing_more_is_asked(server):
     asked = client(server, concurrency=2)
-    begun = threading.Event()
+    taken = []
 
     def ask(number: int) -> int:
         if number == 3:
-            begun.set()
             raise UserError("broken")
         return number
 
+    def items():
+        for number in range(10**9):
+            taken.append(number)
+            yield number
+
     with pytest.raises(UserError, match="broken"):
-        list(asked.in_order(ask, iter(range(10**9))))
-    with pytest.raises(RuntimeError):
-        asked.get(PATH)
+        list(asked.in_order(ask, items()))
+    assert len(taken) <= 4 + 2 * AHEAD
 
 
 def test_what_was_asked_is_counted(server):
@@ -174,3 +176,35 @@ def test_what_was_asked_is_counted(server):
     traffic = asked.traffic
     assert (traffic.requests, traffic.tokens_read, traffic.tokens_written) == (1, 10, 2)
     assert traffic.bytes_received == len('{"version": "0.32.0"}')
+
+
+def test_a_client_goes_on_after_a_failure(server):
+    server.always["/tokenize"] = lambda *_: Reply(400, {"error": "no"})
+    asked = client(server, concurrency=2)
+    with pytest.raises(UserError, match="no"):
+        list(asked.in_order(lambda _: asked.post("/tokenize", {}), range(20)))
+    assert asked.get(PATH) == {"version": "0.32.0"}
+    assert list(asked.in_order(lambda _: asked.get(PATH)["version"], range(5))) == ["0.32.0"] * 5
+
+
+def test_requests_that_wait_when_a_client_is_closed_are_given_up(server):
+    server.always[PATH] = lambda *_: Reply(503, {"error": "busy"})
+    waited = []
+
+    def pause(seconds):
+        waited.append(seconds)
+        asked.close()
+
+    asked = Client(Connection("big", server.url), pause=pause)
+    with pytest.raises(UserError, match="busy"):
+        asked.get(PATH)
+    assert len(waited) == 1
+
+
+def test_traffic_that_is_kept_goes_on_where_it_was(server, tmp_path):
+    for attempt in range(1, 4):
+        asked = client(server)
+        asked.keep_traffic(tmp_path / "traffic.json")
+        asked.get(PATH)
+        assert asked.traffic.requests == attempt
+        asked.close()

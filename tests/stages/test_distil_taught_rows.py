@@ -248,3 +248,19 @@ def test_conversations(tmp_path, layout):
         metrics = {row["metric"]: row["n"] for row in found["rows"]}
         assert metrics["kl_to_teacher"] < metrics["loss"]
         assert {"loss/u", "kl_to_teacher/u"} <= metrics.keys()
+
+
+def test_answers_that_one_teacher_writes_are_taught_by_the_teachers_of_their_rows(tmp_path):
+    file = toy_conversations.save_talks(tmp_path)
+    lines = tagged(map(json.loads, file.read_text().splitlines()))
+    toy_conversations.recipe(tmp_path)
+    file.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    two = second_teacher(tmp_path, lambda path: toy_conversations.teacher(path, layers=3))
+    writes = "generate={by: t, max_new_tokens: 16, temperature: 1.0, batch_size: 4}"
+    run = ran(tmp_path, toy_conversations.recipe(tmp_path, two, writes, "capture={k: 20}"), until="distil")
+    samples, captured = samples_of(run, "generate"), run.manifest(Step("capture"))["summary"]
+    assert {tuple(one["teachers"]) for one in samples} == {("t",), ("u",), ()}
+    for name in ("t", "u"):
+        own = [one for one in samples if name in one["teachers"]]
+        assert captured[name]["samples"] == len(own) < captured[name]["samples_in_all"] == len(samples)
+        assert run.manifest(Step("generate"))["summary"]["taught"][name]["samples"] == len(own)

@@ -21,7 +21,6 @@ from potstill.cli.options import (
     DryRun,
     Estimate,
     ExportsToPush,
-    Fetch,
     FidelitySamples,
     Force,
     ForceThis,

@@ -12,7 +12,7 @@ from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, own_candidates
-from potstill.recipe.served import served_teachers
+from potstill.recipe.served import only_writes, served_teachers
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,11 @@ class Measurement:
 
 
 def own_models(work: Work) -> Models:
-    """The models of all candidates that the run made or prepared."""
+    """The models of all candidates that the run made or prepared, and that predict a given text."""
     found: dict[Candidate, list[CandidateModel]] = {}
     for one in own_candidates(work.recipe):
+        if one.role == "teacher" and only_writes(work.recipe, artifacts.teacher_of(work, one)):
+            continue
         tokenizer = partial(_teacher_tokenizer, work, one) if one.role == "teacher" else None
         model = CandidateModel(one, partial(artifacts.own_model, work, one), tokenizer)
         found.setdefault(one.of_all_seeds, []).append(model)

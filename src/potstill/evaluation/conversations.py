@@ -39,14 +39,14 @@ def measure(work: Work, models: Models) -> Measurement:
     judged = len(text.document_bytes) // len(TURNS)
     readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))
     found = score_all(work, models, text, readers)
-    readers.close()
     parts = text.parts
     taught = {
         name: [TurnScores(one if parts is None else taught_alone(one, parts, len(TURNS))) for one in seeds]
         for name, seeds in found.items()
     }
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
-    scores, metrics = by_part(taught, parts, taught["start"][0].metrics())
+    scores, metrics = by_part(taught, parts, readers.metrics(taught["start"][0].metrics()))
+    readers.close()
     rows, differences = compare(scores, pairs_to_compare(work, models), metrics, sums_of(scores), resampling)
     tokens = int(found["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {judged:,} held-out conversations"

@@ -39,6 +39,7 @@ from potstill.metrics.taught_parts import COMPARED, ItemScores, TaughtParts
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate, teacher_candidates
+from potstill.recipe.served import only_writes
 from potstill.recipe.step import Step
 from potstill.targets import StoreSpec, TargetStore, make_codec
 from potstill.targets.content_keys import batch_keys
@@ -110,9 +111,17 @@ class TeacherReaders:
 
     @cached_property
     def by_name(self) -> dict[str, TeacherOutputFunction]:
-        """By the folder of the teacher's candidate, in the order of the recipe."""
+        """By the folder of the teacher's candidate, in the order of the recipe; none of one that only writes."""
         candidates, teachers = teacher_candidates(self._work.recipe), artifacts.teachers(self._work)
-        return {one.folder: self._reader(one, teacher) for one, teacher in zip(candidates, teachers, strict=True)}
+        return {
+            one.folder: self._reader(one, teacher)
+            for one, teacher in zip(candidates, teachers, strict=True)
+            if not only_writes(self._work.recipe, teacher.name)
+        }
+
+    def metrics(self, every: Sequence[str]) -> list[str]:
+        """The metrics that can be measured: without a teacher that reads, none is compared with it."""
+        return [metric for metric in every if self.by_name or metric.partition("/")[0] not in COMPARED]
 
     @cached_property
     def weights(self) -> tuple[float, ...]:
@@ -231,7 +240,8 @@ def _score_group(work: Work, group: Sequence[CandidateModel], text: HeldOutBatch
         saved = time.monotonic()
         for units, batch in text.batches(done):
             documents = np.concatenate(units)
-            found = readers.read(batch, text.taught(documents))
+            nobody = None if teachers.by_name else [()] * len(documents)
+            found = readers.read(batch, nobody or text.taught(documents))
             _add(found, documents, scores, dict(zip(names, tallies, strict=True)))
             advance(len(units))
             done += len(units)

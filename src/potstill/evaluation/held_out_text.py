@@ -58,7 +58,7 @@ def measure(work: Work, models: Models) -> Measurement:
     pairs = pairs_to_compare(work, models)
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
     taught = {name: [one if parts is None else taught_alone(one, parts) for one in own] for name, own in scores.items()}
-    judged, metrics = by_part(taught, parts, METRICS)
+    judged, metrics = by_part(taught, parts, readers.metrics(METRICS))
     rows, differences = compare(judged, pairs, metrics, sums_of(judged), resampling)
     passages = work.folder / "passages.json"
     write_json(passages, _passages(work, readers, text, held_out, scores[pairs[0][0]][0]))

@@ -8,13 +8,15 @@ from datasets import load_from_disk
 from potstill.console import progress, size
 from potstill.data.collators import Collator, pad_token_id
 from potstill.data.prompts.collator import AlignedCollator, teacher_batch
+from potstill.data.row_teachers import TEACHERS
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.pipeline.precision import with_precision
 from potstill.pipeline.run_folder import Run
+from potstill.pipeline.training_data import taught_by
 from potstill.recipe.load import saved_recipe
-from potstill.recipe.step import SAVED_AS
+from potstill.recipe.step import SAVED_AS, Step
 from potstill.targets import TargetStore, describe, fidelity
 from potstill.targets.content_keys import batch_keys
 from potstill.targets.fidelity import Fidelity
@@ -36,6 +38,7 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
     whole = found["samples_written"] == found["samples"]
     there = f"{found['samples_written']:,} of {found['samples']:,} samples"
     found["state"] = "finished" if whole else f"unfinished: {there}"
+    found |= _taught(folder)
     if whole:
         store = TargetStore(folder, expect=None)
         with progress("checking", found["shards"], "shards") as advance:
@@ -47,17 +50,39 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
     return found
 
 
-def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity:
-    """The distance of the store's targets from the live teacher's, on samples that are spread over its corpus."""
+def _place(folder: Path) -> tuple[Path, Path, str]:
+    """A store's whole path, the folder of its run (or what is above it), and the name of its sample set, or nothing."""
     place = folder.resolve()
     run = next((parent for parent in place.parents if (parent / SAVED_AS).is_file()), place.parent)
     # The place is RUN/capture/TEACHER; with questions, RUN/capture/STRATEGY/own/TEACHER.
-    of_set = "/".join(place.relative_to(run).parts[1:-1])
-    learned = [f"strategies/{of_set}/train"] if of_set else ["generate/train", "corpus/train"]
+    return place, run, "/".join(place.relative_to(run).parts[1:-1])
+
+
+def _corpus_of(run: Path) -> str:
+    """The stage that made the samples of a run's trainings."""
+    return taught_by(saved_recipe(run)) if (run / SAVED_AS).is_file() else "corpus"
+
+
+def _taught(folder: Path) -> dict[str, Any]:
+    """Which of all samples a teacher teaches, and which of their tokens a server told, where it is not all of them."""
+    place, run, of_set = _place(folder)
+    manifest = Run(run).manifest(Step("capture", name=of_set or None)) if (run / SAVED_AS).is_file() else None
+    own = {} if manifest is None else manifest["summary"].get(place.name, {})
+    found = {}
+    if "samples_in_all" in own:
+        found["teaches"] = f"{own['samples']:,} of {own['samples_in_all']:,} samples, as `when` says"
+    if "told" in own:
+        found["told"] = f"{own['told']:,} of {own['tokens']:,} tokens, which the server wrote"
+    return found
+
+
+def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity:
+    """The distance of the store's targets from the live teacher's, on samples that are spread over its corpus."""
+    place, run, of_set = _place(folder)
     teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]
     teacher_folder = next((each for each in teachers if each.is_dir()), None)
-    corpus = next((run / each for each in learned if (run / each).is_dir()), None)
-    if teacher_folder is None or corpus is None:
+    corpus = run / (f"strategies/{of_set}/train" if of_set else f"{_corpus_of(run)}/train")
+    if teacher_folder is None or not corpus.is_dir():
         raise UserError(
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
             "give `--fidelity 0` to leave the comparison out"
@@ -69,6 +94,8 @@ def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity
             f"teacher {place.name!r} is behind a server, so there is nothing here to compare with; give `--fidelity 0` "
             "to leave the comparison out"
         )
+    if TEACHERS in rows.column_names:  # a store has the samples of its own teacher
+        rows = rows.filter(lambda names: place.name in names, input_columns=TEACHERS).remove_columns(TEACHERS)
     pad = pad_token_id(prepared.tokenizer())
     # Placebos have other answers. The keys prove that the targets belong to these samples.
     apart = "teacher_input_ids" in rows.column_names

@@ -22,6 +22,8 @@ def fault(one: Response, generate: Generate) -> str | None:
     Raises:
         UserError: the regular expression takes too long.
     """
+    if one.fault is not None:
+        return one.fault
     if one.hit_limit:
         return UNFINISHED
     if not one.response.strip():

@@ -4,7 +4,7 @@ Each response draws with its own random numbers, whose seed is the recipe's, the
 sample. So a response depends neither on its neighbours in a batch nor on the size of the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Self
@@ -29,6 +29,8 @@ class Request:
 
     id: str
     prompt_ids: list[int]
+    messages: Sequence[Mapping[str, str]] = ()
+    """The messages of which the prompt was made, for servers that make it themselves."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Task:
 
     key: Key
     prompt_ids: list[int]
+    messages: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Written:
 
     key: Key
     ids: list[int]
+    fault: str | None = None
+    """Why its tokens are not known, so that there are none; None if they are."""
 
 
 class TokenChoice:

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from potstill.data.collators import pad_token_id
-from potstill.data.prompts.render import end_token_id
+from potstill.data.prompts.render import ends_of
 from potstill.errors import UserError
 from potstill.generation.continuous_batches import ContinuousBatches
 from potstill.generation.decoding import Decoding, Key, Request, Task, TokenChoice, Written
 from potstill.generation.fixed_batches import FixedBatches
 from potstill.generation.row_batch import continues_rows
-from potstill.generation.server_writer import ServerModel, written_by_server
+from potstill.generation.server_writer import ServerModel, WritingModel, written_by_server
 from potstill.generation.vllm_writer import VllmWriter, writes_with_vllm
 from potstill.models.causality import input_device
 
@@ -29,7 +29,8 @@ class NamedModel:
     """A model that is asked, with its tokenizer and its name in messages."""
 
     model: Any
-    """Any causal language model, with adapters or quantised weights too, in eval mode; or a :class:`ServerModel`."""
+    """Any causal language model, with adapters or quantised weights too, in eval mode; or a :class:`ServerModel` or a
+    :class:`WritingModel`."""
     tokenizer: Any
     name: str
     """Such as ``teacher 'smollm2'``."""
@@ -49,11 +50,17 @@ class Response:
     """The number of tokens before the end token."""
     hit_limit: bool
     """Whether the response has no end token within the limit."""
+    fault: str | None = None
+    """Why a server's response has no tokens here, and cannot be learned; None if it can."""
 
     @property
     def key(self) -> Key:
         """The key of this response."""
         return self.id, self.sample
+
+    def as_row(self) -> dict[str, Any]:
+        """The fields as JSON types, `fault` only where there is one."""
+        return {name: value for name, value in vars(self).items() if name != "fault" or value is not None}
 
 
 def responses(
@@ -88,7 +95,7 @@ def responses(
         return
     ends = ends_of(asked.tokenizer)
     choose = TokenChoice(decoding, ends, ids_without_token(asked.model, asked.tokenizer))
-    if isinstance(asked.model, ServerModel):
+    if isinstance(asked.model, ServerModel | WritingModel):
         for one in written_by_server(asked.model, [one for one in todo if one.key not in have], decoding, choose):
             yield [_response(one, ends, asked.tokenizer)]
         return
@@ -179,7 +186,9 @@ def tasks(requests: Sequence[Request], decoding: Decoding) -> list[Task]:
     """
     assert len({one.id for one in requests}) == len(requests), "two questions have one id"
     ordered = sorted(requests, key=lambda one: -len(one.prompt_ids))
-    return [Task((one.id, sample), one.prompt_ids) for one in ordered for sample in range(decoding.samples)]
+    return [
+        Task((one.id, sample), one.prompt_ids, one.messages) for one in ordered for sample in range(decoding.samples)
+    ]
 
 
 def check_context_length(config: Any, requests: Sequence[Request], max_new_tokens: int, who: str, key: str) -> None:
@@ -215,18 +224,15 @@ def writer_of(
     return FixedBatches(asked.model, choose, size, pad_token_id(asked.tokenizer))
 
 
-def ends_of(tokenizer: Any) -> list[int]:
-    """The tokens that end a response."""
-    return sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
-
-
-def ids_without_token(model: PreTrainedModel | ServerModel, tokenizer: Any) -> list[int]:
+def ids_without_token(model: PreTrainedModel | ServerModel | WritingModel, tokenizer: Any) -> list[int]:
     """Ids of the model without a token: many heads are padded to a round size."""
     known = set(tokenizer.get_vocab().values())
     return [token for token in range(model.config.get_text_config().vocab_size) if token not in known]
 
 
 def _response(written: Written, ends: list[int], tokenizer: Any) -> Response:
+    if written.fault is not None:
+        return Response(*written.key, "", 0, hit_limit=False, fault=written.fault)
     ended = written.ids[-1] in ends
     ids = written.ids[: len(written.ids) - ended]
     return Response(*written.key, _text(tokenizer, ids), len(ids), hit_limit=not ended)

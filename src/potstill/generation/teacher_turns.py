@@ -8,7 +8,7 @@ from typing import Any
 from potstill.data.conversations.chat_template import ChatTemplate, TemplateRefusedError
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.parts import message_of
-from potstill.data.conversations.prompt import turn_prompt_ids
+from potstill.data.conversations.prompt import plain_messages, turn_prompt_ids
 from potstill.generation.answer_rules import fault, nearest
 from potstill.generation.decoding import Request
 from potstill.generation.generate import Response
@@ -169,7 +169,8 @@ class TurnWriter:
             ids = turn_prompt_ids(shown.messages, self._template, shown.tools)
         except TemplateRefusedError as error:
             return f"the chat template refuses it ({error})"
-        return Request(draft.request_id, ids) if len(ids) <= self._room else "leaves no room for an answer"
+        messages = plain_messages(shown.messages, shown.tools)
+        return Request(draft.request_id, ids, messages) if len(ids) <= self._room else "leaves no room for an answer"
 
     def _with_responses(self, draft: Draft, responses: Sequence[Response]) -> Iterator[Draft]:
         usable: list[Response] = []

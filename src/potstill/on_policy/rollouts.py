@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.prompts.collator import TEACHER
+from potstill.data.prompts.render import ends_of
 from potstill.data.row_teachers import TEACHERS
 from potstill.errors import UserError
 from potstill.generation.decoding import Decoding, Key, Task, TokenChoice
-from potstill.generation.generate import NamedModel, ResponseWriter, ends_of, ids_without_token, writer_of
+from potstill.generation.generate import NamedModel, ResponseWriter, ids_without_token, writer_of
 from potstill.generation.row_batch import continues_rows
 from potstill.generation.vllm_writer import VllmWriter, check_installed, writes_with_vllm
 from potstill.models.size import positions_of

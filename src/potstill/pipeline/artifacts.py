@@ -13,17 +13,17 @@ from potstill.data.conversations.training_rows import row_of, stored_conversatio
 from potstill.data.row_teachers import TEACHERS
 from potstill.device import run_dtype
 from potstill.files.jsonl_log import read_jsonl
-from potstill.generation.server_writer import ServerModel
+from potstill.generation.server_writer import ServerModel, WritingModel
 from potstill.models.pretrained import ModelSource
 from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.conversations import Conversations
-from potstill.recipe.served import served_teachers
+from potstill.recipe.served import only_writes, served_teachers
 from potstill.students.load_and_save import load_student
 from potstill.teachers.prepared import PreparedTeacher
-from potstill.teachers.served import ServedTeacher
+from potstill.teachers.served import ServedTeacher, served_config
 
 
 def existing_teachers(work: Work) -> list[PreparedTeacher]:
@@ -43,11 +43,13 @@ def teacher(work: Work, name: str) -> PreparedTeacher:
     return PreparedTeacher.load(folder, name, work.recipe.precision, served_teachers(work.recipe).get(name))
 
 
-def writing_teacher(work: Work, name: str) -> PreTrainedModel | ServerModel:
+def writing_teacher(work: Work, name: str) -> PreTrainedModel | ServerModel | WritingModel:
     """A teacher of the recipe, ready to write."""
     prepared = teacher(work, name)
     if prepared.served is None:
         return prepared.model()
+    if only_writes(work.recipe, name):
+        return WritingModel(prepared.writer(), served_config(prepared.served), prepared.served)
     beside = prepared.beside()
     assert isinstance(beside, ServedTeacher)
     return ServerModel(beside.server, beside.config)

@@ -27,10 +27,10 @@ from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Ques
 from potstill.recipe.student import Checkpoint
 from potstill.recipe.teachers import (
     Llama2cTeacher,
+    NamedAtServer,
     NamedTeacher,
     PackagedTeacher,
     PotstillTeacher,
-    ScoringTeacher,
     Teacher,
 )
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
@@ -213,7 +213,7 @@ def _teacher_files(teacher: Teacher, key: str) -> Sequence[Path]:
         return [file for split in ("model", "tokenizer") for file in named_files(teacher.data, split, f"{key}.data")]
     if isinstance(teacher, PotstillTeacher):
         return []
-    if isinstance(teacher, ScoringTeacher):
+    if isinstance(teacher, NamedAtServer):
         return _in_folder(teacher.tokenizer or teacher.model)
     folder = named_folder(teacher.model)
     if folder is None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from potstill.recipe.losses import HiddenMatch, temperatures
 from potstill.recipe.student import FromTeacher
-from potstill.recipe.teachers import PotstillTeacher, ScoringTeacher, ServerTeacher
+from potstill.recipe.teachers import PotstillTeacher, ScoringTeacher, ServerTeacher, WritingTeacher
 from potstill.recipe.tokenizer import CutTokenizer
 
 if TYPE_CHECKING:
@@ -17,13 +17,20 @@ def served_teachers(recipe: "Recipe") -> dict[str, ServerTeacher]:
     return {name: one for name, one in recipe.teachers.items() if isinstance(one, ServerTeacher)}
 
 
+def only_writes(recipe: "Recipe", name: str) -> bool:
+    """Whether a teacher tells the distributions of what it writes, and of no text that it is given."""
+    return isinstance(recipe.teachers.get(name), WritingTeacher)
+
+
 def not_served(recipe: "Recipe") -> Iterator[str]:
     """A sentence about each setting that needs more of a served teacher than its server gives."""
     for name, teacher in served_teachers(recipe).items():
         what = f"`teachers.{name}` is behind a server"
+        if isinstance(teacher, WritingTeacher):
+            yield from _needing_scores(recipe, name, teacher)
         yield from _needing_weights(recipe, name, what)
         yield from _needing_layers(recipe, what)
-        if isinstance(teacher, ScoringTeacher):
+        if isinstance(teacher, ScoringTeacher | WritingTeacher):
             yield from _needing_whole_distributions(recipe, what)
             yield from _of_capture(recipe, name, teacher)
             yield from _of_temperature(recipe, name, teacher)
@@ -76,7 +83,7 @@ def _needing_whole_distributions(recipe: "Recipe", what: str) -> Iterator[str]:
         )
 
 
-def _of_capture(recipe: "Recipe", name: str, teacher: ScoringTeacher) -> Iterator[str]:
+def _of_capture(recipe: "Recipe", name: str, teacher: ScoringTeacher | WritingTeacher) -> Iterator[str]:
     capture = recipe.capture
     if capture is None:
         return
@@ -93,7 +100,7 @@ def _of_capture(recipe: "Recipe", name: str, teacher: ScoringTeacher) -> Iterato
         )
 
 
-def _of_temperature(recipe: "Recipe", name: str, teacher: ScoringTeacher) -> Iterator[str]:
+def _of_temperature(recipe: "Recipe", name: str, teacher: ScoringTeacher | WritingTeacher) -> Iterator[str]:
     hot = [one for one in recipe.temperatures_of(None) if one != 1]
     if hot and teacher.fixed_temperature:
         yield (
@@ -106,3 +113,22 @@ def _of_temperature(recipe: "Recipe", name: str, teacher: ScoringTeacher) -> Ite
         each = [temperatures(recipe.losses_of(variant)) for variant in recipe.variants]
     if several := [one for one in each if len(one) > 1]:
         yield f"`teachers.{name}` is asked at one temperature, but the losses have {several[0]}; give them one"
+
+
+def _needing_scores(recipe: "Recipe", name: str, teacher: WritingTeacher) -> Iterator[str]:
+    """What cannot be had of a teacher that scores no given text."""
+    what = f"`teachers.{name}.api: {teacher.api}` tells only the distributions of what it writes itself"
+    if len(recipe.all_teachers) > 1:
+        yield f"{what}, so its answers have no other teacher; leave the other teachers out"
+    if recipe.generate is None or recipe.generate.by != name:
+        yield f"{what}; let it write the training answers with `generate: {{by: {name}}}`"
+    if recipe.capture is None:
+        yield f"{what}, none of a training's batches; keep them with `capture: {{k: {teacher.top_k}}}`"
+    if any(recipe.on_policy_of(variant) is not None for variant in recipe.variants):
+        yield f"`on_policy` lets a teacher judge what the student writes, and {what}; remove it"
+    if recipe.asks and recipe.answers.teachers:
+        yield f"`answers.teachers` scores reference solutions, and {what}; set it to false"
+    if recipe.select is not None:
+        yield f"`select` measures the distance from the teacher, and {what}; remove it"
+    if teacher.api == "openai" and recipe.generate is not None and recipe.generate.top_k is not None:
+        yield f"`generate.top_k` is no setting of `teachers.{name}.api: openai`; remove it, or use `top_p`"

@@ -165,18 +165,22 @@ class ServerTeacher(TeacherBase):
         return key
 
 
-class ScoringTeacher(ServerTeacher):
-    """A server that gives the likeliest tokens of each distribution, the text's own token, and the mass of the rest."""
+class NamedAtServer(ServerTeacher):
+    """A model that has a name at its server, and whose tokenizer is known here."""
 
     model: str = Field(min_length=1)
     """The model's name at the server."""
 
-    api: Literal["vllm", "sglang"]
-    """The program that serves: `vllm` (at temperature 1 only), or `sglang`."""
-
     tokenizer: str | None = None
     """The tokenizer of the server's model: a folder, or a name on the hub. It is compared with the server's, token by
     token. Default: the name in `model`."""
+
+
+class ScoringTeacher(NamedAtServer):
+    """A server that gives the likeliest tokens of each distribution, the text's own token, and the mass of the rest."""
+
+    api: Literal["vllm", "sglang"]
+    """The program that serves: `vllm` (at temperature 1 only), or `sglang`."""
 
     top_k: int = Field(64, gt=0, le=4096)
     """The number of likeliest tokens that are asked of each distribution. vLLM gives 20, unless it was started with
@@ -186,6 +190,34 @@ class ScoringTeacher(ServerTeacher):
     def fixed_temperature(self) -> bool:
         """Whether the server's log-probabilities are at temperature 1 whatever a request says."""
         return self.api == "vllm"
+
+
+MOST_IN_CHAT = 20
+"""The most likeliest tokens that Ollama and servers in OpenAI's style give."""
+
+
+class WritingTeacher(NamedAtServer):
+    """A server that tells the distributions of what it writes itself, and of no other text. It writes the answers of
+    `generate`, and `capture` keeps what it told of them."""
+
+    api: Literal["llama_cpp", "ollama", "openai"]
+    """The program that serves: `llama_cpp` (llama.cpp's server), `ollama`, or `openai` (any server with OpenAI's route
+    for chats that gives `top_logprobs`)."""
+
+    top_k: int = Field(20, gt=0, le=4096)
+    """The number of likeliest tokens that are asked of each distribution. Ollama and OpenAI's style give at most 20.
+    Default: 20."""
+
+    @model_validator(mode="after")
+    def _api_gives_as_many(self) -> "WritingTeacher":
+        if self.api != "llama_cpp" and self.top_k > MOST_IN_CHAT:
+            raise about_key("top_k", f"is {self.top_k:,}, and `api: {self.api}` gives at most {MOST_IN_CHAT}; lower it")
+        return self
+
+    @property
+    def fixed_temperature(self) -> bool:
+        """Its log-probabilities are at temperature 1, at whatever temperature it writes."""
+        return True
 
 
 class PotstillTeacher(ServerTeacher):
@@ -200,7 +232,7 @@ class PotstillTeacher(ServerTeacher):
 
 
 Teacher = Annotated[
-    Annotated[Annotated[ScoringTeacher | PotstillTeacher, Field(discriminator="api")], Tag("<server>")]
+    Annotated[Annotated[ScoringTeacher | WritingTeacher | PotstillTeacher, Field(discriminator="api")], Tag("<server>")]
     | Annotated[PackagedTeacher, Tag("<package>")]
     | Annotated[ModelTeacher, Tag("<model>")]
     | Annotated[Llama2cTeacher, Tag("<llama2c>")]

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from potstill.errors import UserError
 from potstill.models.quantization import EXTRA
 from potstill.recipe import Recipe
+from potstill.recipe.served import served_teachers
+from potstill.recipe.teachers import NamedAtServer
 from potstill.rehearsal.data_sets import TASKS
 from potstill.rehearsal.small_models import Scale
 from potstill.rehearsal.sources import ModelFiles, model_files
@@ -74,6 +77,7 @@ def cut_recipe(recipe: Recipe) -> CutRecipe:
     made = CutRecipe(recipe.model_dump(mode="json", by_alias=True, exclude_unset=True))
     # They are of the whole models, and a plan would refuse these.
     made.content.pop("facts", None)
+    _take_from_servers(made, recipe)
     _leave_out_quantization(made)
     _cut_models(made, recipe)
     samples = _cut_trainings(made, recipe.corpus.sequence_length)
@@ -121,6 +125,24 @@ def _cut_models(made: CutRecipe, recipe: Recipe) -> None:
             made.notes.append(f"`teachers.{name}` is on this machine, and is not cut")
         if getattr(teacher, "device_map", None) is not None:
             made.notes.append(f"`teachers.{name}.device_map`: how the teacher is spread over several devices")
+
+
+def _take_from_servers(made: CutRecipe, recipe: Recipe) -> None:
+    """Replace each model behind a server by itself, which is then cut as others are.
+
+    Raises:
+        UserError: the server has not said yet which model it has.
+    """
+    for name, teacher in served_teachers(recipe).items():
+        if not isinstance(teacher, NamedAtServer):
+            raise UserError(
+                f"`teachers.{name}` is behind `potstill serve`, which says only when it is asked which model it has, "
+                f"and a rehearsal asks no server; name the model, as in `--set 'teachers.{name}={{model: NAME}}'`"
+            )
+        before = made.content["teachers"][name]
+        after = {key: before[key] for key in ("weight", "when") if key in before}
+        made.content["teachers"][name] = after | {"model": teacher.tokenizer or teacher.model}
+        made.notes.append(f"`teachers.{name}.server`: a small model here takes the place of the server")
 
 
 def _leave_out_quantization(made: CutRecipe) -> None:

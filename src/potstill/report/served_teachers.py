@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from potstill.console import size
-from potstill.recipe.teachers import ScoringTeacher, ServerTeacher
+from potstill.recipe.teachers import ScoringTeacher, ServerTeacher, WritingTeacher
 
 
 def notes_of_served(
@@ -20,6 +20,8 @@ def notes_of_served(
     """
     if isinstance(given, ScoringTeacher):
         said = _of_scoring(name, given, prepared["served"])
+    elif isinstance(given, WritingTeacher):
+        said = _of_writing(name, given, prepared["served"])
     else:
         hosted = prepared["hosted"]
         said = [
@@ -31,7 +33,18 @@ def notes_of_served(
         return said
     received = size(sum(one["bytes_received"] for one in traffic))
     asked = f"{total['requests']:,} requests, {total['tokens_read']:,} tokens read, {total['tokens_written']:,} written"
-    return [*said, f"In the last attempts at each step, it answered {asked}, in {received}{_price(given, total)}."]
+    return [*said, f"It answered {asked}, in {received}{_price(given, total)}."]
+
+
+def _of_writing(name: str, given: WritingTeacher, facts: Mapping[str, Any]) -> list[str]:
+    noise, version = facts["noise"], f" {facts['version']}" if facts["version"] else ""
+    return [
+        f"Teacher {name} ({facts['model']}) ran behind a server ({given.api}{version}), which wrote the training "
+        f"answers. Asked twice, alone and together with others, it gave log-probabilities that differ by "
+        f"{noise['mean']:.2g} nats on average and by {noise['largest']:.2g} at most.",
+        f"It tells only the distributions of what it wrote: the {given.top_k:,} likeliest tokens of each, and the mass "
+        "of all others. It predicts no other text, so no model is compared with it on held-out text.",
+    ]
 
 
 def _of_scoring(name: str, given: ScoringTeacher, facts: Mapping[str, Any]) -> list[str]:

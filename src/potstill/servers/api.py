@@ -1,8 +1,8 @@
 """What a server of a teacher is asked, and what it answers; each kind of server has a module with this interface."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,6 +37,11 @@ class ScoredRow:
     label_log_probs: Float[np.ndarray, " T-1"]
     """Of the row's own next token, which may be among the K or not."""
 
+    @classmethod
+    def of_nothing(cls) -> Self:
+        """The predictions of no token."""
+        return cls(np.zeros((0, 1), np.int64), np.zeros((0, 1)), np.zeros(0))
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -51,14 +56,37 @@ class Writing:
     top_k: int | None = None
 
 
-class ServerApi(Protocol):
-    """One server, asked in its own way. Every method sends requests, and raises ``UserError`` where they fail.
+@dataclass(frozen=True)
+class AskedPrompt:
+    """What a server continues: tokens, and the messages of which a chat template has made them, if there are any."""
 
-    The methods may be called from several threads at a time.
-    """
+    ids: Sequence[int]
+    messages: Sequence[Mapping[str, str]] = ()
+    """Each has a `role` and a `content`."""
 
-    def facts(self) -> ServerFacts:
-        """What the server says about itself; proves that it can be reached, knows the key and has the model."""
+
+@dataclass(frozen=True, eq=False)
+class WrittenText:
+    """What a server wrote after a prompt: N tokens, and its predictions of each of them."""
+
+    ids: Sequence[int]
+    """The last one is an end token if the text has ended. None if they cannot be known (``fault``)."""
+    scored: ScoredRow
+    """Entry ``t`` predicts token ``t``. Where the server does not tell a distribution, no entry is used."""
+    fault: str | None = None
+    """Why this text cannot be learned; None if it can."""
+
+
+class Scorer(Protocol):
+    """What gives the predictions for a row of tokens. It may be called from several threads at a time."""
+
+    def score(self, row: Sequence[int], k: int, temperature: float) -> ScoredRow:
+        """The predictions for a row of at least two tokens."""
+
+
+@runtime_checkable
+class KnowsTokens(Protocol):
+    """A server that turns texts into tokens, and tokens into texts."""
 
     def tokenize(self, text: str) -> list[int]:
         """The server's tokens of a text, without tokens that it would add around it."""
@@ -66,8 +94,25 @@ class ServerApi(Protocol):
     def detokenize(self, ids: Sequence[int]) -> str:
         """The server's text of tokens, special tokens included."""
 
-    def score(self, row: Sequence[int], k: int, temperature: float) -> ScoredRow:
-        """The predictions for a row of at least two tokens."""
+
+class WritingApi(Protocol):
+    """One server that tells the distributions of what it writes, asked in its own way: as :class:`ServerApi`."""
+
+    def facts(self) -> ServerFacts:
+        """What the server says about itself; proves that it can be reached, knows the key and has the model."""
+
+    def write(self, prompt: AskedPrompt, how: Writing, seed: int, k: int) -> WrittenText:
+        """What the server writes, with the k likeliest tokens of each distribution at temperature 1."""
+
+
+class ServerApi(Scorer, KnowsTokens, Protocol):
+    """One server, asked in its own way. Every method sends requests, and raises ``UserError`` where they fail.
+
+    The methods may be called from several threads at a time.
+    """
+
+    def facts(self) -> ServerFacts:
+        """What the server says about itself; proves that it can be reached, knows the key and has the model."""
 
     def write(self, prompt: Sequence[int], how: Writing, seed: int) -> list[int]:
         """The tokens after a prompt, up to and including an end token, or to the limit."""

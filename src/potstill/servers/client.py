@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 
 from potstill.errors import UserError, first_line
 from potstill.servers.congestion import RequestRate, RequestWindow
+from potstill.servers.traffic import Traffic, TrafficFile
 
 ATTEMPTS = 8
 """How often a request is sent at most."""
@@ -55,20 +57,6 @@ class Connection:
         return f"`teachers.{self.name}.server`"
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """What was asked and answered so far."""
-
-    requests: int = 0
-    """Requests that were answered."""
-    repeated: int = 0
-    """Requests that had to be sent again."""
-    bytes_received: int = 0
-    tokens_read: int = 0
-    """Tokens that the server's model read."""
-    tokens_written: int = 0
-
-
 class RefusedError(UserError):
     """An answer of the server that would be the same if the request were sent again.
 
@@ -95,25 +83,24 @@ class Client:
 
     def __init__(self, connection: Connection, pause: Callable[[float], object] | None = None) -> None:
         self.connection, self._traffic = connection, Traffic()
+        self._kept: TrafficFile | None = None
         self._stopped, self._lock = threading.Event(), threading.Lock()
-        self._pause = self._stopped.wait if pause is None else pause
-        self._window, self._pace = (
-            RequestWindow(connection.concurrency),
-            RequestRate(connection.requests_per_second, self._pause),
-        )
+        self._given_pause = pause
+        self._window = RequestWindow(connection.concurrency)
+        self._pace = RequestRate(connection.requests_per_second, lambda seconds: self._pause(seconds, self._stopped))
         self._secret = _secret(connection)
         # Until a server has answered once, a wrong address is likelier than a short failure.
         self._has_answered = False
-        self._http = httpx2.Client(
-            headers={} if self._secret is None else {"Authorization": f"Bearer {self._secret}"},
-            timeout=connection.timeout,
-            limits=httpx2.Limits(max_connections=connection.concurrency),
-        )
+        self._http = self._connections()
 
     @property
     def traffic(self) -> Traffic:
-        """What was asked and answered so far."""
-        return self._traffic
+        """What was asked and answered so far, in earlier attempts too if they kept it."""
+        return self._traffic if self._kept is None else self._kept.total(self._traffic)
+
+    def keep_traffic(self, file: Path) -> None:
+        """Keep the traffic in a file, and add what earlier attempts left there."""
+        self._kept = TrafficFile(file)
 
     def count_tokens(self, read: int, written: int = 0) -> None:
         """Count tokens that the server's model has read and written for a request."""
@@ -163,15 +150,32 @@ class Client:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """End all connections and pauses; requests in flight fail."""
-        self._stopped.set()
-        self._http.close()
+        """End all connections and pauses; requests in flight fail. The next request opens a connection again."""
+        with self._lock:
+            if self._kept is not None:
+                self._kept.save(self._traffic)
+            stopped, http = self._stopped, self._http
+            self._stopped, self._http = threading.Event(), self._connections()
+        stopped.set()
+        http.close()
+
+    def _connections(self) -> httpx2.Client:
+        here = self.connection
+        return httpx2.Client(
+            headers={} if self._secret is None else {"Authorization": f"Bearer {self._secret}"},
+            timeout=here.timeout,
+            limits=httpx2.Limits(max_connections=here.concurrency),
+        )
+
+    def _pause(self, seconds: float, stopped: threading.Event) -> None:
+        (stopped.wait if self._given_pause is None else self._given_pause)(seconds)
 
     def _json(self, ask: Callable[[], httpx2.Response]) -> Any:
         return self._repeated(lambda: _parsed(ask()))
 
     def _repeated(self, ask: Callable[[], Replied]) -> Replied:
         """The result of a request, which is sent again as long as the server is only busy or broken."""
+        stopped = self._stopped
         for attempt in range(1, ATTEMPTS + 1):
             self._pace.wait()
             with self._window.place() as number:
@@ -186,10 +190,11 @@ class Client:
             self._check_reachable(failure)
             if isinstance(failure, _BusyError | httpx2.TimeoutException):
                 self._window.shrink(number)
-            if attempt == ATTEMPTS or self._stopped.is_set():
+            if attempt < ATTEMPTS:
+                self._count(repeated=1)
+                self._pause(_seconds_before(attempt, getattr(failure, "wait", None)), stopped)
+            if attempt == ATTEMPTS or stopped.is_set():
                 raise UserError(self._gave_up(failure)) from failure
-            self._count(repeated=1)
-            self._pause(_seconds_before(attempt, getattr(failure, "wait", None)))
         raise AssertionError("the last attempt returns or raises")
 
     def _answer(self, method: str, path: str, **what: Any) -> httpx2.Response:
@@ -247,6 +252,8 @@ class Client:
         with self._lock:
             now = self._traffic
             self._traffic = replace(now, **{name: getattr(now, name) + count for name, count in more.items()})
+            if self._kept is not None:
+                self._kept.note(self._traffic)
 
 
 class _BusyError(Exception):

@@ -8,7 +8,8 @@ import numpy as np
 
 from potstill.errors import UserError
 from potstill.files.atomic import digest
-from potstill.servers.connect import Server
+from potstill.servers.api import KnowsTokens
+from potstill.servers.connect import Server, WritingServer
 from potstill.servers.noise import PROBE_K, NoiseFloor, Probe, as_json, difference, from_json, probe_rows
 from potstill.servers.same_tokens import check_same_tokens
 
@@ -50,7 +51,7 @@ class ServedModel:
         return same and self.floor.allows(difference(from_json(self.answers), from_json(other.answers)).mean)
 
 
-def meet(server: Server, tokenizer: Any) -> ServedModel:
+def meet(server: Server | WritingServer, tokenizer: Any) -> ServedModel:
     """Prove that a server can teach: it answers, has the model and its tokens, and gives as much as is asked for.
 
     Args:
@@ -61,25 +62,28 @@ def meet(server: Server, tokenizer: Any) -> ServedModel:
         UserError: it cannot teach.
     """
     facts = server.api.facts()
-    check_same_tokens(server.client, server.api, tokenizer)
+    # Of the others, the tokens of each prompt and each answer are compared.
+    if isinstance(server.api, KnowsTokens):
+        check_same_tokens(server.client, server.api, tokenizer)
     vocabulary = max(tokenizer.get_vocab().values()) + 1
     rows = probe_rows(tokenizer, facts.longest)
-    server.api.score(rows[0], min(server.given.top_k, vocabulary), 1.0)
-    if not server.given.fixed_temperature:
+    k = min(server.given.top_k, vocabulary)
+    server.scorer.score(rows[0], k, 1.0)
+    if isinstance(server, Server) and not server.given.fixed_temperature:
         _check_follows_temperature(server, rows[0], min(PROBE_K, vocabulary))
-    probe = Probe(server.client, server.api, rows, min(PROBE_K, vocabulary))
+    probe = Probe(server.client, server.scorer, rows, min(PROBE_K, k))
     alone = probe.alone()
     noise = asdict(difference(alone, probe.together()))
     return ServedModel(server.given.model, facts.version, facts.longest, vocabulary, rows, as_json(alone), noise)
 
 
-def check_unchanged(server: Server, model: ServedModel) -> None:
+def check_unchanged(server: Server | WritingServer, model: ServedModel) -> None:
     """Ask a probe again.
 
     Raises:
         UserError: the answers differ by more than the server's noise.
     """
-    probe = Probe(server.client, server.api, model.probes, len(model.answers[0]["ids"][0]))
+    probe = Probe(server.client, server.scorer, model.probes, len(model.answers[0]["ids"][0]))
     known = from_json(model.answers)
     if model.floor.allows(difference(known[:1], [probe.ask(model.probes[0])]).mean):
         return

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.servers.api import ScoredRow, ServerApi
+from potstill.servers.api import ScoredRow, Scorer
 from potstill.servers.client import Client
 
 PROBES = (
@@ -29,6 +29,7 @@ TOGETHER = 4
 SMALLEST_CHANGE = 0.01
 """In nats: a mean difference that hardly any other model stays under."""
 TIMES_THE_NOISE = 4.0
+_NONE = -1e4
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ class Probe:
 
     Args:
         client: sends the requests.
-        api: asks the server.
+        scorer: asks the server.
         rows: the rows' tokens.
         k: the number of log-probabilities of each position.
     """
 
-    def __init__(self, client: Client, api: ServerApi, rows: Sequence[Sequence[int]], k: int = PROBE_K) -> None:
-        self._client, self._api, self._rows, self._k = client, api, rows, k
+    def __init__(self, client: Client, scorer: Scorer, rows: Sequence[Sequence[int]], k: int = PROBE_K) -> None:
+        self._client, self._scorer, self._rows, self._k = client, scorer, rows, k
 
     def alone(self) -> list[ScoredRow]:
         """The answers, one request at a time."""
@@ -82,7 +83,7 @@ class Probe:
 
     def ask(self, row: Sequence[int]) -> ScoredRow:
         """The answer about one row."""
-        return self._api.score(row, self._k, 1.0)
+        return self._scorer.score(row, self._k, 1.0)
 
 
 def probe_rows(tokenizer: Any, longest: int | None) -> list[list[int]]:
@@ -106,11 +107,14 @@ def as_json(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
 
 def from_json(rows: Sequence[Mapping[str, Any]]) -> list[ScoredRow]:
     """The inverse of :func:`as_json`."""
-    return [
-        ScoredRow(np.array(row["ids"]), np.array(row["log_probs"]), np.array(row["label_log_probs"])) for row in rows
-    ]
+    return [ScoredRow(np.array(row["ids"]), _read(row["log_probs"]), _read(row["label_log_probs"])) for row in rows]
 
 
 def _numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """JSON has no -inf."""
-    return np.maximum(values, -1e4).round(6)
+    return np.maximum(values, _NONE).round(6)
+
+
+def _read(values: Sequence[Any]) -> NDArray[np.float64]:
+    found = np.array(values, np.float64)
+    return np.where(found <= _NONE, -np.inf, found)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from potstill.errors import UserError
-from potstill.servers.api import ServerApi
+from potstill.servers.api import KnowsTokens
 from potstill.servers.client import Client
 
 IDS_AT_ONCE = 512
@@ -25,7 +25,7 @@ class LocalTokenizer(Protocol):
         """The tokens of a text."""
 
 
-def check_same_tokens(client: Client, api: ServerApi, tokenizer: LocalTokenizer) -> None:
+def check_same_tokens(client: Client, api: KnowsTokens, tokenizer: LocalTokenizer) -> None:
     """Compare the server's tokens with the tokenizer's, over the whole vocabulary.
 
     The server turns every id of the tokenizer into text. Then it turns texts into ids: the text of every token, and the
@@ -66,7 +66,7 @@ def _scripts() -> Iterator[str]:
         yield "a".join(characters[at : at + CHARACTERS_AT_ONCE])
 
 
-def _differing_id(client: Client, api: ServerApi, tokenizer: LocalTokenizer, block: Sequence[int]) -> str:
+def _differing_id(client: Client, api: KnowsTokens, tokenizer: LocalTokenizer, block: Sequence[int]) -> str:
     """The message about the first half of a half … of a block that differs."""
     while len(block) > 1:
         half = block[: len(block) // 2]

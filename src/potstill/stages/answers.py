@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from potstill.console import progress, say
 from potstill.data.collators import Collator, pad_token_id
+from potstill.data.conversations.prompt import plain_messages
 from potstill.data.positions import supervised_labels
 from potstill.device import device
 from potstill.evaluation.held_out_prompts import held_out_prompts
@@ -21,7 +22,7 @@ from potstill.files.atomic import write_json
 from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Request
 from potstill.generation.generate import NamedModel, Response, responses
-from potstill.generation.server_writer import ServerModel
+from potstill.generation.server_writer import ServerModel, WritingModel
 from potstill.generation.vllm_writer import check_installed
 from potstill.losses.policy_gradient import label_log_probs
 from potstill.metrics.held_out_text import score_answers, score_answers_of
@@ -68,7 +69,7 @@ def run(work: Work) -> Made:
     return Made(outputs, {"answers": len(answers), "tokens": tokens, "hit_limit": limited, "made": made})
 
 
-def _model(work: Work, candidate: Candidate) -> PreTrainedModel | ServerModel:
+def _model(work: Work, candidate: Candidate) -> PreTrainedModel | ServerModel | WritingModel:
     if candidate.role == "teacher":
         return artifacts.writing_teacher(work, artifacts.teacher_of(work, candidate))
     return artifacts.own_model(work, candidate)
@@ -85,14 +86,20 @@ def _asked_conversations(work: Work) -> list[Asked]:
     teaches = work.step.candidate.role == "teacher"
     return [
         Asked(
-            Request(one.id, one.teacher_input_ids if teaches else one.input_ids),
+            Request(
+                one.id,
+                one.teacher_input_ids if teaches else one.input_ids,
+                plain_messages(one.before, one.conversation.tools),
+            ),
             {"id": one.id, "question": one.before[-1].content, "reference": one.reference},
         )
         for one in held_out_prompts(work)
     ]
 
 
-def _answers(work: Work, model: PreTrainedModel | ServerModel, asked: list[Asked]) -> list[dict[str, Any]]:
+def _answers(
+    work: Work, model: PreTrainedModel | ServerModel | WritingModel, asked: list[Asked]
+) -> list[dict[str, Any]]:
     """The model's answers, in the order in which it wrote them to the file."""
     settings, who = work.recipe.answers, str(work.step.candidate)
     known = {one.request.id: one.known for one in asked}

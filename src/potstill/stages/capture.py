@@ -11,7 +11,7 @@ from typing import Any
 from potstill import distributed
 from potstill.console import duration, say, size
 from potstill.data.prompts.collator import teacher_batch
-from potstill.data.prompts.render import template_fingerprint
+from potstill.data.prompts.render import ends_of, template_fingerprint
 from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_rows import rows_at
 from potstill.device import device
@@ -19,12 +19,14 @@ from potstill.errors import UserError
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.row_rules import teaches_by_row
+from potstill.recipe.served import only_writes
 from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.hosted import HostedTeacher
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.teachers.served import ServedTeacher
+from potstill.teachers.written import WRITTEN, WrittenTeacher
 
 
 def run(work: Work) -> Made:
@@ -38,19 +40,51 @@ def run(work: Work) -> Made:
         name, expected = teacher.name, size_estimate(work, teacher, batches)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, make_capture_codec(work, teacher)
-        beside = teacher.beside(codec.vocabulary)
+        beside = _beside(work, teacher, codec.vocabulary)
+        if isinstance(beside, ServedTeacher | HostedTeacher):
+            beside.client.keep_traffic(work.folder / f"{name}.traffic.json")
         origin = teacher.provenance(teacher_template(work, work.step.name), artifacts.tokenizer(work))
         store = StoreSpec(folder, codec, origin)
+        told = _told(beside, batches, name) if isinstance(beside, WrittenTeacher) else {}
         tokens = capture(store, beside, batches, distributed.rank(), distributed.world_size())
         folders.append(folder)
-        summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token, **traffic_of(beside)}
+        summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token, **told, **traffic_of(beside)}
         if teaches_by_row(work.recipe):
             summary[name] |= {"samples": len(batches.samples), "samples_in_all": len(learned.samples)}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
+def _beside(work: Work, teacher: PreparedTeacher, vocabulary: int | None = None) -> TeacherBeside:
+    """The teacher; one that only writes has told its distributions while it wrote."""
+    if not only_writes(work.recipe, teacher.name):
+        return teacher.beside(vocabulary)
+    assert teacher.served is not None
+    log, ends = work.run.path("generate") / WRITTEN, ends_of(artifacts.tokenizer(work))
+    return WrittenTeacher(log, teacher.served, ends, vocabulary)
+
+
+def _told(teacher: WrittenTeacher, batches: SampleBatches, name: str) -> dict[str, int]:
+    """How many supervised tokens have a distribution, for the manifest; it is also printed.
+
+    Raises:
+        UserError: none has one.
+    """
+    told, every_time = 0, batches.batch_size
+    for at in range(0, len(batches.samples), every_time):
+        rows = rows_at(batches.samples, range(at, min(at + every_time, len(batches.samples))))
+        told += teacher.told(teacher_batch(batches.collate(rows)))
+    every = int(batches.contents.counts.sum())
+    if not told:
+        raise UserError(
+            f"`generate.by: {name}`: none of the {every:,} tokens to learn is one that the server wrote after the same "
+            "tokens; run `generate` again, with a chat template that repeats a conversation as it is"
+        )
+    say(f"  {name}: {told:,} of {every:,} tokens to learn have the server's distribution")
+    return {"told": told}
+
+
 def traffic_of(teacher: TeacherBeside) -> dict[str, Any]:
-    """What a teacher behind a server was asked in this attempt, for the manifest; nothing of other teachers."""
+    """What a teacher behind a server was asked in all attempts, for the manifest; nothing of other teachers."""
     if not isinstance(teacher, ServedTeacher | HostedTeacher):
         return {}
     return {"traffic": asdict(teacher.client.traffic)}
@@ -83,7 +117,7 @@ def forecast(work: Work) -> str:
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
         batches = _taught_by(work, teacher, learned)
-        expected, live = size_estimate(work, teacher, batches), teacher.beside()
+        expected, live = size_estimate(work, teacher, batches), _beside(work, teacher)
         rows = rows_at(batches.samples, range(min(batches.batch_size, len(batches.samples))))
         batch = {key: value.to(device()) for key, value in teacher_batch(batches.collate(rows)).items()}
         live.target(batch)

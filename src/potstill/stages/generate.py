@@ -9,20 +9,21 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from potstill.console import progress, say
 from potstill.data.conversations.align import as_teachers_read
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.conversations.training_rows import teacher_template
-from potstill.data.prompts.render import prompt_ids, template_fingerprint
+from potstill.data.prompts.render import ends_of, prompt_ids, prompt_messages, template_fingerprint
 from potstill.errors import UserError
 from potstill.files.atomic import write_text
 from potstill.files.jsonl_log import JsonlLog
 from potstill.generation.decoding import Decoding, Key, Request
 from potstill.generation.filter_answers import kept_answers
 from potstill.generation.generate import NamedModel, Response, responses
-from potstill.generation.server_writer import ServerModel
+from potstill.generation.server_writer import ServerModel, WritingModel
 from potstill.generation.teacher_turns import Draft, TurnWriter
 from potstill.generation.vllm_writer import check_installed
 from potstill.metrics.continuations.similarity import check_rouge
@@ -35,9 +36,13 @@ from potstill.recipe import Recipe
 from potstill.recipe.chat_strategies import key_under, reading_under
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.generate import Generate
+from potstill.recipe.served import only_writes
+from potstill.servers.traffic import kept_traffic
 from potstill.teachers.prepared import PreparedTeacher
+from potstill.teachers.written import WRITTEN, WrittenLog
 
 LIMIT = "generate.max_new_tokens"
+TRAFFIC = "traffic.json"
 
 
 def check(recipe: Recipe) -> None:
@@ -78,6 +83,8 @@ class _Writer:
         self._work, self._settings = work, settings
         self._done: dict[Key, Response] = {one.key: one for one in (Response(**row) for row in self.journal.rows)}
         self._model: Any = None
+        told = only_writes(work.recipe, settings.by)
+        self._log = WrittenLog(work.folder / WRITTEN, ends_of(self.tokenizer)) if told else None
 
     def __call__(self, requests: Sequence[Request], samples: int) -> list[Response]:
         """All responses to the requests, those of an earlier attempt included."""
@@ -87,20 +94,28 @@ class _Writer:
             if len(already) < len(wanted):
                 decoding = replace(Decoding.of(self._settings), samples=samples)
                 for batch in responses(self._writer(), requests, decoding, already, key=LIMIT):
-                    self.journal.append(vars(one) for one in batch)
+                    self.journal.append(one.as_row() for one in batch)
                     self._done |= {one.key: one for one in batch}
                     advance(len(batch))
         return [self._done[key] for key in sorted(wanted)]
 
+    def files(self) -> list[Path]:
+        """The files of all responses, and of what a server told of them."""
+        return [self.journal.file, *([] if self._log is None else [self._log.file])]
+
     def traffic(self) -> dict[str, Any]:
-        """What a server was asked in this attempt, for the manifest; nothing of a teacher that runs here."""
-        if not isinstance(self._model, ServerModel):
-            return {}
-        return {"traffic": asdict(self._model.server.client.traffic)}
+        """What a server was asked in all attempts, for the manifest; nothing of a teacher that runs here."""
+        asks = isinstance(self._model, ServerModel | WritingModel)
+        found = self._model.server.client.traffic if asks else kept_traffic(self._work.folder / TRAFFIC)
+        return {} if found is None else {"traffic": asdict(found)}
 
     def _writer(self) -> NamedModel:
         if self._model is None:
             self._model = artifacts.writing_teacher(self._work, self._settings.by)
+            if isinstance(self._model, ServerModel | WritingModel):
+                self._model.server.client.keep_traffic(self._work.folder / TRAFFIC)
+            if self._log is not None:
+                self._model = replace(self._model, keep=self._log.keep)
         return NamedModel(self._model, self.tokenizer, f"teacher {self._settings.by!r}")
 
 
@@ -108,7 +123,14 @@ def _answer_questions(work: Work, settings: Generate) -> Made:
     writer = _Writer(work, settings)
     prompt, key = work.recipe.all_strategies[settings.strategy].teacher, f"strategies.{settings.strategy}.teacher"
     questions = {row["id"]: row for row in artifacts.questions(work, "train")}
-    asked = [Request(each, prompt_ids(writer.tokenizer, prompt, row, each, key)) for each, row in questions.items()]
+    asked = [
+        Request(
+            each,
+            prompt_ids(writer.tokenizer, prompt, row, each, key),
+            () if writer.tokenizer.chat_template is None else prompt_messages(prompt, row, each, key),
+        )
+        for each, row in questions.items()
+    ]
     done = writer(asked, settings.samples)
     references = {each: {"reference": row["reference"]} for each, row in questions.items()}
     fingerprint = template_fingerprint(writer.tokenizer, prompt)
@@ -118,7 +140,7 @@ def _answer_questions(work: Work, settings: Generate) -> Made:
     write_text(answers, _lines(kept))
     counts = vars(summary) | {"tokens": sum(one.tokens for one in done)}
     made = f"{summary.kept:,} answers kept of {summary.responses:,} by {settings.by}"
-    return Made([answers, writer.journal.file], counts | writer.traffic() | {"made": made})
+    return Made([answers, *writer.files()], counts | writer.traffic() | {"made": made})
 
 
 def _write_conversations(work: Work, settings: Generate, corpus: Conversations) -> Made:
@@ -160,7 +182,7 @@ def _write_conversations(work: Work, settings: Generate, corpus: Conversations) 
     figures = f"{counts['train_samples']:,} samples, {audit.share:.1%} of their tokens supervised"
     say(f"  {figures}; see {work.folder / 'audit.html'}")
     made = f"{turns.counts.turns:,} turns by {settings.by} in {len(drafts):,} conversations"
-    outputs = [work.folder / name for name in ("answers.jsonl", "responses.jsonl", "train", *AUDIT)]
+    outputs = [answers, *write.files(), *(work.folder / name for name in ("train", *AUDIT))]
     return Made(outputs, counts | audit_figures(audit) | write.traffic() | {"made": made})
 
 

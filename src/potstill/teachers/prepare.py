@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from potstill.data.prompts.render import ends_of
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.errors import UserError
 from potstill.files.atomic import digest, remove, sha256, write_bytes, write_json, write_text
@@ -31,8 +32,9 @@ from potstill.recipe.teachers import (
     PotstillTeacher,
     ScoringTeacher,
     Teacher,
+    WritingTeacher,
 )
-from potstill.servers.connect import Server, client_of
+from potstill.servers.connect import Server, WritingServer, client_of
 from potstill.servers.model import meet
 from potstill.servers.potstill import PotstillApi
 from potstill.teachers.gguf import convert, one_reading, parts_pattern
@@ -51,7 +53,7 @@ def prepare(name: str, teacher: Teacher, folder: Path) -> Path:
     """
     if isinstance(teacher, PotstillTeacher):
         found = _prepare_hosted(name, teacher, folder)
-    elif isinstance(teacher, ScoringTeacher):
+    elif isinstance(teacher, ScoringTeacher | WritingTeacher):
         found = _prepare_served(name, teacher, folder)
     elif isinstance(teacher, Llama2cTeacher | NamedTeacher):
         found = _prepare_llama2c(name, teacher, folder)
@@ -113,11 +115,14 @@ def _run_settings(weights: str, teacher: LoadedTeacher) -> dict[str, Any]:
     return {"fingerprint": fingerprint, "quantization": quantization, "device_map": teacher.device_map}
 
 
-def _prepare_served(name: str, teacher: ScoringTeacher, folder: Path) -> dict[str, Any]:
+def _prepare_served(name: str, teacher: ScoringTeacher | WritingTeacher, folder: Path) -> dict[str, Any]:
     place = named_folder(teacher.tokenizer or teacher.model)
     source = teacher.tokenizer or teacher.model if place is None else str(place.resolve())
     tokenizer = ModelSource(source, f"`teachers.{name}.tokenizer`").tokenizer()
-    model = meet(Server.of(name, teacher), tokenizer)
+    if isinstance(teacher, ScoringTeacher):
+        model = meet(Server.of(name, teacher), tokenizer)
+    else:
+        model = meet(WritingServer.of(name, teacher, tokenizer, ends_of(tokenizer)), tokenizer)
     with suppress(UserError, OSError):
         # What was written down of the same model stays, so that its targets stay its own.
         earlier = PreparedTeacher.load(folder, name).served

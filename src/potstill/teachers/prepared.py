@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from potstill import distributed
+from potstill.data.prompts.render import ends_of
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.device import device, run_dtype
 from potstill.errors import UserError
@@ -16,10 +17,10 @@ from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import quantization_config, quantization_of
 from potstill.models.size import check_length
 from potstill.recipe.precision import Precision
-from potstill.recipe.teachers import ScoringTeacher, ServerTeacher
-from potstill.servers.connect import Server, client_of
+from potstill.recipe.teachers import ScoringTeacher, ServerTeacher, WritingTeacher
+from potstill.servers.connect import Server, WritingServer, client_of
 from potstill.servers.hidden_states_format import HeadFacts, TeacherFacts
-from potstill.servers.model import ServedModel
+from potstill.servers.model import ServedModel, check_unchanged
 from potstill.servers.potstill import PotstillApi, head_of
 from potstill.targets import Provenance
 from potstill.teachers.beside import TeacherBeside
@@ -143,6 +144,19 @@ class PreparedTeacher:
         assert isinstance(self.server, ScoringTeacher), "the recipe says how its server is asked"
         assert self.served is not None
         return ServedTeacher(Server.of(self.name, self.server), self.served, vocabulary)
+
+    def writer(self) -> WritingServer:
+        """The server of a teacher that only writes, which has the same model still.
+
+        Raises:
+            UserError: the server cannot be reached, or has another model now.
+        """
+        assert isinstance(self.server, WritingTeacher), "the recipe says how its server is asked"
+        assert self.served is not None
+        tokenizer = self.tokenizer()
+        found = WritingServer.of(self.name, self.server, tokenizer, ends_of(tokenizer))
+        check_unchanged(found, self.served)
+        return found
 
     def model(self, dtype: torch.dtype | None = None) -> PreTrainedModel:
         """Load the frozen teacher onto its device; with a `dtype`, load its unquantised weights in that format.

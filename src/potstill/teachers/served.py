@@ -152,7 +152,7 @@ class ServedTeacher:
         asked = ((number, row) for number, batch in enumerate(batches) for row in rows_of(batch))
         answers = self.server.client.in_order(lambda one: (one[0], self._kept(one[1], temperature)), asked)
         for _, each in groupby(answers, key=itemgetter(0)):
-            yield self._joined([kept for _, kept in each], temperature)
+            yield joined([kept for _, kept in each], temperature, self._device)
 
     def _kept(self, row: AskedRow, temperature: float) -> KeptRow:
         if not row.places:
@@ -168,18 +168,18 @@ class ServedTeacher:
         labels = np.asarray(row.ids, np.int64)[1:]
         return kept_row(scored, labels, self.vocabulary or self.model.vocabulary).at(row.places)
 
-    def _joined(self, rows: Sequence[KeptRow], temperature: float) -> SparseTarget:
-        most = max(row.ids.shape[1] for row in rows)
-        ids = [np.pad(row.ids, ((0, 0), (0, most - row.ids.shape[1]))) for row in rows]
-        log_probs = [
-            np.pad(row.log_probs, ((0, 0), (0, most - row.ids.shape[1])), constant_values=-np.inf) for row in rows
-        ]
-        return SparseTarget(
-            torch.from_numpy(np.concatenate(ids)).to(self._device),
-            torch.from_numpy(np.concatenate(log_probs)).float().to(self._device),
-            torch.from_numpy(np.concatenate([row.log_tail for row in rows])).float().to(self._device),
-            temperature,
-        )
+
+def joined(rows: Sequence[KeptRow], temperature: float, device: torch.device) -> SparseTarget:
+    """The distributions of several texts, one after another, as a target."""
+    most = max(row.ids.shape[1] for row in rows)
+    ids = [np.pad(row.ids, ((0, 0), (0, most - row.ids.shape[1]))) for row in rows]
+    log_probs = [np.pad(row.log_probs, ((0, 0), (0, most - row.ids.shape[1])), constant_values=-np.inf) for row in rows]
+    return SparseTarget(
+        torch.from_numpy(np.concatenate(ids)).to(device),
+        torch.from_numpy(np.concatenate(log_probs)).float().to(device),
+        torch.from_numpy(np.concatenate([row.log_tail for row in rows])).float().to(device),
+        temperature,
+    )
 
 
 def served_config(model: ServedModel) -> PretrainedConfig:

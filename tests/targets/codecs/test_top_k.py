@@ -163,6 +163,23 @@ def test_what_a_served_teacher_tells_is_kept_with_the_mass_that_it_does_not(told
     torch.testing.assert_close(read.log_probs.max(-1).values, exact.max(-1).values, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_target_of_which_nothing_is_known_stays_one_category(bits: int) -> None:
+    log_probs = torch.tensor([[-torch.inf, -torch.inf], [-1.0, -torch.inf]])
+    tail = torch.log1p(-log_probs.exp().sum(-1))
+    codec = TopKCodec(50, 2, bits)
+    read = codec.decode(codec.encode(SparseTarget(torch.tensor([[0, 0], [7, 0]]), log_probs, tail, 1.0), NONE))
+    assert (read.log_probs[0] == -torch.inf).all()
+    assert read.log_tail[0] == 0
+    assert read.log_probs[1].max() == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_mass_that_nothing_has_is_refused() -> None:
+    log_probs, tail = torch.full((1, 2), -torch.inf), torch.full((1,), -1.0)
+    with pytest.raises(UserError, match="not numbers"):
+        TopKCodec(50, 2).encode(SparseTarget(torch.zeros(1, 2).long(), log_probs, tail, 1.0), NONE)
+
+
 def test_what_a_served_teacher_does_not_tell_is_refused() -> None:
     target = SparseTarget(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1), torch.full((1,), -torch.inf))
     with pytest.raises(UserError, match="temperature"):

@@ -8,6 +8,13 @@ from potstill.data.conversations.conversation import Message
 from potstill.data.prompts.render import token_ids
 
 
+def plain_messages(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, str]]:
+    """Messages for a server that renders a conversation itself; none where tools or reasoning belong to it."""
+    if tools or any(one.role == "tool" or one.calls or one.reasoning for one in messages):
+        return []
+    return [{"role": one.role, "content": one.content} for one in messages]
+
+
 def turn_prompt_ids(
     messages: Sequence[Message], template: ChatTemplate, tools: Sequence[Mapping[str, Any]] = ()
 ) -> list[int]:

@@ -34,12 +34,17 @@ def prompt_ids(tokenizer: Any, prompt: Prompt, row: QuestionRow, where: str, key
     Raises:
         UserError: a template uses a missing field or fails; or the chat template refuses a message or leaves it out.
     """
-    messages = _conversation(prompt, row, f"{where}: `{key}")
+    messages = prompt_messages(prompt, row, where, key)
     if tokenizer.chat_template is not None:
         return token_ids(tokenizer, _chat(tokenizer, messages, f"{where}: `{key}`", add_generation_prompt=True))
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     text = "".join(message["content"] + PARAGRAPH for message in messages)
     return [*([] if start is None else [start]), *token_ids(tokenizer, text)]
+
+
+def prompt_messages(prompt: Prompt, row: QuestionRow, where: str, key: str) -> list[dict[str, str]]:
+    """The messages of a prompt, each with a `role` and a `content`. Arguments and errors: as :func:`prompt_ids`."""
+    return _conversation(prompt, row, f"{where}: `{key}")
 
 
 def end_token_id(tokenizer: Any) -> int:
@@ -59,6 +64,11 @@ def end_token_id(tokenizer: Any) -> int:
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-text token, so a student would never learn to stop; give it one")
     return tokenizer.eos_token_id
+
+
+def ends_of(tokenizer: Any) -> list[int]:
+    """The tokens that end a response."""
+    return sorted({end_token_id(tokenizer), tokenizer.eos_token_id} - {None})
 
 
 def template_fingerprint(tokenizer: Any, prompt: Prompt) -> str:

@@ -11,10 +11,10 @@ from potstill.models.pretrained import ModelSource
 from potstill.recipe import Recipe
 from potstill.recipe.teachers import (
     Llama2cTeacher,
+    NamedAtServer,
     NamedTeacher,
     PackagedTeacher,
     PotstillTeacher,
-    ScoringTeacher,
     Teacher,
 )
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
@@ -57,7 +57,7 @@ def _of_teacher(name: str, teacher: Teacher) -> Any:
         return llama2c.read_tokenizer(file, f"{key}.data", config.vocab_size)
     if isinstance(teacher, PotstillTeacher):  # its server tells its tokenizer
         return None
-    if isinstance(teacher, ScoringTeacher):
+    if isinstance(teacher, NamedAtServer):
         return _of_repository(ModelSource(teacher.tokenizer or teacher.model, f"`{key}.tokenizer`", HERE))
     how = {"revision": teacher.revision} | ({"gguf_file": teacher.gguf} if teacher.gguf else {})
     return _of_repository(ModelSource(teacher.model, f"`{key}`", how | HERE))

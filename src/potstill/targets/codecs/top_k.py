@@ -98,7 +98,10 @@ class TopKCodec:
         return self.layout.join(low=low, high=high, values=values, tails=to_bytes(tails))
 
     def _encode_sparse(self, target: SparseTarget) -> UInt8[Tensor, "N record_bytes"]:
-        """Encode a served teacher's targets: some log-probabilities at one temperature, and the mass of the rest."""
+        """Encode a served teacher's targets: some log-probabilities at one temperature, and the mass of the rest.
+
+        A target without entries, of which nothing is known, has all of its mass in the tail.
+        """
         if target.sampled:
             raise UserError(
                 "capture.keep: top_k needs the teacher's likeliest tokens, and the teacher gave random ones."
@@ -111,6 +114,8 @@ class TopKCodec:
         places = log_probs.topk(self.k, sorted=False).indices
         ids, order = all_ids.gather(-1, places).sort(-1)
         kept = log_probs.gather(-1, places.gather(-1, order))
+        unknown = ((kept == -torch.inf).all(-1) & (target.log_tail == 0))[:, None]
+        kept = kept.masked_fill(unknown, 0.0)
         check_finite(kept.amax(-1))
         others = log_probs.scatter(-1, places, -torch.inf).logsumexp(-1)
         low, high = pack_ids(ids, self.vocabulary)
