@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from potstill.data.token_alignment import NOWHERE, TextReading, TextAxis, align, common_ends
+from potstill.data.token_alignment import NOWHERE, TextAxis, TextReading, align, common_ends
 from potstill.data.token_bytes import TokenBytes
 from tokenizer_zoo import HARD, ZOO, texts
 
