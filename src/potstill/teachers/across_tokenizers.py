@@ -11,6 +11,7 @@ from potstill.data.positions import supervised_labels
 from potstill.data.text_of_batch import SAME_BYTE, SPANS, TextCollator
 from potstill.data.token_alignment import NOWHERE
 from potstill.data.token_bytes import TokenBytes
+from potstill.data.tokenizers import check_other_tokens
 from potstill.errors import UserError
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
@@ -159,22 +160,9 @@ def across_tokenizers(
     if tokenizer is None or theirs[0] is None:
         missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
         raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
-    check_other_tokenizers(crossing, tokenizer, theirs[0], "the teacher")
+    check_other_tokens(crossing, tokenizer, theirs[0], "the teacher")
     kinds = [loss.kind for loss in losses]
     return [TeacherAcross(teacher, TokenBytes(tokenizer, "the student"), TokenBytes(theirs[0], "the teacher"), kinds)]
-
-
-def check_other_tokenizers(kind: str, ours: Any, theirs: Any, teacher: str) -> None:
-    """Refuse a loss across tokenizers between models of one tokenizer.
-
-    Raises:
-        UserError: every token has one id in both.
-    """
-    if ours.get_vocab() == theirs.get_vocab():
-        raise UserError(
-            f"{kind} is for a teacher of another tokenizer, but {teacher} has the student's own; use forward_kl, which "
-            "compares every token of both distributions"
-        )
 
 
 def shared_tokens(ours: TokenBytes, theirs: TokenBytes) -> list[tuple[int, int]]:
