@@ -52,8 +52,9 @@ def _texts(held_out: Dataset) -> Iterator[str]:
 
 def _check_lost(name: str, lost: int, found: AlignmentFigures) -> None:
     if lost > MOST_LOST * found.bytes:
+        share = f"{lost / found.bytes:.1%} ({lost:,} of {found.bytes:,} bytes)"
         raise UserError(
-            f"{name} does not give back {lost:,} of {found.bytes:,} bytes of the held-out text ({lost / found.bytes:.1%}"
-            f", and at most {MOST_LOST:.0%} can be left out): its tokenizer changes the text or does not know some of "
-            "its characters, so its model reads another text; use another tokenizer, or other text"
+            f"{name} does not give back {share} of the held-out text, and at most {MOST_LOST:.0%} can be left out: its "
+            "tokenizer changes the text or does not know some of its characters, so its model reads another text; use "
+            "another tokenizer, or other text"
         )

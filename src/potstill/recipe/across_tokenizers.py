@@ -3,26 +3,22 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from potstill.recipe.corpus import Corpus
-from potstill.recipe.losses import AcrossVocabularies, CrossEntropy, GivenLoss, LikelihoodMatching
 from potstill.recipe.row_rules import teaches_by_row
-from potstill.recipe.served import served_teachers
-from potstill.recipe.student import FromTeacher
-from potstill.recipe.teachers import ScoringTeacher
 
 if TYPE_CHECKING:
+    from potstill.recipe.losses import GivenLoss
     from potstill.recipe.recipe import Recipe
+
+CROSSING = ("alm", "uld", "shared_tokens")
+"""The kinds of loss for a teacher of another tokenizer than the student's."""
 
 
 def crossing_loss(recipe: "Recipe") -> str | None:
     """The kind of a loss for a teacher of another tokenizer than the student's; None if the recipe has no such loss."""
-    return next((loss.kind for loss in _losses(recipe) if isinstance(loss, _CROSSING)), None)
+    return next((loss.kind for loss in _losses(recipe) if loss.kind in CROSSING), None)
 
 
-_CROSSING = LikelihoodMatching | AcrossVocabularies
-
-
-def _losses(recipe: "Recipe") -> list[GivenLoss]:
+def _losses(recipe: "Recipe") -> "list[GivenLoss]":
     return [loss for name in recipe.variants for loss in recipe.losses_of(name)]
 
 
@@ -33,7 +29,7 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
         return
     what = f"`{crossing}` is for a teacher of another tokenizer"
     for loss in _losses(recipe):
-        if not isinstance(loss, _CROSSING | CrossEntropy):
+        if loss.kind not in (*CROSSING, "cross_entropy"):
             yield (
                 f"{what}, and `{loss.kind}` compares token by token, which needs one tokenizer; use `alm` in the place "
                 f"of `{loss.kind}`, or remove `{crossing}`"
@@ -48,7 +44,7 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
         yield f"{what}, and `pretrain.{name}` is trained with the student's own; use `forward_kl`"
     if len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
         yield f"{what}, and of these there can be one, which teaches every row; name one in `teachers`"
-    if not isinstance(recipe.corpus, Corpus):
+    if recipe.asks or recipe.chats:
         yield f"{what}, and it reads text alone; give `corpus.sources`, or use a teacher of the student's tokenizer"
     yield from _of_other_sections(recipe, what)
 
@@ -58,14 +54,14 @@ def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:
         yield f"{what}, which runs beside the student; remove `capture`"
     if any(map(recipe.on_policy_of, recipe.variants)):
         yield f"{what}, which cannot say what it would have written in place of the student; remove `on_policy`"
-    for name, teacher in served_teachers(recipe).items():
-        if isinstance(teacher, ScoringTeacher):
+    for name, teacher in recipe.teachers.items():
+        if getattr(teacher, "api", "potstill") != "potstill":
             yield (
                 f"{what}, which must tell its whole distributions, and `teachers.{name}` tells the likeliest tokens; "
                 "let it run beside the student, or behind `potstill serve` (`api: potstill`)"
             )
-    if isinstance(recipe.student, FromTeacher):
+    if (teacher_of_student := getattr(recipe.student, "teacher", None)) is not None:
         yield (
-            f"{what}, and `student.from: {recipe.student.teacher}` gives the student the teacher's tokens; begin from "
+            f"{what}, and `student.from: {teacher_of_student}` gives the student the teacher's tokens; begin from "
             "scratch (`start: scratch`), or name a checkpoint (`start: checkpoint`)"
         )

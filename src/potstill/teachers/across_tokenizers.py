@@ -38,7 +38,7 @@ class TeacherAcross:
     """
 
     gives_whole_distributions = True
-    vocabulary = None
+    vocabulary: int | None = None
 
     def __init__(self, teacher: TeacherBeside, ours: TokenBytes, theirs: TokenBytes, kinds: Collection[str]) -> None:
         self.teacher, self._ours, self._theirs = teacher, ours, theirs
@@ -154,8 +154,8 @@ def across_tokenizers(
         )
     if not teacher.gives_whole_distributions:
         raise UserError(
-            f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that tells "
-            "some tokens; let it run beside the student, or behind `potstill serve`"
+            f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that "
+            "tells some tokens; let it run beside the student, or behind `potstill serve`"
         )
     if tokenizer is None or theirs[0] is None:
         missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
