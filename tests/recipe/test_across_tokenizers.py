@@ -40,7 +40,7 @@ def test_a_student_of_an_experiment_may_be_across(folder):
 
 
 REFUSED = {
-    "a divergence": ([losses("alm", "jsd")], "and `jsd` compares token by token.*use `alm` in the place of `jsd`"),
+    "a divergence": ([losses("alm", "jsd")], r"and `jsd` compares token by token.*use `alm` in the place of `jsd`"),
     "layers": ([losses("alm", "hidden_match")], "and `hidden_match` compares token by token"),
     "a student's own divergence": (
         [f"experiments={json.dumps({'a': {'losses': [{'kind': 'forward_kl'}]}, 'b': {}})}"],
@@ -49,7 +49,7 @@ REFUSED = {
     "the teacher's tokenizer": (["tokenizer=null"], "without `tokenizer` the student has its teacher's.*`forward_kl`"),
     "several teachers": (['teachers.other={"model": "x"}'], "of these there can be one"),
     "a capture": (["capture={}"], "which runs beside the student; remove `capture`"),
-    "written samples": (["distil.on_policy={share: 0.5}"], "remove `on_policy`"),
+    "written samples": (["distil.on_policy={share: 0.5, beginning: 8}"], "remove `on_policy`"),
     "a server": (
         ['teachers={"big": {"server": "http://host/v1", "model": "m", "api": "vllm"}}'],
         "must tell its whole distributions.*`potstill serve`",
@@ -58,7 +58,10 @@ REFUSED = {
         ['student={"start": "prune_layers", "from": "smollm2", "layers": 2}'],
         "`student.from: smollm2` gives the student the teacher's tokens.*`start: scratch`",
     ),
-    "a search": (["corpus.validation=4", "search={share: {}}"], "`search` needs one cross_entropy and one divergence"),
+    "a search": (
+        ["corpus.validation=4", "search={share: [0.1, 0.9]}"],
+        "`search` needs one cross_entropy and one divergence",
+    ),
     "a temperature": ([f"distil.losses={json.dumps([{'kind': 'alm', 'temperature': 2}])}"], "temperature"),
 }
 
@@ -71,11 +74,11 @@ def test_what_a_teacher_of_another_tokenizer_cannot_be_asked_is_refused(folder, 
 
 
 def test_conversations_and_questions_are_refused(tmp_path):
-    with pytest.raises(UserError, match="it reads text alone; give `corpus.sources`"):
+    with pytest.raises(UserError, match=r"it reads text alone; give `corpus.sources`"):
         toy_recipe(tmp_path, "capture=null", TOKENIZER, losses("alm"), recipe="gsm8k")
 
 
 def test_a_teacher_that_the_run_trains_is_refused(folder):
     config = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32}
-    with pytest.raises(UserError, match="`pretrain.big` is trained with the student's own"):
+    with pytest.raises(UserError, match=r"`pretrain.big` is trained with the student's own"):
         recipe(folder, f"pretrain={json.dumps({'big': {'config': config}})}", "teachers={}")

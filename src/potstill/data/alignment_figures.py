@@ -35,6 +35,14 @@ class AlignmentFigures:
         """The share of the bytes that lie in spans."""
         return self.bytes_in_spans / max(self.bytes, 1)
 
+    def __str__(self) -> str:
+        spans = max(self.spans, 1)
+        ours, theirs = self.student_tokens / spans, self.teacher_tokens / spans
+        return (
+            f"{self.share:.1%} of the held-out text is compared with the teacher, in {self.spans:,} spans of "
+            f"{ours:.2f} tokens of the student and {theirs:.2f} of the teacher"
+        )
+
     def add(self, texts: list[str], ours: TokenBytes, theirs: TokenBytes) -> None:
         """Count some texts, each with the tokens that stand before it."""
         axis = TextAxis.of([text.encode() for text in texts])

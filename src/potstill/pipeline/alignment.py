@@ -30,18 +30,8 @@ def measured_alignment(work: Work) -> dict[str, Any]:
     found = alignment_figures(_texts(load_from_disk(work.folder / "held_out")), ours, theirs)
     for name, lost in ((ours.name, found.lost_by_student), (theirs.name, found.lost_by_teacher)):
         _check_lost(name, lost, found)
-    say(f"  {told(found)}")
+    say(f"  {found}")
     return asdict(found)
-
-
-def told(found: AlignmentFigures) -> str:
-    """The figures in a sentence."""
-    spans = max(found.spans, 1)
-    ours, theirs = found.student_tokens / spans, found.teacher_tokens / spans
-    return (
-        f"{found.share:.1%} of the held-out text is compared with the teacher, in {found.spans:,} spans of "
-        f"{ours:.2f} tokens of the student and {theirs:.2f} of the teacher"
-    )
 
 
 def _texts(held_out: Dataset) -> Iterator[str]:
