@@ -10,7 +10,7 @@ from potstill.losses.loss import KINDS, Loss
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
 
-DIVERGENCES = [kind for kind in KINDS if kind != "cross_entropy"]
+DIVERGENCES = [kind for kind, it in KINDS.items() if kind != "cross_entropy" and not it.crosses_tokenizers]
 TARGETS = ["logits", "hidden", "sparse", "sampled", "probabilities", "mixed_logits", "sparse_ensemble"]
 
 

@@ -15,13 +15,15 @@ def test_every_kind_is_a_divergence_or_cross_entropy() -> None:
     from potstill.losses import divergences
 
     for kind in KINDS:
-        assert kind == "cross_entropy" or callable(getattr(divergences, kind))
+        alone = kind == "cross_entropy" or Loss(kind).crosses_tokenizers
+        assert alone or callable(getattr(divergences, kind))
         assert Loss(kind).needs_teacher == (kind != "cross_entropy")
 
 
 def test_scale_is_the_power_of_the_temperature() -> None:
     assert Loss("forward_kl", temperature=3).scale == 9
-    assert Loss("total_variation", temperature=3).scale == 3
+    assert Loss("total_variation", temperature=3).scale == Loss("uld", temperature=3).scale == 3
+    assert Loss("cross_entropy").scale == Loss("alm").scale == 1
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ def test_scale_is_the_power_of_the_temperature() -> None:
         ("weight must be", {"kind": "jsd", "weight": float("nan")}),
         ("temperature must be above 0", {"kind": "jsd", "temperature": 0.0}),
         ("cross_entropy has no temperature", {"kind": "cross_entropy", "temperature": 2.0}),
+        ("alm has no temperature", {"kind": "alm", "temperature": 2.0}),
         ("forward_kl has no beta; it belongs to jsd", {"kind": "forward_kl", "beta": 0.5}),
         ("jsd has no alpha; it belongs to skew_kl, skew_reverse_kl", {"kind": "jsd", "alpha": 0.5}),
         ("beta must lie between 0 and 1", {"kind": "jsd", "beta": 1.0}),

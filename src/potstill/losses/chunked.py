@@ -19,7 +19,8 @@ from potstill.losses.divergence_gradients import Coefficient
 from potstill.losses.logit_chunks import CastWeights, ProductInChunks, detached, product_dtype
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Pairing, check_shapes
-from potstill.losses.row_blocks import LossInputs, sums_of_chunks, weights_beside
+from potstill.losses.row_blocks import LossInputs, weights_beside
+from potstill.losses.span_blocks import sums_of_target
 from potstill.losses.teacher_target import GroupedTarget, TeacherTarget, TokenGroup
 from potstill.losses.weight_gradients import HeadGradients
 from potstill.models.head import Head
@@ -233,6 +234,6 @@ def _run(
     totals: list[Tensor] = []
     for inputs in groups:
         coefficients: list[Coefficient] = [loss.weight * early for loss in inputs.pairing.losses]
-        totals.append(sums_of_chunks(inputs, student, coefficients, any(wanted), add))
+        totals.append(sums_of_target(inputs, student, coefficients, any(wanted), add))
     assert gradients is not None
     return torch.cat(totals) / denominator, gradients.finished(late)

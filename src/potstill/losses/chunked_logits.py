@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from potstill.losses.logit_chunks import GivenLogits
-from potstill.losses.row_blocks import LossInputs, sums_of_chunks, weights_beside
+from potstill.losses.row_blocks import LossInputs, weights_beside
+from potstill.losses.span_blocks import sums_of_target
 
 
 class LossOfLogits(torch.autograd.Function):
@@ -24,7 +25,7 @@ class LossOfLogits(torch.autograd.Function):
         totals = []
         for inputs in groups:
             coefficients = [loss.weight / denominator for loss in inputs.pairing.losses]
-            totals.append(sums_of_chunks(inputs, student, coefficients, wanted))
+            totals.append(sums_of_target(inputs, student, coefficients, wanted))
         values = torch.cat(totals) / denominator
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(values)

@@ -9,15 +9,17 @@ from potstill.errors import UserError
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of loss: its parameter, and the power of the temperature in its scale (see divergences.py)."""
+    """A kind of loss: its parameter, the power of the temperature in its scale (see divergences.py), 0 where it has no
+    temperature, and whether its teachers have another tokenizer than the student."""
 
     parameter: Literal["beta", "alpha"] | None = None
     default: float | None = None
     temperature_power: int = 2
+    crosses_tokenizers: bool = False
 
 
 KINDS: dict[str, Kind] = {
-    "cross_entropy": Kind(),
+    "cross_entropy": Kind(temperature_power=0),
     "forward_kl": Kind(),
     "reverse_kl": Kind(),
     "jsd": Kind("beta", 0.5),
@@ -25,6 +27,9 @@ KINDS: dict[str, Kind] = {
     "skew_reverse_kl": Kind("alpha", 0.1),
     "total_variation": Kind(temperature_power=1),
     "adaptive_kl": Kind(),
+    "alm": Kind(temperature_power=0, crosses_tokenizers=True),
+    "uld": Kind(temperature_power=1, crosses_tokenizers=True),
+    "shared_tokens": Kind(crosses_tokenizers=True),
 }
 """Every kind of loss. All but ``cross_entropy`` compare the student with a teacher."""
 
@@ -54,8 +59,8 @@ class Loss:
             raise UserError(f"{self.kind}: weight must be a number of at least 0, not {self.weight}")
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"{self.kind}: temperature must be above 0, not {self.temperature}")
-        if self.kind == "cross_entropy" and self.temperature != 1:
-            raise UserError(f"cross_entropy has no temperature: leave temperature: {self.temperature:g} out")
+        if not KINDS[self.kind].temperature_power and self.temperature != 1:
+            raise UserError(f"{self.kind} has no temperature: leave temperature: {self.temperature:g} out")
         for name in ("beta", "alpha"):
             self._check_parameter(name)
 
@@ -77,8 +82,13 @@ class Loss:
         return self.kind != "cross_entropy"
 
     @property
+    def crosses_tokenizers(self) -> bool:
+        """Whether it compares the student with a teacher of another tokenizer."""
+        return KINDS[self.kind].crosses_tokenizers
+
+    @property
     def scale(self) -> float:
-        """The factor of the divergence that its temperature asks for: T², or T (see divergences.py)."""
+        """The factor of the loss that its temperature asks for: T², or T (see divergences.py)."""
         return self.temperature ** KINDS[self.kind].temperature_power
 
 

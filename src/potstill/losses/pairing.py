@@ -13,6 +13,7 @@ from potstill.losses.teacher_target import (
     HiddenTarget,
     LogitsTarget,
     MixedTarget,
+    SpanTarget,
     SparseTarget,
     TeacherTarget,
     leaves,
@@ -146,6 +147,10 @@ def _weighted_leaves(target: TeacherTarget, weight: float = 1.0) -> Iterator[tup
 
 
 def _check(loss: Loss, target: TeacherTarget) -> None:
+    if loss.crosses_tokenizers != isinstance(target, SpanTarget):
+        if loss.crosses_tokenizers:
+            raise UserError(f"{loss.kind} compares models of different tokenizers, and these have one: use forward_kl")
+        raise UserError(f"{loss.kind} needs a teacher of the student's own tokenizer, and this has another: use alm")
     if isinstance(target, SparseTarget):
         if target.sampled and loss.kind != "forward_kl":
             raise UserError(
@@ -175,7 +180,7 @@ def check_shapes(target: TeacherTarget, tokens: int, student: int, vocabulary: i
     for leaf in leaves(target):
         if len(leaf) != tokens:
             raise UserError(f"the target has {len(leaf)} rows, but there are {tokens} supervised tokens")
-        if isinstance(leaf, SparseTarget):
+        if isinstance(leaf, SparseTarget | SpanTarget):
             continue
         width = leaf.logits.shape[1] if isinstance(leaf, LogitsTarget) else len(leaf.head.weight)
         assert isinstance(leaf, LogitsTarget | HiddenTarget)

@@ -15,7 +15,7 @@ from torch import Tensor
 from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.divergences import FLOOR
 from potstill.losses.policy_gradient import label_log_probs
-from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
 
 SMALLEST = 1e-12
@@ -79,7 +79,7 @@ class TeacherCategories:
         assert not isinstance(teacher, MixedTarget) or teacher.mix == "probabilities", "the recipe refuses logits"
         sparse = [one for one in leaves(teacher) if isinstance(one, SparseTarget)]
         categories = Categories.of(sparse)
-        whole = [one for one in leaves(teacher) if not isinstance(one, SparseTarget)]
+        whole = [one for one in leaves(teacher) if isinstance(one, HiddenTarget | LogitsTarget)]
         return cls(teacher, categories, {id(one): categories.told(one) for one in sparse}, whole)
 
     def rows(self, rows: slice, logits: Sequence[Float[Tensor, "n V"]]) -> tuple[Categories, Float[Tensor, "n K+1"]]:

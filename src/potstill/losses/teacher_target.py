@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 from typing import Literal
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from potstill.errors import UserError
@@ -95,7 +95,51 @@ class MixedTarget:
         return len(self.targets[0])
 
 
-TeacherTarget = LogitsTarget | HiddenTarget | SparseTarget | MixedTarget
+@dataclass(frozen=True)
+class PairedRows:
+    """The distributions of a teacher of another tokenizer where both tokenizations stand at the same byte."""
+
+    whole: LogitsTarget | HiddenTarget
+    """One row for each of the student's N tokens; any row where there is none at the same byte."""
+    is_paired: Bool[Tensor, "N"]
+    """Whether a row is the teacher's prediction at the same byte."""
+    ours: Int[Tensor, "K"]
+    """The student's ids of the tokens that are the same bytes in both vocabularies."""
+    theirs: Int[Tensor, "K"]
+    """The teacher's ids of the same tokens."""
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of the teacher's ids."""
+        return self.whole.logits.shape[1] if isinstance(self.whole, LogitsTarget) else len(self.whole.head.weight)
+
+
+@dataclass(frozen=True)
+class SpanTarget:
+    """What a teacher of another tokenizer says of the spans of text in the student's batch (``span_likelihood.py``)."""
+
+    spans: Int[Tensor, "S 2"]
+    """The student's first token of each span, and the token after its last."""
+    opens: Bool[Tensor, "S"]
+    """Whether a span begins at an opening."""
+    group: Int[Tensor, "S"]
+    """The number of the group that each span is joined to. There are at most S groups."""
+    log_q: Float[Tensor, "S"]
+    """The teacher's log-likelihood of each group."""
+    used: Bool[Tensor, "S"]
+    """Whether a group is compared."""
+    begins_word: Bool[Tensor, "V"]
+    """Whether the bytes of each of the student's ids begin with a space."""
+    tokens: int
+    """The student's N supervised tokens."""
+    pairs: PairedRows | None = None
+    """The teacher's distributions, for the losses that compare them."""
+
+    def __len__(self) -> int:
+        return self.tokens
+
+
+TeacherTarget = LogitsTarget | HiddenTarget | SparseTarget | MixedTarget | SpanTarget
 
 
 def rows_of(target: TeacherTarget, first: int, last: int) -> TeacherTarget:
@@ -104,6 +148,7 @@ def rows_of(target: TeacherTarget, first: int, last: int) -> TeacherTarget:
         return replace(target, targets=tuple(rows_of(one, first, last) for one in target.targets))
     if isinstance(target, HiddenTarget):
         return HiddenTarget(target.hidden[first:last], target.head)
+    assert not isinstance(target, SpanTarget), "spans are of a whole batch"
     return LogitsTarget(target.logits[first:last]) if isinstance(target, LogitsTarget) else target.rows(first, last)
 
 
@@ -130,7 +175,7 @@ class GroupedTarget:
         return sum(group.tokens for group in self.groups)
 
 
-def leaves(target: TeacherTarget | None) -> Iterator[LogitsTarget | HiddenTarget | SparseTarget]:
+def leaves(target: TeacherTarget | None) -> Iterator[LogitsTarget | HiddenTarget | SparseTarget | SpanTarget]:
     """The single teachers of a target, also those of nested ensembles; nothing for None."""
     if isinstance(target, MixedTarget):
         for member in target.targets:

@@ -82,7 +82,7 @@ def logits_in_blocks(
     models: Sequence[WholeDistributions],
     labels: Int[Tensor, "N"],
     vocabulary: int | None,
-    memory_budget: int,
+    memory_budget: int = MEMORY_BUDGET,
     casts: CastWeights | None = None,
 ) -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
     """The logits of all models for a few tokens at a time, without gradient. Do not write to them.

@@ -33,6 +33,9 @@ def agreed_vocabulary(
     Raises:
         UserError: a store has another tokenizer or temperature, or the models' shared tokens cannot be proven.
     """
+    if any(loss.crosses_tokenizers for loss in losses):
+        # Texts are compared with a teacher of another tokenizer, so only the student's own padding is left out.
+        return compared_vocabulary(head_rows(student), tokenizer, [(head_rows(student), tokenizer)])
     tokenizers = list(given) if isinstance(given, list | tuple) else [given] * max(1, len(teachers))
     if teachers and len(tokenizers) != len(teachers):
         raise UserError(f"`teacher_tokenizer` has {len(tokenizers)} tokenizers for {len(teachers)} teachers")

@@ -17,8 +17,12 @@ from torch.utils.data import BatchSampler, IterableDataset
 from potstill.data.collators import Collate
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.positions import SUPERVISED
+from potstill.data.text_of_batch import SAME_BYTE, SPANS
 from potstill.targets.collator import RECORDS
 from potstill.training.taught_rows import GROUPS, ORDER, TaughtGroups
+
+OF_TOKENS = (SUPERVISED, SPANS, SAME_BYTE)
+"""How the names of columns end that list supervised tokens."""
 
 STAND_IN = "stand_in"
 """The column that marks a batch of which nothing is learned, and whose tokens do not count as read."""
@@ -106,7 +110,7 @@ class RankCollator:
 def untaught(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch with the mark of a stand-in, and without labels, supervised tokens, captured targets and groups."""
     labels = {name: torch.full_like(batch[name], IGNORE_INDEX) for name in batch if name.endswith("labels")}
-    none = {name: batch[name][:0] for name in batch if name.endswith(SUPERVISED) or name.startswith(RECORDS)}
+    none = {name: batch[name][:0] for name in batch if name.endswith(OF_TOKENS) or name.startswith(RECORDS)}
     groups = {GROUPS: TaughtGroups(())} if GROUPS in batch else {}
     kept = {name: value for name, value in batch.items() if name != ORDER}
     return {**kept, **labels, **none, **groups, STAND_IN: torch.ones(())}

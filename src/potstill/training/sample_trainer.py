@@ -16,6 +16,7 @@ from potstill.data.positions import PADS, PositionsCollator
 from potstill.data.prompts.collator import SampleCollator
 from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
+from potstill.data.text_of_batch import TextCollator
 from potstill.data.text_samples import TextReader
 from potstill.errors import UserError
 from potstill.models.document_attention import check_documents_are_isolated, model_inputs
@@ -24,6 +25,7 @@ from potstill.recipe.conversations import ChatSettings
 from potstill.recipe.section import MOST_AT_ONCE
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator
+from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.vocabulary_agreement import head_rows
 from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
@@ -83,7 +85,7 @@ class SampleTrainer(Trainer):
             max_length: the length to which texts are cut.
             conversations: how conversations become samples.
         """
-        collate = given or self._sample_collator(max_length)
+        collate: Collate = given or self._sample_collator(max_length)
         longest = self._max_length(max_length) or self._positions or MOST_AT_ONCE
         self._chats = None if given is not None else chat_settings(conversations, longest)
         self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
@@ -96,10 +98,13 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        limits = [positions_of(one.config.get_text_config()) for one in self._teachers_beside()]
+        across = next((one for one in self.teachers if isinstance(one, TeacherAcross)), None)
+        read = [one for one in self._teachers_beside() if not isinstance(one, TeacherAcross)]
+        limits = [positions_of(one.config.get_text_config()) for one in read]
         teacher = min((limit for limit in limits if limit is not None), default=None)
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
+        collate = collate if across is None else across.collator(collate)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         self.taught = None
         if self.teaching.names is not None:
@@ -187,7 +192,7 @@ class SampleTrainer(Trainer):
         dataset = self._rendered(dataset, _DATA_SETS.get(description, "test_dataset"))
         given: Any = self.data_collator
         collate: Any = given
-        if isinstance(given, TargetCollator | TaughtRowsCollator) and not kwargs.get("is_training"):
+        if isinstance(given, TargetCollator | TaughtRowsCollator | TextCollator) and not kwargs.get("is_training"):
             collate = given.collate
         samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
         named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)

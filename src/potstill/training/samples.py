@@ -11,6 +11,7 @@ from potstill.data.collators import Collate, Collator, FittingCollator, SharedVo
 from potstill.data.labels import count_supervised, starts_document
 from potstill.data.prompts.collator import AlignedCollator, AlignedSample, SampleCollator
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
+from potstill.data.text_of_batch import TextCollator
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
 from potstill.training.taught_rows import TaughtRowsCollator
@@ -20,7 +21,7 @@ COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
 
 _OWN = (
     *(Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator),
-    *(TargetCollator, TaughtRowsCollator),
+    *(TargetCollator, TaughtRowsCollator, TextCollator),
 )
 
 _LOOKED_AT = 8

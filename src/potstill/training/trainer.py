@@ -25,6 +25,7 @@ from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
 from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
+from potstill.teachers.across_tokenizers import across_tokenizers
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
 from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
@@ -126,6 +127,8 @@ class DistilTrainer(OnPolicyTrainer):
         ]
         self.hidden_losses = [loss for loss in losses if isinstance(loss, HiddenLoss)]
         shares, names = shares_of_weights(teacher_weights, len(self.teachers)), names_of_teachers(teacher)
+        tokenizers = trainer.get("processing_class"), teacher_tokenizer
+        self.teachers = across_tokenizers(self.teachers, names, [*self.losses, *self.hidden_losses], *tokenizers)
         self.teaching = Teaching(self.teachers, shares, mix, names)
         self._check_losses()
         if peft_config is not None:

@@ -1,0 +1,192 @@
+"""Across tokenizers: a teacher that reads the text of the student's batches by a tokenizer of its own."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from potstill.data.collators import Collate
+from potstill.data.positions import supervised_labels
+from potstill.data.text_of_batch import SAME_BYTE, SPANS, TextCollator
+from potstill.data.token_alignment import NOWHERE
+from potstill.data.token_bytes import TokenBytes
+from potstill.data.tokenizers import check_other_tokens
+from potstill.errors import UserError
+from potstill.losses.hidden_states import HiddenLoss
+from potstill.losses.loss import Loss
+from potstill.losses.span_likelihood import joined
+from potstill.losses.span_scores import numbers_of
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, PairedRows, SpanTarget
+from potstill.models.forward import LayerStates
+from potstill.models.size import positions_of
+from potstill.targets import TargetStore
+from potstill.teachers.beside import TeacherBeside
+
+
+class TeacherAcross:
+    """A live teacher whose targets are of spans of text.
+
+    Args:
+        teacher: the teacher. Its targets must be whole distributions.
+        ours: the bytes of the student's tokens.
+        theirs: the bytes of the teacher's tokens.
+        kinds: the losses that read its targets.
+
+    Raises:
+        UserError: no token of the student is only its own, so that `shared_tokens` has no tail.
+    """
+
+    gives_whole_distributions = True
+    vocabulary: int | None = None
+
+    def __init__(self, teacher: TeacherBeside, ours: TokenBytes, theirs: TokenBytes, kinds: Collection[str]) -> None:
+        self.teacher, self._ours, self._theirs = teacher, ours, theirs
+        self._begins = torch.from_numpy(ours.begins_word), torch.from_numpy(theirs.begins_word)
+        shared = shared_tokens(ours, theirs) if {"uld", "shared_tokens"} & {*kinds} else None
+        if "shared_tokens" in kinds and shared is not None:
+            _check_shared(ours, theirs, shared)
+        self._shared = None if shared is None else torch.tensor(shared, dtype=torch.int64).reshape(-1, 2).T
+
+    @property
+    def config(self) -> Any:
+        """The teacher's configuration."""
+        return self.teacher.config
+
+    @property
+    def embeddings(self) -> int:
+        """The number of ids that the teacher can read."""
+        return self.teacher.embeddings
+
+    @property
+    def head(self) -> Any:
+        """The teacher's head, where it has one."""
+        return self.teacher.head
+
+    def to(self, device: torch.device) -> None:
+        """Give targets on this device."""
+        self.teacher.to(device)
+        self._move(device)
+
+    def shard(self, device: torch.device) -> None:
+        """Leave each rank its part of the teacher."""
+        self.teacher.shard(device)
+        self._move(device)
+
+    def check_documents(self) -> None:
+        """Refuse to read rows of several documents, if the teacher cannot keep them apart."""
+        self.teacher.check_documents()
+
+    def collator(self, collate: Collate) -> TextCollator:
+        """A collator that adds what this teacher reads to the batches of another."""
+        limit = positions_of(self.config.get_text_config())
+        return TextCollator(collate, self._ours, self._theirs, limit)
+
+    def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SpanTarget:
+        """What the teacher says of the spans of a batch, whose columns are those of :class:`TextCollator`, without
+        their prefix."""
+        return self.read(batch, ())[0]
+
+    def targets(self, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[SpanTarget]:
+        """:meth:`target` of each batch."""
+        return (self.target(batch) for batch in batches)
+
+    @torch.no_grad()
+    def read(
+        self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0
+    ) -> tuple[SpanTarget, LayerStates]:
+        """:meth:`target`. No layers: they are of other tokens than the student's."""
+        assert not layers, "`across_tokenizers` refuses hidden_match"
+        whole = self.teacher.target({name: value for name, value in batch.items() if name not in (SPANS, SAME_BYTE)})
+        assert isinstance(whole, HiddenTarget | LogitsTarget)
+        spans, same = batch[SPANS], batch[SAME_BYTE]
+        ours, begins = self._begins
+        theirs, opens, follows = spans[:, 2:4], spans[:, 4].bool(), spans[:, 5].bool()
+        groups = joined(theirs, opens, follows, numbers_of(whole, supervised_labels(batch), begins))
+        pairs = None
+        if self._shared is not None:
+            pairs = PairedRows(_rows_at(whole, same.clamp_min(0)), same != NOWHERE, *self._shared)
+        target = SpanTarget(spans[:, :2], opens, *groups, begins_word=ours, tokens=len(same), pairs=pairs)
+        return target, {}
+
+    def _move(self, device: torch.device) -> None:
+        ours, theirs = self._begins
+        self._begins = ours.to(device), theirs.to(device)
+        self._shared = None if self._shared is None else self._shared.to(device)
+
+
+def across_tokenizers(
+    teachers: list[TeacherBeside | TargetStore],
+    names: tuple[str, ...] | None,
+    losses: Sequence[Loss | HiddenLoss],
+    tokenizer: Any,
+    given: Any,
+) -> list[TeacherBeside | TargetStore]:
+    """The teachers, as losses across tokenizers need them; as they are, if there is no such loss.
+
+    Args:
+        teachers: the teachers.
+        names: their names, if each teaches only the rows that name it.
+        losses: all losses.
+        tokenizer: the student's tokenizer, or None.
+        given: the tokenizer of the teachers, or a list with one for each, or None.
+
+    Raises:
+        UserError: the losses, or what teaches, cannot be across tokenizers.
+    """
+    crossing = next((loss.kind for loss in losses if isinstance(loss, Loss) and loss.crosses_tokenizers), None)
+    if crossing is None or not teachers:
+        return teachers
+    for other in losses:
+        if isinstance(other, HiddenLoss) or (other.needs_teacher and not other.crosses_tokenizers):
+            raise UserError(
+                f"{crossing} is for a teacher of another tokenizer, and {other.kind} compares token by token, which "
+                f"needs one tokenizer; leave one of the two out, or use alm in the place of {other.kind}"
+            )
+    theirs = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
+    if len(teachers) > 1 or len(theirs) != 1 or names is not None:
+        raise UserError(f"{crossing} has one teacher, which teaches every sample; give one, not a list or dictionary")
+    (teacher,) = teachers
+    if isinstance(teacher, TargetStore):
+        raise UserError(
+            f"{crossing} needs the teacher itself, and {teacher.path} has the targets of one tokenizer's tokens; give "
+            "the teacher's model, or use forward_kl with a student of that tokenizer"
+        )
+    if not teacher.gives_whole_distributions:
+        raise UserError(
+            f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that "
+            "tells some tokens; let it run beside the student, or behind `potstill serve`"
+        )
+    if tokenizer is None or theirs[0] is None:
+        missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
+        raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
+    check_other_tokens(crossing, tokenizer, theirs[0], "the teacher")
+    kinds = [loss.kind for loss in losses]
+    return [TeacherAcross(teacher, TokenBytes(tokenizer, "the student"), TokenBytes(theirs[0], "the teacher"), kinds)]
+
+
+def shared_tokens(ours: TokenBytes, theirs: TokenBytes) -> list[tuple[int, int]]:
+    """The ids of the tokens that are the same bytes in two vocabularies, in the order of the first.
+
+    Of several tokens of the same bytes, as sentencepiece's byte tokens are, the last is taken: the one that a tokenizer
+    itself would take.
+    """
+    one, other = ({content: number for number, content in enumerate(each.each) if content} for each in (ours, theirs))
+    return sorted((number, other[content]) for content, number in one.items() if content in other)
+
+
+def _check_shared(ours: TokenBytes, theirs: TokenBytes, shared: Sequence[tuple[int, int]]) -> None:
+    texts = sum(map(bool, ours.each))
+    if not shared:
+        raise UserError(f"shared_tokens: {ours.name} and {theirs.name} have no token of the same bytes; use alm")
+    if len({ours.each[number] for number, _ in shared}) == len({one for one in ours.each if one}):
+        raise UserError(
+            f"shared_tokens: all {texts:,} tokens of {ours.name} are tokens of {theirs.name}, so there is no other "
+            "token to which the student could give the mass of the teacher's other tokens; use alm"
+        )
+
+
+def _rows_at(whole: HiddenTarget | LogitsTarget, rows: Tensor) -> HiddenTarget | LogitsTarget:
+    if isinstance(whole, HiddenTarget):
+        return HiddenTarget(whole.hidden.index_select(0, rows), whole.head)
+    return LogitsTarget(whole.logits.index_select(0, rows))
