@@ -164,6 +164,16 @@ def test_its_command_lists_the_recipes(installed, tmp_path):
     assert [line.split()[0] for line in told.stdout.splitlines()] == list(shipped_recipes())
 
 
+def test_its_recipes_are_planned_in_an_empty_folder_without_a_network(installed, tmp_path):
+    variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    (tmp_path / "empty").mkdir()
+    command = ("-m", "potstill", "plan", "babyllama-mini", "--machine", "h100-80gb", "--json")
+    told = call(installed, tmp_path / "empty", *command, **variables)
+    assert told.returncode == 0, told.stderr
+    assert {"teachers", "distil/seed-0", "evaluate"} <= json.loads(told.stdout)["steps"].keys()
+    assert not list((tmp_path / "empty").iterdir())
+
+
 @pytest.mark.slow
 def test_the_recipes_of_the_readme_find_their_data_from_an_empty_folder(installed, tmp_path):
     names = readme_recipes()

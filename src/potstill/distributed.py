@@ -36,16 +36,21 @@ def barrier() -> None:
         torch.distributed.barrier()
 
 
-def any_of(mine: bool) -> bool:
-    """Whether `mine` is true on at least one rank; every rank must call this."""
+def gathered(mine: Any) -> list[Any]:
+    """The values of `mine` on all ranks, in their order; every rank must call this."""
     if world_size() == 1:
-        return mine
+        return [mine]
     _connect()
     import torch
 
-    flags: list[bool] = [False] * world_size()
-    torch.distributed.all_gather_object(flags, mine)
-    return any(flags)
+    found: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(found, mine)
+    return found
+
+
+def any_of(mine: bool) -> bool:
+    """Whether `mine` is true on at least one rank; every rank must call this."""
+    return any(gathered(mine))
 
 
 def broadcast(mine: Any) -> Any:

@@ -84,8 +84,13 @@ def test_only_the_least_forecast_is_certain(large):
 def test_more_ranks_need_less_memory_on_each(recipe, machine, key):
     overrides = {"distilpythia": LARGE, "gsm8k": ["teachers.llama-405b.device_map=null"]}.get(recipe, [])
     plan = replan(load_recipe(recipe, overrides), machine)
+
+    def on_more_ranks(changed, other):
+        # Changes for this machine are tried above. A plan of these models takes seconds.
+        return plan if other.devices == machine.devices else replan(changed, other)
+
     (misfit,) = misfits(plan)
-    found = [one for one in advise(plan, misfit, replan) if one.devices is not None]
+    found = [one for one in advise(plan, misfit, on_more_ranks) if one.devices is not None]
     needed = [one.after.expected for one in found]
     assert len(found) >= 3
     assert needed == sorted(needed, reverse=True)

@@ -6,7 +6,7 @@ import pytest
 
 import minimal
 from potstill.planning.models import TYPICAL_WIDTHS, models_of, widths_of
-from potstill.recipe import load_recipe
+from potstill.recipe import load_recipe, shipped_recipes
 from tiny import llama, mixture, save_model
 
 SIZES = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 6, "num_attention_heads": 4}
@@ -38,6 +38,13 @@ def test_published_recipes_have_the_published_sizes(recipe, model, count):
     sizes = every[model]
     assert sizes.total == count
     assert sizes.body + sizes.head + sizes.embeddings == count
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_can_be_planned_without_the_hub(name):
+    models = found(load_recipe(name))
+    assert models.student is not None
+    assert not models.missing
 
 
 def test_a_tied_head_is_counted_once_and_an_adapter_alone_is_trained(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from potstill.planning import peak_memory
-from potstill.planning.peak_memory import STATUS, measured
+from potstill.planning.peak_memory import STATUS, PeakMemory, measured
 
 MIB = 2**20
 
@@ -28,3 +28,9 @@ def test_without_a_reset_the_peak_is_told_only_if_it_grew(tmp_path, monkeypatch)
     with measured() as found:
         pass
     assert found.host is None
+
+
+def test_of_ranks_the_greatest_counts():
+    peaks = [PeakMemory(3, None), PeakMemory(5, 7), PeakMemory(None, 2)]
+    assert PeakMemory.largest(peaks) == PeakMemory(5, 7)
+    assert PeakMemory.largest([PeakMemory()]) == PeakMemory()

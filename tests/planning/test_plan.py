@@ -82,7 +82,11 @@ def test_a_model_that_cannot_be_had_is_a_note_and_the_rest_is_given(tmp_path):
     found = plan("distilpythia", GPU, tmp_path, "facts={}")
     assert [note for note in found.notes if "EleutherAI/pythia-160m" in note and "`facts.models`" in note]
     assert next(one for one in found.steps if one.step == "corpus").disk.kept.expected > 2e9
-    assert "distil/seed-0" in shown(found, [])
+    page = shown(found, [])
+    assert "distil/seed-0" in page
+    assert "memory and time are not known without pythia-160m, student: see the notes" in page
+    assert "and the steps whose time is not known" in page
+    assert "memory: " not in page, "what fits cannot be told"
 
 
 def test_auto_is_the_faster_format():

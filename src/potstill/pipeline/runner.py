@@ -156,7 +156,9 @@ def _run_step(work: Work, inputs: dict[str, Any], forecast: dict[str, Any] | Non
                 heart.end()
                 total = meter.cost if spent is None else spent + meter.cost
                 run.spend(step, total.to_dict())
-        foreseen = {"forecast": forecast, "peak_memory": peak.to_dict()}
+        # A forecast is for each rank, and one of them may need more than the first.
+        largest = peak_memory.PeakMemory.largest(distributed.gathered(peak))
+        foreseen = {"forecast": forecast, "peak_memory": largest.to_dict()}
         run.finish(step, total.to_dict(), made.outputs, made.summary, foreseen)
         distributed.barrier()
     say(f"{step}: done in {duration(total.seconds)}")
@@ -174,11 +176,15 @@ def _quiet_transformers() -> None:
 
 def _run_step_on_other_rank(work: Work) -> None:
     """Run a step on a rank that is not the first: its share of the work, if all ranks take part."""
+    from potstill.planning import peak_memory
+
     with explain_failures(work.step, work.folder):
-        distributed.barrier()
-        if BY_NAME[work.step.stage].all_ranks:
-            _module(work.step.stage).run(work)
-        distributed.barrier()
+        with peak_memory.measured() as peak:
+            distributed.barrier()
+            if BY_NAME[work.step.stage].all_ranks:
+                _module(work.step.stage).run(work)
+            distributed.barrier()
+        distributed.gathered(peak)
         distributed.barrier()
 
 

@@ -79,6 +79,8 @@ class RecipeModels:
     others: Mapping[str, PlannedModel]
     """Models that are only measured."""
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """The names of those that are not known, but for teachers behind servers."""
 
     def __iter__(self) -> Any:
         known = [*self.teachers.values(), self.student, *self.others.values()]
@@ -111,7 +113,10 @@ def models_of(recipe: Recipe, prepared: Mapping[str, Any], *, ask_hub: bool) -> 
     }
     made = _planned(STUDENT, student, notes, trains=True, adapter=recipe.student.adapter)
     measured = {name: _planned(name, config, notes) for name, config in others.items()}
-    return RecipeModels(_known(teachers), made, _known(measured), tuple(dict.fromkeys(notes)))
+    missing = [name for name, one in {**teachers, STUDENT: made, **measured}.items() if one is None]
+    return RecipeModels(
+        _known(teachers), made, _known(measured), notes=tuple(dict.fromkeys(notes)), missing=tuple(missing)
+    )
 
 
 def _known(found: Mapping[str, PlannedModel | None]) -> dict[str, PlannedModel]:

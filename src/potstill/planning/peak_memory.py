@@ -4,7 +4,7 @@ import ctypes
 import gc
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,15 @@ class PeakMemory:
     def to_dict(self) -> dict[str, int | None]:
         """Plain JSON types."""
         return dict(vars(self))
+
+    @classmethod
+    def largest(cls, peaks: Sequence["PeakMemory"]) -> "PeakMemory":
+        """The greatest of the processes that did one piece of work together."""
+
+        def most(name: str) -> int | None:
+            return max((size for peak in peaks if (size := getattr(peak, name)) is not None), default=None)
+
+        return cls(most("host"), most("device"))
 
 
 @contextmanager

@@ -94,8 +94,10 @@ def _fits(plan: Plan) -> str:
             lines[-1] += f", {tell(found)}"
     if plan.machine.currency is not None and plan.sum_of("money") is not None:
         lines[-1] += f" {plan.machine.currency}"
-    largest = plan.largest
-    if largest is not None and plan.machine.memory is not None:
+    largest, missing = plan.largest, plan.models.missing
+    if missing:
+        lines.append(f"memory and time are not known without {', '.join(missing)}: see the notes")
+    elif largest is not None and plan.machine.memory is not None:
         needed = plan.memory_of(largest)
         word = _word(needed, plan.machine.memory)
         lines.append(f"memory: {_size(needed)} of {size(plan.machine.memory)} ({largest.step}): {word}")

@@ -29,6 +29,8 @@ from potstill.recipe.training_fields import TrainingFields
 START_TOKENS, START_ROWS_OF = 4096, 2048
 """The tokens on which a start and its teachers are measured, and those that are read at once (`stages/student.py`)."""
 TRAINED_STAGES = ("distil", "control", "pretrain", "search")
+WITHOUT_MODELS = ("corpus", "tokenizer", "strategies", "report")
+"""Stages that run no model."""
 GGUF_WEIGHTS_PER_SECOND = Range(4e6, 8e6, 30e6)
 FILE_BYTES_PER_SECOND = Range(0.15e9, 0.6e9, 2.5e9)
 """Reading, hashing and writing of weights."""
@@ -47,9 +49,10 @@ FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
 
 
 def jobs_of(step: Step, at: Situation) -> list[Job]:
-    """The work of a step, without that of models which nobody knows."""
+    """The work of a step. Where a model is not known, neither is the time of the steps that may need it."""
     made = _BY_STAGE.get(step.stage)
-    return [WaitingJob(STEP_SECONDS), *(made(step, at) if made is not None else ())]
+    unknown = [WaitingJob(None)] if at.models.missing and step.stage not in WITHOUT_MODELS else []
+    return [WaitingJob(STEP_SECONDS), *(made(step, at) if made is not None else ()), *unknown]
 
 
 def _teachers(step: Step, at: Situation) -> Iterator[Job]:
