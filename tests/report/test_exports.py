@@ -53,7 +53,7 @@ def test_a_line_has_every_figure_with_its_interval():
 def test_what_a_reader_must_know_is_said_once():
     notes = table([FILE, FILE | {"format": "gguf:F16"}])["notes"]
     assert notes == [
-        "llama.cpp read 4,000 tokens of 12 held-out items; the tokens of 50 texts are the student's own.",
+        "llama.cpp read 4,000 tokens of 12 held-out items; the tokens of 50 texts are the student’s own.",
         "llama.cpp puts no space before a text; begin texts with one.",
     ]
 

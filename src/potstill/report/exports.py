@@ -34,7 +34,7 @@ def _line(one: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
     if one["refused"] is not None:
         return {"name": name, "refused": one["refused"], "cells": []}
     loss, kl = (Result.from_dict(one[key]) for key in ("loss", "kl"))
-    ratio = one["decode_ratio"]
+    ratio, tied = one["decode_ratio"], one["answers_tied"]
     change = Paired.from_dict(one["loss_difference"])
     cells = [
         (size(one["bytes"]), ""),
@@ -63,6 +63,6 @@ def _notes(one: Mapping[str, Any]) -> list[str]:
     chats = "" if one["template_equal"] is None else f" and {one['template_equal']} conversations"
     measured = (
         f"{one['engine']} read {one['tokens']:,} tokens of {one['documents']} held-out items; the tokens of "
-        f"{one['tokens_equal']} texts{chats} are the student's own."
+        f"{one['tokens_equal']} texts{chats} are the student’s own."
     )
     return [measured, *(f"{note}." for note in one["notes"])]
