@@ -227,8 +227,8 @@ def _size_and_speed(facts: CardFacts, student: CardFacts) -> Iterator[str]:
         )
     yield _table([["Model", "Parameters", "On disk", "Tokens written per second", "÷ the teacher’s"], *lines])
     yield (
-        f"Median of {speed.rounds} round{'s' * (speed.rounds != 1)} in which the models took turns, on {speed.device}; in brackets the slowest "
-        f"and the fastest round. {' '.join(speed.notes)}".rstrip()
+        f"Median of {speed.rounds} round{'s' * (speed.rounds != 1)} in which the models took turns, on "
+        f"{speed.device}; in brackets the slowest and the fastest round. {' '.join(speed.notes)}".rstrip()
     )
 
 
