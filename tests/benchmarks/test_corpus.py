@@ -22,7 +22,7 @@ def test_texts_have_their_size_and_no_repeats(tmp_path):
 
 
 def test_the_section_compares_speed_and_finds_the_greatest_memory(monkeypatch):
-    monkeypatch.setattr(corpus, "_passages", lambda: [f"passage {n}: " + "some words " * 40 for n in range(3000)])
+    monkeypatch.setattr(corpus, "boolq_passages", lambda: [f"passage {n}: " + "some words " * 40 for n in range(3000)])
     monkeypatch.setattr(corpus, "train_tokenizer", lambda texts, settings: None)
     monkeypatch.setattr(corpus, "_save_teacher", lambda folder, tokenizer: None)
     given = {"potstill": {"seconds": 2.0, "mebibytes": 60.0}, "map": {"seconds": 3.0, "mebibytes": 1.0}}

@@ -87,7 +87,7 @@ def test_special_tokens_in_a_text_are_lost() -> None:
 def test_a_tokenizer_without_bytes_is_refused_by_name() -> None:
     pieces = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     pieces.decoder = decoders.WordPiece()
-    with pytest.raises(UserError, match="the teacher has a tokenizer whose tokens do not say .*WordPiece"):
+    with pytest.raises(UserError, match=r"the teacher has a tokenizer whose tokens do not say .*WordPiece"):
         TokenBytes(PreTrainedTokenizerFast(tokenizer_object=pieces), "the teacher")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import minimal
 import toy_chat_runs
-from potstill.report.notes import notes
+from potstill.report.notes import across_tokenizers, notes
 
 RUN = Path("runs/r")
 
@@ -72,3 +72,11 @@ def test_tasks_and_baselines_are_explained(tmp_path):
     said = _said(minimal.recipe(tmp_path, "evaluate.tasks=[{task: piqa}]", "evaluate.models={gpt: gpt2}"))
     assert "evaluate/comparison.json" in said
     assert "gpt is gpt2" in said
+
+
+def test_of_a_teacher_of_another_tokenizer_it_is_said_what_was_compared():
+    counts = {"bytes": 200, "bytes_in_spans": 150, "spans": 10, "student_tokens": 25, "teacher_tokens": 40}
+    said = " ".join(across_tokenizers(counts))
+    assert "75.0% of the held-out text is compared with the teacher, in 10 spans of 2.50 tokens of the student" in said
+    assert "Bits per byte compare all models" in said
+    assert across_tokenizers(None) == ()

@@ -91,14 +91,14 @@ class TextCollator:
             if piece.opening != NOWHERE:
                 ends[piece.opening] = at
         ours = TextReading(ends, np.zeros(len(ids), bool), _rows(batch))
-        theirs = _TeacherRows(len(batch["input_ids"]), "position_ids" in batch)
+        theirs = _TeacherTokens(len(batch["input_ids"]), "position_ids" in batch)
         for piece, at, found, (cut, _) in zip(pieces, axis.openings.tolist(), read, cuts, strict=True):
             theirs.add(piece, self._opening(theirs, piece), at, cut, found)
         teacher = theirs.batch(self.theirs.tokenizer)
         self._check_length(teacher)
         spans = align(axis, ours, theirs.reading(teacher))
-        found = teacher | columns(spans, int(supervised_mask(batch).sum()))
-        return batch | {f"{TEACHER}{name}": value for name, value in found.items()}
+        added = teacher | columns(spans, int(supervised_mask(batch).sum()))
+        return batch | {f"{TEACHER}{name}": value for name, value in added.items()}
 
     def _pieces(self, batch: Mapping[str, Tensor], ids: Int[np.ndarray, "BT"]) -> list[Piece]:
         """The pieces of text of a batch, in its order."""
@@ -134,7 +134,7 @@ class TextCollator:
             ends.append(at)
         return contents, ends
 
-    def _opening(self, rows: "_TeacherRows", piece: Piece) -> list[int]:
+    def _opening(self, rows: "_TeacherTokens", piece: Piece) -> list[int]:
         begins_row = self._always and not rows.ids[piece.row]
         return self._before if piece.opening != NOWHERE or begins_row else []
 
@@ -148,7 +148,7 @@ class TextCollator:
             )
 
 
-class _TeacherRows:
+class _TeacherTokens:
     """The teacher's tokens of a batch, row by row."""
 
     def __init__(self, rows: int, apart: bool) -> None:

@@ -88,7 +88,7 @@ def align(axis: TextAxis, ours: TextReading, theirs: TextReading) -> Spans:
     pairs = np.stack([ours.rows[last], theirs.rows[other]], 1)[of_text]
     before, after = axis.content[places - 1], axis.content[places]
     words = is_opening | (of_text & (after == _SPACE) & ~_WHITE[before])
-    piece = openings.cumsum()[places[words]]
+    piece = openings.cumsum(dtype=np.int32)[places[words]]
     one, two, at = last[words], other[words], places[words]
     kept = piece[1:] == piece[:-1]
     for reading, tokens in ((ours, one), (theirs, two)):
@@ -117,7 +117,7 @@ def common_ends(
         ours: the ends of one reading's tokens, never falling but for NOWHERE.
         theirs: the ends of the other reading's tokens.
     """
-    at = np.full(places, NOWHERE, np.int64)
+    at = np.full(places, NOWHERE, np.int32)
     other = np.flatnonzero(theirs != NOWHERE)
     # Of several tokens that end at one place the last is written last.
     at[theirs[other]] = other
@@ -131,6 +131,6 @@ def common_ends(
 
 def _whole(reading: TextReading, tokens: Int[np.ndarray, "words"]) -> Bool[np.ndarray, "words-1"]:
     """Whether all tokens between two neighbouring ends are predicted, none is lost, and the end is predicted too."""
-    rows, lost = reading.rows[tokens], np.concatenate([[0], reading.lost.cumsum()])[tokens + 1]
+    rows, lost = reading.rows[tokens], np.concatenate([[0], reading.lost.cumsum(dtype=np.int32)])[tokens + 1]
     predicted = (rows[:-1] != NOWHERE) & (rows[1:] != NOWHERE) & (np.diff(rows) == np.diff(tokens))
     return predicted & (np.diff(lost) == 0)

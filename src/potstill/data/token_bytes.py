@@ -2,8 +2,8 @@
 
 Two tokenizers share no ids and no strings, but they read the same bytes. Offsets of characters are not enough: a token
 may end within a character. So a token's bytes are those of its tokenizer's own decoder: the table of byte-level BPE
-(GPT-2), or the `▁` and the byte tokens `<0xE2>` of sentencepiece. Joined, they are the text. Where they are not, as with
-unknown tokens or a normaliser that changes the text, the offsets say which bytes are lost.
+(GPT-2), or the `▁` and the byte tokens `<0xE2>` of sentencepiece. Joined, they are the text. Where they are not, as
+with unknown tokens or a normaliser that changes the text, the offsets say which bytes are lost.
 """
 
 import json

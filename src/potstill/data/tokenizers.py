@@ -51,6 +51,25 @@ def check_same_tokens(
     )
 
 
+def check_other_tokens(loss: str, ours: Any, theirs: Any, teacher: str) -> None:
+    """Refuse a loss for a teacher of another tokenizer, where the student has the same.
+
+    Args:
+        loss: the kind of the loss.
+        ours: the student's tokenizer.
+        theirs: the teacher's tokenizer.
+        teacher: the teacher's name in the message.
+
+    Raises:
+        UserError: every token has one id in both.
+    """
+    if ours.get_vocab() == theirs.get_vocab():
+        raise UserError(
+            f"{loss} is for a teacher of another tokenizer, but {teacher} has the student's own; use forward_kl, which "
+            "compares every token of both distributions"
+        )
+
+
 def train_tokenizer(documents: Sequence[str], settings: TrainedTokenizer) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with the settings of Baby Llama (arXiv:2308.02019, section 3).
 

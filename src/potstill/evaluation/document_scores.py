@@ -23,6 +23,7 @@ from potstill.device import device
 from potstill.evaluation import baselines
 from potstill.evaluation.candidate_models import CandidateModel, Models
 from potstill.evaluation.measurement_cost import Tally, metered, metered_together
+from potstill.evaluation.teacher_text import teacher_scores
 from potstill.files.atomic import remove
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
@@ -38,6 +39,7 @@ from potstill.metrics.held_out_text import (
 from potstill.metrics.taught_parts import COMPARED, ItemScores, TaughtParts
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import Candidate, teacher_candidates
 from potstill.recipe.step import Step
 from potstill.targets import StoreSpec, TargetStore, make_codec
@@ -110,7 +112,9 @@ class TeacherReaders:
 
     @cached_property
     def by_name(self) -> dict[str, TeacherOutputFunction]:
-        """By the folder of the teacher's candidate, in the order of the recipe."""
+        """By the folder of the teacher's candidate, in the order of the recipe; none that reads other tokens."""
+        if crossing_loss(self._work.recipe) is not None:
+            return {}
         candidates, teachers = teacher_candidates(self._work.recipe), artifacts.teachers(self._work)
         return {one.folder: self._reader(one, teacher) for one, teacher in zip(candidates, teachers, strict=True)}
 
@@ -160,12 +164,24 @@ def score_all(
     return {one.label: [_scores(work, model) for model in each] for one, each in models.items()}
 
 
-def sums_of(scores: Mapping[str, Sequence[ItemScores]]) -> Callable[[str, str], list[Sums]]:
-    """Gives the sums of a model for a metric, one for each seed. Teachers have no distance from themselves."""
+def score_teachers_apart(work: Work, models: Models, texts: list[str]) -> None:
+    """Score the teachers that read other tokens than the student, so that :func:`score_all` finds their scores."""
+    for model in (model for one, each in models.items() if one.role == "teacher" for model in each):
+        if read_sealed(_file(work, model)) is None:
+            _save(work, model, teacher_scores(work, model, texts, MEASUREMENT))
+
+
+def sums_of(scores: Mapping[str, Sequence[ItemScores]], one_tokenizer: bool = True) -> Callable[[str, str], list[Sums]]:
+    """Gives the sums of a model for a metric, one for each seed. Teachers have no distance from themselves.
+
+    Without `one_tokenizer`, only what a teacher says of bytes is comparable with other models.
+    """
 
     def sums(model: str, metric: str) -> list[Sums]:
-        if Candidate.from_label(model).role == "teacher" and metric.partition("/")[0] in COMPARED:
-            return []
+        if Candidate.from_label(model).role == "teacher":
+            name = metric.partition("/")[0]
+            if name in COMPARED or (not one_tokenizer and name != "bits_per_byte"):
+                return []
         return [one.sums(metric) for one in scores[model]]
 
     return sums
@@ -209,6 +225,12 @@ def _file(work: Work, model: CandidateModel) -> Path:
     return work.folder / "scores" / f"{model.candidate.folder}.json"
 
 
+def _save(work: Work, model: CandidateModel, scores: DocumentScores) -> None:
+    file = _file(work, model)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_sealed(file, scores.to_dict())
+
+
 def _score_group(work: Work, group: Sequence[CandidateModel], text: HeldOutBatches, teachers: TeacherReaders) -> None:
     names, unfinished = [model.candidate.folder for model in group], work.folder / "unfinished_scores.json"
     if not names:
@@ -239,9 +261,7 @@ def _score_group(work: Work, group: Sequence[CandidateModel], text: HeldOutBatch
                 saved = time.monotonic()
                 write_sealed(unfinished, {"done": done, "sums": {name: scores[name].to_dict() for name in names}})
     for model, name in zip(group, names, strict=True):
-        file = _file(work, model)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(file, scores[name].to_dict())
+        _save(work, model, scores[name])
     remove(unfinished)
 
 

@@ -10,7 +10,14 @@ from potstill.data.collators import Collator, pad_token_id
 from potstill.data.row_teachers import TEACHERS
 from potstill.evaluation.baselines import compared_vocabulary
 from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare
-from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all, sums_of
+from potstill.evaluation.document_scores import (
+    HeldOutBatches,
+    TeacherReaders,
+    fit_together,
+    score_all,
+    score_teachers_apart,
+    sums_of,
+)
 from potstill.evaluation.taught_items import by_part, parts_of_items, taught_alone, told
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling
@@ -24,8 +31,10 @@ from potstill.metrics.held_out_text import (
     outputs_of,
 )
 from potstill.metrics.passages import piece, token_view
+from potstill.metrics.taught_parts import COMPARED
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import trained_candidates
 
 PASSAGES = 2
@@ -53,15 +62,21 @@ def measure(work: Work, models: Models) -> Measurement:
         compared_vocabulary(work),
         parts,
     )
+    one_tokenizer = crossing_loss(recipe) is None
+    if not one_tokenizer:
+        score_teachers_apart(work, models, list(held_out["text"]))
     readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))
     scores = score_all(work, models, text, readers)
     pairs = pairs_to_compare(work, models)
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
     taught = {name: [one if parts is None else taught_alone(one, parts) for one in own] for name, own in scores.items()}
-    judged, metrics = by_part(taught, parts, METRICS)
-    rows, differences = compare(judged, pairs, metrics, sums_of(judged), resampling)
+    comparable = METRICS if one_tokenizer else [name for name in METRICS if name not in COMPARED]
+    judged, metrics = by_part(taught, parts, comparable)
+    rows, differences = compare(judged, pairs, metrics, sums_of(judged, one_tokenizer), resampling)
     passages = work.folder / "passages.json"
-    write_json(passages, _passages(work, readers, text, held_out, scores[pairs[0][0]][0]))
+    # A passage shows the distance from the teacher, token by token.
+    shown = _passages(work, readers, text, held_out, scores[pairs[0][0]][0]) if one_tokenizer else []
+    write_json(passages, shown)
     readers.close()
     tokens = int(scores["start"][0].tokens.sum())
     made = f"{sum(map(len, scores.values()))} models on {len(sizes):,} held-out documents"

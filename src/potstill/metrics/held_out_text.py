@@ -73,9 +73,11 @@ class DocumentScores:
         return cls(nll, kl, agreement, tokens, np.asarray(document_bytes, float))
 
     def add(self, document: NDArray[np.int64], scores: Mapping[str, NDArray[np.float64]]) -> None:
-        """Add the scores of N tokens, each of the document with its number: [N] each."""
+        """Add the scores of N tokens, each of the document with its number: [N] each. Without a teacher to compare
+        with, there is only the first sum."""
         for sums, name in ((self.nll, "nll"), (self.kl, "forward_kl"), (self.agreement, "agreement")):
-            np.add.at(sums, document, scores[name])
+            if name in scores:
+                np.add.at(sums, document, scores[name])
         np.add.at(self.tokens, document, 1.0)
 
     @classmethod

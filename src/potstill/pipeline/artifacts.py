@@ -18,6 +18,7 @@ from potstill.models.pretrained import ModelSource
 from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.served import served_teachers
@@ -107,6 +108,9 @@ def compared_vocabulary(work: Work) -> int | None:
     A student that is built from its teacher has the teacher's head, padding included. A checkpoint or several teachers
     may have heads of other padded sizes. Earlier stages have proven that their tokens are the same.
     """
+    if crossing_loss(work.recipe) is not None:
+        ours = tokenizer(work)
+        return shared_vocabulary(ours, ours) if work.recipe.student.start == "checkpoint" else None
     rows = [teacher.config().get_text_config().vocab_size for teacher in existing_teachers(work)]
     rows += [vocabulary_size(work)] if work.recipe.pretrain else []
     if work.recipe.student.start != "checkpoint" and len({*rows, vocabulary_size(work)}) == 1:

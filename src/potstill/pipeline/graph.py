@@ -126,6 +126,7 @@ STAGES: tuple[Stage, ...] = (
             else r.corpus,
             **recipe_inputs.references(r),
             **recipe_inputs.teacher_rows(r),
+            **recipe_inputs.alignment(r),
         },
         lambda r: ("teachers", "tokenizer"),
         files=_source_files,

@@ -5,6 +5,7 @@ The module imports nothing heavy, because the table of stages uses it.
 
 from typing import TYPE_CHECKING, Any
 
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.precision import teachers_in_format
 from potstill.recipe.row_rules import rules, teaches_by_row, without_cross_entropy
 
@@ -61,6 +62,11 @@ def teacher_rows(recipe: "Recipe") -> dict[str, Any]:
         return {}
     given = {name: section_without(when) for name, when in rules(recipe).items()}
     return {"teachers.when": given, "without cross_entropy": without_cross_entropy(recipe)}
+
+
+def alignment(recipe: "Recipe") -> dict[str, bool]:
+    """Whether the corpus is aligned with the tokens of a teacher of another tokenizer."""
+    return {} if crossing_loss(recipe) is None else {"teacher of another tokenizer": True}
 
 
 def random_offset(recipe: "Recipe") -> dict[str, bool]:

@@ -77,6 +77,29 @@ class HiddenMatch(LossBase):
     paired with the teacher's layer at the same relative depth."""
 
 
+class LikelihoodMatching(LossBase):
+    """How likely the same stretches of text are to a teacher of another tokenizer and to the student."""
+
+    kind: Literal["alm"]
+    """The kind of loss. The teacher must have another tokenizer than the student. `alm` (approximate likelihood
+    matching) compares the text from one word to the next, of which both models give the likelihood, whatever their
+    tokens are."""
+
+
+class AcrossVocabularies(LossBase):
+    """A distance between the distributions of a teacher of another tokenizer and of the student, wherever both are at
+    the same byte of the text."""
+
+    kind: Literal["uld", "shared_tokens"]
+    """The kind of loss. The teacher must have another tokenizer than the student. `uld`: the distance of the sorted
+    probabilities, whatever the tokens are. `shared_tokens`: the KL divergence over the tokens that are the same bytes
+    in both vocabularies, with all others as one."""
+
+    temperature: Temperature = 1.0
+    """The logits of teacher and student are divided by this temperature. The loss is multiplied by its square (`uld`:
+    by the temperature), so that the gradient keeps its size. Default: 1."""
+
+
 class PolicyGradient(LossBase):
     """The policy gradient of the reverse KL divergence, of which a teacher gives one number a token (samples that the
     student writes only)."""
@@ -92,8 +115,18 @@ class PolicyGradient(LossBase):
 
 
 GivenLoss = Annotated[
-    CrossEntropy | Divergence | JensenShannon | SkewedDivergence | HiddenMatch, Field(discriminator="kind")
+    CrossEntropy
+    | Divergence
+    | JensenShannon
+    | SkewedDivergence
+    | HiddenMatch
+    | LikelihoodMatching
+    | AcrossVocabularies,
+    Field(discriminator="kind"),
 ]
+
+OneVocabulary = Divergence | JensenShannon | SkewedDivergence
+"""A loss that compares the distributions of models of one tokenizer."""
 
 WrittenLoss = Annotated[Divergence | JensenShannon | SkewedDivergence | PolicyGradient, Field(discriminator="kind")]
 """A loss of samples that the student writes."""
@@ -101,4 +134,4 @@ WrittenLoss = Annotated[Divergence | JensenShannon | SkewedDivergence | PolicyGr
 
 def temperatures(losses: list[GivenLoss]) -> list[float]:
     """The temperatures of the losses that read a teacher's distributions."""
-    return sorted({loss.temperature for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)})
+    return sorted({loss.temperature for loss in losses if isinstance(loss, OneVocabulary | AcrossVocabularies)})

@@ -4,6 +4,7 @@ than its student."""
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from potstill.recipe.across_tokenizers import complaints_across_tokenizers
 from potstill.recipe.answers import Answers
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.distributed import unshardable
@@ -42,6 +43,7 @@ def complaints(recipe: "Recipe") -> Iterator[str]:
     yield from _of_control(recipe)
     yield from without_rollouts(recipe)
     yield from complaints_of_rows(recipe)
+    yield from complaints_across_tokenizers(recipe)
     if len(recipe.all_teachers) == 1:
         section = "teachers" if recipe.teachers else "pretrain"
         name, teacher = next(iter(recipe.all_teachers.items()))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from potstill.recipe.losses import CrossEntropy, GivenLoss, HiddenMatch
+from potstill.recipe.losses import CrossEntropy, GivenLoss, OneVocabulary
 from potstill.recipe.section import Name, Section, Temperature, about_key
 from potstill.recipe.training_fields import Training, TrainingFields
 
@@ -66,7 +66,7 @@ class Setting:
 def setting_of(losses: list[GivenLoss]) -> Setting | None:
     """The setting of one cross-entropy and one divergence, in any order; None for any other losses."""
     entropies = [loss for loss in losses if isinstance(loss, CrossEntropy)]
-    divergences = [loss for loss in losses if not isinstance(loss, CrossEntropy | HiddenMatch)]
+    divergences = [loss for loss in losses if isinstance(loss, OneVocabulary)]
     if (len(entropies), len(divergences), len(losses)) != (1, 1, 2):
         return None
     return Setting(divergences[0].weight / _total(losses), divergences[0].temperature)

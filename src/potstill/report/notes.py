@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from potstill.data.alignment_figures import AlignmentFigures
 from potstill.data.row_teachers import NOBODY
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
@@ -47,6 +48,20 @@ def taught_rows(taught: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     ]
     alone = " Samples without a teacher are learned by cross-entropy alone." * (NOBODY in taught)
     return (f"Training samples of each teacher: {', '.join(each)}.{alone}",) if taught else ()
+
+
+def across_tokenizers(alignment: Mapping[str, int] | None) -> tuple[str, ...]:
+    """The notes of a run whose teacher has another tokenizer than the student.
+
+    Args:
+        alignment: the counts of :class:`AlignmentFigures`; None where there is one tokenizer.
+    """
+    if alignment is None:
+        return ()
+    return (
+        f"Teacher and student have different tokenizers: {AlignmentFigures(**alignment)}.",
+        "Losses per token are of each model’s own tokens. Bits per byte compare all models.",
+    )
 
 
 def _of_text(recipe: Recipe) -> list[str]:

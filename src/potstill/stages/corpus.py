@@ -32,9 +32,11 @@ from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts
+from potstill.pipeline.alignment import measured_alignment
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.row_teachers import TaughtCounts, check_matched, row_teachers, with_teachers
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
@@ -134,7 +136,8 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
 
 
 def _split_into_text(work: Work, corpus: Corpus) -> Made:
-    for teacher in artifacts.existing_teachers(work):
+    crosses = crossing_loss(work.recipe) is not None
+    for teacher in [] if crosses else artifacts.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer = artifacts.tokenizer(work)
     encoder = Encoder(tokenizer, separator_ids(tokenizer, corpus.separator))
@@ -152,6 +155,8 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
             raise _none_held_out(counts["train_documents"])
     if validation:
         _save({"input_ids": validation}, TOKENS, work, "validation")
+    if crosses:
+        counts["alignment"] = measured_alignment(work)
     counts |= {
         "held_out_documents": held_out.documents,
         "held_out_tokens": held_out.tokens,

@@ -20,6 +20,7 @@ from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.distributed import is_sharded, training_fields
 from potstill.recipe.losses import GivenLoss, HiddenMatch
 from potstill.recipe.row_rules import teaches_by_row
@@ -105,7 +106,10 @@ def with_teachers(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit
     """The same training with teachers, weighted and mixed as the recipe says, each for the rows that it teaches."""
     weights = [teacher.weight for teacher in work.recipe.all_teachers.values()]
     given = dict(zip(work.recipe.all_teachers, teachers, strict=True)) if teaches_by_row(work.recipe) else teachers
-    return replace(training, teaching={"teacher": given, "teacher_weights": weights, "mix": work.recipe.distil.mix})
+    taught = replace(training, teaching={"teacher": given, "teacher_weights": weights, "mix": work.recipe.distil.mix})
+    if crossing_loss(work.recipe) is None:
+        return taught
+    return replace(taught, teacher_tokenizer=artifacts.existing_teachers(work)[0].tokenizer())
 
 
 def with_rollouts(work: Work, training: Fit) -> Fit:

@@ -48,7 +48,7 @@ from potstill.report.data import (
     part_metrics,
     prompt_metrics,
 )
-from potstill.report.notes import notes, taught_rows
+from potstill.report.notes import across_tokenizers, notes, taught_rows
 from potstill.report.page import render
 from potstill.report.served_teachers import notes_of_served
 from potstill.report.story import about_student, story, units_of
@@ -93,6 +93,7 @@ def gather(work: Work) -> Report:
         notes=(
             *notes(recipe, run.folder, comparison.get("undecided", {}), _decision_count(work)),
             *taught_rows(_summary(work, training_data.taught_by(recipe)).get("taught", {})),
+            *across_tokenizers(_summary(work, "corpus").get("alignment")),
             *_notes_of_served(work),
         ),
         metrics=_metrics(recipe, comparison),

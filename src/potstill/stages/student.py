@@ -29,6 +29,7 @@ from potstill.on_policy.rollouts import check_can_write
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.student import PrunedLayers, PrunedWidth, Scratch
 from potstill.students import load_and_save
 from potstill.students.adapters import check_can_merge, with_adapter
@@ -84,7 +85,9 @@ def run(work: Work) -> Made:
         write_json(outputs[-1], kept)
     summary["parameters"] = sum(weight.numel() for weight in model.parameters())
     summary["layers"] = model.config.num_hidden_layers
-    summary |= _measure_start(model.to(device()).eval(), summary, prepared, samples, vocabulary)
+    summary |= _measure_start(
+        model.to(device()).eval(), summary, prepared, samples, vocabulary, one_tokenizer=crossing_loss(recipe) is None
+    )
     _say_what_was_kept(summary)
     if recipe.student.adapter is not None:
         # The adapter is tried now, before teachers run for hours: it may name missing modules.
@@ -188,14 +191,18 @@ def _measure_start(
     teachers: list[PreparedTeacher],
     samples: _StartSamples,
     vocabulary: int | None,
+    one_tokenizer: bool,
 ) -> dict[str, Any]:
-    """The sizes and losses of the start and of its teachers. They are printed and returned for the summary."""
+    """The sizes and losses of the start and of its teachers. They are printed and returned for the summary.
+
+    Without `one_tokenizer`, teachers have other tokens than the samples, and no loss on them.
+    """
     sizes: dict[str, Size] = {"the student": size_of(model.config, summary["parameters"])}
     losses: dict[str, float] = {}
     losses["the student"], tokens = mean_loss(model, samples.loss, vocabulary)
     for teacher in teachers:
         sizes[teacher.name] = size_of(teacher.config(), teacher.parameters())
-        if not teacher.is_elsewhere:
+        if one_tokenizer and not teacher.is_elsewhere:
             losses[teacher.name], _ = mean_loss(teacher.model(), samples.loss, vocabulary)
     say(shown(sizes, losses))
     count = sum(len(batch["labels"]) for batch in samples.loss)

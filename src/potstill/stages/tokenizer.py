@@ -6,6 +6,7 @@ Makes `tokenizer/`, a plain Hugging Face folder.
 from potstill.console import say
 from potstill.data.documents import training_text
 from potstill.data.tokenizers import (
+    check_other_tokens,
     check_same_tokens,
     cut_tokenizer,
     read_tokenizer,
@@ -15,6 +16,7 @@ from potstill.data.tokenizers import (
 from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 
@@ -33,8 +35,13 @@ def run(work: Work) -> Made:
     else:
         documents = training_text(work.recipe.corpus, work.folder)
         tokenizer, made = train_tokenizer(documents, settings), f"trained on {len(documents):,} documents"
-    for teacher in teachers:
-        check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
+    crossing = crossing_loss(work.recipe)
+    for teacher in artifacts.existing_teachers(work) if crossing else teachers:
+        name = f"`teachers.{teacher.name}`"
+        if crossing:
+            check_other_tokens(crossing, tokenizer, teacher.tokenizer(), name)
+        else:
+            check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
     folder = work.folder / "tokenizer"
     with atomic_folder(folder) as partial:
         tokenizer.save_pretrained(partial)

@@ -11,6 +11,7 @@ from potstill.data.positions import supervised_labels
 from potstill.data.text_of_batch import SAME_BYTE, SPANS, TextCollator
 from potstill.data.token_alignment import NOWHERE
 from potstill.data.token_bytes import TokenBytes
+from potstill.data.tokenizers import check_other_tokens
 from potstill.errors import UserError
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
@@ -37,7 +38,7 @@ class TeacherAcross:
     """
 
     gives_whole_distributions = True
-    vocabulary = None
+    vocabulary: int | None = None
 
     def __init__(self, teacher: TeacherBeside, ours: TokenBytes, theirs: TokenBytes, kinds: Collection[str]) -> None:
         self.teacher, self._ours, self._theirs = teacher, ours, theirs
@@ -153,28 +154,15 @@ def across_tokenizers(
         )
     if not teacher.gives_whole_distributions:
         raise UserError(
-            f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that tells "
-            "some tokens; let it run beside the student, or behind `potstill serve`"
+            f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that "
+            "tells some tokens; let it run beside the student, or behind `potstill serve`"
         )
     if tokenizer is None or theirs[0] is None:
         missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
         raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
-    check_other_tokenizers(crossing, tokenizer, theirs[0], "the teacher")
+    check_other_tokens(crossing, tokenizer, theirs[0], "the teacher")
     kinds = [loss.kind for loss in losses]
     return [TeacherAcross(teacher, TokenBytes(tokenizer, "the student"), TokenBytes(theirs[0], "the teacher"), kinds)]
-
-
-def check_other_tokenizers(kind: str, ours: Any, theirs: Any, teacher: str) -> None:
-    """Refuse a loss across tokenizers between models of one tokenizer.
-
-    Raises:
-        UserError: every token has one id in both.
-    """
-    if ours.get_vocab() == theirs.get_vocab():
-        raise UserError(
-            f"{kind} is for a teacher of another tokenizer, but {teacher} has the student's own; use forward_kl, which "
-            "compares every token of both distributions"
-        )
 
 
 def shared_tokens(ours: TokenBytes, theirs: TokenBytes) -> list[tuple[int, int]]:

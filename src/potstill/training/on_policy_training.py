@@ -45,8 +45,13 @@ def rollout_losses(settings: OnPolicy, losses: Sequence[Loss]) -> tuple[list[Los
         losses: the losses of the other samples, whose divergences are the default.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or the teacher of the other samples has another tokenizer.
     """
+    if (crossing := next((loss.kind for loss in losses if loss.crosses_tokenizers), None)) is not None:
+        raise UserError(
+            f"`on_policy` lets the teacher say what it would have written in place of the student, and {crossing} is "
+            "for a teacher of another tokenizer, which cannot; leave one of the two out"
+        )
     if settings.losses is None:
         found = [loss for loss in losses if loss.needs_teacher]
         if not found:

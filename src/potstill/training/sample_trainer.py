@@ -85,7 +85,7 @@ class SampleTrainer(Trainer):
             max_length: the length to which texts are cut.
             conversations: how conversations become samples.
         """
-        collate = given or self._sample_collator(max_length)
+        collate: Collate = given or self._sample_collator(max_length)
         longest = self._max_length(max_length) or self._positions or MOST_AT_ONCE
         self._chats = None if given is not None else chat_settings(conversations, longest)
         self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
@@ -98,13 +98,13 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        across = [one for one in self.teachers if isinstance(one, TeacherAcross)]
+        across = next((one for one in self.teachers if isinstance(one, TeacherAcross)), None)
         read = [one for one in self._teachers_beside() if not isinstance(one, TeacherAcross)]
         limits = [positions_of(one.config.get_text_config()) for one in read]
         teacher = min((limit for limit in limits if limit is not None), default=None)
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
-        collate = across[0].collator(collate) if across else collate
+        collate = collate if across is None else across.collator(collate)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         self.taught = None
         if self.teaching.names is not None:

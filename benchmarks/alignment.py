@@ -1,0 +1,63 @@
+"""Section `alignment`: where two tokenizations of the same text stand at the same byte, on one core."""
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+import numpy as np
+
+from benchmarks.aims import Measured
+from benchmarks.corpus import boolq_passages
+from benchmarks.run import Settings, say
+from benchmarks.table import Table
+from potstill.data.token_alignment import TextAxis, TextReading, align
+from potstill.data.token_bytes import TokenBytes
+from potstill.data.tokenizers import train_tokenizer
+from potstill.recipe.tokenizer import TrainedTokenizer
+
+MERGE = "spans and pairs of two readings"
+
+
+def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
+    """Measure the alignment: the table, and the figure for the aim."""
+    texts = boolq_passages()[: 200 if settings.quick else 8000]
+    sizes = (512, 1024) if settings.quick else (4096, 16384)
+    ours, theirs = (
+        TokenBytes(train_tokenizer(texts[:1000], TrainedTokenizer(vocab_size=size)), f"{size:,} tokens")
+        for size in sizes
+    )
+    axis = TextAxis.of([text.encode() for text in texts])
+    readings = [_reading(axis, one, texts) for one in (ours, theirs)]
+    tokens = len(readings[0].ends)
+    work: Mapping[str, Callable[[], object]] = {
+        "bytes of each token, tokenizer included": lambda: ours.read(texts),
+        MERGE: lambda: align(axis, *readings),
+    }
+    table = Table(
+        f"Alignment: one core, {len(texts):,} passages",
+        ("what", "M tokens/s: median (best)"),
+        f"Process time. Tokenizers of {sizes[0]:,} and {sizes[1]:,} tokens; rates are of the {tokens:,} tokens of the "
+        "first alone.",
+    )
+    measured = []
+    for name, run in work.items():
+        say(f"alignment: {name}")
+        times = [_seconds(run) for _ in range(settings.rounds + 1)][1:]
+        middle, best = tokens / median(times) / 1e6, tokens / min(times) / 1e6
+        table.add(name, f"{middle:.3g} ({best:.3g})")
+        if name == MERGE:
+            measured.append(Measured("alignment", middle, name))
+    return [table], measured
+
+
+def _reading(axis: TextAxis, one: TokenBytes, texts: list[str]) -> TextReading:
+    found = one.read(texts)
+    ends = [np.append(at, at + 1 + each.ends) for at, each in zip(axis.openings, found, strict=True)]
+    lost = np.concatenate([np.append(False, each.lost) for each in found])
+    return TextReading(np.concatenate(ends), lost, np.arange(len(lost)))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began

@@ -1,0 +1,50 @@
+"""Alignment: what a teacher of another tokenizer can be compared on, measured on the held-out text."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import accumulate, takewhile
+from typing import Any
+
+from datasets import Dataset, load_from_disk
+
+from potstill.console import say
+from potstill.data.alignment_figures import MOST_LOST, AlignmentFigures, alignment_figures
+from potstill.data.token_bytes import TokenBytes
+from potstill.errors import UserError
+from potstill.pipeline import artifacts
+from potstill.pipeline.work import Work
+
+MEASURED_CHARACTERS = 2**22
+"""The held-out text on which the alignment is measured: enough for figures of four digits, and a few seconds."""
+
+
+def measured_alignment(work: Work) -> dict[str, Any]:
+    """The alignment's figures on the held-out text, printed and returned for the summary.
+
+    Raises:
+        UserError: a tokenizer does not give back more of the text than can be left out in silence.
+    """
+    (teacher,) = artifacts.existing_teachers(work)
+    ours = TokenBytes(artifacts.tokenizer(work), "`tokenizer`")
+    theirs = TokenBytes(teacher.tokenizer(), f"`teachers.{teacher.name}`")
+    found = alignment_figures(_texts(load_from_disk(work.folder / "held_out")), ours, theirs)
+    for name, lost in ((ours.name, found.lost_by_student), (theirs.name, found.lost_by_teacher)):
+        _check_lost(name, lost, found)
+    say(f"  {found}")
+    return asdict(found)
+
+
+def _texts(held_out: Dataset) -> Iterator[str]:
+    lengths = accumulate(map(len, held_out["text"]))
+    first = sum(1 for _ in takewhile(lambda total: total <= MEASURED_CHARACTERS, lengths))
+    return iter(held_out[: max(first, 1)]["text"])
+
+
+def _check_lost(name: str, lost: int, found: AlignmentFigures) -> None:
+    if lost > MOST_LOST * found.bytes:
+        share = f"{lost / found.bytes:.1%} ({lost:,} of {found.bytes:,} bytes)"
+        raise UserError(
+            f"{name} does not give back {share} of the held-out text, and at most {MOST_LOST:.0%} can be left out: its "
+            "tokenizer changes the text or does not know some of its characters, so its model reads another text; use "
+            "another tokenizer, or other text"
+        )

@@ -1,0 +1,67 @@
+"""Across tokenizers: what a recipe may not ask of a teacher whose tokenizer is not the student's."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from potstill.recipe.row_rules import teaches_by_row
+
+if TYPE_CHECKING:
+    from potstill.recipe.losses import GivenLoss
+    from potstill.recipe.recipe import Recipe
+
+CROSSING = ("alm", "uld", "shared_tokens")
+"""The kinds of loss for a teacher of another tokenizer than the student's."""
+
+
+def crossing_loss(recipe: "Recipe") -> str | None:
+    """The kind of a loss for a teacher of another tokenizer than the student's; None if the recipe has no such loss."""
+    return next((loss.kind for loss in _losses(recipe) if loss.kind in CROSSING), None)
+
+
+def _losses(recipe: "Recipe") -> "list[GivenLoss]":
+    return [loss for name in recipe.variants for loss in recipe.losses_of(name)]
+
+
+def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
+    """A sentence about each setting that a teacher of another tokenizer cannot have."""
+    crossing = crossing_loss(recipe)
+    if crossing is None:
+        return
+    what = f"`{crossing}` is for a teacher of another tokenizer"
+    for loss in _losses(recipe):
+        if loss.kind not in (*CROSSING, "cross_entropy"):
+            yield (
+                f"{what}, and `{loss.kind}` compares token by token, which needs one tokenizer; use `alm` in the place "
+                f"of `{loss.kind}`, or remove `{crossing}`"
+            )
+    if recipe.tokenizer is None:
+        yield (
+            f"{what}, and without `tokenizer` the student has its teacher's; give the student one, as in "
+            "`tokenizer: {vocab_size: 4096}`, or use `forward_kl`"
+        )
+    if recipe.pretrain:
+        name = next(iter(recipe.pretrain))
+        yield f"{what}, and `pretrain.{name}` is trained with the student's own; use `forward_kl`"
+    if len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
+        yield f"{what}, and of these there can be one, which teaches every row; name one in `teachers`"
+    if recipe.asks or recipe.chats:
+        yield f"{what}, and it reads text alone; give `corpus.sources`, or use a teacher of the student's tokenizer"
+    yield from _of_other_sections(recipe, what)
+
+
+def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:
+    if recipe.capture is not None:
+        yield f"{what}, which runs beside the student; remove `capture`"
+    if any(map(recipe.on_policy_of, recipe.variants)):
+        yield f"{what}, which cannot say what it would have written in place of the student; remove `on_policy`"
+    for name, teacher in recipe.teachers.items():
+        if getattr(teacher, "api", "potstill") != "potstill":
+            yield (
+                f"{what}, which must tell its whole distributions, and `teachers.{name}` tells the likeliest tokens; "
+                "let it run beside the student, or behind `potstill serve` (`api: potstill`)"
+            )
+    if (teacher_of_student := getattr(recipe.student, "teacher", None)) is not None:
+        yield (
+            f"{what}, and `student.from: {teacher_of_student}` gives the student the teacher's tokens; begin from "
+            "scratch (`start: scratch`), or name a checkpoint (`start: checkpoint`)"
+        )

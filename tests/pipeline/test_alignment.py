@@ -1,0 +1,55 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from datasets import Dataset
+
+from potstill.errors import UserError
+from potstill.pipeline import alignment, artifacts
+from tiny import documents, tokenizer
+from tokenizer_zoo import folding, trained
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A step whose folder has held-out text, a student with `trained`'s tokens and a teacher with `tokenizer`'s."""
+    teacher = SimpleNamespace(name="big", tokenizer=tokenizer)
+    monkeypatch.setattr(artifacts, "existing_teachers", lambda work: [teacher])
+    monkeypatch.setattr(artifacts, "tokenizer", lambda work: trained())
+    return SimpleNamespace(folder=tmp_path)
+
+
+def hold_out(work, texts):
+    Dataset.from_dict({"text": texts}).save_to_disk(str(Path(work.folder) / "held_out"))
+
+
+def test_the_held_out_text_is_measured_and_told(work, capsys):
+    hold_out(work, documents(40))
+    found = alignment.measured_alignment(work)
+    assert found["bytes"] == sum(len(text.encode()) for text in documents(40))
+    assert found["bytes_in_spans"] > 0.9 * found["bytes"]
+    assert "of the held-out text is compared with the teacher" in capsys.readouterr().out
+
+
+def test_no_more_is_read_than_figures_need(work, monkeypatch):
+    monkeypatch.setattr(alignment, "MEASURED_CHARACTERS", 500)
+    hold_out(work, documents(40))
+    assert 0 < alignment.measured_alignment(work)["bytes"] < 600
+
+
+def test_one_document_is_measured_however_long_it_is(work, monkeypatch):
+    monkeypatch.setattr(alignment, "MEASURED_CHARACTERS", 1)
+    hold_out(work, documents(3))
+    assert alignment.measured_alignment(work)["bytes"] == len(documents(3)[0].encode())
+
+
+def test_a_tokenizer_that_changes_the_text_is_named(work, monkeypatch):
+    hold_out(work, [text.title() for text in documents(10)])
+    monkeypatch.setattr(artifacts, "tokenizer", lambda work: folding())
+    with pytest.raises(UserError, match=r"`tokenizer` does not give back \d+\.\d% .* and at most 1% can be left out"):
+        alignment.measured_alignment(work)
+    teacher = SimpleNamespace(name="big", tokenizer=folding)
+    monkeypatch.setattr(artifacts, "existing_teachers", lambda work: [teacher])
+    monkeypatch.setattr(artifacts, "tokenizer", lambda work: trained())
+    with pytest.raises(UserError, match=r"`teachers.big` does not give back"):
+        alignment.measured_alignment(work)

@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from potstill.errors import UserError
+from potstill.recipe.across_tokenizers import CROSSING, crossing_loss
+from tiny import llama, save_corpus, save_model, toy_recipe
+
+TOKENIZER = 'tokenizer={"vocab_size": 400}'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("across")
+    save_corpus(folder / "text.jsonl")
+    save_model(llama(5, layers=2), folder / "student")
+    return folder
+
+
+def losses(*kinds):
+    return f"distil.losses={json.dumps([{'kind': kind} for kind in kinds])}"
+
+
+def recipe(folder, *more):
+    student = {"start": "scratch", "config": {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32}}
+    given = ["capture=null", TOKENIZER, f"student={json.dumps(student)}", losses("alm", "cross_entropy")]
+    return toy_recipe(folder, *given, *more)
+
+
+@pytest.mark.parametrize("kind", CROSSING)
+def test_a_loss_across_tokenizers_is_one_of_a_recipe(folder, kind):
+    found = recipe(folder, losses(kind, "cross_entropy"))
+    assert crossing_loss(found) == kind
+    assert crossing_loss(recipe(folder, losses("forward_kl"))) is None
+
+
+def test_a_student_of_an_experiment_may_be_across(folder):
+    experiments = {"a": {"losses": [{"kind": "uld"}]}, "b": {}}
+    assert crossing_loss(recipe(folder, f"experiments={json.dumps(experiments)}")) == "uld"
+
+
+REFUSED = {
+    "a divergence": ([losses("alm", "jsd")], r"and `jsd` compares token by token.*use `alm` in the place of `jsd`"),
+    "layers": ([losses("alm", "hidden_match")], "and `hidden_match` compares token by token"),
+    "a student's own divergence": (
+        [f"experiments={json.dumps({'a': {'losses': [{'kind': 'forward_kl'}]}, 'b': {}})}"],
+        "and `forward_kl` compares token by token",
+    ),
+    "the teacher's tokenizer": (["tokenizer=null"], "without `tokenizer` the student has its teacher's.*`forward_kl`"),
+    "several teachers": (['teachers.other={"model": "x"}'], "of these there can be one"),
+    "a capture": (["capture={}"], "which runs beside the student; remove `capture`"),
+    "written samples": (["distil.on_policy={share: 0.5, beginning: 8}"], "remove `on_policy`"),
+    "a server": (
+        ['teachers={"big": {"server": "http://host/v1", "model": "m", "api": "vllm"}}'],
+        "must tell its whole distributions.*`potstill serve`",
+    ),
+    "a pruned teacher": (
+        ['student={"start": "prune_layers", "from": "smollm2", "layers": 2}'],
+        "`student.from: smollm2` gives the student the teacher's tokens.*`start: scratch`",
+    ),
+    "a search": (
+        ["corpus.validation=4", "search={share: [0.1, 0.9]}"],
+        "`search` needs one cross_entropy and one divergence",
+    ),
+    "a temperature": ([f"distil.losses={json.dumps([{'kind': 'alm', 'temperature': 2}])}"], "temperature"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_teacher_of_another_tokenizer_cannot_be_asked_is_refused(folder, name):
+    given, message = REFUSED[name]
+    with pytest.raises(UserError, match=message):
+        recipe(folder, *given)
+
+
+def test_conversations_and_questions_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"it reads text alone; give `corpus.sources`"):
+        toy_recipe(tmp_path, "capture=null", TOKENIZER, losses("alm"), recipe="gsm8k")
+
+
+def test_a_teacher_that_the_run_trains_is_refused(folder):
+    config = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32}
+    with pytest.raises(UserError, match=r"`pretrain.big` is trained with the student's own"):
+        recipe(folder, f"pretrain={json.dumps({'big': {'config': config}})}", "teachers={}")

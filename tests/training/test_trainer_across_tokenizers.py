@@ -1,0 +1,129 @@
+"""A trainer whose teacher has another tokenizer: the same step however the samples come."""
+
+import copy
+
+import pytest
+import torch
+
+from potstill import DistilTrainer, Loss
+from potstill.data.token_bytes import TokenBytes
+from potstill.errors import UserError
+from tiny import VOCABULARY, documents, llama, padded, tokenizer
+from tokenizer_zoo import trained as other_tokenizer
+from toy_training import arguments, assert_equal, packed_rows, shuffled, trained, trainer, weights
+
+LOSSES = [Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2), Loss("cross_entropy", 0.3)]
+
+
+def ids_of(count, seed=5):
+    found = TokenBytes(tokenizer(), "tiny").read(documents(count, seed=seed))
+    return [[0, *one.ids.tolist()] for one in found]
+
+
+def rows(count=8):
+    return [{"input_ids": ids[: 20 + 9 * n]} for n, ids in enumerate(ids_of(count))]
+
+
+def teacher():
+    return llama(seed=3, vocab_size=400, max_position_embeddings=512)
+
+
+def given(**more):
+    own = {"teacher": teacher(), "teacher_tokenizer": other_tokenizer(), "processing_class": tokenizer()}
+    return {"losses": LOSSES, "train_dataset": rows(), "max_steps": 1, **own, **more}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights after one step on one batch of eight."""
+    return trained(tmp_path_factory.mktemp("whole"), **given())
+
+
+def test_accumulated_batches_are_one_batch(tmp_path, whole):
+    found = trained(tmp_path, **given(per_device_train_batch_size=2, gradient_accumulation_steps=4))
+    assert_equal(found, whole, tolerance=1e-5)
+
+
+def test_the_order_of_samples_changes_nothing(tmp_path, whole):
+    assert_equal(trained(tmp_path, **given(train_dataset=shuffled(rows(), 1))), whole, tolerance=1e-5)
+
+
+def test_the_size_of_chunks_changes_nothing(tmp_path, whole):
+    assert_equal(trained(tmp_path, **given(memory_budget=40_000)), whole, tolerance=1e-5)
+
+
+def test_padding_of_a_head_gets_no_gradient(tmp_path, whole):
+    student = padded(llama(seed=1, layers=2), 320)
+    before = weights(student)
+    found = trained(tmp_path, student, **given())
+    assert torch.equal(found["lm_head.weight"][VOCABULARY:], before["lm_head.weight"][VOCABULARY:])
+    cut = {name: weight[:VOCABULARY] if len(weight) == 320 else weight for name, weight in found.items()}
+    assert_equal(cut, whole, tolerance=1e-5)
+
+
+def test_packed_documents_teach_what_they_teach_alone(tmp_path):
+    packed, alone = packed_rows(ids_of(6), length=60)
+    one = trained(tmp_path, **given(train_dataset=packed, per_device_train_batch_size=len(packed)))
+    other = trained(tmp_path, **given(train_dataset=alone, per_device_train_batch_size=len(alone)))
+    assert_equal(one, other, tolerance=1e-5)
+
+
+def test_texts_are_read_by_both(tmp_path):
+    texts = [{"text": text} for text in documents(8, seed=5)]
+    long = {"student": llama(seed=1, layers=2, max_position_embeddings=512)}
+    one = trainer(tmp_path, **long, **given(train_dataset=texts, max_steps=2))
+    one.train()
+    logged = one.state.log_history[0]
+    assert all(logged[loss.kind] > 0 for loss in LOSSES)
+
+
+def test_the_logged_numbers_are_means_over_the_students_tokens(tmp_path):
+    """Cross-entropy beside a teacher is the cross-entropy of a training without one."""
+    beside = trainer(tmp_path, **given())
+    beside.train()
+    alone = trainer(tmp_path, losses=[Loss("cross_entropy")], train_dataset=rows(), max_steps=1)
+    alone.train()
+    assert beside.state.log_history[0]["cross_entropy"] == pytest.approx(alone.state.log_history[0]["loss"], rel=1e-5)
+
+
+def test_an_evaluation_reads_no_teacher(tmp_path):
+    one = trainer(tmp_path, eval_dataset=rows(), **given())
+    alone = trainer(tmp_path, losses=[Loss("cross_entropy")], train_dataset=rows(), eval_dataset=rows(), max_steps=1)
+    assert one.evaluate()["eval_loss"] == pytest.approx(alone.evaluate()["eval_loss"], rel=1e-6)
+    assert not [name for name in next(iter(one.get_eval_dataloader())) if name.startswith("teacher")]
+
+
+def test_it_learns_what_the_teacher_says(tmp_path):
+    """The distance falls on samples that are seen again and again."""
+    fields = {"max_steps": 30, "learning_rate": 5e-3, "optim": "adamw_torch"}
+    one = trainer(tmp_path, **given(losses=[Loss("alm")], **fields))
+    one.train()
+    alm = [entry["alm"] for entry in one.state.log_history if "alm" in entry]
+    assert alm[-1] < 0.6 * alm[0]
+
+
+def test_a_teacher_with_too_few_positions_is_refused(tmp_path):
+    short = llama(seed=3, vocab_size=400, max_position_embeddings=16)
+    with pytest.raises(UserError, match="tokens of the teacher, but that reads only 16"):
+        trainer(tmp_path, **given(teacher=short))
+
+
+def test_written_samples_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"`on_policy`.*alm"):
+        trainer(
+            tmp_path,
+            **given(losses=[Loss("alm"), Loss("cross_entropy")], on_policy={"share": 0.5, "max_new_tokens": 8}),
+        )
+
+
+def test_one_tokenizer_is_refused_at_the_trainer(tmp_path):
+    with pytest.raises(UserError, match="use forward_kl"):
+        DistilTrainer(
+            model=llama(seed=1, layers=2),
+            args=arguments(tmp_path),
+            teacher=copy.deepcopy(llama()),
+            losses=[Loss("alm")],
+            train_dataset=rows(),
+            processing_class=tokenizer(),
+            teacher_tokenizer=tokenizer(),
+        )
