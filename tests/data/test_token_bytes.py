@@ -47,7 +47,8 @@ def test_every_token_ends_where_its_bytes_end(name: str) -> None:
 def test_no_token_goes_on_over_the_end_of_a_word(name: str) -> None:
     """What the likelihood of spans rests on: a token begins at each space that follows no white space."""
     crossing = [one for one in TokenBytes(ZOO[name](), name).each if re.search(rb"\S ", one)]
-    assert crossing == []
+    # Of the 262,144 tokens of Gemma 3, one of HTML does.
+    assert crossing == ([b"> </"] if name == "gemma" else [])
 
 
 def test_lost_bytes_are_only_those_that_are_changed() -> None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from potstill.metrics.results import Paired, Result
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import Candidate, own_candidates
 from potstill.recipe.served import only_writes, served_teachers
 
@@ -63,6 +64,13 @@ def loadable(work: Work, models: Models) -> Models:
     served = served_teachers(work.recipe)
     first = next(iter(work.recipe.all_teachers))
     return {one: each for one, each in models.items() if one.role != "teacher" or (one.name or first) not in served}
+
+
+def reading_alike(work: Work, models: Models) -> Models:
+    """The models without a teacher of another tokenizer, which cannot read the tokens that the others read."""
+    if crossing_loss(work.recipe) is None:
+        return models
+    return {one: each for one, each in models.items() if one.role != "teacher"}
 
 
 def _teacher_tokenizer(work: Work, candidate: Candidate) -> Any:

@@ -19,7 +19,7 @@ from potstill.evaluation import (
     speed,
     written_answers,
 )
-from potstill.evaluation.candidate_models import Measurement, loadable, own_models
+from potstill.evaluation.candidate_models import Measurement, loadable, own_models, reading_alike
 from potstill.evaluation.measurement_cost import expenses
 from potstill.files.atomic import write_json
 from potstill.pipeline.work import Made, Work
@@ -72,7 +72,7 @@ def _text_measurements(work: Work) -> Iterator[Measurement]:
         if work.recipe.evaluate.samples:
             yield sample_texts.measure(work, own)
     for name in work.recipe.evaluate.minimal_pairs:
-        yield minimal_pairs.measure(work, loadable(work, models), name)
+        yield minimal_pairs.measure(work, reading_alike(work, loadable(work, models)), name)
     for name in work.recipe.evaluate.continuations:
         # Continuations compare text with text, so baselines with other tokens take part.
         yield continuations.measure(work, {**loadable(work, own), **others}, name)
