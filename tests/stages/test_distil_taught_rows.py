@@ -256,7 +256,7 @@ def test_answers_that_one_teacher_writes_are_taught_by_the_teachers_of_their_row
     toy_conversations.recipe(tmp_path)
     file.write_text("".join(json.dumps(row) + "\n" for row in lines))
     two = second_teacher(tmp_path, lambda path: toy_conversations.teacher(path, layers=3))
-    writes = "generate={by: t, max_new_tokens: 16, temperature: 1.0, batch_size: 4}"
+    writes = "generate={by: t, max_new_tokens: 24, samples: 6, temperature: 1.0, batch_size: 8}"
     run = ran(tmp_path, toy_conversations.recipe(tmp_path, two, writes, "capture={k: 20}"), until="distil")
     samples, captured = samples_of(run, "generate"), run.manifest(Step("capture"))["summary"]
     assert {tuple(one["teachers"]) for one in samples} == {("t",), ("u",), ()}

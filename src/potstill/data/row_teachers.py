@@ -60,6 +60,11 @@ class RowTeachers:
         self._matched.update(found)
         return found
 
+    @property
+    def has_read(self) -> bool:
+        """Whether it has been asked about any row."""
+        return self._rows > 0
+
     def why_none(self, name: str) -> str | None:
         """Why no row is taught by a teacher, as the end of a sentence; None if it teaches some of the rows."""
         when, rows = self.rules[name], f"{self._rows:,} row{'' if self._rows == 1 else 's'}"

@@ -28,7 +28,8 @@ def check_matched(recipe: Recipe, taught: RowTeachers | None) -> None:
     Raises:
         UserError: there is one. It names its key, and what the rows have.
     """
-    if taught is None:
+    # Where a teacher writes, the rows were read and checked before.
+    if taught is None or not taught.has_read:
         return
     for name in taught.rules:
         if (why := taught.why_none(name)) is not None:

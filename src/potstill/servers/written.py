@@ -1,7 +1,7 @@
 """Written: the targets of tokens that a server wrote itself, of its own top log-probabilities."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -158,4 +158,6 @@ class NextToken:
         """
         assert temperature == 1, "the recipe refuses other temperatures"
         asked = self.tokens.question(self.tokens.decode(row))
-        return self.api.write(asked, Writing(1, self.ends), 0, k).scored
+        found = self.api.write(asked, Writing(1, self.ends), 0, k).scored
+        # Which of two equally likely tokens it writes says nothing; how likely the likeliest one is says much.
+        return replace(found, label_log_probs=found.log_probs.max(-1, initial=-np.inf))
