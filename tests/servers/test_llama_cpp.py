@@ -6,7 +6,7 @@ from potstill.errors import UserError
 from potstill.servers.api import Writing
 from potstill.servers.client import Client, Connection
 from potstill.servers.llama_cpp import LlamaCppApi
-from potstill.servers.token_bytes import TokenBytes
+from potstill.servers.model_tokens import ModelTokens
 from servers.faulty_server import MODEL, VERSION, Reply
 from servers.record import FOLDER
 
@@ -14,11 +14,11 @@ HOW = Writing(16, [0])
 
 
 def api(server) -> LlamaCppApi:
-    return LlamaCppApi(Client(Connection("big", server.url), pause=lambda _: None), MODEL, TokenBytes(server.words))
+    return LlamaCppApi(Client(Connection("big", server.url), pause=lambda _: None), MODEL, ModelTokens(server.words))
 
 
 def prompt(server):
-    return TokenBytes(server.words).question("why?")
+    return ModelTokens(server.words).question("why?")
 
 
 def test_the_ids_and_the_predictions_of_what_it_writes(writer):

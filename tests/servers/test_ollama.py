@@ -3,19 +3,19 @@ import pytest
 from potstill.errors import UserError
 from potstill.servers.api import Writing
 from potstill.servers.client import Client, Connection
+from potstill.servers.model_tokens import ModelTokens
 from potstill.servers.ollama import OllamaApi
-from potstill.servers.token_bytes import TokenBytes
 from servers.faulty_server import MODEL, VERSION, Reply
 
 HOW = Writing(16, [0])
 
 
 def api(server, model=MODEL) -> OllamaApi:
-    return OllamaApi(Client(Connection("big", server.url), pause=lambda _: None), model, TokenBytes(server.words))
+    return OllamaApi(Client(Connection("big", server.url), pause=lambda _: None), model, ModelTokens(server.words))
 
 
 def prompt(server):
-    return TokenBytes(server.words).question("why?")
+    return ModelTokens(server.words).question("why?")
 
 
 @pytest.mark.parametrize("tells_end", [True, False])

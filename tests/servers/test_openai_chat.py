@@ -3,8 +3,8 @@ import pytest
 from potstill.errors import UserError
 from potstill.servers.api import AskedPrompt, Writing
 from potstill.servers.client import Client, Connection
+from potstill.servers.model_tokens import ModelTokens
 from potstill.servers.openai_chat import NO_MESSAGES, OpenaiChatApi
-from potstill.servers.token_bytes import TokenBytes
 from servers.faulty_server import MODEL, Reply
 from servers.writing_server import chat_words
 from tiny import tokenizer
@@ -13,11 +13,11 @@ HOW = Writing(16, [0])
 
 
 def api(server) -> OpenaiChatApi:
-    return OpenaiChatApi(Client(Connection("big", server.url), pause=lambda _: None), MODEL, TokenBytes(server.words))
+    return OpenaiChatApi(Client(Connection("big", server.url), pause=lambda _: None), MODEL, ModelTokens(server.words))
 
 
 def prompt(server):
-    return TokenBytes(server.words).question("why?")
+    return ModelTokens(server.words).question("why?")
 
 
 @pytest.mark.parametrize("tells_end", [True, False])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from potstill.errors import UserError
-from potstill.servers.token_bytes import TokenBytes
+from potstill.servers.model_tokens import ModelTokens
 from potstill.servers.written import OTHER_TOKENS, UNKNOWN_TOKENS, WrittenReader
 from servers.record import FOLDER
 from tiny import tokenizer
@@ -17,7 +17,7 @@ END = 0
 
 @pytest.fixture(scope="module")
 def reader():
-    return WrittenReader(TokenBytes(tokenizer()), [END], "`teachers.big.server`")
+    return WrittenReader(ModelTokens(tokenizer()), [END], "`teachers.big.server`")
 
 
 def token(text, log_prob, **more):
@@ -101,7 +101,7 @@ def test_ids_that_are_not_those_of_their_text_are_a_fault(reader):
 def test_two_halves_of_a_character_are_matched_by_their_bytes(reader):
     text = "naïve 日本"
     ids = tokenizer().encode(text)
-    bytes_ = [TokenBytes(tokenizer()).of(id) for id in ids]
+    bytes_ = [ModelTokens(tokenizer()).of(id) for id in ids]
     content = [
         {
             "token": one.decode(errors="replace"),

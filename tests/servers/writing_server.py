@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from potstill.data.prompts.render import end_token_id
-from potstill.servers.token_bytes import TokenBytes
+from potstill.servers.model_tokens import ModelTokens
 from servers.faulty_server import MODEL, VERSION, Reply, Scripted
 from tiny import tokenizer
 
@@ -115,8 +115,8 @@ def chat_words() -> PreTrainedTokenizerFast:
 
 
 @cache
-def _bytes(words: Any) -> TokenBytes:
-    return TokenBytes(words)
+def _bytes(words: Any) -> ModelTokens:
+    return ModelTokens(words)
 
 
 def _without_ids(content: list[dict[str, Any]]) -> list[dict[str, Any]]:

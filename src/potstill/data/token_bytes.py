@@ -8,7 +8,7 @@ with unknown tokens or a normaliser that changes the text, the offsets say which
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,25 +61,19 @@ class TokenBytes:
     @cached_property
     def each(self) -> list[bytes]:
         """The bytes of each id. A special token has none."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        content = {} if backend is None else json.loads(backend.to_str())
-        kinds = {one["type"] for one in _parts(content.get("decoder"))}
-        if "ByteLevel" in kinds:
-            read = _of_byte_level
-        elif kinds & {"Metaspace", "Replace"}:
-            read = _of_sentencepiece
-        else:
+        read = bytes_reader(self.tokenizer)
+        if read is None:
+            kinds = ", ".join(sorted(_decoders(self.tokenizer))) or "no fast tokenizer"
             raise UserError(
-                f"{self.name} has a tokenizer whose tokens do not say which bytes they are "
-                f"({', '.join(sorted(kinds)) or 'no fast tokenizer'}), so it cannot be aligned with another; use a "
-                "model with byte-level BPE or sentencepiece"
+                f"{self.name} has a tokenizer whose tokens do not say which bytes they are ({kinds}), so it cannot be "
+                "aligned with another; use a model with byte-level BPE or sentencepiece"
             )
         vocabulary = self.tokenizer.get_vocab()
         found = [b""] * (max(vocabulary.values()) + 1)
         for token, number in vocabulary.items():
             found[number] = read(token)
-        for one in content["added_tokens"]:
-            found[one["id"]] = b"" if one["special"] else one["content"].encode()
+        for number, token in self.tokenizer.added_tokens_decoder.items():
+            found[number] = b"" if token.special else token.content.encode()
         for number in self.tokenizer.all_special_ids:
             found[number] = b""
         return found
@@ -157,6 +151,20 @@ class TokenBytes:
                 lost_bytes += end - done
             first, done = int(last) + 1, end
         return TokenEnds(ids, ends, lost, lost_bytes)
+
+
+def bytes_reader(tokenizer: Any) -> Callable[[str], bytes] | None:
+    """What gives the bytes of a token of the vocabulary, by the tokenizer's decoder; None where that is not known."""
+    kinds = _decoders(tokenizer)
+    if "ByteLevel" in kinds:
+        return _of_byte_level
+    return _of_sentencepiece if kinds & {"Metaspace", "Replace"} else None
+
+
+def _decoders(tokenizer: Any) -> set[str]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = {} if backend is None else json.loads(backend.to_str())
+    return {one["type"] for one in _parts(content.get("decoder"))}
 
 
 def readable(content: bytes) -> tuple[int, str]:

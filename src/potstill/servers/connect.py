@@ -9,15 +9,15 @@ from potstill.recipe.teachers import ScoringTeacher, ServerTeacher, WritingTeach
 from potstill.servers.api import Scorer, ServerApi, WritingApi
 from potstill.servers.client import Client, Connection
 from potstill.servers.llama_cpp import LlamaCppApi
+from potstill.servers.model_tokens import ModelTokens
 from potstill.servers.ollama import OllamaApi
 from potstill.servers.openai_chat import OpenaiChatApi
 from potstill.servers.sglang import SglangApi
-from potstill.servers.token_bytes import TokenBytes
 from potstill.servers.vllm import VllmApi
 from potstill.servers.written import NextToken
 
 APIS: Mapping[str, Callable[[Client, str], ServerApi]] = {"vllm": VllmApi, "sglang": SglangApi}
-WRITING_APIS: Mapping[str, Callable[[Client, str, TokenBytes], WritingApi]] = {
+WRITING_APIS: Mapping[str, Callable[[Client, str, ModelTokens], WritingApi]] = {
     "llama_cpp": LlamaCppApi,
     "ollama": OllamaApi,
     "openai": OpenaiChatApi,
@@ -71,7 +71,7 @@ class WritingServer:
         Raises:
             UserError: the environment variable with its key is not set.
         """
-        client, tokens = client_of(name, given), TokenBytes(tokenizer)
+        client, tokens = client_of(name, given), ModelTokens(tokenizer)
         api = WRITING_APIS[given.api](client, given.model, tokens)
         return cls(given, client, api, NextToken(api, tokens, ends))
 

@@ -9,8 +9,8 @@ from typing import Any
 from potstill.errors import UserError
 from potstill.servers.api import AskedPrompt, ServerFacts, Writing, WrittenText
 from potstill.servers.client import Client, RefusedError
+from potstill.servers.model_tokens import ModelTokens
 from potstill.servers.openai_style import version_of
-from potstill.servers.token_bytes import TokenBytes
 from potstill.servers.written import WrittenReader
 
 
@@ -23,7 +23,7 @@ class OllamaApi:
         tokens: the tokens of its tokenizer.
     """
 
-    def __init__(self, client: Client, model: str, tokens: TokenBytes) -> None:
+    def __init__(self, client: Client, model: str, tokens: ModelTokens) -> None:
         self._client, self._model, self._tokens, self._here = client, model, tokens, client.connection
 
     def facts(self) -> ServerFacts:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from potstill.errors import UserError
 from potstill.servers.api import AskedPrompt, ScoredRow, ServerFacts, Writing, WrittenText
 from potstill.servers.client import Client
+from potstill.servers.model_tokens import ModelTokens
 from potstill.servers.openai_style import listed_model
-from potstill.servers.token_bytes import TokenBytes
 from potstill.servers.written import WrittenReader
 
 NO_MESSAGES = "follows tools or reasoning, which are not sent"
@@ -25,7 +25,7 @@ class OpenaiChatApi:
         tokens: the tokens of its tokenizer.
     """
 
-    def __init__(self, client: Client, model: str, tokens: TokenBytes) -> None:
+    def __init__(self, client: Client, model: str, tokens: ModelTokens) -> None:
         self._client, self._model, self._tokens, self._here = client, model, tokens, client.connection
 
     def facts(self) -> ServerFacts:

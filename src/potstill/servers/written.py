@@ -9,7 +9,7 @@ import numpy as np
 from potstill.errors import UserError
 from potstill.servers.api import ScoredRow, Writing, WritingApi, WrittenText
 from potstill.servers.checked_rows import MOST_MASS, numbers
-from potstill.servers.token_bytes import TokenBytes
+from potstill.servers.model_tokens import ModelTokens
 
 UNKNOWN_TOKENS = "holds tokens that cannot be told by their text"
 OTHER_TOKENS = "is written in other tokens than its text has here"
@@ -45,7 +45,7 @@ class WrittenReader:
     text whose own tokens are not known, or are not those that its text has here, has a fault.
     """
 
-    tokens: TokenBytes
+    tokens: ModelTokens
     """Of the model's tokenizer."""
     ends: Sequence[int]
     """The tokens that end a text."""
@@ -147,7 +147,7 @@ class NextToken:
     """Scores the token after a row by letting a server write it (:class:`servers.api.Scorer`), for its probes."""
 
     api: WritingApi
-    tokens: TokenBytes
+    tokens: ModelTokens
     ends: Sequence[int]
 
     def score(self, row: Sequence[int], k: int, temperature: float) -> ScoredRow:

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from potstill.servers.token_bytes import TokenBytes
+from potstill.servers.model_tokens import ModelTokens
 from tiny import tokenizer
 
 TEXT = "naïve travellers — 日本 ask\twhy?"
@@ -21,13 +21,13 @@ def sentence_piece():
 
 
 def test_the_bytes_of_tokens_are_those_of_their_text():
-    tokens = TokenBytes(tokenizer())
+    tokens = ModelTokens(tokenizer())
     assert b"".join(tokens.of(id) for id in tokens.encode(TEXT)) == TEXT.encode()
     assert all(tokens.id_of(tokens.of(id)) == id for id in range(tokens.vocabulary))
 
 
 def test_the_bytes_of_sentence_piece():
-    tokens = TokenBytes(sentence_piece())
+    tokens = ModelTokens(sentence_piece())
     known = tokens.id_of(b" the"), tokens.id_of(b"\xe6"), tokens.id_of(b"the")
     assert None not in known
     assert len({*known}) == 3
@@ -35,7 +35,7 @@ def test_the_bytes_of_sentence_piece():
 
 
 def test_bytes_of_several_tokens_name_none_of_them():
-    tokens = TokenBytes(sentence_piece())
+    tokens = ModelTokens(sentence_piece())
     # A space is a piece of its own, and a byte too.
     assert tokens.id_of(b" ") is None
     assert tokens.id_of(b"") is None
@@ -45,13 +45,13 @@ def test_bytes_of_several_tokens_name_none_of_them():
 def test_a_tokenizer_of_another_family_names_no_token():
     made = Tokenizer(models.WordLevel({"the": 0, "[END]": 1}, unk_token="[END]"))
     words = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="[END]")
-    assert TokenBytes(words).id_of(b"the") is None
+    assert ModelTokens(words).id_of(b"the") is None
 
 
 @pytest.mark.parametrize("template", [None, "{% for m in messages %}<{{ m.content }}>{% endfor %}"])
 def test_a_question_is_in_the_chat_template_if_there_is_one(template):
     words = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, eos_token="<|endoftext|>")
     words.chat_template = template
-    asked = TokenBytes(words).question("why")
+    asked = ModelTokens(words).question("why")
     assert words.decode(asked.ids) == ("why" if template is None else "<why>")
     assert [*asked.messages] == ([] if template is None else [{"role": "user", "content": "why"}])

@@ -1,17 +1,15 @@
-"""Token bytes: the bytes of each token of a tokenizer, by which a token that a server names as text is found."""
+"""Model tokens: the tokens of a server's model, by their ids, texts and bytes, as servers name them."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-
 from potstill.data.prompts.render import token_ids
+from potstill.data.token_bytes import bytes_reader
 from potstill.servers.api import AskedPrompt
 
 
-class TokenBytes:
+class ModelTokens:
     """A tokenizer's tokens and their bytes.
 
     Args:
@@ -57,8 +55,8 @@ class TokenBytes:
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
         added = {id: str(token) for id, token in self._tokenizer.added_tokens_decoder.items()}
-        vocabulary, read = self._tokenizer.get_vocab(), _reader(self._tokenizer)
-        own = {id: found for token, id in vocabulary.items() if id not in added and (found := read(token)) is not None}
+        read = bytes_reader(self._tokenizer)
+        own = {} if read is None else {id: read(token) for token, id in self._tokenizer.get_vocab().items()}
         return own | {id: text.encode() for id, text in added.items()}
 
     @cached_property
@@ -68,25 +66,3 @@ class TokenBytes:
             # No bytes name no token, and bytes of several tokens name none of them.
             found[text] = None if text in found or not text else id
         return found
-
-
-def _reader(tokenizer: Any) -> Any:
-    """Gives the bytes of a token of the vocabulary, by the kind of decoder; None where they are not known."""
-    decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"]
-    kinds = json.dumps(decoder)
-    if '"ByteLevel"' in kinds:
-        byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
-        return lambda token: _joined([byte_of.get(character) for character in token])
-    if '"ByteFallback"' in kinds or '"Metaspace"' in kinds:
-        return _of_sentence_piece
-    return lambda token: None
-
-
-def _joined(bytes_: Sequence[int | None]) -> bytes | None:
-    return None if None in bytes_ else bytes(byte for byte in bytes_ if byte is not None)
-
-
-def _of_sentence_piece(token: str) -> bytes:
-    if len(token) == len("<0x00>") and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("\u2581", " ").encode()
