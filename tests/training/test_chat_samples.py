@@ -1,5 +1,6 @@
 """Conversations in a trainer's data sets: rendered and masked as a recipe does it, and refused by one sentence."""
 
+import tempfile
 from copy import deepcopy
 
 import pytest
@@ -8,11 +9,13 @@ from transformers import TrainingArguments
 
 import toy_chat
 from potstill import DistilTrainer
+from potstill.data.conversations.packing import packed_conversations
 from potstill.data.conversations.samples import samples
 from potstill.errors import UserError
 from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
 from tiny import llama
 from toy_chat import assistant, chat_tokenizer, conversation, settings, user
+from toy_training import assert_equal, weights
 
 TURNS = [user("Why?"), assistant("It rains."), user("And now?"), assistant("It snows.")]
 LONG = [user("Why? " * 80), assistant("It rains.")]
@@ -37,7 +40,13 @@ def as_lists(rows):
     return [{name: list(values) for name, values in row.items()} for row in rows]
 
 
-@pytest.mark.parametrize("make", [list, Dataset.from_list])
+def from_parquet(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        Dataset.from_list(rows).to_parquet(f"{folder}/rows.parquet")
+        return Dataset.from_parquet(f"{folder}/rows.parquet", keep_in_memory=True)
+
+
+@pytest.mark.parametrize("make", [list, Dataset.from_list, from_parquet])
 @pytest.mark.parametrize("more", [{}, {"learn": "last"}, {"template": "llama-3"}])
 def test_samples_are_those_of_a_recipe(tokenizer, make, more):
     recipe = settings(**more)
@@ -54,6 +63,25 @@ def test_a_trainer_learns_and_evaluates_conversations(tmp_path, tokenizer):
     assert chats.evaluate()["eval_own_loss"] == plain.evaluate()["eval_own_loss"]
     assert chats.evaluate(rows)["eval_loss"] == chats.evaluate()["eval_own_loss"]
     assert chats.train().training_loss == plain.train().training_loss
+
+
+def test_packed_conversations_teach_what_they_teach_alone(tmp_path, tokenizer):
+    alone = list(samples([conversation(*row["messages"]) for row in ROWS * 2], tokenizer, settings()))
+    apart = [{"input_ids": one.input_ids, "labels": one.labels} for one in alone]
+    together = [vars(one) for one in packed_conversations(alone, 128)]
+    assert max(len(row["documents"]) for row in together) > 1
+    trained = []
+    for rows in (apart, together):
+        student, teacher = (llama(seed=seed, vocab_size=len(tokenizer), max_position_embeddings=256) for seed in (0, 1))
+        fields = {"max_steps": 1, "report_to": "none", "save_strategy": "no", "learning_rate": 0.1, "optim": "sgd"}
+        args = TrainingArguments(
+            str(tmp_path), use_cpu=True, disable_tqdm=True, learning_rate=0.1, optim="sgd", **fields
+        )
+        DistilTrainer(student, args, teacher=teacher, processing_class=tokenizer, train_dataset=rows).train()
+        trained.append(weights(student))
+    assert_equal(*trained, tolerance=1e-5)
+    start = llama(seed=0, vocab_size=len(tokenizer), max_position_embeddings=256)
+    assert max((weights(start)[name] - trained[0][name]).abs().max() for name in trained[0]) > 1e-3
 
 
 def test_a_template_that_rewrites_history_gives_a_sample_for_each_turn(tokenizer):
