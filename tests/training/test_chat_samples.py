@@ -74,9 +74,8 @@ def test_packed_conversations_teach_what_they_teach_alone(tmp_path, tokenizer):
     for rows in (apart, together):
         student, teacher = (llama(seed=seed, vocab_size=len(tokenizer), max_position_embeddings=256) for seed in (0, 1))
         fields = {"max_steps": 1, "report_to": "none", "save_strategy": "no", "learning_rate": 0.1, "optim": "sgd"}
-        args = TrainingArguments(
-            str(tmp_path), use_cpu=True, disable_tqdm=True, learning_rate=0.1, optim="sgd", **fields
-        )
+        fields |= {"per_device_train_batch_size": len(rows), "disable_tqdm": True, "use_cpu": True}
+        args = TrainingArguments(str(tmp_path), **fields)
         DistilTrainer(student, args, teacher=teacher, processing_class=tokenizer, train_dataset=rows).train()
         trained.append(weights(student))
     assert_equal(*trained, tolerance=1e-5)
