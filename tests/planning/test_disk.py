@@ -4,10 +4,11 @@ import pytest
 
 import minimal
 from potstill.planning.amounts import amounts_of
-from potstill.planning.disk import SMALL, disk_of
+from potstill.planning.disk import EXPORTED, SMALL, disk_of
 from potstill.planning.jobs import Situation
 from potstill.planning.models import models_of
 from potstill.planning.stage_jobs import jobs_of
+from potstill.recipe.export_formats import FORMATS, folder_of
 from potstill.recipe.step import Step
 from potstill.targets.codecs.registry import estimate, make_codec
 from tiny import llama, save_model
@@ -58,3 +59,10 @@ def test_what_is_not_known_has_no_size(disk, tmp_path):
     at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, MADE, None), "fp32")
     assert disk_of(Step("student"), at, []) is None
     assert disk_of(Step("distil", 0), at, []) is None
+
+
+def test_each_exported_format_takes_its_part_of_the_students_weights(disk):
+    given = f"export={{to: {list(FORMATS)}}}"
+    assert {folder_of(one) for one in FORMATS} == EXPORTED.keys()
+    found = {one: disk(Step("export", name=f"student/{one}"), given).kept.expected for one in EXPORTED}
+    assert found["merged"] > found["gguf-F16"] > found["gguf-Q8_0"] > found["gguf-Q6_K"] > found["gguf-Q4_K_M"]

@@ -17,6 +17,18 @@ SMALL = Range(2e3, 3e5, 2e7)
 """Logs, manifests and figures of a step."""
 TOKENIZER = Range(1e5, 2e6, 4e7)
 """The files of a tokenizer beside a model."""
+EXPORTED = {
+    "gguf-F16": Range(2.0, 2.02, 2.1),
+    "gguf-BF16": Range(2.0, 2.02, 2.1),
+    "gguf-Q8_0": Range(1.06, 1.08, 1.2),
+    "gguf-Q6_K": Range(0.8, 0.85, 1.1),
+    "gguf-Q5_K_M": Range(0.7, 0.8, 1.1),
+    "gguf-Q4_K_M": Range(0.6, 0.75, 1.1),
+    "merged": Range(2.0, 4.0, 4.1),
+    "int8": Range(1.0, 1.6, 4.1),
+}
+"""Of a weight, by the folder of the format. Files of few bits keep some tensors in more, the more so the smaller the
+model is."""
 CHECKPOINTS_KEPT = 2
 """`save_total_limit` of `training/arguments.py`."""
 
@@ -58,6 +70,9 @@ def _kept(step: Step, at: Situation) -> Range | None:
     if step.stage in ("answers", "generate"):
         count = amounts.held_out_samples if step.stage == "answers" else amounts.samples
         return None if count is None else count * Range(300, 1500, 6000)
+    if step.stage == "export" and step.name is not None:
+        sizes = EXPORTED[step.name.rpartition("/")[2]]
+        return None if models.student is None else TOKENIZER + sizes * float(models.student.parameters.total)
     return ZERO
 
 

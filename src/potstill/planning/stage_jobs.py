@@ -47,6 +47,9 @@ SUBTASKS, PAIRS_OF_SET = 67, 67_000
 FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
 """Of the set of continuations that ships."""
 
+EXPORTED_TOKENS, EXPORTED_ANSWERS, EXPORTED_LIMIT = Range(2_000, 8_000, 24_000), Range(40, 80, 240), 32
+"""What an export reads and writes with student and file together (``export/held_out.py``)."""
+
 
 def jobs_of(step: Step, at: Situation) -> list[Job]:
     """The work of a step. Where a model is not known, neither is the time of the steps that may need it."""
@@ -238,6 +241,17 @@ def _samples(at: Situation) -> Iterator[Job]:
             yield writing_of(at, model, asked)
 
 
+def _export(step: Step, at: Situation) -> Iterator[Job]:
+    """The student and its file read the same text, and write the same answers. Which program runs the file decides how
+    fast it is, so the time is that of the student twice, at the least half and at the most three times of that."""
+    if at.models.student is None:
+        return
+    length = min(EXPORTED_TOKENS.expected, at.amounts.length.high)
+    yield reading_of_student(at, EXPORTED_TOKENS, at.recipe.evaluate.batch_size, length)
+    asked = AnswersToWrite(1, Range.exactly(SAMPLE_BEGINNING), EXPORTED_LIMIT, EXPORTED_LIMIT, EXPORTED_ANSWERS)
+    yield writing_of(at, at.models.student, asked)
+
+
 def _beside_teacher(at: Situation, read: ReadingJob) -> ReadingJob:
     """The student's forward with the largest teacher beside it, whose distributions it is compared with."""
     several = [reading_of(at, one, None, 1, 2) for one in at.models.teachers.values()]
@@ -287,4 +301,5 @@ _BY_STAGE: dict[str, Callable[[Step, Situation], Iterator[Job]]] = {
     "select": _select,
     "answers": _answers,
     "evaluate": _evaluate,
+    "export": _export,
 }
