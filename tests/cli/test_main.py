@@ -41,6 +41,7 @@ VERBS = {
     "report": STAGE,
     "plan": ["recipe", "--run-dir", "--machine", "--calibrate", "--from", "--json", "--set"],
     "status": ["run"],
+    "watch": ["run", "--port", "--terminal"],
     "runs": ["folder"],
     "clean": ["run", "--yes"],
     "push": ["run", "--to", "--private", "--dry-run", "--experiment", "--export", "--licence"],

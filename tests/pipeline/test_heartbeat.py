@@ -43,6 +43,27 @@ def test_step_cost_memory_and_forecasts_are_told(tmp_path, monkeypatch):
     assert not (tmp_path / RUNNING).exists()
 
 
+def test_a_step_that_begins_is_told_at_once_whatever_is_read_of_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN_BEATS", 0.001)
+    monkeypatch.setattr(heartbeat, "BEATS_BETWEEN_COSTS", 1)
+    reads, goes_on = threading.Event(), threading.Event()
+
+    def slow_cost():
+        reads.set()
+        goes_on.wait()
+        return Cost(3.0, 0.5, None, "")
+
+    with Heartbeat(tmp_path, memory) as heart:
+        heart.begin(Step("distil", 0), slow_cost)
+        reads.wait()
+        heart.begin(Step("control", 0), lambda: Cost(1.0, None, None, ""))
+        assert told(tmp_path)["step"] == "control/seed-0"
+        goes_on.set()
+        while "cost" not in (seen := told(tmp_path)):
+            pass
+        assert (seen["step"], seen["cost"]["kwh"]) == ("control/seed-0", None)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_a_stop_is_told(tmp_path, error):
     def work():

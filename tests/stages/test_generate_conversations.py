@@ -139,7 +139,6 @@ def test_where_nothing_can_be_learned_it_is_said_why(tmp_path, given, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("{by: t, strategy: teacher}", "`generate.strategy` needs questions, and `corpus` has conversations"),
         ("{by: t, keep: correct}", "`generate.keep: correct` needs questions whose references have a number"),
         ("{by: u}", "`generate.by`: 'u' is not one of the teachers: t"),
     ],

@@ -270,7 +270,9 @@ def test_stopped_within_a_trial_it_does_only_what_is_left(tmp_path, monkeypatch)
     assert steps == [0, 1, 2, 0, 1, 2, 2], "the checkpoint lies at step 2 of the second trial"
     assert _trials(cut) == _trials(whole)
     assert cut.run.manifest("search")["outputs"] == whole.run.manifest("search")["outputs"]
-    assert {path.name for path in cut.folder.glob("trial-1/*")} == {"setting.json", "ended.json", "log.jsonl"}
+    assert {path.name for path in cut.folder.glob("trial-1/*")} == {
+        *("setting.json", "ended.json", "log.jsonl", "progress.jsonl"),
+    }
 
 
 @pytest.mark.slow

@@ -10,12 +10,14 @@ from typing import Any
 from datasets import load_from_disk
 
 from potstill.console import say
+from potstill.data.prompts.render import token_ids
 from potstill.evaluation.candidate_models import CandidateModel, Measurement, Models, loadable
 from potstill.files.atomic import write_json
 from potstill.generation.decoding import Decoding, Request
 from potstill.generation.generate import NamedModel, responses
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
 
@@ -37,7 +39,10 @@ def measure(work: Work, models: Models) -> Measurement:
     if not begun:
         return Measurement()
     tokenizer = artifacts.tokenizer(work)
-    written = {one.candidate.of_all_seeds.label: _continued(one, begun, tokenizer) for one in _shown(work, models)}
+    written = {
+        one.candidate.of_all_seeds.label: _continued(one, begun, tokenizer, _own_tokenizer(work, one.candidate))
+        for one in _shown(work, models)
+    }
     samples = [
         {
             "document": one.document,
@@ -74,13 +79,33 @@ def _shown(work: Work, models: Models) -> list[CandidateModel]:
     return [one for each in loadable(work, models).values() for one in each if is_shown(work, one.candidate)]
 
 
-def _continued(one: CandidateModel, begun: list[Beginning], tokenizer: Any) -> dict[str, dict[str, Any]]:
-    """A model's text after each beginning, by the number of its document."""
-    model, requests = one.load(), [Request(str(each.document), each.ids) for each in begun]
+def _own_tokenizer(work: Work, one: Candidate) -> Any | None:
+    """The tokenizer of a teacher that reads other tokens than the run's."""
+    if one.role != "teacher" or crossing_loss(work.recipe) is None:
+        return None
+    return artifacts.teachers(work)[0].tokenizer()
+
+
+def _continued(
+    one: CandidateModel, begun: list[Beginning], tokenizer: Any, own: Any | None
+) -> dict[str, dict[str, Any]]:
+    """A model's text after each beginning, by the number of its document.
+
+    Args:
+        one: the model.
+        begun: the beginnings.
+        tokenizer: the run's tokenizer.
+        own: the model's, where it is another one.
+    """
+    model = one.load()
+    ids = {
+        str(each.document): each.ids if own is None else token_ids(own, _text(tokenizer, each.ids)) for each in begun
+    }
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or SAMPLE_TOKENS * 2
-    room = positions - max(len(each.ids) for each in begun)
+    room = positions - max(map(len, ids.values()))
     decoding = Decoding(max(1, min(SAMPLE_TOKENS, room)), batch_size=len(begun))
-    asked = NamedModel(model, tokenizer, str(one.candidate))
+    asked = NamedModel(model, tokenizer if own is None else own, str(one.candidate))
+    requests = [Request(name, given) for name, given in ids.items()]
     return {
         each.id: {"text": each.response, "cut": each.hit_limit}
         for batch in responses(asked, requests, decoding, key="evaluate.samples")

@@ -36,7 +36,8 @@ def evidence(report: Report, recipe: Recipe, run: Run, licences: Sequence[Stated
         run: the run, whose stages but the report are done.
         licences: those of its teachers and its training data.
     """
-    said, judge, metrics = verdict(report), judge_of(report), {one.name: one for one in report.metrics}
+    said, judge = verdict(report), judge_of(report)
+    metrics = {one.name: one for one in (*report.metrics, *report.turns, *report.parts)}
     whole = reduce(add, (stage.cost for stage in report.stages)) if report.stages else Cost(0.0, None, None, "")
     return {
         "run": report.recipe,

@@ -13,6 +13,7 @@ from typing import Any
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
 from potstill.files.named_data import named_data
+from potstill.files.named_files import named_folder
 from potstill.recipe import Recipe
 from potstill.recipe.corpus import HubDataset, NamedFiles, PackageFiles, PathFiles
 from potstill.recipe.student import Checkpoint
@@ -169,8 +170,8 @@ def _of_package(of: str, teacher: PackagedTeacher) -> StatedLicence:
 
 def _of_repository(of: str, kind: str, name: str, revision: str | None) -> StatedLicence:
     """The licence in the card of a folder, or of a model or data set on the hub."""
-    folder = Path(name).expanduser()
-    if folder.exists():
+    folder = named_folder(name)
+    if folder is not None:
         stated = _in_card(folder / "README.md")
         where = "its README.md" if stated else "check where this folder comes from"
         return StatedLicence(of, kind, stated or UNKNOWN, where)

@@ -95,7 +95,8 @@ def _metadata(facts: CardFacts, student: CardFacts, repository: str, licence: st
             metric_value=row["value"],
         )
         for row in facts["rows"]
-        if row["model"] == student["label"]
+        # Figures of single turns and of the rows of single teachers are for the report.
+        if row["model"] == student["label"] and row["metric"] in metrics
     ]
     found: dict[str, Any] = {"license": licence} if licence else dict(licence_of_student(stated))
     if models:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from potstill.cost import Cost
 from potstill.recipe.step import Step
@@ -19,6 +19,13 @@ RUNNING = "running.json"
 SECONDS_BETWEEN_BEATS, BEATS_BETWEEN_COSTS = 2.0, 8
 SILENT = 30.0
 """Seconds without a beat after which a run counts as killed."""
+
+
+class _AtStep(NamedTuple):
+    """A step that is at work: what is told of it, and how its cost so far is read."""
+
+    told: dict[str, Any]
+    cost: Callable[[], Cost]
 
 
 class Heartbeat:
@@ -32,12 +39,13 @@ class Heartbeat:
     def __init__(self, folder: Path, memory: Callable[[], Mapping[str, int | None]]) -> None:
         self._file, self._memory = folder / RUNNING, memory
         self._forecasts: Mapping[str, Any] = {}
-        self._step: dict[str, Any] = {}
-        self._cost: Callable[[], Cost] | None = None
+        self._at: _AtStep | None = None
+        self._writing = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beats, daemon=True, name="potstill-heartbeat")
 
     def __enter__(self) -> "Heartbeat":
+        self._write({})
         self._thread.start()
         return self
 
@@ -60,27 +68,28 @@ class Heartbeat:
 
     def begin(self, step: Step, cost: Callable[[], Cost]) -> None:
         """Tell which step begins, and how its cost so far is read."""
-        self._step, self._cost = {"step": str(step), "began": time.time()}, cost
+        self._at = _AtStep({"step": str(step), "began": time.time()}, cost)
+        self._write({})
 
     def end(self) -> None:
         """Tell that the step has ended. Its cost is read no more."""
-        self._step, self._cost = {}, None
+        self._at = None
 
     def _beats(self) -> None:
         beat = 0
-        while True:
-            read = self._cost
-            if read is not None and beat % BEATS_BETWEEN_COSTS == 0:
-                self._step = {**self._step, "cost": read().to_dict()}
+        while not self._over.wait(SECONDS_BETWEEN_BEATS):
+            # The step may end meanwhile: its cost goes to what was read here, and not to the next step.
+            at = self._at
+            if at is not None and beat % BEATS_BETWEEN_COSTS == 0:
+                at.told["cost"] = at.cost().to_dict()
             self._write({})
             beat += 1
-            if self._over.wait(SECONDS_BETWEEN_BEATS):
-                return
 
     def _write(self, more: Mapping[str, Any]) -> None:
-        told = {"time": time.time(), **self._step, "memory": self._memory(), "forecasts": self._forecasts, **more}
+        told = {} if self._at is None else self._at.told
+        told = {"time": time.time(), **told, "memory": self._memory(), "forecasts": self._forecasts, **more}
         partial = self._file.with_name(f".{RUNNING}.partial")
         # Not flushed to the disk: after a failure of the machine, nobody needs it.
-        with suppress(OSError):
+        with self._writing, suppress(OSError):
             partial.write_text(json.dumps(told), encoding="utf-8")
             partial.replace(self._file)

@@ -15,6 +15,7 @@ from typing import Any
 
 from potstill.console import say
 from potstill.errors import first_line
+from potstill.files.named_files import named_path
 from potstill.report.data import Report
 from potstill.report.verdict import verdict
 
@@ -45,7 +46,7 @@ def tracked_run(run_folder: Path, step: Path | str, training: Mapping[str, Any])
     own = "-".join(("student", *parts[1:]) if parts[0] == "distil" else parts)
     given = os.environ.get("TENSORBOARD_LOGGING_DIR")
     # Two trainings in one folder of TensorBoard would be one curve.
-    logs = (root / FOLDER if given is None else Path(given).expanduser()) / own
+    logs = (root / FOLDER if given is None else named_path(given)) / own
     return TrackedRun(training.get("project") or root.name, f"{training.get('run_name') or root.name}-{own}", logs)
 
 
