@@ -63,7 +63,7 @@ def test_a_token_of_the_hub_is_refused_anywhere(tmp_path_factory, key, value):
 def test_a_training_publishes_nothing(tmp_path, section, field):
     told = refused(tmp_path, f"{section}.{field}")
     assert f"`{section}.{field.partition('=')[0]}`: uploads a model" in told
-    assert "hf upload" in told
+    assert "potstill push" in told
 
 
 def test_every_publishing_field_of_transformers_is_refused():

@@ -213,8 +213,8 @@ def _known_fields(training: Any) -> Any:
         if PUBLISHES.match(str(key)):
             raise about_key(
                 key,
-                "uploads a model, which is no part of a training; remove it, and upload the student's folder after the "
-                "run, with `hf upload REPOSITORY FOLDER`",
+                "uploads a model, which is no part of a training; remove it, and upload the student after the run with "
+                "`potstill push RUN --to USER/NAME`",
             )
         if key in REFUSED:
             raise about_key(key, f"must not be set, because {REFUSED[key]}; remove it")
