@@ -119,7 +119,7 @@ def test_the_extra_all_has_every_other_that_needs_no_compiler():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (every,) = project["optional-dependencies"]["all"]
     named = set(re.fullmatch(r"potstill\[(.+)\]", every)[1].split(","))
-    assert named == set(project["optional-dependencies"]) - {"all", "bench", "dev", "llama-cpp"}
+    assert named == set(project["optional-dependencies"]) - {"all", "bench", "dev", "docs", "llama-cpp"}
 
 
 def test_what_is_cited_is_this_version():
@@ -170,7 +170,7 @@ def test_its_recipes_are_planned_in_an_empty_folder_without_a_network(installed,
     command = ("-m", "potstill", "plan", "babyllama-mini", "--machine", "h100-80gb", "--json")
     told = call(installed, tmp_path / "empty", *command, **variables)
     assert told.returncode == 0, told.stderr
-    assert {"teachers", "distil/seed-0", "evaluate"} <= json.loads(told.stdout)["steps"].keys()
+    assert {"distil/seed-0", "evaluate"} <= json.loads(told.stdout)["steps"].keys()
     assert not list((tmp_path / "empty").iterdir())
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from potstill.errors import UserError, first_line
 from potstill.files.atomic import remove
 from potstill.models.folder import save_model
+from potstill.models.pretrained import ModelSource
 from potstill.models.quantization import REFUSED, quantization_config
 
 INT8 = {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
@@ -30,7 +31,7 @@ def write_int8(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     whole = folder.with_name(f".{folder.name}.whole")
     save_model(model, tokenizer, whole)
     try:
-        small = AutoModelForCausalLM.from_pretrained(whole, quantization_config=how, dtype=torch.float32)
+        small = ModelSource(str(whole), "the student").weights(quantization_config=how, dtype=torch.float32)
         save_model(small, tokenizer, folder)
     except REFUSED as error:
         raise UserError(f"`export.to`: torchao cannot quantise this model to int8 ({first_line(error)})") from error
@@ -42,10 +43,7 @@ def open_folder(folder: Path, device: torch.device) -> tuple[PreTrainedModel, An
     """The model and the tokenizer of a folder, as a user of it loads them.
 
     Raises:
-        UserError: transformers cannot load it.
+        UserError: it cannot be loaded, or is not whole.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
-        return model, AutoTokenizer.from_pretrained(folder)
-    except (*REFUSED, OSError) as error:
-        raise UserError(f"transformers cannot load {folder.name} ({first_line(error)})") from error
+    source = ModelSource(str(folder), f"the exported folder {folder.name}")
+    return source.weights(dtype="auto").to(device).eval(), source.tokenizer()

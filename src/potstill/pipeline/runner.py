@@ -28,6 +28,15 @@ from potstill.recipe import Recipe
 from potstill.recipe.step import Step
 
 
+def _memory_now() -> dict[str, int | None]:
+    # torch takes seconds to import, and a run that is done needs none of it.
+    if "torch" not in sys.modules:
+        return {}
+    from potstill.planning import peak_memory
+
+    return peak_memory.held()
+
+
 def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequence[str] = ()) -> Recipe:
     """Run every step that is not done, in order. Each step continues where an earlier attempt stopped.
 
@@ -43,8 +52,6 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
     Raises:
         UserError: bad input, or a failure with a known remedy.
     """
-    from potstill.planning import peak_memory
-
     steps = all_steps(recipe, until)
     forced = [step for name in force for step in steps_of(recipe, asked_for(recipe, name))]
     if unneeded := [step for step in forced if step not in steps]:
@@ -54,7 +61,7 @@ def run_recipe(recipe: Recipe, run: Run, until: str | None = None, force: Sequen
         heart = None
         if distributed.is_first():
             open_run.enter_context(run.open(recipe.model_dump(mode="json", by_alias=True)))
-            heart = open_run.enter_context(Heartbeat(run.folder, peak_memory.held))
+            heart = open_run.enter_context(Heartbeat(run.folder, _memory_now))
         decided = decide(recipe, run)
         _run_steps(decided, run, steps, forced, partial(_begin, recipe, decided, run), heart)
     return decided
