@@ -40,7 +40,7 @@ def measure(work: Work, models: Models) -> Measurement:
         return Measurement()
     tokenizer = artifacts.tokenizer(work)
     written = {
-        one.candidate.of_all_seeds.label: _continued(one, begun, tokenizer, _own_tokenizer(work, one.candidate))
+        one.candidate.of_all_seeds.label: _continued(one, begun, tokenizer, _own_tokenizer(work, one))
         for one in _shown(work, models)
     }
     samples = [
@@ -79,11 +79,9 @@ def _shown(work: Work, models: Models) -> list[CandidateModel]:
     return [one for each in loadable(work, models).values() for one in each if is_shown(work, one.candidate)]
 
 
-def _own_tokenizer(work: Work, one: Candidate) -> Any | None:
-    """The tokenizer of a teacher that reads other tokens than the run's."""
-    if one.role != "teacher" or crossing_loss(work.recipe) is None:
-        return None
-    return artifacts.teachers(work)[0].tokenizer()
+def _own_tokenizer(work: Work, one: CandidateModel) -> Any | None:
+    """The tokenizer of a model that reads other tokens than the run's."""
+    return None if one.tokenizer is None or crossing_loss(work.recipe) is None else one.tokenizer()
 
 
 def _continued(

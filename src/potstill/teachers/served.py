@@ -56,7 +56,55 @@ class KeptRow:
         return replace(self, ids=self.ids[places], log_probs=self.log_probs[places], log_tail=self.log_tail[places])
 
 
-class ServedTeacher:
+class ToldTeacher:
+    """What teachers behind servers have in common: nothing of them is loaded here, and they show no layers.
+
+    Args:
+        model: what is known of the model.
+        vocabulary: its targets cover the ids from 0 to this number; default: all ids of its tokenizer.
+    """
+
+    head: Head | None = None
+    gives_whole_distributions = False
+
+    def __init__(self, model: ServedModel, vocabulary: int | None) -> None:
+        self.model, self.vocabulary, self.config = model, vocabulary, served_config(model)
+        self.device = own_device()
+
+    @property
+    def embeddings(self) -> int:
+        """The number of ids that the model's tokenizer has."""
+        return self.model.vocabulary
+
+    def to(self, device: torch.device) -> None:
+        """Give targets on this device."""
+        self.device = device
+
+    def shard(self, device: torch.device) -> None:
+        """There is nothing to split: as :meth:`to`."""
+        self.to(device)
+
+    def check_documents(self) -> None:
+        """Each document is asked for on its own."""
+
+    def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SparseTarget:
+        """The teacher's targets of a batch."""
+        raise NotImplementedError
+
+    def read(
+        self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0
+    ) -> tuple[SparseTarget, LayerStates]:
+        """:meth:`target`; the server shows no layers.
+
+        Raises:
+            UserError: layers are asked of it.
+        """
+        if layers:
+            raise UserError("hidden_match needs the teacher's layers, and a server shows none; use a teacher beside it")
+        return self.target(batch, temperature), {}
+
+
+class ServedTeacher(ToldTeacher):
     """A model behind a server (:class:`teachers.beside.TeacherBeside`).
 
     Each text is one request. Packed documents that must not see each other are requests of their own.
@@ -70,36 +118,15 @@ class ServedTeacher:
         UserError: the server cannot be reached, or has another model now.
     """
 
-    head: Head | None = None
-    gives_whole_distributions = False
-
     def __init__(self, server: Server, model: ServedModel, vocabulary: int | None = None) -> None:
-        self.server, self.model, self.vocabulary = server, model, vocabulary
-        self.longest = server.api.facts().longest
-        self.config = served_config(model)
-        self._device = own_device()
+        super().__init__(model, vocabulary)
+        self.server, self.longest = server, server.api.facts().longest
         check_unchanged(server, model)
 
     @property
     def client(self) -> Client:
         """What sends the requests, and counts them."""
         return self.server.client
-
-    @property
-    def embeddings(self) -> int:
-        """The number of ids that the model's tokenizer has."""
-        return self.model.vocabulary
-
-    def to(self, device: torch.device) -> None:
-        """Give targets on this device."""
-        self._device = device
-
-    def shard(self, device: torch.device) -> None:
-        """There is nothing to split: as :meth:`to`."""
-        self.to(device)
-
-    def check_documents(self) -> None:
-        """Each document is a request of its own."""
 
     def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SparseTarget:
         """The k likeliest tokens at the batch's N supervised tokens, each row's own token, and the mass of the others.
@@ -135,24 +162,12 @@ class ServedTeacher:
             check_unchanged(self.server, self.model)
             yield from waiting
 
-    def read(
-        self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0
-    ) -> tuple[SparseTarget, LayerStates]:
-        """:meth:`target`; the server shows no layers.
-
-        Raises:
-            UserError: layers are asked of it.
-        """
-        if layers:
-            raise UserError("hidden_match needs the teacher's layers, and a server shows none; use a teacher beside it")
-        return self.target(batch, temperature), {}
-
     def _targets(self, batches: Iterable[Mapping[str, Tensor]], temperature: float) -> Iterator[SparseTarget]:
         """The targets of batches. Their rows are in flight together, those of the next batches too."""
         asked = ((number, row) for number, batch in enumerate(batches) for row in rows_of(batch))
         answers = self.server.client.in_order(lambda one: (one[0], self._kept(one[1], temperature)), asked)
         for _, each in groupby(answers, key=itemgetter(0)):
-            yield joined([kept for _, kept in each], temperature, self._device)
+            yield joined([kept for _, kept in each], temperature, self.device)
 
     def _kept(self, row: AskedRow, temperature: float) -> KeptRow:
         if not row.places:

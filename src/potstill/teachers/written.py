@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from potstill.device import device as own_device
-from potstill.errors import UserError
 from potstill.files.jsonl_log import JsonlLog, read_jsonl
 from potstill.losses.teacher_target import SparseTarget
-from potstill.models.forward import LayerStates
-from potstill.models.head import Head
 from potstill.servers.api import ScoredRow, WrittenText
 from potstill.servers.model import ServedModel
-from potstill.teachers.served import AskedRow, KeptRow, joined, kept_row, rows_of, served_config
+from potstill.teachers.served import AskedRow, KeptRow, ToldTeacher, joined, kept_row, rows_of
 
 WRITTEN = "written.jsonl"
 
@@ -43,7 +38,7 @@ class WrittenLog:
             self._log.append([{"prompt": _digest(prompt), "ids": [*text.ids]} | _encoded(text.scored)])
 
 
-class WrittenTeacher:
+class WrittenTeacher(ToldTeacher):
     """What a server told of its answers, as a teacher (:class:`teachers.beside.TeacherBeside`) that is captured.
 
     Nothing is known of a token that the server did not write. The target of such a token is one category with all
@@ -56,31 +51,12 @@ class WrittenTeacher:
         vocabulary: its targets cover the ids from 0 to this number; default: all ids of its tokenizer.
     """
 
-    head: Head | None = None
-    gives_whole_distributions = False
-
     def __init__(self, log: Path, model: ServedModel, ends: Collection[int], vocabulary: int | None = None) -> None:
-        self.vocabulary, self.config = vocabulary, served_config(model)
-        self._model, self._ends, self._device = model, ends, own_device()
+        super().__init__(model, vocabulary)
+        self._ends = ends
         self._answers: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for row in read_jsonl(log):
             self._answers[row["prompt"]].append(row)
-
-    @property
-    def embeddings(self) -> int:
-        """The number of ids that the model's tokenizer has."""
-        return self._model.vocabulary
-
-    def to(self, device: torch.device) -> None:
-        """Give targets on this device."""
-        self._device = device
-
-    def shard(self, device: torch.device) -> None:
-        """There is nothing to split: as :meth:`to`."""
-        self.to(device)
-
-    def check_documents(self) -> None:
-        """Each document is looked up on its own."""
 
     def told(self, batch: Mapping[str, Tensor]) -> int:
         """The number of the batch's supervised tokens that the server wrote."""
@@ -94,23 +70,11 @@ class WrittenTeacher:
             temperature: 1.
         """
         assert temperature == 1, "the recipe refuses other temperatures"
-        return joined([self._kept(row) for row in rows_of(batch)], temperature, self._device)
+        return joined([self._kept(row) for row in rows_of(batch)], temperature, self.device)
 
     def targets(self, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[SparseTarget]:
         """:meth:`target` of many batches, in their order."""
         return map(self.target, batches)
-
-    def read(
-        self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0
-    ) -> tuple[SparseTarget, LayerStates]:
-        """:meth:`target`; the server shows no layers.
-
-        Raises:
-            UserError: layers are asked of it.
-        """
-        if layers:
-            raise UserError("hidden_match needs the teacher's layers, and a server shows none; use a teacher beside it")
-        return self.target(batch, temperature), {}
 
     def _kept(self, row: AskedRow) -> KeptRow:
         if not row.places:
@@ -125,7 +89,7 @@ class WrittenTeacher:
             ids[at, :width], log_probs[at, :width] = scored.ids[: len(known)], scored.log_probs[: len(known)]
             # An answer may have ended with another end token than samples have.
             own[at] = np.where(labels[at] == known, scored.label_log_probs[: len(known)], -np.inf)
-        return kept_row(ScoredRow(ids, log_probs, own), labels, self.vocabulary or self._model.vocabulary)
+        return kept_row(ScoredRow(ids, log_probs, own), labels, self.vocabulary or self.model.vocabulary)
 
     def _spans(self, row: AskedRow) -> Iterator[tuple[int, Int[NDArray[np.int64], " N"], ScoredRow]]:
         """The parts of a row that the server wrote: the number of the first supervised token, the answer's tokens that
