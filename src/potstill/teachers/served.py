@@ -1,5 +1,6 @@
 """Served teachers: models that run behind a server, which tells the likeliest tokens of each distribution."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -56,7 +57,7 @@ class KeptRow:
         return replace(self, ids=self.ids[places], log_probs=self.log_probs[places], log_tail=self.log_tail[places])
 
 
-class ToldTeacher:
+class ToldTeacher(ABC):
     """What teachers behind servers have in common: nothing of them is loaded here, and they show no layers.
 
     Args:
@@ -84,12 +85,12 @@ class ToldTeacher:
         """There is nothing to split: as :meth:`to`."""
         self.to(device)
 
-    def check_documents(self) -> None:
+    def check_documents(self) -> None:  # noqa: B027 - nothing can be wrong here
         """Each document is asked for on its own."""
 
+    @abstractmethod
     def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SparseTarget:
         """The teacher's targets of a batch."""
-        raise NotImplementedError
 
     def read(
         self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0
