@@ -81,7 +81,8 @@ def _speed(report: Report, student: str) -> KeyFigure | None:
         # A student that takes twice the time is told as 2× slower.
         word, middle, low, high = "slower", 1 / middle, 1 / high, 1 / low
     said = f"{word} {'of' if word == 'the speed' else 'than'} the teacher when it writes"
-    return KeyFigure(_times(middle), f"{said} [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}], on {report.speed.device}")
+    # With the digits of its interval: 1.75 in [1.72, 1.77] must not be told as 1.8.
+    return KeyFigure(f"{middle:.2f}×", f"{said} [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}], on {report.speed.device}")
 
 
 def _times(ratio: float) -> str:
