@@ -1,6 +1,6 @@
 """Formats: how a student is written in each format, and opened in the program that will run it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,9 +98,20 @@ def opened(student: ExportedStudent, format_: ExportFormat, place: Path, context
             yield engine
 
 
-def as_trained(student: ExportedStudent) -> Transformers:
-    """The student itself, in transformers."""
-    return Transformers(student.model, student.tokenizer, end_tokens(student.plain, student.tokenizer))
+def further_ends(student: ExportedStudent, engine: Engine) -> list[int]:
+    """The special tokens at which llama.cpp stops by itself and the student in transformers does not. It knows many
+    tokens by their text, such as those that end a document, whatever the file says."""
+    if not isinstance(engine, LlamaCpp):
+        return []
+    own = end_tokens(student.plain, student.tokenizer)
+    special = [number for number, token in student.tokenizer.added_tokens_decoder.items() if token.special]
+    return engine.ends_among(number for number in special if number not in own)
+
+
+def as_trained(student: ExportedStudent, more_ends: Sequence[int]) -> Transformers:
+    """The student itself, in transformers, which also stops at some more tokens."""
+    ends = [*end_tokens(student.plain, student.tokenizer), *more_ends]
+    return Transformers(student.model, student.tokenizer, ends)
 
 
 def bos_text(student: ExportedStudent) -> str:

@@ -58,8 +58,10 @@ def _exported(work: Work, format_: ExportFormat) -> dict[str, Any]:
     files = [place, *([modelfile] if (modelfile := work.folder / formats.MODELFILE).exists() else [])]
     resampling = Resampling(work.recipe.evaluate.confidence, work.recipe.evaluate.resamples)
     with formats.opened(student, format_, place, items.context) as engine:
+        # Answers are compared up to the same ends.
+        more_ends = formats.further_ends(student, engine)
         pair = Compared(
-            formats.as_trained(student),
+            formats.as_trained(student, more_ends),
             engine,
             format_,
             has_template=student.tokenizer.chat_template is not None,
@@ -67,6 +69,9 @@ def _exported(work: Work, format_: ExportFormat) -> dict[str, Any]:
             prepare=str if file_type_of(format_) is None else partial(prepared_text, student.tokenizer),
         )
         figures = measured(pair, items, resampling)
+    if more_ends:
+        named = " and ".join(f"`{student.tokenizer.decode([end])}`" for end in more_ends)
+        notes = [*notes, f"llama.cpp ends an answer at {named} too, after which the student writes on in transformers"]
     weights = _bytes(place)
     return {"files": [file.name for file in files], "bytes": weights, "engine": engine.name, "notes": notes, **figures}
 

@@ -9,7 +9,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,8 @@ from potstill.models.head import Head
 SERVER = Path(__file__).with_name("llama_cpp_server.py")
 GREEDY = {"samplers": ["top_k"], "top_k": 1, "return_tokens": True, "cache_prompt": False}
 """How a completion is asked for: the likeliest token, and no cache of an earlier prompt."""
+CERTAIN = 1e9
+"""Added to the logit of a token that must be written."""
 TIMEOUT = 600.0
 """Seconds for one answer of the server."""
 
@@ -117,6 +119,14 @@ class LlamaCpp:
         """The likeliest tokens after a prompt, and whether an end token stopped them. It is left out."""
         found = self._ask("/completion", GREEDY | {"prompt": list(prompt), "n_predict": most})
         return [int(each) for each in found["tokens"]], found["stop_type"] == "eos"
+
+    def ends_among(self, tokens: Iterable[int]) -> list[int]:
+        """Those of some tokens at which it stops: those that the file names, and others that it knows by their text."""
+        return [token for token in tokens if self._stops_at(token)]
+
+    def _stops_at(self, token: int) -> bool:
+        asked = {"prompt": [token], "n_predict": 1, "logit_bias": [[token, CERTAIN]]}
+        return bool(self._ask("/completion", GREEDY | asked)["stop_type"] == "eos")
 
     def write_on(self, prompt: Sequence[int], count: int) -> None:
         """Write so many tokens, and do not stop before."""
