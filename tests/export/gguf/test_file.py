@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from families import of
 from potstill.errors import UserError
 from potstill.export.engines.llama_cpp import LlamaCpp
+from potstill.export.engines.transformers import Transformers
 from potstill.export.formats import further_ends
 from potstill.export.gguf.file import end_tokens, head_in_file, write_gguf
 from potstill.export.student import ExportedStudent
@@ -105,6 +106,17 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match=r"ffn_up.weight is too large for F16; export `gguf:BF16`"):
         write_gguf(model, tokenizer(), tmp_path / "model.gguf", "F16", "tiny")
     assert list(tmp_path.iterdir()) == []
+
+
+@torch.no_grad()
+def test_both_engines_leave_the_end_of_an_answer_out(ids, tmp_path):
+    model, prompt, file = llama(), ids[0, :8].tolist(), tmp_path / "model.gguf"
+    state = model.model(ids[:, :8]).last_hidden_state[0, -1]
+    model.lm_head.weight[0] = 100 * state / state.square().sum()
+    write_gguf(model, tokenizer(), file, "F16", "tiny")
+    assert Transformers(model, tokenizer(), [0]).written(prompt, 4) == ([], True)
+    with LlamaCpp(file, head_in_file(model, "F16"), 64) as engine:
+        assert engine.written(prompt, 4) == ([], True)
 
 
 def test_llama_cpp_also_stops_at_tokens_that_it_knows_by_their_text(tmp_path):

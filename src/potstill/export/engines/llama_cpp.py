@@ -118,7 +118,8 @@ class LlamaCpp:
     def written(self, prompt: Sequence[int], most: int) -> tuple[list[int], bool]:
         """The likeliest tokens after a prompt, and whether an end token stopped them. It is left out."""
         found = self._ask("/completion", GREEDY | {"prompt": list(prompt), "n_predict": most})
-        return [int(each) for each in found["tokens"]], found["stop_type"] == "eos"
+        ids, stopped = [int(each) for each in found["tokens"]], found["stop_type"] == "eos"
+        return ids[:-1] if stopped else ids, stopped
 
     def ends_among(self, tokens: Iterable[int]) -> list[int]:
         """Those of some tokens at which it stops: those that the file names, and others that it knows by their text."""
