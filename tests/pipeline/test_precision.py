@@ -9,10 +9,11 @@ import minimal
 from fake_stages import ALL
 from potstill import device, distributed
 from potstill.device import ProductTimes
-from potstill.pipeline import precision, runner
+from potstill.pipeline import forecast, precision, runner
 from potstill.pipeline.precision import FILE, with_precision
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.status import describe
+from potstill.planning.machine import described_machines
 from potstill.planning.models import TYPICAL_WIDTHS
 
 FAST = ProductTimes(256, 8, 8, fp32=(2.6, 2.6), bf16=(1.0, 1.0))
@@ -61,6 +62,8 @@ def test_an_accelerator_is_asked_and_not_measured(do, monkeypatch, machine, supp
     asked = machine(SLOW)
     monkeypatch.setattr(device, "device", lambda: torch.device("xpu", 0))
     monkeypatch.setattr(device, "accelerator_has_bfloat16", lambda: supported)
+    # The forecast of a run measures the machine that it is on, which this one is not.
+    monkeypatch.setattr(forecast, "machine_named", lambda *given: described_machines()["a100-80gb"])
     do("precision=auto")
     assert json.loads((Run("run").folder / FILE).read_text())["precision"] == ("bf16" if supported else "fp32")
     assert asked == []
