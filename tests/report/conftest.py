@@ -28,6 +28,7 @@ from potstill.report.data import (
     Token,
 )
 from potstill.report.reuse import Reuse, StudentFolder
+from report.exported import FILE, REFUSED
 
 TEXT = (
     "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "
@@ -371,6 +372,7 @@ def longest() -> Report:
         curves=tuple(replace(curve, model=name) for curve in whole.curves for name in names(curve.model)),
         speed=speed(*students),
         reuse=reuse(*students),
+        exports=tuple(one | {"experiment": name} for name in students for one in (FILE, REFUSED)),
     )
 
 
