@@ -85,7 +85,12 @@ PARTS: dict[str, tuple[str, Part]] = {
 }
 """Of each run, its tokenizer's name on the page, and what it is."""
 
-QUICK = ["distil.training.max_steps=2", "distil.training.per_device_train_batch_size=2", "evaluate.documents=12"]
+QUICK = [
+    "corpus.train_tokens=4000",
+    "distil.training.max_steps=2",
+    "distil.training.per_device_train_batch_size=2",
+    "evaluate.documents=12",
+]
 
 
 @dataclass
