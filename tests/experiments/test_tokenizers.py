@@ -36,7 +36,7 @@ def found(of=None, seeds=3):
 
 def one(names, seeds):
     values = [2.0, 2.1, 2.3][:seeds]
-    models = {name: {kind: values for kind in KINDS} for name in (*names, CONTROL)}
+    models = {name: dict.fromkeys(KINDS, values) for name in (*names, CONTROL)}
     models["`alm`"] = {KINDS[0]: values, KINDS[1]: [value - 0.1 for value in values]}
     fixed = {name: {kind: [1.25] for kind in KINDS} for name in (TEACHER, "start")}
     return Found(fixed | models, FACTS, {name: [60.0] * seeds for name in models}, 30.0)

@@ -151,12 +151,11 @@ class _SpanBatch:
                 own = logits.rows(block.start, block.stop)
                 finished = own.finished()
                 gradient = self._of_numbers(finished, rows, gradients, at)
-                for teacher in teachers:
-                    here = self._paired(at.start, at.stop, paired.start)
-                    theirs = teacher.rows(here.start, here.stop).finished()
-                    for i, where, one in self._of_pairs(finished, theirs, at):
-                        totals[i] = totals.get(i, 0.0) + one.values.sum()
-                        gradient.index_add_(0, where, coefficients[i] * one.gradient)
+                here = self._paired(at.start, at.stop, paired.start)
+                theirs = [teacher.rows(here.start, here.stop).finished() for teacher in teachers]
+                for i, where, one in self._of_pairs(finished, theirs, at):
+                    totals[i] = totals.get(i, 0.0) + one.values.sum()
+                    gradient.index_add_(0, where, coefficients[i] * one.gradient)
                 own.product.copy_(own.back(gradient, finished))
             use(first, last, logits.product)
         return totals
@@ -167,15 +166,17 @@ class _SpanBatch:
         return slice(before[first] - origin, before[last] - origin) if before else slice(0, 0)
 
     def _of_pairs(
-        self, student: Float[Tensor, "n V"], teacher: Float[Tensor, "p W"], at: slice
+        self, student: Float[Tensor, "n V"], teachers: Sequence[Float[Tensor, "p W"]], at: slice
     ) -> Iterator[tuple[int, Int[Tensor, "p"], RowLoss]]:
         """The losses of whole distributions of some tokens: the position of each, which of the tokens are at the same
         byte as the teacher, and what it is there."""
-        assert self._target.pairs is not None
-        where = self._target.pairs.is_paired[at].nonzero()[:, 0]
+        pairs = self._target.pairs
+        if pairs is None:
+            return
+        where = pairs.is_paired[at].nonzero()[:, 0]
         for i, loss in enumerate(self._inputs.pairing.losses):
             if loss.kind in _OF_PAIRS:
-                yield i, where, _pair_loss(loss, student[where], teacher, self._target.pairs)
+                yield i, where, _pair_loss(loss, student[where], teachers[0], pairs)
 
     def _of_numbers(
         self, logits: Float[Tensor, "n V"], rows: _RowNumbers, gradients: _RowGradients, at: slice
@@ -192,9 +193,7 @@ class _SpanBatch:
         return gradient.scatter_add_(1, self._inputs.labels[at, None], of_label)
 
 
-def _pair_loss(
-    loss: Loss, student: Float[Tensor, "p V"], teacher: Float[Tensor, "p W"], pairs: PairedRows
-) -> RowLoss:
+def _pair_loss(loss: Loss, student: Float[Tensor, "p V"], teacher: Float[Tensor, "p W"], pairs: PairedRows) -> RowLoss:
     """A loss of whole distributions at the same bytes, with its temperature."""
     log_p, log_q = (log_softmax(logits / loss.temperature, -1) for logits in (student, teacher))
     if loss.kind == "uld":
