@@ -128,6 +128,20 @@ def passage(title: str, text: str, seed: int) -> Passage:
     return Passage(title, tuple(tokens))
 
 
+def span_passage(title: str, text: str, seed: int) -> Passage:
+    """A passage of two tokenizers: some words are joined, and the last is not compared."""
+    random, pieces, words = np.random.default_rng(seed), list[str](), text.split(" ")
+    while words:
+        taken = min(int(random.integers(1, 3)), len(words))
+        pieces.append(" " * bool(pieces) + " ".join(words[:taken]))
+        words = words[taken:]
+    spans = []
+    for piece in pieces[:-1]:
+        theirs, excess = float(random.gamma(1.5, 3.0)), float(random.normal(1.0, 2.0))
+        spans.append(Token(piece, None, max(0.0, theirs + excess), theirs, excess=excess))
+    return Passage(title, (*spans, Token(pieces[-1])))
+
+
 def top5(random: np.random.Generator, actual: str, nll: float) -> tuple[tuple[str, float], ...]:
     others = [str(word) for word in random.choice(WORDS, 6, replace=False) if word != actual][:5]
     chances = sorted(random.dirichlet([0.6] * 6)[:5] * (1 - math.exp(-nll)), reverse=True)
@@ -390,6 +404,7 @@ def examples() -> dict[str, Callable[[], Report]]:
 EXAMPLES: dict[str, Callable[[], Report]] = {
     "one seed": report,
     "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),), reuse=reuse("student")),
+    "spans": lambda: replace(report(), passages=(span_passage("Loire", TEXT, 1), span_passage("Operators", OTHER, 2))),
     "no control": without_control,
     "negative": negative,
     "null": null,
