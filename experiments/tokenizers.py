@@ -5,6 +5,7 @@
 """
 
 import json
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ import numpy as np
 from datasets import load_from_disk
 from reasoning_gym import create_dataset
 
+from experiments.measured import interval
 from experiments.pages import write_page
-from experiments.seeds import differences, table, with_spread
+from experiments.seeds import differences, half_width, table, with_spread
 from potstill.console import duration, say
 from potstill.data.alignment_figures import AlignmentFigures
 from potstill.errors import UserError
@@ -221,6 +223,7 @@ def page(found: Mapping[str, Found]) -> str:
     head = (HERE / "tokenizers.md").read_text(encoding="utf-8")
     done = [len(values) for one in found.values() for values in one.seconds.values()]
     lines = [] if done and min(done) == len(SEEDS) else [UNFINISHED.format(min(done, default=0), len(SEEDS)), ""]
+    lines += ["## What it says", "", *(_said(found) or [NOT_YET]), ""]
     lines += ["## Bits per byte", ""]
     for title, one in found.items():
         lines += [f"**{title[0].upper()}{title[1:]}**", "", *_models(one), ""]
@@ -230,7 +233,36 @@ def page(found: Mapping[str, Found]) -> str:
     return head + "\n".join(lines)
 
 
+NOT_YET = "This part was not run yet. The command goes on with it when it is called again."
 UNFINISHED = "**Of {1} seeds, {0} are finished in every part. The rest of this page is of those that are.**"
+
+
+def _said(found: Mapping[str, Found]) -> list[str]:
+    """A sentence about each student of the teacher against its control, and about what crossing costs. Of one seed,
+    nothing is said."""
+    lines = []
+    for title, one in found.items():
+        others = {name: of for name, of in one.seeds.items() if name in NAMES.values() and name != CONTROL}
+        for name, of in others.items():
+            told = [_compared(of[kind], one.seeds[CONTROL][kind], kind) for kind in KINDS if CONTROL in one.seeds]
+            if all(told) and told:
+                lines.append(f"- {name}, with {title}, against cross-entropy alone: {'; '.join(told)}.")
+    cut = found.get(CUT, Found()).seeds
+    if {KL, "`alm`"} <= {*cut}:
+        told = [_compared(cut["`alm`"][kind], cut[KL][kind], kind) for kind in KINDS]
+        if all(told):
+            lines.append(f"- **Crossing**, `alm` against {KL}, with {CUT}: {'; '.join(told)}.")
+    return lines
+
+
+def _compared(ours: Sequence[float], theirs: Sequence[float], kind: str) -> str:
+    """How one model compares with another on a text, over the seeds that both have; empty with fewer than two."""
+    each = [one - other for one, other in zip(ours, theirs, strict=False)]
+    if len(each) < 2:
+        return ""
+    half, mean = half_width(each), statistics.mean(each)
+    outcome = "no different beyond chance" if abs(mean) <= half else "better" if mean < 0 else "worse"
+    return f"**{outcome}** on {kind} ({interval(mean, mean - half, mean + half)})"
 
 
 def _models(one: Found) -> list[str]:
@@ -255,7 +287,7 @@ def _against(found: Mapping[str, Found], base: str) -> list[str]:
             both_have = min(len(of[PASSAGES]) for of in of_seeds.values())
             cut = {name: {kind: of[kind][:both_have] for kind in KINDS} for name, of in of_seeds.items()}
             lines += [f"**{title[0].upper()}{title[1:]}**", "", *differences(cut, base, KINDS), ""]
-    return lines or ["This part was not run yet. The command goes on with it when it is called again.", ""]
+    return lines or [NOT_YET, ""]
 
 
 def _costs(found: Mapping[str, Found]) -> list[str]:

@@ -97,8 +97,18 @@ def test_the_page_has_every_tokenizer():
 def test_a_page_of_fewer_seeds_says_so():
     first = page(found({OWN: ("`alm`",)}, seeds=1))
     assert "Of 3 seeds, 1 are finished" in first
-    assert first.count("not run yet") == 2
+    assert first.count("not run yet") == 3
     assert "Of 3 seeds, 2 are finished" in page(found(seeds=2))
+
+
+def test_what_it_says_is_what_the_seeds_say():
+    said = page(found()).partition("## Bits per byte")[0]
+    better = "**better** on sums (-0.1000 [-0.1000, -0.1000])"
+    equal = "**no different beyond chance** on passages (+0.0000 [+0.0000, +0.0000])"
+    assert f"- `alm`, with {OWN}, against cross-entropy alone: {equal}; {better}." in said
+    assert f"- **Crossing**, `alm` against {KL}, with {CUT}: {equal}; {better}." in said
+    assert f"- `uld`, with {OWN}" in said
+    assert f"- {CONTROL}" not in said
 
 
 def test_unequal_numbers_of_seeds_are_compared_on_those_that_both_have():
