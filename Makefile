@@ -20,7 +20,7 @@ SHORT := --set corpus.train_tokens=2540 --set distil.training.max_steps=2 --set 
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test package rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-served experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
+.PHONY: help quickstart test package rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-served experiment-tokenizers experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -135,6 +135,9 @@ experiment-warmstart: $(VENV)/installed-dev  ## ways to start a student, layouts
 
 experiment-served: $(VENV)/installed-dev servers  ## a teacher behind vLLM against the same teacher here; writes docs/experiments/served.md
 	PYTHONPATH=tests $(VENV)/bin/python -m experiments.served
+
+experiment-tokenizers: $(VENV)/installed-dev  ## students of other tokenizers than their teacher's; writes docs/experiments/tokenizers.md
+	$(VENV)/bin/python -m experiments.tokenizers
 
 experiment-gsm8k-responses: install  ## our answer extraction against published logs; writes docs/experiments/gsm8k_responses.md
 	$(VENV)/bin/python -m experiments.gsm8k_responses

@@ -14,6 +14,7 @@ from benchmarks import (
     alignment,
     capture,
     corpus,
+    crossing,
     evaluation,
     generation,
     loss,
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = 
     "capture": capture.section,
     "corpus": corpus.section,
     "alignment": alignment.section,
+    "crossing": crossing.section,
     "generation": generation.section,
 }
 HEADINGS = {
@@ -55,6 +57,7 @@ HEADINGS = {
     "capture": "Capture",
     "corpus": "The corpus",
     "alignment": "Alignment of two tokenizers",
+    "crossing": "Steps across tokenizers",
     "generation": "Answers written",
 }
 

@@ -148,12 +148,16 @@ class Checker:
         self.problem = problem
         self._expected: dict[tuple[tuple[Loss, ...], bool], Answer] = {}
 
-    def errors(self, variant: Variant) -> Errors:
-        """The errors of a variant on this problem."""
+    def expected(self, variant: Variant) -> Answer:
+        """What a variant must give on this problem."""
         key = variant.losses, variant.spread
         if key not in self._expected:
             self._expected[key] = reference(self.problem, *key)
-        expected = self._expected[key]
+        return self._expected[key]
+
+    def errors(self, variant: Variant) -> Errors:
+        """The errors of a variant on this problem."""
+        expected = self.expected(variant)
         if self.problem.precision == torch.bfloat16:
             # The same numbers in fp32 first, so that bf16's rounding cannot hide a wrong formula.
             exact = compare(answer(variant, self.problem.in_fp32()), expected, torch.float32)

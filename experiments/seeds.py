@@ -20,6 +20,11 @@ def with_spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
+def half_width(differences: Sequence[float]) -> float:
+    """Half of the 95% interval of the mean of some seeds' differences, by Student's t."""
+    return T_975[len(differences) - 1] * statistics.stdev(differences) / len(differences) ** 0.5
+
+
 def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[str]) -> list[str]:
     """The differences of every variant from the base, seed by seed, as a table.
 
@@ -29,7 +34,7 @@ def differences(variants: Mapping[str, Figures], base: str, metrics: Sequence[st
     for name, figures in variants.items():
         for metric in metrics if name != base else ():
             each = [ours - theirs for ours, theirs in zip(figures[metric], variants[base][metric], strict=True)]
-            half = T_975[len(each) - 1] * statistics.stdev(each) / len(each) ** 0.5
+            half = half_width(each)
             mean, spread = statistics.mean(each), statistics.stdev(variants[base][metric])
             interval = f"[{mean - half:+.4f}, {mean + half:+.4f}]"
             within = "yes" if abs(mean) <= spread else "**no**"

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
+from transformers import AutoTokenizer
 
+from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from potstill.files.atomic import read_json
 from potstill.pipeline.run_folder import Run
@@ -17,11 +19,17 @@ from tiny import _config, documents, llama, save_corpus, save_model, tokenizer, 
 
 pytestmark = pytest.mark.slow
 
+LENGTH = 96
+"""Long enough for a passage to be shown whole."""
+
 
 def recipe(folder, *more):
+    # The teacher has twice as many tokens as the student.
+    save_model(llama(0, max_position_embeddings=256), folder / "teacher-smollm2")
     student = {"start": "scratch", "config": _config(llama(layers=2))}
     losses = [{"kind": "alm", "weight": 0.5}, {"kind": "cross_entropy", "weight": 0.5}]
     given = {"capture": None, "tokenizer": {"vocab_size": 400}, "student": student, "distil.losses": losses}
+    given["corpus.sequence_length"] = LENGTH
     return toy_recipe(folder, *(f"{key}={json.dumps(value)}" for key, value in given.items()), *more)
 
 
@@ -42,7 +50,36 @@ def test_only_bits_per_byte_compare_the_teacher(run):
     found = rows(run)
     assert {metric for model, metric in found if model == "teacher"} == {"bits_per_byte"}
     assert {metric for model, metric in found if model == "student"} == {"loss", "perplexity", "bits_per_byte"}
-    assert read_json(run.path("evaluate") / "passages.json") == []
+
+
+def test_the_share_of_the_teachers_probability_on_common_tokens_is_measured(run):
+    held_out = load_from_disk(run.path("corpus") / "held_out")
+    ours = TokenBytes(AutoTokenizer.from_pretrained(run.path("tokenizer") / "tokenizer"), "the student")
+    known = [
+        n for n, content in enumerate(TokenBytes(tokenizer(), "the teacher").each) if content in {*ours.each} - {b""}
+    ]
+    model, masses = llama(0), []
+    for text in held_out.select(range(8))["text"]:
+        ids = [tokenizer().eos_token_id, *tokenizer()(text).input_ids]
+        for at in range(0, len(ids) - 1, LENGTH - 1):
+            with torch.no_grad():
+                found = model(input_ids=torch.tensor([ids[at : at + LENGTH]])).logits[0, :-1].softmax(-1)
+            masses += found[:, known].sum(-1).tolist()
+    shares = read_json(run.path("evaluate") / "comparison.json")["counterparts"]
+    assert shares == {"teacher": pytest.approx(np.mean(masses), rel=1e-4)}
+    assert shares["teacher"] < 1, "a special token is no token of the student's text"
+
+
+def test_passages_show_by_how_much_each_span_surprises_the_student_more(run):
+    passages = read_json(run.path("evaluate") / "passages.json")
+    held_out = load_from_disk(run.path("corpus") / "held_out")
+    assert len(passages) == 2
+    for passage in passages:
+        text = held_out[int(passage["title"].split()[-1])]["text"]
+        assert "".join(piece["text"] for piece in passage["tokens"]).strip() == text.strip()
+        spans = [piece for piece in passage["tokens"] if "excess" in piece]
+        assert len(spans) > 5
+        assert all(one["excess"] == pytest.approx(one["student_nll"] - one["teacher_nll"]) for one in spans)
 
 
 def test_the_teachers_bits_are_those_of_its_own_tokens(run):
@@ -51,7 +88,7 @@ def test_the_teachers_bits_are_those_of_its_own_tokens(run):
     nats, model, tokens = [], llama(0), tokenizer()
     for text in texts:
         ids = [tokens.eos_token_id, *tokens(text).input_ids]
-        windows = [ids[at : at + 32] for at in range(0, len(ids) - 1, 31)]
+        windows = [ids[at : at + LENGTH] for at in range(0, len(ids) - 1, LENGTH - 1)]
         with torch.no_grad():
             losses = [model(input_ids=torch.tensor([one])).logits[0].log_softmax(-1) for one in windows]
         of_windows = zip(losses, windows, strict=True)

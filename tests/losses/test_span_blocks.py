@@ -38,9 +38,10 @@ def batch(seed: int = 0, dtype: torch.dtype = torch.float64, **head: Any) -> Bat
     torch.manual_seed(seed)
     bias = torch.randn(V, dtype=dtype).requires_grad_() if head.pop("bias", False) else None
     own = Head(torch.randn(V, H, dtype=dtype).requires_grad_(), bias, **head)
+    is_paired = torch.arange(N) % 3 != 1
     pairs = PairedRows(
-        HiddenTarget(torch.randn(N, H, dtype=dtype), Head(torch.randn(W, H, dtype=dtype))),
-        torch.arange(N) % 3 != 1,
+        HiddenTarget(torch.randn(int(is_paired.sum()), H, dtype=dtype), Head(torch.randn(W, H, dtype=dtype))),
+        is_paired,
         torch.tensor([1, 4, 7]),
         torch.tensor([13, 0, 2]),
     )
@@ -66,7 +67,8 @@ def naive(one: Batch, losses: tuple[Loss, ...], denominator: float, label_weight
     at_label = log_p[torch.arange(N), one.labels]
     total = torch.zeros((), dtype=torch.float64)
     for loss in losses:
-        p, q = (logits / loss.temperature).softmax(-1), (theirs / loss.temperature).softmax(-1)
+        p = (logits[pairs.is_paired] / loss.temperature).softmax(-1)
+        q = (theirs / loss.temperature).softmax(-1)
         if loss.kind == "cross_entropy":
             values = -at_label if label_weights is None else -at_label * label_weights
         elif loss.kind == "alm":
@@ -83,12 +85,12 @@ def naive(one: Batch, losses: tuple[Loss, ...], denominator: float, label_weight
         elif loss.kind == "uld":
             padded = torch.nn.functional.pad(p.sort(-1, descending=True).values, (0, W - V))
             distance = (padded - q.sort(-1, descending=True).values).abs().sum(-1)
-            values = loss.temperature * distance[pairs.is_paired]
+            values = loss.temperature * distance
         else:
             kept_p, kept_q = p[:, pairs.ours], q[:, pairs.theirs]
             rest_p, rest_q = 1 - kept_p.sum(-1), 1 - kept_q.sum(-1)
             each_token = (kept_q * (kept_q / kept_p).log()).sum(-1) + rest_q * (rest_q / rest_p).log()
-            values = loss.temperature**2 * each_token[pairs.is_paired]
+            values = loss.temperature**2 * each_token
         total = total + loss.weight * values.sum() / denominator
     return total
 
@@ -219,3 +221,20 @@ def test_teachers_of_the_students_tokenizer_name_kl(kind: str) -> None:
         distillation_loss(
             one.hidden, one.head, one.labels, LogitsTarget(torch.zeros(N, V)), [Loss(kind)], denominator=1.0
         )
+
+
+@pytest.mark.parametrize("budget", [1, 2**20], ids=["a row", "one chunk"])
+def test_a_batch_without_a_common_byte_gives_nothing_to_losses_of_pairs(budget: int) -> None:
+    one = batch()
+    assert one.target.pairs is not None
+    pairs = replace(
+        one.target.pairs,
+        whole=HiddenTarget(torch.zeros(0, H, dtype=torch.float64), Head(torch.randn(W, H, dtype=torch.float64))),
+        is_paired=torch.zeros(N, dtype=torch.bool),
+    )
+    target = replace(one.target, pairs=pairs)
+    found, _ = distillation_loss(
+        one.hidden, one.head, one.labels, target, EVERY[1:3], denominator=1.0, memory_budget=budget
+    )
+    assert found.item() == 0
+    assert torch.autograd.grad(found, one.hidden)[0].abs().max() == 0

@@ -29,6 +29,7 @@ from potstill.report.data import (
 )
 from potstill.report.reuse import Reuse, StudentFolder
 from report.exported import FILE, REFUSED
+from report_passages import passage, span_passage
 
 TEXT = (
     "The Loire is the longest river in France and the 171st longest in the world. With a length of 1,006 kilometres, "
@@ -41,7 +42,6 @@ OTHER = (
     "日本語のテキスト and naïve café 🙂 are text as well.\n\n\tIndented, and two blank  spaces."
 )
 FEW = Resampling(resamples=1000)
-WORDS = (" the", " a", ",", " in", " of", " river", " France", ".", " and", " is", "\n", " to", " it", " from", " 1")
 
 
 def sums(units: int, seeds: int) -> dict[str, dict[str, Sums]]:
@@ -103,37 +103,6 @@ def curves(seeds: int, steps: int = 50) -> tuple[Curve, ...]:
                 points.append(point | (both if model == "student" else {"loss": cross}))
             made.append(Curve(model, seed, tuple(points)))
     return tuple(made)
-
-
-def passage(title: str, text: str, seed: int) -> Passage:
-    random = np.random.default_rng(seed)
-    pieces, start = [], 0
-    while start < len(text):
-        end = start + 1
-        while end < len(text) and text[end].isalnum() and text[end - 1 : end].isascii() and end - start < 9:
-            end += 1
-        pieces.append(text[start:end])
-        start = end
-    merged: list[str] = []
-    for piece in pieces:
-        if merged and merged[-1] == " " and piece.strip():
-            merged[-1] += piece
-        else:
-            merged.append(piece)
-    tokens = [Token(merged[0])]
-    for piece in merged[1:]:
-        kl = float(random.gamma(1.1, 1.5))
-        nll = float(random.gamma(1.5, 1.2))
-        own = float(max(0.01, nll + random.normal(kl * 0.6, 0.5)))
-        tokens.append(Token(piece, kl, own, nll, top5(random, piece, nll), top5(random, piece, own)))
-    return Passage(title, tuple(tokens))
-
-
-def top5(random: np.random.Generator, actual: str, nll: float) -> tuple[tuple[str, float], ...]:
-    others = [str(word) for word in random.choice(WORDS, 6, replace=False) if word != actual][:5]
-    chances = sorted(random.dirichlet([0.6] * 6)[:5] * (1 - math.exp(-nll)), reverse=True)
-    found = [(word, float(chance)) for word, chance in zip(others, chances, strict=True)] + [(actual, math.exp(-nll))]
-    return tuple(sorted(found, key=lambda pair: -pair[1])[:5])
 
 
 STAGES = (
@@ -392,6 +361,7 @@ def examples() -> dict[str, Callable[[], Report]]:
 EXAMPLES: dict[str, Callable[[], Report]] = {
     "one seed": report,
     "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),), reuse=reuse("student")),
+    "spans": lambda: replace(report(), passages=(span_passage("Loire", TEXT, 1), span_passage("Operators", OTHER, 2))),
     "no control": without_control,
     "negative": negative,
     "null": null,

@@ -1,6 +1,6 @@
 """Logs and tokens from a run folder become the page's data."""
 
-from potstill.report.data import Curve, Foreseen, Token, pair_metric, prompt_metrics
+from potstill.report.data import Curve, Foreseen, Passage, Token, pair_metric, prompt_metrics
 
 
 def test_a_curve_keeps_loss_terms_and_leaves_out_the_trainers_own_figures():
@@ -32,6 +32,15 @@ def test_a_first_token_has_its_text_alone():
         {"text": " a", "kl": 1.0, "student_nll": 2.0, "teacher_nll": 3.0, "teacher_top5": [["b", 1]]}
     )
     assert read == Token(" a", 1.0, 2.0, 3.0, (("b", 1),))
+    assert read.apart == 1.0
+
+
+def test_a_span_is_apart_by_what_the_student_finds_more_surprising():
+    read = Token.from_dict({"text": " a word", "excess": -0.5, "student_nll": 2.0, "teacher_nll": 2.5})
+    assert read == Token(" a word", None, 2.0, 2.5, excess=-0.5)
+    assert read.apart == -0.5
+    assert Passage("one", (Token("a"), read)).of_spans
+    assert not Passage("one", (Token("a"), Token("b", 1.0))).of_spans
 
 
 def test_a_metric_of_prompts_stands_beside_its_random_pairs():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import minimal
 import toy_chat_runs
-from potstill.report.notes import across_tokenizers, notes
+from potstill.report.notes import across_tokenizers, counterparts, notes
 
 RUN = Path("runs/r")
 
@@ -80,3 +80,10 @@ def test_of_a_teacher_of_another_tokenizer_it_is_said_what_was_compared():
     assert "75.0% of the held-out text is compared with the teacher, in 10 spans of 2.50 tokens of the student" in said
     assert "Bits per byte compare all models" in said
     assert across_tokenizers(None) == ()
+
+
+def test_the_share_of_common_tokens_is_told_of_each_teacher():
+    told = counterparts({"teacher a": 0.913, "teacher b": 0.5})
+    assert len(told) == 2
+    assert "91.3% of the teacher a’s probability" in told[0]
+    assert counterparts({}) == ()

@@ -12,7 +12,17 @@ from potstill.cost import Cost, Expense
 from potstill.report.data import TURN_METRICS, Report, ShownAnswer, ShownPrompt
 from potstill.report.page import render
 
-NAMES = ["one seed", "three seeds", "no control", "negative", "null", "hostile", "matrix", "matrix of one seed"]
+NAMES = [
+    "spans",
+    "one seed",
+    "three seeds",
+    "no control",
+    "negative",
+    "null",
+    "hostile",
+    "matrix",
+    "matrix of one seed",
+]
 
 
 class Page(HTMLParser):
@@ -110,6 +120,17 @@ def test_cards_know_both_models(pages, examples):
     assert passage[3]["text"] == token.text
     assert [text for text, _ in passage[3]["student"]] == [text for text, _ in token.student_top5]
     assert len(passage[3]["teacher"]) == 5
+
+
+def test_spans_are_told_as_such(pages, examples):
+    page, passage = pages["spans"], examples["spans"]().passages[0]
+    assert "how much more a word surprises the student" in " ".join(Page(page).text.split())
+    assert "how much more a word surprises" not in pages["one seed"]
+    found = re.search(r'<script type="application/json" id="tokens">(.*?)</script>', page, re.DOTALL)
+    assert found
+    shown = json.loads(found[1])[0]
+    assert shown[0]["excess"] == pytest.approx(passage.tokens[0].excess, abs=1e-3)
+    assert shown[-1] is None
 
 
 def test_seeds_add_their_spread(pages):

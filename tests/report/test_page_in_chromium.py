@@ -83,7 +83,19 @@ def test_the_page_works(tmp_path, examples, window):
     assert "Loss" in seen["mark"]
 
 
-@pytest.mark.parametrize("name", ["three seeds", "matrix", "longest"])
+def test_a_card_of_a_span_tells_both_surprises(tmp_path, examples):
+    report = examples["spans"]()
+    seen, span = probe(tmp_path, render(report)), report.passages[0].tokens[3]
+    assert seen["errors"] == ""
+    assert span.excess is not None
+    assert f"{abs(span.excess):.2f} nats" in seen["pointer"]
+    assert "surprises the student" in seen["pointer"]
+    assert f"{span.teacher_nll:.2f} nats of the teacher" in seen["pointer"]
+    assert "KL" not in seen["pointer"]
+    assert seen["focus"] not in ("hidden", seen["arrow"])
+
+
+@pytest.mark.parametrize("name", ["three seeds", "spans", "matrix", "longest"])
 def test_no_table_is_cut_at_any_usual_width(tmp_path, examples, name):
     html = render(examples[name]())
     dom = browse(tmp_path, frames(html), "--dump-dom", "--window-size=1400,900")

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from potstill.console import progress
+from potstill.console import progress, say
 from potstill.data.collators import Collate
 from potstill.data.prompts.collator import teacher_batch
 from potstill.device import device
 from potstill.evaluation import baselines
 from potstill.evaluation.candidate_models import CandidateModel, Models
 from potstill.evaluation.measurement_cost import Tally, metered, metered_together
-from potstill.evaluation.teacher_text import teacher_scores
+from potstill.evaluation.teacher_text import share_of_counterparts, teacher_scores
 from potstill.files.atomic import remove
 from potstill.files.sealed import read_sealed, write_sealed
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
@@ -174,11 +174,25 @@ def score_all(
     return {one.label: [_scores(work, model) for model in each] for one, each in models.items()}
 
 
-def score_teachers_apart(work: Work, models: Models, texts: list[str]) -> None:
-    """Score the teachers that read other tokens than the student, so that :func:`score_all` finds their scores."""
+def score_teachers_apart(work: Work, models: Models, texts: list[str]) -> dict[str, float]:
+    """Score the teachers that read other tokens than the student, so that :func:`score_all` finds their scores.
+
+    Returns:
+        Of each, by its label, the share of its probability that lies on tokens of the student's vocabulary.
+    """
+    shares = {}
     for model in (model for one, each in models.items() if one.role == "teacher" for model in each):
-        if read_sealed(_file(work, model)) is None:
-            _save(work, model, teacher_scores(work, model, texts, MEASUREMENT))
+        file = _file(work, model)
+        of_counterparts = file.with_suffix(".counterparts.json")
+        found = read_sealed(of_counterparts)
+        if found is None or read_sealed(file) is None:
+            scores, share = teacher_scores(work, model, texts, MEASUREMENT)
+            _save(work, model, scores)
+            found = {"share": share}
+            write_sealed(of_counterparts, found)
+        shares[model.candidate.label] = found["share"]
+        say(f"  {share_of_counterparts(model.candidate.label, found['share'])}")
+    return shares
 
 
 def sums_of(scores: Mapping[str, Sequence[ItemScores]], one_tokenizer: bool = True) -> Callable[[str, str], list[Sums]]:

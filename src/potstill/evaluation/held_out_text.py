@@ -1,5 +1,6 @@
 """Held-out text: each model's loss on it, its distance from the teachers, and passages for the report."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from potstill.evaluation.document_scores import (
     score_teachers_apart,
     sums_of,
 )
+from potstill.evaluation.span_passages import span_passages
 from potstill.evaluation.taught_items import by_part, parts_of_items, taught_alone, told
 from potstill.files.atomic import write_json
 from potstill.metrics.bootstrap import Resampling
@@ -62,8 +64,7 @@ def measure(work: Work, models: Models) -> Measurement:
         parts,
     )
     one_tokenizer = crossing_loss(recipe) is None
-    if not one_tokenizer:
-        score_teachers_apart(work, models, list(held_out["text"]))
+    counterparts = {} if one_tokenizer else score_teachers_apart(work, models, list(held_out["text"]))
     readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))
     scores = score_all(work, models, text, readers)
     pairs = pairs_to_compare(work, models)
@@ -72,8 +73,14 @@ def measure(work: Work, models: Models) -> Measurement:
     judged, metrics = by_part(taught, parts, readers.metrics(METRICS))
     rows, differences = compare(judged, pairs, metrics, sums_of(judged, one_tokenizer), resampling)
     passages = work.folder / "passages.json"
-    # A passage shows the distance from the teacher, token by token.
-    shown = _passages(work, readers, text, held_out, scores[pairs[0][0]][0]) if one_tokenizer else []
+    # A passage shows the distance from the teacher, token by token or span by span.
+    whole = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS]
+    readable = [n for n in whole if len(held_out[n]["input_ids"]) <= recipe.corpus.sequence_length]
+    shown = (
+        _passages(work, readers, text, held_out, readable, scores[pairs[0][0]][0])
+        if one_tokenizer
+        else span_passages(work, held_out, readable, scores, PASSAGES)
+    )
     write_json(passages, shown)
     readers.close()
     tokens = int(scores["start"][0].tokens.sum())
@@ -83,16 +90,19 @@ def measure(work: Work, models: Models) -> Measurement:
         differences,
         outputs=[passages, work.folder / "scores"],
         summary={"documents": len(sizes), "tokens": tokens, "made": made},
-        more=told(parts),
+        more=told(parts) | ({"counterparts": counterparts} if counterparts else {}),
     )
 
 
 def _passages(
-    work: Work, readers: TeacherReaders, text: HeldOutBatches, held_out: Dataset, scores: DocumentScores
+    work: Work,
+    readers: TeacherReaders,
+    text: HeldOutBatches,
+    held_out: Dataset,
+    readable: Sequence[int],
+    scores: DocumentScores,
 ) -> list[dict[str, Any]]:
     """The passages whose KL to the teacher is nearest to the median of all documents."""
-    whole = work.recipe.corpus.sequence_length
-    readable = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS and len(ids) <= whole]
     # A passage shows the distance of whole distributions, which a server does not tell.
     shows = [number for number, one in enumerate(artifacts.teachers(work)) if one.served is None]
     of_text = [shows] * len(held_out) if text.parts is None else text.parts.numbers

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -103,6 +103,8 @@ class _SpanBatch:
         self._inputs, self._target, self._student = inputs, target, student
         pairs = target.pairs
         self._teachers = [] if pairs is None else teacher_products(pairs.whole, pairs.vocabulary, inputs.casts)
+        # How many of the first tokens have a teacher's row: the only numbers that are read from a GPU.
+        self._paired_before = [] if pairs is None else [0, *pairs.is_paired.cumsum(0).tolist()]
         self._chunks = list(chunks(len(inputs.labels), inputs.memory_budget, [student, *self._teachers]))
         self._kept: Logits | None = None
 
@@ -142,28 +144,39 @@ class _SpanBatch:
         totals: dict[int, Tensor] = {}
         for first, last, most in self._chunks:
             logits = self._logits(first, last, most)
-            teachers = [teacher.logits(first, last, most) for teacher in self._teachers]
+            paired = self._paired(first, last)
+            teachers = [teacher.logits(paired.start, paired.stop, most) for teacher in self._teachers]
             for block in self._blocks(logits.product):
                 at = slice(first + block.start, first + block.stop)
                 own = logits.rows(block.start, block.stop)
                 finished = own.finished()
                 gradient = self._of_numbers(finished, rows, gradients, at)
-                theirs = [teacher.rows(block.start, block.stop).finished() for teacher in teachers]
-                for i, one in self._of_pairs(finished, theirs, at):
+                here = self._paired(at.start, at.stop, paired.start)
+                theirs = [teacher.rows(here.start, here.stop).finished() for teacher in teachers]
+                for i, where, one in self._of_pairs(finished, theirs, at):
                     totals[i] = totals.get(i, 0.0) + one.values.sum()
-                    gradient = gradient + coefficients[i] * one.gradient
+                    gradient.index_add_(0, where, coefficients[i] * one.gradient)
                 own.product.copy_(own.back(gradient, finished))
             use(first, last, logits.product)
         return totals
 
+    def _paired(self, first: int, last: int, origin: int = 0) -> slice:
+        """The teacher's rows of the pairs among some tokens, counted from number ``origin``."""
+        before = self._paired_before
+        return slice(before[first] - origin, before[last] - origin) if before else slice(0, 0)
+
     def _of_pairs(
-        self, student: Float[Tensor, "n V"], teachers: Sequence[Float[Tensor, "n W"]], at: slice
-    ) -> Iterator[tuple[int, RowLoss]]:
-        """The losses of whole distributions of some tokens, by position; 0 where there is nothing at the same byte."""
+        self, student: Float[Tensor, "n V"], teachers: Sequence[Float[Tensor, "p W"]], at: slice
+    ) -> Iterator[tuple[int, Int[Tensor, "p"], RowLoss]]:
+        """The losses of whole distributions of some tokens: the position of each, which of the tokens are at the same
+        byte as the teacher, and what it is there."""
+        pairs = self._target.pairs
+        if pairs is None:
+            return
+        where = pairs.is_paired[at].nonzero()[:, 0]
         for i, loss in enumerate(self._inputs.pairing.losses):
             if loss.kind in _OF_PAIRS:
-                assert self._target.pairs is not None
-                yield i, _pair_loss(loss, student, teachers[0], self._target.pairs, at)
+                yield i, where, _pair_loss(loss, student[where], teachers[0], pairs)
 
     def _of_numbers(
         self, logits: Float[Tensor, "n V"], rows: _RowNumbers, gradients: _RowGradients, at: slice
@@ -180,15 +193,12 @@ class _SpanBatch:
         return gradient.scatter_add_(1, self._inputs.labels[at, None], of_label)
 
 
-def _pair_loss(
-    loss: Loss, student: Float[Tensor, "n V"], teacher: Float[Tensor, "n W"], pairs: PairedRows, at: slice
-) -> RowLoss:
-    """A loss of whole distributions of some tokens, with its temperature."""
+def _pair_loss(loss: Loss, student: Float[Tensor, "p V"], teacher: Float[Tensor, "p W"], pairs: PairedRows) -> RowLoss:
+    """A loss of whole distributions at the same bytes, with its temperature."""
     log_p, log_q = (log_softmax(logits / loss.temperature, -1) for logits in (student, teacher))
     if loss.kind == "uld":
         one = sorted_distance(log_p, log_q)
     else:
         one = shared_divergence(log_p, log_q, pairs.ours, pairs.theirs)
     # The logits are divided by the temperature before they are normalised.
-    scale = pairs.is_paired[at].to(log_p.dtype) * loss.scale
-    return RowLoss(scale * one.values, (scale / loss.temperature)[:, None] * one.gradient)
+    return RowLoss(loss.scale * one.values, loss.scale / loss.temperature * one.gradient)

@@ -100,9 +100,9 @@ class PairedRows:
     """The distributions of a teacher of another tokenizer where both tokenizations stand at the same byte."""
 
     whole: LogitsTarget | HiddenTarget
-    """One row for each of the student's N tokens; any row where there is none at the same byte."""
+    """One row for each of the student's tokens at whose byte the teacher has one too, in their order."""
     is_paired: Bool[Tensor, "N"]
-    """Whether a row is the teacher's prediction at the same byte."""
+    """Which of the student's N tokens these are."""
     ours: Int[Tensor, "K"]
     """The student's ids of the tokens that are the same bytes in both vocabularies."""
     theirs: Int[Tensor, "K"]

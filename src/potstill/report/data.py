@@ -181,10 +181,12 @@ class SnapshotPoint:
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a held-out passage, and the predictions of both models for it.
+    """A token of a held-out passage, and the predictions of both models for it. Where the models have different
+    tokenizers, it is a span of text that both were compared on, or text between two spans.
 
-    ``kl`` is KL(teacher ‖ student) in nats at this place; None for the first token, which is not predicted.
-    ``teacher_top5`` and ``student_top5`` are (token, probability), the likeliest first.
+    ``kl`` is KL(teacher ‖ student) in nats at this place; None for the first token, which is not predicted, and for
+    spans. ``excess`` is by how many nats a span surprises the student more than the teacher; None for tokens, and for
+    text that is not compared. ``teacher_top5`` and ``student_top5`` are (token, probability), the likeliest first.
     """
 
     text: str
@@ -193,12 +195,19 @@ class Token:
     teacher_nll: float | None = None
     teacher_top5: tuple[tuple[str, float], ...] = ()
     student_top5: tuple[tuple[str, float], ...] = ()
+    excess: float | None = None
+
+    @property
+    def apart(self) -> float | None:
+        """How far both models are apart, in nats."""
+        return self.kl if self.excess is None else self.excess
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """A token from `passages.json`."""
         pairs = {name: tuple((text, p) for text, p in data.get(name, ())) for name in ("teacher_top5", "student_top5")}
-        return cls(data["text"], data.get("kl"), data.get("student_nll"), data.get("teacher_nll"), **pairs)
+        numbers = (data.get(name) for name in ("kl", "student_nll", "teacher_nll"))
+        return cls(data["text"], *numbers, excess=data.get("excess"), **pairs)
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,11 @@ class Passage:
 
     title: str
     tokens: tuple[Token, ...]
+
+    @property
+    def of_spans(self) -> bool:
+        """Whether it shows spans of text, and not tokens."""
+        return any(token.excess is not None for token in self.tokens)
 
 
 @dataclass(frozen=True)

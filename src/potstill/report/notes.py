@@ -64,6 +64,19 @@ def across_tokenizers(alignment: Mapping[str, int] | None) -> tuple[str, ...]:
     )
 
 
+def counterparts(shares: Mapping[str, float]) -> tuple[str, ...]:
+    """The note about the share of each teacher's probability that lies on tokens of the student's vocabulary.
+
+    Args:
+        shares: by the teacher's label; empty where there is one tokenizer.
+    """
+    return tuple(
+        f"On the held-out text, {share:.1%} of the {teacher}’s probability lies on tokens that the student has too. "
+        "That part alone can be compared token by token."
+        for teacher, share in shares.items()
+    )
+
+
 def _of_text(recipe: Recipe) -> list[str]:
     length = recipe.corpus.sequence_length
     return [

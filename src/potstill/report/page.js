@@ -31,6 +31,16 @@
     card.className = "wide";
   }
 
+  function spanCard(span) {
+    const head = make("p", "head", "");
+    const more = span.excess < 0 ? "surprises the student less, by" : "surprises the student more, by";
+    head.append(make("b", "", seen(span.text)), ` ${more} ${Math.abs(span.excess).toFixed(2)} nats`);
+    const nats = nll => (nll === null ? "?" : `${nll.toFixed(2)} nats`);
+    const foot = `Its surprise, −log p: ${nats(span.teacher_nll)} of the teacher, ${nats(span.student_nll)} of the student.`;
+    card.replaceChildren(head, make("p", "foot", foot));
+    card.className = "wide";
+  }
+
   function place(target, x) {
     card.hidden = false;
     const box = target.getBoundingClientRect();
@@ -45,7 +55,8 @@
     const token = event.target.closest?.("[data-token]");
     const mark = event.target.closest?.(".chart .role-mark [aria-label]");
     if (token) {
-      tokenCard(passages[token.parentNode.dataset.passage][token.dataset.token]);
+      const found = passages[token.parentNode.dataset.passage][token.dataset.token];
+      (found.excess === undefined ? tokenCard : spanCard)(found);
       place(token);
     } else if (mark) {
       card.replaceChildren(mark.getAttribute("aria-label"));

@@ -84,6 +84,7 @@ def render(report: Report) -> str:
         "of_seeds": several and len({run.seed for run in report.curves}) > 1,
         "passages": [_passage(passage.title, passage.tokens, most) for passage in report.passages],
         "expected": [[_expected(token) for token in passage.tokens] for passage in report.passages],
+        "of_spans": any(passage.of_spans for passage in report.passages),
         "most": most,
         "stages": _stages(report.stages),
         "foreseen": [stage for stage in report.stages if stage.foreseen is not None],
@@ -207,16 +208,19 @@ def _same(runs: list[Curve]) -> bool:
 
 
 def _most(report: Report) -> float:
-    return full_colour(token.kl for passage in report.passages for token in passage.tokens)
+    return full_colour(token.apart for passage in report.passages for token in passage.tokens)
 
 
 def _passage(title: str, tokens: tuple[Token, ...], most: float) -> dict[str, Any]:
-    drawn = [coloured(token.text, token.kl, most) for token in tokens]
+    drawn = [coloured(token.text, token.apart, most) for token in tokens]
     first = next((place for place, token in enumerate(drawn) if token["heat"] is not None), 0)
     return {"title": title, "tokens": drawn, "first": first}
 
 
 def _expected(token: Token) -> dict[str, Any] | None:
+    if token.excess is not None:
+        nll = {"teacher_nll": token.teacher_nll, "student_nll": token.student_nll}
+        return {"text": token.text, "excess": round(token.excess, 3), **nll}
     if token.kl is None:
         return None
     return {

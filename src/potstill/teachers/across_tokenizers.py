@@ -43,6 +43,7 @@ class TeacherAcross:
     def __init__(self, teacher: TeacherBeside, ours: TokenBytes, theirs: TokenBytes, kinds: Collection[str]) -> None:
         self.teacher, self._ours, self._theirs = teacher, ours, theirs
         self._begins = torch.from_numpy(ours.begins_word), torch.from_numpy(theirs.begins_word)
+        self._compares_spans = "alm" in kinds
         shared = shared_tokens(ours, theirs) if {"uld", "shared_tokens"} & {*kinds} else None
         if "shared_tokens" in kinds and shared is not None:
             _check_shared(ours, theirs, shared)
@@ -99,13 +100,16 @@ class TeacherAcross:
         assert not layers, "`across_tokenizers` refuses hidden_match"
         whole = self.teacher.target({name: value for name, value in batch.items() if name not in (SPANS, SAME_BYTE)})
         assert isinstance(whole, HiddenTarget | LogitsTarget)
-        spans, same = batch[SPANS], batch[SAME_BYTE]
+        spans, same = batch[SPANS] if self._compares_spans else batch[SPANS][:0], batch[SAME_BYTE]
         ours, begins = self._begins
         theirs, opens, follows = spans[:, 2:4], spans[:, 4].bool(), spans[:, 5].bool()
-        groups = joined(theirs, opens, follows, numbers_of(whole, supervised_labels(batch), begins))
+        labels = supervised_labels(batch)
+        numbers = numbers_of(whole, labels if self._compares_spans else labels[:0], begins)
+        groups = joined(theirs, opens, follows, numbers)
         pairs = None
         if self._shared is not None:
-            pairs = PairedRows(_rows_at(whole, same.clamp_min(0)), same != NOWHERE, *self._shared)
+            is_paired = same != NOWHERE
+            pairs = PairedRows(_rows_at(whole, same[is_paired]), is_paired, *self._shared)
         target = SpanTarget(spans[:, :2], opens, *groups, begins_word=ours, tokens=len(same), pairs=pairs)
         return target, {}
 
