@@ -25,8 +25,8 @@ TEXT_RUNS = "text_runs"
 """The column of a sample with its runs, as the bytes of an array of RUN."""
 
 RUN = np.dtype([("document", "V16"), ("begin", "<u8"), ("end", "<u8"), ("token", "<u4"), ("tokens", "<u4")])
-"""A run: bytes from `begin` to `end` of a document, which are `tokens` tokens of a sample, from its token `token` on. Where
-a tokenizer puts a space before a document, the tokens have one byte more than the run."""
+"""A run: bytes from `begin` to `end` of a document, which are `tokens` tokens of a sample, from its token `token` on.
+Where a tokenizer puts a space before a document, the tokens have one byte more than the run."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def runs_of_sample(sample: Mapping[str, Any], ids: Int[np.ndarray, "T"], ours: T
         text = f"{sample['prompt']}{sample.get('completion') or ''}"
     if not isinstance(text, str) or sample.get("input_ids") is not None:
         raise UserError(
-            f"captured spans are found by a sample's text, and a sample has tokens and no `{TEXT_RUNS}`; give samples of "
-            f"`{field}`, or the samples of a run's corpus"
+            f"captured spans are found by a sample's text, and a sample has tokens and no `{TEXT_RUNS}`; give samples "
+            f"of `{field}`, or the samples of a run's corpus"
         )
     (found,) = ours.read([text])
     (of_text,) = np.nonzero(ours.lengths[ids])

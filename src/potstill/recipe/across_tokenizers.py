@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from potstill.recipe.capture import keeps_spans
 from potstill.recipe.row_rules import teaches_by_row
 
 if TYPE_CHECKING:
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 CROSSING = ("alm", "uld", "shared_tokens")
 """The kinds of loss for a teacher of another tokenizer than the student's."""
+
+WHOLE = ("uld", "shared_tokens")
+"""Those of them that compare whole distributions."""
 
 
 def crossing_loss(recipe: "Recipe") -> str | None:
@@ -26,6 +30,11 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
     """A sentence about each setting that a teacher of another tokenizer cannot have."""
     crossing = crossing_loss(recipe)
     if crossing is None:
+        if keeps_spans(recipe):
+            yield (
+                "`capture.keep: spans` is read by the loss `alm` alone, which none of the losses is; use "
+                "`keep: top_k`, or `alm` with a teacher of another tokenizer"
+            )
         return
     what = f"`{crossing}` is for a teacher of another tokenizer"
     for loss in _losses(recipe):
@@ -49,9 +58,23 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
     yield from _of_other_sections(recipe, what)
 
 
+def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
+    if recipe.capture is None:
+        return
+    if not keeps_spans(recipe):
+        yield (
+            f"{what}, and `capture.keep: {recipe.capture.keep}` keeps one tokenizer's tokens; use `keep: spans`, or "
+            "remove `capture`"
+        )
+    elif whole := next((loss.kind for loss in _losses(recipe) if loss.kind in WHOLE), None):
+        yield (
+            f"`capture.keep: spans` is read by the loss `alm` alone, and `{whole}` needs whole distributions; use "
+            "`alm`, or remove `capture`"
+        )
+
+
 def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:
-    if recipe.capture is not None:
-        yield f"{what}, which runs beside the student; remove `capture`"
+    yield from _of_capture(recipe, what)
     if any(map(recipe.on_policy_of, recipe.variants)):
         yield f"{what}, which cannot say what it would have written in place of the student; remove `on_policy`"
     for name, teacher in recipe.teachers.items():

@@ -114,7 +114,9 @@ class SpanCollator:
         last = (sizes + 1).cumsum()
         ends = np.full(int(last[-1]) if len(last) else 0, NOWHERE, np.int64)
         lost, numbers = np.zeros(len(ends), bool), np.zeros((len(ends), 2), np.float32)
-        records = np.concatenate([np.zeros((0, self.slices.codec.layout.record_bytes), np.uint8), *(one.records for one in found)])
+        records = np.concatenate(
+            [np.zeros((0, self.slices.codec.layout.record_bytes), np.uint8), *(one.records for one in found)]
+        )
         decoded = self.slices.codec.decode(torch.from_numpy(records))
         own = np.ones(len(ends), bool)
         own[last - sizes - 1] = False

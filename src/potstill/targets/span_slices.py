@@ -1,16 +1,16 @@
 """Span slices: what a store of spans says of a part of a document.
 
-A store for students of every tokenizer cannot be found by a student's tokens. It is found by text: a teacher reads whole
-documents, and a sample of the store is one block of a document, the bytes from ``k * block`` to ``(k + 1) * block``. Its
-records are the teacher's tokens that end in it. A student's sample says which bytes of which documents its tokens are
-(``data/text_runs.py``), and takes the teacher's tokens that end among these bytes.
+A store for students of every tokenizer cannot be found by a student's tokens. It is found by text. A teacher reads
+whole documents, and a sample of the store is one block of a document: the bytes from ``k * block`` to
+``(k + 1) * block``. Its records are the teacher's tokens that end in it. A student's sample says which bytes of which
+documents its tokens are (``data/text_runs.py``), and takes the teacher's tokens that end among these bytes.
 
-The key of a block hashes the document's text and the number of the block. How the teacher reads (its tokenizer, the size
-of blocks, the tokens before them) is in the header, and is the same for a whole store.
+The key of a block hashes the document's text and the number of the block. How the teacher reads (its tokenizer, the
+size of blocks, the tokens before them) is in the header, and is the same for a whole store.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
 
+from potstill.data.stored_texts import hash_of
 from potstill.targets.codecs.spans import SpanCodec
 from potstill.targets.content_keys import KEY_BYTES
 from potstill.targets.store import TargetStore
@@ -27,9 +28,7 @@ _BLOCK = Struct("<I")
 
 def block_key(document: bytes, block: int) -> bytes:
     """The 16-byte key of a block of a document, given the document's 16-byte hash (``stored_texts.hash_of``)."""
-    return hashlib.blake2b(
-        document + _BLOCK.pack(block), digest_size=KEY_BYTES, person=b"potstill spans"
-    ).digest()
+    return hashlib.blake2b(document + _BLOCK.pack(block), digest_size=KEY_BYTES, person=b"potstill spans").digest()
 
 
 class SpanSlice(NamedTuple):
@@ -74,7 +73,19 @@ class SpanSlices:
             slices.append(self._cut([(number, next(records)) for number in numbers], begin, end))
         return slices
 
-    def _cut(self, blocks: Sequence[tuple[int, UInt8[np.ndarray, "n record_bytes"]]], begin: int, end: int) -> SpanSlice:
+    def check(self, documents: Iterable[str]) -> None:
+        """Check that some documents were captured.
+
+        Raises:
+            UserError: one was not.
+        """
+        for document in documents:
+            hashed, blocks = hash_of(document), -(-len(document.encode()) // self.codec.block)
+            self.store.find([block_key(hashed, number) for number in range(blocks)])
+
+    def _cut(
+        self, blocks: Sequence[tuple[int, UInt8[np.ndarray, "n record_bytes"]]], begin: int, end: int
+    ) -> SpanSlice:
         records = np.concatenate([own for _, own in blocks])
         numbers = self.codec.decode(torch.from_numpy(records))
         steps, ends, at = numbers.step.numpy(), np.empty(len(records), np.int64), 0

@@ -5,8 +5,8 @@ cannot. So the teacher reads whole documents, each alone, after the token that i
 reads the text of the sample instead: of a sample that begins within a document, it does not know what was before, and
 this one does. Where samples are whole documents, both say the same.
 
-A document is read in blocks of bytes (``targets/span_slices.py``). Before a block, the teacher reads some tokens again that
-precede it. A block that does not fit into the teacher's positions is read in several rows.
+A document is read in blocks of bytes (``targets/span_slices.py``). Before a block, the teacher reads some tokens again
+that precede it. A block that does not fit into the teacher's positions is read in several rows.
 """
 
 from collections import deque
@@ -160,13 +160,14 @@ class DocumentBlocks:
         """The rows of a block, given the tokens of its document."""
         before, always = self._before
         first, stop = int(self.blocks.first[place]), int(self.blocks.first[place] + self.blocks.counts[place])
-        room = self.codec.longest - self.codec.context - len(before) - 1
         # The last token of a document is followed by one whose probability nobody asks for.
-        ids, rows = [*tokens.ids.tolist(), before[-1] if before else 0], list[Row]()
-        for begin in range(first, stop, room):
-            end, context = min(begin + room, stop), max(begin - self.codec.context, 0)
+        ids, rows, begin = [*tokens.ids.tolist(), before[-1] if before else 0], list[Row](), first
+        while begin < stop:
+            context = max(begin - self.codec.context, 0)
+            end = min(context + self.codec.longest - len(before) - 1, stop)
             own = before if always or not context else []
             rows.append(Row([*own, *ids[context : end + 1]], end - begin, begin > 0 or bool(own)))
+            begin = end
         return rows
 
     def numbers(self, place: int, tokens: TokenEnds, rows: Sequence[TokenNumbers]) -> SpanNumbers:
@@ -174,7 +175,9 @@ class DocumentBlocks:
         first, count, size = (int(each[place]) for each in (self.blocks.first, self.blocks.counts, self.blocks.number))
         of_block = slice(first, first + count)
         step = np.diff(tokens.ends[of_block], prepend=size * self.codec.block)
-        log_p, log_mass = (torch.cat([torch.zeros(0), *each]) for each in zip(*rows, strict=True)) if rows else [torch.zeros(0)] * 2
+        log_p, log_mass = (
+            (torch.cat([torch.zeros(0), *each]) for each in zip(*rows, strict=True)) if rows else [torch.zeros(0)] * 2
+        )
         return SpanNumbers(log_p, log_mass, torch.from_numpy(step), torch.from_numpy(tokens.lost[of_block]))
 
 
@@ -206,8 +209,11 @@ def capture_spans(
     blocks, reading = documents.blocks, _Reading(documents, batch_size)
     with (
         StoreWriter(store, blocks.keys, blocks.counts) as writer,
-        progress(f"capturing {store.provenance.teacher}", writer.header.samples, "blocks", writer.samples_written()) as advance,
+        progress(
+            f"capturing {store.provenance.teacher}", writer.header.samples, "blocks", writer.samples_written()
+        ) as advance,
     ):
+
         def write_finished() -> None:
             for numbers, count in reading.finished():
                 writer.write(numbers)
@@ -219,6 +225,17 @@ def capture_spans(
             write_finished()
         write_finished()
     return int(blocks.counts.sum())
+
+
+def read_blocks(
+    teacher: TeacherBeside, documents: DocumentBlocks, places: Int[np.ndarray, "batch"], batch_size: int
+) -> SpanNumbers:
+    """What a teacher says of some blocks, block after block."""
+    reading = _Reading(documents, batch_size)
+    for target in teacher.targets(reading.batches(places)):
+        reading.take(target)
+    ((found, _),) = reading.finished()
+    return found
 
 
 class _Reading:

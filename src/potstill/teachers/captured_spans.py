@@ -11,15 +11,12 @@ from potstill.data.text_of_batch import SAME_BYTE, SPANS
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.errors import UserError
-from potstill.losses.hidden_states import HiddenLoss
-from potstill.losses.loss import Loss
 from potstill.losses.span_likelihood import TokenNumbers, joined
 from potstill.losses.teacher_target import SpanTarget
 from potstill.models.forward import LayerStates
 from potstill.targets import TargetStore
 from potstill.targets.span_collator import NUMBERS, SpanCollator
 from potstill.targets.span_slices import SpanSlices
-from potstill.teachers.beside import TeacherBeside
 
 
 class CapturedSpans:
@@ -96,34 +93,19 @@ def captured_spans(store: TargetStore, kinds: Sequence[str], tokenizer: Any) -> 
     if store.codec.mode != "spans":
         raise UserError(
             f"{crossing} is for a teacher of another tokenizer, and {store.path} has the targets of one tokenizer's "
-            f"tokens (`keep: {store.codec.mode}`); capture with `keep: spans`, or use forward_kl with a student of that "
-            "tokenizer"
+            f"tokens (`keep: {store.codec.mode}`); capture with `keep: spans`, or use forward_kl with a student of "
+            "that tokenizer"
         )
     if more := [kind for kind in kinds if kind not in ("alm", "cross_entropy")]:
         raise UserError(
-            f"{more[0]} needs whole distributions, and {store.path} keeps spans, which serve alm alone; use alm, or let "
-            "the teacher run beside the student"
+            f"{more[0]} needs whole distributions, and {store.path} keeps spans, which serve alm alone; use alm, or "
+            "let the teacher run beside the student"
         )
     if tokenizer is None:
         raise UserError("alm reads the text of both models; give `processing_class`")
     if store.header.provenance.tokenizer == tokenizer_fingerprint(tokenizer):
         raise UserError(
-            f"alm is for a teacher of another tokenizer, but that of {store.path} has the student's own; use forward_kl, "
-            "which compares every token of both distributions"
+            f"alm is for a teacher of another tokenizer, but that of {store.path} has the student's own; use "
+            "forward_kl, which compares every token of both distributions"
         )
     return CapturedSpans(SpanSlices(store), TokenBytes(tokenizer, "the student"))
-
-
-def check_no_spans(teachers: Sequence[TeacherBeside | TargetStore], losses: Sequence[Loss | HiddenLoss]) -> None:
-    """Refuse a store of spans for losses that compare token by token.
-
-    Raises:
-        UserError: naming the store and the loss.
-    """
-    kind = next((loss.kind for loss in losses if isinstance(loss, HiddenLoss) or loss.needs_teacher), None)
-    for one in teachers:
-        if isinstance(one, TargetStore) and one.codec.mode == "spans" and kind is not None:
-            raise UserError(
-                f"{kind} needs a teacher's distributions, and {one.path} keeps spans, two numbers a token for alm; use "
-                'Loss("alm"), or capture with another `keep`'
-            )

@@ -197,7 +197,9 @@ class SampleTrainer(Trainer):
         dataset = self._rendered(dataset, _DATA_SETS.get(description, "test_dataset"))
         given: Any = self.data_collator
         collate: Any = given
-        if isinstance(given, TargetCollator | TaughtRowsCollator | TextCollator | SpanCollator) and not kwargs.get("is_training"):
+        if isinstance(given, TargetCollator | TaughtRowsCollator | TextCollator | SpanCollator) and not kwargs.get(
+            "is_training"
+        ):
             collate = given.collate
         samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
         named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)

@@ -10,7 +10,10 @@ from potstill.targets.codecs.spans import SpanCodec
 from potstill.targets.codecs.top_k import TopKCodec
 from potstill.targets.shard import ENTRY
 
-Codec = TopKCodec | SampledCodec | HybridCodec | HiddenCodec | SpanCodec
+TokenCodec = TopKCodec | SampledCodec | HybridCodec | HiddenCodec
+"""The codecs of distributions over one tokenizer's tokens."""
+
+Codec = TokenCodec | SpanCodec
 
 CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopKCodec, SampledCodec, HybridCodec, HiddenCodec, SpanCodec)}
 
