@@ -49,8 +49,8 @@ def agreed_vocabulary(
         if not isinstance(one, TargetStore):
             found.append((rows_of_config(one.config), theirs))
             continue
-        _check_store(one, tokenizer)
         rows = _codec(one).vocabulary
+        _check_store(one, tokenizer)
         # By now it is proven that the store's targets are of the student's own tokenizer.
         found.append((rows, tokenizer if theirs is None and rows != ours else theirs))
     shared = compared_vocabulary(ours, tokenizer, found)
