@@ -15,14 +15,14 @@ from potstill.data.token_bytes import TokenBytes
 from potstill.files.dataset_writer import dataset_writer
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
-from potstill.recipe.capture import keeps_spans
+from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.teachers.capture_spans import DocumentBlocks, span_codec
 from potstill.teachers.prepared import PreparedTeacher
 
 DOCUMENTS = "documents"
 """The folder of the stage `corpus` with the training documents, where spans are captured."""
 
-Keep = Callable[[str, list[int], Teachers], TokenizedDocument]
+KeepDocument = Callable[[str, list[int], Teachers], TokenizedDocument]
 
 
 def plain_document(text: str, ids: list[int], teachers: Teachers) -> TokenizedDocument:
@@ -36,7 +36,7 @@ def with_runs(features: Features, work: Work) -> Features:
 
 
 @contextmanager
-def kept_documents(work: Work, before: int) -> Iterator[Keep]:
+def kept_documents(work: Work, before: int) -> Iterator[KeepDocument]:
     """Gives a function that makes a document of a text, of its tokens and of its teachers.
 
     Where spans are captured, it keeps the text, and the document says where its tokens end in it.

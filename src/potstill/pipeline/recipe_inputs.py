@@ -5,8 +5,7 @@ The module imports nothing heavy, because the table of stages uses it.
 
 from typing import TYPE_CHECKING, Any
 
-from potstill.recipe.across_tokenizers import crossing_loss
-from potstill.recipe.capture import keeps_spans
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
 from potstill.recipe.precision import teachers_in_format
 from potstill.recipe.row_rules import rules, teaches_by_row, without_cross_entropy
 

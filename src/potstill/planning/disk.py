@@ -9,7 +9,7 @@ from potstill.planning.jobs import Situation, TrainingJob, bytes_per_weight
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import TRAINED_STAGES
-from potstill.recipe.capture import keeps_spans
+from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.distil import KeptSnapshots
 from potstill.recipe.step import Step
 from potstill.targets.codecs.registry import Codec, estimate, make_codec

@@ -22,8 +22,8 @@ from potstill.planning.jobs import (
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
+from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.candidates import own_candidates, trained_candidates
-from potstill.recipe.capture import keeps_spans
 from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
 from potstill.recipe.step import Step
 from potstill.recipe.training_fields import TrainingFields

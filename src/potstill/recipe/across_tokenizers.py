@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from potstill.recipe.capture import keeps_spans
 from potstill.recipe.row_rules import teaches_by_row
 
 if TYPE_CHECKING:
@@ -24,6 +23,11 @@ def crossing_loss(recipe: "Recipe") -> str | None:
 
 def _losses(recipe: "Recipe") -> "list[GivenLoss]":
     return [loss for name in recipe.variants for loss in recipe.losses_of(name)]
+
+
+def keeps_spans(recipe: "Recipe") -> bool:
+    """Whether a recipe captures spans, for which the teacher reads whole documents."""
+    return recipe.capture is not None and recipe.capture.keep == "spans"
 
 
 def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:

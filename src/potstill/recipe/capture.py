@@ -1,14 +1,11 @@
 """`capture:` — run the teacher once and keep its distributions. Without this section, the teacher runs beside the
 student."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from potstill.recipe.section import Section
-
-if TYPE_CHECKING:
-    from potstill.recipe.recipe import Recipe
 
 SETTINGS = {
     "top_k": {"k", "bits"},
@@ -55,8 +52,3 @@ class Capture(Section):
             if not self.keeps(name) and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` has no effect with `keep: {self.keep}`; remove it")
         return self
-
-
-def keeps_spans(recipe: "Recipe") -> bool:
-    """Whether a recipe captures spans, for which the teacher reads whole documents."""
-    return recipe.capture is not None and recipe.capture.keep == "spans"

@@ -25,7 +25,7 @@ from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.document_texts import document_blocks
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.capture import keeps_spans
+from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.row_rules import teaches_by_row
 from potstill.recipe.served import only_writes
 from potstill.targets import Codec, SizeEstimate, StoreSpec, TargetStore, estimate, make_codec

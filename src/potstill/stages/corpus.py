@@ -32,14 +32,12 @@ from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
-from potstill.pipeline import artifacts
+from potstill.pipeline import artifacts, document_texts
 from potstill.pipeline.alignment import measured_alignment
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
-from potstill.pipeline.document_texts import DOCUMENTS, Keep, captured_sizes, kept_documents, plain_document, with_runs
 from potstill.pipeline.row_teachers import TaughtCounts, check_matched, row_teachers, with_teachers
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.across_tokenizers import crossing_loss
-from potstill.recipe.capture import keeps_spans
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
@@ -156,7 +154,7 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
             0 if isinstance(corpus.held_out, HeldOutText) else _fewest_tokens(work, corpus),
             by_row=teaches_by_row(work.recipe),
         )
-        with kept_documents(work, len(encoder.separator)) as keep:
+        with document_texts.kept_documents(work, len(encoder.separator)) as keep:
             counts, validation = make(_Making(work, corpus, encoder, tallies, keep), held_out)
         if not held_out.documents:
             raise _none_held_out(counts["train_documents"])
@@ -164,7 +162,7 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
         _save({"input_ids": validation}, TOKENS, work, "validation")
     if crosses:
         counts["alignment"] = measured_alignment(work)
-    counts |= captured_sizes(work)
+    counts |= document_texts.captured_sizes(work)
     counts |= {
         "held_out_documents": held_out.documents,
         "held_out_tokens": held_out.tokens,
@@ -176,7 +174,7 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
     say(f"  {counts['held_out_tokens']:,} held-out tokens in {counts['held_out_documents']:,} documents")
     made = f"{counts['train_samples']:,} samples to train on, {counts['held_out_documents']:,} documents held out"
     folders = ["train", "held_out", *(["validation"] if validation else [])]
-    folders += [DOCUMENTS] if keeps_spans(work.recipe) else []
+    folders += [document_texts.DOCUMENTS] if keeps_spans(work.recipe) else []
     return Made([work.folder / name for name in folders], counts | {"made": made})
 
 
@@ -202,7 +200,7 @@ class _Making(NamedTuple):
     corpus: Corpus
     encoder: Encoder
     tallies: dict[str, SourceCounts]
-    keep: Keep
+    keep: document_texts.KeepDocument
 
 
 def _from_documents(made: _Making, held_out: _HeldOutWriter) -> tuple[dict[str, Any], list[list[int]]]:
@@ -271,7 +269,7 @@ def _from_stream(made: _Making, held_out: _HeldOutWriter) -> tuple[dict[str, Any
 
 
 def _tokenized(
-    encoder: Encoder, documents: Iterator[TaughtText], keep: Keep = plain_document
+    encoder: Encoder, documents: Iterator[TaughtText], keep: document_texts.KeepDocument = document_texts.plain_document
 ) -> Iterator[TokenizedDocument]:
     """The tokens of a stream's documents, which are read no further than they are needed."""
     texts, again = tee(documents)
@@ -292,7 +290,7 @@ def _write_training_samples(
     long_enough = (document for document in documents if len(document.ids) >= shortest)
     laid_out = LAYOUTS[corpus.layout](long_enough, corpus.sequence_length)
     samples = tokens = supervised = 0
-    features, counted = with_runs(TOKENS_AND_DOCUMENTS if apart else TOKENS, work), TaughtCounts()
+    features, counted = document_texts.with_runs(TOKENS_AND_DOCUMENTS if apart else TOKENS, work), TaughtCounts()
     with dataset_writer(work.folder / "train", features if taught is None else with_teachers(features)) as write:
         for sample in first_tokens(laid_out, corpus.train_tokens, apart):
             row: dict[str, Any] = {"input_ids": sample.input_ids} | ({"documents": sample.documents} if apart else {})

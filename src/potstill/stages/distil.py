@@ -20,8 +20,7 @@ from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.across_tokenizers import crossing_loss
-from potstill.recipe.capture import keeps_spans
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
 from potstill.recipe.distributed import is_sharded, training_fields
 from potstill.recipe.losses import GivenLoss, HiddenMatch
 from potstill.recipe.row_rules import teaches_by_row

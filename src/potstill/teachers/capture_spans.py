@@ -78,7 +78,7 @@ class Blocks(NamedTuple):
     """The number of its tokens."""
 
 
-class Row(NamedTuple):
+class BlockRow(NamedTuple):
     """What the teacher reads at once."""
 
     ids: list[int]
@@ -156,17 +156,17 @@ class DocumentBlocks:
         self._read.update(kept)
         return [kept[one] for one in wanted]
 
-    def rows(self, place: int, tokens: TokenEnds) -> list[Row]:
+    def rows(self, place: int, tokens: TokenEnds) -> list[BlockRow]:
         """The rows of a block, given the tokens of its document."""
         before, always = self._before
         first, stop = int(self.blocks.first[place]), int(self.blocks.first[place] + self.blocks.counts[place])
         # The last token of a document is followed by one whose probability nobody asks for.
-        ids, rows, begin = [*tokens.ids.tolist(), before[-1] if before else 0], list[Row](), first
+        ids, rows, begin = [*tokens.ids.tolist(), before[-1] if before else 0], list[BlockRow](), first
         while begin < stop:
             context = max(begin - self.codec.context, 0)
             end = min(context + self.codec.longest - len(before) - 1, stop)
             own = before if always or not context else []
-            rows.append(Row([*own, *ids[context : end + 1]], end - begin, begin > 0 or bool(own)))
+            rows.append(BlockRow([*own, *ids[context : end + 1]], end - begin, begin > 0 or bool(own)))
             begin = end
         return rows
 
@@ -206,7 +206,7 @@ def capture_spans(
         UserError: the folder holds the store of another teacher or corpus, or the disk is full.
     """
     assert store.codec == documents.codec
-    blocks, reading = documents.blocks, _Reading(documents, batch_size)
+    blocks, reading = documents.blocks, _BlocksAsked(documents, batch_size)
     with (
         StoreWriter(store, blocks.keys, blocks.counts) as writer,
         progress(
@@ -231,27 +231,27 @@ def read_blocks(
     teacher: TeacherBeside, documents: DocumentBlocks, places: Int[np.ndarray, "batch"], batch_size: int
 ) -> SpanNumbers:
     """What a teacher says of some blocks, block after block."""
-    reading = _Reading(documents, batch_size)
+    reading = _BlocksAsked(documents, batch_size)
     for target in teacher.targets(reading.batches(places)):
         reading.take(target)
     ((found, _),) = reading.finished()
     return found
 
 
-class _Reading:
+class _BlocksAsked:
     """Blocks that a teacher is asked for, and its answers. A teacher may be asked for some batches ahead."""
 
     def __init__(self, documents: DocumentBlocks, batch_size: int) -> None:
         self._documents, self._batch_size = documents, batch_size
         self._begins = torch.from_numpy(documents.theirs.begins_word)
         self._collate = Collator(pad_token_id(documents.theirs.tokenizer))
-        self._asked: deque[tuple[list[Row], Tensor]] = deque()
+        self._asked: deque[tuple[list[BlockRow], Tensor]] = deque()
         self._blocks: deque[list[tuple[int, TokenEnds, int]]] = deque()
         self._answers: deque[TokenNumbers] = deque()
 
     def batches(self, places: Int[np.ndarray, "batch"]) -> Iterator[dict[str, Tensor]]:
         """The batches of some blocks, which are written together."""
-        rows, asked = list[Row](), list[tuple[int, TokenEnds, int]]()
+        rows, asked = list[BlockRow](), list[tuple[int, TokenEnds, int]]()
         for place, tokens in zip(places.tolist(), self._documents.tokens(places), strict=True):
             own = self._documents.rows(place, tokens)
             asked.append((place, tokens, len(own)))
