@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 CROSSING = ("alm", "uld", "shared_tokens")
 """The kinds of loss for a teacher of another tokenizer than the student's."""
 
+SCORING = ("vllm", "sglang")
+"""The servers that tell the likeliest tokens of any text, by `api`."""
+
 WHOLE = ("uld", "shared_tokens")
 """Those of them that compare whole distributions."""
 
@@ -82,10 +85,12 @@ def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:
     if any(map(recipe.on_policy_of, recipe.variants)):
         yield f"{what}, which cannot say what it would have written in place of the student; remove `on_policy`"
     for name, teacher in recipe.teachers.items():
-        if getattr(teacher, "api", "potstill") != "potstill":
+        api = getattr(teacher, "api", "potstill")
+        if api != "potstill" and not (keeps_spans(recipe) and api in SCORING):
             yield (
                 f"{what}, which must tell its whole distributions, and `teachers.{name}` tells the likeliest tokens; "
-                "let it run beside the student, or behind `potstill serve` (`api: potstill`)"
+                "let it run beside the student, or behind `potstill serve` (`api: potstill`), or capture spans "
+                "(`capture: {keep: spans}`) from vLLM or SGLang"
             )
     if (teacher_of_student := getattr(recipe.student, "teacher", None)) is not None:
         yield (

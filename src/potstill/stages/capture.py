@@ -33,7 +33,7 @@ from potstill.targets.codecs.spans import SpanCodec
 from potstill.targets.span_slices import SpanSlices
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.capture import SampleBatches, capture
-from potstill.teachers.capture_spans import DocumentBlocks, capture_spans, read_blocks
+from potstill.teachers.capture_spans import DocumentBlocks, UntoldMass, capture_spans, read_blocks
 from potstill.teachers.hosted import HostedTeacher
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.teachers.served import ServedTeacher
@@ -85,10 +85,20 @@ def _of_documents(work: Work) -> Made:
             beside.client.keep_traffic(work.folder / f"{name}.traffic.json")
         store = StoreSpec(work.folder / name, documents.codec, teacher.provenance())
         at_once = work.recipe.capture.batch_size
-        tokens = capture_spans(store, beside, documents, at_once, distributed.rank(), distributed.world_size())
+        ranks = distributed.rank(), distributed.world_size()
+        tokens, untold = capture_spans(store, beside, documents, at_once, *ranks)
         folders.append(store.folder)
         summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token, **traffic_of(beside)}
+        if not beside.gives_whole_distributions:
+            summary[name] |= {"untold": asdict(_of_all_ranks(untold))}
     return Made(folders, summary | {"made": f"spans of {', '.join(summary)}"})
+
+
+def _of_all_ranks(untold: UntoldMass) -> UntoldMass:
+    whole = UntoldMass()
+    for one in distributed.gathered(untold):
+        whole.merge(one)
+    return whole
 
 
 def _taken(work: Work, teacher: PreparedTeacher, documents: DocumentBlocks, store: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from potstill.console import progress
@@ -29,8 +29,8 @@ from potstill.data.text_of_batch import before_text
 from potstill.data.token_bytes import TokenBytes, TokenEnds
 from potstill.device import device
 from potstill.losses.span_likelihood import TokenNumbers
-from potstill.losses.span_scores import numbers_of
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, TeacherTarget
+from potstill.losses.span_scores import numbers_of, numbers_of_likeliest
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget
 from potstill.models.size import positions_of
 from potstill.targets import StoreSpec, StoreWriter
 from potstill.targets.codecs.spans import SpanCodec, SpanNumbers
@@ -107,6 +107,26 @@ class BlockRow(NamedTuple):
         """
         log_p = found.log_p[:-1] if self.is_predicted else torch.cat([torch.zeros(1), found.log_p[:-1]])
         return TokenNumbers(log_p, found.log_mass[int(self.is_predicted) :])
+
+
+@dataclass
+class UntoldMass:
+    """The probability mass of the tokens that a teacher does not tell, over its predictions."""
+
+    tokens: int = 0
+    mean: float = 0.0
+    largest: float = 0.0
+
+    def add(self, mass: Float[Tensor, "N"]) -> None:
+        """Count some predictions."""
+        if len(mass):
+            self.merge(UntoldMass(len(mass), float(mass.mean()), float(mass.max())))
+
+    def merge(self, other: "UntoldMass") -> None:
+        """Count what another has counted."""
+        self.tokens += other.tokens
+        self.mean += (other.mean - self.mean) * other.tokens / max(self.tokens, 1)
+        self.largest = max(self.largest, other.largest)
 
 
 @dataclass(frozen=True)
@@ -188,19 +208,20 @@ def capture_spans(
     batch_size: int,
     worker: int = 0,
     workers: int = 1,
-) -> int:
+) -> tuple[int, UntoldMass]:
     """Write what a teacher says of documents into a store; blocks that are there already are not written again.
 
     Args:
         store: the store, with the codec of the documents.
-        teacher: the teacher. Its targets must be whole distributions.
+        teacher: the teacher. Its targets are whole distributions, or tell the likeliest tokens and the label.
         documents: the documents.
         batch_size: the number of rows that the teacher reads at the same time.
         worker: the number of this worker. Each writes its own shards.
         workers: how many workers write the store together.
 
     Returns:
-        The number of the teacher's tokens of all documents.
+        The number of the teacher's tokens of all documents; and the mass that it did not tell of those that it read
+        here, without those of an earlier attempt.
 
     Raises:
         UserError: the folder holds the store of another teacher or corpus, or the disk is full.
@@ -224,7 +245,7 @@ def capture_spans(
             reading.take(target)
             write_finished()
         write_finished()
-    return int(blocks.counts.sum())
+    return int(blocks.counts.sum()), reading.untold
 
 
 def read_blocks(
@@ -243,6 +264,7 @@ class _BlocksAsked:
 
     def __init__(self, documents: DocumentBlocks, batch_size: int) -> None:
         self._documents, self._batch_size = documents, batch_size
+        self.untold = UntoldMass()
         self._begins = torch.from_numpy(documents.theirs.begins_word)
         self._collate = Collator(pad_token_id(documents.theirs.tokenizer))
         self._asked: deque[tuple[list[BlockRow], Tensor]] = deque()
@@ -266,8 +288,13 @@ class _BlocksAsked:
     def take(self, target: TeacherTarget) -> None:
         """Take the teacher's answer to the first batch that it has not answered."""
         rows, labels = self._asked.popleft()
-        assert isinstance(target, HiddenTarget | LogitsTarget)
-        found = numbers_of(target, labels.to(device()), self._begins.to(device()))
+        of_labels = labels.to(device()), self._begins.to(device())
+        if isinstance(target, SparseTarget):
+            found, untold = numbers_of_likeliest(target, *of_labels)
+            self.untold.add(untold)
+        else:
+            assert isinstance(target, HiddenTarget | LogitsTarget)
+            found = numbers_of(target, *of_labels)
         sizes = [row.predictions for row in rows]
         log_p, log_mass = (each.float().cpu().split(sizes) for each in found)
         self._answers += [row.numbers(TokenNumbers(*own)) for row, *own in zip(rows, log_p, log_mass, strict=True)]
