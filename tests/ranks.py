@@ -15,8 +15,18 @@ from torch.distributed.tensor import DTensor
 from potstill import DistilTrainer, HiddenLoss, Loss, OnPolicy, TargetStore
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
-from tiny import gpt2, llama, mixture, tokenizer
-from toy_training import captured, packed_rows, prompted, samples, trainer, weights
+from tiny import documents, gpt2, llama, mixture, tokenizer
+from tokenizer_zoo import trained as other_tokenizer
+from toy_training import (
+    captured,
+    captured_spans,
+    packed_rows,
+    prompted,
+    rows_of_texts,
+    samples,
+    trainer,
+    weights,
+)
 
 
 def silent(rows):
@@ -50,6 +60,16 @@ def refusal(one: DistilTrainer):
 
 def still_gpt2():
     return gpt2(seed=1, layers=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+
+
+def spans(folder: Path):
+    """A captured teacher of another tokenizer, and samples that do not fill the last batches of all ranks."""
+    texts = documents(11, seed=5)
+    store = captured_spans(folder, llama(seed=3, vocab_size=400, max_position_embeddings=512), other_tokenizer(), texts)
+    losses = [Loss("alm", 0.7), Loss("cross_entropy", 0.3)]
+    student = llama(seed=1, layers=2, max_position_embeddings=512)
+    own = {"processing_class": tokenizer(), "student": student, "losses": losses, "train_dataset": rows_of_texts(texts)}
+    return {"teacher": store, **own, **EPOCHS}
 
 
 def cases(folder: Path, ranks: int):
@@ -91,6 +111,7 @@ def cases(folder: Path, ranks: int):
         "ragged and packed": {**online, "train_dataset": packed[:11], **EPOCHS},
         "by row": {**cut, "teacher": {"maths": llama(), "chat": llama(seed=3)}, "train_dataset": named(rows)},
         "ragged by row": {**size, **EPOCHS, "teacher": of_stores_too, "train_dataset": named(rows[:11])},
+        "ragged and captured spans": {**size, **spans(stores / "spans")},
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
     }
     sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}

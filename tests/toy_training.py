@@ -16,10 +16,13 @@ from potstill.data.collators import Collate, Collator
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.packing import TokenizedDocument, packed
 from potstill.data.prompts.align import AlignedSampleBuilder
+from potstill.data.text_runs import TEXT_RUNS, DocumentTokens, column_of
+from potstill.data.token_bytes import TokenBytes
 from potstill.data.tokenizers import tokenizer_fingerprint
 from potstill.recipe.strategies import SHIPPED, Strategy
 from potstill.targets import Codec, Provenance, StoreSpec, make_codec
 from potstill.teachers.capture import SampleBatches, capture
+from potstill.teachers.capture_spans import DocumentBlocks, capture_spans, span_codec
 from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, documents, llama, tokenizer
 
@@ -161,6 +164,23 @@ def captured(
     codec, live = codec or exact, LiveTeacher(teacher, (codec or exact).vocabulary)
     capture(StoreSpec(folder, codec, origin), live, SampleBatches(list(rows), collate or Collator(0), batch_size=4))
     return TargetStore(folder, expect=origin)
+
+
+def captured_spans(folder: Path, teacher: PreTrainedModel, theirs: Any, texts: Sequence[str]) -> TargetStore:
+    """A store of the spans of a teacher of another tokenizer."""
+    origin, codec = Provenance("toy", "one", tokenizer_fingerprint(theirs), "none"), span_codec(teacher.config, theirs)
+    documents = DocumentBlocks(texts, TokenBytes(theirs, "the teacher"), codec)
+    capture_spans(StoreSpec(folder, codec, origin), LiveTeacher(teacher), documents, batch_size=4)
+    return TargetStore(folder, expect=origin)
+
+
+def rows_of_texts(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """A sample of each text, after a separator; each says which text it is of."""
+    rows = []
+    for text, found in zip(texts, TokenBytes(tokenizer(), "tiny").read(texts), strict=True):
+        runs = DocumentTokens.of(text, found, 1).runs(0, len(found.ids) + 1, 0)
+        rows.append({"input_ids": [0, *found.ids.tolist()], TEXT_RUNS: column_of([runs])})
+    return rows
 
 
 def naive_step(

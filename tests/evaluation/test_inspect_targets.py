@@ -14,7 +14,7 @@ from potstill.errors import UserError
 from potstill.evaluation.inspect_targets import inspect, inspection_lines
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
-from tiny import VOCABULARY, toy_recipe
+from tiny import VOCABULARY, _config, llama, toy_recipe
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,17 @@ def test_a_store_of_a_teacher_of_some_rows_says_which_part_it_has(tmp_path):
             assert found["teaches"] == f"{told['samples']:,} of {told['samples_in_all']:,} samples, as `when` says"
             assert found["samples"] == told["samples"] < told["samples_in_all"]
             assert found["fidelity"]["kl"] < 1e-4
+
+
+def test_a_store_of_spans_is_compared_with_its_teacher(tmp_path):
+    student = {"start": "scratch", "config": _config(llama(layers=2))}
+    given = {"tokenizer": {"vocab_size": 400}, "student": student, "distil.losses": [{"kind": "alm"}]}
+    overrides = ["capture={keep: spans}", *(f"{key}={json.dumps(value)}" for key, value in given.items())]
+    made = Run(tmp_path / "run")
+    run_recipe(toy_recipe(tmp_path, *overrides), made, "capture")
+    found = inspect(made.path("capture") / "smollm2", samples=6)
+    assert found["codec"]["mode"] == "spans"
+    assert found["bytes_per_token"] <= 8
+    assert found["fidelity"]["tokens"] > 100
+    assert 0 < found["fidelity"]["greatest"] < 1e-3
+    assert "fidelity.log_mass" in inspection_lines(found)

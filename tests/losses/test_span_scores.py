@@ -2,8 +2,8 @@
 
 import torch
 
-from potstill.losses.span_scores import numbers_of
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
+from potstill.losses.span_scores import numbers_of, numbers_of_likeliest
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.models.head import Head
 
 
@@ -25,3 +25,38 @@ def test_no_token_has_no_numbers() -> None:
         LogitsTarget(torch.zeros(0, 5)), torch.zeros(0, dtype=torch.int64), torch.ones(5, dtype=torch.bool)
     )
     assert len(found.log_p) == len(found.log_mass) == 0
+
+
+def told(log_p, labels, k):
+    """The k likeliest tokens and the label, as a server tells them; the label once."""
+    top, ids = log_p.topk(k)
+    own = log_p.gather(1, labels[:, None])
+    own = torch.where((ids == labels[:, None]).any(1, keepdim=True), -torch.inf, own)
+    ids, kept = torch.cat([ids, labels[:, None]], 1), torch.cat([top, own], 1)
+    return SparseTarget(ids, kept, torch.log1p(-kept.logsumexp(1).exp().clamp_max(1 - 1e-12)))
+
+
+def test_the_likeliest_tokens_bound_the_word_mass() -> None:
+    torch.manual_seed(1)
+    log_p, labels = (2.5 * torch.randn(400, 30, dtype=torch.float64)).log_softmax(-1), torch.randint(30, (400,))
+    begins = torch.arange(28) % 3 == 1
+    for k in (2, 8, 29):
+        target = told(log_p, labels, k)
+        found, untold = numbers_of_likeliest(target, labels, begins)
+        torch.testing.assert_close(found.log_p.double(), log_p[torch.arange(400), labels])
+        true, known = log_p[:, :28][:, begins].exp().sum(1), 1 - untold
+        estimate = found.log_mass.double().exp()
+        assert ((estimate - true).abs() <= untold + 1e-6).all()
+        is_word = (target.ids < 28) & begins[target.ids.clamp_max(27)]
+        part = target.log_probs.exp().where(is_word, 0.0).sum(1)
+        torch.testing.assert_close(estimate, (part / known).clamp_min(torch.tensor(-60.0).exp()), rtol=1e-5, atol=1e-9)
+    assert (estimate - true).abs().max() < 0.2
+
+
+def test_all_tokens_leave_nothing_to_estimate() -> None:
+    log_p, labels = torch.randn(20, 9).log_softmax(-1), torch.randint(9, (20,))
+    begins = torch.arange(9) < 3
+    found, _ = numbers_of_likeliest(told(log_p, labels, 9), labels, begins)
+    exact = numbers_of(LogitsTarget(log_p), labels, begins)
+    torch.testing.assert_close(found.log_p, exact.log_p)
+    torch.testing.assert_close(found.log_mass, exact.log_mass)

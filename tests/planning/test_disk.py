@@ -21,9 +21,9 @@ MADE |= {"held_out_tokens": 100, "validation_samples": 0}
 def disk(tmp_path):
     save_model(llama(), tmp_path / "teacher")
 
-    def of(step, *overrides):
+    def of(step, *overrides, made=None):
         recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", "precision=fp32", *overrides)
-        at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, MADE, None), "fp32")
+        at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, made or MADE, None), "fp32")
         return disk_of(step, at, jobs_of(step, at))
 
     return of
@@ -40,6 +40,18 @@ def test_a_store_is_told_to_the_byte(disk, given):
     head = 300 * 32 * 4 if given["keep"] == "hidden" else 0
     found = disk(Step("capture"), f"capture={given}")
     assert found.kept.low - SMALL.low == estimate(codec, 310, 10).total_bytes + head
+
+
+def test_captured_spans_are_told_to_the_byte_once_they_are_counted(disk):
+    spans = ["capture={keep: spans}", "tokenizer={vocab_size: 400}", "distil.losses=[{kind: alm}]"]
+    spans.append("student={start: scratch, config: {model_type: llama}}")
+    counted = MADE | {"spans": {"t": {"tokens": 700, "blocks": 12}}}
+    found = disk(Step("capture"), *spans, made=counted)
+    assert found.kept.low - SMALL.low == 700 * 7 + 12 * 24
+    before = disk(Step("capture"), *spans)
+    assert before.kept.low - SMALL.low < 320 * 7 < before.kept.high
+    kept, plain = disk(Step("corpus"), *spans, made=counted), disk(Step("corpus"), *spans, "capture=null")
+    assert kept.kept.low > plain.kept.low + 320 * 4
 
 
 def test_a_training_keeps_weights_and_snapshots_and_meanwhile_checkpoints(disk):

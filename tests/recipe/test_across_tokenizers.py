@@ -3,7 +3,7 @@ import json
 import pytest
 
 from potstill.errors import UserError
-from potstill.recipe.across_tokenizers import CROSSING, crossing_loss
+from potstill.recipe.across_tokenizers import CROSSING, crossing_loss, keeps_spans
 from tiny import llama, save_corpus, save_model, toy_recipe
 
 TOKENIZER = 'tokenizer={"vocab_size": 400}'
@@ -34,6 +34,12 @@ def test_a_loss_across_tokenizers_is_one_of_a_recipe(folder, kind):
     assert crossing_loss(recipe(folder, losses("forward_kl"))) is None
 
 
+def test_spans_may_be_captured(folder):
+    assert keeps_spans(recipe(folder, "capture={keep: spans}"))
+    assert not keeps_spans(recipe(folder))
+    assert recipe(folder, "capture={keep: spans, store: elsewhere/capture}").capture.store == "elsewhere/capture"
+
+
 def test_a_student_of_an_experiment_may_be_across(folder):
     experiments = {"a": {"losses": [{"kind": "uld"}]}, "b": {}}
     assert crossing_loss(recipe(folder, f"experiments={json.dumps(experiments)}")) == "uld"
@@ -48,7 +54,16 @@ REFUSED = {
     ),
     "the teacher's tokenizer": (["tokenizer=null"], "without `tokenizer` the student has its teacher's.*`forward_kl`"),
     "several teachers": (['teachers.other={"model": "x"}'], "of these there can be one"),
-    "a capture": (["capture={}"], "which runs beside the student; remove `capture`"),
+    "a capture": (["capture={}"], "`capture.keep: top_k` keeps one tokenizer's tokens; use `keep: spans`"),
+    "hidden states": (["capture={keep: hidden}"], "`capture.keep: hidden` keeps one tokenizer's tokens"),
+    "spans of whole distributions": (
+        ["capture={keep: spans}", losses("alm", "uld")],
+        "`capture.keep: spans` is read by the loss `alm` alone, and `uld` needs whole distributions; use `alm`",
+    ),
+    "spans of one tokenizer": (
+        ["capture={keep: spans}", losses("forward_kl"), "tokenizer=null"],
+        "`capture.keep: spans` is read by the loss `alm` alone, which none of the losses is; use `keep: top_k`",
+    ),
     "written samples": (["distil.on_policy={share: 0.5, beginning: 8}"], "remove `on_policy`"),
     "a server": (
         ['teachers={"big": {"server": "http://host/v1", "model": "m", "api": "vllm"}}'],

@@ -222,7 +222,13 @@ def test_the_keys_of_a_source_decide_its_kind(tmp_path, source, kind):
 
 @pytest.mark.parametrize(
     ("capture", "name"),
-    [("{keep: hidden, k: 8}", "k"), ("{keep: sample, bits: 16}", "bits"), ("{keep: top_k, samples: 8}", "samples")],
+    [
+        ("{keep: hidden, k: 8}", "k"),
+        ("{keep: sample, bits: 16}", "bits"),
+        ("{keep: top_k, samples: 8}", "samples"),
+        ("{keep: spans, k: 8}", "k"),
+        ("{keep: hidden, store: elsewhere}", "store"),
+    ],
 )
 def test_a_capture_key_without_effect_is_refused(capture, name):
     with pytest.raises(UserError, match=rf"`{name}` has no effect"):

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from potstill.data.stored_texts import hash_of
 from potstill.targets import TargetStore, TopKCodec, sample_key
 from potstill.targets.codecs.layout import LINEAR, RANGE
+from potstill.targets.codecs.spans import SpanCodec, SpanNumbers
+from potstill.targets.span_slices import block_key
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "targets-format.md"
 
@@ -45,6 +48,23 @@ def test_the_key_is_the_documented_one() -> None:
     content = np.array([0, 2, *student], "<u4").tobytes() + bytes([0b01])
     expected = hashlib.blake2b(content, digest_size=16, person=b"potstill sample").digest()
     assert sample_key(np.array(student), np.array(student), np.array(taught)) == expected
+
+
+def test_spans_are_the_documented_ones(tmp_path) -> None:
+    document = hashlib.blake2b(b"a text", digest_size=16).digest()
+    expected = hashlib.blake2b(document + bytes([3, 0, 0, 0]), digest_size=16, person=b"potstill spans").digest()
+    assert block_key(hash_of("a text"), 3) == expected
+    given = SpanNumbers(
+        torch.tensor([-2.7, -1e-9]), torch.tensor([-0.3, -torch.inf]), torch.tensor([5, 4095]), torch.tensor([0, 1])
+    )
+    for row, record in enumerate(SpanCodec(4000, 256, 2048).encode(given, torch.zeros(2)).numpy()):
+        number = int.from_bytes(record.tobytes(), "little")
+        codes = number >> 34, number >> 13 & (1 << 21) - 1
+        values = [np.array((code - 1 + (86 << 15)) << 8, "<u4").view("<f4") for code in codes]
+        values = [np.inf if code == (1 << 21) - 1 else value for code, value in zip(codes, values, strict=True)]
+        np.testing.assert_allclose(values, [-given.log_p[row], -given.log_mass[row]], rtol=2**-16)
+        assert (number & 4095, number >> 12 & 1) == (given.step[row], given.lost[row])
+        assert record.nbytes == 7
 
 
 def test_the_checksums_are_the_documented_ones(store) -> None:

@@ -16,7 +16,6 @@ from potstill.teachers.across_tokenizers import TeacherAcross, across_tokenizers
 from potstill.teachers.live import LiveTeacher
 from tiny import documents, llama, tokenizer
 from tokenizer_zoo import stories, trained
-from toy_training import captured, samples
 
 OURS, THEIRS = TokenBytes(tokenizer(), "the student"), TokenBytes(trained(), "the teacher")
 
@@ -128,12 +127,6 @@ def test_what_cannot_be_across_is_refused_by_name(name):
 def test_several_teachers_are_refused():
     with pytest.raises(UserError, match="shared_tokens has one teacher"):
         across([Loss("shared_tokens")], teachers=[teacher(), teacher()])
-
-
-def test_a_store_is_refused(tmp_path):
-    store = captured(tmp_path / "store", llama(), samples(4))
-    with pytest.raises(UserError, match=r"alm needs the teacher itself, and .*store has the targets of one tokenizer"):
-        across([Loss("alm")], teachers=[store])
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(tokenizer(), None), (None, trained())])

@@ -4,10 +4,13 @@ A sample holds its tokens and the number of tokens of each of its documents, in 
 teachers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from potstill.data.row_teachers import Teachers
+from potstill.data.text_runs import DocumentTokens
 
 
 class TokenizedDocument(NamedTuple):
@@ -15,6 +18,8 @@ class TokenizedDocument(NamedTuple):
 
     ids: list[int]
     teachers: Teachers = ()
+    text: DocumentTokens | None = None
+    """Where the tokens end in its text, if samples say which text they are of."""
 
 
 class Sample(NamedTuple):
@@ -23,6 +28,8 @@ class Sample(NamedTuple):
     input_ids: list[int]
     documents: list[int]
     teachers: Teachers = ()
+    runs: Sequence[np.ndarray] = ()
+    """The text of the documents (``text_runs.py``), if they say it."""
 
     def supervised(self, apart: bool) -> int:
         """The number of supervised tokens: all but the first token, or all but the first of each document if documents
@@ -34,11 +41,14 @@ def packed(documents: Iterable[TokenizedDocument], sequence_length: int) -> Iter
     """Join documents with the same teachers end to end and cut every `sequence_length` tokens; an incomplete last
     sample is dropped."""
     begun: dict[Teachers, Sample] = {}
-    for tokens, teachers in documents:
+    for tokens, teachers, text in documents:
         taken = 0
         while taken < len(tokens):
             sample = begun.setdefault(teachers, Sample([], [], teachers))
             size = min(len(tokens) - taken, sequence_length - len(sample.input_ids))
+            if text is not None:
+                runs = text.runs(taken, taken + size, len(sample.input_ids))
+                sample = begun[teachers] = sample._replace(runs=(*sample.runs, runs))
             sample.input_ids.extend(tokens[taken : taken + size])
             sample.documents.append(size)
             taken += size
@@ -48,10 +58,10 @@ def packed(documents: Iterable[TokenizedDocument], sequence_length: int) -> Iter
 
 def padded(documents: Iterable[TokenizedDocument], sequence_length: int) -> Iterator[Sample]:
     """One document per sample, cut at `sequence_length`; a document of one token predicts nothing and is dropped."""
-    for tokens, teachers in documents:
+    for tokens, teachers, text in documents:
         if len(tokens) > 1:
             cut = tokens[:sequence_length]
-            yield Sample(cut, [len(cut)], teachers)
+            yield Sample(cut, [len(cut)], teachers, () if text is None else (text.runs(0, len(cut), 0),))
 
 
 def first_tokens(samples: Iterable[Sample], limit: int | None, apart: bool) -> Iterator[Sample]:

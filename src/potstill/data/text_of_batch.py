@@ -63,13 +63,9 @@ class TextCollator:
     _always: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        tokenizer = self.theirs.tokenizer
-        # A tokenizer that always puts a token before a text has a model that has never read a text without it.
-        bare, whole = (tokenizer("a", add_special_tokens=special).input_ids for special in (False, True))
-        own = list(whole[: len(whole) - len(bare)]) if whole[: -len(bare)] and whole[-len(bare) :] == bare else []
-        known = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
-        object.__setattr__(self, "_before", own or (separator_ids(tokenizer, None) if known else []))
-        object.__setattr__(self, "_always", bool(own))
+        before, always = before_text(self.theirs.tokenizer)
+        object.__setattr__(self, "_before", before)
+        object.__setattr__(self, "_always", always)
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
         """The collator's batch, with the teacher's columns."""
@@ -90,7 +86,7 @@ class TextCollator:
             ends[piece.tokens] = at + 1 + own
             if piece.opening != NOWHERE:
                 ends[piece.opening] = at
-        ours = TextReading(ends, np.zeros(len(ids), bool), _rows(batch))
+        ours = TextReading(ends, np.zeros(len(ids), bool), rows_of_predictions(batch))
         theirs = _TeacherTokens(len(batch["input_ids"]), "position_ids" in batch)
         for piece, at, found, (cut, _) in zip(pieces, axis.openings.tolist(), read, cuts, strict=True):
             theirs.add(piece, self._opening(theirs, piece), at, cut, found)
@@ -148,6 +144,15 @@ class TextCollator:
             )
 
 
+def before_text(tokenizer: Any) -> tuple[list[int], bool]:
+    """The tokens that a teacher reads before a text, and whether it has never read a text without them."""
+    # A tokenizer that always puts a token before a text has a model that has never read a text without it.
+    bare, whole = (tokenizer("a", add_special_tokens=special).input_ids for special in (False, True))
+    own = list(whole[: len(whole) - len(bare)]) if whole[: -len(bare)] and whole[-len(bare) :] == bare else []
+    known = tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None
+    return own or (separator_ids(tokenizer, None) if known else []), bool(own)
+
+
 class _TeacherTokens:
     """The teacher's tokens of a batch, row by row."""
 
@@ -194,7 +199,7 @@ class _TeacherTokens:
         ends, lost = np.full(shape, NOWHERE, np.int64), np.zeros(shape, bool)
         for row, (own, gone) in enumerate(zip(self._ends, self._lost, strict=True)):
             ends[row, : len(own)], lost[row, : len(own)] = own, gone
-        return TextReading(ends.reshape(-1), lost.reshape(-1), _rows(batch))
+        return TextReading(ends.reshape(-1), lost.reshape(-1), rows_of_predictions(batch))
 
 
 def columns(spans: Spans, tokens: int) -> dict[str, Tensor]:
@@ -206,7 +211,7 @@ def columns(spans: Spans, tokens: int) -> dict[str, Tensor]:
     return {SPANS: torch.from_numpy(found), SAME_BYTE: torch.from_numpy(same)}
 
 
-def _rows(batch: Mapping[str, Tensor]) -> Int[np.ndarray, "BT"]:
+def rows_of_predictions(batch: Mapping[str, Tensor]) -> Int[np.ndarray, "BT"]:
     """The number of the prediction that is made at each place of a batch; NOWHERE where none is learned."""
     taught: Bool[np.ndarray, "BT"] = supervised_mask(batch).numpy().reshape(-1)
     return np.where(taught, taught.cumsum() - 1, NOWHERE)

@@ -101,7 +101,7 @@ class TokenBytes:
     def read(self, texts: Sequence[str]) -> list[TokenEnds]:
         """The tokens of each text, without special tokens that are not in it."""
         return [
-            self._ends(text, np.asarray(ids, np.int64)) for text, ids in zip(texts, self._encoded(texts), strict=True)
+            self.ends(text, np.asarray(ids, np.int64)) for text, ids in zip(texts, self._encoded(texts), strict=True)
         ]
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
@@ -110,7 +110,8 @@ class TokenBytes:
         backend.no_padding()
         return [one.ids for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def _ends(self, text: str, ids: Int[np.ndarray, "n"]) -> TokenEnds:
+    def ends(self, text: str, ids: Int[np.ndarray, "n"]) -> TokenEnds:
+        """Where the tokens of a text end, which this tokenizer has made of it without special tokens."""
         content, given = text.encode(), self.joined(ids)
         ends = self.lengths[ids].cumsum()
         if not len(ids):
@@ -123,7 +124,7 @@ class TokenBytes:
         return self._by_offsets(text, ids)
 
     def _by_offsets(self, text: str, ids: Int[np.ndarray, "n"]) -> TokenEnds:
-        """As :meth:`_ends`, of tokens that do not give the text back.
+        """As :meth:`ends`, of tokens that do not give the text back.
 
         The tokenizer's offsets count characters of the given text. They are whole where a character's last token ends.
         Bytes between two such places are lost if the tokens between them have others.

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import load_from_disk
 
 from potstill.console import progress, size
@@ -12,16 +13,22 @@ from potstill.data.row_teachers import TEACHERS
 from potstill.device import device
 from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
+from potstill.pipeline.document_texts import DOCUMENTS, document_blocks
 from potstill.pipeline.precision import with_precision
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.training_data import taught_by
 from potstill.recipe.load import saved_recipe
 from potstill.recipe.step import SAVED_AS, Step
 from potstill.targets import TargetStore, describe, fidelity
+from potstill.targets.codecs.spans import SpanCodec, SpanNumbers
 from potstill.targets.content_keys import batch_keys
-from potstill.targets.fidelity import Fidelity
+from potstill.targets.fidelity import Fidelity, SpanFidelity, span_fidelity
+from potstill.teachers.capture_spans import read_blocks
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import PreparedTeacher
+
+AT_ONCE = 16
+"""The rows that the teacher reads at the same time."""
 
 
 def inspect(folder: Path, samples: int) -> dict[str, Any]:
@@ -46,7 +53,8 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
                 advance(1)
         found["checksums"] = "all right"
         if samples:
-            found["fidelity"] = vars(measure_fidelity(store, folder, samples))
+            measure = measure_spans if isinstance(store.codec, SpanCodec) else measure_fidelity
+            found["fidelity"] = vars(measure(store, folder, samples))
     return found
 
 
@@ -76,24 +84,47 @@ def _taught(folder: Path) -> dict[str, Any]:
     return found
 
 
-def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity:
-    """The distance of the store's targets from the live teacher's, on samples that are spread over its corpus."""
-    place, run, of_set = _place(folder)
+def _teacher(folder: Path, corpus: Path) -> PreparedTeacher:
+    """The teacher of a store, which lies in a run folder with the samples or documents of the corpus."""
+    place, run, _ = _place(folder)
     teachers = [run / "teachers" / place.name, run / "pretrain" / place.name / "model"]
     teacher_folder = next((each for each in teachers if each.is_dir()), None)
-    corpus = run / (f"strategies/{of_set}/train" if of_set else f"{_corpus_of(run)}/train")
     if teacher_folder is None or not corpus.is_dir():
         raise UserError(
             f"{folder} lies in no run folder with its teacher and its corpus, so there is nothing to compare it with; "
             "give `--fidelity 0` to leave the comparison out"
         )
     precision = with_precision(saved_recipe(run), Run(run)).precision
-    prepared, rows = PreparedTeacher.load(teacher_folder, place.name, precision), load_from_disk(corpus)
-    if prepared.served is not None:
+    prepared = PreparedTeacher.load(teacher_folder, place.name, precision)
+    if prepared.is_elsewhere:
         raise UserError(
             f"teacher {place.name!r} is behind a server, so there is nothing here to compare with; give `--fidelity 0` "
             "to leave the comparison out"
         )
+    return prepared
+
+
+def measure_spans(store: TargetStore, folder: Path, blocks: int) -> SpanFidelity:
+    """The distance of the store's numbers from the live teacher's, on blocks that are spread over its documents."""
+    _, run, _ = _place(folder)
+    corpus = run / "corpus"
+    prepared = _teacher(folder, corpus / DOCUMENTS)
+    documents = document_blocks(corpus, prepared)
+    count = len(documents.blocks.keys)
+    places = np.arange(0, count, max(count // blocks, 1))[:blocks]
+    live = read_blocks(LiveTeacher(prepared.model()), documents, places, AT_ONCE)
+    stored = store.read([key.tobytes() for key in documents.blocks.keys[places]])
+    assert isinstance(stored, SpanNumbers)
+    return span_fidelity(live, stored)
+
+
+def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity:
+    """The distance of the store's targets from the live teacher's, on samples that are spread over its corpus."""
+    assert not isinstance(store.codec, SpanCodec)
+    place, run, of_set = _place(folder)
+    corpus = run / (f"strategies/{of_set}/train" if of_set else f"{_corpus_of(run)}/train")
+    prepared = _teacher(folder, corpus)
+    rows = load_from_disk(corpus)
     if TEACHERS in rows.column_names:  # a store has the samples of its own teacher
         rows = rows.filter(lambda names: place.name in names, input_columns=TEACHERS).remove_columns(TEACHERS)
     pad = pad_token_id(prepared.tokenizer())

@@ -1,10 +1,11 @@
-"""Span scores: a teacher's two numbers for each of its tokens, from its outputs, without gradient."""
+"""Span scores: a teacher's two numbers for each of its tokens, from what it tells of them, without gradient."""
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from potstill.losses.span_likelihood import TokenNumbers, token_numbers
+from potstill.losses.span_likelihood import LEAST_LOG_MASS, TokenNumbers, token_numbers
+from potstill.losses.teacher_target import SparseTarget
 from potstill.losses.token_scores import WholeDistributions, logits_in_blocks
 
 
@@ -25,3 +26,27 @@ def numbers_of(outputs: WholeDistributions, labels: Int[Tensor, "N"], begins_wor
         for rows, (logits,) in logits_in_blocks([outputs], labels, len(begins_word)):
             found.append(token_numbers(logits, labels[rows], begins_word.to(logits.dtype))[0])
     return TokenNumbers(*(torch.cat(each) for each in zip(*found, strict=True)))
+
+
+@torch.no_grad()
+def numbers_of_likeliest(
+    told: SparseTarget, labels: Int[Tensor, "N"], begins_word: Bool[Tensor, "V"]
+) -> tuple[TokenNumbers, Float[Tensor, "N"]]:
+    """The numbers of predictions of which only the likeliest tokens and the label are told; and the mass of the others.
+
+    The log-probability of the label is exact. Of the word mass, the told tokens have a part, and nothing is known of
+    the others' part. It is estimated: words have the same share of the untold mass t as of the told mass, so the told
+    part is divided by 1 - t. The true mass is at least the told part, and at most that part and t. So is the estimate,
+    and its error is at most t.
+
+    Args:
+        told: what is told, the label among it.
+        labels: the tokens that follow.
+        begins_word: as in :func:`numbers_of`.
+    """
+    ids, log_probs = told.ids.long(), told.log_probs.double()
+    is_word = (ids < len(begins_word)) & begins_word[ids.clamp_max(len(begins_word) - 1)]
+    log_p = log_probs.masked_fill(ids != labels[:, None], -torch.inf).amax(-1)
+    words = log_probs.masked_fill(~is_word, -torch.inf).logsumexp(-1)
+    log_mass = (words - log_probs.logsumexp(-1)).clamp(LEAST_LOG_MASS, 0.0)
+    return TokenNumbers(log_p.float(), log_mass.float()), told.log_tail.exp()

@@ -119,6 +119,23 @@ def training_files(recipe: Recipe) -> dict[str, str]:
     }
 
 
+def captured_files(recipe: Recipe) -> dict[str, str]:
+    """The fingerprint of the header of each store that `capture.store` names.
+
+    Raises:
+        UserError: there is no such store.
+    """
+    if recipe.capture is None or recipe.capture.store is None:
+        return {}
+    files = [named_path(recipe.capture.store) / name / "store.json" for name in recipe.teachers]
+    if missing := next((file for file in files if not file.is_file()), None):
+        raise UserError(
+            f"`capture.store`: {str(missing)!r} is missing (seen from {Path.cwd()}); give the folder `capture` of a "
+            "run that captured spans of a teacher of this name"
+        )
+    return _fingerprints("capture.store", files)
+
+
 def evaluation_files(recipe: Recipe) -> dict[str, str]:
     """The fingerprint of every file that `evaluate` names on this machine.
 

@@ -47,6 +47,12 @@ def _start_files(recipe: "Recipe") -> dict[str, str]:
     return start_files(recipe)
 
 
+def _captured_files(recipe: "Recipe") -> dict[str, str]:
+    from potstill.pipeline.file_fingerprints import captured_files
+
+    return captured_files(recipe)
+
+
 def _training_files(recipe: "Recipe") -> dict[str, str]:
     from potstill.pipeline.file_fingerprints import training_files
 
@@ -179,13 +185,14 @@ STAGES: tuple[Stage, ...] = (
         "capture",
         "Run the teachers once and keep their targets.",
         lambda r, s: {
-            "capture": recipe_inputs.section_without(r.capture, "batch_size"),
+            "capture": recipe_inputs.capture(r),
             "distil.losses.temperature": r.temperatures_of(s.name),
             **recipe_inputs.checkpoint_start(r),
             **recipe_inputs.teacher_precision(r),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain", *steps.samples_stages(r)),
         needs_step=lambda r, s, needed: needed.stage != "strategies" or needed.name == s.name,
+        files=_captured_files,
         all_ranks=True,
         steps=lambda r: steps.step_per_sample_set(r, "capture") or [Step("capture")],
         is_asked_for=lambda r: r.capture is not None,

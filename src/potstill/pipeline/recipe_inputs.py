@@ -5,7 +5,7 @@ The module imports nothing heavy, because the table of stages uses it.
 
 from typing import TYPE_CHECKING, Any
 
-from potstill.recipe.across_tokenizers import crossing_loss
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
 from potstill.recipe.precision import teachers_in_format
 from potstill.recipe.row_rules import rules, teaches_by_row, without_cross_entropy
 
@@ -65,9 +65,16 @@ def teacher_rows(recipe: "Recipe") -> dict[str, Any]:
     return {"teachers.when": given, "without cross_entropy": without_cross_entropy(recipe)}
 
 
-def alignment(recipe: "Recipe") -> dict[str, bool]:
-    """Whether the corpus is aligned with the tokens of a teacher of another tokenizer."""
-    return {} if crossing_loss(recipe) is None else {"teacher of another tokenizer": True}
+def alignment(recipe: "Recipe") -> dict[str, Any]:
+    """Whether the corpus is aligned with the tokens of a teacher of another tokenizer, and whether it keeps texts."""
+    kept = {"capture.keep": "spans"} if keeps_spans(recipe) else {}
+    return {} if crossing_loss(recipe) is None else {"teacher of another tokenizer": True, **kept}
+
+
+def capture(recipe: "Recipe") -> Any:
+    """What is kept of the teachers' targets. Those of another run are the same at any place."""
+    kept = section_without(recipe.capture, "batch_size", "store")
+    return kept | {"store": True} if recipe.capture is not None and recipe.capture.store is not None else kept
 
 
 def random_offset(recipe: "Recipe") -> dict[str, bool]:

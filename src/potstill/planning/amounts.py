@@ -56,6 +56,8 @@ class Amounts:
     """How much is left out or cut, by what it is, in words; empty where the text was not read."""
     taught: Mapping[str, Range] | None = None
     """The share of the samples that each teacher teaches. None: each teaches all of them."""
+    spans: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """The `tokens` and `blocks` of each teacher in the documents that it reads whole, where they are counted."""
 
     def taught_by(self, name: str) -> Range:
         """The share of the samples that a teacher teaches."""
@@ -84,7 +86,8 @@ def amounts_of(
     found = measured if isinstance(measured, Amounts) else _assumed(recipe, made, asked)
     shares = taught_shares(recipe, made)
     said = (measured,) if isinstance(measured, str) else ()
-    return replace(found, taught=shares, notes=(*found.notes, *said, *notes_of_shares(recipe, shares)))
+    spans = (made or {}).get("spans", {})
+    return replace(found, taught=shares, spans=spans, notes=(*found.notes, *said, *notes_of_shares(recipe, shares)))
 
 
 def _assumed(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> Amounts:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from potstill.data.text_runs import RUN
+from potstill.planning.captured_spans import bytes_of_spans
 from potstill.planning.jobs import Situation, TrainingJob, bytes_per_weight
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import TRAINED_STAGES
+from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.distil import KeptSnapshots
 from potstill.recipe.step import Step
 from potstill.targets.codecs.registry import Codec, estimate, make_codec
@@ -84,10 +87,16 @@ def _corpus(at: Situation) -> Range | None:
         return amounts.samples * Range(300, 1200, 4000)
     # The texts lie in a file of their own while they are split.
     held_out = (amounts.held_out_tokens or amounts.tokens * Range(0.0, 0.05, 0.2)) * (ID_BYTES + TEXT_BYTES)
-    return amounts.tokens * float(ID_BYTES) + amounts.samples * float(OFFSET_BYTES) + held_out
+    of_token, of_sample = float(ID_BYTES), float(OFFSET_BYTES)
+    if keeps_spans(at.recipe):
+        of_token, of_sample = of_token + TEXT_BYTES, of_sample + RUN.itemsize
+    return amounts.tokens * of_token + amounts.samples * of_sample + held_out
 
 
 def _capture(step: Step, at: Situation) -> Range | None:
+    if keeps_spans(at.recipe):
+        stores = [bytes_of_spans(at, model) for model in at.models.teachers.values()]
+        return None if None in stores else sum((one for one in stores if one is not None), ZERO)
     samples, learned = at.amounts.samples, at.amounts.supervised
     if samples is None or learned is None:
         return None

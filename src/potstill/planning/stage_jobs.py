@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from potstill.planning.amounts import schedule
+from potstill.planning.captured_spans import reading_of_spans
 from potstill.planning.jobs import (
     AnswersToWrite,
     Job,
@@ -21,6 +22,7 @@ from potstill.planning.jobs import (
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
+from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.candidates import own_candidates, trained_candidates
 from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
 from potstill.recipe.step import Step
@@ -130,6 +132,9 @@ def _strategies(step: Step, at: Situation) -> Iterator[Job]:
 def _capture(step: Step, at: Situation) -> Iterator[Job]:
     capture, samples = at.recipe.capture, at.amounts.samples
     assert capture is not None
+    if keeps_spans(at.recipe):
+        yield from (reading_of_spans(at, model) for model in at.models.teachers.values())
+        return
     length = at.amounts.teacher_length
     tokens = None if samples is None else samples * length * (1 / at.ranks)
     for model in at.models.teachers.values():

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 CROSSING = ("alm", "uld", "shared_tokens")
 """The kinds of loss for a teacher of another tokenizer than the student's."""
 
+SCORING = ("vllm", "sglang")
+"""The servers that tell the likeliest tokens of any text, by `api`."""
+
+WHOLE = ("uld", "shared_tokens")
+"""Those of them that compare whole distributions."""
+
 
 def crossing_loss(recipe: "Recipe") -> str | None:
     """The kind of a loss for a teacher of another tokenizer than the student's; None if the recipe has no such loss."""
@@ -22,10 +28,20 @@ def _losses(recipe: "Recipe") -> "list[GivenLoss]":
     return [loss for name in recipe.variants for loss in recipe.losses_of(name)]
 
 
+def keeps_spans(recipe: "Recipe") -> bool:
+    """Whether a recipe captures spans, for which the teacher reads whole documents."""
+    return recipe.capture is not None and recipe.capture.keep == "spans"
+
+
 def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
     """A sentence about each setting that a teacher of another tokenizer cannot have."""
     crossing = crossing_loss(recipe)
     if crossing is None:
+        if keeps_spans(recipe):
+            yield (
+                "`capture.keep: spans` is read by the loss `alm` alone, which none of the losses is; use "
+                "`keep: top_k`, or `alm` with a teacher of another tokenizer"
+            )
         return
     what = f"`{crossing}` is for a teacher of another tokenizer"
     for loss in _losses(recipe):
@@ -49,16 +65,32 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
     yield from _of_other_sections(recipe, what)
 
 
+def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
+    if recipe.capture is None:
+        return
+    if not keeps_spans(recipe):
+        yield (
+            f"{what}, and `capture.keep: {recipe.capture.keep}` keeps one tokenizer's tokens; use `keep: spans`, or "
+            "remove `capture`"
+        )
+    elif whole := next((loss.kind for loss in _losses(recipe) if loss.kind in WHOLE), None):
+        yield (
+            f"`capture.keep: spans` is read by the loss `alm` alone, and `{whole}` needs whole distributions; use "
+            "`alm`, or remove `capture`"
+        )
+
+
 def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:
-    if recipe.capture is not None:
-        yield f"{what}, which runs beside the student; remove `capture`"
+    yield from _of_capture(recipe, what)
     if any(map(recipe.on_policy_of, recipe.variants)):
         yield f"{what}, which cannot say what it would have written in place of the student; remove `on_policy`"
     for name, teacher in recipe.teachers.items():
-        if getattr(teacher, "api", "potstill") != "potstill":
+        api = getattr(teacher, "api", "potstill")
+        if api != "potstill" and not (keeps_spans(recipe) and api in SCORING):
             yield (
                 f"{what}, which must tell its whole distributions, and `teachers.{name}` tells the likeliest tokens; "
-                "let it run beside the student, or behind `potstill serve` (`api: potstill`)"
+                "let it run beside the student, or behind `potstill serve` (`api: potstill`), or capture spans "
+                "(`capture: {keep: spans}`) from vLLM or SGLang"
             )
     if (teacher_of_student := getattr(recipe.student, "teacher", None)) is not None:
         yield (

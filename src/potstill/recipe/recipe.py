@@ -384,7 +384,7 @@ class Recipe(Section):
                 f"`{key}`: hidden_match needs the teacher's layers, but `capture` keeps none of them; remove one "
                 "of the two"
             )
-        if keep == "hidden":
+        if keep in ("hidden", "spans"):
             return
         if several and self.distil.mix == "logits":
             raise ValueError(

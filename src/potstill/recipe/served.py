@@ -87,6 +87,8 @@ def _of_capture(recipe: "Recipe", name: str, teacher: ScoringTeacher | WritingTe
     capture = recipe.capture
     if capture is None:
         return
+    if capture.keep == "spans":
+        return
     if capture.keep != "top_k":
         kept = "hidden states" if capture.keep == "hidden" else "the whole distribution"
         yield (

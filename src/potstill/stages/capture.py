@@ -1,12 +1,17 @@
 """capture: run each teacher once over the training samples and keep its targets.
 
 Makes one store for each teacher, `capture/TEACHER/`; for questions, one for each sample set and teacher,
-`capture/STRATEGY/own/TEACHER/`. A stopped capture continues with the missing samples.
+`capture/STRATEGY/own/TEACHER/`. With `keep: spans`, the teacher reads the training documents instead. A stopped capture
+continues with the missing samples.
 """
 
+import shutil
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from potstill import distributed
 from potstill.console import duration, say, size
@@ -16,13 +21,19 @@ from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_rows import rows_at
 from potstill.device import device
 from potstill.errors import UserError
+from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts, training_data
+from potstill.pipeline.document_texts import document_blocks
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.row_rules import teaches_by_row
 from potstill.recipe.served import only_writes
-from potstill.targets import Codec, SizeEstimate, StoreSpec, estimate, make_codec
+from potstill.targets import Codec, SizeEstimate, StoreSpec, TargetStore, estimate, make_codec
+from potstill.targets.codecs.spans import SpanCodec
+from potstill.targets.span_slices import SpanSlices
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.capture import SampleBatches, capture
+from potstill.teachers.capture_spans import DocumentBlocks, UntoldMass, capture_spans, read_blocks
 from potstill.teachers.hosted import HostedTeacher
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.teachers.served import ServedTeacher
@@ -33,6 +44,8 @@ def run(work: Work) -> Made:
     """Capture every teacher."""
     settings = work.recipe.capture
     assert settings is not None
+    if keeps_spans(work.recipe):
+        return _of_documents(work)
     learned = _learned(work)
     folders, summary = [], dict[str, Any]()
     for teacher in artifacts.teachers(work):
@@ -40,6 +53,7 @@ def run(work: Work) -> Made:
         name, expected = teacher.name, size_estimate(work, teacher, batches)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, make_capture_codec(work, teacher)
+        assert not isinstance(codec, SpanCodec)
         beside = _beside(work, teacher, codec.vocabulary)
         if isinstance(beside, ServedTeacher | HostedTeacher):
             beside.client.keep_traffic(work.folder / f"{name}.traffic.json")
@@ -52,6 +66,63 @@ def run(work: Work) -> Made:
         if teaches_by_row(work.recipe):
             summary[name] |= {"samples": len(batches.samples), "samples_in_all": len(learned.samples)}
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
+
+
+def _of_documents(work: Work) -> Made:
+    """Capture the spans of teachers of another tokenizer, which read the training documents."""
+    assert work.recipe.capture is not None
+    folders, summary = [], dict[str, Any]()
+    for teacher in artifacts.teachers(work):
+        documents, name = document_blocks(work.run.path("corpus"), teacher), teacher.name
+        if work.recipe.capture.store is not None:
+            folders.append(_taken(work, teacher, documents, Path(work.recipe.capture.store) / name))
+            summary[name] = {"tokens": int(documents.blocks.counts.sum()), "taken_from": work.recipe.capture.store}
+            continue
+        expected = _size_of_documents(documents)
+        say(f"  {name}: {expected.bytes_per_token:.1f} bytes a token, {size(expected.total_bytes)} in all")
+        beside = teacher.beside()
+        if isinstance(beside, ServedTeacher | HostedTeacher):
+            beside.client.keep_traffic(work.folder / f"{name}.traffic.json")
+        store = StoreSpec(work.folder / name, documents.codec, teacher.provenance())
+        at_once = work.recipe.capture.batch_size
+        ranks = distributed.rank(), distributed.world_size()
+        tokens, untold = capture_spans(store, beside, documents, at_once, *ranks)
+        folders.append(store.folder)
+        summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token, **traffic_of(beside)}
+        if not beside.gives_whole_distributions:
+            summary[name] |= {"untold": asdict(_of_all_ranks(untold))}
+    return Made(folders, summary | {"made": f"spans of {', '.join(summary)}"})
+
+
+def _of_all_ranks(untold: UntoldMass) -> UntoldMass:
+    whole = UntoldMass()
+    for one in distributed.gathered(untold):
+        whole.merge(one)
+    return whole
+
+
+def _taken(work: Work, teacher: PreparedTeacher, documents: DocumentBlocks, store: Path) -> Path:
+    """Copy the store of another run, which has spans of all documents.
+
+    Raises:
+        UserError: it has not, or they are of another teacher.
+    """
+    folder = work.folder / teacher.name
+    found = TargetStore(store, expect=teacher.provenance())
+    if not isinstance(found.codec, SpanCodec):
+        raise UserError(f"`capture.store`: {store} keeps {found.codec.mode}, and not spans; name a store of spans")
+    SpanSlices(found).check(documents.documents)
+    say(f"  {teacher.name}: {len(found):,} blocks of documents, taken from {store}")
+    if distributed.is_first():
+        with atomic_folder(folder) as partial:
+            shutil.copytree(store, partial)
+    distributed.barrier()
+    return folder
+
+
+def _size_of_documents(documents: DocumentBlocks) -> SizeEstimate:
+    counts = documents.blocks.counts
+    return estimate(documents.codec, tokens=int(counts.sum()), samples=len(counts))
 
 
 def _beside(work: Work, teacher: PreparedTeacher, vocabulary: int | None = None) -> TeacherBeside:
@@ -113,6 +184,8 @@ def size_estimate(work: Work, teacher: PreparedTeacher, batches: SampleBatches) 
 
 def forecast(work: Work) -> str:
     """The bytes of the capture, and its duration at the speed of one batch, in one line for each teacher."""
+    if keeps_spans(work.recipe):
+        return _forecast_of_documents(work)
     learned, lines = _learned(work), []
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
@@ -126,6 +199,22 @@ def forecast(work: Work) -> str:
         seconds = (time.perf_counter() - began) / len(rows) * len(batches.samples)
         what = f"{expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all"
         lines.append(f"{of}{teacher.name}: {what}, about {duration(seconds)}")
+    return "\n".join(lines)
+
+
+def _forecast_of_documents(work: Work) -> str:
+    assert work.recipe.capture is not None
+    at_once, lines = work.recipe.capture.batch_size, []
+    for teacher in artifacts.teachers(work):
+        documents, beside = document_blocks(work.run.path("corpus"), teacher), teacher.beside()
+        expected, counts = _size_of_documents(documents), documents.blocks.counts
+        places = np.arange(min(at_once, len(counts)))
+        for _ in range(2):
+            began = time.perf_counter()
+            read_blocks(beside, documents, places, at_once)
+        seconds = (time.perf_counter() - began) / counts[places].sum() * counts.sum()
+        what = f"{expected.bytes_per_token:.1f} bytes a token, {size(expected.total_bytes)} in all"
+        lines.append(f"{teacher.name}: {what}, about {duration(seconds)}")
     return "\n".join(lines)
 
 

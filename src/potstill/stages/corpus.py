@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice, tee
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset, Features, List, Value
 
@@ -26,17 +26,18 @@ from potstill.data.questions import Question, split_questions
 from potstill.data.row_teachers import TEACHERS, RowTeachers, Teachers, named
 from potstill.data.stored_texts import TaughtText
 from potstill.data.streaming import Stream
+from potstill.data.text_runs import TEXT_RUNS, column_of
 from potstill.data.tokenization import Encoder, separator_ids
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
-from potstill.pipeline import artifacts
+from potstill.pipeline import artifacts, document_texts
 from potstill.pipeline.alignment import measured_alignment
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.row_teachers import TaughtCounts, check_matched, row_teachers, with_teachers
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.across_tokenizers import crossing_loss
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
@@ -153,13 +154,15 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
             0 if isinstance(corpus.held_out, HeldOutText) else _fewest_tokens(work, corpus),
             by_row=teaches_by_row(work.recipe),
         )
-        counts, validation = make(work, corpus, encoder, tallies, held_out)
+        with document_texts.kept_documents(work, len(encoder.separator)) as keep:
+            counts, validation = make(_Making(work, corpus, encoder, tallies, keep), held_out)
         if not held_out.documents:
             raise _none_held_out(counts["train_documents"])
     if validation:
         _save({"input_ids": validation}, TOKENS, work, "validation")
     if crosses:
         counts["alignment"] = measured_alignment(work)
+    counts |= document_texts.captured_sizes(work)
     counts |= {
         "held_out_documents": held_out.documents,
         "held_out_tokens": held_out.tokens,
@@ -171,6 +174,7 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
     say(f"  {counts['held_out_tokens']:,} held-out tokens in {counts['held_out_documents']:,} documents")
     made = f"{counts['train_samples']:,} samples to train on, {counts['held_out_documents']:,} documents held out"
     folders = ["train", "held_out", *(["validation"] if validation else [])]
+    folders += [document_texts.DOCUMENTS] if keeps_spans(work.recipe) else []
     return Made([work.folder / name for name in folders], counts | {"made": made})
 
 
@@ -189,10 +193,19 @@ class _HeldOutWriter:
         self.tokens += len(ids)
 
 
-def _from_documents(
-    work: Work, corpus: Corpus, encoder: Encoder, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
-) -> tuple[dict[str, Any], list[list[int]]]:
+class _Making(NamedTuple):
+    """What the samples of a text are made with."""
+
+    work: Work
+    corpus: Corpus
+    encoder: Encoder
+    tallies: dict[str, SourceCounts]
+    keep: document_texts.KeepDocument
+
+
+def _from_documents(made: _Making, held_out: _HeldOutWriter) -> tuple[dict[str, Any], list[list[int]]]:
     """Make the corpus from documents that are read to their end. Returns its figures and the validation samples."""
+    work, corpus, encoder, tallies, keep = made
     taught = row_teachers(work.recipe)
     split = split_text(corpus, tallies, work.folder, taught)
     check_matched(work.recipe, taught)
@@ -202,7 +215,7 @@ def _from_documents(
         raise _none_held_out(len(split.train), len(split.held_out))
     with progress("tokenizing", len(split.train), "documents") as advance:
         tokens = encoder.of_documents(split.train, advance)
-        tokenized = map(TokenizedDocument, tokens, split.train.teachers)
+        tokenized = map(keep, split.train, tokens, split.train.teachers)
         counts = _write_training_samples(work, corpus, tokenized, lambda tokens: None, taught)
     with progress("tokenizing held-out text", len(split.held_out), "documents") as advance:
         if isinstance(corpus.held_out, HeldOutText):
@@ -219,10 +232,9 @@ def _from_documents(
     return counts | {"train_documents": len(split.train), "repeated_documents": split.repeated}, validation
 
 
-def _from_stream(
-    work: Work, corpus: Corpus, encoder: Encoder, tallies: dict[str, SourceCounts], held_out: _HeldOutWriter
-) -> tuple[dict[str, Any], list[list[int]]]:
+def _from_stream(made: _Making, held_out: _HeldOutWriter) -> tuple[dict[str, Any], list[list[int]]]:
     """Make the corpus from a stream that is read only as far as needed. Returns the same."""
+    work, corpus, encoder, tallies, keep = made
     taught = row_teachers(work.recipe)
     stream, validation = Stream(corpus, tallies, taught), list[list[int]]()
     if isinstance(corpus.held_out, HeldOutText):
@@ -243,7 +255,7 @@ def _from_stream(
 
     assert corpus.train_tokens is not None
     with progress("reading", corpus.train_tokens, "tokens") as advance:
-        read = _tokenized(encoder, stream.training(hold_out))
+        read = _tokenized(encoder, stream.training(hold_out), keep)
         counts = _write_training_samples(work, corpus, read, advance, taught)
     say(source_table(tallies))
     say(f"  {stream.distinct:,} distinct documents to train on, {stream.repeated:,} repetitions left out")
@@ -256,11 +268,13 @@ def _from_stream(
     return counts, validation[: corpus.validation or 0]
 
 
-def _tokenized(encoder: Encoder, documents: Iterator[TaughtText]) -> Iterator[TokenizedDocument]:
+def _tokenized(
+    encoder: Encoder, documents: Iterator[TaughtText], keep: document_texts.KeepDocument = document_texts.plain_document
+) -> Iterator[TokenizedDocument]:
     """The tokens of a stream's documents, which are read no further than they are needed."""
     texts, again = tee(documents)
     tokens = encoder.of_stream(document.text for document in texts)
-    return (TokenizedDocument(ids, document.teachers) for ids, document in zip(tokens, again, strict=True))
+    return (keep(text, ids, teachers) for ids, (text, teachers) in zip(tokens, again, strict=True))
 
 
 def _write_training_samples(
@@ -276,10 +290,11 @@ def _write_training_samples(
     long_enough = (document for document in documents if len(document.ids) >= shortest)
     laid_out = LAYOUTS[corpus.layout](long_enough, corpus.sequence_length)
     samples = tokens = supervised = 0
-    features, counted = TOKENS_AND_DOCUMENTS if apart else TOKENS, TaughtCounts()
+    features, counted = document_texts.with_runs(TOKENS_AND_DOCUMENTS if apart else TOKENS, work), TaughtCounts()
     with dataset_writer(work.folder / "train", features if taught is None else with_teachers(features)) as write:
         for sample in first_tokens(laid_out, corpus.train_tokens, apart):
-            row = {"input_ids": sample.input_ids} | ({"documents": sample.documents} if apart else {})
+            row: dict[str, Any] = {"input_ids": sample.input_ids} | ({"documents": sample.documents} if apart else {})
+            row |= {TEXT_RUNS: column_of(sample.runs)} if TEXT_RUNS in features else {}
             write(row if taught is None else row | named(sample.teachers))
             counted.add(sample.teachers, sample.supervised(apart))
             samples += 1

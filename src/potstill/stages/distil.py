@@ -20,7 +20,7 @@ from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
-from potstill.recipe.across_tokenizers import crossing_loss
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
 from potstill.recipe.distributed import is_sharded, training_fields
 from potstill.recipe.losses import GivenLoss, HiddenMatch
 from potstill.recipe.row_rules import teaches_by_row
@@ -159,7 +159,8 @@ def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
     sample_set = work.recipe.sample_set_of(variant).name if work.recipe.uses_strategies else None
     folder = work.run.path(Step("capture", name=sample_set))
     template = teacher_template(work, sample_set)
-    shown = (template, artifacts.tokenizer(work))
+    # Spans are of the teacher's own tokens.
+    shown = (template, None if keeps_spans(work.recipe) else artifacts.tokenizer(work))
     return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.targets.codecs.logit_rows import logit_rows
+from potstill.targets.codecs.spans import SpanNumbers
 
 STAND_IN_TEMPERATURE = 2.0
 """The stand-in for a student is the teacher itself, at a temperature that is higher by this factor."""
@@ -32,6 +33,28 @@ class Fidelity:
     targets."""
     mean_gradient_cosine: float
     """The same for the mean gradient of all tokens. It is close to 1 if errors average out, as unbiased errors do."""
+
+
+@dataclass(frozen=True)
+class SpanFidelity:
+    """Distances of stored spans from the live teacher, in nats: means over tokens, and the greatest."""
+
+    tokens: int
+    log_p: float
+    """Of the log-probabilities of the tokens."""
+    log_mass: float
+    """Of the logarithms of the word masses."""
+    greatest: float
+    """Of both."""
+
+
+def span_fidelity(live: SpanNumbers, stored: SpanNumbers) -> SpanFidelity:
+    """Compare stored and live numbers of the same tokens."""
+    pairs = (live.log_p, stored.log_p.cpu()), (live.log_mass, stored.log_mass.cpu())
+    # Where both are minus infinity, there is no distance.
+    gaps = torch.stack([(one - other).abs().nan_to_num(0.0, posinf=math.inf).double() for one, other in pairs])
+    log_p, log_mass = gaps.mean(1).tolist()
+    return SpanFidelity(len(live), log_p, log_mass, gaps.max().item())
 
 
 def fidelity(

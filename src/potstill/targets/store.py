@@ -13,6 +13,7 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets.codecs.hidden_states import HiddenCodec
+from potstill.targets.codecs.spans import SpanCodec, SpanNumbers
 from potstill.targets.head_file import read_head
 from potstill.targets.header import Header, Provenance, expect_provenance, plan_digest, read_header
 from potstill.targets.key_index import KeyIndex
@@ -79,9 +80,12 @@ class TargetStore:
         """
         places = self._index.find(keys)
         if missing := int((places < 0).sum()):
+            what, why = "samples", "they were cut, masked or prompted otherwise; capture the training samples"
+            if isinstance(self.codec, SpanCodec):
+                what, why = "blocks of documents", "their text is another one; capture the training documents"
             raise UserError(
-                f"{missing} of {len(keys)} samples are not among the {len(self)} captured in {self.path}: they "
-                f"were cut, masked or prompted otherwise; capture the training samples with `potstill capture`."
+                f"{missing} of {len(keys)} {what} are not among the {len(self)} captured in {self.path}: {why} with "
+                "`potstill capture`."
             )
         return places
 
@@ -131,19 +135,28 @@ class TargetStore:
             self._verified[sample] = True
         return records
 
-    def packed(self, keys: Sequence[bytes]) -> UInt8[Tensor, "N record_bytes"]:
-        """The undecoded records of the samples, one after another, as a collator puts them into a batch.
+    def records(self, keys: Sequence[bytes]) -> list[UInt8[np.ndarray, "n record_bytes"]]:
+        """The undecoded records of each sample. Do not write to them.
 
         Raises:
             UserError: a sample was not captured, or its file is damaged.
         """
-        samples = self.find(keys).tolist()
-        parts = [self._records(sample) for sample in samples]
+        return [self._records(sample) for sample in self.find(keys).tolist()]
+
+    def packed(self, keys: Sequence[bytes]) -> UInt8[Tensor, "N record_bytes"]:
+        """The undecoded records of the samples, one after another, as a collator puts them into a batch.
+
+        Raises:
+            UserError: as :meth:`records`.
+        """
+        parts = self.records(keys)
         if not parts:
             return torch.empty(0, self.codec.layout.record_bytes, dtype=torch.uint8)
         return torch.from_numpy(np.concatenate(parts))
 
-    def decode(self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0) -> SparseTarget | HiddenTarget:
+    def decode(
+        self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0
+    ) -> SparseTarget | HiddenTarget | SpanNumbers:
         """Decode records into targets, on the device of the records.
 
         Raises:
@@ -158,7 +171,7 @@ class TargetStore:
 
     def read(
         self, keys: Sequence[bytes], temperature: float = 1.0, device: torch.device | str | None = None
-    ) -> SparseTarget | HiddenTarget:
+    ) -> SparseTarget | HiddenTarget | SpanNumbers:
         """The targets of the samples, sample after sample: :meth:`packed` and then :meth:`decode`."""
         return self.decode(self.packed(keys).to(device), temperature)
 

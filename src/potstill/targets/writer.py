@@ -22,6 +22,7 @@ from potstill.models.head import Head
 from potstill.models.head_bytes import head_bytes, head_entry
 from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.registry import Codec, estimate
+from potstill.targets.codecs.spans import SpanNumbers
 from potstill.targets.content_keys import key_array, uniforms
 from potstill.targets.describe import samples_written
 from potstill.targets.durable_writes import locked
@@ -141,7 +142,7 @@ class StoreWriter:
                 yield self._chosen[batch]
             self._close_finished()
 
-    def write(self, target: TeacherTarget) -> None:
+    def write(self, target: TeacherTarget | SpanNumbers) -> None:
         """Write the first batch of :meth:`pending` that is not written yet.
 
         ``target`` covers the batch's supervised tokens, sample after sample.
@@ -154,7 +155,7 @@ class StoreWriter:
         entries = self._planned[batch]
         drawn = [uniforms(entry["key"].tobytes(), int(entry["count"])) for entry in entries]
         with torch.no_grad():
-            records = self.codec.encode(target, torch.from_numpy(np.concatenate(drawn)))
+            records = self.codec.encode(target, torch.from_numpy(np.concatenate(drawn)))  # type: ignore[arg-type]
         assert len(records) == entries["count"].sum(), f"{len(records)} targets for {entries['count'].sum()} tokens"
         shard.append(records.cpu().numpy(), len(entries))
         self._close_finished()

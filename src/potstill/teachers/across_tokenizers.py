@@ -22,6 +22,7 @@ from potstill.models.forward import LayerStates
 from potstill.models.size import positions_of
 from potstill.targets import TargetStore
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.captured_spans import captured_spans
 
 
 class TeacherAcross:
@@ -78,8 +79,8 @@ class TeacherAcross:
         """Refuse to read rows of several documents, if the teacher cannot keep them apart."""
         self.teacher.check_documents()
 
-    def collator(self, collate: Collate) -> TextCollator:
-        """A collator that adds what this teacher reads to the batches of another."""
+    def collator(self, collate: Collate, field: str = "text") -> TextCollator:
+        """A collator that adds what this teacher reads to the batches of another, whatever column has their text."""
         limit = positions_of(self.config.get_text_config())
         return TextCollator(collate, self._ours, self._theirs, limit)
 
@@ -152,10 +153,7 @@ def across_tokenizers(
         raise UserError(f"{crossing} has one teacher, which teaches every sample; give one, not a list or dictionary")
     (teacher,) = teachers
     if isinstance(teacher, TargetStore):
-        raise UserError(
-            f"{crossing} needs the teacher itself, and {teacher.path} has the targets of one tokenizer's tokens; give "
-            "the teacher's model, or use forward_kl with a student of that tokenizer"
-        )
+        return [captured_spans(teacher, [loss.kind for loss in losses], tokenizer)]
     if not teacher.gives_whole_distributions:
         raise UserError(
             f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that "

@@ -10,6 +10,8 @@ from potstill.errors import UserError
 from potstill.losses.loss import Loss
 from potstill.models.shared_vocabulary import compared_vocabulary
 from potstill.targets import TargetStore
+from potstill.targets.codecs.registry import TokenCodec
+from potstill.targets.codecs.spans import SpanCodec
 from potstill.teachers.beside import TeacherBeside
 
 
@@ -47,8 +49,8 @@ def agreed_vocabulary(
         if not isinstance(one, TargetStore):
             found.append((rows_of_config(one.config), theirs))
             continue
+        rows = _codec(one).vocabulary
         _check_store(one, tokenizer)
-        rows = one.codec.vocabulary
         # By now it is proven that the store's targets are of the student's own tokenizer.
         found.append((rows, tokenizer if theirs is None and rows != ours else theirs))
     shared = compared_vocabulary(ours, tokenizer, found)
@@ -83,6 +85,16 @@ def _check_temperatures(teacher: TeacherBeside | TargetStore, losses: Sequence[L
         )
 
 
+def _codec(store: TargetStore) -> TokenCodec:
+    """The codec of a store that has distributions over the student's tokens."""
+    if isinstance(store.codec, SpanCodec):
+        raise UserError(
+            f"{store.path} keeps spans, two numbers a token for the loss alm, and no distributions; use "
+            '`Loss("alm")` as the only loss from a teacher, or capture with another `keep`'
+        )
+    return store.codec
+
+
 def _check_store(store: TargetStore, tokenizer: Any) -> None:
     if tokenizer is not None:
         captured, here = store.header.provenance.tokenizer, tokenizer_fingerprint(tokenizer)
@@ -103,7 +115,7 @@ def _check_width(teacher: TeacherBeside | TargetStore, shared: int) -> None:
                 "its teacher's tokens"
             )
         return
-    captured = teacher.codec.vocabulary
+    captured = _codec(teacher).vocabulary
     if captured > shared:
         raise UserError(
             f"the targets in {teacher.path} were captured over {captured:,} ids, but student and teachers share "

@@ -11,6 +11,7 @@ from potstill.models.saving import check_can_be_saved
 from potstill.models.size import embeddings_of
 from potstill.targets import TargetStore
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.captured_spans import CapturedSpans
 
 
 def check_models(
@@ -34,5 +35,5 @@ def check_models(
     check_can_be_saved(student, "`model`")
     tokenizers = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
     for teacher, theirs in zip(teachers, tokenizers, strict=False):
-        if not isinstance(teacher, TargetStore):
+        if not isinstance(teacher, TargetStore | CapturedSpans):
             check_tokens(theirs, teacher.embeddings, "`teacher`")

@@ -25,8 +25,10 @@ from potstill.recipe.conversations import ChatSettings
 from potstill.recipe.section import MOST_AT_ONCE
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator
+from potstill.targets.span_collator import SpanCollator
 from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.captured_spans import CapturedSpans
 from potstill.teachers.vocabulary_agreement import head_rows
 from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
@@ -98,13 +100,13 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        across = next((one for one in self.teachers if isinstance(one, TeacherAcross)), None)
-        read = [one for one in self._teachers_beside() if not isinstance(one, TeacherAcross)]
+        across = next((one for one in self.teachers if isinstance(one, TeacherAcross | CapturedSpans)), None)
+        read = [one for one in self._teachers_beside() if not isinstance(one, TeacherAcross | CapturedSpans)]
         limits = [positions_of(one.config.get_text_config()) for one in read]
         teacher = min((limit for limit in limits if limit is not None), default=None)
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
-        collate = collate if across is None else across.collator(collate)
+        collate = collate if across is None else across.collator(collate, self._text_field)
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         self.taught = None
         if self.teaching.names is not None:
@@ -148,8 +150,11 @@ class SampleTrainer(Trainer):
     def _sample_collator(self, max_length: int | None) -> SampleCollator:
         pad = 0 if self.processing_class is None else pad_token_id(self.processing_class)
         length = self._max_length(max_length)
-        field = getattr(self.args, "dataset_text_field", "text")
-        return SampleCollator(pad, TextReader(self.processing_class, field, length, self._positions))
+        return SampleCollator(pad, TextReader(self.processing_class, self._text_field, length, self._positions))
+
+    @property
+    def _text_field(self) -> str:
+        return getattr(self.args, "dataset_text_field", "text")
 
     def _max_length(self, given: int | None) -> int | None:
         return getattr(self.args, "max_length", None) if given is None else given
@@ -192,7 +197,9 @@ class SampleTrainer(Trainer):
         dataset = self._rendered(dataset, _DATA_SETS.get(description, "test_dataset"))
         given: Any = self.data_collator
         collate: Any = given
-        if isinstance(given, TargetCollator | TaughtRowsCollator | TextCollator) and not kwargs.get("is_training"):
+        if isinstance(given, TargetCollator | TaughtRowsCollator | TextCollator | SpanCollator) and not kwargs.get(
+            "is_training"
+        ):
             collate = given.collate
         samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
         named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)

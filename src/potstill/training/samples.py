@@ -12,16 +12,18 @@ from potstill.data.labels import count_supervised, starts_document
 from potstill.data.prompts.collator import AlignedCollator, AlignedSample, SampleCollator
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
 from potstill.data.text_of_batch import TextCollator
+from potstill.data.text_runs import TEXT_RUNS
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
+from potstill.targets.span_collator import SpanCollator
 from potstill.training.taught_rows import TaughtRowsCollator
 
-COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
+COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__, TEXT_RUNS)
 """The columns of tokenized samples that are read."""
 
 _OWN = (
     *(Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator),
-    *(TargetCollator, TaughtRowsCollator, TextCollator),
+    *(TargetCollator, TaughtRowsCollator, TextCollator, SpanCollator),
 )
 
 _LOOKED_AT = 8

@@ -11,6 +11,7 @@ from potstill.errors import UserError
 from potstill.losses.teacher_target import GroupedTarget, MixedTarget, TeacherTarget, TokenGroup, rows_of
 from potstill.models.forward import LayerStates
 from potstill.targets import TargetStore
+from potstill.targets.codecs.spans import SpanNumbers
 from potstill.targets.collator import records_column
 from potstill.teachers.beside import TeacherBeside
 from potstill.training.taught_rows import GROUPS, TaughtGroups, reader_of
@@ -51,7 +52,9 @@ class Teaching:
         for number, one in enumerate(self.teachers):
             if isinstance(one, TargetStore):
                 assert temperature is not None
-                targets[number] = one.decode(batch[records_column(number)], temperature)
+                captured = one.decode(batch[records_column(number)], temperature)
+                assert not isinstance(captured, SpanNumbers), "spans are read by `CapturedSpans`"
+                targets[number] = captured
                 continue
             reads = self._reads(batch, number)
             wanted = layers[number] if layers else ()

@@ -3,12 +3,14 @@ import pytest
 from potstill.errors import UserError
 from potstill.targets import HiddenCodec, HybridCodec, SampledCodec, TopKCodec, estimate, make_codec
 from potstill.targets.codecs.registry import Codec, codec_settings
+from potstill.targets.codecs.spans import SpanCodec
 
 ALL = [
     TopKCodec(49152, 64, 16, (1.0, 2.0)),
     SampledCodec(49152, 20, 2.0),
     HybridCodec(49152, 8, 8, 16),
     HiddenCodec(49152, 576),
+    SpanCodec(4000, 256, 2048),
 ]
 
 
@@ -18,7 +20,7 @@ def test_a_codec_is_made_again_from_its_settings(codec: Codec) -> None:
 
 
 def test_an_unknown_mode_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"'topk'.*top_k, sample, hybrid, hidden"):
+    with pytest.raises(UserError, match=r"'topk'.*top_k, sample, hybrid, hidden, spans"):
         make_codec("topk", vocabulary=5)
 
 

@@ -6,16 +6,20 @@ from typing import Any
 from potstill.errors import UserError
 from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.sample import HybridCodec, SampledCodec
+from potstill.targets.codecs.spans import SpanCodec
 from potstill.targets.codecs.top_k import TopKCodec
 from potstill.targets.shard import ENTRY
 
-Codec = TopKCodec | SampledCodec | HybridCodec | HiddenCodec
+TokenCodec = TopKCodec | SampledCodec | HybridCodec | HiddenCodec
+"""The codecs of distributions over one tokenizer's tokens."""
 
-CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopKCodec, SampledCodec, HybridCodec, HiddenCodec)}
+Codec = TokenCodec | SpanCodec
+
+CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopKCodec, SampledCodec, HybridCodec, HiddenCodec, SpanCodec)}
 
 
 def make_codec(mode: str, **settings: Any) -> Codec:
-    """The codec called ``mode``: top_k, sample, hybrid or hidden.
+    """The codec called ``mode``: top_k, sample, hybrid, hidden or spans.
 
     Raises:
         UserError: the mode or a setting is unknown, or a setting has a wrong value.
