@@ -14,8 +14,10 @@ from torch.distributed.tensor import DTensor
 
 from potstill import DistilTrainer, HiddenLoss, Loss, OnPolicy, TargetStore
 from potstill.data.labels import IGNORE_INDEX
+from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
-from tiny import gpt2, llama, mixture, tokenizer
+from tiny import documents, gpt2, llama, mixture, tokenizer
+from tokenizer_zoo import trained as other_tokenizer
 from toy_training import captured, packed_rows, prompted, samples, trainer, weights
 
 
@@ -50,6 +52,19 @@ def refusal(one: DistilTrainer):
 
 def still_gpt2():
     return gpt2(seed=1, layers=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+
+
+def across_tokenizers():
+    """A teacher of another tokenizer, and texts of which some teach nothing."""
+    found = TokenBytes(tokenizer(), "tiny").read(documents(16, seed=5))
+    rows = [{"input_ids": (ids := [0, *one.ids.tolist()][: 20 + 6 * n]), "labels": ids} for n, one in enumerate(found)]
+    return {
+        "teacher": llama(seed=3, vocab_size=400, max_position_embeddings=512),
+        "teacher_tokenizer": other_tokenizer(),
+        "processing_class": tokenizer(),
+        "losses": [Loss("alm", 0.7), Loss("uld", 0.1), Loss("shared_tokens", 0.2), Loss("cross_entropy", 0.3)],
+        "train_dataset": silent(rows),
+    }
 
 
 def cases(folder: Path, ranks: int):
@@ -92,6 +107,7 @@ def cases(folder: Path, ranks: int):
         "by row": {**cut, "teacher": {"maths": llama(), "chat": llama(seed=3)}, "train_dataset": named(rows)},
         "ragged by row": {**size, **EPOCHS, "teacher": of_stores_too, "train_dataset": named(rows[:11])},
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
+        "across tokenizers": {**size, **cut, **across_tokenizers()},
     }
     sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}
     return {
@@ -123,7 +139,7 @@ def whole(weights):
 
 
 LOGGED = ("loss", "forward_kl", "hidden_match", "router_loss")
-LOGGED += ("forward_kl/maths", "tokens/maths", "tokens_without_teacher")
+LOGGED += ("forward_kl/maths", "tokens/maths", "tokens_without_teacher", "alm", "uld", "shared_tokens")
 
 RAGGED, EPOCHS = (3, 11), {"max_steps": -1, "num_train_epochs": 2}
 """Numbers of samples that do not fill the last batches of all ranks; and two passes over them."""

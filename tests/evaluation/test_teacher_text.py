@@ -61,7 +61,7 @@ def test_the_teachers_bits_are_those_of_its_own_tokens(run):
 
 
 def test_the_corpus_says_what_is_compared(run):
-    found = run.manifest(Step("corpus"))["summary"]["alignment"]
+    found = run.manifest(Step("corpus"))["summary"]["alignment"]["smollm2"]
     assert 0.9 < found["bytes_in_spans"] / found["bytes"] < 1
     assert found["student_tokens"] < found["teacher_tokens"]
     assert found["lost_by_teacher"] == 0
@@ -85,3 +85,16 @@ def test_the_teachers_own_tokenizer_is_refused(tmp_path):
     own |= dict.fromkeys(("bos_token", "eos_token"), "<|endoftext|>")
     with pytest.raises(UserError, match=r"alm is for a teacher of another tokenizer, but `teachers.smollm2` has the"):
         run_recipe(recipe(tmp_path, f"tokenizer={json.dumps(own)}"), Run(tmp_path / "run"), until="tokenizer")
+
+
+def test_a_trained_student_gets_the_vocabulary_of_the_run_and_an_adapter(tmp_path):
+    """The start is a model of the teacher's own tokens, and reads the run's tokens afterwards."""
+    model = save_model(llama(7, layers=2), tmp_path / "small")
+    start = {"start": "checkpoint", "model": str(model), "vocabulary": "carry_over"}
+    start["adapter"] = {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}
+    made, steps = Run(tmp_path / "run"), "distil.training.max_steps=2"
+    run_recipe(recipe(tmp_path, steps, f"student={json.dumps(start)}", "control=null"), made, until="distil")
+    carried = made.manifest(Step("student"))["summary"]["vocabulary"]
+    assert carried["carried"] > 250
+    assert sum(carried.values()) == 400
+    assert '"alm"' in (made.path(Step("distil", seed=0)) / "log.jsonl").read_text()

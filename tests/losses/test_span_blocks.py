@@ -139,6 +139,9 @@ def test_values_are_the_same_without_gradient() -> None:
     with torch.no_grad():
         found, _ = distillation_loss(one.hidden, one.head, one.labels, one.target, EVERY, denominator=7.0)
     torch.testing.assert_close(found, naive(one, EVERY, 7.0).detach())
+    with torch.no_grad():
+        alone, _ = distillation_loss(one.hidden, one.head, one.labels, one.target, EVERY[:1], denominator=7.0)
+    torch.testing.assert_close(alone, naive(one, EVERY[:1], 7.0).detach())
 
 
 def student_like_teacher() -> Batch:

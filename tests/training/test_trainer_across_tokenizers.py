@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from potstill import DistilTrainer, Loss
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from tiny import VOCABULARY, documents, llama, padded, tokenizer
 from tokenizer_zoo import trained as other_tokenizer
-from toy_training import arguments, assert_equal, packed_rows, shuffled, trained, trainer, weights
+from toy_training import Killed, arguments, assert_equal, left_padded, packed_rows, shuffled, trained, trainer, weights
 
 LOSSES = [Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2), Loss("cross_entropy", 0.3)]
 
@@ -127,3 +128,45 @@ def test_one_tokenizer_is_refused_at_the_trainer(tmp_path):
             processing_class=tokenizer(),
             teacher_tokenizer=tokenizer(),
         )
+
+
+def test_pads_on_either_side_change_nothing(tmp_path, whole):
+    def collate(samples):
+        return left_padded([{"input_ids": one["input_ids"], "labels": one["input_ids"]} for one in samples])
+
+    assert_equal(trained(tmp_path, **given(data_collator=collate)), whole, tolerance=1e-5)
+
+
+def test_an_adapter_has_the_gradient_of_the_weights_below_it(tmp_path):
+    rate = {"learning_rate": 1e-3, "losses": [Loss("alm")]}
+    lora = LoraConfig(r=32, lora_alpha=32, target_modules=["down_proj"], init_lora_weights=False)
+    one = trainer(tmp_path, **given(**rate, peft_config=lora))
+    adapter = {name: weight for name, weight in one.model.named_parameters() if "lora" in name}
+    whole = {name: weight.detach().clone() for name, weight in adapter.items()}
+    base = copy.deepcopy(one.model).merge_and_unload().requires_grad_()
+    other = trainer(tmp_path, base, **given(**rate))
+    before = weights(base)
+    one.train()
+    other.train()
+    place = "model.layers.0.mlp.down_proj.weight"
+    gradient = (before[place] - weights(other.model)[place]) / 1e-3
+    of_b = next(name for name in adapter if "layers.0" in name and "lora_B" in name)
+    a = whole[of_b.replace("lora_B", "lora_A")]
+    expected = whole[of_b] - 1e-3 * gradient @ a.T
+    torch.testing.assert_close(dict(one.model.named_parameters())[of_b].detach(), expected, rtol=0, atol=1e-6)
+    assert (expected - whole[of_b]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("more", [{}, {"gradient_accumulation_steps": 2, "dataloader_num_workers": 1}])
+def test_a_killed_training_continues_to_the_same_weights(tmp_path, more):
+    saving = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_sampling_strategy": "random"}
+    learning = {"optim": "adamw_torch", "learning_rate": 1e-2, "per_device_train_batch_size": 2, **saving, **more}
+    whole = trainer(tmp_path / "whole", **given(**learning))
+    whole.train()
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tmp_path / "cut", callbacks=[Killed()], **given(**learning)).train()
+    again = trainer(tmp_path / "cut", llama(seed=77, layers=2), **given(**learning))
+    again.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
+    assert_equal(weights(again.model), weights(whole.model))
+    logged = [[entry["alm"] for entry in one.state.log_history if "alm" in entry] for one in (whole, again)]
+    assert logged[0] == logged[1]

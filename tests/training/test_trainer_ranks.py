@@ -62,6 +62,7 @@ OF_BOTH = [
     "ragged by row",
     "ragged and packed",
     "ragged stream",
+    "across tokenizers",
 ]
 
 
