@@ -17,6 +17,7 @@ from potstill.data.labels import IGNORE_INDEX
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from tiny import documents, gpt2, llama, mixture, tokenizer
+from tokenizer_zoo import folding
 from tokenizer_zoo import trained as other_tokenizer
 from toy_training import captured, packed_rows, prompted, samples, trainer, weights
 
@@ -67,6 +68,14 @@ def across_tokenizers():
     }
 
 
+def across_tokenizers_by_row():
+    """Two teachers of other tokenizers, each with its rows."""
+    given = across_tokenizers()
+    teachers = {"maths": given["teacher"], "chat": llama(seed=4, vocab_size=300, max_position_embeddings=512)}
+    theirs = [given["teacher_tokenizer"], folding()]
+    return {**given, "teacher": teachers, "teacher_tokenizer": theirs, "train_dataset": named(given["train_dataset"])}
+
+
 def cases(folder: Path, ranks: int):
     """By name: the arguments of a training, in which a step has 8 samples whatever the number of ranks."""
     rows = samples(16, seed=7)
@@ -108,6 +117,7 @@ def cases(folder: Path, ranks: int):
         "ragged by row": {**size, **EPOCHS, "teacher": of_stores_too, "train_dataset": named(rows[:11])},
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
         "across tokenizers": {**size, **cut, **across_tokenizers()},
+        "across tokenizers by row": {**size, **cut, **across_tokenizers_by_row()},
     }
     sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}
     return {

@@ -10,6 +10,7 @@ from potstill import DistilTrainer, Loss
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from tiny import VOCABULARY, documents, llama, padded, tokenizer
+from tokenizer_zoo import folding
 from tokenizer_zoo import trained as other_tokenizer
 from toy_training import Killed, arguments, assert_equal, left_padded, packed_rows, shuffled, trained, trainer, weights
 
@@ -109,14 +110,6 @@ def test_a_teacher_with_too_few_positions_is_refused(tmp_path):
         trainer(tmp_path, **given(teacher=short))
 
 
-def test_written_samples_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"`on_policy`.*alm"):
-        trainer(
-            tmp_path,
-            **given(losses=[Loss("alm"), Loss("cross_entropy")], on_policy={"share": 0.5, "max_new_tokens": 8}),
-        )
-
-
 def test_one_tokenizer_is_refused_at_the_trainer(tmp_path):
     with pytest.raises(UserError, match="use forward_kl"):
         DistilTrainer(
@@ -170,3 +163,61 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path, more):
     assert_equal(weights(again.model), weights(whole.model))
     logged = [[entry["alm"] for entry in one.state.log_history if "alm" in entry] for one in (whole, again)]
     assert logged[0] == logged[1]
+
+
+def of_several(**more):
+    """Two teachers of other tokenizers than the student's."""
+    other = llama(seed=4, vocab_size=300, max_position_embeddings=512)
+    theirs = {"teacher": [teacher(), other], "teacher_tokenizer": [other_tokenizer(), folding()]}
+    return given(**theirs, **more)
+
+
+def test_several_teachers_are_each_aligned_by_itself(tmp_path, whole):
+    """The first of two teachers with nearly all of the weight teaches what it teaches alone."""
+    found = trained(tmp_path, **of_several(teacher_weights=[1e9, 1]))
+    assert_equal(found, whole, tolerance=1e-5)
+    equal = trainer(tmp_path, **of_several())
+    equal.train()
+    logged = equal.state.log_history[0]
+    for kind in ("alm", "uld", "shared_tokens"):
+        each = [logged[f"{kind}/teacher{number}"] for number in range(2)]
+        assert logged[kind] == pytest.approx(sum(each) / 2, rel=1e-4)
+        assert each[0] != pytest.approx(each[1], rel=0.01)
+
+
+def test_accumulated_batches_of_several_teachers_are_one_batch(tmp_path):
+    one = trained(tmp_path, **of_several())
+    other = trained(tmp_path, **of_several(per_device_train_batch_size=2, gradient_accumulation_steps=4))
+    assert_equal(other, one, tolerance=1e-5)
+
+
+def test_a_teacher_of_the_students_own_tokenizer_may_stand_beside_another(tmp_path):
+    own = {"teacher": [teacher(), llama(max_position_embeddings=512)]}
+    own["teacher_tokenizer"] = [other_tokenizer(), tokenizer()]
+    one = trainer(tmp_path, **given(losses=[Loss("alm")], **own))
+    one.train()
+    assert one.state.log_history[0]["alm/teacher1"] > 0
+
+
+def test_each_row_is_read_by_its_own_teachers(tmp_path):
+    """A teacher teaches its rows as if these were all. Its numbers are means over its own tokens."""
+    kinds = (["a"], ["b"], ["a", "b"], [])
+    named = [{**row, "teachers": kinds[n % 4]} for n, row in enumerate(rows())]
+    theirs = of_several(train_dataset=named)
+    models = dict(zip("ab", theirs.pop("teacher"), strict=True))
+    one = trainer(tmp_path, teacher=models, **theirs)
+    one.train()
+    logged = one.state.log_history[0]
+    for name in "ab":
+        mine = [{"input_ids": row["input_ids"]} for row in named if name in row["teachers"]]
+        index = "ab".index(name)
+        alone = given(teacher=models[name], teacher_tokenizer=theirs["teacher_tokenizer"][index], train_dataset=mine)
+        other = trainer(tmp_path, **alone)
+        other.train()
+        for kind in ("alm", "uld", "shared_tokens"):
+            assert logged[f"{kind}/{name}"] == pytest.approx(other.state.log_history[0][kind], rel=1e-4)
+
+
+def test_logits_of_several_tokenizers_are_not_mixed(tmp_path):
+    with pytest.raises(UserError, match="alm averages the losses of teachers, whose tokens differ; leave `mix` out"):
+        trainer(tmp_path, **of_several(mix="logits"))

@@ -63,6 +63,7 @@ OF_BOTH = [
     "ragged and packed",
     "ragged stream",
     "across tokenizers",
+    "across tokenizers by row",
 ]
 
 

@@ -66,7 +66,7 @@ def teacher_rows(recipe: "Recipe") -> dict[str, Any]:
 
 
 def alignment(recipe: "Recipe") -> dict[str, bool]:
-    """Whether the corpus is aligned with the tokens of a teacher of another tokenizer."""
+    """Whether the student's text is aligned with the tokens of teachers, so that tokens need not be the same."""
     return {} if crossing_loss(recipe) is None else {"teacher of another tokenizer": True}
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from potstill.recipe.row_rules import teaches_by_row
-
 if TYPE_CHECKING:
     from potstill.recipe.losses import GivenLoss
     from potstill.recipe.recipe import Recipe
@@ -42,8 +40,8 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
     if recipe.pretrain:
         name = next(iter(recipe.pretrain))
         yield f"{what}, and `pretrain.{name}` is trained with the student's own; use `forward_kl`"
-    if len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
-        yield f"{what}, and of these there can be one, which teaches every row; name one in `teachers`"
+    if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1:
+        yield f"{what}, and of several such teachers the losses are averaged; remove `distil.mix: logits`"
     if recipe.asks or recipe.chats:
         yield f"{what}, and it reads text alone; give `corpus.sources`, or use a teacher of the student's tokenizer"
     yield from _of_other_sections(recipe, what)
@@ -52,8 +50,12 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
 def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:
     if recipe.capture is not None:
         yield f"{what}, which runs beside the student; remove `capture`"
-    if any(map(recipe.on_policy_of, recipe.variants)):
-        yield f"{what}, which cannot say what it would have written in place of the student; remove `on_policy`"
+    for given in map(recipe.on_policy_of, recipe.variants):
+        if given is not None and given.losses is not None:
+            yield (
+                f"{what}, and `{given.losses[0].kind}` of `on_policy.losses` needs the teacher's probability of each "
+                "token of the student; remove `on_policy.losses`, and what the student writes has the other losses"
+            )
     for name, teacher in recipe.teachers.items():
         if getattr(teacher, "api", "potstill") != "potstill":
             yield (

@@ -41,7 +41,7 @@ class TeacherAcross:
     vocabulary: int | None = None
 
     def __init__(self, teacher: TeacherBeside, ours: TokenBytes, theirs: TokenBytes, kinds: Collection[str]) -> None:
-        self.teacher, self._ours, self._theirs = teacher, ours, theirs
+        self.teacher, self.ours, self.theirs = teacher, ours, theirs
         self._begins = torch.from_numpy(ours.begins_word), torch.from_numpy(theirs.begins_word)
         shared = shared_tokens(ours, theirs) if {"uld", "shared_tokens"} & {*kinds} else None
         if "shared_tokens" in kinds and shared is not None:
@@ -80,7 +80,7 @@ class TeacherAcross:
     def collator(self, collate: Collate) -> TextCollator:
         """A collator that adds what this teacher reads to the batches of another."""
         limit = positions_of(self.config.get_text_config())
-        return TextCollator(collate, self._ours, self._theirs, limit)
+        return TextCollator(collate, self.ours, self.theirs, limit)
 
     def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SpanTarget:
         """What the teacher says of the spans of a batch, whose columns are those of :class:`TextCollator`, without
@@ -121,8 +121,11 @@ def across_tokenizers(
     losses: Sequence[Loss | HiddenLoss],
     tokenizer: Any,
     given: Any,
+    mix: str = "probabilities",
 ) -> list[TeacherBeside | TargetStore]:
     """The teachers, as losses across tokenizers need them; as they are, if there is no such loss.
+
+    Each of several teachers is aligned by itself. One of them may have the student's own tokenizer.
 
     Args:
         teachers: the teachers.
@@ -130,6 +133,7 @@ def across_tokenizers(
         losses: all losses.
         tokenizer: the student's tokenizer, or None.
         given: the tokenizer of the teachers, or a list with one for each, or None.
+        mix: how several teachers are mixed.
 
     Raises:
         UserError: the losses, or what teaches, cannot be across tokenizers.
@@ -143,10 +147,26 @@ def across_tokenizers(
                 f"{crossing} is for a teacher of another tokenizer, and {other.kind} compares token by token, which "
                 f"needs one tokenizer; leave one of the two out, or use alm in the place of {other.kind}"
             )
-    theirs = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
-    if len(teachers) > 1 or len(theirs) != 1 or names is not None:
-        raise UserError(f"{crossing} has one teacher, which teaches every sample; give one, not a list or dictionary")
-    (teacher,) = teachers
+    tokenizers = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
+    if len(tokenizers) != len(teachers):
+        raise UserError(f"`teacher_tokenizer` has {len(tokenizers)} tokenizers for {len(teachers)} teachers")
+    if mix == "logits" and len(teachers) > 1:
+        raise UserError(f"{crossing} averages the losses of teachers, whose tokens differ; leave `mix` out")
+    if tokenizer is None or None in tokenizers:
+        missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
+        raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
+    shown = names or ([str(number) for number in range(len(teachers))] if len(teachers) > 1 else [""])
+    named = {f"the teacher {name}".strip(): own for name, own in zip(shown, tokenizers, strict=True)}
+    check_other_tokens(crossing, tokenizer, named)
+    ours, kinds = TokenBytes(tokenizer, "the student"), [loss.kind for loss in losses]
+    return [
+        TeacherAcross(_whole(crossing, teacher), ours, TokenBytes(own, name), kinds)
+        for teacher, (name, own) in zip(teachers, named.items(), strict=True)
+    ]
+
+
+def _whole(crossing: str, teacher: TeacherBeside | TargetStore) -> TeacherBeside:
+    """A teacher that tells its whole distributions of any text."""
     if isinstance(teacher, TargetStore):
         raise UserError(
             f"{crossing} needs the teacher itself, and {teacher.path} has the targets of one tokenizer's tokens; give "
@@ -157,12 +177,7 @@ def across_tokenizers(
             f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that "
             "tells some tokens; let it run beside the student, or behind `potstill serve`"
         )
-    if tokenizer is None or theirs[0] is None:
-        missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
-        raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
-    check_other_tokens(crossing, tokenizer, theirs[0], "the teacher")
-    kinds = [loss.kind for loss in losses]
-    return [TeacherAcross(teacher, TokenBytes(tokenizer, "the student"), TokenBytes(theirs[0], "the teacher"), kinds)]
+    return teacher
 
 
 def shared_tokens(ours: TokenBytes, theirs: TokenBytes) -> list[tuple[int, int]]:

@@ -40,11 +40,14 @@ from potstill.training.samples import (
     is_streamed,
     name_documents,
 )
-from potstill.training.taught_rows import TaughtRows, TaughtRowsCollator, without_teachers
+from potstill.training.taught_rows import EachTextCollator, TaughtRows, TaughtRowsCollator, without_teachers
 from potstill.training.teaching import Teaching
 
 TYPICAL_LENGTH = 512
 """The assumed number of tokens of a sample where none is known before the training."""
+
+FOR_TEACHERS = (TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator)
+"""Collators that add what teachers read or have said to the batches of `collate`."""
 
 _DATA_SETS = {"Training": "train_dataset", "Evaluation": "eval_dataset"}
 """The arguments of data sets, by what transformers calls a loader."""
@@ -98,18 +101,21 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        across = next((one for one in self.teachers if isinstance(one, TeacherAcross)), None)
+        across = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TeacherAcross)}
         read = [one for one in self._teachers_beside() if not isinstance(one, TeacherAcross)]
         limits = [positions_of(one.config.get_text_config()) for one in read]
         teacher = min((limit for limit in limits if limit is not None), default=None)
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
-        collate = collate if across is None else across.collator(collate)
+        texts = {index: one.collator(collate) for index, one in across.items()}
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         self.taught = None
         if self.teaching.names is not None:
-            self.taught = TaughtRows(self.teaching.names, stores, always=self.is_fsdp_enabled)
+            self.taught = TaughtRows(self.teaching.names, stores, texts, always=self.is_fsdp_enabled)
             self.data_collator = TaughtRowsCollator(collate, self.taught)
+        elif texts:
+            collate = texts[0] if len(texts) == 1 else EachTextCollator(collate, tuple(texts.values()))
+            self.data_collator = collate
         else:
             self.data_collator = TargetCollator(collate, stores) if stores else collate
         parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
@@ -192,7 +198,7 @@ class SampleTrainer(Trainer):
         dataset = self._rendered(dataset, _DATA_SETS.get(description, "test_dataset"))
         given: Any = self.data_collator
         collate: Any = given
-        if isinstance(given, TargetCollator | TaughtRowsCollator | TextCollator) and not kwargs.get("is_training"):
+        if isinstance(given, FOR_TEACHERS) and not kwargs.get("is_training"):
             collate = given.collate
         samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
         named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)

@@ -14,14 +14,14 @@ from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
 from potstill.data.text_of_batch import TextCollator
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
-from potstill.training.taught_rows import TaughtRowsCollator
+from potstill.training.taught_rows import EachTextCollator, TaughtRowsCollator
 
 COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
 """The columns of tokenized samples that are read."""
 
 _OWN = (
     *(Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator),
-    *(TargetCollator, TaughtRowsCollator, TextCollator),
+    *(TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator),
 )
 
 _LOOKED_AT = 8
