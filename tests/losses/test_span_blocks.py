@@ -80,6 +80,8 @@ def naive(one: Batch, losses: tuple[Loss, ...], denominator: float, label_weight
             values = -at_label if label_weights is None else -at_label * label_weights
         elif loss.kind == "alm":
             mass = log_p[:, target.begins_word].logsumexp(-1)
+            if target.ends_turn is not None:
+                mass = torch.where(target.ends_turn[one.labels], at_label, mass)
             each = []
             for (first, last), opens in zip(target.spans.tolist(), target.opens.tolist(), strict=True):
                 each.append(at_label[first:last].sum() + mass[last] - (0 if opens else mass[first]))
@@ -312,3 +314,21 @@ def test_teachers_of_other_tokenizers_have_no_logits_to_mix() -> None:
     one, mixed = two_teachers()
     with pytest.raises(UserError, match="teachers of other tokenizers have no logits in common"):
         distillation_loss(one.hidden, one.head, one.labels, replace(mixed, mix="logits"), EVERY, denominator=1.0)
+
+
+@pytest.mark.parametrize("budget", [1, 2**20])
+def test_where_a_turn_ends_the_mass_is_that_of_the_token_that_ends_it(budget: int) -> None:
+    one = batch()
+    one.labels[4] = one.labels[6] = 8
+    one.target = replace(one.target, ends_turn=torch.arange(V) == 8)
+    found, _ = distillation_loss(
+        one.hidden, one.head, one.labels, one.target, EVERY, denominator=7.0, memory_budget=budget
+    )
+    expected = naive(one, EVERY, 7.0)
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, one.inputs), torch.autograd.grad(expected, one.inputs), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+    without = replace(one, target=replace(one.target, ends_turn=None))
+    assert not torch.isclose(expected, naive(without, EVERY, 7.0))

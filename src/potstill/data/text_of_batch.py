@@ -96,7 +96,7 @@ class TextCollator:
             ends[piece.tokens] = at + 1 + own
             if piece.opening != NOWHERE:
                 ends[piece.opening] = at
-        ours = TextReading(ends, np.zeros(len(ids), bool), _rows(batch))
+        ours = TextReading(ends, np.zeros(len(ids), bool), rows_of_predictions(batch))
         theirs = _TeacherTokens(len(batch["input_ids"]), "position_ids" in batch)
         for piece, at, found, (cut, _) in zip(pieces, axis.openings.tolist(), read, cuts, strict=True):
             theirs.add(piece, self._opening(theirs, piece), at, cut, found)
@@ -208,7 +208,7 @@ class _TeacherTokens:
         ends, lost = np.full(shape, NOWHERE, np.int64), np.zeros(shape, bool)
         for row, (own, gone) in enumerate(zip(self._ends, self._lost, strict=True)):
             ends[row, : len(own)], lost[row, : len(own)] = own, gone
-        return TextReading(ends.reshape(-1), lost.reshape(-1), _rows(batch))
+        return TextReading(ends.reshape(-1), lost.reshape(-1), rows_of_predictions(batch))
 
 
 def columns(spans: Spans, tokens: int) -> dict[str, Tensor]:
@@ -220,7 +220,7 @@ def columns(spans: Spans, tokens: int) -> dict[str, Tensor]:
     return {SPANS: torch.from_numpy(found), SAME_BYTE: torch.from_numpy(same)}
 
 
-def _rows(batch: Mapping[str, Tensor]) -> Int[np.ndarray, "BT"]:
+def rows_of_predictions(batch: Mapping[str, Tensor]) -> Int[np.ndarray, "BT"]:
     """The number of the prediction that is made at each place of a batch; NOWHERE where none is learned."""
     taught: Bool[np.ndarray, "BT"] = supervised_mask(batch).numpy().reshape(-1)
     return np.where(taught, taught.cumsum() - 1, NOWHERE)

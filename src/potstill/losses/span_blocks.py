@@ -63,6 +63,15 @@ class _RowGradients:
     of_label: Float[Tensor, "N 1"]
     of_mass: Float[Tensor, "N 1"]
 
+    def where_turns_end(self, inputs: LossInputs) -> "_RowGradients":
+        """The same, where the word mass is the probability of a label that ends a turn."""
+        ends_turn = next(leaf.ends_turn for leaf in leaves(inputs.target) if isinstance(leaf, SpanTarget))
+        if ends_turn is None:
+            return self
+        ending = ends_turn[inputs.labels][:, None]
+        of_label = self.of_label + torch.where(ending, self.of_mass, 0.0)
+        return _RowGradients(of_label, self.of_mass.masked_fill(ending, 0.0))
+
 
 _OF_PAIRS = ("uld", "shared_tokens")
 """The losses of whole distributions at the same byte."""
@@ -131,7 +140,7 @@ def _losses_of_spans(
             of_label = of_label + torch.cat([slope, slope.new_zeros(1)])[own]
             of_mass = of_mass.index_add(0, target.spans[:, 1], slope)
             of_mass = of_mass.index_add(0, target.spans[:, 0], -slope.masked_fill(target.opens, 0.0))
-    return _RowGradients(of_label[:, None], of_mass[:, None])
+    return _RowGradients(of_label[:, None], of_mass[:, None]).where_turns_end(inputs)
 
 
 class _SpanBatch:
@@ -141,7 +150,7 @@ class _SpanBatch:
         self._inputs, self._student = inputs, RowsFrom(student, inputs.first) if inputs.first else student
         first = next(leaves(inputs.target))
         assert isinstance(first, SpanTarget)
-        self._begins_word = first.begins_word
+        self._begins_word, self._ends_turn = first.begins_word, first.ends_turn
         pairs = [getattr(part.target, "pairs", None) for part in inputs.pairing.parts]
         # Of each part, one source of logits or none.
         self._teachers = [
@@ -176,7 +185,7 @@ class _SpanBatch:
                 begins = self._begins_word.to(statistics_dtype(logits.product.dtype))
             for block in self._blocks(logits.product):
                 rows = logits.rows(block.start, block.stop)
-                found.append(token_numbers(rows.finished(), labels[block], begins))
+                found.append(token_numbers(rows.finished(), labels[block], begins, self._ends_turn))
         numbers = TokenNumbers(*(torch.cat(each) for each in zip(*(one for one, _ in found), strict=True)))
         return _RowNumbers(numbers, torch.cat([log_sum for _, log_sum in found]))
 

@@ -144,6 +144,8 @@ class SpanTarget:
     """The student's N supervised tokens."""
     pairs: PairedRows | None = None
     """The teacher's distributions, for the losses that compare them."""
+    ends_turn: Bool[Tensor, "V"] | None = None
+    """Whether each of the student's ids ends a turn of a conversation; None: none does."""
 
     def __len__(self) -> int:
         return self.tokens

@@ -1,6 +1,7 @@
 """Across tokenizers: a teacher that reads the text of the student's batches by a tokenizer of its own."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,11 +43,26 @@ class TeacherAcross:
 
     def __init__(self, teacher: TeacherBeside, ours: TokenBytes, theirs: TokenBytes, kinds: Collection[str]) -> None:
         self.teacher, self.ours, self.theirs = teacher, ours, theirs
+        self._ends: tuple[Tensor, Tensor] | None = None
         self._begins = torch.from_numpy(ours.begins_word), torch.from_numpy(theirs.begins_word)
         shared = shared_tokens(ours, theirs) if {"uld", "shared_tokens"} & {*kinds} else None
         if "shared_tokens" in kinds and shared is not None:
             _check_shared(ours, theirs, shared)
         self._shared = None if shared is None else torch.tensor(shared, dtype=torch.int64).reshape(-1, 2).T
+
+    def match_ends(self, ours: int, theirs: int) -> None:
+        """Compare the ends of turns: the student's token that ends a turn is the teacher's.
+
+        Args:
+            ours: the id of the student's token.
+            theirs: the id of the teacher's.
+        """
+        device = self._begins[0].device
+        sizes, ids = (len(self.ours.each), len(self.theirs.each)), (ours, theirs)
+        one, other = (torch.arange(size, device=device) == number for size, number in zip(sizes, ids, strict=True))
+        self._ends = one, other
+        if self._shared is not None:
+            self._shared = torch.cat([self._shared, torch.tensor([[ours], [theirs]], device=device)], 1)
 
     @property
     def config(self) -> Any:
@@ -102,17 +118,22 @@ class TeacherAcross:
         spans, same = batch[SPANS], batch[SAME_BYTE]
         ours, begins = self._begins
         theirs, opens, follows = spans[:, 2:4], spans[:, 4].bool(), spans[:, 5].bool()
-        groups = joined(theirs, opens, follows, numbers_of(whole, supervised_labels(batch), begins))
+        labels, ends, closes = supervised_labels(batch), None, None
+        if self._ends is not None:
+            ends = self._ends[1]
+            closes = ends[labels[theirs[:, 1]]]
+        groups = joined(theirs, opens, follows, numbers_of(whole, labels, begins, ends), closes)
         pairs = None
         if self._shared is not None:
             pairs = PairedRows(_rows_at(whole, same.clamp_min(0)), same != NOWHERE, *self._shared)
         target = SpanTarget(spans[:, :2], opens, *groups, begins_word=ours, tokens=len(same), pairs=pairs)
-        return target, {}
+        return target if self._ends is None else replace(target, ends_turn=self._ends[0]), {}
 
     def _move(self, device: torch.device) -> None:
         ours, theirs = self._begins
         self._begins = ours.to(device), theirs.to(device)
         self._shared = None if self._shared is None else self._shared.to(device)
+        self._ends = None if self._ends is None else (self._ends[0].to(device), self._ends[1].to(device))
 
 
 def across_tokenizers(

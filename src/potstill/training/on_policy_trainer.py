@@ -14,6 +14,7 @@ from potstill import distributed
 from potstill.console import say
 from potstill.data.collators import Collate, pad_token_id
 from potstill.data.positions import PositionsCollator
+from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.files.atomic import write_json
 from potstill.losses.loss import Loss
@@ -67,6 +68,11 @@ class OnPolicyTrainer(SavingTrainer):
             raise UserError(
                 "`on_policy` lets the student write, which needs its whole weights on each rank, and FSDP and "
                 "DeepSpeed split them; train with DDP, or without `on_policy`"
+            )
+        if isinstance(self.data_collator, TurnsCollator):
+            raise UserError(
+                "`on_policy` has no turns of conversations for a teacher of another tokenizer, which reads them by a "
+                "chat template of its own; leave `on_policy` out, or give texts"
             )
         losses, gradients = rollout_losses(settings, self.losses)
         teachers = rollout_teachers(self.teachers, readers)

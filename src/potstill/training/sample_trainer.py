@@ -11,6 +11,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from potstill.data.collators import Collate, FittingCollator, SharedVocabularyCollator, pad_token_id
+from potstill.data.conversations.chat_template import chat_template
 from potstill.data.labels import count_supervised
 from potstill.data.positions import PADS, PositionsCollator
 from potstill.data.prompts.collator import SampleCollator
@@ -18,6 +19,7 @@ from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.text_of_batch import TextCollator
 from potstill.data.text_samples import TextReader
+from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.models.document_attention import check_documents_are_isolated, model_inputs
 from potstill.models.size import positions_of
@@ -28,7 +30,7 @@ from potstill.targets.collator import TargetCollator
 from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.vocabulary_agreement import head_rows
-from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
+from potstill.training.chat_samples import OtherReader, are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
 from potstill.training.rank_batches import STAND_IN, EvenStream, even_out
 from potstill.training.samples import (
@@ -46,7 +48,7 @@ from potstill.training.teaching import Teaching
 TYPICAL_LENGTH = 512
 """The assumed number of tokens of a sample where none is known before the training."""
 
-FOR_TEACHERS = (TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator)
+FOR_TEACHERS = (TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator, TurnsCollator)
 """Collators that add what teachers read or have said to the batches of `collate`."""
 
 _DATA_SETS = {"Training": "train_dataset", "Evaluation": "eval_dataset"}
@@ -91,7 +93,11 @@ class SampleTrainer(Trainer):
         collate: Collate = given or self._sample_collator(max_length)
         longest = self._max_length(max_length) or self._positions or MOST_AT_ONCE
         self._chats = None if given is not None else chat_settings(conversations, longest)
-        self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
+        across = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TeacherAcross)}
+        chats = bool(across) and self._chats is not None and are_chats(self.train_dataset, "train_dataset")
+        self.train_dataset = (
+            self._read_by_both(across) if chats else self._rendered(self.train_dataset, "train_dataset")
+        )
         several = isinstance(self.eval_dataset, dict)
         evaluated = self.eval_dataset.items() if several else [("eval_dataset", self.eval_dataset)]
         rendered = {name: self._rendered(dataset, name) for name, dataset in evaluated}
@@ -101,7 +107,6 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        across = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TeacherAcross)}
         read = [one for one in self._teachers_beside() if not isinstance(one, TeacherAcross)]
         limits = [positions_of(one.config.get_text_config()) for one in read]
         teacher = min((limit for limit in limits if limit is not None), default=None)
@@ -113,6 +118,8 @@ class SampleTrainer(Trainer):
         if self.teaching.names is not None:
             self.taught = TaughtRows(self.teaching.names, stores, texts, always=self.is_fsdp_enabled)
             self.data_collator = TaughtRowsCollator(collate, self.taught)
+        elif chats:
+            collate = self.data_collator = TurnsCollator(collate, texts[0].ours, texts[0].theirs)
         elif texts:
             collate = texts[0] if len(texts) == 1 else EachTextCollator(collate, tuple(texts.values()))
             self.data_collator = collate
@@ -131,6 +138,25 @@ class SampleTrainer(Trainer):
                 check_collator(given, samples)
             if samples:
                 self._try(collate(samples), samples, name)
+
+    def _read_by_both(self, across: Mapping[int, TeacherAcross]) -> list[dict[str, Any]]:
+        """The training conversations as samples that a teacher of another tokenizer reads, too.
+
+        Raises:
+            UserError: there are several teachers, or a conversation cannot be rendered.
+        """
+        if len(across) > 1 or self.teaching.names is not None:
+            raise UserError(
+                "conversations have one teacher of another tokenizer, which teaches all of them; give one as `teacher`"
+            )
+        assert self._chats is not None
+        (teacher,) = across.values()
+        longest = positions_of(teacher.config.get_text_config())
+        reader = OtherReader(teacher.ours, teacher.theirs, longest)
+        found = chat_samples(self.train_dataset, self.processing_class, self._chats, "train_dataset", reader)
+        sides = reader.sides(chat_template(self.processing_class, self._chats), self._chats)
+        teacher.match_ends(*(side.end for side in sides))
+        return found
 
     def _rendered(self, dataset: Any, name: str) -> Any:
         """A data set of conversations as samples of tokens; any other stays as it is."""

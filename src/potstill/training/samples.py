@@ -12,6 +12,7 @@ from potstill.data.labels import count_supervised, starts_document
 from potstill.data.prompts.collator import AlignedCollator, AlignedSample, SampleCollator
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
 from potstill.data.text_of_batch import TextCollator
+from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
 from potstill.training.taught_rows import EachTextCollator, TaughtRowsCollator
@@ -21,7 +22,7 @@ COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
 
 _OWN = (
     *(Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator),
-    *(TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator),
+    *(TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator, TurnsCollator),
 )
 
 _LOOKED_AT = 8
