@@ -14,8 +14,10 @@ from torch.distributed.tensor import DTensor
 
 from potstill import DistilTrainer, HiddenLoss, Loss, OnPolicy, TargetStore
 from potstill.data.labels import IGNORE_INDEX
+from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from tiny import documents, gpt2, llama, mixture, tokenizer
+from tokenizer_zoo import folding
 from tokenizer_zoo import trained as other_tokenizer
 from toy_training import (
     captured,
@@ -72,6 +74,27 @@ def spans(folder: Path):
     return {"teacher": store, **own, **EPOCHS}
 
 
+def across_tokenizers():
+    """A teacher of another tokenizer, and texts of which some teach nothing."""
+    found = TokenBytes(tokenizer(), "tiny").read(documents(16, seed=5))
+    rows = [{"input_ids": (ids := [0, *one.ids.tolist()][: 20 + 6 * n]), "labels": ids} for n, one in enumerate(found)]
+    return {
+        "teacher": llama(seed=3, vocab_size=400, max_position_embeddings=512),
+        "teacher_tokenizer": other_tokenizer(),
+        "processing_class": tokenizer(),
+        "losses": [Loss("alm", 0.7), Loss("uld", 0.1), Loss("shared_tokens", 0.2), Loss("cross_entropy", 0.3)],
+        "train_dataset": silent(rows),
+    }
+
+
+def across_tokenizers_by_row():
+    """Two teachers of other tokenizers, each with its rows."""
+    given = across_tokenizers()
+    teachers = {"maths": given["teacher"], "chat": llama(seed=4, vocab_size=300, max_position_embeddings=512)}
+    theirs = [given["teacher_tokenizer"], folding()]
+    return {**given, "teacher": teachers, "teacher_tokenizer": theirs, "train_dataset": named(given["train_dataset"])}
+
+
 def cases(folder: Path, ranks: int):
     """By name: the arguments of a training, in which a step has 8 samples whatever the number of ranks."""
     rows = samples(16, seed=7)
@@ -113,6 +136,8 @@ def cases(folder: Path, ranks: int):
         "ragged by row": {**size, **EPOCHS, "teacher": of_stores_too, "train_dataset": named(rows[:11])},
         "ragged and captured spans": {**size, **spans(stores / "spans")},
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
+        "across tokenizers": {**size, **cut, **across_tokenizers()},
+        "across tokenizers by row": {**size, **cut, **across_tokenizers_by_row()},
     }
     sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}
     return {
@@ -144,7 +169,7 @@ def whole(weights):
 
 
 LOGGED = ("loss", "forward_kl", "hidden_match", "router_loss")
-LOGGED += ("forward_kl/maths", "tokens/maths", "tokens_without_teacher")
+LOGGED += ("forward_kl/maths", "tokens/maths", "tokens_without_teacher", "alm", "uld", "shared_tokens")
 
 RAGGED, EPOCHS = (3, 11), {"max_steps": -1, "num_train_epochs": 2}
 """Numbers of samples that do not fill the last batches of all ranks; and two passes over them."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from potstill import DistilTrainer, Loss, TargetStore
 from potstill.data.collators import Collate, Collator
@@ -27,6 +27,16 @@ from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, documents, llama, tokenizer
 
 Sample = dict[str, list[int]]
+
+
+class Killed(TrainerCallback):
+    """Ends a training in the middle of its fifth step, as a power failure does."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After four steps it raises an error."""
+        if state.global_step == 4:
+            raise RuntimeError("killed")
+
 
 KL_AND_CE = (Loss("forward_kl", weight=0.7, temperature=2.0), Loss("cross_entropy", weight=0.3))
 

@@ -183,3 +183,14 @@ def test_samples_with_tokens_of_the_teachers_own_are_refused():
 
     with pytest.raises(UserError, match="samples have tokens of their own for the teacher"):
         TextCollator(collate, bytes_of("tiny"), bytes_of("trained"))(rows_of("tiny"))
+
+
+def test_a_cut_text_keeps_the_spans_before_the_cut():
+    ids = [[*separator("tiny"), *found.ids.tolist()] for found in bytes_of("tiny").read(documents(4, seed=9))]
+    rows, (ours, theirs) = [{"input_ids": one} for one in ids], (bytes_of("tiny"), bytes_of("trained"))
+    whole = TextCollator(Collator(0), ours, theirs)(rows)
+    cut = TextCollator(Collator(0), ours, theirs, positions=20, cut=True)(rows)
+    assert cut["teacher_input_ids"].shape[1] == 20
+    kept = {tuple(row[:2]) for row in cut["teacher_spans"].tolist()}
+    assert 0 < len(kept) < len(whole["teacher_spans"])
+    assert kept < {tuple(row[:2]) for row in whole["teacher_spans"].tolist()}

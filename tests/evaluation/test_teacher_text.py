@@ -16,6 +16,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.recipe.step import Step
 from tiny import _config, documents, llama, save_corpus, save_model, tokenizer, toy_recipe
+from tokenizer_zoo import folding
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,7 @@ def test_the_teachers_bits_are_those_of_its_own_tokens(run):
 
 
 def test_the_corpus_says_what_is_compared(run):
-    found = run.manifest(Step("corpus"))["summary"]["alignment"]
+    found = run.manifest(Step("corpus"))["summary"]["alignment"]["smollm2"]
     assert 0.9 < found["bytes_in_spans"] / found["bytes"] < 1
     assert found["student_tokens"] < found["teacher_tokens"]
     assert found["lost_by_teacher"] == 0
@@ -122,3 +123,59 @@ def test_the_teachers_own_tokenizer_is_refused(tmp_path):
     own |= dict.fromkeys(("bos_token", "eos_token"), "<|endoftext|>")
     with pytest.raises(UserError, match=r"alm is for a teacher of another tokenizer, but `teachers.smollm2` has the"):
         run_recipe(recipe(tmp_path, f"tokenizer={json.dumps(own)}"), Run(tmp_path / "run"), until="tokenizer")
+
+
+def test_a_trained_student_gets_the_vocabulary_of_the_run_and_an_adapter(tmp_path):
+    """The start is a model of the teacher's own tokens, and reads the run's tokens afterwards."""
+    model = save_model(llama(7, layers=2), tmp_path / "small")
+    start = {"start": "checkpoint", "model": str(model), "vocabulary": "carry_over"}
+    start["adapter"] = {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}
+    made, steps = Run(tmp_path / "run"), "distil.training.max_steps=2"
+    run_recipe(recipe(tmp_path, steps, f"student={json.dumps(start)}", "control=null"), made, until="distil")
+    carried = made.manifest(Step("student"))["summary"]["vocabulary"]
+    assert carried["carried"] > 250
+    assert sum(carried.values()) == 400
+    assert '"alm"' in (made.path(Step("distil", seed=0)) / "log.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A run with a second teacher, whose tokenizer differs from both others, and which teaches half of the text."""
+    folder = tmp_path_factory.mktemp("two")
+    other = llama(6, vocab_size=len(folding()))
+    other.save_pretrained(folder / "other")
+    folding().save_pretrained(folder / "other")
+    sources = [{"path": str(folder / name)} for name in ("text.jsonl", "more.jsonl")]
+    more = {"teachers.other": {"model": str(folder / "other"), "when": {"source": sources[1]["path"]}}}
+    more |= {"corpus.sources": sources, "distil.training.max_steps": 2, "evaluate.documents": 8}
+    for seed, name in enumerate(("text.jsonl", "more.jsonl")):
+        # `folding` does not give capital letters and marks back.
+        texts = [text.lower().replace("ï", "i") for text in documents(80, seed=seed)]
+        save_corpus(folder / name, texts)
+    made = Run(folder / "run")
+    run_recipe(recipe(folder, *(f"{key}={json.dumps(value)}" for key, value in more.items())), made, until="evaluate")
+    return made
+
+
+def test_each_of_several_teachers_is_aligned_and_scored_by_itself(two):
+    aligned = two.manifest(Step("corpus"))["summary"]["alignment"]
+    assert [*aligned] == ["smollm2", "other"]
+    assert aligned["smollm2"]["teacher_tokens"] != aligned["other"]["teacher_tokens"]
+    found = rows(two)
+    assert {model for model, metric in found if metric.startswith("bits_per_byte")} >= {
+        "teacher smollm2",
+        "teacher other",
+        "student",
+    }
+    log = (two.path(Step("distil", seed=0)) / "log.jsonl").read_text()
+    assert '"alm/smollm2"' in log
+    assert '"alm/other"' in log
+
+
+def test_a_student_writes_for_a_teacher_that_reads_other_tokens(tmp_path):
+    given = ["distil.training.max_steps=2", "distil.on_policy={share: 0.5, beginning: 8, max_new_tokens: 8}"]
+    made = Run(tmp_path / "run")
+    run_recipe(recipe(tmp_path, "control=null", *given), made, until="distil")
+    log = (made.path(Step("distil", seed=0)) / "log.jsonl").read_text()
+    assert '"on_policy/alm"' in log
+    assert '"on_policy/lost_text"' in log

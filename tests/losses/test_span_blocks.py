@@ -12,7 +12,16 @@ from potstill.losses.chunked import distillation_loss
 from potstill.losses.cross_tokenizer import likelihood_matching
 from potstill.losses.loss import Loss
 from potstill.losses.span_likelihood import TokenNumbers, log_likelihoods
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, PairedRows, SpanTarget
+from potstill.losses.teacher_target import (
+    GroupedTarget,
+    HiddenTarget,
+    LogitsTarget,
+    MixedTarget,
+    PairedRows,
+    SpanTarget,
+    TokenGroup,
+    rows_of,
+)
 from potstill.models.head import Head
 
 from .naive import as_double, logits_of
@@ -73,6 +82,8 @@ def naive(one: Batch, losses: tuple[Loss, ...], denominator: float, label_weight
             values = -at_label if label_weights is None else -at_label * label_weights
         elif loss.kind == "alm":
             mass = log_p[:, target.begins_word].logsumexp(-1)
+            if target.ends_turn is not None:
+                mass = torch.where(target.ends_turn[one.labels], at_label, mass)
             each = []
             for (first, last), opens in zip(target.spans.tolist(), target.opens.tolist(), strict=True):
                 each.append(at_label[first:last].sum() + mass[last] - (0 if opens else mass[first]))
@@ -141,6 +152,9 @@ def test_values_are_the_same_without_gradient() -> None:
     with torch.no_grad():
         found, _ = distillation_loss(one.hidden, one.head, one.labels, one.target, EVERY, denominator=7.0)
     torch.testing.assert_close(found, naive(one, EVERY, 7.0).detach())
+    with torch.no_grad():
+        alone, _ = distillation_loss(one.hidden, one.head, one.labels, one.target, EVERY[:1], denominator=7.0)
+    torch.testing.assert_close(alone, naive(one, EVERY[:1], 7.0).detach())
 
 
 def student_like_teacher() -> Batch:
@@ -238,3 +252,113 @@ def test_a_batch_without_a_common_byte_gives_nothing_to_losses_of_pairs(budget: 
     )
     assert found.item() == 0
     assert torch.autograd.grad(found, one.hidden)[0].abs().max() == 0
+
+
+def two_teachers() -> tuple[Batch, MixedTarget]:
+    """A batch and an ensemble whose second teacher has other spans and another vocabulary."""
+    one = batch()
+    torch.manual_seed(9)
+    is_paired = torch.arange(N) % 2 == 0
+    pairs = PairedRows(
+        HiddenTarget(
+            torch.randn(int(is_paired.sum()), H, dtype=torch.float64), Head(torch.randn(11, H, dtype=torch.float64))
+        ),
+        is_paired,
+        torch.tensor([0, 2]),
+        torch.tensor([10, 3]),
+    )
+    other = SpanTarget(
+        torch.tensor([[1, 2], [2, 5], [9, 11]]),
+        torch.tensor([False, False, True]),
+        torch.tensor([0, 0, 1]),
+        -2 * torch.rand(3, dtype=torch.float64),
+        torch.tensor([True, True, False]),
+        one.target.begins_word,
+        N,
+        pairs,
+    )
+    return one, MixedTarget((one.target, other), (0.25, 0.75))
+
+
+@pytest.mark.parametrize("budget", [1, 2**20])
+def test_an_ensemble_has_the_mean_of_its_teachers_losses(budget: int) -> None:
+    one, mixed = two_teachers()
+    options: dict[str, Any] = {"denominator": 7.0, "memory_budget": budget}
+    found, named = distillation_loss(one.hidden, one.head, one.labels, mixed, EVERY, **options)
+    alone = [distillation_loss(one.hidden, one.head, one.labels, each, EVERY, **options) for each in mixed.targets]
+    expected = sum(weight * loss for weight, (loss, _) in zip(mixed.weights, alone, strict=True))
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, one.inputs), torch.autograd.grad(expected, one.inputs), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+    for kind in ("alm", "uld", "shared_tokens"):
+        each = [values[kind] for _, values in alone]
+        torch.testing.assert_close(named[kind], 0.25 * each[0] + 0.75 * each[1])
+        torch.testing.assert_close(torch.stack([named[f"{kind}/teacher{n}"] for n in range(2)]), torch.stack(each))
+
+
+def only(pairs: PairedRows | None, kept: Tensor) -> PairedRows:
+    """Pairs at some tokens alone."""
+    assert pairs is not None
+    assert isinstance(pairs.whole, HiddenTarget)
+    whole = HiddenTarget(pairs.whole.hidden[kept[pairs.is_paired]], pairs.whole.head)
+    return replace(pairs, whole=whole, is_paired=pairs.is_paired & kept)
+
+
+def test_groups_of_tokens_have_the_spans_of_their_own_teachers() -> None:
+    one, mixed = two_teachers()
+    first, second = mixed.targets
+    assert isinstance(first, SpanTarget)
+    assert isinstance(second, SpanTarget)
+    first = replace(first, used=torch.tensor([True, True, True, False]))
+    groups = GroupedTarget(
+        (
+            TokenGroup(7, rows_of(first, 0, 7), ("a",)),
+            TokenGroup(1, None),
+            TokenGroup(4, MixedTarget((rows_of(first, 8, 12), rows_of(second, 8, 12)), (0.5, 0.5)), ("a", "b")),
+        )
+    )
+    found, named = distillation_loss(one.hidden, one.head, one.labels, groups, EVERY, denominator=7.0)
+    # The whole batch, with what each teacher says of other tokens left out.
+    at = torch.arange(N)
+    of_first = replace(first, pairs=only(first.pairs, at != 7))
+    keep = torch.tensor([False, True, False])
+    of_second = replace(second, used=keep, pairs=only(second.pairs, at >= 8))
+    late = torch.tensor([False, False, True, False])
+    halved = replace(of_first, used=late, pairs=only(first.pairs, at >= 8))
+    options: dict[str, Any] = {"denominator": 7.0}
+    wholes = [of_first, halved, of_second]
+    each = [distillation_loss(one.hidden, one.head, one.labels, target, EVERY[:3], **options)[0] for target in wholes]
+    ce = distillation_loss(one.hidden, one.head, one.labels, None, EVERY[3:], **options)[0]
+    expected = each[0] - 0.5 * each[1] + 0.5 * each[2] + ce
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, one.inputs), torch.autograd.grad(expected, one.inputs), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+    assert {"alm/a", "alm/b"} <= set(named)
+
+
+def test_teachers_of_other_tokenizers_have_no_logits_to_mix() -> None:
+    one, mixed = two_teachers()
+    with pytest.raises(UserError, match="teachers of other tokenizers have no logits in common"):
+        distillation_loss(one.hidden, one.head, one.labels, replace(mixed, mix="logits"), EVERY, denominator=1.0)
+
+
+@pytest.mark.parametrize("budget", [1, 2**20])
+def test_where_a_turn_ends_the_mass_is_that_of_the_token_that_ends_it(budget: int) -> None:
+    one = batch()
+    one.labels[4] = one.labels[6] = 8
+    one.target = replace(one.target, ends_turn=torch.arange(V) == 8)
+    found, _ = distillation_loss(
+        one.hidden, one.head, one.labels, one.target, EVERY, denominator=7.0, memory_budget=budget
+    )
+    expected = naive(one, EVERY, 7.0)
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, one.inputs), torch.autograd.grad(expected, one.inputs), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+    without = replace(one, target=replace(one.target, ends_turn=None))
+    assert not torch.isclose(expected, naive(without, EVERY, 7.0))

@@ -127,3 +127,23 @@ def test_there_may_be_no_span() -> None:
     none, flags = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
     found = joined(none, flags, flags, TokenNumbers(torch.zeros(3), torch.zeros(3)))
     assert [len(each) for each in found] == [0, 0, 0]
+
+
+def test_where_a_turn_ends_the_mass_is_the_probability_of_its_token() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 3, 3, 1])
+    begins, ends = torch.tensor([1.0, 0, 1, 0, 0], dtype=torch.float64), torch.arange(5) == 3
+    (log_p, log_mass), _ = token_numbers(logits, labels, begins, ends)
+    (same, words), _ = token_numbers(logits, labels, begins)
+    assert torch.equal(log_p, same)
+    torch.testing.assert_close(log_mass, torch.stack([words[0], log_p[1], log_p[2], words[3]]))
+
+
+def test_the_end_of_a_turn_is_compared_however_improbable_it_is() -> None:
+    spans, opens = torch.tensor([[0, 2], [2, 4]]), torch.tensor([True, False])
+    numbers = TokenNumbers(torch.full((5,), -1.0), torch.tensor([0.0, 0.0, -0.1, 0.0, -20.0]))
+    follows, closes = torch.tensor([False, True]), torch.tensor([False, True])
+    assert joined(spans, opens, follows, numbers).used.tolist() == [True, False]
+    found = joined(spans, opens, follows, numbers, closes)
+    assert found.used.tolist() == [True, True]
+    torch.testing.assert_close(found.log_q, torch.tensor([-2.1, -21.9]))

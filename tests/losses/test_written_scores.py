@@ -6,7 +6,15 @@ from hypothesis import given, settings
 
 from potstill.errors import UserError
 from potstill.losses.divergences import FLOOR, forward_kl, reverse_kl
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget
+from potstill.losses.teacher_target import (
+    GroupedTarget,
+    HiddenTarget,
+    LogitsTarget,
+    MixedTarget,
+    SpanTarget,
+    TokenGroup,
+    rows_of,
+)
 from potstill.losses.written_scores import LIKELIEST, NAMES, score_written
 from potstill.models.head import Head
 
@@ -106,3 +114,16 @@ def test_heads_of_other_sizes_need_the_ids_that_they_share() -> None:
     expected = score_written(LogitsTarget(student.logits[:, :8]), labels, LogitsTarget(teacher.logits[:, :8]))
     for name in NAMES:
         torch.testing.assert_close(found[name], expected[name])
+
+
+def test_of_a_teacher_of_other_tokens_only_the_student_is_told() -> None:
+    torch.manual_seed(0)
+    logits, labels, none = torch.randn(5, 7), torch.randint(7, (5,)), torch.zeros(0, dtype=torch.int64)
+    spans = SpanTarget(none.view(0, 2), none.bool(), none, none.float(), none.bool(), torch.zeros(7).bool(), 5)
+    student = LogitsTarget(logits)
+    for target in (spans, MixedTarget((spans, spans), (0.5, 0.5))):
+        found, whole = score_written(student, labels, target), score_written(student, labels, student)
+        assert set(found) == {"student_log_probs", "entropy"}
+        assert all(torch.equal(values, whole[name]) for name, values in found.items())
+    groups = GroupedTarget((TokenGroup(3, rows_of(spans, 0, 3)), TokenGroup(2, rows_of(spans, 3, 5))))
+    assert torch.equal(score_written(student, labels, groups)["entropy"], whole["entropy"])

@@ -25,22 +25,31 @@ def hold_out(work, texts):
 
 def test_the_held_out_text_is_measured_and_told(work, capsys):
     hold_out(work, documents(40))
-    found = alignment.measured_alignment(work)
+    found = alignment.measured_alignment(work)["big"]
     assert found["bytes"] == sum(len(text.encode()) for text in documents(40))
     assert found["bytes_in_spans"] > 0.9 * found["bytes"]
     assert "of the held-out text is compared with the teacher" in capsys.readouterr().out
 
 
+def test_each_teacher_has_figures_of_its_own(work, monkeypatch, capsys):
+    several = [SimpleNamespace(name="big", tokenizer=tokenizer), SimpleNamespace(name="other", tokenizer=trained)]
+    monkeypatch.setattr(artifacts, "existing_teachers", lambda work: several)
+    hold_out(work, documents(40))
+    found = alignment.measured_alignment(work)
+    assert found["big"]["teacher_tokens"] > found["other"]["teacher_tokens"] == found["other"]["student_tokens"]
+    assert "other: " in capsys.readouterr().out
+
+
 def test_no_more_is_read_than_figures_need(work, monkeypatch):
     monkeypatch.setattr(alignment, "MEASURED_CHARACTERS", 500)
     hold_out(work, documents(40))
-    assert 0 < alignment.measured_alignment(work)["bytes"] < 600
+    assert 0 < alignment.measured_alignment(work)["big"]["bytes"] < 600
 
 
 def test_one_document_is_measured_however_long_it_is(work, monkeypatch):
     monkeypatch.setattr(alignment, "MEASURED_CHARACTERS", 1)
     hold_out(work, documents(3))
-    assert alignment.measured_alignment(work)["bytes"] == len(documents(3)[0].encode())
+    assert alignment.measured_alignment(work)["big"]["bytes"] == len(documents(3)[0].encode())
 
 
 def test_a_tokenizer_that_changes_the_text_is_named(work, monkeypatch):

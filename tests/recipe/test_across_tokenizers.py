@@ -45,6 +45,17 @@ def test_a_student_of_an_experiment_may_be_across(folder):
     assert crossing_loss(recipe(folder, f"experiments={json.dumps(experiments)}")) == "uld"
 
 
+def test_several_teachers_may_be_across_each_with_its_rows(folder):
+    rule = json.dumps({"source": str(folder / "text.jsonl")})
+    found = recipe(folder, f'teachers.other={{"model": "x", "when": {rule}}}')
+    assert crossing_loss(found) == "alm"
+
+
+def test_a_student_may_write_for_a_teacher_of_another_tokenizer(folder):
+    found = recipe(folder, "distil.on_policy={share: 0.5, beginning: 8}")
+    assert found.on_policy_of(None).share == 0.5
+
+
 REFUSED = {
     "a divergence": ([losses("alm", "jsd")], r"and `jsd` compares token by token.*use `alm` in the place of `jsd`"),
     "layers": ([losses("alm", "hidden_match")], "and `hidden_match` compares token by token"),
@@ -53,7 +64,10 @@ REFUSED = {
         "and `forward_kl` compares token by token",
     ),
     "the teacher's tokenizer": (["tokenizer=null"], "without `tokenizer` the student has its teacher's.*`forward_kl`"),
-    "several teachers": (['teachers.other={"model": "x"}'], "of these there can be one"),
+    "logits of several teachers": (
+        ['teachers.other={"model": "x"}', "distil.mix=logits"],
+        "of several such teachers the losses are averaged; remove `distil.mix: logits`",
+    ),
     "a capture": (["capture={}"], "`capture.keep: top_k` keeps one tokenizer's tokens; use `keep: spans`"),
     "hidden states": (["capture={keep: hidden}"], "`capture.keep: hidden` keeps one tokenizer's tokens"),
     "spans of whole distributions": (
@@ -64,7 +78,18 @@ REFUSED = {
         ["capture={keep: spans}", losses("forward_kl"), "tokenizer=null"],
         "`capture.keep: spans` is read by the loss `alm` alone, which none of the losses is; use `keep: top_k`",
     ),
-    "written samples": (["distil.on_policy={share: 0.5, beginning: 8}"], "remove `on_policy`"),
+    "spans of several teachers": (
+        ["capture={keep: spans}", 'teachers.other={"model": "x"}'],
+        "`capture.keep: spans` keeps those of one teacher",
+    ),
+    "spans of written samples": (
+        ["capture={keep: spans}", "distil.on_policy={share: 0.5, beginning: 8}"],
+        "`capture.keep: spans` knows no text that the student writes",
+    ),
+    "a policy gradient": (
+        ["distil.on_policy={share: 0.5, beginning: 8, losses: [{kind: policy_gradient}]}"],
+        "`policy_gradient` of `on_policy.losses` needs .*remove `on_policy.losses`",
+    ),
     "a server": (
         ['teachers={"big": {"server": "http://host/v1", "model": "m", "api": "vllm"}}'],
         "must tell its whole distributions.*`potstill serve`",

@@ -76,9 +76,10 @@ def test_tasks_and_baselines_are_explained(tmp_path):
 
 def test_of_a_teacher_of_another_tokenizer_it_is_said_what_was_compared():
     counts = {"bytes": 200, "bytes_in_spans": 150, "spans": 10, "student_tokens": 25, "teacher_tokens": 40}
-    said = " ".join(across_tokenizers(counts))
+    said = " ".join(across_tokenizers({"big": counts}))
     assert "75.0% of the held-out text is compared with the teacher, in 10 spans of 2.50 tokens of the student" in said
     assert "Bits per byte compare all models" in said
+    assert "Teacher and student have different tokenizers: 75.0%" in said
     assert across_tokenizers(None) == ()
 
 
@@ -87,3 +88,10 @@ def test_the_share_of_common_tokens_is_told_of_each_teacher():
     assert len(told) == 2
     assert "91.3% of the teacher a’s probability" in told[0]
     assert counterparts({}) == ()
+
+
+def test_of_several_teachers_each_is_named_with_what_was_compared():
+    counts = {"bytes": 200, "bytes_in_spans": 150, "spans": 10, "student_tokens": 25, "teacher_tokens": 40}
+    said = across_tokenizers({"big": counts, "other": {**counts, "bytes_in_spans": 100}})
+    assert said[0].startswith("The teacher big and the student have different tokenizers: 75.0%")
+    assert said[1].startswith("The teacher other and the student have different tokenizers: 50.0%")

@@ -90,9 +90,9 @@ def test_a_teacher_without_logits_of_its_own_head_is_the_same(monkeypatch):
     torch.testing.assert_close(across.target(batch).log_q, found.log_q)
 
 
-def across(losses, teachers=None, names=None, ours=None, theirs=None):
+def across(losses, teachers=None, names=None, ours=None, theirs=None, **more):
     tokenizers = ours or tokenizer(), theirs or trained()
-    return across_tokenizers([teacher()] if teachers is None else teachers, names, losses, *tokenizers)
+    return across_tokenizers([teacher()] if teachers is None else teachers, names, losses, *tokenizers, **more)
 
 
 def test_without_such_a_loss_teachers_stay_what_they_are():
@@ -105,7 +105,22 @@ def test_without_such_a_loss_teachers_stay_what_they_are():
 REFUSED = {
     "a divergence": ({"losses": [Loss("alm"), Loss("jsd")]}, "alm is for .* and jsd compares token by token.*use alm"),
     "layers": ({"losses": [Loss("uld"), HiddenLoss()]}, "uld is for .* and hidden_match compares token by token"),
-    "names": ({"losses": [Loss("alm")], "names": ("one",)}, "alm has one teacher, which teaches every sample"),
+    "logits": (
+        {"losses": [Loss("alm")], "teachers": [SimpleNamespace(), SimpleNamespace()], "mix": "logits"},
+        "alm averages the losses of teachers, whose tokens differ; leave `mix` out",
+    ),
+    "fewer tokenizers": (
+        {"losses": [Loss("alm")], "teachers": [SimpleNamespace(), SimpleNamespace()], "theirs": [trained()]},
+        "`teacher_tokenizer` has 1 tokenizers for 2 teachers",
+    ),
+    "all the same": (
+        {
+            "losses": [Loss("alm")],
+            "teachers": [SimpleNamespace(), SimpleNamespace()],
+            "theirs": [tokenizer(), tokenizer()],
+        },
+        "the teacher 0 and the teacher 1 have the student's own; use forward_kl",
+    ),
     "the same": (
         {"losses": [Loss("alm")], "theirs": tokenizer()},
         "alm is for a teacher of another tokenizer, but the teacher has the student's own; use forward_kl",
@@ -124,9 +139,10 @@ def test_what_cannot_be_across_is_refused_by_name(name):
         across(**given)
 
 
-def test_several_teachers_are_refused():
-    with pytest.raises(UserError, match="shared_tokens has one teacher"):
-        across([Loss("shared_tokens")], teachers=[teacher(), teacher()])
+def test_each_of_several_teachers_is_across_by_itself():
+    found = across([Loss("alm")], [teacher(), teacher()], ("maths", "chat"), theirs=[trained(), tokenizer()])
+    assert [one.theirs.name for one in found] == ["the teacher maths", "the teacher chat"]
+    assert [one.theirs.tokenizer for one in found] == [trained(), tokenizer()]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(tokenizer(), None), (None, trained())])

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import TrainerCallback
 
 from potstill import Loss
 from potstill.data.labels import IGNORE_INDEX
@@ -13,7 +12,7 @@ from potstill.errors import UserError
 from potstill.on_policy.rollouts import RolloutWriter, chosen_rows
 from tiny import gpt2, llama
 from toy_rollouts import logged, made, on_policy, still, written
-from toy_training import assert_equal, captured, samples, sums_by_hand, weights
+from toy_training import Killed, assert_equal, captured, samples, sums_by_hand, weights
 
 LEARNING = {"optim": "adamw_torch", "learning_rate": 1e-2, "max_grad_norm": 1.0, "lr_scheduler_type": "cosine"}
 
@@ -75,12 +74,6 @@ def test_terms_are_means_over_the_tokens_that_they_are_learned_from(tmp_path):
     assert entry["loss"] == pytest.approx(whole, rel=1e-4)
 
 
-class _Killed(TrainerCallback):
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        if state.global_step == 4:
-            raise RuntimeError("killed")
-
-
 @pytest.mark.parametrize(
     "given",
     [{}, {"refresh_every": 4}, {"samples": 2, "share": 1}, {"from_step": 4, "unfinished": "drop"}],
@@ -93,7 +86,7 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path, given):
     whole = made(tmp_path / "whole", on_policy=settings, **both)
     whole.train()
     with pytest.raises(RuntimeError, match="killed"):
-        made(tmp_path / "cut", on_policy=settings, callbacks=[_Killed()], **both).train()
+        made(tmp_path / "cut", on_policy=settings, callbacks=[Killed()], **both).train()
     again = made(tmp_path / "cut", gpt2(seed=77, layers=2), on_policy=settings, **both)
     again.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
     assert_equal(weights(again.model), weights(whole.model))

@@ -4,13 +4,15 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from potstill import DistilTrainer, Loss
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from tiny import VOCABULARY, documents, llama, padded, tokenizer
+from tokenizer_zoo import folding
 from tokenizer_zoo import trained as other_tokenizer
-from toy_training import arguments, assert_equal, packed_rows, shuffled, trained, trainer, weights
+from toy_training import Killed, arguments, assert_equal, left_padded, packed_rows, shuffled, trained, trainer, weights
 
 LOSSES = [Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2), Loss("cross_entropy", 0.3)]
 
@@ -108,14 +110,6 @@ def test_a_teacher_with_too_few_positions_is_refused(tmp_path):
         trainer(tmp_path, **given(teacher=short))
 
 
-def test_written_samples_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"`on_policy`.*alm"):
-        trainer(
-            tmp_path,
-            **given(losses=[Loss("alm"), Loss("cross_entropy")], on_policy={"share": 0.5, "max_new_tokens": 8}),
-        )
-
-
 def test_one_tokenizer_is_refused_at_the_trainer(tmp_path):
     with pytest.raises(UserError, match="use forward_kl"):
         DistilTrainer(
@@ -127,3 +121,103 @@ def test_one_tokenizer_is_refused_at_the_trainer(tmp_path):
             processing_class=tokenizer(),
             teacher_tokenizer=tokenizer(),
         )
+
+
+def test_pads_on_either_side_change_nothing(tmp_path, whole):
+    def collate(samples):
+        return left_padded([{"input_ids": one["input_ids"], "labels": one["input_ids"]} for one in samples])
+
+    assert_equal(trained(tmp_path, **given(data_collator=collate)), whole, tolerance=1e-5)
+
+
+def test_an_adapter_has_the_gradient_of_the_weights_below_it(tmp_path):
+    rate = {"learning_rate": 1e-3, "losses": [Loss("alm")]}
+    lora = LoraConfig(r=32, lora_alpha=32, target_modules=["down_proj"], init_lora_weights=False)
+    one = trainer(tmp_path, **given(**rate, peft_config=lora))
+    adapter = {name: weight for name, weight in one.model.named_parameters() if "lora" in name}
+    whole = {name: weight.detach().clone() for name, weight in adapter.items()}
+    base = copy.deepcopy(one.model).merge_and_unload().requires_grad_()
+    other = trainer(tmp_path, base, **given(**rate))
+    before = weights(base)
+    one.train()
+    other.train()
+    place = "model.layers.0.mlp.down_proj.weight"
+    gradient = (before[place] - weights(other.model)[place]) / 1e-3
+    of_b = next(name for name in adapter if "layers.0" in name and "lora_B" in name)
+    a = whole[of_b.replace("lora_B", "lora_A")]
+    expected = whole[of_b] - 1e-3 * gradient @ a.T
+    torch.testing.assert_close(dict(one.model.named_parameters())[of_b].detach(), expected, rtol=0, atol=1e-6)
+    assert (expected - whole[of_b]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("more", [{}, {"gradient_accumulation_steps": 2, "dataloader_num_workers": 1}])
+def test_a_killed_training_continues_to_the_same_weights(tmp_path, more):
+    saving = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_sampling_strategy": "random"}
+    learning = {"optim": "adamw_torch", "learning_rate": 1e-2, "per_device_train_batch_size": 2, **saving, **more}
+    whole = trainer(tmp_path / "whole", **given(**learning))
+    whole.train()
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tmp_path / "cut", callbacks=[Killed()], **given(**learning)).train()
+    again = trainer(tmp_path / "cut", llama(seed=77, layers=2), **given(**learning))
+    again.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
+    assert_equal(weights(again.model), weights(whole.model))
+    logged = [[entry["alm"] for entry in one.state.log_history if "alm" in entry] for one in (whole, again)]
+    assert logged[0] == logged[1]
+
+
+def of_several(**more):
+    """Two teachers of other tokenizers than the student's."""
+    other = llama(seed=4, vocab_size=300, max_position_embeddings=512)
+    theirs = {"teacher": [teacher(), other], "teacher_tokenizer": [other_tokenizer(), folding()]}
+    return given(**theirs, **more)
+
+
+def test_several_teachers_are_each_aligned_by_itself(tmp_path, whole):
+    """The first of two teachers with nearly all of the weight teaches what it teaches alone."""
+    found = trained(tmp_path, **of_several(teacher_weights=[1e9, 1]))
+    assert_equal(found, whole, tolerance=1e-5)
+    equal = trainer(tmp_path, **of_several())
+    equal.train()
+    logged = equal.state.log_history[0]
+    for kind in ("alm", "uld", "shared_tokens"):
+        each = [logged[f"{kind}/teacher{number}"] for number in range(2)]
+        assert logged[kind] == pytest.approx(sum(each) / 2, rel=1e-4)
+        assert each[0] != pytest.approx(each[1], rel=0.01)
+
+
+def test_accumulated_batches_of_several_teachers_are_one_batch(tmp_path):
+    one = trained(tmp_path, **of_several())
+    other = trained(tmp_path, **of_several(per_device_train_batch_size=2, gradient_accumulation_steps=4))
+    assert_equal(other, one, tolerance=1e-5)
+
+
+def test_a_teacher_of_the_students_own_tokenizer_may_stand_beside_another(tmp_path):
+    own = {"teacher": [teacher(), llama(max_position_embeddings=512)]}
+    own["teacher_tokenizer"] = [other_tokenizer(), tokenizer()]
+    one = trainer(tmp_path, **given(losses=[Loss("alm")], **own))
+    one.train()
+    assert one.state.log_history[0]["alm/teacher1"] > 0
+
+
+def test_each_row_is_read_by_its_own_teachers(tmp_path):
+    """A teacher teaches its rows as if these were all. Its numbers are means over its own tokens."""
+    kinds = (["a"], ["b"], ["a", "b"], [])
+    named = [{**row, "teachers": kinds[n % 4]} for n, row in enumerate(rows())]
+    theirs = of_several(train_dataset=named)
+    models = dict(zip("ab", theirs.pop("teacher"), strict=True))
+    one = trainer(tmp_path, teacher=models, **theirs)
+    one.train()
+    logged = one.state.log_history[0]
+    for name in "ab":
+        mine = [{"input_ids": row["input_ids"]} for row in named if name in row["teachers"]]
+        index = "ab".index(name)
+        alone = given(teacher=models[name], teacher_tokenizer=theirs["teacher_tokenizer"][index], train_dataset=mine)
+        other = trainer(tmp_path, **alone)
+        other.train()
+        for kind in ("alm", "uld", "shared_tokens"):
+            assert logged[f"{kind}/{name}"] == pytest.approx(other.state.log_history[0][kind], rel=1e-4)
+
+
+def test_logits_of_several_tokenizers_are_not_mixed(tmp_path):
+    with pytest.raises(UserError, match="alm averages the losses of teachers, whose tokens differ; leave `mix` out"):
+        trainer(tmp_path, **of_several(mix="logits"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import mse_loss
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM
 
 from potstill import HiddenLoss, Loss
 from potstill.data.labels import IGNORE_INDEX
@@ -14,7 +14,7 @@ from potstill.errors import UserError
 from potstill.students.prune_layers import prune_layers
 from potstill.training.hidden_matching import PROJECTORS
 from tiny import gpt2, llama
-from toy_training import assert_equal, captured, samples, sums_by_hand, trained, trainer, weights
+from toy_training import Killed, assert_equal, captured, samples, sums_by_hand, trained, trainer, weights
 
 ALONE = [HiddenLoss(weight=0.6)]
 WITH_KL = [Loss("forward_kl", weight=0.4), HiddenLoss(weight=0.6), Loss("cross_entropy", weight=0.1)]
@@ -161,12 +161,6 @@ def test_two_of_a_kind_are_logged_apart(tmp_path):
     assert logged["loss"] == pytest.approx(logged["hidden_match"] + 0.5 * logged["hidden_match_2"], rel=1e-4)
 
 
-class _Killed(TrainerCallback):
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        if state.global_step == 4:
-            raise RuntimeError("killed")
-
-
 LEARNING = {"optim": "adamw_torch", "learning_rate": 1e-2, "max_grad_norm": 1.0, "weight_decay": 0.1}
 SAVING = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_sampling_strategy": "random"}
 
@@ -182,7 +176,7 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path, given):
     whole = trainer(tmp_path / "whole", gpt2(seed=1, layers=2), **both)
     whole.train()
     with pytest.raises(RuntimeError, match="killed"):
-        trainer(tmp_path / "cut", gpt2(seed=1, layers=2), callbacks=[_Killed()], **both).train()
+        trainer(tmp_path / "cut", gpt2(seed=1, layers=2), callbacks=[Killed()], **both).train()
     again = trainer(tmp_path / "cut", gpt2(seed=77, layers=2), **both)
     with torch.no_grad():
         for projector in again._matching.parameters():

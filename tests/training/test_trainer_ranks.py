@@ -63,6 +63,8 @@ OF_BOTH = [
     "ragged and packed",
     "ragged stream",
     "ragged and captured spans",
+    "across tokenizers",
+    "across tokenizers by row",
 ]
 
 

@@ -6,18 +6,10 @@ import pytest
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from tiny import gpt2, gpt_neox, llama, mixture
-from toy_training import assert_equal, captured, samples, trainer, weights
+from toy_training import Killed, assert_equal, captured, samples, trainer, weights
 
 LEARNING = {"optim": "adamw_torch", "learning_rate": 1e-2, "max_grad_norm": 1.0, "lr_scheduler_type": "cosine"}
 SAVING = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_sampling_strategy": "random"}
-
-
-class _Killed(TrainerCallback):
-    """Ends the training in the middle of its fifth step, as a power failure does."""
-
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        if state.global_step == 4:
-            raise RuntimeError("killed")
 
 
 def _student():
@@ -49,7 +41,7 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path, given, online
     whole = trainer(tmp_path / "whole", _student(), **both)
     whole.train()
     with pytest.raises(RuntimeError, match="killed"):
-        trainer(tmp_path / "cut", _student(), callbacks=[_Killed()], **both).train()
+        trainer(tmp_path / "cut", _student(), callbacks=[Killed()], **both).train()
     # A fresh process has other weights and other random numbers until the checkpoint is read.
     again = trainer(tmp_path / "cut", gpt2(seed=77, layers=2), **both)
     again.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))

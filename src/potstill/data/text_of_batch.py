@@ -50,6 +50,7 @@ class TextCollator:
         ours: the bytes of the student's tokens.
         theirs: the bytes of the teacher's tokens.
         positions: the number of tokens that the teacher can read; None: no limit.
+        cut: whether a longer text loses its end, and is not compared there. Else it is refused.
 
     Raises:
         UserError: the samples have tokens of their own for the teacher, or are too long for it.
@@ -59,6 +60,7 @@ class TextCollator:
     ours: TokenBytes
     theirs: TokenBytes
     positions: int | None = None
+    cut: bool = False
     _before: list[int] = field(init=False)
     _always: bool = field(init=False)
 
@@ -75,6 +77,10 @@ class TextCollator:
                 "samples have tokens of their own for the teacher, which a teacher of another tokenizer cannot read; "
                 "let both read the same text"
             )
+        return batch | {f"{TEACHER}{name}": value for name, value in self.columns(batch).items()}
+
+    def columns(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The teacher's columns of a batch, without their prefix."""
         ids = batch["input_ids"].numpy().reshape(-1)
         pieces = self._pieces(batch, ids)
         contents, own_ends = self._texts(ids, pieces)
@@ -90,11 +96,12 @@ class TextCollator:
         theirs = _TeacherTokens(len(batch["input_ids"]), "position_ids" in batch)
         for piece, at, found, (cut, _) in zip(pieces, axis.openings.tolist(), read, cuts, strict=True):
             theirs.add(piece, self._opening(theirs, piece), at, cut, found)
+        if self.cut and self.positions is not None:
+            theirs.cut(self.positions)
         teacher = theirs.batch(self.theirs.tokenizer)
         self._check_length(teacher)
         spans = align(axis, ours, theirs.reading(teacher))
-        added = teacher | columns(spans, int(supervised_mask(batch).sum()))
-        return batch | {f"{TEACHER}{name}": value for name, value in added.items()}
+        return teacher | columns(spans, int(supervised_mask(batch).sum()))
 
     def _pieces(self, batch: Mapping[str, Tensor], ids: Int[np.ndarray, "BT"]) -> list[Piece]:
         """The pieces of text of a batch, in its order."""
@@ -183,6 +190,13 @@ class _TeacherTokens:
         self._ends[row] += [*opens, *(opening + 1 + cut + found.ends).tolist()]
         self._lost[row] += [*([False] * len(before)), *found.lost.tolist()]
         self._documents[row][-1] += len(before) + len(found.ids)
+
+    def cut(self, most: int) -> None:
+        """Cut rows of more tokens than this, which are one document each."""
+        assert not self._apart
+        for rows in (self.ids, self._ends, self._lost):
+            for row in rows:
+                del row[most:]
 
     def batch(self, tokenizer: Any) -> dict[str, Tensor]:
         """The rows as one batch. A row without text has one token, of which nothing is learned."""

@@ -10,14 +10,15 @@ Three things are found in one pass over both readings, whatever the number of pi
 **Common ends**: the places where a token of the one and a token of the other end. Between two of them lies a finest
 piece of text that both tokenize by themselves.
 
-**Word ends**: the common ends at which a space follows a byte that is no white space, and the openings. Only from one
-word end to the next is the probability of the text the same event for both models. Between other common ends it is not:
-that the teacher's token `Hel` has ended says that the text does not go on as its token `Hello`, which says nothing to a
-student without `Hello`. Of a run of white space, a tokenizer may make one token or several.
+**Word ends**: the common ends at which a space follows a byte that is no white space, the openings, and the ends of
+turns. Only from one word end to the next is the probability of the text the same event for both models. Between other
+common ends it is not: that the teacher's token `Hel` has ended says that the text does not go on as its token `Hello`,
+which says nothing to a student without `Hello`. Of a run of white space, a tokenizer may make one token or several.
 
 **Spans**: the text between two neighbouring word ends of a piece, as the tokens of each reading that are predicted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,14 +39,23 @@ class TextAxis:
     """The bytes, and 0 at each opening."""
     openings: Int[np.ndarray, "pieces"]
     """The place of each piece's opening. A token that ends at byte `e` of the piece ends at place `opening + 1 + e`."""
+    closings: Int[np.ndarray, "turns"]
+    """The place after the last byte of each piece after which a turn ends, as both models write it."""
 
     @staticmethod
-    def of(pieces: list[bytes]) -> "TextAxis":
-        """The axis of pieces of text that follow one another."""
+    def of(pieces: list[bytes], closed: Sequence[bool] = ()) -> "TextAxis":
+        """The axis of pieces of text that follow one another.
+
+        Args:
+            pieces: the bytes of each piece.
+            closed: whether a turn ends after each piece; empty: after none.
+        """
         sizes = np.fromiter((len(one) + 2 for one in pieces), np.int64, len(pieces))
         # The place after the last byte is an end, too.
         content = np.frombuffer(b"".join(b"\0" + one + b"\0" for one in pieces), np.uint8)
-        return TextAxis(content, np.concatenate([[0], sizes.cumsum()])[:-1].astype(np.int64))
+        stops = sizes.cumsum()
+        closings = stops[np.flatnonzero(closed)] - 1
+        return TextAxis(content, np.concatenate([[0], stops])[:-1].astype(np.int64), closings.astype(np.int64))
 
 
 class TextReading(NamedTuple):
@@ -87,7 +97,7 @@ def align(axis: TextAxis, ours: TextReading, theirs: TextReading) -> Spans:
     of_text = is_opening | ~openings[places - 1]
     pairs = np.stack([ours.rows[last], theirs.rows[other]], 1)[of_text]
     before, after = axis.content[places - 1], axis.content[places]
-    words = is_opening | (of_text & (after == _SPACE) & ~_WHITE[before])
+    words = is_opening | (of_text & (after == _SPACE) & ~_WHITE[before]) | (of_text & np.isin(places, axis.closings))
     piece = openings.cumsum(dtype=np.int32)[places[words]]
     one, two, at = last[words], other[words], places[words]
     kept = piece[1:] == piece[:-1]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -51,22 +51,22 @@ def check_same_tokens(
     )
 
 
-def check_other_tokens(loss: str, ours: Any, theirs: Any, teacher: str) -> None:
-    """Refuse a loss for a teacher of another tokenizer, where the student has the same.
+def check_other_tokens(loss: str, ours: Any, teachers: Mapping[str, Any]) -> None:
+    """Refuse a loss for a teacher of another tokenizer, where every teacher has the student's.
 
     Args:
         loss: the kind of the loss.
         ours: the student's tokenizer.
-        theirs: the teacher's tokenizer.
-        teacher: the teacher's name in the message.
+        teachers: the tokenizers of the teachers, by their names in the message.
 
     Raises:
-        UserError: every token has one id in both.
+        UserError: every token has one id in all of them.
     """
-    if ours.get_vocab() == theirs.get_vocab():
+    if all(ours.get_vocab() == theirs.get_vocab() for theirs in teachers.values()):
+        has = "have" if len(teachers) > 1 else "has"
         raise UserError(
-            f"{loss} is for a teacher of another tokenizer, but {teacher} has the student's own; use forward_kl, which "
-            "compares every token of both distributions"
+            f"{loss} is for a teacher of another tokenizer, but {' and '.join(teachers)} {has} the student's own; use "
+            "forward_kl, which compares every token of both distributions"
         )
 
 

@@ -235,5 +235,6 @@ def _run(
     for inputs in groups:
         coefficients: list[Coefficient] = [loss.weight * early for loss in inputs.pairing.losses]
         totals.append(sums_of_target(inputs, student, coefficients, any(wanted), add))
-    assert gradients is not None
-    return torch.cat(totals) / denominator, gradients.finished(late)
+    # Losses of spans leave their products alone where no gradient is wanted.
+    found: list[Tensor | None] = [None, None, None] if gradients is None else gradients.finished(late)
+    return torch.cat(totals) / denominator, found

@@ -24,8 +24,8 @@ from potstill.losses.teacher_target import (
 class Part:
     """One target, the ``positions`` of the losses that are taken against it, and its share of their sum.
 
-    ``target`` is sparse, or has dense teachers only. In an ensemble that is summed part by part, ``member`` is the
-    number of the ensemble's member that the part belongs to, and ``share_of_member`` is its share of that member.
+    ``target`` is sparse, of spans, or of dense teachers only. In an ensemble that is summed part by part, ``member`` is
+    the number of the ensemble's member that the part belongs to, and ``share_of_member`` is its share of that member.
     """
 
     target: TeacherTarget | None
@@ -123,9 +123,10 @@ def _name(losses: Sequence[Loss], position: int) -> str:
 
 def _parts(losses: Sequence[Loss], target: TeacherTarget) -> list[Part]:
     everything = tuple(range(len(losses)))
-    if not isinstance(target, MixedTarget) or not _has_sparse(target):
+    if not isinstance(target, MixedTarget) or not _is_summed(target):
         return [Part(target, everything)]
     # KL(Σ w q ‖ p) and Σ w KL(q ‖ p) differ by a number that does not depend on the student: the gradient is the same.
+    # Of teachers of other tokenizers, the losses are averaged: each has spans of its own.
     parts: list[Part] = []
     for member, (of_member, weight) in enumerate(zip(target.targets, target.weights, strict=True)):
         for leaf, share in _weighted_leaves(of_member):
@@ -134,12 +135,17 @@ def _parts(losses: Sequence[Loss], target: TeacherTarget) -> list[Part]:
     return parts
 
 
-def _has_sparse(target: TeacherTarget) -> bool:
-    return any(isinstance(leaf, SparseTarget) for leaf in leaves(target))
+def _has(target: TeacherTarget, kind: type[SparseTarget] | type[SpanTarget]) -> bool:
+    return any(isinstance(leaf, kind) for leaf in leaves(target))
+
+
+def _is_summed(target: TeacherTarget) -> bool:
+    """Whether the losses against an ensemble are the sums of those against its members."""
+    return _has(target, SparseTarget) or _has(target, SpanTarget)
 
 
 def _weighted_leaves(target: TeacherTarget, weight: float = 1.0) -> Iterator[tuple[TeacherTarget, float]]:
-    if isinstance(target, MixedTarget) and _has_sparse(target):
+    if isinstance(target, MixedTarget) and _is_summed(target):
         for member, share in zip(target.targets, target.weights, strict=True):
             yield from _weighted_leaves(member, weight * share)
     else:
@@ -147,6 +153,16 @@ def _weighted_leaves(target: TeacherTarget, weight: float = 1.0) -> Iterator[tup
 
 
 def _check(loss: Loss, target: TeacherTarget) -> None:
+    if isinstance(target, MixedTarget):
+        if target.mix == "logits" and _has(target, SpanTarget):
+            raise UserError("teachers of other tokenizers have no logits in common: mix them as probabilities")
+        if _has(target, SparseTarget) and target.mix == "logits":
+            raise UserError("an ensemble with sparse targets cannot be mixed as logits: mix it as probabilities")
+        if _has(target, SparseTarget) and loss.kind != "forward_kl":
+            raise UserError(f"{loss.kind} of an ensemble needs whole distributions: with sparse targets use forward_kl")
+        for member in target.targets:
+            _check(loss, member)
+        return
     if loss.crosses_tokenizers != isinstance(target, SpanTarget):
         if loss.crosses_tokenizers:
             raise UserError(f"{loss.kind} compares models of different tokenizers, and these have one: use forward_kl")
@@ -162,13 +178,6 @@ def _check(loss: Loss, target: TeacherTarget) -> None:
                 f"{loss.kind} has temperature {loss.temperature:g}, but its targets were captured at "
                 f"{target.temperature:g}: make them equal"
             )
-    elif isinstance(target, MixedTarget):
-        if _has_sparse(target) and target.mix == "logits":
-            raise UserError("an ensemble with sparse targets cannot be mixed as logits: mix it as probabilities")
-        if _has_sparse(target) and loss.kind != "forward_kl":
-            raise UserError(f"{loss.kind} of an ensemble needs whole distributions: with sparse targets use forward_kl")
-        for member in target.targets:
-            _check(loss, member)
 
 
 def check_shapes(target: TeacherTarget, tokens: int, student: int, vocabulary: int | None) -> None:

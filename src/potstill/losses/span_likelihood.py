@@ -12,6 +12,9 @@ follows no white space, and if the models give no mass to tokens that their toke
 BPE and sentencepiece do the first, and trained models nearly do the second. At an opening, such as a document's
 separator, nothing is known of the next byte, and m(begin) is 1.
 
+A turn of a conversation ends with a token of its own, the end of turn. There, m(end) is the probability of that token:
+both models answer how likely the last words are, and that the turn ends after them.
+
 The mass at the end is the debiasing of Minixhofer, Vulić & Ponti (2025, arXiv:2503.20083). Divided by the mass at the
 beginning, the likelihood is also right where a model had thought the word's end improbable.
 """
@@ -40,7 +43,10 @@ class TokenNumbers(NamedTuple):
 
 
 def token_numbers(
-    logits: Float[Tensor, "n V"], labels: Int[Tensor, "n"], begins_word: Float[Tensor, "V"]
+    logits: Float[Tensor, "n V"],
+    labels: Int[Tensor, "n"],
+    begins_word: Float[Tensor, "V"],
+    ends_turn: Bool[Tensor, "V"] | None = None,
 ) -> tuple[TokenNumbers, Float[Tensor, "n"]]:
     """The numbers of some predictions, and the logarithm of the sum of the exponentials of their logits.
 
@@ -48,10 +54,13 @@ def token_numbers(
         logits: of the predictions.
         labels: the tokens that follow.
         begins_word: 1 for each id whose bytes begin with a space, 0 for the others; in the dtype of the logits.
+        ends_turn: whether an id ends a turn; None: none does. Where it is the label, the word mass is its probability.
     """
     top = logits.amax(-1, keepdim=True)
     exponentials = (logits - top).exp_()
     total, mass = exponentials.sum(-1), exponentials @ begins_word
+    if ends_turn is not None:
+        mass = torch.where(ends_turn[labels], exponentials.gather(1, labels[:, None])[:, 0], mass)
     log_sum = top[:, 0] + total.log()
     log_p = logits.gather(1, labels[:, None])[:, 0] - log_sum
     return TokenNumbers(log_p, (mass / total).log().clamp_min(LEAST_LOG_MASS)), log_sum
@@ -93,7 +102,11 @@ class Groups(NamedTuple):
 
 
 def joined(
-    spans: Int[Tensor, "S 2"], opens: Bool[Tensor, "S"], follows: Bool[Tensor, "S"], numbers: TokenNumbers
+    spans: Int[Tensor, "S 2"],
+    opens: Bool[Tensor, "S"],
+    follows: Bool[Tensor, "S"],
+    numbers: TokenNumbers,
+    closes: Bool[Tensor, "S"] | None = None,
 ) -> Groups:
     """The groups of a teacher's spans. The log-likelihood of a group is the sum of its spans'.
 
@@ -104,9 +117,11 @@ def joined(
         opens: whether a span begins at an opening.
         follows: whether a span begins where the one before it ends.
         numbers: of all of the teacher's predictions.
+        closes: whether a span ends where a turn ends, however improbable that was; None: none does.
     """
     likely = numbers.log_mass >= torch.tensor(LEAST_WORD_MASS).log()
     begins_well, ends_well = likely[spans[:, 0]] | opens, likely[spans[:, 1]]
+    ends_well = ends_well if closes is None else ends_well | closes
     is_first = ~follows | begins_well
     is_last = torch.ones_like(is_first)
     is_last[:-1] = is_first[1:]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -77,6 +78,9 @@ class SparseTarget:
 class MixedTarget:
     """An ensemble: the weighted mean of several teachers' probabilities, or of their logits. Weights sum to one.
 
+    Teachers of other tokenizers than the student's have no tokens in common, and each has spans of its own. Of these
+    ensembles the losses are averaged: the mean of each teacher's loss.
+
     Raises:
         UserError: there are no teachers, not one weight per teacher, or weights that are negative or do not sum to one.
     """
@@ -108,6 +112,13 @@ class PairedRows:
     theirs: Int[Tensor, "K"]
     """The teacher's ids of the same tokens."""
 
+    def rows(self, first: int, last: int) -> "PairedRows":
+        """What is said of tokens ``first`` to ``last``, as views. Their number of rows is read from a GPU."""
+        before, inside = torch.stack([self.is_paired[:first].sum(), self.is_paired[first:last].sum()]).tolist()
+        whole = rows_of(self.whole, before, before + inside)
+        assert isinstance(whole, LogitsTarget | HiddenTarget)
+        return replace(self, whole=whole, is_paired=self.is_paired[first:last])
+
     @property
     def vocabulary(self) -> int:
         """The number of the teacher's ids."""
@@ -134,21 +145,38 @@ class SpanTarget:
     """The student's N supervised tokens."""
     pairs: PairedRows | None = None
     """The teacher's distributions, for the losses that compare them."""
+    ends_turn: Bool[Tensor, "V"] | None = None
+    """Whether each of the student's ids ends a turn of a conversation; None: none does."""
 
     def __len__(self) -> int:
         return self.tokens
+
+    def rows(self, first: int, last: int) -> "SpanTarget":
+        """What is said of tokens ``first`` to ``last``, in which spans lie whole or not at all.
+
+        No number is read from a GPU, so there are as many spans as before. Those of other tokens become empty, and are
+        not used.
+        """
+        inside = (self.spans[:, 0] >= first) & (self.spans[:, 0] < last)
+        of_group = torch.zeros_like(self.group).index_add_(0, self.group, inside.to(self.group.dtype))
+        return replace(
+            self,
+            spans=self.spans.clamp(first, max(first, last - 1)) - first,
+            used=self.used & (of_group > 0),
+            tokens=last - first,
+            pairs=None if self.pairs is None else self.pairs.rows(first, last),
+        )
 
 
 TeacherTarget = LogitsTarget | HiddenTarget | SparseTarget | MixedTarget | SpanTarget
 
 
 def rows_of(target: TeacherTarget, first: int, last: int) -> TeacherTarget:
-    """Rows ``first`` to ``last`` of a target, as views."""
+    """Rows ``first`` to ``last`` of a target; those of whole distributions and of sparse targets are views."""
     if isinstance(target, MixedTarget):
         return replace(target, targets=tuple(rows_of(one, first, last) for one in target.targets))
     if isinstance(target, HiddenTarget):
         return HiddenTarget(target.hidden[first:last], target.head)
-    assert not isinstance(target, SpanTarget), "spans are of a whole batch"
     return LogitsTarget(target.logits[first:last]) if isinstance(target, LogitsTarget) else target.rows(first, last)
 
 

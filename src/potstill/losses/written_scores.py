@@ -15,6 +15,7 @@ from potstill.losses.sparse_scores import Categories, TeacherCategories
 from potstill.losses.teacher_target import (
     GroupedTarget,
     MixedTarget,
+    SpanTarget,
     SparseTarget,
     TeacherTarget,
     leaves,
@@ -25,6 +26,7 @@ from potstill.losses.token_scores import WholeDistributions, joined, logits_in_b
 
 LIKELIEST = 16
 """The number of each model's likeliest ids that ``overlap`` compares."""
+OF_STUDENT = ("student_log_probs", "entropy")
 NAMES = ("student_log_probs", "teacher_log_probs", "reverse_kl", "forward_kl", "entropy", "overlap")
 
 
@@ -45,6 +47,8 @@ def score_written(
     - ``overlap``: the share of the student's ``LIKELIEST`` ids that are among the teacher's. Impossible ids are left
       out, and teacher's ids as likely as its last one count.
 
+    Of a teacher of another tokenizer, only ``student_log_probs`` and ``entropy`` are told: it knows none of the tokens.
+
     All are finite: a logarithm below ``divergences.FLOOR``, such as that of an impossible token, counts as it. Autocast
     counts, as in ``chunked.distillation_loss``.
 
@@ -59,6 +63,8 @@ def score_written(
     """
     if isinstance(teacher, GroupedTarget):
         return _scores_of_groups(student, labels, teacher, vocabulary, memory_budget)
+    if any(isinstance(one, SpanTarget) for one in leaves(teacher)):
+        return _of_student_alone(student, labels, vocabulary, memory_budget)
     if any(isinstance(one, SparseTarget) for one in leaves(teacher)):
         return _beside_sparse(student, labels, teacher, vocabulary, memory_budget)
     members = cast(list[WholeDistributions], list(leaves(teacher)))
@@ -83,7 +89,19 @@ def _scores_of_groups(
         rows = labels[first:last]
         found.append(score_written(own, rows, taught(group), vocabulary=vocabulary, memory_budget=memory_budget))
         first = last
-    return joined(found, NAMES, labels)
+    return joined(found, tuple(found[0]) if found else NAMES, labels)
+
+
+def _of_student_alone(
+    student: WholeDistributions, labels: Int[Tensor, "N"], vocabulary: int | None, memory_budget: int
+) -> dict[str, Float[Tensor, "N"]]:
+    found = []
+    with torch.autocast(labels.device.type, enabled=False):
+        for rows, (own,) in logits_in_blocks([student], labels, vocabulary, memory_budget):
+            log_p = log_softmax(own, dim=-1).clamp_min_(FLOOR)
+            numbers = (log_p.gather(1, labels[rows, None])[:, 0], -torch.linalg.vecdot(log_p.exp(), log_p))
+            found.append(dict(zip(OF_STUDENT, numbers, strict=True)))
+    return joined(found, OF_STUDENT, labels)
 
 
 def _beside_sparse(

@@ -31,6 +31,7 @@ class StepFigures:
         self._rollouts: list[tuple[int, bool, int]] = []
         self._of_last_step = 0
         self._written = self._trained = 0
+        self._lost_bytes = self._bytes = 0
         self._scores: dict[str, list[Tensor]] = {name: [] for name in LOGGED_SCORES}
 
     @contextmanager
@@ -57,10 +58,15 @@ class StepFigures:
         """Count the tokens of rollouts that are learned."""
         self._trained += tokens
 
+    def add_text(self, lost: int, total: int) -> None:
+        """Count the bytes of rollouts, and those of them that a teacher of another tokenizer cannot read."""
+        self._lost_bytes, self._bytes = self._lost_bytes + lost, self._bytes + total
+
     def add_scores(self, scores: Mapping[str, Tensor]) -> None:
-        """Keep the figures of some tokens."""
+        """Keep the figures of some tokens, as far as they are told."""
         for name, score in LOGGED_SCORES.items():
-            self._scores[name].append(scores[score].float())
+            if score in scores:
+                self._scores[name].append(scores[score].float())
 
     def last_length(self) -> float:
         """The mean length of the last step's rollouts in tokens."""
@@ -85,6 +91,7 @@ class StepFigures:
             "stopped": _mean([finished for _, finished, _ in self._rollouts]),
             "age": _mean([age for _, _, age in self._rollouts]),
             "tokens": self._trained,
+            **({"lost_text": self._lost_bytes / self._bytes} if self._bytes else {}),
             **self._means(),
             "time_writing": write / max(write + score + train, 1e-9),
             **({"written_per_second": self._written / write} if self._written and write else {}),

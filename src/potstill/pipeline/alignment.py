@@ -19,19 +19,22 @@ MEASURED_CHARACTERS = 2**22
 
 
 def measured_alignment(work: Work) -> dict[str, Any]:
-    """The alignment's figures on the held-out text, printed and returned for the summary.
+    """The figures of the alignment with each teacher on the held-out text, printed and returned for the summary.
 
     Raises:
         UserError: a tokenizer does not give back more of the text than can be left out in silence.
     """
-    (teacher,) = artifacts.existing_teachers(work)
+    teachers = artifacts.existing_teachers(work)
     ours = TokenBytes(artifacts.tokenizer(work), "`tokenizer`")
-    theirs = TokenBytes(teacher.tokenizer(), f"`teachers.{teacher.name}`")
-    found = alignment_figures(_texts(load_from_disk(work.folder / "held_out")), ours, theirs)
-    for name, lost in ((ours.name, found.lost_by_student), (theirs.name, found.lost_by_teacher)):
-        _check_lost(name, lost, found)
-    say(f"  {found}")
-    return asdict(found)
+    measured: dict[str, Any] = {}
+    for teacher in teachers:
+        theirs = TokenBytes(teacher.tokenizer(), f"`teachers.{teacher.name}`")
+        found = alignment_figures(_texts(load_from_disk(work.folder / "held_out")), ours, theirs)
+        for name, lost in ((ours.name, found.lost_by_student), (theirs.name, found.lost_by_teacher)):
+            _check_lost(name, lost, found)
+        say(f"  {f'{teacher.name}: ' if len(teachers) > 1 else ''}{found}")
+        measured[teacher.name] = asdict(found)
+    return measured
 
 
 def _texts(held_out: Dataset) -> Iterator[str]:

@@ -107,7 +107,10 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "teachers",
         "Find, convert and pin the teachers.",
-        lambda r, s: {"teachers": {name: recipe_inputs.teacher_model(teacher) for name, teacher in r.teachers.items()}},
+        lambda r, s: {
+            "teachers": {name: recipe_inputs.teacher_model(teacher) for name, teacher in r.teachers.items()},
+            **recipe_inputs.alignment(r),
+        },
         files=_teacher_files,
         is_asked_for=lambda r: bool(r.teachers),
     ),
@@ -117,6 +120,7 @@ STAGES: tuple[Stage, ...] = (
         lambda r, s: {
             "tokenizer": r.tokenizer,
             "corpus": recipe_inputs.training_text(r) if hasattr(r.tokenizer, "min_frequency") else None,
+            **recipe_inputs.alignment(r),
         },
         lambda r: ("teachers",),
         files=_tokenizer_files,

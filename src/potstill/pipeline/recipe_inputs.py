@@ -66,7 +66,8 @@ def teacher_rows(recipe: "Recipe") -> dict[str, Any]:
 
 
 def alignment(recipe: "Recipe") -> dict[str, Any]:
-    """Whether the corpus is aligned with the tokens of a teacher of another tokenizer, and whether it keeps texts."""
+    """Whether the student's text is aligned with the tokens of teachers, which need not be its own, and whether
+    the corpus keeps texts."""
     kept = {"capture.keep": "spans"} if keeps_spans(recipe) else {}
     return {} if crossing_loss(recipe) is None else {"teacher of another tokenizer": True, **kept}
 

@@ -15,6 +15,7 @@ from potstill.errors import UserError
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.sampling.local_files import local_files
 from potstill.planning.taught_shares import notes_of_shares, taught_shares
+from potstill.planning.teacher_tokens import bytes_per_token, teacher_tokens
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
 from potstill.recipe.corpus import Corpus, HeldOutText
@@ -24,8 +25,6 @@ from potstill.recipe.questions import HeldOutQuestions, Questions
 
 EPOCHS_DEFAULT = 3.0
 """transformers' own."""
-BYTES_PER_TOKEN = {259: 1.0, 4096: 3.0, 16_000: 3.7, 50_000: 4.4}
-"""Of English text, by the number of tokens of a byte-level BPE; 16,000: measured on BabyLM. Others lie between them."""
 TEXT_OF_FILE = Range(0.4, 0.9, 1.0)
 """The share of a table's bytes that is text."""
 PROMPT_TOKENS, ANSWER_TOKENS = Range(40, 130, 400), Range(60, 150, 300)
@@ -58,10 +57,16 @@ class Amounts:
     """The share of the samples that each teacher teaches. None: each teaches all of them."""
     spans: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """The `tokens` and `blocks` of each teacher in the documents that it reads whole, where they are counted."""
+    teacher_tokens: Mapping[str, Range] = field(default_factory=dict)
+    """How many tokens each teacher of another tokenizer reads for one of the student's."""
 
     def taught_by(self, name: str) -> Range:
         """The share of the samples that a teacher teaches."""
         return Range.exactly(1.0) if self.taught is None else self.taught[name]
+
+    def tokens_of(self, name: str) -> Range:
+        """How many tokens a teacher reads for one of the student's."""
+        return self.teacher_tokens.get(name, Range.exactly(1.0))
 
     @property
     def supervised(self) -> Range | None:
@@ -87,7 +92,9 @@ def amounts_of(
     shares = taught_shares(recipe, made)
     said = (measured,) if isinstance(measured, str) else ()
     spans = (made or {}).get("spans", {})
-    return replace(found, taught=shares, spans=spans, notes=(*found.notes, *said, *notes_of_shares(recipe, shares)))
+    read = teacher_tokens(recipe, made, found.teacher_tokens)
+    notes = (*found.notes, *said, *notes_of_shares(recipe, shares))
+    return replace(found, taught=shares, spans=spans, teacher_tokens=read, notes=notes)
 
 
 def _assumed(recipe: Recipe, made: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> Amounts:
@@ -195,18 +202,6 @@ def text_bytes(file: Path) -> Range:
     # Parquet and zstd are compressed.
     packed = file.suffix in (".parquet", ".zst", ".gz")
     return TEXT_OF_FILE * size * (Range(1.0, 2.2, 4.0) if packed else Range.exactly(1.0))
-
-
-def bytes_per_token(recipe: Recipe) -> Range:
-    """The bytes of a token of the recipe's tokenizer, as they are assumed without it."""
-    vocabulary = getattr(recipe.tokenizer, "vocab_size", None) or max(BYTES_PER_TOKEN)
-    known = sorted(BYTES_PER_TOKEN.items())
-    below = max((one for one in known if one[0] <= vocabulary), default=known[0])
-    above = min((one for one in known if one[0] >= vocabulary), default=known[-1])
-    if below == above:
-        return Range.around(below[1], 1.25, 1.25)
-    part = math.log(vocabulary / below[0]) / math.log(above[0] / below[0])
-    return Range.around(below[1] + part * (above[1] - below[1]), 1.25, 1.25)
 
 
 def _of_conversations(recipe: Recipe, corpus: Conversations, made: Mapping[str, Any] | None) -> Amounts:

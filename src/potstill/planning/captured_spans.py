@@ -3,10 +3,10 @@
 from typing import Any
 
 from potstill.models.size import positions_of
-from potstill.planning.amounts import BYTES_PER_TOKEN, bytes_per_token
 from potstill.planning.jobs import ReadingJob, Situation, reading_of
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import Range
+from potstill.planning.teacher_tokens import BYTES_PER_TOKEN, bytes_per_token
 from potstill.targets.codecs.registry import estimate
 from potstill.targets.codecs.spans import SpanCodec
 from potstill.teachers.capture_spans import BLOCK, CONTEXT, LONGEST

@@ -261,8 +261,11 @@ def live_teachers(at: Situation, micro: int) -> tuple[ReadingJob, ...]:
 
 
 def teachers_beside(at: Situation, micro: int, length: float) -> tuple[ReadingJob, ...]:
-    """The teachers, each with a micro-batch of samples of a length."""
+    """The teachers, each with a micro-batch of samples of a length, in tokens of the student."""
     return tuple(
-        replace(reading_of(at, one, ZERO, micro, length), share=at.amounts.taught_by(one.name))
+        replace(
+            reading_of(at, one, ZERO, micro, length * at.amounts.tokens_of(one.name).high),
+            share=at.amounts.taught_by(one.name),
+        )
         for one in at.models.teachers.values()
     )

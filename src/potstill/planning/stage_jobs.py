@@ -224,7 +224,8 @@ def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
         if model is at.models.student:
             yield _beside_teacher(at, reading_of_student(at, read, rows, length))
         else:
-            yield reading_of(at, model, read, rows, length)
+            theirs = at.amounts.tokens_of(model.name)
+            yield reading_of(at, model, None if read is None else read * theirs, rows, length)
         yield from _metrics_of_text(at, model, Range.exactly(times))
     yield from _samples(at)
     if at.recipe.evaluate.tasks:

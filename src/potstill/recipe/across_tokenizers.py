@@ -58,8 +58,8 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
     if recipe.pretrain:
         name = next(iter(recipe.pretrain))
         yield f"{what}, and `pretrain.{name}` is trained with the student's own; use `forward_kl`"
-    if len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
-        yield f"{what}, and of these there can be one, which teaches every row; name one in `teachers`"
+    if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1:
+        yield f"{what}, and of several such teachers the losses are averaged; remove `distil.mix: logits`"
     if recipe.asks or recipe.chats:
         yield f"{what}, and it reads text alone; give `corpus.sources`, or use a teacher of the student's tokenizer"
     yield from _of_other_sections(recipe, what)
@@ -73,6 +73,13 @@ def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
             f"{what}, and `capture.keep: {recipe.capture.keep}` keeps one tokenizer's tokens; use `keep: spans`, or "
             "remove `capture`"
         )
+    elif len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
+        yield "`capture.keep: spans` keeps those of one teacher, which teaches every row; remove `capture`, or name one"
+    elif any(map(recipe.on_policy_of, recipe.variants)):
+        yield (
+            "`capture.keep: spans` knows no text that the student writes (`on_policy`); remove `capture`, and the "
+            "teacher runs beside the student"
+        )
     elif whole := next((loss.kind for loss in _losses(recipe) if loss.kind in WHOLE), None):
         yield (
             f"`capture.keep: spans` is read by the loss `alm` alone, and `{whole}` needs whole distributions; use "
@@ -82,8 +89,12 @@ def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
 
 def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:
     yield from _of_capture(recipe, what)
-    if any(map(recipe.on_policy_of, recipe.variants)):
-        yield f"{what}, which cannot say what it would have written in place of the student; remove `on_policy`"
+    for given in map(recipe.on_policy_of, recipe.variants):
+        if given is not None and given.losses is not None:
+            yield (
+                f"{what}, and `{given.losses[0].kind}` of `on_policy.losses` needs the teacher's probability of each "
+                "token of the student; remove `on_policy.losses`, and what the student writes has the other losses"
+            )
     for name, teacher in recipe.teachers.items():
         api = getattr(teacher, "api", "potstill")
         if api != "potstill" and not (keeps_spans(recipe) and api in SCORING):

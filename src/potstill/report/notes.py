@@ -50,16 +50,23 @@ def taught_rows(taught: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     return (f"Training samples of each teacher: {', '.join(each)}.{alone}",) if taught else ()
 
 
-def across_tokenizers(alignment: Mapping[str, int] | None) -> tuple[str, ...]:
-    """The notes of a run whose teacher has another tokenizer than the student.
+def across_tokenizers(alignment: Mapping[str, Mapping[str, int]] | None) -> tuple[str, ...]:
+    """The notes of a run whose teachers have another tokenizer than the student.
 
     Args:
-        alignment: the counts of :class:`AlignmentFigures`; None where there is one tokenizer.
+        alignment: the counts of :class:`AlignmentFigures` by the teachers' names; None where there is one tokenizer.
     """
     if alignment is None:
         return ()
+    figures = {name: AlignmentFigures(**counts) for name, counts in alignment.items()}
+    if len(figures) == 1:
+        notes = [f"Teacher and student have different tokenizers: {figure}." for figure in figures.values()]
+    else:
+        notes = [
+            f"The teacher {name} and the student have different tokenizers: {one}." for name, one in figures.items()
+        ]
     return (
-        f"Teacher and student have different tokenizers: {AlignmentFigures(**alignment)}.",
+        *notes,
         "Losses per token are of each model’s own tokens. Bits per byte compare all models.",
     )
 

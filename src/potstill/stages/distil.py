@@ -110,7 +110,7 @@ def with_teachers(work: Work, training: Fit, teachers: list[TeacherLike]) -> Fit
     taught = replace(training, teaching={"teacher": given, "teacher_weights": weights, "mix": work.recipe.distil.mix})
     if crossing_loss(work.recipe) is None:
         return taught
-    return replace(taught, teacher_tokenizer=artifacts.existing_teachers(work)[0].tokenizer())
+    return replace(taught, teacher_tokenizer=[one.tokenizer() for one in artifacts.existing_teachers(work)])
 
 
 def with_rollouts(work: Work, training: Fit) -> Fit:

@@ -1,4 +1,5 @@
-"""teachers: find, convert and pin every teacher, and check that all of them have the same tokens."""
+"""teachers: find, convert and pin every teacher, and check that all of them have the same tokens, unless losses are
+across tokenizers."""
 
 from typing import Any
 
@@ -7,6 +8,7 @@ from potstill.data.tokenizers import check_same_tokens
 from potstill.models.quantization import quantization_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.servers.model import ServedModel
 from potstill.teachers.prepare import prepare
 from potstill.teachers.prepared import PreparedTeacher
@@ -17,7 +19,7 @@ def run(work: Work) -> Made:
     folders = [prepare(name, teacher, work.folder / name) for name, teacher in work.recipe.teachers.items()]
     teachers = artifacts.existing_teachers(work)
     first, *others = teachers
-    for other in others:
+    for other in [] if crossing_loss(work.recipe) else others:
         check_same_tokens(first.tokenizer(), other.tokenizer(), f"teachers.{first.name}", f"teachers.{other.name}")
     if work.recipe.distributed.strategy == "fsdp2" and work.recipe.capture is None:
         for teacher in teachers:

@@ -21,27 +21,26 @@ from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 
 def run(work: Work) -> Made:
-    """Save the tokenizer. Every teacher must have the same tokens, or begin with the same tokens."""
+    """Save the tokenizer. Every teacher must have the same tokens, or begin with the same tokens; where losses are
+    across tokenizers, one of them must have others."""
     settings, teachers = work.recipe.tokenizer, artifacts.existing_teachers(work)
     assert settings is not None
+    crossing = crossing_loss(work.recipe)
     if isinstance(settings, CutTokenizer):
         whole = artifacts.teacher(work, settings.teacher).tokenizer()
         tokenizer = cut_tokenizer(whole, settings.vocab_size, f"teachers.{settings.teacher}")
         made = f"the first of the {len(whole):,} of {settings.teacher}"
-        # The stage `teachers` has checked that all teachers have the same tokens.
-        teachers = []
+        # The stage `teachers` has checked that all teachers have the same tokens, if they must.
+        teachers = teachers if crossing else []
     elif isinstance(settings, TokenizerFile):
         tokenizer, made = read_tokenizer(settings), "read"
     else:
         documents = training_text(work.recipe.corpus, work.folder)
         tokenizer, made = train_tokenizer(documents, settings), f"trained on {len(documents):,} documents"
-    crossing = crossing_loss(work.recipe)
-    for teacher in artifacts.existing_teachers(work) if crossing else teachers:
-        name = f"`teachers.{teacher.name}`"
-        if crossing:
-            check_other_tokens(crossing, tokenizer, teacher.tokenizer(), name)
-        else:
-            check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
+    if crossing:
+        check_other_tokens(crossing, tokenizer, {f"`teachers.{one.name}`": one.tokenizer() for one in teachers})
+    for teacher in [] if crossing else teachers:
+        check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
     folder = work.folder / "tokenizer"
     with atomic_folder(folder) as partial:
         tokenizer.save_pretrained(partial)

@@ -1,6 +1,7 @@
 """Across tokenizers: a teacher that reads the text of the student's batches by a tokenizer of its own."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,13 +43,28 @@ class TeacherAcross:
     vocabulary: int | None = None
 
     def __init__(self, teacher: TeacherBeside, ours: TokenBytes, theirs: TokenBytes, kinds: Collection[str]) -> None:
-        self.teacher, self._ours, self._theirs = teacher, ours, theirs
+        self.teacher, self.ours, self.theirs = teacher, ours, theirs
+        self._ends: tuple[Tensor, Tensor] | None = None
         self._begins = torch.from_numpy(ours.begins_word), torch.from_numpy(theirs.begins_word)
         self._compares_spans = "alm" in kinds
         shared = shared_tokens(ours, theirs) if {"uld", "shared_tokens"} & {*kinds} else None
         if "shared_tokens" in kinds and shared is not None:
             _check_shared(ours, theirs, shared)
         self._shared = None if shared is None else torch.tensor(shared, dtype=torch.int64).reshape(-1, 2).T
+
+    def match_ends(self, ours: int, theirs: int) -> None:
+        """Compare the ends of turns: the student's token that ends a turn is the teacher's.
+
+        Args:
+            ours: the id of the student's token.
+            theirs: the id of the teacher's.
+        """
+        device = self._begins[0].device
+        sizes, ids = (len(self.ours.each), len(self.theirs.each)), (ours, theirs)
+        one, other = (torch.arange(size, device=device) == number for size, number in zip(sizes, ids, strict=True))
+        self._ends = one, other
+        if self._shared is not None:
+            self._shared = torch.cat([self._shared, torch.tensor([[ours], [theirs]], device=device)], 1)
 
     @property
     def config(self) -> Any:
@@ -82,7 +98,7 @@ class TeacherAcross:
     def collator(self, collate: Collate, field: str = "text") -> TextCollator:
         """A collator that adds what this teacher reads to the batches of another, whatever column has their text."""
         limit = positions_of(self.config.get_text_config())
-        return TextCollator(collate, self._ours, self._theirs, limit)
+        return TextCollator(collate, self.ours, self.theirs, limit)
 
     def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SpanTarget:
         """What the teacher says of the spans of a batch, whose columns are those of :class:`TextCollator`, without
@@ -104,20 +120,24 @@ class TeacherAcross:
         spans, same = batch[SPANS] if self._compares_spans else batch[SPANS][:0], batch[SAME_BYTE]
         ours, begins = self._begins
         theirs, opens, follows = spans[:, 2:4], spans[:, 4].bool(), spans[:, 5].bool()
-        labels = supervised_labels(batch)
-        numbers = numbers_of(whole, labels if self._compares_spans else labels[:0], begins)
-        groups = joined(theirs, opens, follows, numbers)
+        labels, ends, closes = supervised_labels(batch), None, None
+        labels = labels if self._compares_spans else labels[:0]
+        if self._ends is not None:
+            ends = self._ends[1]
+            closes = ends[labels[theirs[:, 1]]]
+        groups = joined(theirs, opens, follows, numbers_of(whole, labels, begins, ends), closes)
         pairs = None
         if self._shared is not None:
             is_paired = same != NOWHERE
             pairs = PairedRows(_rows_at(whole, same[is_paired]), is_paired, *self._shared)
         target = SpanTarget(spans[:, :2], opens, *groups, begins_word=ours, tokens=len(same), pairs=pairs)
-        return target, {}
+        return target if self._ends is None else replace(target, ends_turn=self._ends[0]), {}
 
     def _move(self, device: torch.device) -> None:
         ours, theirs = self._begins
         self._begins = ours.to(device), theirs.to(device)
         self._shared = None if self._shared is None else self._shared.to(device)
+        self._ends = None if self._ends is None else (self._ends[0].to(device), self._ends[1].to(device))
 
 
 def across_tokenizers(
@@ -126,8 +146,11 @@ def across_tokenizers(
     losses: Sequence[Loss | HiddenLoss],
     tokenizer: Any,
     given: Any,
+    mix: str = "probabilities",
 ) -> list[TeacherBeside | TargetStore]:
     """The teachers, as losses across tokenizers need them; as they are, if there is no such loss.
+
+    Each of several teachers is aligned by itself. One of them may have the student's own tokenizer.
 
     Args:
         teachers: the teachers.
@@ -135,6 +158,7 @@ def across_tokenizers(
         losses: all losses.
         tokenizer: the student's tokenizer, or None.
         given: the tokenizer of the teachers, or a list with one for each, or None.
+        mix: how several teachers are mixed.
 
     Raises:
         UserError: the losses, or what teaches, cannot be across tokenizers.
@@ -148,23 +172,42 @@ def across_tokenizers(
                 f"{crossing} is for a teacher of another tokenizer, and {other.kind} compares token by token, which "
                 f"needs one tokenizer; leave one of the two out, or use alm in the place of {other.kind}"
             )
-    theirs = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
-    if len(teachers) > 1 or len(theirs) != 1 or names is not None:
-        raise UserError(f"{crossing} has one teacher, which teaches every sample; give one, not a list or dictionary")
-    (teacher,) = teachers
-    if isinstance(teacher, TargetStore):
-        return [captured_spans(teacher, [loss.kind for loss in losses], tokenizer)]
+    kinds = [loss.kind for loss in losses]
+    stores = [teacher for teacher in teachers if isinstance(teacher, TargetStore)]
+    if stores:
+        if len(teachers) > 1 or names is not None:
+            raise UserError(
+                f"{crossing} learns the captured spans of one teacher, which teaches every sample; give "
+                f"{stores[0].path} alone, or teachers that run beside the student"
+            )
+        return [captured_spans(stores[0], kinds, tokenizer)]
+    tokenizers = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
+    if len(tokenizers) != len(teachers):
+        raise UserError(f"`teacher_tokenizer` has {len(tokenizers)} tokenizers for {len(teachers)} teachers")
+    if mix == "logits" and len(teachers) > 1:
+        raise UserError(f"{crossing} averages the losses of teachers, whose tokens differ; leave `mix` out")
+    if tokenizer is None or None in tokenizers:
+        missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
+        raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
+    shown = names or ([str(number) for number in range(len(teachers))] if len(teachers) > 1 else [""])
+    named = {f"the teacher {name}".strip(): own for name, own in zip(shown, tokenizers, strict=True)}
+    check_other_tokens(crossing, tokenizer, named)
+    ours = TokenBytes(tokenizer, "the student")
+    return [
+        TeacherAcross(_whole(crossing, teacher), ours, TokenBytes(own, name), kinds)
+        for teacher, (name, own) in zip(teachers, named.items(), strict=True)
+    ]
+
+
+def _whole(crossing: str, teacher: TeacherBeside | TargetStore) -> TeacherBeside:
+    """A teacher that tells its whole distributions of any text."""
+    assert not isinstance(teacher, TargetStore), "captured spans are read by `CapturedSpans`"
     if not teacher.gives_whole_distributions:
         raise UserError(
             f"{crossing} needs a teacher that tells its whole distributions, and this one is behind a server that "
             "tells some tokens; let it run beside the student, or behind `potstill serve`"
         )
-    if tokenizer is None or theirs[0] is None:
-        missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
-        raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
-    check_other_tokens(crossing, tokenizer, theirs[0], "the teacher")
-    kinds = [loss.kind for loss in losses]
-    return [TeacherAcross(teacher, TokenBytes(tokenizer, "the student"), TokenBytes(theirs[0], "the teacher"), kinds)]
+    return teacher
 
 
 def shared_tokens(ours: TokenBytes, theirs: TokenBytes) -> list[tuple[int, int]]:

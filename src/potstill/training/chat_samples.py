@@ -2,21 +2,25 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from potstill.console import say
-from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.across import ComparedBytes, Side, samples_across
+from potstill.data.conversations.chat_template import ChatTemplate, chat_template
 from potstill.data.conversations.conversation import BadRowError
 from potstill.data.conversations.read import LISTS, read_conversation
+from potstill.data.conversations.render import ChatSample
 from potstill.data.conversations.samples import samples_of
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import MASKS, SAMPLE_WEIGHTS
 from potstill.data.sources import SourceRow
 from potstill.data.text_samples import PAIR
+from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from potstill.recipe.conversations import ChatSettings, ConversationBase
 from potstill.recipe.error_messages import complaint
@@ -56,8 +60,46 @@ def _is_chat(row: Mapping[str, Any]) -> bool:
     return listed or all(row.get(name) is not None for name in ("instruction", "output"))
 
 
+@dataclass(frozen=True)
+class OtherReader:
+    """A teacher of another tokenizer, which reads conversations by its tokenizer's own chat template.
+
+    Args:
+        ours: the bytes of the student's tokens.
+        theirs: the bytes of the teacher's tokens.
+        longest: the greatest number of tokens that the teacher reads; None: no limit.
+    """
+
+    ours: TokenBytes
+    theirs: TokenBytes
+    longest: int | None
+
+    def sides(self, student: ChatTemplate, settings: ChatSettings) -> tuple[Side, Side]:
+        """How student and teacher read a conversation.
+
+        Raises:
+            UserError: the teacher's tokenizer has no template that can be used, or settings are not for two readers.
+        """
+        if settings.too_long not in ("drop", "cut_right"):
+            raise UserError(
+                f"`corpus.too_long: {settings.too_long}` cuts tokens of the student, which a teacher of another "
+                "tokenizer does not have; use `drop` or `cut_right`"
+            )
+        try:
+            teacher = chat_template(self.theirs.tokenizer, settings.model_copy(update={"template": None}))
+        except UserError as error:
+            raise UserError(
+                f"{self.theirs.name} reads conversations by its tokenizer's own chat template, which fails: {error}"
+            ) from error
+        return Side(student, self.ours, None), Side(teacher, self.theirs, self.longest)
+
+
 def chat_samples(
-    dataset: Sequence[Mapping[str, Any]], tokenizer: Any, settings: ChatSettings, name: str
+    dataset: Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    settings: ChatSettings,
+    name: str,
+    other: OtherReader | None = None,
 ) -> list[dict[str, Any]]:
     """The samples of a data set of conversations: `input_ids` and `labels`, of which the assistant's turns are learned.
 
@@ -66,6 +108,7 @@ def chat_samples(
         tokenizer: the tokenizer, with its chat template.
         settings: what is learned, how it is rendered, and what is too long.
         name: the argument that the data set was given as, for messages.
+        other: a teacher of another tokenizer. Samples then also have what it reads (``conversations/across.py``).
 
     Raises:
         UserError: the tokenizer is missing or has no template, a row is no proper conversation, or has a column that
@@ -75,28 +118,48 @@ def chat_samples(
         raise UserError(f"`{name}` has conversations; give the tokenizer as `processing_class`")
     try:
         template = chat_template(tokenizer, settings)
+        sides = None if other is None else other.sides(template, settings)
     except UserError as error:
         raise UserError(_in_python(error)) from error
-    tally, found = ChatTally(), list[dict[str, Any]]()
+    tally, compared, found = ChatTally(), ComparedBytes(), list[dict[str, Any]]()
     for number, columns in enumerate(dataset, 1):
         _check_columns(columns, name)
         row = SourceRow(columns, f"{name}:{number}", name)
         try:
-            made = samples_of(read_conversation(row, ConversationBase(), arrow=True), template, settings, tally)
+            chat = read_conversation(row, ConversationBase(), arrow=True)
+            if sides is None:
+                made = [_plain(one) for one in samples_of(chat, template, settings, tally)]
+            else:
+                made = samples_across(chat, *sides, settings, tally, compared)
         except BadRowError as error:
             if settings.on_bad_row == "refuse":
                 raise UserError(_in_python(error)) from error
             tally.drop(name, error.reason)
             continue
         teachers = {TEACHERS: columns[TEACHERS]} if columns.get(TEACHERS) is not None else {}
-        found += [{"input_ids": _array(one.input_ids), "labels": _array(one.labels), **teachers} for one in made]
+        found += [{key: _array(ids) for key, ids in one.items()} | teachers for one in made]
     counts = tally.of(name)
     lost = "; ".join(f"{count:,} left out: {reason}" for reason, count in counts.dropped.most_common())
     if not found:
         raise UserError(f"`{name}` has {len(dataset):,} conversations and no sample of them is left ({lost})")
     share = f"{counts.supervised:,} of {counts.tokens:,} tokens are learned"
     say(f"  {name}: {len(found):,} samples of {len(dataset):,} conversations, {share}{'; ' if lost else ''}{lost}")
+    if other is not None:
+        _say_what_is_compared(compared, other)
     return found
+
+
+def _plain(sample: ChatSample) -> dict[str, list[int]]:
+    return {"input_ids": sample.input_ids, "labels": sample.labels}
+
+
+def _say_what_is_compared(compared: ComparedBytes, other: OtherReader) -> None:
+    if not compared.compared:
+        raise UserError(
+            f"nothing of {compared.learned:,} learned bytes is the same text for {other.theirs.name}: the chat "
+            "templates write the turns otherwise; give the tokenizers templates that write a turn as it is"
+        )
+    say(f"  {compared.share:.1%} of the learned bytes are compared with {other.theirs.name}")
 
 
 def _in_python(error: UserError) -> str:

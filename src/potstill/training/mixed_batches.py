@@ -13,6 +13,7 @@ from potstill.data.collators import Collate, Collator
 from potstill.data.labels import IGNORE_INDEX, count_supervised_by_row
 from potstill.data.positions import PositionsCollator
 from potstill.data.prompts.collator import TEACHER, AlignedCollator
+from potstill.data.text_of_batch import TextCollator
 from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.generation.decoding import Key
@@ -20,7 +21,7 @@ from potstill.on_policy.prompts import SamplePrompt, prompts_of
 from potstill.on_policy.rollouts import Rollout, RolloutWriter, chosen_rows
 from potstill.recipe.on_policy import OnPolicy
 from potstill.training.rank_batches import STAND_IN, untaught
-from potstill.training.taught_rows import TaughtRows, TaughtRowsCollator
+from potstill.training.taught_rows import EachTextCollator, TaughtRows, TaughtRowsCollator
 
 SAMPLES, ROLLOUTS = "samples", "rollouts"
 """Columns of a batch that are no tensors: the samples that it was made of, and the rollouts that it is made of."""
@@ -79,8 +80,10 @@ class MixedBatches:
         self.rank = 0
         self.taught: TaughtRows | None = None
         """Which rows each teacher reads; None where each reads all of them."""
+        self.texts: dict[int, TextCollator] = {}
+        """What each teacher of another tokenizer reads of a batch, by the teacher's number."""
         self.teacher_positions: int | None = None
-        """The fewest positions of a teacher; None where they are not limited."""
+        """The fewest positions of a teacher of the student's tokenizer; None where they are not limited."""
         self.kept: list[Rollout] = []
         """The rollouts that later steps learn from, too."""
 
@@ -154,6 +157,8 @@ class MixedBatches:
         collate: Collate = (AlignedCollator if aligned else Collator)(self._pad)
         if taught is not None:
             collate = TaughtRowsCollator(collate, taught)
+        elif self.texts:
+            collate = EachTextCollator(collate, tuple(self.texts.values()))
         return PositionsCollator(collate)(samples) | {ROLLOUTS: KeptSamples(tuple(rollouts))}
 
     def learned_first(self, rollouts: Sequence[Rollout], log_probs: Sequence[float]) -> None:

@@ -14,6 +14,7 @@ from potstill import distributed
 from potstill.console import say
 from potstill.data.collators import Collate, pad_token_id
 from potstill.data.positions import PositionsCollator
+from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.files.atomic import write_json
 from potstill.losses.loss import Loss
@@ -23,6 +24,7 @@ from potstill.on_policy.evidence import ROLLOUTS as ROLLOUTS_FILE
 from potstill.on_policy.figures import StepFigures
 from potstill.on_policy.rollouts import RolloutWriter
 from potstill.targets import TargetStore
+from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
 from potstill.training.mixed_batches import SAMPLES, KeepSamples, MixedBatches, parts_of
 from potstill.training.on_policy_training import (
@@ -67,6 +69,11 @@ class OnPolicyTrainer(SavingTrainer):
                 "`on_policy` lets the student write, which needs its whole weights on each rank, and FSDP and "
                 "DeepSpeed split them; train with DDP, or without `on_policy`"
             )
+        if isinstance(self.data_collator, TurnsCollator):
+            raise UserError(
+                "`on_policy` has no turns of conversations for a teacher of another tokenizer, which reads them by a "
+                "chat template of its own; leave `on_policy` out, or give texts"
+            )
         losses, gradients = rollout_losses(settings, self.losses)
         teachers = rollout_teachers(self.teachers, readers)
         writer = RolloutWriter(self.model, self.processing_class, settings, self.args.seed, self.vocabulary)
@@ -74,10 +81,13 @@ class OnPolicyTrainer(SavingTrainer):
         collate = PositionsCollator(self.data_collator)
         batches = MixedBatches(settings, writer, collate, pad_token_id(self.processing_class), self.args.seed)
         batches.rank = self.args.process_index
-        limits = [positions_of(one.config.get_text_config()) for one in teachers]
+        across = {index: one for index, one in enumerate(teachers) if isinstance(one, TeacherAcross)}
+        limits = [positions_of(one.config.get_text_config()) for one in teachers if not isinstance(one, TeacherAcross)]
         batches.teacher_positions = min((limit for limit in limits if limit is not None), default=None)
+        # How many tokens of such a teacher an answer has is not known before it is written.
+        batches.texts = {index: replace(one.collator(collate), cut=True) for index, one in across.items()}
         if self.taught is not None:
-            batches.taught = replace(self.taught, stores={})
+            batches.taught = replace(self.taught, stores={}, texts=batches.texts)
         figures, teaching = StepFigures(self.args.device), replace(self.teaching, teachers=teachers)
         self.on_policy = OnPolicyTraining(settings, losses, gradients, teaching, batches, figures)
         self.rollout_watch = WatchRollouts(self.on_policy)
@@ -109,8 +119,11 @@ class OnPolicyTrainer(SavingTrainer):
         Raises:
             UserError: it cannot, by the figures, and the settings do not say to go on.
         """
-        found = distributed.broadcast(self._preflight(batches) if distributed.is_first() else None)
         assert self.on_policy is not None
+        if self.on_policy.batches.texts:
+            say("  pre-flight: not measured, because it compares token by token, and the teacher has other tokens")
+            return
+        found = distributed.broadcast(self._preflight(batches) if distributed.is_first() else None)
         if found is None:
             return
         say(f"  pre-flight: {found['sentence']}")

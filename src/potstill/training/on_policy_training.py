@@ -31,6 +31,7 @@ from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.teachers.beside import TeacherBeside
 from potstill.training.mixed_batches import ROLLOUTS, MixedBatches
+from potstill.training.rollout_text import lost_text
 from potstill.training.teaching import Teaching
 
 SCORED_SHARE = 4
@@ -45,12 +46,14 @@ def rollout_losses(settings: OnPolicy, losses: Sequence[Loss]) -> tuple[list[Los
         losses: the losses of the other samples, whose divergences are the default.
 
     Raises:
-        UserError: there are none, or the teacher of the other samples has another tokenizer.
+        UserError: there are none, or they need one tokenizer and the teachers have others.
     """
-    if (crossing := next((loss.kind for loss in losses if loss.crosses_tokenizers), None)) is not None:
+    crossing = next((loss.kind for loss in losses if loss.crosses_tokenizers), None)
+    if crossing is not None and settings.losses is not None:
         raise UserError(
-            f"`on_policy` lets the teacher say what it would have written in place of the student, and {crossing} is "
-            "for a teacher of another tokenizer, which cannot; leave one of the two out"
+            f"{crossing} is for a teacher of another tokenizer, and {settings.losses[0].kind} of `on_policy.losses` "
+            f"needs the teacher's probability of each token of the student; remove `on_policy.losses`, and {crossing} "
+            "is learned from written samples, too"
         )
     if settings.losses is None:
         found = [loss for loss in losses if loss.needs_teacher]
@@ -163,6 +166,9 @@ class OnPolicyTraining:
             mixed, self.rollouts = self.batches.mix(of_corpus, step)
         if self.rollouts:
             self.figures.add(self.rollouts, step)
+            for text in self.batches.texts.values():
+                for one in self.rollouts:
+                    self.figures.add_text(*lost_text(text, one))
             self._unscored = max(self.evidence.wanted(step), -(-len(self.rollouts) // SCORED_SHARE))
         self._step, self._to_keep = step, self.evidence.wanted(step)
         return mixed

@@ -11,6 +11,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from potstill.data.collators import Collate, FittingCollator, SharedVocabularyCollator, pad_token_id
+from potstill.data.conversations.chat_template import chat_template
 from potstill.data.labels import count_supervised
 from potstill.data.positions import PADS, PositionsCollator
 from potstill.data.prompts.collator import SampleCollator
@@ -18,6 +19,7 @@ from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.text_of_batch import TextCollator
 from potstill.data.text_samples import TextReader
+from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.models.document_attention import check_documents_are_isolated, model_inputs
 from potstill.models.size import positions_of
@@ -30,7 +32,7 @@ from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.captured_spans import CapturedSpans
 from potstill.teachers.vocabulary_agreement import head_rows
-from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
+from potstill.training.chat_samples import OtherReader, are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
 from potstill.training.rank_batches import STAND_IN, EvenStream, even_out
 from potstill.training.samples import (
@@ -42,11 +44,14 @@ from potstill.training.samples import (
     is_streamed,
     name_documents,
 )
-from potstill.training.taught_rows import TaughtRows, TaughtRowsCollator, without_teachers
+from potstill.training.taught_rows import EachTextCollator, TaughtRows, TaughtRowsCollator, without_teachers
 from potstill.training.teaching import Teaching
 
 TYPICAL_LENGTH = 512
 """The assumed number of tokens of a sample where none is known before the training."""
+
+FOR_TEACHERS = (TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator, TurnsCollator, SpanCollator)
+"""Collators that add what teachers read or have said to the batches of `collate`."""
 
 _DATA_SETS = {"Training": "train_dataset", "Evaluation": "eval_dataset"}
 """The arguments of data sets, by what transformers calls a loader."""
@@ -90,7 +95,11 @@ class SampleTrainer(Trainer):
         collate: Collate = given or self._sample_collator(max_length)
         longest = self._max_length(max_length) or self._positions or MOST_AT_ONCE
         self._chats = None if given is not None else chat_settings(conversations, longest)
-        self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
+        across = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TeacherAcross)}
+        chats = bool(across) and self._chats is not None and are_chats(self.train_dataset, "train_dataset")
+        self.train_dataset = (
+            self._read_by_both(across) if chats else self._rendered(self.train_dataset, "train_dataset")
+        )
         several = isinstance(self.eval_dataset, dict)
         evaluated = self.eval_dataset.items() if several else [("eval_dataset", self.eval_dataset)]
         rendered = {name: self._rendered(dataset, name) for name, dataset in evaluated}
@@ -100,20 +109,12 @@ class SampleTrainer(Trainer):
         shared, owners = self.vocabulary, "student and teacher share"
         if shared is None:
             shared, owners = head_rows(self.model), "the student has"
-        across = next((one for one in self.teachers if isinstance(one, TeacherAcross | CapturedSpans)), None)
         read = [one for one in self._teachers_beside() if not isinstance(one, TeacherAcross | CapturedSpans)]
         limits = [positions_of(one.config.get_text_config()) for one in read]
         teacher = min((limit for limit in limits if limit is not None), default=None)
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
-        collate = collate if across is None else across.collator(collate, self._text_field)
-        stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
-        self.taught = None
-        if self.teaching.names is not None:
-            self.taught = TaughtRows(self.teaching.names, stores, always=self.is_fsdp_enabled)
-            self.data_collator = TaughtRowsCollator(collate, self.taught)
-        else:
-            self.data_collator = TargetCollator(collate, stores) if stores else collate
+        collate = self._for_teachers(collate, across, chats=chats)
         parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
         for name, dataset in {"train_dataset": self.train_dataset, **parts}.items():
             samples = first_samples(dataset, name)
@@ -127,6 +128,54 @@ class SampleTrainer(Trainer):
                 check_collator(given, samples)
             if samples:
                 self._try(collate(samples), samples, name)
+
+    def _for_teachers(self, collate: Collate, across: Mapping[int, TeacherAcross], *, chats: bool) -> Collate:
+        """Choose the collator that adds what the teachers read, or what they have said, to the batches of another.
+
+        Args:
+            collate: the other collator.
+            across: the teachers of another tokenizer, by number.
+            chats: whether they read conversations.
+
+        Returns:
+            The collator that samples without the names of teachers are tried with.
+        """
+        captured = next((one for one in self.teachers if isinstance(one, CapturedSpans)), None)
+        texts = {index: one.collator(collate) for index, one in across.items()}
+        stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
+        self.taught = None
+        if self.teaching.names is not None:
+            self.taught = TaughtRows(self.teaching.names, stores, texts, always=self.is_fsdp_enabled)
+            self.data_collator = TaughtRowsCollator(collate, self.taught)
+        elif chats:
+            collate = self.data_collator = TurnsCollator(collate, texts[0].ours, texts[0].theirs)
+        elif captured is not None:
+            collate = self.data_collator = captured.collator(collate, self._text_field)
+        elif texts:
+            collate = texts[0] if len(texts) == 1 else EachTextCollator(collate, tuple(texts.values()))
+            self.data_collator = collate
+        else:
+            self.data_collator = TargetCollator(collate, stores) if stores else collate
+        return collate
+
+    def _read_by_both(self, across: Mapping[int, TeacherAcross]) -> list[dict[str, Any]]:
+        """The training conversations as samples that a teacher of another tokenizer reads, too.
+
+        Raises:
+            UserError: there are several teachers, or a conversation cannot be rendered.
+        """
+        if len(across) > 1 or self.teaching.names is not None:
+            raise UserError(
+                "conversations have one teacher of another tokenizer, which teaches all of them; give one as `teacher`"
+            )
+        assert self._chats is not None
+        (teacher,) = across.values()
+        longest = positions_of(teacher.config.get_text_config())
+        reader = OtherReader(teacher.ours, teacher.theirs, longest)
+        found = chat_samples(self.train_dataset, self.processing_class, self._chats, "train_dataset", reader)
+        sides = reader.sides(chat_template(self.processing_class, self._chats), self._chats)
+        teacher.match_ends(*(side.end for side in sides))
+        return found
 
     def _rendered(self, dataset: Any, name: str) -> Any:
         """A data set of conversations as samples of tokens; any other stays as it is."""
@@ -197,9 +246,7 @@ class SampleTrainer(Trainer):
         dataset = self._rendered(dataset, _DATA_SETS.get(description, "test_dataset"))
         given: Any = self.data_collator
         collate: Any = given
-        if isinstance(given, TargetCollator | TaughtRowsCollator | TextCollator | SpanCollator) and not kwargs.get(
-            "is_training"
-        ):
+        if isinstance(given, FOR_TEACHERS) and not kwargs.get("is_training"):
             collate = given.collate
         samples = first_samples(dataset, _DATA_SETS.get(description, "test_dataset"))
         named = any(sample.get(name) is not None for sample in samples for name in DOCUMENT_COLUMNS)

@@ -13,17 +13,18 @@ from potstill.data.prompts.collator import AlignedCollator, AlignedSample, Sampl
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
 from potstill.data.text_of_batch import TextCollator
 from potstill.data.text_runs import TEXT_RUNS
+from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
 from potstill.targets.span_collator import SpanCollator
-from potstill.training.taught_rows import TaughtRowsCollator
+from potstill.training.taught_rows import EachTextCollator, TaughtRowsCollator
 
 COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__, TEXT_RUNS)
 """The columns of tokenized samples that are read."""
 
 _OWN = (
     *(Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator),
-    *(TargetCollator, TaughtRowsCollator, TextCollator, SpanCollator),
+    *(TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator, TurnsCollator, SpanCollator),
 )
 
 _LOOKED_AT = 8

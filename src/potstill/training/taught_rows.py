@@ -5,7 +5,7 @@ that the sizes of all groups are known to the host.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +16,7 @@ from potstill.data.collators import Collate
 from potstill.data.labels import IGNORE_INDEX, count_supervised_by_row
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.row_teachers import TEACHERS, numbers_of_teachers
+from potstill.data.text_of_batch import TextCollator
 from potstill.models.forward import SupervisedOutputs
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
@@ -73,12 +74,14 @@ class TaughtRows:
     Args:
         names: the name of each teacher, which samples have in their column `teachers`.
         stores: the teachers whose targets were captured, by number. The others read.
+        texts: the teachers of another tokenizer than the student's, by number, with what each reads of a batch.
         always: whether each teacher reads a row of every batch, if need be one of which nothing is learned. The ranks
             that share a teacher must read together.
     """
 
     names: tuple[str, ...]
     stores: Mapping[int, TargetStore]
+    texts: Mapping[int, TextCollator] = field(default_factory=dict)
     always: bool = False
 
     def group_of(self, sample: Mapping[str, Any]) -> tuple[int, ...]:
@@ -118,6 +121,8 @@ class TaughtRows:
             if not self.always:
                 return {}
             reads["labels"] = torch.full_like(reads["labels"], IGNORE_INDEX)
+        if teacher in self.texts:
+            reads = self.texts[teacher].columns(reads)
         return {f"{reader_of(teacher)}{name}": value for name, value in reads.items()}
 
 
@@ -125,6 +130,29 @@ def _places(rows: Iterable[int], counts: Sequence[int]) -> Tensor:
     """The places of the supervised tokens of rows, among those of the whole batch."""
     starts = [0, *accumulate(counts)]
     return torch.cat([torch.arange(starts[row], starts[row] + counts[row]) for row in rows])
+
+
+@dataclass(frozen=True)
+class EachTextCollator:
+    """A collator of batches that several teachers read, each with a tokenizer of its own.
+
+    Args:
+        collate: the collator of the student's batches.
+        texts: what each teacher reads of a batch, in the teachers' order.
+    """
+
+    collate: Collate
+    texts: tuple[TextCollator, ...]
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The collator's batch, with the columns of each teacher."""
+        batch = self.collate(samples)
+        own = {
+            f"{reader_of(number)}{name}": value
+            for number, text in enumerate(self.texts)
+            for name, value in text.columns(batch).items()
+        }
+        return batch | own
 
 
 @dataclass(frozen=True)

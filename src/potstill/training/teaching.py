@@ -69,11 +69,9 @@ class Teaching:
         return self._together(tuple(range(len(self.teachers))), [*targets.values()]), inner
 
     def _reads(self, batch: Mapping[str, Tensor], number: int) -> dict[str, Tensor] | None:
-        if self.names is None:
-            return teacher_batch(batch)
         reader = reader_of(number)
         own = {name.removeprefix(reader): value for name, value in batch.items() if name.startswith(reader)}
-        return own or None
+        return own or (teacher_batch(batch) if self.names is None else None)
 
     def _together(self, members: tuple[int, ...], targets: Sequence[TeacherTarget]) -> TeacherTarget:
         if len(members) == 1:

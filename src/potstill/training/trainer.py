@@ -70,7 +70,8 @@ class DistilTrainer(OnPolicyTrainer):
             cross-entropy, half each.
         temperature: if given, the temperature of every divergence in `losses`.
         teacher_weights: the share of each of several teachers. Default: equal shares.
-        mix: whether several teachers' probabilities or their logits are averaged.
+        mix: whether several teachers' probabilities or their logits are averaged. Of teachers of other tokenizers,
+            the losses are averaged.
         teacher_tokenizer: the teacher's tokenizer, or a list with one for each teacher. Required where a teacher's head
             has another size than the student's. All losses then compare only the ids that are the same tokens in
             `processing_class`. A store records its own tokenizer.
@@ -128,7 +129,7 @@ class DistilTrainer(OnPolicyTrainer):
         self.hidden_losses = [loss for loss in losses if isinstance(loss, HiddenLoss)]
         shares, names = shares_of_weights(teacher_weights, len(self.teachers)), names_of_teachers(teacher)
         tokenizers = trainer.get("processing_class"), teacher_tokenizer
-        self.teachers = across_tokenizers(self.teachers, names, [*self.losses, *self.hidden_losses], *tokenizers)
+        self.teachers = across_tokenizers(self.teachers, names, [*self.losses, *self.hidden_losses], *tokenizers, mix)
         self.teaching = Teaching(self.teachers, shares, mix, names)
         self._check_losses()
         if peft_config is not None:
@@ -141,6 +142,7 @@ class DistilTrainer(OnPolicyTrainer):
         # Pinned memory is copied to a GPU while the host goes on.
         self.accelerator.dataloader_config.non_blocking = self.args.dataloader_pin_memory
         readers = teachers_beside(self.model, teachers_in_order(rollout_teacher, names))
+        readers = across_tokenizers(readers, names, self.losses, *tokenizers, mix)
         self.vocabulary = self._agreed_vocabulary(readers, teacher_tokenizer)
         self._read_samples(trainer.get("data_collator"), max_length, conversations)
         self._write_samples(on_policy, readers)

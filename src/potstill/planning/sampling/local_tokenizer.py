@@ -33,14 +33,19 @@ def local_tokenizer(recipe: Recipe) -> Any:
     if isinstance(settings, TokenizerFile):
         return read_tokenizer(settings)
     if isinstance(settings, CutTokenizer):
-        whole = _of_teacher(settings.teacher, recipe.teachers[settings.teacher])
+        whole = tokenizer_of(settings.teacher, recipe.teachers[settings.teacher])
         return None if whole is None else cut_tokenizer(whole, settings.vocab_size, f"teachers.{settings.teacher}")
     if settings is not None or not recipe.teachers:
         return None
-    return _of_teacher(*next(iter(recipe.teachers.items())))
+    return tokenizer_of(*next(iter(recipe.teachers.items())))
 
 
-def _of_teacher(name: str, teacher: Teacher) -> Any:
+def tokenizer_of(name: str, teacher: Teacher) -> Any:
+    """The tokenizer of a teacher; None if it is not on this machine.
+
+    Raises:
+        UserError: it is here and cannot be loaded.
+    """
     key = f"teachers.{name}"
     if isinstance(teacher, PackagedTeacher):
         file = package_files(teacher.package, teacher.gguf, key, "gguf")[0]

@@ -6,11 +6,12 @@ from potstill.data.conversations.chat_template import chat_template
 from potstill.data.tokenization import Encoder, separator_ids
 from potstill.errors import UserError
 from potstill.planning.amounts import Amounts
-from potstill.planning.sampling.local_tokenizer import local_tokenizer
+from potstill.planning.sampling.local_tokenizer import local_tokenizer, tokenizer_of
 from potstill.planning.sampling.measured_chats import measured_chats
 from potstill.planning.sampling.measured_questions import measured_questions
 from potstill.planning.sampling.measured_text import measured_text
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus
 
@@ -42,7 +43,10 @@ def measured_amounts(recipe: Recipe, tokenizer: Any = None) -> Amounts | str:
 
 
 def _of_text(recipe: Recipe, corpus: Corpus, tokenizer: Any) -> Amounts:
+    named = recipe.teachers.items() if crossing_loss(recipe) is not None else ()
+    found = {name: tokenizer_of(name, teacher) for name, teacher in named}
+    teachers = {name: Encoder(one, ()).encode for name, one in found.items() if one is not None}
     if tokenizer is None:
-        return measured_text(recipe, corpus, None, 0 if corpus.separator == "" else 1)
+        return measured_text(recipe, corpus, None, 0 if corpus.separator == "" else 1, teachers)
     separator = len(separator_ids(tokenizer, corpus.separator))
-    return measured_text(recipe, corpus, Encoder(tokenizer, ()).encode, separator)
+    return measured_text(recipe, corpus, Encoder(tokenizer, ()).encode, separator, teachers)

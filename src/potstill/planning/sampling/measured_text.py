@@ -4,9 +4,10 @@ Documents are read, cleaned and split as the corpus stage does it. Some of them 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from potstill.data.babylm_cleaning import clean, source_of
 from potstill.data.documents import texts, texts_of
@@ -14,10 +15,11 @@ from potstill.data.splitting import DocumentSplit, split_documents
 from potstill.data.stored_texts import TaughtText
 from potstill.data.text_files import PLAIN
 from potstill.errors import UserError
-from potstill.planning.amounts import Amounts, bytes_per_token, held_out_text, text_bytes
+from potstill.planning.amounts import Amounts, held_out_text, text_bytes
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.sampling.estimate import drawn, mean, ratio
 from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
+from potstill.planning.teacher_tokens import bytes_per_token
 from potstill.recipe import Recipe
 from potstill.recipe.corpus import Corpus, HeldOutText, Source
 
@@ -73,7 +75,13 @@ class _Laid:
     """What is left out, in words."""
 
 
-def measured_text(recipe: Recipe, corpus: Corpus, encode: Encode | None, separator: int) -> Amounts:
+def measured_text(
+    recipe: Recipe,
+    corpus: Corpus,
+    encode: Encode | None,
+    separator: int,
+    teachers: Mapping[str, Encode] = MappingProxyType({}),
+) -> Amounts:
     """The amounts of a text whose sources are on this machine.
 
     Args:
@@ -81,6 +89,7 @@ def measured_text(recipe: Recipe, corpus: Corpus, encode: Encode | None, separat
         corpus: its corpus.
         encode: tokenizes texts; None: the tokenizer is not there yet.
         separator: the number of tokens before each document.
+        teachers: tokenizes texts as the teachers of another tokenizer do, by their names.
 
     Raises:
         UserError: a source is not on this machine; or as `texts`.
@@ -89,6 +98,10 @@ def measured_text(recipe: Recipe, corpus: Corpus, encode: Encode | None, separat
     if not read.split.train:
         raise UserError("`corpus.sources` give no document to train on")
     tokens = _tokens(read.split.train, encode, bytes_per_token(recipe), separator)
+    theirs = {
+        name: _tokens(read.split.train, other, bytes_per_token(recipe), separator).whole / tokens.whole
+        for name, other in teachers.items()
+    }
     shortest = corpus.shortest + separator if corpus.shortest else 0
     laid = (_packed if corpus.layout == "packed" else _padded)(corpus, tokens, shortest)
     samples, notes = laid.samples * read.times, list[str]()
@@ -113,6 +126,7 @@ def measured_text(recipe: Recipe, corpus: Corpus, encode: Encode | None, separat
         validation_samples=corpus.validation or 0,
         origin=_origin(read, tokens, encode),
         notes=tuple(notes),
+        teacher_tokens=theirs,
         lost={
             "documents that repeat others": repeated,
             **{name: one * read.times for name, one in laid.lost.items()},

@@ -1,0 +1,163 @@
+"""The turns of conversations as two models read them: what is compared, byte by byte, and where turns end."""
+
+from copy import deepcopy
+from functools import cache
+
+import pytest
+import torch
+
+import toy_chat
+from potstill.data.collators import Collator
+from potstill.data.conversations.across import ComparedBytes, Side, samples_across
+from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.tally import ChatTally
+from potstill.data.labels import IGNORE_INDEX, supervised_mask
+from potstill.data.prompts.collator import teacher_batch
+from potstill.data.token_bytes import TokenBytes
+from potstill.data.turns_of_batch import PIECES, TurnPiece, TurnsCollator
+from tokenizer_zoo import smollm2, stories
+from tokenizer_zoo import trained as byte_level
+from toy_chat import assistant, conversation, settings, user
+
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|start_header_id|>"]
+SPECIAL += ["<|end_header_id|>", "<|eot_id|>"]
+TALK = [
+    user("Why does it rain?"),
+    assistant("Warm air rises, and cools. Then it rains — naïvely said."),
+    user("And now?"),
+    assistant("It snows."),
+]
+
+
+@cache
+def side(name, template, longest=None):
+    """A tokenizer with the special tokens of chat templates, and one of the templates."""
+    if name == "tiny":
+        made = toy_chat.chat_tokenizer()
+    else:
+        made = deepcopy({"byte level": byte_level, "stories": stories, "smollm2": smollm2}[name]())
+        made.add_special_tokens({"additional_special_tokens": SPECIAL})
+    return Side(chat_template(made, settings(template=template)), TokenBytes(made, name), longest)
+
+
+def paired(student, teacher, *turns, **given):
+    compared, tally = ComparedBytes(), ChatTally()
+    found = samples_across(conversation(*(turns or TALK)), student, teacher, settings(**given), tally, compared)
+    return found, compared
+
+
+def pieces_of(sample):
+    numbers, width = sample[PIECES], len(TurnPiece._fields)
+    return [TurnPiece(*numbers[at : at + width]) for at in range(0, len(numbers), width)]
+
+
+SIDES = [
+    (("tiny", "chatml"), ("byte level", "gemma")),
+    (("tiny", "llama-3"), ("stories", "chatml")),
+    (("stories", "gemma"), ("tiny", "chatml")),
+    (("byte level", "chatml"), ("smollm2", "chatml")),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SIDES)
+def test_pieces_are_the_words_of_the_turns_for_both(one, other):
+    student, teacher = side(*one), side(*other)
+    (sample,), compared = paired(student, teacher)
+    found = pieces_of(sample)
+    texts = [turn["content"] for turn in TALK if turn["role"] == "assistant"]
+    assert len(found) == 2
+    for piece, text in zip(found, texts, strict=True):
+        mine = student.bytes.joined(sample["input_ids"][piece.begin : piece.stop])[piece.own_space :]
+        its = teacher.bytes.joined(sample["other_input_ids"][piece.other_begin : piece.other_stop])
+        assert mine == its[piece.other_own_space :] == text.encode()
+        assert piece.closed
+        assert sample["labels"][piece.stop] == sample["input_ids"][piece.stop] == student.end
+        assert sample["other_labels"][piece.other_stop] == teacher.end
+    assert compared.share > 0.9
+
+
+def without_teacher(batch):
+    return {name: value for name, value in batch.items() if not name.startswith("teacher_")}
+
+
+def batch_of(student, teacher, *turns):
+    samples, _ = paired(student, teacher, *turns)
+    rows = [*samples, *paired(student, teacher, user("So?"), assistant("Go now."))[0]]
+    return TurnsCollator(Collator(0), student.bytes, teacher.bytes)(rows)
+
+
+@pytest.mark.parametrize(("one", "other"), SIDES)
+def test_spans_are_the_same_words_and_the_last_ends_the_turn(one, other):
+    student, teacher = side(*one), side(*other)
+    batch = batch_of(student, teacher)
+    spans = batch["teacher_spans"]
+    texts = []
+    for prefix, of_side, columns in (("", student, spans[:, :2]), ("teacher_", teacher, spans[:, 2:4])):
+        own = teacher_batch(batch) if prefix else without_teacher(batch)
+        places = supervised_mask(own).flatten().nonzero()[:, 0] + 1
+        ids = own["input_ids"].flatten()[places].tolist()
+        found = [(of_side.bytes.joined(ids[begin:end]).strip(b" "), ids[end]) for begin, end in columns.tolist()]
+        texts.append([(text, number == of_side.end) for text, number in found])
+    assert texts[0] == texts[1]
+    joined = b" ".join(text for text, _ in texts[0])
+    assert joined == b"Warm air rises, and cools. Then it rains \xe2\x80\x94 na\xc3\xafvely said. It snows. Go now."
+    # The last word of each turn is compared with the end of the turn.
+    assert [text for text, ends in texts[0] if ends] == [b"said.", b"snows.", b"now."]
+
+
+def test_padding_of_either_side_changes_no_span():
+    student, teacher = side("tiny", "chatml"), side("byte level", "gemma")
+    together = batch_of(student, teacher)["teacher_spans"]
+    collate = TurnsCollator(Collator(0), student.bytes, teacher.bytes)
+    alone = [collate(paired(student, teacher, *turns)[0]) for turns in ((), (user("So?"), assistant("Go now.")))]
+    expected, shift = [], torch.zeros(6, dtype=torch.int64)
+    for batch in alone:
+        expected.append(batch["teacher_spans"] + shift)
+        ours, theirs = (int(supervised_mask(part).sum()) for part in (without_teacher(batch), teacher_batch(batch)))
+        shift = shift + torch.tensor([ours, ours, theirs, theirs, 0, 0])
+    assert torch.equal(together, torch.cat(expected))
+
+
+def test_a_text_that_one_tokenizer_changes_is_compared_up_to_there():
+    student, teacher = side("tiny", "chatml"), side("byte level", "gemma")
+    (sample,), compared = paired(student, teacher, user("Half?"), assistant("take one ½ of it"))
+    (piece,) = pieces_of(sample)
+    assert student.bytes.joined(sample["input_ids"][piece.begin : piece.stop]).startswith(b"take one")
+    assert not piece.closed
+    assert 0.3 < compared.share < 0.8
+
+
+def test_a_turn_that_is_not_learned_is_not_compared():
+    student, teacher = side("tiny", "chatml"), side("byte level", "gemma")
+    (sample,), _ = paired(student, teacher, learn="last")
+    (piece,) = pieces_of(sample)
+    assert student.bytes.joined(sample["input_ids"][piece.begin : piece.stop]) == b"It snows."
+
+
+def test_reasoning_that_both_templates_show_is_compared_too():
+    student, teacher = side("tiny", "qwen"), side("byte level", "gemma")
+    (sample,), _ = paired(student, teacher, user("Why?"), assistant("It rains.", reasoning_content="Clouds."))
+    texts = [student.bytes.joined(sample["input_ids"][one.begin : one.stop]) for one in pieces_of(sample)]
+    read = sample["other_input_ids"]
+    its = [teacher.bytes.joined(read[one.other_begin : one.other_stop]) for one in pieces_of(sample)]
+    assert texts == its
+    assert b"".join(texts).startswith(b"<think>")
+    assert texts[-1].endswith(b"It rains.")
+
+
+def test_a_sample_that_is_too_long_for_the_teacher_is_dropped_or_cut():
+    student = side("tiny", "chatml")
+    short = side("byte level", "gemma", 60)
+    assert paired(student, short)[0] == []
+    (cut,), _ = paired(student, short, too_long="cut_right")
+    assert len(cut["other_input_ids"]) == 60
+    (whole,), _ = paired(student, side("byte level", "gemma"))
+    assert cut["labels"] == whole["labels"]
+    assert pieces_of(cut)[0].other_stop <= 60
+    assert len(pieces_of(cut)) < len(pieces_of(whole)) or not pieces_of(cut)[-1].closed
+
+
+def test_samples_without_pieces_have_no_columns_for_a_teacher():
+    collate = TurnsCollator(Collator(0), side("tiny", "chatml").bytes, side("byte level", "gemma").bytes)
+    batch = collate([{"input_ids": [1, 2, 3], "labels": [IGNORE_INDEX, 2, 3]}])
+    assert not [name for name in batch if name.startswith("teacher_")]
