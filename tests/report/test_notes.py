@@ -4,7 +4,7 @@ from pathlib import Path
 
 import minimal
 import toy_chat_runs
-from potstill.report.notes import across_tokenizers, notes
+from potstill.report.notes import across_tokenizers, compared_turns, notes
 
 RUN = Path("runs/r")
 
@@ -81,6 +81,12 @@ def test_of_a_teacher_of_another_tokenizer_it_is_said_what_was_compared():
     assert "Bits per byte compare all models" in said
     assert "Teacher and student have different tokenizers: 75.0%" in said
     assert across_tokenizers(None) == ()
+
+
+def test_of_a_teacher_with_a_chat_template_of_its_own_it_is_said_what_was_compared():
+    (said,) = compared_turns({"learned": 200, "compared": 150})
+    assert "75.0% of the learned bytes are compared with the teacher" in said
+    assert compared_turns(None) == ()
 
 
 def test_of_several_teachers_each_is_named_with_what_was_compared():

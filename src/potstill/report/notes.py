@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potstill.data.alignment_figures import AlignmentFigures
+from potstill.data.conversations.across import ComparedBytes
 from potstill.data.row_teachers import NOBODY
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
@@ -68,6 +69,20 @@ def across_tokenizers(alignment: Mapping[str, Mapping[str, int]] | None) -> tupl
     return (
         *notes,
         "Losses per token are of each model’s own tokens. Bits per byte compare all models.",
+    )
+
+
+def compared_turns(counts: Mapping[str, int] | None) -> tuple[str, ...]:
+    """The note of a run whose teacher reads conversations by its own tokenizer and chat template.
+
+    Args:
+        counts: those of :class:`ComparedBytes`; None where there is one tokenizer.
+    """
+    if counts is None:
+        return ()
+    return (
+        "Teacher and student have different tokenizers and chat templates: "
+        f"{ComparedBytes(**counts).told('the teacher')}. Only answers compare the teacher with the other models.",
     )
 
 

@@ -12,12 +12,12 @@ from potstill.data.labels import count_supervised, starts_document
 from potstill.data.prompts.collator import AlignedCollator, AlignedSample, SampleCollator
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
 from potstill.data.text_of_batch import TextCollator
-from potstill.data.turns_of_batch import TurnsCollator
+from potstill.data.turns_of_batch import PIECE_COLUMNS, TurnsCollator
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
 from potstill.training.taught_rows import EachTextCollator, TaughtRowsCollator
 
-COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__)
+COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__, *PIECE_COLUMNS)
 """The columns of tokenized samples that are read."""
 
 _OWN = (
