@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+import toy_conversations
 from potstill.errors import UserError
 from potstill.recipe.across_tokenizers import CROSSING, crossing_loss, keeps_spans
 from tiny import llama, save_corpus, save_model, toy_recipe
@@ -113,9 +114,33 @@ def test_what_a_teacher_of_another_tokenizer_cannot_be_asked_is_refused(folder, 
         recipe(folder, *given)
 
 
-def test_conversations_and_questions_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"it reads text alone; give `corpus.sources`"):
+def test_questions_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"it reads text and conversations alone; give `corpus.sources`"):
         toy_recipe(tmp_path, "capture=null", TOKENIZER, losses("alm"), recipe="gsm8k")
+
+
+CONVERSATIONS_REFUSED = {
+    "several teachers": (['teachers.other={"model": "x"}'], "of these there can be one, which teaches every row"),
+    "a reading": (["corpus.teacher={system: Be kind.}"], "remove `corpus.teacher`"),
+    "packed samples": (["corpus.layout=packed"], "use `corpus.layout: padded`"),
+    "split turns": (["corpus.too_long=split_turns"], "use `drop` or `cut_right`"),
+    "written samples": (["distil.on_policy={share: 0.5}"], "remove `on_policy`, or give `corpus.sources`"),
+    "a teacher's turns": (["generate={by: t}"], "and `generate` writes turns for one tokenizer"),
+    "strategies": (
+        ["strategies.mine={teacher: {system: Be kind.}}", "experiments={a: {strategy: mine}}"],
+        "`strategies` are for one tokenizer",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS_REFUSED)
+def test_what_conversations_cannot_ask_of_a_teacher_of_another_tokenizer_is_refused(tmp_path, name):
+    student = {"start": "scratch", "config": {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32}}
+    given = [TOKENIZER, f"student={json.dumps(student)}", losses("alm", "cross_entropy"), "corpus.template=plain"]
+    assert crossing_loss(toy_conversations.recipe(tmp_path, *given)) == "alm"
+    more, message = CONVERSATIONS_REFUSED[name]
+    with pytest.raises(UserError, match=message):
+        toy_conversations.recipe(tmp_path, *given, *more)
 
 
 def test_a_teacher_that_the_run_trains_is_refused(folder):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import minimal
 import toy_chat_runs
-from potstill.report.notes import across_tokenizers, counterparts, notes
+from potstill.report.notes import across_tokenizers, compared_turns, counterparts, notes
 
 RUN = Path("runs/r")
 
@@ -88,6 +88,12 @@ def test_the_share_of_common_tokens_is_told_of_each_teacher():
     assert len(told) == 2
     assert "91.3% of the teacher a’s probability" in told[0]
     assert counterparts({}) == ()
+
+
+def test_of_a_teacher_with_a_chat_template_of_its_own_it_is_said_what_was_compared():
+    (said,) = compared_turns({"learned": 200, "compared": 150})
+    assert "75.0% of the learned bytes are compared with the teacher" in said
+    assert compared_turns(None) == ()
 
 
 def test_of_several_teachers_each_is_named_with_what_was_compared():

@@ -11,7 +11,7 @@ from tiny import documents, llama, tokenizer
 from tokenizer_zoo import folding
 from tokenizer_zoo import trained as other_tokenizer
 from toy_rollouts import logged, made, on_policy, still, written
-from toy_training import Killed, assert_equal, weights
+from toy_training import Killed, assert_equal, captured_spans, rows_of_texts, weights
 
 LOSSES = (Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2))
 
@@ -125,3 +125,12 @@ def test_a_pre_flight_is_not_measured_across_tokenizers(tmp_path, capsys):
 def test_losses_of_tokens_are_refused_by_name(tmp_path, kind):
     with pytest.raises(UserError, match=rf"alm is for .* and {kind} of `on_policy.losses` needs"):
         across(tmp_path, settings={"losses": [{"kind": kind}]})
+
+
+def test_captured_spans_know_no_written_sample(tmp_path):
+    texts = documents(4, seed=5)
+    store = captured_spans(tmp_path / "s", llama(seed=3, vocab_size=400), other_tokenizer(), texts)
+    given = {"teacher": store, "teacher_tokenizer": None, "train_dataset": rows_of_texts(texts)}
+    student = llama(seed=1, layers=2, max_position_embeddings=512)
+    with pytest.raises(UserError, match="`on_policy` needs a teacher that reads what the student writes"):
+        across(tmp_path / "t", student, losses=(Loss("alm"), Loss("cross_entropy")), **given)

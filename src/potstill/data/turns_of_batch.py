@@ -4,7 +4,7 @@ Each has the conversation in tokens and a chat template of its own. A piece of a
 it on, whatever that is, to the token that ends the turn, if it is there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from potstill.data.token_bytes import TokenBytes
 
 OTHER, PIECES = "other_", "pieces"
 """The prefix of the teacher's columns in a sample, and the column with the pieces of its turns."""
+PIECE_COLUMNS = (f"{OTHER}input_ids", f"{OTHER}labels", PIECES)
+"""The columns of a sample for its teacher."""
 
 
 class TurnPiece(NamedTuple):
@@ -62,6 +64,15 @@ class TurnsCollator:
         batch = self.collate([{name: one[name] for name in ("input_ids", "labels")} for one in samples])
         added = turn_columns(batch, samples, self.ours, self.theirs)
         return batch | {f"{TEACHER}{name}": value for name, value in added.items()}
+
+
+def ends_of_turns(samples: Iterable[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """The tokens that end a turn of the student and of the teacher; None if no whole turn is compared."""
+    for sample in samples:
+        for piece in _pieces_of(sample[PIECES]):
+            if piece.closed:
+                return int(sample["input_ids"][piece.stop]), int(sample[f"{OTHER}input_ids"][piece.other_stop])
+    return None
 
 
 def turn_columns(

@@ -19,7 +19,7 @@ from potstill.data.conversations.training_rows import aligned_pairs, teacher_tem
 from potstill.data.labels import IGNORE_INDEX
 from potstill.errors import UserError
 from potstill.evaluation.baselines import compared_vocabulary
-from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare
+from potstill.evaluation.candidate_models import Measurement, Models, pairs_to_compare, reading_alike
 from potstill.evaluation.document_scores import HeldOutBatches, TeacherReaders, fit_together, score_all, sums_of
 from potstill.evaluation.held_out_prompts import FEWEST
 from potstill.evaluation.taught_items import by_part, parts_of_items, taught_alone, told
@@ -34,7 +34,7 @@ from potstill.recipe.conversations import Conversations
 
 def measure(work: Work, models: Models) -> Measurement:
     """Score every model on the held-out conversations, and compare the models."""
-    recipe = work.recipe
+    recipe, models = work.recipe, reading_alike(work, models)
     text = held_out_turns(work)
     judged = len(text.document_bytes) // len(TURNS)
     readers = TeacherReaders(work, text, keep_states=not fit_together(work, models))

@@ -13,6 +13,7 @@ from potstill.errors import UserError
 from potstill.models.pretrained import ModelSource
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.conversations import Conversations
 
 FEWEST = 2
@@ -61,7 +62,7 @@ def held_out_prompts(work: Work) -> list[HeldOutPrompt]:
     longest_of_teachers = longest if theirs is None else min(theirs, *room)
     found = [
         one
-        for one in _prompts(artifacts.tokenizer(work), held_out, corpus)
+        for one in _prompts(artifacts.tokenizer(work), _other_template(work, corpus), held_out, corpus)
         if len(one.input_ids) <= longest and len(one.teacher_input_ids) <= longest_of_teachers
     ]
     if len(found) < FEWEST:
@@ -73,8 +74,16 @@ def held_out_prompts(work: Work) -> list[HeldOutPrompt]:
     return found
 
 
+def _other_template(work: Work, corpus: Conversations) -> ChatTemplate | None:
+    """The chat template of a teacher of another tokenizer; None where all models have one tokenizer."""
+    if crossing_loss(work.recipe) is None:
+        return None
+    (teacher,) = artifacts.existing_teachers(work)
+    return chat_template(teacher.tokenizer(), corpus.model_copy(update={"template": None}))
+
+
 def _prompts(
-    tokenizer: Any, held_out: Sequence[tuple[str, Conversation]], corpus: Conversations
+    tokenizer: Any, other: ChatTemplate | None, held_out: Sequence[tuple[str, Conversation]], corpus: Conversations
 ) -> Iterator[HeldOutPrompt]:
     ours = chat_template(tokenizer, corpus)
     # A teacher that has read the answer would only repeat it.
@@ -84,6 +93,8 @@ def _prompts(
         try:
             prompt, reference = _cut(conversation, ours, corpus)
             asked = prompt
+            if other is not None:
+                asked, _ = _cut(conversation, other, corpus)
             if reading is not None and theirs is not None:
                 asked, _ = _cut(as_teachers_read(conversation, reading), theirs, corpus)
         except BadRowError:

@@ -27,6 +27,7 @@ from potstill.pipeline import artifacts
 from potstill.pipeline.steps import answers_steps
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.step import Step
 
 ModelSums = Mapping[str, Sums]
@@ -113,12 +114,14 @@ def _judge(work: Work, step: Step, asked: Sequence[str], scorer: AnswerScorer) -
     folder, tokenizer = work.run.path(step), artifacts.tokenizer(work)
     rows = {row["id"]: row for row in read_jsonl(folder / "answers.jsonl")}
     assert rows.keys() == set(asked), f"{folder}: the answers are to other prompts"
-    found = scorer(
-        [
-            WrittenAnswer(row["response"], _ids(tokenizer, row["response"]), row["tokens"], not row["hit_limit"])
-            for row in (rows[each] for each in asked)
-        ]
-    )
+    assert step.candidate is not None
+    # Lengths are in the run's tokens, also those of a teacher that writes other tokens.
+    others = step.candidate.role == "teacher" and crossing_loss(work.recipe) is not None
+    answers = []
+    for row in (rows[each] for each in asked):
+        ids = _ids(tokenizer, row["response"])
+        answers.append(WrittenAnswer(row["response"], ids, len(ids) if others else row["tokens"], not row["hit_limit"]))
+    found = scorer(answers)
     return {**_loss(folder, asked), **found} if work.recipe.asks else found
 
 

@@ -97,6 +97,13 @@ def tokenizer(work: Work) -> Any:
     return found
 
 
+def tokenizer_of(work: Work, candidate: Candidate) -> Any:
+    """The tokenizer of a candidate: the run's, or that of a teacher that reads other tokens."""
+    if candidate.role == "teacher" and crossing_loss(work.recipe) is not None:
+        return teacher(work, teacher_of(work, candidate)).tokenizer()
+    return tokenizer(work)
+
+
 def vocabulary_size(work: Work) -> int:
     """The number of logits of a model that this run makes: the run's own tokenizer's, or else the first teacher's."""
     if work.recipe.tokenizer is not None:

@@ -7,13 +7,15 @@ from typing import Any
 from datasets import Features, List, Value
 
 from potstill.console import progress, say
+from potstill.data.conversations.across import ComparedBytes, OtherReader, rows_across
 from potstill.data.conversations.audit import Audit, audit_of
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.tally import ChatTally
-from potstill.data.conversations.training_rows import columns_of, training_rows
+from potstill.data.conversations.training_rows import ROW, columns_of, training_rows
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.row_teachers import TEACHERS
+from potstill.data.turns_of_batch import PIECE_COLUMNS
 from potstill.files.atomic import write_json, write_text
 from potstill.files.dataset_writer import dataset_writer
 from potstill.pipeline.row_teachers import TaughtCounts, with_teachers
@@ -44,7 +46,7 @@ def save_samples(
     Raises:
         UserError: as :func:`training_rows`.
     """
-    features, written = Features(dict.fromkeys(columns_of(corpus), List(Value("int32")))), 0
+    features, written = _features(columns_of(corpus)), 0
     if counted is not None:
         features = with_teachers(features)
     showing = progress(f"rendering {folder.name}", len(conversations), "conversations")
@@ -55,6 +57,34 @@ def save_samples(
             if counted is not None:
                 counted.add(tuple(row[TEACHERS]), sum(label != IGNORE_INDEX for label in row["labels"][1:]))
     return written
+
+
+def save_samples_across(
+    folder: Path, conversations: Sequence[Conversation], reader: OtherReader, corpus: Conversations, tally: ChatTally
+) -> tuple[int, ComparedBytes]:
+    """As :func:`save_samples`, of samples that a teacher of another tokenizer reads. Returns also what is compared.
+
+    Args:
+        folder: the folder of the samples.
+        conversations: the conversations.
+        reader: the tokens of both models.
+        corpus: the recipe's section.
+        tally: counts what becomes of each conversation.
+
+    Raises:
+        UserError: as :func:`rows_across`.
+    """
+    compared, written = ComparedBytes(), 0
+    showing = progress(f"rendering {folder.name}", len(conversations), "conversations")
+    with dataset_writer(folder, _features((*ROW, *PIECE_COLUMNS))) as write, showing as advance:
+        for row in rows_across(_shown(conversations, advance), reader, corpus, tally, compared):
+            write(row)
+            written += 1
+    return written, compared
+
+
+def _features(names: Iterable[str]) -> Features:
+    return Features(dict.fromkeys(names, List(Value("int32"))))
 
 
 def _shown(conversations: Iterable[Conversation], advance: Callable[[int], None]) -> Iterator[Conversation]:

@@ -1,11 +1,12 @@
 """Across tokenizers: what a recipe may not ask of a teacher whose tokenizer is not the student's."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from potstill.recipe.row_rules import teaches_by_row
 
 if TYPE_CHECKING:
+    from potstill.recipe.conversations import Conversations
     from potstill.recipe.losses import GivenLoss
     from potstill.recipe.recipe import Recipe
 
@@ -60,8 +61,13 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
         yield f"{what}, and `pretrain.{name}` is trained with the student's own; use `forward_kl`"
     if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1:
         yield f"{what}, and of several such teachers the losses are averaged; remove `distil.mix: logits`"
-    if recipe.asks or recipe.chats:
-        yield f"{what}, and it reads text alone; give `corpus.sources`, or use a teacher of the student's tokenizer"
+    if recipe.asks:
+        yield (
+            f"{what}, and it reads text and conversations alone; give `corpus.sources` or `corpus.conversations`, or "
+            "use a teacher of the student's tokenizer"
+        )
+    elif recipe.chats:
+        yield from _of_conversations(recipe, what)
     yield from _of_other_sections(recipe, what)
 
 
@@ -73,6 +79,8 @@ def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
             f"{what}, and `capture.keep: {recipe.capture.keep}` keeps one tokenizer's tokens; use `keep: spans`, or "
             "remove `capture`"
         )
+    elif recipe.chats:
+        yield "`capture.keep: spans` keeps spans of texts, and not of conversations; remove `capture`"
     elif len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
         yield "`capture.keep: spans` keeps those of one teacher, which teaches every row; remove `capture`, or name one"
     elif any(map(recipe.on_policy_of, recipe.variants)):
@@ -85,6 +93,25 @@ def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
             f"`capture.keep: spans` is read by the loss `alm` alone, and `{whole}` needs whole distributions; use "
             "`alm`, or remove `capture`"
         )
+
+
+def _of_conversations(recipe: "Recipe", what: str) -> Iterator[str]:
+    what = f"{what}, which reads conversations by its tokenizer's own chat template"
+    corpus = cast("Conversations", recipe.corpus)
+    if len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
+        yield f"{what}, and of these there can be one, which teaches every row; name one in `teachers`"
+    if corpus.teacher is not None:
+        yield f"{what} and as the student does; remove `corpus.teacher`"
+    if recipe.uses_strategies:
+        yield f"{what}, and `strategies` are for one tokenizer; remove them"
+    if recipe.generate is not None:
+        yield f"{what}, and `generate` writes turns for one tokenizer; remove it, or give turns that it has written"
+    if corpus.layout == "packed":
+        yield f"{what}, one in each sample; use `corpus.layout: padded`"
+    if corpus.too_long not in ("drop", "cut_right"):
+        yield f"{what}, and `corpus.too_long: {corpus.too_long}` cuts tokens of the student; use `drop` or `cut_right`"
+    if any(map(recipe.on_policy_of, recipe.variants)):
+        yield f"{what}, and cannot go on from what the student writes; remove `on_policy`, or give `corpus.sources`"
 
 
 def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potstill.data.alignment_figures import AlignmentFigures
+from potstill.data.conversations.across import ComparedBytes
 from potstill.data.row_teachers import NOBODY
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
@@ -81,6 +82,20 @@ def counterparts(shares: Mapping[str, float]) -> tuple[str, ...]:
         f"On the held-out text, {share:.1%} of the {teacher}’s probability lies on tokens that the student has too. "
         "That part alone can be compared token by token."
         for teacher, share in shares.items()
+    )
+
+
+def compared_turns(counts: Mapping[str, int] | None) -> tuple[str, ...]:
+    """The note of a run whose teacher reads conversations by its own tokenizer and chat template.
+
+    Args:
+        counts: those of :class:`ComparedBytes`; None where there is one tokenizer.
+    """
+    if counts is None:
+        return ()
+    return (
+        "Teacher and student have different tokenizers and chat templates: "
+        f"{ComparedBytes(**counts).told('the teacher')}. Only answers compare the teacher with the other models.",
     )
 
 

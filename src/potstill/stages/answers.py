@@ -105,7 +105,9 @@ def _answers(
     known = {one.request.id: one.known for one in asked}
     journal = JsonlLog(work.folder / "answers.jsonl")
     done = [(row["id"], 0) for row in journal.rows]
-    writer, requests = NamedModel(model, artifacts.tokenizer(work), who), [one.request for one in asked]
+    assert work.step.candidate is not None
+    tokenizer = artifacts.tokenizer_of(work, work.step.candidate)
+    writer, requests = NamedModel(model, tokenizer, who), [one.request for one in asked]
     found = responses(writer, requests, Decoding.of(settings), done, key="answers.max_new_tokens")
     units = "questions" if work.recipe.asks else "conversations"
     with progress(f"{who} answers", len(asked), units, len(done)) as advance:

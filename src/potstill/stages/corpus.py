@@ -33,7 +33,7 @@ from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts, document_texts
-from potstill.pipeline.alignment import measured_alignment
+from potstill.pipeline.alignment import measured_alignment, save_read_by_both
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.row_teachers import TaughtCounts, check_matched, row_teachers, with_teachers
 from potstill.pipeline.work import Made, Work
@@ -97,7 +97,8 @@ def _check_reference(question: Question) -> None:
 
 
 def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
-    for teacher in artifacts.existing_teachers(work):
+    crosses = crossing_loss(work.recipe) is not None
+    for teacher in [] if crosses else artifacts.existing_teachers(work):
         teacher.check_length(corpus.sequence_length, "corpus.sequence_length")
     tokenizer, tally = artifacts.tokenizer(work), ChatTally()
     taught = row_teachers(work.recipe)
@@ -110,8 +111,10 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
         ("train", split.train, tally, counted),
         ("validation", split.validation, ChatTally(), validated),
     ):
-        if part:
-            folder = work.folder / name
+        folder = work.folder / name
+        if part and crosses and name == "train":
+            counts |= save_read_by_both(work, corpus, part, tally)
+        elif part:
             counts[f"{name}_samples"] = save_samples(folder, part, tokenizer, corpus, of_part, by_teacher)
     if not counts["train_samples"] or len(held_out) < 2:
         raise UserError(

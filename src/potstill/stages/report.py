@@ -62,7 +62,7 @@ from potstill.report.data import (
     part_metrics,
     prompt_metrics,
 )
-from potstill.report.notes import across_tokenizers, counterparts, notes, taught_rows
+from potstill.report.notes import across_tokenizers, compared_turns, counterparts, notes, taught_rows
 from potstill.report.page import render
 from potstill.report.reuse import Reuse, StudentFolder
 from potstill.report.served_teachers import notes_of_served
@@ -117,6 +117,7 @@ def gather(work: Work) -> Report:
             *taught_rows(_summary(work, training_data.taught_by(recipe)).get("taught", {})),
             *across_tokenizers(_summary(work, "corpus").get("alignment")),
             *counterparts(comparison.get("counterparts", {})),
+            *compared_turns(_summary(work, "corpus").get("compared_turns")),
             *_notes_of_served(work),
         ),
         metrics=_metrics(recipe, comparison),

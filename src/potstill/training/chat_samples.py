@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from potstill.console import say
-from potstill.data.conversations.across import ComparedBytes, Side, samples_across
-from potstill.data.conversations.chat_template import ChatTemplate, chat_template
+from potstill.data.conversations.across import ComparedBytes, OtherReader, samples_across
+from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import BadRowError
 from potstill.data.conversations.read import LISTS, read_conversation
 from potstill.data.conversations.render import ChatSample
@@ -20,7 +19,6 @@ from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import MASKS, SAMPLE_WEIGHTS
 from potstill.data.sources import SourceRow
 from potstill.data.text_samples import PAIR
-from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from potstill.recipe.conversations import ChatSettings, ConversationBase
 from potstill.recipe.error_messages import complaint
@@ -58,40 +56,6 @@ def _is_chat(row: Mapping[str, Any]) -> bool:
         return False
     listed = any(row.get(name) is not None for name in LISTS) or any(isinstance(row.get(name), list) for name in PAIR)
     return listed or all(row.get(name) is not None for name in ("instruction", "output"))
-
-
-@dataclass(frozen=True)
-class OtherReader:
-    """A teacher of another tokenizer, which reads conversations by its tokenizer's own chat template.
-
-    Args:
-        ours: the bytes of the student's tokens.
-        theirs: the bytes of the teacher's tokens.
-        longest: the greatest number of tokens that the teacher reads; None: no limit.
-    """
-
-    ours: TokenBytes
-    theirs: TokenBytes
-    longest: int | None
-
-    def sides(self, student: ChatTemplate, settings: ChatSettings) -> tuple[Side, Side]:
-        """How student and teacher read a conversation.
-
-        Raises:
-            UserError: the teacher's tokenizer has no template that can be used, or settings are not for two readers.
-        """
-        if settings.too_long not in ("drop", "cut_right"):
-            raise UserError(
-                f"`corpus.too_long: {settings.too_long}` cuts tokens of the student, which a teacher of another "
-                "tokenizer does not have; use `drop` or `cut_right`"
-            )
-        try:
-            teacher = chat_template(self.theirs.tokenizer, settings.model_copy(update={"template": None}))
-        except UserError as error:
-            raise UserError(
-                f"{self.theirs.name} reads conversations by its tokenizer's own chat template, which fails: {error}"
-            ) from error
-        return Side(student, self.ours, None), Side(teacher, self.theirs, self.longest)
 
 
 def chat_samples(
@@ -145,21 +109,12 @@ def chat_samples(
     share = f"{counts.supervised:,} of {counts.tokens:,} tokens are learned"
     say(f"  {name}: {len(found):,} samples of {len(dataset):,} conversations, {share}{'; ' if lost else ''}{lost}")
     if other is not None:
-        _say_what_is_compared(compared, other)
+        say(f"  {compared.told(other.theirs.name)}")
     return found
 
 
 def _plain(sample: ChatSample) -> dict[str, list[int]]:
     return {"input_ids": sample.input_ids, "labels": sample.labels}
-
-
-def _say_what_is_compared(compared: ComparedBytes, other: OtherReader) -> None:
-    if not compared.compared:
-        raise UserError(
-            f"nothing of {compared.learned:,} learned bytes is the same text for {other.theirs.name}: the chat "
-            "templates write the turns otherwise; give the tokenizers templates that write a turn as it is"
-        )
-    say(f"  {compared.share:.1%} of the learned bytes are compared with {other.theirs.name}")
 
 
 def _in_python(error: UserError) -> str:

@@ -26,6 +26,7 @@ from potstill.on_policy.rollouts import RolloutWriter
 from potstill.targets import TargetStore
 from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
+from potstill.teachers.captured_spans import CapturedSpans
 from potstill.training.mixed_batches import SAMPLES, KeepSamples, MixedBatches, parts_of
 from potstill.training.on_policy_training import (
     OnPolicyTraining,
@@ -68,6 +69,11 @@ class OnPolicyTrainer(SavingTrainer):
             raise UserError(
                 "`on_policy` lets the student write, which needs its whole weights on each rank, and FSDP and "
                 "DeepSpeed split them; train with DDP, or without `on_policy`"
+            )
+        if any(isinstance(one, CapturedSpans) for one in self.teachers):
+            raise UserError(
+                "`on_policy` needs a teacher that reads what the student writes, and spans are captured of texts; "
+                "let the teacher run beside the student, or leave `on_policy` out"
             )
         if isinstance(self.data_collator, TurnsCollator):
             raise UserError(

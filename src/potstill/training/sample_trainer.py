@@ -11,7 +11,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from potstill.data.collators import Collate, FittingCollator, SharedVocabularyCollator, pad_token_id
-from potstill.data.conversations.chat_template import chat_template
+from potstill.data.conversations.across import OtherReader
 from potstill.data.labels import count_supervised
 from potstill.data.positions import PADS, PositionsCollator
 from potstill.data.prompts.collator import SampleCollator
@@ -19,7 +19,7 @@ from potstill.data.row_teachers import TEACHERS
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.text_of_batch import TextCollator
 from potstill.data.text_samples import TextReader
-from potstill.data.turns_of_batch import TurnsCollator
+from potstill.data.turns_of_batch import PIECES, TurnsCollator, ends_of_turns
 from potstill.errors import UserError
 from potstill.models.document_attention import check_documents_are_isolated, model_inputs
 from potstill.models.size import positions_of
@@ -32,7 +32,7 @@ from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.captured_spans import CapturedSpans
 from potstill.teachers.vocabulary_agreement import head_rows
-from potstill.training.chat_samples import OtherReader, are_chats, chat_samples, chat_settings
+from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
 from potstill.training.rank_batches import STAND_IN, EvenStream, even_out
 from potstill.training.samples import (
@@ -96,10 +96,7 @@ class SampleTrainer(Trainer):
         longest = self._max_length(max_length) or self._positions or MOST_AT_ONCE
         self._chats = None if given is not None else chat_settings(conversations, longest)
         across = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TeacherAcross)}
-        chats = bool(across) and self._chats is not None and are_chats(self.train_dataset, "train_dataset")
-        self.train_dataset = (
-            self._read_by_both(across) if chats else self._rendered(self.train_dataset, "train_dataset")
-        )
+        chats = self._render_training_samples(across)
         several = isinstance(self.eval_dataset, dict)
         evaluated = self.eval_dataset.items() if several else [("eval_dataset", self.eval_dataset)]
         rendered = {name: self._rendered(dataset, name) for name, dataset in evaluated}
@@ -158,6 +155,20 @@ class SampleTrainer(Trainer):
             self.data_collator = TargetCollator(collate, stores) if stores else collate
         return collate
 
+    def _render_training_samples(self, across: Mapping[int, TeacherAcross]) -> bool:
+        """Whether the training samples are conversations that a teacher of another tokenizer reads. They are rendered
+        if they are not yet."""
+        if across and self._chats is not None and are_chats(self.train_dataset, "train_dataset"):
+            self.train_dataset = self._read_by_both(across)
+        else:
+            self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
+        # A control learns from the same samples without a teacher.
+        if not across or not any(PIECES in one for one in first_samples(self.train_dataset, "train_dataset")):
+            return False
+        if (ends := ends_of_turns(self.train_dataset)) is not None:
+            across[0].match_ends(*ends)
+        return True
+
     def _read_by_both(self, across: Mapping[int, TeacherAcross]) -> list[dict[str, Any]]:
         """The training conversations as samples that a teacher of another tokenizer reads, too.
 
@@ -172,10 +183,7 @@ class SampleTrainer(Trainer):
         (teacher,) = across.values()
         longest = positions_of(teacher.config.get_text_config())
         reader = OtherReader(teacher.ours, teacher.theirs, longest)
-        found = chat_samples(self.train_dataset, self.processing_class, self._chats, "train_dataset", reader)
-        sides = reader.sides(chat_template(self.processing_class, self._chats), self._chats)
-        teacher.match_ends(*(side.end for side in sides))
-        return found
+        return chat_samples(self.train_dataset, self.processing_class, self._chats, "train_dataset", reader)
 
     def _rendered(self, dataset: Any, name: str) -> Any:
         """A data set of conversations as samples of tokens; any other stays as it is."""

@@ -13,13 +13,13 @@ from potstill.data.prompts.collator import AlignedCollator, AlignedSample, Sampl
 from potstill.data.sample_columns import SIZES, TOKEN_COLUMNS
 from potstill.data.text_of_batch import TextCollator
 from potstill.data.text_runs import TEXT_RUNS
-from potstill.data.turns_of_batch import TurnsCollator
+from potstill.data.turns_of_batch import PIECE_COLUMNS, TurnsCollator
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
 from potstill.targets.span_collator import SpanCollator
 from potstill.training.taught_rows import EachTextCollator, TaughtRowsCollator
 
-COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__, TEXT_RUNS)
+COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__, *PIECE_COLUMNS, TEXT_RUNS)
 """The columns of tokenized samples that are read."""
 
 _OWN = (

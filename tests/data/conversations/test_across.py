@@ -15,7 +15,7 @@ from potstill.data.labels import IGNORE_INDEX, supervised_mask
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.turns_of_batch import PIECES, TurnPiece, TurnsCollator
-from tokenizer_zoo import smollm2, stories
+from tokenizer_zoo import stories
 from tokenizer_zoo import trained as byte_level
 from toy_chat import assistant, conversation, settings, user
 
@@ -35,7 +35,7 @@ def side(name, template, longest=None):
     if name == "tiny":
         made = toy_chat.chat_tokenizer()
     else:
-        made = deepcopy({"byte level": byte_level, "stories": stories, "smollm2": smollm2}[name]())
+        made = deepcopy({"byte level": byte_level, "stories": stories}[name]())
         made.add_special_tokens({"additional_special_tokens": SPECIAL})
     return Side(chat_template(made, settings(template=template)), TokenBytes(made, name), longest)
 
@@ -55,7 +55,7 @@ SIDES = [
     (("tiny", "chatml"), ("byte level", "gemma")),
     (("tiny", "llama-3"), ("stories", "chatml")),
     (("stories", "gemma"), ("tiny", "chatml")),
-    (("byte level", "chatml"), ("smollm2", "chatml")),
+    (("byte level", "chatml"), ("stories", "gemma")),
 ]
 
 

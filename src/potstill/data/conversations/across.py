@@ -4,20 +4,21 @@ The words of a learned turn are compared, and its end: the token that ends a tur
 Headers, and what stands around the words, are read and not compared.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from potstill.data.conversations.chat_template import ChatTemplate
-from potstill.data.conversations.conversation import Conversation
+from potstill.data.conversations.chat_template import ChatTemplate, chat_template
+from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
 from potstill.data.conversations.length import fitting_samples
 from potstill.data.conversations.render import ChatSample, TurnTokens, render
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.token_bytes import SPACE, TokenBytes
 from potstill.data.turns_of_batch import OTHER, PIECES, TurnPiece
+from potstill.errors import UserError
 from potstill.recipe.conversations import ChatSettings
 
 
@@ -41,6 +42,40 @@ class Side:
         return int(self.template.tokenizer.convert_tokens_to_ids(self.template.end_token))
 
 
+@dataclass(frozen=True)
+class OtherReader:
+    """A teacher of another tokenizer, which reads conversations by its tokenizer's own chat template.
+
+    Args:
+        ours: the bytes of the student's tokens.
+        theirs: the bytes of the teacher's tokens.
+        longest: the greatest number of tokens that the teacher reads; None: no limit.
+    """
+
+    ours: TokenBytes
+    theirs: TokenBytes
+    longest: int | None
+
+    def sides(self, student: ChatTemplate, settings: ChatSettings) -> tuple[Side, Side]:
+        """How student and teacher read a conversation.
+
+        Raises:
+            UserError: the teacher's tokenizer has no template that can be used, or settings are not for two readers.
+        """
+        if settings.too_long not in ("drop", "cut_right"):
+            raise UserError(
+                f"`corpus.too_long: {settings.too_long}` cuts tokens of the student, which a teacher of another "
+                "tokenizer does not have; use `drop` or `cut_right`"
+            )
+        try:
+            teacher = chat_template(self.theirs.tokenizer, settings.model_copy(update={"template": None}))
+        except UserError as error:
+            raise UserError(
+                f"{self.theirs.name} reads conversations by its tokenizer's own chat template, which fails: {error}"
+            ) from error
+        return Side(student, self.ours, None), Side(teacher, self.theirs, self.longest)
+
+
 @dataclass
 class ComparedBytes:
     """The bytes of learned turns of the student, and those of them that are compared."""
@@ -52,6 +87,46 @@ class ComparedBytes:
     def share(self) -> float:
         """The share of them that is compared."""
         return self.compared / max(self.learned, 1)
+
+    def told(self, teacher: str) -> str:
+        """The share in a sentence.
+
+        Args:
+            teacher: the teacher's name.
+
+        Raises:
+            UserError: nothing is compared.
+        """
+        if not self.compared:
+            raise UserError(
+                f"nothing of {self.learned:,} learned bytes is the same text for {teacher}: the chat templates write "
+                "the turns otherwise; give the tokenizers templates that write a turn as it is"
+            )
+        return f"{self.share:.1%} of the learned bytes are compared with {teacher}"
+
+
+def rows_across(
+    conversations: Iterable[Conversation],
+    reader: OtherReader,
+    settings: ChatSettings,
+    tally: ChatTally,
+    compared: ComparedBytes,
+) -> Iterator[dict[str, Any]]:
+    """The samples of conversations, in their order; see :func:`samples_across`.
+
+    Raises:
+        UserError: a chat template cannot be used, or a conversation cannot be rendered and none may be left out.
+    """
+    template = chat_template(reader.ours.tokenizer, settings)
+    sides = reader.sides(template, settings)
+    tally.template_digest = template.digest
+    for conversation in conversations:
+        try:
+            yield from samples_across(conversation, *sides, settings, tally, compared)
+        except BadRowError as error:
+            if settings.on_bad_row == "refuse" and not isinstance(error, NothingLearnedError):
+                raise
+            tally.drop(conversation.source, error.reason)
 
 
 def samples_across(
@@ -115,7 +190,7 @@ def _paired(
             piece = _piece(one, other, sides)
             if piece is not None:
                 compared.compared += len(sides[0].bytes.joined(student.input_ids[piece.begin : piece.stop]))
-                pieces += piece
+                pieces += map(int, piece)
     return {
         "input_ids": student.input_ids,
         "labels": student.labels,
