@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from potstill.pipeline.graph import all_steps
-from potstill.planning.advice import Misfit, advise, misfits
+from potstill.planning.advice import Misfit, _changes, advise, misfits
 from potstill.planning.machine import described_machines
 from potstill.planning.plan import make_plan
 from potstill.planning.show import shown
@@ -116,3 +117,11 @@ def test_what_cannot_be_split_is_no_advice():
     found = [one for misfit in misfits(plan) for one in advise(plan, misfit, replan)]
     assert found
     assert not [one for one in found if one.devices is not None]
+
+
+def test_a_teacher_of_another_tokenizer_may_be_captured_as_spans():
+    student = "student={start: scratch, config: {model_type: llama}}"
+    crossing = [student, "tokenizer={vocab_size: 4000}", "distil.losses=[{kind: alm}]", "capture=null"]
+    plan = SimpleNamespace(recipe=load_recipe("distilpythia", crossing))
+    first = next(_changes(plan, SimpleNamespace(step="distil/seed-0")))
+    assert first.keys == {"capture": {"keep": "spans"}}

@@ -41,6 +41,12 @@ def test_spans_may_be_captured(folder):
     assert recipe(folder, "capture={keep: spans, store: elsewhere/capture}").capture.store == "elsewhere/capture"
 
 
+@pytest.mark.parametrize("api", ["vllm", "sglang", "potstill"])
+def test_spans_of_a_served_teacher_may_be_captured(folder, api):
+    served = {"server": "http://host/v1", "api": api} | ({} if api == "potstill" else {"model": "m"})
+    assert keeps_spans(recipe(folder, f"teachers={json.dumps({'big': served})}", "capture={keep: spans}"))
+
+
 def test_a_student_of_an_experiment_may_be_across(folder):
     experiments = {"a": {"losses": [{"kind": "uld"}]}, "b": {}}
     assert crossing_loss(recipe(folder, f"experiments={json.dumps(experiments)}")) == "uld"
@@ -94,6 +100,13 @@ REFUSED = {
     "a server": (
         ['teachers={"big": {"server": "http://host/v1", "model": "m", "api": "vllm"}}'],
         "must tell its whole distributions.*`potstill serve`",
+    ),
+    "spans from a server that only writes": (
+        [
+            'teachers={"big": {"server": "http://host/v1", "model": "m", "api": "llama_cpp"}}',
+            "capture={keep: spans}",
+        ],
+        "tells only the distributions of what it writes itself",
     ),
     "a pruned teacher": (
         ['student={"start": "prune_layers", "from": "smollm2", "layers": 2}'],

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import minimal
 from potstill.errors import UserError
 from potstill.recipe import load_recipe
 from potstill.rehearsal.cut import cut_recipe
@@ -180,3 +181,19 @@ def test_a_server_that_has_not_said_its_model_cannot_be_rehearsed(tmp_path):
     recipe, _ = served(tmp_path, api="potstill")
     with pytest.raises(UserError, match=r"teachers.big.*potstill serve.*--set"):
         cut_recipe(recipe)
+
+
+def test_a_store_of_another_run_is_not_taken(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+    save_corpus(tmp_path / "text.jsonl")
+    given = {
+        "teachers.t.model": str(tmp_path / "teacher"),
+        "student": {"start": "scratch", "config": {"model_type": "llama"}},
+        "tokenizer": {"vocab_size": 400},
+        "distil.losses": [{"kind": "alm"}],
+        "capture": {"keep": "spans", "store": "elsewhere/capture"},
+    }
+    cut = cut_recipe(minimal.recipe(tmp_path, *(f"{key}={json.dumps(value)}" for key, value in given.items())))
+    assert cut.recipe.capture.keep == "spans"
+    assert cut.recipe.capture.store is None
+    assert any("`capture.store`" in note for note in cut.notes)

@@ -1,12 +1,16 @@
 """A run whose teacher `potstill serve` gives is the run with the teacher beside it: the same bytes and losses."""
 
+import json
+
 import pytest
+import torch
 
 from potstill.cli.compare import comparison
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.targets import TargetStore
 from potstill.teachers.serving.server import application
-from tiny import llama, save_model, toy_recipe
+from tiny import _config, llama, save_model, toy_recipe
 from toy_server import served, serving
 
 FEW = "distil.training.max_steps=2"
@@ -44,6 +48,19 @@ def test_a_capture_has_the_same_records(both):
     records = [file.name for file in here.iterdir() if file.suffix in (".records", ".index", ".safetensors")]
     assert records
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in records)
+
+
+def test_captured_spans_are_the_same_numbers(both):
+    scratch = {"start": "scratch", "config": _config(llama(layers=2))}
+    given = {"student": scratch, "tokenizer": {"vocab_size": 400}, "distil.losses": [{"kind": "alm"}]}
+    settings = ["capture={keep: spans}", *(f"{key}={json.dumps(value)}" for key, value in given.items())]
+    stores = [TargetStore(run.path("capture") / "smollm2", expect=None) for run in both("capture", *settings)]
+    keys = [stores[0]._index.entry(at)["key"].tobytes() for at in range(len(stores[0]))]
+    here, there = (store.read(keys) for store in stores)
+    # A code, where the sums of the two round to different sides.
+    torch.testing.assert_close(there.log_p, here.log_p, rtol=2**-14, atol=1e-6)
+    torch.testing.assert_close(there.log_mass, here.log_mass, rtol=2**-14, atol=1e-6)
+    assert torch.equal(there.step, here.step)
 
 
 def test_a_training_beside_it_has_the_same_losses(both):

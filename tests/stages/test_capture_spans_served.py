@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -28,11 +29,17 @@ def numbers(run):
     return store.read([store._index.entry(at)["key"].tobytes() for at in range(len(store))])
 
 
+def teachers_bits(run):
+    """How a teacher of another tokenizer reads the held-out text."""
+    rows = read_json(run.path("evaluate") / "comparison.json")["rows"]
+    return next(row["value"] for row in rows if (row["model"], row["metric"]) == ("teacher", "bits_per_byte"))
+
+
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("live")
     run = Run(folder / "run")
-    run_recipe(recipe(folder, {"model": str(save_model(llama(0), folder / "big"))}), run, until="capture")
+    run_recipe(recipe(folder, {"model": str(save_model(llama(0), folder / "big"))}), run, until="evaluate")
     return run
 
 
@@ -58,7 +65,7 @@ def test_a_server_that_tells_all_tokens_gives_the_live_teachers_spans(tmp_path, 
 
 def test_a_word_mass_is_off_by_no_more_than_what_is_not_told(tmp_path, server, live):
     run = Run(tmp_path / "run")
-    run_recipe(recipe(tmp_path, served(tmp_path, server, 8)), run, until="distil")
+    run_recipe(recipe(tmp_path, served(tmp_path, server, 8)), run, until="evaluate")
     found, expected = numbers(run), numbers(live)
     torch.testing.assert_close(found.log_p, expected.log_p, rtol=1e-4, atol=1e-4)
     untold = run.manifest("capture")["summary"]["big"]["untold"]
@@ -68,3 +75,4 @@ def test_a_word_mass_is_off_by_no_more_than_what_is_not_told(tmp_path, server, l
     # The predictions of each block's tokens, and that of its first token.
     assert untold["tokens"] == len(found) + len(TargetStore(run.path("capture") / "big", expect=None))
     assert all(point["alm"] > 0 for point in read_jsonl(run.path("distil/seed-0") / "log.jsonl"))
+    assert teachers_bits(run) == pytest.approx(teachers_bits(live), rel=1e-4)

@@ -1,5 +1,7 @@
 """What a batch gets of a store of spans, and which batches are refused."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,13 @@ def test_a_token_that_gives_other_bytes_is_in_no_span(slices):
         tokens = THEIRS.read([TEXTS[places[0] // 1000]])[0]
         theirs = THEIRS.joined(tokens.ids[[one % 1000 for one in places]])
         assert (theirs.removeprefix(b" ") if opens else theirs) == ours.joined(labels[first:last])
+
+
+def test_a_loaders_worker_reads_the_same(slices):
+    collate = SpanCollator(Collator(1), OURS, slices)
+    again, found = pickle.loads(pickle.dumps(collate))(samples()), collate(samples())
+    assert again.keys() == found.keys()
+    assert all(torch.equal(again[name], found[name]) for name in found)
 
 
 def test_a_row_without_text_has_no_spans(slices):

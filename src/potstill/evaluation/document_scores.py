@@ -178,7 +178,8 @@ def score_teachers_apart(work: Work, models: Models, texts: list[str]) -> dict[s
     """Score the teachers that read other tokens than the student, so that :func:`score_all` finds their scores.
 
     Returns:
-        Of each, by its label, the share of its probability that lies on tokens of the student's vocabulary.
+        Of each, by its label, the share of its probability that lies on tokens of the student's vocabulary; without
+        those behind servers that tell some tokens only.
     """
     shares = {}
     for model in (model for one, each in models.items() if one.role == "teacher" for model in each):
@@ -190,8 +191,9 @@ def score_teachers_apart(work: Work, models: Models, texts: list[str]) -> dict[s
             _save(work, model, scores)
             found = {"share": share}
             write_sealed(of_counterparts, found)
-        shares[model.candidate.label] = found["share"]
-        say(f"  {share_of_counterparts(model.candidate.label, found['share'])}")
+        if found["share"] is not None:
+            shares[model.candidate.label] = found["share"]
+            say(f"  {share_of_counterparts(model.candidate.label, found['share'])}")
     return shares
 
 

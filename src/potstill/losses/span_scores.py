@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from potstill.losses.policy_gradient import label_log_probs
 from potstill.losses.span_likelihood import LEAST_LOG_MASS, TokenNumbers, token_numbers
 from potstill.losses.teacher_target import SparseTarget
 from potstill.losses.token_scores import WholeDistributions, logits_in_blocks
@@ -52,7 +53,6 @@ def numbers_of_likeliest(
     """
     ids, log_probs = told.ids.long(), told.log_probs.double()
     is_word = (ids < len(begins_word)) & begins_word[ids.clamp_max(len(begins_word) - 1)]
-    log_p = log_probs.masked_fill(ids != labels[:, None], -torch.inf).amax(-1)
     words = log_probs.masked_fill(~is_word, -torch.inf).logsumexp(-1)
     log_mass = (words - log_probs.logsumexp(-1)).clamp(LEAST_LOG_MASS, 0.0)
-    return TokenNumbers(log_p.float(), log_mass.float()), told.log_tail.exp()
+    return TokenNumbers(label_log_probs(told, labels), log_mass.float()), told.log_tail.exp()

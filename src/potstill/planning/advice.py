@@ -14,6 +14,7 @@ from potstill.planning.machine import Machine
 from potstill.planning.plan import Plan, StepForecast
 from potstill.planning.ranges import Range
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.no_effect import ACCUMULATION, BATCH, BATCH_DEFAULT
 from potstill.recipe.teachers import ServerTeacher
 from potstill.recipe.training_fields import CHECKPOINTING
@@ -126,12 +127,9 @@ def _changes(plan: Plan, misfit: Misfit) -> Iterator[_Change]:
         yield from _of_batch(f"pretrain.{rest}.training", recipe.pretrain[rest].training)
     elif stage in TRAININGS:
         if recipe.capture is None:
-            keep = (
-                {"keep": "hidden"}
-                if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1
-                else {"keep": "top_k"}
-            )
-            yield _Change({"capture": keep}, "runs the teacher once, before the training")
+            keep = "hidden" if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1 else "top_k"
+            keep = keep if crossing_loss(recipe) is None else "spans"
+            yield _Change({"capture": {"keep": keep}}, "runs the teacher once, before the training")
         yield from _of_batch("distil.training", recipe.distil.training)
         yield from _of_rollouts(recipe)
         if recipe.student.adapter is None:

@@ -79,6 +79,7 @@ def cut_recipe(recipe: Recipe) -> CutRecipe:
     made.content.pop("facts", None)
     _take_from_servers(made, recipe)
     _leave_out_quantization(made)
+    _leave_out_store(made)
     _cut_models(made, recipe)
     samples = _cut_trainings(made, recipe.corpus.sequence_length)
     _cut_written_samples(made)
@@ -143,6 +144,14 @@ def _take_from_servers(made: CutRecipe, recipe: Recipe) -> None:
         after = {key: before[key] for key in ("weight", "when") if key in before}
         made.content["teachers"][name] = after | {"model": teacher.tokenizer or teacher.model}
         made.notes.append(f"`teachers.{name}.server`: a small model here takes the place of the server")
+
+
+def _leave_out_store(made: CutRecipe) -> None:
+    """Let the small teacher be run, in place of targets that another run captured of the whole one."""
+    capture = made.content.get("capture")
+    if capture and capture.get("store") is not None:
+        made.set(capture, "store", None, "capture")
+        made.notes.append("`capture.store`: the small teacher is run in place of it")
 
 
 def _leave_out_quantization(made: CutRecipe) -> None:

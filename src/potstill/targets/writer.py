@@ -119,7 +119,8 @@ class StoreWriter:
             if path(self.store, shard).exists()
         )
         need = estimate(self.codec, self.header.tokens, self.header.samples).total_bytes - there
-        check_room(self.store, need, "keep less (capture.k)")
+        less = "keep less (capture.k)" if self.codec.mode in ("top_k", "hybrid") else "capture less text"
+        check_room(self.store, need, less)
 
     def pending(self, batch_size: int, worker: int = 0, workers: int = 1) -> Iterator[Int[np.ndarray, "batch"]]:
         """The batches that worker ``worker`` of ``workers`` still has to write, as places in ``keys``.

@@ -2,8 +2,8 @@
 
 What a teacher says of a student's sample depends on where the student's tokenizer has cut it. A store for every student
 cannot. So the teacher reads whole documents, each alone, after the token that it reads before a text. A live teacher
-reads the text of the sample instead: of a sample that begins within a document, it does not know what was before, and
-this one does. Where samples are whole documents, both say the same.
+reads the text of the sample instead. Of a sample that begins within a document, it does not know what was before, and
+this one knows some of it. Where samples are the beginnings of documents, both say the same.
 
 A document is read in blocks of bytes (``targets/span_slices.py``). Before a block, the teacher reads some tokens again
 that precede it. A block that does not fit into the teacher's positions is read in several rows.
@@ -151,20 +151,20 @@ class DocumentBlocks:
     @cached_property
     def blocks(self) -> Blocks:
         """The blocks of all documents."""
-        size, keys, parts = self.codec.block, list[bytes](), list[np.ndarray]()
+        size, keys, parts = self.codec.block, [key_array([])], [np.zeros((0, 5), np.int64)]
         for start in range(0, len(self.documents), _DOCUMENTS_AT_ONCE):
             texts = [self.documents[at] for at in range(start, min(start + _DOCUMENTS_AT_ONCE, len(self.documents)))]
             for place, (text, tokens) in enumerate(zip(texts, self.theirs.read(texts), strict=True), start):
                 hashed, blocks = hash_of(text), -(-len(text.encode()) // size)
                 counts = np.bincount(np.maximum(tokens.ends - 1, 0) // size, minlength=blocks)
-                keys += [block_key(hashed, number) for number in range(blocks)]
+                keys.append(key_array(block_key(hashed, number) for number in range(blocks)))
                 each = np.arange(blocks)
                 whole = np.full(blocks, len(tokens.ids))
                 parts.append(np.stack([np.full(blocks, place), each, counts.cumsum() - counts, counts, whole], 1))
-        found = np.concatenate([np.zeros((0, 5), np.int64), *parts])
+        found = np.concatenate(parts)
         order = np.argsort(-found[:, 4], kind="stable")
         document, number, first, counts, _ = found[order].T
-        return Blocks(key_array(keys)[order], document, number, first, counts)
+        return Blocks(np.concatenate(keys)[order], document, number, first, counts)
 
     def tokens(self, places: Int[np.ndarray, "batch"]) -> list[TokenEnds]:
         """The tokens of the documents of some blocks; those of the last blocks stay in memory for the next ones."""
