@@ -206,8 +206,8 @@ class Token:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """A token from `passages.json`."""
         pairs = {name: tuple((text, p) for text, p in data.get(name, ())) for name in ("teacher_top5", "student_top5")}
-        numbers = (data.get(name) for name in ("kl", "student_nll", "teacher_nll"))
-        return cls(data["text"], *numbers, excess=data.get("excess"), **pairs)
+        kl, ours, theirs, excess = (data.get(name) for name in ("kl", "student_nll", "teacher_nll", "excess"))
+        return cls(data["text"], kl, ours, theirs, **pairs, excess=excess)
 
 
 @dataclass(frozen=True)
