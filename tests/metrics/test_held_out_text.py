@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,17 @@ import torch
 
 from potstill.data.collators import Collator
 from potstill.data.labels import count_supervised_by_row
-from potstill.metrics.held_out_text import DocumentScores, SideBySide, document_windows, log_probs, outputs_of
+from potstill.metrics.bootstrap import bootstrap
+from potstill.metrics.conversations.turn_scores import TurnScores
+from potstill.metrics.held_out_text import (
+    DocumentScores,
+    SideBySide,
+    TaughtScores,
+    document_windows,
+    log_probs,
+    outputs_of,
+)
+from potstill.metrics.taught_parts import PartScores, TaughtParts
 from potstill.teachers.live import LiveTeacher
 from tiny import SEQUENCE_LENGTH, VOCABULARY, gpt2, llama
 
@@ -104,6 +115,21 @@ def test_a_model_that_knows_nothing_needs_the_log_of_the_vocabulary():
     bits = scores.sums("bits_per_byte")
     assert bits.numerator.sum() == pytest.approx(scores.tokens.sum() * np.log2(VOCABULARY), rel=1e-6)
     assert bits.denominator.sum() == sum(2 * len(document) for document in DOCUMENTS)
+
+
+@pytest.mark.parametrize("of", ["documents", "taught documents", "turns", "parts"])
+def test_no_distance_on_any_unit_is_no_share_of_units(of):
+    none, tokens = np.zeros(8), np.full(8, 5.0)
+    each, taught = DocumentScores(tokens, none, tokens, tokens, tokens), np.arange(8) < 6
+    scores = {
+        "documents": each,
+        "taught documents": TaughtScores(replace(each, agreement=tokens * taught), taught),
+        "turns": TurnScores(each),
+        "parts": PartScores(each, TaughtParts([("t",)] * 8, ["t"])),
+    }[of]
+    found = {name: bootstrap("m", name, scores.sums(name)) for name in ("kl_to_teacher", "agreement")}
+    assert (found["kl_to_teacher"].low, found["kl_to_teacher"].high) == (0, 0)
+    assert found["agreement"].low < found["agreement"].high == 1
 
 
 def test_scores_survive_json():

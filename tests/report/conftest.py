@@ -28,6 +28,7 @@ from potstill.report.data import (
     Token,
 )
 from potstill.report.reuse import Reuse, StudentFolder
+from report.exported import FILE, REFUSED
 from report_passages import passage, span_passage
 
 TEXT = (
@@ -340,6 +341,7 @@ def longest() -> Report:
         curves=tuple(replace(curve, model=name) for curve in whole.curves for name in names(curve.model)),
         speed=speed(*students),
         reuse=reuse(*students),
+        exports=tuple(one | {"experiment": name} for name in students for one in (FILE, REFUSED)),
     )
 
 

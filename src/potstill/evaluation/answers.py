@@ -46,7 +46,7 @@ class JudgedAnswers:
     def sums(self, metric: str) -> Sums:
         """Numerator and denominator of a metric for each question, [U] each."""
         if metric == "loss":
-            return Sums(self.nll, self.tokens)
+            return Sums(self.nll, self.tokens, can_exceed_one=True)
         numerator = {"accuracy": self.right, "hit_limit": self.hit_limit, "no_number": self.no_number}[metric]
         return Sums(numerator, np.ones(len(numerator)))
 

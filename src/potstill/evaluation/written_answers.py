@@ -126,7 +126,8 @@ def _loss(folder: Path, asked: Sequence[str]) -> ModelSums:
     """Nats per token of the reference solutions."""
     scores = read_json(folder / "scores.json")
     order = [scores["id"].index(each) for each in asked]
-    return {"loss": Sums(*(np.asarray(scores[name])[order] for name in ("nll", "tokens")))}
+    nll, tokens = (np.asarray(scores[name])[order] for name in ("nll", "tokens"))
+    return {"loss": Sums(nll, tokens, can_exceed_one=True)}
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

@@ -122,9 +122,9 @@ def _distance(pair: Compared, items: HeldOutItems, resampling: Resampling) -> di
         for name, sums in scores.items():
             sums.add(np.concatenate(units), found.scores[name])
     read = scores[FILE].tokens > 0
-    ours, theirs = (_sums(scores[name].nll, scores[name].tokens, read) for name in (STUDENT, FILE))
+    ours, theirs = (_nats(scores[name].nll, scores[name].tokens, read) for name in (STUDENT, FILE))
     kl = bootstrap(
-        FILE, "kl", _sums(np.maximum(scores[FILE].kl, 0.0), scores[FILE].tokens, read), resampling=resampling
+        FILE, "kl", _nats(np.maximum(scores[FILE].kl, 0.0), scores[FILE].tokens, read), resampling=resampling
     )
     limit = MOST_KL.get(pair.format.removeprefix("gguf:"), MOST_KL_OF_FEW_BITS)
     if kl.value > limit:
@@ -140,13 +140,13 @@ def _distance(pair: Compared, items: HeldOutItems, resampling: Resampling) -> di
         "loss_difference": paired((FILE, STUDENT), "loss", (theirs, ours), resampling=resampling).to_dict(),
         "kl": kl.to_dict(),
         "agreement": bootstrap(
-            FILE, "agreement", _sums(scores[FILE].agreement, scores[FILE].tokens, read), resampling=resampling
+            FILE, "agreement", Sums(scores[FILE].agreement[read], scores[FILE].tokens[read]), resampling=resampling
         ).to_dict(),
     }
 
 
-def _sums(numerator: Any, denominator: Any, read: Any) -> Sums:
-    return Sums(numerator[read], denominator[read])
+def _nats(numerator: Any, denominator: Any, read: Any) -> Sums:
+    return Sums(numerator[read], denominator[read], can_exceed_one=True)
 
 
 def _answers(pair: Compared, prompts: Sequence[list[int]]) -> dict[str, Any]:

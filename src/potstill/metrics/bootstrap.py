@@ -47,7 +47,8 @@ class Sums:
     numerator: ArrayLike
     denominator: ArrayLike
     can_exceed_one: bool = field(default=False, kw_only=True)
-    """Whether the figure may be above 1 although it is not for any of these units, as a ratio of lengths may."""
+    """Whether the figure may be above 1 although it is not for any of these units: a ratio of lengths, or nats. A KL of
+    0 on every unit is no share of units."""
 
     def arrays(self, what: str) -> tuple[Array, Array]:
         """Both as float64 [S, U]. Raises UserError, which names ``what``, if no interval can be computed."""

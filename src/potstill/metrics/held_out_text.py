@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -55,8 +55,8 @@ class DocumentScores:
         """Numerator and denominator of a metric for each document."""
         numerator = {"kl_to_teacher": self.kl, "agreement": self.agreement}.get(metric, self.nll)
         if metric == "bits_per_byte":
-            return Sums(numerator / np.log(2), self.bytes)
-        return Sums(numerator, self.tokens)
+            return Sums(numerator / np.log(2), self.bytes, can_exceed_one=True)
+        return Sums(numerator, self.tokens, can_exceed_one=metric != "agreement")
 
     def to_dict(self) -> dict[str, list[float]]:
         """For JSON, losslessly."""
@@ -102,7 +102,7 @@ class TaughtScores:
     def sums(self, metric: str) -> Sums:
         """Numerator and denominator of a metric for each document."""
         found = self.each.sums(metric)
-        return Sums(found.numerator, np.asarray(found.denominator) * self.taught) if metric in COMPARED else found
+        return replace(found, denominator=np.asarray(found.denominator) * self.taught) if metric in COMPARED else found
 
 
 def document_windows(documents: Iterable[list[int]], sequence_length: int) -> list[Window]:

@@ -4,7 +4,7 @@ Shapes: U items.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -74,4 +74,4 @@ class PartScores:
         counts = np.ones(len(denominator), bool) if of_part is None else of_part
         if name in COMPARED:
             counts = counts & (denominator > 0)
-        return Sums(numerator[counts], denominator[counts])
+        return replace(found, numerator=numerator[counts], denominator=denominator[counts])

@@ -196,10 +196,8 @@ def verdict(written: WrittenSums, references: ReferenceSums | None = None, *, st
 
     def figure(metric: Metric, numerator: NDArray[Any], denominator: NDArray[Any]) -> Result:
         sums = [np.bincount(unit, weights=each, minlength=len(prompts)) for each in (numerator, denominator)]
-        found = bootstrap("student", metric.name, Sums(*sums))
-        # `bootstrap` cannot tell a KL that is 0 everywhere from a share of nothing, whose interval has a width.
-        most = 1.0 if metric.percent else np.inf if numerator.any() else 0.0
-        return replace(found, high=min(found.high, most))
+        found = bootstrap("student", metric.name, Sums(*sums, can_exceed_one=not metric.percent))
+        return replace(found, high=min(found.high, 1.0)) if metric.percent else found
 
     return Preflight(
         len(prompts),
@@ -215,7 +213,7 @@ def verdict(written: WrittenSums, references: ReferenceSums | None = None, *, st
 def _advantage(references: ReferenceSums) -> Paired:
     nll = (references.student_nll, references.teacher_nll)
     _check(len(references.tokens), "references", references.tokens, nll)
-    student, teacher = (Sums(each, references.tokens) for each in nll)
+    student, teacher = (Sums(each, references.tokens, can_exceed_one=True) for each in nll)
     return paired(("student", "teacher"), ADVANTAGE.name, (student, teacher))
 
 

@@ -205,9 +205,11 @@ class Token:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """A token from `passages.json`."""
-        pairs = {name: tuple((text, p) for text, p in data.get(name, ())) for name in ("teacher_top5", "student_top5")}
-        kl, ours, theirs, excess = (data.get(name) for name in ("kl", "student_nll", "teacher_nll", "excess"))
-        return cls(data["text"], kl, ours, theirs, **pairs, excess=excess)
+        teacher, student = (
+            tuple((text, p) for text, p in data.get(name, ())) for name in ("teacher_top5", "student_top5")
+        )
+        kl, of_student, of_teacher = (data.get(name) for name in ("kl", "student_nll", "teacher_nll"))
+        return cls(data["text"], kl, of_student, of_teacher, teacher, student, data.get("excess"))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def _line(one: Mapping[str, Any], *, several: bool) -> dict[str, Any]:
         (number_format.value(kl, NATS), number_format.bounds((kl.low, kl.high), NATS)),
         (
             f"{one['answers_equal']} of {one['answers']}",
-            f"{tied} part at a tie" if (tied := one["answers_tied"]) else "",
+            f"{tied} part at a tie" if tied else "",
         ),
         (f"{one['stop_rate']:.0%}", f"student {one['stop_rate_of_student']:.0%}"),
         (f"{one['decode_tokens_per_second']:,.0f}", f"{ratio['median']:.1f} × the student"),

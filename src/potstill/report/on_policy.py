@@ -132,7 +132,7 @@ def by_position(rollouts: Rollouts) -> list[PositionBin]:
         sums, counts = [sum(each) for each in inside], [len(each) for each in inside]
         low = high = None
         if len(inside) >= FEWEST_UNITS:
-            interval = bootstrap("student", KL.name, Sums(sums, counts), resampling=RESAMPLING)
+            interval = bootstrap("student", KL.name, Sums(sums, counts, can_exceed_one=True), resampling=RESAMPLING)
             low, high = interval.low, interval.high
         found.append(PositionBin(first, last, sum(counts), sum(sums) / sum(counts), low, high))
         first *= 2

@@ -2,16 +2,11 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from families import of
 from potstill.errors import UserError
 from potstill.export.engines.llama_cpp import LlamaCpp
-from potstill.export.engines.transformers import Transformers
-from potstill.export.formats import further_ends
 from potstill.export.gguf.file import end_tokens, head_in_file, write_gguf
-from potstill.export.student import ExportedStudent
 from potstill.metrics.held_out_text import SideBySide, outputs_of
 from tiny import VOCABULARY, gpt2, gpt_neox, llama, mixture, padded, tokenizer
 
@@ -23,7 +18,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
-SPECIAL = ["<|im_end|>", "<|endoftext|>", "<|mine|>"]
 GEMMA = {"head_dim": 8, "tie_word_embeddings": True}
 MODELS = {
     "llama": llama,
@@ -106,31 +100,6 @@ def test_a_file_that_fails_half_way_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match=r"ffn_up.weight is too large for F16; export `gguf:BF16`"):
         write_gguf(model, tokenizer(), tmp_path / "model.gguf", "F16", "tiny")
     assert list(tmp_path.iterdir()) == []
-
-
-@torch.no_grad()
-def test_both_engines_leave_the_end_of_an_answer_out(ids, tmp_path):
-    model, prompt, file = llama(), ids[0, :8].tolist(), tmp_path / "model.gguf"
-    state = model.model(ids[:, :8]).last_hidden_state[0, -1]
-    model.lm_head.weight[0] = 100 * state / state.square().sum()
-    write_gguf(model, tokenizer(), file, "F16", "tiny")
-    assert Transformers(model, tokenizer(), [0]).written(prompt, 4) == ([], True)
-    with LlamaCpp(file, head_in_file(model, "F16"), 64) as engine:
-        assert engine.written(prompt, 4) == ([], True)
-
-
-def test_llama_cpp_also_stops_at_tokens_that_it_knows_by_their_text(tmp_path):
-    chatting = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(tokenizer().backend_tokenizer.to_str()), eos_token="<|im_end|>"
-    )
-    chatting.add_special_tokens({"additional_special_tokens": SPECIAL})
-    ids = dict(zip(("end", "document", "mine"), chatting.convert_tokens_to_ids(SPECIAL), strict=True))
-    model, file = llama(vocab_size=len(chatting)), tmp_path / "model.gguf"
-    model.generation_config.eos_token_id = ids["end"]
-    write_gguf(model, chatting, file, "F16", "tiny")
-    with LlamaCpp(file, head_in_file(model, "F16"), 64) as engine:
-        assert engine.ends_among(ids.values()) == [ids["end"], ids["document"]]
-        assert further_ends(ExportedStudent(model, model, chatting), engine) == [ids["document"]]
 
 
 def test_all_ends_of_a_model_are_its_tokenizers_first():

@@ -3,7 +3,7 @@
 Shapes: U conversations.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,9 +35,9 @@ class TurnScores:
         sums = self.each.sums(name)
         numerator, denominator = (np.reshape(values, (-1, len(TURNS))) for values in (sums.numerator, sums.denominator))
         if not turns:
-            return Sums(numerator.sum(1), denominator.sum(1))
+            return replace(sums, numerator=numerator.sum(1), denominator=denominator.sum(1))
         at, there = TURNS.index(turns), denominator[:, TURNS.index(turns)] > 0
-        return Sums(numerator[there, at], denominator[there, at])
+        return replace(sums, numerator=numerator[there, at], denominator=denominator[there, at])
 
     def metrics(self) -> list[str]:
         """All metrics. Groups of turns of fewer than two conversations have none, and neither has a single group."""
