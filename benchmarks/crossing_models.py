@@ -154,9 +154,9 @@ class CrossingPair:
             return self._problem()
 
     def _problem(self) -> CrossingProblem:
-        batch, theirs = ({"input_ids": side.input_ids, "labels": side.labels} for side in self._sides)
+        ours, theirs = self._sides
         with self.context():
-            hidden, labels = self._body(self.student, batch)
+            hidden, labels = self._body(self.student, ours)
         with torch.no_grad():
             teacher, _ = self._body(self.teacher, theirs)
         weights = self.student.lm_head.weight, self.teacher.lm_head.weight
@@ -165,9 +165,11 @@ class CrossingPair:
             hidden, weights[0], teacher, weights[1], labels, self.autocast, text=self.text, columns=columns
         )
 
-    def _body(self, model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        states = model.model(input_ids=batch["input_ids"].to(self.device), use_cache=False).last_hidden_state
-        return supervised_states(states, {name: value.to(self.device) for name, value in batch.items()})
+    def _body(self, model: Any, side: Side) -> tuple[Tensor, Tensor]:
+        batch = {"input_ids": side.input_ids, "attention_mask": side.attention_mask, "labels": side.labels}
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        read = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        return supervised_states(model.model(**read, use_cache=False).last_hidden_state, batch)
 
     def context(self) -> torch.autocast:
         """Autocast if the student is trained in bf16."""
@@ -195,9 +197,7 @@ class CrossingPair:
         """Forward and backward of the student alone."""
         self.student.zero_grad(set_to_none=True)
         with self.context():
-            hidden, labels = self._body(
-                self.student, {"input_ids": self.text.our_side.input_ids, "labels": self.text.our_side.labels}
-            )
+            hidden, labels = self._body(self.student, self.text.our_side)
             weight = self.student.lm_head.weight
             loss = variant.loss(Problem(hidden, weight, hidden[:0].detach(), weight, labels, self.autocast))
         loss.backward()

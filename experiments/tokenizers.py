@@ -62,6 +62,8 @@ class Part:
     """The tokens of a sample: as many bytes for every tokenizer, to 1%."""
     losses: tuple[str, ...]
     """The experiments. None: the teacher reads the student's own tokens."""
+    control: bool = True
+    """Whether the run trains the control too. It is the same in all runs of a tokenizer."""
 
     def recipe(self, seeds: int, more: Sequence[str] = ()) -> Recipe:
         """The recipe with the first seeds."""
@@ -72,18 +74,21 @@ class Part:
             given["experiments"] = {name: {"losses": losses} for name, losses in of.items()}
         else:
             given["distil.losses"] = [{"kind": "forward_kl", "weight": 1.0}, CROSS_ENTROPY]
-            given |= {"capture": {"keep": "top_k", "k": 64}, "control": None}
+            given["capture"] = {"keep": "top_k", "k": 64}
+        given |= {} if self.control else {"control": None}
         return load_recipe(str(HERE / "tokenizers.yaml"), [*(f"{k}={json.dumps(v)}" for k, v in given.items()), *more])
 
 
 OWN, CUT, PIECES = "a BPE of 4,096, trained on the text", "the teacher's, cut to 4,096", "llama2.c's, of 512"
 OF_PIECES = {"file": str(RUNS / "pieces.json"), "pad_token": "<unk>"}
+OF_OWN = {"vocab_size": 4096}
 OF_CUT = {"teacher": "smollm2", "vocab_size": 4096}
 PARTS: dict[str, tuple[str, Part]] = {
-    "own": (OWN, Part({"vocab_size": 4096}, 128, ("alm", "shared", "uld"))),
+    "own": (OWN, Part(OF_OWN, 128, ("alm", "shared"))),
     "cut": (CUT, Part(OF_CUT, 168, ("alm",))),
-    "same": (CUT, Part(OF_CUT, 168, ())),
+    "same": (CUT, Part(OF_CUT, 168, (), control=False)),
     "pieces": (PIECES, Part(OF_PIECES, 283, ("alm", "shared"))),
+    "sorted": (OWN, Part(OF_OWN, 128, ("uld",), control=False)),
 }
 """Of each run, its tokenizer's name on the page, and what it is."""
 

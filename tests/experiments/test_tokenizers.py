@@ -49,7 +49,13 @@ def test_each_part_is_a_recipe(part, more):
     recipe = made.recipe(2, more)
     assert recipe.seeds == [0, 1]
     assert [*recipe.variants] == ([*made.losses] or [None])
-    assert (recipe.capture is None) == (recipe.control is not None) == bool(made.losses)
+    assert (recipe.capture is None) == bool(made.losses)
+    assert (recipe.control is not None) == made.control
+
+
+def test_each_tokenizer_has_one_control():
+    with_control = [title for title, part in PARTS.values() if part.control]
+    assert sorted(with_control) == sorted({title for title, _ in PARTS.values()})
 
 
 def test_a_sum_is_worked_out_from_left_to_right():

@@ -38,8 +38,8 @@ def teacher_scores(
     work: Work, teacher: CandidateModel, texts: list[str], measurement: str
 ) -> tuple[DocumentScores, float | None]:
     """The sums of a teacher over each document, read in windows of its own tokens; and the share of its probability, of
-    all its predictions, that lies on tokens which are the same bytes as one of the student's. None for a server that tells
-    the likeliest tokens only.
+    all its predictions, that lies on tokens which are the same bytes as one of the student's. None for a server that
+    tells the likeliest tokens only.
 
     Args:
         work: the step.
@@ -82,7 +82,7 @@ class _Counterparts:
         self._mass, self._tokens = 0.0, 0
 
     def surprises(self, target: TeacherTarget, labels: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """Minus the log-probability of each label, in nats; and count what the teacher says of all tokens, if it does."""
+        """Minus the log-probability of each label, in nats. What the teacher says of all tokens is counted."""
         if isinstance(target, SparseTarget):
             return scores_of_sparse(target, labels)["nll"]
         assert isinstance(target, HiddenTarget | LogitsTarget)

@@ -5,6 +5,7 @@ All compute in the dtype of their arguments. None shifts, masks, weighs or avera
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -45,14 +46,28 @@ def sorted_distance(log_p: Float[Tensor, "n V"], log_q: Float[Tensor, "n W"]) ->
     """The L1 distance of the sorted probabilities (Universal Logit Distillation: Boizard, El Haddad, Hudelot & Colombo
     2024, arXiv:2402.12030). The smaller vocabulary is filled up with zeros. It knows no token, only the shapes."""
     p = log_p.exp()
-    ours, order = p.sort(-1, descending=True)
-    theirs = log_q.exp().sort(-1, descending=True).values
+    order = _descending_order(p)
+    ours, theirs = p.gather(1, order), _descending(log_q.exp())
     both = min(ours.shape[1], theirs.shape[1])
     gap = ours.clone()
     gap[:, :both] -= theirs[:, :both]
     values = gap.abs().sum(-1) + theirs[:, both:].sum(-1)
     pd = p * torch.zeros_like(p).scatter_(1, order, gap.sign())
     return RowLoss(values, pd - p * pd.sum(-1, keepdim=True))
+
+
+def _descending(rows: Float[Tensor, "n V"]) -> Float[Tensor, "n V"]:
+    """The numbers of each row, the greatest first. On a CPU, NumPy sorts ten times faster than torch."""
+    if rows.device.type != "cpu":
+        return rows.sort(-1, descending=True).values
+    return torch.from_numpy(np.sort(rows.detach().numpy(), -1)).flip(-1)
+
+
+def _descending_order(rows: Float[Tensor, "n V"]) -> Int[Tensor, "n V"]:
+    """The places of the numbers of each row, those of the greatest first; of equal numbers, in any order."""
+    if rows.device.type != "cpu":
+        return rows.argsort(-1, descending=True)
+    return torch.from_numpy(np.argsort(rows.detach().numpy(), -1)).flip(-1)
 
 
 def shared_divergence(
