@@ -82,3 +82,15 @@ def test_a_start_of_questions_is_looked_at_as_its_first_student_is_asked(tmp_pat
     )
     assert reads(one, step) != reads(first, step)
     assert reads(one, step) == reads(second, step), "what a later student is asked is nothing to the start"
+
+
+def test_to_capture_spans_changes_the_corpus_and_no_step_before_it(tmp_path):
+    minimal.inputs(tmp_path)
+    across = (
+        "tokenizer={vocab_size: 400}",
+        "student={start: scratch, config: {model_type: llama, num_hidden_layers: 2, hidden_size: 32}}",
+        "distil.losses=[{kind: alm}]",
+    )
+    live, captured = (minimal.recipe(tmp_path, *across, f"capture={given}") for given in ("null", "{keep: spans}"))
+    changed = [step.stage for step in all_steps(live) if reads(live, step) != reads(captured, step)]
+    assert changed[0] == "corpus"

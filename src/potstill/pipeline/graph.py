@@ -137,6 +137,7 @@ STAGES: tuple[Stage, ...] = (
             **recipe_inputs.references(r),
             **recipe_inputs.teacher_rows(r),
             **recipe_inputs.alignment(r),
+            **recipe_inputs.kept_documents(r),
         },
         lambda r: ("teachers", "tokenizer"),
         files=_source_files,

@@ -65,11 +65,14 @@ def teacher_rows(recipe: "Recipe") -> dict[str, Any]:
     return {"teachers.when": given, "without cross_entropy": without_cross_entropy(recipe)}
 
 
-def alignment(recipe: "Recipe") -> dict[str, Any]:
-    """Whether the student's text is aligned with the tokens of teachers, which need not be its own, and whether
-    the corpus keeps texts."""
-    kept = {"capture.keep": "spans"} if keeps_spans(recipe) else {}
-    return {} if crossing_loss(recipe) is None else {"teacher of another tokenizer": True, **kept}
+def alignment(recipe: "Recipe") -> dict[str, bool]:
+    """Whether the student's text is aligned with the tokens of teachers, which need not be its own."""
+    return {} if crossing_loss(recipe) is None else {"teacher of another tokenizer": True}
+
+
+def kept_documents(recipe: "Recipe") -> dict[str, str]:
+    """Whether the corpus keeps the text of documents, which a capture of spans reads."""
+    return {"capture.keep": "spans"} if keeps_spans(recipe) else {}
 
 
 def capture(recipe: "Recipe") -> Any:
