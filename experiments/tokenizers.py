@@ -65,6 +65,12 @@ class Part:
     control: bool = True
     """Whether the run trains the control too. It is the same in all runs of a tokenizer."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the models that it trains are called on the page."""
+        students = tuple(NAMES[f"student {name}"] for name in self.losses) or (KL,)
+        return (*students, CONTROL) if self.control else students
+
     def recipe(self, seeds: int, more: Sequence[str] = ()) -> Recipe:
         """The recipe with the first seeds."""
         given: dict[str, Any] = {"tokenizer": self.tokenizer, "corpus.sequence_length": self.length}
@@ -226,8 +232,7 @@ def both(one: Found | None, other: Found) -> Found:
 def page(found: Mapping[str, Found]) -> str:
     """The page, from what each tokenizer gave so far."""
     head = (HERE / "tokenizers.md").read_text(encoding="utf-8")
-    done = [len(values) for one in found.values() for values in one.seconds.values()]
-    lines = [] if done and min(done) == len(SEEDS) else [UNFINISHED.format(min(done, default=0), len(SEEDS)), ""]
+    lines = _unfinished(found)
     lines += ["## What it says", "", *(_said(found) or [NOT_YET]), ""]
     lines += ["## Bits per byte", ""]
     for title, one in found.items():
@@ -239,7 +244,19 @@ def page(found: Mapping[str, Found]) -> str:
 
 
 NOT_YET = "This part was not run yet. The command goes on with it when it is called again."
-UNFINISHED = "**Of {1} seeds, {0} are finished in every part. The rest of this page is of those that are.**"
+
+
+def _unfinished(found: Mapping[str, Found]) -> list[str]:
+    """What is not finished in every seed, and how many seeds are."""
+    missing = []
+    for title, part in PARTS.values():
+        seconds = found.get(title, Found()).seconds
+        missing += [
+            f"{name} with {title} ({done} of {len(SEEDS)} seeds)"
+            for name in part.names
+            if (done := len(seconds.get(name, ()))) < len(SEEDS)
+        ]
+    return [f"**Not finished: {'; '.join(missing)}.** The rest of this page is of what is.", ""] if missing else []
 
 
 def _said(found: Mapping[str, Found]) -> list[str]:

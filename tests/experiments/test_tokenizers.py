@@ -24,13 +24,15 @@ from experiments.tokenizers import (
 )
 from potstill.metrics.held_out_text import DocumentScores
 
+EVERY = {OWN: ("`alm`", "`shared_tokens`", "`uld`"), CUT: ("`alm`", KL), PIECES: ("`alm`", "`shared_tokens`")}
+"""The students of each tokenizer, beside its control."""
 ALIGNMENT = {"bytes": 100, "bytes_in_spans": 90, "spans": 10, "student_tokens": 15, "teacher_tokens": 20}
 FACTS = {"parameters": 4_000_000, "tokens": 1000, "alignment": ALIGNMENT}
 
 
 def found(of=None, seeds=3):
     """What each tokenizer's students gave; those of `alm` on sums are better by 0.1 than the control."""
-    of = {OWN: ("`alm`", "`uld`"), CUT: ("`alm`", KL), PIECES: ("`alm`",)} if of is None else of
+    of = EVERY if of is None else of
     return {title: one(names, seeds) for title, names in of.items()}
 
 
@@ -56,6 +58,11 @@ def test_each_part_is_a_recipe(part, more):
 def test_each_tokenizer_has_one_control():
     with_control = [title for title, part in PARTS.values() if part.control]
     assert sorted(with_control) == sorted({title for title, _ in PARTS.values()})
+
+
+def test_the_parts_train_what_the_page_tells():
+    trained = [(title, name) for title, part in PARTS.values() for name in part.names]
+    assert sorted(trained) == sorted((title, name) for title, names in EVERY.items() for name in (*names, CONTROL))
 
 
 def test_a_sum_is_worked_out_from_left_to_right():
@@ -89,7 +96,7 @@ def test_two_runs_of_a_tokenizer_are_told_as_one():
 
 def test_the_page_has_every_tokenizer():
     text = page(found())
-    assert "are finished" not in text
+    assert "Not finished" not in text
     assert "not run yet" not in text
     assert text.count("| `alm` | sums | -0.1000, -0.1000, -0.1000 | -0.1000 |") == 4  # three controls, and KL
     worth, _, crossing = text.partition("## What crossing costs")
@@ -102,9 +109,10 @@ def test_the_page_has_every_tokenizer():
 
 def test_a_page_of_fewer_seeds_says_so():
     first = page(found({OWN: ("`alm`",)}, seeds=1))
-    assert "Of 3 seeds, 1 are finished" in first
+    assert f"**Not finished: `alm` with {OWN} (1 of 3 seeds); `shared_tokens` with {OWN} (0 of 3 seeds)" in first
+    assert f"{CONTROL} with {CUT} (0 of 3 seeds)" in first
     assert first.count("not run yet") == 3
-    assert "Of 3 seeds, 2 are finished" in page(found(seeds=2))
+    assert page(found(seeds=2)).count("(2 of 3 seeds)") == sum(map(len, EVERY.values())) + len(EVERY)
 
 
 def test_what_it_says_is_what_the_seeds_say():
