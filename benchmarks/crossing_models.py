@@ -11,22 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.gold import Side
-from benchmarks.models import Shape, make_model
+from benchmarks.models import Shape, make_model, our_loss
 from benchmarks.problem import Problem
 from benchmarks.variants import Variant
 from potstill.data.collators import Collator
 from potstill.data.positions import supervised_states
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.token_bytes import TokenBytes
-from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, SpanTarget
-from potstill.models.forward import forward
 from potstill.models.head import Head
-from potstill.models.head_extraction import head_of, read_head
+from potstill.models.head_extraction import head_of
 from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.live import LiveTeacher
-from potstill.training.memory import loss_budget
 
 
 @dataclass(frozen=True)
@@ -218,16 +215,5 @@ class CrossingPair:
         batch = {name: value.to(self.device) for name, value in batch.items()}
         target = across.target(teacher_batch(batch))
         with self.context():
-            states, labels = forward(self.student, self.head, batch)
-            head = read_head(self.student)
-            assert head is not None
-            loss, _ = distillation_loss(
-                states,
-                head,
-                labels,
-                target,
-                losses,
-                denominator=float(len(labels)),
-                memory_budget=loss_budget(self.device, coming=0),
-            )
+            loss = our_loss(self.student, self.head, batch, target, losses)
         loss.backward()

@@ -1,5 +1,6 @@
 """A student and a teacher of real shapes and few layers, and the training steps of the pair."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import SparseTarget, TeacherTarget
 from potstill.models.forward import forward
+from potstill.models.head import Head
 from potstill.models.head_extraction import head_of, read_head
 from potstill.teachers.live import LiveTeacher
 from potstill.training.memory import loss_budget
@@ -127,20 +129,28 @@ class Pair:
         if captured is None and any(loss.needs_teacher for loss in losses):
             target = self.live.target(batch)
         with self.context():
-            states, labels = forward(self.student, self.head, batch)
-            head = read_head(self.student)
-            assert head is not None
-            loss, _ = distillation_loss(
-                states,
-                head,
-                labels,
-                target,
-                losses,
-                denominator=float(len(labels)),
-                memory_budget=loss_budget(self.device, coming=0),
-                compile=compile,
-            )
+            loss = our_loss(self.student, self.head, batch, target, losses, compile=compile)
         loss.backward()
+
+
+def our_loss(
+    student: LlamaForCausalLM,
+    head: Head | None,
+    batch: Mapping[str, Tensor],
+    target: TeacherTarget | None,
+    losses: Sequence[Loss],
+    *,
+    compile: bool = False,
+) -> Tensor:
+    """The forward of a student and its losses, as DistilTrainer computes them."""
+    states, labels = forward(student, head, batch)
+    own = read_head(student)
+    assert own is not None
+    denominator, budget = float(len(labels)), loss_budget(states.device, coming=0)
+    loss, _ = distillation_loss(
+        states, own, labels, target, losses, denominator=denominator, memory_budget=budget, compile=compile
+    )
+    return loss
 
 
 def make_model(config: LlamaConfig) -> LlamaForCausalLM:

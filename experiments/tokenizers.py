@@ -189,7 +189,9 @@ def read(recipe: Recipe, run: Run) -> Found:
     assert corpus is not None
     assert student is not None
     facts = {"tokens": corpus["summary"]["supervised_tokens"], "parameters": student["summary"]["parameters"]}
-    found = Found(facts=facts | {"alignment": corpus["summary"].get("alignment")})
+    # By teacher, and each run has one.
+    aligned = next(iter(corpus["summary"].get("alignment", {}).values()), None)
+    found = Found(facts=facts | {"alignment": aligned})
     for one in own_candidates(recipe):
         name = name_of(recipe, one)
         scores = read_sealed(run.path("evaluate") / "scores" / f"{one.folder}.json")
