@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import toy_questions
 from potstill.errors import UserError
+from potstill.files.atomic import read_json
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from tiny import SEQUENCE_LENGTH, llama, padded, save_model, tokenizer, toy_recipe
@@ -160,35 +162,34 @@ def test_a_checkpoint_padded_otherwise_learns_as_one_that_is_not(tmp_path, keep)
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A run of questions whose first student writes a half of its samples; its teacher's targets were captured too."""
+    """A run of questions whose first student writes a half of its samples; its teacher's targets were captured too. The
+    pre-flight refused it, and then it was forced."""
     folder = tmp_path_factory.mktemp("written")
     experiments = "experiments={base: {}, corpus: {strategy: base, on_policy: {share: 0}}}"
     more = ["seeds=[0]", "distil.on_policy={share: 0.5, max_new_tokens: 8}", experiments]
-    return (
-        Run(folder / "run"),
-        toy_questions.recipe(folder, *more),
-        toy_questions.recipe(folder, "seeds=[0]", "experiments={base: {}}"),
-    )
+    run, recipe = Run(folder / "run"), toy_questions.recipe(folder, *more)
+    with pytest.raises(UserError) as refusal:
+        run_recipe(recipe, run, until="distil")
+    refused = read_json(run.path("distil/base/seed-0") / "preflight.json")
+    run_recipe(recipe, run, until="distil", force=["distil"])
+    without = toy_questions.recipe(folder, "seeds=[0]", "experiments={base: {}}")
+    return SimpleNamespace(run=run, message=str(refusal.value), refused=refused, without=without)
 
 
 def test_written_samples_are_refused_by_the_preflight_unless_forced(written):
-    run, recipe, _ = written
-    with pytest.raises(UserError, match=r"`--force distil`"):
-        run_recipe(recipe, run, until="distil")
-    refused = json.loads((run.path("distil/base/seed-0") / "preflight.json").read_text())
-    run_recipe(recipe, run, until="distil", force=["distil"])
+    run = written.run
+    assert "`--force distil`" in written.message
     outputs = run.manifest("distil/base/seed-0")["outputs"]
     assert {"rollouts.jsonl.gz", "preflight.json", "log.jsonl"} <= set(outputs)
-    assert json.loads((run.path("distil/base/seed-0") / "preflight.json").read_text()) == refused
+    assert read_json(run.path("distil/base/seed-0") / "preflight.json") == written.refused
     log = _log(run, "distil/base/seed-0")
     assert all(entry["on_policy/tokens"] > 0 and entry["cross_entropy"] > 0 for entry in log)
     assert not any("on_policy/tokens" in entry for entry in _log(run, "distil/corpus/seed-0"))
 
 
 def test_a_student_that_writes_nothing_is_that_of_a_recipe_without_on_policy(written, tmp_path):
-    run, _, without = written
-    other = Run(tmp_path / "other")
-    run_recipe(without, other, until="distil")
+    run, other = written.run, Run(tmp_path / "other")
+    run_recipe(written.without, other, until="distil")
     one, same = (
         load_file(which.path(step) / "student" / "model.safetensors")
         for which, step in ((run, "distil/corpus/seed-0"), (other, "distil/base/seed-0"))

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -61,7 +62,8 @@ def test_the_report_has_a_line_for_each_file(run):
     assert "llama.cpp (xllamacpp" in page
 
 
-def test_a_format_is_added_to_a_finished_run_and_the_others_stay(run):
+def test_a_format_is_added_to_a_finished_run_and_the_others_stay(run, tmp_path):
+    run = Run(shutil.copytree(run.folder, tmp_path / "toy"))
     before = (run.path("export") / "student" / "merged" / "manifest.json").read_bytes()
     assert export(run.folder, "gguf:Q8_0", []) == []
     assert [one["format"] for one in _entries(run)] == [*FORMATS, "gguf:Q8_0"]

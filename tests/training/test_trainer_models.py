@@ -76,7 +76,9 @@ def _doubled(**fields):
     return model.eval()
 
 
-def test_a_head_that_cannot_be_extracted_gives_way_to_the_logits(tmp_path, caplog):
+def test_a_head_that_cannot_be_extracted_gives_way_to_the_logits(tmp_path, caplog, monkeypatch):
+    # Of a class, it is said once in a process.
+    monkeypatch.setattr("potstill.models.head_extraction._warned", set())
     rows, teacher = samples(), llama()
     expected = naive_step(_doubled(seed=1, layers=2), copy.deepcopy(teacher), rows)
     with caplog.at_level(logging.WARNING):
