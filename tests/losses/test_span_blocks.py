@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from device_reads import DeviceReads
 from potstill.errors import UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.cross_tokenizer import likelihood_matching
@@ -252,6 +253,20 @@ def test_a_batch_without_a_common_byte_gives_nothing_to_losses_of_pairs(budget: 
     )
     assert found.item() == 0
     assert torch.autograd.grad(found, one.hidden)[0].abs().max() == 0
+
+
+def test_a_gpu_is_read_as_often_for_many_blocks_as_for_one() -> None:
+    counts = []
+    for budget in (1, 2**20):
+        one = batch()
+        with DeviceReads() as reads:
+            found, _ = distillation_loss(
+                one.hidden, one.head, one.labels, one.target, EVERY, denominator=1.0, memory_budget=budget
+            )
+            found.backward()
+        # On a GPU, torch sorts.
+        counts.append(sum("cross_tokenizer.py" not in line for line in reads.lines))
+    assert counts[0] == counts[1], "a row at a time, and all at once"
 
 
 def two_teachers() -> tuple[Batch, MixedTarget]:

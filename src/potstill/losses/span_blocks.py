@@ -157,13 +157,19 @@ class _PairedTeacher:
     def __init__(self, pairs: PairedRows, casts: Any) -> None:
         self.pairs = pairs
         (self.source,) = teacher_products(pairs.whole, pairs.vocabulary, casts)
-        # How many of the first tokens have a teacher's row: the only numbers that are read from a GPU.
+        # How many of the first tokens have a teacher's row, and which they are. Nothing else is read from a GPU, and so
+        # its reads do not grow with the number of blocks.
         self._before = [0, *pairs.is_paired.cumsum(0).tolist()]
+        self._places = pairs.is_paired.nonzero()[:, 0]
 
     def logits(self, first: int, last: int, most: int) -> _TeacherLogits:
         """The logits at the tokens from ``first`` to ``last``."""
         start, stop = self._before[first], self._before[last]
         return _TeacherLogits(self.source.logits(start, stop, most), start)
+
+    def places(self, at: slice) -> Int[Tensor, "p"]:
+        """Which of some tokens have a row, counted from the first of them."""
+        return self._places[self._before[at.start] : self._before[at.stop]] - at.start
 
     def finished(self, of: _TeacherLogits, at: slice) -> Float[Tensor, "p W"]:
         """The finished logits at some tokens of a chunk."""
@@ -254,7 +260,7 @@ class _SpanBatch:
         for number, logits in teachers.items():
             paired = self._paired[number]
             theirs = paired.finished(logits, at)
-            where = paired.pairs.is_paired[at].nonzero()[:, 0]
+            where = paired.places(at)
             for term in _terms(self._inputs, coefficients):
                 if term.number == number and term.loss.kind in _OF_PAIRS:
                     yield term, where, _pair_loss(term.loss, student[where], theirs, paired.pairs)
