@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from potstill.losses.cpu_buffers import free_all, give_back, take
+from potstill.losses.cpu_buffers import empty_for_caller, free_all, give_back, keep_freed, take
 
 CPU = torch.device("cpu")
+LARGE = (3, 2**22)
+"""48 MiB in float32: more than the C library keeps by itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +37,67 @@ def test_memory_that_is_too_small_is_freed() -> None:
     assert large.fill_(1).sum() == 400
     give_back(large)
     assert take((4,), torch.float32, CPU).untyped_storage().nbytes() == 1600
+
+
+def test_memory_that_its_user_frees_is_kept() -> None:
+    keep_freed()
+    first = empty_for_caller(LARGE, torch.float32, CPU)
+    where = first.data_ptr()
+    del first
+    again = empty_for_caller(LARGE, torch.float32, CPU)
+    assert (again.data_ptr(), again.shape, again.dtype) == (where, LARGE, torch.float32)
+    assert again.fill_(2.0).sum() == 2 * again.numel()
+
+
+def test_memory_of_which_a_part_is_in_use_is_not_given_again() -> None:
+    keep_freed()
+    first = empty_for_caller(LARGE, torch.float32, CPU).fill_(1.0)
+    part = first[1, :3].detach()
+    del first
+    again = empty_for_caller(LARGE, torch.float32, CPU).fill_(2.0)
+    assert part.tolist() == [1.0] * 3
+    assert again.min() == 2
+
+
+def test_a_gradient_is_freed_with_its_weight_and_not_before() -> None:
+    keep_freed()
+    weight = torch.zeros(LARGE, requires_grad=True)
+    given = []
+
+    class Gives(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, weight):  # type: ignore[no-untyped-def]
+            return weight.new_zeros(())
+
+        @staticmethod
+        def backward(ctx, _):  # type: ignore[no-untyped-def]
+            gradient = empty_for_caller(LARGE, torch.float32, CPU).fill_(len(given) + 1.0)
+            given.append(gradient.data_ptr())
+            return gradient
+
+    for number in range(1, 4):
+        Gives.apply(weight).backward()
+        assert weight.grad is not None
+        assert weight.grad.data_ptr() == given[-1], "autograd has copied it"
+        assert weight.grad[2, 5] == number
+        weight.grad = None
+    assert len(set(given)) == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 4), LARGE])
+def test_nothing_is_kept_of_small_memory_or_outside_of_a_training(shape: tuple[int, int]) -> None:
+    if shape != LARGE:
+        keep_freed()
+    one = empty_for_caller(shape, torch.bfloat16, CPU)
+    assert (one.shape, one.dtype) == (shape, torch.bfloat16)
+    assert one.untyped_storage().resizable(), "memory of torch's own allocator"
+
+
+def test_what_is_freed_after_the_end_is_not_kept() -> None:
+    keep_freed()
+    late = empty_for_caller(LARGE, torch.float32, CPU)
+    free_all()
+    del late
+    keep_freed()
+    # Other memory may lie at the same place. Memory of this kind is new, and so it is zero.
+    assert empty_for_caller(LARGE, torch.float32, CPU).abs().max() == 0

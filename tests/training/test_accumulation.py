@@ -6,7 +6,7 @@ import gc
 import pytest
 import torch
 
-from potstill.data.labels import IGNORE_INDEX
+from potstill.data.labels import IGNORE_INDEX, count_supervised
 from potstill.training.accumulation import MicroBatches, OptimizerStep
 from tiny import gpt_neox, llama
 from toy_training import assert_equal, captured, samples, trained, trainer, weights
@@ -42,6 +42,33 @@ def test_a_loader_that_ends_early_ends_the_step():
 def test_the_divisor_is_a_power_of_two_which_rounds_nothing(expected):
     mantissa, _ = torch.frexp(OptimizerStep(expected, torch.device("cpu")).divisor)
     assert mantissa == 0.5
+
+
+def test_only_a_micro_batch_that_has_no_other_is_told_before_it_is_read():
+    assert MicroBatches(iter(["one", "two"]), 1).only == "one"
+    assert MicroBatches(iter(["one", "two"]), 2).only is None
+    assert MicroBatches(iter([]), 1).only is None
+
+
+def test_a_known_number_of_tokens_leaves_the_gradient_alone():
+    weight = torch.nn.Linear(2, 2)
+    weight.weight.grad = torch.full((2, 2), 0.1)
+    step = OptimizerStep(8, torch.device("cpu"))
+    step.divide_by(torch.tensor(3))
+    assert step.divisor == 3
+    step.add([{"input_ids": torch.ones(1, 4), "labels": torch.tensor([[0, 1, 1, 1]])}], torch.tensor(0.5))
+    assert step.finish(step.tokens, [weight]) == 0.5
+    assert torch.equal(weight.weight.grad, torch.full((2, 2), 0.1))
+
+
+@pytest.mark.parametrize(("accumulation", "exact"), [(1, True), (2, False)])
+def test_a_step_of_one_micro_batch_divides_by_its_own_tokens(tmp_path, accumulation, exact):
+    rows = samples(8, seed=21)
+    cut = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": accumulation, "max_steps": 1}
+    one = trainer(tmp_path, teacher=llama(), train_dataset=rows, **cut)
+    batches, divisor = one.get_batch_samples(iter(one.get_train_dataloader()), accumulation, torch.device("cpu"))
+    tokens = sum(count_supervised(batch) for batch in batches)
+    assert (divisor == tokens) == exact
 
 
 def test_a_step_without_supervised_tokens_is_no_division_by_zero():

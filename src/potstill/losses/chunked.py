@@ -237,4 +237,5 @@ def _run(
         totals.append(sums_of_target(inputs, student, coefficients, any(wanted), add))
     # Losses of spans leave their products alone where no gradient is wanted.
     found: list[Tensor | None] = [None, None, None] if gradients is None else gradients.finished(late)
+    student.release()
     return torch.cat(totals) / denominator, found

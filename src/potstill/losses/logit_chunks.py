@@ -96,7 +96,12 @@ class ProductInChunks:
     ) -> None:
         self.hidden = hidden.to(dtype)
         weight = head.weight[:vocabulary]
-        self.weight = weight.to(dtype) if casts is None else casts.of(weight, dtype)
+        self._cast: Tensor | None = None
+        if casts is not None:
+            weight = casts.of(weight, dtype)
+        elif weight.dtype != dtype:
+            weight = self._cast = take(weight.shape, dtype, weight.device).copy_(weight)
+        self.weight = weight
         self.bias = None if head.bias is None else head.bias[:vocabulary].to(statistics_dtype(dtype))
         self.scale, self.softcap = head.scale, head.softcap
         self.bytes_per_row = vocabulary * dtype.itemsize
@@ -114,6 +119,13 @@ class ProductInChunks:
         if self._memory is not None:
             give_back(self._memory)
             self._memory = None
+
+    def release(self) -> None:
+        """Give all memory back, also that of the head's cast. The source cannot be used any more."""
+        self.close()
+        if self._cast is not None:
+            give_back(self._cast)
+            del self.weight, self._cast
 
 
 class GivenLogits:

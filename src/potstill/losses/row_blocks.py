@@ -25,6 +25,8 @@ _ON_CPU, _ON_GPU, _OF_BUDGET = 2**18, 2**22, 8 * 48
 # Fused passes need few buffers, so their blocks are larger by this factor. On a GPU each block is one call, and that
 # takes about as long as the passes over a block of two.
 _IF_FUSED_ON_CPU, _IF_FUSED_ON_GPU = 2, 8
+# Against a sparse target each block has some dozen small operations between its two passes.
+_IF_FUSED_SPARSE_ON_CPU = 8
 
 
 @dataclass(frozen=True)
@@ -169,16 +171,16 @@ def replace_by_gradient(
     pairing = inputs.pairing
     losses, device = pairing.losses, rows.labels.device
     fused = inputs.compile and can_fuse(pairing, rows.student)
-    if fused and rows.sparse:
-        student, target, weighted = rows.student, rows.sparse[0], rows.weighted(losses, coefficients)
-        return rows.sums(losses, fused_sparse(student, target, rows.labels, losses, weighted, with_gradient))
     total = torch.zeros(len(pairing.names), dtype=statistics_dtype(rows.student.product.dtype), device=device)
-    if_fused = _IF_FUSED_ON_CPU if device.type == "cpu" else _IF_FUSED_ON_GPU
-    for block in small_blocks(rows, if_fused if fused else 1, inputs.memory_budget):
+    for block in small_blocks(rows, _larger_if_fused(rows) if fused else 1, inputs.memory_budget):
         weighted = block.weighted(losses, coefficients)
         if fused and len(block.labels) > 1:
-            teacher = block.teachers[0] if block.teachers else None
-            values = fused_dense(block.student, teacher, block.labels, losses, weighted, with_gradient)
+            student, labels = block.student, block.labels
+            if block.sparse:
+                values = fused_sparse(student, block.sparse[0], labels, losses, weighted, with_gradient)
+            else:
+                teacher = block.teachers[0] if block.teachers else None
+                values = fused_dense(student, teacher, labels, losses, weighted, with_gradient)
             total += block.sums(losses, values)
             continue
         values, gradient = values_and_gradient(pairing, block, weighted, with_gradient)
@@ -186,6 +188,13 @@ def replace_by_gradient(
         if gradient is not None:
             block.student.product.copy_(gradient)
     return total
+
+
+def _larger_if_fused(rows: RowBlock) -> int:
+    """The factor of the blocks where passes are fused. On a GPU, all rows with a sparse target are one block."""
+    if rows.labels.device.type == "cpu":
+        return _IF_FUSED_SPARSE_ON_CPU if rows.sparse else _IF_FUSED_ON_CPU
+    return rows.student.product.numel() if rows.sparse else _IF_FUSED_ON_GPU
 
 
 def small_blocks(rows: RowBlock, larger: int = 1, memory_budget: int = 0) -> Iterator[RowBlock]:

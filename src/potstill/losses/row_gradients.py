@@ -90,13 +90,21 @@ def sparse(
         if target is not None and any(losses[i].needs_teacher for i in positions):
             kept = KeptEntries.of(target, scores.gather(1, target.ids.long()))
         at_label = scores.gather(1, labels[:, None])
-        tail = scores if kept is None or kept.sampled else scores.scatter_add(1, kept.ids, kept.holes())
-        log_sum = tail.logsumexp(-1, keepdim=True)
+        if kept is None or kept.sampled:
+            top = scores.amax(-1, keepdim=True).clamp_min(NOTHING)
+            exponentials = (scores - top).exp_()
+        else:
+            tail = scores.scatter_add(1, kept.ids, kept.holes())
+            top = tail.amax(-1, keepdim=True).clamp_min(NOTHING)
+            exponentials = tail.sub_(top).exp_()
+        total = exponentials.sum(-1, keepdim=True)
+        log_sum = top + total.log()
         it = balance(at_label, log_sum, kept, losses, coefficients, positions)
         for i, value in it.values.items():
             values[i] = value
         if with_gradient:
-            part = (tail - log_sum.clamp_min(NOTHING)).exp_().mul_(it.of_tail)
+            # Without a tail the total is 0, and so is each exponential.
+            part = exponentials.mul_(it.of_tail / torch.where(total > 0, total, 1.0))
             if kept is not None and it.of_kept is not None:
                 part.scatter_add_(1, kept.ids, it.of_kept)
             part = _minus_labels(part, labels, [coefficients[i] for i in positions if not losses[i].needs_teacher])

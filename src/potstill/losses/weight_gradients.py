@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from potstill.losses.cpu_buffers import empty_for_caller
 from potstill.losses.logit_chunks import ProductInChunks
 from potstill.models.head import Head, statistics_dtype
 
@@ -30,7 +31,7 @@ class HeadGradients:
         # One product is rounded once, whatever its dtype; a sum of several products must stay in fp32.
         dtype = weight.dtype if in_one_chunk else statistics_dtype(student.hidden.dtype)
         self._hidden = torch.empty_like(hidden) if wanted[0] else None
-        self._weight = torch.empty_like(weight, dtype=dtype) if wanted[1] else None
+        self._weight = empty_for_caller(weight.shape, dtype, weight.device) if wanted[1] else None
         self._bias = torch.zeros_like(bias, dtype=statistics_dtype(dtype)) if wanted[2] and bias is not None else None
         if self._weight is not None:
             # Rows beyond the compared ids are padding and have no part in the loss.

@@ -1,8 +1,9 @@
 """Accumulation: one optimizer step over any number of micro-batches, with one of them in memory at a time.
 
-The loss of a step is the sum over its supervised tokens divided by their number. This number is known only after the
-last micro-batch. So each micro-batch is divided by a power of two, which rounds nothing. At the end of the step, before
-gradient clipping, the gradient and the figures are scaled once to the true number.
+The loss of a step is the sum over its supervised tokens divided by their number. Of several micro-batches, this number
+is known only after the last one. So each is divided by a power of two, which rounds nothing. At the end of the step,
+before gradient clipping, the gradient and the figures are scaled once to the true number. A step of one micro-batch
+divides by the true number at once, which saves that pass over all gradients.
 """
 
 from collections import defaultdict
@@ -35,6 +36,11 @@ class MicroBatches:
         self._first = next(loader, None)
         self._count = 0 if self._first is None else count
 
+    @property
+    def only(self) -> Batch | None:
+        """The micro-batch of a step that has no other, until it is read; else None."""
+        return self._first if self._count == 1 else None
+
     def __len__(self) -> int:
         # The number stays the same during reading: Trainer compares it, and synchronises gradients at the last batch.
         return self._count
@@ -60,12 +66,18 @@ class OptimizerStep:
     def __init__(self, expected: int, device: torch.device, teachers: Sequence[str] = ()) -> None:
         self.divisor = torch.full((), 2.0 ** round(log2(max(expected, 1))), device=device)
         """The divisor of each micro-batch; the same on all ranks."""
+        self._divisor_is_exact = False
         self._teachers = teachers
         self.tokens = torch.zeros(3 + 2 * len(teachers), dtype=torch.int64, device=device)
         """Supervised tokens of this rank so far: all of them, those that the student wrote, those without a teacher,
         and then those of each teacher: first the samples' own, then the written ones."""
         self.loss = torch.zeros((), device=device)
         self.terms: dict[str, Tensor] = {}
+
+    def divide_by(self, tokens: Tensor) -> None:
+        """Divide by the number of tokens of the step, on all ranks, where it is known before the first micro-batch."""
+        self.divisor = tokens.clamp(min=1).float()
+        self._divisor_is_exact = True
 
     def add_terms(self, terms: Mapping[str, Tensor], ranks: int) -> None:
         """Add the logged numbers of a micro-batch, which are divided by ``divisor``."""
@@ -94,9 +106,10 @@ class OptimizerStep:
         A term that is learned from some of the tokens only becomes a mean over these.
         """
         factor = self.divisor / tokens[0].clamp(min=1)
-        weights = (weight for module in modules for weight in module.parameters())
-        with torch.no_grad():
-            _multiply([weight.grad for weight in weights if weight.grad is not None], factor)
+        if not self._divisor_is_exact:
+            weights = (weight for module in modules for weight in module.parameters())
+            with torch.no_grad():
+                _multiply([weight.grad for weight in weights if weight.grad is not None], factor)
         counts = torch.cat([(tokens[0] - tokens[1])[None], tokens[1:]])
         self.terms = {
             name: value * (self.divisor / counts[self._learned_by(name)].clamp(min=1))

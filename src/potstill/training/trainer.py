@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from potstill.data.labels import count_supervised
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
-from potstill.losses.cpu_buffers import free_all
+from potstill.losses.cpu_buffers import free_all, keep_freed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.logit_chunks import CastWeights
 from potstill.losses.loss import Loss
@@ -223,11 +223,14 @@ class DistilTrainer(OnPolicyTrainer):
         """The micro-batches of one optimizer step, read one by one, and the divisor of each until all are counted."""
         batches: Any = MicroBatches(epoch_iterator, num_batches)
         self._step = self._new_step(device)
+        # A sample that the student will write has no tokens yet.
+        known = [batches.only] if batches.only is not None and self.on_policy is None else None
         if self.is_deepspeed_enabled:
             # DeepSpeed hides its gradients. They cannot be scaled afterwards, so the tokens are counted before.
-            batches = list(batches)
-            counts = [count_supervised(batch) for batch in batches]
-            self._step.divisor = self._of_all_ranks(sum(counts, torch.zeros_like(self._step.tokens[0])))
+            known = batches = list(batches)
+        if known is not None:
+            tokens = sum((count_supervised(batch) for batch in known), torch.zeros_like(self._step.tokens[0]))
+            self._step.divide_by(self._of_all_ranks(tokens))
         batches = self._with_rollouts(batches, self._loss_options)
         # A stream that has ended gives steps without batches, which are not taken.
         self._steps_not_logged += bool(len(batches))
@@ -303,7 +306,8 @@ class DistilTrainer(OnPolicyTrainer):
         }
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As Trainer's. Afterwards it frees the memory that the loss kept from step to step."""
+        """As Trainer's. Memory that the loss needs in each step is kept until the end."""
+        keep_freed()
         try:
             return super().train(*args, **kwargs)
         finally:
