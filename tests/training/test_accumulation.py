@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from potstill.data.labels import IGNORE_INDEX, count_supervised
-from potstill.training.accumulation import MicroBatches, OptimizerStep
+from potstill.training.accumulation import MicroBatches, OptimizerStep, only_one
 from tiny import gpt_neox, llama
 from toy_training import assert_equal, captured, samples, trained, trainer, weights
 
@@ -45,9 +45,13 @@ def test_the_divisor_is_a_power_of_two_which_rounds_nothing(expected):
 
 
 def test_only_a_micro_batch_that_has_no_other_is_told_before_it_is_read():
-    assert MicroBatches(iter(["one", "two"]), 1).only == "one"
-    assert MicroBatches(iter(["one", "two"]), 2).only is None
-    assert MicroBatches(iter([]), 1).only is None
+    batches = MicroBatches(iter(["one", "two"]), 1)
+    assert only_one(batches) == ["one"]
+    assert list(batches) == ["one"]
+    assert only_one(MicroBatches(iter(["one", "two"]), 2)) == []
+    assert only_one(MicroBatches(iter([]), 1)) == []
+    assert only_one(["one"]) == ["one"]
+    assert only_one(["one", "two"]) == []
 
 
 def test_a_known_number_of_tokens_leaves_the_gradient_alone():

@@ -37,9 +37,9 @@ class MicroBatches:
         self._count = 0 if self._first is None else count
 
     @property
-    def only(self) -> Batch | None:
-        """The micro-batch of a step that has no other, until it is read; else None."""
-        return self._first if self._count == 1 else None
+    def first(self) -> Batch | None:
+        """The first micro-batch, until it is read; None where the loader has ended."""
+        return self._first
 
     def __len__(self) -> int:
         # The number stays the same during reading: Trainer compares it, and synchronises gradients at the last batch.
@@ -52,6 +52,12 @@ class MicroBatches:
                 return
             yield batch
             batch = next(self._loader, None) if left else None
+
+
+def only_one(batches: MicroBatches | Sequence[Batch]) -> list[Batch]:
+    """The micro-batch of a step that has no other, without reading it; else nothing."""
+    first = batches.first if isinstance(batches, MicroBatches) else next(iter(batches), None)
+    return [first] if len(batches) == 1 and first is not None else []
 
 
 class OptimizerStep:

@@ -28,7 +28,7 @@ from potstill.targets import TargetStore
 from potstill.teachers.across_tokenizers import across_tokenizers
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
-from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep
+from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep, only_one
 from potstill.training.hidden_matching import HiddenMatching
 from potstill.training.memory import loss_budget, trained_bytes
 from potstill.training.mixed_batches import ROLLOUTS, parts_of
@@ -223,15 +223,15 @@ class DistilTrainer(OnPolicyTrainer):
         """The micro-batches of one optimizer step, read one by one, and the divisor of each until all are counted."""
         batches: Any = MicroBatches(epoch_iterator, num_batches)
         self._step = self._new_step(device)
-        # A sample that the student will write has no tokens yet.
-        known = [batches.only] if batches.only is not None and self.on_policy is None else None
         if self.is_deepspeed_enabled:
             # DeepSpeed hides its gradients. They cannot be scaled afterwards, so the tokens are counted before.
-            known = batches = list(batches)
-        if known is not None:
-            tokens = sum((count_supervised(batch) for batch in known), torch.zeros_like(self._step.tokens[0]))
-            self._step.divide_by(self._of_all_ranks(tokens))
+            batches = list(batches)
         batches = self._with_rollouts(batches, self._loss_options)
+        known = batches if self.is_deepspeed_enabled else only_one(batches)
+        if known:
+            parts = [part for batch in known for part in parts_of(batch)]
+            tokens = sum((count_supervised(part) for part in parts), torch.zeros_like(self._step.tokens[0]))
+            self._step.divide_by(self._of_all_ranks(tokens))
         # A stream that has ended gives steps without batches, which are not taken.
         self._steps_not_logged += bool(len(batches))
         if self._matching is not None:
