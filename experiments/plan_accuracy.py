@@ -30,7 +30,8 @@ RECIPES = HERE / "plan_accuracy.yaml"
 RUNS = Path("runs/experiments/plan")
 PAGE = Path("docs/experiments/plan.md")
 HEAD = HERE / "plan.md"
-COMMAND = os.environ.get("POTSTILL", str(Path(sys.executable).with_name("potstill")))
+GIVEN = os.environ.get("POTSTILL") or str(Path(sys.executable).with_name("potstill"))
+COMMAND = str(Path(shutil.which(GIVEN) or GIVEN).absolute())
 """The `potstill` whose forecasts are judged. It can be that of another environment."""
 PLAN, SETTINGS, RUN = "plan.json", "settings.json", "run"
 TIME, MEMORY = "time", "memory"
