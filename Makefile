@@ -20,7 +20,7 @@ SHORT := --set corpus.train_tokens=2540 --set distil.training.max_steps=2 --set 
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test package rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-prompting experiment-served experiment-tokenizers experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
+.PHONY: help quickstart test package rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-plan experiment-prompting experiment-served experiment-tokenizers experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -126,6 +126,9 @@ experiment-babyllama: install  ## an ensemble's student, its teachers and a cont
 
 experiment-on-policy: $(VENV)/installed-dev  ## a student's own answers, at equal steps and equal time; writes docs/experiments/on_policy.md
 	$(VENV)/bin/python -m experiments.on_policy
+
+experiment-plan: $(VENV)/installed-dev  ## forecasts beside what happened, over all small recipes; writes docs/experiments/plan.md
+	POTSTILL=$(POTSTILL) $(VENV)/bin/python -m experiments.plan_accuracy
 
 experiment-prompting: $(VENV)/installed-dev  ## prompting strategies side by side, with a placebo; writes docs/experiments/prompting.md
 	$(VENV)/bin/python -m experiments.prompting

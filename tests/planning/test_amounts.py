@@ -1,8 +1,10 @@
 """Samples, tokens and steps before a run, and where they are from."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import minimal
@@ -80,6 +82,18 @@ def test_steps_are_those_of_transformers(samples, fields):
     )
     expected = arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * each)
     assert found.steps == Range.exactly(expected)
+
+
+def test_a_batch_has_the_length_of_its_longest_sample(tmp_path):
+    lengths = [float(one) for one in np.random.default_rng(0).integers(2, 60, 40)]
+    found = replace(
+        amounts_of(minimal.recipe(tmp_path), None, None), lengths=tuple(lengths), length=Range(2.0, 30.0, max(lengths))
+    )
+    drawn = np.random.default_rng(1).choice(lengths, size=(20_000, 8)).max(axis=1)
+    assert found.in_batch(8).expected == pytest.approx(drawn.mean(), rel=0.01)
+    assert found.in_batch(1).expected == pytest.approx(np.mean(lengths))
+    assert found.in_batch(10_000).high <= max(lengths)
+    assert replace(found, lengths=()).in_batch(8) == found.length
 
 
 def test_ranks_share_the_samples():

@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 
+import pytest
+
 import minimal
 from potstill.planning import machine as machines
-from potstill.planning.calibrate import STEPS, calibrate
+from potstill.planning.calibrate import MOST_STEPS, STEPS, _times, calibrate
 from potstill.planning.duration import seconds_of
-from potstill.planning.jobs import TrainingJob
+from potstill.planning.jobs import TrainingJob, WritingJob
 from potstill.planning.memory import memory_of
+from potstill.planning.models import models_of
 from potstill.planning.plan import jobs_in, make_plan
+from potstill.planning.ranges import Range
 from potstill.recipe.step import Step
-from tiny import llama, save_model
+from tiny import llama, mixture, save_model
 
 FIELDS = {"model_type": "llama", "num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 704}
 
@@ -36,11 +40,27 @@ def test_the_memory_of_real_steps_lies_inside_the_forecast(tmp_path):
     jobs = jobs_in(recipe, steps, here)
     scales = calibrate(jobs, here)
     (job,) = (one for one in jobs if isinstance(one, TrainingJob))
-    assert set(scales.reading) == {"t", "student"}
+    assert {name for name, _ in scales.reading} == {"t", "student"}
     assert scales.memory["distil"] in memory_of([job], here).on_host
-    assert STEPS == 3
     before, after = seconds_of(job, here), seconds_of(job, here, scales)
-    assert after.expected == before.expected * scales.training["distil"]
+    assert after.expected == pytest.approx(before.expected * scales.training["distil"])
     assert after.high / after.low < before.high / before.low
     measured = make_plan(recipe, steps, here, scales=scales).steps[-1]
     assert measured.memory.on_host.expected >= scales.memory["distil"]
+
+
+def test_what_is_short_is_tried_more_often():
+    assert _times(100.0) == STEPS
+    assert STEPS < _times(0.2) < _times(0.1) < MOST_STEPS
+    assert _times(1e-6) == MOST_STEPS
+
+
+@pytest.mark.parametrize("family", [llama, mixture])
+def test_writing_is_tried_with_the_rows_and_prompts_of_the_job(tmp_path, family):
+    save_model(family(), tmp_path / "teacher")
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", "precision=fp32", "facts={}")
+    here = machines.this_machine(tmp_path, (16, 32))
+    model = models_of(recipe, {}, ask_hub=False).teachers["t"]
+    job = WritingJob(model, 3, Range.exactly(5), Range.exactly(8), 16.0, Range.exactly(9), "fp32", Range.exactly(1e5))
+    (ratio,) = calibrate([job, job], here).writing.values()
+    assert ratio > 0

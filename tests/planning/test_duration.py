@@ -6,12 +6,14 @@ import pytest
 
 import minimal
 from potstill.planning.amounts import amounts_of
-from potstill.planning.duration import Scales, active_parameters, one_batch, seconds_of
+from potstill.planning.duration import Scales, active_parameters, one_batch, one_step, seconds_of, steps_of_writing
 from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob
 from potstill.planning.machine import Machine
+from potstill.planning.memory import training_pass
 from potstill.planning.models import models_of
 from potstill.planning.ranges import Range
 from potstill.planning.stage_jobs import jobs_of
+from potstill.planning.trace import BatchShape
 from potstill.recipe.step import Step
 from tiny import llama, mixture, save_model
 
@@ -48,6 +50,28 @@ def test_a_live_teacher_reads_each_batch_and_a_control_has_none(at):
     assert beside > alone == seconds_of(only(live, TrainingJob, "control", seed=0), MACHINE).expected
 
 
+def test_attention_and_small_operations_have_rates_of_their_own(at):
+    training, reading = (
+        only(at("capture={keep: top_k, k: 8}"), *of) for of in ((TrainingJob, "control"), (ReadingJob, "capture"))
+    )
+    slow = Range.exactly(1e6)
+
+    def more(job, **rates):
+        return one_of(job, replace(MACHINE, **rates)).expected - one_of(job, MACHINE).expected
+
+    def one_of(job, machine):
+        return one_step(job, machine) if job is training else one_batch(job, machine)
+
+    fast, near, far = MACHINE.rates["fp32"], ("fp32", 16), ("fp32", 500)
+    work = training_pass(training).operations
+    assert more(training, attention={near: (fast, slow)}) == pytest.approx(work.attention_backward * (1e-6 - 1e-9))
+    assert more(training, attention={near: (slow, fast), far: (fast, fast)}) > 0, "the nearest length is taken"
+    assert more(training, attention={near: (fast, fast), far: (slow, slow)}) == 0
+    assert more(training, attention={("bf16", 8): (slow, slow)}) == 0
+    assert more(reading, attention={near: (fast, slow)}) == 0, "a forward has no backward"
+    assert more(training, elementwise=slow) > work.moved * (1e-6 - 1e-9)
+
+
 def test_what_is_not_known_gives_no_seconds(at):
     job = only(at("capture={keep: top_k, k: 8}"), ReadingJob, "capture")
     assert seconds_of(replace(job, tokens=None), MACHINE) is None
@@ -59,10 +83,24 @@ def test_what_is_not_known_gives_no_seconds(at):
 
 def test_what_was_tried_scales_its_own_kind(at):
     job = only(at("capture={keep: top_k, k: 8}"), ReadingJob, "capture")
-    scaled = one_batch(job, MACHINE, Scales(reading={"t": 3.0, "student": 1.0}))
-    assert scaled.expected == pytest.approx(3 * one_batch(job, MACHINE).expected)
-    others = one_batch(job, MACHINE, Scales(reading={"student": 4.0, "other": 1.0}))
-    assert others.expected == pytest.approx(2 * one_batch(job, MACHINE).expected)
+    plain, other = one_batch(job, MACHINE).expected, BatchShape(1, 7)
+
+    def scaled(found):
+        return one_batch(job, MACHINE, Scales(reading=found)).expected / plain
+
+    own = {("t", job.batch): 3.0, ("t", other): 9.0, ("student", job.batch): 1.0}
+    assert scaled(own) == pytest.approx(3)
+    assert scaled({("t", other): 8.0, ("t", BatchShape(2, 7)): 2.0, ("student", job.batch): 1.0}) == pytest.approx(4)
+    assert scaled({("student", other): 4.0, ("other", other): 1.0}) == pytest.approx(2), "the mean of other models"
+
+
+def test_a_tried_training_is_as_uncertain_as_its_tokens(at):
+    job = only(at("distil.training.max_steps=50"), TrainingJob, "distil", seed=0)
+    known, scales = replace(job, tokens=Range.exactly(1000)), Scales(training={"distil": 2.0})
+    half = replace(job, tokens=Range(500, 1000, 2000))
+    found, wider = (seconds_of(one, MACHINE, scales) for one in (known, half))
+    assert found.expected == wider.expected == pytest.approx(2 * seconds_of(known, MACHINE).expected)
+    assert wider.low < found.low < found.high < wider.high
 
 
 def test_writing_reads_all_weights_for_each_token(at):
@@ -72,6 +110,19 @@ def test_writing_reads_all_weights_for_each_token(at):
     more = seconds_of(heavy, MACHINE).expected - seconds_of(job, MACHINE).expected
     assert more == pytest.approx(40 / 4 * 8), "ten batches of eight tokens, one second more each"
     assert seconds_of(replace(job, count=None), MACHINE) is None
+    tried = seconds_of(job, MACHINE, Scales(writing={"t": 3.0})).expected
+    read = seconds_of(replace(job, new=Range.exactly(0)), MACHINE).expected
+    assert tried - read == pytest.approx(3 * (seconds_of(job, MACHINE).expected - read))
+
+
+def test_a_block_of_answers_waits_for_its_longest(at):
+    model = at().models.teachers["t"]
+    new = Range(2, 8, 16)
+    job = WritingJob(model, 4, Range.exactly(2), new, 24.0, Range.exactly(64), "fp32", Range.exactly(1e9))
+    assert steps_of_writing(job, Range.exactly(64)).expected == 14 * 8 + 2 * 12, "two blocks of eight batches"
+    assert steps_of_writing(job, Range.exactly(3)).expected == 12, "fewer answers than rows"
+    apart = replace(job, together=4)
+    assert steps_of_writing(apart, Range.exactly(64)).expected == 16 * 12, "each batch waits"
 
 
 def test_a_mixture_of_experts_uses_some_of_its_weights(tmp_path):

@@ -19,6 +19,11 @@ def test_the_greatest_of_several_is_taken_end_by_end():
     assert Range.greatest([]) == ZERO
 
 
+def test_a_part_is_taken_away():
+    assert Range(10, 20, 30).less(Range(1, 2, 3)) == Range(7, 18, 29)
+    assert Range(1, 2, 3).less(Range(0, 5, 9)) == Range(0, 0, 3), "nothing is below zero"
+
+
 def test_an_interval_comes_back_from_json():
     assert Range.from_list(Range(1, 2, 3).to_list()) == Range(1, 2, 3)
     assert 2.5 in Range(1, 2, 3)

@@ -31,6 +31,10 @@ PROMPT_TOKENS, ANSWER_TOKENS = Range(40, 130, 400), Range(60, 150, 300)
 """Of a question of GSM8K with a shipped strategy, and of its reference solution."""
 
 
+PADDING_ERROR = 1.1
+"""The factor by which the length of batches may differ from that of some hundred samples."""
+
+
 @dataclass(frozen=True)
 class Amounts:
     """What a run reads. None stands for a number that nothing tells yet."""
@@ -59,6 +63,29 @@ class Amounts:
     """The `tokens` and `blocks` of each teacher in the documents that it reads whole, where they are counted."""
     teacher_tokens: Mapping[str, Range] = field(default_factory=dict)
     """How many tokens each teacher of another tokenizer reads for one of the student's."""
+    asked: Range | None = None
+    """The prompts that a teacher answers, where not all of its answers become samples."""
+    lengths: tuple[float, ...] = ()
+    """The tokens of some samples that were drawn at random; empty where none was read, or where all are alike."""
+    teacher_lengths: Mapping[str, Range] = field(default_factory=dict)
+    """As `teacher_length`, by the sample set; empty where that was not measured."""
+
+    def in_batch(self, rows: int) -> Range:
+        """The tokens that a sample takes with its padding, in a batch of so many that are drawn at random.
+
+        A batch has the length of its longest sample. Of the greatest of n draws from m values in their order, the i-th
+        is the one with a probability of (i/m)^n - ((i-1)/m)^n.
+        """
+        several, count = sorted(self.lengths), len(self.lengths)
+        if not several:
+            return self.length
+        chances = ((place / count) ** rows - ((place - 1) / count) ** rows for place in range(1, count + 1))
+        longest = sum(chance * length for chance, length in zip(chances, several, strict=True))
+        return Range.around(longest, PADDING_ERROR, PADDING_ERROR).at_most(max(self.length.high, several[-1]))
+
+    def prompt_of(self, length: Range) -> Range:
+        """The tokens of a sample's prompt, from those of the whole sample."""
+        return Range.greatest([Range.exactly(1.0), length.less(self.answer)])
 
     def taught_by(self, name: str) -> Range:
         """The share of the samples that a teacher teaches."""

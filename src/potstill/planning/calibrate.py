@@ -3,11 +3,14 @@
 A plan then scales its seconds by what they took, and has the memory that they needed.
 """
 
+import math
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +18,31 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, TrainerCallback
 
 from potstill.device import device, run_dtype
+from potstill.generation.continuous_batches import ContinuousBatches
+from potstill.generation.decoding import Decoding, Task, TokenChoice
+from potstill.generation.fixed_batches import FixedBatches
+from potstill.generation.row_batch import continues_rows
 from potstill.losses.loss import Loss
-from potstill.models.head_extraction import hidden_states
+from potstill.losses.token_scores import score_tokens
+from potstill.models.forward import forward
+from potstill.models.head_extraction import head_of
 from potstill.planning import peak_memory
-from potstill.planning.duration import Scales, of_body, of_update, one_step
-from potstill.planning.jobs import Job, ReadingJob, TrainingJob
+from potstill.planning.duration import Scales, of_update, one_batch, one_step, one_token
+from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
 from potstill.planning.memory import memory_of
-from potstill.planning.trace import quiet
+from potstill.planning.trace import BatchShape, quiet
 from potstill.recipe.no_effect import ACCUMULATION, BATCH
 from potstill.students.adapters import with_adapter
 from potstill.training.arguments import training_arguments
 from potstill.training.trainer import DistilTrainer
 
-STEPS = 3
-"""The first is not counted: it makes the optimizer's state, and warms up the kernels."""
+STEPS, MOST_STEPS, SECONDS_TRIED = 3, 30, 2.0
+"""The least and the greatest number of steps of a training or forwards that are tried, and the seconds that they take
+together as far as the numbers allow. The first is not counted: it makes the optimizer's state, and warms up the
+kernels."""
+TOKENS = 8
+"""Of each answer that is written, beside the first, which waits for the prompts."""
 MOST_BATCHES = 4
 """Micro-batches of a step that are tried."""
 
@@ -38,15 +51,20 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
     """Try each kind of forward and of training of a plan, as far as this machine has room for it."""
     scales = Scales()
     for job in jobs:
-        if isinstance(job, ReadingJob) and job.model.name not in scales.reading and _has_room(job, machine):
-            _say(f"trying a forward of {job.model.name}")
-            ratio = _seconds_of_forward(job) / of_body(job, machine).expected
-            scales = replace(scales, reading={**scales.reading, job.model.name: ratio})
+        if isinstance(job, ReadingJob) and _key(job) not in scales.reading and _has_room(job, machine):
+            _say(f"trying forwards of {job.model.name}, {job.batch.rows} × {job.batch.length} tokens")
+            foreseen = one_batch(job, machine).expected
+            ratio = _seconds_of_forward(job, _times(foreseen)) / foreseen
+            scales = replace(scales, reading={**scales.reading, _key(job): ratio})
+        elif isinstance(job, WritingJob) and job.model.name not in scales.writing and _can_write(job, machine):
+            _say(f"trying {TOKENS} tokens of {job.rows} answers of {job.model.name}")
+            ratio = _seconds_of_token(job) / one_token(job, machine).expected
+            scales = replace(scales, writing={**scales.writing, job.model.name: ratio})
         elif isinstance(job, TrainingJob) and job.key not in scales.training and _has_room(job, machine):
-            _say(f"trying {STEPS} steps of {job.key}")
-            with peak_memory.measured() as peak:
-                seconds = _seconds_of_step(job)
             foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
+            _say(f"trying {_times(foreseen)} steps of {job.key}")
+            with peak_memory.measured() as peak:
+                seconds = _seconds_of_step(job, _times(foreseen))
             needed = peak.host if machine.kind == "cpu" else peak.device
             scales = replace(
                 scales,
@@ -54,6 +72,15 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
                 memory={**scales.memory, job.key: needed} if needed else scales.memory,
             )
     return scales
+
+
+def _key(job: ReadingJob) -> tuple[str, BatchShape]:
+    return job.model.name, job.batch
+
+
+def _times(foreseen: float) -> int:
+    """How often something is tried whose seconds are foreseen."""
+    return max(STEPS, min(MOST_STEPS, math.ceil(SECONDS_TRIED / foreseen)))
 
 
 def _say(text: str) -> None:
@@ -70,6 +97,11 @@ def _has_room(job: Job, machine: Machine) -> bool:
     return plain and machine.memory is not None and most.high < machine.memory
 
 
+def _can_write(job: WritingJob, machine: Machine) -> bool:
+    """Whether transformers will write here, and the job fits."""
+    return (job.engine == "transformers" or machine.kind == "cpu") and _has_room(job, machine)
+
+
 def _model(config: Any, precision: str) -> PreTrainedModel:
     with quiet(), torch.device(device()):
         return AutoModelForCausalLM.from_config(config, dtype=run_dtype(precision))
@@ -79,16 +111,36 @@ def _ids(config: Any, rows: int, length: int) -> torch.Tensor:
     return torch.randint(config.get_text_config().vocab_size, (rows, length), device=device())
 
 
-def _seconds_of_forward(job: ReadingJob) -> float:
+def _seconds_of_forward(job: ReadingJob, times: int) -> float:
+    """The seconds in which a batch is read and its tokens are scored."""
     model = _model(job.model.config, job.precision).eval()
-    ids = _ids(job.model.config, job.batch.rows, job.batch.length)
-    found = []
+    ids, head, found = _ids(job.model.config, job.batch.rows, job.batch.length), head_of(model), []
     with torch.no_grad():
-        for _ in range(STEPS):
+        for _ in range(times):
             began = _now()
-            hidden_states(model, input_ids=ids, use_cache=False)
+            states, labels = forward(model, head, {"input_ids": ids, "labels": ids})
+            score_tokens(states, head, labels)
             found.append(_now() - began)
-    return min(found[1:])
+    return statistics.median(found[1:])
+
+
+def _seconds_of_token(job: WritingJob) -> float:
+    """The seconds of a step in which each row gets a token."""
+    model = _model(job.model.config, job.precision).eval()
+    length = max(2, round(min(job.prompt.expected, job.longest - TOKENS - 1)))
+    prompts = _ids(job.model.config, job.rows, length).tolist()
+    tasks = [Task((str(place), 0), prompt) for place, prompt in enumerate(prompts)]
+    together, found = continues_rows(model, length + TOKENS + 1), []
+    for count in (1, 1, 1 + TOKENS):
+        choose = TokenChoice(Decoding(count, job.rows), ends=(), never=())
+        writer = (
+            ContinuousBatches(model, choose, job.rows, tasks) if together else FixedBatches(model, choose, job.rows, 0)
+        )
+        began = _now()
+        assert sum(len(ended) for ended in writer.write(tasks)) == len(tasks)
+        found.append(_now() - began)
+    # The first one warms up the kernels.
+    return max(found[2] - found[1], 0.1 * found[2]) / TOKENS
 
 
 def _now() -> float:
@@ -98,24 +150,25 @@ def _now() -> float:
 
 
 class _Clock(TrainerCallback):
-    """The seconds of each step."""
+    """The seconds from the end of each step to the end of the next, with all that a training does between steps."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._began = 0.0
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._began = _now()
+        self._ends: list[float] = []
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.seconds.append(_now() - self._began)
+        self._ends.append(_now())
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, without the first one."""
+        return statistics.median(after - before for before, after in pairwise(self._ends))
 
 
 def _batches(job: TrainingJob) -> int:
     return min(int(job.fields.get(ACCUMULATION, 1)), MOST_BATCHES)
 
 
-def _seconds_of_step(job: TrainingJob) -> float:
+def _seconds_of_step(job: TrainingJob, steps: int) -> float:
     """The seconds of one optimizer step of a real training, with fewer micro-batches where there are many."""
     student: Any = _model(job.student.config, "bf16" if job.in_half else "fp32")
     if job.adapter is not None:
@@ -124,9 +177,9 @@ def _seconds_of_step(job: TrainingJob) -> float:
         student.enable_input_require_grads()
     teachers = [_model(one.model.config, one.precision) for one in job.teachers]
     times = _batches(job)
-    fields = {**job.fields, "max_steps": STEPS, "save_strategy": "no", ACCUMULATION: times, BATCH: job.batch.rows}
+    fields = {**job.fields, "max_steps": steps, "save_strategy": "no", ACCUMULATION: times, BATCH: job.batch.rows}
     fields.pop("save_steps", None)
-    ids = _ids(job.student.config, STEPS * times * job.batch.rows, job.batch.length).tolist()
+    ids = _ids(job.student.config, steps * times * job.batch.rows, job.batch.length).tolist()
     losses = (
         [Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5)] if teachers else [Loss("cross_entropy")]
     )
@@ -142,4 +195,4 @@ def _seconds_of_step(job: TrainingJob) -> float:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
         trainer.train()
-    return min(clock.seconds[1:])
+    return clock.seconds

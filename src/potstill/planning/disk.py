@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from potstill.data.text_runs import RUN
 from potstill.planning.captured_spans import bytes_of_spans
-from potstill.planning.jobs import Situation, TrainingJob, bytes_per_weight
+from potstill.planning.jobs import Situation, TrainingJob, bytes_per_weight, checkpoint_bytes
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import TRAINED_STAGES
@@ -138,16 +138,13 @@ def _of_training(step: Step, at: Situation, jobs: Sequence[object]) -> Disk | No
         return None
     job, recipe = found[0], at.recipe
     sizes = job.student.parameters
-    adapter = job.how.adapter is not None
-    # Weights are saved in the format in which they are trained.
-    model = 4.0 * (sizes.adapter if adapter else sizes.total)
-    kept = 4.0 * sizes.total if adapter and recipe.student.merge else model
+    model, checkpoint = checkpoint_bytes(job)
+    kept = 4.0 * sizes.total if job.how.adapter is not None and recipe.student.merge else model
     snapshots = recipe.distil.snapshots if step.stage in ("distil", "control") else None
     count = ZERO if snapshots is None else _snapshots(snapshots, job.steps)
     if count is None:
         return None
     fields = recipe.pretrain[str(step.name)].training if step.stage == "pretrain" else recipe.distil.training
-    checkpoint = model + job.moments * sizes.trained
     limit = fields.get("save_total_limit", CHECKPOINTS_KEPT) or CHECKPOINTS_KEPT
     saves = 0 if fields.get("save_strategy") == "no" else limit
     # The oldest checkpoint goes when the newest is whole. A short training never comes to its limit.

@@ -11,6 +11,8 @@ from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import Range
 from potstill.planning.trace import BatchShape, Operations
 
+BATCHES_OF_BLOCK = 8
+"""The size of a block of answers, in batches (`generation/continuous_batches.py`)."""
 OPTIMIZER_BYTES = 20.0
 """Bytes that an optimizer step reads and writes for each trained weight, besides its state: weight, gradient, and the
 gradient's norm."""
@@ -20,16 +22,26 @@ gradient's norm."""
 class Scales:
     """What was measured by trying, if anything was."""
 
-    reading: Mapping[str, float] = field(default_factory=dict)
-    """How many times as long as forecast a forward took, by the model's name."""
+    reading: Mapping[tuple[str, BatchShape], float] = field(default_factory=dict)
+    """How many times as long as forecast a forward took, by the model's name and its batch."""
     training: Mapping[str, float] = field(default_factory=dict)
     """The same of an optimizer step, by the training's key."""
+    writing: Mapping[str, float] = field(default_factory=dict)
+    """The same of a step of writing, which gives each row a token, by the model's name."""
     memory: Mapping[str, float] = field(default_factory=dict)
     """The bytes that a training needed, by its key."""
 
     def of(self, several: Mapping[str, float], name: str) -> float | None:
         """The scale of this name, or the mean of the others; None if there are none."""
         return several.get(name) or (geometric_mean(several.values()) if several else None)
+
+    def of_reading(self, name: str, batch: BatchShape) -> float | None:
+        """The scale of a model's forward: with this batch, else the mean of its others, else that of all models."""
+        if (name, batch) in self.reading:
+            return self.reading[name, batch]
+        own = [scale for (other, _), scale in self.reading.items() if other == name]
+        known = own or list(self.reading.values())
+        return geometric_mean(known) if known else None
 
 
 UNTRIED = Scales()
@@ -55,15 +67,19 @@ def _of_reading(job: ReadingJob, machine: Machine, scales: Scales) -> Range | No
 
 def one_batch(job: ReadingJob, machine: Machine, scales: Scales = UNTRIED) -> Range:
     """The seconds of one forward, head included."""
-    head = Operations(products=2.0 * _head_size(job.model) * job.batch.tokens)
-    whole = of_body(job, machine) + _time(head, job.precision, machine)
-    return _scaled(whole, scales.of(scales.reading, job.model.name))
+    head = Operations(
+        products=2.0 * _head_size(job.model) * job.batch.tokens,
+        # Each logit is written, and read again in float32.
+        moved=12.0 * _vocabulary(job.model) * job.batch.tokens,
+    )
+    whole = of_body(job, machine) + _time(head, job, machine)
+    return _scaled(whole, scales.of_reading(job.model.name, job.batch))
 
 
 def of_body(job: ReadingJob, machine: Machine) -> Range:
     """The seconds of one forward up to the states that go into the head."""
     traced = forward_pass(job)
-    return _time(_guess(job.model, job.batch) if traced is None else traced.operations, job.precision, machine)
+    return _time(_guess(job.model, job.batch) if traced is None else traced.operations, job, machine)
 
 
 def one_step(job: TrainingJob, machine: Machine) -> Range:
@@ -71,13 +87,12 @@ def one_step(job: TrainingJob, machine: Machine) -> Range:
     traced = training_pass(job)
     passes = 2.0 if job.how.adapter else 3.0
     work = _guess(job.student, job.batch) * passes if traced is None else traced.operations
-    read = 1 + sum(teacher.share.expected for teacher in job.teachers)
     head = Operations(
         products=2.0 * passes * _head_size(job.student) * job.batch.tokens,
-        # Softmax and gradient of each logit, in float32, for student and teachers.
-        moved=12.0 * _vocabulary(job.student) * job.batch.tokens * read,
+        # Softmax and gradient of each logit, in float32.
+        moved=12.0 * _vocabulary(job.student) * job.batch.tokens,
     )
-    own = _time(work + head, job.precision, machine)
+    own = _time(work + head, job, machine)
     return sum((one_batch(teacher, machine) * teacher.share for teacher in job.teachers), own)
 
 
@@ -91,25 +106,17 @@ def _of_training(job: TrainingJob, machine: Machine, scales: Scales) -> Range | 
     if job.tokens is None or job.steps is None:
         return None
     batches = job.tokens * (1 / job.batch.tokens)
-    whole = one_step(job, machine) * batches + of_update(job, machine) * job.steps
-    return _scaled(whole, scales.of(scales.training, job.key)) * job.rounds
+    scale = scales.of(scales.training, job.key)
+    step, update = _scaled(one_step(job, machine), scale), _scaled(of_update(job, machine), scale)
+    return (step * batches + update * job.steps) * job.rounds
 
 
 def _of_writing(job: WritingJob, machine: Machine, scales: Scales) -> Range | None:
     if job.count is None:
         return None
-    assert machine.bandwidth is not None
     devices = machine.devices if job.spans else 1
-    token = _guess(job.model, BatchShape(1, 2)) * 0.5
-    read = ReadingJob(job.model, BatchShape(job.rows, 2), None, job.precision, job.weights)
-    traced = forward_pass(read)
-    calls = 0.0 if traced is None else traced.operations.calls
-    # Each step reads all weights once, for all rows.
-    step = job.weights / machine.bandwidth + machine.call * (3 * calls)
-    step += _time(
-        token * job.rows + Operations(products=2.0 * _head_size(job.model) * job.rows), job.precision, machine
-    )
-    steps = job.count * job.new * (1 / job.rows)
+    step = _scaled(one_token(job, machine), scales.of(scales.writing, job.model.name))
+    steps = steps_of_writing(job, job.count)
     prompts = job.count * job.prompt
     reading = one_batch(
         ReadingJob(job.model, BatchShape(job.rows, 64), None, job.precision, job.weights), machine, scales
@@ -117,10 +124,41 @@ def _of_writing(job: WritingJob, machine: Machine, scales: Scales) -> Range | No
     return step * steps * (1 / devices if devices > 1 else 1.0) + reading * (prompts * (1 / (64.0 * job.rows)))
 
 
-def _time(work: Operations, precision: str, machine: Machine) -> Range:
+def steps_of_writing(job: WritingJob, count: Range) -> Range:
+    """The steps in which all answers are written.
+
+    A row that ends makes room for the next, until none is left of a block. Then the block waits for its longest answer.
+    """
+    blocks = count / min(job.together, float(BATCHES_OF_BLOCK * job.rows))
+    blocks = Range.greatest([Range.exactly(1.0), blocks])
+    longest = Range(job.new.low, (job.new.expected + job.new.high) / 2, job.new.high)
+    full = (count / float(job.rows)).less(blocks)
+    return full * job.new + blocks * longest
+
+
+def one_token(job: WritingJob, machine: Machine) -> Range:
+    """The seconds of a step of writing, which gives each row a token."""
     assert machine.bandwidth is not None
-    products = Range.exactly(work.products) / machine.rates[precision]
-    return products + Range.exactly(work.moved) / machine.bandwidth + machine.call * work.calls
+    token = _guess(job.model, BatchShape(1, 2)) * 0.5
+    read = ReadingJob(job.model, BatchShape(job.rows, 2), None, job.precision, job.weights)
+    traced = forward_pass(read)
+    calls = 0.0 if traced is None else traced.operations.calls
+    # Each step reads all weights once, for all rows.
+    step = job.weights / machine.bandwidth + machine.call * (3 * calls)
+    head = Operations(products=2.0 * _head_size(job.model) * job.rows)
+    return step + _time(token * job.rows + head, read, machine)
+
+
+def _time(work: Operations, job: ReadingJob | TrainingJob, machine: Machine) -> Range:
+    assert machine.bandwidth is not None
+    forward, backward = machine.attention_rates(job.precision, job.batch.length)
+    return (
+        Range.exactly(work.products) / machine.rates[job.precision]
+        + Range.exactly(work.attention) / forward
+        + Range.exactly(work.attention_backward) / backward
+        + Range.exactly(work.moved) / (machine.elementwise or machine.bandwidth)
+        + machine.call * work.calls
+    )
 
 
 def _scaled(found: Range, scale: float | None) -> Range:

@@ -1,6 +1,7 @@
 """Jobs: passes of models over so many tokens, as the work of a step is counted."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -44,6 +45,8 @@ class TrainingJob:
     batch: BatchShape
     tokens: Range | None
     """Tokens of one training, with padding and repetitions."""
+    samples: Range | None
+    """Samples of one training, with repetitions."""
     steps: Range | None
     precision: str
     how: Learning
@@ -89,6 +92,8 @@ class WritingJob:
     spans: bool = False
     beside: Range = ZERO
     """Bytes that a training has beside the model that writes."""
+    together: float = math.inf
+    """Answers that are asked for at once. The next ones wait until the last of them ends."""
     engine: WritingEngine = "transformers"
 
 
@@ -200,7 +205,8 @@ def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any],
     return TrainingJob(
         student=student,
         batch=BatchShape(micro, max(2, round(at.amounts.length.high))),
-        tokens=None if found is None else found.samples * at.amounts.length * (1 / at.ranks),
+        tokens=None if found is None else found.samples * at.amounts.in_batch(micro) * (1 / at.ranks),
+        samples=None if found is None else found.samples * (1 / at.ranks),
         steps=None if found is None else found.steps,
         precision="bf16" if autocast else "fp32",
         how=Learning(
@@ -216,6 +222,14 @@ def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any],
         in_half=half,
         parts=at.ranks if recipe.distributed.strategy == "fsdp2" else 1,
     )
+
+
+def checkpoint_bytes(job: TrainingJob) -> tuple[float, float]:
+    """The bytes of the weights as a training saves them, in the format in which they are trained; and those of a
+    checkpoint, which has the optimizer's state too."""
+    sizes = job.student.parameters
+    model = 4.0 * (sizes.total if job.how.adapter is None else sizes.adapter)
+    return model, model + job.moments * sizes.trained
 
 
 def moments(fields: Mapping[str, Any]) -> float:
@@ -251,7 +265,8 @@ def writing_of(at: Situation, model: PlannedModel, asked: AnswersToWrite) -> Wri
     expected = min(asked.answer, limit)
     new = Range(min(16.0, expected), expected, limit)
     longest = asked.prompt.high + limit
-    job = WritingJob(model, asked.rows, asked.prompt, new, longest, asked.count, read.precision, read.weights)
+    rows = asked.rows if asked.count is None else max(1, min(asked.rows, math.ceil(asked.count.high)))
+    job = WritingJob(model, rows, asked.prompt, new, longest, asked.count, read.precision, read.weights)
     return replace(job, spans=read.spans, engine=asked.engine)
 
 

@@ -1,6 +1,7 @@
 """Machines: what a plan must know of the one that will run the recipe. This one is measured, others are described."""
 
 import difflib
+import math
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from potstill.cost import Cost, measure
 from potstill.device import device, device_name, time_products
 from potstill.errors import first_line
+from potstill.planning.kernels import attention_rates, elementwise_rate
 from potstill.planning.ranges import Range
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.section import Section
@@ -33,6 +35,8 @@ SHARE_STATED = Range(0.2, 0.4, 0.65)
 """The share of a datasheet's rate that the products of whole models reach."""
 CALL_SECONDS = {"cpu": Range(3e-6, 8e-6, 20e-6), "cuda": Range(3e-6, 7e-6, 15e-6)}
 """What an operation costs besides its work."""
+SHARE_OF_ATTENTION, SHARE_OF_ELEMENTWISE = Range(0.6, 1.0, 1.5), Range(0.5, 1.0, 1.6)
+"""The share of the measured rates of attention, and of operations on each element, that those of whole models reach."""
 SHARE_OF_BANDWIDTH = {"cpu": Range(0.3, 0.8, 2.0), "cuda": Range(0.4, 0.7, 0.9)}
 """The share of the bandwidth that small operations reach. On a CPU, their tensors are partly in its caches."""
 WATTS_STATED, WATTS_MEASURED = Range(0.6, 1.0, 1.1), Range(0.7, 1.0, 1.5)
@@ -95,7 +99,12 @@ class Machine:
     rates: dict[str, Range] = field(default_factory=dict)
     """Additions and multiplications of products a second of one device, by number format."""
     bandwidth: Range | None = None
-    """Bytes a second of one device that all other operations read and write."""
+    """Bytes a second that one device reads and writes."""
+    attention: dict[tuple[str, int], tuple[Range, Range]] = field(default_factory=dict)
+    """The rates of attention in forwards and in backwards, as `rates`, by number format and length of samples; empty
+    where attention is as fast as products."""
+    elementwise: Range | None = None
+    """Bytes a second of operations on each element; None where they reach the bandwidth."""
     watts: Range | None = None
     """Of the whole machine under load."""
     price: float | None = None
@@ -109,6 +118,13 @@ class Machine:
     def memory(self) -> float | None:
         """The bytes of the memory in which models are trained."""
         return self.device_memory if self.kind == "cuda" else self.host_memory
+
+    def attention_rates(self, precision: str, length: int) -> tuple[Range, Range]:
+        """The rates of attention in a forward and in a backward, for samples of a length."""
+        known = [measured for form, measured in self.attention if form == precision]
+        if not known:
+            return self.rates[precision], self.rates[precision]
+        return self.attention[precision, min(known, key=lambda measured: abs(math.log(measured / length)))]
 
     @property
     def call(self) -> Range:
@@ -206,6 +222,11 @@ def _measured(widths: tuple[int, int]) -> Machine:
         host_memory=float(memory_of_device()) if on_cpu else float(_host_memory()),
         rates={one: SHARE_MEASURED[one] * rate for one, rate in measured.items()},
         bandwidth=SHARE_OF_BANDWIDTH["cpu" if on_cpu else "cuda"] * _bandwidth(),
+        attention={
+            key: (SHARE_OF_ATTENTION * rates.forward, SHARE_OF_ATTENTION * rates.backward)
+            for key, rates in (attention_rates() if on_cpu else {}).items()
+        },
+        elementwise=SHARE_OF_ELEMENTWISE * elementwise_rate() if on_cpu else None,
         watts=_watts(meter.cost),
         baseline=_baseline(),
     )

@@ -53,6 +53,11 @@ class Range:
             other = Range.exactly(other)
         return Range(self.low / other.high, self.expected / other.expected, self.high / other.low)
 
+    def less(self, other: "Range") -> "Range":
+        """This number without a part of it, which is not greater than the whole."""
+        expected = max(0.0, self.expected - other.expected)
+        return Range(min(expected, max(0.0, self.low - other.high)), expected, max(expected, self.high - other.low))
+
     def at_most(self, most: float) -> "Range":
         """The smaller of this number and one that is known."""
         return Range(min(self.low, most), min(self.expected, most), min(self.high, most))

@@ -33,7 +33,7 @@ def jobs_with_rollouts(at: Situation, training: TrainingJob, given: OnPolicy) ->
     more = max(0.0, at.amounts.teacher_length.high - at.amounts.length.high)
     teachers = teachers_beside(at, rows, longest + more)
     beside = sum((one.weights for one in teachers), ZERO)
-    samples = None if training.tokens is None else training.tokens / at.amounts.length * part
+    samples = None if training.samples is None else training.samples * part
     writing = _writing(at, training, given, samples, beside)
     written = replace(
         training,
@@ -68,6 +68,7 @@ def _writing(at: Situation, training: TrainingJob, given: OnPolicy, samples: Ran
         precision=training.precision,
         weights=training.weights,
         beside=beside + moments,
+        together=math.ceil(given.share * of_step),
     )
 
 

@@ -22,6 +22,7 @@ from potstill.planning.jobs import (
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
+from potstill.planning.saving import FILE_BYTES_PER_SECOND, saves_of
 from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.candidates import own_candidates, trained_candidates
 from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
@@ -34,8 +35,6 @@ TRAINED_STAGES = ("distil", "control", "pretrain", "search")
 WITHOUT_MODELS = ("corpus", "tokenizer", "strategies", "report")
 """Stages that run no model."""
 GGUF_WEIGHTS_PER_SECOND = Range(4e6, 8e6, 30e6)
-FILE_BYTES_PER_SECOND = Range(0.15e9, 0.6e9, 2.5e9)
-"""Reading, hashing and writing of weights."""
 TOKENS_PER_SECOND = Range(1e5, 6e5, 2e6)
 """Reading, cleaning, splitting and tokenizing of text."""
 STEP_SECONDS = Range(0.3, 1.5, 6.0)
@@ -82,7 +81,10 @@ def _corpus(step: Step, at: Situation) -> Iterator[Job]:
 def _pretrain(step: Step, at: Situation) -> Iterator[Job]:
     model = at.models.teachers.get(str(step.name))
     if model is not None:
-        yield training_of(at, model, at.recipe.pretrain[str(step.name)].training, str(step))
+        given = at.recipe.pretrain[str(step.name)]
+        training = training_of(at, model, given.training, str(step))
+        yield training
+        yield from saves_of(at, training, given.keep)
 
 
 def _student(step: Step, at: Situation) -> Iterator[Job]:
@@ -115,11 +117,11 @@ def _to_build(at: Situation, student: PlannedModel) -> Range:
 def _generate(step: Step, at: Situation) -> Iterator[Job]:
     settings = at.recipe.generate
     assert settings is not None
-    model, samples = at.models.teachers.get(settings.by), at.amounts.samples
+    model, samples = at.models.teachers.get(settings.by), at.amounts.asked or at.amounts.samples
     if model is not None:
         count = None if samples is None else samples * settings.samples
         expected, limit = at.amounts.answer.expected, settings.max_new_tokens
-        prompt = at.amounts.teacher_length
+        prompt = at.amounts.prompt_of(at.amounts.teacher_length)
         asked = AnswersToWrite(settings.batch_size, prompt, expected, limit, count, settings.engine)
         yield writing_of(at, model, asked)
 
@@ -135,7 +137,8 @@ def _capture(step: Step, at: Situation) -> Iterator[Job]:
     if keeps_spans(at.recipe):
         yield from (reading_of_spans(at, model) for model in at.models.teachers.values())
         return
-    length = at.amounts.teacher_length
+    sample_set = step.name or ""
+    length = at.amounts.teacher_lengths.get(sample_set, at.amounts.teacher_length)
     tokens = None if samples is None else samples * length * (1 / at.ranks)
     for model in at.models.teachers.values():
         taught = None if tokens is None else tokens * at.amounts.taught_by(model.name)
@@ -150,6 +153,7 @@ def _distil(step: Step, at: Situation) -> Iterator[Job]:
         yield training
     else:
         yield from jobs_with_rollouts(at, training, given)
+    yield from saves_of(at, training, at.recipe.distil.keep)
 
 
 def _taught(at: Situation, fields: TrainingFields, key: str, rounds: float = 1.0) -> TrainingJob:
@@ -164,7 +168,9 @@ def _control(step: Step, at: Situation) -> Iterator[Job]:
     assert control is not None
     if at.models.student is not None:
         fields: Any = {**at.recipe.distil.training, **control.training}
-        yield training_of(at, at.models.student, fields, "control")
+        training = training_of(at, at.models.student, fields, "control")
+        yield training
+        yield from saves_of(at, training, at.recipe.distil.keep)
 
 
 def _search(step: Step, at: Situation) -> Iterator[Job]:
@@ -187,7 +193,8 @@ def _answers(step: Step, at: Situation) -> Iterator[Job]:
         return
     count, length = at.amounts.held_out_samples, at.amounts.length
     expected, limit = at.amounts.answer.expected, settings.max_new_tokens
-    asked = AnswersToWrite(settings.batch_size, length, expected, limit, count, settings.engine)
+    prompt = at.amounts.prompt_of(length)
+    asked = AnswersToWrite(settings.batch_size, prompt, expected, limit, count, settings.engine)
     yield writing_of(at, model, asked)
     scored = None if count is None else count * length
     if model is at.models.student:

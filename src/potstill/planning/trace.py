@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from typing import Any
 
@@ -38,17 +38,21 @@ class Operations:
     """The work of a pass."""
 
     products: float = 0.0
-    """Additions and multiplications of matrix products and of attention."""
+    """Additions and multiplications of matrix products."""
     moved: float = 0.0
     """Bytes that all other operations read and write."""
     calls: float = 0.0
     """The number of operations."""
+    attention: float = 0.0
+    """Additions and multiplications of attention in forwards."""
+    attention_backward: float = 0.0
+    """The same in backwards."""
 
     def __add__(self, other: "Operations") -> "Operations":
-        return Operations(self.products + other.products, self.moved + other.moved, self.calls + other.calls)
+        return Operations(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: float) -> "Operations":
-        return Operations(self.products * times, self.moved * times, self.calls * times)
+        return Operations(*(one * times for one in astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class _Tracer(TorchDispatchMode):
 
     def __init__(self, known: set[int]) -> None:
         super().__init__()
-        self.products = self.moved = 0.0
+        self.products = self.moved = self.attention = self.attention_backward = 0.0
         self.calls = self.alive = self.peak = 0
         self._seen = set(known)
 
@@ -125,26 +129,30 @@ class _Tracer(TorchDispatchMode):
         count = flop_registry.get(func.overloadpacket)
         if count is not None:
             self.products += count(*args, **kwargs, out_val=out)
+        elif ATTENTION in func.__name__ and "backward" in func.__name__:
+            self.attention_backward += attention_backward(*(one.shape for one in args[:4]))
         elif ATTENTION in func.__name__:
-            self.products += _of_attention(func.__name__, args)
+            self.attention += attention_forward(*(one.shape for one in args[:3]))
         else:
             self.moved += sum(one.numel() * one.element_size() for one in (*_tensors(args), *_tensors(out)))
 
     @property
     def operations(self) -> Operations:
-        return Operations(self.products, self.moved, self.calls)
+        return Operations(self.products, self.moved, self.calls, self.attention, self.attention_backward)
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
     return (one for one in tree_iter(tree) if isinstance(one, Tensor))
 
 
-def _of_attention(name: str, args: Any) -> float:
-    if "backward" in name:
-        grad, query, key, value = (one.shape for one in args[:4])
-        return SEEN_OF_SQUARE * sdpa_backward_flop_count(grad, query, key, value)
-    query, key, value = (one.shape for one in args[:3])
+def attention_forward(query: torch.Size, key: torch.Size, value: torch.Size) -> float:
+    """The additions and multiplications of a causal attention, whose tensors have these shapes."""
     return SEEN_OF_SQUARE * sdpa_flop_count(query, key, value)
+
+
+def attention_backward(gradient: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size) -> float:
+    """The same of its backward."""
+    return SEEN_OF_SQUARE * sdpa_backward_flop_count(gradient, query, key, value)
 
 
 class _LossMemory(torch.autograd.Function):

@@ -68,6 +68,21 @@ def test_samples_are_counted_or_lie_in_the_interval_of_a_part(folder, overrides,
     assert dropped in sum(told, ZERO) * Range.around(1.0, 1 + 1e-9, 1 + 1e-9)
 
 
+def test_answers_that_a_teacher_will_write_replace_those_of_the_conversations(folder):
+    own, written = (recipe_of(folder, *more) for more in ([], ["generate={by: t, max_new_tokens: 10}"]))
+    found, before = (measured_chats(one, one.corpus, chat_tokenizer()) for one in (written, own))
+    prompt = before.length.expected - before.answer.expected
+    assert found.length.expected == pytest.approx(prompt + found.answer.expected)
+    assert found.answer.high == 10
+    assert found.asked == before.samples
+    assert found.samples.expected < found.asked.expected == found.samples.high
+    assert len(found.lengths) == len(before.lengths)
+    assert max(found.lengths) < max(before.lengths)
+    assert "assumed" in found.origin
+    each = recipe_of(folder, "generate={by: t, max_new_tokens: 10, turns: each}")
+    assert measured_chats(each, each.corpus, chat_tokenizer()) == before, "how many turns there are is not known"
+
+
 def test_what_a_plan_does_not_read_is_a_sentence(folder, monkeypatch):
     recipe = recipe_of(folder)
     monkeypatch.setattr(module, "MOST_BYTES", 10)

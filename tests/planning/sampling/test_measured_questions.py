@@ -33,7 +33,8 @@ def recipe_of(folder, *overrides):
 def test_lengths_are_counted_or_lie_in_the_interval_of_a_part(folder, part, monkeypatch):
     recipe = recipe_of(folder)
     train = split_questions(recipe.corpus).train
-    every = module._samples(recipe, recipe.corpus, tokenizer(), train)
+    by_set = module._samples(recipe, recipe.corpus, tokenizer(), train)
+    every = [one for several in by_set.values() for one in several]
     monkeypatch.setattr(module, "QUESTIONS", part)
     found = measured_questions(recipe, recipe.corpus, tokenizer())
     assert found.samples == Range.exactly(len(train))
@@ -42,6 +43,11 @@ def test_lengths_are_counted_or_lie_in_the_interval_of_a_part(folder, part, monk
     if part > len(train):
         assert found.length.expected == pytest.approx(length)
     assert sum(len(one["teacher_input_ids"]) for one in every) / len(every) <= found.teacher_length.high
+    for name, several in by_set.items():
+        read = sum(len(one["teacher_input_ids"]) for one in several) / len(several)
+        assert found.teacher_lengths[name].low - 1e-9 <= read <= found.teacher_lengths[name].high
+    assert {len(several) for several in by_set.values()} == {len(train)}
+    assert len(found.lengths) == min(part, len(train))
     answer = sum(len(one["input_ids"]) - one["answer_start"] for one in every) / len(every)
     assert found.answer.low - 1e-9 <= answer <= found.answer.high
     assert found.lost["answers that lose their end"].high == 0
@@ -59,6 +65,14 @@ def test_the_length_of_answers_that_a_teacher_writes_is_assumed(folder):
     found = measured_questions(recipe, recipe.corpus, tokenizer())
     assert "assumed" in found.origin
     assert found.answer.high == 64
+    assert found.lengths == ()
+
+
+def test_each_sample_set_has_the_length_of_its_own_prompts(folder):
+    recipe = recipe_of(folder)
+    read = measured_questions(recipe, recipe.corpus, tokenizer()).teacher_lengths
+    assert set(read) == {"base/own", "confidence/own", "base/another_question"}
+    assert read["confidence/own"].expected > read["base/own"].expected == read["base/another_question"].expected
 
 
 def test_a_prompt_that_leaves_no_room_is_a_sentence(folder):

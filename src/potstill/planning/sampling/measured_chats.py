@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from potstill.data.conversations.conversation import Conversation
@@ -20,6 +21,10 @@ from potstill.recipe.conversations import Conversations, HeldOutConversations
 
 CONVERSATIONS = 300
 """The greatest number of conversations that are rendered."""
+
+WRITTEN, WRITTEN_KEPT = Range(0.15, 0.6, 1.0), Range(0.2, 0.6, 1.0)
+"""What is assumed of answers that a teacher will write: their tokens as a share of the greatest number, and the share
+of them that is learned. Those that do not end by then are not: of SmolLM2-135M's, half (docs/experiments/chat.md)."""
 
 ChatRows = list[dict[str, list[int]]]
 
@@ -49,7 +54,8 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
         raise UserError("`corpus.conversations`: none of those that were rendered gives a sample")
     per_chat = mean([float(len(one)) for one in rows], count)
     length, answer = (_of_sample(rows, name, count) for name in ("input_ids", "labels"))
-    longest = float(max(len(row["input_ids"]) for one in rows for row in one))
+    lengths = tuple(float(len(row["input_ids"])) for one in rows for row in one)
+    longest = max(lengths)
     samples = per_chat * float(count)
     if corpus.layout == "packed":
         full, packed = float(corpus.sequence_length), list(training_rows(some, tokenizer, corpus, ChatTally()))
@@ -58,7 +64,7 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
         longest = full
     held = min(len(split.held_out), recipe.evaluate.documents or len(split.held_out))
     shape = Range(length.low, length.expected, max(length.high, longest))
-    return Amounts(
+    found = Amounts(
         samples=samples,
         tokens=samples * length,
         length=shape,
@@ -67,8 +73,38 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
         held_out_samples=Range.exactly(held),
         held_out_tokens=length * (held * 1.0) * Range(0.7, 1.0, 1.5),
         validation_samples=corpus.validation or 0,
+        lengths=() if corpus.layout == "packed" else lengths,
         origin=f"measured: {len(some):,} of {count:,} conversations were rendered and tokenized",
         lost={"conversations that repeat others": Range.exactly(split.repeated), **_lost(tally, len(some), count)},
+    )
+    given = recipe.generate
+    if given is None or given.turns == "each" or corpus.layout == "packed":
+        return found
+    learned = [float(_count(row["labels"], "labels")) for one in rows for row in one]
+    return _answered(found, learned, WRITTEN * given.max_new_tokens)
+
+
+def _answered(found: Amounts, learned: Sequence[float], written: Range) -> Amounts:
+    """The amounts with written answers in place of those of the conversations.
+
+    Args:
+        found: the amounts with the conversations' own answers.
+        learned: the tokens of the own answer of each sample of `found.lengths`.
+        written: the tokens of a written answer.
+    """
+    assert found.samples is not None
+    samples, length = found.samples * WRITTEN_KEPT, found.length.less(found.answer) + written
+    lengths = (one - own + written.expected for one, own in zip(found.lengths, learned, strict=True))
+    return replace(
+        found,
+        samples=samples,
+        asked=found.samples,
+        tokens=samples * length,
+        length=length,
+        lengths=tuple(lengths),
+        teacher_length=found.teacher_length.less(found.answer) + written,
+        answer=written,
+        origin=f"{found.origin}; the length of written answers is assumed",
     )
 
 

@@ -40,7 +40,8 @@ def measured_questions(recipe: Recipe, corpus: Questions, tokenizer: Any) -> Amo
     split = split_questions(corpus)
     count, held = len(split.train), len(split.held_out)
     some = [split.train[place] for place in drawn(count, QUESTIONS)]
-    made = _samples(recipe, corpus, tokenizer, some)
+    by_set = _samples(recipe, corpus, tokenizer, some)
+    made = [sample for several in by_set.values() for sample in several]
     every = count * len(made) / len(some)
     prompt = _at_longest([float(one["answer_start"]) for one in made], every)
     theirs = _at_longest([float(one["teacher_answer_start"]) for one in made], every)
@@ -48,13 +49,23 @@ def measured_questions(recipe: Recipe, corpus: Questions, tokenizer: Any) -> Amo
     if recipe.generate is not None:
         answer = ANSWER_TOKENS.at_most(recipe.generate.max_new_tokens)
     length = (prompt + answer).at_most(corpus.sequence_length)
+    longest = corpus.teacher_length or corpus.sequence_length
+    # Each question has one sample in a set, and the student's are the same in all.
+    own = () if recipe.generate is not None else tuple(float(len(one["input_ids"])) for one in made[: len(some)])
     written = "" if recipe.generate is None else "; the length of written answers is assumed"
     cut = mean([float(one["answer_cut"] > 0) for one in made], every)
     return Amounts(
         samples=Range.exactly(count),
         tokens=length * float(count),
         length=length,
-        teacher_length=(theirs + answer).at_most(corpus.teacher_length or corpus.sequence_length),
+        teacher_length=(theirs + answer).at_most(longest),
+        teacher_lengths={
+            name: (_at_longest([float(one["teacher_answer_start"]) for one in several], count) + answer).at_most(
+                longest
+            )
+            for name, several in by_set.items()
+        },
+        lengths=own,
         answer=answer.at_most(corpus.sequence_length),
         held_out_samples=Range.exactly(held),
         held_out_tokens=length * float(held),
@@ -67,16 +78,18 @@ def measured_questions(recipe: Recipe, corpus: Questions, tokenizer: Any) -> Amo
     )
 
 
-def _samples(recipe: Recipe, corpus: Questions, tokenizer: Any, some: Sequence[Question]) -> list[AlignedSample]:
-    """The samples of some questions, under each strategy of the recipe."""
+def _samples(
+    recipe: Recipe, corpus: Questions, tokenizer: Any, some: Sequence[Question]
+) -> dict[str, list[AlignedSample]]:
+    """The samples of some questions, by the sample sets of the recipe."""
     strategies = {one.strategy: recipe.all_strategies[one.strategy] for one in recipe.sample_sets.values()}
     longest = corpus.sequence_length
     build = AlignedSampleBuilder(strategies, tokenizer, longest, corpus.teacher_length or longest)
-    return [
-        sample
-        for one in some
-        for sample in build({**one.columns, **one.fields, "id": one.id, "answer": one.reference}, one.id).values()
-    ]
+    made = [build({**one.columns, **one.fields, "id": one.id, "answer": one.reference}, one.id) for one in some]
+    return {
+        name: [samples[of_set.strategy] for samples in made if of_set.strategy in samples]
+        for name, of_set in recipe.sample_sets.items()
+    }
 
 
 def _at_longest(lengths: Sequence[float], population: float) -> Range:

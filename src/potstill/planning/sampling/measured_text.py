@@ -73,6 +73,8 @@ class _Laid:
     """Those of them that are learned."""
     lost: dict[str, Range]
     """What is left out, in words."""
+    lengths: tuple[float, ...] = ()
+    """Of some samples of unequal length."""
 
 
 def measured_text(
@@ -127,6 +129,7 @@ def measured_text(
         origin=_origin(read, tokens, encode),
         notes=tuple(notes),
         teacher_tokens=theirs,
+        lengths=laid.lengths,
         lost={
             "documents that repeat others": repeated,
             **{name: one * read.times for name, one in laid.lost.items()},
@@ -232,7 +235,7 @@ def _padded(corpus: Corpus, tokens: _Tokens, shortest: int) -> _Laid:
         "documents that `corpus.sequence_length` cuts": cut.at_most(1.0) * count
     }
     length = length.at_most(width)
-    return _Laid(share.at_most(1.0) * count, length, length + -1.0, lost)
+    return _Laid(share.at_most(1.0) * count, length, length + -1.0, lost, tuple(min(one, width) for one in kept))
 
 
 def _short(tokens: _Tokens, shortest: int) -> dict[str, Range]:

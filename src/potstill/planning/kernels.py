@@ -1,0 +1,80 @@
+"""Kernels: how fast this machine does what is no matrix product: attention, and operations on each element.
+
+On a CPU with units for products of bfloat16 (AMX), the products are the smaller part of a training's step. The backward
+of torch's attention is slower there than its products by a factor of twenty and more.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from potstill.planning.trace import DTYPES, attention_backward, attention_forward
+
+TOKENS, HEADS, HEAD_SIZE, WIDTH = 1024, 8, 64, 1536
+"""Of a batch that is tried: its tokens, its attention, and the width of a feed-forward layer."""
+LENGTHS = (32, 128, 512)
+"""The lengths of samples with which attention is tried."""
+TRIES, KEPT = 4, 8
+
+
+@dataclass(frozen=True)
+class AttentionRates:
+    """Additions and multiplications a second, of those that `trace.attention_forward` and its backward count."""
+
+    forward: float
+    backward: float
+
+
+def attention_rates() -> dict[tuple[str, int], AttentionRates]:
+    """The rates of causal attention on this CPU, by number format and length of samples."""
+    return {(name, length): _attention(dtype, length) for name, dtype in DTYPES.items() for length in LENGTHS}
+
+
+def _attention(dtype: torch.dtype, length: int) -> AttentionRates:
+    shape = TOKENS // length, HEADS, length, HEAD_SIZE
+    query, key, value = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
+    out = scaled_dot_product_attention(query, key, value, is_causal=True)
+    gradient = torch.ones_like(out)
+
+    def forward() -> None:
+        with torch.no_grad():
+            scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    def backward() -> None:
+        torch.autograd.grad(out, (query, key, value), gradient, retain_graph=True)
+
+    size = torch.Size(shape)
+    return AttentionRates(
+        attention_forward(size, size, size) / _best(forward),
+        attention_backward(size, size, size, size) / _best(backward),
+    )
+
+
+def elementwise_rate() -> float:
+    """The bytes a second that operations on each element read and write on this CPU.
+
+    Their results are kept for a while, as activations are. So the memory that they get is new, which costs a part of
+    their time.
+    """
+    values = torch.randn(TOKENS, WIDTH)
+    half = values.bfloat16()
+
+    def several() -> None:
+        kept = []
+        for _ in range(KEPT):
+            kept += [values * values, values.bfloat16(), half.float()]
+
+    return KEPT * (12 + 6 + 6) * values.numel() / _best(several)
+
+
+def _best(do: Callable[[], None]) -> float:
+    """The seconds of the fastest of some tries. The first one, which warms up the kernel, is not counted."""
+    found = []
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        do()
+        found.append(time.perf_counter() - began)
+    return min(found[1:])
