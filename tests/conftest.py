@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -44,13 +45,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
+frozen_modules = 0
+"""How many modules there were when their objects were last kept from the garbage collector."""
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector off a million objects of imported libraries, which live until the end anyway.
 
     transformers collects garbage around every training. That would take longer than the toy training itself.
     """
+    global frozen_modules
     gc.collect()
     gc.freeze()
+    frozen_modules = len(sys.modules)
+
+
+def pytest_runtest_logfinish() -> None:
+    """The same after a test that imported another large library."""
+    if len(sys.modules) > frozen_modules + 100:
+        pytest_collection_finish()
 
 
 @pytest.fixture(scope="session")
