@@ -3,7 +3,9 @@
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,46 @@ os.environ.update(
 )
 
 
+LONGEST = (
+    "tests/pipeline/test_damaged_runs.py",
+    "tests/training/test_trainer_ranks.py",
+    "tests/test_distributed.py",
+    "tests/pipeline/test_resumed_runs.py",
+    "tests/examples/test_slurm.py",
+    "tests/docs/test_shell_lines.py",
+    "tests/students/test_build.py",
+    "tests/rehearsal/test_rehearse.py",
+    "tests/stages/test_search.py",
+    "tests/test_wheel.py",
+)
+"""Files of tests, or of fixtures, that take longer than half a minute."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first. At the end, one of two workers would be idle until the other has done it."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
+frozen_modules = 0
+"""How many modules there were when their objects were last kept from the garbage collector."""
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector off a million objects of imported libraries, which live until the end anyway.
 
     transformers collects garbage around every training. That would take longer than the toy training itself.
     """
+    global frozen_modules
     gc.collect()
     gc.freeze()
+    frozen_modules = len(sys.modules)
+
+
+def pytest_runtest_logfinish() -> None:
+    """The same after a test that imported another large library."""
+    if len(sys.modules) > frozen_modules + 100:
+        pytest_collection_finish()
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +103,28 @@ def converts_once(made_once: Callable[[str, Callable[[Path], object]], Path]) ->
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "convert", converted_before)
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_texts() -> Iterator[None]:
+    """Within a module that asks for it, the sample texts of runs are short: a toy writes longer than it learns."""
+    from potstill.evaluation import sample_texts
+    from potstill.training import snapshot_texts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample_texts, "SAMPLE_TOKENS", 5)
+        patch.setattr(snapshot_texts, "LENGTH", 5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def equal_charts_are_drawn_once() -> Iterator[None]:
+    """Within a module that asks for it: many runs with one result have the same charts."""
+    import vl_convert
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vl_convert, "vegalite_to_svg", cache(vl_convert.vegalite_to_svg))
         yield
 
 

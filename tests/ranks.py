@@ -1,4 +1,4 @@
-"""What each rank of two runs, `torchrun --nproc_per_node=2 ranks.py FOLDER`, and one process alone; rank 0 saves."""
+"""What each rank of two runs, `processes.run_ranks(2, ranks.py, FOLDER)`, and one process alone; rank 0 saves."""
 
 import gc
 import os
@@ -12,11 +12,12 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 
+import tiny
 from potstill import DistilTrainer, HiddenLoss, Loss, OnPolicy, TargetStore
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
-from tiny import documents, gpt2, llama, mixture, tokenizer
+from tiny import documents, gpt2, mixture, tokenizer
 from tokenizer_zoo import folding
 from tokenizer_zoo import trained as other_tokenizer
 from toy_training import (
@@ -29,6 +30,9 @@ from toy_training import (
     trainer,
     weights,
 )
+
+llama = partial(tiny.llama, layers=2)
+"""Each layer of a teacher that is sharded costs time in each step of each training. Two are as split as many."""
 
 
 def silent(rows):
@@ -69,7 +73,7 @@ def spans(folder: Path):
     texts = documents(11, seed=5)
     store = captured_spans(folder, llama(seed=3, vocab_size=400, max_position_embeddings=512), other_tokenizer(), texts)
     losses = [Loss("alm", 0.7), Loss("cross_entropy", 0.3)]
-    student = llama(seed=1, layers=2, max_position_embeddings=512)
+    student = llama(seed=1, max_position_embeddings=512)
     own = {"processing_class": tokenizer(), "student": student, "losses": losses, "train_dataset": rows_of_texts(texts)}
     return {"teacher": store, **own, **EPOCHS}
 
@@ -110,7 +114,7 @@ def cases(folder: Path, ranks: int):
         "online": online,
         "accumulated": {**online, **cut},
         "silent": {**online, **cut, "train_dataset": silent(rows)},
-        "tied": {**online, "student": still_gpt2(), "teacher": gpt2(seed=4)},
+        "tied": {**online, "student": still_gpt2(), "teacher": gpt2(seed=4, layers=2)},
         "captured": {"teacher": store, **size},
         "several": {"teacher": [llama(), llama(seed=3)], "teacher_weights": [2, 1], **size},
         "several captured": {"teacher": stores_of_two, **size, **cut, "losses": [Loss("forward_kl", temperature=2.0)]},
@@ -192,7 +196,7 @@ def copy_of_models(given):
     return {**given, **deepcopy(copied)}
 
 
-STUDENTS = {"llama": partial(llama, seed=1, layers=2), "tied": still_gpt2, "mixture": mixture}
+STUDENTS = {"llama": partial(llama, seed=1), "tied": still_gpt2, "mixture": mixture}
 """Models whose weights are saved as they are, once for two places, and under other names."""
 
 

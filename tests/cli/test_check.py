@@ -74,7 +74,7 @@ def test_damage_and_what_is_missing_is_named(do, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(short_texts, equal_charts_are_drawn_once, tmp_path_factory):
     """A toy run with every output, its recipe, and the bytes of all outputs."""
     folder = tmp_path_factory.mktemp("whole")
     recipe, run = toy_recipe(folder), Run(folder / "run")

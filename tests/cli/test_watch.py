@@ -1,18 +1,18 @@
 """`potstill watch`: the page and its news while a run is at work, after a kill, and after its end."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
 
 import minimal
+import processes
 from potstill.cli.watch import make_server, watch
 from potstill.errors import UserError
 from potstill.pipeline import live
@@ -24,8 +24,10 @@ import os, runpy, signal, sys
 from pathlib import Path
 from potstill.training.trainer import DistilTrainer
 plain = DistilTrainer.training_step
+paused = sys.argv.pop(1)
 def pausing(self, *args):
     if "control" in Path(self.args.output_dir).parts and self.state.global_step == 3:
+        Path(paused).touch()
         os.kill(os.getpid(), signal.SIGSTOP)
     return plain(self, *args)
 DistilTrainer.training_step = pausing
@@ -128,28 +130,26 @@ def test_a_run_is_watched_at_work_after_a_kill_and_after_it_went_on(tmp_path, mo
     more = ["distil.training.max_steps=6", "distil.training.save_steps=2", "distil.snapshots.every=3"]
     sets = [word for one in [*toy_overrides("quickstart", tmp_path), *more] for word in ("--set", one)]
     words = ["run", "quickstart", "--run-dir", str(folder), *sets]
-    paused = subprocess.Popen([sys.executable, "-c", PAUSE_ITSELF, *words], stdout=subprocess.DEVNULL)
-    _, status = os.waitpid(paused.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status), "the run ended before it paused"
-
-    pages = serve(folder)
-    port = next(pages)
-    at_work = json.loads(get(port, "/state.json")[1])
-    assert at_work["state"] == "running"
-    by_name = {step["name"]: step for step in at_work["steps"]}
-    assert by_name["distil/seed-0"]["state"] == "done"
-    assert by_name["control/seed-0"]["state"] == "running"
-    assert (by_name["control/seed-0"]["done"], by_name["control/seed-0"]["of"]) == (3, 6)
-    assert by_name["evaluate"]["state"] == "left"
-    assert at_work["memory"] > 0
-    assert at_work["tokens_per_second"] > 0
-    assert at_work["seconds_left"] > 0
-    assert {curve["model"] for curve in at_work["curves"]} == {"student", "control"}
-    assert [text["step"] for text in at_work["texts"] if text["model"] == "student"] == [3, 6]
-    assert all(len(text["texts"]) == 2 for text in at_work["texts"])
-
-    paused.send_signal(signal.SIGKILL)
-    paused.wait()
+    paused = tmp_path / "paused"
+    with processes.started("-c", PAUSE_ITSELF, paused, *words) as (process, *_):
+        while not paused.exists():
+            assert process.is_alive(), "the run ended before it paused"
+            time.sleep(0.02)
+        pages = serve(folder)
+        port = next(pages)
+        at_work = json.loads(get(port, "/state.json")[1])
+        assert at_work["state"] == "running"
+        by_name = {step["name"]: step for step in at_work["steps"]}
+        assert by_name["distil/seed-0"]["state"] == "done"
+        assert by_name["control/seed-0"]["state"] == "running"
+        assert (by_name["control/seed-0"]["done"], by_name["control/seed-0"]["of"]) == (3, 6)
+        assert by_name["evaluate"]["state"] == "left"
+        assert at_work["memory"] > 0
+        assert at_work["tokens_per_second"] > 0
+        assert at_work["seconds_left"] > 0
+        assert {curve["model"] for curve in at_work["curves"]} == {"student", "control"}
+        assert [text["step"] for text in at_work["texts"] if text["model"] == "student"] == [3, 6]
+        assert all(len(text["texts"]) == 2 for text in at_work["texts"])
     with monkeypatch.context() as patch:
         patch.setattr(live, "SILENT", 0.0)
         killed = json.loads(get(port, "/state.json")[1])
@@ -158,7 +158,7 @@ def test_a_run_is_watched_at_work_after_a_kill_and_after_it_went_on(tmp_path, mo
     assert killed["curves"] == at_work["curves"]
 
     words += ["--until", "control"]
-    subprocess.run([sys.executable, "-m", "potstill", *words], stdout=subprocess.DEVNULL, check=True)
+    assert processes.run("-m", "potstill", *words).returncode == 0
     done = json.loads(get(port, "/state.json")[1])
     assert done["state"] == "waiting", "what comes after the control was not asked for"
     assert {step["name"]: step["state"] for step in done["steps"]}["control/seed-0"] == "done"

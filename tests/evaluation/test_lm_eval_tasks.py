@@ -1,11 +1,10 @@
 """Standard tasks: a run whose own models and baselines are asked lm-eval's tasks."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+import processes
 from potstill.cli.compare import comparison, comparison_table
 from potstill.errors import UserError
 from potstill.evaluation import lm_eval_tasks
@@ -89,7 +88,7 @@ def test_the_same_figure_as_lm_eval_gives_on_its_command_line(run, recipe, found
     asked = {"--tasks": WORD, "--include_path": recipe.evaluate.tasks[0].path, "--output_path": str(tmp_path)}
     how = {"--device": "cpu", "--batch_size": str(recipe.evaluate.batch_size)}
     options = [word for option in (model | asked | how).items() for word in option]
-    done = subprocess.run([sys.executable, "-m", "lm_eval", *options], capture_output=True, text=True)
+    done = processes.run("-m", "lm_eval", *options)
     assert done.returncode == 0, done.stderr
     (written,) = tmp_path.rglob("results_*.json")
     theirs = json.loads(written.read_text())["results"]

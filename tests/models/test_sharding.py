@@ -1,15 +1,13 @@
 """Sharding a frozen model; that several ranks compute the same with it is in tests/training/test_trainer_ranks.py."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
+import processes
 from potstill.errors import UserError
 from potstill.models.sharding import gathered, shard_frozen
 from potstill.teachers.live import LiveTeacher
@@ -55,16 +53,7 @@ def test_a_teacher_that_is_split_already_is_refused(one_rank):
 def two_ranks(tmp_path_factory):
     """What two ranks saw, of which the second has no weights."""
     folder, tests = tmp_path_factory.mktemp("ranks"), Path(__file__).parents[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [*launch, str(tests / "models" / "shard_ranks.py"), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    processes.run_ranks(2, tests / "models" / "shard_ranks.py", folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -25,7 +25,7 @@ from refusals import Refused, unless_refused
 from run_outputs import outputs
 from tiny import toy_recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_texts", "equal_charts_are_drawn_once")]
 
 TEXT = ["corpus.validation=6", "distil.snapshots=2", "select={by: loss}", "distil.training.save_steps=1"]
 QUESTIONS = ["distil.training.save_steps=1", "experiments={base: {}}"]
@@ -72,7 +72,7 @@ def _damage(file: Path, how: str, draw: random.Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(short_texts, equal_charts_are_drawn_once, tmp_path_factory):
     """By state: a recipe, a run of it in that state, and the outputs of the same run when nothing went wrong."""
     made = {}
     for name, shipped, overrides in (("text", "quickstart", TEXT), ("questions", "gsm8k-mini", QUESTIONS)):

@@ -1,12 +1,18 @@
 """A run that was stopped at any moment, by Ctrl-C or a kill, continues to the same student, bit for bit."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+import processes
+from potstill.pipeline.run_folder import Run
+from potstill.pipeline.runner import run_recipe
+from potstill.recipe import load_recipe
+from run_outputs import outputs
 from tiny import toy_overrides
 
 pytestmark = pytest.mark.slow
@@ -52,14 +58,18 @@ def toy(tmp_path_factory):
     return [*toy_overrides("quickstart", folder), *steps]
 
 
-def _run(toy, run, *start):
+def _words(toy, run):
     sets = [word for override in toy for word in ("--set", override)]
-    command = [sys.executable, *(start or ("-m", "potstill")), "run", "quickstart", "--run-dir", str(run), *sets]
-    return subprocess.run(command, capture_output=True, text=True)
+    return ["run", "quickstart", "--run-dir", str(run), *sets]
+
+
+def _from_the_start(toy, run, *start):
+    """A process that imports its libraries itself."""
+    return subprocess.run([sys.executable, *start, *_words(toy, run)], capture_output=True, text=True)
 
 
 def _finish(toy, run):
-    done = _run(toy, run)
+    done = processes.run("-m", "potstill", *_words(toy, run))
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -74,14 +84,16 @@ def _results(run):
 
 @pytest.fixture(scope="module")
 def whole(toy, tmp_path_factory):
+    """Made by a process that orders its sets otherwise than the processes that it is compared with."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    _finish(toy, run)
+    done = _from_the_start(toy, run, "-m", "potstill")
+    assert done.returncode == 0, done.stderr[-3000:]
     return run
 
 
 def _stop(toy, run, stage, step, number, method="training_step"):
     """Run until a training of that stage has done `step` steps and calls `method`, and send the signal there."""
-    stopped = _run(toy, run, "-c", STOP_ITSELF, stage, str(step), method, str(int(number)))
+    stopped = processes.run("-c", STOP_ITSELF, stage, step, method, int(number), *_words(toy, run))
     assert "Traceback" not in stopped.stderr
     return stopped
 
@@ -119,7 +131,7 @@ def test_killed_again_and_again_it_comes_to_the_same_result(toy, whole, tmp_path
 
 @pytest.mark.parametrize("module", ["pydantic", "potstill.recipe.load", "torch", "transformers.trainer"])
 def test_ctrl_c_while_libraries_are_imported(toy, tmp_path, module):
-    stopped = _run(toy, tmp_path / "run", "-c", INTERRUPT_AN_IMPORT, module)
+    stopped = _from_the_start(toy, tmp_path / "run", "-c", INTERRUPT_AN_IMPORT, module)
     assert stopped.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in stopped.stderr
 
@@ -133,7 +145,7 @@ def test_a_scheduler_s_term_leaves_a_checkpoint(toy, tmp_path):
 
 def test_done_is_done(toy, whole):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
-    done = _run(toy, whole, "-X", "importtime", "-m", "potstill")
+    done = _from_the_start(toy, whole, "-X", "importtime", "-m", "potstill")
     assert done.returncode == 0
     *lines, last = done.stdout.splitlines()
     assert last.startswith("the report: ")
@@ -177,22 +189,26 @@ def _imported(done):
         ("capture.batch_size=8", set()),
     ],
 )
-def test_a_changed_key_runs_what_depends_on_it(toy_run, change, again):
-    from potstill.pipeline.run_folder import Run
-    from potstill.pipeline.runner import run_recipe
-    from potstill.recipe import load_recipe
-
-    run, overrides = toy_run
-    recipe = load_recipe("quickstart", overrides)
-    run_recipe(recipe, Run(run))
+def test_a_changed_key_runs_what_depends_on_it(toy_run, tmp_path, change, again):
+    overrides, finished = toy_run
+    run = shutil.copytree(finished, tmp_path / "run", symlinks=True)
     before = {str(path.relative_to(run).parent): path.stat().st_mtime_ns for path in _manifests(run)}
-    aside = set((run / "replaced").glob("*"))
     run_recipe(load_recipe("quickstart", [*overrides, change]), Run(run))
     after = {str(path.relative_to(run).parent): path.stat().st_mtime_ns for path in _manifests(run)}
     assert {name for name in after if after[name] != before.get(name)} == again
-    moved = {path.name for path in set((run / "replaced").glob("*")) - aside}
+    moved = {path.name for path in (run / "replaced").glob("*")}
     assert {name.rsplit("-", 2)[0] for name in moved} == {name.replace("/", "-") for name in again & before.keys()}
     assert all((run / "replaced" / name / "manifest.json").is_file() for name in moved)
+
+
+def test_what_was_changed_back_runs_again(toy_run, tmp_path):
+    overrides, finished = toy_run
+    run = shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    results = outputs(Run(run))
+    run_recipe(load_recipe("quickstart", [*overrides, "capture.k=32"]), Run(run), until="capture")
+    assert outputs(Run(run)) != results
+    run_recipe(load_recipe("quickstart", overrides), Run(run))
+    assert outputs(Run(run)) == results
 
 
 def _manifests(run):
@@ -200,6 +216,9 @@ def _manifests(run):
 
 
 @pytest.fixture(scope="module")
-def toy_run(tmp_path_factory):
+def toy_run(short_texts, equal_charts_are_drawn_once, tmp_path_factory):
+    """What makes a toy of quickstart, and a finished run of it. Each test changes a copy."""
     folder = tmp_path_factory.mktemp("changed")
-    return folder / "run", toy_overrides("quickstart", folder)
+    overrides = toy_overrides("quickstart", folder)
+    run_recipe(load_recipe("quickstart", overrides), Run(folder / "run"))
+    return overrides, folder / "run"

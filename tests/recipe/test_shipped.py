@@ -21,6 +21,7 @@ def test_it_parses_and_describes_itself(name):
     assert all_steps(recipe)
 
 
+@pytest.mark.usefixtures("short_texts")
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_toy_of_it_runs(name, tmp_path):
     run, recipe = Run(tmp_path / "run"), toy_recipe(tmp_path, recipe=name)

@@ -3,13 +3,13 @@
 import json
 import math
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
 import minimal
+import processes
 import toy_questions
 from potstill.errors import DivergedError, UserError
 from potstill.files.jsonl_log import read_jsonl
@@ -283,11 +283,9 @@ def test_two_ranks_try_the_same_settings(toy_folder, tmp_path):
         return [*toy_overrides("quickstart", toy_folder), size, "corpus.validation=6", search]
 
     run_recipe(load_recipe("quickstart", overrides(4)), Run(tmp_path / "one"), until="search")
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     sets = [word for override in overrides(2) for word in ("--set", override)]
-    command = [*start, "-m", "potstill", "run", "quickstart", "--run-dir", str(tmp_path / "two")]
-    done = subprocess.run([*command, "--until", "search", *sets], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    words = ["-m", "potstill", "run", "quickstart", "--run-dir", tmp_path / "two", "--until", "search", *sets]
+    processes.run_ranks(2, *words)
     found = [read_jsonl(tmp_path / name / "search" / "trials.jsonl") for name in ("one", "two")]
     for one, two in zip(*found, strict=True):
         assert one["share"] == two["share"]

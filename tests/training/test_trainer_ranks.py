@@ -1,14 +1,12 @@
 """One batch of 8 equals two ranks of 4: the same weights and the same log, through gloo on the CPU."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import processes
 import ranks
 from toy_training import assert_equal
 
@@ -18,17 +16,7 @@ TESTS = Path(__file__).parents[1]
 def train(folder):
     """Train all cases: in one process, and in two ranks."""
     torch.save(ranks.run(folder, ranks=1), folder / "one-rank.pt")
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        str(TESTS / "ranks.py"),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([*launch, str(folder)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    processes.run_ranks(2, TESTS / "ranks.py", folder)
 
 
 @pytest.fixture(scope="module")
