@@ -8,7 +8,7 @@ import torch
 from potstill import Loss
 from potstill.data.prompts.collator import teacher_batch
 from potstill.errors import UserError
-from tiny import TEXT
+from tiny import TEXT, llama
 from toy_chat import assistant, user
 from toy_training import assert_equal, trained, trainer, weights
 from toy_turns import ALM, by_row, captured, one_teacher, student_tokenizer, talks, teacher_tokenizer
@@ -86,6 +86,21 @@ def test_several_teachers_of_all_rows_are_averaged(tmp_path, given, ways):
     both = {"teacher": [*rows["teacher"].values()], "teacher_tokenizer": rows["teacher_tokenizer"]}
     heavy = {**few, **both, "teacher_weights": [1.0, 1e-9]}
     assert_equal(trained(tmp_path / "heavy", toy_student(), **heavy), alone, tolerance=1e-5)
+
+
+def test_the_order_of_teachers_changes_nothing_where_one_reads_no_turn_to_its_end(tmp_path, given):
+    cut = {"conversations": {"too_long": "cut_right"}, "losses": ALM}
+    short = llama(seed=4, vocab_size=len(teacher_tokenizer()), max_position_embeddings=24)
+    both = [given["teacher"], short]
+    found = []
+    for order in (both, both[::-1]):
+        more = {**cut, "teacher": order, "teacher_tokenizer": [given["teacher_tokenizer"]] * 2}
+        one = trainer(tmp_path, toy_student(), **{**given, **more})
+        one.train()
+        found.append(weights(one.model))
+        closes = [across._ends[1].any().item() for across in one.teachers]
+        assert closes == [model is given["teacher"] for model in order]
+    assert_equal(*found, tolerance=1e-5)
 
 
 def test_a_store_of_turns_needs_the_teachers_tokenizer(tmp_path, given, ways):

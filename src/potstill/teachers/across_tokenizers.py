@@ -53,18 +53,18 @@ class TeacherAcross:
             _check_shared(ours, theirs, shared)
         self._shared = None if shared is None else torch.tensor(shared, dtype=torch.int64).reshape(-1, 2).T
 
-    def match_ends(self, ours: int, theirs: int) -> None:
+    def match_ends(self, ours: int, theirs: int | None) -> None:
         """Compare the ends of turns: the student's token that ends a turn is the teacher's.
 
         Args:
             ours: the id of the student's token.
-            theirs: the id of the teacher's.
+            theirs: the id of the teacher's; None: no turn ends for both.
         """
         device = self._begins[0].device
-        sizes, ids = (len(self.ours.each), len(self.theirs.each)), (ours, theirs)
+        sizes, ids = (len(self.ours.each), len(self.theirs.each)), (ours, -1 if theirs is None else theirs)
         one, other = (torch.arange(size, device=device) == number for size, number in zip(sizes, ids, strict=True))
         self._ends = one, other
-        if self._shared is not None:
+        if self._shared is not None and theirs is not None:
             self._shared = torch.cat([self._shared, torch.tensor([[ours], [theirs]], device=device)], 1)
 
     @property

@@ -60,9 +60,10 @@ class CapturedSpans:
             )
         return self._theirs
 
-    def match_ends(self, ours: int, theirs: int) -> None:
+    def match_ends(self, ours: int, theirs: int | None) -> None:
         """As :meth:`TeacherAcross.match_ends`."""
-        self._ends = torch.arange(len(self.ours.each), device=self._begins.device) == ours, theirs
+        one = torch.arange(len(self.ours.each), device=self._begins.device) == ours
+        self._ends = one, -1 if theirs is None else theirs
 
     def to(self, device: torch.device) -> None:
         """Give targets on this device."""

@@ -176,9 +176,12 @@ class SampleTrainer(Trainer):
             self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
         if not self._pieces_are_compared:
             return
-        for index, teacher in self._others.items():
-            if (ends := ends_of_turns(self.train_dataset, index)) is not None:
-                teacher.match_ends(*ends)
+        found = {index: ends_of_turns(self.train_dataset, index) for index in self._others}
+        # The student's token is one and the same. A teacher with which no whole turn is compared has none.
+        ours = next((ends[0] for ends in found.values() if ends is not None), None)
+        for index, ends in found.items():
+            if ours is not None:
+                self._others[index].match_ends(ours, None if ends is None else ends[1])
 
     @cached_property
     def _pieces_are_compared(self) -> bool:
