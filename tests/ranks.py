@@ -13,6 +13,7 @@ from peft import LoraConfig
 from torch.distributed.tensor import DTensor
 
 import tiny
+import toy_turns
 from potstill import DistilTrainer, HiddenLoss, Loss, OnPolicy, TargetStore
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.token_bytes import TokenBytes
@@ -27,6 +28,7 @@ from toy_training import (
     prompted,
     rows_of_texts,
     samples,
+    teacher_of_other_tokens,
     trainer,
     weights,
 )
@@ -71,7 +73,7 @@ def still_gpt2():
 def spans(folder: Path):
     """A captured teacher of another tokenizer, and samples that do not fill the last batches of all ranks."""
     texts = documents(11, seed=5)
-    store = captured_spans(folder, llama(seed=3, vocab_size=400, max_position_embeddings=512), other_tokenizer(), texts)
+    store = captured_spans(folder, texts)
     losses = [Loss("alm", 0.7), Loss("cross_entropy", 0.3)]
     student = llama(seed=1, max_position_embeddings=512)
     own = {"processing_class": tokenizer(), "student": student, "losses": losses, "train_dataset": rows_of_texts(texts)}
@@ -83,7 +85,7 @@ def across_tokenizers():
     found = TokenBytes(tokenizer(), "tiny").read(documents(16, seed=5))
     rows = [{"input_ids": (ids := [0, *one.ids.tolist()][: 20 + 6 * n]), "labels": ids} for n, one in enumerate(found)]
     return {
-        "teacher": llama(seed=3, vocab_size=400, max_position_embeddings=512),
+        "teacher": teacher_of_other_tokens(),
         "teacher_tokenizer": other_tokenizer(),
         "processing_class": tokenizer(),
         "losses": [Loss("alm", 0.7), Loss("uld", 0.1), Loss("shared_tokens", 0.2), Loss("cross_entropy", 0.3)],
@@ -109,6 +111,7 @@ def cases(folder: Path, ranks: int):
     stores_of_two = [store, captured(stores / "two", llama(seed=3), rows, revision="two")]
     packed = packed_rows([row["input_ids"] for row in samples(40, seed=9)])[0]
     adapter = {"peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights="gaussian")}
+    turns, few_turns = ({**toy_turns.by_row(count), "student": toy_turns.student()} for count in (16, 11))
     online, of_stores_too = {"teacher": llama(), **size}, {"maths": store, "chat": llama()}
     of_both = {
         "online": online,
@@ -142,6 +145,8 @@ def cases(folder: Path, ranks: int):
         "ragged stream": {**online, "train_dataset": streamed(rows[:11]), "max_steps": 4},
         "across tokenizers": {**size, **cut, **across_tokenizers()},
         "across tokenizers by row": {**size, **cut, **across_tokenizers_by_row()},
+        "turns across tokenizers by row": {**size, **cut, **turns},
+        "ragged and captured turns": {**size, **toy_turns.captured(stores / "turns", few_turns), **EPOCHS},
     }
     sharded = {f"{name}, sharded": {**given, "fsdp": True} for name, given in of_both.items()}
     return {

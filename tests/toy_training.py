@@ -19,12 +19,16 @@ from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.text_runs import TEXT_RUNS, DocumentTokens, column_of
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.tokenizers import tokenizer_fingerprint
+from potstill.data.turns_of_batch import TeacherSide
 from potstill.recipe.strategies import SHIPPED, Strategy
 from potstill.targets import Codec, Provenance, StoreSpec, make_codec
+from potstill.targets.codecs.turns import TurnCodec
 from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.capture_spans import DocumentBlocks, capture_spans, span_codec
+from potstill.teachers.capture_turns import ReadTurns, capture_turns
 from potstill.teachers.live import LiveTeacher
 from tiny import VOCABULARY, documents, llama, tokenizer
+from tokenizer_zoo import trained as tokenizer_of_others
 
 Sample = dict[str, list[int]]
 
@@ -176,11 +180,28 @@ def captured(
     return TargetStore(folder, expect=origin)
 
 
-def captured_spans(folder: Path, teacher: PreTrainedModel, theirs: Any, texts: Sequence[str]) -> TargetStore:
-    """A store of the spans of a teacher of another tokenizer."""
+def teacher_of_other_tokens() -> PreTrainedModel:
+    """A teacher of another tokenizer (``tokenizer_zoo.trained``)."""
+    return llama(seed=3, vocab_size=400, max_position_embeddings=512)
+
+
+def captured_spans(folder: Path, texts: Sequence[str]) -> TargetStore:
+    """A store of that teacher's spans."""
+    teacher, theirs = teacher_of_other_tokens(), tokenizer_of_others()
     origin, codec = Provenance("toy", "one", tokenizer_fingerprint(theirs), "none"), span_codec(teacher.config, theirs)
     documents = DocumentBlocks(texts, TokenBytes(theirs, "the teacher"), codec)
     capture_spans(StoreSpec(folder, codec, origin), LiveTeacher(teacher), documents, batch_size=4)
+    return TargetStore(folder, expect=origin)
+
+
+def captured_turns(
+    folder: Path, teacher: PreTrainedModel, theirs: Any, end: int, rows: Any, number: int = 0
+) -> TargetStore:
+    """A store of what a teacher of another tokenizer says of samples with pieces, of which it teaches some."""
+    origin = Provenance("toy", "one", tokenizer_fingerprint(theirs), "none")
+    taught = [place for place, row in enumerate(rows) if len(row["other_input_ids"][number])]
+    turns = ReadTurns(TeacherSide(rows, number, taught), TokenBytes(theirs, "the teacher"), end)
+    capture_turns(StoreSpec(folder, TurnCodec(), origin), LiveTeacher(teacher), turns, batch_size=3)
     return TargetStore(folder, expect=origin)
 
 

@@ -9,12 +9,13 @@ from datasets import load_from_disk
 
 import toy_questions
 from potstill.cli.review import answers_of
-from potstill.evaluation.answers import METRICS, JudgedAnswers, compare
+from potstill.evaluation.answers import METRICS, JudgedAnswers
 from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.metrics.answers.decisions import Answer, Decision, exported, write_decisions
 from potstill.metrics.answers.extract import extract, reference
 from potstill.metrics.bootstrap import Resampling
+from potstill.metrics.comparison import compare
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
@@ -111,18 +112,25 @@ def made(right, **more):
     return JudgedAnswers(right=right, tokens=np.ones_like(right), undecided=0, **{**fields, **more})
 
 
+def compared(models):
+    def sums(model, metric):
+        return [one.sums(metric) for one in models[model]]
+
+    return compare(models, [("student", "control")], METRICS, sums, FEW)
+
+
 def test_seeds_are_paired_and_a_difference_knows_chance():
     draw = np.random.default_rng(0)
     worse = [draw.random(400) < 0.3 for _ in range(3)]
     better = [one | (draw.random(400) < 0.3) for one in worse]
     models = {"student": [made(one) for one in better], "control": [made(one) for one in worse]}
-    _, pairs = compare(models, {"student": ["control"]}, FEW)
+    _, pairs = compared(models)
     pair = next(pair for pair in pairs if pair.metric == "accuracy")
     by_seed = [one.mean() - other.mean() for one, other in zip(better, worse, strict=True)]
     np.testing.assert_allclose(pair.seeds.values, by_seed)
     assert pair.difference == pytest.approx(np.mean(by_seed))
     assert pair.beyond_chance
-    _, same = compare({"student": models["student"], "control": models["student"]}, {"student": ["control"]}, FEW)
+    _, same = compared({"student": models["student"], "control": models["student"]})
     assert all(pair.difference == 0 and not pair.beyond_chance for pair in same)
 
 

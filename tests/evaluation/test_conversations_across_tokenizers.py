@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 
 
 def test_the_corpus_says_what_is_compared(run):
-    found = run.manifest(Step("corpus"))["summary"]["compared_turns"]
+    found = run.manifest(Step("corpus"))["summary"]["compared_turns"]["t"]
     assert 0.9 < found["compared"] / found["learned"] <= 1
 
 
@@ -44,10 +44,11 @@ def test_samples_hold_what_the_teacher_reads(run):
     rows = load_from_disk(run.path(Step("corpus")) / "train")
     theirs = TokenBytes(chat_tokenizer(), "the teacher")
     row = rows[0]
-    text = chat_tokenizer().decode(row["other_input_ids"])
+    ((read,), (labels,), (pieces,)) = row["other_input_ids"], row["other_labels"], row["pieces"]
+    text = chat_tokenizer().decode(read)
     assert text.startswith("<|im_start|>")
-    assert row["pieces"]
-    learned = [number for number, label in zip(row["other_input_ids"], row["other_labels"], strict=True) if label >= 0]
+    assert pieces
+    learned = [number for number, label in zip(read, labels, strict=True) if label >= 0]
     assert theirs.joined(learned)
 
 

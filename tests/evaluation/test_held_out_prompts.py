@@ -26,7 +26,7 @@ def test_a_prompt_ends_where_the_assistant_begins(chat_work):
     for one in prompts:
         text = chat_tokenizer().decode(one.input_ids)
         assert text.endswith("<|im_start|>assistant\n")
-        assert one.teacher_input_ids == one.input_ids
+        assert one.read_by("t") == one.input_ids
         last = held_out[one.id].messages[-1]
         assert one.reference == last.content or ('"name": "weather"' in one.reference and last.tool_calls)
         assert one.reference_tokens == len(chat_tokenizer()(one.reference, add_special_tokens=False)["input_ids"])
@@ -49,7 +49,7 @@ def test_without_room_for_any_prompt_the_key_is_named(chat_work):
 def test_teachers_are_asked_as_they_teach(chat_work):
     reading = TeacherReading(system="You know coins.", template="plain")
     for one in held_out_prompts(changed(chat_work, teacher=reading)):
-        theirs, ours = chat_tokenizer().decode(one.teacher_input_ids), chat_tokenizer().decode(one.input_ids)
+        theirs, ours = chat_tokenizer().decode(one.read_by("t")), chat_tokenizer().decode(one.input_ids)
         assert "You know coins." in theirs
         assert "<|im_start|>" not in theirs
         assert "You know coins." not in ours
@@ -58,7 +58,7 @@ def test_teachers_are_asked_as_they_teach(chat_work):
 def test_a_teacher_that_is_shown_answers_is_asked_without_them(chat_work):
     reading = TeacherReading(system="You know coins.", user="{{ question }} Say: {{ reference }}")
     for one in held_out_prompts(changed(chat_work, teacher=reading)):
-        theirs = chat_tokenizer().decode(one.teacher_input_ids)
+        theirs = chat_tokenizer().decode(one.read_by("t"))
         assert "You know coins." in theirs
         assert "Say:" not in theirs
 

@@ -60,3 +60,13 @@ def test_all_tokens_leave_nothing_to_estimate() -> None:
     exact = numbers_of(LogitsTarget(log_p), labels, begins)
     torch.testing.assert_close(found.log_p, exact.log_p)
     torch.testing.assert_close(found.log_mass, exact.log_mass)
+
+
+def test_where_a_turn_ends_the_word_mass_is_the_probability_of_the_end() -> None:
+    log_p, labels = torch.randn(20, 9).log_softmax(-1), torch.arange(20) % 9
+    begins, ends = torch.arange(9) < 3, torch.arange(9) == 4
+    exact = numbers_of(LogitsTarget(log_p), labels, begins, ends)
+    found, _ = numbers_of_likeliest(told(log_p, labels, 3), labels, begins, ends)
+    own = numbers_of_likeliest(told(log_p, labels, 3), labels, begins)[0].log_mass
+    for numbers, otherwise in ((exact, log_p[:, begins].logsumexp(-1)), (found, own)):
+        torch.testing.assert_close(numbers.log_mass, torch.where(labels == 4, numbers.log_p, otherwise))

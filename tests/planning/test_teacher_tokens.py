@@ -41,6 +41,13 @@ def test_what_the_corpus_counted_is_exact_but_for_the_sample(recipe):
     assert found.high < 1.6
 
 
+def test_what_the_corpus_counted_of_conversations_is_exact(recipe):
+    counts = {"learned": 9, "compared": 8, "student_tokens": 200, "teacher_tokens": 300}
+    name = the_teacher(recipe)
+    found = teacher_tokens(recipe, {"compared_turns": {name: counts}}, {name: Range.exactly(9.0)})[name]
+    assert found == Range.exactly(1.5)
+
+
 def test_without_any_text_it_is_assumed(recipe):
     found = teacher_tokens(recipe, None, {})[the_teacher(recipe)]
     assert 0.2 < found.expected < 0.5, "a tokenizer of 400 tokens makes many more than one of 50,000"

@@ -3,6 +3,7 @@ import json
 import pytest
 
 import toy_conversations
+import toy_questions
 from potstill.errors import UserError
 from potstill.recipe.across_tokenizers import CROSSING, crossing_loss, keeps_spans
 from tiny import llama, save_corpus, save_model, toy_recipe
@@ -85,10 +86,6 @@ REFUSED = {
         ["capture={keep: spans}", losses("forward_kl"), "tokenizer=null"],
         "`capture.keep: spans` is read by the loss `alm` alone, which none of the losses is; use `keep: top_k`",
     ),
-    "spans of several teachers": (
-        ["capture={keep: spans}", 'teachers.other={"model": "x"}'],
-        "`capture.keep: spans` keeps those of one teacher",
-    ),
     "spans of written samples": (
         ["capture={keep: spans}", "distil.on_policy={share: 0.5, beginning: 8}"],
         "`capture.keep: spans` knows no text that the student writes",
@@ -112,9 +109,13 @@ REFUSED = {
         ['student={"start": "prune_layers", "from": "smollm2", "layers": 2}'],
         "`student.from: smollm2` gives the student the teacher's tokens.*`start: scratch`",
     ),
-    "a search": (
-        ["corpus.validation=4", "search={share: [0.1, 0.9]}"],
+    "a search of what has no setting": (
+        [losses("alm", "uld", "cross_entropy"), "corpus.validation=4", "search={share: [0.1, 0.9]}"],
         "`search` needs one cross_entropy and one divergence",
+    ),
+    "a search for a temperature": (
+        ["corpus.validation=4", "search={temperatures: [1, 2]}"],
+        "`search.temperatures`: `alm` has no temperature; search `share` alone",
     ),
     "a temperature": ([f"distil.losses={json.dumps([{'kind': 'alm', 'temperature': 2}])}"], "temperature"),
 }
@@ -127,13 +128,47 @@ def test_what_a_teacher_of_another_tokenizer_cannot_be_asked_is_refused(folder, 
         recipe(folder, *given)
 
 
-def test_questions_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"it reads text and conversations alone; give `corpus.sources`"):
-        toy_recipe(tmp_path, "capture=null", TOKENIZER, losses("alm"), recipe="gsm8k")
+def test_spans_of_several_teachers_may_be_captured(folder):
+    assert keeps_spans(recipe(folder, "capture={keep: spans}", 'teachers.other={"model": "x"}'))
+
+
+SEARCH = "search={share: [0.1, 0.9]}"
+
+
+@pytest.mark.parametrize("kind", CROSSING)
+def test_the_share_of_a_loss_across_tokenizers_may_be_searched(folder, kind):
+    assert recipe(folder, losses(kind, "cross_entropy"), "corpus.validation=4", SEARCH).is_searched(None)
+
+
+def of_questions(folder, *more):
+    student = {"start": "scratch", "config": {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32}}
+    given = ["capture=null", TOKENIZER, f"student={json.dumps(student)}", losses("alm", "cross_entropy")]
+    return toy_questions.recipe(folder, *given, "experiments={base: {}, ground-truth: {}}", *more)
+
+
+def test_questions_may_be_asked_of_a_teacher_of_another_tokenizer(tmp_path):
+    assert crossing_loss(of_questions(tmp_path)) == "alm"
+    assert keeps_spans(of_questions(tmp_path, "capture={keep: spans}"))
+    assert of_questions(tmp_path, "generate={by: t}").generate.by == "t"
+
+
+QUESTIONS_REFUSED = {
+    "a placebo": (
+        ["experiments.placebo={targets: another_question}"],
+        "`experiments.placebo.targets: another_question` has none; remove the experiment 'placebo'",
+    ),
+    "written samples": (["distil.on_policy={share: 0.5}"], "remove `on_policy`, or give `corpus.sources`"),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS_REFUSED)
+def test_what_questions_cannot_ask_of_a_teacher_of_another_tokenizer_is_refused(tmp_path, name):
+    more, message = QUESTIONS_REFUSED[name]
+    with pytest.raises(UserError, match=message):
+        of_questions(tmp_path, *more)
 
 
 CONVERSATIONS_REFUSED = {
-    "several teachers": (['teachers.other={"model": "x"}'], "of these there can be one, which teaches every row"),
     "a reading": (["corpus.teacher={system: Be kind.}"], "remove `corpus.teacher`"),
     "packed samples": (["corpus.layout=packed"], "use `corpus.layout: padded`"),
     "split turns": (["corpus.too_long=split_turns"], "use `drop` or `cut_right`"),

@@ -6,7 +6,7 @@ import minimal
 from potstill.errors import UserError
 from potstill.pipeline.graph import BY_NAME, all_steps, needed_by
 from potstill.pipeline.up_to_date import plain_values
-from potstill.recipe.losses import CrossEntropy, Divergence, HiddenMatch
+from potstill.recipe.losses import AcrossVocabularies, CrossEntropy, Divergence, HiddenMatch, LikelihoodMatching
 from potstill.recipe.search import Setting, setting_of, with_setting
 from potstill.recipe.step import Step
 
@@ -23,6 +23,16 @@ def test_a_setting_does_not_depend_on_the_order_and_the_sum_of_the_losses():
     entropy, divergence = with_setting(losses, Setting(0.75, 5.0))
     assert (entropy.weight, divergence.weight, divergence.temperature) == (0.5, 1.5, 5.0)
     assert divergence.kind == "reverse_kl"
+
+
+def test_a_loss_across_tokenizers_has_a_share_and_alm_no_temperature():
+    entropy = CrossEntropy(kind="cross_entropy", weight=0.5)
+    alm, uld = LikelihoodMatching(kind="alm", weight=1.5), AcrossVocabularies(kind="uld", weight=0.5, temperature=2)
+    assert setting_of([alm, entropy]) == Setting(0.75, 1.0)
+    assert setting_of([uld, entropy]) == Setting(0.5, 2.0)
+    changed = with_setting([alm, entropy], Setting(0.25, 1.0))
+    assert changed == [LikelihoodMatching(kind="alm", weight=0.5), CrossEntropy(kind="cross_entropy", weight=1.5)]
+    assert with_setting([uld, entropy], Setting(0.25, 3.0))[0].temperature == 3.0
 
 
 def test_the_given_setting_gives_the_same_losses_to_the_last_bit():

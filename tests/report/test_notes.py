@@ -91,8 +91,11 @@ def test_the_share_of_common_tokens_is_told_of_each_teacher():
 
 
 def test_of_a_teacher_with_a_chat_template_of_its_own_it_is_said_what_was_compared():
-    (said,) = compared_turns({"learned": 200, "compared": 150})
-    assert "75.0% of the learned bytes are compared with the teacher" in said
+    counts = {"learned": 200, "compared": 150}
+    (said,) = compared_turns({"big": counts})
+    assert "75.0% of the learned bytes are compared with the teacher. Only answers" in said
+    (said,) = compared_turns({"big": counts, "other": {**counts, "compared": 100}})
+    assert "compared with the teacher big; 50.0% of the learned bytes are compared with the teacher other" in said
     assert compared_turns(None) == ()
 
 

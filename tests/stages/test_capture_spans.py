@@ -62,7 +62,9 @@ def other_student(run, *more):
 
 def test_a_student_of_another_tokenizer_finds_every_record(run, folder, monkeypatch):
     other = Run(folder / "other")
-    monkeypatch.setattr("potstill.stages.capture.capture_spans", lambda *given: pytest.fail("nothing is read again"))
+    monkeypatch.setattr(
+        "potstill.pipeline.span_captures.capture_spans", lambda *given: pytest.fail("nothing is read again")
+    )
     run_recipe(other_student(run, f"capture.store={run.path('capture')}"), other, until="distil")
     assert files(other) == files(run)
     assert all(point["alm"] > 0 for point in read_jsonl(other.path("distil/seed-0") / "log.jsonl"))

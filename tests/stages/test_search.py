@@ -24,7 +24,7 @@ from potstill.stages import distil
 from potstill.stages import search as stage
 from potstill.targets import TargetStore
 from potstill.training.trainer import DistilTrainer
-from tiny import toy_overrides, toy_recipe
+from tiny import _config, llama, toy_overrides, toy_recipe
 
 RIGGED = (
     "corpus.validation=4",
@@ -248,6 +248,26 @@ def test_captured_or_not_the_same_settings_are_worth_the_same(searched, tmp_path
         assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-4)
         assert (ours["number"], ours["temperature"]) == (theirs["number"], theirs["temperature"])
     assert {trial["temperature"] for trial in _trials(live)} <= {1.0, 2.0}
+
+
+@pytest.mark.parametrize("given", [("alm", "share: [0.1, 0.9]"), ("uld", "temperatures: [2]")])
+def test_a_teacher_of_another_tokenizer_is_searched_too(tmp_path, given):
+    kind, searched = given
+    student = {"start": "scratch", "config": _config(llama(layers=2))}
+    losses = [{"kind": kind, "weight": 0.5}, {"kind": "cross_entropy", "weight": 0.5}]
+    values = {"tokenizer": {"vocab_size": 400}, "student": student, "distil.losses": losses}
+    # Of captured spans, validation samples have none.
+    capture = "{keep: spans}" if kind == "alm" else "null"
+    more = [f"capture={capture}", f"search={{trials: 1, {searched}}}", "corpus.validation=4"]
+    more += ["distil.training.max_steps=2", "corpus.layout=padded", "corpus.sequence_length=56"]
+    recipe = toy_recipe(tmp_path, *more, *(f"{key}={json.dumps(value)}" for key, value in values.items()))
+    run = Run(tmp_path / "run")
+    run_recipe(recipe, run, until="search")
+    first, second = _trials(Work(recipe, run, Step("search")))
+    assert (first["share"], first["temperature"]) == (0.5, 1.0)
+    assert (second["share"], second["temperature"]) != (0.5, 1.0)
+    assert first["validation_loss"] > 0 < second["validation_loss"]
+    assert read_jsonl(run.path("search") / "trial-1" / "log.jsonl")[0][kind] > 0
 
 
 def test_stopped_within_a_trial_it_does_only_what_is_left(tmp_path, monkeypatch):

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from potstill.data.stored_texts import hash_of
+from potstill.losses.span_likelihood import TokenNumbers
 from potstill.targets import TargetStore, TopKCodec, sample_key
 from potstill.targets.codecs.layout import LINEAR, RANGE
 from potstill.targets.codecs.spans import SpanCodec, SpanNumbers
+from potstill.targets.codecs.turns import TurnCodec
 from potstill.targets.span_slices import block_key
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "targets-format.md"
@@ -65,6 +67,17 @@ def test_spans_are_the_documented_ones(tmp_path) -> None:
         np.testing.assert_allclose(values, [-given.log_p[row], -given.log_mass[row]], rtol=2**-16)
         assert (number & 4095, number >> 12 & 1) == (given.step[row], given.lost[row])
         assert record.nbytes == 7
+
+
+def test_turns_are_the_documented_ones() -> None:
+    given = TokenNumbers(torch.tensor([-2.7, -1e-9]), torch.tensor([-0.3, -torch.inf]))
+    for row, record in enumerate(TurnCodec().encode(given, torch.zeros(2)).numpy()):
+        number = int.from_bytes(record.tobytes(), "little")
+        assert record.nbytes == 6
+        assert number >> 42 == 0
+        for code, value in ((number >> 21, given.log_p[row]), (number & (1 << 21) - 1, given.log_mass[row])):
+            read = np.array((code - 1 + (86 << 15)) << 8, "<u4").view("<f4") if code < (1 << 21) - 1 else np.inf
+            np.testing.assert_allclose(read, -value, rtol=2**-16)
 
 
 def test_the_checksums_are_the_documented_ones(store) -> None:

@@ -8,30 +8,25 @@ from potstill.data.prompts.collator import teacher_batch
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from potstill.losses.loss import Loss
-from potstill.targets.span_slices import SpanSlices
 from potstill.teachers.across_tokenizers import TeacherAcross, across_tokenizers
 from potstill.teachers.captured_spans import CapturedSpans
 from potstill.teachers.live import LiveTeacher
 from tiny import documents, llama, tokenizer
 from tokenizer_zoo import trained
-from toy_training import captured, captured_spans, rows_of_texts, samples
+from toy_training import captured, captured_spans, rows_of_texts, samples, teacher_of_other_tokens
 
 OURS, THEIRS = TokenBytes(tokenizer(), "the student"), TokenBytes(trained(), "the teacher")
 TEXTS = documents(8, seed=9)
 
 
-def teacher():
-    return llama(seed=3, vocab_size=400, max_position_embeddings=512)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return captured_spans(tmp_path_factory.mktemp("store"), teacher(), trained(), TEXTS)
+    return captured_spans(tmp_path_factory.mktemp("store"), TEXTS)
 
 
 def test_its_targets_are_those_of_the_live_teacher(store):
-    live = TeacherAcross(LiveTeacher(teacher()), OURS, THEIRS, ["alm"])
-    own = CapturedSpans(SpanSlices(store), OURS)
+    live = TeacherAcross(LiveTeacher(teacher_of_other_tokens()), OURS, THEIRS, ["alm"])
+    own = CapturedSpans(store, OURS)
     batches = [teacher_batch(one.collator(Collator(1))(rows_of_texts(TEXTS))) for one in (live, own)]
     expected, found = live.target(batches[0]), own.target(batches[1])
     for name in ("spans", "opens", "group", "used", "begins_word"):

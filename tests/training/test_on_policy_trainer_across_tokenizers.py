@@ -129,7 +129,7 @@ def test_losses_of_tokens_are_refused_by_name(tmp_path, kind):
 
 def test_captured_spans_know_no_written_sample(tmp_path):
     texts = documents(4, seed=5)
-    store = captured_spans(tmp_path / "s", llama(seed=3, vocab_size=400), other_tokenizer(), texts)
+    store = captured_spans(tmp_path / "s", texts)
     given = {"teacher": store, "teacher_tokenizer": None, "train_dataset": rows_of_texts(texts)}
     student = llama(seed=1, layers=2, max_position_embeddings=512)
     with pytest.raises(UserError, match="`on_policy` needs a teacher that reads what the student writes"):

@@ -7,19 +7,23 @@ from potstill import Loss
 from potstill.errors import UserError
 from tiny import documents, llama, tokenizer
 from tokenizer_zoo import trained as other_tokenizer
-from toy_training import assert_equal, captured_spans, rows_of_texts, trained, trainer, weights
+from toy_training import (
+    assert_equal,
+    captured_spans,
+    rows_of_texts,
+    teacher_of_other_tokens,
+    trained,
+    trainer,
+    weights,
+)
 
 LOSSES = [Loss("alm", 0.7), Loss("cross_entropy", 0.3)]
 TEXTS = documents(10, seed=5)
 
 
-def teacher():
-    return llama(seed=3, vocab_size=400, max_position_embeddings=512)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return captured_spans(tmp_path_factory.mktemp("store"), teacher(), other_tokenizer(), TEXTS)
+    return captured_spans(tmp_path_factory.mktemp("store"), TEXTS)
 
 
 def given(**more):
@@ -29,7 +33,7 @@ def given(**more):
 
 def test_it_learns_what_it_learns_of_the_live_teacher(tmp_path, store):
     found = trained(tmp_path, **given(teacher=store))
-    live = trained(tmp_path, **given(teacher=teacher(), teacher_tokenizer=other_tokenizer()))
+    live = trained(tmp_path, **given(teacher=teacher_of_other_tokens(), teacher_tokenizer=other_tokenizer()))
     assert_equal(found, live, tolerance=2e-5)
 
 

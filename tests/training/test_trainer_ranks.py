@@ -53,6 +53,8 @@ OF_BOTH = [
     "ragged and captured spans",
     "across tokenizers",
     "across tokenizers by row",
+    "turns across tokenizers by row",
+    "ragged and captured turns",
 ]
 
 

@@ -77,10 +77,11 @@ class TextCollator:
                 "samples have tokens of their own for the teacher, which a teacher of another tokenizer cannot read; "
                 "let both read the same text"
             )
-        return batch | {f"{TEACHER}{name}": value for name, value in self.columns(batch).items()}
+        return batch | {f"{TEACHER}{name}": value for name, value in self.columns(batch, samples).items()}
 
-    def columns(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The teacher's columns of a batch, without their prefix."""
+    def columns(self, batch: Mapping[str, Tensor], samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The teacher's columns of a batch, without their prefix. The text is that of the batch's tokens, and not of
+        its samples."""
         ids = batch["input_ids"].numpy().reshape(-1)
         pieces = self._pieces(batch, ids)
         contents, own_ends = self._texts(ids, pieces)

@@ -13,16 +13,17 @@ from jaxtyping import Int
 from torch import Tensor
 
 from potstill.data.collators import Collate, Collator, pad_token_id
-from potstill.data.labels import supervised_mask
+from potstill.data.labels import IGNORE_INDEX, supervised_mask
 from potstill.data.prompts.collator import TEACHER
 from potstill.data.text_of_batch import columns, rows_of_predictions
 from potstill.data.token_alignment import NOWHERE, TextAxis, TextReading, align
 from potstill.data.token_bytes import TokenBytes
 
 OTHER, PIECES = "other_", "pieces"
-"""The prefix of the teacher's columns in a sample, and the column with the pieces of its turns."""
+"""The prefix of the teachers' columns in a sample, and the column with the pieces of its turns."""
 PIECE_COLUMNS = (f"{OTHER}input_ids", f"{OTHER}labels", PIECES)
-"""The columns of a sample for its teacher."""
+"""The columns of a sample for its teachers: each has a list for each teacher, which is empty where the teacher does not
+teach the sample."""
 
 
 class TurnPiece(NamedTuple):
@@ -44,69 +45,110 @@ class TurnPiece(NamedTuple):
 
 @dataclass(frozen=True)
 class TurnsCollator:
-    """A collator that adds what a teacher reads of conversations, which are samples with pieces. Others stay as they
-    are.
+    """A collator that adds what a teacher reads of turns, of samples with pieces.
 
     Args:
         collate: the collator of the student's batches.
         ours: the bytes of the student's tokens.
         theirs: the bytes of the teacher's tokens.
+        number: the teacher's place in the columns of a sample.
     """
 
     collate: Collate
     ours: TokenBytes
     theirs: TokenBytes
+    number: int = 0
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The collator's batch, with the teacher's columns."""
-        if any(PIECES not in one for one in samples):
-            return self.collate(samples)
-        batch = self.collate([{name: one[name] for name in ("input_ids", "labels")} for one in samples])
-        added = turn_columns(batch, samples, self.ours, self.theirs)
-        return batch | {f"{TEACHER}{name}": value for name, value in added.items()}
+        batch = self.collate([without_pieces(one) for one in samples])
+        return batch | {f"{TEACHER}{name}": value for name, value in self.columns(batch, samples).items()}
+
+    def columns(self, batch: Mapping[str, Tensor], samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The teacher's columns of a batch, without their prefix.
+
+        Args:
+            batch: the student's batch of the samples, padded on the right.
+            samples: the samples (``data/compared_turns.py``).
+        """
+        teacher = self.reads(samples)
+        pieces = [_pieces_of(one[PIECES][self.number]) for one in samples]
+        flat = [(row, piece) for row, own in enumerate(pieces) for piece in own]
+        ids, other_ids = batch["input_ids"].numpy(), teacher["input_ids"].numpy()
+        texts, ends = list[bytes](), list[tuple[np.ndarray, np.ndarray]]()
+        for row, piece in flat:
+            one, at = _text(ids[row, piece.begin : piece.stop], self.ours, piece.own_space)
+            read = other_ids[row, piece.other_begin : piece.other_stop]
+            other, other_at = _text(read, self.theirs, piece.other_own_space)
+            texts.append(max(one, other, key=len))
+            ends.append((at, other_at))
+        axis = TextAxis.of(texts, [piece.closed for _, piece in flat])
+        places = (
+            [(row, piece.begin, piece.stop) for row, piece in flat],
+            [(row, piece.other_begin, piece.other_stop) for row, piece in flat],
+        )
+        readings = [
+            _reading(one, axis, of_side, [each[side] for each in ends])
+            for side, (one, of_side) in enumerate(zip((batch, teacher), places, strict=True))
+        ]
+        return teacher | columns(align(axis, *readings), int(supervised_mask(batch).sum()))
+
+    def teaches(self, sample: Mapping[str, Any]) -> bool:
+        """Whether the teacher teaches a sample."""
+        return len(sample[f"{OTHER}input_ids"][self.number]) > 0
+
+    def reads(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """What the teacher reads of some samples. A row of a sample that it does not teach has one token, of which
+        nothing is learned."""
+        pad = pad_token_id(self.theirs.tokenizer)
+        nothing = {"input_ids": [pad], "labels": [IGNORE_INDEX]}
+        rows = [
+            {name: one[f"{OTHER}{name}"][self.number] for name in nothing} if self.teaches(one) else nothing
+            for one in samples
+        ]
+        return Collator(pad)(rows)
 
 
-def ends_of_turns(samples: Iterable[Mapping[str, Any]]) -> tuple[int, int] | None:
-    """The tokens that end a turn of the student and of the teacher; None if no whole turn is compared."""
-    for sample in samples:
-        for piece in _pieces_of(sample[PIECES]):
-            if piece.closed:
-                return int(sample["input_ids"][piece.stop]), int(sample[f"{OTHER}input_ids"][piece.other_stop])
-    return None
-
-
-def turn_columns(
-    batch: Mapping[str, Tensor], samples: Sequence[Mapping[str, Any]], ours: TokenBytes, theirs: TokenBytes
-) -> dict[str, Tensor]:
-    """The teacher's columns of a batch of conversations, without their prefix.
+@dataclass(frozen=True)
+class TeacherSide:
+    """The samples of a teacher as it reads them, an indexable collection of `input_ids` and `labels`.
 
     Args:
-        batch: the student's batch of the samples, padded on the right.
-        samples: the samples (``conversations/across.py``).
-        ours: the bytes of the student's tokens.
-        theirs: the bytes of the teacher's tokens.
+        samples: samples with pieces.
+        number: the teacher's place in their columns.
+        places: the samples that it teaches.
     """
-    rows = [{"input_ids": one[f"{OTHER}input_ids"], "labels": one[f"{OTHER}labels"]} for one in samples]
-    teacher = Collator(pad_token_id(theirs.tokenizer))(rows)
-    pieces = [_pieces_of(one[PIECES]) for one in samples]
-    flat = [(row, piece) for row, own in enumerate(pieces) for piece in own]
-    ids, other_ids = batch["input_ids"].numpy(), teacher["input_ids"].numpy()
-    texts, ends = list[bytes](), list[tuple[np.ndarray, np.ndarray]]()
-    for row, piece in flat:
-        one, at = _text(ids[row, piece.begin : piece.stop], ours, piece.own_space)
-        other, other_at = _text(other_ids[row, piece.other_begin : piece.other_stop], theirs, piece.other_own_space)
-        texts.append(max(one, other, key=len))
-        ends.append((at, other_at))
-    axis = TextAxis.of(texts, [piece.closed for _, piece in flat])
-    places = (
-        [(row, piece.begin, piece.stop) for row, piece in flat],
-        [(row, piece.other_begin, piece.other_stop) for row, piece in flat],
-    )
-    readings = [
-        _reading(one, axis, of_side, [each[side] for each in ends])
-        for side, (one, of_side) in enumerate(zip((batch, teacher), places, strict=True))
-    ]
-    return teacher | columns(align(axis, *readings), int(supervised_mask(batch).sum()))
+
+    samples: Any
+    number: int
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, at: int) -> dict[str, list[int]]:
+        sample = self.samples[self.places[at]]
+        return {name: sample[f"{OTHER}{name}"][self.number] for name in ("input_ids", "labels")}
+
+
+def without_pieces(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """The sample as its student reads it."""
+    return {name: value for name, value in sample.items() if name not in PIECE_COLUMNS}
+
+
+def ends_of_turns(samples: Iterable[Mapping[str, Any]], number: int) -> tuple[int, int] | None:
+    """The tokens that end a turn of the student and of a teacher; None if no whole turn is compared.
+
+    Args:
+        samples: the samples.
+        number: the teacher's place in their columns.
+    """
+    for sample in samples:
+        for piece in _pieces_of(sample[PIECES][number]):
+            if piece.closed:
+                theirs = sample[f"{OTHER}input_ids"][number]
+                return int(sample["input_ids"][piece.stop]), int(theirs[piece.other_stop])
+    return None
 
 
 def _pieces_of(numbers: Sequence[int]) -> list[TurnPiece]:

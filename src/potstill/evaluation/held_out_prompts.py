@@ -1,6 +1,6 @@
 """Held-out prompts: the held-out conversations up to the last turn of the assistant, which every model writes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,12 +29,17 @@ class HeldOutPrompt:
     """The whole conversation, of which the last turn of the assistant is the reference."""
     input_ids: list[int]
     """What students read before they write."""
-    teacher_input_ids: list[int]
-    """What teachers read before they write: the same, unless the recipe lets them read something else."""
+    teacher_input_ids: Mapping[str | None, list[int]]
+    """What teachers read before they write, by name: what students read, unless the recipe lets them read something
+    else, under None for all teachers; of teachers of other tokenizers, under their names."""
     reference: str
     """What the data has there, without special tokens."""
     reference_tokens: int
     """Its number of tokens, without the one that ends the turn."""
+
+    def read_by(self, teacher: str) -> list[int]:
+        """What a teacher reads before it writes."""
+        return self.teacher_input_ids.get(teacher) or self.teacher_input_ids[None]
 
     @property
     def before(self) -> Sequence[Message]:
@@ -62,8 +67,9 @@ def held_out_prompts(work: Work) -> list[HeldOutPrompt]:
     longest_of_teachers = longest if theirs is None else min(theirs, *room)
     found = [
         one
-        for one in _prompts(artifacts.tokenizer(work), _other_template(work, corpus), held_out, corpus)
-        if len(one.input_ids) <= longest and len(one.teacher_input_ids) <= longest_of_teachers
+        for one in _prompts(artifacts.tokenizer(work), _other_templates(work, corpus), held_out, corpus)
+        if len(one.input_ids) <= longest
+        and all(len(read) <= longest_of_teachers for read in one.teacher_input_ids.values())
     ]
     if len(found) < FEWEST:
         raise UserError(
@@ -74,16 +80,19 @@ def held_out_prompts(work: Work) -> list[HeldOutPrompt]:
     return found
 
 
-def _other_template(work: Work, corpus: Conversations) -> ChatTemplate | None:
-    """The chat template of a teacher of another tokenizer; None where all models have one tokenizer."""
+def _other_templates(work: Work, corpus: Conversations) -> dict[str, ChatTemplate]:
+    """The chat templates of teachers of other tokenizers, by name; none where all models have one tokenizer."""
     if crossing_loss(work.recipe) is None:
-        return None
-    (teacher,) = artifacts.existing_teachers(work)
-    return chat_template(teacher.tokenizer(), corpus.model_copy(update={"template": None}))
+        return {}
+    own = corpus.model_copy(update={"template": None})
+    return {teacher.name: chat_template(teacher.tokenizer(), own) for teacher in artifacts.existing_teachers(work)}
 
 
 def _prompts(
-    tokenizer: Any, other: ChatTemplate | None, held_out: Sequence[tuple[str, Conversation]], corpus: Conversations
+    tokenizer: Any,
+    others: Mapping[str, ChatTemplate],
+    held_out: Sequence[tuple[str, Conversation]],
+    corpus: Conversations,
 ) -> Iterator[HeldOutPrompt]:
     ours = chat_template(tokenizer, corpus)
     # A teacher that has read the answer would only repeat it.
@@ -92,11 +101,11 @@ def _prompts(
     for name, conversation in held_out:
         try:
             prompt, reference = _cut(conversation, ours, corpus)
-            asked = prompt
-            if other is not None:
-                asked, _ = _cut(conversation, other, corpus)
+            asked: dict[str | None, list[int]] = {None: prompt}
+            if others:
+                asked = {teacher: _cut(conversation, one, corpus)[0] for teacher, one in others.items()}
             if reading is not None and theirs is not None:
-                asked, _ = _cut(as_teachers_read(conversation, reading), theirs, corpus)
+                asked = {None: _cut(as_teachers_read(conversation, reading), theirs, corpus)[0]}
         except BadRowError:
             if corpus.on_bad_row == "refuse":
                 raise

@@ -1,5 +1,6 @@
 """Inspect targets: the contents of a store, whether it is whole, and its distance from its teacher."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,23 @@ from potstill.data.prompts.collator import AlignedCollator, teacher_batch
 from potstill.data.row_teachers import TEACHERS
 from potstill.device import device
 from potstill.errors import UserError
+from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.pipeline.document_texts import DOCUMENTS, document_blocks
 from potstill.pipeline.precision import with_precision
 from potstill.pipeline.run_folder import Run
+from potstill.pipeline.span_captures import end_of_turns, turns_of_teacher
 from potstill.pipeline.training_data import taught_by
 from potstill.recipe.load import saved_recipe
 from potstill.recipe.step import SAVED_AS, Step
 from potstill.targets import TargetStore, describe, fidelity
+from potstill.targets.codecs.registry import CrossingCodec
 from potstill.targets.codecs.spans import SpanCodec, SpanNumbers
+from potstill.targets.codecs.turns import TurnCodec
 from potstill.targets.content_keys import batch_keys
 from potstill.targets.fidelity import Fidelity, SpanFidelity, span_fidelity
 from potstill.teachers.capture_spans import read_blocks
+from potstill.teachers.capture_turns import numbers_of_turns
 from potstill.teachers.live import LiveTeacher
 from potstill.teachers.prepared import PreparedTeacher
 
@@ -53,7 +59,7 @@ def inspect(folder: Path, samples: int) -> dict[str, Any]:
                 advance(1)
         found["checksums"] = "all right"
         if samples:
-            measure = measure_spans if isinstance(store.codec, SpanCodec) else measure_fidelity
+            measure = {SpanCodec: measure_spans, TurnCodec: measure_turns}.get(type(store.codec), measure_fidelity)
             found["fidelity"] = vars(measure(store, folder, samples))
     return found
 
@@ -115,12 +121,27 @@ def measure_spans(store: TargetStore, folder: Path, blocks: int) -> SpanFidelity
     live = read_blocks(LiveTeacher(prepared.model()), documents, places, AT_ONCE)
     stored = store.read([key.tobytes() for key in documents.blocks.keys[places]])
     assert isinstance(stored, SpanNumbers)
+    return span_fidelity(TokenNumbers(live.log_p, live.log_mass), TokenNumbers(stored.log_p, stored.log_mass))
+
+
+def measure_turns(store: TargetStore, folder: Path, samples: int) -> SpanFidelity:
+    """The same of a store of turns or answers, on samples that are spread over its corpus."""
+    _, run, of_set = _place(folder)
+    rows = load_from_disk(run / (f"strategies/{of_set}/train" if of_set else "corpus/train"))
+    prepared, recipe = _teacher(folder, run / "corpus"), saved_recipe(run)
+    number, end = [*recipe.teachers].index(folder.resolve().name), end_of_turns(recipe, prepared)
+    turns = turns_of_teacher(rows, prepared, number, end)
+    chosen = range(0, len(turns.samples), max(len(turns.samples) // samples, 1))[:samples]
+    some = replace(turns, samples=[turns.samples[at] for at in chosen])
+    live = numbers_of_turns(LiveTeacher(prepared.model()), some, len(chosen))
+    stored = store.read([key.tobytes() for key in some.contents.keys])
+    assert isinstance(stored, TokenNumbers)
     return span_fidelity(live, stored)
 
 
 def measure_fidelity(store: TargetStore, folder: Path, samples: int) -> Fidelity:
     """The distance of the store's targets from the live teacher's, on samples that are spread over its corpus."""
-    assert not isinstance(store.codec, SpanCodec)
+    assert not isinstance(store.codec, CrossingCodec)
     place, run, of_set = _place(folder)
     corpus = run / (f"strategies/{of_set}/train" if of_set else f"{_corpus_of(run)}/train")
     prepared = _teacher(folder, corpus)

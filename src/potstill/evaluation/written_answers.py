@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from potstill.console import say
-from potstill.evaluation.answers import compared_with, parts_of_questions
+from potstill.evaluation.answers import pairs_of_students, parts_of_questions, sums_of_answers
 from potstill.evaluation.candidate_models import Measurement, own_models, pairs_to_compare
 from potstill.evaluation.held_out_prompts import held_out_prompts
 from potstill.evaluation.taught_items import by_part, told
@@ -27,7 +27,7 @@ from potstill.pipeline import artifacts
 from potstill.pipeline.steps import answers_steps
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
-from potstill.recipe.across_tokenizers import crossing_loss
+from potstill.recipe.across_tokenizers import reads_other_tokens
 from potstill.recipe.step import Step
 
 ModelSums = Mapping[str, Sums]
@@ -64,9 +64,7 @@ def measure(work: Work) -> Measurement:
     resampling = Resampling(recipe.evaluate.confidence, recipe.evaluate.resamples)
     of_metric = {model: [SumsByMetric(each) for each in seeds] for model, seeds in scores.items()}
     judged, metrics = by_part(of_metric, parts, list(scores["start"][0]))
-    rows, pairs = compare(
-        judged, _pairs(work), metrics, lambda model, metric: [one.sums(metric) for one in judged[model]], resampling
-    )
+    rows, pairs = compare(judged, _pairs(work), metrics, sums_of_answers(recipe, judged), resampling)
     file = work.folder / "answers.json"
     write_json(file, {"id": list(asked), "scores": {model: [*map(_by_answer, each)] for model, each in scores.items()}})
     calls = f", {scorer.calls:,} of which call a tool" if scorer.calls else ""
@@ -106,7 +104,7 @@ def _references(work: Work) -> dict[str, ReferenceAnswer]:
 def _pairs(work: Work) -> list[tuple[str, str]]:
     """Each student with each model that it is compared with."""
     if work.recipe.asks:
-        return [(student, other) for student, beside in compared_with(work).items() for other in beside]
+        return pairs_of_students(work)
     return pairs_to_compare(work, own_models(work))
 
 
@@ -116,13 +114,13 @@ def _judge(work: Work, step: Step, asked: Sequence[str], scorer: AnswerScorer) -
     assert rows.keys() == set(asked), f"{folder}: the answers are to other prompts"
     assert step.candidate is not None
     # Lengths are in the run's tokens, also those of a teacher that writes other tokens.
-    others = step.candidate.role == "teacher" and crossing_loss(work.recipe) is not None
+    others = reads_other_tokens(work.recipe, step.candidate)
     answers = []
     for row in (rows[each] for each in asked):
         ids = _ids(tokenizer, row["response"])
         answers.append(WrittenAnswer(row["response"], ids, len(ids) if others else row["tokens"], not row["hit_limit"]))
     found = scorer(answers)
-    return {**_loss(folder, asked), **found} if work.recipe.asks else found
+    return {**_loss(folder, asked), **found} if work.recipe.asks and not others else found
 
 
 def _loss(folder: Path, asked: Sequence[str]) -> ModelSums:

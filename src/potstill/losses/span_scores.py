@@ -37,7 +37,10 @@ def numbers_of(
 
 @torch.no_grad()
 def numbers_of_likeliest(
-    told: SparseTarget, labels: Int[Tensor, "N"], begins_word: Bool[Tensor, "V"]
+    told: SparseTarget,
+    labels: Int[Tensor, "N"],
+    begins_word: Bool[Tensor, "V"],
+    ends_turn: Bool[Tensor, "V"] | None = None,
 ) -> tuple[TokenNumbers, Float[Tensor, "N"]]:
     """The numbers of predictions of which only the likeliest tokens and the label are told; and the mass of the others.
 
@@ -50,9 +53,13 @@ def numbers_of_likeliest(
         told: what is told, the label among it.
         labels: the tokens that follow.
         begins_word: as in :func:`numbers_of`.
+        ends_turn: as in :func:`numbers_of`. Where it is the label, nothing is estimated.
     """
     ids, log_probs = told.ids.long(), told.log_probs.double()
     is_word = (ids < len(begins_word)) & begins_word[ids.clamp_max(len(begins_word) - 1)]
     words = log_probs.masked_fill(~is_word, -torch.inf).logsumexp(-1)
     log_mass = (words - log_probs.logsumexp(-1)).clamp(LEAST_LOG_MASS, 0.0)
-    return TokenNumbers(label_log_probs(told, labels), log_mass.float()), told.log_tail.exp()
+    log_p, log_mass = label_log_probs(told, labels), log_mass.float()
+    if ends_turn is not None:
+        log_mass = torch.where(ends_turn[labels], log_p.float().clamp_min(LEAST_LOG_MASS), log_mass)
+    return TokenNumbers(log_p, log_mass), told.log_tail.exp()

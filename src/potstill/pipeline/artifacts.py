@@ -18,7 +18,7 @@ from potstill.models.pretrained import ModelSource
 from potstill.models.shared_vocabulary import shared_vocabulary
 from potstill.pipeline.steps import select_step
 from potstill.pipeline.work import Work
-from potstill.recipe.across_tokenizers import crossing_loss
+from potstill.recipe.across_tokenizers import crossing_loss, reads_other_tokens
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.served import only_writes, served_teachers
@@ -99,7 +99,7 @@ def tokenizer(work: Work) -> Any:
 
 def tokenizer_of(work: Work, candidate: Candidate) -> Any:
     """The tokenizer of a candidate: the run's, or that of a teacher that reads other tokens."""
-    if candidate.role == "teacher" and crossing_loss(work.recipe) is not None:
+    if reads_other_tokens(work.recipe, candidate):
         return teacher(work, teacher_of(work, candidate)).tokenizer()
     return tokenizer(work)
 

@@ -7,7 +7,8 @@ from typing import Any
 from datasets import Features, List, Value
 
 from potstill.console import progress, say
-from potstill.data.conversations.across import ComparedBytes, OtherReader, rows_across
+from potstill.data.compared_turns import ComparedTurns
+from potstill.data.conversations.across import OtherReaders, rows_across
 from potstill.data.conversations.audit import Audit, audit_of
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import Conversation
@@ -60,31 +61,45 @@ def save_samples(
 
 
 def save_samples_across(
-    folder: Path, conversations: Sequence[Conversation], reader: OtherReader, corpus: Conversations, tally: ChatTally
-) -> tuple[int, ComparedBytes]:
-    """As :func:`save_samples`, of samples that a teacher of another tokenizer reads. Returns also what is compared.
+    folder: Path,
+    conversations: Sequence[Conversation],
+    readers: OtherReaders,
+    corpus: Conversations,
+    tally: ChatTally,
+    counted: TaughtCounts | None = None,
+) -> tuple[int, list[ComparedTurns]]:
+    """As :func:`save_samples`, of samples that teachers of other tokenizers read. Returns also what is compared with
+    each of them.
 
     Args:
         folder: the folder of the samples.
         conversations: the conversations.
-        reader: the tokens of both models.
+        readers: the tokens of all models.
         corpus: the recipe's section.
         tally: counts what becomes of each conversation.
+        counted: counts the samples by their teachers. None: conversations have no teachers of their own.
 
     Raises:
         UserError: as :func:`rows_across`.
     """
-    compared, written = ComparedBytes(), 0
+    compared, written = [ComparedTurns() for _ in readers.teachers], 0
+    features = _features(ROW, PIECE_COLUMNS)
     showing = progress(f"rendering {folder.name}", len(conversations), "conversations")
-    with dataset_writer(folder, _features((*ROW, *PIECE_COLUMNS))) as write, showing as advance:
-        for row in rows_across(_shown(conversations, advance), reader, corpus, tally, compared):
+    with (
+        dataset_writer(folder, features if counted is None else with_teachers(features)) as write,
+        showing as advance,
+    ):
+        for row in rows_across(_shown(conversations, advance), readers, corpus, tally, compared):
             write(row)
             written += 1
+            if counted is not None:
+                counted.add(tuple(row[TEACHERS]), sum(label != IGNORE_INDEX for label in row["labels"][1:]))
     return written, compared
 
 
-def _features(names: Iterable[str]) -> Features:
-    return Features(dict.fromkeys(names, List(Value("int32"))))
+def _features(names: Iterable[str], of_teachers: Iterable[str] = ()) -> Features:
+    each = List(Value("int32"))
+    return Features(dict.fromkeys(names, each) | dict.fromkeys(of_teachers, List(each)))
 
 
 def _shown(conversations: Iterable[Conversation], advance: Callable[[int], None]) -> Iterator[Conversation]:

@@ -127,7 +127,8 @@ def captured_files(recipe: Recipe) -> dict[str, str]:
     """
     if recipe.capture is None or recipe.capture.store is None:
         return {}
-    files = [named_path(recipe.capture.store) / name / "store.json" for name in recipe.teachers]
+    folders = [named_path(recipe.capture.store) / name for name in [*recipe.sample_sets] or [""]]
+    files = [folder / name / "store.json" for folder in folders for name in recipe.teachers]
     if missing := next((file for file in files if not file.is_file()), None):
         raise UserError(
             f"`capture.store`: {str(missing)!r} is missing (seen from {Path.cwd()}); give the folder `capture` of a "

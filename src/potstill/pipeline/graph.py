@@ -165,6 +165,7 @@ STAGES: tuple[Stage, ...] = (
             **recipe_inputs.teacher_answers(r),
             **recipe_inputs.references(r),
             **recipe_inputs.teacher_precision(r),
+            **recipe_inputs.alignment(r),
         },
         lambda r: ("teachers", "tokenizer", "corpus", "pretrain"),
         needs_step=lambda r, s, needed: needed.stage != "pretrain" or needed.name == (r.generate and r.generate.by),
@@ -175,6 +176,7 @@ STAGES: tuple[Stage, ...] = (
         "Put each question or conversation into the prompts of teacher and student.",
         lambda r, s: (
             recipe_inputs.sequence_lengths(r)
+            | recipe_inputs.alignment(r)
             | (
                 recipe_inputs.answer_settings(r)
                 if s == steps.held_out_questions_step(r)

@@ -5,7 +5,7 @@ The module imports nothing heavy, because the table of stages uses it.
 
 from typing import TYPE_CHECKING, Any
 
-from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_documents
 from potstill.recipe.precision import teachers_in_format
 from potstill.recipe.row_rules import rules, teaches_by_row, without_cross_entropy
 
@@ -72,7 +72,7 @@ def alignment(recipe: "Recipe") -> dict[str, bool]:
 
 def kept_documents(recipe: "Recipe") -> dict[str, str]:
     """Whether the corpus keeps the text of documents, which a capture of spans reads."""
-    return {"capture.keep": "spans"} if keeps_spans(recipe) else {}
+    return {"capture.keep": "spans"} if keeps_documents(recipe) else {}
 
 
 def capture(recipe: "Recipe") -> Any:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 HELD_OUT_FOLDER = "held_out"
 """The folder of the held-out questions' prompts, within the folder of the strategy that asks them."""
 
+HELD_OUT_SAMPLES = "samples"
+"""The folder of these prompts in the tokens of the run, within that folder."""
+
 
 def step_per_seed(stage: str) -> "Callable[[Recipe], list[Step]]":
     """One step for each seed."""
@@ -41,6 +44,11 @@ def strategies_steps(recipe: "Recipe") -> list[Step]:
 def held_out_questions_step(recipe: "Recipe") -> Step:
     """The step of `strategies` that makes the prompts of the held-out questions."""
     return Step("strategies", name=f"{recipe.answers.strategy}/{HELD_OUT_FOLDER}")
+
+
+def held_out_samples_of(teacher: str) -> str:
+    """The folder of these prompts in the tokens of a teacher of another tokenizer."""
+    return f"{HELD_OUT_SAMPLES}-{teacher}"
 
 
 def samples_stages(recipe: "Recipe") -> tuple[str, ...]:

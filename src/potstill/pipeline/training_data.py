@@ -12,6 +12,7 @@ from potstill.data.random_offsets import RandomOffsets
 from potstill.pipeline import artifacts, recipe_inputs
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.questions import Questions
@@ -47,7 +48,9 @@ def for_sample_set(work: Work, name: str | None) -> TrainingData:
             load_from_disk(work.run.path(taught_by(work.recipe)) / "train"), None, corpus_collator(work)
         )
     step = Step("strategies", name=name)
-    collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
+    collate: Collate = AlignedCollator(_pad_id(work), same_answer=work.recipe.sample_sets[name].own)
+    if crossing_loss(work.recipe) is not None:
+        collate = Collator(_pad_id(work))
     return TrainingData(load_from_disk(work.run.path(step) / "train"), _validation(work, step), collate)
 
 

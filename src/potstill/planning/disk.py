@@ -9,7 +9,7 @@ from potstill.planning.jobs import Situation, TrainingJob, bytes_per_weight, che
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import TRAINED_STAGES
-from potstill.recipe.across_tokenizers import keeps_spans
+from potstill.recipe.across_tokenizers import keeps_documents, keeps_spans
 from potstill.recipe.distil import KeptSnapshots
 from potstill.recipe.step import Step
 from potstill.targets.codecs.registry import Codec, estimate, make_codec
@@ -88,7 +88,7 @@ def _corpus(at: Situation) -> Range | None:
     # The texts lie in a file of their own while they are split.
     held_out = (amounts.held_out_tokens or amounts.tokens * Range(0.0, 0.05, 0.2)) * (ID_BYTES + TEXT_BYTES)
     of_token, of_sample = float(ID_BYTES), float(OFFSET_BYTES)
-    if keeps_spans(at.recipe):
+    if keeps_documents(at.recipe):
         of_token, of_sample = of_token + TEXT_BYTES, of_sample + RUN.itemsize
     return amounts.tokens * of_token + amounts.samples * of_sample + held_out
 

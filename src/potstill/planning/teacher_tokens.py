@@ -26,13 +26,20 @@ def teacher_tokens(
     """
     if crossing_loss(recipe) is None:
         return {}
-    counted = (made or {}).get("alignment", {})
-    return {name: _of_teacher(recipe, counted.get(name), measured.get(name)) for name in recipe.teachers}
+    made = made or {}
+    # Of texts, those that are held out are counted; of conversations, all that are learned.
+    counted = {name: _counted(one, OF_HELD_OUT) for name, one in made.get("alignment", {}).items()}
+    counted |= {name: _counted(one, 1.0) for name, one in made.get("compared_turns", {}).items()}
+    return {name: counted.get(name) or _of_teacher(recipe, measured.get(name)) for name in recipe.teachers}
 
 
-def _of_teacher(recipe: Recipe, counted: Mapping[str, int] | None, measured: Range | None) -> Range:
-    if counted is not None and counted["student_tokens"]:
-        return Range.around(counted["teacher_tokens"] / counted["student_tokens"], OF_HELD_OUT, OF_HELD_OUT)
+def _counted(counts: Mapping[str, int], factor: float) -> Range | None:
+    if not counts["student_tokens"]:
+        return None
+    return Range.around(counts["teacher_tokens"] / counts["student_tokens"], factor, factor)
+
+
+def _of_teacher(recipe: Recipe, measured: Range | None) -> Range:
     return measured or bytes_per_token(recipe) / _of_vocabulary(max(BYTES_PER_TOKEN))
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
-from potstill.recipe.row_rules import teaches_by_row
-
 if TYPE_CHECKING:
+    from potstill.recipe.candidates import Candidate
     from potstill.recipe.conversations import Conversations
     from potstill.recipe.losses import GivenLoss
     from potstill.recipe.recipe import Recipe
@@ -29,8 +28,18 @@ def _losses(recipe: "Recipe") -> "list[GivenLoss]":
     return [loss for name in recipe.variants for loss in recipe.losses_of(name)]
 
 
+def reads_other_tokens(recipe: "Recipe", candidate: "Candidate") -> bool:
+    """Whether a candidate is a teacher that need not have the run's tokenizer."""
+    return candidate.role == "teacher" and crossing_loss(recipe) is not None
+
+
+def keeps_documents(recipe: "Recipe") -> bool:
+    """Whether a recipe captures spans of texts, for which the teacher reads whole documents."""
+    return keeps_spans(recipe) and not recipe.asks and not recipe.chats
+
+
 def keeps_spans(recipe: "Recipe") -> bool:
-    """Whether a recipe captures spans, for which the teacher reads whole documents."""
+    """Whether a recipe captures spans, which are of the teacher's own tokens."""
     return recipe.capture is not None and recipe.capture.keep == "spans"
 
 
@@ -62,10 +71,7 @@ def complaints_across_tokenizers(recipe: "Recipe") -> Iterator[str]:
     if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1:
         yield f"{what}, and of several such teachers the losses are averaged; remove `distil.mix: logits`"
     if recipe.asks:
-        yield (
-            f"{what}, and it reads text and conversations alone; give `corpus.sources` or `corpus.conversations`, or "
-            "use a teacher of the student's tokenizer"
-        )
+        yield from _of_questions(recipe, what)
     elif recipe.chats:
         yield from _of_conversations(recipe, what)
     yield from _of_other_sections(recipe, what)
@@ -79,10 +85,6 @@ def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
             f"{what}, and `capture.keep: {recipe.capture.keep}` keeps one tokenizer's tokens; use `keep: spans`, or "
             "remove `capture`"
         )
-    elif recipe.chats:
-        yield "`capture.keep: spans` keeps spans of texts, and not of conversations; remove `capture`"
-    elif len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
-        yield "`capture.keep: spans` keeps those of one teacher, which teaches every row; remove `capture`, or name one"
     elif any(map(recipe.on_policy_of, recipe.variants)):
         yield (
             "`capture.keep: spans` knows no text that the student writes (`on_policy`); remove `capture`, and the "
@@ -98,8 +100,6 @@ def _of_capture(recipe: "Recipe", what: str) -> Iterator[str]:
 def _of_conversations(recipe: "Recipe", what: str) -> Iterator[str]:
     what = f"{what}, which reads conversations by its tokenizer's own chat template"
     corpus = cast("Conversations", recipe.corpus)
-    if len(recipe.all_teachers) > 1 or teaches_by_row(recipe):
-        yield f"{what}, and of these there can be one, which teaches every row; name one in `teachers`"
     if corpus.teacher is not None:
         yield f"{what} and as the student does; remove `corpus.teacher`"
     if recipe.uses_strategies:
@@ -112,6 +112,20 @@ def _of_conversations(recipe: "Recipe", what: str) -> Iterator[str]:
         yield f"{what}, and `corpus.too_long: {corpus.too_long}` cuts tokens of the student; use `drop` or `cut_right`"
     if any(map(recipe.on_policy_of, recipe.variants)):
         yield f"{what}, and cannot go on from what the student writes; remove `on_policy`, or give `corpus.sources`"
+
+
+def _of_questions(recipe: "Recipe", what: str) -> Iterator[str]:
+    if any(map(recipe.on_policy_of, recipe.variants)):
+        yield (
+            f"{what}, which reads an answer after a prompt of its own, and cannot go on from what the student writes; "
+            "remove `on_policy`, or give `corpus.sources`"
+        )
+    for name in recipe.variants:
+        if not recipe.sample_set_of(name).own:
+            yield (
+                f"{what}, which is compared where both read the same text, and `experiments.{name}.targets: "
+                f"another_question` has none; remove the experiment {name!r}"
+            )
 
 
 def _of_other_sections(recipe: "Recipe", what: str) -> Iterator[str]:

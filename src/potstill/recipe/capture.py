@@ -36,8 +36,9 @@ class Capture(Section):
     """The bits of each kept log-probability: 8 (default), 16 or 32."""
 
     store: str | None = None
-    """The folder `capture` of another run, which captured the spans of these documents for a student of another
-    tokenizer (`spans`). They are taken from there, and the teacher is not run. Default: it is run."""
+    """The folder `capture` of another run, which captured the spans of these documents, conversations or questions for
+    a student of another tokenizer (`spans`). They are taken from there, and the teacher is not run. Default: it is
+    run."""
 
     batch_size: int = Field(16, gt=0)
     """The number of sequences that the teacher reads at the same time. Default: 16."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from potstill.recipe.losses import CrossEntropy, GivenLoss, OneVocabulary
+from potstill.recipe.losses import AcrossVocabularies, CrossEntropy, GivenLoss, LikelihoodMatching, OneVocabulary
 from potstill.recipe.section import Name, Section, Temperature, about_key
 from potstill.recipe.training_fields import Training, TrainingFields
 
@@ -53,23 +53,27 @@ class Search(Section):
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of two losses: the divergence's share and its temperature."""
+    """A setting of two losses: the share of the divergence, or of another loss from a teacher, and its temperature."""
 
     share: float
     """The divergence's share of the sum of the two weights."""
     temperature: float
+    """1 for `alm`, which has none."""
 
     def __str__(self) -> str:
         return f"share {self.share:.3g}, temperature {self.temperature:g}"
 
 
 def setting_of(losses: list[GivenLoss]) -> Setting | None:
-    """The setting of one cross-entropy and one divergence, in any order; None for any other losses."""
+    """The setting of one cross-entropy and one divergence or loss across tokenizers, in any order; None for any other
+    losses."""
     entropies = [loss for loss in losses if isinstance(loss, CrossEntropy)]
-    divergences = [loss for loss in losses if isinstance(loss, OneVocabulary)]
+    kinds = OneVocabulary | LikelihoodMatching | AcrossVocabularies
+    divergences = [loss for loss in losses if isinstance(loss, kinds)]
     if (len(entropies), len(divergences), len(losses)) != (1, 1, 2):
         return None
-    return Setting(divergences[0].weight / _total(losses), divergences[0].temperature)
+    (divergence,) = divergences
+    return Setting(divergence.weight / _total(losses), getattr(divergence, "temperature", 1.0))
 
 
 def with_setting(losses: list[GivenLoss], setting: Setting) -> list[GivenLoss]:
@@ -79,7 +83,14 @@ def with_setting(losses: list[GivenLoss], setting: Setting) -> list[GivenLoss]:
         return losses
     total, entropy = _total(losses), {"weight": (1 - setting.share) * _total(losses)}
     divergence = {"weight": setting.share * total, "temperature": setting.temperature}
-    return [loss.model_copy(update=entropy if isinstance(loss, CrossEntropy) else divergence) for loss in losses]
+    of_likelihood = {"weight": setting.share * total}
+
+    def changed(loss: GivenLoss) -> GivenLoss:
+        if isinstance(loss, CrossEntropy):
+            return loss.model_copy(update=entropy)
+        return loss.model_copy(update=of_likelihood if isinstance(loss, LikelihoodMatching) else divergence)
+
+    return [changed(loss) for loss in losses]
 
 
 def _total(losses: list[GivenLoss]) -> float:
@@ -116,6 +127,8 @@ def check_search(recipe: "Recipe") -> None:
             "`search` needs one cross_entropy and one divergence in `distil.losses`, which has "
             f"{kinds}; give these two, or remove `search`"
         )
+    if search.temperatures is not None and any(isinstance(loss, LikelihoodMatching) for loss in recipe.distil.losses):
+        raise ValueError("`search.temperatures`: `alm` has no temperature; search `share` alone")
     if search.share is None and search.temperatures == [given.temperature]:
         raise ValueError(
             f"`search.temperatures`: {given.temperature:g} is already the temperature of `distil.losses`; add "

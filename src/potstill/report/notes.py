@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potstill.data.alignment_figures import AlignmentFigures
-from potstill.data.conversations.across import ComparedBytes
+from potstill.data.compared_turns import ComparedTurns
 from potstill.data.row_teachers import NOBODY
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations, HeldOutConversations
@@ -85,17 +85,23 @@ def counterparts(shares: Mapping[str, float]) -> tuple[str, ...]:
     )
 
 
-def compared_turns(counts: Mapping[str, int] | None) -> tuple[str, ...]:
-    """The note of a run whose teacher reads conversations by its own tokenizer and chat template.
+def compared_turns(counts: Mapping[str, Mapping[str, int]] | None) -> tuple[str, ...]:
+    """The notes of a run whose teachers read conversations or questions by their own tokenizers and chat templates.
 
     Args:
-        counts: those of :class:`ComparedBytes`; None where there is one tokenizer.
+        counts: those of :class:`ComparedTurns` by the teachers' names; None where there is one tokenizer.
     """
     if counts is None:
         return ()
+    what = "Teacher and student have different tokenizers and chat templates: "
+    told = {name: ComparedTurns(**one) for name, one in counts.items()}
+    if len(told) == 1:
+        alone = "Only answers compare the teacher with the other models."
+        return tuple(f"{what}{one.told('the teacher')}. {alone}" for one in told.values())
+    every = "; ".join(one.told(f"the teacher {name}") for name, one in told.items())
     return (
-        "Teacher and student have different tokenizers and chat templates: "
-        f"{ComparedBytes(**counts).told('the teacher')}. Only answers compare the teacher with the other models.",
+        f"Teachers and student have different tokenizers and chat templates: {every}. Only answers compare teachers "
+        "with the other models.",
     )
 
 

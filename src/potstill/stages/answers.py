@@ -1,8 +1,8 @@
 """answers: every model answers the same prompts: the held-out questions, or the held-out conversations.
 
 Makes `answers/ROLE/[NAME/][seed-N/]answers.jsonl`, one line for each prompt. For questions it also makes `scores.json`,
-the sums over the tokens of each reference solution. `evaluate` judges the answers. A stopped stage goes on to the same
-answers (``generation.generate.responses``).
+the sums over the tokens of each reference solution; not of a teacher of another tokenizer. `evaluate` judges the
+answers. A stopped stage goes on to the same answers (``generation.generate.responses``).
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,10 @@ from potstill.generation.vllm_writer import check_installed
 from potstill.losses.policy_gradient import label_log_probs
 from potstill.metrics.held_out_text import score_answers, score_answers_of
 from potstill.pipeline import artifacts
-from potstill.pipeline.steps import held_out_questions_step
+from potstill.pipeline.steps import HELD_OUT_SAMPLES, held_out_questions_step, held_out_samples_of
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import reads_other_tokens
 from potstill.recipe.candidates import Candidate
 
 
@@ -57,10 +58,16 @@ def run(work: Work) -> Made:
     model = _model(work, work.step.candidate)
     outputs = [work.folder / "answers.jsonl"]
     if work.recipe.asks:
-        samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / "samples").to_list()
+        others = reads_other_tokens(work.recipe, work.step.candidate)
+        folder = HELD_OUT_SAMPLES
+        if others:
+            folder = held_out_samples_of(artifacts.teacher_of(work, work.step.candidate))
+        samples = load_from_disk(work.run.path(held_out_questions_step(work.recipe)) / folder).to_list()
         answers = _answers(work, model, _asked_questions(work, samples))
-        outputs.append(work.folder / "scores.json")
-        write_json(outputs[-1], _scores(work, model, samples))
+        if not others:
+            # Its loss would be of other tokens than the other models'.
+            outputs.append(work.folder / "scores.json")
+            write_json(outputs[-1], _scores(work, model, samples))
     else:
         answers = _answers(work, model, _asked_conversations(work))
     limited, tokens = sum(row["hit_limit"] for row in answers), sum(row["tokens"] for row in answers)
@@ -83,12 +90,13 @@ def _asked_questions(work: Work, samples: list[dict[str, Any]]) -> list[Asked]:
 
 def _asked_conversations(work: Work) -> list[Asked]:
     assert work.step.candidate is not None
-    teaches = work.step.candidate.role == "teacher"
+    asked = work.step.candidate
+    teacher = artifacts.teacher_of(work, asked) if asked.role == "teacher" else None
     return [
         Asked(
             Request(
                 one.id,
-                one.teacher_input_ids if teaches else one.input_ids,
+                one.input_ids if teacher is None else one.read_by(teacher),
                 plain_messages(one.before, one.conversation.tools),
             ),
             {"id": one.id, "question": one.before[-1].content, "reference": one.reference},

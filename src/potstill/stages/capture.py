@@ -1,7 +1,8 @@
 """capture: run each teacher once over the training samples and keep its targets.
 
 Makes one store for each teacher, `capture/TEACHER/`; for questions, one for each sample set and teacher,
-`capture/STRATEGY/own/TEACHER/`. With `keep: spans`, the teacher reads the training documents instead. A stopped capture
+`capture/STRATEGY/own/TEACHER/`. With `keep: spans`, teachers read the training documents instead, or conversations and
+questions in tokens of their own (``pipeline/span_captures.py``). A stopped capture
 continues with the missing samples.
 """
 
@@ -10,8 +11,6 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from potstill import distributed
 from potstill.console import duration, say, size
@@ -23,17 +22,16 @@ from potstill.device import device
 from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts, training_data
-from potstill.pipeline.document_texts import document_blocks
+from potstill.pipeline.span_captures import SpanCapture, span_captures
 from potstill.pipeline.work import Made, Work
 from potstill.recipe.across_tokenizers import keeps_spans
 from potstill.recipe.row_rules import teaches_by_row
 from potstill.recipe.served import only_writes
 from potstill.targets import Codec, SizeEstimate, StoreSpec, TargetStore, estimate, make_codec
-from potstill.targets.codecs.spans import SpanCodec
-from potstill.targets.span_slices import SpanSlices
+from potstill.targets.codecs.registry import CrossingCodec
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.capture import SampleBatches, capture
-from potstill.teachers.capture_spans import DocumentBlocks, UntoldMass, capture_spans, read_blocks
+from potstill.teachers.capture_spans import UntoldMass
 from potstill.teachers.hosted import HostedTeacher
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.teachers.served import ServedTeacher
@@ -45,7 +43,7 @@ def run(work: Work) -> Made:
     settings = work.recipe.capture
     assert settings is not None
     if keeps_spans(work.recipe):
-        return _of_documents(work)
+        return _of_spans(work)
     learned = _learned(work)
     folders, summary = [], dict[str, Any]()
     for teacher in artifacts.teachers(work):
@@ -53,7 +51,7 @@ def run(work: Work) -> Made:
         name, expected = teacher.name, size_estimate(work, teacher, batches)
         say(f"  {name}: {expected.bytes_per_token:.0f} bytes a token, {size(expected.total_bytes)} in all")
         folder, codec = work.folder / name, make_capture_codec(work, teacher)
-        assert not isinstance(codec, SpanCodec)
+        assert not isinstance(codec, CrossingCodec)
         beside = _beside(work, teacher, codec.vocabulary)
         if isinstance(beside, ServedTeacher | HostedTeacher):
             beside.client.keep_traffic(work.folder / f"{name}.traffic.json")
@@ -68,27 +66,30 @@ def run(work: Work) -> Made:
     return Made(folders, summary | {"made": f"{settings.keep} targets of {', '.join(summary)}"})
 
 
-def _of_documents(work: Work) -> Made:
-    """Capture the spans of teachers of another tokenizer, which read the training documents."""
+def _of_spans(work: Work) -> Made:
+    """Capture the spans of teachers of other tokenizers."""
     assert work.recipe.capture is not None
     folders, summary = [], dict[str, Any]()
-    for teacher in artifacts.teachers(work):
-        documents, name = document_blocks(work.run.path("corpus"), teacher), teacher.name
+    for teacher, wanted in span_captures(work):
+        name = teacher.name
         if work.recipe.capture.store is not None:
-            folders.append(_taken(work, teacher, documents, Path(work.recipe.capture.store) / name))
-            summary[name] = {"tokens": int(documents.blocks.counts.sum()), "taken_from": work.recipe.capture.store}
+            folders.append(_taken(work, name, wanted, Path(work.recipe.capture.store)))
+            summary[name] = {"tokens": wanted.tokens, "taken_from": work.recipe.capture.store}
             continue
-        expected = _size_of_documents(documents)
+        expected = wanted.size
         say(f"  {name}: {expected.bytes_per_token:.1f} bytes a token, {size(expected.total_bytes)} in all")
         beside = teacher.beside()
         if isinstance(beside, ServedTeacher | HostedTeacher):
             beside.client.keep_traffic(work.folder / f"{name}.traffic.json")
-        store = StoreSpec(work.folder / name, documents.codec, teacher.provenance())
-        at_once = work.recipe.capture.batch_size
+        store = StoreSpec(work.folder / name, wanted.codec, wanted.origin)
         ranks = distributed.rank(), distributed.world_size()
-        tokens, untold = capture_spans(store, beside, documents, at_once, *ranks)
+        untold = wanted.write(store, beside, work.recipe.capture.batch_size, ranks)
         folders.append(store.folder)
-        summary[name] = {"tokens": tokens, "bytes_per_token": expected.bytes_per_token, **traffic_of(beside)}
+        summary[name] = {
+            "tokens": wanted.tokens,
+            "bytes_per_token": expected.bytes_per_token,
+            **traffic_of(beside),
+        }
         if not beside.gives_whole_distributions:
             summary[name] |= {"untold": asdict(_of_all_ranks(untold))}
     return Made(folders, summary | {"made": f"spans of {', '.join(summary)}"})
@@ -101,28 +102,26 @@ def _of_all_ranks(untold: UntoldMass) -> UntoldMass:
     return whole
 
 
-def _taken(work: Work, teacher: PreparedTeacher, documents: DocumentBlocks, store: Path) -> Path:
-    """Copy the store of another run, which has spans of all documents.
+def _taken(work: Work, teacher: str, wanted: SpanCapture, capture: Path) -> Path:
+    """Copy the store of another run, which has all that this one reads.
 
     Raises:
-        UserError: it has not, or they are of another teacher.
+        UserError: it has not, or it is of another teacher or read otherwise.
     """
-    folder = work.folder / teacher.name
-    found = TargetStore(store, expect=teacher.provenance())
-    if not isinstance(found.codec, SpanCodec):
-        raise UserError(f"`capture.store`: {store} keeps {found.codec.mode}, and not spans; name a store of spans")
-    SpanSlices(found).check(documents.documents)
-    say(f"  {teacher.name}: {len(found):,} blocks of documents, taken from {store}")
+    folder, store = work.folder / teacher, capture / (work.step.name or "") / teacher
+    found = TargetStore(store, expect=wanted.origin)
+    if type(found.codec) is not type(wanted.codec):
+        raise UserError(
+            f"`capture.store`: {store} keeps {found.codec.mode}, and not {wanted.codec.mode}; name a store of the same "
+            "kind of data, captured with `keep: spans`"
+        )
+    wanted.check(found)
+    say(f"  {teacher}: {wanted.told(found)}, taken from {store}")
     if distributed.is_first():
         with atomic_folder(folder) as partial:
             shutil.copytree(store, partial)
     distributed.barrier()
     return folder
-
-
-def _size_of_documents(documents: DocumentBlocks) -> SizeEstimate:
-    counts = documents.blocks.counts
-    return estimate(documents.codec, tokens=int(counts.sum()), samples=len(counts))
 
 
 def _beside(work: Work, teacher: PreparedTeacher, vocabulary: int | None = None) -> TeacherBeside:
@@ -185,7 +184,7 @@ def size_estimate(work: Work, teacher: PreparedTeacher, batches: SampleBatches) 
 def forecast(work: Work) -> str:
     """The bytes of the capture, and its duration at the speed of one batch, in one line for each teacher."""
     if keeps_spans(work.recipe):
-        return _forecast_of_documents(work)
+        return _forecast_of_spans(work)
     learned, lines = _learned(work), []
     of = "" if work.step.name is None else f"{work.step.name}, "
     for teacher in artifacts.teachers(work):
@@ -202,17 +201,15 @@ def forecast(work: Work) -> str:
     return "\n".join(lines)
 
 
-def _forecast_of_documents(work: Work) -> str:
+def _forecast_of_spans(work: Work) -> str:
     assert work.recipe.capture is not None
     at_once, lines = work.recipe.capture.batch_size, []
-    for teacher in artifacts.teachers(work):
-        documents, beside = document_blocks(work.run.path("corpus"), teacher), teacher.beside()
-        expected, counts = _size_of_documents(documents), documents.blocks.counts
-        places = np.arange(min(at_once, len(counts)))
+    for teacher, wanted in span_captures(work):
+        beside, expected = teacher.beside(), wanted.size
         for _ in range(2):
             began = time.perf_counter()
-            read_blocks(beside, documents, places, at_once)
-        seconds = (time.perf_counter() - began) / counts[places].sum() * counts.sum()
+            read = wanted.tokens_of_a_batch(beside, at_once)
+        seconds = (time.perf_counter() - began) / max(read, 1) * wanted.tokens
         what = f"{expected.bytes_per_token:.1f} bytes a token, {size(expected.total_bytes)} in all"
         lines.append(f"{teacher.name}: {what}, about {duration(seconds)}")
     return "\n".join(lines)

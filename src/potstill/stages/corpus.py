@@ -33,11 +33,11 @@ from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.metrics.answers.extract import reference
 from potstill.pipeline import artifacts, document_texts
-from potstill.pipeline.alignment import measured_alignment, save_read_by_both
+from potstill.pipeline.alignment import measured_alignment, save_read_by_all
 from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audit, save_samples
 from potstill.pipeline.row_teachers import TaughtCounts, check_matched, row_teachers, with_teachers
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
+from potstill.recipe.across_tokenizers import crossing_loss, keeps_documents
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.questions import Questions
@@ -113,7 +113,7 @@ def _split_into_conversations(work: Work, corpus: Conversations) -> Made:
     ):
         folder = work.folder / name
         if part and crosses and name == "train":
-            counts |= save_read_by_both(work, corpus, part, tally)
+            counts |= save_read_by_all(work, corpus, part, tally, by_teacher)
         elif part:
             counts[f"{name}_samples"] = save_samples(folder, part, tokenizer, corpus, of_part, by_teacher)
     if not counts["train_samples"] or len(held_out) < 2:
@@ -177,7 +177,7 @@ def _split_into_text(work: Work, corpus: Corpus) -> Made:
     say(f"  {counts['held_out_tokens']:,} held-out tokens in {counts['held_out_documents']:,} documents")
     made = f"{counts['train_samples']:,} samples to train on, {counts['held_out_documents']:,} documents held out"
     folders = ["train", "held_out", *(["validation"] if validation else [])]
-    folders += [document_texts.DOCUMENTS] if keeps_spans(work.recipe) else []
+    folders += [document_texts.DOCUMENTS] if keeps_documents(work.recipe) else []
     return Made([work.folder / name for name in folders], counts | {"made": made})
 
 

@@ -18,6 +18,7 @@ from potstill.generation.vllm_writer import check_installed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
 from potstill.pipeline import artifacts, training_data
+from potstill.pipeline.span_captures import span_provenance
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
 from potstill.recipe.across_tokenizers import crossing_loss, keeps_spans
@@ -158,9 +159,9 @@ def teachers_or_targets(work: Work, variant: str | None) -> list[TeacherLike]:
         return [teacher.model_to_shard() if sharded else _beside(teacher) for teacher in prepared]
     sample_set = work.recipe.sample_set_of(variant).name if work.recipe.uses_strategies else None
     folder = work.run.path(Step("capture", name=sample_set))
-    template = teacher_template(work, sample_set)
-    # Spans are of the teacher's own tokens.
-    shown = (template, None if keeps_spans(work.recipe) else artifacts.tokenizer(work))
+    if keeps_spans(work.recipe):
+        return [TargetStore(folder / one.name, expect=span_provenance(work, one, sample_set)) for one in prepared]
+    shown = teacher_template(work, sample_set), artifacts.tokenizer(work)
     return [TargetStore(folder / teacher.name, expect=teacher.provenance(*shown)) for teacher in prepared]
 
 

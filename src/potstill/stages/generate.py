@@ -33,6 +33,7 @@ from potstill.pipeline.conversation_files import AUDIT, audit_figures, save_audi
 from potstill.pipeline.row_teachers import TaughtCounts, row_teachers
 from potstill.pipeline.work import Made, Work
 from potstill.recipe import Recipe
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.chat_strategies import key_under, reading_under
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.generate import Generate
@@ -79,7 +80,8 @@ class _Writer:
     def __init__(self, work: Work, settings: Generate) -> None:
         self.journal = JsonlLog(work.folder / "responses.jsonl")
         self.teacher: PreparedTeacher = artifacts.teacher(work, settings.by)
-        self.tokenizer = artifacts.tokenizer(work)
+        crosses = crossing_loss(work.recipe) is not None
+        self.tokenizer = self.teacher.tokenizer() if crosses else artifacts.tokenizer(work)
         self._work, self._settings = work, settings
         self._done: dict[Key, Response] = {one.key: one for one in (Response(**row) for row in self.journal.rows)}
         self._model: Any = None

@@ -40,7 +40,7 @@ from potstill.recipe import Recipe
 from potstill.recipe.candidates import Candidate, trained_candidates
 from potstill.recipe.load import recipe_text, saved_recipe
 from potstill.recipe.served import served_teachers
-from potstill.recipe.step import SAVED_AS
+from potstill.recipe.step import SAVED_AS, Step
 from potstill.recipe.training_fields import trackers_of
 from potstill.report.data import (
     ANSWER_METRICS,
@@ -117,7 +117,7 @@ def gather(work: Work) -> Report:
             *taught_rows(_summary(work, training_data.taught_by(recipe)).get("taught", {})),
             *across_tokenizers(_summary(work, "corpus").get("alignment")),
             *counterparts(comparison.get("counterparts", {})),
-            *compared_turns(_summary(work, "corpus").get("compared_turns")),
+            *compared_turns(_compared_turns(work)),
             *_notes_of_served(work),
         ),
         metrics=_metrics(recipe, comparison),
@@ -134,6 +134,14 @@ def gather(work: Work) -> Report:
         else (),
         reuse=_reuse(work),
     )
+
+
+def _compared_turns(work: Work) -> Any:
+    """What is compared of conversations, or of the answers to questions in the first student's sample set."""
+    if not work.recipe.asks:
+        return _summary(work, "corpus").get("compared_turns")
+    made = work.run.manifest(Step("strategies", name=work.recipe.sample_set_of(work.recipe.first_variant).name))
+    return None if made is None else made["summary"].get("compared_turns")
 
 
 def _reuse(work: Work) -> Reuse:

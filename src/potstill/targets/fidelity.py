@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 from potstill.targets.codecs.logit_rows import logit_rows
-from potstill.targets.codecs.spans import SpanNumbers
 
 STAND_IN_TEMPERATURE = 2.0
 """The stand-in for a student is the teacher itself, at a temperature that is higher by this factor."""
@@ -48,13 +48,13 @@ class SpanFidelity:
     """Of both."""
 
 
-def span_fidelity(live: SpanNumbers, stored: SpanNumbers) -> SpanFidelity:
+def span_fidelity(live: TokenNumbers, stored: TokenNumbers) -> SpanFidelity:
     """Compare stored and live numbers of the same tokens."""
     pairs = (live.log_p, stored.log_p.cpu()), (live.log_mass, stored.log_mass.cpu())
     # Where both are minus infinity, there is no distance.
     gaps = torch.stack([(one - other).abs().nan_to_num(0.0, posinf=math.inf).double() for one, other in pairs])
     log_p, log_mass = gaps.mean(1).tolist()
-    return SpanFidelity(len(live), log_p, log_mass, gaps.max().item())
+    return SpanFidelity(len(live.log_p), log_p, log_mass, gaps.max().item())
 
 
 def fidelity(

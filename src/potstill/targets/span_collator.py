@@ -50,6 +50,10 @@ class SpanCollator:
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The collator's batch, with the teacher's columns."""
         batch = self.collate(samples)
+        return batch | {f"{TEACHER}{name}": value for name, value in self.columns(batch, samples).items()}
+
+    def columns(self, batch: Mapping[str, Tensor], samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """The teacher's columns of a batch of samples, without their prefix."""
         ids, width = batch["input_ids"].numpy(), batch["input_ids"].shape[1]
         runs = [
             runs_of_sample(sample, self._own(sample, row, batch), self.ours, self.field)
@@ -72,8 +76,7 @@ class SpanCollator:
         )
         theirs, numbers = self._theirs(found, axis, np.array(begins))
         spans = align(axis, TextReading(ends, np.zeros(ids.size, bool), rows_of_predictions(batch)), theirs)
-        added = columns(spans, int(supervised_mask(batch).sum())) | {NUMBERS: torch.from_numpy(numbers)}
-        return batch | {f"{TEACHER}{name}": value for name, value in added.items()}
+        return columns(spans, int(supervised_mask(batch).sum())) | {NUMBERS: torch.from_numpy(numbers)}
 
     def _own(self, sample: Mapping[str, Any], row: int, batch: Mapping[str, Tensor]) -> Int[np.ndarray, "T"]:
         """The tokens of a sample, which its row must begin with."""

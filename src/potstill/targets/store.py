@@ -10,6 +10,7 @@ from jaxtyping import Int, UInt8, UInt32
 from torch import Tensor
 
 from potstill.errors import UserError
+from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.teacher_target import HiddenTarget, SparseTarget
 from potstill.models.head import Head
 from potstill.targets.codecs.hidden_states import HiddenCodec
@@ -156,7 +157,7 @@ class TargetStore:
 
     def decode(
         self, packed: UInt8[Tensor, "N record_bytes"], temperature: float = 1.0
-    ) -> SparseTarget | HiddenTarget | SpanNumbers:
+    ) -> SparseTarget | HiddenTarget | SpanNumbers | TokenNumbers:
         """Decode records into targets, on the device of the records.
 
         Raises:
@@ -171,7 +172,7 @@ class TargetStore:
 
     def read(
         self, keys: Sequence[bytes], temperature: float = 1.0, device: torch.device | str | None = None
-    ) -> SparseTarget | HiddenTarget | SpanNumbers:
+    ) -> SparseTarget | HiddenTarget | SpanNumbers | TokenNumbers:
         """The targets of the samples, sample after sample: :meth:`packed` and then :meth:`decode`."""
         return self.decode(self.packed(keys).to(device), temperature)
 

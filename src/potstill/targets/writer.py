@@ -17,6 +17,7 @@ from jaxtyping import Int
 
 from potstill.errors import UserError
 from potstill.files.atomic import check_room
+from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
 from potstill.models.head_bytes import head_bytes, head_entry
@@ -143,7 +144,7 @@ class StoreWriter:
                 yield self._chosen[batch]
             self._close_finished()
 
-    def write(self, target: TeacherTarget | SpanNumbers) -> None:
+    def write(self, target: TeacherTarget | SpanNumbers | TokenNumbers) -> None:
         """Write the first batch of :meth:`pending` that is not written yet.
 
         ``target`` covers the batch's supervised tokens, sample after sample.

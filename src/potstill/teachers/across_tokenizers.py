@@ -13,6 +13,7 @@ from potstill.data.text_of_batch import SAME_BYTE, SPANS, TextCollator
 from potstill.data.token_alignment import NOWHERE
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.tokenizers import check_other_tokens
+from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.loss import Loss
@@ -23,7 +24,7 @@ from potstill.models.forward import LayerStates
 from potstill.models.size import positions_of
 from potstill.targets import TargetStore
 from potstill.teachers.beside import TeacherBeside
-from potstill.teachers.captured_spans import captured_spans
+from potstill.teachers.captured_spans import captured_alike, captured_spans, check_spans
 
 
 class TeacherAcross:
@@ -52,18 +53,18 @@ class TeacherAcross:
             _check_shared(ours, theirs, shared)
         self._shared = None if shared is None else torch.tensor(shared, dtype=torch.int64).reshape(-1, 2).T
 
-    def match_ends(self, ours: int, theirs: int) -> None:
+    def match_ends(self, ours: int, theirs: int | None) -> None:
         """Compare the ends of turns: the student's token that ends a turn is the teacher's.
 
         Args:
             ours: the id of the student's token.
-            theirs: the id of the teacher's.
+            theirs: the id of the teacher's; None: no turn ends for both.
         """
         device = self._begins[0].device
-        sizes, ids = (len(self.ours.each), len(self.theirs.each)), (ours, theirs)
+        sizes, ids = (len(self.ours.each), len(self.theirs.each)), (ours, -1 if theirs is None else theirs)
         one, other = (torch.arange(size, device=device) == number for size, number in zip(sizes, ids, strict=True))
         self._ends = one, other
-        if self._shared is not None:
+        if self._shared is not None and theirs is not None:
             self._shared = torch.cat([self._shared, torch.tensor([[ours], [theirs]], device=device)], 1)
 
     @property
@@ -97,8 +98,21 @@ class TeacherAcross:
 
     def collator(self, collate: Collate, field: str = "text") -> TextCollator:
         """A collator that adds what this teacher reads to the batches of another, whatever column has their text."""
-        limit = positions_of(self.config.get_text_config())
-        return TextCollator(collate, self.ours, self.theirs, limit)
+        return TextCollator(collate, self.ours, self.theirs, self.longest)
+
+    def turns(self, collate: Collate, number: int) -> TurnsCollator:
+        """The same of samples that are turns or answers.
+
+        Args:
+            collate: the other collator.
+            number: the teacher's place in the columns of a sample.
+        """
+        return TurnsCollator(collate, self.ours, self.theirs, number)
+
+    @property
+    def longest(self) -> int | None:
+        """The greatest number of tokens that the teacher reads; None: no limit."""
+        return positions_of(self.config.get_text_config())
 
     def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SpanTarget:
         """What the teacher says of the spans of a batch, whose columns are those of :class:`TextCollator`, without
@@ -172,30 +186,31 @@ def across_tokenizers(
                 f"{crossing} is for a teacher of another tokenizer, and {other.kind} compares token by token, which "
                 f"needs one tokenizer; leave one of the two out, or use alm in the place of {other.kind}"
             )
-    kinds = [loss.kind for loss in losses]
-    stores = [teacher for teacher in teachers if isinstance(teacher, TargetStore)]
-    if stores:
-        if len(teachers) > 1 or names is not None:
-            raise UserError(
-                f"{crossing} learns the captured spans of one teacher, which teaches every sample; give "
-                f"{stores[0].path} alone, or teachers that run beside the student"
-            )
-        return [captured_spans(stores[0], kinds, tokenizer)]
+    kinds, stores = [loss.kind for loss in losses], [one for one in teachers if isinstance(one, TargetStore)]
+    for store in stores:
+        check_spans(store, kinds)
     tokenizers = list(given) if isinstance(given, list | tuple) else [given] * len(teachers)
     if len(tokenizers) != len(teachers):
         raise UserError(f"`teacher_tokenizer` has {len(tokenizers)} tokenizers for {len(teachers)} teachers")
     if mix == "logits" and len(teachers) > 1:
         raise UserError(f"{crossing} averages the losses of teachers, whose tokens differ; leave `mix` out")
-    if tokenizer is None or None in tokenizers:
+    known = [own for own, one in zip(tokenizers, teachers, strict=True) if not isinstance(one, TargetStore)]
+    if tokenizer is None or None in known:
         missing = "processing_class" if tokenizer is None else "teacher_tokenizer"
         raise UserError(f"{crossing} reads the text of both models; give `{missing}`")
     shown = names or ([str(number) for number in range(len(teachers))] if len(teachers) > 1 else [""])
-    named = {f"the teacher {name}".strip(): own for name, own in zip(shown, tokenizers, strict=True)}
-    check_other_tokens(crossing, tokenizer, named)
+    called = [f"the teacher {name}".strip() for name in shown]
+    # A store says which tokenizer it has.
+    if all(captured_alike(one, tokenizer) for one in stores):
+        live = zip(called, tokenizers, teachers, strict=True)
+        named = {name: own for name, own, one in live if not isinstance(one, TargetStore)}
+        check_other_tokens(crossing, tokenizer, {**{str(one.path): tokenizer for one in stores}, **named})
     ours = TokenBytes(tokenizer, "the student")
     return [
-        TeacherAcross(_whole(crossing, teacher), ours, TokenBytes(own, name), kinds)
-        for teacher, (name, own) in zip(teachers, named.items(), strict=True)
+        captured_spans(teacher, ours, None if own is None else TokenBytes(own, name))
+        if isinstance(teacher, TargetStore)
+        else TeacherAcross(_whole(crossing, teacher), ours, TokenBytes(own, name), kinds)
+        for teacher, own, name in zip(teachers, tokenizers, called, strict=True)
     ]
 
 

@@ -1,10 +1,10 @@
 """Capture: run a teacher once over samples and write its targets into a store."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +15,11 @@ from potstill.data.prompts.collator import teacher_batch
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.sample_rows import rows_at
 from potstill.device import device
+from potstill.losses.span_likelihood import TokenNumbers
+from potstill.losses.teacher_target import TeacherTarget
+from potstill.models.head import Head
 from potstill.targets import StoreSpec, StoreWriter
 from potstill.targets.content_keys import Contents, contents
-from potstill.teachers.beside import TeacherBeside
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,21 @@ class SampleBatches:
         return contents(self.samples, self.collate)
 
 
-def capture(store: StoreSpec, teacher: TeacherBeside, batches: SampleBatches, worker: int = 0, workers: int = 1) -> int:
+class Telling(Protocol):
+    """What a capture asks of a teacher."""
+
+    @property
+    def head(self) -> Head | None:
+        """As that of a :class:`TeacherBeside`."""
+
+    def check_documents(self) -> None:
+        """As that of a :class:`TeacherBeside`."""
+
+    def targets(self, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[TeacherTarget | TokenNumbers]:
+        """What the store keeps of each batch."""
+
+
+def capture(store: StoreSpec, teacher: Telling, batches: SampleBatches, worker: int = 0, workers: int = 1) -> int:
     """Write the teacher's targets for all samples into a store; targets that are there already are not written again.
 
     The longest samples come first, so that a batch has few pads, and too large a batch fails at once. Samples of equal

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from potstill.console import progress
@@ -259,6 +259,26 @@ def read_blocks(
     return found
 
 
+def told_numbers(
+    target: TeacherTarget,
+    labels: Int[Tensor, "N"],
+    begins_word: Bool[Tensor, "V"],
+    ends_turn: Bool[Tensor, "V"] | None = None,
+) -> tuple[TokenNumbers, Float[Tensor, "N"] | None]:
+    """The numbers of a teacher's predictions; and the mass of the tokens that it does not tell, if it tells some alone.
+
+    Args:
+        target: what the teacher says: whole distributions, or the likeliest tokens and the label.
+        labels: the tokens that follow.
+        begins_word: whether the bytes of each id begin with a space.
+        ends_turn: whether each id ends a turn; None: none does.
+    """
+    if isinstance(target, SparseTarget):
+        return numbers_of_likeliest(target, labels, begins_word, ends_turn)
+    assert isinstance(target, HiddenTarget | LogitsTarget)
+    return numbers_of(target, labels, begins_word, ends_turn), None
+
+
 class _BlocksAsked:
     """Blocks that a teacher is asked for, and its answers. A teacher may be asked for some batches ahead."""
 
@@ -288,13 +308,9 @@ class _BlocksAsked:
     def take(self, target: TeacherTarget) -> None:
         """Take the teacher's answer to the first batch that it has not answered."""
         rows, labels = self._asked.popleft()
-        of_labels = labels.to(device()), self._begins.to(device())
-        if isinstance(target, SparseTarget):
-            found, untold = numbers_of_likeliest(target, *of_labels)
+        found, untold = told_numbers(target, labels.to(device()), self._begins.to(device()))
+        if untold is not None:
             self.untold.add(untold)
-        else:
-            assert isinstance(target, HiddenTarget | LogitsTarget)
-            found = numbers_of(target, *of_labels)
         sizes = [row.predictions for row in rows]
         log_p, log_mass = (each.float().cpu().split(sizes) for each in found)
         self._answers += [row.numbers(TokenNumbers(*own)) for row, *own in zip(rows, log_p, log_mass, strict=True)]

@@ -10,8 +10,7 @@ from potstill.errors import UserError
 from potstill.losses.loss import Loss
 from potstill.models.shared_vocabulary import compared_vocabulary
 from potstill.targets import TargetStore
-from potstill.targets.codecs.registry import TokenCodec
-from potstill.targets.codecs.spans import SpanCodec
+from potstill.targets.codecs.registry import CrossingCodec, TokenCodec
 from potstill.teachers.beside import TeacherBeside
 
 
@@ -87,7 +86,7 @@ def _check_temperatures(teacher: TeacherBeside | TargetStore, losses: Sequence[L
 
 def _codec(store: TargetStore) -> TokenCodec:
     """The codec of a store that has distributions over the student's tokens."""
-    if isinstance(store.codec, SpanCodec):
+    if isinstance(store.codec, CrossingCodec):
         raise UserError(
             f"{store.path} keeps spans, two numbers a token for the loss alm, and no distributions; use "
             '`Loss("alm")` as the only loss from a teacher, or capture with another `keep`'

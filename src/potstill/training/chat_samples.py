@@ -8,14 +8,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from potstill.console import say
-from potstill.data.conversations.across import ComparedBytes, OtherReader, samples_across
+from potstill.data.compared_turns import ComparedTurns
+from potstill.data.conversations.across import OtherReaders, samples_across
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import BadRowError
 from potstill.data.conversations.read import LISTS, read_conversation
 from potstill.data.conversations.render import ChatSample
 from potstill.data.conversations.samples import samples_of
 from potstill.data.conversations.tally import ChatTally
-from potstill.data.row_teachers import TEACHERS
+from potstill.data.row_teachers import TEACHERS, numbers_of_teachers
 from potstill.data.sample_columns import MASKS, SAMPLE_WEIGHTS
 from potstill.data.sources import SourceRow
 from potstill.data.text_samples import PAIR
@@ -63,7 +64,7 @@ def chat_samples(
     tokenizer: Any,
     settings: ChatSettings,
     name: str,
-    other: OtherReader | None = None,
+    others: OtherReaders | None = None,
 ) -> list[dict[str, Any]]:
     """The samples of a data set of conversations: `input_ids` and `labels`, of which the assistant's turns are learned.
 
@@ -72,7 +73,7 @@ def chat_samples(
         tokenizer: the tokenizer, with its chat template.
         settings: what is learned, how it is rendered, and what is too long.
         name: the argument that the data set was given as, for messages.
-        other: a teacher of another tokenizer. Samples then also have what it reads (``conversations/across.py``).
+        others: teachers of other tokenizers. Samples then also have what these read (``conversations/across.py``).
 
     Raises:
         UserError: the tokenizer is missing or has no template, a row is no proper conversation, or has a column that
@@ -82,34 +83,38 @@ def chat_samples(
         raise UserError(f"`{name}` has conversations; give the tokenizer as `processing_class`")
     try:
         template = chat_template(tokenizer, settings)
-        sides = None if other is None else other.sides(template, settings)
+        sides = None if others is None else others.sides(template, settings)
     except UserError as error:
         raise UserError(_in_python(error)) from error
-    tally, compared, found = ChatTally(), ComparedBytes(), list[dict[str, Any]]()
+    tally, found = ChatTally(), list[dict[str, Any]]()
+    compared = [ComparedTurns() for _ in (others.teachers if others is not None else ())]
     for number, columns in enumerate(dataset, 1):
         _check_columns(columns, name)
         row = SourceRow(columns, f"{name}:{number}", name)
         try:
             chat = read_conversation(row, ConversationBase(), arrow=True)
-            if sides is None:
+            if others is None or sides is None:
                 made = [_plain(one) for one in samples_of(chat, template, settings, tally)]
             else:
-                made = samples_across(chat, *sides, settings, tally, compared)
+                student, every = sides
+                names = others.names and [others.names[at] for at in numbers_of_teachers(columns, others.names)]
+                own = others.of_row(every, names)
+                made = samples_across(chat, student, own, settings, tally, compared)
         except BadRowError as error:
             if settings.on_bad_row == "refuse":
                 raise UserError(_in_python(error)) from error
             tally.drop(name, error.reason)
             continue
         teachers = {TEACHERS: columns[TEACHERS]} if columns.get(TEACHERS) is not None else {}
-        found += [{key: _array(ids) for key, ids in one.items()} | teachers for one in made]
+        found += [{key: _arrays(ids) for key, ids in one.items()} | teachers for one in made]
     counts = tally.of(name)
     lost = "; ".join(f"{count:,} left out: {reason}" for reason, count in counts.dropped.most_common())
     if not found:
         raise UserError(f"`{name}` has {len(dataset):,} conversations and no sample of them is left ({lost})")
     share = f"{counts.supervised:,} of {counts.tokens:,} tokens are learned"
     say(f"  {name}: {len(found):,} samples of {len(dataset):,} conversations, {share}{'; ' if lost else ''}{lost}")
-    if other is not None:
-        say(f"  {compared.told(other.theirs.name)}")
+    for teacher, counted in zip(others.teachers if others is not None else (), compared, strict=True):
+        say(f"  {counted.told(teacher.bytes.name)}")
     return found
 
 
@@ -123,8 +128,9 @@ def _in_python(error: UserError) -> str:
     return re.sub(r"`corpus\.(\w+)`", r"`conversations={'\1': …}`", with_values)
 
 
-def _array(ids: list[int]) -> Any:
-    return np.asarray(ids, np.int32)
+def _arrays(ids: list[int] | list[list[int]]) -> Any:
+    nested = bool(ids) and isinstance(ids[0], list)
+    return [np.asarray(each, np.int32) for each in ids] if nested else np.asarray(ids, np.int32)
 
 
 def _check_columns(row: Mapping[str, Any], name: str) -> None:

@@ -21,7 +21,7 @@ from potstill.on_policy.prompts import SamplePrompt, prompts_of
 from potstill.on_policy.rollouts import Rollout, RolloutWriter, chosen_rows
 from potstill.recipe.on_policy import OnPolicy
 from potstill.training.rank_batches import STAND_IN, untaught
-from potstill.training.taught_rows import EachTextCollator, TaughtRows, TaughtRowsCollator
+from potstill.training.taught_rows import EachReadingCollator, TaughtRows, TaughtRowsCollator
 
 SAMPLES, ROLLOUTS = "samples", "rollouts"
 """Columns of a batch that are no tensors: the samples that it was made of, and the rollouts that it is made of."""
@@ -158,7 +158,7 @@ class MixedBatches:
         if taught is not None:
             collate = TaughtRowsCollator(collate, taught)
         elif self.texts:
-            collate = EachTextCollator(collate, tuple(self.texts.values()))
+            collate = EachReadingCollator(collate, tuple(self.texts.values()))
         return PositionsCollator(collate)(samples) | {ROLLOUTS: KeptSamples(tuple(rollouts))}
 
     def learned_first(self, rollouts: Sequence[Rollout], log_probs: Sequence[float]) -> None:

@@ -14,7 +14,6 @@ from potstill import distributed
 from potstill.console import say
 from potstill.data.collators import Collate, pad_token_id
 from potstill.data.positions import PositionsCollator
-from potstill.data.turns_of_batch import TurnsCollator
 from potstill.errors import UserError
 from potstill.files.atomic import write_json
 from potstill.losses.loss import Loss
@@ -75,10 +74,10 @@ class OnPolicyTrainer(SavingTrainer):
                 "`on_policy` needs a teacher that reads what the student writes, and spans are captured of texts; "
                 "let the teacher run beside the student, or leave `on_policy` out"
             )
-        if isinstance(self.data_collator, TurnsCollator):
+        if self._pieces_are_compared:
             raise UserError(
-                "`on_policy` has no turns of conversations for a teacher of another tokenizer, which reads them by a "
-                "chat template of its own; leave `on_policy` out, or give texts"
+                "`on_policy` has no turns and no answers for a teacher of another tokenizer, which reads them after a "
+                "prompt of its own; leave `on_policy` out, or give texts"
             )
         losses, gradients = rollout_losses(settings, self.losses)
         teachers = rollout_teachers(self.teachers, readers)
@@ -93,7 +92,7 @@ class OnPolicyTrainer(SavingTrainer):
         # How many tokens of such a teacher an answer has is not known before it is written.
         batches.texts = {index: replace(one.collator(collate), cut=True) for index, one in across.items()}
         if self.taught is not None:
-            batches.taught = replace(self.taught, stores={}, texts=batches.texts)
+            batches.taught = replace(self.taught, stores={}, others=batches.texts)
         figures, teaching = StepFigures(self.args.device), replace(self.teaching, teachers=teachers)
         self.on_policy = OnPolicyTraining(settings, losses, gradients, teaching, batches, figures)
         self.rollout_watch = WatchRollouts(self.on_policy)

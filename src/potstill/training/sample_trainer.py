@@ -11,7 +11,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from potstill.data.collators import Collate, FittingCollator, SharedVocabularyCollator, pad_token_id
-from potstill.data.conversations.across import OtherReader
+from potstill.data.conversations.across import OtherReaders, OtherTeacher
 from potstill.data.labels import count_supervised
 from potstill.data.positions import PADS, PositionsCollator
 from potstill.data.prompts.collator import SampleCollator
@@ -28,6 +28,7 @@ from potstill.recipe.section import MOST_AT_ONCE
 from potstill.targets import TargetStore
 from potstill.targets.collator import TargetCollator
 from potstill.targets.span_collator import SpanCollator
+from potstill.targets.turn_collator import CapturedTurnsCollator
 from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
 from potstill.teachers.captured_spans import CapturedSpans
@@ -44,14 +45,20 @@ from potstill.training.samples import (
     is_streamed,
     name_documents,
 )
-from potstill.training.taught_rows import EachTextCollator, TaughtRows, TaughtRowsCollator, without_teachers
+from potstill.training.taught_rows import EachReadingCollator, TaughtRows, TaughtRowsCollator, without_teachers
 from potstill.training.teaching import Teaching
 
 TYPICAL_LENGTH = 512
 """The assumed number of tokens of a sample where none is known before the training."""
 
-FOR_TEACHERS = (TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator, TurnsCollator, SpanCollator)
+FOR_TEACHERS = (
+    *(TargetCollator, TaughtRowsCollator, EachReadingCollator),
+    *(TextCollator, TurnsCollator, SpanCollator, CapturedTurnsCollator),
+)
 """Collators that add what teachers read or have said to the batches of `collate`."""
+
+OtherCollator = TextCollator | TurnsCollator | SpanCollator | CapturedTurnsCollator
+"""A collator for one teacher of another tokenizer."""
 
 _DATA_SETS = {"Training": "train_dataset", "Evaluation": "eval_dataset"}
 """The arguments of data sets, by what transformers calls a loader."""
@@ -95,8 +102,7 @@ class SampleTrainer(Trainer):
         collate: Collate = given or self._sample_collator(max_length)
         longest = self._max_length(max_length) or self._positions or MOST_AT_ONCE
         self._chats = None if given is not None else chat_settings(conversations, longest)
-        across = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TeacherAcross)}
-        chats = self._render_training_samples(across)
+        self._render_training_samples()
         several = isinstance(self.eval_dataset, dict)
         evaluated = self.eval_dataset.items() if several else [("eval_dataset", self.eval_dataset)]
         rendered = {name: self._rendered(dataset, name) for name, dataset in evaluated}
@@ -111,7 +117,7 @@ class SampleTrainer(Trainer):
         teacher = min((limit for limit in limits if limit is not None), default=None)
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
-        collate = self._for_teachers(collate, across, chats=chats)
+        for_teachers = self._for_teachers(collate)
         parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
         for name, dataset in {"train_dataset": self.train_dataset, **parts}.items():
             samples = first_samples(dataset, name)
@@ -124,66 +130,77 @@ class SampleTrainer(Trainer):
             if given is not None:
                 check_collator(given, samples)
             if samples:
-                self._try(collate(samples), samples, name)
+                # No teacher reads the samples of an evaluation.
+                self._try((for_teachers if name == "train_dataset" else collate)(samples), samples, name)
 
-    def _for_teachers(self, collate: Collate, across: Mapping[int, TeacherAcross], *, chats: bool) -> Collate:
+    def _for_teachers(self, collate: Collate) -> Collate:
         """Choose the collator that adds what the teachers read, or what they have said, to the batches of another.
 
         Args:
             collate: the other collator.
-            across: the teachers of another tokenizer, by number.
-            chats: whether they read conversations.
 
         Returns:
-            The collator that samples without the names of teachers are tried with.
+            The collator that training samples without the names of teachers are tried with.
         """
-        captured = next((one for one in self.teachers if isinstance(one, CapturedSpans)), None)
-        texts = {index: one.collator(collate) for index, one in across.items()}
+        others = {index: self._other_reading(index, collate) for index in self._others}
         stores = {index: one for index, one in enumerate(self.teachers) if isinstance(one, TargetStore)}
         self.taught = None
         if self.teaching.names is not None:
-            self.taught = TaughtRows(self.teaching.names, stores, texts, always=self.is_fsdp_enabled)
+            self.taught = TaughtRows(self.teaching.names, stores, others, always=self.is_fsdp_enabled)
             self.data_collator = TaughtRowsCollator(collate, self.taught)
-        elif chats:
-            collate = self.data_collator = TurnsCollator(collate, texts[0].ours, texts[0].theirs)
-        elif captured is not None:
-            collate = self.data_collator = captured.collator(collate, self._text_field)
-        elif texts:
-            collate = texts[0] if len(texts) == 1 else EachTextCollator(collate, tuple(texts.values()))
+        elif others:
+            first, *rest = others.values()
+            collate = EachReadingCollator(collate, tuple(others.values())) if rest else first
             self.data_collator = collate
         else:
             self.data_collator = TargetCollator(collate, stores) if stores else collate
         return collate
 
-    def _render_training_samples(self, across: Mapping[int, TeacherAcross]) -> bool:
-        """Whether the training samples are conversations that a teacher of another tokenizer reads. They are rendered
-        if they are not yet."""
-        if across and self._chats is not None and are_chats(self.train_dataset, "train_dataset"):
-            self.train_dataset = self._read_by_both(across)
+    @cached_property
+    def _others(self) -> dict[int, TeacherAcross | CapturedSpans]:
+        """The teachers of another tokenizer, by number."""
+        kinds = TeacherAcross | CapturedSpans
+        return {index: one for index, one in enumerate(self.teachers) if isinstance(one, kinds)}
+
+    def _other_reading(self, index: int, collate: Collate) -> OtherCollator:
+        teacher = self._others[index]
+        if self._pieces_are_compared:
+            return teacher.turns(collate, index)
+        return teacher.collator(collate, self._text_field)
+
+    def _render_training_samples(self) -> None:
+        """Render the training samples, if they are conversations and are not rendered yet."""
+        if self._others and self._chats is not None and are_chats(self.train_dataset, "train_dataset"):
+            self.train_dataset = self._read_by_all()
         else:
             self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
-        # A control learns from the same samples without a teacher.
-        if not across or not any(PIECES in one for one in first_samples(self.train_dataset, "train_dataset")):
-            return False
-        if (ends := ends_of_turns(self.train_dataset)) is not None:
-            across[0].match_ends(*ends)
-        return True
+        if not self._pieces_are_compared:
+            return
+        found = {index: ends_of_turns(self.train_dataset, index) for index in self._others}
+        # The student's token is one and the same. A teacher with which no whole turn is compared has none.
+        ours = next((ends[0] for ends in found.values() if ends is not None), None)
+        for index, ends in found.items():
+            if ours is not None:
+                self._others[index].match_ends(ours, None if ends is None else ends[1])
 
-    def _read_by_both(self, across: Mapping[int, TeacherAcross]) -> list[dict[str, Any]]:
-        """The training conversations as samples that a teacher of another tokenizer reads, too.
+    @cached_property
+    def _pieces_are_compared(self) -> bool:
+        """Whether teachers of another tokenizer read turns or answers, each after a prompt of its own."""
+        # A control learns from the same samples without a teacher.
+        samples = first_samples(self.train_dataset, "train_dataset") if self._others else []
+        return any(PIECES in one for one in samples)
+
+    def _read_by_all(self) -> list[dict[str, Any]]:
+        """The training conversations as samples that the teachers of other tokenizers read, too.
 
         Raises:
-            UserError: there are several teachers, or a conversation cannot be rendered.
+            UserError: a conversation cannot be rendered.
         """
-        if len(across) > 1 or self.teaching.names is not None:
-            raise UserError(
-                "conversations have one teacher of another tokenizer, which teaches all of them; give one as `teacher`"
-            )
         assert self._chats is not None
-        (teacher,) = across.values()
-        longest = positions_of(teacher.config.get_text_config())
-        reader = OtherReader(teacher.ours, teacher.theirs, longest)
-        return chat_samples(self.train_dataset, self.processing_class, self._chats, "train_dataset", reader)
+        ours = next(iter(self._others.values())).ours
+        teachers = [OtherTeacher(one.theirs, one.longest) for one in self._others.values()]
+        readers = OtherReaders(ours, teachers, self.teaching.names)
+        return chat_samples(self.train_dataset, self.processing_class, self._chats, "train_dataset", readers)
 
     def _rendered(self, dataset: Any, name: str) -> Any:
         """A data set of conversations as samples of tokens; any other stays as it is."""

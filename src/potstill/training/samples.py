@@ -17,14 +17,16 @@ from potstill.data.turns_of_batch import PIECE_COLUMNS, TurnsCollator
 from potstill.errors import UserError
 from potstill.targets.collator import TargetCollator
 from potstill.targets.span_collator import SpanCollator
-from potstill.training.taught_rows import EachTextCollator, TaughtRowsCollator
+from potstill.targets.turn_collator import CapturedTurnsCollator
+from potstill.training.taught_rows import EachReadingCollator, TaughtRowsCollator
 
 COLUMNS = (*TOKEN_COLUMNS, *AlignedSample.__annotations__, *PIECE_COLUMNS, TEXT_RUNS)
 """The columns of tokenized samples that are read."""
 
 _OWN = (
     *(Collator, AlignedCollator, SampleCollator, FittingCollator, SharedVocabularyCollator),
-    *(TargetCollator, TaughtRowsCollator, TextCollator, EachTextCollator, TurnsCollator, SpanCollator),
+    *(TargetCollator, TaughtRowsCollator, TextCollator, EachReadingCollator, TurnsCollator, SpanCollator),
+    CapturedTurnsCollator,
 )
 
 _LOOKED_AT = 8

@@ -7,7 +7,7 @@ that the sizes of all groups are known to the host.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from potstill.data.collators import Collate
 from potstill.data.labels import IGNORE_INDEX, count_supervised_by_row
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.row_teachers import TEACHERS, numbers_of_teachers
-from potstill.data.text_of_batch import TextCollator
+from potstill.data.turns_of_batch import without_pieces
 from potstill.models.forward import SupervisedOutputs
 from potstill.targets import TargetStore
 from potstill.targets.collator import records_column
 from potstill.targets.content_keys import batch_keys
+from potstill.targets.span_collator import SpanCollator
+from potstill.targets.turn_collator import CapturedTurnsCollator
 
 GROUPS, ORDER = "taught_groups", "taught_order"
 """Columns of a batch: its :class:`TaughtGroups`, and the places of its supervised tokens, Int[N], group after group.
@@ -67,6 +69,13 @@ def reader_of(teacher: int) -> str:
     return f"taught{teacher}_"
 
 
+class OtherReading(Protocol):
+    """What a teacher of another tokenizer reads of a batch, or has said of it."""
+
+    def columns(self, batch: Mapping[str, Tensor], samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The teacher's columns of a batch of samples, without their prefix."""
+
+
 @dataclass(frozen=True)
 class TaughtRows:
     """Shares the rows of a batch out among teachers.
@@ -74,14 +83,14 @@ class TaughtRows:
     Args:
         names: the name of each teacher, which samples have in their column `teachers`.
         stores: the teachers whose targets were captured, by number. The others read.
-        texts: the teachers of another tokenizer than the student's, by number, with what each reads of a batch.
+        others: the teachers of another tokenizer than the student's, by number, with what each reads of a batch.
         always: whether each teacher reads a row of every batch, if need be one of which nothing is learned. The ranks
             that share a teacher must read together.
     """
 
     names: tuple[str, ...]
     stores: Mapping[int, TargetStore]
-    texts: Mapping[int, TextCollator] = field(default_factory=dict)
+    others: Mapping[int, OtherReading] = field(default_factory=dict)
     always: bool = False
 
     def group_of(self, sample: Mapping[str, Any]) -> tuple[int, ...]:
@@ -109,20 +118,23 @@ class TaughtRows:
         own: dict[str, Any] = {}
         for teacher in range(len(self.names)):
             taught = [row for group, of in rows.items() if teacher in group for row in of]
-            own |= self._for_teacher(teacher, batch, taught)
+            own |= self._for_teacher(teacher, batch, samples, taught)
         return {**batch, **own, **order, GROUPS: groups}
 
-    def _for_teacher(self, teacher: int, batch: Mapping[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
+    def _for_teacher(
+        self, teacher: int, batch: Mapping[str, Tensor], samples: Sequence[Mapping[str, Any]], rows: list[int]
+    ) -> dict[str, Tensor]:
         if teacher in self.stores:
             taught = {name: value[rows] for name, value in batch.items()}
             return {records_column(teacher): self.stores[teacher].packed(batch_keys(taught))}
         reads = {name: value[rows or [0]] for name, value in teacher_batch(batch).items()}
         if not rows:
-            if not self.always:
+            # Nobody waits for a store.
+            if not self.always or isinstance(self.others.get(teacher), SpanCollator | CapturedTurnsCollator):
                 return {}
             reads["labels"] = torch.full_like(reads["labels"], IGNORE_INDEX)
-        if teacher in self.texts:
-            reads = self.texts[teacher].columns(reads)
+        if teacher in self.others:
+            reads = self.others[teacher].columns(reads, [samples[row] for row in rows or [0]])
         return {f"{reader_of(teacher)}{name}": value for name, value in reads.items()}
 
 
@@ -133,24 +145,24 @@ def _places(rows: Iterable[int], counts: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class EachTextCollator:
+class EachReadingCollator:
     """A collator of batches that several teachers read, each with a tokenizer of its own.
 
     Args:
         collate: the collator of the student's batches.
-        texts: what each teacher reads of a batch, in the teachers' order.
+        others: what each teacher reads of a batch, in the teachers' order.
     """
 
     collate: Collate
-    texts: tuple[TextCollator, ...]
+    others: tuple[OtherReading, ...]
 
-    def __call__(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The collator's batch, with the columns of each teacher."""
-        batch = self.collate(samples)
+        batch = self.collate([without_pieces(sample) for sample in samples])
         own = {
             f"{reader_of(number)}{name}": value
-            for number, text in enumerate(self.texts)
-            for name, value in text.columns(batch).items()
+            for number, other in enumerate(self.others)
+            for name, value in other.columns(batch, samples).items()
         }
         return batch | own
 
@@ -164,7 +176,7 @@ class TaughtRowsCollator:
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The collator's batch, shared out among teachers."""
-        batch = self.collate([without_teachers(sample) for sample in samples])
+        batch = self.collate([without_pieces(without_teachers(sample)) for sample in samples])
         return self.taught.shared_out(batch, samples)
 
 

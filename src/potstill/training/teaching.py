@@ -8,6 +8,7 @@ from torch import Tensor
 
 from potstill.data.prompts.collator import teacher_batch
 from potstill.errors import UserError
+from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.teacher_target import GroupedTarget, MixedTarget, TeacherTarget, TokenGroup, rows_of
 from potstill.models.forward import LayerStates
 from potstill.targets import TargetStore
@@ -53,7 +54,7 @@ class Teaching:
             if isinstance(one, TargetStore):
                 assert temperature is not None
                 captured = one.decode(batch[records_column(number)], temperature)
-                assert not isinstance(captured, SpanNumbers), "spans are read by `CapturedSpans`"
+                assert not isinstance(captured, SpanNumbers | TokenNumbers), "spans are read by `CapturedSpans`"
                 targets[number] = captured
                 continue
             reads = self._reads(batch, number)

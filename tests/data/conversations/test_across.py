@@ -8,10 +8,11 @@ import torch
 
 import toy_chat
 from potstill.data.collators import Collator
-from potstill.data.conversations.across import ComparedBytes, Side, samples_across
+from potstill.data.compared_turns import ComparedTurns
+from potstill.data.conversations.across import Side, samples_across
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.tally import ChatTally
-from potstill.data.labels import IGNORE_INDEX, supervised_mask
+from potstill.data.labels import supervised_mask
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.turns_of_batch import PIECES, TurnPiece, TurnsCollator
@@ -41,13 +42,13 @@ def side(name, template, longest=None):
 
 
 def paired(student, teacher, *turns, **given):
-    compared, tally = ComparedBytes(), ChatTally()
-    found = samples_across(conversation(*(turns or TALK)), student, teacher, settings(**given), tally, compared)
+    compared, tally = ComparedTurns(), ChatTally()
+    found = samples_across(conversation(*(turns or TALK)), student, [teacher], settings(**given), tally, [compared])
     return found, compared
 
 
 def pieces_of(sample):
-    numbers, width = sample[PIECES], len(TurnPiece._fields)
+    (numbers,), width = sample[PIECES], len(TurnPiece._fields)
     return [TurnPiece(*numbers[at : at + width]) for at in range(0, len(numbers), width)]
 
 
@@ -68,11 +69,11 @@ def test_pieces_are_the_words_of_the_turns_for_both(one, other):
     assert len(found) == 2
     for piece, text in zip(found, texts, strict=True):
         mine = student.bytes.joined(sample["input_ids"][piece.begin : piece.stop])[piece.own_space :]
-        its = teacher.bytes.joined(sample["other_input_ids"][piece.other_begin : piece.other_stop])
+        its = teacher.bytes.joined(sample["other_input_ids"][0][piece.other_begin : piece.other_stop])
         assert mine == its[piece.other_own_space :] == text.encode()
         assert piece.closed
         assert sample["labels"][piece.stop] == sample["input_ids"][piece.stop] == student.end
-        assert sample["other_labels"][piece.other_stop] == teacher.end
+        assert sample["other_labels"][0][piece.other_stop] == teacher.end
     assert compared.share > 0.9
 
 
@@ -138,7 +139,7 @@ def test_reasoning_that_both_templates_show_is_compared_too():
     student, teacher = side("tiny", "qwen"), side("byte level", "gemma")
     (sample,), _ = paired(student, teacher, user("Why?"), assistant("It rains.", reasoning_content="Clouds."))
     texts = [student.bytes.joined(sample["input_ids"][one.begin : one.stop]) for one in pieces_of(sample)]
-    read = sample["other_input_ids"]
+    (read,) = sample["other_input_ids"]
     its = [teacher.bytes.joined(read[one.other_begin : one.other_stop]) for one in pieces_of(sample)]
     assert texts == its
     assert b"".join(texts).startswith(b"<think>")
@@ -150,14 +151,36 @@ def test_a_sample_that_is_too_long_for_the_teacher_is_dropped_or_cut():
     short = side("byte level", "gemma", 60)
     assert paired(student, short)[0] == []
     (cut,), _ = paired(student, short, too_long="cut_right")
-    assert len(cut["other_input_ids"]) == 60
+    assert len(cut["other_input_ids"][0]) == 60
     (whole,), _ = paired(student, side("byte level", "gemma"))
     assert cut["labels"] == whole["labels"]
     assert pieces_of(cut)[0].other_stop <= 60
     assert len(pieces_of(cut)) < len(pieces_of(whole)) or not pieces_of(cut)[-1].closed
 
 
-def test_samples_without_pieces_have_no_columns_for_a_teacher():
-    collate = TurnsCollator(Collator(0), side("tiny", "chatml").bytes, side("byte level", "gemma").bytes)
-    batch = collate([{"input_ids": [1, 2, 3], "labels": [IGNORE_INDEX, 2, 3]}])
-    assert not [name for name in batch if name.startswith("teacher_")]
+def test_each_of_several_teachers_is_paired_by_itself():
+    student, one, other = side("tiny", "chatml"), side("byte level", "gemma"), side("stories", "chatml")
+    compared = [ComparedTurns(), ComparedTurns(), ComparedTurns()]
+    teachers = [one, None, other]
+    (found,) = samples_across(conversation(*TALK), student, teachers, settings(), ChatTally(), compared)
+    for number, teacher in ((0, one), (2, other)):
+        (alone,), _ = paired(student, teacher)
+        assert found["input_ids"] == alone["input_ids"]
+        for name in ("other_input_ids", "other_labels", PIECES):
+            assert found[name][number] == alone[name][0]
+    assert [found[name][1] for name in ("other_input_ids", "other_labels", PIECES)] == [[], [], []]
+    assert compared[1] == ComparedTurns()
+
+
+def test_a_row_that_a_teacher_does_not_teach_has_nothing_to_learn():
+    student, one, other = side("tiny", "chatml"), side("byte level", "gemma"), side("stories", "chatml")
+    tally, compared = ChatTally(), [ComparedTurns(), ComparedTurns()]
+    rows = [
+        samples_across(conversation(*TALK), student, teachers, settings(), tally, compared)[0]
+        for teachers in ([one, other], [None, other])
+    ]
+    batch = TurnsCollator(Collator(0), student.bytes, one.bytes, 0)(rows)
+    theirs = teacher_batch(batch)
+    assert supervised_mask(theirs)[1].sum() == 0
+    alone = TurnsCollator(Collator(0), student.bytes, one.bytes, 0)(rows[:1])
+    assert torch.equal(batch["teacher_spans"], alone["teacher_spans"])

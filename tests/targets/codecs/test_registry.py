@@ -4,6 +4,7 @@ from potstill.errors import UserError
 from potstill.targets import HiddenCodec, HybridCodec, SampledCodec, TopKCodec, estimate, make_codec
 from potstill.targets.codecs.registry import Codec, codec_settings
 from potstill.targets.codecs.spans import SpanCodec
+from potstill.targets.codecs.turns import TurnCodec
 
 ALL = [
     TopKCodec(49152, 64, 16, (1.0, 2.0)),
@@ -11,6 +12,7 @@ ALL = [
     HybridCodec(49152, 8, 8, 16),
     HiddenCodec(49152, 576),
     SpanCodec(4000, 256, 2048),
+    TurnCodec(),
 ]
 
 
@@ -20,7 +22,7 @@ def test_a_codec_is_made_again_from_its_settings(codec: Codec) -> None:
 
 
 def test_an_unknown_mode_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"'topk'.*top_k, sample, hybrid, hidden, spans"):
+    with pytest.raises(UserError, match=r"'topk'.*top_k, sample, hybrid, hidden, spans, turns"):
         make_codec("topk", vocabulary=5)
 
 

@@ -1,6 +1,6 @@
 """Align: put the same answer tokens behind the teacher's prompt and behind the student's prompt."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,10 +45,11 @@ class AlignedSampleBuilder:
         Raises:
             UserError: there is no answer, a prompt cannot be made, or it leaves no room for the answer.
         """
-        answer = self._answer(row, where)
+        answer = [*token_ids(self.tokenizer, text_of_answer(row, where)), self._end]
         prompts = {name: self._prompts(name, row, where) for name in self.strategies}
+        longest = {"student": self.longest, "teacher": self.teacher_longest}
         room = min(
-            self._room(prompt, side, name, where)
+            room_after(prompt, longest[side], f"strategies.{name}.{side}", where)
             for name, both in prompts.items()
             for side, prompt in zip(("student", "teacher"), both, strict=True)
         )
@@ -71,22 +72,38 @@ class AlignedSampleBuilder:
         student = prompt_ids(self.tokenizer, strategy.student, row, where, f"{key}.student")
         return student, prompt_ids(self.tokenizer, strategy.teacher, row, where, f"{key}.teacher")
 
-    def _room(self, prompt: list[int], side: str, name: str, where: str) -> int:
-        longest = self.longest if side == "student" else self.teacher_longest
-        if len(prompt) >= longest:
-            raise UserError(
-                f"{where}: `strategies.{name}.{side}` makes a prompt of {len(prompt):,} tokens, which leaves no "
-                f"room for the answer in the {side}'s {longest:,}; shorten the template, allow more tokens, or leave "
-                "the row out"
-            )
-        return longest - len(prompt)
-
-    def _answer(self, row: QuestionRow, where: str) -> list[int]:
-        text = row.get("answer")
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{where}: has no text in `answer`, so there is nothing to learn; leave the row out")
-        return [*token_ids(self.tokenizer, text), self._end]
-
     @cached_property
     def _end(self) -> int:
         return end_token_id(self.tokenizer)
+
+
+def room_after(prompt: Sequence[int], longest: int, key: str, where: str) -> int:
+    """The number of tokens that a prompt leaves to the answer.
+
+    Args:
+        prompt: its tokens.
+        longest: the most tokens that its reader reads.
+        key: the prompt's key in the recipe, which ends in its reader: `student` or `teacher`.
+        where: names the row in messages.
+
+    Raises:
+        UserError: it leaves none.
+    """
+    if len(prompt) >= longest:
+        raise UserError(
+            f"{where}: `{key}` makes a prompt of {len(prompt):,} tokens, which leaves no room for the answer in the "
+            f"{key.rpartition('.')[2]}'s {longest:,}; shorten the template, allow more tokens, or leave the row out"
+        )
+    return longest - len(prompt)
+
+
+def text_of_answer(row: QuestionRow, where: str) -> str:
+    """The answer of a row.
+
+    Raises:
+        UserError: there is none.
+    """
+    text = row.get("answer")
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where}: has no text in `answer`, so there is nothing to learn; leave the row out")
+    return text

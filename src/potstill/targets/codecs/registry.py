@@ -8,18 +8,23 @@ from potstill.targets.codecs.hidden_states import HiddenCodec
 from potstill.targets.codecs.sample import HybridCodec, SampledCodec
 from potstill.targets.codecs.spans import SpanCodec
 from potstill.targets.codecs.top_k import TopKCodec
+from potstill.targets.codecs.turns import TurnCodec
 from potstill.targets.shard import ENTRY
 
 TokenCodec = TopKCodec | SampledCodec | HybridCodec | HiddenCodec
 """The codecs of distributions over one tokenizer's tokens."""
 
-Codec = TokenCodec | SpanCodec
+CrossingCodec = SpanCodec | TurnCodec
+"""The codecs of what a teacher of another tokenizer says of text, and of turns."""
 
-CODECS: dict[str, Any] = {codec.mode: codec for codec in (TopKCodec, SampledCodec, HybridCodec, HiddenCodec, SpanCodec)}
+Codec = TokenCodec | CrossingCodec
+
+_ALL = (TopKCodec, SampledCodec, HybridCodec, HiddenCodec, SpanCodec, TurnCodec)
+CODECS: dict[str, Any] = {codec.mode: codec for codec in _ALL}
 
 
 def make_codec(mode: str, **settings: Any) -> Codec:
-    """The codec called ``mode``: top_k, sample, hybrid, hidden or spans.
+    """The codec called ``mode``: top_k, sample, hybrid, hidden, spans or turns.
 
     Raises:
         UserError: the mode or a setting is unknown, or a setting has a wrong value.

@@ -87,12 +87,11 @@ class SpanCodec:
             UserError: a number is none (NaN).
         """
         assert isinstance(target, SpanNumbers), "spans are made of a document's tokens (teachers/capture_spans.py)"
-        if target.log_p.isnan().any() or target.log_mass.isnan().any():
-            raise UserError("the teacher's log-probabilities are not all numbers (NaN): run it in float32.")
+        check_numbers(target.log_p, target.log_mass)
         assert target.step.amax() <= LARGEST_BLOCK if len(target) else True, "a token ends in its own block"
         whole = target.step | target.lost.long() << STEP_BITS
         for number, at in ((target.log_mass, STEP_BITS + 1), (target.log_p, STEP_BITS + 1 + NUMBER_BITS)):
-            whole = whole | _kept(number) << at
+            whole = whole | code_of(number) << at
         return self.layout.join(numbers=to_bytes(whole[:, None])[:, :7])
 
     def decode(
@@ -100,18 +99,30 @@ class SpanCodec:
     ) -> SpanNumbers:
         """Decode N records, on the device of ``packed``."""
         (whole,) = from_bytes(torch.cat([packed, packed.new_zeros(len(packed), 1)], 1), torch.int64).unbind(1)
-        log_mass, log_p = (_read(whole >> at) for at in (STEP_BITS + 1, STEP_BITS + 1 + NUMBER_BITS))
+        log_mass, log_p = (number_of(whole >> at) for at in (STEP_BITS + 1, STEP_BITS + 1 + NUMBER_BITS))
         return SpanNumbers(log_p, log_mass, whole & LARGEST_BLOCK, (whole >> STEP_BITS & 1).bool())
 
 
-def _kept(numbers: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+def check_numbers(log_p: Float[Tensor, "N"], log_mass: Float[Tensor, "N"]) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        UserError: there is one.
+    """
+    if log_p.isnan().any() or log_mass.isnan().any():
+        raise UserError("the teacher's log-probabilities are not all numbers (NaN): run it in float32.")
+
+
+def code_of(numbers: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """The codes of NUMBER_BITS bits of numbers that are at most 0."""
     size = numbers.float().abs()
     # The next number up has the next bits, also across powers of two. So half a unit is added, and the rest cut off.
     bits = (size.view(torch.int32).long() + (1 << _DROPPED - 1)) >> _DROPPED
     return (bits - _LEAST + 1).clamp(0, _INFINITE - 1).masked_fill(size.isinf(), _INFINITE)
 
 
-def _read(codes: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
+def number_of(codes: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """The numbers of codes, of which the lowest NUMBER_BITS bits count."""
     codes = codes & _INFINITE
     bits = (codes + (_LEAST - 1) << _DROPPED).to(torch.int32)
     size = bits.view(torch.float32).masked_fill(codes == 0, 0.0).masked_fill(codes == _INFINITE, torch.inf)
