@@ -27,7 +27,7 @@ from benchmarks import (
 )
 from benchmarks.aims import Measured, summary
 from benchmarks.gpu_results import GpuResults
-from benchmarks.page import page
+from benchmarks.page import page, with_section
 from benchmarks.peers import missing
 from benchmarks.run import Settings
 from benchmarks.table import Table
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.only.split(",") if options.only else list(SECTIONS)
     if unknown := [name for name in names if name not in SECTIONS]:
         sys.exit(f"--only: there is no section {unknown[0]!r}; the sections are {', '.join(SECTIONS)}")
+    if options.into and (options.write or not options.only):
+        sys.exit("--into: replaces the sections of --only in a page; give --only, and no --write")
     start, load = time.monotonic(), machine.load()
     # A peer is compiled once for each shape and setting; torch would give up after eight.
     torch._dynamo.config.recompile_limit = 64
@@ -84,6 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         facts = _facts(sys.argv[1:] if arguments is None else arguments, settings, core, load, start)
         of_gpu = [*gpu.measured, *measured] if settings.device.type == "cuda" else gpu.measured
         of_cpu = [] if settings.device.type == "cuda" else measured
+        if options.into:
+            text = with_section(
+                options.into.read_text(encoding="utf-8"), HEADINGS[name], facts, summary(of_cpu, of_gpu), tables
+            )
+            options.into.write_text(text, encoding="utf-8")
+            continue
         text = page(facts, summary(of_cpu, of_gpu), parts, gpu.markdown())
         if options.write:  # after each section, so that a stopped run leaves the finished ones
             options.write.write_text(text, encoding="utf-8")
@@ -113,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="shuffled rounds of each comparison (default: 5)")
     parser.add_argument("--gpu", type=Path, metavar="FILE", help="results of `make bench-gpu`, for the GPU's column")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page here too")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="replace the sections of --only in this earlier page")
     return parser
 
 

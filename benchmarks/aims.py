@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from benchmarks.table import Table
 from benchmarks.timing import Ratio
 
+NOT_MEASURED = "not measured"
+"""In place of a figure that a run has not."""
+
 
 @dataclass(frozen=True)
 class Aim:
@@ -103,7 +106,7 @@ def _worst(aim: Aim, limit: float | None, measured: Sequence[Measured]) -> tuple
     """The worst figure of an aim, whether it reaches the limit, and where it was measured."""
     found = [one for one in measured if one.key == aim.key]
     if not found:
-        return "not measured", "", ""
+        return NOT_MEASURED, "", ""
     worst = (min if aim.at_least else max)(found, key=lambda one: one.median)
     return _figure(worst.value), _verdict(aim, worst.median, limit), worst.where
 

@@ -1,7 +1,9 @@
 """docs/performance.md: a head that explains it, and the tables."""
 
+import re
 from collections.abc import Sequence
 
+from benchmarks.aims import NOT_MEASURED
 from benchmarks.table import Table
 
 HEAD = """\
@@ -11,6 +13,12 @@ The cost of the losses and of what surrounds them. One command writes all of thi
 
 ```bash
 make bench
+```
+
+One section can be measured anew, in an earlier page. It then says so, with its own time and machine:
+
+```bash
+python -m benchmarks --only trainers --into docs/performance.md
 ```
 
 The GPU's column is filled on a machine with a GPU that has torch and transformers, from a folder of wheels:
@@ -66,3 +74,50 @@ def page(facts: Sequence[str], summary: Table, parts: Sequence[tuple[str, Sequen
         blocks += [f"## {heading}", *(table.markdown() for table in tables)]
     blocks += [on_gpu] if on_gpu else []
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def with_section(text: str, heading: str, facts: Sequence[str], summary: Table, tables: Sequence[Table]) -> str:
+    """An earlier page with a section that was measured anew, and with the aims that this section measures.
+
+    Args:
+        text: the earlier page.
+        heading: the section's.
+        facts: those of the run that measured it.
+        summary: the table of aims, of this section alone.
+        tables: the section's.
+    """
+    told = "Measured by itself, after the rest of this page:\n\n" + "\n".join(f"- {fact}" for fact in facts)
+    blocks = _blocks(text)
+    new = "\n\n".join([f"## {heading}", told, *(table.markdown().rstrip("\n") for table in tables)]) + "\n\n"
+    places = [at for at, block in enumerate(blocks) if block.startswith(f"## {heading}\n")]
+    if places:
+        blocks[places[0]] = new
+    else:  # before what is about a GPU, which stands at the end
+        ends = [at for at, block in enumerate(blocks) if block.startswith("## On a GPU\n")]
+        blocks.insert(ends[0] if ends else len(blocks), new)
+    return "".join(blocks[:1] + [_with_aims(block, summary) for block in blocks[1:]]).rstrip("\n") + "\n"
+
+
+def _blocks(text: str) -> list[str]:
+    """What stands before the first heading of a section, and then each section with its heading."""
+    return re.split(r"^(?=## )", text, flags=re.MULTILINE)
+
+
+def _with_aims(block: str, summary: Table) -> str:
+    """The block, with the table of aims filled from ``summary`` where that has a figure."""
+    title = f"### {summary.title}\n"
+    if title not in block:
+        return block
+    before, _, rest = block.partition(title)
+    old = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in rest.splitlines() if line[:1] == "|"]
+    filled = Table(summary.title, summary.header, summary.note)
+    seen: dict[str, int] = {}
+    for row in summary.rows:
+        # Several aims are called "the same, bf16". They stand in one order.
+        number = seen[row[0]] = seen.get(row[0], 0) + 1
+        earlier = [cells for cells in old[2:] if cells[0] == row[0]][number - 1 : number]
+        known = earlier[0] if earlier else row
+        cpu = known[2:5] if row[2] == NOT_MEASURED else row[2:5]
+        gpu = known[5:] if row[6] == NOT_MEASURED else row[5:]
+        filled.add(*row[:2], *cpu, *gpu)
+    return before + filled.markdown() + "\n\n"

@@ -77,6 +77,7 @@ OF_THE_WHOLE = {
     "test_ddp.py",
     "test_memory.py",
     "test_precision.py",
+    "test_processes.py",
     "test_real_servers.py",
     "test_shipped.py",
     "test_wheel.py",

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
@@ -134,7 +133,7 @@ def test_a_run_is_watched_at_work_after_a_kill_and_after_it_went_on(tmp_path, mo
     with processes.started("-c", PAUSE_ITSELF, paused, *words) as (process, *_):
         while not paused.exists():
             assert process.is_alive(), "the run ended before it paused"
-            time.sleep(0.02)
+            process.join(0.02)
         pages = serve(folder)
         port = next(pages)
         at_work = json.loads(get(port, "/state.json")[1])

@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,7 +107,7 @@ def test_killed_from_outside_while_it_writes(tmp_path, corpus, write, contents) 
     for size in (1, 2000, 8000):
         with processes.started("-c", code, Path(__file__).parent, folder) as (process, *_):
             while process.is_alive() and _bytes_of_records(folder) < size:
-                time.sleep(0.001)
+                process.join(0.001)
             assert process.exitcode in (None, 0)
     assert contents(write(folder, corpus)) == contents(write(tmp_path / "whole", corpus))
 

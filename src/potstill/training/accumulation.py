@@ -13,8 +13,9 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
+from potstill.data.labels import count_supervised
 from potstill.data.positions import supervised_positions
-from potstill.training.mixed_batches import ROLLOUTS, Batch
+from potstill.training.mixed_batches import ROLLOUTS, Batch, parts_of
 from potstill.training.taught_rows import GROUPS, TaughtGroups
 
 WRITTEN = "on_policy/"
@@ -79,6 +80,11 @@ class OptimizerStep:
         and then those of each teacher: first the samples' own, then the written ones."""
         self.loss = torch.zeros((), device=device)
         self.terms: dict[str, Tensor] = {}
+
+    def tokens_of(self, batches: Sequence[Batch]) -> Tensor:
+        """The number of supervised tokens of these micro-batches of this rank."""
+        parts = [part for batch in batches for part in parts_of(batch)]
+        return sum((count_supervised(part) for part in parts), torch.zeros_like(self.tokens[0]))
 
     def divide_by(self, tokens: Tensor) -> None:
         """Divide by the number of tokens of the step, on all ranks, where it is known before the first micro-batch."""

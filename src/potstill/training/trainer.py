@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from potstill.data.labels import count_supervised
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.cpu_buffers import free_all, keep_freed
@@ -227,11 +226,8 @@ class DistilTrainer(OnPolicyTrainer):
             # DeepSpeed hides its gradients. They cannot be scaled afterwards, so the tokens are counted before.
             batches = list(batches)
         batches = self._with_rollouts(batches, self._loss_options)
-        known = batches if self.is_deepspeed_enabled else only_one(batches)
-        if known:
-            parts = [part for batch in known for part in parts_of(batch)]
-            tokens = sum((count_supervised(part) for part in parts), torch.zeros_like(self._step.tokens[0]))
-            self._step.divide_by(self._of_all_ranks(tokens))
+        if known := batches if self.is_deepspeed_enabled else only_one(batches):
+            self._step.divide_by(self._of_all_ranks(self._step.tokens_of(known)))
         # A stream that has ended gives steps without batches, which are not taken.
         self._steps_not_logged += bool(len(batches))
         if self._matching is not None:
