@@ -34,6 +34,20 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, moment):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_folder_in_the_place_of_a_file_is_said_and_left_alone(tmp_path):
+    file = tmp_path / "one.json"
+    (file / "inside").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"one\.json is a folder, where a file is to be written"):
+        write_json(file, 1)
+    assert [one.name for one in tmp_path.rglob("*")] == ["one.json", "inside"]
+
+
+def test_a_folder_in_the_place_of_an_unfinished_file_is_removed(tmp_path):
+    (tmp_path / ".one.json.partial" / "inside").mkdir(parents=True)
+    write_json(tmp_path / "one.json", 1)
+    assert [one.name for one in tmp_path.rglob("*")] == ["one.json"]
+
+
 def test_what_json_cannot_hold_is_an_error_and_not_a_string(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"path": Path("x")})

@@ -51,19 +51,38 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, even if the machine stops."""
+    """Write a file whole or not at all, even if the machine stops.
+
+    Raises:
+        UserError: there is a folder in its place.
+    """
     partial = file.with_name(f".{file.name}.partial")
+    if partial.is_dir():
+        remove(partial)
     try:
         with partial.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        partial.replace(file)
+        put(partial, file)
     except BaseException:
         # The first error is the cause; an error about a missing partial file would hide it.
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def put(partial: Path, file: Path) -> None:
+    """Rename a file that is whole now to the name that it has when it is finished.
+
+    Raises:
+        UserError: there is a folder of that name.
+    """
+    if file.is_dir():
+        raise UserError(
+            f"{file} is a folder, where a file is to be written; move it away and run the same command again"
+        )
+    partial.replace(file)
 
 
 @contextmanager

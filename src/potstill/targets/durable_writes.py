@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from potstill.errors import UserError
+from potstill.files.atomic import put, remove
 
 
 @contextmanager
@@ -46,16 +47,18 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; the caller holds :func:`locked`.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or there is a folder in the place of the file.
     """
     temporary = path.with_name(path.name + ".tmp")
+    if temporary.is_dir():
+        remove(temporary)
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         write_all(file, np.frombuffer(data, np.uint8), path)
         os.fsync(file)
     finally:
         os.close(file)
-    temporary.replace(path)
+    put(temporary, path)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from potstill.export.gguf.architecture import add_architecture, family_of
 from potstill.export.gguf.quantize import EMBEDDINGS, FILE_TYPES, HEAD, TensorPlace, quantized, type_of
 from potstill.export.gguf.tensors import tensors_of
 from potstill.export.gguf.tokenizer import add_tokenizer, kind_of
+from potstill.files.atomic import put
 from potstill.models.head import Head
 from potstill.models.head_extraction import head_of
 
@@ -65,7 +66,7 @@ def write_gguf(model: PreTrainedModel, tokenizer: Any, file: Path, kind: str, na
         writer.close()
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        partial.replace(file)
+        put(partial, file)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
