@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"--only: there is no section {unknown[0]!r}; the sections are {', '.join(SECTIONS)}")
     if options.into and (options.write or not options.only):
         sys.exit("--into: replaces the sections of --only in a page; give --only, and no --write")
+    if options.into and not options.into.is_file():
+        sys.exit(f"--into: there is no page {options.into}; --write makes one")
     start, load = time.monotonic(), machine.load()
     # A peer is compiled once for each shape and setting; torch would give up after eight.
     torch._dynamo.config.recompile_limit = 64

@@ -83,7 +83,7 @@ def with_section(text: str, heading: str, facts: Sequence[str], summary: Table, 
         text: the earlier page.
         heading: the section's.
         facts: those of the run that measured it.
-        summary: the table of aims, of this section alone.
+        summary: the table of aims, with the figures of this run alone.
         tables: the section's.
     """
     told = "Measured by itself, after the rest of this page:\n\n" + "\n".join(f"- {fact}" for fact in facts)

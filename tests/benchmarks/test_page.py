@@ -74,6 +74,11 @@ def test_measured_anew_twice_is_measured_anew_once():
     assert with_section(once, *given) == once
 
 
+def test_a_page_that_is_not_there_is_said_before_anything_is_measured(tmp_path):
+    with pytest.raises(SystemExit, match=r"there is no page .*p\.md"):
+        main(["--only", "store", "--into", str(tmp_path / "p.md")])
+
+
 @pytest.mark.parametrize("words", [["--into", "p.md"], ["--into", "p.md", "--only", "store", "--write", "q.md"]])
 def test_into_a_page_go_chosen_sections_alone(words):
     with pytest.raises(SystemExit, match="--into: replaces the sections of --only"):

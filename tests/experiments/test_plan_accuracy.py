@@ -62,6 +62,13 @@ def test_the_page_has_both_forecasts_and_what_is_missing():
     assert "| `chat-mini` | `corpus.train: 200` |" in text
 
 
+def test_a_page_of_nothing_has_no_verdicts():
+    text = page({"chat-mini": {"corpus.train": 200}}, {})
+    assert "Not run yet" in text
+    assert "0 of 0" not in text
+    assert "| `chat-mini` | `corpus.train: 200` |" in text
+
+
 def test_every_recipe_that_needs_no_hub_is_run_with_settings_that_it_has():
     settings = recipes()
     other_layout = "distilpythia-padded-mini"

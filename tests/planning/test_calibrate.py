@@ -6,7 +6,7 @@ import pytest
 
 import minimal
 from potstill.planning import machine as machines
-from potstill.planning.calibrate import MOST_STEPS, STEPS, _times, calibrate
+from potstill.planning.calibrate import MOST_STEPS, STEPS, _can_write, _times, calibrate
 from potstill.planning.duration import seconds_of
 from potstill.planning.jobs import TrainingJob, WritingJob
 from potstill.planning.memory import memory_of
@@ -64,3 +64,13 @@ def test_writing_is_tried_with_the_rows_and_prompts_of_the_job(tmp_path, family)
     job = WritingJob(model, 3, Range.exactly(5), Range.exactly(8), 16.0, Range.exactly(9), "fp32", Range.exactly(1e5))
     (ratio,) = calibrate([job, job], here).writing.values()
     assert ratio > 0
+
+
+@pytest.mark.parametrize(("engine", "tried"), [("transformers", True), ("auto", True), ("vllm", False)])
+def test_writing_by_another_engine_is_not_tried(tmp_path, engine, tried):
+    save_model(llama(), tmp_path / "teacher")
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}")
+    here = machines.this_machine(tmp_path, (16, 32))
+    model = models_of(recipe, {}, ask_hub=False).teachers["t"]
+    job = WritingJob(model, 3, Range.exactly(5), Range.exactly(8), 16.0, Range.exactly(9), "fp32", Range.exactly(1e5))
+    assert _can_write(replace(job, engine=engine), replace(here, kind="cpu")) == tried

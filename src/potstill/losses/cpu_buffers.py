@@ -4,12 +4,10 @@ The CPU's allocator takes such large memory from the system anew each time. The 
 much as all passes over the logits in it. On a GPU torch's own allocator keeps freed memory.
 """
 
-import mmap
 import weakref
 from collections.abc import Sequence
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor, UntypedStorage
 
@@ -17,7 +15,7 @@ from torch import Tensor, UntypedStorage
 _KEPT_BY_THE_SYSTEM = 32 * 2**20
 
 _kept: list[UntypedStorage] = []
-_freed: list[mmap.mmap] = []
+_freed: list[Tensor] = []
 _keeps_freed = False
 
 
@@ -54,14 +52,14 @@ def empty_for_caller(shape: Sequence[int], dtype: torch.dtype, device: torch.dev
     # As in ``take``, a piece that is too small is freed.
     memory = _freed.pop() if _freed else None
     if memory is None or len(memory) < size:
-        memory = mmap.mmap(-1, size)
+        memory = torch.empty(size, dtype=torch.uint8)
     # torch holds this array as long as any tensor has a part of its memory.
-    array = np.frombuffer(memory, np.uint8, size)
+    array = memory[:size].numpy()
     weakref.finalize(array, _keep, memory).atexit = False
     return torch.from_numpy(array).view(dtype).view(*shape)
 
 
-def _keep(memory: mmap.mmap) -> None:
+def _keep(memory: Tensor) -> None:
     if _keeps_freed:
         _freed.append(memory)
 

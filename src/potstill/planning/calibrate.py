@@ -99,7 +99,8 @@ def _has_room(job: Job, machine: Machine) -> bool:
 
 def _can_write(job: WritingJob, machine: Machine) -> bool:
     """Whether transformers will write here, and the job fits."""
-    return (job.engine == "transformers" or machine.kind == "cpu") and _has_room(job, machine)
+    chosen = job.engine == "transformers" or (job.engine == "auto" and machine.kind == "cpu")
+    return chosen and _has_room(job, machine)
 
 
 def _model(config: Any, precision: str) -> PreTrainedModel:
