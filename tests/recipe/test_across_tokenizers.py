@@ -150,6 +150,7 @@ def test_questions_may_be_asked_of_a_teacher_of_another_tokenizer(tmp_path):
     assert crossing_loss(of_questions(tmp_path)) == "alm"
     assert keeps_spans(of_questions(tmp_path, "capture={keep: spans}"))
     assert of_questions(tmp_path, "generate={by: t}").generate.by == "t"
+    assert of_questions(tmp_path, "distil.on_policy={share: 0.5}").on_policy_of("base").share == 0.5
 
 
 QUESTIONS_REFUSED = {
@@ -157,7 +158,6 @@ QUESTIONS_REFUSED = {
         ["experiments.placebo={targets: another_question}"],
         "`experiments.placebo.targets: another_question` has none; remove the experiment 'placebo'",
     ),
-    "written samples": (["distil.on_policy={share: 0.5}"], "remove `on_policy`, or give `corpus.sources`"),
 }
 
 
@@ -172,7 +172,6 @@ CONVERSATIONS_REFUSED = {
     "a reading": (["corpus.teacher={system: Be kind.}"], "remove `corpus.teacher`"),
     "packed samples": (["corpus.layout=packed"], "use `corpus.layout: padded`"),
     "split turns": (["corpus.too_long=split_turns"], "use `drop` or `cut_right`"),
-    "written samples": (["distil.on_policy={share: 0.5}"], "remove `on_policy`, or give `corpus.sources`"),
     "a teacher's turns": (["generate={by: t}"], "and `generate` writes turns for one tokenizer"),
     "strategies": (
         ["strategies.mine={teacher: {system: Be kind.}}", "experiments={a: {strategy: mine}}"],
@@ -186,6 +185,7 @@ def test_what_conversations_cannot_ask_of_a_teacher_of_another_tokenizer_is_refu
     student = {"start": "scratch", "config": {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32}}
     given = [TOKENIZER, f"student={json.dumps(student)}", losses("alm", "cross_entropy"), "corpus.template=plain"]
     assert crossing_loss(toy_conversations.recipe(tmp_path, *given)) == "alm"
+    assert toy_conversations.recipe(tmp_path, *given, "distil.on_policy={share: 0.5}").on_policy_of(None).share == 0.5
     more, message = CONVERSATIONS_REFUSED[name]
     with pytest.raises(UserError, match=message):
         toy_conversations.recipe(tmp_path, *given, *more)

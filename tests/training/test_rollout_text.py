@@ -1,7 +1,5 @@
 """What a teacher of another tokenizer cannot read of what a student wrote."""
 
-from types import SimpleNamespace
-
 from potstill.data.token_bytes import TokenBytes
 from potstill.on_policy.prompts import SamplePrompt
 from potstill.on_policy.rollouts import Rollout
@@ -10,8 +8,7 @@ from tiny import tokenizer
 
 
 def lost(prompt, answer):
-    text = SimpleNamespace(ours=TokenBytes(tokenizer(), "ours"))
-    return lost_text(text, Rollout(SamplePrompt(prompt), answer, True, 0))
+    return lost_text(TokenBytes(tokenizer(), "ours"), Rollout(SamplePrompt(prompt), answer, True, 0))
 
 
 def ids_of(content):

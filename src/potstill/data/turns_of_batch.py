@@ -72,7 +72,7 @@ class TurnsCollator:
             samples: the samples (``data/compared_turns.py``).
         """
         teacher = self.reads(samples)
-        pieces = [_pieces_of(one[PIECES][self.number]) for one in samples]
+        pieces = [pieces_of(one[PIECES][self.number]) for one in samples]
         flat = [(row, piece) for row, own in enumerate(pieces) for piece in own]
         ids, other_ids = batch["input_ids"].numpy(), teacher["input_ids"].numpy()
         texts, ends = list[bytes](), list[tuple[np.ndarray, np.ndarray]]()
@@ -144,14 +144,15 @@ def ends_of_turns(samples: Iterable[Mapping[str, Any]], number: int) -> tuple[in
         number: the teacher's place in their columns.
     """
     for sample in samples:
-        for piece in _pieces_of(sample[PIECES][number]):
+        for piece in pieces_of(sample[PIECES][number]):
             if piece.closed:
                 theirs = sample[f"{OTHER}input_ids"][number]
                 return int(sample["input_ids"][piece.stop]), int(theirs[piece.other_stop])
     return None
 
 
-def _pieces_of(numbers: Sequence[int]) -> list[TurnPiece]:
+def pieces_of(numbers: Sequence[int]) -> list[TurnPiece]:
+    """The pieces of a sample for a teacher, of the flat list in its column."""
     width = len(TurnPiece._fields)
     return [TurnPiece(*map(int, numbers[at : at + width])) for at in range(0, len(numbers), width)]  # type: ignore[arg-type]
 

@@ -20,6 +20,9 @@ class SamplePrompt:
     """The prompt that the teachers read; None where it is the student's."""
     taught_by: list[str] | None = None
     """The teachers of the sample; None where all teachers teach every sample."""
+    others: list[list[int]] | None = None
+    """The prompts of the teachers of other tokenizers, in their order, where these read turns; empty for one that does
+    not read the answer. None where they read the student's text."""
 
 
 def prompts_of(batch: Mapping[str, Tensor], beginning: int) -> list[SamplePrompt | None]:
@@ -37,8 +40,8 @@ def prompts_of(batch: Mapping[str, Tensor], beginning: int) -> list[SamplePrompt
     apart = f"{TEACHER}input_ids" in batch
     found: list[SamplePrompt | None] = []
     for row in range(len(batch["input_ids"])):
-        student = _prompt(*_document(batch, "", row), beginning)
-        teacher = _prompt(*_document(batch, TEACHER, row), beginning) if apart else None
+        student = prompt_of(*_document(batch, "", row), beginning)
+        teacher = prompt_of(*_document(batch, TEACHER, row), beginning) if apart else None
         found.append(None if student is None or (apart and teacher is None) else SamplePrompt(student, teacher))
     return found
 
@@ -59,7 +62,8 @@ def _document(batch: Mapping[str, Tensor], reader: str, row: int) -> tuple[np.nd
     return ids[:0], labels[:0]
 
 
-def _prompt(ids: np.ndarray, labels: np.ndarray, beginning: int) -> list[int] | None:
+def prompt_of(ids: np.ndarray, labels: np.ndarray, beginning: int) -> list[int] | None:
+    """The prompt of one document; None if it is empty."""
     learned = labels != IGNORE_INDEX
     if not len(ids):
         return None

@@ -110,16 +110,9 @@ def _of_conversations(recipe: "Recipe", what: str) -> Iterator[str]:
         yield f"{what}, one in each sample; use `corpus.layout: padded`"
     if corpus.too_long not in ("drop", "cut_right"):
         yield f"{what}, and `corpus.too_long: {corpus.too_long}` cuts tokens of the student; use `drop` or `cut_right`"
-    if any(map(recipe.on_policy_of, recipe.variants)):
-        yield f"{what}, and cannot go on from what the student writes; remove `on_policy`, or give `corpus.sources`"
 
 
 def _of_questions(recipe: "Recipe", what: str) -> Iterator[str]:
-    if any(map(recipe.on_policy_of, recipe.variants)):
-        yield (
-            f"{what}, which reads an answer after a prompt of its own, and cannot go on from what the student writes; "
-            "remove `on_policy`, or give `corpus.sources`"
-        )
     for name in recipe.variants:
         if not recipe.sample_set_of(name).own:
             yield (

@@ -13,7 +13,7 @@ from potstill.data.collators import Collate, Collator
 from potstill.data.labels import IGNORE_INDEX, count_supervised_by_row
 from potstill.data.positions import PositionsCollator
 from potstill.data.prompts.collator import TEACHER, AlignedCollator
-from potstill.data.text_of_batch import TextCollator
+from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from potstill.files.atomic import digest
 from potstill.generation.decoding import Key
@@ -21,7 +21,9 @@ from potstill.on_policy.prompts import SamplePrompt, prompts_of
 from potstill.on_policy.rollouts import Rollout, RolloutWriter, chosen_rows
 from potstill.recipe.on_policy import OnPolicy
 from potstill.training.rank_batches import STAND_IN, untaught
-from potstill.training.taught_rows import EachReadingCollator, TaughtRows, TaughtRowsCollator
+from potstill.training.rollout_text import lost_text
+from potstill.training.rollout_turns import RolloutTurns
+from potstill.training.taught_rows import EachReadingCollator, OtherReading, TaughtRows, TaughtRowsCollator
 
 SAMPLES, ROLLOUTS = "samples", "rollouts"
 """Columns of a batch that are no tensors: the samples that it was made of, and the rollouts that it is made of."""
@@ -80,8 +82,12 @@ class MixedBatches:
         self.rank = 0
         self.taught: TaughtRows | None = None
         """Which rows each teacher reads; None where each reads all of them."""
-        self.texts: dict[int, TextCollator] = {}
+        self.others: dict[int, OtherReading] = {}
         """What each teacher of another tokenizer reads of a batch, by the teacher's number."""
+        self.ours: TokenBytes | None = None
+        """The bytes of the student's tokens, where there are such teachers."""
+        self.turns: RolloutTurns | None = None
+        """What they read of an answer behind prompts of their own; None where they read the student's text."""
         self.teacher_positions: int | None = None
         """The fewest positions of a teacher of the student's tokenizer; None where they are not limited."""
         self.kept: list[Rollout] = []
@@ -133,13 +139,30 @@ class MixedBatches:
     def first_prompts(self, batch: Mapping[str, Tensor], samples: Sequence[Any]) -> list[SamplePrompt]:
         """The prompts of a batch that leave room for an answer."""
         found = zip(prompts_of(batch, self._settings.beginning), samples, strict=True)
-        asked = [self._taught(prompt, sample) for prompt, sample in found if prompt is not None]
-        return [prompt for prompt in asked if self._fits(prompt)]
+        asked = [self._taught(prompt, sample) for prompt, sample in found]
+        return [prompt for prompt in asked if prompt is not None and self._fits(prompt)]
 
-    def _taught(self, prompt: SamplePrompt, sample: Any) -> SamplePrompt:
+    def lost_text(self, rollout: Rollout) -> list[tuple[int, int]]:
+        """For each teacher of another tokenizer that reads a rollout: the bytes of it that are lost to the teacher, and
+        all of its bytes."""
+        if self.turns is not None:
+            return self.turns.lost_text(rollout)
+        return [] if self.ours is None else [lost_text(self.ours, rollout)] * len(self.others)
+
+    def _taught(self, prompt: SamplePrompt | None, sample: Any) -> SamplePrompt | None:
+        """The prompt with what its sample says of teachers; None where none of them would read an answer to it."""
+        if prompt is None:
+            return None
+        if self.turns is not None:
+            prompt = replace(prompt, others=self.turns.prompts(sample, prompt.student))
+            if not any(prompt.others or ()):
+                return None
         if self.taught is None:
             return prompt
         return replace(prompt, taught_by=[self.taught.names[number] for number in self.taught.group_of(sample)])
+
+    def _sample(self, rollout: Rollout) -> dict[str, Any]:
+        return rollout.sample() | ({} if self.turns is None else self.turns.columns(rollout))
 
     def reference_length(self, batches: Sequence[Batch]) -> float | None:
         """The mean number of learned tokens of a step's samples; None where they are texts, which no answer is like."""
@@ -152,13 +175,13 @@ class MixedBatches:
         """Rollouts as a batch, those of the same teachers together."""
         if (taught := self.taught) is not None:
             rollouts = sorted(rollouts, key=lambda one: taught.group_of(one.sample()))
-        samples = [one.sample() for one in rollouts]
+        samples = [self._sample(one) for one in rollouts]
         aligned = f"{TEACHER}input_ids" in samples[0]
         collate: Collate = (AlignedCollator if aligned else Collator)(self._pad)
         if taught is not None:
             collate = TaughtRowsCollator(collate, taught)
-        elif self.texts:
-            collate = EachReadingCollator(collate, tuple(self.texts.values()))
+        elif self.others:
+            collate = EachReadingCollator(collate, tuple(self.others.values()))
         return PositionsCollator(collate)(samples) | {ROLLOUTS: KeptSamples(tuple(rollouts))}
 
     def learned_first(self, rollouts: Sequence[Rollout], log_probs: Sequence[float]) -> None:
@@ -179,14 +202,13 @@ class MixedBatches:
         if not rows:
             return {}
         columns = ("input_ids", "attention_mask", "labels", "position_ids")
-        named = [name for name in batch if name.removeprefix(TEACHER) in columns]
+        # Of a teacher of another tokenizer, the batch has tokens that are none of the student's.
+        prefix = "" if self.others else TEACHER
+        named = [name for name in batch if name.removeprefix(prefix) in columns]
         found = prompts_of({name: batch[name][rows].cpu() for name in named}, self._settings.beginning)
         samples = batch[SAMPLES].rows
-        taught = {
-            row: self._taught(prompt, samples[row])
-            for row, prompt in zip(rows, found, strict=True)
-            if prompt is not None
-        }
+        asked = {row: self._taught(prompt, samples[row]) for row, prompt in zip(rows, found, strict=True)}
+        taught = {row: prompt for row, prompt in asked.items() if prompt is not None}
         fitting = {row: prompt for row, prompt in taught.items() if self._fits(prompt)}
         if taught and not fitting:
             shortest = min(len(prompt.student) for prompt in taught.values())

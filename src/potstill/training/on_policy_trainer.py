@@ -35,7 +35,7 @@ from potstill.training.on_policy_training import (
 )
 from potstill.training.preflight_measurement import PROMPTS, Readers, measure
 from potstill.training.rollout_callbacks import WatchRollouts
-from potstill.training.samples import is_streamed
+from potstill.training.samples import first_samples, is_streamed
 from potstill.training.saving_trainer import SavingTrainer
 from potstill.training.taught_rows import TaughtRowsCollator
 
@@ -74,11 +74,6 @@ class OnPolicyTrainer(SavingTrainer):
                 "`on_policy` needs a teacher that reads what the student writes, and spans are captured of texts; "
                 "let the teacher run beside the student, or leave `on_policy` out"
             )
-        if self._pieces_are_compared:
-            raise UserError(
-                "`on_policy` has no turns and no answers for a teacher of another tokenizer, which reads them after a "
-                "prompt of its own; leave `on_policy` out, or give texts"
-            )
         losses, gradients = rollout_losses(settings, self.losses)
         teachers = rollout_teachers(self.teachers, readers)
         writer = RolloutWriter(self.model, self.processing_class, settings, self.args.seed, self.vocabulary)
@@ -89,14 +84,26 @@ class OnPolicyTrainer(SavingTrainer):
         across = {index: one for index, one in enumerate(teachers) if isinstance(one, TeacherAcross)}
         limits = [positions_of(one.config.get_text_config()) for one in teachers if not isinstance(one, TeacherAcross)]
         batches.teacher_positions = min((limit for limit in limits if limit is not None), default=None)
-        # How many tokens of such a teacher an answer has is not known before it is written.
-        batches.texts = {index: replace(one.collator(collate), cut=True) for index, one in across.items()}
+        self._read_by_others(batches, across, collate)
         if self.taught is not None:
-            batches.taught = replace(self.taught, stores={}, others=batches.texts)
+            batches.taught = replace(self.taught, stores={}, others=batches.others)
         figures, teaching = StepFigures(self.args.device), replace(self.teaching, teachers=teachers)
         self.on_policy = OnPolicyTraining(settings, losses, gradients, teaching, batches, figures)
         self.rollout_watch = WatchRollouts(self.on_policy)
         self.add_callback(self.rollout_watch)
+
+    def _read_by_others(self, batches: MixedBatches, across: Mapping[int, TeacherAcross], collate: Collate) -> None:
+        """Let teachers of other tokenizers, given by number, read what the student writes."""
+        if not across:
+            return
+        batches.ours = next(iter(across.values())).ours
+        if not self._pieces_are_compared:
+            # How many tokens of such a teacher an answer has is not known before it is written.
+            batches.others = {index: replace(one.collator(collate), cut=True) for index, one in across.items()}
+            return
+        batches.others = {index: one.turns(collate, index) for index, one in across.items()}
+        batches.turns = self._rollout_turns()
+        batches.turns.check(first_samples(self.train_dataset, "train_dataset"))
 
     def _loader_collator(self, collate: Collate, is_training: bool) -> Collate:
         """The collator of a loader: batches of which some rows will be replaced keep their samples."""
@@ -125,7 +132,7 @@ class OnPolicyTrainer(SavingTrainer):
             UserError: it cannot, by the figures, and the settings do not say to go on.
         """
         assert self.on_policy is not None
-        if self.on_policy.batches.texts:
+        if self.on_policy.batches.others:
             say("  pre-flight: not measured, because it compares token by token, and the teacher has other tokens")
             return
         found = distributed.broadcast(self._preflight(batches) if distributed.is_first() else None)

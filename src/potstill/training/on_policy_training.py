@@ -31,7 +31,6 @@ from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.teachers.beside import TeacherBeside
 from potstill.training.mixed_batches import ROLLOUTS, MixedBatches
-from potstill.training.rollout_text import lost_text
 from potstill.training.teaching import Teaching
 
 SCORED_SHARE = 4
@@ -166,9 +165,9 @@ class OnPolicyTraining:
             mixed, self.rollouts = self.batches.mix(of_corpus, step)
         if self.rollouts:
             self.figures.add(self.rollouts, step)
-            for text in self.batches.texts.values():
-                for one in self.rollouts:
-                    self.figures.add_text(*lost_text(text, one))
+            for one in self.rollouts:
+                for lost in self.batches.lost_text(one):
+                    self.figures.add_text(*lost)
             self._unscored = max(self.evidence.wanted(step), -(-len(self.rollouts) // SCORED_SHARE))
         self._step, self._to_keep = step, self.evidence.wanted(step)
         return mixed

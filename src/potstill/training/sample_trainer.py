@@ -36,6 +36,7 @@ from potstill.teachers.vocabulary_agreement import head_rows
 from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
 from potstill.training.rank_batches import STAND_IN, EvenStream, even_out
+from potstill.training.rollout_turns import AnswerSide, RolloutTurns
 from potstill.training.samples import (
     COLUMNS,
     OneDocumentCollator,
@@ -176,12 +177,26 @@ class SampleTrainer(Trainer):
             self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
         if not self._pieces_are_compared:
             return
-        found = {index: ends_of_turns(self.train_dataset, index) for index in self._others}
-        # The student's token is one and the same. A teacher with which no whole turn is compared has none.
-        ours = next((ends[0] for ends in found.values() if ends is not None), None)
-        for index, ends in found.items():
+        ours, theirs = self._ends_of_turns
+        for index, end in theirs.items():
             if ours is not None:
-                self._others[index].match_ends(ours, None if ends is None else ends[1])
+                self._others[index].match_ends(ours, end)
+
+    @cached_property
+    def _ends_of_turns(self) -> tuple[int | None, dict[int, int | None]]:
+        """The student's token that ends a turn, and that of each teacher of another tokenizer, by number; None where
+        no whole turn is compared."""
+        found = {index: ends_of_turns(self.train_dataset, index) for index in self._others}
+        # The student's token is one and the same.
+        ours = next((ends[0] for ends in found.values() if ends is not None), None)
+        return ours, {index: None if ends is None else ends[1] for index, ends in found.items()}
+
+    def _rollout_turns(self) -> RolloutTurns:
+        """What teachers of other tokenizers read of an answer that the student writes to a training sample."""
+        (first, *_), (ours, theirs) = first_samples(self.train_dataset, "train_dataset"), self._ends_of_turns
+        teachers = [AnswerSide(one.theirs, theirs[index], one.longest) for index, one in self._others.items()]
+        student = AnswerSide(next(iter(self._others.values())).ours, ours)
+        return RolloutTurns(student, teachers, is_apart="answer_start" in first)
 
     @cached_property
     def _pieces_are_compared(self) -> bool:
