@@ -1,12 +1,18 @@
 """What a plan says of the capture of spans."""
 
+import json
+
 import pytest
 
 import minimal
+import toy_conversations
 from potstill.planning.amounts import amounts_of
 from potstill.planning.captured_spans import READ_AGAIN, bytes_of_spans, reading_of_spans, span_amounts
-from potstill.planning.jobs import Situation
+from potstill.planning.disk import SMALL, disk_of
+from potstill.planning.jobs import ReadingJob, Situation
 from potstill.planning.models import models_of
+from potstill.planning.stage_jobs import jobs_of
+from potstill.recipe.step import Step
 from potstill.targets.codecs.registry import estimate
 from potstill.targets.codecs.spans import SpanCodec
 from tiny import llama, save_model
@@ -52,3 +58,25 @@ def test_a_teacher_reads_a_block_with_what_is_before_it(situation):
     assert job.tokens.to_list() == pytest.approx((READ_AGAIN * 350).to_list())
     assert job.batch.rows == 16
     assert job.batch.length == 128, "the positions of the teacher"
+
+
+def test_of_turns_a_teacher_reads_its_own_tokens_and_leaves_six_bytes_of_each_learned_one(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+    student = {"start": "scratch", "config": {"model_type": "llama"}}
+    given = {
+        "capture": {"keep": "spans"},
+        "tokenizer": {"vocab_size": 400},
+        "student": student,
+        "corpus.template": "plain",
+    }
+    losses = json.dumps([{"kind": "alm"}])
+    overrides = (*(f"{key}={json.dumps(value)}" for key, value in given.items()), f"distil.losses={losses}")
+    recipe = toy_conversations.recipe(tmp_path, *overrides)
+    turns = {"t": {"learned": 9, "compared": 8, "student_tokens": 200, "teacher_tokens": 300}}
+    amounts = amounts_of(recipe, MADE | {"held_out_conversations": 4, "compared_turns": turns}, None)
+    at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts, "fp32")
+    (job,) = (one for one in jobs_of(Step("capture"), at) if isinstance(one, ReadingJob))
+    assert job.tokens.to_list() == pytest.approx([480.0] * 3)
+    assert job.batch.length == 48
+    found = disk_of(Step("capture"), at, [job])
+    assert found.kept.low - SMALL.low == 465 * 6 + 10 * 24

@@ -9,7 +9,7 @@ from potstill.planning.jobs import Situation, TrainingJob, bytes_per_weight, che
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import TRAINED_STAGES
-from potstill.recipe.across_tokenizers import keeps_documents, keeps_spans
+from potstill.recipe.across_tokenizers import keeps_documents
 from potstill.recipe.distil import KeptSnapshots
 from potstill.recipe.step import Step
 from potstill.targets.codecs.registry import Codec, estimate, make_codec
@@ -94,7 +94,7 @@ def _corpus(at: Situation) -> Range | None:
 
 
 def _capture(step: Step, at: Situation) -> Range | None:
-    if keeps_spans(at.recipe):
+    if keeps_documents(at.recipe):
         stores = [bytes_of_spans(at, model) for model in at.models.teachers.values()]
         return None if None in stores else sum((one for one in stores if one is not None), ZERO)
     samples, learned = at.amounts.samples, at.amounts.supervised
@@ -104,7 +104,7 @@ def _capture(step: Step, at: Situation) -> Range | None:
     for model in at.models.teachers.values():
         codec = codec_of(step, at, model)
         share = at.amounts.taught_by(model.name)
-        own = ((learned * share).to_list(), (samples * share).to_list())
+        own = ((learned * share * at.amounts.tokens_of(model.name)).to_list(), (samples * share).to_list())
         sizes = [
             estimate(codec, tokens=round(tokens), samples=round(count)).total_bytes
             for tokens, count in zip(*own, strict=True)
@@ -121,6 +121,9 @@ def codec_of(step: Step, at: Situation, model: PlannedModel) -> Codec:
     capture, text = at.recipe.capture, model.config.get_text_config()
     assert capture is not None
     vocabulary = int(text.vocab_size)
+    if capture.keep == "spans":
+        # Of turns and answers. Documents have blocks (`bytes_of_spans`).
+        return make_codec("turns")
     if capture.keep == "hidden":
         bits = 8 * bytes_per_weight(at.precision)
         return make_codec("hidden", vocabulary=vocabulary, hidden_size=text.hidden_size, bits=bits)

@@ -23,7 +23,7 @@ from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
 from potstill.planning.saving import FILE_BYTES_PER_SECOND, saves_of
-from potstill.recipe.across_tokenizers import keeps_spans
+from potstill.recipe.across_tokenizers import keeps_documents
 from potstill.recipe.candidates import own_candidates, trained_candidates
 from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
 from potstill.recipe.step import Step
@@ -134,15 +134,15 @@ def _strategies(step: Step, at: Situation) -> Iterator[Job]:
 def _capture(step: Step, at: Situation) -> Iterator[Job]:
     capture, samples = at.recipe.capture, at.amounts.samples
     assert capture is not None
-    if keeps_spans(at.recipe):
+    if keeps_documents(at.recipe):
         yield from (reading_of_spans(at, model) for model in at.models.teachers.values())
         return
     sample_set = step.name or ""
     length = at.amounts.teacher_lengths.get(sample_set, at.amounts.teacher_length)
-    tokens = None if samples is None else samples * length * (1 / at.ranks)
     for model in at.models.teachers.values():
-        taught = None if tokens is None else tokens * at.amounts.taught_by(model.name)
-        yield reading_of(at, model, taught, capture.batch_size, length.high)
+        own, share = length * at.amounts.tokens_of(model.name), at.amounts.taught_by(model.name)
+        tokens = None if samples is None else samples * own * share * (1 / at.ranks)
+        yield reading_of(at, model, tokens, capture.batch_size, own.high)
 
 
 def _distil(step: Step, at: Situation) -> Iterator[Job]:
