@@ -22,7 +22,7 @@ from benchmarks.reference import Answer, Checker, Errors, answer, compare
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.timing import Action, measure
-from benchmarks.variants import OURS, Variant, ours
+from benchmarks.variants import COMPILED, OURS, Variant, ours
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.tokenizers import train_tokenizer
 from potstill.losses.chunked import distillation_loss
@@ -36,7 +36,6 @@ from potstill.training.memory import loss_budget
 CE = Loss("cross_entropy")
 TEACHER = "teacher forward"
 GOLD = {OBSERVED: "TRL GOLD, as it comes (observed)", BAYESIAN: "TRL GOLD, bayesian"}
-KINDS = ("alm", "uld")
 CHARACTERS_OF_TOKEN = 3
 """Nearly, of a tokenizer that was trained on the passages: a text is cut to fit a row."""
 
@@ -89,7 +88,7 @@ def make_text(sizes: Size, passages: Sequence[str]) -> Text:
 def steps(pair: CrossingPair, settings: Settings) -> tuple[Table, Measured]:
     """The steps of one pair of models."""
     say(f"across tokenizers: {pair.title}")
-    variants = [crossing(kind) for kind in KINDS]
+    variants = [crossing("alm", compile=True), crossing("alm"), crossing("uld")]
     variants += [peer(strategy) for strategy in GOLD] if is_here() else []
     checked = check(variants, CrossingChecker(pair.problem))
     ce = check(
@@ -99,7 +98,8 @@ def steps(pair: CrossingPair, settings: Settings) -> tuple[Table, Measured]:
     of_ce = {f"CE: {one.name}": partial(pair.ce_step, one) for one in passed(ce)}
     actions |= of_ce
     for variant in passed(checked):
-        step = partial(pair.our_step, variant.losses) if variant.losses else partial(pair.peer_step, variant)
+        compile = variant.name.startswith(COMPILED)
+        step = partial(pair.our_step, variant.losses, compile) if variant.losses else partial(pair.peer_step, variant)
         actions[variant.name] = step
     times = measure(actions, settings.rounds, settings.device)
     best = times.fastest(list(of_ce))
@@ -128,7 +128,7 @@ def _told(text: Text) -> str:
     )
 
 
-def crossing(kind: str) -> Variant:
+def crossing(kind: str, compile: bool = False) -> Variant:
     """potstill's loss of this kind and cross-entropy, as DistilTrainer calls them."""
     losses = (Loss(kind), CE)
 
@@ -138,14 +138,15 @@ def crossing(kind: str) -> Variant:
             problem.hidden,
             Head(problem.weight),
             problem.labels,
-            problem.target_of(losses),
+            problem.target_of(losses, compile),
             losses,
             denominator=float(len(problem.labels)),
             memory_budget=loss_budget(problem.hidden.device, coming=0),
+            compile=compile,
         )
         return value
 
-    return Variant(f"{OURS}, {kind} + CE", losses, loss)
+    return Variant(f"{COMPILED if compile else OURS}, {kind} + CE", losses, loss)
 
 
 def peer(strategy: str) -> Variant:

@@ -81,13 +81,14 @@ class CrossingProblem(Problem):
         exact = {name: getattr(self, name).detach().double() for name in names}
         return replace(self, autocast=False, **exact).fresh()  # type: ignore[return-value]
 
-    def target_of(self, losses: Sequence[Loss]) -> SpanTarget:
+    def target_of(self, losses: Sequence[Loss], compile: bool = False) -> SpanTarget:
         """The teacher's target for our losses. The row of the token at a text's end is of no use to them."""
         sizes = self.text.their_side.sizes
         of_text = torch.cat([torch.arange(size + 1) < size for size in sizes]).to(self.teacher_hidden.device)
         given = _Given(HiddenTarget(self.teacher_hidden[of_text], Head(self.teacher_weight)))
         kinds = [loss.kind for loss in losses]
-        return TeacherAcross(given, self.text.ours, self.text.theirs, kinds).target(self.columns)  # type: ignore[arg-type]
+        across = TeacherAcross(given, self.text.ours, self.text.theirs, kinds)  # type: ignore[arg-type]
+        return across.target(self.columns, compile=compile)
 
     def whole_logits(self) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B U W"]]:
         """The logits of both models at every place; 0 at the last and at pads."""
@@ -207,13 +208,13 @@ class CrossingPair:
             loss = variant.loss(problem)
         loss.backward()
 
-    def our_step(self, losses: tuple[Loss, ...]) -> None:
+    def our_step(self, losses: tuple[Loss, ...], compile: bool = False) -> None:
         """Forward and backward as DistilTrainer does them, the collator included."""
         self.student.zero_grad(set_to_none=True)
         across = self.across(losses)
         batch = across.collator(Collator(0))(self.text.samples)
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        target = across.target(teacher_batch(batch))
+        target = across.target(teacher_batch(batch), compile=compile)
         with self.context():
-            loss = our_loss(self.student, self.head, batch, target, losses)
+            loss = our_loss(self.student, self.head, batch, target, losses, compile=compile)
         loss.backward()

@@ -39,6 +39,12 @@ def test_our_losses_are_their_definitions(kind: str, dtype: torch.dtype) -> None
     assert CrossingChecker(problem(dtype)).errors(crossing(kind)).refusal is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled_ours_is_its_definition(dtype: torch.dtype) -> None:
+    assert CrossingChecker(problem(dtype)).errors(crossing("alm", compile=True)).refusal is None
+
+
 @gold_is_here
 def test_gold_is_what_it_documents_with_its_second_merge_and_not_as_it_comes() -> None:
     checker = CrossingChecker(problem())

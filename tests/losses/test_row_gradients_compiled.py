@@ -7,7 +7,6 @@ from torch import Tensor
 from potstill.losses import row_gradients_compiled
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import Loss
-from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
 
@@ -111,11 +110,6 @@ def test_nothing_is_compiled_again_for_other_numbers_of_tokens_or_other_weights(
             torch.testing.assert_close(found, expected)
 
 
-def test_compiling_is_worth_it_for_long_runs_only() -> None:
-    assert not worth_compiling(tokens=50 * 16 * 128, vocabulary=49152, device="cpu")
-    assert worth_compiling(tokens=1e8, vocabulary=49152, device="cuda")
-
-
 @pytest.mark.parametrize("label_weights", [None, torch.linspace(-2, 3, TOKENS)])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_kernel_that_cannot_be_compiled_runs_eagerly(
@@ -145,7 +139,7 @@ def test_a_kernel_that_cannot_be_compiled_runs_eagerly(
 
 @pytest.mark.parametrize("kind", FUSED)
 def test_models_that_forbid_tokens_make_no_nan(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_gradients_compiled, "_compiled", lambda kernel: kernel)
+    monkeypatch.setattr(row_gradients_compiled, "compiled", lambda kernel: kernel)
     monkeypatch.setattr(row_gradients_compiled, "_dense_kernel", row_gradients_compiled._dense_kernel.__wrapped__)
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 6, 30)
@@ -164,8 +158,3 @@ def test_models_that_forbid_tokens_make_no_nan(kind: str, monkeypatch: pytest.Mo
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
     for gradient in (torch.autograd.grad(loss, student)[0] for loss in (found, expected)):
         assert torch.isfinite(gradient).all()
-
-
-def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_gradients_compiled.shutil, "which", lambda name: None)
-    assert not worth_compiling(tokens=1e12, vocabulary=49152, device="cpu")

@@ -129,6 +129,26 @@ def test_equals_the_naive_loss_in_value_and_gradient(losses: tuple[Loss, ...], b
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("budget", [1, 600, 2**20], ids=["a row", "some rows", "one chunk"])
+def test_compiled_it_equals_the_naive_loss(budget: int, head: str) -> None:
+    one, exact, losses = batch(dtype=torch.float32, **HEADS[head]), batch(**HEADS[head]), (EVERY[0], EVERY[3])
+    with torch.no_grad():
+        for mine, theirs in zip(one.inputs, exact.inputs, strict=True):
+            theirs.copy_(mine)
+    pairs = exact.target.pairs
+    exact.labels, exact.target = one.labels, replace(one.target, log_q=one.target.log_q.double(), pairs=pairs)
+    given = one.hidden, one.head, one.labels, replace(one.target, pairs=None), losses
+    found, _ = distillation_loss(*given, denominator=7.0, memory_budget=budget, compile=True)
+    expected = naive(exact, losses, 7.0)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, one.inputs), torch.autograd.grad(expected, exact.inputs), strict=True
+    ):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_logits_give_the_same_as_their_head() -> None:
     one = batch()
     logits = logits_of(one.hidden, one.head, V).detach().requires_grad_()

@@ -13,7 +13,6 @@ from potstill.losses.span_likelihood import (
     joined,
     log_likelihoods,
     span_of_each_row,
-    token_numbers,
 )
 
 CHAIN = {"a": {"a": 0.2, "b": 0.5, " ": 0.3}, "b": {"a": 0.6, "b": 0.1, " ": 0.3}, " ": {"a": 0.55, "b": 0.45}}
@@ -83,23 +82,6 @@ def test_models_of_one_distribution_give_every_span_one_likelihood(seed: int) ->
     assert (bare[0] - bare[1]).abs().max() > 0.1
 
 
-def test_the_numbers_of_a_token_are_those_of_its_softmax() -> None:
-    torch.manual_seed(0)
-    logits, labels = 5 * torch.randn(7, 11, dtype=torch.float64), torch.randint(11, (7,))
-    begins = torch.arange(11) % 3 == 0
-    numbers, log_sum = token_numbers(logits, labels, begins.double())
-    log_p = logits.log_softmax(-1)
-    torch.testing.assert_close(numbers.log_p, log_p[torch.arange(7), labels])
-    torch.testing.assert_close(numbers.log_mass, log_p[:, begins].logsumexp(-1))
-    torch.testing.assert_close(log_sum, logits.logsumexp(-1))
-
-
-def test_a_mass_of_nothing_is_a_number() -> None:
-    logits = torch.tensor([[0.0, -1e5]])
-    numbers, _ = token_numbers(logits, torch.tensor([0]), torch.tensor([0.0, 1.0]))
-    assert -100 < float(numbers.log_mass) < -50
-
-
 def test_rows_between_spans_are_of_none() -> None:
     spans = torch.tensor([[0, 2], [2, 3], [5, 7]])
     assert span_of_each_row(spans, 9).tolist() == [0, 0, 1, 3, 3, 2, 2, 3, 3]
@@ -127,16 +109,6 @@ def test_there_may_be_no_span() -> None:
     none, flags = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
     found = joined(none, flags, flags, TokenNumbers(torch.zeros(3), torch.zeros(3)))
     assert [len(each) for each in found] == [0, 0, 0]
-
-
-def test_where_a_turn_ends_the_mass_is_the_probability_of_its_token() -> None:
-    torch.manual_seed(0)
-    logits, labels = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 3, 3, 1])
-    begins, ends = torch.tensor([1.0, 0, 1, 0, 0], dtype=torch.float64), torch.arange(5) == 3
-    (log_p, log_mass), _ = token_numbers(logits, labels, begins, ends)
-    (same, words), _ = token_numbers(logits, labels, begins)
-    assert torch.equal(log_p, same)
-    torch.testing.assert_close(log_mass, torch.stack([words[0], log_p[1], log_p[2], words[3]]))
 
 
 def test_the_end_of_a_turn_is_compared_however_improbable_it_is() -> None:

@@ -59,7 +59,7 @@ def distillation_loss(
         memory_budget: bytes for the logits of one chunk, the student's and its teachers', and for the buffers
             between the passes.
         compile: fuse the passes over the vocabulary with ``torch.compile``; see
-            ``row_gradients_compiled.worth_compiling``.
+            ``compiled_kernels.worth_compiling``.
         casts: keeps the heads in autocast's dtype from one call to the next, until its owner clears it.
         label_weights: a factor for each token's cross-entropy, of any sign and without gradient; None: 1.
             Divergences are not multiplied.

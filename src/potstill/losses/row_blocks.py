@@ -192,9 +192,14 @@ def replace_by_gradient(
 
 def _larger_if_fused(rows: RowBlock) -> int:
     """The factor of the blocks where passes are fused. On a GPU, all rows with a sparse target are one block."""
-    if rows.labels.device.type == "cpu":
-        return _IF_FUSED_SPARSE_ON_CPU if rows.sparse else _IF_FUSED_ON_CPU
-    return rows.student.product.numel() if rows.sparse else _IF_FUSED_ON_GPU
+    if not rows.sparse:
+        return larger_if_fused(rows.labels.device)
+    return _IF_FUSED_SPARSE_ON_CPU if rows.labels.device.type == "cpu" else rows.student.product.numel()
+
+
+def larger_if_fused(device: torch.device) -> int:
+    """The factor of the blocks whose passes are fused."""
+    return _IF_FUSED_ON_CPU if device.type == "cpu" else _IF_FUSED_ON_GPU
 
 
 def small_blocks(rows: RowBlock, larger: int = 1, memory_budget: int = 0) -> Iterator[RowBlock]:

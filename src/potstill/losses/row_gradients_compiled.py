@@ -4,18 +4,15 @@ The sums come first, unnormalised: every pass that waits for another's result re
 are those of ``divergence_gradients.py``. Ensembles, ``adaptive_kl`` and fp64 cannot be fused and take the eager path.
 """
 
-import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from types import FunctionType
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from potstill.losses.compiled_kernels import compiled, rows_vary
 from potstill.losses.divergence_gradients import Coefficient, Probabilities, scaled_gradient, scaled_value, summands
 from potstill.losses.divergences import FLOOR
 from potstill.losses.logit_chunks import Logits
@@ -25,25 +22,9 @@ from potstill.losses.row_gradients import by_temperature
 from potstill.losses.sparse_targets import NOTHING, Balance, KeptEntries, balance
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget
 
-logger = logging.getLogger(__name__)
-
-# Compiling takes about 15 s in a fresh process and saves 1 to 4 ns per logit on a CPU. With this many logits it saves
-# three times what it takes.
-_LOGITS_WORTH_COMPILING = 2e10
-
 # No exponential is below e^-60 of the row's greatest. As a probability this is nothing, and it keeps q / p finite.
 _LOWEST = -60.0
 _OF_MIXTURES = ("jsd", "skew_kl", "skew_reverse_kl")
-
-
-def worth_compiling(tokens: float, vocabulary: int, device: torch.device | str) -> bool:
-    """Whether a run over this many supervised tokens, in all its steps, saves more time than compiling takes.
-
-    Ask once, before the first step, with the figures of the whole run. A run that changed its path halfway, or resumed
-    on the other path, would not give the same bits. False where there is no compiler.
-    """
-    has_compiler = shutil.which("g++") or shutil.which("clang++") if torch.device(device).type == "cpu" else True
-    return bool(has_compiler) and tokens * vocabulary >= _LOGITS_WORTH_COMPILING
 
 
 def can_fuse(pairing: Pairing, student: Logits) -> bool:
@@ -69,9 +50,9 @@ def fused_dense(
     """Each loss's value per token. Overwrites ``student.product`` by the gradient for it."""
     kernel = _dense_kernel(_unweighted(losses), with_gradient)
     each = _as_tensor(coefficients, student)
-    _rows_vary(student.product, labels, teacher.product if teacher is not None else None)
+    rows_vary(student.product, labels, teacher.product if teacher is not None else None)
     if each.dim() > 1:
-        _rows_vary(each, of=1)
+        rows_vary(each, of=1)
     return kernel(student, teacher, labels, each)
 
 
@@ -90,7 +71,7 @@ def fused_sparse(
     kept = {temperature: KeptEntries.of(target, at_kept / temperature) for temperature in temperatures}
     if not target.sampled:
         _add_at(student.product, ids, next(iter(kept.values())).holes())
-    _rows_vary(student.product)
+    rows_vary(student.product)
     sums = _sums_kernel(tuple(temperatures))(student)
     each = [
         _RowSums(
@@ -105,7 +86,7 @@ def fused_sparse(
         of_label = [c for loss, c in zip(losses, coefficients, strict=True) if not loss.needs_teacher]
         label = _gradient_at_label(student, at_label, labels, each, of_label) if of_label else None
         of_tails = [it.balance.of_tail for it in each]
-        _rows_vary(student.product, *sums, *of_tails)
+        rows_vary(student.product, *sums, *of_tails)
         _write_kernel(tuple(temperatures))(student, sums, of_tails)
         of_kept = torch.zeros_like(at_kept)
         for it in each:
@@ -173,35 +154,6 @@ def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tenso
     return torch.stack(torch.broadcast_tensors(*[part.to(device) for part in parts]))
 
 
-def _rows_vary(*tensors: Tensor | None, of: int = 0) -> None:
-    """Mark the number of rows, dimension ``of``, as dynamic: the last chunk and the next batch use the same kernel."""
-    for tensor in tensors:
-        if tensor is not None:
-            torch._dynamo.mark_dynamic(tensor, of)
-
-
-def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile of ``kernel``; with a warning ``kernel`` itself, where compiling fails."""
-    # A code object of its own: torch limits the compilations per code object, and all kernels of a factory share one.
-    own = FunctionType(kernel.__code__.replace(), kernel.__globals__, kernel.__name__, None, kernel.__closure__)
-    compiled = torch.compile(own, fullgraph=True)
-    failed = False
-
-    def call(*arguments: Any) -> Any:
-        nonlocal failed
-        if not failed:
-            try:
-                return compiled(*arguments)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                logger.warning("torch.compile failed; the loss continues without it, more slowly: %s", error)
-                failed = True
-        return kernel(*arguments)
-
-    return call
-
-
 @cache
 def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[..., Tensor]:
     def dense_kernel(
@@ -222,7 +174,7 @@ def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[...
             student.product.copy_(student.back(gradient, logits))
         return torch.stack(values)
 
-    return _compiled(dense_kernel)
+    return compiled(dense_kernel)
 
 
 def _at_temperature(
@@ -290,7 +242,7 @@ def _sums_kernel(temperatures: tuple[float, ...]) -> Callable[..., list[Tensor]]
         each = [((logits - top) / temperature).exp().sum(-1, keepdim=True).log() for temperature in temperatures]
         return [top / temperature + log for temperature, log in zip(temperatures, each, strict=True)]
 
-    return _compiled(sums_kernel)
+    return compiled(sums_kernel)
 
 
 @cache
@@ -302,4 +254,4 @@ def _write_kernel(temperatures: tuple[float, ...]) -> Callable[..., None]:
             gradient = gradient + factor * (logits / temperature - log_sum.clamp_min(NOTHING)).exp()
         student.product.copy_(student.back(gradient, student.finished()))
 
-    return _compiled(write_kernel)
+    return compiled(write_kernel)

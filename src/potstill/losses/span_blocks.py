@@ -19,10 +19,10 @@ from potstill.losses.divergence_gradients import Coefficient
 from potstill.losses.logit_chunks import Logits, LogitsSource, RowsFrom, chunks, teacher_products
 from potstill.losses.loss import Loss
 from potstill.losses.pairing import Part
-from potstill.losses.row_blocks import LossInputs, small_slices, sums_of_chunks
-from potstill.losses.span_likelihood import TokenNumbers, log_likelihoods, span_of_each_row, token_numbers
+from potstill.losses.row_blocks import LossInputs, sums_of_chunks
+from potstill.losses.span_likelihood import TokenNumbers, log_likelihoods, span_of_each_row
+from potstill.losses.span_passes import Derivatives, can_fuse_spans, numbers_of_rows, span_slices, write_gradient
 from potstill.losses.teacher_target import PairedRows, SpanTarget, leaves
-from potstill.models.head import statistics_dtype
 
 Use = Callable[[int, int, Tensor], None]
 
@@ -206,21 +206,13 @@ class _SpanBatch:
         self._kept = self._student.logits(first, last, most)
         return self._kept
 
-    def _blocks(self, product: Tensor) -> Iterator[slice]:
-        rows, vocabulary = product.shape
-        return small_slices(rows, vocabulary, product.device, memory_budget=self._inputs.memory_budget)
-
     def first_pass(self) -> _RowNumbers:
         """The numbers of each token."""
         found: list[tuple[TokenNumbers, Tensor]] = []
-        begins = None
+        how = self._begins_word, self._ends_turn, self._inputs.compile, self._inputs.memory_budget
         for first, last, most in self._chunks:
             logits, labels = self._logits(first, last, most), self._inputs.labels[first:last]
-            if begins is None:
-                begins = self._begins_word.to(statistics_dtype(logits.product.dtype))
-            for block in self._blocks(logits.product):
-                rows = logits.rows(block.start, block.stop)
-                found.append(token_numbers(rows.finished(), labels[block], begins, self._ends_turn))
+            found.append(numbers_of_rows(logits, labels, *how))
         numbers = TokenNumbers(*(torch.cat(each) for each in zip(*(one for one, _ in found), strict=True)))
         return _RowNumbers(numbers, torch.cat([log_sum for _, log_sum in found]))
 
@@ -233,13 +225,16 @@ class _SpanBatch:
         totals: _Totals,
     ) -> None:
         """Replace the logits by their gradient, and add the sums of the losses of pairs to the totals."""
-        begin = self._inputs.first
+        begin, fuses = self._inputs.first, self._inputs.compile and not self._paired
         for first, last, most in self._chunks:
             logits = self._logits(first, last, most)
             teachers = {number: one.logits(first, last, most) for number, one in self._paired.items()}
-            for block in self._blocks(logits.product):
+            for block in span_slices(logits, fuses, self._inputs.memory_budget):
                 at = slice(first + block.start, first + block.stop)
                 own = logits.rows(block.start, block.stop)
+                if fuses and can_fuse_spans(own):
+                    write_gradient(own, self._inputs.labels[at], _derivatives(rows, gradients, at), self._begins_word)
+                    continue
                 finished = own.finished()
                 gradient = self._of_numbers(finished, rows, gradients, at)
                 for term, where, one in self._of_pairs(finished, teachers, at, coefficients):
@@ -268,16 +263,22 @@ class _SpanBatch:
     def _of_numbers(
         self, logits: Float[Tensor, "n V"], rows: _RowNumbers, gradients: _RowGradients, at: slice
     ) -> Float[Tensor, "n V"]:
-        """The gradient for some logits from the derivatives for their two numbers.
-
-        ``d log p(label) = onehot - p`` and ``d log m = p (in words) / m - p``.
-        """
-        of_label, of_mass = gradients.of_label[at], gradients.of_mass[at]
-        p = (logits - rows.log_sum[at, None]).exp_()
-        of_words = of_mass / rows.numbers.log_mass[at, None].exp()
-        begins = self._begins_word[None]
-        gradient = p.mul_(torch.where(begins, of_words, 0.0) - of_label - of_mass)
+        """The gradient for some logits from the derivatives for their two numbers."""
+        log_sum, of_words, of_others, of_label = _derivatives(rows, gradients, at)
+        p = (logits - log_sum).exp_()
+        gradient = p.mul_(torch.where(self._begins_word[None], of_words, of_others))
         return gradient.scatter_add_(1, self._inputs.labels[at, None], of_label)
+
+
+def _derivatives(rows: _RowNumbers, gradients: _RowGradients, at: slice) -> Derivatives:
+    """What the gradient for some logits is made of.
+
+    ``d log p(label) = onehot - p`` and ``d log m = p (in words) / m - p``.
+    """
+    of_label, of_mass = gradients.of_label[at], gradients.of_mass[at]
+    of_others = -of_label - of_mass
+    of_words = of_mass / rows.numbers.log_mass[at, None].exp() + of_others
+    return Derivatives(rows.log_sum[at, None], of_words, of_others, of_label)
 
 
 def _pair_loss(loss: Loss, student: Float[Tensor, "p V"], teacher: Float[Tensor, "p W"], pairs: PairedRows) -> RowLoss:

@@ -42,28 +42,48 @@ class TokenNumbers(NamedTuple):
     """The logarithm of the word mass."""
 
 
-def token_numbers(
-    logits: Float[Tensor, "n V"],
+class VocabularySums(NamedTuple):
+    """What the numbers need of all of a prediction's logits."""
+
+    top: Float[Tensor, "n"]
+    """The greatest logit."""
+    total: Float[Tensor, "n"]
+    """The sum of the exponentials of the logits less the greatest."""
+    mass: Float[Tensor, "n"]
+    """The part of it of ids that begin with a space."""
+
+
+def row_sums(logits: Float[Tensor, "n V"], begins_word: Float[Tensor, "V"]) -> VocabularySums:
+    """The sums of some predictions.
+
+    Args:
+        logits: of the predictions.
+        begins_word: 1 for each id whose bytes begin with a space, 0 for the others; in the dtype of the logits.
+    """
+    top = logits.amax(-1, keepdim=True)
+    exponentials = (logits - top).exp_()
+    return VocabularySums(top[:, 0], exponentials.sum(-1), exponentials @ begins_word)
+
+
+def numbers_of_sums(
+    sums: VocabularySums,
+    at_label: Float[Tensor, "n"],
     labels: Int[Tensor, "n"],
-    begins_word: Float[Tensor, "V"],
     ends_turn: Bool[Tensor, "V"] | None = None,
 ) -> tuple[TokenNumbers, Float[Tensor, "n"]]:
     """The numbers of some predictions, and the logarithm of the sum of the exponentials of their logits.
 
     Args:
-        logits: of the predictions.
+        sums: of the predictions.
+        at_label: the logits of the labels.
         labels: the tokens that follow.
-        begins_word: 1 for each id whose bytes begin with a space, 0 for the others; in the dtype of the logits.
         ends_turn: whether an id ends a turn; None: none does. Where it is the label, the word mass is its probability.
     """
-    top = logits.amax(-1, keepdim=True)
-    exponentials = (logits - top).exp_()
-    total, mass = exponentials.sum(-1), exponentials @ begins_word
+    top, total, mass = sums
     if ends_turn is not None:
-        mass = torch.where(ends_turn[labels], exponentials.gather(1, labels[:, None])[:, 0], mass)
-    log_sum = top[:, 0] + total.log()
-    log_p = logits.gather(1, labels[:, None])[:, 0] - log_sum
-    return TokenNumbers(log_p, (mass / total).log().clamp_min(LEAST_LOG_MASS)), log_sum
+        mass = torch.where(ends_turn[labels], (at_label - top).exp(), mass)
+    log_sum = top + total.log()
+    return TokenNumbers(at_label - log_sum, (mass / total).log().clamp_min(LEAST_LOG_MASS)), log_sum
 
 
 def span_of_each_row(spans: Int[Tensor, "S 2"], rows: int) -> Int[Tensor, "N"]:

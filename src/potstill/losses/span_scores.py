@@ -5,9 +5,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from potstill.losses.policy_gradient import label_log_probs
-from potstill.losses.span_likelihood import LEAST_LOG_MASS, TokenNumbers, token_numbers
+from potstill.losses.span_likelihood import LEAST_LOG_MASS, TokenNumbers
+from potstill.losses.span_passes import numbers_of_rows
 from potstill.losses.teacher_target import SparseTarget
-from potstill.losses.token_scores import WholeDistributions, logits_in_blocks
+from potstill.losses.token_scores import WholeDistributions, logits_in_chunks
 
 
 @torch.no_grad()
@@ -16,6 +17,7 @@ def numbers_of(
     labels: Int[Tensor, "N"],
     begins_word: Bool[Tensor, "V"],
     ends_turn: Bool[Tensor, "V"] | None = None,
+    compile: bool = False,
 ) -> TokenNumbers:
     """The numbers of a model's predictions.
 
@@ -24,14 +26,18 @@ def numbers_of(
         labels: the tokens that follow.
         begins_word: whether the bytes of each id begin with a space; ids beyond are padding.
         ends_turn: whether each id ends a turn; None: none does.
+        compile: whether to fuse the passes over the vocabulary (``span_passes.py``).
+
+    Raises:
+        UserError: the outputs and the labels do not fit.
     """
     if not len(labels):
         nothing = torch.zeros(0, device=labels.device)
         return TokenNumbers(nothing, nothing)
     found = []
     with torch.autocast(labels.device.type, enabled=False):
-        for rows, (logits,) in logits_in_blocks([outputs], labels, len(begins_word)):
-            found.append(token_numbers(logits, labels[rows], begins_word.to(logits.dtype), ends_turn)[0])
+        for rows, (logits,) in logits_in_chunks([outputs], labels, len(begins_word)):
+            found.append(numbers_of_rows(logits, labels[rows], begins_word, ends_turn, compile)[0])
     return TokenNumbers(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax
 
 from potstill.losses.chunked import MEMORY_BUDGET, check_labels
 from potstill.losses.divergences import FLOOR
-from potstill.losses.logit_chunks import CastWeights, chunks, teacher_products
+from potstill.losses.logit_chunks import CastWeights, Logits, chunks, teacher_products
 from potstill.losses.pairing import check_shapes
 from potstill.losses.row_blocks import mixed, small_slices
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, leaves
@@ -87,7 +87,34 @@ def logits_in_blocks(
 ) -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
     """The logits of all models for a few tokens at a time, without gradient. Do not write to them.
 
-    Autocast counts as it is at the call, not at the first block. Arguments as ``chunked.distillation_loss``.
+    Autocast counts as it is at the call, not at the first block. Arguments and errors as :func:`logits_in_chunks`.
+    """
+    found = logits_in_chunks(models, labels, vocabulary, memory_budget, casts)
+
+    def each() -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
+        for chunk, products in found:
+            distinct = {id(product): product for product in products}
+            for rows in small_slices(len(products[0]), products[0].product.shape[1], labels.device):
+                finished = {key: one.rows(rows.start, rows.stop).finished() for key, one in distinct.items()}
+                yield (
+                    slice(chunk.start + rows.start, chunk.start + rows.stop),
+                    [finished[id(product)] for product in products],
+                )
+
+    return each()
+
+
+def logits_in_chunks(
+    models: Sequence[WholeDistributions],
+    labels: Int[Tensor, "N"],
+    vocabulary: int | None,
+    memory_budget: int = MEMORY_BUDGET,
+    casts: CastWeights | None = None,
+) -> Iterator[tuple[slice, list[Logits]]]:
+    """The products of all models for as many tokens as the memory allows, without gradient. The next chunk overwrites
+    them. A model that is given twice has one product.
+
+    Arguments as ``chunked.distillation_loss``.
 
     Raises:
         UserError: the models and the labels do not fit: see ``pairing.check_shapes`` and ``chunked.check_labels``.
@@ -102,12 +129,10 @@ def logits_in_blocks(
     distinct = {id(one): one for one in models}
     sources = {key: teacher_products(one, compared, casts)[0] for key, one in distinct.items()}
 
-    def each() -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
+    def each() -> Iterator[tuple[slice, list[Logits]]]:
         for first, last, most in chunks(len(labels), memory_budget, list(sources.values())):
             products = {key: source.logits(first, last, most) for key, source in sources.items()}
-            for rows in small_slices(last - first, compared, labels.device):
-                finished = {key: product.rows(rows.start, rows.stop).finished() for key, product in products.items()}
-                yield slice(first + rows.start, first + rows.stop), [finished[id(one)] for one in models]
+            yield slice(first, last), [products[id(one)] for one in models]
         for source in sources.values():
             source.close()
 

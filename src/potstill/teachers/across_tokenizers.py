@@ -114,10 +114,10 @@ class TeacherAcross:
         """The greatest number of tokens that the teacher reads; None: no limit."""
         return positions_of(self.config.get_text_config())
 
-    def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0) -> SpanTarget:
+    def target(self, batch: Mapping[str, Tensor], temperature: float = 1.0, compile: bool = False) -> SpanTarget:
         """What the teacher says of the spans of a batch, whose columns are those of :class:`TextCollator`, without
         their prefix."""
-        return self.read(batch, ())[0]
+        return self.read(batch, (), temperature, compile)[0]
 
     def targets(self, batches: Iterable[Mapping[str, Tensor]]) -> Iterator[SpanTarget]:
         """:meth:`target` of each batch."""
@@ -125,9 +125,16 @@ class TeacherAcross:
 
     @torch.no_grad()
     def read(
-        self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0
+        self, batch: Mapping[str, Tensor], layers: Collection[int], temperature: float = 1.0, compile: bool = False
     ) -> tuple[SpanTarget, LayerStates]:
-        """:meth:`target`. No layers: they are of other tokens than the student's."""
+        """:meth:`target`. No layers: they are of other tokens than the student's.
+
+        Args:
+            batch: what the teacher reads.
+            layers: none.
+            temperature: of no use to spans.
+            compile: whether to fuse the passes over the teacher's vocabulary.
+        """
         assert not layers, "`across_tokenizers` refuses hidden_match"
         whole = self.teacher.target({name: value for name, value in batch.items() if name not in (SPANS, SAME_BYTE)})
         assert isinstance(whole, HiddenTarget | LogitsTarget)
@@ -139,7 +146,7 @@ class TeacherAcross:
         if self._ends is not None:
             ends = self._ends[1]
             closes = ends[labels[theirs[:, 1]]]
-        groups = joined(theirs, opens, follows, numbers_of(whole, labels, begins, ends), closes)
+        groups = joined(theirs, opens, follows, numbers_of(whole, labels, begins, ends, compile), closes)
         pairs = None
         if self._shared is not None:
             is_paired = same != NOWHERE

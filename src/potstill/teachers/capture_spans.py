@@ -28,6 +28,7 @@ from potstill.data.stored_texts import hash_of
 from potstill.data.text_of_batch import before_text
 from potstill.data.token_bytes import TokenBytes, TokenEnds
 from potstill.device import device
+from potstill.losses.compiled_kernels import worth_compiling
 from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.span_scores import numbers_of, numbers_of_likeliest
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, SparseTarget, TeacherTarget
@@ -227,7 +228,10 @@ def capture_spans(
         UserError: the folder holds the store of another teacher or corpus, or the disk is full.
     """
     assert store.codec == documents.codec
-    blocks, reading = documents.blocks, _BlocksAsked(documents, batch_size)
+    blocks = documents.blocks
+    # By all of the text, so that a capture that goes on says the same.
+    compile = worth_compiling(int(blocks.counts.sum()), len(documents.theirs.each), device())
+    reading = _BlocksAsked(documents, batch_size, compile)
     with (
         StoreWriter(store, blocks.keys, blocks.counts) as writer,
         progress(
@@ -264,6 +268,7 @@ def told_numbers(
     labels: Int[Tensor, "N"],
     begins_word: Bool[Tensor, "V"],
     ends_turn: Bool[Tensor, "V"] | None = None,
+    compile: bool = False,
 ) -> tuple[TokenNumbers, Float[Tensor, "N"] | None]:
     """The numbers of a teacher's predictions; and the mass of the tokens that it does not tell, if it tells some alone.
 
@@ -272,18 +277,19 @@ def told_numbers(
         labels: the tokens that follow.
         begins_word: whether the bytes of each id begin with a space.
         ends_turn: whether each id ends a turn; None: none does.
+        compile: whether to fuse the passes over whole distributions.
     """
     if isinstance(target, SparseTarget):
         return numbers_of_likeliest(target, labels, begins_word, ends_turn)
     assert isinstance(target, HiddenTarget | LogitsTarget)
-    return numbers_of(target, labels, begins_word, ends_turn), None
+    return numbers_of(target, labels, begins_word, ends_turn, compile), None
 
 
 class _BlocksAsked:
     """Blocks that a teacher is asked for, and its answers. A teacher may be asked for some batches ahead."""
 
-    def __init__(self, documents: DocumentBlocks, batch_size: int) -> None:
-        self._documents, self._batch_size = documents, batch_size
+    def __init__(self, documents: DocumentBlocks, batch_size: int, compile: bool = False) -> None:
+        self._documents, self._batch_size, self._compile = documents, batch_size, compile
         self.untold = UntoldMass()
         self._begins = torch.from_numpy(documents.theirs.begins_word)
         self._collate = Collator(pad_token_id(documents.theirs.tokenizer))
@@ -308,7 +314,7 @@ class _BlocksAsked:
     def take(self, target: TeacherTarget) -> None:
         """Take the teacher's answer to the first batch that it has not answered."""
         rows, labels = self._asked.popleft()
-        found, untold = told_numbers(target, labels.to(device()), self._begins.to(device()))
+        found, untold = told_numbers(target, labels.to(device()), self._begins.to(device()), compile=self._compile)
         if untold is not None:
             self.untold.add(untold)
         sizes = [row.predictions for row in rows]

@@ -19,6 +19,7 @@ from potstill.data.collators import Collator, pad_token_id
 from potstill.data.positions import supervised_labels
 from potstill.data.token_bytes import TokenBytes
 from potstill.device import device
+from potstill.losses.compiled_kernels import worth_compiling
 from potstill.losses.span_likelihood import TokenNumbers
 from potstill.targets import StoreSpec
 from potstill.targets.content_keys import Contents
@@ -80,7 +81,8 @@ def capture_turns(
     Raises:
         UserError: as :func:`capture`.
     """
-    telling = _TurnNumbers(teacher, turns)
+    tokens = int(turns.contents.counts.sum())
+    telling = _TurnNumbers(teacher, turns, worth_compiling(tokens, len(turns.theirs.each), device()))
     return capture(store, telling, turns.batches(batch_size), worker, workers), telling.untold
 
 
@@ -97,8 +99,8 @@ class _TurnNumbers:
 
     head = None
 
-    def __init__(self, teacher: TeacherBeside, turns: ReadTurns) -> None:
-        self._teacher = teacher
+    def __init__(self, teacher: TeacherBeside, turns: ReadTurns, compile: bool = False) -> None:
+        self._teacher, self._compile = teacher, compile
         self.untold = UntoldMass()
         self._begins = torch.from_numpy(turns.theirs.begins_word)
         self._ends = torch.arange(len(turns.theirs.each)) == turns.end
@@ -118,7 +120,7 @@ class _TurnNumbers:
         for target in self._teacher.targets(noted()):
             labels = asked.popleft()
             begins, ends = self._begins.to(labels.device), self._ends.to(labels.device)
-            found, untold = told_numbers(target, labels, begins, ends)
+            found, untold = told_numbers(target, labels, begins, ends, self._compile)
             if untold is not None:
                 self.untold.add(untold)
             yield TokenNumbers(*(each.float().cpu() for each in found))

@@ -14,6 +14,7 @@ from potstill.models.forward import LayerStates
 from potstill.targets import TargetStore
 from potstill.targets.codecs.spans import SpanNumbers
 from potstill.targets.collator import records_column
+from potstill.teachers.across_tokenizers import TeacherAcross
 from potstill.teachers.beside import TeacherBeside
 from potstill.training.taught_rows import GROUPS, TaughtGroups, reader_of
 
@@ -38,7 +39,11 @@ class Teaching:
     """The teachers' names, if each teaches only the rows that name it; None: each teaches every row."""
 
     def read(
-        self, batch: Mapping[str, Any], temperature: float | None, layers: Sequence[Collection[int]] = ()
+        self,
+        batch: Mapping[str, Any],
+        temperature: float | None,
+        layers: Sequence[Collection[int]] = (),
+        compile: bool = False,
     ) -> tuple[TeacherTarget | GroupedTarget | None, list[LayerStates]]:
         """The teachers' target for a batch, and the outputs of some layers of each.
 
@@ -47,6 +52,7 @@ class Teaching:
                 ``taught_rows.TaughtRows`` shares it out. The target is then in the order of its groups.
             temperature: that of captured targets. None: no target is wanted.
             layers: numbers of layers, for each teacher.
+            compile: whether to fuse what is computed of a teacher's logits before the loss, of another tokenizer.
         """
         targets: dict[int, TeacherTarget] = {}
         inner: list[LayerStates] = []
@@ -61,7 +67,8 @@ class Teaching:
             wanted = layers[number] if layers else ()
             found: LayerStates = {}
             if reads is not None:
-                targets[number], found = one.read(reads, wanted, temperature or 1.0)
+                options = {"compile": compile} if isinstance(one, TeacherAcross) else {}
+                targets[number], found = one.read(reads, wanted, temperature or 1.0, **options)
             inner.append(found)
         if temperature is None:
             return None, inner

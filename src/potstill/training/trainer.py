@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 
 from potstill.errors import DivergedError, UserError
 from potstill.losses.chunked import distillation_loss
+from potstill.losses.compiled_kernels import worth_compiling
 from potstill.losses.cpu_buffers import free_all, keep_freed
 from potstill.losses.hidden_states import HiddenLoss
 from potstill.losses.logit_chunks import CastWeights
 from potstill.losses.loss import Loss
-from potstill.losses.row_gradients_compiled import worth_compiling
 from potstill.losses.teacher_target import GroupedTarget, TeacherTarget
 from potstill.models.forward import LayerStates, forward_with_layers
 from potstill.models.head import Head
@@ -397,4 +397,4 @@ class DistilTrainer(OnPolicyTrainer):
             return None, []
         teaching = self.teaching if rollouts is None else rollouts.teaching
         layers = self._matching.teacher_layers if self._matching is not None else ()
-        return teaching.read(inputs, temperatures[0] if temperatures else None, layers)
+        return teaching.read(inputs, temperatures[0] if temperatures else None, layers, self._compiles())
