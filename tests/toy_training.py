@@ -114,6 +114,7 @@ def trainer(folder: Path, student: PreTrainedModel | None = None, **given: Any) 
         "on_policy",
         "rollout_teacher",
         "conversations",
+        "compile",
     )
     distilling = {name: given.pop(name) for name in (*own, *extra) if name in given}
     distilling = {"losses": KL_AND_CE, "train_dataset": samples(), **distilling}

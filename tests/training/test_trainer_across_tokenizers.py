@@ -221,3 +221,15 @@ def test_each_row_is_read_by_its_own_teachers(tmp_path):
 def test_logits_of_several_tokenizers_are_not_mixed(tmp_path):
     with pytest.raises(UserError, match="alm averages the losses of teachers, whose tokens differ; leave `mix` out"):
         trainer(tmp_path, **of_several(mix="logits"))
+
+
+def test_the_logits_of_other_teachers_count_where_it_is_chosen_to_compile(tmp_path):
+    one = trainer(tmp_path, **given())
+    assert one._logits_of_token == VOCABULARY + 400
+
+
+@pytest.mark.slow
+def test_compiled_a_step_is_the_same(tmp_path):
+    few = given(losses=[Loss("alm", 0.7), Loss("cross_entropy", 0.3)])
+    eager, compiled = (trained(tmp_path / str(how), **few, compile=how) for how in (False, True))
+    assert_equal(compiled, eager, tolerance=1e-6)

@@ -163,6 +163,11 @@ class SampleTrainer(Trainer):
         kinds = TeacherAcross | CapturedSpans
         return {index: one for index, one in enumerate(self.teachers) if isinstance(one, kinds)}
 
+    @property
+    def _logits_of_token(self) -> int:
+        """The logits that the losses read for a token, those of teachers of another tokenizer included."""
+        return head_rows(self.model) + sum(one.embeddings for one in self._others.values())
+
     def _other_reading(self, index: int, collate: Collate) -> OtherCollator:
         teacher = self._others[index]
         if self._pieces_are_compared:

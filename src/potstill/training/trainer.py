@@ -26,7 +26,7 @@ from potstill.recipe.on_policy import OnPolicy
 from potstill.targets import TargetStore
 from potstill.teachers.across_tokenizers import across_tokenizers
 from potstill.teachers.beside import TeacherBeside
-from potstill.teachers.vocabulary_agreement import agreed_vocabulary, head_rows
+from potstill.teachers.vocabulary_agreement import agreed_vocabulary
 from potstill.training.accumulation import WRITTEN, MicroBatches, OptimizerStep, only_one
 from potstill.training.hidden_matching import HiddenMatching
 from potstill.training.memory import loss_budget, trained_bytes
@@ -381,7 +381,7 @@ class DistilTrainer(OnPolicyTrainer):
         training decides the same."""
         if self._compile is None:
             tokens = self.state.max_steps * self._estimate_tokens_per_step() // self.args.world_size
-            self._compile = worth_compiling(tokens, head_rows(self.model), self.args.device)
+            self._compile = worth_compiling(tokens, self._logits_of_token, self.args.device)
         return self._compile
 
     def _teacher_outputs(
