@@ -1,5 +1,6 @@
 """Tokenizers of every family, real ones and one that is trained here. A test skips one that is not on this machine."""
 
+import json
 import random
 from collections.abc import Callable
 from functools import cache
@@ -76,6 +77,22 @@ def folding() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>")
 
 
+@cache
+def spaced_at_first() -> Any:
+    """A tokenizer that puts a space of its own before a text, and none behind a special token."""
+    bpe = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    every = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *every], show_progress=False)
+    bpe.train_from_iterator(documents(), trainer)
+    # The tokens of bytes are no special tokens.
+    plain = json.loads(bpe.to_str())
+    plain["added_tokens"] = plain["added_tokens"][:3]
+    made = Tokenizer.from_str(json.dumps(plain))
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
 ZOO: dict[str, Callable[[], Any]] = {
     "trained": trained,
     "smollm2": smollm2,
@@ -83,6 +100,7 @@ ZOO: dict[str, Callable[[], Any]] = {
     "stories": stories,
     "gemma": gemma,
     "folding": folding,
+    "spaced_at_first": spaced_at_first,
 }
 
 HARD = [

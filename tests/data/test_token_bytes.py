@@ -11,7 +11,7 @@ from potstill.data.token_bytes import SPACE, TokenBytes, TokenEnds, readable
 from potstill.errors import UserError
 from tokenizer_zoo import HARD, ZOO, babylm, folding, smollm2, stories, texts, trained
 
-ADDS_SPACE = {"trained": True, "smollm2": False, "babylm": True, "stories": True, "gemma": False, "folding": False}
+ADDS_SPACE = {name: name in ("trained", "babylm", "stories", "spaced_at_first") for name in ZOO}
 KEEPS_EVERYTHING = ("smollm2", "gemma")
 
 

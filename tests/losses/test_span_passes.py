@@ -86,9 +86,37 @@ def test_nothing_is_compiled_again_for_other_numbers_of_rows() -> None:
     torch._dynamo.reset()
     for kernel in (span_passes._sums_kernel, span_passes._write_kernel):
         kernel.cache_clear()
+
+    def both(rows: int, vocabulary: int) -> None:
+        labels, factors = torch.zeros(rows, dtype=torch.long), torch.ones(3, rows, 1).unbind(0)
+        logits, begins = Logits(torch.randn(rows, vocabulary)), torch.arange(vocabulary) % 3 == 0
+        _, log_sum = numbers_of_rows(logits, labels, begins, compile=True)
+        write_gradient(logits, labels, Derivatives(log_sum[:, None], *factors), begins)
+
+    # A teacher's vocabulary, and then a student's.
+    both(2, V)
+    both(3, 2 * V)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        for rows in (2, 40, 17, 64):
-            labels, factors = torch.zeros(rows, dtype=torch.long), torch.ones(3, rows, 1).unbind(0)
-            logits = Logits(torch.randn(rows, V))
-            _, log_sum = numbers_of_rows(logits, labels, BEGINS, compile=True)
-            write_gradient(logits, labels, Derivatives(log_sum[:, None], *factors), BEGINS)
+        for rows in (40, 17, 64):
+            both(rows, V)
+            both(rows, 2 * V)
+
+
+def test_the_last_row_is_not_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_passes, "compiled", lambda kernel: kernel)
+    for kernel in (span_passes._sums_kernel, span_passes._write_kernel):
+        kernel.cache_clear()
+    rows = list[int]()
+    fused = span_passes._fused_sums
+    monkeypatch.setattr(span_passes, "_fused_sums", lambda *given: rows.append(len(given[0])) or fused(*given))
+    monkeypatch.setattr(span_passes, "small_slices", lambda *given: [slice(0, 3), slice(3, 6), slice(6, 7)])
+    logits = logits_of(torch.float32)
+    found, _ = numbers_of_rows(logits, LABELS, BEGINS, compile=True)
+    assert rows == [3, 4]
+    torch.testing.assert_close(found.log_p.double(), exact(logits)[torch.arange(N), LABELS], rtol=1e-5, atol=1e-5)
+    # One row alone, and fp64, are not compiled.
+    numbers_of_rows(logits.rows(0, 1), LABELS[:1], BEGINS, compile=True)
+    numbers_of_rows(logits_of(torch.float64), LABELS, BEGINS, compile=True)
+    assert rows == [3, 4]
+    for kernel in (span_passes._sums_kernel, span_passes._write_kernel):
+        kernel.cache_clear()

@@ -7,9 +7,12 @@ from transformers import PreTrainedTokenizerFast
 
 from potstill.data.stored_texts import hash_of
 from potstill.data.token_bytes import TokenBytes
+from potstill.losses import span_scores
+from potstill.losses.span_passes import numbers_of_rows
 from potstill.targets import Provenance, StoreSpec, TargetStore
 from potstill.targets.codecs.spans import SpanCodec
 from potstill.targets.span_slices import SpanSlices
+from potstill.teachers import capture_spans as module
 from potstill.teachers.capture_spans import DocumentBlocks, capture_spans, span_codec
 from potstill.teachers.live import LiveTeacher
 from tiny import documents, llama
@@ -150,3 +153,13 @@ def test_a_stopped_capture_ends_in_the_same_bytes(tmp_path, monkeypatch, many, a
     for rank in reversed(range(after)):
         capture_spans(store, live, blocks(many, codec), AT_ONCE, rank, after)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == alone
+
+
+def test_a_long_capture_fuses_its_passes(tmp_path, monkeypatch):
+    weighed, asked, given = [], [], documents(3)
+    monkeypatch.setattr(module, "worth_compiling", lambda *one: weighed.append(one[:2]) or True)
+    monkeypatch.setattr(span_scores, "numbers_of_rows", lambda *one: asked.append(one[4]) or numbers_of_rows(*one[:4]))
+    captured(tmp_path, given, SpanCodec(4000, 40, 128))
+    assert weighed == [(sum(len(one.ids) for one in THEIRS.read(given)), len(THEIRS.each))]
+    assert asked
+    assert all(asked)

@@ -10,8 +10,11 @@ from potstill.data.collators import Collator
 from potstill.data.conversations.across import OtherReaders, OtherTeacher
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.turns_of_batch import TurnsCollator
+from potstill.losses import span_scores
+from potstill.losses.span_passes import numbers_of_rows
 from potstill.losses.teacher_target import SparseTarget
 from potstill.targets.turn_collator import CapturedTurnsCollator
+from potstill.teachers import capture_turns as module
 from potstill.teachers.capture_turns import ReadTurns, numbers_of_turns
 from potstill.teachers.live import LiveTeacher
 from potstill.training.chat_samples import chat_samples
@@ -86,3 +89,15 @@ def test_a_student_of_another_tokenizer_finds_the_same_records(tmp_path):
     batch = CapturedTurnsCollator(TurnsCollator(Collator(0), ours, THEIRS), store)(taught)
     learned = sum(label >= 0 for row in taught for label in row["other_labels"][0])
     assert batch["teacher_span_numbers"].shape == (learned, 2)
+
+
+def test_a_long_capture_fuses_its_passes(tmp_path, samples, monkeypatch):
+    weighed, asked = [], []
+    monkeypatch.setattr(module, "worth_compiling", lambda *one: weighed.append(one[:2]) or True)
+    monkeypatch.setattr(span_scores, "numbers_of_rows", lambda *one: asked.append(one[4]) or numbers_of_rows(*one[:4]))
+    rows = toy_turns.samples(toy_turns.by_row())
+    captured_turns(tmp_path, toy_turns.teacher(), toy_turns.teacher_tokenizer(), END, rows)
+    learned = [sum(label >= 0 for label in row["other_labels"][0]) for row in rows]
+    assert weighed == [(sum(learned), len(THEIRS.each))]
+    assert asked
+    assert all(asked)

@@ -14,7 +14,7 @@ from toy_prompts import ROOMY, STRATEGIES
 from toy_prompts import rows as questions
 from toy_rollouts import logged, made, on_policy
 from toy_training import Killed, assert_equal, weights
-from toy_turns import by_row, captured, one_teacher, student, student_tokenizer, talks, teacher_tokenizer
+from toy_turns import by_row, captured, one_teacher, student, student_tokenizer, talks, teacher, teacher_tokenizer
 
 LOSSES = (Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2))
 LAST = {"learn": "last"}
@@ -81,12 +81,14 @@ def test_a_student_that_writes_the_corpus_learns_what_the_corpus_teaches(tmp_pat
 
 def test_a_turn_that_the_teacher_has_no_room_for_is_not_written_for_it(tmp_path, repeats):
     def with_room(positions):
-        teacher = llama(seed=3, vocab_size=len(teacher_tokenizer()), max_position_embeddings=positions)
-        more = {"teacher": teacher, "conversations": {"too_long": "cut_right"}, "train_dataset": talks()}
+        other = llama(seed=3, vocab_size=len(teacher_tokenizer()), max_position_embeddings=positions)
+        more = {"teacher": other, "conversations": {"too_long": "cut_right"}, "train_dataset": talks()}
         return across(tmp_path / str(positions), **more)
 
     for positions, written in ((200, {8}), (44, {*range(1, 8)})):
         one = with_room(positions)
+        # The share is of those that the teacher reads.
+        written &= {sum(map(one.on_policy.batches.turns.reads, one.train_dataset))}
         repeats([{**row, "labels": last_run(row)} for row in one.train_dataset])
         one.train()
         assert len(one.on_policy.rollouts) in written
@@ -161,8 +163,35 @@ def test_only_written_words_are_compared(tmp_path):
 
 
 def test_a_teacher_that_never_reads_an_answer_from_its_beginning_is_refused(tmp_path):
-    teacher = llama(seed=3, vocab_size=len(teacher_tokenizer()), max_position_embeddings=48)
+    short = llama(seed=3, vocab_size=len(teacher_tokenizer()), max_position_embeddings=48)
     turns = [user("So?"), assistant("Go now."), user("And then? " * 20), assistant("It is.")]
-    more = {"teacher": teacher, "conversations": {"too_long": "cut_right"}, "train_dataset": [{"messages": turns}]}
-    with pytest.raises(UserError, match="`on_policy`: in none of the first 1 samples, a teacher reads an answer"):
+    more = {"teacher": short, "conversations": {"too_long": "cut_right"}, "train_dataset": [{"messages": turns}]}
+    with pytest.raises(UserError, match="`on_policy`: in none of the 1 samples that have a teacher"):
         across(tmp_path, **more)
+    # One that it reads is enough, however late.
+    more["train_dataset"] = [*more["train_dataset"] * 9, {"messages": turns[:2]}]
+    assert across(tmp_path, **more).on_policy is not None
+
+
+def test_a_reader_of_written_answers_reads_them_to_their_ends(tmp_path, repeats):
+    found = []
+    for more in ({}, {"rollout_teacher": teacher()}):
+        one = across(tmp_path / str(len(more)), **more)
+        repeats(one.train_dataset)
+        one.train()
+        found.append(weights(one.model))
+    assert_equal(*found, tolerance=1e-6)
+    short = llama(seed=3, vocab_size=len(teacher_tokenizer()), max_position_embeddings=60)
+    one = across(tmp_path / "short", rollout_teacher=short)
+    assert [side.longest for side in one.on_policy.batches.turns.teachers] == [60]
+
+
+def test_several_answers_to_a_prompt_and_none_that_is_finished(tmp_path):
+    one = across(tmp_path / "several", {"samples": 4, "share": 1})
+    one.train()
+    assert len({tuple(rollout.prompt.student) for rollout in one.on_policy.rollouts}) == 2
+    nothing = across(tmp_path / "none", {"unfinished": "drop", "max_new_tokens": 1})
+    before = weights(nothing.model)
+    nothing.train()
+    assert not any(rollout.finished for rollout in nothing.on_policy.rollouts)
+    assert_equal(weights(nothing.model), before)

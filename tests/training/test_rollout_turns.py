@@ -1,5 +1,7 @@
 """What a teacher of another tokenizer reads of a written answer: its own tokens behind its own prompt."""
 
+from copy import deepcopy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from potstill.on_policy.rollouts import Rollout
 from potstill.recipe.conversations import ChatSettings
 from potstill.training.chat_samples import chat_samples
 from potstill.training.rollout_turns import AnswerSide, RolloutTurns
-from tokenizer_zoo import stories
+from tokenizer_zoo import spaced_at_first, stories
 from toy_chat import assistant, template, user
 from toy_turns import student_tokenizer, teacher_tokenizer
 
@@ -20,21 +22,26 @@ TALK = [user("So?"), assistant("Go now."), user("And?")]
 LAST = ChatSettings(learn="last", sequence_length=512)
 
 
-def sentencepiece():
-    made = stories()
+def plain(made):
+    made = deepcopy(made)
     made.chat_template = template("plain").text
     return made
 
 
-TEACHERS = {"byte level": teacher_tokenizer, "sentencepiece": sentencepiece}
+STUDENTS = {"byte level": (student_tokenizer, "<|im_end|>"), "sentencepiece": (lambda: plain(stories()), "</s>")}
+TEACHERS = {
+    "byte level": (teacher_tokenizer, "<end_of_turn>"),
+    "sentencepiece": (lambda: plain(stories()), "</s>"),
+    "spaced at first": (lambda: plain(spaced_at_first()), "</s>"),
+}
 
 
-def sides(theirs, longest=None, apart=False):
-    ours, other = student_tokenizer(), TEACHERS[theirs]()
-    end = {"byte level": "<end_of_turn>", "sentencepiece": "</s>"}[theirs]
-    student = AnswerSide(TokenBytes(ours, "the student"), ours.convert_tokens_to_ids("<|im_end|>"))
+def sides(theirs, longest=None, ours="byte level"):
+    (ours, our_end), (other, end) = STUDENTS[ours], TEACHERS[theirs]
+    ours, other = ours(), other()
+    student = AnswerSide(TokenBytes(ours, "the student"), ours.convert_tokens_to_ids(our_end))
     teacher = AnswerSide(TokenBytes(other, "the teacher"), other.convert_tokens_to_ids(end), longest)
-    return RolloutTurns(student, [teacher], apart)
+    return RolloutTurns(student, [teacher], is_apart=False)
 
 
 def sample_of(turns, answer):
@@ -51,10 +58,11 @@ def asked(turns, answer="It is."):
     return sample, SamplePrompt(prompt, others=turns.prompts(sample, prompt))
 
 
+@pytest.mark.parametrize("ours", STUDENTS)
 @pytest.mark.parametrize("theirs", TEACHERS)
 @given(words=st.text(st.sampled_from("abc é✓🎈.\n"), min_size=1, max_size=20).filter(lambda text: text.strip() == text))
-def test_a_written_turn_is_read_as_the_same_turn_of_a_corpus(theirs, words):
-    turns = sides(theirs)
+def test_a_written_turn_is_read_as_the_same_turn_of_a_corpus(ours, theirs, words):
+    turns = sides(theirs, ours=ours)
     sample, prompt = asked(turns, words)
     ends = [at for at, label in enumerate(sample["labels"]) if label == turns.student.end]
     written = [*sample["input_ids"][len(prompt.student) : ends[-1] + 1]]

@@ -26,8 +26,7 @@ def can_fuse_spans(logits: Logits) -> bool:
 
 
 def span_slices(logits: Logits, compile: bool, memory_budget: int) -> Iterator[slice]:
-    """The places of the blocks of some logits. Compiled, none has one row, which would be another kernel: what is said
-    of a row does not depend on its batch."""
+    """The places of the blocks of some logits. Compiled, none of several rows has one, which would run eagerly."""
     rows, vocabulary = logits.product.shape
     larger = larger_if_fused(logits.product.device) if compile else 1
     found = [*small_slices(rows, vocabulary, logits.product.device, larger, memory_budget)]
@@ -98,7 +97,8 @@ def write_gradient(
     factor = torch.where(begins_word[labels][:, None], of_words, of_others)
     # In full precision: to add to what the product's dtype has kept would round the rest away.
     own = logits.back((at_label - log_sum).exp() * factor + of_label, at_label)
-    rows_vary(logits.product, log_sum, of_words, of_others)
+    _only_rows_vary(logits, begins_word)
+    rows_vary(log_sum, of_words, of_others)
     _write_kernel()(logits, log_sum, of_words, of_others, begins_word)
     rows = torch.arange(len(labels), device=labels.device)
     logits.product.index_put_((rows, labels), own[:, 0].to(logits.product.dtype))
@@ -116,8 +116,16 @@ def _fused_sums(
     logits: Logits, labels: Int[Tensor, "n"], begins_word: Float[Tensor, "V"]
 ) -> tuple[VocabularySums, Float[Tensor, "n"]]:
     """The same in one kernel."""
-    rows_vary(logits.product)
+    _only_rows_vary(logits, begins_word)
     return _sums_kernel()(logits, begins_word), logits.at(labels[:, None])[:, 0]
+
+
+def _only_rows_vary(logits: Logits, begins_word: Tensor) -> None:
+    """A vocabulary has a kernel of its own, whatever was compiled before: so a training that goes on in another process
+    computes the same."""
+    rows_vary(logits.product)
+    torch._dynamo.mark_static(logits.product, 1)
+    torch._dynamo.mark_static(begins_word, 0)
 
 
 @cache

@@ -119,7 +119,7 @@ def amounts_of(
     shares = taught_shares(recipe, made)
     said = (measured,) if isinstance(measured, str) else ()
     spans = (made or {}).get("spans", {})
-    read = teacher_tokens(recipe, made, found.teacher_tokens)
+    read = teacher_tokens(recipe, {**(made or {}), **(asked or {})}, found.teacher_tokens)
     notes = (*found.notes, *said, *notes_of_shares(recipe, shares))
     return replace(found, taught=shares, spans=spans, teacher_tokens=read, notes=notes)
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import inf
 from typing import Any
 
+from potstill.models.size import positions_of
 from potstill.planning.amounts import schedule
 from potstill.planning.captured_spans import reading_of_spans
 from potstill.planning.jobs import (
@@ -140,7 +142,11 @@ def _capture(step: Step, at: Situation) -> Iterator[Job]:
     sample_set = step.name or ""
     length = at.amounts.teacher_lengths.get(sample_set, at.amounts.teacher_length)
     for model in at.models.teachers.values():
-        own, share = length * at.amounts.tokens_of(model.name), at.amounts.taught_by(model.name)
+        most = min(
+            getattr(at.recipe.corpus, "teacher_length", None) or inf,
+            positions_of(model.config.get_text_config()) or inf,
+        )
+        own, share = (length * at.amounts.tokens_of(model.name)).at_most(most), at.amounts.taught_by(model.name)
         tokens = None if samples is None else samples * own * share * (1 / at.ranks)
         yield reading_of(at, model, tokens, capture.batch_size, own.high)
 

@@ -124,9 +124,14 @@ class MixedBatches:
         return mixed, rollouts
 
     def taught_rows(self, samples: Sequence[Any]) -> list[int]:
-        """The places of the samples that have a teacher, without which a written answer would teach nothing."""
-        taught = self.taught
-        return [row for row, sample in enumerate(samples) if taught is None or taught.group_of(sample)]
+        """The places of the samples that have a teacher who reads an answer. Without one, an answer would teach
+        nothing."""
+        taught, turns = self.taught, self.turns
+        return [
+            row
+            for row, sample in enumerate(samples)
+            if (taught is None or taught.group_of(sample)) and (turns is None or turns.reads(sample))
+        ]
 
     def write(self, asked: Mapping[Key, SamplePrompt], step: int) -> dict[Key, Rollout]:
         """Answers to prompts (:meth:`RolloutWriter.write`)."""

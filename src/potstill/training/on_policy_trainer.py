@@ -35,7 +35,7 @@ from potstill.training.on_policy_training import (
 )
 from potstill.training.preflight_measurement import PROMPTS, Readers, measure
 from potstill.training.rollout_callbacks import WatchRollouts
-from potstill.training.samples import first_samples, is_streamed
+from potstill.training.samples import is_streamed
 from potstill.training.saving_trainer import SavingTrainer
 from potstill.training.taught_rows import TaughtRowsCollator
 
@@ -102,8 +102,10 @@ class OnPolicyTrainer(SavingTrainer):
             batches.others = {index: replace(one.collator(collate), cut=True) for index, one in across.items()}
             return
         batches.others = {index: one.turns(collate, index) for index, one in across.items()}
-        batches.turns = self._rollout_turns()
-        batches.turns.check(first_samples(self.train_dataset, "train_dataset"))
+        # The readers of written answers may be others than those of the samples.
+        self._match_ends({index: one for index, one in across.items() if one is not self._others.get(index)})
+        batches.turns = self._rollout_turns(across)
+        batches.turns.check(self.train_dataset)
 
     def _loader_collator(self, collate: Collate, is_training: bool) -> Collate:
         """The collator of a loader: batches of which some rows will be replaced keep their samples."""

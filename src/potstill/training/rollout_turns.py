@@ -5,7 +5,7 @@ The text of the answer is compared byte by byte, and its end. A special token wi
 follows it is not read. Nor is what follows a byte that is no UTF-8.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,12 +55,12 @@ class RolloutTurns:
     teachers: Sequence[AnswerSide]
     is_apart: bool
 
-    def prompts(self, sample: Mapping[str, Any], prompt: Sequence[int]) -> list[list[int]]:
+    def prompts(self, sample: Mapping[str, Any], prompt: Sequence[int] | None) -> list[list[int]]:
         """What each teacher reads before the answer that stands behind a student's prompt.
 
         Args:
             sample: a sample with pieces.
-            prompt: the beginning of its `input_ids`, up to a learned answer.
+            prompt: the beginning of its `input_ids`, up to a learned answer; None: nothing is learned.
 
         Returns:
             The prompts of all teachers. One is empty if the teacher does not teach the sample, does not read this
@@ -69,23 +69,30 @@ class RolloutTurns:
         found: list[list[int]] = []
         for number, teacher in enumerate(self.teachers):
             pieces = pieces_of(sample[PIECES][number])
-            at = next((piece.other_begin for piece in pieces if piece.begin == len(prompt)), None)
+            at = next((piece.other_begin for piece in pieces if piece.begin == len(prompt or ())), None)
             fits = at is not None and (teacher.longest is None or at + LEAST_ROOM <= teacher.longest)
             found.append([*map(int, sample[f"{OTHER}input_ids"][number][:at])] if fits else [])
         return found
 
-    def check(self, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse samples of which no teacher reads an answer from where a student begins to write it.
+    def reads(self, sample: Mapping[str, Any]) -> bool:
+        """Whether any teacher reads an answer from where the student begins to write it."""
+        return any(self.prompts(sample, prompt_of(np.asarray(sample["input_ids"]), np.asarray(sample["labels"]), 1)))
+
+    def check(self, samples: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse samples of which no teacher reads an answer that a student writes.
 
         Raises:
             UserError: they are such samples, and have teachers.
         """
-        taught = [one for one in samples if any(map(len, one[PIECES]))]
-        asked = [prompt_of(np.asarray(one["input_ids"]), np.asarray(one["labels"]), 1) or [] for one in taught]
-        if taught and not any(any(self.prompts(*pair)) for pair in zip(taught, asked, strict=True)):
+        taught = 0
+        for sample in samples:
+            if self.reads(sample):
+                return
+            taught += any(map(len, sample[PIECES]))
+        if taught:
             raise UserError(
-                f"`on_policy`: in none of the first {len(taught):,} samples, a teacher reads an answer from where the "
-                "student would begin to write it, because their chat templates begin it otherwise, or because the "
+                f"`on_policy`: in none of the {taught:,} samples that have a teacher, it reads an answer from where "
+                "the student would begin to write it, because their chat templates begin it otherwise, or because the "
                 "teacher has no room for it; leave `on_policy` out, or give the tokenizers templates that are alike"
             )
 
@@ -160,8 +167,8 @@ def _sample(prompt: Sequence[int], ids: Sequence[int], stop: int) -> ChatSample:
 def _ids_behind(tokens: TokenBytes, prompt: Sequence[int], text: str) -> list[int]:
     """The tokens of a text behind a prompt, as the tokenizer makes them of both together.
 
-    Only the text after the prompt's last special token matters: a tokenizer divides texts there. If a token covers the
-    end of the prompt, which no model could write, the text is tokenized apart.
+    Only the prompt's last special token and the text after it matter: a tokenizer divides texts there. If a token
+    covers the end of the prompt, which no model could write, the text is tokenized apart.
     """
     begin = len(prompt)
     while begin and tokens.each[prompt[begin - 1]]:
@@ -172,4 +179,9 @@ def _ids_behind(tokens: TokenBytes, prompt: Sequence[int], text: str) -> list[in
         (ends,) = np.nonzero(whole.ends == len(before.encode()))
         if len(ends):
             return whole.ids[ends[-1] + 1 :].tolist()
+    elif begin:
+        # Some tokenizers put a space of their own before a text, but not behind a special token.
+        special, *rest = token_ids(tokens.tokenizer, tokens.tokenizer.convert_ids_to_tokens(prompt[-1]) + text)
+        if special == prompt[-1]:
+            return rest
     return token_ids(tokens.tokenizer, text)

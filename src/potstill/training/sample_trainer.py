@@ -182,10 +182,14 @@ class SampleTrainer(Trainer):
             self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
         if not self._pieces_are_compared:
             return
+        self._match_ends(self._others)
+
+    def _match_ends(self, teachers: Mapping[int, TeacherAcross | CapturedSpans]) -> None:
+        """Tell teachers of another tokenizer, given by number, which token ends a turn."""
         ours, theirs = self._ends_of_turns
-        for index, end in theirs.items():
-            if ours is not None:
-                self._others[index].match_ends(ours, end)
+        if ours is not None:
+            for index, one in teachers.items():
+                one.match_ends(ours, theirs[index])
 
     @cached_property
     def _ends_of_turns(self) -> tuple[int | None, dict[int, int | None]]:
@@ -196,11 +200,12 @@ class SampleTrainer(Trainer):
         ours = next((ends[0] for ends in found.values() if ends is not None), None)
         return ours, {index: None if ends is None else ends[1] for index, ends in found.items()}
 
-    def _rollout_turns(self) -> RolloutTurns:
-        """What teachers of other tokenizers read of an answer that the student writes to a training sample."""
+    def _rollout_turns(self, readers: Mapping[int, TeacherAcross]) -> RolloutTurns:
+        """What teachers of other tokenizers, given by number, read of an answer that the student writes to a training
+        sample."""
         (first, *_), (ours, theirs) = first_samples(self.train_dataset, "train_dataset"), self._ends_of_turns
-        teachers = [AnswerSide(one.theirs, theirs[index], one.longest) for index, one in self._others.items()]
-        student = AnswerSide(next(iter(self._others.values())).ours, ours)
+        teachers = [AnswerSide(one.theirs, theirs[index], one.longest) for index, one in readers.items()]
+        student = AnswerSide(next(iter(readers.values())).ours, ours)
         return RolloutTurns(student, teachers, is_apart="answer_start" in first)
 
     @cached_property
