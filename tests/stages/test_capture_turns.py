@@ -109,3 +109,12 @@ def test_a_store_is_compared_with_its_teacher(run):
     found = inspect(run.path(SET) / "other", 4)["fidelity"]
     assert found["tokens"] > 0
     assert found["greatest"] < 2e-4
+
+
+def test_live_teachers_read_the_answers_that_the_student_writes(folder):
+    live = Run(folder / "written")
+    settings = json.dumps({"share": 1, "max_new_tokens": 12})
+    run_recipe(recipe(folder, "capture=null", f"distil.on_policy={settings}"), live, until="distil")
+    lost = [point["on_policy/lost_text"] for point in log(live)]
+    assert len(lost) == 2
+    assert all(0 <= share <= 1 for share in lost)
