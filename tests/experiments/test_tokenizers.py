@@ -7,6 +7,7 @@ from experiments.tokenizers import (
     BEGINS_SUMS,
     CONTROL,
     CUT,
+    GEMMA,
     KINDS,
     KL,
     OWN,
@@ -24,7 +25,12 @@ from experiments.tokenizers import (
 )
 from potstill.metrics.held_out_text import DocumentScores
 
-EVERY = {OWN: ("`alm`", "`shared_tokens`", "`uld`"), CUT: ("`alm`", KL), PIECES: ("`alm`", "`shared_tokens`")}
+EVERY = {
+    OWN: ("`alm`", "`shared_tokens`", "`uld`"),
+    CUT: ("`alm`", KL),
+    PIECES: ("`alm`", "`shared_tokens`"),
+    GEMMA: ("`alm`",),
+}
 """The students of each tokenizer, beside its control."""
 ALIGNMENT = {"bytes": 100, "bytes_in_spans": 90, "spans": 10, "student_tokens": 15, "teacher_tokens": 20}
 FACTS = {"parameters": 4_000_000, "tokens": 1000, "alignment": ALIGNMENT}
@@ -51,7 +57,7 @@ def test_each_part_is_a_recipe(part, more):
     recipe = made.recipe(2, more)
     assert recipe.seeds == [0, 1]
     assert [*recipe.variants] == ([*made.losses] or [None])
-    assert (recipe.capture is None) == bool(made.losses)
+    assert (recipe.capture is None) == (bool(made.losses) and "capture" not in made.more)
     assert (recipe.control is not None) == made.control
 
 
@@ -98,11 +104,12 @@ def test_the_page_has_every_tokenizer():
     text = page(found())
     assert "Not finished" not in text
     assert "not run yet" not in text
-    assert text.count("| `alm` | sums | -0.1000, -0.1000, -0.1000 | -0.1000 |") == 4  # three controls, and KL
+    assert text.count("| `alm` | sums | -0.1000, -0.1000, -0.1000 | -0.1000 |") == 5  # four controls, and KL
     worth, _, crossing = text.partition("## What crossing costs")
     assert f"| {KL} | passages | +0.0000" in worth
     assert f"| {CONTROL} |" not in crossing.partition("## What is compared")[0]
     assert f"| {OWN} | `uld` | 4,000,000 | 1,000 | 90.0% | 1.50 : 2.00 | – | 1 min 00 s |" in text
+    assert f"| {GEMMA} | `alm` | 4,000,000 | 1,000 | 90.0% | 1.50 : 2.00 | 30 s | 1 min 00 s |" in text
     assert f"| {CUT} | {KL} | 4,000,000 | 1,000 | – | – | 30 s | 1 min 00 s |" in text
     assert f"| {TEACHER} | 1.2500 | 1.2500 |" in text
 
