@@ -43,8 +43,7 @@ METRICS = ("loss", "kl_to_teacher", "agreement")
 SHARED = {
     "seeds": [0, 1, 2],
     "precision": "fp32",
-    "corpus.train_tokens": 8_128,
-    "evaluate.documents": 40,
+    "evaluate.documents": 200,
     "evaluate.speed": False,
     "distil.training.per_device_train_batch_size": 4,
     "distil.training.save_steps": 16,

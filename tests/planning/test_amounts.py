@@ -69,6 +69,12 @@ def test_questions_are_assumed_until_their_prompts_are_made():
     assert known.notes == ()
 
 
+def test_generated_questions_are_as_many_as_the_recipe_says():
+    found = amounts_of(load_recipe("arithmetic", ["facts={}"]), None, None)
+    assert found.held_out_samples == Range.exactly(500)
+    assert found.samples == Range.exactly(10_000 - 500 - 200)
+
+
 @pytest.mark.parametrize("samples", [1, 7, 64, 65, 1000])
 @pytest.mark.parametrize("fields", [{}, {"gradient_accumulation_steps": 3, "num_train_epochs": 1.5}, {"max_steps": 9}])
 def test_steps_are_those_of_transformers(samples, fields):

@@ -51,7 +51,7 @@ def test_the_memory_of_real_steps_lies_inside_the_forecast(tmp_path):
 
 def test_what_is_short_is_tried_more_often():
     assert _times(100.0) == STEPS
-    assert STEPS < _times(0.2) < _times(0.1) < MOST_STEPS
+    assert STEPS < _times(0.5) < _times(0.25) < MOST_STEPS
     assert _times(1e-6) == MOST_STEPS
 
 

@@ -131,3 +131,17 @@ def test_a_mixture_of_experts_uses_some_of_its_weights(tmp_path):
     (model,) = models_of(recipe, {}, ask_hub=False).teachers.values()
     experts = sum(one.numel() for name, one in mixture().named_parameters() if "experts" in name)
     assert active_parameters(model) == model.parameters.total - experts // 2, "two of four experts"
+
+
+def test_a_student_is_compared_with_its_teacher_after_its_forward(at):
+    student, teacher = (
+        next(one for one in jobs_of(Step("evaluate"), at()) if isinstance(one, ReadingJob) and one.model.name == name)
+        for name in ("student", "t")
+    )
+    assert teacher.moved_of_logit == 0
+    alone = replace(student, tokens=Range.exactly(1000), moved_of_logit=0.0)
+    scale = Scales({(student.model.name, student.batch): 2.0})
+    for scales in (Scales(), scale):
+        compared = seconds_of(replace(alone, moved_of_logit=40.0), MACHINE, scales).expected
+        more = 1000 * 40 * student.model.config.get_text_config().vocab_size / 1e9
+        assert compared - seconds_of(alone, MACHINE, scales).expected == pytest.approx(more)

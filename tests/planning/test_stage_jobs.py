@@ -6,7 +6,7 @@ import pytest
 
 import minimal
 from potstill.planning.amounts import amounts_of
-from potstill.planning.jobs import ReadingJob, Situation, WritingJob
+from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WritingJob
 from potstill.planning.models import models_of
 from potstill.planning.ranges import Range
 from potstill.planning.stage_jobs import jobs_of
@@ -45,3 +45,28 @@ def test_a_teacher_answers_all_prompts_even_where_not_all_answers_are_learned(tm
 def test_no_more_answers_are_written_at_once_than_are_asked_for(tmp_path):
     at = situation(tmp_path, "corpus.train=5", "generate.batch_size=8")
     assert only(at, WritingJob, Step("generate")).rows == 5
+
+
+def test_the_prompts_of_held_out_questions_are_a_step_of_their_own(tmp_path):
+    at = situation(tmp_path)
+    few = replace(at, amounts=replace(at.amounts, held_out_samples=Range.exactly(10)))
+    (name, *_) = at.recipe.sample_sets
+    whole, held = (jobs_of(Step("strategies", name=one), few)[-1] for one in (name, "base/held_out"))
+    assert whole.seconds.expected == pytest.approx(10 * held.seconds.expected)
+
+
+def test_a_teacher_that_is_trained_here_reads_every_prompt(tmp_path):
+    config = '{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2}'
+    trained = f'{{"config": {config}, "training": {{"per_device_train_batch_size": 4}}}}'
+    at = situation(tmp_path, f"pretrain.big={trained}", "facts.text={prompt_tokens: 20, answer_tokens: 10}")
+    job, own = (only(at, TrainingJob, step) for step in (Step("pretrain", name="big"), Step("control", 0)))
+    prompts = len({one.strategy for one in at.recipe.sample_sets.values()})
+    assert prompts > 1
+    assert job.samples.expected == prompts * own.samples.expected
+    assert job.batch.length > own.batch.length
+    assert job.pads
+
+
+def test_a_quick_model_is_quickly_measured(tmp_path):
+    at = situation(tmp_path)
+    assert jobs_of(Step("evaluate"), at)[1].seconds.expected < 3

@@ -21,7 +21,7 @@ from potstill.recipe.conversations import Conversations, HeldOutConversations
 from potstill.recipe.corpus import Corpus, HeldOutText
 from potstill.recipe.facts import TextFacts
 from potstill.recipe.no_effect import ACCUMULATION, BATCH, BATCH_DEFAULT
-from potstill.recipe.questions import HeldOutQuestions, Questions
+from potstill.recipe.questions import GeneratedQuestions, HeldOutQuestions, Questions
 
 EPOCHS_DEFAULT = 3.0
 """transformers' own."""
@@ -281,9 +281,10 @@ def _of_questions(
             "how long prompts and answers are is assumed; give `facts.text.prompt_tokens` and `answer_tokens`, or run "
             "the stage `strategies`",
         )
-    train = corpus.train or facts.train_samples
+    made_here, held_here = _generated(corpus)
+    train = corpus.train or facts.train_samples or made_here
     held = corpus.held_out.count if isinstance(corpus.held_out, HeldOutQuestions) else None
-    held, origin = held or facts.held_out_samples, "as the recipe says"
+    held, origin = held or facts.held_out_samples or held_here, "as the recipe says"
     if made is not None:
         train, held, origin = made["train_questions"], made["held_out_questions"], "counted in the corpus of this run"
     length = (prompt + answer).at_most(most)
@@ -304,6 +305,17 @@ def _of_questions(
         origin=origin,
         notes=notes,
     )
+
+
+def _generated(corpus: Questions) -> tuple[int | None, int | None]:
+    """The questions to train on, and those that are held out, where all of them are generated. Some of them may come
+    out alike."""
+    counts = [one.count for one in corpus.questions if isinstance(one, GeneratedQuestions)]
+    if len(counts) < len(corpus.questions):
+        return None, None
+    apart = isinstance(corpus.held_out, HeldOutQuestions)
+    held = 0 if isinstance(corpus.held_out, HeldOutQuestions) else round(sum(counts) * corpus.held_out)
+    return max(1, sum(counts) - held - (corpus.validation or 0)), None if apart else held
 
 
 @dataclass(frozen=True)

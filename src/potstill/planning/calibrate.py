@@ -37,7 +37,7 @@ from potstill.students.adapters import with_adapter
 from potstill.training.arguments import training_arguments
 from potstill.training.trainer import DistilTrainer
 
-STEPS, MOST_STEPS, SECONDS_TRIED = 3, 30, 2.0
+STEPS, MOST_STEPS, SECONDS_TRIED = 3, 30, 5.0
 """The least and the greatest number of steps of a training or forwards that are tried, and the seconds that they take
 together as far as the numbers allow. The first is not counted: it makes the optimizer's state, and warms up the
 kernels."""
@@ -122,7 +122,7 @@ def _seconds_of_forward(job: ReadingJob, times: int) -> float:
             states, labels = forward(model, head, {"input_ids": ids, "labels": ids})
             score_tokens(states, head, labels)
             found.append(_now() - began)
-    return statistics.median(found[1:])
+    return statistics.mean(found[1:])
 
 
 def _seconds_of_token(job: WritingJob) -> float:
@@ -161,8 +161,8 @@ class _Clock(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Of a step, without the first one."""
-        return statistics.median(after - before for before, after in pairwise(self._ends))
+        """Of a step, without the first one. The mean, because a run has its slow steps too."""
+        return statistics.mean(after - before for before, after in pairwise(self._ends))
 
 
 def _batches(job: TrainingJob) -> int:
@@ -181,6 +181,9 @@ def _seconds_of_step(job: TrainingJob, steps: int) -> float:
     fields = {**job.fields, "max_steps": steps, "save_strategy": "no", ACCUMULATION: times, BATCH: job.batch.rows}
     fields.pop("save_steps", None)
     ids = _ids(job.student.config, steps * times * job.batch.rows, job.batch.length).tolist()
+    if job.pads:
+        # One token less, so that every batch of several rows has a pad.
+        ids[:: job.batch.rows] = [one[:-1] for one in ids[:: job.batch.rows]]
     losses = (
         [Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5)] if teachers else [Loss("cross_entropy")]
     )

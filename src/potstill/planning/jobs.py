@@ -15,6 +15,10 @@ from potstill.recipe.precision import in_bfloat16, in_format
 from potstill.recipe.section import WritingEngine
 from potstill.recipe.training_fields import CHECKPOINTING
 
+COMPARED_BYTES = 40.0
+"""Read and written of a logit, as the passes over it count them, for the distance from a teacher
+(`losses/token_scores.py`)."""
+
 
 @dataclass(frozen=True)
 class ReadingJob:
@@ -35,6 +39,8 @@ class ReadingJob:
     """Whether the model lies on all accelerators together."""
     share: Range = ONE
     """The share of the samples of a training that a teacher reads beside the student."""
+    moved_of_logit: float = 0.0
+    """Bytes that are read and written of each logit, besides those for the log-probability of the label."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class TrainingJob:
     """Of `TrainingArguments`."""
     in_half: bool = False
     """Whether the weights that do not learn are kept in bfloat16."""
+    pads: bool = False
+    """Whether samples have different lengths. Attention is another kernel where some tokens are pads."""
     teachers: tuple[ReadingJob, ...] = ()
     beside: Range = ZERO
     """Bytes of models that read other batches of the same training."""
@@ -220,6 +228,7 @@ def training_of(at: Situation, student: PlannedModel, fields: Mapping[str, Any],
         key=key,
         fields=in_format(fields, at.precision),
         in_half=half,
+        pads=getattr(recipe.corpus, "layout", "padded") != "packed",
         parts=at.ranks if recipe.distributed.strategy == "fsdp2" else 1,
     )
 

@@ -9,6 +9,7 @@ from potstill.models.size import positions_of
 from potstill.planning.amounts import schedule
 from potstill.planning.captured_spans import reading_of_spans
 from potstill.planning.jobs import (
+    COMPARED_BYTES,
     AnswersToWrite,
     Job,
     ReadingJob,
@@ -39,10 +40,14 @@ WITHOUT_MODELS = ("corpus", "tokenizer", "strategies", "report")
 GGUF_WEIGHTS_PER_SECOND = Range(4e6, 8e6, 30e6)
 TOKENS_PER_SECOND = Range(1e5, 6e5, 2e6)
 """Reading, cleaning, splitting and tokenizing of text."""
+SECONDS_OF_PROMPT = Range(5e-5, 3.5e-4, 4e-3)
+"""To make a prompt and its sample. A shipped recipe's took 0.35 ms."""
 STEP_SECONDS = Range(0.3, 1.5, 6.0)
 """What each step costs besides: it loads models, and writes its manifest."""
-SPEED_SECONDS = Range(5.0, 20.0, 60.0)
-"""`evaluate.speed` (`metrics/speed_rounds.py`)."""
+SPEED_SECONDS = Range(1.0, 2.0, 60.0)
+"""`evaluate.speed` of models without weights (`metrics/speed_rounds.py`)."""
+SPEED_OF_WEIGHT, MOST_SPEED_SECONDS = 4.4e-8, 20.0
+"""What each weight adds, and the seconds that its rounds should take. Measured on two cores: 11 s with 216 million."""
 PAIR_TOKENS = Range(16, 24, 34)
 """Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
 SUBTASKS, PAIRS_OF_SET = 67, 67_000
@@ -84,9 +89,22 @@ def _pretrain(step: Step, at: Situation) -> Iterator[Job]:
     model = at.models.teachers.get(str(step.name))
     if model is not None:
         given = at.recipe.pretrain[str(step.name)]
-        training = training_of(at, model, given.training, str(step))
+        training = training_of(_as_teachers_read(at), model, given.training, str(step))
         yield training
         yield from saves_of(at, training, given.keep)
+
+
+def _as_teachers_read(at: Situation) -> Situation:
+    """The same with the samples of a teacher that is trained here: every question, behind each of its prompts
+    (`pipeline/training_data.py`)."""
+    if not at.recipe.asks:
+        return at
+    amounts, prompts = at.amounts, len({one.strategy for one in at.recipe.sample_sets.values()})
+    length = Range.greatest([amounts.teacher_length, *amounts.teacher_lengths.values()])
+    longer = length.expected / amounts.length.expected
+    samples = None if amounts.samples is None else amounts.samples * float(prompts)
+    read = replace(amounts, samples=samples, length=length, lengths=tuple(one * longer for one in amounts.lengths))
+    return replace(at, amounts=read)
 
 
 def _student(step: Step, at: Situation) -> Iterator[Job]:
@@ -129,8 +147,11 @@ def _generate(step: Step, at: Situation) -> Iterator[Job]:
 
 
 def _strategies(step: Step, at: Situation) -> Iterator[Job]:
-    samples = at.amounts.samples
-    yield WaitingJob(None if samples is None else samples * Range(2e-4, 1e-3, 6e-3))
+    """Every step makes the prompts of all strategies, which cut answers alike."""
+    strategies = len({one.strategy for one in at.recipe.sample_sets.values()})
+    # One step has the prompts of the held-out questions alone.
+    samples = at.amounts.samples if step.name in at.recipe.sample_sets else at.amounts.held_out_samples
+    yield WaitingJob(None if samples is None else samples * float(strategies) * SECONDS_OF_PROMPT)
 
 
 def _capture(step: Step, at: Situation) -> Iterator[Job]:
@@ -227,7 +248,7 @@ def _select(step: Step, at: Situation) -> Iterator[Job]:
 
 def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
     if at.recipe.evaluate.speed:
-        yield WaitingJob(SPEED_SECONDS)
+        yield WaitingJob(_of_speed(at))
     if at.recipe.asks:
         return
     length, rows = at.recipe.corpus.sequence_length, at.recipe.evaluate.batch_size
@@ -235,7 +256,8 @@ def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
         tokens = at.amounts.held_out_tokens
         read = None if tokens is None else tokens * times
         if model is at.models.student:
-            yield _beside_teacher(at, reading_of_student(at, read, rows, length))
+            own = _beside_teacher(at, reading_of_student(at, read, rows, length))
+            yield replace(own, moved_of_logit=COMPARED_BYTES if at.models.teachers else 0.0)
         else:
             theirs = at.amounts.tokens_of(model.name)
             yield reading_of(at, model, None if read is None else read * theirs, rows, length)
@@ -244,6 +266,13 @@ def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
     if at.recipe.evaluate.tasks:
         # Nobody knows the items of a task before lm-eval has loaded them.
         yield WaitingJob(None)
+
+
+def _of_speed(at: Situation) -> Range:
+    models = [*at.models.teachers.values(), *([] if at.models.student is None else [at.models.student])]
+    weights = sum(one.parameters.total for one in models)
+    expected = min(SPEED_SECONDS.expected + SPEED_OF_WEIGHT * weights, MOST_SPEED_SECONDS)
+    return replace(SPEED_SECONDS, expected=expected)
 
 
 def _samples(at: Situation) -> Iterator[Job]:
