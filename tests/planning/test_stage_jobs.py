@@ -14,6 +14,10 @@ from potstill.recipe.step import Step
 from tiny import llama, save_model
 
 
+EPOCHS = 3.0
+"""Of transformers, where a recipe says nothing."""
+
+
 def situation(folder, *overrides):
     save_model(llama(), folder / "teacher")
     recipe = minimal.questions(folder, f"teachers.t.model={folder / 'teacher'}", "corpus.train=100", *overrides)
@@ -62,7 +66,7 @@ def test_a_teacher_that_is_trained_here_reads_every_prompt(tmp_path):
     job, own = (only(at, TrainingJob, step) for step in (Step("pretrain", name="big"), Step("control", 0)))
     prompts = len({one.strategy for one in at.recipe.sample_sets.values()})
     assert prompts > 1
-    assert job.samples.expected == prompts * own.samples.expected
+    assert job.samples.expected == prompts * at.amounts.samples.expected * EPOCHS
     assert job.batch.length > own.batch.length
     assert job.pads
 
