@@ -160,7 +160,7 @@ class _TeacherRows:
     def of(cls, teacher: WholeDistributions | MixedTarget, logits: Sequence[Float[Tensor, "n V"]]) -> "_TeacherRows":
         at_one = mixed(teacher, iter(logits), 1.0)
         log_q = log_softmax(at_one, dim=-1).clamp_min_(FLOOR)
-        return cls(log_q, log_q.exp(), at_one.argmax(-1))
+        return cls(log_q, log_q.exp(), most_probable(at_one))
 
 
 def _scores(logits: Float[Tensor, "n V"], labels: Int[Tensor, "n"], teacher: _TeacherRows | None) -> dict[str, Tensor]:
@@ -168,6 +168,12 @@ def _scores(logits: Float[Tensor, "n V"], labels: Int[Tensor, "n"], teacher: _Te
     scores = {"nll": -log_p.gather(1, labels[:, None])[:, 0]}
     if teacher is not None:
         # The ratio of each token, not the difference of two sums: the sums are large where the distance is small.
-        scores["forward_kl"] = torch.linalg.vecdot(teacher.q, teacher.log_q - log_p)
-        scores["agreement"] = logits.argmax(-1) == teacher.most_probable
+        ratio = torch.sub(teacher.log_q, log_p, out=log_p)
+        scores["forward_kl"] = ratio.mul_(teacher.q).sum(-1)
+        scores["agreement"] = most_probable(logits) == teacher.most_probable
     return scores
+
+
+def most_probable(logits: Float[Tensor, "n V"]) -> Int[Tensor, "n"]:
+    """The id with the greatest logit; of several, the first. ``argmax`` takes three times as long on a CPU."""
+    return logits.max(-1).indices
