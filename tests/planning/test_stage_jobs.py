@@ -13,7 +13,6 @@ from potstill.planning.stage_jobs import jobs_of
 from potstill.recipe.step import Step
 from tiny import llama, save_model
 
-
 EPOCHS = 3.0
 """Of transformers, where a recipe says nothing."""
 
