@@ -43,7 +43,6 @@ METRICS = ("loss", "kl_to_teacher", "agreement")
 SHARED = {
     "seeds": [0, 1, 2],
     "precision": "fp32",
-    "evaluate.documents": 200,
     "evaluate.speed": False,
     "distil.training.per_device_train_batch_size": 4,
     "distil.training.save_steps": 16,

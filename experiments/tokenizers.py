@@ -85,8 +85,7 @@ class Part:
         else:
             given["distil.losses"] = [{"kind": "forward_kl", "weight": 1.0}, CROSS_ENTROPY]
             given["capture"] = {"keep": "top_k", "k": 64}
-        given |= {"control": None} if not self.control else {}
-        given |= self.more
+        given |= self.more if self.control else {"control": None, **self.more}
         return load_recipe(str(HERE / "tokenizers.yaml"), [*(f"{k}={json.dumps(v)}" for k, v in given.items()), *more])
 
 

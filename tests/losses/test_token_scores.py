@@ -7,7 +7,7 @@ from potstill.errors import UserError
 from potstill.losses import token_scores
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, leaves
-from potstill.losses.token_scores import score_side_by_side, score_tokens
+from potstill.losses.token_scores import most_probable, score_side_by_side, score_tokens
 from potstill.models.head import Head
 
 from .cases import Case, cases
@@ -91,3 +91,11 @@ def test_heads_of_other_sizes_need_the_ids_that_they_share() -> None:
         (expected,) = score_side_by_side([own], labels, cut)
         for name, values in expected.items():
             torch.testing.assert_close(scores[name], values)
+
+
+def test_of_several_greatest_logits_the_first_counts() -> None:
+    torch.manual_seed(0)
+    # Of so many numbers of so few bits, many are equal.
+    logits = torch.randn(200, 500).bfloat16().float().round(decimals=1)
+    assert ((logits == logits.amax(-1, keepdim=True)).sum(-1) > 1).any()
+    assert torch.equal(most_probable(logits), logits.argmax(-1))

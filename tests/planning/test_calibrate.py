@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 import minimal
+from potstill.planning import calibrate as module
 from potstill.planning import machine as machines
 from potstill.planning.calibrate import MOST_STEPS, STEPS, _can_write, _times, calibrate
 from potstill.planning.duration import seconds_of
@@ -47,6 +48,30 @@ def test_the_memory_of_real_steps_lies_inside_the_forecast(tmp_path):
     assert after.high / after.low < before.high / before.low
     measured = make_plan(recipe, steps, here, scales=scales).steps[-1]
     assert measured.memory.on_host.expected >= scales.memory["distil"]
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_samples_of_many_lengths_are_tried_with_pads_and_leave_gaps(tmp_path, monkeypatch, layout):
+    save_model(llama(), tmp_path / "teacher")
+    settings = ["distil.training={max_steps: 9, per_device_train_batch_size: 4}", f"corpus.layout={layout}", "facts={}"]
+    student = f"student={{start: scratch, config: {FIELDS | {'num_attention_heads': 4, 'num_hidden_layers': 1}}}}"
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", student, "precision=fp32", *settings)
+    here, steps, tried = machines.this_machine(tmp_path, (256, 704)), [Step("control", 0)], []
+
+    class Spy(module.DistilTrainer):
+        def __init__(self, **given):
+            tried.extend(len(one["input_ids"]) for one in given["train_dataset"])
+            super().__init__(**given)
+
+    monkeypatch.setattr(module, "DistilTrainer", Spy)
+    scales = calibrate(jobs_in(recipe, steps, here), here)
+    longest = max(tried)
+    expected = [longest] * 4 if layout == "packed" else [longest - 1, *[longest] * 3]
+    assert tried == expected * (len(tried) // 4)
+    large = replace(scales, memory={"control": 4e9})
+    whole = make_plan(recipe, steps, here, scales=large).steps[-1].memory.on_host
+    assert whole.expected > 4e9
+    assert whole.high / whole.expected > 2 if layout == "padded" else whole.high / whole.expected < 1.2
 
 
 def test_what_is_short_is_tried_more_often():

@@ -10,8 +10,8 @@ from potstill.errors import UserError
 from tiny import documents, llama, tokenizer
 from tokenizer_zoo import folding
 from tokenizer_zoo import trained as other_tokenizer
-from toy_rollouts import logged, made, on_policy, still, written
-from toy_training import Killed, assert_equal, captured_spans, rows_of_texts, weights
+from toy_rollouts import ends_as_without_a_kill, logged, made, on_policy, still, written
+from toy_training import assert_equal, captured_spans, rows_of_texts, weights
 
 LOSSES = (Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2))
 
@@ -67,16 +67,7 @@ def test_the_sizes_of_micro_batches_change_nothing(tmp_path):
 
 
 def test_a_killed_training_continues_to_the_same_weights(tmp_path):
-    learning = {"optim": "adamw_torch", "learning_rate": 1e-2, "per_device_train_batch_size": 4}
-    learning |= {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_sampling_strategy": "random"}
-    settings = {"share": 0.5, "refresh_every": 2}
-    whole = across(tmp_path / "whole", settings=settings, **learning)
-    whole.train()
-    with pytest.raises(RuntimeError, match="killed"):
-        across(tmp_path / "cut", settings=settings, callbacks=[Killed()], **learning).train()
-    again = across(tmp_path / "cut", llama(seed=77, layers=2), settings, **learning)
-    again.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
-    assert_equal(weights(again.model), weights(whole.model))
+    ends_as_without_a_kill(tmp_path, across, llama(seed=77, layers=2))
 
 
 def test_the_log_and_the_evidence_have_what_is_known_of_other_tokens(tmp_path):

@@ -12,8 +12,8 @@ from tiny import llama
 from toy_chat import assistant, user
 from toy_prompts import ROOMY, STRATEGIES
 from toy_prompts import rows as questions
-from toy_rollouts import logged, made, on_policy
-from toy_training import Killed, assert_equal, weights
+from toy_rollouts import ends_as_without_a_kill, logged, made, on_policy
+from toy_training import assert_equal, weights
 from toy_turns import by_row, captured, one_teacher, student, student_tokenizer, talks, teacher, teacher_tokenizer
 
 LOSSES = (Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2))
@@ -120,16 +120,7 @@ def test_the_sizes_of_micro_batches_change_nothing(tmp_path, data, share):
 
 
 def test_a_killed_training_continues_to_the_same_weights(tmp_path):
-    learning = {"optim": "adamw_torch", "learning_rate": 1e-2, "per_device_train_batch_size": 4}
-    learning |= {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "train_sampling_strategy": "random"}
-    settings = {"share": 0.5, "refresh_every": 2}
-    whole = across(tmp_path / "whole", settings, **learning)
-    whole.train()
-    with pytest.raises(RuntimeError, match="killed"):
-        across(tmp_path / "cut", settings, callbacks=[Killed()], **learning).train()
-    again = across(tmp_path / "cut", settings, student=student(9), **learning)
-    again.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-3"))
-    assert_equal(weights(again.model), weights(whole.model))
+    ends_as_without_a_kill(tmp_path, across, student(9))
 
 
 def test_teachers_by_row_read_what_the_student_wrote_to_their_rows(tmp_path, repeats):

@@ -16,7 +16,7 @@ from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.divergences import FLOOR
 from potstill.losses.policy_gradient import label_log_probs
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget, leaves
-from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
+from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks, most_probable
 
 SMALLEST = 1e-12
 """The least mass of all other tokens together, where those that are told sum to one."""
@@ -146,4 +146,4 @@ def _scores(
     nll = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
     forward = torch.where(log_q > -torch.inf, log_q.exp() * (log_q.clamp_min(FLOOR) - log_p), 0.0).sum(-1)
     likeliest = categories.ids.gather(1, log_q[:, :-1].argmax(-1, keepdim=True))[:, 0]
-    return {"nll": nll, "forward_kl": forward.to(nll), "agreement": logits.argmax(-1) == likeliest}
+    return {"nll": nll, "forward_kl": forward.to(nll), "agreement": most_probable(logits) == likeliest}

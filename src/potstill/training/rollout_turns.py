@@ -21,6 +21,7 @@ from potstill.errors import UserError
 from potstill.on_policy.prompts import prompt_of
 from potstill.on_policy.rollouts import Rollout
 
+NO_END = -1
 LEAST_ROOM = 2
 """A teacher reads at least so many tokens of an answer: a prompt that leaves fewer is not answered for it."""
 
@@ -31,12 +32,12 @@ class AnswerSide:
 
     Args:
         bytes: the bytes of its tokens.
-        end: the token that ends an answer; None: its end is not compared.
+        end: the token that ends an answer; `NO_END` if its end is not compared.
         longest: the most tokens that it reads; None: no limit.
     """
 
     bytes: TokenBytes
-    end: int | None
+    end: int
     longest: int | None = None
 
 
@@ -120,13 +121,10 @@ class RolloutTurns:
             self._read(teacher, prompt, text, ended) if prompt else None
             for teacher, prompt in zip(self.teachers, prompts, strict=True)
         ]
-        theirs = [
-            _End(teacher.bytes, teacher.end) if prompt else None
-            for teacher, prompt in zip(self.teachers, prompts, strict=True)
-        ]
+        theirs = [teacher if prompt else None for teacher, prompt in zip(self.teachers, prompts, strict=True)]
         counted = compared or [ComparedTurns() for _ in self.teachers]
         student = _sample(before, ids, len(before) + stop)
-        return sample_across(student, read, _End(self.student.bytes, self.student.end), theirs, counted)
+        return sample_across(student, read, self.student, theirs, counted)
 
     def lost_text(self, rollout: Rollout) -> list[tuple[int, int]]:
         """For each teacher that reads a rollout, the bytes of it that are not compared, and all of its bytes."""
@@ -140,23 +138,11 @@ class RolloutTurns:
 
     def _read(self, teacher: AnswerSide, prompt: Sequence[int], text: str, ended: bool) -> ChatSample:
         ids = token_ids(teacher.bytes.tokenizer, text) if self.is_apart else _ids_behind(teacher.bytes, prompt, text)
-        if ended and teacher.end is not None:
+        if ended and teacher.end != NO_END:
             ids = [*ids, teacher.end]
         room = len(ids) if teacher.longest is None else teacher.longest - len(prompt)
         kept = ids[:room]
         return _sample(prompt, kept, len(prompt) + len(kept))
-
-
-@dataclass(frozen=True)
-class _End:
-    """As :class:`TurnReader`; an end of None is no token's."""
-
-    bytes: TokenBytes
-    given: int | None
-
-    @property
-    def end(self) -> int:
-        return -1 if self.given is None else self.given
 
 
 def _sample(prompt: Sequence[int], ids: Sequence[int], stop: int) -> ChatSample:

@@ -36,7 +36,7 @@ from potstill.teachers.vocabulary_agreement import head_rows
 from potstill.training.chat_samples import are_chats, chat_samples, chat_settings
 from potstill.training.evaluation_loss import TokenMean, row_losses
 from potstill.training.rank_batches import STAND_IN, EvenStream, even_out
-from potstill.training.rollout_turns import AnswerSide, RolloutTurns
+from potstill.training.rollout_turns import NO_END, AnswerSide, RolloutTurns
 from potstill.training.samples import (
     COLUMNS,
     OneDocumentCollator,
@@ -204,8 +204,9 @@ class SampleTrainer(Trainer):
         """What teachers of other tokenizers, given by number, read of an answer that the student writes to a training
         sample."""
         (first, *_), (ours, theirs) = first_samples(self.train_dataset, "train_dataset"), self._ends_of_turns
-        teachers = [AnswerSide(one.theirs, theirs[index], one.longest) for index, one in readers.items()]
-        student = AnswerSide(next(iter(readers.values())).ours, ours)
+        ends = {index: NO_END if end is None else end for index, end in theirs.items()}
+        teachers = [AnswerSide(one.theirs, ends[index], one.longest) for index, one in readers.items()]
+        student = AnswerSide(next(iter(readers.values())).ours, NO_END if ours is None else ours)
         return RolloutTurns(student, teachers, is_apart="answer_start" in first)
 
     @cached_property
