@@ -157,7 +157,7 @@ def test_a_teacher_that_never_reads_an_answer_from_its_beginning_is_refused(tmp_
     short = llama(seed=3, vocab_size=len(teacher_tokenizer()), max_position_embeddings=48)
     turns = [user("So?"), assistant("Go now."), user("And then? " * 20), assistant("It is.")]
     more = {"teacher": short, "conversations": {"too_long": "cut_right"}, "train_dataset": [{"messages": turns}]}
-    with pytest.raises(UserError, match="`on_policy`: in none of the 1 samples that have a teacher"):
+    with pytest.raises(UserError, match="`on_policy`: samples with a teacher: 1; none of them"):
         across(tmp_path, **more)
     # One that it reads is enough, however late.
     more["train_dataset"] = [*more["train_dataset"] * 9, {"messages": turns[:2]}]

@@ -92,9 +92,9 @@ class RolloutTurns:
             taught += any(map(len, sample[PIECES]))
         if taught:
             raise UserError(
-                f"`on_policy`: in none of the {taught:,} samples that have a teacher, it reads an answer from where "
-                "the student would begin to write it, because their chat templates begin it otherwise, or because the "
-                "teacher has no room for it; leave `on_policy` out, or give the tokenizers templates that are alike"
+                f"`on_policy`: samples with a teacher: {taught:,}; none of them has an answer that the teacher reads "
+                "from where the student begins to write it. Their chat templates begin answers otherwise, or the "
+                "teacher has no room for them; leave `on_policy` out, or give the tokenizers templates that are alike"
             )
 
     def columns(self, rollout: Rollout, compared: Sequence[ComparedTurns] | None = None) -> dict[str, Any]:
