@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from potstill.cli import faults, recipe_verbs
 from potstill.cli.export import export_verb
 from potstill.cli.faults import in_run
+from potstill.cli.native_libraries import set_native_libraries
 from potstill.cli.options import (
     AnswersFile,
     AsJson,
@@ -342,6 +343,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     quiet_libraries()
+    set_native_libraries()
     try:
         code = _call(arguments or ["--help"])
         sys.stdout.flush()
