@@ -171,7 +171,7 @@ def test_the_ends_of_turns_are_one_shared_token(tmp_path, student, teacher, give
 
 def test_turns_cannot_be_split_across_tokenizers(tmp_path, given):
     more = {"conversations": {"too_long": "split_turns"}}
-    with pytest.raises(UserError, match="too_long.*use `drop` or `cut_right`"):
+    with pytest.raises(UserError, match=r"too_long.*use `drop` or `cut_right`"):
         trainer(tmp_path, toy_student(), **{**given, **more})
 
 

@@ -6,8 +6,8 @@ A program that uses potstill as a library sets them itself: docs/from-trl.md say
 import os
 
 SETTINGS = {
-    # Fresh memory in huge pages. Each step asks for its gradients and its logits anew. In pages of 4 KiB the kernel takes
-    # longer to give this memory than a cast takes to fill it.
+    # Fresh memory in huge pages. Each step asks for its gradients and its logits anew. In pages of 4 KiB the system
+    # takes longer to give this memory than a cast takes to fill it.
     "THP_MEM_ALLOC_ENABLE": "1",
     # How many kernels torch and oneDNN keep; by themselves 1,024. Each shape of a product has its own, with memory that
     # it works in, so batches of many lengths fill gigabytes. A step of a teacher and a student needs about 40.
