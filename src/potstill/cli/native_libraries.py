@@ -10,7 +10,8 @@ SETTINGS = {
     # takes longer to give this memory than a cast takes to fill it.
     "THP_MEM_ALLOC_ENABLE": "1",
     # How many kernels torch and oneDNN keep; by themselves 1,024. Each shape of a product has its own, with memory that
-    # it works in, so batches of many lengths fill gigabytes. A step of a teacher and a student needs about 40.
+    # it works in, so batches of many lengths fill gigabytes. In bf16, all of quickstart's training uses 21 kernels, and
+    # the evaluation of its models 60.
     "LRU_CACHE_CAPACITY": "128",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }

@@ -237,8 +237,8 @@ def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales
     of_rest = rest.on_device if machine.kind == "cuda" else rest.on_host
     if of_rest.expected > max(tried):
         return rest
-    # Checkpoints are written, and libraries loaded, beside what was tried. With batches of many lengths,
-    # a CPU's kernels are kept, each with its memory: 1.3 GB of a small model had become 2.6 after 800 steps.
+    # Checkpoints are written, and libraries loaded, beside what was tried. With batches of many lengths, a CPU keeps
+    # many kernels, each with its memory: 1 GB of a small model had become 2.2 after 200 steps.
     gaps = 2.2 if machine.kind == "cpu" and any(job.pads for job in trainings) else 1.15
     whole = {"as measured": Range(0.95, 1.03, gaps) * max(tried)}
     return Memory(whole, memory.host) if machine.kind == "cuda" else Memory({}, whole)
