@@ -101,6 +101,14 @@ def across_tokenizers_by_row():
     return {**given, "teacher": teachers, "teacher_tokenizer": theirs, "train_dataset": named(given["train_dataset"])}
 
 
+def writes_words(student):
+    """The same student, which mostly writes tokens of several bytes: single bytes at random are seldom text."""
+    words = [n for n, one in enumerate(TokenBytes(toy_turns.student_tokenizer(), "the student").each) if len(one) > 1]
+    with torch.no_grad():
+        student.get_output_embeddings().weight[words] *= 3
+    return student
+
+
 def cases(folder: Path, ranks: int):
     """By name: the arguments of a training, in which a step has 8 samples whatever the number of ranks."""
     rows = samples(16, seed=7)
@@ -167,6 +175,15 @@ def cases(folder: Path, ranks: int):
             "losses": [Loss("reverse_kl")],
             "on_policy": OnPolicy(share=1, max_new_tokens=6, preflight="off"),
         },
+        "written turns across tokenizers": {
+            **size,
+            **cut,
+            **toy_turns.by_row(16),
+            "student": writes_words(toy_turns.student()),
+            "conversations": {"learn": "last"},
+            "losses": [Loss("alm", 0.8), Loss("shared_tokens", 0.2)],
+            "on_policy": OnPolicy(share=1, max_new_tokens=24, preflight="off"),
+        },
         "streamed": {**online, "train_dataset": streamed(rows)},
         "shuffled": {**online, "train_sampling_strategy": "random", "max_steps": 5},
     }
@@ -179,6 +196,7 @@ def whole(weights):
 
 LOGGED = ("loss", "forward_kl", "hidden_match", "router_loss")
 LOGGED += ("forward_kl/maths", "tokens/maths", "tokens_without_teacher", "alm", "uld", "shared_tokens")
+LOGGED += ("on_policy/reverse_kl", "on_policy/alm", "on_policy/shared_tokens", "on_policy/lost_text")
 
 RAGGED, EPOCHS = (3, 11), {"max_steps": -1, "num_train_epochs": 2}
 """Numbers of samples that do not fill the last batches of all ranks; and two passes over them."""

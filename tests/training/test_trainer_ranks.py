@@ -60,7 +60,16 @@ OF_BOTH = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", [*OF_BOTH, *(f"{name}, sharded" for name in OF_BOTH), "matched", "written", "streamed", "shuffled"]
+    "case",
+    [
+        *OF_BOTH,
+        *(f"{name}, sharded" for name in OF_BOTH),
+        "matched",
+        "written",
+        "written turns across tokenizers",
+        "streamed",
+        "shuffled",
+    ],
 )
 def test_two_ranks_are_one(both, case):
     alone, together = both
@@ -88,6 +97,7 @@ def test_streamed_samples_are_evaluated_by_one_rank_alone(both):
 def test_the_ranks_did_learn(both):
     single, _ = both
     assert not torch.equal(single["online"][0]["lm_head.weight"], single["silent"][0]["lm_head.weight"])
+    assert all(entry["on_policy/alm"] > 0 for entry in single["written turns across tokenizers"][1])
 
 
 @pytest.mark.slow

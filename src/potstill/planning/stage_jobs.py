@@ -23,7 +23,7 @@ from potstill.planning.jobs import (
     writing_of,
 )
 from potstill.planning.models import PlannedModel
-from potstill.planning.ranges import ZERO, Range
+from potstill.planning.ranges import Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
 from potstill.planning.saving import FILE_BYTES_PER_SECOND, saves_of
 from potstill.recipe.across_tokenizers import keeps_documents
@@ -37,12 +37,15 @@ START_TOKENS, START_ROWS_OF = 4096, 2048
 TRAINED_STAGES = ("distil", "control", "pretrain", "search")
 WITHOUT_MODELS = ("corpus", "tokenizer", "strategies", "report")
 """Stages that run no model."""
-GGUF_WEIGHTS_PER_SECOND = Range(4e6, 8e6, 30e6)
+GGUF_WEIGHTS_PER_SECOND = Range(4e6, 10e6, 30e6)
+BUILT_WEIGHTS_PER_SECOND = Range(1.5e7, 5e7, 3e8)
+"""Of a start and of the model that it comes from, which are read, cut, saved and read again. Measured on two cores:
+2.8e7 to 6.5e7 with 216 million."""
 TOKENS_PER_SECOND = Range(1e5, 6e5, 2e6)
 """Reading, cleaning, splitting and tokenizing of text."""
-SECONDS_OF_PROMPT = Range(5e-5, 3.5e-4, 4e-3)
-"""To make a prompt and its sample. A shipped recipe's took 0.35 ms."""
-STEP_SECONDS = Range(0.3, 1.5, 6.0)
+SECONDS_OF_PROMPT = Range(5e-5, 2.5e-4, 4e-3)
+"""To make a prompt and its sample. A shipped recipe's took 0.22 to 0.35 ms."""
+STEP_SECONDS = Range(0.05, 1.5, 6.0)
 """What each step costs besides: it loads models, and writes its manifest."""
 SPEED_SECONDS = Range(1.0, 2.0, 60.0)
 """`evaluate.speed` of models without weights (`metrics/speed_rounds.py`)."""
@@ -123,15 +126,18 @@ def _student(step: Step, at: Situation) -> Iterator[Job]:
         yield reading_of(at, model, tokens, rows, length.high)
     if at.models.student is not None:
         yield reading_of_student(at, tokens, rows, length.high)
-        yield WaitingJob(ZERO, _to_build(at, at.models.student))
+        yield _to_build(at, at.models.student)
 
 
-def _to_build(at: Situation, student: PlannedModel) -> Range:
-    """Bytes of a start while it is built and saved: in float32, with the model that it comes from and its file."""
+def _to_build(at: Situation, student: PlannedModel) -> WaitingJob:
+    """A start is built and saved: in float32, with the model that it comes from and its file."""
     whole = 4.0 * student.parameters.total
     source = at.models.teachers.get(getattr(at.recipe.student, "teacher", ""))
     made_of = whole if source is None else 4.0 * source.parameters.total
-    return Range(whole, whole + 2 * made_of, 2 * whole + 2.2 * made_of)
+    return WaitingJob(
+        Range.exactly((whole + made_of) / 4.0) / BUILT_WEIGHTS_PER_SECOND,
+        Range(whole, whole + 2 * made_of, 2 * whole + 2.2 * made_of),
+    )
 
 
 def _generate(step: Step, at: Situation) -> Iterator[Job]:
