@@ -181,7 +181,6 @@ def cases(folder: Path, ranks: int):
             **toy_turns.by_row(16),
             "student": writes_words(toy_turns.student()),
             "conversations": {"learn": "last"},
-            "losses": [Loss("alm", 0.8), Loss("shared_tokens", 0.2)],
             "on_policy": OnPolicy(share=1, max_new_tokens=24, preflight="off"),
         },
         "streamed": {**online, "train_dataset": streamed(rows)},
@@ -196,7 +195,8 @@ def whole(weights):
 
 LOGGED = ("loss", "forward_kl", "hidden_match", "router_loss")
 LOGGED += ("forward_kl/maths", "tokens/maths", "tokens_without_teacher", "alm", "uld", "shared_tokens")
-LOGGED += ("on_policy/reverse_kl", "on_policy/alm", "on_policy/shared_tokens", "on_policy/lost_text")
+LOGGED += ("on_policy/reverse_kl", "on_policy/alm", "on_policy/lost_text", "on_policy/length", "on_policy/stopped")
+LOGGED += ("on_policy/age", "on_policy/tokens")
 
 RAGGED, EPOCHS = (3, 11), {"max_steps": -1, "num_train_epochs": 2}
 """Numbers of samples that do not fill the last batches of all ranks; and two passes over them."""

@@ -13,6 +13,7 @@ from potstill.models.head import Head
 from .cases import Case, cases
 from .naive import logits_of, per_token, teacher_log_probs, teacher_logits
 
+LABELS = torch.arange(3).repeat(2)[:4]
 DENSE = ["logits", "hidden", "probabilities", "mixed_logits"]
 
 
@@ -51,6 +52,16 @@ def test_an_impossible_token_of_the_teacher_adds_nothing() -> None:
     (scores,) = score_side_by_side([LogitsTarget(logits)], torch.arange(4), LogitsTarget(impossible))
     expected = -torch.log1p(-logits.softmax(-1)[:, 3])
     torch.testing.assert_close(scores["forward_kl"], expected)
+
+
+def test_a_token_that_is_impossible_for_teacher_and_model_adds_nothing() -> None:
+    teacher, student = torch.randn(2, 4, 9).index_fill(2, torch.tensor([3]), -torch.inf)
+    of_teacher = LogitsTarget(teacher)
+    scores = score_side_by_side([of_teacher, LogitsTarget(student), LogitsTarget(teacher.clone())], LABELS, of_teacher)
+    possible = [torch.cat([one[:, :3], one[:, 4:]], 1).log_softmax(-1) for one in (teacher, student)]
+    expected = (possible[0].exp() * (possible[0] - possible[1])).sum(-1)
+    for own, value in zip(scores, (torch.zeros(4), expected, torch.zeros(4)), strict=True):
+        torch.testing.assert_close(own["forward_kl"], value)
 
 
 def test_each_model_s_logits_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,8 @@ def test_samples_of_many_lengths_are_tried_with_pads_and_leave_gaps(tmp_path, mo
     large = replace(scales, memory={"control": 4e9})
     whole = make_plan(recipe, steps, here, scales=large).steps[-1].memory.on_host
     assert whole.expected > 4e9
-    assert whole.high / whole.expected > 2 if layout == "padded" else whole.high / whole.expected < 1.2
+    room = whole.high - whole.expected
+    assert room > 1e9 if layout == "padded" else room < 5e8
 
 
 def test_what_is_short_is_tried_more_often():

@@ -97,7 +97,9 @@ def test_streamed_samples_are_evaluated_by_one_rank_alone(both):
 def test_the_ranks_did_learn(both):
     single, _ = both
     assert not torch.equal(single["online"][0]["lm_head.weight"], single["silent"][0]["lm_head.weight"])
-    assert all(entry["on_policy/alm"] > 0 for entry in single["written turns across tokenizers"][1])
+    written = [entry["on_policy/alm"] for entry in single["written turns across tokenizers"][1]]
+    assert written
+    assert min(written) > 0
 
 
 @pytest.mark.slow

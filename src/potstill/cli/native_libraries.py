@@ -24,8 +24,8 @@ MALLOC = {"MALLOC_TRIM_THRESHOLD_": (-1, 64 * 2**20), "MALLOC_MMAP_THRESHOLD_": 
 """By the variable that sets it at a program's start: the number of a parameter of glibc's ``mallopt``, and its value.
 
 Freed memory at the end of the heap is kept up to 64 MiB, and only pieces of more than 32 MiB come from the system each
-time. glibc comes to these values by itself once a program has freed such a piece. Until then it may give the memory of
-every block of logits back and ask for it again: 120,000 page faults, a sixth of the time of an evaluation.
+time. By itself, glibc raises both with the largest piece of up to 32 MiB that a program has freed. So it may give the
+memory of every block of logits back and ask for it again: 120,000 page faults, a sixth of the time of an evaluation.
 """
 
 
@@ -37,5 +37,5 @@ def set_native_libraries() -> None:
     with suppress(OSError, AttributeError):
         set_parameter = ctypes.CDLL(None).mallopt
         for name, (parameter, limit) in MALLOC.items():
-            if name not in os.environ:
+            if name not in os.environ and "glibc.malloc." not in os.environ.get("GLIBC_TUNABLES", ""):
                 set_parameter(parameter, limit)

@@ -67,16 +67,23 @@ def score_side_by_side(
     names = ["nll"] if teacher is None else ["nll", "forward_kl", "agreement"]
     found: list[list[dict[str, Tensor]]] = [[] for _ in models]
     with torch.autocast(labels.device.type, enabled=False):
-        for chunk, products in logits_in_chunks([*models, *members], labels, vocabulary, memory_budget):
-            # A CPU's cache has to hold the rows of a model and those of its teacher.
-            numbers = products[0].product.shape[1] * (1 if teacher is None else 2)
-            for rows in small_slices(len(products[0]), numbers, labels.device):
-                once = {id(one): one.rows(rows.start, rows.stop) for one in products}
-                blocks = [once[id(one)] for one in products]
-                each = _scores_of(blocks, len(models), labels[chunk][rows], teacher)
-                for scores, one in zip(found, each, strict=True):
-                    scores.append(one)
+        for rows, blocks in _products_in_blocks([*models, *members], labels, vocabulary, memory_budget):
+            for scores, one in zip(found, _scores_of(blocks, len(models), labels[rows], teacher), strict=True):
+                scores.append(one)
     return [joined(scores, names, labels) for scores in found]
+
+
+def _products_in_blocks(
+    models: Sequence[WholeDistributions], labels: Int[Tensor, "N"], vocabulary: int | None, memory_budget: int
+) -> Iterator[tuple[slice, list[Logits]]]:
+    """The products of all models for a few tokens at a time. A model that is given twice has one object."""
+    # A CPU's cache has to hold the rows of a model and those of its teacher; a GPU has to be kept busy.
+    together = 2 if len(models) > 1 and labels.device.type == "cpu" else 1
+    for chunk, products in logits_in_chunks(models, labels, vocabulary, memory_budget):
+        width = products[0].product.shape[1]
+        for rows in small_slices(len(products[0]), together * width, labels.device):
+            once = {id(one): one.rows(rows.start, rows.stop) for one in products}
+            yield slice(chunk.start + rows.start, chunk.start + rows.stop), [once[id(one)] for one in products]
 
 
 def _scores_of(
@@ -85,7 +92,7 @@ def _scores_of(
     labels: Int[Tensor, "n"],
     teacher: WholeDistributions | MixedTarget | None,
 ) -> Iterator[dict[str, Tensor]]:
-    """The scores of each model for a few tokens. Only one model's logits in fp32 are there at a time.
+    """The scores of each model for a few tokens. Of the models, only one's logits in fp32 are there at a time.
 
     Args:
         blocks: the products of all models, and then of the teacher's members. A model that is a member is the same
@@ -208,7 +215,7 @@ def _scores(logits: Float[Tensor, "n V"], labels: Int[Tensor, "n"], teacher: _Te
     scores = {"nll": _nll(log_p, labels)}
     if teacher is not None:
         # The ratio of each token, not the difference of two sums: the sums are large where the distance is small.
-        ratio = torch.sub(teacher.log_q, log_p, out=log_p)
+        ratio = torch.sub(teacher.log_q, log_p.clamp_min_(FLOOR), out=log_p)
         scores["forward_kl"] = ratio.mul_(teacher.q).sum(-1)
         scores["agreement"] = most_probable(logits) == teacher.most_probable
     return scores
@@ -221,6 +228,6 @@ def _nll(log_p: Float[Tensor, "n V"], labels: Int[Tensor, "n"]) -> Float[Tensor,
 def most_probable(logits: Float[Tensor, "n V"]) -> Int[Tensor, "n"]:
     """The id with the greatest logit; of several, the first.
 
-    On a CPU, torch's ``argmax`` takes 25 times as long as NumPy's, and its ``max`` 8 times.
+    On one thread of a Xeon, torch's ``argmax`` takes 25 times as long as NumPy's, and its ``max`` 8 times.
     """
     return torch.from_numpy(logits.numpy().argmax(-1)) if logits.device.type == "cpu" else logits.max(-1).indices

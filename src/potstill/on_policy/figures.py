@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from potstill import distributed
 from potstill.on_policy.rollouts import Rollout
 
 LOGGED_SCORES = {"entropy": "entropy", "kl": "reverse_kl", "overlap": "overlap"}
@@ -15,7 +16,7 @@ written samples are logged under their own names, as means over all of their tok
 
 
 class StepFigures:
-    """The figures of the rollouts of all steps since the last log, on one rank.
+    """The figures of the rollouts of all steps since the last log. Each rank counts its own; the log has those of all.
 
     Args:
         device: where the model is trained. The time of a part of the work is known when the device has done it.
@@ -76,27 +77,46 @@ class StepFigures:
         """The mean entropy of the last scored tokens in nats; None before any is scored."""
         return self._scores["entropy"][-1].mean().item() if self._scores["entropy"] else None
 
-    def _means(self) -> dict[str, float]:
-        joined = {name: torch.cat(values) for name, values in self._scores.items() if values}
-        return {name: values.mean().item() for name, values in joined.items() if len(values)}
+    def _sums(self) -> dict[str, float]:
+        """The same names on every rank, to be added up."""
+        found: dict[str, float] = {
+            "rollouts": len(self._rollouts),
+            "length": sum(length for length, _, _ in self._rollouts),
+            "stopped": sum(finished for _, finished, _ in self._rollouts),
+            "age": sum(age for _, _, age in self._rollouts),
+            "written": self._written,
+            "trained": self._trained,
+            "lost bytes": self._lost_bytes,
+            "bytes": self._bytes,
+            **self.seconds,
+        }
+        for name, several in self._scores.items():
+            values = torch.cat(several) if several else torch.zeros(0)
+            found |= {name: values.double().sum().item(), f"tokens with {name}": len(values)}
+        return found
 
     def as_log(self) -> dict[str, float]:
-        """The logged figures by name; none where there was no rollout."""
-        if not self._rollouts:
+        """The logged figures by name; none where no rank had a rollout. All ranks call this together."""
+        ranks = distributed.gathered(self._sums())
+        total = {name: sum(one[name] for one in ranks) for name in ranks[0]}
+        if not total["rollouts"]:
             return {}
-        write, score = self.seconds["write"], self.seconds["score"]
-        train = self.seconds["step"] - score
+        # Ranks work at the same time.
+        write, score, step = (total[part] / len(ranks) for part in ("write", "score", "step"))
+        train = step - score
         found = {
-            "length": _mean([length for length, _, _ in self._rollouts]),
-            "stopped": _mean([finished for _, finished, _ in self._rollouts]),
-            "age": _mean([age for _, _, age in self._rollouts]),
-            "tokens": self._trained,
-            **({"lost_text": self._lost_bytes / self._bytes} if self._bytes else {}),
-            **self._means(),
+            **{name: total[name] / total["rollouts"] for name in ("length", "stopped", "age")},
+            "tokens": total["trained"],
+            **({"lost_text": total["lost bytes"] / total["bytes"]} if total["bytes"] else {}),
+            **{
+                name: total[name] / total[f"tokens with {name}"]
+                for name in LOGGED_SCORES
+                if total[f"tokens with {name}"]
+            },
             "time_writing": write / max(write + score + train, 1e-9),
-            **({"written_per_second": self._written / write} if self._written and write else {}),
-            **({"scored_per_second": self._trained / score} if score else {}),
-            **({"trained_per_second": self._trained / train} if train else {}),
+            **({"written_per_second": total["written"] / write} if total["written"] and write else {}),
+            **({"scored_per_second": total["trained"] / score} if score else {}),
+            **({"trained_per_second": total["trained"] / train} if train else {}),
         }
         return {f"on_policy/{name}": value for name, value in found.items()}
 

@@ -199,7 +199,7 @@ class OnPolicyTrainer(SavingTrainer):
             super()._track_num_input_tokens(part)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the figures of this rank's written samples."""
+        """Log, with the figures of all ranks' written samples."""
         if "loss" in logs and self.on_policy is not None:
             logs |= self.on_policy.figures.as_log()
             self.on_policy.figures.clear()
