@@ -38,7 +38,7 @@ How to read it:
   new random order. `1.034 (1.021)` is the median over rounds of the ratio within a round, and the ratio of the best
   times. Milliseconds are given for scale only: they depend on the machine.
 - **One thread on one pinned core**, timed by the process's own clock; on a GPU by CUDA's events. Compiling is not
-  counted.
+  counted. All variants, also a peer's, have the memory settings of potstill's commands (`docs/from-trl.md`).
 - **Right first.** Each variant, also a peer's, is compared with a float64 reference on the same inputs that it is
   timed on. The value and the gradients for hidden states and head weight must each be within a relative error
   (Frobenius norm) of 1e-4 in fp32 and 3e-2 in bf16, where rounding the logits alone costs up to 2e-2. A variant that

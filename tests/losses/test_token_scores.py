@@ -13,7 +13,6 @@ from potstill.models.head import Head
 from .cases import Case, cases
 from .naive import logits_of, per_token, teacher_log_probs, teacher_logits
 
-LABELS = torch.arange(3).repeat(2)[:4]
 DENSE = ["logits", "hidden", "probabilities", "mixed_logits"]
 
 
@@ -56,8 +55,8 @@ def test_an_impossible_token_of_the_teacher_adds_nothing() -> None:
 
 def test_a_token_that_is_impossible_for_teacher_and_model_adds_nothing() -> None:
     teacher, student = torch.randn(2, 4, 9).index_fill(2, torch.tensor([3]), -torch.inf)
-    of_teacher = LogitsTarget(teacher)
-    scores = score_side_by_side([of_teacher, LogitsTarget(student), LogitsTarget(teacher.clone())], LABELS, of_teacher)
+    of_teacher, labels = LogitsTarget(teacher), torch.tensor([0, 1, 2, 4])
+    scores = score_side_by_side([of_teacher, LogitsTarget(student), LogitsTarget(teacher.clone())], labels, of_teacher)
     possible = [torch.cat([one[:, :3], one[:, 4:]], 1).log_softmax(-1) for one in (teacher, student)]
     expected = (possible[0].exp() * (possible[0] - possible[1])).sum(-1)
     for own, value in zip(scores, (torch.zeros(4), expected, torch.zeros(4)), strict=True):

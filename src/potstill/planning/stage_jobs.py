@@ -134,10 +134,9 @@ def _to_build(at: Situation, student: PlannedModel) -> WaitingJob:
     whole = 4.0 * student.parameters.total
     source = at.models.teachers.get(getattr(at.recipe.student, "teacher", ""))
     made_of = whole if source is None else 4.0 * source.parameters.total
-    is_cut = source is not None and source.parameters.total > student.parameters.total
-    handled = (whole + made_of) / 4.0 if is_cut else whole / 4.0
+    cut_from = made_of if made_of > whole else 0.0
     return WaitingJob(
-        Range.exactly(handled) / BUILT_WEIGHTS_PER_SECOND,
+        Range.exactly((whole + cut_from) / 4.0) / BUILT_WEIGHTS_PER_SECOND,
         Range(whole, whole + 2 * made_of, 2 * whole + 2.2 * made_of),
     )
 
