@@ -44,6 +44,15 @@ class Text:
         """The teacher's rows, as GOLD has them."""
         return _side(self.theirs, self.texts)
 
+    def rows(self, first: int, last: int) -> "Text":
+        """Some of the texts."""
+        return replace(self, texts=self.texts[first:last])
+
+    @property
+    def longest(self) -> int:
+        """The places of the longer side's rows."""
+        return max(side.input_ids.shape[1] for side in (self.our_side, self.their_side))
+
     @cached_property
     def samples(self) -> list[dict[str, list[int]]]:
         """The student's rows as samples."""
@@ -122,16 +131,22 @@ class CrossingPair:
     """A student that is trained (fp32 weights, bf16 by autocast) and a frozen teacher (bf16 weights) of one shape."""
 
     def __init__(
-        self, shape: Shape, vocabularies: tuple[int, int], text: Text, dtype: torch.dtype, device: torch.device
+        self,
+        shape: Shape,
+        vocabularies: tuple[int, int],
+        text: Text,
+        dtype: torch.dtype,
+        device: torch.device,
+        longest: int = 0,
     ) -> None:
         torch.manual_seed(0)
         self.device, self.text, self.autocast = device, text, dtype == torch.bfloat16
-        longest = max(side.input_ids.shape[1] for side in (text.our_side, text.their_side))
+        longest = max(longest, text.longest)
         ours, theirs = (replace(shape, vocabulary=size, length=longest) for size in vocabularies)
         self.student = make_model(ours.config(shape.student_layers)).to(device)
         self.teacher = make_model(theirs.config(shape.teacher_layers)).to(device, dtype).eval().requires_grad_(False)
         self.vocabularies, self.width, self.head = vocabularies, shape.width, head_of(self.student)
-        self._live = LiveTeacher(self.teacher)
+        self.live = LiveTeacher(self.teacher)
         self._across: dict[tuple[Loss, ...], TeacherAcross] = {}
 
     @property
@@ -177,7 +192,7 @@ class CrossingPair:
         """The live teacher for some losses."""
         if losses not in self._across:
             kinds = [loss.kind for loss in losses]
-            self._across[losses] = TeacherAcross(self._live, self.text.ours, self.text.theirs, kinds)
+            self._across[losses] = TeacherAcross(self.live, self.text.ours, self.text.theirs, kinds)
             self._across[losses].to(self.device)
         return self._across[losses]
 
@@ -214,7 +229,18 @@ class CrossingPair:
         across = self.across(losses)
         batch = across.collator(Collator(0))(self.text.samples)
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        target = across.target(teacher_batch(batch), compile=compile)
+        self.learn(losses, batch, across.target(teacher_batch(batch), compile=compile), compile)
+
+    def learn(
+        self, losses: tuple[Loss, ...], batch: Mapping[str, Tensor], target: SpanTarget | None, compile: bool
+    ) -> None:
+        """Forward and backward of the student with a batch, as DistilTrainer does them. Gradients are added."""
         with self.context():
             loss = our_loss(self.student, self.head, batch, target, losses, compile=compile)
+        loss.backward()
+
+    def hugging_face_step(self, batch: Mapping[str, Tensor]) -> None:
+        """The same of transformers' own cross-entropy."""
+        with self.context():
+            loss = self.student(**batch, use_cache=False).loss
         loss.backward()

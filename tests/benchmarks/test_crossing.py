@@ -5,8 +5,9 @@ from functools import cache
 import pytest
 import torch
 
-from benchmarks.crossing import GOLD, CrossingChecker, Size, crossing, make_text, peer
+from benchmarks.crossing import Size, make_text
 from benchmarks.crossing_models import CrossingPair, CrossingProblem
+from benchmarks.crossing_variants import GOLD, CrossingChecker, crossing, peer
 from benchmarks.gold import BAYESIAN, OBSERVED, groups_of, is_here, reads_the_same
 from benchmarks.models import Shape
 from tiny import documents

@@ -18,6 +18,9 @@ from potstill.losses.row_blocks import larger_if_fused, small_slices
 from potstill.losses.span_likelihood import TokenNumbers, VocabularySums, numbers_of_sums, row_sums
 from potstill.models.head import statistics_dtype
 
+_IF_FUSED_ON_CPU = 16
+"""The factor of the blocks of fused passes on a CPU. They need no buffers, and each call takes 0.1 ms of Python."""
+
 
 def can_fuse_spans(logits: Logits) -> bool:
     """Whether the passes over these logits can be fused: in fp32 at most, and of several rows (one would compile
@@ -28,8 +31,9 @@ def can_fuse_spans(logits: Logits) -> bool:
 def span_slices(logits: Logits, compile: bool, memory_budget: int) -> Iterator[slice]:
     """The places of the blocks of some logits. Compiled, none of several rows has one, which would run eagerly."""
     rows, vocabulary = logits.product.shape
-    larger = larger_if_fused(logits.product.device) if compile else 1
-    found = [*small_slices(rows, vocabulary, logits.product.device, larger, memory_budget)]
+    device = logits.product.device
+    fused = _IF_FUSED_ON_CPU if device.type == "cpu" else larger_if_fused(device)
+    found = [*small_slices(rows, vocabulary, device, fused if compile else 1, memory_budget)]
     if compile and len(found) > 1 and found[-1].start == rows - 1:
         found[-2:] = [slice(found[-2].start, rows)]
     return iter(found)
