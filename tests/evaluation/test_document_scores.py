@@ -3,7 +3,7 @@ import json
 import pytest
 
 from potstill.evaluation import document_scores
-from potstill.evaluation.document_scores import in_groups
+from potstill.metrics import model_groups
 from potstill.metrics.held_out_text import SideBySide
 from potstill.pipeline import artifacts
 from potstill.pipeline.run_folder import Run
@@ -85,7 +85,7 @@ def test_the_teacher_is_loaded_once_and_every_model_reads_each_batch_once(expect
 @pytest.mark.parametrize("together", [1, 2, 5])
 def test_groups_change_no_figure(expected, unevaluated, loads, monkeypatch, together):
     recipe, run = unevaluated
-    monkeypatch.setattr(document_scores, "MOST_TOGETHER", together)
+    monkeypatch.setattr(model_groups, "MOST_TOGETHER", together)
     run_recipe(recipe, run, until="evaluate")
     assert loads.count("model") == 1
     for name, content in expected.items():
@@ -136,7 +136,7 @@ def test_a_stopped_group_continues_from_its_last_save(expected, unevaluated, mon
 
 def test_a_group_that_was_scored_is_not_scored_again(expected, unevaluated, monkeypatch):
     recipe, run = unevaluated
-    monkeypatch.setattr(document_scores, "MOST_TOGETHER", 2)
+    monkeypatch.setattr(model_groups, "MOST_TOGETHER", 2)
     plain, groups = document_scores._score_group, []
 
     def score(work, group, *others):
@@ -178,23 +178,6 @@ def test_costs_are_shared_by_the_time_of_each_model(unevaluated):
     assert len(costs) == 6
     assert all(one["seconds"] > 0 for one in costs)
     assert len({one["tokens_read"] for one in costs}) == 1
-
-
-@pytest.mark.parametrize(
-    ("sizes", "room", "groups"),
-    [
-        ([], 10, [0]),
-        ([3, 3, 3], 9, [3]),
-        ([3, 3, 3], 8, [2, 1]),
-        ([30, 3, 3], 8, [1, 2]),
-        ([3, 3], -5, [1, 1]),
-        ([1] * 20, 100, [8, 8, 4]),
-    ],
-)
-def test_groups_fit_into_the_memory(sizes, room, groups):
-    found = in_groups(sizes, room)
-    assert [group.stop - group.start for group in found] == groups
-    assert [size for group in found for size in sizes[group]] == sizes
 
 
 def _near(one, other):

@@ -111,6 +111,17 @@ def test_samples_of_a_question_share_one_reading_of_its_prompt_and_all_share_the
     assert {tokens for _, tokens in reads.prompts[1:]} == {4}, "the last token of a prompt is read with the batch"
 
 
+def test_only_the_prompt_of_the_next_response_stays():
+    tasks = [Task((name, sample), [20, 21, 22]) for name in "abc" for sample in (0, 1)]
+    writer, kept = continuous(llama(), tasks=tasks), []
+    inner = writer._batch.logits
+    writer._batch.logits = lambda tokens: (kept.append([*writer._prompts]), inner(tokens))[1]
+    written(writer, tasks)
+    # Three rows: after a and the first b, the next response is the second b's.
+    assert kept[0] == ["b"]
+    assert kept[-1] == []
+
+
 def test_a_block_that_was_left_in_the_middle_is_written_again_alike():
     model = llama()
     writer = continuous(model)

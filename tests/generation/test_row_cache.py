@@ -64,6 +64,14 @@ def test_rows_grow_far_beyond_the_first_room():
     assert keys[0, 0, 2:, 0].tolist() == keys[1, 0, :300, 0].tolist() == list(range(300))
 
 
+def test_no_row_has_room_for_more_tokens_than_it_will_have():
+    cache = RowCache(2, most=5)
+    cache.join(states(1, 4), 0, 4)
+    cache.join([], 0, 0)
+    _, _, (keys, _) = read(cache, 1)
+    assert keys.untyped_storage().nbytes() == 2 * 3 * 5 * 4 * keys.element_size()
+
+
 def test_what_is_masked_is_finite_so_that_attention_can_multiply_it_by_nothing():
     cache = RowCache(2)
     cache.join(states(1, 130), 0, 130)

@@ -8,10 +8,11 @@ import minimal
 from potstill.planning.amounts import amounts_of
 from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob, moments, training_of
 from potstill.planning.machine import Machine, described_machines
-from potstill.planning.memory import Memory, after, memory_of
+from potstill.planning.memory import MAPPED, Memory, after, keys_and_values, memory_of
 from potstill.planning.models import models_of
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import jobs_of
+from potstill.planning.trace import BatchShape
 from potstill.recipe import load_recipe
 from potstill.recipe.step import Step
 from tiny import llama, mixture, save_model
@@ -96,9 +97,22 @@ def test_a_teacher_over_all_accelerators_takes_its_part_of_each():
 def test_keys_and_values_grow_with_rows_and_length(at):
     model = at().models.teachers["t"]
     job = WritingJob(model, 4, Range.exactly(8), Range.exactly(8), 16.0, None, "fp32", Range.exactly(1.0))
-    size = memory_of([job], CPU).host["keys and values"].expected
-    assert size == 2 * 4 * 2 * 8 * 4 * 4 * 16, "both, layers, heads, width, float32, rows, tokens"
-    assert memory_of([replace(job, rows=8)], CPU).host["keys and values"].expected == 2 * size
+    size = keys_and_values(job).expected
+    assert size == 2 * 4 * 2 * 8 * 4 * 4 * (16 + 8), "both, layers, heads, width, float32, rows, tokens"
+    assert keys_and_values(replace(job, rows=8)).expected == 2 * size
+    assert memory_of([job], CPU).host["keys and values"].low >= keys_and_values(job).low
+
+
+def test_a_file_counts_as_far_as_it_is_more_than_what_is_needed_later(at):
+    teacher, shape = at().models.teachers["t"], BatchShape(1, 2)
+    size = float(4 * teacher.parameters.total)
+    job = ReadingJob(teacher, shape, None, "fp32", Range.exactly(size))
+    # Where the weights are used as the file has them, they stay in the file.
+    assert memory_of([replace(job, file=size)], CPU).host["file"] == ZERO
+    cast = memory_of([replace(job, file=10 * size)], CPU).host
+    later = cast["activations"].expected + cast["logits"].expected
+    assert cast["file"].expected == pytest.approx(MAPPED.expected * 10 * size - later)
+    assert memory_of([replace(job, file=size / 1e6)], CPU).host["file"] == ZERO
 
 
 def test_what_cannot_be_traced_is_estimated(tmp_path):

@@ -59,14 +59,14 @@ def test_without_written_samples_there_is_one_training_and_no_writing(planned):
     assert not writings
 
 
-def test_keys_and_values_are_those_of_all_answers_at_their_longest(planned):
+def test_keys_and_values_are_those_of_all_answers_at_their_longest_and_of_their_prompts(planned):
     at = planned(batch_size=3, samples=2)
     _, (writing,) = jobs(at)
     assert (writing.rows, writing.longest) == (3, 4 + 12)
     text = at.models.student.config
     head = text.hidden_size // text.num_attention_heads
     one_token = 2 * text.num_hidden_layers * text.num_key_value_heads * head * 4
-    assert keys_and_values(writing).expected == 3 * 16 * one_token
+    assert keys_and_values(writing).expected == 3 * (16 + writing.prompt.expected) * one_token
     (note,) = (one for one in make_plan(at.recipe, [Step("distil", seed=0)], MACHINE).notes if "on_policy" in one)
     assert "3 answers" in note
 

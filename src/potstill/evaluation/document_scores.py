@@ -36,6 +36,7 @@ from potstill.metrics.held_out_text import (
     TeacherOutputFunction,
     outputs_of,
 )
+from potstill.metrics.model_groups import BYTES_PER_WEIGHT, SHARE_OF_MEMORY, in_groups
 from potstill.metrics.taught_parts import COMPARED, ItemScores, TaughtParts
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -49,10 +50,6 @@ from potstill.teachers.capture import SampleBatches, capture
 from potstill.teachers.prepared import PreparedTeacher
 from potstill.training.memory import memory_of_device
 
-MOST_TOGETHER = 8
-"""The greatest number of models beside the teachers in one group. With more, the teacher's share is small anyway."""
-BYTES_PER_WEIGHT = 4
-"""Of a loaded model, or more than that."""
 MEASUREMENT = "held-out-text"
 """Its name among the costs."""
 SECONDS_BETWEEN_SAVES = 30.0
@@ -219,23 +216,8 @@ def _scores(work: Work, model: CandidateModel) -> DocumentScores:
     return DocumentScores.from_dict(saved)
 
 
-def in_groups(sizes: Sequence[int], room: int) -> list[slice]:
-    """Models in groups that fit into memory: each has at least one model and at most MOST_TOGETHER.
-
-    Args:
-        sizes: the bytes of each model.
-        room: the bytes of memory for one group.
-    """
-    starts = [0]
-    for at in range(1, len(sizes)):
-        if at - starts[-1] == MOST_TOGETHER or sum(sizes[starts[-1] : at + 1]) > room:
-            starts.append(at)
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)]
-
-
 def _room() -> int:
-    """The bytes for models: half of the memory. The rest is for their activations, and for other programs."""
-    return memory_of_device() // 2
+    return int(SHARE_OF_MEMORY * memory_of_device())
 
 
 def _bytes(work: Work, model: CandidateModel) -> int:

@@ -6,7 +6,7 @@ In a fixed batch all rows wait for the longest response. Here a row leaves when 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from random import Random
 
 from transformers import PreTrainedModel
@@ -49,7 +49,9 @@ class ContinuousBatches:
         self.block_size = _BATCHES * size
         # The last token of each prompt is read with the batch.
         shared = _common_beginning([one.prompt_ids[:-1] for one in tasks])
-        self._choose, self._size, self._batch = choose, size, RowBatch(model, size, shared)
+        most = max(len(one.prompt_ids) for one in tasks) + choose.most
+        self._choose, self._size = choose, min(size, len(tasks))
+        self._batch = RowBatch(model, self._size, shared, most)
         self._prompts: dict[str, tuple[States, int]] = {}
         # Reading one prompt takes a GPU as long as a step of the whole batch, so there several are read at a time.
         self._free_to_read = 1 if input_device(model).type == "cpu" else size / 8
@@ -66,8 +68,7 @@ class ContinuousBatches:
             free = self._size - len(rows)
             if waiting and (not rows or free >= self._free_to_read):
                 rows += self._admitted([waiting.popleft() for _ in range(min(free, len(waiting)))])
-            if waiting:
-                self._forget_all_but(waiting[0])
+            self._forget_all_but(waiting)
             logits = self._batch.logits([row.last for row in rows])
             for row, token in zip(rows, self._choose(logits, [row.random for row in rows]).tolist(), strict=True):
                 row.ids.append(token)
@@ -84,8 +85,10 @@ class ContinuousBatches:
             self._batch.join(states, row, len(one.prompt_ids) - 1)
         return [_Row(one, self._choose.random(one.key)) for one in tasks]
 
-    def _forget_all_but(self, task: Task) -> None:
-        self._prompts = {question: kept for question, kept in self._prompts.items() if question == task.key[0]}
+    def _forget_all_but(self, waiting: Sequence[Task]) -> None:
+        """Keep only the prompt that the next response begins with."""
+        wanted = {one.key[0] for one in islice(waiting, 1)}
+        self._prompts = {question: kept for question, kept in self._prompts.items() if question in wanted}
 
     def _ended(self, rows: list[_Row]) -> list[Written]:
         """Take the whole responses out of the rows."""

@@ -1,6 +1,7 @@
 """Row batch: a model that continues rows of unequal length together; rows join and leave at any step."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,10 +25,11 @@ class RowBatch:
         model: the model, in eval mode.
         size: the greatest number of rows.
         prefix: tokens with which every prompt begins; the model reads them once.
+        most: the greatest number of tokens of a row.
     """
 
-    def __init__(self, model: PreTrainedModel, size: int, prefix: Sequence[int] = ()) -> None:
-        self._model, self._body, self._cache = model, _base(model).base_model, RowCache(size)
+    def __init__(self, model: PreTrainedModel, size: int, prefix: Sequence[int] = (), most: float = math.inf) -> None:
+        self._model, self._body, self._cache = model, _base(model).base_model, RowCache(size, most)
         self._options = decoding_options(model)
         self._prefix: States = ()
         self._shared = 0

@@ -5,6 +5,7 @@ all keys and values. Its paged cache does not, but the engine that it is made fo
 takes 1.5 times as long as fixed batches on a CPU, and draws all rows from one random state.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,20 +16,24 @@ from transformers import Cache
 States = Sequence[tuple[Float[Tensor, "R A T D"], Float[Tensor, "R A T D"]]]
 """Keys and values of each layer: R rows, A heads, T tokens, D numbers."""
 
-_GROWTH = 128
-"""In tokens. Rows get more room in large steps, because that copies them."""
+_GROWTH = 2
+"""Rows get room for so many times the tokens that they have, because more room means to copy them."""
 
 
 class RowCache(Cache):
-    """Keys and values of at most ``size`` rows; row r holds its first ``lengths[r]`` tokens, with nothing before them.
+    """Keys and values of rows; row r holds its first ``lengths[r]`` tokens, with nothing before them.
 
     A forward reads one token of each row, between :meth:`begin_step` and :meth:`end_step`.
+
+    Args:
+        size: the greatest number of rows.
+        most: the greatest number of tokens that a row will have, so that no memory is kept for more.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, most: float = math.inf) -> None:
         super().__init__(layers=[])
         self.lengths: list[int] = []
-        self._size, self._longest = size, 0
+        self._size, self._most, self._longest = size, most, 0
         self._kept: list[list[Tensor]] = []
         self._rows, self._at = torch.empty(0), torch.empty(0)
 
@@ -92,6 +97,6 @@ class RowCache(Cache):
         old = self._kept[layer]
         if old[0].shape[2] < length:
             # Zeros, because attention multiplies what it masks, too, and memory may hold NaN.
-            more = -(-length // _GROWTH) * _GROWTH - old[0].shape[2]
+            more = max(length, int(min(_GROWTH * length, self._most))) - old[0].shape[2]
             self._kept[layer] = [torch.nn.functional.pad(each, (0, 0, 0, more)) for each in old]
         return self._kept[layer]

@@ -103,6 +103,8 @@ class WritingJob:
     together: float = math.inf
     """Answers that are asked for at once. The next ones wait until the last of them ends."""
     engine: WritingEngine = "transformers"
+    file: float = 0.0
+    """As :class:`ReadingJob`'s."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class Situation:
     amounts: Amounts
     precision: Literal["bf16", "fp32"]
     ranks: int = 1
+    memory: float = math.inf
+    """The bytes of the machine, or of one of its accelerators; infinite where they are not known."""
 
 
 def bytes_per_weight(precision: str) -> int:
@@ -276,7 +280,7 @@ def writing_of(at: Situation, model: PlannedModel, asked: AnswersToWrite) -> Wri
     longest = asked.prompt.high + limit
     rows = asked.rows if asked.count is None else max(1, min(asked.rows, math.ceil(asked.count.high)))
     job = WritingJob(model, rows, asked.prompt, new, longest, asked.count, read.precision, read.weights)
-    return replace(job, spans=read.spans, engine=asked.engine)
+    return replace(job, spans=read.spans, engine=asked.engine, file=read.file)
 
 
 def live_teachers(at: Situation, micro: int) -> tuple[ReadingJob, ...]:

@@ -4,7 +4,7 @@ Weights, gradients, the optimizer's state and the loss's chunks are counted. Act
 of the traced pass (`planning/trace.py`). On a machine without an accelerator everything is on the host.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import cast
@@ -28,7 +28,9 @@ ESTIMATED = (0.4, 1.0, 2.0)
 HEAP = Range(1.0, 1.2, 1.55)
 """What a CPU's allocator holds, in parts of what was asked of it, for gaps between small tensors. Measured with glibc:
  1.36 where all tensors have less than 32 MiB, and 1.1 where the largest have more."""
-IN_HEAP = ("gradients", "optimizer", "activations")
+IN_HEAP = ("gradients", "optimizer", "activations", "keys and values")
+LOADED = ("weights", "beside", "vLLM")
+"""What is there when the last model is read, if it is there at all."""
 SPLIT = ("weights", "gradients", "optimizer", "teachers")
 """What FSDP2 splits among the ranks."""
 GATHERED = Range(0.5, 1.0, 2.0)
@@ -94,14 +96,25 @@ def _of_job(job: Job, machine: Machine) -> Memory:
     parts = _parts(job, machine)
     if machine.kind == "cpu":
         held = {name: size * HEAP if name in IN_HEAP else size for name, size in parts.items()}
-        if isinstance(job, ReadingJob):
-            held["file"] = MAPPED * job.file
+        if not isinstance(job, TrainingJob):
+            held["file"] = _beside_file(held, job)
         return Memory(host={"process": machine.baseline, **held})
     spread = machine.devices if getattr(job, "spans", False) else 1
     parts = {name: size * (1 / spread) for name, size in parts.items()}
     # Weights are read into the host's memory, by parts or as a whole.
     loaded = job.weights * Range(0.0, 0.5, 1.1)
     return Memory({"CUDA": CONTEXT, **parts}, {"process": machine.baseline, "loading": loaded})
+
+
+def _beside_file(held: Mapping[str, Range], job: ReadingJob | WritingJob) -> Range:
+    """What a model's file takes while the model is read, as far as it is more than what the model needs afterwards.
+
+    Where the file has the weights as they are used, they stay in it, and have no other place.
+    """
+    if job.file == job.weights.expected:
+        return ZERO
+    later = sum((size.expected for name, size in held.items() if name not in LOADED), 0.0)
+    return Range(*(max(0.0, one - later) for one in (MAPPED * job.file).to_list()))
 
 
 def _parts(job: ReadingJob | TrainingJob | WritingJob, machine: Machine) -> dict[str, Range]:
@@ -230,11 +243,16 @@ def vllm_bytes(job: WritingJob, machine: Machine) -> Range:
 
 
 def keys_and_values(job: WritingJob) -> Range:
-    """The bytes of the keys and values of all rows."""
-    return Range(0.4, 1.0, 2.0) * _cache_bytes(job)
+    """The bytes of the keys and values of all rows, and of the prompts from which the rows have theirs."""
+    prompts = job.prompt * _cache_bytes_per_token(job)
+    return Range(0.4, 1.0, 2.0) * _cache_bytes(job) + prompts * Range(0.0, 1.0, 1.0)
 
 
 def _cache_bytes(job: WritingJob) -> float:
-    """The same of rows at their longest."""
-    per_token = cached_numbers(job.model.config) * bytes_per_weight(job.precision)
-    return float(per_token * job.rows * job.longest)
+    """The bytes of the keys and values of rows at their longest."""
+    return _cache_bytes_per_token(job) * job.longest
+
+
+def _cache_bytes_per_token(job: WritingJob) -> float:
+    """The same of one token of each row."""
+    return float(cached_numbers(job.model.config) * bytes_per_weight(job.precision) * job.rows)

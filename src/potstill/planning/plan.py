@@ -1,5 +1,6 @@
 """Plan: the forecast of each step of a recipe on a machine, what of it fits, and notes on what is not known."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -186,7 +187,8 @@ def _situation(recipe: Recipe, machine: Machine, known: Known, *, ask_hub: bool)
     amounts = amounts_of(recipe, known.corpus, known.prompts, known.measured)
     ranks = machine.devices if machine.kind == "cuda" and not _spreads(recipe) else 1
     precision = precision_on(recipe, machine)
-    return Situation(recipe.model_copy(update={"precision": precision}), models, amounts, precision, ranks)
+    memory = machine.memory or math.inf
+    return Situation(recipe.model_copy(update={"precision": precision}), models, amounts, precision, ranks, memory)
 
 
 def _spreads(recipe: Recipe) -> bool:

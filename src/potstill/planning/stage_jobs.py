@@ -6,13 +6,11 @@ from math import inf
 from typing import Any
 
 from potstill.models.size import positions_of
-from potstill.planning.amounts import schedule
 from potstill.planning.captured_spans import reading_of_spans
+from potstill.planning.evaluation_jobs import evaluation_jobs, selection_jobs
 from potstill.planning.jobs import (
-    COMPARED_BYTES,
     AnswersToWrite,
     Job,
-    ReadingJob,
     Situation,
     TrainingJob,
     WaitingJob,
@@ -27,8 +25,7 @@ from potstill.planning.ranges import Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
 from potstill.planning.saving import FILE_BYTES_PER_SECOND, saves_of
 from potstill.recipe.across_tokenizers import keeps_documents
-from potstill.recipe.candidates import own_candidates, trained_candidates
-from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
+from potstill.recipe.evaluate import SAMPLE_BEGINNING
 from potstill.recipe.step import Step
 from potstill.recipe.training_fields import TrainingFields
 
@@ -47,16 +44,6 @@ SECONDS_OF_PROMPT = Range(5e-5, 2.5e-4, 4e-3)
 """To make a prompt and its sample. A shipped recipe's took 0.22 to 0.35 ms."""
 STEP_SECONDS = Range(0.05, 1.5, 6.0)
 """What each step costs besides: it loads models, and writes its manifest."""
-SPEED_SECONDS = Range(1.0, 2.0, 60.0)
-"""`evaluate.speed` of models without weights (`metrics/speed_rounds.py`)."""
-SPEED_OF_WEIGHT, MOST_SPEED_SECONDS = 4.4e-8, 20.0
-"""What each weight adds, and the seconds that its rounds should take. Measured on two cores: 11 s with 216 million."""
-PAIR_TOKENS = Range(16, 24, 34)
-"""Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
-SUBTASKS, PAIRS_OF_SET = 67, 67_000
-"""Of BLiMP."""
-FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
-"""Of the set of continuations that ships."""
 
 EXPORTED_TOKENS, EXPORTED_ANSWERS, EXPORTED_LIMIT = Range(2_000, 8_000, 24_000), Range(40, 80, 240), 32
 """What an export reads and writes with student and file together (``export/held_out.py``)."""
@@ -237,65 +224,6 @@ def _answers(step: Step, at: Situation) -> Iterator[Job]:
         yield reading_of(at, model, scored, settings.batch_size, length.high)
 
 
-def _select(step: Step, at: Situation) -> Iterator[Job]:
-    kept = at.recipe.distil.snapshots
-    if at.models.student is None or kept is None:
-        return
-    found = schedule(at.recipe.distil.training, at.amounts.samples, at.ranks)
-    if kept.count is not None:
-        count = Range.exactly(kept.count)
-    elif found is not None:
-        count = found.steps / float(kept.every or 1)
-    else:
-        return
-    validation = Range.exactly(at.amounts.validation_samples) * at.amounts.length
-    yield reading_of_student(at, validation * count, at.recipe.evaluate.batch_size, at.amounts.length.high)
-    yield from _metrics_of_text(at, at.models.student, count * 0.5)
-
-
-def _evaluate(step: Step, at: Situation) -> Iterator[Job]:
-    if at.recipe.evaluate.speed:
-        yield WaitingJob(_of_speed(at))
-    if at.recipe.asks:
-        return
-    length, rows = at.recipe.corpus.sequence_length, at.recipe.evaluate.batch_size
-    for model, times in _measured(at):
-        tokens = at.amounts.held_out_tokens
-        read = None if tokens is None else tokens * times
-        if model is at.models.student:
-            own = _beside_teacher(at, reading_of_student(at, read, rows, length))
-            yield replace(own, moved_of_logit=COMPARED_BYTES if at.models.teachers else 0.0)
-        else:
-            theirs = at.amounts.tokens_of(model.name)
-            yield reading_of(at, model, None if read is None else read * theirs, rows, length)
-        yield from _metrics_of_text(at, model, Range.exactly(times))
-    yield from _samples(at)
-    if at.recipe.evaluate.tasks:
-        # Nobody knows the items of a task before lm-eval has loaded them.
-        yield WaitingJob(None)
-
-
-def _of_speed(at: Situation) -> Range:
-    models = [*at.models.teachers.values(), *([] if at.models.student is None else [at.models.student])]
-    weights = sum(one.parameters.total for one in models)
-    expected = min(SPEED_SECONDS.expected + SPEED_OF_WEIGHT * weights, MOST_SPEED_SECONDS)
-    return replace(SPEED_SECONDS, expected=expected)
-
-
-def _samples(at: Situation) -> Iterator[Job]:
-    """The held-out beginnings that the first teacher, and what was trained with the first seed, continue."""
-    count = at.recipe.evaluate.samples
-    if at.recipe.chats or not count:
-        return
-    trained = {(one.role, one.name) for one in trained_candidates(at.recipe)}
-    teacher = next(iter(at.models.teachers.values()), None)
-    for model, times in ((teacher, 1), (at.models.student, len(trained))):
-        if model is not None:
-            prompts, limit = Range.exactly(SAMPLE_BEGINNING), SAMPLE_TOKENS
-            asked = AnswersToWrite(count, prompts, 0.9 * limit, limit, Range.exactly(count * times))
-            yield writing_of(at, model, asked)
-
-
 def _export(step: Step, at: Situation) -> Iterator[Job]:
     """The student and its file read the same text, and write the same answers. Which program runs the file decides how
     fast it is, so the time is that of the student twice, at the least half and at the most three times of that."""
@@ -305,40 +233,6 @@ def _export(step: Step, at: Situation) -> Iterator[Job]:
     yield reading_of_student(at, EXPORTED_TOKENS, at.recipe.evaluate.batch_size, length)
     asked = AnswersToWrite(1, Range.exactly(SAMPLE_BEGINNING), EXPORTED_LIMIT, EXPORTED_LIMIT, EXPORTED_ANSWERS)
     yield writing_of(at, at.models.student, asked)
-
-
-def _beside_teacher(at: Situation, read: ReadingJob) -> ReadingJob:
-    """The student's forward with the largest teacher beside it, whose distributions it is compared with."""
-    several = [reading_of(at, one, None, 1, 2) for one in at.models.teachers.values()]
-    if not several:
-        return read
-    largest = max(several, key=lambda one: one.weights.expected)
-    return replace(
-        read, beside=Range(0.0, largest.weights.expected, largest.weights.high), file=read.file + largest.file
-    )
-
-
-def _measured(at: Situation) -> Iterator[tuple[PlannedModel, float]]:
-    """Each model that is measured, and how often: a student and a control for each seed, and the start."""
-    for model in (*at.models.teachers.values(), *at.models.others.values()):
-        yield model, 1.0
-    if at.models.student is not None:
-        yield at.models.student, float(sum(one.role != "teacher" for one in own_candidates(at.recipe)))
-
-
-def _metrics_of_text(at: Situation, model: PlannedModel, times: Range) -> Iterator[Job]:
-    measured = at.recipe.evaluate
-    for pairs in measured.minimal_pairs.values():
-        several = PAIRS_OF_SET if pairs.pairs is None else min(PAIRS_OF_SET, SUBTASKS * pairs.pairs)
-        tokens = PAIR_TOKENS * float(several) * times
-        if model is at.models.student:
-            yield reading_of_student(at, tokens, measured.batch_size, 32)
-        else:
-            yield reading_of(at, model, tokens, measured.batch_size, 32)
-    for given in measured.continuations.values():
-        count = Range.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
-        limit = given.max_new_tokens
-        yield writing_of(at, model, AnswersToWrite(measured.batch_size, PROMPT_TOKENS, 0.9 * limit, limit, count))
 
 
 _BY_STAGE: dict[str, Callable[[Step, Situation], Iterator[Job]]] = {
@@ -353,8 +247,8 @@ _BY_STAGE: dict[str, Callable[[Step, Situation], Iterator[Job]]] = {
     "search": _search,
     "distil": _distil,
     "control": _control,
-    "select": _select,
+    "select": selection_jobs,
     "answers": _answers,
-    "evaluate": _evaluate,
+    "evaluate": evaluation_jobs,
     "export": _export,
 }

@@ -1,0 +1,146 @@
+"""Evaluation jobs: what `evaluate` and `select` let models read and write."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from potstill.metrics.model_groups import BYTES_PER_WEIGHT, SHARE_OF_MEMORY, in_groups
+from potstill.planning.amounts import schedule
+from potstill.planning.jobs import (
+    COMPARED_BYTES,
+    AnswersToWrite,
+    Job,
+    ReadingJob,
+    Situation,
+    WaitingJob,
+    reading_of,
+    reading_of_student,
+    writing_of,
+)
+from potstill.planning.models import PlannedModel
+from potstill.planning.ranges import ZERO, Range
+from potstill.recipe.candidates import own_candidates, trained_candidates
+from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
+from potstill.recipe.step import Step
+
+SPEED_SECONDS = Range(1.0, 2.0, 60.0)
+"""`evaluate.speed` of models without weights (`metrics/speed_rounds.py`)."""
+SPEED_OF_WEIGHT, MOST_SPEED_SECONDS = 4.4e-8, 20.0
+"""What each weight adds, and the seconds that its rounds should take. Measured on two cores: 11 s with 216 million."""
+SPEED_BYTES = Range(0.0, 2.5e8, 5e8)
+"""Of keys, values and logits of its largest batch. Measured with 135 million weights: 0.26 GB."""
+PAIR_TOKENS = Range(16, 24, 34)
+"""Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
+SUBTASKS, PAIRS_OF_SET = 67, 67_000
+"""Of BLiMP."""
+FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
+"""Of the set of continuations that ships."""
+
+
+def selection_jobs(step: Step, at: Situation) -> Iterator[Job]:
+    """The snapshots of one training, and each of them measured."""
+    kept = at.recipe.distil.snapshots
+    if at.models.student is None or kept is None:
+        return
+    found = schedule(at.recipe.distil.training, at.amounts.samples, at.ranks)
+    if kept.count is not None:
+        count = Range.exactly(kept.count)
+    elif found is not None:
+        count = found.steps / float(kept.every or 1)
+    else:
+        return
+    validation = Range.exactly(at.amounts.validation_samples) * at.amounts.length
+    yield reading_of_student(at, validation * count, at.recipe.evaluate.batch_size, at.amounts.length.high)
+    yield from _metrics_of_text(at, at.models.student, count * 0.5)
+
+
+def evaluation_jobs(step: Step, at: Situation) -> Iterator[Job]:
+    """All measurements of all models."""
+    if at.recipe.evaluate.speed:
+        yield WaitingJob(_of_speed(at), _memory_of_speed(at))
+    if at.recipe.asks:
+        return
+    length, rows = at.recipe.corpus.sequence_length, at.recipe.evaluate.batch_size
+    for model, times in _measured(at):
+        tokens = at.amounts.held_out_tokens
+        read = None if tokens is None else tokens * times
+        if model is at.models.student:
+            own = _side_by_side(at, reading_of_student(at, read, rows, length))
+            yield replace(own, moved_of_logit=COMPARED_BYTES if at.models.teachers else 0.0)
+        else:
+            theirs = at.amounts.tokens_of(model.name)
+            yield reading_of(at, model, None if read is None else read * theirs, rows, length)
+        yield from _metrics_of_text(at, model, Range.exactly(times))
+    yield from _samples(at)
+    if at.recipe.evaluate.tasks:
+        # Nobody knows the items of a task before lm-eval has loaded them.
+        yield WaitingJob(None)
+
+
+def _of_speed(at: Situation) -> Range:
+    models = [*at.models.teachers.values(), *([] if at.models.student is None else [at.models.student])]
+    weights = sum(one.parameters.total for one in models)
+    expected = min(SPEED_SECONDS.expected + SPEED_OF_WEIGHT * weights, MOST_SPEED_SECONDS)
+    return replace(SPEED_SECONDS, expected=expected)
+
+
+def _memory_of_speed(at: Situation) -> Range:
+    """Teachers and student are there together, with the keys and values of a batch of one of them."""
+    models = [_weights(at, one) for one in at.models.teachers.values()]
+    if at.models.student is not None:
+        models.append(reading_of_student(at, None, 1, 2).weights)
+    return sum(models, ZERO) + SPEED_BYTES
+
+
+def _samples(at: Situation) -> Iterator[Job]:
+    """The held-out beginnings that the first teacher, and what was trained with the first seed, continue."""
+    count = at.recipe.evaluate.samples
+    if at.recipe.chats or not count:
+        return
+    trained = {(one.role, one.name) for one in trained_candidates(at.recipe)}
+    teacher = next(iter(at.models.teachers.values()), None)
+    for model, times in ((teacher, 1), (at.models.student, len(trained))):
+        if model is not None:
+            prompts, limit = Range.exactly(SAMPLE_BEGINNING), SAMPLE_TOKENS
+            asked = AnswersToWrite(count, prompts, 0.9 * limit, limit, Range.exactly(count * times))
+            yield writing_of(at, model, asked)
+
+
+def _side_by_side(at: Situation, read: ReadingJob) -> ReadingJob:
+    """The student's forward, with the models beside it that read the same batches: teachers, other students, the
+    control, the start and baselines."""
+    others = list(at.models.others.values())
+    students = sum(one.role != "teacher" for one in own_candidates(at.recipe))
+    sizes = [float(BYTES_PER_WEIGHT * one.parameters.total) for one in (*[read.model] * students, *others)]
+    bounds = in_groups(sizes, SHARE_OF_MEMORY * at.memory)
+    each = [read.weights] * students + [_weights(at, one) for one in others]
+    # The group's last model is the one that reads.
+    beside = [sum(each[group], ZERO).less(read.weights) for group in bounds]
+    teachers = sum((_weights(at, one) for one in at.models.teachers.values()), ZERO)
+    return replace(read, beside=Range.greatest(beside) + teachers)
+
+
+def _weights(at: Situation, model: PlannedModel) -> Range:
+    return reading_of(at, model, None, 1, 2).weights
+
+
+def _measured(at: Situation) -> Iterator[tuple[PlannedModel, float]]:
+    """Each model that is measured, and how often: a student and a control for each seed, and the start."""
+    for model in (*at.models.teachers.values(), *at.models.others.values()):
+        yield model, 1.0
+    if at.models.student is not None:
+        yield at.models.student, float(sum(one.role != "teacher" for one in own_candidates(at.recipe)))
+
+
+def _metrics_of_text(at: Situation, model: PlannedModel, times: Range) -> Iterator[Job]:
+    measured = at.recipe.evaluate
+    for pairs in measured.minimal_pairs.values():
+        several = PAIRS_OF_SET if pairs.pairs is None else min(PAIRS_OF_SET, SUBTASKS * pairs.pairs)
+        tokens = PAIR_TOKENS * float(several) * times
+        if model is at.models.student:
+            yield reading_of_student(at, tokens, measured.batch_size, 32)
+        else:
+            yield reading_of(at, model, tokens, measured.batch_size, 32)
+    for given in measured.continuations.values():
+        count = Range.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
+        limit = given.max_new_tokens
+        yield writing_of(at, model, AnswersToWrite(measured.batch_size, PROMPT_TOKENS, 0.9 * limit, limit, count))
