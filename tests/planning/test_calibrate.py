@@ -66,8 +66,16 @@ def test_samples_of_many_lengths_are_tried_with_pads_and_leave_gaps(tmp_path, mo
     monkeypatch.setattr(module, "DistilTrainer", Spy)
     scales = calibrate(jobs_in(recipe, steps, here), here)
     longest = max(tried)
-    expected = [longest] * 4 if layout == "packed" else [longest - 1, *[longest] * 3]
-    assert tried == expected * (len(tried) // 4)
+    batches = [tried[at : at + 4] for at in range(0, len(tried), 4)]
+    if layout == "packed":
+        assert batches == [[longest] * 4] * len(batches)
+    else:
+        # As many batches of one length as of lengths of their own.
+        half = len(batches) // 2
+        assert batches[:half] == [[longest - 1, longest, longest, longest]] * half
+        others = [max(2, longest - 1 - place) for place in range(half)]
+        assert sorted(batches[half:]) == sorted([size - 1, size, size, size] for size in others)
+        assert batches[half:] != sorted(batches[half:], reverse=True)
     large = replace(scales, memory={"control": 4e9})
     whole = make_plan(recipe, steps, here, scales=large).steps[-1].memory.on_host
     assert whole.expected > 4e9

@@ -5,6 +5,7 @@ sentence embeddings. Makes `continuations/SET/` (each model's responses) and `co
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -195,8 +196,14 @@ class ResponseScorer:
         if self._vectors is not None:
             scores["word_cosine"] = cosine(self._vectors.average(texts), self._vectors.average(self._references))
         if self._encode is not None:
-            scores["sentence_cosine"] = cosine(self._encode(texts), self._encode(self._references))
+            scores["sentence_cosine"] = cosine(self._encode(texts), self._encoded_references)
         return scores
+
+    @cached_property
+    def _encoded_references(self) -> Array:
+        """The same for all models."""
+        assert self._encode is not None
+        return self._encode(self._references)
 
     def _keyword_match(self, texts: Sequence[str]) -> Similarity:
         keywords, how = [alternatives(one.keyword) for one in self._continuations], self._given.keyword

@@ -4,6 +4,7 @@ A plan then scales its seconds by what they took, and has the memory that they n
 """
 
 import math
+import random
 import statistics
 import sys
 import tempfile
@@ -153,16 +154,16 @@ def _now() -> float:
 class _Clock(TrainerCallback):
     """The seconds from the end of each step to the end of the next, with all that a training does between steps."""
 
-    def __init__(self) -> None:
-        self._ends: list[float] = []
+    def __init__(self, steps: int) -> None:
+        self._steps, self._ends = steps, list[float]()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self._ends.append(_now())
 
     @property
     def seconds(self) -> float:
-        """Of a step, without the first one. The mean, because a run has its slow steps too."""
-        return statistics.mean(after - before for before, after in pairwise(self._ends))
+        """Of a step that counts, without the first one. The mean, because a run has its slow steps too."""
+        return statistics.mean(after - before for before, after in pairwise(self._ends[: self._steps]))
 
 
 def _batches(job: TrainingJob) -> int:
@@ -170,7 +171,11 @@ def _batches(job: TrainingJob) -> int:
 
 
 def _seconds_of_step(job: TrainingJob, steps: int) -> float:
-    """The seconds of one optimizer step of a real training, with fewer micro-batches where there are many."""
+    """The seconds of one optimizer step of a real training, with fewer micro-batches where there are many.
+
+    Where samples have different lengths, as many steps follow with batches of other lengths, for the memory: on a CPU
+    each length has kernels of its own. They are not timed, because a long run has most of its kernels already.
+    """
     student: Any = _model(job.student.config, "bf16" if job.in_half else "fp32")
     if job.adapter is not None:
         student = with_adapter(student, job.adapter, seed=0)
@@ -178,16 +183,24 @@ def _seconds_of_step(job: TrainingJob, steps: int) -> float:
         student.enable_input_require_grads()
     teachers = [_model(one.model.config, one.precision) for one in job.teachers]
     times = _batches(job)
-    fields = {**job.fields, "max_steps": steps, "save_strategy": "no", ACCUMULATION: times, BATCH: job.batch.rows}
+    every = 2 * steps if job.pads else steps
+    fields = {**job.fields, "max_steps": every, "save_strategy": "no", "train_sampling_strategy": "sequential"}
+    fields |= {ACCUMULATION: times, BATCH: job.batch.rows}
     fields.pop("save_steps", None)
-    ids = _ids(job.student.config, steps * times * job.batch.rows, job.batch.length).tolist()
+    ids = _ids(job.student.config, every * times * job.batch.rows, job.batch.length).tolist()
     if job.pads:
+        # In no order: shorter and shorter batches would find room where longer ones have been.
+        lengths = random.Random(0).sample(range(steps * times), steps * times)
+        for batch, less in enumerate(lengths, steps * times):
+            shorter = max(2, job.batch.length - 1 - less)
+            of_batch = slice(batch * job.batch.rows, (batch + 1) * job.batch.rows)
+            ids[of_batch] = [one[:shorter] for one in ids[of_batch]]
         # One token less, so that every batch of several rows has a pad.
         ids[:: job.batch.rows] = [one[:-1] for one in ids[:: job.batch.rows]]
     losses = (
         [Loss("forward_kl", weight=0.5), Loss("cross_entropy", weight=0.5)] if teachers else [Loss("cross_entropy")]
     )
-    clock = _Clock()
+    clock = _Clock(steps)
     with tempfile.TemporaryDirectory() as folder, quiet():
         trainer = DistilTrainer(
             model=student,

@@ -17,7 +17,7 @@ from potstill.planning.jobs import (
     writing_of,
 )
 from potstill.planning.models import PlannedModel
-from potstill.planning.ranges import ZERO, Range
+from potstill.planning.ranges import ONE, ZERO, Range
 from potstill.recipe.candidates import own_candidates, trained_candidates
 from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
 from potstill.recipe.step import Step
@@ -32,6 +32,10 @@ PAIR_TOKENS = Range(16, 24, 34)
 """Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
 SUBTASKS, PAIRS_OF_SET = 67, 67_000
 """Of BLiMP."""
+ANSWERED = 0.75
+"""The share of the greatest number of tokens that a continuation has. Measured: 0.5 of a model of stories."""
+SECONDS_OF_SCORING, SECONDS_OF_RESPONSE = Range(0.2, 1.0, 6.0), Range(5e-4, 4e-3, 2e-2)
+"""To load what compares continuations with their references, and to compare one, mostly by the encoder of sentences."""
 FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
 """Of the set of continuations that ships."""
 
@@ -50,7 +54,9 @@ def selection_jobs(step: Step, at: Situation) -> Iterator[Job]:
         return
     validation = Range.exactly(at.amounts.validation_samples) * at.amounts.length
     yield reading_of_student(at, validation * count, at.recipe.evaluate.batch_size, at.amounts.length.high)
-    yield from _metrics_of_text(at, at.models.student, count * 0.5)
+    # The start is measured too, and only half of the items select.
+    models = count + 1.0
+    yield from _metrics_of_text(at, at.models.student, models * 0.5, models)
 
 
 def evaluation_jobs(step: Step, at: Situation) -> Iterator[Job]:
@@ -131,7 +137,8 @@ def _measured(at: Situation) -> Iterator[tuple[PlannedModel, float]]:
         yield at.models.student, float(sum(one.role != "teacher" for one in own_candidates(at.recipe)))
 
 
-def _metrics_of_text(at: Situation, model: PlannedModel, times: Range) -> Iterator[Job]:
+def _metrics_of_text(at: Situation, model: PlannedModel, times: Range, loadings: Range = ONE) -> Iterator[Job]:
+    """How often a model reads and writes all items, and how often what compares its answers is loaded."""
     measured = at.recipe.evaluate
     for pairs in measured.minimal_pairs.values():
         several = PAIRS_OF_SET if pairs.pairs is None else min(PAIRS_OF_SET, SUBTASKS * pairs.pairs)
@@ -143,4 +150,5 @@ def _metrics_of_text(at: Situation, model: PlannedModel, times: Range) -> Iterat
     for given in measured.continuations.values():
         count = Range.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
         limit = given.max_new_tokens
-        yield writing_of(at, model, AnswersToWrite(measured.batch_size, PROMPT_TOKENS, 0.9 * limit, limit, count))
+        yield writing_of(at, model, AnswersToWrite(measured.batch_size, PROMPT_TOKENS, ANSWERED * limit, limit, count))
+        yield WaitingJob(SECONDS_OF_SCORING * loadings + SECONDS_OF_RESPONSE * count)

@@ -21,9 +21,9 @@ from potstill.recipe.step import Step
 BESIDE_TRIAL = Range(0.0, 0.15e9, 0.4e9)
 """Bytes that a training on a CPU had beside those of its trial: libraries, the text, checkpoints that are written, and
 kernels of earlier steps. Measured with eight trainings of three recipes: -0.03 to 0.30 GB."""
-WITH_MANY_LENGTHS = Range(0.0, 0.35e9, 1.4e9)
-"""The same with batches of many lengths. Each length has kernels of its own, with their memory, and 128 of them are
-kept. Measured with two recipes: -0.3 to 0.7 GB."""
+WITH_MANY_LENGTHS = Range(0.0, 0.35e9, 1.2e9)
+"""The same with batches of more lengths than the trial had. Each length has kernels of its own, with their memory, and
+128 of them are kept."""
 SECONDS_TO_BEGIN = Range(4.0, 12.0, 40.0)
 """The imports of a run."""
 

@@ -1,14 +1,22 @@
-"""Local tokenizer: the tokenizer of a recipe before its run, where it is on this machine. Nothing is downloaded."""
+"""Local tokenizer: the tokenizer of a recipe before its run, where it is on this machine, or can be trained here.
+
+Nothing is downloaded.
+"""
 
 from typing import Any
 
-from potstill.data.tokenizers import cut_tokenizer, read_tokenizer
+from potstill.data.documents import training_text
+from potstill.data.tokenizers import cut_tokenizer, read_tokenizer, train_tokenizer
 from potstill.errors import UserError
 from potstill.files.installed_packages import package_files
 from potstill.files.named_data import named_data
 from potstill.files.named_files import named_path
 from potstill.models.pretrained import ModelSource
+from potstill.planning.sampling.estimate import drawn
+from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
 from potstill.recipe import Recipe
+from potstill.recipe.conversations import Conversations
+from potstill.recipe.questions import Questions
 from potstill.recipe.teachers import (
     Llama2cTeacher,
     NamedAtServer,
@@ -17,10 +25,12 @@ from potstill.recipe.teachers import (
     PotstillTeacher,
     Teacher,
 )
-from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
+from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile, TrainedTokenizer
 from potstill.teachers import llama2c
 
 HERE = {"local_files_only": True}
+TEXTS = 20_000
+"""The greatest number of questions or conversations on which a tokenizer is trained for a plan: some seconds."""
 
 
 def local_tokenizer(recipe: Recipe) -> Any:
@@ -38,6 +48,27 @@ def local_tokenizer(recipe: Recipe) -> Any:
     if settings is not None or not recipe.teachers:
         return None
     return tokenizer_of(*next(iter(recipe.teachers.items())))
+
+
+def trained_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer that the run will train, where its corpus is questions or conversations on this machine; None of
+    another corpus, and where the part that is read has too little text for it.
+
+    Raises:
+        UserError: a source is not on this machine, or is wrong as `training_text` says.
+    """
+    settings, corpus = recipe.tokenizer, recipe.corpus
+    if not isinstance(settings, TrainedTokenizer) or not isinstance(corpus, Questions | Conversations):
+        return None
+    name = "questions" if isinstance(corpus, Questions) else "conversations"
+    if bytes_in(local_files(getattr(corpus, name), f"corpus.{name}")) > MOST_BYTES:
+        return None
+    texts = training_text(corpus)
+    some = [texts[place] for place in drawn(len(texts), TEXTS)]
+    try:
+        return train_tokenizer(some, settings)
+    except UserError:
+        return None
 
 
 def tokenizer_of(name: str, teacher: Teacher) -> Any:

@@ -6,7 +6,7 @@ from potstill.data.conversations.chat_template import chat_template
 from potstill.data.tokenization import Encoder, separator_ids
 from potstill.errors import UserError
 from potstill.planning.amounts import Amounts
-from potstill.planning.sampling.local_tokenizer import local_tokenizer, tokenizer_of
+from potstill.planning.sampling.local_tokenizer import local_tokenizer, tokenizer_of, trained_tokenizer
 from potstill.planning.sampling.measured_chats import measured_chats
 from potstill.planning.sampling.measured_questions import measured_questions
 from potstill.planning.sampling.measured_text import measured_text
@@ -31,6 +31,7 @@ def measured_amounts(recipe: Recipe, tokenizer: Any = None) -> Amounts | str:
         tokenizer = local_tokenizer(recipe) if tokenizer is None else tokenizer
         if isinstance(corpus, Corpus):
             return _of_text(recipe, corpus, tokenizer)
+        tokenizer = trained_tokenizer(recipe) if tokenizer is None else tokenizer
         if tokenizer is None:
             return "the tokenizer is not on this machine, so no sample of the corpus was tokenized"
         if isinstance(corpus, Conversations):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count as numbers
 from typing import Any
 
 from potstill.data.conversations.conversation import Conversation
@@ -22,9 +23,12 @@ from potstill.recipe.conversations import Conversations, HeldOutConversations
 CONVERSATIONS = 300
 """The greatest number of conversations that are rendered."""
 
-WRITTEN, WRITTEN_KEPT = Range(0.15, 0.6, 1.0), Range(0.2, 0.6, 1.0)
+WRITTEN, WRITTEN_KEPT = Range(0.15, 0.6, 1.0), Range(0.2, 0.65, 1.0)
 """What is assumed of answers that a teacher will write: their tokens as a share of the greatest number, and the share
-of them that is learned. Those that do not end by then are not: of SmolLM2-135M's, half (docs/experiments/chat.md)."""
+of them that is learned. Those that do not end by then are not: of SmolLM2-135M's, a quarter (`chat-mini`) to a half
+(docs/experiments/chat.md)."""
+GOLDEN = 0.618
+"""Its multiples spread evenly between 0 and 1, in no order."""
 
 ChatRows = list[dict[str, list[int]]]
 
@@ -81,24 +85,26 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
     if given is None or given.turns == "each" or corpus.layout == "packed":
         return found
     learned = [float(_count(row["labels"], "labels")) for one in rows for row in one]
-    return _answered(found, learned, WRITTEN * given.max_new_tokens)
+    return _answered(found, learned, WRITTEN * given.max_new_tokens, count)
 
 
-def _answered(found: Amounts, learned: Sequence[float], written: Range) -> Amounts:
+def _answered(found: Amounts, learned: Sequence[float], written: Range, asked: int) -> Amounts:
     """The amounts with written answers in place of those of the conversations.
 
     Args:
         found: the amounts with the conversations' own answers.
         learned: the tokens of the own answer of each sample of `found.lengths`.
         written: the tokens of a written answer.
+        asked: the conversations. Those whose own answers are too long are asked for too.
     """
-    assert found.samples is not None
-    samples, length = found.samples * WRITTEN_KEPT, found.length.less(found.answer) + written
-    lengths = (one - own + written.expected for one, own in zip(found.lengths, learned, strict=True))
+    samples, length = WRITTEN_KEPT * float(asked), found.length.less(found.answer) + written
+    # Answers of all lengths, so that a batch has the padding of unequal ones.
+    spread = (written.low + (place * GOLDEN) % 1.0 * (written.high - written.low) for place in numbers())
+    lengths = (one - own + new for one, own, new in zip(found.lengths, learned, spread, strict=False))
     return replace(
         found,
         samples=samples,
-        asked=found.samples,
+        asked=Range.exactly(asked),
         tokens=samples * length,
         length=length,
         lengths=tuple(lengths),
