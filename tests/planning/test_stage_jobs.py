@@ -10,6 +10,7 @@ from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WritingJo
 from potstill.planning.models import models_of
 from potstill.planning.ranges import Range
 from potstill.planning.stage_jobs import jobs_of
+from potstill.recipe.candidates import Candidate
 from potstill.recipe.step import Step
 from tiny import llama, save_model
 
@@ -56,6 +57,38 @@ def test_the_prompts_of_held_out_questions_are_a_step_of_their_own(tmp_path):
     (name, *_) = at.recipe.sample_sets
     whole, held = (jobs_of(Step("strategies", name=one), few)[-1] for one in (name, "base/held_out"))
     assert whole.seconds.expected == pytest.approx(10 * held.seconds.expected)
+
+
+def test_a_student_answers_with_its_adapter_unless_that_is_merged(tmp_path):
+    adapter = "student={start: copy, from: t, adapter: {r: 2, target_modules: [q_proj]}"
+    several = Candidate("teacher"), Candidate("start"), Candidate("student", "base", 0), Candidate("control", seed=0)
+    steps = {one.role: Step("answers", candidate=one) for one in several}
+    apart, merged = (situation(tmp_path, f"{adapter}{more}}}") for more in ("", ", merge: true"))
+    with_it = {role: only(apart, WritingJob, step).name for role, step in steps.items()}
+    assert with_it == {
+        "teacher": "t",
+        "start": "student",
+        "student": "student with its adapter",
+        "control": "student with its adapter",
+    }
+    assert only(merged, WritingJob, steps["student"]).name == "student"
+
+
+def test_models_that_read_side_by_side_are_all_in_memory(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", "seeds=[0, 1]", "control={}")
+    at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, None, None), "fp32")
+
+    def beside(memory):
+        jobs = jobs_of(Step("evaluate"), replace(at, memory=memory))
+        (found,) = {one.beside for one in jobs if isinstance(one, ReadingJob) and one.beside.expected}
+        return found.expected
+
+    own, teacher = (4.0 * one.parameters.total for one in (at.models.student, at.models.teachers["t"]))
+    # The start, and a student and a control of each seed, of which one reads.
+    assert beside(1e12) == 4 * own + teacher
+    # Models may take half of the memory: here, two of them.
+    assert beside(2 * 2.5 * own) == own + teacher
 
 
 def test_a_teacher_that_is_trained_here_reads_every_prompt(tmp_path):

@@ -3,6 +3,7 @@
 A plan then scales its seconds by what they took, and has the memory that they needed.
 """
 
+import json
 import math
 import random
 import statistics
@@ -57,10 +58,10 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
             foreseen = one_batch(job, machine).expected
             ratio = _seconds_of_forward(job, _times(foreseen)) / foreseen
             scales = replace(scales, reading={**scales.reading, _key(job): ratio})
-        elif isinstance(job, WritingJob) and job.model.name not in scales.writing and _can_write(job, machine):
-            _say(f"trying {TOKENS} tokens of {job.rows} answers of {job.model.name}")
+        elif isinstance(job, WritingJob) and job.name not in scales.writing and _can_write(job, machine):
+            _say(f"trying {TOKENS} tokens of {job.rows} answers of {job.name}")
             ratio = _seconds_of_token(job) / one_token(job, machine).expected
-            scales = replace(scales, writing={**scales.writing, job.model.name: ratio})
+            scales = replace(scales, writing={**scales.writing, job.name: ratio})
         elif isinstance(job, TrainingJob) and job.key not in scales.training and _has_room(job, machine):
             foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
             _say(f"trying {_times(foreseen)} steps of {job.key}")
@@ -128,7 +129,10 @@ def _seconds_of_forward(job: ReadingJob, times: int) -> float:
 
 def _seconds_of_token(job: WritingJob) -> float:
     """The seconds of a step in which each row gets a token."""
-    model = _model(job.model.config, job.precision).eval()
+    model = _model(job.model.config, job.precision)
+    if job.adapter is not None:
+        model = with_adapter(model, json.loads(job.adapter), seed=0)
+    model = model.eval()
     length = max(2, round(min(job.prompt.expected, job.longest - TOKENS - 1)))
     prompts = _ids(job.model.config, job.rows, length).tolist()
     tasks = [Task((str(place), 0), prompt) for place, prompt in enumerate(prompts)]

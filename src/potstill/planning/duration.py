@@ -27,7 +27,7 @@ class Scales:
     training: Mapping[str, float] = field(default_factory=dict)
     """The same of an optimizer step, by the training's key."""
     writing: Mapping[str, float] = field(default_factory=dict)
-    """The same of a step of writing, which gives each row a token, by the model's name."""
+    """The same of a step of writing, which gives each row a token, by the job's name."""
     memory: Mapping[str, float] = field(default_factory=dict)
     """The bytes that a training needed, by its key."""
 
@@ -120,7 +120,7 @@ def _of_writing(job: WritingJob, machine: Machine, scales: Scales) -> Range | No
     if job.count is None:
         return None
     devices = machine.devices if job.spans else 1
-    step = _scaled(one_token(job, machine), scales.of(scales.writing, job.model.name))
+    step = _scaled(one_token(job, machine), scales.of(scales.writing, job.name))
     steps = steps_of_writing(job, job.count)
     prompts = job.count * job.prompt
     reading = one_batch(

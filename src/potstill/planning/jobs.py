@@ -105,6 +105,13 @@ class WritingJob:
     engine: WritingEngine = "transformers"
     file: float = 0.0
     """As :class:`ReadingJob`'s."""
+    adapter: str | None = None
+    """The fields of `LoraConfig` as JSON, where the model writes with an adapter that is not merged."""
+
+    @property
+    def name(self) -> str:
+        """Of the model, for what is tried: with an adapter each step has more operations."""
+        return self.model.name if self.adapter is None else f"{self.model.name} with its adapter"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def _writing(at: Situation, training: TrainingJob, given: OnPolicy, samples: Ran
         weights=training.weights,
         beside=beside + moments,
         together=math.ceil(given.share * of_step),
+        adapter=training.how.adapter,
     )
 
 

@@ -3,8 +3,11 @@
 import pytest
 
 import minimal
+from potstill.data.documents import training_text
+from potstill.data.tokenizers import train_tokenizer
 from potstill.errors import UserError
-from potstill.planning.sampling.local_tokenizer import local_tokenizer
+from potstill.planning.sampling.local_tokenizer import local_tokenizer, trained_tokenizer
+from potstill.planning.sampling.measure import measured_amounts
 from tiny import llama, save_model, tokenizer
 
 
@@ -47,3 +50,24 @@ def test_a_damaged_one_is_a_sentence(tmp_path, model):
         (damaged / file.name).write_bytes(file.read_bytes() if "token" not in file.name else b"{")
     with pytest.raises(UserError, match=r"teachers\.t"):
         local_tokenizer(minimal.recipe(tmp_path, f"teachers.t.model={damaged}"))
+
+
+def test_a_tokenizer_of_questions_is_trained_as_the_run_will_train_it(tmp_path):
+    rows = "".join(f'{{"question": "What is {n} + 1?", "answer": "It is {n + 1}."}}\n' for n in range(60))
+    (tmp_path / "q.jsonl").write_text(rows)
+    source = f"corpus.questions=[{{path: {tmp_path / 'q.jsonl'}}}]"
+    recipe = minimal.questions(
+        tmp_path, source, "tokenizer={vocab_size: 280}", "generate=null", "corpus.sequence_length=512"
+    )
+    found = trained_tokenizer(recipe)
+    assert found.get_vocab() == train_tokenizer(training_text(recipe.corpus), recipe.tokenizer).get_vocab()
+    measured = measured_amounts(recipe)
+    assert "were made" in measured.origin, "the prompts are measured before there is a tokenizer"
+    too_many = minimal.questions(tmp_path, source, "tokenizer={vocab_size: 9000}", "generate=null")
+    assert trained_tokenizer(too_many) is None
+    assert "tokenizer is not on this machine" in measured_amounts(too_many)
+
+
+def test_a_tokenizer_of_questions_that_are_elsewhere_is_not_trained(tmp_path):
+    recipe = minimal.questions(tmp_path, "corpus.questions=[{path: nowhere.jsonl}]", "tokenizer={vocab_size: 280}")
+    assert "was not measured" in measured_amounts(recipe)
