@@ -8,8 +8,8 @@ import torch
 from benchmarks.captured_crossing import LOSSES, SpanReader, captured_problem, write_store
 from benchmarks.crossing import Size, make_text
 from benchmarks.crossing_models import CrossingPair, Text
-from benchmarks.crossing_variants import CrossingChecker, crossing
-from benchmarks.models import Shape
+from benchmarks.crossing_variants import CE, CrossingChecker, crossing
+from benchmarks.models import Shape, our_loss
 from potstill.losses.teacher_target import SpanTarget
 from tiny import documents
 
@@ -44,6 +44,15 @@ def test_each_batch_is_read_in_turn(captured: tuple[CrossingPair, Text, Path]) -
     first, second, again = (reader.next()[0]["input_ids"].tolist() for _ in range(3))
     assert first == again
     assert first != second
+
+
+def test_without_a_store_it_reads_the_same_samples_and_no_target(captured: tuple[CrossingPair, Text, Path]) -> None:
+    pair, text, _ = captured
+    batch, target = SpanReader(pair, text, None).next()
+    assert target is None
+    assert batch["input_ids"].tolist() == SpanReader(*captured).next()[0]["input_ids"].tolist()
+    losses = [pair.student(**batch).loss.item(), our_loss(pair.student, pair.head, batch, None, (CE,)).item()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_our_loss_is_its_definition(captured: tuple[CrossingPair, Text, Path]) -> None:

@@ -111,6 +111,15 @@ def test_samples_of_a_question_share_one_reading_of_its_prompt_and_all_share_the
     assert {tokens for _, tokens in reads.prompts[1:]} == {4}, "the last token of a prompt is read with the batch"
 
 
+def test_rows_have_room_for_what_they_may_have_and_no_more_rows_than_responses():
+    tasks = [Task(("a", 0), list(range(20, 100)))]
+    writer = continuous(llama(max_position_embeddings=256), Decoding(max_new_tokens=12, batch_size=9), tasks)
+    written(writer, tasks)
+    keys, _ = writer._batch._cache._kept[0]
+    assert keys.shape[0] == 1
+    assert keys.shape[2] == 128
+
+
 def test_only_the_prompt_of_the_next_response_stays():
     tasks = [Task((name, sample), [20, 21, 22]) for name in "abc" for sample in (0, 1)]
     writer, kept = continuous(llama(), tasks=tasks), []

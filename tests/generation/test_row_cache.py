@@ -65,11 +65,16 @@ def test_rows_grow_far_beyond_the_first_room():
 
 
 def test_no_row_has_room_for_more_tokens_than_it_will_have():
-    cache = RowCache(2, most=5)
-    cache.join(states(1, 4), 0, 4)
-    cache.join([], 0, 0)
-    _, _, (keys, _) = read(cache, 1)
-    assert keys.untyped_storage().nbytes() == 2 * 3 * 5 * 4 * keys.element_size()
+    def room(most):
+        cache = RowCache(2, most)
+        cache.join(states(1, 100), 0, 100)
+        cache.join([], 0, 0)
+        _, _, (keys, _) = read(cache, 1)
+        return keys.untyped_storage().nbytes() / (2 * 3 * 4 * keys.element_size())
+
+    # A multiple of 64.
+    assert room(most=105) == 128
+    assert room(most=1000) == 256
 
 
 def test_what_is_masked_is_finite_so_that_attention_can_multiply_it_by_nothing():

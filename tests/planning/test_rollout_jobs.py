@@ -59,6 +59,15 @@ def test_without_written_samples_there_is_one_training_and_no_writing(planned):
     assert not writings
 
 
+def test_an_adapter_writes_and_its_model_is_read_once(planned):
+    with_adapter = "student={start: copy, from: t, adapter: {r: 2, target_modules: [q_proj]}}"
+    _, (writing,) = jobs(planned(with_adapter))
+    assert writing.name == "student with its adapter"
+    assert writing.file == 0
+    _, (plain,) = jobs(planned())
+    assert plain.name == "student"
+
+
 def test_keys_and_values_are_those_of_all_answers_at_their_longest_and_of_their_prompts(planned):
     at = planned(batch_size=3, samples=2)
     _, (writing,) = jobs(at)

@@ -1,12 +1,20 @@
 """The work of a step is that of its own samples."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
 import minimal
 from potstill.planning.amounts import amounts_of
-from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WritingJob
+from potstill.planning.evaluation_jobs import (
+    SECONDS_OF_RESPONSE,
+    SECONDS_OF_SCORING,
+    _of_speed,
+    evaluation_jobs,
+    selection_jobs,
+)
+from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob
 from potstill.planning.models import models_of
 from potstill.planning.ranges import Range
 from potstill.planning.stage_jobs import jobs_of
@@ -85,10 +93,47 @@ def test_models_that_read_side_by_side_are_all_in_memory(tmp_path):
         return found.expected
 
     own, teacher = (4.0 * one.parameters.total for one in (at.models.student, at.models.teachers["t"]))
-    # The start, and a student and a control of each seed, of which one reads.
-    assert beside(1e12) == 4 * own + teacher
-    # Models may take half of the memory: here, two of them.
-    assert beside(2 * 2.5 * own) == own + teacher
+    # The start, and a student and a control of each seed, of which one reads. Models may take half of the memory.
+    assert beside(inf) == beside(2 * (5 * own + teacher)) == 4 * own + teacher
+    # Without room for the teacher it reads first, alone.
+    assert beside(2 * 5 * own) == 4 * own
+    assert beside(2 * 2.5 * own) == own
+
+
+def test_teachers_that_read_other_tokens_or_lie_on_all_accelerators_are_not_beside(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+
+    def of_teachers(*overrides):
+        recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", "control=null", *overrides)
+        at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, None, None), "fp32")
+        jobs = [one for one in jobs_of(Step("evaluate"), at) if isinstance(one, ReadingJob) and one.beside.expected]
+        # The start is beside the student.
+        own, teacher = (4.0 * one.parameters.total for one in (at.models.student, at.models.teachers["t"]))
+        return (jobs[0].beside.expected - own) / teacher
+
+    assert of_teachers() == 1
+    assert of_teachers("teachers.t.device_map=auto") == 0
+    crossing = "distil.losses=[{kind: alm, weight: 0.5}, {kind: cross_entropy, weight: 0.5}]"
+    assert of_teachers(crossing, "tokenizer={vocab_size: 300}", "capture=null") == 0
+
+
+def test_what_compares_continuations_is_loaded_once_for_all_models_and_for_each_snapshot(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+    given = "evaluate.continuations.facts={set: facts, max_new_tokens: 8}", "distil.snapshots=4"
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", *given)
+    at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, None, None), "fp32")
+
+    def loadings(jobs):
+        responses = sum(one.count.expected for one in jobs if isinstance(one, WritingJob) and one.new.high == 8)
+        waits = sum(one.seconds.expected for one in jobs if isinstance(one, WaitingJob)) - responses * (
+            SECONDS_OF_RESPONSE.expected
+        )
+        return waits / SECONDS_OF_SCORING.expected
+
+    of_snapshots = list(selection_jobs(Step("select"), at))
+    assert loadings(of_snapshots) == pytest.approx(5), "four snapshots and the start"
+    jobs = [one for one in evaluation_jobs(Step("evaluate"), at) if one != WaitingJob(_of_speed(at))]
+    assert loadings(jobs) == pytest.approx(1)
 
 
 def test_a_teacher_that_is_trained_here_reads_every_prompt(tmp_path):

@@ -36,7 +36,7 @@ from potstill.metrics.held_out_text import (
     TeacherOutputFunction,
     outputs_of,
 )
-from potstill.metrics.model_groups import BYTES_PER_WEIGHT, SHARE_OF_MEMORY, in_groups
+from potstill.metrics.model_groups import BYTES_PER_WEIGHT, SHARE_OF_MEMORY, fit_beside_teachers, in_groups
 from potstill.metrics.taught_parts import COMPARED, ItemScores, TaughtParts
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
@@ -154,7 +154,7 @@ def fit_together(work: Work, models: Models) -> bool:
     beside = [model for each in models.values() for model in each if model.candidate.role != "teacher"]
     sizes = [_bytes(work, model) for model in beside]
     of_teachers = BYTES_PER_WEIGHT * sum(teacher.parameters() or 0 for teacher in artifacts.teachers(work))
-    return len(in_groups(sizes, _room() - of_teachers)) == 1 and sum(sizes) + of_teachers <= _room()
+    return fit_beside_teachers(sizes, of_teachers, _room())
 
 
 def score_all(

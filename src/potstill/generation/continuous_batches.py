@@ -63,12 +63,14 @@ class ContinuousBatches:
         same responses: how sums are rounded depends on the number of rows.
         """
         self._batch.clear()
+        # Of a block that was left in the middle.
+        self._prompts = {}
         waiting, rows = deque(tasks), list[_Row]()
         while waiting or rows:
             free = self._size - len(rows)
             if waiting and (not rows or free >= self._free_to_read):
                 rows += self._admitted([waiting.popleft() for _ in range(min(free, len(waiting)))])
-            self._forget_all_but(waiting)
+            self._keep_prompt_of_next(waiting)
             logits = self._batch.logits([row.last for row in rows])
             for row, token in zip(rows, self._choose(logits, [row.random for row in rows]).tolist(), strict=True):
                 row.ids.append(token)
@@ -85,7 +87,7 @@ class ContinuousBatches:
             self._batch.join(states, row, len(one.prompt_ids) - 1)
         return [_Row(one, self._choose.random(one.key)) for one in tasks]
 
-    def _forget_all_but(self, waiting: Sequence[Task]) -> None:
+    def _keep_prompt_of_next(self, waiting: Sequence[Task]) -> None:
         """Keep only the prompt that the next response begins with."""
         wanted = {one.key[0] for one in islice(waiting, 1)}
         self._prompts = {question: kept for question, kept in self._prompts.items() if question in wanted}

@@ -18,6 +18,9 @@ States = Sequence[tuple[Float[Tensor, "R A T D"], Float[Tensor, "R A T D"]]]
 
 _GROWTH = 2
 """Rows get room for so many times the tokens that they have, because more room means to copy them."""
+_ALIGNMENT = 64
+"""In tokens. Room is a multiple of it, so that rows lie alike in memory whatever was written before: sums of numbers
+that lie otherwise may be rounded otherwise."""
 
 
 class RowCache(Cache):
@@ -97,6 +100,7 @@ class RowCache(Cache):
         old = self._kept[layer]
         if old[0].shape[2] < length:
             # Zeros, because attention multiplies what it masks, too, and memory may hold NaN.
-            more = max(length, int(min(_GROWTH * length, self._most))) - old[0].shape[2]
+            wanted = max(length, min(_GROWTH * length, self._most))
+            more = _ALIGNMENT * math.ceil(wanted / _ALIGNMENT) - old[0].shape[2]
             self._kept[layer] = [torch.nn.functional.pad(each, (0, 0, 0, more)) for each in old]
         return self._kept[layer]

@@ -10,6 +10,17 @@ SHARE_OF_MEMORY = 0.5
 """What models may take of the memory. The rest is for their activations, and for other programs."""
 
 
+def fit_beside_teachers(sizes: Sequence[float], teachers: float, room: float) -> bool:
+    """Whether models are one group with their teachers beside them. Otherwise the teachers read all of the text first.
+
+    Args:
+        sizes: the bytes of each model.
+        teachers: those of all teachers.
+        room: the bytes of memory for one group.
+    """
+    return len(in_groups(sizes, room - teachers)) == 1 and sum(sizes) + teachers <= room
+
+
 def in_groups(sizes: Sequence[float], room: float) -> list[slice]:
     """Models in groups that fit into memory: each has at least one model and at most MOST_TOGETHER.
 

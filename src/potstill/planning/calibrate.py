@@ -64,7 +64,7 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
             scales = replace(scales, writing={**scales.writing, job.name: ratio})
         elif isinstance(job, TrainingJob) and job.key not in scales.training and _has_room(job, machine):
             foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
-            _say(f"trying {_times(foreseen)} steps of {job.key}")
+            _say(f"trying {_steps_tried(job, _times(foreseen))} steps of {job.key}")
             with peak_memory.measured() as peak:
                 seconds = _seconds_of_step(job, _times(foreseen))
             needed = peak.host if machine.kind == "cpu" else peak.device
@@ -170,6 +170,11 @@ class _Clock(TrainerCallback):
         return statistics.mean(after - before for before, after in pairwise(self._ends[: self._steps]))
 
 
+def _steps_tried(job: TrainingJob, timed: int) -> int:
+    """The steps of a trial: those that are timed, and on a CPU as many of other lengths."""
+    return 2 * timed if job.pads and device().type == "cpu" else timed
+
+
 def _batches(job: TrainingJob) -> int:
     return min(int(job.fields.get(ACCUMULATION, 1)), MOST_BATCHES)
 
@@ -187,14 +192,14 @@ def _seconds_of_step(job: TrainingJob, steps: int) -> float:
         student.enable_input_require_grads()
     teachers = [_model(one.model.config, one.precision) for one in job.teachers]
     times = _batches(job)
-    every = 2 * steps if job.pads else steps
+    every = _steps_tried(job, steps)
     fields = {**job.fields, "max_steps": every, "save_strategy": "no", "train_sampling_strategy": "sequential"}
     fields |= {ACCUMULATION: times, BATCH: job.batch.rows}
     fields.pop("save_steps", None)
     ids = _ids(job.student.config, every * times * job.batch.rows, job.batch.length).tolist()
     if job.pads:
         # In no order: shorter and shorter batches would find room where longer ones have been.
-        lengths = random.Random(0).sample(range(steps * times), steps * times)
+        lengths = random.Random(0).sample(range((every - steps) * times), (every - steps) * times)
         for batch, less in enumerate(lengths, steps * times):
             shorter = max(2, job.batch.length - 1 - less)
             of_batch = slice(batch * job.batch.rows, (batch + 1) * job.batch.rows)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from potstill.metrics.model_groups import BYTES_PER_WEIGHT, SHARE_OF_MEMORY, in_groups
+from potstill.metrics.model_groups import BYTES_PER_WEIGHT, SHARE_OF_MEMORY, fit_beside_teachers, in_groups
+from potstill.metrics.speed_rounds import SIZES
 from potstill.planning.amounts import schedule
 from potstill.planning.jobs import (
     COMPARED_BYTES,
@@ -12,12 +13,14 @@ from potstill.planning.jobs import (
     ReadingJob,
     Situation,
     WaitingJob,
+    adapter_of,
     reading_of,
     reading_of_student,
     writing_of,
 )
 from potstill.planning.models import PlannedModel
 from potstill.planning.ranges import ONE, ZERO, Range
+from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import own_candidates, trained_candidates
 from potstill.recipe.evaluate import SAMPLE_BEGINNING, SAMPLE_TOKENS
 from potstill.recipe.step import Step
@@ -26,8 +29,6 @@ SPEED_SECONDS = Range(1.0, 2.0, 60.0)
 """`evaluate.speed` of models without weights (`metrics/speed_rounds.py`)."""
 SPEED_OF_WEIGHT, MOST_SPEED_SECONDS = 4.4e-8, 20.0
 """What each weight adds, and the seconds that its rounds should take. Measured on two cores: 11 s with 216 million."""
-SPEED_BYTES = Range(0.0, 2.5e8, 5e8)
-"""Of keys, values and logits of its largest batch. Measured with 135 million weights: 0.26 GB."""
 PAIR_TOKENS = Range(16, 24, 34)
 """Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
 SUBTASKS, PAIRS_OF_SET = 67, 67_000
@@ -62,10 +63,13 @@ def selection_jobs(step: Step, at: Situation) -> Iterator[Job]:
 def evaluation_jobs(step: Step, at: Situation) -> Iterator[Job]:
     """All measurements of all models."""
     if at.recipe.evaluate.speed:
-        yield WaitingJob(_of_speed(at), _memory_of_speed(at))
+        yield WaitingJob(_of_speed(at))
+        yield from _models_of_speed(at)
     if at.recipe.asks:
         return
     length, rows = at.recipe.corpus.sequence_length, at.recipe.evaluate.batch_size
+    # What compares answers is loaded once for all models.
+    loadings = ONE
     for model, times in _measured(at):
         tokens = at.amounts.held_out_tokens
         read = None if tokens is None else tokens * times
@@ -75,7 +79,8 @@ def evaluation_jobs(step: Step, at: Situation) -> Iterator[Job]:
         else:
             theirs = at.amounts.tokens_of(model.name)
             yield reading_of(at, model, None if read is None else read * theirs, rows, length)
-        yield from _metrics_of_text(at, model, Range.exactly(times))
+        yield from _metrics_of_text(at, model, Range.exactly(times), loadings)
+        loadings = ZERO
     yield from _samples(at)
     if at.recipe.evaluate.tasks:
         # Nobody knows the items of a task before lm-eval has loaded them.
@@ -89,12 +94,19 @@ def _of_speed(at: Situation) -> Range:
     return replace(SPEED_SECONDS, expected=expected)
 
 
-def _memory_of_speed(at: Situation) -> Range:
-    """Teachers and student are there together, with the keys and values of a batch of one of them."""
-    models = [_weights(at, one) for one in at.models.teachers.values()]
-    if at.models.student is not None:
-        models.append(reading_of_student(at, None, 1, 2).weights)
-    return sum(models, ZERO) + SPEED_BYTES
+def _models_of_speed(at: Situation) -> Iterator[Job]:
+    """The student's largest batch of `evaluate.speed`, with the teachers beside it if they fit into memory together.
+
+    Its seconds are those of :func:`_of_speed`.
+    """
+    student = at.models.student
+    teachers, of_teachers = _teachers_beside(at)
+    if student is not None and fit_beside_teachers(
+        [float(BYTES_PER_WEIGHT * student.parameters.total)], of_teachers, SHARE_OF_MEMORY * at.memory
+    ):
+        rows, prompt, new = SIZES[0].batch_size, Range.exactly(SIZES[0].prompt_tokens), SIZES[0].new_tokens
+        writing = writing_of(at, student, AnswersToWrite(rows, prompt, new, new, Range.exactly(rows)))
+        yield replace(writing, count=ZERO, beside=Range(0.0, teachers.expected, teachers.high))
 
 
 def _samples(at: Situation) -> Iterator[Job]:
@@ -108,21 +120,32 @@ def _samples(at: Situation) -> Iterator[Job]:
         if model is not None:
             prompts, limit = Range.exactly(SAMPLE_BEGINNING), SAMPLE_TOKENS
             asked = AnswersToWrite(count, prompts, 0.9 * limit, limit, Range.exactly(count * times))
-            yield writing_of(at, model, asked)
+            writing = writing_of(at, model, asked)
+            yield replace(writing, adapter=adapter_of(at)) if model is at.models.student else writing
 
 
 def _side_by_side(at: Situation, read: ReadingJob) -> ReadingJob:
-    """The student's forward, with the models beside it that read the same batches: teachers, other students, the
-    control, the start and baselines."""
+    """The student's forward, with the models beside it that read the same batches: other students, the control, the
+    start, baselines, and the teachers if all of them fit into memory together."""
     others = list(at.models.others.values())
     students = sum(one.role != "teacher" for one in own_candidates(at.recipe))
     sizes = [float(BYTES_PER_WEIGHT * one.parameters.total) for one in (*[read.model] * students, *others)]
-    bounds = in_groups(sizes, SHARE_OF_MEMORY * at.memory)
     each = [read.weights] * students + [_weights(at, one) for one in others]
+    room = SHARE_OF_MEMORY * at.memory
     # The group's last model is the one that reads.
-    beside = [sum(each[group], ZERO).less(read.weights) for group in bounds]
-    teachers = sum((_weights(at, one) for one in at.models.teachers.values()), ZERO)
-    return replace(read, beside=Range.greatest(beside) + teachers)
+    beside = Range.greatest([sum(each[group], ZERO).less(read.weights) for group in in_groups(sizes, room)])
+    teachers, of_teachers = _teachers_beside(at)
+    if crossing_loss(at.recipe) is None and fit_beside_teachers(sizes, of_teachers, room):
+        beside += teachers
+    return replace(read, beside=Range(0.0, beside.expected, beside.high))
+
+
+def _teachers_beside(at: Situation) -> tuple[Range, float]:
+    """The bytes of the teachers beside other models, without those that lie on all accelerators; and of all teachers by
+    their number of weights."""
+    several = [reading_of(at, one, None, 1, 2) for one in at.models.teachers.values()]
+    loaded = sum((one.weights for one in several if not one.spans), ZERO)
+    return loaded, float(BYTES_PER_WEIGHT * sum(one.model.parameters.total for one in several))
 
 
 def _weights(at: Situation, model: PlannedModel) -> Range:

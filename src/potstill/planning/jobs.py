@@ -191,14 +191,15 @@ def reading_of(at: Situation, model: PlannedModel, tokens: Range | None, rows: i
     given = at.recipe.teachers.get(model.name)
     precision = _precision_of(at, model.name)
     quantization = getattr(given, "quantization", None)
+    spans = getattr(given, "device_map", None) is not None
     if getattr(given, "engine", "") == "llama_cpp":
-        # Files of 4 to 8 bits a weight.
+        # Files of 4 to 8 bits a weight, which it uses as they are.
         weights = Range(0.5, 0.8, 1.1) * model.parameters.total
+        file = weights.expected
     else:
         weights = loaded_bytes(model, bytes_per_weight(precision), quantization)
-    spans = getattr(given, "device_map", None) is not None
-    # The run's own files are in float32, and most published ones in 16 bits.
-    file = model.parameters.total * (4.0 if model.converts or model.name in at.recipe.pretrain else 2.0)
+        # The run's own files are in float32, and most published ones in 16 bits.
+        file = model.parameters.total * (4.0 if model.converts or model.name in at.recipe.pretrain else 2.0)
     return ReadingJob(model, BatchShape(rows, max(2, round(length))), tokens, precision, weights, file, spans=spans)
 
 
@@ -264,6 +265,12 @@ def moments(fields: Mapping[str, Any]) -> float:
     if name == "sgd":
         return 4.0 if "momentum" in options else 0.0
     return 4.0 if name in ("rmsprop", "adagrad", "lion_32bit") else 8.0
+
+
+def adapter_of(at: Situation) -> str | None:
+    """The adapter with which a finished student is read, as JSON; None if it has none, or if it is merged."""
+    student = at.recipe.student
+    return None if student.adapter is None or student.merge else json.dumps(student.adapter, sort_keys=True)
 
 
 def reading_of_student(at: Situation, tokens: Range | None, rows: int, length: float) -> ReadingJob:

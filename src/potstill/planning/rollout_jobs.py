@@ -70,6 +70,8 @@ def _writing(at: Situation, training: TrainingJob, given: OnPolicy, samples: Ran
         beside=beside + moments,
         together=math.ceil(given.share * of_step),
         adapter=training.how.adapter,
+        # It was read for the training.
+        file=0.0,
     )
 
 

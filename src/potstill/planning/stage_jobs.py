@@ -1,6 +1,5 @@
 """Stage jobs: the work of each step of a recipe, stage by stage."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf
@@ -15,6 +14,7 @@ from potstill.planning.jobs import (
     Situation,
     TrainingJob,
     WaitingJob,
+    adapter_of,
     live_teachers,
     reading_of,
     reading_of_student,
@@ -217,10 +217,8 @@ def _answers(step: Step, at: Situation) -> Iterator[Job]:
     expected, limit = at.amounts.answer.expected, settings.max_new_tokens
     prompt = at.amounts.prompt_of(length)
     asked = AnswersToWrite(settings.batch_size, prompt, expected, limit, count, settings.engine)
-    student = at.recipe.student
-    learned = candidate.role in ("student", "control") and not student.merge
-    adapter = json.dumps(student.adapter, sort_keys=True) if learned and student.adapter is not None else None
-    yield replace(writing_of(at, model, asked), adapter=adapter)
+    learned = candidate.role in ("student", "control")
+    yield replace(writing_of(at, model, asked), adapter=adapter_of(at) if learned else None)
     scored = None if count is None else count * length
     if model is at.models.student:
         yield reading_of_student(at, scored, settings.batch_size, length.high)

@@ -74,13 +74,30 @@ def test_answers_that_a_teacher_will_write_replace_those_of_the_conversations(fo
     prompt = before.length.expected - before.answer.expected
     assert found.length.expected == pytest.approx(prompt + found.answer.expected)
     assert found.answer.high == 10
-    assert found.asked == before.samples
+    assert found.asked == Range.exactly(len(split_conversations(own.corpus, ChatTally()).train))
     assert found.samples.expected < found.asked.expected == found.samples.high
     assert len(found.lengths) == len(before.lengths)
     assert max(found.lengths) < max(before.lengths)
     assert "assumed" in found.origin
     each = recipe_of(folder, "generate={by: t, max_new_tokens: 10, turns: each}")
     assert measured_chats(each, each.corpus, chat_tokenizer()) == before, "how many turns there are is not known"
+
+
+def test_conversations_whose_own_answers_are_too_long_are_asked_for_too(folder):
+    own = recipe_of(folder)
+    lengths = sorted(measured_chats(own, own.corpus, chat_tokenizer()).lengths)
+    room = f"corpus.sequence_length={round(lengths[len(lengths) // 2])}"
+    short, written = recipe_of(folder, room), recipe_of(folder, room, "generate={by: t, max_new_tokens: 4}")
+    found, learned = (measured_chats(one, one.corpus, chat_tokenizer()) for one in (written, short))
+    assert found.asked.expected > learned.samples.expected
+    assert found.samples.expected == pytest.approx(module.WRITTEN_KEPT.expected * found.asked.expected)
+
+
+def test_written_answers_have_all_lengths(folder):
+    recipe = recipe_of(folder, "generate={by: t, max_new_tokens: 100}")
+    found = measured_chats(recipe, recipe.corpus, chat_tokenizer())
+    assert found.in_batch(16).expected > found.in_batch(1).expected + 20
+    assert found.in_batch(1).expected == pytest.approx(found.length.expected, rel=0.2)
 
 
 def test_what_a_plan_does_not_read_is_a_sentence(folder, monkeypatch):

@@ -55,14 +55,14 @@ def trained_tokenizer(recipe: Recipe) -> Any:
     another corpus, and where the part that is read has too little text for it.
 
     Raises:
-        UserError: a source is not on this machine, or is wrong as `training_text` says.
+        UserError: a source is not on this machine or too large, or is wrong as `training_text` says.
     """
     settings, corpus = recipe.tokenizer, recipe.corpus
     if not isinstance(settings, TrainedTokenizer) or not isinstance(corpus, Questions | Conversations):
         return None
     name = "questions" if isinstance(corpus, Questions) else "conversations"
     if bytes_in(local_files(getattr(corpus, name), f"corpus.{name}")) > MOST_BYTES:
-        return None
+        raise UserError(f"`corpus.{name}` have more than {MOST_BYTES // 10**6} MB, which a plan does not read")
     texts = training_text(corpus)
     some = [texts[place] for place in drawn(len(texts), TEXTS)]
     try:

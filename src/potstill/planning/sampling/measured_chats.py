@@ -85,10 +85,10 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
     if given is None or given.turns == "each" or corpus.layout == "packed":
         return found
     learned = [float(_count(row["labels"], "labels")) for one in rows for row in one]
-    return _answered(found, learned, WRITTEN * given.max_new_tokens, count)
+    return _answered(found, learned, WRITTEN * given.max_new_tokens, count, per_chat.expected)
 
 
-def _answered(found: Amounts, learned: Sequence[float], written: Range, asked: int) -> Amounts:
+def _answered(found: Amounts, learned: Sequence[float], written: Range, asked: int, per_chat: float) -> Amounts:
     """The amounts with written answers in place of those of the conversations.
 
     Args:
@@ -96,8 +96,9 @@ def _answered(found: Amounts, learned: Sequence[float], written: Range, asked: i
         learned: the tokens of the own answer of each sample of `found.lengths`.
         written: the tokens of a written answer.
         asked: the conversations. Those whose own answers are too long are asked for too.
+        per_chat: the samples of a conversation with its own answers: more than one where long ones are split.
     """
-    samples, length = WRITTEN_KEPT * float(asked), found.length.less(found.answer) + written
+    samples, length = WRITTEN_KEPT * asked * max(1.0, per_chat), found.length.less(found.answer) + written
     # Answers of all lengths, so that a batch has the padding of unequal ones.
     spread = (written.low + (place * GOLDEN) % 1.0 * (written.high - written.low) for place in numbers())
     lengths = (one - own + new for one, own, new in zip(found.lengths, learned, spread, strict=False))
