@@ -114,7 +114,9 @@ def test_teachers_that_read_other_tokens_or_lie_on_all_accelerators_are_not_besi
     assert of_teachers() == 1
     assert of_teachers("teachers.t.device_map=auto") == 0
     crossing = "distil.losses=[{kind: alm, weight: 0.5}, {kind: cross_entropy, weight: 0.5}]"
-    assert of_teachers(crossing, "tokenizer={vocab_size: 300}", "capture=null") == 0
+    config = "{model_type: llama, num_hidden_layers: 1, hidden_size: 32, num_attention_heads: 2, intermediate_size: 64}"
+    scratch = f"student={{start: scratch, config: {config}}}"
+    assert of_teachers(crossing, scratch, "tokenizer={vocab_size: 300}", "capture=null") == 0
 
 
 def test_what_compares_continuations_is_loaded_once_for_all_models_and_for_each_snapshot(tmp_path):
