@@ -59,8 +59,9 @@ How to read it:
 - **`potstill`** is the eager path. **`potstill, compiled`** is the path of runs that are long enough to pay for
   compiling (`losses/row_gradients_compiled.py`). Aims are judged by the compiled path.
 - **Steps across tokenizers** begin with tokens of the student: reading and aligning the text is part of ours, and the
-  teacher reads the same text in tokens of its own. TRL's GOLD gets its own tokens and offsets ready. It is checked
-  against the definition in its documentation, which is another one than ours.
+  teacher reads the same text in tokens of its own. From captured spans, to find and verify the records is part of it.
+  TRL's GOLD gets its own tokens and offsets ready. It is checked against the definition in its documentation, which is
+  another one than ours.
 - **Peers** get hidden states at supervised tokens only, which is less work than most of them have in their own
   project. TRL's chunked loss is left out of the loss head in bf16 on a CPU, where it takes ten times as long as all
   others together.

@@ -43,6 +43,9 @@ STEPS, MOST_STEPS, SECONDS_TRIED = 3, 30, 5.0
 """The least and the greatest number of steps of a training or forwards that are tried, and the seconds that they take
 together as far as the numbers allow. The first is not counted: it makes the optimizer's state, and warms up the
 kernels."""
+LENGTHS, SECONDS_OF_LENGTHS = 16, 15.0
+"""The steps with batches of other lengths, and the seconds that they take together as far as the numbers allow; never
+fewer than those that are timed."""
 TOKENS = 8
 """Of each answer that is written, beside the first, which waits for the prompts."""
 MOST_BATCHES = 4
@@ -64,9 +67,10 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
             scales = replace(scales, writing={**scales.writing, job.name: ratio})
         elif isinstance(job, TrainingJob) and job.key not in scales.training and _has_room(job, machine):
             foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
-            _say(f"trying {_steps_tried(job, _times(foreseen))} steps of {job.key}")
+            timed, untimed = _times(foreseen), _steps_of_other_lengths(job, foreseen)
+            _say(f"trying {timed + untimed} steps of {job.key}")
             with peak_memory.measured() as peak:
-                seconds = _seconds_of_step(job, _times(foreseen))
+                seconds = _seconds_of_step(job, timed, untimed)
             needed = peak.host if machine.kind == "cpu" else peak.device
             scales = replace(
                 scales,
@@ -170,20 +174,24 @@ class _Clock(TrainerCallback):
         return statistics.mean(after - before for before, after in pairwise(self._ends[: self._steps]))
 
 
-def _steps_tried(job: TrainingJob, timed: int) -> int:
-    """The steps of a trial: those that are timed, and on a CPU as many of other lengths."""
-    return 2 * timed if job.pads and device().type == "cpu" else timed
+def _steps_of_other_lengths(job: TrainingJob, foreseen: float) -> int:
+    """The steps with batches of other lengths, for the memory: on a CPU each length has kernels of its own."""
+    if not job.pads or device().type != "cpu":
+        return 0
+    return max(_times(foreseen), min(LENGTHS, math.ceil(SECONDS_OF_LENGTHS / foreseen)))
 
 
 def _batches(job: TrainingJob) -> int:
     return min(int(job.fields.get(ACCUMULATION, 1)), MOST_BATCHES)
 
 
-def _seconds_of_step(job: TrainingJob, steps: int) -> float:
+def _seconds_of_step(job: TrainingJob, steps: int, untimed: int) -> float:
     """The seconds of one optimizer step of a real training, with fewer micro-batches where there are many.
 
-    Where samples have different lengths, as many steps follow with batches of other lengths, for the memory: on a CPU
-    each length has kernels of its own. They are not timed, because a long run has most of its kernels already.
+    Args:
+        job: the training.
+        steps: those that are timed, with batches of the greatest length.
+        untimed: those that follow with other lengths. A long run has most of its kernels already.
     """
     student: Any = _model(job.student.config, "bf16" if job.in_half else "fp32")
     if job.adapter is not None:
@@ -192,14 +200,14 @@ def _seconds_of_step(job: TrainingJob, steps: int) -> float:
         student.enable_input_require_grads()
     teachers = [_model(one.model.config, one.precision) for one in job.teachers]
     times = _batches(job)
-    every = _steps_tried(job, steps)
+    every = steps + untimed
     fields = {**job.fields, "max_steps": every, "save_strategy": "no", "train_sampling_strategy": "sequential"}
     fields |= {ACCUMULATION: times, BATCH: job.batch.rows}
     fields.pop("save_steps", None)
     ids = _ids(job.student.config, every * times * job.batch.rows, job.batch.length).tolist()
     if job.pads:
         # In no order: shorter and shorter batches would find room where longer ones have been.
-        lengths = random.Random(0).sample(range((every - steps) * times), (every - steps) * times)
+        lengths = random.Random(0).sample(range(untimed * times), untimed * times)
         for batch, less in enumerate(lengths, steps * times):
             shorter = max(2, job.batch.length - 1 - less)
             of_batch = slice(batch * job.batch.rows, (batch + 1) * job.batch.rows)

@@ -137,7 +137,7 @@ def _side_by_side(at: Situation, read: ReadingJob) -> ReadingJob:
     teachers, of_teachers = _teachers_beside(at)
     if crossing_loss(at.recipe) is None and fit_beside_teachers(sizes, of_teachers, room):
         beside += teachers
-    return replace(read, beside=Range(0.0, beside.expected, beside.high))
+    return replace(read, beside=Range(0.0, beside.expected, beside.high), reads_again=True)
 
 
 def _teachers_beside(at: Situation) -> tuple[Range, float]:

@@ -39,6 +39,8 @@ class ReadingJob:
     """Whether the model lies on all accelerators together."""
     share: Range = ONE
     """The share of the samples of a training that a teacher reads beside the student."""
+    reads_again: bool = False
+    """Whether the next model is read from such a file before the memory of this work is free."""
     moved_of_logit: float = 0.0
     """Bytes that are read and written of each logit, besides those for the log-probability of the label."""
 

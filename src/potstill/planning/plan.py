@@ -11,7 +11,7 @@ from potstill.planning.disk import Disk, disk_of
 from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
 from potstill.planning.jobs import Job, Situation, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
-from potstill.planning.memory import Memory, after, keys_and_values, memory_of
+from potstill.planning.memory import MEASURED, Memory, after, keys_and_values, memory_of
 from potstill.planning.models import RecipeModels, models_of
 from potstill.planning.ranges import ZERO, Range
 from potstill.planning.stage_jobs import jobs_of
@@ -21,7 +21,7 @@ from potstill.recipe.step import Step
 BESIDE_TRIAL = Range(0.0, 0.15e9, 0.4e9)
 """Bytes that a training on a CPU had beside those of its trial: libraries, the text, checkpoints that are written, and
 kernels of earlier steps. Measured with eight trainings of three recipes: -0.03 to 0.30 GB."""
-WITH_MANY_LENGTHS = Range(0.0, 0.35e9, 1.2e9)
+WITH_MANY_LENGTHS = Range(0.0, 0.15e9, 1.2e9)
 """The same with batches of more lengths than the trial had. Each length has kernels of its own, with their memory, and
 128 of them are kept."""
 SECONDS_TO_BEGIN = Range(4.0, 12.0, 40.0)
@@ -246,9 +246,9 @@ def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales
     if of_rest.expected > max(tried):
         return rest
     if machine.kind == "cuda":
-        return Memory({"as measured": Range(0.95, 1.03, 1.15) * max(tried)}, memory.host)
+        return Memory({MEASURED: Range(0.95, 1.03, 1.15) * max(tried)}, memory.host)
     beside = WITH_MANY_LENGTHS if any(job.pads for job in trainings) else BESIDE_TRIAL
-    return Memory({}, {"as measured": Range(0.95, 1.0, 1.05) * max(tried), "beside the trial": beside})
+    return Memory({}, {MEASURED: Range(0.95, 1.0, 1.05) * max(tried), "beside the trial": beside})
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:
