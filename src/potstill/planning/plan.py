@@ -248,7 +248,9 @@ def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales
     if machine.kind == "cuda":
         return Memory({MEASURED: Range(0.95, 1.03, 1.15) * max(tried)}, memory.host)
     beside = WITH_MANY_LENGTHS if any(job.pads for job in trainings) else BESIDE_TRIAL
-    return Memory({}, {MEASURED: Range(0.95, 1.0, 1.05) * max(tried), "beside the trial": beside})
+    # The trial has batches of the greatest length alone, which a run may not have.
+    least = 0.85 if beside is WITH_MANY_LENGTHS else 0.95
+    return Memory({}, {MEASURED: Range(least, 1.0, 1.05) * max(tried), "beside the trial": beside})
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:

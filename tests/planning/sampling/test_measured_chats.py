@@ -100,6 +100,14 @@ def test_written_answers_have_all_lengths(folder):
     assert found.in_batch(1).expected == pytest.approx(found.length.expected, rel=0.2)
 
 
+def test_the_longest_sample_has_the_longest_written_answer_and_not_the_longest_own_one(folder):
+    own, written = (recipe_of(folder, *more) for more in ([], ["generate={by: t, max_new_tokens: 10}"]))
+    found, before = (measured_chats(one, one.corpus, chat_tokenizer()) for one in (written, own))
+    assert found.length.high < before.length.high
+    assert max(found.lengths) <= found.length.high
+    assert found.length.expected <= found.length.high
+
+
 def test_what_a_plan_does_not_read_is_a_sentence(folder, monkeypatch):
     recipe = recipe_of(folder)
     monkeypatch.setattr(module, "MOST_BYTES", 10)

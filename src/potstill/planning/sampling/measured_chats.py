@@ -27,6 +27,8 @@ WRITTEN, WRITTEN_KEPT = Range(0.15, 0.6, 1.0), Range(0.2, 0.65, 1.0)
 """What is assumed of answers that a teacher will write: their tokens as a share of the greatest number, and the share
 of them that is learned. Those that do not end by then are not: of SmolLM2-135M's, a quarter (`chat-mini`) to a half
 (docs/experiments/chat.md)."""
+UNREAD = 1.1
+"""How many times as long as the longest prompt that was read another may be."""
 GOLDEN = 0.618
 """Its multiples spread evenly between 0 and 1, in no order."""
 
@@ -99,9 +101,14 @@ def _answered(found: Amounts, learned: Sequence[float], written: Range, asked: i
         per_chat: the samples of a conversation with its own answers: more than one where long ones are split.
     """
     samples, length = WRITTEN_KEPT * asked * max(1.0, per_chat), found.length.less(found.answer) + written
+    # Own answers that are longer than written ones can be do not count. A prompt that was not read may be longer.
+    prompts = [one - own for one, own in zip(found.lengths, learned, strict=False)]
+    longest = UNREAD * max(prompts) + written.high
+    for_teachers = max(0.0, found.teacher_length.expected - found.length.expected)
+    length = length.at_most(longest)
     # Answers of all lengths, so that a batch has the padding of unequal ones.
     spread = (written.low + (place * GOLDEN) % 1.0 * (written.high - written.low) for place in numbers())
-    lengths = (one - own + new for one, own, new in zip(found.lengths, learned, spread, strict=False))
+    lengths = (own + new for own, new in zip(prompts, spread, strict=False))
     return replace(
         found,
         samples=samples,
@@ -109,7 +116,7 @@ def _answered(found: Amounts, learned: Sequence[float], written: Range, asked: i
         tokens=samples * length,
         length=length,
         lengths=tuple(lengths),
-        teacher_length=found.teacher_length.less(found.answer) + written,
+        teacher_length=(found.teacher_length.less(found.answer) + written).at_most(longest + for_teachers),
         answer=written,
         origin=f"{found.origin}; the length of written answers is assumed",
     )
