@@ -135,6 +135,8 @@ def test_what_earlier_steps_left_counts_as_far_as_it_is_more_than_the_own():
     # The whole quickstart: its report had 1.33 GB after trainings of 3.0 GB.
     assert 1.33e9 in after(small, Range.exactly(3.0e9), machine).on_host
     assert after(small, Range.exactly(3.0e9), machine).on_host.expected == pytest.approx(0.9e9 + 0.1 * 2.1e9)
+    on_gpu = replace(described_machines()["h100-80gb-x8"], baseline=machine.baseline)
+    assert after(small, Range.exactly(200e9), on_gpu) == small
     # A training has the room that others left; what only reads has it beside its own.
     weights = {"process": machine.baseline, "weights": Range.exactly(2e9)}
     training = Memory(host={**weights, "gradients": Range.exactly(2e9)})
