@@ -1,7 +1,7 @@
 """Section `alignment`: where two tokenizations of the same text stand at the same byte, on one core."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import numpy as np
@@ -18,13 +18,20 @@ from potstill.recipe.tokenizer import TrainedTokenizer
 MERGE = "spans and pairs of two readings"
 
 
+QUICK, WHOLE = (200, (512, 1024)), (8000, (4096, 16384))
+"""The number of passages, and the sizes of the two tokenizers."""
+
+
+def readers(texts: Sequence[str], sizes: Sequence[int]) -> list[TokenBytes]:
+    """Tokenizers of these sizes, trained on the texts."""
+    return [TokenBytes(train_tokenizer(texts, TrainedTokenizer(vocab_size=size)), f"{size:,} tokens") for size in sizes]
+
+
 def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
     """Measure the alignment: the table, and the figure for the aim."""
-    texts = boolq_passages()[: 200 if settings.quick else 8000]
-    sizes = (512, 1024) if settings.quick else (4096, 16384)
-    ours, theirs = (
-        TokenBytes(train_tokenizer(texts, TrainedTokenizer(vocab_size=size)), f"{size:,} tokens") for size in sizes
-    )
+    passages, sizes = QUICK if settings.quick else WHOLE
+    texts = boolq_passages()[:passages]
+    ours, theirs = readers(texts, sizes)
     axis = TextAxis.of([text.encode() for text in texts])
     readings = [_reading(axis, one, texts) for one in (ours, theirs)]
     tokens = len(readings[0].ends)

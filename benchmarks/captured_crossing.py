@@ -34,8 +34,8 @@ LOSSES = (Loss("alm"), CE)
 BATCHES = 8
 
 
-def captured_steps(pair: CrossingPair, text: Text, settings: Settings) -> tuple[Table, Measured]:
-    """Measure steps from a store of the pair's teacher: the table, and the figure for the aim.
+def captured_steps(pair: CrossingPair, text: Text, settings: Settings) -> tuple[Table, list[Measured]]:
+    """Measure steps from a store of the pair's teacher: the table, and the figure for the aim, if ours is right.
 
     Args:
         pair: the models.
@@ -101,7 +101,7 @@ def captured_problem(pair: CrossingPair, target: SpanTarget) -> CapturedProblem:
     return CapturedProblem(**vars(pair.problem), spans=target)
 
 
-def _measured(pair: CrossingPair, text: Text, folder: Path, settings: Settings) -> tuple[Table, Measured]:
+def _measured(pair: CrossingPair, text: Text, folder: Path, settings: Settings) -> tuple[Table, list[Measured]]:
     _, target = SpanReader(pair, text, folder).next()
     assert target is not None
     checked = check(
@@ -125,8 +125,10 @@ def _measured(pair: CrossingPair, text: Text, folder: Path, settings: Settings) 
         "thread.",
     )
     fill(table, checked, times, [best])
+    if COMPILED not in times.seconds:
+        return table, []
     dtype = "bf16" if pair.autocast else "fp32"
-    return table, Measured("crossing, captured", times.ratio(COMPILED, [best]), f"alm + CE, {dtype}")
+    return table, [Measured("crossing, captured", times.ratio(COMPILED, [best]), f"alm + CE, {dtype}")]
 
 
 def _step(pair: CrossingPair, losses: tuple[Loss, ...], reader: SpanReader, compile: bool) -> None:

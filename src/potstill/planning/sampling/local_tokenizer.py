@@ -13,7 +13,7 @@ from potstill.files.named_data import named_data
 from potstill.files.named_files import named_path
 from potstill.models.pretrained import ModelSource
 from potstill.planning.sampling.estimate import drawn
-from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
+from potstill.planning.sampling.local_files import check_size, local_files
 from potstill.recipe import Recipe
 from potstill.recipe.conversations import Conversations
 from potstill.recipe.questions import Questions
@@ -52,22 +52,25 @@ def local_tokenizer(recipe: Recipe) -> Any:
 
 def trained_tokenizer(recipe: Recipe) -> Any:
     """The tokenizer that the run will train, where its corpus is questions or conversations on this machine; None of
-    another corpus, and where the part that is read has too little text for it.
+    another corpus, and where a part of it has too little text for so many tokens.
 
     Raises:
-        UserError: a source is not on this machine or too large, or is wrong as `training_text` says.
+        UserError: a source is not on this machine or too large, or is wrong as `training_text` says; or all of it has
+            too little text.
     """
     settings, corpus = recipe.tokenizer, recipe.corpus
     if not isinstance(settings, TrainedTokenizer) or not isinstance(corpus, Questions | Conversations):
         return None
     name = "questions" if isinstance(corpus, Questions) else "conversations"
-    if bytes_in(local_files(getattr(corpus, name), f"corpus.{name}")) > MOST_BYTES:
-        raise UserError(f"`corpus.{name}` have more than {MOST_BYTES // 10**6} MB, which a plan does not read")
+    check_size(local_files(getattr(corpus, name), f"corpus.{name}"), f"corpus.{name}")
     texts = training_text(corpus)
     some = [texts[place] for place in drawn(len(texts), TEXTS)]
     try:
         return train_tokenizer(some, settings)
     except UserError:
+        if len(some) == len(texts):
+            # The run would say the same.
+            raise
         return None
 
 

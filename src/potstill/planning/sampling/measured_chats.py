@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count as numbers
 from typing import Any
 
 from potstill.data.conversations.conversation import Conversation
@@ -15,7 +14,7 @@ from potstill.errors import UserError
 from potstill.planning.amounts import Amounts
 from potstill.planning.ranges import Range
 from potstill.planning.sampling.estimate import drawn, mean, ratio
-from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
+from potstill.planning.sampling.local_files import check_size, local_files
 from potstill.recipe import Recipe
 from potstill.recipe.chat_strategies import reading_under
 from potstill.recipe.conversations import Conversations, HeldOutConversations
@@ -50,8 +49,7 @@ def measured_chats(recipe: Recipe, corpus: Conversations, tokenizer: Any) -> Amo
     files = local_files(corpus.conversations, "corpus.conversations")
     if isinstance(corpus.held_out, HeldOutConversations):
         files += local_files(corpus.held_out.conversations, "corpus.held_out.conversations")
-    if bytes_in(files) > MOST_BYTES:
-        raise UserError(f"`corpus.conversations` have more than {MOST_BYTES // 10**6} MB, which a plan does not read")
+    check_size(files, "corpus.conversations")
     split, tally = split_conversations(corpus, ChatTally()), ChatTally()
     count = len(split.train)
     some = [split.train[place] for place in drawn(count, CONVERSATIONS)]
@@ -102,13 +100,13 @@ def _answered(found: Amounts, learned: Sequence[float], written: Range, asked: i
     """
     samples, length = WRITTEN_KEPT * asked * max(1.0, per_chat), found.length.less(found.answer) + written
     # Own answers that are longer than written ones can be do not count. A prompt that was not read may be longer.
-    prompts = [one - own for one, own in zip(found.lengths, learned, strict=False)]
+    prompts = [one - own for one, own in zip(found.lengths, learned, strict=True)]
     longest = UNREAD * max(prompts) + written.high
     for_teachers = max(0.0, found.teacher_length.expected - found.length.expected)
     length = length.at_most(longest)
     # Answers of all lengths, so that a batch has the padding of unequal ones.
-    spread = (written.low + (place * GOLDEN) % 1.0 * (written.high - written.low) for place in numbers())
-    lengths = (own + new for own, new in zip(prompts, spread, strict=False))
+    spread = written.high - written.low
+    lengths = (prompt + written.low + place * GOLDEN % 1.0 * spread for place, prompt in enumerate(prompts))
     return replace(
         found,
         samples=samples,

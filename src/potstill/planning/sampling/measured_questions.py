@@ -6,11 +6,10 @@ from typing import Any
 from potstill.data.prompts.align import AlignedSampleBuilder
 from potstill.data.prompts.collator import AlignedSample
 from potstill.data.questions import Question, split_questions
-from potstill.errors import UserError
 from potstill.planning.amounts import ANSWER_TOKENS, Amounts
 from potstill.planning.ranges import Range
 from potstill.planning.sampling.estimate import drawn, mean
-from potstill.planning.sampling.local_files import MOST_BYTES, bytes_in, local_files
+from potstill.planning.sampling.local_files import check_size, local_files
 from potstill.recipe import Recipe
 from potstill.recipe.questions import HeldOutQuestions, Questions
 
@@ -35,8 +34,7 @@ def measured_questions(recipe: Recipe, corpus: Questions, tokenizer: Any) -> Amo
     files = local_files(corpus.questions, "corpus.questions")
     if isinstance(corpus.held_out, HeldOutQuestions):
         files += local_files(corpus.held_out.questions, "corpus.held_out.questions")
-    if bytes_in(files) > MOST_BYTES:
-        raise UserError(f"`corpus.questions` have more than {MOST_BYTES // 10**6} MB, which a plan does not read")
+    check_size(files, "corpus.questions")
     split = split_questions(corpus)
     count, held = len(split.train), len(split.held_out)
     some = [split.train[place] for place in drawn(count, QUESTIONS)]
