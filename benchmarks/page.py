@@ -78,7 +78,7 @@ def page(facts: Sequence[str], summary: Table, parts: Sequence[tuple[str, Sequen
 
 
 def with_section(text: str, heading: str, facts: Sequence[str], summary: Table, tables: Sequence[Table]) -> str:
-    """An earlier page with a section that was measured anew, and with the aims that this section measures.
+    """An earlier page with a section that was measured anew, the aims that it measures, and the head of today.
 
     Args:
         text: the earlier page.
@@ -96,7 +96,7 @@ def with_section(text: str, heading: str, facts: Sequence[str], summary: Table, 
     else:  # before what is about a GPU, which stands at the end
         ends = [at for at, block in enumerate(blocks) if block.startswith("## On a GPU\n")]
         blocks.insert(ends[0] if ends else len(blocks), new)
-    return "".join(blocks[:1] + [_with_aims(block, summary) for block in blocks[1:]]).rstrip("\n") + "\n"
+    return "\n".join([HEAD, "".join(_with_aims(block, summary) for block in blocks[1:]).rstrip("\n")]) + "\n"
 
 
 def _blocks(text: str) -> list[str]:

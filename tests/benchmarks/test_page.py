@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.aims import AIMS, NOT_MEASURED, Measured, summary
-from benchmarks.page import page, with_section
+from benchmarks.page import HEAD, page, with_section
 from benchmarks.table import Table
 from benchmarks.timing import Ratio
 
@@ -41,6 +41,14 @@ def test_a_section_takes_the_place_of_the_earlier_one():
     assert "1.5" not in own
     assert "- When: then" in text.partition("## Whole Trainer steps")[0]
     assert text.endswith(ON_GPU + "\n")
+
+
+def test_the_page_gets_the_head_of_today():
+    text = with_section(
+        "# Performance\n\nWords of then.\n\n" + earlier().removeprefix(HEAD), "The store", [], figures(), []
+    )
+    assert text.startswith(HEAD + "\n## This run\n")
+    assert "Words of then" not in text
 
 
 def test_the_aims_of_other_sections_stay():
