@@ -7,7 +7,7 @@ import pytest
 import minimal
 from potstill.planning import calibrate as module
 from potstill.planning import machine as machines
-from potstill.planning.calibrate import MOST_STEPS, STEPS, _can_write, _times, calibrate
+from potstill.planning.calibrate import MOST_STEPS, STEPS, _times, calibrate, can_write
 from potstill.planning.duration import seconds_of
 from potstill.planning.jobs import TrainingJob, WritingJob
 from potstill.planning.memory import memory_of
@@ -107,4 +107,4 @@ def test_writing_by_another_engine_is_not_tried(tmp_path, engine, tried):
     here = machines.this_machine(tmp_path, (16, 32))
     model = models_of(recipe, {}, ask_hub=False).teachers["t"]
     job = WritingJob(model, 3, Range.exactly(5), Range.exactly(8), 16.0, Range.exactly(9), "fp32", Range.exactly(1e5))
-    assert _can_write(replace(job, engine=engine), replace(here, kind="cpu")) == tried
+    assert can_write(replace(job, engine=engine), replace(here, kind="cpu")) == tried

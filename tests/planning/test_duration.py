@@ -5,8 +5,18 @@ from dataclasses import replace
 import pytest
 
 import minimal
+from potstill.cli.native_libraries import MALLOC
 from potstill.planning.amounts import amounts_of
-from potstill.planning.duration import Scales, active_parameters, one_batch, one_step, seconds_of, steps_of_writing
+from potstill.planning.duration import (
+    KEPT_BY_LIBRARY,
+    Scales,
+    active_parameters,
+    of_body,
+    one_batch,
+    one_step,
+    seconds_of,
+    steps_of_writing,
+)
 from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob
 from potstill.planning.machine import Machine
 from potstill.planning.memory import training_pass
@@ -70,6 +80,17 @@ def test_attention_and_small_operations_have_rates_of_their_own(at):
     assert more(training, attention={("bf16", 8): (slow, slow)}) == 0
     assert more(reading, attention={near: (fast, slow)}) == 0, "a forward has no backward"
     assert more(training, elementwise=slow) > work.moved * (1e-6 - 1e-9)
+
+
+def test_memory_that_is_freed_and_asked_for_again_costs_seconds_beyond_what_is_kept(at):
+    assert MALLOC["MALLOC_TRIM_THRESHOLD_"][1] == KEPT_BY_LIBRARY
+    job = only(at("capture={keep: top_k, k: 8}"), TrainingJob, "control")
+    large = replace(job, batch=BatchShape(4096, 16))
+    slow = replace(MACHINE, new_memory=Range.exactly(1e6))
+    assert training_pass(job).peak < KEPT_BY_LIBRARY < training_pass(large).peak
+    assert of_body(job, slow) == of_body(job, MACHINE)
+    added = of_body(large, slow).expected - of_body(large, MACHINE).expected
+    assert added == pytest.approx((training_pass(large).peak - KEPT_BY_LIBRARY) / 1e6)
 
 
 def test_what_is_not_known_gives_no_seconds(at):

@@ -11,6 +11,7 @@ from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
 from potstill.planning.calibrate import calibrate as calibration
 from potstill.planning.duration import Scales
+from potstill.planning.layer_trials import try_layers
 from potstill.planning.machine import machine_named
 from potstill.planning.models import models_of, widths_of
 from potstill.planning.plan import jobs_in, make_plan, to_dict
@@ -38,7 +39,9 @@ def planned(recipe: Recipe, run: Run, machine: str | None, *, calibrate: bool = 
     if calibrate:
         if machine is not None:
             raise UserError("`--calibrate` tries steps on this machine; leave `--machine` out")
-        scales = calibration(jobs_in(recipe, steps, where, known), where)
+        scales = calibration(jobs_in(recipe, steps, where, known, ask_hub=True), where)
+    elif machine is None:
+        scales = try_layers(jobs_in(recipe, steps, where, known, ask_hub=True), where)
     plan = make_plan(recipe, steps, where, known, ask_hub=True, scales=scales)
     advice = advice_on(plan)
     if not as_json:

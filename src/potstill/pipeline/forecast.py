@@ -12,9 +12,10 @@ from potstill.models.pretrained import ModelSource
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.planning.advice import Advice, Misfit, advise, misfits
+from potstill.planning.layer_trials import try_layers
 from potstill.planning.machine import machine_named
 from potstill.planning.models import models_of, widths_of
-from potstill.planning.plan import Known, Plan, make_plan
+from potstill.planning.plan import Known, Plan, jobs_in, make_plan
 from potstill.planning.sampling.measure import measured_amounts
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
@@ -89,9 +90,12 @@ def _tokenizer_of(recipe: Recipe, run: Run) -> Any:
 
 
 def plan_of(recipe: Recipe, run: Run, steps: Sequence[Step]) -> Plan:
-    """The plan of some steps of a run on this machine."""
-    machine = machine_named(None, run.folder, typical_widths(recipe, run))
-    return make_plan(recipe, steps, machine, known_of(recipe, run))
+    """The plan of some steps of a run on this machine. For a run of minutes, the models' first layers are tried."""
+    machine, known = machine_named(None, run.folder, typical_widths(recipe, run)), known_of(recipe, run)
+    plan = make_plan(recipe, steps, machine, known)
+    if plan.known_seconds.expected < SHORTEST:
+        return plan
+    return make_plan(recipe, steps, machine, known, scales=try_layers(jobs_in(recipe, steps, machine, known), machine))
 
 
 def advice_on(plan: Plan) -> list[tuple[Misfit, list[Advice]]]:

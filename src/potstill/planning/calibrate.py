@@ -56,16 +56,16 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
     """Try each kind of forward and of training of a plan, as far as this machine has room for it."""
     scales = Scales()
     for job in jobs:
-        if isinstance(job, ReadingJob) and _key(job) not in scales.reading and _has_room(job, machine):
+        if isinstance(job, ReadingJob) and _key(job) not in scales.reading and has_room(job, machine):
             _say(f"trying forwards of {job.model.name}, {job.batch.rows} × {job.batch.length} tokens")
             foreseen = one_batch(job, machine).expected
             ratio = _seconds_of_forward(job, _times(foreseen)) / foreseen
             scales = replace(scales, reading={**scales.reading, _key(job): ratio})
-        elif isinstance(job, WritingJob) and job.name not in scales.writing and _can_write(job, machine):
+        elif isinstance(job, WritingJob) and job.name not in scales.writing and can_write(job, machine):
             _say(f"trying {TOKENS} tokens of {job.rows} answers of {job.name}")
-            ratio = _seconds_of_token(job) / one_token(job, machine).expected
+            ratio = seconds_of_token(job) / one_token(job, machine).expected
             scales = replace(scales, writing={**scales.writing, job.name: ratio})
-        elif isinstance(job, TrainingJob) and job.key not in scales.training and _has_room(job, machine):
+        elif isinstance(job, TrainingJob) and job.key not in scales.training and has_room(job, machine):
             foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
             timed, untimed = _times(foreseen), _steps_of_other_lengths(job, foreseen)
             _say(f"trying {timed + untimed} steps of {job.key}")
@@ -94,7 +94,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _has_room(job: Job, machine: Machine) -> bool:
+def has_room(job: Job, machine: Machine) -> bool:
     """Whether a job can be tried: it fits, and its models are neither quantised nor of another engine."""
     needed = memory_of([job], machine)
     most = needed.on_device if machine.kind == "cuda" else needed.on_host
@@ -103,42 +103,44 @@ def _has_room(job: Job, machine: Machine) -> bool:
     return plain and machine.memory is not None and most.high < machine.memory
 
 
-def _can_write(job: WritingJob, machine: Machine) -> bool:
+def can_write(job: WritingJob, machine: Machine) -> bool:
     """Whether transformers will write here, and the job fits."""
     chosen = job.engine == "transformers" or (job.engine == "auto" and machine.kind == "cpu")
-    return chosen and _has_room(job, machine)
+    return chosen and has_room(job, machine)
 
 
-def _model(config: Any, precision: str) -> PreTrainedModel:
+def random_model(config: Any, precision: str) -> PreTrainedModel:
+    """A model on this machine's device, with random weights in a number format."""
     with quiet(), torch.device(device()):
         return AutoModelForCausalLM.from_config(config, dtype=run_dtype(precision))
 
 
-def _ids(config: Any, rows: int, length: int) -> torch.Tensor:
+def random_ids(config: Any, rows: int, length: int) -> torch.Tensor:
+    """Rows of random tokens for a model with this configuration."""
     return torch.randint(config.get_text_config().vocab_size, (rows, length), device=device())
 
 
 def _seconds_of_forward(job: ReadingJob, times: int) -> float:
     """The seconds in which a batch is read and its tokens are scored."""
-    model = _model(job.model.config, job.precision).eval()
-    ids, head, found = _ids(job.model.config, job.batch.rows, job.batch.length), head_of(model), []
+    model = random_model(job.model.config, job.precision).eval()
+    ids, head, found = random_ids(job.model.config, job.batch.rows, job.batch.length), head_of(model), []
     with torch.no_grad():
         for _ in range(times):
-            began = _now()
+            began = now()
             states, labels = forward(model, head, {"input_ids": ids, "labels": ids})
             score_tokens(states, head, labels)
-            found.append(_now() - began)
+            found.append(now() - began)
     return statistics.mean(found[1:])
 
 
-def _seconds_of_token(job: WritingJob) -> float:
+def seconds_of_token(job: WritingJob) -> float:
     """The seconds of a step in which each row gets a token."""
-    model = _model(job.model.config, job.precision)
+    model = random_model(job.model.config, job.precision)
     if job.adapter is not None:
         model = with_adapter(model, json.loads(job.adapter), seed=0)
     model = model.eval()
     length = max(2, round(min(job.prompt.expected, job.longest - TOKENS - 1)))
-    prompts = _ids(job.model.config, job.rows, length).tolist()
+    prompts = random_ids(job.model.config, job.rows, length).tolist()
     tasks = [Task((str(place), 0), prompt) for place, prompt in enumerate(prompts)]
     together, found = continues_rows(model, length + TOKENS + 1), []
     for count in (1, 1, 1 + TOKENS):
@@ -146,14 +148,15 @@ def _seconds_of_token(job: WritingJob) -> float:
         writer = (
             ContinuousBatches(model, choose, job.rows, tasks) if together else FixedBatches(model, choose, job.rows, 0)
         )
-        began = _now()
+        began = now()
         assert sum(len(ended) for ended in writer.write(tasks)) == len(tasks)
-        found.append(_now() - began)
+        found.append(now() - began)
     # The first one warms up the kernels.
     return max(found[2] - found[1], 0.1 * found[2]) / TOKENS
 
 
-def _now() -> float:
+def now() -> float:
+    """The seconds of a clock, once the device has done all its work."""
     if device().type != "cpu":
         torch.accelerator.synchronize()
     return time.perf_counter()
@@ -166,7 +169,7 @@ class _Clock(TrainerCallback):
         self._steps, self._ends = steps, list[float]()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self._ends.append(_now())
+        self._ends.append(now())
 
     @property
     def seconds(self) -> float:
@@ -193,18 +196,18 @@ def _seconds_of_step(job: TrainingJob, steps: int, untimed: int) -> float:
         steps: those that are timed, with batches of the greatest length.
         untimed: those that follow with other lengths. A long run has most of its kernels already.
     """
-    student: Any = _model(job.student.config, "bf16" if job.in_half else "fp32")
+    student: Any = random_model(job.student.config, "bf16" if job.in_half else "fp32")
     if job.adapter is not None:
         student = with_adapter(student, job.adapter, seed=0)
     if job.how.checkpointing and job.adapter is not None:
         student.enable_input_require_grads()
-    teachers = [_model(one.model.config, one.precision) for one in job.teachers]
+    teachers = [random_model(one.model.config, one.precision) for one in job.teachers]
     times = _batches(job)
     every = steps + untimed
     fields = {**job.fields, "max_steps": every, "save_strategy": "no", "train_sampling_strategy": "sequential"}
     fields |= {ACCUMULATION: times, BATCH: job.batch.rows}
     fields.pop("save_steps", None)
-    ids = _ids(job.student.config, every * times * job.batch.rows, job.batch.length).tolist()
+    ids = random_ids(job.student.config, every * times * job.batch.rows, job.batch.length).tolist()
     if job.pads:
         # In no order: shorter and shorter batches would find room where longer ones have been.
         lengths = random.Random(0).sample(range(untimed * times), untimed * times)

@@ -1,21 +1,27 @@
 """Duration: the seconds of a job on a machine, from the operations of its passes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import geometric_mean
+from typing import Literal
 
 from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WaitingJob, WritingJob
 from potstill.planning.machine import Machine
 from potstill.planning.memory import forward_pass, training_pass
 from potstill.planning.models import PlannedModel
-from potstill.planning.ranges import Range
+from potstill.planning.ranges import ZERO, Range
 from potstill.planning.trace import BatchShape, Operations
 
 BATCHES_OF_BLOCK = 8
 """The size of a block of answers, in batches (`generation/continuous_batches.py`)."""
+KEPT_BY_LIBRARY = 64 * 2**20
+"""Bytes of freed memory that the C library keeps in potstill's commands (`cli/native_libraries.py`)."""
 OPTIMIZER_BYTES = 20.0
 """Bytes that an optimizer step reads and writes for each trained weight, besides its state: weight, gradient, and the
 gradient's norm."""
+
+
+Passes = Literal["reading", "training", "writing"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Scales:
     """The same of a step of writing, which gives each row a token, by the job's name."""
     memory: Mapping[str, float] = field(default_factory=dict)
     """The bytes that a training needed, by its key."""
+    layers: Mapping[tuple[Passes, str], float] = field(default_factory=dict)
+    """How many times as long as forecast the first layers of a model took; without heads and losses, but for writing.
+    By the model's name, the training's key, or the name of the job that writes."""
 
     def of(self, several: Mapping[str, float], name: str) -> float | None:
         """The scale of this name, or the mean of the others; None if there are none."""
@@ -77,28 +86,45 @@ def one_batch(job: ReadingJob, machine: Machine, scales: Scales = UNTRIED) -> Ra
         # Each logit is written, and read again in float32.
         moved=12.0 * _vocabulary(job.model) * job.batch.tokens,
     )
-    whole = of_body(job, machine) + _time(head, job, machine)
-    return _scaled(whole, scales.of_reading(job.model.name, job.batch))
+    body = _as_layers(of_body(job, machine), scales.layers.get(("reading", job.model.name)))
+    return _scaled(body + _time(head, job, machine), scales.of_reading(job.model.name, job.batch))
 
 
-def of_body(job: ReadingJob, machine: Machine) -> Range:
-    """The seconds of one forward up to the states that go into the head."""
-    traced = forward_pass(job)
-    return _time(_guess(job.model, job.batch) if traced is None else traced.operations, job, machine)
+def of_body(job: ReadingJob | TrainingJob, machine: Machine) -> Range:
+    """The seconds of one batch without head and loss: of a forward, or of forward and backward in a training."""
+    if isinstance(job, ReadingJob):
+        traced, guess = forward_pass(job), _guess(job.model, job.batch)
+    else:
+        traced, guess = training_pass(job), _guess(job.student, job.batch) * _passes(job)
+    if traced is None:
+        return _time(guess, job, machine)
+    return _time(traced.operations, job, machine) + _of_new_memory(traced.peak, machine)
 
 
-def one_step(job: TrainingJob, machine: Machine) -> Range:
+def _of_new_memory(peak: float, machine: Machine) -> Range:
+    """The seconds in which the system gives a pass the memory that the C library has not kept from the pass before."""
+    if machine.new_memory is None:
+        return ZERO
+    return Range.exactly(max(0.0, peak - KEPT_BY_LIBRARY)) / machine.new_memory
+
+
+def _passes(job: TrainingJob) -> float:
+    """How many times as many products as a forward has a step with its backward."""
+    return 2.0 if job.how.adapter else 3.0
+
+
+def one_step(job: TrainingJob, machine: Machine, scales: Scales = UNTRIED) -> Range:
     """The seconds of one micro-batch: forward, loss and backward, with the teachers beside it."""
-    traced = training_pass(job)
-    passes = 2.0 if job.how.adapter else 3.0
-    work = _guess(job.student, job.batch) * passes if traced is None else traced.operations
     head = Operations(
-        products=2.0 * passes * _head_size(job.student) * job.batch.tokens,
+        products=2.0 * _passes(job) * _head_size(job.student) * job.batch.tokens,
         # Softmax and gradient of each logit, in float32.
         moved=12.0 * _vocabulary(job.student) * job.batch.tokens,
     )
-    own = _time(work + head, job, machine)
-    return sum((one_batch(teacher, machine) * teacher.share for teacher in job.teachers), own)
+    body = _as_layers(of_body(job, machine), scales.layers.get(("training", job.key)))
+    # What was tried of teachers that read by themselves is no part of this: a whole step is tried with them.
+    of_layers = replace(scales, reading={})
+    beside = (one_batch(teacher, machine, of_layers) * teacher.share for teacher in job.teachers)
+    return sum(beside, body + _time(head, job, machine))
 
 
 def of_update(job: TrainingJob, machine: Machine) -> Range:
@@ -112,7 +138,7 @@ def _of_training(job: TrainingJob, machine: Machine, scales: Scales) -> Range | 
         return None
     batches = job.tokens * (1 / job.batch.tokens)
     scale = scales.of(scales.training, job.key)
-    step, update = _scaled(one_step(job, machine), scale), _scaled(of_update(job, machine), scale)
+    step, update = _scaled(one_step(job, machine, scales), scale), _scaled(of_update(job, machine), scale)
     return (step * batches + update * job.steps) * job.rounds
 
 
@@ -120,7 +146,8 @@ def _of_writing(job: WritingJob, machine: Machine, scales: Scales) -> Range | No
     if job.count is None:
         return None
     devices = machine.devices if job.spans else 1
-    step = _scaled(one_token(job, machine), scales.of(scales.writing, job.name))
+    layers = _as_layers(one_token(job, machine), scales.layers.get(("writing", job.name)))
+    step = _scaled(layers, scales.of(scales.writing, job.name))
     steps = steps_of_writing(job, job.count)
     prompts = job.count * job.prompt
     reading = one_batch(
@@ -164,6 +191,11 @@ def _time(work: Operations, job: ReadingJob | TrainingJob, machine: Machine) -> 
         + Range.exactly(work.moved) / (machine.elementwise or machine.bandwidth)
         + machine.call * work.calls
     )
+
+
+def _as_layers(found: Range, scale: float | None) -> Range:
+    """A forecast that is scaled to what the model's first layers took. The rest of the model is not tried."""
+    return found if scale is None else Range.around(found.expected * scale, 1.5, 2.0)
 
 
 def _scaled(found: Range, scale: float | None) -> Range:

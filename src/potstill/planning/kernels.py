@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from potstill.planning.trace import DTYPES, attention_backward, attention_forward
@@ -17,7 +18,9 @@ TOKENS, HEADS, HEAD_SIZE, WIDTH = 1024, 8, 64, 1536
 """Of a batch that is tried: its tokens, its attention, and the width of a feed-forward layer."""
 LENGTHS = (32, 128, 512)
 """The lengths of samples with which attention is tried."""
-TRIES, KEPT = 4, 8
+TRIES, REPEATED = 4, 8
+PIECE, PIECES = 2**22, 48
+"""Bytes of a piece of new memory, and how many are kept: more than the C library keeps when they are freed."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,35 @@ def _attention(dtype: torch.dtype, length: int) -> AttentionRates:
 
 
 def elementwise_rate() -> float:
-    """The bytes a second that operations on each element read and write on this CPU.
-
-    Their results are kept for a while, as activations are. So the memory that they get is new, which costs a part of
-    their time.
-    """
+    """The bytes a second that operations on each element read and write on this CPU, in memory that was used before."""
     values = torch.randn(TOKENS, WIDTH)
     half = values.bfloat16()
 
     def several() -> None:
-        kept = []
-        for _ in range(KEPT):
-            kept += [values * values, values.bfloat16(), half.float()]
+        for _ in range(REPEATED):
+            values * values, values.bfloat16(), half.float()
 
-    return KEPT * (12 + 6 + 6) * values.numel() / _best(several)
+    return REPEATED * (12 + 6 + 6) * values.numel() / _best(several)
+
+
+def new_memory_rate() -> float:
+    """The bytes a second that the system gives anew, beside the time to write them once.
+
+    It gives them in pages, and clears each. They are asked for in pieces as large as activations are.
+    """
+    pieces: list[Tensor] = []
+
+    def first() -> None:
+        pieces.clear()
+        pieces.extend(torch.empty(PIECE, dtype=torch.uint8).fill_(1) for _ in range(PIECES))
+
+    def again() -> None:
+        for piece in pieces:
+            piece.fill_(1)
+
+    in_new, in_known = _best(first), _best(again)
+    # Where memory is given faster than it is written, the difference is noise.
+    return PIECE * PIECES / max(in_new - in_known, 0.05 * in_new)
 
 
 def _best(do: Callable[[], None]) -> float:

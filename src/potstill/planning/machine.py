@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from potstill.cost import Cost, measure
 from potstill.device import device, device_name, time_products
 from potstill.errors import first_line
-from potstill.planning.kernels import attention_rates, elementwise_rate
+from potstill.planning.kernels import attention_rates, elementwise_rate, new_memory_rate
 from potstill.planning.ranges import Range
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.section import Section
@@ -35,8 +35,10 @@ SHARE_STATED = Range(0.2, 0.4, 0.65)
 """The share of a datasheet's rate that the products of whole models reach."""
 CALL_SECONDS = {"cpu": Range(3e-6, 8e-6, 20e-6), "cuda": Range(3e-6, 7e-6, 15e-6)}
 """What an operation costs besides its work."""
-SHARE_OF_ATTENTION, SHARE_OF_ELEMENTWISE = Range(0.6, 1.0, 1.5), Range(0.5, 1.0, 1.6)
-"""The share of the measured rates of attention, and of operations on each element, that those of whole models reach."""
+SHARE_OF_ATTENTION, SHARE_OF_ELEMENTWISE = Range(0.6, 1.0, 1.5), Range(0.25, 0.6, 1.2)
+SHARE_OF_NEW_MEMORY = Range(0.5, 1.0, 1.6)
+"""The share of the measured rates of attention, of operations on each element and of new memory that those of whole
+models reach. The tensors that are measured stay in the CPU's caches more often than those of a training."""
 SHARE_OF_BANDWIDTH = {"cpu": Range(0.3, 0.8, 2.0), "cuda": Range(0.4, 0.7, 0.9)}
 """The share of the bandwidth that small operations reach. On a CPU, their tensors are partly in its caches."""
 WATTS_STATED, WATTS_MEASURED = Range(0.6, 1.0, 1.1), Range(0.7, 1.0, 1.5)
@@ -105,6 +107,9 @@ class Machine:
     where attention is as fast as products."""
     elementwise: Range | None = None
     """Bytes a second of operations on each element; None where they reach the bandwidth."""
+    new_memory: Range | None = None
+    """Bytes a second that the system gives anew; None where that costs nothing, as on a GPU, whose freed memory is
+    kept."""
     watts: Range | None = None
     """Of the whole machine under load."""
     price: float | None = None
@@ -227,6 +232,7 @@ def _measured(widths: tuple[int, int]) -> Machine:
             for key, rates in (attention_rates() if on_cpu else {}).items()
         },
         elementwise=SHARE_OF_ELEMENTWISE * elementwise_rate() if on_cpu else None,
+        new_memory=SHARE_OF_NEW_MEMORY * new_memory_rate() if on_cpu else None,
         watts=_watts(meter.cost),
         baseline=_baseline(),
     )

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -233,20 +233,25 @@ class _Finder:
 def pruned(config: Any, student: PrunedLayers | PrunedWidth) -> Any:
     """The configuration of a student without some of its teacher's layers or channels."""
     fields = config.to_dict()
-    total = config.get_text_config().num_hidden_layers
     if student.layers is not None:
-        kept = student.layers if isinstance(student.layers, list) else _kept(total, student)
-        fields = {
-            key: [value[place] for place in kept if place < total]
-            if isinstance(value, list) and len(value) == total
-            else value
-            for key, value in fields.items()
-        }
-        fields[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
+        total = config.get_text_config().num_hidden_layers
+        fields = of_layers(config, student.layers if isinstance(student.layers, list) else _kept(total, student))
     for key, field in WIDTHS.items():
         if isinstance(student, PrunedWidth) and getattr(student, key) is not None:
             fields[config.attribute_map.get(field, field)] = getattr(student, key)
     return type(config).from_dict(fields)
+
+
+def of_layers(config: Any, kept: Sequence[int]) -> dict[str, Any]:
+    """The fields of a configuration with these layers alone."""
+    total = config.get_text_config().num_hidden_layers
+    fields = {
+        key: [value[place] for place in kept if place < total]
+        if isinstance(value, list) and len(value) == total
+        else value
+        for key, value in config.to_dict().items()
+    }
+    return fields | {config.attribute_map.get("num_hidden_layers", "num_hidden_layers"): len(kept)}
 
 
 def _kept(total: int, student: PrunedLayers | PrunedWidth) -> list[int]:
@@ -294,6 +299,11 @@ def _planned(
 
 def _as_text(adapter: Mapping[str, Any] | None) -> str | None:
     return None if adapter is None else json.dumps(adapter, sort_keys=True)
+
+
+def parameters_of(config: Any) -> Parameters:
+    """The parameters of a model that does not learn."""
+    return _counted(json.dumps(config.to_dict(), sort_keys=True, default=str), trains=False, adapter=None)
 
 
 @cache

@@ -229,9 +229,11 @@ def _forecast(step: Step, at: Situation, machine: Machine, scales: Scales) -> St
     )
 
 
-def jobs_in(recipe: Recipe, steps: Sequence[Step], machine: Machine, known: Known = NOTHING_KNOWN) -> list[Job]:
-    """All work of some steps, to try it."""
-    at = _situation(recipe, machine, known, ask_hub=True)
+def jobs_in(
+    recipe: Recipe, steps: Sequence[Step], machine: Machine, known: Known = NOTHING_KNOWN, *, ask_hub: bool = False
+) -> list[Job]:
+    """All work of some steps, to try it; the arguments are those of :func:`make_plan`."""
+    at = _situation(recipe, machine, known, ask_hub=ask_hub)
     return [job for step in steps for job in jobs_of(step, at)]
 
 

@@ -212,10 +212,10 @@ def _training(config: str, batch: BatchShape, how: Learning) -> Pass | None:
         _LossMemory.apply(states, states[:1] if head is None else head.weight).backward()
 
     dtype = torch.bfloat16 if how.autocast and how.adapter else torch.float32
-    return _traced(config, dtype, run, lambda model: _prepared(model, how))
+    return _traced(config, dtype, run, lambda model: prepared(model, how))
 
 
-def _prepared(model: Any, how: Learning) -> Any:
+def prepared(model: Any, how: Learning) -> Any:
     """A student that is ready to learn, as `training/fit.py` has it."""
     model = model.train()
     if how.adapter is not None:
