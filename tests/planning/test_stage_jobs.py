@@ -17,7 +17,7 @@ from potstill.planning.evaluation_jobs import (
 from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob
 from potstill.planning.models import models_of
 from potstill.planning.ranges import Range
-from potstill.planning.stage_jobs import jobs_of
+from potstill.planning.stage_jobs import CAPTURED_BYTES, SECONDS_OF_TARGET, jobs_of
 from potstill.recipe.candidates import Candidate
 from potstill.recipe.step import Step
 from tiny import llama, save_model
@@ -43,6 +43,14 @@ def test_a_capture_reads_the_prompts_of_its_own_sample_set(tmp_path):
     assert base.tokens == Range(2000, 3000, 4000)
     assert base.batch.length == 40
     assert other == only(at, ReadingJob, Step("capture", name="confidence/own"))
+
+
+def test_what_a_capture_does_beside_reading_grows_with_the_tokens_that_are_learned_and_with_the_vocabulary(tmp_path):
+    at = situation(tmp_path, "facts.text={prompt_tokens: 20, answer_tokens: 10}")
+    step = Step("capture", name="base/own")
+    own = [one for one in jobs_of(step, at) if isinstance(one, WaitingJob)][-1].seconds
+    assert own == at.amounts.supervised * SECONDS_OF_TARGET
+    assert only(at, ReadingJob, step).moved_of_logit == CAPTURED_BYTES
 
 
 def test_a_teacher_answers_all_prompts_even_where_not_all_answers_are_learned(tmp_path):

@@ -181,7 +181,9 @@ def _steps_of_other_lengths(job: TrainingJob, foreseen: float) -> int:
     """The steps with batches of other lengths, for the memory: on a CPU each length has kernels of its own."""
     if not job.pads or device().type != "cpu":
         return 0
-    return max(_times(foreseen), min(LENGTHS, math.ceil(SECONDS_OF_LENGTHS / foreseen)))
+    wanted = max(_times(foreseen), min(LENGTHS, math.ceil(SECONDS_OF_LENGTHS / foreseen)))
+    # A short run has no more lengths than batches.
+    return wanted if job.steps is None else min(wanted, math.ceil(job.steps.high))
 
 
 def _batches(job: TrainingJob) -> int:

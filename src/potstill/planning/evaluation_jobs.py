@@ -35,7 +35,7 @@ SUBTASKS, PAIRS_OF_SET = 67, 67_000
 """Of BLiMP."""
 ANSWERED = 0.75
 """The share of the greatest number of tokens that a continuation has. Measured: 0.5 of a model of stories."""
-SECONDS_OF_SCORING, SECONDS_OF_RESPONSE = Range(0.2, 1.0, 6.0), Range(5e-4, 4e-3, 2e-2)
+SECONDS_OF_SCORING, SECONDS_OF_RESPONSE = Range(0.2, 1.0, 6.0), Range(3e-4, 2e-3, 1e-2)
 """To load what compares continuations with their references, and to compare one, mostly by the encoder of sentences."""
 FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
 """Of the set of continuations that ships."""
