@@ -107,3 +107,23 @@ def test_writing_by_another_engine_is_not_tried(tmp_path, engine, tried):
     model = models_of(recipe, {}, ask_hub=False).teachers["t"]
     job = WritingJob(model, 3, Range.exactly(5), Range.exactly(8), 16.0, Range.exactly(9), "fp32", Range.exactly(1e5))
     assert can_write(replace(job, engine=engine), replace(here, kind="cpu")) == tried
+
+
+def test_trainings_of_the_same_passes_are_tried_once(tmp_path, monkeypatch):
+    save_model(llama(), tmp_path / "teacher")
+    settings = ["distil.training={max_steps: 9}", "capture={keep: top_k, k: 8}", "precision=fp32", "facts={}"]
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", *settings)
+    here, tried = machines.this_machine(tmp_path, (16, 32)), []
+    monkeypatch.setattr(module, "_seconds_of_step", lambda job, *how: tried.append(job.key) or 1.0)
+    jobs = [
+        one for one in jobs_in(recipe, [Step("distil", 0), Step("control", 0)], here) if isinstance(one, TrainingJob)
+    ]
+    scales = calibrate(jobs, here)
+    assert tried == ["distil"]
+    assert scales.training["control"] == scales.training["distil"]
+    assert set(scales.memory) == {"distil", "control"}
+    beside = replace(
+        jobs[1], teachers=(next(one for one in jobs_in(recipe, [Step("capture")], here) if hasattr(one, "batch")),)
+    )
+    calibrate([*jobs, replace(beside, key="live")], here)
+    assert tried == ["distil", "distil", "live"]

@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -54,7 +54,7 @@ MOST_BATCHES = 4
 
 def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
     """Try each kind of forward and of training of a plan, as far as this machine has room for it."""
-    scales = Scales()
+    scales, trained = Scales(), dict[Hashable, tuple[float, int | None]]()
     for job in jobs:
         if isinstance(job, ReadingJob) and _key(job) not in scales.reading and has_room(job, machine):
             _say(f"trying forwards of {job.model.name}, {job.batch.rows} × {job.batch.length} tokens")
@@ -66,18 +66,26 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
             ratio = seconds_of_token(job) / one_token(job, machine).expected
             scales = replace(scales, writing={**scales.writing, job.name: ratio})
         elif isinstance(job, TrainingJob) and job.key not in scales.training and has_room(job, machine):
-            foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
-            timed, untimed = _times(foreseen), _steps_of_other_lengths(job, foreseen)
-            _say(f"trying {timed + untimed} steps of {job.key}")
-            with peak_memory.measured() as peak:
-                seconds = _seconds_of_step(job, timed, untimed)
-            needed = peak.host if machine.kind == "cpu" else peak.device
+            same = job.passes, _batches(job), job.steps
+            if same not in trained:
+                trained[same] = _try_training(job, machine)
+            ratio, needed = trained[same]
             scales = replace(
                 scales,
-                training={**scales.training, job.key: seconds / foreseen},
+                training={**scales.training, job.key: ratio},
                 memory={**scales.memory, job.key: needed} if needed else scales.memory,
             )
     return scales
+
+
+def _try_training(job: TrainingJob, machine: Machine) -> tuple[float, int | None]:
+    """How many times as long as forecast a step took, and the bytes that the training needed, where they are known."""
+    foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
+    timed, untimed = _times(foreseen), _steps_of_other_lengths(job, foreseen)
+    _say(f"trying {timed + untimed} steps of {job.key}")
+    with peak_memory.measured() as peak:
+        seconds = _seconds_of_step(job, timed, untimed)
+    return seconds / foreseen, peak.host if machine.kind == "cpu" else peak.device
 
 
 def _key(job: ReadingJob) -> tuple[str, BatchShape]:

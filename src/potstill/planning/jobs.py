@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -77,6 +77,13 @@ class TrainingJob:
     """What the student writes between its steps."""
     parts: int = 1
     """Into how many parts FSDP2 splits the student, its gradients and its optimizer, and each teacher."""
+
+    @property
+    def passes(self) -> Hashable:
+        """What a micro-batch depends on. Where it is the same, one trial is enough: a control learns as a student does
+        whose teacher is captured."""
+        beside = tuple((one.model.name, one.precision, one.batch) for one in self.teachers)
+        return self.student.name, self.batch, self.how, self.in_half, self.pads, beside
 
     @property
     def adapter(self) -> dict[str, Any] | None:

@@ -61,8 +61,7 @@ def _passes(job: _Tried) -> tuple[Hashable, tuple[Passes, str]]:
         return ("reading", job.model.name, job.precision), ("reading", job.model.name)
     if isinstance(job, WritingJob):
         return ("writing", job.name, job.rows), ("writing", job.name)
-    same = ("training", job.student.name, job.batch, job.how, job.in_half, job.pads)
-    return same, ("training", job.key)
+    return ("training", replace(job, teachers=()).passes), ("training", job.key)
 
 
 def _seconds(job: Job, machine: Machine) -> float:
