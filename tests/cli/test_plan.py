@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from potstill.cli import main
+from potstill.planning.duration import Scales
 from tiny import toy_overrides
 
 
@@ -60,3 +61,13 @@ def test_a_machine_nobody_described_is_a_note(call, toy):
 def test_only_this_machine_can_be_calibrated(call, toy):
     said = call("plan", *toy, "--machine", "a100-80gb", "--calibrate", code=2).err
     assert said == "potstill: `--calibrate` tries steps on this machine; leave `--machine` out\n"
+
+
+def test_layers_are_tried_for_this_machine_alone(call, toy, monkeypatch):
+    tried = []
+    monkeypatch.setattr("potstill.cli.plan.try_layers", lambda jobs, machine: tried.append(machine.name) or Scales())
+    call("plan", *toy, "--machine", "cpu-laptop")
+    assert not tried
+    call("plan", *toy)
+    assert len(tried) == 1
+    assert tried[0].startswith("this machine")

@@ -7,10 +7,20 @@ import pytest
 import minimal
 from potstill.errors import UserError
 from potstill.pipeline import forecast
-from potstill.pipeline.forecast import known_of, plan_of, refuse_what_cannot_fit, rounded, say_how_long, typical_widths
+from potstill.pipeline.forecast import (
+    known_of,
+    plan_of,
+    refuse_what_cannot_fit,
+    rounded,
+    say_how_long,
+    typical_widths,
+    with_tried_layers,
+)
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.planning.duration import Scales, layers_of
+from potstill.planning.jobs import TrainingJob
 from potstill.planning.models import TYPICAL_WIDTHS
 from potstill.planning.ranges import Range
 from potstill.teachers.prepared import POINTER
@@ -56,6 +66,25 @@ def test_how_long_it_takes_is_said_if_it_is_a_minute(plan, capsys):
     say_how_long(replace(plan, steps=(replace(last, seconds=Range(1, 2, 99)),)))
     say_how_long(replace(plan, steps=(last, replace(last, seconds=None))))
     assert capsys.readouterr().out == ""
+
+
+def test_layers_are_tried_for_a_run_of_minutes_after_it_is_known_to_fit(plan, monkeypatch):
+    steps, tried = all_steps(plan.recipe), []
+
+    def slower(jobs, machine):
+        tried.append(machine)
+        return Scales(layers={layers_of(job): 1e3 for job in jobs if isinstance(job, TrainingJob)})
+
+    monkeypatch.setattr(forecast, "try_layers", slower)
+    last = replace(plan.steps[-1], seconds=Range(3000, 6000, 9000))
+    after = with_tried_layers(replace(plan, steps=(*plan.steps[:-1], last)), plan.recipe, steps)
+    assert tried == [plan.machine]
+    assert after.seconds.expected > plan.seconds.expected
+    assert [one.memory for one in after.steps] == [one.memory for one in plan.steps]
+    tried.clear()
+    short = replace(plan, steps=())
+    assert with_tried_layers(short, plan.recipe, steps) is short
+    assert not tried
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from potstill.planning import calibrate as module
 from potstill.planning import machine as machines
 from potstill.planning.calibrate import MOST_STEPS, STEPS, _times, calibrate, can_write
 from potstill.planning.duration import seconds_of
-from potstill.planning.jobs import TrainingJob, WritingJob
+from potstill.planning.jobs import ReadingJob, TrainingJob, WritingJob
 from potstill.planning.memory import memory_of
 from potstill.planning.models import models_of
 from potstill.planning.plan import jobs_in, make_plan
@@ -109,21 +109,32 @@ def test_writing_by_another_engine_is_not_tried(tmp_path, engine, tried):
     assert can_write(replace(job, engine=engine), replace(here, kind="cpu")) == tried
 
 
-def test_trainings_of_the_same_passes_are_tried_once(tmp_path, monkeypatch):
+def test_trainings_that_are_alike_are_tried_once(tmp_path, monkeypatch):
     save_model(llama(), tmp_path / "teacher")
     settings = ["distil.training={max_steps: 9}", "capture={keep: top_k, k: 8}", "precision=fp32", "facts={}"]
     recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", *settings)
     here, tried = machines.this_machine(tmp_path, (16, 32)), []
     monkeypatch.setattr(module, "_seconds_of_step", lambda job, *how: tried.append(job.key) or 1.0)
-    jobs = [
-        one for one in jobs_in(recipe, [Step("distil", 0), Step("control", 0)], here) if isinstance(one, TrainingJob)
-    ]
-    scales = calibrate(jobs, here)
+    steps = [Step("distil", 0), Step("control", 0), Step("capture")]
+    jobs = jobs_in(recipe, steps, here)
+    reading = next(one for one in jobs if isinstance(one, ReadingJob))
+    student, control = (one for one in jobs if isinstance(one, TrainingJob))
+    scales = calibrate([student, control], here)
     assert tried == ["distil"]
     assert scales.training["control"] == scales.training["distil"]
     assert set(scales.memory) == {"distil", "control"}
-    beside = replace(
-        jobs[1], teachers=(next(one for one in jobs_in(recipe, [Step("capture")], here) if hasattr(one, "batch")),)
-    )
-    calibrate([*jobs, replace(beside, key="live")], here)
-    assert tried == ["distil", "distil", "live"]
+    live = replace(control, key="live", teachers=(reading,))
+    other = replace(control, key="other", fields={**control.fields, "optim": "sgd"})
+    calibrate([student, live, other], here)
+    assert tried == ["distil", "distil", "live", "other"]
+
+
+def test_a_run_of_few_steps_has_the_lengths_of_all_its_batches(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+    training = "distil.training={max_steps: 3, gradient_accumulation_steps: 16}"
+    settings = [training, "capture={keep: top_k, k: 8}", "precision=fp32", "facts={}"]
+    recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", *settings)
+    here = machines.this_machine(tmp_path, (16, 32))
+    job = next(one for one in jobs_in(recipe, [Step("control", 0)], here) if isinstance(one, TrainingJob))
+    assert module._steps_of_other_lengths(replace(job, pads=True), 0.3) == 3 * 16 / module.MOST_BATCHES
+    assert module._steps_of_other_lengths(replace(job, pads=False), 0.3) == 0

@@ -8,7 +8,6 @@ import minimal
 from potstill.cli.native_libraries import MALLOC
 from potstill.planning.amounts import amounts_of
 from potstill.planning.duration import (
-    KEPT_BY_LIBRARY,
     Scales,
     active_parameters,
     of_body,
@@ -18,6 +17,7 @@ from potstill.planning.duration import (
     steps_of_writing,
 )
 from potstill.planning.jobs import ReadingJob, Situation, TrainingJob, WaitingJob, WritingJob
+from potstill.planning.kernels import KEPT_BY_LIBRARY
 from potstill.planning.machine import Machine
 from potstill.planning.memory import training_pass
 from potstill.planning.models import models_of
@@ -131,6 +131,7 @@ def test_writing_reads_all_weights_for_each_token(at):
     more = seconds_of(heavy, MACHINE).expected - seconds_of(job, MACHINE).expected
     assert more == pytest.approx(40 / 4 * 8), "ten batches of eight tokens, one second more each"
     assert seconds_of(replace(job, count=None), MACHINE) is None
+    assert seconds_of(replace(job, count=Range.exactly(0)), MACHINE) == Range.exactly(0), "it is there for its memory"
     tried = seconds_of(job, MACHINE, Scales(writing={"t": 3.0})).expected
     read = seconds_of(replace(job, new=Range.exactly(0)), MACHINE).expected
     assert tried - read == pytest.approx(3 * (seconds_of(job, MACHINE).expected - read))

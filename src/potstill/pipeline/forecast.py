@@ -90,12 +90,23 @@ def _tokenizer_of(recipe: Recipe, run: Run) -> Any:
 
 
 def plan_of(recipe: Recipe, run: Run, steps: Sequence[Step]) -> Plan:
-    """The plan of some steps of a run on this machine. For a run of minutes, the models' first layers are tried."""
-    machine, known = machine_named(None, run.folder, typical_widths(recipe, run)), known_of(recipe, run)
-    plan = make_plan(recipe, steps, machine, known)
+    """The plan of some steps of a run on this machine."""
+    machine = machine_named(None, run.folder, typical_widths(recipe, run))
+    return make_plan(recipe, steps, machine, known_of(recipe, run))
+
+
+def with_tried_layers(plan: Plan, recipe: Recipe, steps: Sequence[Step]) -> Plan:
+    """The plan of a run of minutes, once the first layers of its models are tried; a shorter one as it is.
+
+    Args:
+        plan: the plan.
+        recipe: its recipe.
+        steps: its steps.
+    """
     if plan.known_seconds.expected < SHORTEST:
         return plan
-    return make_plan(recipe, steps, machine, known, scales=try_layers(jobs_in(recipe, steps, machine, known), machine))
+    scales = try_layers(jobs_in(recipe, steps, plan.machine, plan.known), plan.machine)
+    return make_plan(recipe, steps, plan.machine, plan.known, scales=scales)
 
 
 def advice_on(plan: Plan) -> list[tuple[Misfit, list[Advice]]]:

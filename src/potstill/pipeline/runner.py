@@ -76,18 +76,20 @@ def _begin(given: Recipe, recipe: Recipe, run: Run, steps: Sequence[Step]) -> di
     Raises:
         UserError: a setting is wrong, or the run cannot fit this machine.
     """
-    from potstill.pipeline.forecast import plan_of, refuse_what_cannot_fit, say_how_long
+    from potstill.pipeline.forecast import plan_of, refuse_what_cannot_fit, say_how_long, with_tried_layers
 
     check_stages(recipe)
     if not distributed.is_first():
         return {}
     warn(given, recipe, run)
+    left = _left(recipe, run, steps)
     try:
-        plan = plan_of(recipe, run, _left(recipe, run, steps))
+        plan = plan_of(recipe, run, left)
     except Exception as error:  # noqa: BLE001 (whatever a model without weights raises, the run itself needs no plan)
         without_forecast(error)
         return {}
     refuse_what_cannot_fit(plan, run)
+    plan = with_tried_layers(plan, recipe, left)
     say_how_long(plan)
     return {one.step: one.to_dict() for one in plan.steps}
 

@@ -44,8 +44,8 @@ STEPS, MOST_STEPS, SECONDS_TRIED = 3, 30, 5.0
 together as far as the numbers allow. The first is not counted: it makes the optimizer's state, and warms up the
 kernels."""
 LENGTHS, SECONDS_OF_LENGTHS = 16, 15.0
-"""The steps with batches of other lengths, and the seconds that they take together as far as the numbers allow; never
-fewer than those that are timed."""
+"""The steps with batches of other lengths, and the seconds that they take together as far as the numbers allow: no
+fewer than those that are timed, and no more than the run has."""
 TOKENS = 8
 """Of each answer that is written, beside the first, which waits for the prompts."""
 MOST_BATCHES = 4
@@ -66,7 +66,7 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
             ratio = seconds_of_token(job) / one_token(job, machine).expected
             scales = replace(scales, writing={**scales.writing, job.name: ratio})
         elif isinstance(job, TrainingJob) and job.key not in scales.training and has_room(job, machine):
-            same = job.passes, _batches(job), job.steps
+            same = _same_trial(job)
             if same not in trained:
                 trained[same] = _try_training(job, machine)
             ratio, needed = trained[same]
@@ -76,6 +76,13 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
                 memory={**scales.memory, job.key: needed} if needed else scales.memory,
             )
     return scales
+
+
+def _same_trial(job: TrainingJob) -> Hashable:
+    """What the trial of a training depends on."""
+    beside = tuple((one.model.name, one.precision, one.batch) for one in job.teachers)
+    fields = tuple(sorted((name, str(value)) for name, value in job.fields.items()))
+    return job.micro_batch, beside, fields, job.steps
 
 
 def _try_training(job: TrainingJob, machine: Machine) -> tuple[float, int | None]:
@@ -190,8 +197,11 @@ def _steps_of_other_lengths(job: TrainingJob, foreseen: float) -> int:
     if not job.pads or device().type != "cpu":
         return 0
     wanted = max(_times(foreseen), min(LENGTHS, math.ceil(SECONDS_OF_LENGTHS / foreseen)))
+    if job.steps is None:
+        return wanted
     # A short run has no more lengths than batches.
-    return wanted if job.steps is None else min(wanted, math.ceil(job.steps.high))
+    batches = job.steps.high * int(job.fields.get(ACCUMULATION, 1))
+    return min(wanted, math.ceil(batches / _batches(job)))
 
 
 def _batches(job: TrainingJob) -> int:

@@ -1,11 +1,12 @@
 """Duration: the seconds of a job on a machine, from the operations of its passes."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import geometric_mean
 from typing import Literal
 
 from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WaitingJob, WritingJob
+from potstill.planning.kernels import KEPT_BY_LIBRARY
 from potstill.planning.machine import Machine
 from potstill.planning.memory import forward_pass, training_pass
 from potstill.planning.models import PlannedModel
@@ -14,14 +15,15 @@ from potstill.planning.trace import BatchShape, Operations
 
 BATCHES_OF_BLOCK = 8
 """The size of a block of answers, in batches (`generation/continuous_batches.py`)."""
-KEPT_BY_LIBRARY = 64 * 2**20
-"""Bytes of freed memory that the C library keeps in potstill's commands (`cli/native_libraries.py`)."""
+PROMPT_LENGTH = 64
+"""Tokens of a row when prompts are read."""
 OPTIMIZER_BYTES = 20.0
 """Bytes that an optimizer step reads and writes for each trained weight, besides its state: weight, gradient, and the
 gradient's norm."""
 
 
-Passes = Literal["reading", "training", "writing"]
+LayersOf = tuple[Literal["reading", "training", "writing"], Hashable]
+"""Which layers a trial is of: a model's that reads or writes, or those of a training's micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,8 @@ class Scales:
     """The same of a step of writing, which gives each row a token, by the job's name."""
     memory: Mapping[str, float] = field(default_factory=dict)
     """The bytes that a training needed, by its key."""
-    layers: Mapping[tuple[Passes, str], float] = field(default_factory=dict)
-    """How many times as long as forecast the first layers of a model took; without heads and losses, but for writing.
-    By the model's name, the training's key, or the name of the job that writes."""
+    layers: Mapping[LayersOf, float] = field(default_factory=dict)
+    """How many times as long as forecast the first layers of a model took, without embeddings, head and loss."""
 
     def of(self, several: Mapping[str, float], name: str) -> float | None:
         """The scale of this name, or the mean of the others; None if there are none."""
@@ -86,19 +87,31 @@ def one_batch(job: ReadingJob, machine: Machine, scales: Scales = UNTRIED) -> Ra
         # Each logit is written, and read again in float32.
         moved=12.0 * _vocabulary(job.model) * job.batch.tokens,
     )
-    body = _as_layers(of_body(job, machine), scales.layers.get(("reading", job.model.name)))
-    return _scaled(body + _time(head, job, machine), scales.of_reading(job.model.name, job.batch))
+    whole = _of_layers(job, machine, scales) + _time(head, job, machine)
+    return _scaled(whole, scales.of_reading(job.model.name, job.batch))
+
+
+def layers_of(job: ReadingJob | TrainingJob | WritingJob) -> LayersOf:
+    """The name of a trial of the job's layers. Jobs of one name have one trial."""
+    if isinstance(job, ReadingJob):
+        return "reading", job.model.name
+    return ("writing", job.name) if isinstance(job, WritingJob) else ("training", job.micro_batch)
 
 
 def of_body(job: ReadingJob | TrainingJob, machine: Machine) -> Range:
     """The seconds of one batch without head and loss: of a forward, or of forward and backward in a training."""
+    return _of_layers(job, machine, UNTRIED)
+
+
+def _of_layers(job: ReadingJob | TrainingJob, machine: Machine, scales: Scales) -> Range:
     if isinstance(job, ReadingJob):
         traced, guess = forward_pass(job), _guess(job.model, job.batch)
     else:
-        traced, guess = training_pass(job), _guess(job.student, job.batch) * _passes(job)
-    if traced is None:
-        return _time(guess, job, machine)
-    return _time(traced.operations, job, machine) + _of_new_memory(traced.peak, machine)
+        traced, guess = training_pass(job), _guess(job.student, job.batch) * _forwards_of_step(job)
+    work = _time(guess if traced is None else traced.operations, job, machine)
+    found = _as_layers(work, scales.layers.get(layers_of(job)))
+    # A trial of some layers asks for little memory.
+    return found if traced is None else found + _of_new_memory(traced.peak, machine)
 
 
 def _of_new_memory(peak: float, machine: Machine) -> Range:
@@ -108,23 +121,22 @@ def _of_new_memory(peak: float, machine: Machine) -> Range:
     return Range.exactly(max(0.0, peak - KEPT_BY_LIBRARY)) / machine.new_memory
 
 
-def _passes(job: TrainingJob) -> float:
-    """How many times as many products as a forward has a step with its backward."""
+def _forwards_of_step(job: TrainingJob) -> float:
+    """How many times the products of a forward a step with its backward has."""
     return 2.0 if job.how.adapter else 3.0
 
 
 def one_step(job: TrainingJob, machine: Machine, scales: Scales = UNTRIED) -> Range:
     """The seconds of one micro-batch: forward, loss and backward, with the teachers beside it."""
     head = Operations(
-        products=2.0 * _passes(job) * _head_size(job.student) * job.batch.tokens,
+        products=2.0 * _forwards_of_step(job) * _head_size(job.student) * job.batch.tokens,
         # Softmax and gradient of each logit, in float32.
         moved=12.0 * _vocabulary(job.student) * job.batch.tokens,
     )
-    body = _as_layers(of_body(job, machine), scales.layers.get(("training", job.key)))
     # What was tried of teachers that read by themselves is no part of this: a whole step is tried with them.
     of_layers = replace(scales, reading={})
     beside = (one_batch(teacher, machine, of_layers) * teacher.share for teacher in job.teachers)
-    return sum(beside, body + _time(head, job, machine))
+    return sum(beside, _of_layers(job, machine, scales) + _time(head, job, machine))
 
 
 def of_update(job: TrainingJob, machine: Machine) -> Range:
@@ -143,17 +155,22 @@ def _of_training(job: TrainingJob, machine: Machine, scales: Scales) -> Range | 
 
 
 def _of_writing(job: WritingJob, machine: Machine, scales: Scales) -> Range | None:
-    if job.count is None:
-        return None
+    if job.count is None or job.count.high == 0:
+        return job.count
     devices = machine.devices if job.spans else 1
-    layers = _as_layers(one_token(job, machine), scales.layers.get(("writing", job.name)))
-    step = _scaled(layers, scales.of(scales.writing, job.name))
-    steps = steps_of_writing(job, job.count)
-    prompts = job.count * job.prompt
-    reading = one_batch(
-        ReadingJob(job.model, BatchShape(job.rows, 64), None, job.precision, job.weights), machine, scales
-    )
-    return step * steps * (1 / devices if devices > 1 else 1.0) + reading * (prompts * (1 / (64.0 * job.rows)))
+    of_layers, of_head = _of_token(job, machine)
+    whole = _as_layers(of_layers, scales.layers.get(layers_of(job))) + of_head
+    step = _scaled(whole, scales.of(scales.writing, job.name))
+    prompts = prompts_of(job)
+    assert prompts.tokens is not None
+    reading = one_batch(prompts, machine, scales) * (prompts.tokens * (1 / prompts.batch.tokens))
+    return step * steps_of_writing(job, job.count) * (1 / devices if devices > 1 else 1.0) + reading
+
+
+def prompts_of(job: WritingJob) -> ReadingJob:
+    """The reading of all prompts."""
+    tokens = None if job.count is None else job.count * job.prompt
+    return ReadingJob(job.model, BatchShape(job.rows, PROMPT_LENGTH), tokens, job.precision, job.weights)
 
 
 def steps_of_writing(job: WritingJob, count: Range) -> Range:
@@ -170,15 +187,23 @@ def steps_of_writing(job: WritingJob, count: Range) -> Range:
 
 def one_token(job: WritingJob, machine: Machine) -> Range:
     """The seconds of a step of writing, which gives each row a token."""
+    of_layers, of_head = _of_token(job, machine)
+    return of_layers + of_head
+
+
+def _of_token(job: WritingJob, machine: Machine) -> tuple[Range, Range]:
+    """The same of the layers and of the head."""
     assert machine.bandwidth is not None
     token = _guess(job.model, BatchShape(1, 2)) * 0.5
     read = ReadingJob(job.model, BatchShape(job.rows, 2), None, job.precision, job.weights)
     traced = forward_pass(read)
     calls = 0.0 if traced is None else traced.operations.calls
-    # Each step reads all weights once, for all rows.
-    step = job.weights / machine.bandwidth + machine.call * (3 * calls)
     head = Operations(products=2.0 * _head_size(job.model) * job.rows)
-    return step + _time(token * job.rows + head, read, machine)
+    # Each step reads all weights once, for all rows.
+    share = min(1.0, _head_size(job.model) / job.model.parameters.total)
+    layers = job.weights * (1 - share) / machine.bandwidth + machine.call * (3 * calls)
+    of_head = job.weights * share / machine.bandwidth + _time(head, read, machine)
+    return layers + _time(token * job.rows, read, machine), of_head
 
 
 def _time(work: Operations, job: ReadingJob | TrainingJob, machine: Machine) -> Range:

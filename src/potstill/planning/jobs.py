@@ -79,11 +79,9 @@ class TrainingJob:
     """Into how many parts FSDP2 splits the student, its gradients and its optimizer, and each teacher."""
 
     @property
-    def passes(self) -> Hashable:
-        """What a micro-batch depends on. Where it is the same, one trial is enough: a control learns as a student does
-        whose teacher is captured."""
-        beside = tuple((one.model.name, one.precision, one.batch) for one in self.teachers)
-        return self.student.name, self.batch, self.how, self.in_half, self.pads, beside
+    def micro_batch(self) -> Hashable:
+        """What forward and backward of the student depend on. A control learns as a student does."""
+        return self.student.name, self.batch, self.how, self.in_half, self.pads
 
     @property
     def adapter(self) -> dict[str, Any] | None:

@@ -20,7 +20,9 @@ LENGTHS = (32, 128, 512)
 """The lengths of samples with which attention is tried."""
 TRIES, REPEATED = 4, 8
 PIECE, PIECES = 2**22, 48
-"""Bytes of a piece of new memory, and how many are kept: more than the C library keeps when they are freed."""
+"""Bytes of a piece of new memory, and how many are asked for."""
+KEPT_BY_LIBRARY = 64 * 2**20
+"""Bytes of freed memory that the C library keeps in potstill's commands (`cli/native_libraries.py`)."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ def new_memory_rate() -> float:
             piece.fill_(1)
 
     in_new, in_known = _best(first), _best(again)
-    # Where memory is given faster than it is written, the difference is noise.
-    return PIECE * PIECES / max(in_new - in_known, 0.05 * in_new)
+    # The rest has been used before. Where memory is given faster than it is written, the difference is noise.
+    new = PIECE * PIECES - KEPT_BY_LIBRARY
+    return new / max(in_new - in_known, 0.05 * in_new)
 
 
 def _best(do: Callable[[], None]) -> float:

@@ -108,7 +108,7 @@ class Machine:
     elementwise: Range | None = None
     """Bytes a second of operations on each element; None where they reach the bandwidth."""
     new_memory: Range | None = None
-    """Bytes a second that the system gives anew; None where that costs nothing, as on a GPU, whose freed memory is
+    """Bytes a second that the system gives anew. None: not known, or no cost, as on a GPU, whose freed memory is
     kept."""
     watts: Range | None = None
     """Of the whole machine under load."""
