@@ -48,7 +48,7 @@ class Figure:
     calibrated: Range | None
     """By `plan --calibrate`. None: the plan could not tell."""
     plain: Range | None
-    """By `run` at its start, which tries nothing."""
+    """By `run` at its start, which tries the first layers of each model."""
     happened: float | None
     """None: it could not be measured."""
 
