@@ -25,8 +25,9 @@ _ON_CPU, _ON_GPU, _OF_BUDGET = 2**18, 2**22, 8 * 48
 # Fused passes need few buffers, so their blocks are larger by this factor. On a GPU each block is one call, and that
 # takes about as long as the passes over a block of two.
 _IF_FUSED_ON_CPU, _IF_FUSED_ON_GPU = 2, 8
-# Against a sparse target each block has some dozen small operations between its two passes.
-_IF_FUSED_SPARSE_ON_CPU = 8
+# Without a dense teacher there is no buffer at all, and the call itself weighs most. Against a sparse target each block
+# has some dozen small operations between its two passes.
+_IF_FUSED_ALONE_ON_CPU = 8
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,9 @@ def replace_by_gradient(
 
 def _larger_if_fused(rows: RowBlock) -> int:
     """The factor of the blocks where passes are fused. On a GPU, all rows with a sparse target are one block."""
-    if not rows.sparse:
-        return larger_if_fused(rows.labels.device)
-    return _IF_FUSED_SPARSE_ON_CPU if rows.labels.device.type == "cpu" else rows.student.product.numel()
+    if rows.labels.device.type == "cpu" and not rows.teachers:
+        return _IF_FUSED_ALONE_ON_CPU
+    return rows.student.product.numel() if rows.sparse else larger_if_fused(rows.labels.device)
 
 
 def larger_if_fused(device: torch.device) -> int:

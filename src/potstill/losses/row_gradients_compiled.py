@@ -53,7 +53,10 @@ def fused_dense(
     rows_vary(student.product, labels, teacher.product if teacher is not None else None)
     if each.dim() > 1:
         rows_vary(each, of=1)
-    return kernel(student, teacher, labels, each)
+    values, at_label = kernel(student, teacher, labels, each)
+    if at_label is not None:
+        _put_at_label(student.product, labels, at_label)
+    return values
 
 
 def fused_sparse(
@@ -94,8 +97,7 @@ def fused_sparse(
             of_kept = of_kept + it.balance.of_kept
         _add_at(student.product, ids, student.back(of_kept, at_kept))
         if label is not None:
-            rows = torch.arange(len(labels), device=labels.device)
-            student.product.index_put_((rows, labels), label[:, 0].to(student.product.dtype))
+            _put_at_label(student.product, labels, label)
     values = {position: value for it in each for position, value in it.balance.values.items()}
     return torch.stack([values[i] for i in range(len(losses))])
 
@@ -107,6 +109,11 @@ def _add_at(product: Float[Tensor, "N V"], ids: Int[Tensor, "N K"], values: Floa
         return
     rows = torch.arange(len(ids), device=ids.device)[:, None]
     product.index_put_((rows.expand_as(ids), ids), values.to(product.dtype), accumulate=True)
+
+
+def _put_at_label(product: Float[Tensor, "N V"], labels: Int[Tensor, "N"], values: Float[Tensor, "N 1"]) -> None:
+    """Write each row's number at its label. To compare all ids with it takes a third of the kernel's time."""
+    product.index_put_((torch.arange(len(labels), device=labels.device), labels), values[:, 0].to(product.dtype))
 
 
 @dataclass(frozen=True)
@@ -155,10 +162,12 @@ def _as_tensor(coefficients: Sequence[Coefficient], like: Logits) -> Float[Tenso
 
 
 @cache
-def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[..., Tensor]:
+def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    of_label = [i for i, loss in enumerate(losses) if not loss.needs_teacher]
+
     def dense_kernel(
         student: Logits, teacher: Logits | None, labels: Int[Tensor, "N"], coefficients: Float[Tensor, "losses *N"]
-    ) -> Float[Tensor, "losses N"]:
+    ) -> tuple[Float[Tensor, "losses N"], Float[Tensor, "N 1"] | None]:
         logits = student.finished()
         teacher_logits = teacher.finished() if teacher is not None else None
         values: list[Tensor] = [labels] * len(losses)
@@ -169,10 +178,19 @@ def _dense_kernel(losses: tuple[Loss, ...], with_gradient: bool) -> Callable[...
             for i, value in found.items():
                 values[i] = value
             gradient = gradient + part
+        at_label = None
         if with_gradient:
             assert isinstance(gradient, Tensor)
+            total = sum(coefficients[i] for i in of_label)
+            if teacher_logits is None:
+                here = labels[:, None]
+                at_label = student.back(gradient.gather(1, here) - total, logits.gather(1, here))
+            elif of_label:
+                # Here the gather would make torch keep the whole gradient in memory, which costs more.
+                ids = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
+                gradient = gradient - torch.where(ids == labels[:, None].int(), total, 0.0)
             student.product.copy_(student.back(gradient, logits))
-        return torch.stack(values)
+        return torch.stack(values), at_label
 
     return compiled(dense_kernel)
 
@@ -185,7 +203,10 @@ def _at_temperature(
     losses: dict[int, Loss],
     coefficients: Float[Tensor, "losses *N"],
 ) -> tuple[dict[int, Float[Tensor, "N"]], Float[Tensor, "N V"]]:
-    """Values, by position, and the gradient for the student's logits, of the losses of one temperature."""
+    """Values, by position, and the gradient for the student's logits, of the losses of one temperature.
+
+    The gradient is without cross-entropy's part at the label.
+    """
     values: dict[int, Tensor] = {}
     a, of_a, sum_a = _exponentials(student, temperature)
     log_p = a - sum_a.log()
@@ -196,8 +217,6 @@ def _at_temperature(
         if not loss.needs_teacher:
             values[i] = -log_p.gather(1, labels[:, None])[:, 0]
             of_p = of_p + coefficients[i]
-            here = torch.arange(student.shape[1], dtype=torch.int32, device=student.device) == labels[:, None].int()
-            others.append(torch.where(here, -coefficients[i], 0.0))
     if teacher is not None and any(loss.needs_teacher for loss in losses.values()):
         b, of_b, sum_b = _exponentials(teacher, temperature)
         log_q = b.clamp_min(FLOOR) - sum_b.log()
@@ -231,7 +250,10 @@ def _exponentials(
 
 def _with_holes(student: Logits) -> Float[Tensor, "N V"]:
     """The finished logits, with -inf where the product is -inf: a soft cap would make it finite."""
-    return student.finished().masked_fill(student.product == -torch.inf, -torch.inf)
+    logits = student.finished()
+    if student.softcap is None and student.scale > 0:
+        return logits
+    return logits.masked_fill(student.product == -torch.inf, -torch.inf)
 
 
 @cache
