@@ -17,6 +17,7 @@ from benchmarks.variants import Variant
 from potstill.data.collators import Collator
 from potstill.data.positions import supervised_states
 from potstill.data.prompts.collator import teacher_batch
+from potstill.data.text_of_batch import TextCollator
 from potstill.data.token_bytes import TokenBytes
 from potstill.losses.loss import Loss
 from potstill.losses.teacher_target import HiddenTarget, SpanTarget
@@ -148,6 +149,7 @@ class CrossingPair:
         self.vocabularies, self.width, self.head = vocabularies, shape.width, head_of(self.student)
         self.live = LiveTeacher(self.teacher)
         self._across: dict[tuple[Loss, ...], TeacherAcross] = {}
+        self._collators: dict[tuple[Loss, ...], TextCollator] = {}
 
     @property
     def title(self) -> str:
@@ -194,6 +196,7 @@ class CrossingPair:
             kinds = [loss.kind for loss in losses]
             self._across[losses] = TeacherAcross(self.live, self.text.ours, self.text.theirs, kinds)
             self._across[losses].to(self.device)
+            self._collators[losses] = self._across[losses].collator(Collator(0))
         return self._across[losses]
 
     def teacher_forward(self) -> object:
@@ -227,7 +230,7 @@ class CrossingPair:
         """Forward and backward as DistilTrainer does them, the collator included."""
         self.student.zero_grad(set_to_none=True)
         across = self.across(losses)
-        batch = across.collator(Collator(0))(self.text.samples)
+        batch = self._collators[losses](self.text.samples)
         batch = {name: value.to(self.device) for name, value in batch.items()}
         self.learn(losses, batch, across.target(teacher_batch(batch), compile=compile), compile)
 

@@ -95,8 +95,9 @@ class TokenBytes:
 
     def joined(self, ids: Iterable[int]) -> bytes:
         """The bytes of tokens, one after the other."""
-        each = self.each
-        return b"".join([each[number] for number in ids])
+        # Numbers of Python are found three times as fast as those of an array.
+        numbers = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        return b"".join(map(self.each.__getitem__, numbers))
 
     def read(self, texts: Sequence[str]) -> list[TokenEnds]:
         """The tokens of each text, without special tokens that are not in it."""
