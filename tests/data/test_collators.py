@@ -17,6 +17,15 @@ def test_short_rows_are_padded_on_the_right_masked_and_not_learned():
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
+def test_rows_may_have_a_least_length():
+    for documents in ({}, {"documents": [3]}):
+        batch = Collator(9, least_length=5)([{"input_ids": [1, 2, 3], **documents}])
+        assert batch["input_ids"].tolist() == [[1, 2, 3, 9, 9]]
+        assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0]]
+        assert batch["labels"].tolist()[0][3:] == [IGNORE_INDEX, IGNORE_INDEX]
+        assert Collator(9, least_length=2)([{"input_ids": [1, 2, 3], **documents}])["input_ids"].shape == (1, 3)
+
+
 def test_a_sample_may_say_what_is_learned():
     batch = Collator(0)([{"input_ids": [1, 2, 3], "labels": [IGNORE_INDEX, 2, 3]}, {"input_ids": [4, 5, 6]}])
     assert batch["labels"].tolist() == [[IGNORE_INDEX, 2, 3], [4, 5, 6]]

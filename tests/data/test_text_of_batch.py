@@ -176,6 +176,17 @@ def test_rows_that_are_too_long_for_the_teacher_are_refused():
         collated("tiny", "stories", rows_of("tiny"), positions=20)
 
 
+def test_a_batch_has_a_multiple_of_16_places_but_no_more_than_the_teacher_reads():
+    for rows in (4, 3, 1):
+        batch, *_ = collated("tiny", "stories", rows_of("tiny")[:rows])
+        longest = int(batch["teacher_attention_mask"].sum(1).max())
+        assert batch["teacher_input_ids"].numel() % 16 == 0
+        assert longest <= batch["teacher_input_ids"].shape[1] < longest + 16
+    # Positions beyond are unknown to a model that learns them.
+    batch, *_ = collated("tiny", "stories", rows_of("tiny")[:1], positions=longest)
+    assert batch["teacher_input_ids"].shape[1] == longest
+
+
 def test_samples_with_tokens_of_the_teachers_own_are_refused():
     def collate(samples):
         batch = Collator(0)(samples)

@@ -106,11 +106,9 @@ def test_the_last_row_is_not_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(span_passes, "compiled", lambda kernel: kernel)
     for kernel in (span_passes._sums_kernel, span_passes._write_kernel):
         kernel.cache_clear()
-    of_sums, rows = span_passes._sums_kernel, list[int]()
-    fused = span_passes._sums_kernel()
-    monkeypatch.setattr(
-        span_passes, "_sums_kernel", lambda: lambda logits, begins: rows.append(len(logits)) or fused(logits, begins)
-    )
+    rows = list[int]()
+    fused = span_passes._fused_sums
+    monkeypatch.setattr(span_passes, "_fused_sums", lambda *given: rows.append(len(given[0])) or fused(*given))
     monkeypatch.setattr(span_passes, "small_slices", lambda *given: [slice(0, 3), slice(3, 6), slice(6, 7)])
     logits = logits_of(torch.float32)
     found, _ = numbers_of_rows(logits, LABELS, BEGINS, compile=True)
@@ -120,5 +118,5 @@ def test_the_last_row_is_not_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
     numbers_of_rows(logits.rows(0, 1), LABELS[:1], BEGINS, compile=True)
     numbers_of_rows(logits_of(torch.float64), LABELS, BEGINS, compile=True)
     assert rows == [3, 4]
-    for kernel in (of_sums, span_passes._write_kernel):
+    for kernel in (span_passes._sums_kernel, span_passes._write_kernel):
         kernel.cache_clear()

@@ -39,41 +39,43 @@ class Collator:
     """
 
     pad_token_id: int
+    least_length: int = 0
+    """The least length of rows: those that are shorter are padded."""
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """The samples as one batch."""
         plain = read_plain_samples(samples)
         if plain is not None:
+            length = max(int(plain.lengths.max()), self.least_length)
             return {
-                "input_ids": _padded(plain.ids, plain.lengths, self.pad_token_id),
-                "attention_mask": _padded(plain.real, plain.lengths, 0),
-                "labels": _padded(plain.labels, plain.lengths, IGNORE_INDEX),
+                "input_ids": _padded(plain.ids, plain.lengths, length, self.pad_token_id),
+                "attention_mask": _padded(plain.real, plain.lengths, length, 0),
+                "labels": _padded(plain.labels, plain.lengths, length, IGNORE_INDEX),
             }
         read = [read_sample(sample) for sample in samples]
+        length = max(self.least_length, *(len(sample.ids) for sample in read))
         batch = {
-            "input_ids": _rows([sample.ids for sample in read], self.pad_token_id),
-            "attention_mask": _rows([sample.real for sample in read], 0),
-            "labels": _rows([sample.labels for sample in read], IGNORE_INDEX),
+            "input_ids": _rows([sample.ids for sample in read], length, self.pad_token_id),
+            "attention_mask": _rows([sample.real for sample in read], length, 0),
+            "labels": _rows([sample.labels for sample in read], length, IGNORE_INDEX),
         }
         if all(sample.positions is None for sample in read):
             return batch
-        longest = batch["input_ids"].shape[1]
-        return batch | {"position_ids": _rows([_positions(sample, longest) for sample in read], 0)}
+        return batch | {"position_ids": _rows([_positions(sample, length) for sample in read], length, 0)}
 
 
-def _padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> Int[Tensor, "B T"]:
-    """Values of rows that follow each other as the rows of one tensor."""
-    longest = lengths.max()
-    if (lengths == longest).all():
-        return torch.from_numpy(values.astype(np.int64, copy=False).reshape(-1, longest))
-    rows = np.full((len(lengths), longest), fill, np.int64)
-    rows[np.arange(longest) < lengths[:, None]] = values
+def _padded(values: np.ndarray, lengths: np.ndarray, length: int, fill: int) -> Int[Tensor, "B T"]:
+    """Values of rows that follow each other as the rows of one tensor of this length."""
+    if (lengths == length).all():
+        return torch.from_numpy(values.astype(np.int64, copy=False).reshape(-1, length))
+    rows = np.full((len(lengths), length), fill, np.int64)
+    rows[np.arange(length) < lengths[:, None]] = values
     return torch.from_numpy(rows)
 
 
-def _rows(values: Sequence[np.ndarray], fill: int) -> Int[Tensor, "B T"]:
-    """Arrays of unequal length as the rows of one tensor."""
-    rows = np.full((len(values), max(map(len, values))), fill, np.int64)
+def _rows(values: Sequence[np.ndarray], length: int, fill: int) -> Int[Tensor, "B T"]:
+    """Arrays of unequal length as the rows of one tensor of this length."""
+    rows = np.full((len(values), length), fill, np.int64)
     for row, own in zip(rows, values, strict=True):
         row[: len(own)] = own
     return torch.from_numpy(rows)

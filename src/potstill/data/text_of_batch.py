@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ class TextCollator:
             theirs.add(piece, self._opening(theirs, piece), at, cut, found)
         if self.cut and self.positions is not None:
             theirs.cut(self.positions)
-        teacher = theirs.batch(self.theirs.tokenizer)
+        teacher = theirs.batch(self.theirs.tokenizer, self.positions)
         self._check_length(teacher)
         spans = align(axis, ours, theirs.reading(teacher))
         return teacher | columns(spans, int(supervised_mask(batch).sum()))
@@ -144,7 +145,7 @@ class TextCollator:
 
     def _check_length(self, teacher: Mapping[str, Tensor]) -> None:
         places = teacher.get("position_ids")
-        longest = teacher["input_ids"].shape[1] if places is None else int(places.max()) + 1
+        longest = int((teacher["attention_mask"].sum(1) if places is None else places + 1).max())
         if self.positions is not None and longest > self.positions:
             raise UserError(
                 f"the text of a sample has {longest:,} tokens of {self.theirs.name}, but that reads only "
@@ -199,14 +200,23 @@ class _TeacherTokens:
             for row in rows:
                 del row[most:]
 
-    def batch(self, tokenizer: Any) -> dict[str, Tensor]:
-        """The rows as one batch. A row without text has one token, of which nothing is learned."""
+    def batch(self, tokenizer: Any, positions: int | None) -> dict[str, Tensor]:
+        """The rows as one batch. A row without text has one token, of which nothing is learned.
+
+        Args:
+            tokenizer: the teacher's.
+            positions: the number of tokens that the teacher can read; None: no limit.
+        """
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         samples = []
         for ids, documents in zip(self.ids, self._documents, strict=True):
             sizes = {"documents": [size for size in documents if size] or [1]} if self._apart else {}
             samples.append({"input_ids": ids or [pad], **sizes})
-        return Collator(pad)(samples)
+        longest = max(len(sample["input_ids"]) for sample in samples)
+        # A CPU multiplies bf16 up to a third faster where the number of tokens is a multiple of 16.
+        step = 16 // gcd(16, len(samples))
+        length = -(-longest // step) * step
+        return Collator(pad, min(length, positions or length))(samples)
 
     def reading(self, batch: Mapping[str, Tensor]) -> TextReading:
         """What the alignment needs of these rows."""

@@ -19,7 +19,6 @@ The mass at the end is the debiasing of Minixhofer, Vulić & Ponti (2025, arXiv:
 beginning, the likelihood is also right where a model had thought the word's end improbable.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,9 +31,6 @@ It is the published threshold of chunks."""
 
 LEAST_LOG_MASS = -60.0
 """The least logarithm of a word mass: what float32 can divide by."""
-
-NO_LOGIT = -1e30
-"""What the greatest logit is at least: -inf - -inf would be NaN, in a part of a vocabulary that has no probability."""
 
 
 class TokenNumbers(NamedTuple):
@@ -50,7 +46,7 @@ class VocabularySums(NamedTuple):
     """What the numbers need of all of a prediction's logits."""
 
     top: Float[Tensor, "n"]
-    """The greatest logit; ``NO_LOGIT`` where all are -inf."""
+    """The greatest logit."""
     total: Float[Tensor, "n"]
     """The sum of the exponentials of the logits less the greatest."""
     mass: Float[Tensor, "n"]
@@ -64,17 +60,9 @@ def row_sums(logits: Float[Tensor, "n V"], begins_word: Float[Tensor, "V"]) -> V
         logits: of the predictions.
         begins_word: 1 for each id whose bytes begin with a space, 0 for the others; in the dtype of the logits.
     """
-    top = logits.amax(-1, keepdim=True).clamp_min(NO_LOGIT)
+    top = logits.amax(-1, keepdim=True)
     exponentials = (logits - top).exp_()
     return VocabularySums(top[:, 0], exponentials.sum(-1), exponentials @ begins_word)
-
-
-def sums_of_parts(parts: Sequence[VocabularySums]) -> VocabularySums:
-    """The sums over a vocabulary, from those over its parts."""
-    tops, totals, masses = (torch.stack(each) for each in zip(*parts, strict=True))
-    top = tops.amax(0)
-    factors = (tops - top).exp()
-    return VocabularySums(top, (factors * totals).sum(0), (factors * masses).sum(0))
 
 
 def numbers_of_sums(

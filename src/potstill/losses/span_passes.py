@@ -15,7 +15,7 @@ from torch import Tensor
 from potstill.losses.compiled_kernels import compiled, rows_vary
 from potstill.losses.logit_chunks import Logits
 from potstill.losses.row_blocks import larger_if_fused, small_slices
-from potstill.losses.span_likelihood import NO_LOGIT, TokenNumbers, VocabularySums, numbers_of_sums, row_sums
+from potstill.losses.span_likelihood import TokenNumbers, VocabularySums, numbers_of_sums, row_sums
 from potstill.models.head import statistics_dtype
 
 _IF_FUSED_ON_CPU = 16
@@ -58,30 +58,14 @@ def numbers_of_rows(
         memory_budget: of a GPU, for the size of blocks.
     """
     begins = begins_word.to(statistics_dtype(logits.product.dtype))
-    sums = vocabulary_sums(logits, begins, compile, memory_budget)
-    return numbers_of_sums(sums, logits.at(labels[:, None])[:, 0], labels, ends_turn)
-
-
-def vocabulary_sums(
-    logits: Logits, begins_word: Float[Tensor, "V"], compile: bool = False, memory_budget: int = 0
-) -> VocabularySums:
-    """The sums of some predictions over the vocabulary.
-
-    Args:
-        logits: of the predictions.
-        begins_word: 1 for each id whose bytes begin with a space, 0 for the others; in the dtype of the statistics.
-        compile: whether to fuse the pass.
-        memory_budget: of a GPU, for the size of blocks.
-    """
     found = []
     for block in span_slices(logits, compile, memory_budget):
-        rows = logits.rows(block.start, block.stop)
-        if compile and can_fuse_spans(rows):
-            _only_rows_vary(rows, begins_word)
-            found.append(_sums_kernel()(rows, begins_word))
-        else:
-            found.append(row_sums(rows.finished(), begins_word))
-    return VocabularySums(*(torch.cat(each) for each in zip(*found, strict=True)))
+        rows, own = logits.rows(block.start, block.stop), labels[block]
+        fuses = compile and can_fuse_spans(rows)
+        sums, at_label = _fused_sums(rows, own, begins) if fuses else _sums(rows, own, begins)
+        found.append(numbers_of_sums(sums, at_label, own, ends_turn))
+    numbers = TokenNumbers(*(torch.cat(each) for each in zip(*(one for one, _ in found), strict=True)))
+    return numbers, torch.cat([log_sum for _, log_sum in found])
 
 
 class Derivatives(NamedTuple):
@@ -126,6 +110,22 @@ def write_gradient(
     logits.product.index_put_((rows, labels), own[:, 0].to(logits.product.dtype))
 
 
+def _sums(
+    logits: Logits, labels: Int[Tensor, "n"], begins_word: Float[Tensor, "V"]
+) -> tuple[VocabularySums, Float[Tensor, "n"]]:
+    """The sums of some predictions, and the logits of their labels."""
+    finished = logits.finished()
+    return row_sums(finished, begins_word), finished.gather(1, labels[:, None])[:, 0]
+
+
+def _fused_sums(
+    logits: Logits, labels: Int[Tensor, "n"], begins_word: Float[Tensor, "V"]
+) -> tuple[VocabularySums, Float[Tensor, "n"]]:
+    """The same in one kernel."""
+    _only_rows_vary(logits, begins_word)
+    return _sums_kernel()(logits, begins_word), logits.at(labels[:, None])[:, 0]
+
+
 def _only_rows_vary(logits: Logits, begins_word: Tensor) -> None:
     """A vocabulary has a kernel of its own, whatever was compiled before: so a training that goes on in another process
     computes the same."""
@@ -138,7 +138,7 @@ def _only_rows_vary(logits: Logits, begins_word: Tensor) -> None:
 def _sums_kernel() -> Callable[..., VocabularySums]:
     def span_sums_kernel(logits: Logits, begins_word: Float[Tensor, "V"]) -> VocabularySums:
         finished = logits.finished()
-        top = finished.amax(-1).clamp_min(NO_LOGIT)
+        top = finished.amax(-1)
         exponentials = (finished - top[:, None]).exp()
         return VocabularySums(top, exponentials.sum(-1), (exponentials * begins_word).sum(-1))
 

@@ -5,11 +5,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from potstill.losses.policy_gradient import label_log_probs
-from potstill.losses.span_likelihood import LEAST_LOG_MASS, TokenNumbers, numbers_of_sums
+from potstill.losses.span_likelihood import LEAST_LOG_MASS, TokenNumbers
 from potstill.losses.span_passes import numbers_of_rows
-from potstill.losses.teacher_target import HiddenTarget, SparseTarget
-from potstill.losses.token_scores import WholeDistributions, check_outputs, logits_in_chunks
-from potstill.losses.vocabulary_slices import slice_count, sums_in_slices
+from potstill.losses.teacher_target import SparseTarget
+from potstill.losses.token_scores import WholeDistributions, logits_in_chunks
 
 
 @torch.no_grad()
@@ -37,11 +36,6 @@ def numbers_of(
         return TokenNumbers(nothing, nothing)
     found = []
     with torch.autocast(labels.device.type, enabled=False):
-        count = slice_count(len(begins_word), labels.device)
-        if isinstance(outputs, HiddenTarget) and count > 1:
-            check_outputs([outputs], labels, len(begins_word))
-            sums, at_label = sums_in_slices(outputs, labels, begins_word, count, compile)
-            return numbers_of_sums(sums, at_label, labels, ends_turn)[0]
         for rows, (logits,) in logits_in_chunks([outputs], labels, len(begins_word)):
             found.append(numbers_of_rows(logits, labels[rows], begins_word, ends_turn, compile)[0])
     return TokenNumbers(*(torch.cat(each) for each in zip(*found, strict=True)))

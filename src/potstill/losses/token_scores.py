@@ -155,9 +155,13 @@ def logits_in_chunks(
     Raises:
         UserError: the models and the labels do not fit: see ``pairing.check_shapes`` and ``chunked.check_labels``.
     """
-    compared = check_outputs(models, labels, vocabulary)
+    width = _width(models[0])
+    for one in models:
+        check_shapes(one, len(labels), width, vocabulary)
     if not len(labels):
         return iter(())
+    compared = vocabulary or width
+    check_labels(labels, compared)
     distinct = {id(one): one for one in models}
     sources = {key: teacher_products(one, compared, casts)[0] for key, one in distinct.items()}
 
@@ -169,21 +173,6 @@ def logits_in_chunks(
             source.close()
 
     return each()
-
-
-def check_outputs(models: Sequence[WholeDistributions], labels: Int[Tensor, "N"], vocabulary: int | None) -> int:
-    """The number of ids that are compared.
-
-    Raises:
-        UserError: as :func:`logits_in_chunks`.
-    """
-    width = _width(models[0])
-    for one in models:
-        check_shapes(one, len(labels), width, vocabulary)
-    compared = vocabulary or width
-    if len(labels):
-        check_labels(labels, compared)
-    return compared
 
 
 def joined(
