@@ -236,6 +236,8 @@ def test_what_peft_does_not_take_is_refused_before_anything_is_loaded(adapter, s
         ({"modules_to_save": ["head"]}, "`student.adapter.modules_to_save`: LlamaForCausalLM has no module 'head'"),
         ({"target_modules": "zz"}, "`student.adapter`: peft refuses it: Target modules zz not found"),
         ({"target_modules": []}, "`student.adapter`: peft refuses it: "),
+        ({"target_modules": "range(10**9)"}, "`student.adapter`: peft refuses it: 'range(10**9)' is no regular expr"),
+        ({"rank_pattern": {"q_proj(": 4}}, "`student.adapter`: peft refuses it: "),
         ({"r": 0}, "`student.adapter`: peft refuses it: "),
         ({"lora_dropout": 2.0}, "`student.adapter`: peft refuses it: "),
     ],

@@ -140,6 +140,7 @@ def test_a_named_student_may_have_an_adapter(tmp_path, folder):
     [
         (student, {"r": 2}, "`peft_config` has the type dict"),
         (student, LoraConfig(target_modules=["nothing"]), "peft refuses it"),
+        (student, LoraConfig(target_modules="q_proj("), "peft refuses it: 'q_proj\\(' is no regular expression"),
         (student, PROMPTS, "adds tokens to the input"),
         (student, PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"), "adds tokens to the input"),
         (lambda: get_peft_model(student(), copy.deepcopy(LORA)), LORA, "`model` has an adapter already"),

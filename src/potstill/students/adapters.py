@@ -1,6 +1,7 @@
 """Adapters (LoRA): small trained weights on top of a start that does not change."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def with_adapter(start: PreTrainedModel, adapter: Mapping[str, Any], seed: int) 
         torch.manual_seed(seed)
         try:
             model = get_peft_model(start, config)
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (ValueError, TypeError, NotImplementedError, re.error) as error:
             raise UserError(f"`{KEY}`: peft refuses it: {first_line(error)}") from error
     assert isinstance(model, PeftModel), "one adapter of one kind"
     return model
@@ -107,7 +108,7 @@ def load_adapter(start: PreTrainedModel, folder: Path) -> "PeftModel":
         model = PeftModel.from_pretrained(start, str(folder))
         with safe_open(folder / WEIGHTS, "pt") as content:
             found = set(content.keys())
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, re.error) as error:
         raise UserError(f"the adapter in {folder} cannot be loaded: {first_line(error)}; make it again") from error
     lost = sorted(get_peft_model_state_dict(model, save_embedding_layers=False).keys() - found)
     if lost:

@@ -137,7 +137,7 @@ def with_adapter_of(model: Any, config: Any, args: TrainingArguments | None) -> 
     set_seed(42 if args is None else args.seed)
     try:
         adapted = get_peft_model(model, config)
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError, re.error) as error:
         raise UserError(f"`peft_config`: peft refuses it: {first_line(error)}") from error
     _check_reads_tokens_alone(adapted, "peft_config")
     if args is not None and args.gradient_checkpointing:
