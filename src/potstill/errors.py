@@ -4,8 +4,6 @@ Shapes in docstrings and annotations: B batch, T time, V vocabulary, H hidden si
 A *supervised token* is a position whose next token is a label: ``labels[:, t + 1] != IGNORE_INDEX``.
 """
 
-import re
-
 
 class UserError(ValueError):
     """Bad input. The message is one sentence that names the key or file and says what to do."""
@@ -27,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """The first non-blank line of another library's error, with the second where it ends with a colon; or else the
     error's type. An error of a regular expression is told with the expression."""
-    if isinstance(error, re.error):
-        return f"{error.pattern!r} is no regular expression ({error})"
+    if isinstance(pattern := getattr(error, "pattern", None), str):
+        return f"{pattern!r} is no regular expression ({error})"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or type(error).__name__
