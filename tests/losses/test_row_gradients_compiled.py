@@ -74,6 +74,13 @@ def test_equals_the_naive_loss(kind: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_head_may_turn_its_product_round() -> None:
+    torch.manual_seed(0)
+    log_q = torch.randn(TOKENS, VOCABULARY).mul(3).log_softmax(-1)
+    assert_equal_to_naive(top_k(log_q, 9, 1.0), [Loss("forward_kl", 0.7), Loss("cross_entropy", 0.3)], -0.5, None)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsd", "skew_kl", "skew_reverse_kl"])
 def test_mixtures_of_disjoint_distributions_stay_finite(kind: str) -> None:
     torch.manual_seed(0)

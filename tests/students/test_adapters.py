@@ -323,6 +323,11 @@ def _without_a_weight(folder):
     save_file(found, folder / "adapter_model.safetensors")
 
 
+def _with_a_wrong_pattern(folder):
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"target_modules": "q_proj("}))
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -330,8 +335,9 @@ def _without_a_weight(folder):
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b""), "cannot be loaded: "),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be loaded: "),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "cannot be loaded: "),
+        (_with_a_wrong_pattern, r"cannot be loaded: 'q_proj\(' is no regular expression"),
     ],
-    ids=["a weight lost", "empty", "missing", "no fields"],
+    ids=["a weight lost", "empty", "missing", "no fields", "a wrong pattern"],
 )
 def test_a_damaged_adapter_is_refused(tmp_path, start, damage, sentence):
     load_to_train(start, student(), seed=0).save_pretrained(tmp_path / "saved")

@@ -41,6 +41,11 @@ class Logits:
         bias = None if self.bias is None else self.bias[ids]
         return finish_logits(self.product.gather(1, ids), bias, self.scale, self.softcap)
 
+    def put_at_labels(self, labels: Int[Tensor, "N"], gradient: Float[Tensor, "N 1"]) -> None:
+        """Overwrite one number of each row of the product, which holds its gradient, at the row's label."""
+        rows = torch.arange(len(labels), device=labels.device)
+        self.product.index_put_((rows, labels), gradient[:, 0].to(self.product.dtype))
+
     def back(self, gradient: Float[Tensor, "N K"], finished: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
         """The gradient for the product, from the gradient for the finished logits."""
         if self.softcap is not None:

@@ -106,8 +106,7 @@ def write_gradient(
     _only_rows_vary(logits, begins)
     rows_vary(log_sum, of_words, of_others)
     _write_kernel()(logits, log_sum, of_words, of_others, begins)
-    rows = torch.arange(len(labels), device=labels.device)
-    logits.product.index_put_((rows, labels), own[:, 0].to(logits.product.dtype))
+    logits.put_at_labels(labels, own)
 
 
 def _sums(
