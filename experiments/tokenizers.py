@@ -260,7 +260,8 @@ def page(found: Mapping[str, Found]) -> str:
     """The page, from what each tokenizer gave so far."""
     head = (HERE / "tokenizers.md").read_text(encoding="utf-8")
     lines = _unfinished(found)
-    lines += ["## What it says", "", *(_said(found) or [NOT_YET]), ""]
+    said = _said(found)
+    lines += ["## What it says", "", *(said or [NOT_YET]), "", *when_it_is_worth_it(said)]
     lines += ["## Bits per byte", ""]
     for title, one in found.items():
         lines += [f"**{title[0].upper()}{title[1:]}**", "", *_models(one), ""]
@@ -304,13 +305,38 @@ def _said(found: Mapping[str, Found]) -> list[str]:
     return lines
 
 
+BETTER, WORSE, NO_DIFFERENT = "better", "worse", "no different beyond chance"
+
+
+def when_it_is_worth_it(said: Sequence[str]) -> list[str]:
+    """What to do, from the sentences that compare losses across tokenizers with cross-entropy alone."""
+    crossing = [line for line in said if line.startswith("- `")]
+    better, worse, same = (sum(line.count(f"**{one}**") for line in crossing) for one in (BETTER, WORSE, NO_DIFFERENT))
+    if not crossing:
+        return []
+    advice = (
+        "For students of this size and this much text, crossing tokenizers is not worth its price. Take a teacher that "
+        "has the student's tokens where there is one, or train by cross-entropy alone; a larger student is for a trial "
+        "with a control to decide."
+        if not better
+        else "Train a control beside it, and keep the loss only where it gains."
+    )
+    counted = f"{better} are better, {same} no different beyond chance, and {worse} worse"
+    return [
+        "## When it is worth it",
+        "",
+        f"Of {better + worse + same} comparisons of a loss across tokenizers with cross-entropy alone, {counted}. {advice}",
+        "",
+    ]
+
+
 def _compared(ours: Sequence[float], theirs: Sequence[float], kind: str) -> str:
     """How one model compares with another on a text, over the seeds that both have; empty with fewer than two."""
     each = [one - other for one, other in zip(ours, theirs, strict=False)]
     if len(each) < 2:
         return ""
     half, mean = half_width(each), statistics.mean(each)
-    outcome = "no different beyond chance" if abs(mean) <= half else "better" if mean < 0 else "worse"
+    outcome = NO_DIFFERENT if abs(mean) <= half else BETTER if mean < 0 else WORSE
     return f"**{outcome}** on {kind} ({interval(mean, mean - half, mean + half)})"
 
 

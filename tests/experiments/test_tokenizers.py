@@ -21,6 +21,7 @@ from experiments.tokenizers import (
     page,
     passages,
     sums,
+    when_it_is_worth_it,
     worked,
 )
 from potstill.metrics.held_out_text import DocumentScores
@@ -136,3 +137,18 @@ def test_unequal_numbers_of_seeds_are_compared_on_those_that_both_have():
     every = found()
     every[CUT].seeds[KL] = {kind: [2.0, 2.1] for kind in KINDS}
     assert f"| {KL} | passages | +0.0000, +0.0000 | +0.0000 |" in page(every)
+
+
+def test_when_it_is_worth_it_counts_what_is_said_of_losses_across_tokenizers():
+    said = [
+        f"- `alm`, with {OWN}, against {CONTROL}: **no different beyond chance** on passages; **worse** on sums.",
+        f"- {KL}, with {CUT}, against {CONTROL}: **better** on passages; **better** on sums.",
+        f"- **Crossing**, `alm` against {KL}, with {CUT}: **worse** on passages; **worse** on sums.",
+    ]
+    none = "\n".join(when_it_is_worth_it(said))
+    assert "Of 2 comparisons" in none
+    assert "0 are better, 1 no different beyond chance, and 1 worse" in none
+    assert "not worth its price" in none
+    gains = said[0].replace("**worse**", "**better**")
+    assert "not worth" not in "\n".join(when_it_is_worth_it([gains]))
+    assert when_it_is_worth_it(said[1:]) == []

@@ -141,10 +141,13 @@ def test_a_block_of_answers_waits_for_its_longest(at):
     model = at().models.teachers["t"]
     new = Range(2, 8, 16)
     job = WritingJob(model, 4, Range.exactly(2), new, 24.0, Range.exactly(64), "fp32", Range.exactly(1e9))
-    assert steps_of_writing(job, Range.exactly(64)).expected == 14 * 8 + 2 * 12, "two blocks of eight batches"
-    assert steps_of_writing(job, Range.exactly(3)).expected == 12, "fewer answers than rows"
+    longest = 8 + 3 / 5 * 8
+    assert steps_of_writing(job, Range.exactly(64)).expected == 14 * 8 + 2 * longest, "two blocks of eight batches"
+    assert steps_of_writing(job, Range.exactly(3)).expected == longest, "fewer answers than rows"
     apart = replace(job, together=4)
-    assert steps_of_writing(apart, Range.exactly(64)).expected == 16 * 12, "each batch waits"
+    assert steps_of_writing(apart, Range.exactly(64)).expected == 16 * longest, "each batch waits"
+    alone = replace(job, rows=1)
+    assert steps_of_writing(alone, Range.exactly(8)).expected == 8 * 8, "a row alone waits for no other"
 
 
 def test_a_mixture_of_experts_uses_some_of_its_weights(tmp_path):

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Gemma3TextConfig
 
 import minimal
 from potstill.planning import layer_trials as module
@@ -140,6 +142,29 @@ def test_a_trial_has_the_first_layers_and_few_tokens(tmp_path, monkeypatch, fami
     assert ("reading", "t") in scales.layers
     assert [config.num_hidden_layers for config in made] == [LAYERS] * len(made)
     assert max(config.vocab_size for config in made) <= VOCABULARY
+
+
+@pytest.mark.parametrize(
+    ("kinds", "chosen"),
+    [("sssssf" * 2, [0, 5]), ("fs" * 4, [0, 1]), ("ssss", [0, 1]), ("f", [0]), ("ssffll", [0, 2, 4]), ("", [0, 1])],
+)
+def test_a_trial_has_the_first_layer_of_each_kind(kinds, chosen):
+    names = {"s": "sliding_attention", "f": "full_attention", "l": "linear_attention"}
+    fields = {"layer_types": [names[one] for one in kinds]} if kinds else {}
+    config = SimpleNamespace(num_hidden_layers=len(kinds) or 7, **fields)
+    assert module._of_each_kind(config, LAYERS) == chosen
+
+
+def test_of_full_and_sliding_attention_both_are_tried(tmp_path, monkeypatch):
+    made, make = [], module.random_model
+    monkeypatch.setattr(module, "random_model", lambda config, how: made.append(config) or make(config, how))
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    positions = {"head_dim": 8, "max_position_embeddings": 128, "sliding_window": 8}
+    config = Gemma3TextConfig(vocab_size=VOCABULARY, num_hidden_layers=7, **shape, **positions)
+    five = Range.exactly(1e4)
+    model = PlannedModel("t", config, parameters_of(config))
+    assert try_layers([ReadingJob(model, BatchShape(2, 16), five, "fp32", Range.exactly(1e5))], HERE).layers
+    assert [set(config.layer_types) for config in made] == [{"sliding_attention", "full_attention"}]
 
 
 def test_rates_that_are_told_wrong_are_found_out(tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def calibrate(jobs: Iterable[Job], machine: Machine) -> Scales:
             scales = replace(
                 scales,
                 training={**scales.training, job.key: ratio},
-                memory={**scales.memory, job.key: needed} if needed else scales.memory,
+                memory=scales.memory if needed is None else {**scales.memory, job.key: needed},
             )
     return scales
 
@@ -86,13 +86,18 @@ def _same_trial(job: TrainingJob) -> Hashable:
 
 
 def _try_training(job: TrainingJob, machine: Machine) -> tuple[float, int | None]:
-    """How many times as long as forecast a step took, and the bytes that the training needed, where they are known."""
+    """How many times as long as forecast a step took, and the bytes that the training needed, where they are known: of a
+    device, or on a CPU beside the process itself."""
     foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
     timed, untimed = _times(foreseen), _steps_of_other_lengths(job, foreseen)
     _say(f"trying {timed + untimed} steps of {job.key}")
     with peak_memory.measured() as peak:
+        before = peak_memory.held()["host"]
         seconds = _seconds_of_step(job, timed, untimed)
-    return seconds / foreseen, peak.host if machine.kind == "cpu" else peak.device
+    if machine.kind != "cpu":
+        return seconds / foreseen, peak.device
+    # This process has libraries and earlier trials, which a run has not.
+    return seconds / foreseen, None if peak.host is None or before is None else max(0, peak.host - before)
 
 
 def _key(job: ReadingJob) -> tuple[str, BatchShape]:
@@ -154,10 +159,9 @@ def seconds_of_token(job: WritingJob) -> float:
     if job.adapter is not None:
         model = with_adapter(model, json.loads(job.adapter), seed=0)
     model = model.eval()
-    length = max(2, round(min(job.prompt.expected, job.longest - TOKENS - 1)))
-    prompts = random_ids(job.model.config, job.rows, length).tolist()
+    prompts = random_ids(job.model.config, job.rows, _width_of_writing(job)).tolist()
     tasks = [Task((str(place), 0), prompt) for place, prompt in enumerate(prompts)]
-    together, found = continues_rows(model, length + TOKENS + 1), []
+    together, found = continues_rows(model, len(prompts[0]) + TOKENS + 1), []
     for count in (1, 1, 1 + TOKENS):
         choose = TokenChoice(Decoding(count, job.rows), ends=(), never=())
         writer = (
@@ -168,6 +172,13 @@ def seconds_of_token(job: WritingJob) -> float:
         found.append(now() - began)
     # The first one warms up the kernels.
     return max(found[2] - found[1], 0.1 * found[2]) / TOKENS
+
+
+def _width_of_writing(job: WritingJob) -> int:
+    """The tokens that a step of writing looks back on, in the middle of the answers: those of the row that has the most,
+    because all rows have its keys and values in one tensor."""
+    prompt = (job.prompt.expected + job.prompt.high) / 2
+    return max(2, round(min(prompt + job.new.expected / 2, job.longest - TOKENS - 1)))
 
 
 def now() -> float:

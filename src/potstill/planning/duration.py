@@ -37,7 +37,7 @@ class Scales:
     writing: Mapping[str, float] = field(default_factory=dict)
     """The same of a step of writing, which gives each row a token, by the job's name."""
     memory: Mapping[str, float] = field(default_factory=dict)
-    """The bytes that a training needed, by its key."""
+    """The bytes that a training needed, by its key: on a CPU, those beside the process itself."""
     layers: Mapping[LayersOf, float] = field(default_factory=dict)
     """How many times as long as forecast the first layers of a model took, without embeddings, head and loss."""
 
@@ -176,11 +176,13 @@ def prompts_of(job: WritingJob) -> ReadingJob:
 def steps_of_writing(job: WritingJob, count: Range) -> Range:
     """The steps in which all answers are written.
 
-    A row that ends makes room for the next, until none is left of a block. Then the block waits for its longest answer.
+    A row that ends makes room for the next, until none is left of a block. Then the block waits for its longest answer:
+    of n lengths between 0 and 1 that are equally likely, the longest is n / (n + 1).
     """
     blocks = count / min(job.together, float(BATCHES_OF_BLOCK * job.rows))
     blocks = Range.greatest([Range.exactly(1.0), blocks])
-    longest = Range(job.new.low, (job.new.expected + job.new.high) / 2, job.new.high)
+    share = (job.rows - 1) / (job.rows + 1)
+    longest = Range(job.new.low, job.new.expected + share * (job.new.high - job.new.expected), job.new.high)
     full = (count / float(job.rows)).less(blocks)
     return full * job.new + blocks * longest
 

@@ -29,14 +29,17 @@ SPEED_SECONDS = Range(1.0, 2.0, 60.0)
 """`evaluate.speed` of models without weights (`metrics/speed_rounds.py`)."""
 SPEED_OF_WEIGHT, MOST_SPEED_SECONDS = 4.4e-8, 20.0
 """What each weight adds, and the seconds that its rounds should take. Measured on two cores: 11 s with 216 million."""
-PAIR_TOKENS = Range(16, 24, 34)
-"""Of both sentences of a minimal pair; BLiMP's have 8 to 17 tokens each."""
+PAIR_TOKENS = Range(18, 32, 46)
+"""Of both sentences of a minimal pair of BLiMP with their padding. Measured without: 28.6 with 4,096 tokens of
+vocabulary."""
 SUBTASKS, PAIRS_OF_SET = 67, 67_000
 """Of BLiMP."""
 ANSWERED = 0.75
 """The share of the greatest number of tokens that a continuation has. Measured: 0.5 of a model of stories."""
 SECONDS_OF_SCORING, SECONDS_OF_RESPONSE = Range(0.2, 1.0, 6.0), Range(3e-4, 2e-3, 1e-2)
 """To load what compares continuations with their references, and to compare one, mostly by the encoder of sentences."""
+SCORING_BYTES = Range(0.05e9, 0.25e9, 0.8e9)
+"""Of word vectors, an encoder of sentences and its library. Measured with the packages that ship them: 0.2 to 0.3 GB."""
 FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
 """Of the set of continuations that ships."""
 
@@ -181,4 +184,4 @@ def _metrics_of_text(at: Situation, model: PlannedModel, times: Range, loadings:
         count = Range.exactly(min(given.count or FACTS_PROMPTS, FACTS_PROMPTS)) * times
         limit = given.max_new_tokens
         yield writing_of(at, model, AnswersToWrite(measured.batch_size, PROMPT_TOKENS, ANSWERED * limit, limit, count))
-        yield WaitingJob(SECONDS_OF_SCORING * loadings + SECONDS_OF_RESPONSE * count)
+        yield WaitingJob(SECONDS_OF_SCORING * loadings + SECONDS_OF_RESPONSE * count, SCORING_BYTES)

@@ -1,11 +1,12 @@
-"""Layer trials: how fast the first layers of each model are on this CPU, forward, backward and writing.
+"""Layer trials: how fast some layers of each model are on this CPU, forward, backward and writing.
 
 The rates of large tensors say too little of a small model, whose tensors stay in the CPU's caches. Some layers of the
-model itself are tried in a second or two, which a run can spend at its start.
+model itself are tried in a second or two, which a run can spend at its start: the first ones, and of a model with layers
+of several kinds, such as full and sliding attention, the first one of each kind.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +28,10 @@ from potstill.planning.jobs import Job, ReadingJob, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
 from potstill.planning.models import PlannedModel, of_layers, parameters_of
 from potstill.planning.trace import BatchShape, config_of, prepared, quiet
+from potstill.students.prune_layers import LAYER_LISTS
 
 LAYERS = 2
-"""A model's first layers, with which forwards and backwards are tried."""
+"""A model's layers, with which forwards and backwards are tried. A model with more kinds of layers has one of each."""
 LAYERS_THAT_WRITE = 4
 """The same of writing. A step of few rows has work that does not depend on the number of layers."""
 VOCABULARY = 512
@@ -115,21 +117,31 @@ def _scale_of_writing(job: WritingJob, machine: Machine) -> float | None:
 
 
 def _first_layers(model: PlannedModel, layers: int) -> PlannedModel | None:
-    """The model with its first layers alone, and few tokens. None if they are too large, or not like the others."""
+    """The model with some of its layers alone, and few tokens. None if they are too large, or not like the others."""
     text = model.config.get_text_config()
     if text is not model.config:
         # The configuration of its text is within another one.
         return None
     if not _are_alike(model):
         return None
-    config = _cut(model, min(layers, text.num_hidden_layers))
+    config = _cut(model, _of_each_kind(text, layers))
     sizes = parameters_of(config)
     return replace(model, config=config, parameters=sizes) if sizes.total <= MOST_WEIGHTS else None
 
 
-def _cut(model: PlannedModel, layers: int) -> Any:
-    """The configuration of the first layers alone, with few tokens."""
-    fields = of_layers(model.config, range(layers))
+def _of_each_kind(config: Any, layers: int) -> list[int]:
+    """The first layer of each kind that the configuration has, and the first others, to at least so many."""
+    total = config.num_hidden_layers
+    lists = [found for name in LAYER_LISTS if len(found := getattr(config, name, None) or ()) == total]
+    kinds = {tuple(one[place] for one in lists): place for place in reversed(range(total))}
+    chosen = set(kinds.values())
+    others = [place for place in range(total) if place not in chosen]
+    return sorted(chosen | set(others[: max(0, layers - len(chosen))]))
+
+
+def _cut(model: PlannedModel, layers: Sequence[int]) -> Any:
+    """The configuration of these layers alone, with few tokens."""
+    fields = of_layers(model.config, layers)
     # The id of a pad would lie beyond the smaller vocabulary.
     return config_of(fields | {"vocab_size": min(VOCABULARY, model.config.vocab_size), "pad_token_id": None})
 
@@ -139,7 +151,7 @@ def _are_alike(model: PlannedModel) -> bool:
     total = model.config.num_hidden_layers
     if total <= LAYERS:
         return True
-    one, two = (parameters_of(_cut(model, layers)).body for layers in (1, 2))
+    one, two = (parameters_of(_cut(model, range(layers))).body for layers in (1, 2))
     return abs(two + (total - 2) * (two - one) - model.parameters.body) <= ALIKE * model.parameters.body
 
 

@@ -35,9 +35,9 @@ SPLIT = ("weights", "gradients", "optimizer", "teachers")
 """What FSDP2 splits among the ranks."""
 GATHERED = Range(0.5, 1.0, 2.0)
 """The layers that are whole at once: the next one is gathered while one runs."""
-LEFT = Range(0.0, 0.1, 0.35)
+LEFT = Range(0.0, 0.15, 0.45)
 """The share of what the largest earlier step had beside its process that stays with the process: buffers that are used
-again, libraries, and gaps between what is still there. Measured with seven recipes: 0.04 to 0.17."""
+again, libraries, and gaps between what is still there. Measured with eight recipes: 0.04 to 0.3."""
 LEFT_BEHIND, MEASURED = "left by earlier steps", "as measured"
 MAPPED = Range(0.0, 0.95, 1.1)
 """The part of a model's file that is mapped into memory when the model is read."""

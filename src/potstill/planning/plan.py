@@ -244,15 +244,15 @@ def _with_measured(memory: Memory, jobs: Sequence[Job], machine: Machine, scales
     if not tried:
         return memory
     rest = memory_of([job for job in jobs if not isinstance(job, TrainingJob)], machine)
-    of_rest = rest.on_device if machine.kind == "cuda" else rest.on_host
-    if of_rest.expected > max(tried):
-        return rest
     if machine.kind == "cuda":
-        return Memory({MEASURED: Range(0.95, 1.03, 1.15) * max(tried)}, memory.host)
+        measured = Memory({MEASURED: Range(0.95, 1.03, 1.15) * max(tried)}, memory.host)
+        return rest if rest.on_device.expected > max(tried) else measured
     beside = WITH_MANY_LENGTHS if any(job.pads for job in trainings) else BESIDE_TRIAL
     # The trial has batches of the greatest length alone, which a run may not have.
     least = 0.85 if beside is WITH_MANY_LENGTHS else 0.95
-    return Memory({}, {MEASURED: Range(least, 1.0, 1.05) * max(tried), "beside the trial": beside})
+    own = {MEASURED: Range(least, 1.0, 1.05) * max(tried), "beside the trial": beside}
+    measured = Memory(host={"process": machine.baseline, **own})
+    return rest if rest.on_host.expected > measured.on_host.expected else measured
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:

@@ -49,8 +49,11 @@ CAPTURED_BYTES = 24.0
 """Read and written of a logit, as the passes of a capture over it count them (`targets/codecs/top_k.py`)."""
 PLOT_BYTES = Range(0.0, 2e8, 5e8)
 """Of a report: what draws its plots, and the figures of the run. Measured with seven recipes: 0.15 to 0.3 GB."""
-STEP_SECONDS = Range(0.05, 1.5, 6.0)
-"""What each step costs besides: it loads models, and writes its manifest."""
+STEP_SECONDS = Range(0.01, 0.5, 5.0)
+"""What each step costs besides: it loads models, and writes its manifest. Measured: 0.03 s without a model, 0.3 to 0.5
+with a small one."""
+REPORT_SECONDS = Range(0.1, 0.6, 3.0)
+"""To draw plots and to write the page. Measured with eight recipes: 0.8 to 1.3 s with all that a step costs."""
 
 EXPORTED_TOKENS, EXPORTED_ANSWERS, EXPORTED_LIMIT = Range(2_000, 8_000, 24_000), Range(40, 80, 240), 32
 """What an export reads and writes with student and file together (``export/held_out.py``)."""
@@ -235,7 +238,7 @@ def _answers(step: Step, at: Situation) -> Iterator[Job]:
 
 
 def _report(step: Step, at: Situation) -> Iterator[Job]:
-    yield WaitingJob(ZERO, PLOT_BYTES)
+    yield WaitingJob(REPORT_SECONDS, PLOT_BYTES)
 
 
 def _export(step: Step, at: Situation) -> Iterator[Job]:
