@@ -1,8 +1,8 @@
-"""Section `capture`: a capture over the teacher's own forward in its best batch; and the rate of making keys."""
+"""Section `capture`: a capture over the teacher's own forward in its best batch; and the rates of keys and batches."""
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -16,6 +16,7 @@ from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.timing import measure
 from potstill.data.collators import Collator
+from potstill.data.sample_rows import rows_at
 from potstill.targets import Provenance, StoreSpec, make_codec
 from potstill.targets.content_keys import contents
 from potstill.teachers.capture import SampleBatches, capture
@@ -24,15 +25,19 @@ from potstill.teachers.live import LiveTeacher
 VOCABULARY, LENGTH, SAMPLES = 49152, 128, 16
 BATCHES = (1, 2, 4, 8, 16)
 CAPTURE = "capture"
-KEYS = ((128, 8192), (512, 2048))
-"""The lengths and numbers of the samples whose keys are made."""
+CORPORA = ((128, 8192), (512, 2048))
+"""The lengths and numbers of the samples whose keys are made, and that are collated."""
+TOGETHER = 64
+"""Samples that are collated into one batch."""
+RATE = "M tokens/s: median (best)"
 
 
 def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
-    """Measure captures and keys: the tables, and the figures for the aims."""
+    """Measure captures, keys and batches: the tables, and the figures for the aims."""
     ratios, found = _captures(settings)
-    keys, rates = _keys(settings)
-    return [ratios, keys], [*found, *rates]
+    keys, of_keys = _keys(settings)
+    batches, of_batches = _batches(settings)
+    return [ratios, keys, batches], [*found, *of_keys, *of_batches]
 
 
 def _captures(settings: Settings) -> tuple[Table, list[Measured]]:
@@ -78,19 +83,49 @@ def _teacher(settings: Settings) -> PreTrainedModel:
 
 def _keys(settings: Settings) -> tuple[Table, list[Measured]]:
     say("capture: keys")
-    table = Table("Keys of a corpus, one core", ("samples of", "M tokens/s: median (best)"), "")
+    table = Table("Keys of a corpus, one core", ("samples of", RATE), "")
     measured = []
-    for length, samples in KEYS:
-        rows = _samples(VOCABULARY, samples // 16 if settings.quick else samples, length)
-        seconds = []
-        for _ in range(settings.rounds + 1):
-            start = time.process_time()
-            contents(rows, Collator(0))
-            seconds.append(time.process_time() - start)
-        rate, best = (len(rows) * length / 1e6 / took for took in (median(seconds[1:]), min(seconds)))
-        table.add(f"{length} tokens", f"{rate:.3g} ({best:.3g})")
-        measured.append(Measured("keys", rate, f"samples of {length} tokens"))
+    for name, rows in _corpora(settings):
+        rate, best = _rate(rows, lambda rows=rows: contents(rows, Collator(0)), settings.rounds)
+        table.add(name, f"{rate:.3g} ({best:.3g})")
+        measured.append(Measured("keys", rate, f"samples of {name}"))
     return table, measured
+
+
+def _batches(settings: Settings) -> tuple[Table, list[Measured]]:
+    """The collator's rate, of the lists that a loader reads from a data set and of the arrays that a capture reads."""
+    say("capture: collator")
+    table = Table(
+        f"Collator, batches of {TOGETHER} samples, one core",
+        ("samples of", RATE),
+        "Lists are what a loader reads from a data set, arrays what a capture reads. Reading them is not counted.",
+    )
+    measured = []
+    for name, rows in _corpora(settings):
+        for kind, samples in (("lists", list(rows)), ("arrays", rows_at(rows, range(len(rows))))):
+            batches = [samples[first : first + TOGETHER] for first in range(0, len(samples), TOGETHER)]
+            rate, best = _rate(rows, lambda batches=batches: [Collator(0)(one) for one in batches], settings.rounds)
+            table.add(f"{name}, {kind}", f"{rate:.3g} ({best:.3g})")
+            measured.append(Measured("collator", rate, f"{kind} of {name}"))
+    return table, measured
+
+
+def _corpora(settings: Settings) -> Iterator[tuple[str, Dataset]]:
+    """Samples of each length, with their name in a table."""
+    for length, samples in CORPORA:
+        yield f"{length} tokens", _samples(VOCABULARY, samples // 16 if settings.quick else samples, length)
+
+
+def _rate(rows: Dataset, work: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Millions of tokens a second of this process's own time, of work over all rows: the median and the best round."""
+    seconds = []
+    for _ in range(rounds + 1):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    tokens = len(rows) * len(rows[0]["input_ids"]) / 1e6
+    # The first round is not counted.
+    return tokens / median(seconds[1:]), tokens / min(seconds[1:])
 
 
 def _samples(vocabulary: int, samples: int, length: int) -> Dataset:

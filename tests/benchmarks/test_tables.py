@@ -49,7 +49,8 @@ def test_an_aim_is_judged_by_its_worst_case() -> None:
     assert row(table, "reader")[3] == "reached"
     assert row(table, "writer")[3] == "**not reached**"
     assert row(table, "default store, B")[2:5] == ["not measured", "", ""]
-    assert row(table, "default store, B")[6] == "not measured"
+    assert row(table, "the same with JSD")[6] == "not measured"
+    assert row(table, "default store, B")[5:7] == ["–", "–"]
 
 
 def test_on_a_gpu_its_own_aims_count() -> None:
