@@ -14,6 +14,8 @@ from torch import Tensor
 from benchmarks.aims import Measured
 from benchmarks.checking import check, fill, passed
 from benchmarks.models import Pair
+from benchmarks.peers import LIGER_KERNEL
+from benchmarks.peers import peers as peers_of_losses
 from benchmarks.problem import Problem
 from benchmarks.reference import Checker, spread_evenly
 from benchmarks.run import Settings, say
@@ -52,11 +54,12 @@ def write_store(folder: Path, pair: Pair) -> Samples:
     ids = torch.randint(0, vocabulary, (BATCHES * pair.shape.rows, pair.shape.length))
     samples = [{"input_ids": row.tolist()} for row in ids]
     found = contents(samples, Collator(0))
-    head = Head(torch.randn(vocabulary, TEACHER_WIDTH) * 4 / TEACHER_WIDTH**0.5)
+    # On a GPU, which would wait for a minute while a CPU computes these targets.
+    head = Head(torch.randn(vocabulary, TEACHER_WIDTH, device=pair.device) * 4 / TEACHER_WIDTH**0.5)
     spec = StoreSpec(folder, TopKCodec(vocabulary, K), Provenance("random", "-", "-", "none"))
     with StoreWriter(spec, found.keys, found.counts) as writer:
         for places in writer.pending(4):
-            hidden = torch.randn(int(found.counts[places].sum()), TEACHER_WIDTH)
+            hidden = torch.randn(int(found.counts[places].sum()), TEACHER_WIDTH, device=pair.device)
             writer.write(HiddenTarget(hidden, head))
     return samples
 
@@ -110,11 +113,15 @@ def _measured(pair: Pair, settings: Settings, folder: Path, samples: Samples) ->
 
 
 def _ce_steps(pair: Pair, reader: Reader) -> dict[str, Action]:
-    return {
+    found: dict[str, Action] = {
         "Hugging Face": lambda: pair.hugging_face_step(reader.next()[0]),
         OURS: lambda: pair.our_step(CE, False, reader.next()[0]),
         COMPILED: lambda: pair.our_step(CE, True, reader.next()[0]),
     }
+    for variant in peers_of_losses(CE, pair.device):
+        if variant.name == LIGER_KERNEL:
+            found[variant.name] = lambda variant=variant: pair.peer_step(variant, reader.next()[0])
+    return found
 
 
 def _step(pair: Pair, variant: Variant, reader: Reader) -> None:

@@ -6,6 +6,10 @@ from benchmarks.reference import Checker, Errors
 from benchmarks.table import Table
 from benchmarks.timing import Times
 from benchmarks.variants import Variant
+from potstill.errors import first_line
+
+MOST = 120
+"""Characters of an error's first line that are kept for the table."""
 
 Checked = list[tuple[Variant, Errors | str]]
 
@@ -17,7 +21,7 @@ def check(variants: list[Variant], checker: Checker) -> Checked:
         try:
             checked.append((variant, checker.errors(variant)))
         except Exception as error:  # noqa: BLE001 - a peer may fail in any way, and the others must still run
-            checked.append((variant, f"failed: {type(error).__name__}"))
+            checked.append((variant, f"failed: {type(error).__name__}: {first_line(error)[:MOST]}"))
             torch.cuda.empty_cache()
     return checked
 

@@ -5,7 +5,7 @@ that is not installed is left out, and the page names it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,8 @@ from potstill.losses.loss import Loss
 NAIVE, NAIVE_COMPILED = "naive", "naive, torch.compile"
 GKD, GKD_AS_IS = "TRL GKD", "TRL GKD, logits as they come"
 TRL_CHUNKED, LIGER, LIGER_COMPILED = "TRL chunked", "Liger chunked", "Liger chunked, compiled"
+LIGER_KERNEL = "Liger kernel"
+"""Liger's Triton kernels, on a GPU only."""
 
 _BETA = {"forward_kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
 
@@ -183,7 +185,7 @@ def _liger_cross_entropy(losses: tuple[Loss, ...], device: torch.device) -> Iter
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     module = LigerFusedLinearCrossEntropyLoss()
-    yield Variant("Liger kernel", losses, lambda problem: module(problem.weight, problem.hidden, problem.labels))
+    yield Variant(LIGER_KERNEL, losses, lambda problem: module(problem.weight, problem.hidden, problem.labels))
 
 
 def _liger_kernels(losses: tuple[Loss, ...], beta: float, device: torch.device) -> Iterator[Variant]:
@@ -193,11 +195,18 @@ def _liger_kernels(losses: tuple[Loss, ...], beta: float, device: torch.device) 
     from liger_kernel.transformers import LigerFusedLinearJSD
 
     module = LigerFusedLinearJSD(jsd_beta=beta)
+    yield Variant(LIGER_KERNEL, tuple(Loss(it.kind) for it in losses if it.needs_teacher), in_one_dtype(module))
+
+
+def in_one_dtype(module: Callable[..., Tensor]) -> Callable[[Problem], Tensor]:
+    """A loss of hidden states and heads that wants all of them in one dtype and does not know of autocast.
+
+    Under autocast the student's head is in fp32 and the teacher's in bf16. So all are cast here, to autocast's dtype.
+    """
 
     def loss(problem: Problem) -> Tensor:
-        value: Tensor = module(
-            problem.hidden, problem.weight, problem.teacher_hidden, problem.teacher_weight, problem.labels
-        )
-        return value
+        given = problem.hidden, problem.weight, problem.teacher_hidden, problem.teacher_weight
+        with torch.autocast(problem.hidden.device.type, enabled=False):
+            return module(*(one.to(problem.precision) for one in given), problem.labels)
 
-    yield Variant("Liger kernel", tuple(Loss(it.kind) for it in losses if it.needs_teacher), loss)
+    return loss

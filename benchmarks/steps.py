@@ -8,7 +8,7 @@ from benchmarks.aims import Measured
 from benchmarks.captured import captured_steps
 from benchmarks.checking import Checked, check, fill, passed
 from benchmarks.models import Pair, Shape
-from benchmarks.peers import GKD, LIGER_COMPILED, NAIVE, TRL_CHUNKED, hugging_face, peers
+from benchmarks.peers import GKD, LIGER_COMPILED, LIGER_KERNEL, NAIVE, TRL_CHUNKED, hugging_face, peers
 from benchmarks.reference import Checker
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
@@ -19,9 +19,9 @@ from potstill.losses.loss import Loss
 CE = Loss("cross_entropy", 0.5)
 KINDS = {"forward_kl": "forward KL", "jsd": "JSD", "reverse_kl": "reverse KL"}
 BESIDE = {
-    "forward_kl": (NAIVE, GKD, LIGER_COMPILED, "Liger kernel"),
-    "jsd": (NAIVE, GKD, TRL_CHUNKED, LIGER_COMPILED, "Liger kernel"),
-    "reverse_kl": (NAIVE,),
+    "forward_kl": (NAIVE, GKD, LIGER_COMPILED, LIGER_KERNEL),
+    "jsd": (NAIVE, GKD, TRL_CHUNKED, LIGER_COMPILED, LIGER_KERNEL),
+    "reverse_kl": (NAIVE, LIGER_KERNEL),
 }
 TEACHER = "teacher forward"
 
@@ -53,7 +53,7 @@ def cross_entropy(pair: Pair, settings: Settings) -> tuple[Checked, dict[str, Ac
     """All cross-entropy steps: each variant with its check, and the right ones as actions by name."""
     losses = (Loss("cross_entropy"),)
     variants = [ours(losses, False), ours(losses, True), Variant("Hugging Face", losses, hugging_face)]
-    variants += [one for one in peers(losses, settings.device) if one.name == "Liger kernel"]
+    variants += [one for one in peers(losses, settings.device) if one.name == LIGER_KERNEL]
     checked = check(variants, Checker(pair.problem))
     actions: dict[str, Action] = {}
     for variant in passed(checked):

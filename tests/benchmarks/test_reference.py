@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.checking import check, fill, passed
-from benchmarks.peers import GKD, LIGER, NAIVE, TRL_CHUNKED, peers
+from benchmarks.peers import GKD, LIGER, NAIVE, TRL_CHUNKED, in_one_dtype, peers
 from benchmarks.problem import Problem, make_problem
 from benchmarks.reference import Checker, Errors
 from benchmarks.table import Table
@@ -52,6 +52,24 @@ def test_installed_peers_pass(name: str, kind: str) -> None:
     if variant is None:
         pytest.skip(f"{name} is not installed")
     assert Checker(make_problem(48, 301, 32, torch.float32, CPU)).errors(variant).refusal is None
+
+
+def test_a_peer_that_wants_one_dtype_gets_it_under_autocast() -> None:
+    # As in a step: autocast over fp32 weights of the student, beside a teacher in bf16.
+    made = make_problem(48, 301, 32, torch.float32, CPU)
+    teacher = made.teacher_hidden.bfloat16(), made.teacher_weight.bfloat16()
+    problem = replace(made, autocast=True, teacher_hidden=teacher[0], teacher_weight=teacher[1])
+    seen = []
+
+    def strict(*given: Tensor) -> Tensor:
+        *tensors, _ = given
+        seen.append({one.dtype for one in tensors} | {torch.is_autocast_enabled("cpu")})
+        hidden, weight, teacher_hidden, teacher_weight = tensors
+        return kl((hidden @ weight.T).float(), (teacher_hidden @ teacher_weight.T).float())
+
+    losses = (Loss("forward_kl"),)
+    assert Checker(problem).errors(Variant("strict", losses, in_one_dtype(strict))).refusal is None
+    assert seen == [{torch.float32, False}, {torch.bfloat16, False}]
 
 
 def test_checking_leaves_the_problem_unchanged(problem: Problem) -> None:
@@ -104,7 +122,7 @@ def test_a_mistaken_variant_is_refused(problem: Problem, teach: Callable[[Tensor
     fill(table, checked, Times({"right": [0.3, 0.2], "scale": [0.2, 0.1]}), ["scale"])
     assert table.rows[0][1].startswith("refused: misses the reference by ")
     assert table.rows[1][1] == "1.750 (2.000)"
-    assert table.rows[2][1] == "failed: AttributeError"
+    assert table.rows[2][1] == "failed: AttributeError: 'Problem' object has no attribute 'missing'"
 
 
 def test_a_gradient_with_nan_is_refused() -> None:
