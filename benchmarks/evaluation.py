@@ -50,10 +50,9 @@ def _evaluation(settings: Settings, dtype: torch.dtype) -> tuple[Table, Measured
     say(f"evaluation: {name}")
     torch.manual_seed(0)
     layers = {"teacher": sizes.teacher_layers} | dict.fromkeys(STUDENTS, sizes.student_layers)
-    models = {
-        one: make_model(sizes.config(count)).to(settings.device, dtype).eval().requires_grad_(False)
-        for one, count in layers.items()
-    }
+    with settings.device:
+        made = {one: make_model(sizes.config(count)) for one, count in layers.items()}
+    models = {one: model.to(dtype).eval().requires_grad_(False) for one, model in made.items()}
     ids = torch.randint(0, sizes.vocabulary, (sizes.rows, sizes.length)).to(settings.device)
     batch = {"input_ids": ids, "labels": ids}
     readers = SideBySide(

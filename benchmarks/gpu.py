@@ -1,7 +1,7 @@
 """``python -m benchmarks.gpu``: one run on a machine with a GPU that proves the contract, and fills the GPU's column.
 
-It needs torch and transformers, and the packages of ``benchmarks.wheels``. After each part it writes all results so far
-into one JSON file, so that a run that is cut off keeps them. A part that fails, or for which no time is left, is named
+It needs torch and transformers, and the packages of ``benchmarks.wheels``. It writes all results so far into one JSON
+file as they come, so that a run that is cut off keeps them. A part that fails, or for which no time is left, is named
 there, and the next one runs. The last part, a training under the profiler, has time of its own.
 """
 
@@ -11,36 +11,58 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import loss, machine, memory, steps, trainers
+from benchmarks import evaluation, loss, machine, memory, number_format, steps, trainers
 from benchmarks.aims import Measured
-from benchmarks.gpu_contract import contract
+from benchmarks.gpu_contract import compiled_contract, contract
 from benchmarks.gpu_profile import profiled_training
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
 from benchmarks.timing import Ratio
 from potstill.files.atomic import write_json
 
-FOR_PROFILE = 45
-"""Seconds that are kept for the training under the profiler."""
+FOR_PROFILE = 90
+"""Seconds that are kept for the training under the profiler: a minute of it, its start and its end."""
+CONTRACT = ("contract", "contract, compiled")
+"""The parts that must hold."""
 LEAST = 5
 """Seconds that a part must have to begin."""
+TRAINER_ROUNDS = 2
+"""Rounds of the trainers: each builds more than a dozen of them."""
 
-SECTIONS: Mapping[str, Callable[[Settings], tuple[list[Table], list[Measured]]]] = {
-    "loss": loss.section,
-    "steps": steps.section,
-    # A shape each, so that a run that is cut off keeps the first.
-    "trainers, V = 32k": lambda settings: trainers.section(settings, trainers.shapes(settings)[:1]),
-    "trainers, V = 128k": lambda settings: trainers.section(settings, trainers.shapes(settings)[1:]),
-    "memory": memory.section,
+Found = tuple[list[Table], list[Measured]]
+Section = Callable[[Settings], Iterable[Found]]
+
+
+def whole(section: Callable[[Settings], Found]) -> Section:
+    """A section that tells what it found at its end."""
+    return lambda settings: iter([section(settings)])
+
+
+def _trainers(at: slice) -> Section:
+    """The trainers on some of the shapes; it tells what it found after each training."""
+    return lambda settings: trainers.so_far(replace(settings, rounds=TRAINER_ROUNDS), trainers.shapes(settings)[at])
+
+
+SECTIONS: Mapping[str, Section] = {
+    "memory": whole(memory.section),
+    "format": whole(number_format.section),
+    "evaluation": whole(evaluation.section),
+    "trainers, V = 32k": _trainers(slice(0, 1)),
+    "loss": whole(loss.section),
+    "steps": whole(steps.section),
+    "trainers, V = 128k": _trainers(slice(1, None)),
 }
+"""In the order of their parts; those of the contract stand before and after the first."""
+MOST = {"section trainers, V = 32k": 80.0}
+"""Seconds that a part has at most, so that the parts after it have theirs."""
 
 
 class OutOfTime(BaseException):
@@ -65,21 +87,24 @@ class Run:
         """Seconds that are left, without those that are kept for later parts."""
         return self.seconds - kept - (time.monotonic() - self._start)
 
-    def part(self, name: str, work: Callable[[], Any], kept: float = 0) -> None:
-        """Run a part within the time that is left, and write its result, or why it has none."""
-        left, start = self.left(kept), time.monotonic()
+    def part(self, name: str, work: Callable[[], Iterable[Any]], kept: float = 0) -> None:
+        """Run a part within its time, and write each result of it in place of the one before; or why it has none."""
+        left, start = min(self.left(kept), MOST.get(name, self.seconds)), time.monotonic()
         if left < LEAST:
             self._write(name, {"left_out": "no time was left"})
             return
         say(f"{name} ({left:.0f} s left)")
+        so_far: dict[str, Any] = {}
         try:
             with _at_most(left):
-                result = {"result": work()}
+                for result in work():
+                    so_far = {"result": result}
+                    self._write(name, so_far | {"cut_off": "not finished"})
         except OutOfTime:
-            result = {"left_out": f"not finished after {left:.0f} s"}
+            so_far |= {"cut_off" if so_far else "left_out": f"not finished after {left:.0f} s"}
         except Exception as error:  # noqa: BLE001 - whatever fails on a new machine, the next parts must run
-            result = {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        self._write(name, result | {"seconds": round(time.monotonic() - start, 1)})
+            so_far |= {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        self._write(name, so_far | {"seconds": round(time.monotonic() - start, 1)})
 
     def _write(self, name: str, result: dict[str, Any]) -> None:
         self.results[name] = result
@@ -113,20 +138,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run, settings = Run(options.out, options.minutes * 60), Settings(device, options.small, 2 if options.small else 3)
     if options.only and options.out.is_file():
         run.results = json.loads(options.out.read_text(encoding="utf-8"))
-    run.part("machine", lambda: {"processor": machine.processor(), "versions": machine.versions()})
+    run.part("machine", lambda: [{"processor": machine.processor(), "versions": machine.versions()}])
     for name, work in _parts(device, settings, run, options.only).items():
         run.part(name, work, kept=0 if name == "profile" else FOR_PROFILE)
     print(json.dumps({name: _short(result) for name, result in run.results.items()}, indent=1))
-    broken = run.results["contract"].get("result", {"": {"holds": False}}) if "contract" in run.results else {}
-    sys.exit(0 if all(one["holds"] for one in broken.values()) else 1)
+    sys.exit(0 if _holds([one for name, one in run.results.items() if name in CONTRACT]) else 1)
 
 
-def _parts(device: torch.device, settings: Settings, run: Run, only: str | None) -> dict[str, Callable[[], Any]]:
+def _holds(parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each of these parts of the contract was shown, and all laws of it hold."""
+    shown = all(part.keys() >= {"result"} and part.keys().isdisjoint({"cut_off", "failed"}) for part in parts)
+    return shown and all(law["holds"] for part in parts for law in part["result"].values())
+
+
+def _parts(
+    device: torch.device, settings: Settings, run: Run, only: str | None
+) -> dict[str, Callable[[], Iterable[Any]]]:
     """The parts to run, in their order."""
-    parts: dict[str, Callable[[], Any]] = {"contract": lambda: contract(device, settings.quick)}
-    for name, section in SECTIONS.items():
-        parts[f"section {name}"] = lambda section=section: _figures(*section(settings))
-    parts["profile"] = lambda: profiled_training(device, settings.quick, min(40.0, run.left() - LEAST))
+    of_sections: dict[str, Callable[[], Iterable[Any]]] = {
+        f"section {name}": lambda section=section: (_figures(*found) for found in section(settings))
+        for name, section in SECTIONS.items()
+    }
+    sections = list(of_sections.items())
+    parts: dict[str, Callable[[], Iterable[Any]]] = {
+        CONTRACT[0]: lambda: [contract(device, settings.quick)],
+        **dict(sections[:1]),
+        CONTRACT[1]: lambda: [compiled_contract(device, settings.quick)],
+        **dict(sections[1:]),
+        "profile": lambda: [profiled_training(device, settings.quick, run.left() - LEAST)],
+    }
     wanted = list(parts) if only is None else only.split(";")
     if unknown := [name for name in wanted if name not in parts]:
         sys.exit(f"--only: there is no part {unknown[0]!r}; the parts are {', '.join(parts)}")
@@ -144,7 +184,7 @@ def _figures(tables: Sequence[Table], measured: Sequence[Measured]) -> dict[str,
 
 
 def _short(result: Mapping[str, Any]) -> str:
-    return "done" if "result" in result else str(result.get("failed") or result["left_out"])
+    return next((str(result[why]) for why in ("failed", "cut_off", "left_out") if why in result), "done")
 
 
 def _parser() -> argparse.ArgumentParser:

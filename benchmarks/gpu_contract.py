@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,22 +25,39 @@ Checks = dict[str, dict[str, Any]]
 
 
 def contract(device: torch.device, small: bool) -> Checks:
-    """Each law by name, with `holds` and its figures."""
-    tokens, vocabulary = (32, 300) if small else (1024, 32000)
+    """Each law that needs no compiling, by its name, with `holds` and its figures."""
     checks: Checks = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        name = "fp32" if dtype == torch.float32 else "bf16"
-        problem = make_problem(tokens, vocabulary, 64, dtype, device)
-        checker = Checker(problem)
-        for kind in (kind for kind, it in KINDS.items() if not it.crosses_tokenizers):
-            losses = (Loss(kind, 0.5), Loss("cross_entropy", 0.5)) if kind != "cross_entropy" else (Loss(kind),)
-            for compile in (False,) if small else (False, True):
-                errors = checker.errors(ours(losses, compile))
-                way = "compiled" if compile else "chunked"
-                checks[f"{way} = naive, {kind}, {name}"] = {"holds": errors.refusal is None, "error": errors.worst}
-    checks["captured = live"] = _captured(make_problem(tokens, 300, 64, torch.float32, device))
-    checks |= _trainings(device)
-    return checks
+    for name, checker in _checkers(device, small):
+        checks |= {f"chunked = naive, {kind}, {name}": _as_the_naive(checker, kind, compile=False) for kind in _kinds()}
+    checks["captured = live"] = _captured(make_problem(32 if small else 1024, 300, 64, torch.float32, device))
+    return checks | _trainings(device)
+
+
+def compiled_contract(device: torch.device, small: bool) -> Checks:
+    """The same for the compiled kernels, each of which takes seconds to compile; in small for one kind."""
+    kinds = ["forward_kl"] if small else _kinds()
+    return {
+        f"compiled = naive, {kind}, {name}": _as_the_naive(checker, kind, compile=True)
+        for name, checker in _checkers(device, small)
+        for kind in kinds
+    }
+
+
+def _kinds() -> list[str]:
+    return [kind for kind, it in KINDS.items() if not it.crosses_tokenizers]
+
+
+def _checkers(device: torch.device, small: bool) -> Iterator[tuple[str, Checker]]:
+    tokens, vocabulary = (32, 300) if small else (1024, 32000)
+    for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
+        yield name, Checker(make_problem(tokens, vocabulary, 64, dtype, device))
+
+
+def _as_the_naive(checker: Checker, kind: str, *, compile: bool) -> dict[str, Any]:
+    """A loss gives the value and the gradients of its definition."""
+    losses = (Loss(kind, 0.5), Loss("cross_entropy", 0.5)) if kind != "cross_entropy" else (Loss(kind),)
+    errors = checker.errors(ours(losses, compile))
+    return {"holds": errors.refusal is None, "error": errors.worst}
 
 
 def _captured(problem: Problem) -> dict[str, Any]:

@@ -40,11 +40,12 @@ class GpuResults:
             return ""
         machine = self.parts["machine"]["result"]
         facts = [f"Machine: {machine['processor']}", f"Versions: {machine['versions']}"]
-        facts += [_contract(laws) for laws in self._done("contract").values()]
+        laws = {name: law for part in self._done("contract").values() for name, law in part.items()}
+        facts += [_contract(laws)] if laws else []
         facts += [
-            f"{name[0].upper()}{name[1:]}: {part.get('failed') or part['left_out']}"
+            f"{name[0].upper()}{name[1:]}: {why}"
             for name, part in self.parts.items()
-            if "result" not in part
+            if (why := part.get("failed") or part.get("cut_off") or part.get("left_out"))
         ]
         blocks = ["## On a GPU", "\n".join(f"- {fact}" for fact in facts)]
         blocks += [table for part in self._done("section ").values() for table in part["tables"]]
@@ -66,8 +67,9 @@ def _contract(laws: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _profile(profile: Mapping[str, Any]) -> str:
     waits: Sequence[str] = [f"`{name}` {count:g}" for name, count in profile["waits_a_step"].items()]
+    idle = f" The GPU ran nothing in {profile['idle']:.0%} of this time." if "idle" in profile else ""
     return (
         f"### A training under the profiler, {profile['title']}\n\n"
-        f"{profile['tokens_per_second']:,.0f} tokens/s before the profiler; {profile['seconds_a_step'] * 1e3:.0f} ms a "
-        f"step under it. Calls a step that wait for the device, or show that something did: {', '.join(waits)}."
+        f"{profile['tokens_per_second']:,.0f} tokens/s without the profiler; {profile['seconds_a_step'] * 1e3:.0f} ms "
+        f"a step under it.{idle} Calls a step that wait for the device, or show that something did: {', '.join(waits)}."
     )

@@ -52,7 +52,9 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
-def available_bytes() -> int:
-    """The memory that is available without swapping."""
+def available_bytes(device: torch.device) -> int:
+    """The memory that is available without swapping: a GPU's own, or the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     with Path("/proc/meminfo").open() as lines:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

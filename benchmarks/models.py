@@ -55,8 +55,10 @@ class Pair:
         torch.manual_seed(0)
         self.shape, self.device = shape, device
         self.autocast = dtype == torch.bfloat16
-        self.student = make_model(shape.config(shape.student_layers)).to(device)
-        self.teacher = make_model(shape.config(shape.teacher_layers)).to(device, dtype).eval().requires_grad_(False)
+        with device:  # a CPU takes many seconds to draw the weights of a model for a GPU
+            self.student = make_model(shape.config(shape.student_layers))
+            teacher = make_model(shape.config(shape.teacher_layers))
+        self.teacher = teacher.to(dtype).eval().requires_grad_(False)
         ids = torch.randint(0, shape.vocabulary, (shape.rows, shape.length)).to(device)
         self.batch = {"input_ids": ids, "labels": ids}
         self.head = head_of(self.student)

@@ -41,6 +41,26 @@ def test_a_part_without_a_result_is_named_with_the_reason(tmp_path: Path) -> Non
     assert "- Profile: no time was left" in text
 
 
+def test_what_a_part_that_was_cut_off_has_is_on_the_page(tmp_path: Path) -> None:
+    part = {"result": {"tables": ["### A table"], "figures": []}, "cut_off": "not finished after 80 s"}
+    text = results(tmp_path, **{"section trainers": part}).markdown()
+    assert "- Section trainers: not finished after 80 s" in text
+    assert "### A table" in text
+
+
+def test_the_laws_of_both_parts_of_the_contract_are_counted_together(tmp_path: Path) -> None:
+    holds, broken = {"result": {"a = b": {"holds": True}}}, {"result": {"a = c": {"holds": False}}}
+    text = results(tmp_path, **{"contract": holds, "contract, compiled": broken}).markdown()
+    assert "- Contract: 1 of 2 laws hold; broken: a = c" in text
+
+
+def test_the_idle_time_is_told_where_it_was_measured(tmp_path: Path) -> None:
+    assert "The GPU ran nothing in 12% of this time." in (
+        results(tmp_path, profile={"result": PROFILE | {"idle": 0.123}}).markdown()
+    )
+    assert "ran nothing" not in results(tmp_path, profile={"result": PROFILE}).markdown()
+
+
 def test_without_a_run_there_is_no_part_of_the_page() -> None:
     assert GpuResults().markdown() == ""
     assert GpuResults().measured == []
