@@ -6,6 +6,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from potstill.losses.chunked import distillation_loss
 from potstill.losses.loss import KINDS, Loss
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget
 from potstill.models.head import Head
@@ -111,3 +112,26 @@ def sampled(log_q: Tensor, draws: int, temperature: float) -> SparseTarget:
     ids = torch.multinomial(log_q.exp(), draws, replacement=True)
     share = torch.full(ids.shape, 1 / draws, dtype=torch.float64).log()
     return SparseTarget(ids, share, torch.full((len(ids),), -torch.inf), temperature, sampled=True)
+
+
+def loss_on_a_gpu(kind: str, tokens: int, vocabulary: int, budget: int, kept: int | None = None) -> Tensor:
+    """The eager loss of heads in bf16, with cross-entropy, by the path of a GPU; against a teacher's head, or against
+    so many kept entries a token.
+
+    It has tensors without data, which are on no CPU and take no time. torch has no autocast for them: use the fixture
+    ``no_autocast``.
+    """
+    given = {"dtype": torch.bfloat16, "device": "meta"}
+    states, weight = (torch.empty(rows, 8, requires_grad=True, **given) for rows in (tokens, vocabulary))
+    target: TeacherTarget = HiddenTarget(torch.empty(tokens, 8, **given), Head(torch.empty(vocabulary, 8, **given)))
+    labels, temperature = torch.zeros(tokens, dtype=torch.long, device="meta"), 1.0
+    if kept is not None:
+        # At another temperature than cross-entropy, which needs the most.
+        temperature = 2.0
+        log_probs = torch.empty(tokens, kept, device="meta")
+        target = SparseTarget(log_probs.long(), log_probs, log_probs[:, 0], temperature)
+    divergences = [Loss(kind, 0.5, temperature)] if kind != "cross_entropy" else []
+    losses = [Loss("cross_entropy", 0.5), *divergences]
+    return distillation_loss(
+        states, Head(weight), labels, target, losses, denominator=float(tokens), memory_budget=budget
+    )[0]

@@ -11,9 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.cpu_buffers import free_all
-from potstill.losses.loss import Loss
+from potstill.losses.loss import KINDS, Loss
 from potstill.losses.teacher_target import HiddenTarget
 from potstill.models.head import Head
+
+from .cases import loss_on_a_gpu
 
 MIB = 2**20
 
@@ -78,6 +80,19 @@ def test_flat_in_the_number_of_tokens(dtype: torch.dtype) -> None:
 
 def test_chunks_stay_within_the_memory_budget() -> None:
     assert 6 * MIB < peak(2048, 16 * MIB, True) - peak(2048, 8 * MIB, True) < 10 * MIB
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [*((kind, None) for kind, it in KINDS.items() if not it.crosses_tokenizers), ("forward_kl", 64), ("jsd", 64)],
+)
+@pytest.mark.usefixtures("no_autocast")
+def test_an_eager_loss_on_a_gpu_stays_within_its_budget(kind: str, kept: int | None) -> None:
+    budget = 2048 * MIB
+    with Allocations() as allocations:
+        loss_on_a_gpu(kind, tokens=4096, vocabulary=128256, budget=budget, kept=kept).backward()
+    # States, heads and their gradients are 8 wide: some MiB.
+    assert 0.5 * budget < allocations.peak < budget + 10 * MIB
 
 
 def test_a_frozen_head_has_no_gradient() -> None:

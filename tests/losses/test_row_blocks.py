@@ -1,14 +1,17 @@
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.logit_chunks import ProductInChunks, product_dtype
 from potstill.losses.loss import Loss
-from potstill.losses.row_blocks import block_logits, mixed, rows_in_chunks
+from potstill.losses.row_blocks import block_logits, mixed, parts_for_buffers, rows_in_chunks
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
 from potstill.models.head import Head
 
-from .cases import top_k
+from .cases import loss_on_a_gpu, top_k
 
 
 def test_teacher_and_student_multiply_in_autocasts_dtype_and_sum_in_fp32() -> None:
@@ -36,11 +39,37 @@ def test_chunks_share_one_piece_of_memory_and_are_of_nearly_one_size() -> None:
 
 
 def test_blocks_on_a_gpu_grow_with_the_budget_and_fit_into_its_share_for_them() -> None:
-    gpu = torch.device("cuda")
-    assert block_logits(gpu, 2**28) == block_logits(gpu, 0) == 2**22
-    assert block_logits(gpu, 2**32) * 48 * 8 <= 2**32
-    assert block_logits(gpu, 2**32) > 2 * 2**22
-    assert block_logits(torch.device("cpu"), 2**32) == block_logits(torch.device("cpu"), 2**20)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    eager, compiled = (parts_for_buffers(gpu, compile) for compile in (False, True))
+    assert block_logits(gpu, 2**28, eager) == block_logits(gpu, 0, compiled) == 2**22
+    for buffers in (eager, compiled):
+        assert block_logits(gpu, 2**32, buffers) * 64 * buffers <= 2**32
+    # Each eager pass is a launch, so that eager blocks are the larger ones.
+    assert block_logits(gpu, 2**32, eager) == 4 * block_logits(gpu, 2**32, compiled) == 8 * 2**22
+    assert block_logits(cpu, 2**32) == block_logits(cpu, 2**20)
+    assert parts_for_buffers(cpu, compile=False) == parts_for_buffers(cpu, compile=True)
+
+
+class Operations(TorchDispatchMode):
+    """The number of operations; on a GPU each is a launch or less."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept", "most"),
+    [("cross_entropy", None, 600), ("forward_kl", 64, 1600), ("forward_kl", None, 1400), ("jsd", None, 1800)],
+)
+@pytest.mark.usefixtures("no_autocast")
+def test_an_eager_step_on_a_gpu_has_few_launches(kind: str, kept: int | None, most: int) -> None:
+    with Operations() as counted:
+        loss_on_a_gpu(kind, tokens=8192, vocabulary=128256, budget=2**32, kept=kept).backward()
+    # With blocks of an eighth of the budget, they would be three to six times as many.
+    assert counted.count < most
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.bool])

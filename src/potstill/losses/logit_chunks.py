@@ -189,14 +189,21 @@ def detached(head: Head) -> Head:
     return replace(head, weight=head.weight.detach(), bias=None if head.bias is None else head.bias.detach())
 
 
-def chunks(tokens: int, memory_budget: int, sources: Sequence[LogitsSource]) -> Iterator[tuple[int, int, int]]:
+def chunks(
+    tokens: int, memory_budget: int, sources: Sequence[LogitsSource], buffers: int = 8
+) -> Iterator[tuple[int, int, int]]:
     """First row, last row and the size of the largest chunk, for chunks as large as the budget allows.
 
     All chunks have nearly the same size: a last chunk of a few rows would be a slow matrix product.
+
+    Args:
+        tokens: the number of rows.
+        memory_budget: bytes for the logits of one chunk, and for the buffers between the passes over a few rows.
+        sources: of the logits.
+        buffers: one part in so many of the budget is for these buffers.
     """
-    # An eighth of the budget is for the buffers between the passes over a few rows.
     bytes_per_row = max(1, sum(source.bytes_per_row for source in sources))
-    most = max(1, min(tokens, memory_budget * 7 // 8 // bytes_per_row))
+    most = max(1, min(tokens, memory_budget * (buffers - 1) // buffers // bytes_per_row))
     count = -(-tokens // most)
     most = -(-tokens // count)
     for first in range(0, tokens, most):

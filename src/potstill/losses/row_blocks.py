@@ -18,13 +18,17 @@ from potstill.losses.row_gradients_compiled import can_fuse, fused_dense, fused_
 from potstill.losses.teacher_target import MixedTarget, SparseTarget, TeacherTarget, leaves
 from potstill.models.head import statistics_dtype
 
-# Logits in one block, with the buffers between the passes: as many as stay in a CPU's cache. On a GPU, as many as fit
-# into the budget's share for these buffers (an eighth, and about 48 bytes a logit), so that the passes over a block
-# take longer than to launch them; and never fewer than keep it busy.
-_ON_CPU, _ON_GPU, _OF_BUDGET = 2**18, 2**22, 8 * 48
+# Logits in one block: on a CPU, as many as stay in its cache with the buffers between the passes. On a GPU, as many as
+# fit into the budget's share for these buffers, and never fewer than keep it busy.
+_ON_CPU, _ON_GPU = 2**18, 2**22
+# Bytes of the buffers a logit, at most: of a dense teacher (JSD needs most), and of a sparse one or none.
+_BYTES, _BYTES_ALONE = 64, 32
+# One part in so many of the budget is for the buffers. Eager passes on a GPU get half of it: each pass is a launch,
+# which takes the host about as long as the GPU takes for five million logits, and a block has dozens of passes.
+_BUFFERS, _EAGER_BUFFERS_ON_GPU = 8, 2
 # Fused passes need few buffers, so their blocks are larger by this factor. On a GPU each block is one call, and that
 # takes about as long as the passes over a block of two.
-_IF_FUSED_ON_CPU, _IF_FUSED_ON_GPU = 2, 8
+_IF_FUSED_ON_CPU, _IF_FUSED_ON_GPU = 2, 10
 # Without a dense teacher there is no buffer at all, and the call itself weighs most. Against a sparse target each block
 # has some dozen small operations between its two passes.
 _IF_FUSED_ALONE_ON_CPU = 8
@@ -91,11 +95,16 @@ class LossInputs:
     label_weights: Float[Tensor, "N"] | None = None
     first: int = 0
 
+    @property
+    def buffers(self) -> int:
+        """One part in so many of the memory budget is for the buffers between the passes over a few rows."""
+        return parts_for_buffers(self.labels.device, self.compile)
+
     def chunks(self, student: LogitsSource) -> Iterator[tuple[int, int, RowBlock]]:
         """``rows_in_chunks`` for these tokens, at their places in the batch, with the labels' weights."""
         begin, weights = self.first, self.label_weights
-        own = RowsFrom(student, begin) if begin else student
-        chunks = rows_in_chunks(own, self.target, self.labels, self.vocabulary, self.memory_budget, self.casts)
+        own, memory = RowsFrom(student, begin) if begin else student, (self.memory_budget, self.buffers)
+        chunks = rows_in_chunks(own, self.target, self.labels, self.vocabulary, *memory, self.casts)
         if weights is not None:
             chunks = ((first, last, rows.with_label_weights(weights[first:last])) for first, last, rows in chunks)
         return ((begin + first, begin + last, rows) for first, last, rows in chunks)
@@ -112,6 +121,7 @@ def rows_in_chunks(
     labels: Int[Tensor, "N"],
     vocabulary: int,
     memory_budget: int,
+    buffers: int = _BUFFERS,
     casts: CastWeights | None = None,
 ) -> Iterator[tuple[int, int, RowBlock]]:
     """First token, last token and rows of each chunk. The next chunk's logits overwrite those of a chunk.
@@ -130,7 +140,7 @@ def rows_in_chunks(
         )
 
     def each() -> Iterator[tuple[int, int, RowBlock]]:
-        for first, last, most in chunks(len(labels), memory_budget, [student, *teachers]):
+        for first, last, most in chunks(len(labels), memory_budget, [student, *teachers], buffers):
             yield first, last, rows(first, last, most)
         for source in (student, *teachers):
             source.close()
@@ -173,7 +183,7 @@ def replace_by_gradient(
     losses, device = pairing.losses, rows.labels.device
     fused = inputs.compile and can_fuse(pairing, rows.student)
     total = torch.zeros(len(pairing.names), dtype=statistics_dtype(rows.student.product.dtype), device=device)
-    for block in small_blocks(rows, _larger_if_fused(rows) if fused else 1, inputs.memory_budget):
+    for block in _small_blocks(rows, _logits_at_once(inputs, rows, fused)):
         weighted = block.weighted(losses, coefficients)
         if fused and len(block.labels) > 1:
             student, labels = block.student, block.labels
@@ -191,11 +201,16 @@ def replace_by_gradient(
     return total
 
 
-def _larger_if_fused(rows: RowBlock) -> int:
-    """The factor of the blocks where passes are fused. On a GPU, all rows with a sparse target are one block."""
-    if rows.labels.device.type == "cpu" and not rows.teachers:
-        return _IF_FUSED_ALONE_ON_CPU
-    return rows.student.product.numel() if rows.sparse else larger_if_fused(rows.labels.device)
+def _logits_at_once(inputs: LossInputs, rows: RowBlock, fused: bool) -> int:
+    """The number of logits in a block. Fused on a GPU, all rows with a sparse target are one block."""
+    device = rows.labels.device
+    if not fused:
+        each = _BYTES if rows.teachers else _BYTES_ALONE
+        return block_logits(device, inputs.memory_budget, inputs.buffers, each)
+    one = block_logits(device, inputs.memory_budget, inputs.buffers)
+    if device.type == "cpu" and not rows.teachers:
+        return one * _IF_FUSED_ALONE_ON_CPU
+    return rows.student.product.numel() if rows.sparse else one * larger_if_fused(device)
 
 
 def larger_if_fused(device: torch.device) -> int:
@@ -203,25 +218,36 @@ def larger_if_fused(device: torch.device) -> int:
     return _IF_FUSED_ON_CPU if device.type == "cpu" else _IF_FUSED_ON_GPU
 
 
-def small_blocks(rows: RowBlock, larger: int = 1, memory_budget: int = 0) -> Iterator[RowBlock]:
-    """A few rows at a time, so that the buffers between passes stay in a CPU's cache, or within a GPU's budget."""
-    tokens, vocabulary = rows.student.product.shape
-    for block in small_slices(tokens, vocabulary, rows.labels.device, larger, memory_budget):
+def _small_blocks(rows: RowBlock, logits: int) -> Iterator[RowBlock]:
+    for block in small_slices(len(rows.student), rows.student.product.shape[1], logits):
         yield rows[block]
 
 
-def small_slices(
-    tokens: int, vocabulary: int, device: torch.device, larger: int = 1, memory_budget: int = 0
-) -> Iterator[slice]:
-    """The places of the small blocks within some rows."""
-    at_once = max(2, larger * block_logits(device, memory_budget) // vocabulary)
+def small_slices(tokens: int, vocabulary: int, logits: int) -> Iterator[slice]:
+    """The places of the small blocks within some rows, each of about so many logits.
+
+    So the buffers between passes stay in a CPU's cache, or within a GPU's budget.
+    """
+    at_once = max(2, logits // vocabulary)
     for first in range(0, tokens, at_once):
         yield slice(first, min(first + at_once, tokens))
 
 
-def block_logits(device: torch.device, memory_budget: int) -> int:
-    """The number of logits in a block whose passes are not fused."""
-    return _ON_CPU if device.type == "cpu" else max(_ON_GPU, memory_budget // _OF_BUDGET)
+def parts_for_buffers(device: torch.device, compile: bool) -> int:
+    """One part in so many of the memory budget is for the buffers between the passes over a few rows."""
+    return _BUFFERS if device.type == "cpu" or compile else _EAGER_BUFFERS_ON_GPU
+
+
+def block_logits(device: torch.device, memory_budget: int, buffers: int = _BUFFERS, each: int = _BYTES) -> int:
+    """The number of logits in a block whose passes are not fused.
+
+    Args:
+        device: that of the logits.
+        memory_budget: of the loss, in bytes.
+        buffers: one part in so many of it is for the buffers between the passes.
+        each: bytes of these buffers for each logit.
+    """
+    return _ON_CPU if device.type == "cpu" else max(_ON_GPU, memory_budget // (buffers * each))
 
 
 def values_and_gradient(

@@ -192,7 +192,7 @@ class _SpanBatch:
             if isinstance(target, SpanTarget) and target.pairs is not None
         }
         self._sources = [self._student, *(one.source for one in self._paired.values())]
-        self._chunks = list(chunks(len(inputs.labels), inputs.memory_budget, self._sources))
+        self._chunks = list(chunks(len(inputs.labels), inputs.memory_budget, self._sources, inputs.buffers))
         self._kept: Logits | None = None
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class _SpanBatch:
         for first, last, most in self._chunks:
             logits = self._logits(first, last, most)
             teachers = {number: one.logits(first, last, most) for number, one in self._paired.items()}
-            for block in span_slices(logits, fuses, self._inputs.memory_budget):
+            for block in span_slices(logits, fuses, self._inputs.memory_budget, self._inputs.buffers):
                 at = slice(first + block.start, first + block.stop)
                 own = logits.rows(block.start, block.stop)
                 if fuses and can_fuse_spans(own):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from potstill.losses.compiled_kernels import compiled, rows_vary
 from potstill.losses.logit_chunks import Logits
-from potstill.losses.row_blocks import larger_if_fused, small_slices
+from potstill.losses.row_blocks import block_logits, larger_if_fused, parts_for_buffers, small_slices
 from potstill.losses.span_likelihood import TokenNumbers, VocabularySums, numbers_of_sums, row_sums
 from potstill.models.head import statistics_dtype
 
@@ -28,12 +28,16 @@ def can_fuse_spans(logits: Logits) -> bool:
     return logits.product.dtype != torch.float64 and len(logits) > 1
 
 
-def span_slices(logits: Logits, compile: bool, memory_budget: int) -> Iterator[slice]:
-    """The places of the blocks of some logits. Compiled, none of several rows has one, which would run eagerly."""
+def span_slices(logits: Logits, compile: bool, memory_budget: int, buffers: int) -> Iterator[slice]:
+    """The places of the blocks of some logits. Compiled, none of several rows has one, which would run eagerly.
+
+    ``memory_budget`` and ``buffers`` are as for ``row_blocks.block_logits``.
+    """
     rows, vocabulary = logits.product.shape
     device = logits.product.device
     fused = _IF_FUSED_ON_CPU if device.type == "cpu" else larger_if_fused(device)
-    found = [*small_slices(rows, vocabulary, device, fused if compile else 1, memory_budget)]
+    at_once = block_logits(device, memory_budget, buffers) * (fused if compile else 1)
+    found = [*small_slices(rows, vocabulary, at_once)]
     if compile and len(found) > 1 and found[-1].start == rows - 1:
         found[-2:] = [slice(found[-2].start, rows)]
     return iter(found)
@@ -59,7 +63,8 @@ def numbers_of_rows(
     """
     begins = begins_word.to(statistics_dtype(logits.product.dtype))
     found = []
-    for block in span_slices(logits, compile, memory_budget):
+    buffers = parts_for_buffers(logits.product.device, compile)
+    for block in span_slices(logits, compile, memory_budget, buffers):
         rows, own = logits.rows(block.start, block.stop), labels[block]
         fuses = compile and can_fuse_spans(rows)
         sums, at_label = _fused_sums(rows, own, begins) if fuses else _sums(rows, own, begins)

@@ -13,7 +13,7 @@ from potstill.losses.chunked import MEMORY_BUDGET, check_labels
 from potstill.losses.divergences import FLOOR
 from potstill.losses.logit_chunks import CastWeights, Logits, chunks, teacher_products
 from potstill.losses.pairing import check_shapes
-from potstill.losses.row_blocks import mixed, small_slices
+from potstill.losses.row_blocks import block_logits, mixed, small_slices
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, leaves
 from potstill.models.head import Head
 
@@ -81,7 +81,7 @@ def _products_in_blocks(
     together = 2 if len(models) > 1 and labels.device.type == "cpu" else 1
     for chunk, products in logits_in_chunks(models, labels, vocabulary, memory_budget):
         width = products[0].product.shape[1]
-        for rows in small_slices(len(products[0]), together * width, labels.device):
+        for rows in small_slices(len(products[0]), together * width, block_logits(labels.device, memory_budget)):
             once = {id(one): one.rows(rows.start, rows.stop) for one in products}
             yield slice(chunk.start + rows.start, chunk.start + rows.stop), [once[id(one)] for one in products]
 
@@ -130,7 +130,8 @@ def logits_in_blocks(
     def each() -> Iterator[tuple[slice, list[Float[Tensor, "n V"]]]]:
         for chunk, products in found:
             distinct = {id(product): product for product in products}
-            for rows in small_slices(len(products[0]), products[0].product.shape[1], labels.device):
+            width = products[0].product.shape[1]
+            for rows in small_slices(len(products[0]), width, block_logits(labels.device, memory_budget)):
                 finished = {key: one.rows(rows.start, rows.stop).finished() for key, one in distinct.items()}
                 yield (
                     slice(chunk.start + rows.start, chunk.start + rows.stop),
