@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,14 @@ def device() -> torch.device:
     if accelerator is None:
         return torch.device("cpu")
     return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def to_device(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch of the CPU on the device. It goes to a GPU from pinned memory, so that the host does not wait for it."""
+    where = device()
+    if where.type != "cuda":
+        return {name: one.to(where) for name, one in batch.items()}
+    return {name: one.pin_memory().to(where, non_blocking=True) for name, one in batch.items()}
 
 
 def accelerator_has_bfloat16() -> bool:
@@ -38,6 +47,11 @@ def run_dtype(precision: str) -> torch.dtype:
 PROBE_ROWS, PROBE_ROUNDS = 256, 6
 MOST_OPERATIONS = 1.5e9
 """The additions and multiplications of one product. With 14 products, a CPU of 75 GFLOP/s needs 0.3 s."""
+LIMIT = 0.3
+"""Seconds of products after which no further round begins."""
+TRIAL_ROWS, SEVERAL = 16, 4
+"""The rows of a first product in each format; and how many times as slow one must be there to need no other product. A
+CPU that emulates bfloat16 would take seconds for the rest."""
 CLEAR = 1.1
 """How many times as fast bfloat16 must be. A training also casts its weights, and not all of it is products."""
 
@@ -71,6 +85,9 @@ class ProductTimes:
 def time_products(inputs: int, outputs: int) -> ProductTimes:
     """Time a linear layer in both formats by turns. A wide layer is measured as one of the same form with less width.
 
+    A slow machine gets fewer rounds, or fewer rows. Where one format is several times as slow as the other, so that all
+    rounds would take longer than the limit, a few rows have told enough.
+
     Args:
         inputs: the width of the layer's inputs.
         outputs: the width of its outputs.
@@ -78,18 +95,33 @@ def time_products(inputs: int, outputs: int) -> ProductTimes:
     shrink = min(1.0, (MOST_OPERATIONS / (2 * PROBE_ROWS * inputs * outputs)) ** 0.5)
     inputs, outputs = max(1, int(inputs * shrink)), max(1, int(outputs * shrink))
     where = device()
-    pairs = {
-        dtype: (torch.randn(PROBE_ROWS, inputs, device=where).to(dtype), torch.randn(outputs, inputs).to(where, dtype))
+    pairs = [
+        (torch.randn(PROBE_ROWS, inputs, device=where).to(dtype), torch.randn(outputs, inputs).to(where, dtype))
         for dtype in (torch.float32, torch.bfloat16)
-    }
-    for pair in pairs.values():
-        _seconds(*pair)
-    found: dict[torch.dtype, list[float]] = {dtype: [] for dtype in pairs}
-    for _ in range(PROBE_ROUNDS):
-        for dtype, pair in pairs.items():
-            found[dtype].append(_seconds(*pair))
-    fp32, bf16 = ((min(times[: PROBE_ROUNDS // 2]), min(times[PROBE_ROUNDS // 2 :])) for times in found.values())
-    return ProductTimes(PROBE_ROWS, inputs, outputs, fp32, bf16)
+    ]
+    # The first of two prepares the library.
+    trial = [min(_seconds(rows[:TRIAL_ROWS], weight) for _ in range(2)) for rows, weight in pairs]
+    expected = sum(trial) * PROBE_ROWS / TRIAL_ROWS
+    if max(trial) >= SEVERAL * min(trial) and expected * (PROBE_ROUNDS + 1) > LIMIT:
+        fp32, bf16 = ((seconds, seconds) for seconds in trial)
+        return ProductTimes(TRIAL_ROWS, inputs, outputs, fp32, bf16)
+    # One round is not counted, and each half needs one.
+    rows = max(TRIAL_ROWS, min(PROBE_ROWS, int(PROBE_ROWS * LIMIT / (3 * expected)))) if expected else PROBE_ROWS
+    rounds = _rounds([(given[:rows], weight) for given, weight in pairs])
+    half = len(rounds) // 2
+    fp32, bf16 = ((min(times[:half]), min(times[half:])) for times in zip(*rounds, strict=True))
+    return ProductTimes(rows, inputs, outputs, fp32, bf16)
+
+
+def _rounds(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[float, float]]:
+    """The seconds of one product in each format, round by round, after a round that is not counted."""
+    found: list[tuple[float, float]] = []
+    spent = 0.0
+    while len(found) < 3 or (len(found) <= PROBE_ROUNDS and spent + sum(found[-1]) <= LIMIT):
+        fp32, bf16 = (_seconds(*pair) for pair in pairs)
+        found.append((fp32, bf16))
+        spent += fp32 + bf16
+    return found[1:]
 
 
 def _seconds(rows: torch.Tensor, weight: torch.Tensor) -> float:

@@ -14,7 +14,7 @@ from potstill.data.collators import Collate
 from potstill.data.prompts.collator import teacher_batch
 from potstill.data.sample_columns import DOCUMENT_COLUMNS
 from potstill.data.sample_rows import rows_at
-from potstill.device import device
+from potstill.device import to_device
 from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.teacher_target import TeacherTarget
 from potstill.models.head import Head
@@ -80,7 +80,7 @@ def capture(store: StoreSpec, teacher: Telling, batches: SampleBatches, worker: 
             for places in writer.pending(batches.batch_size, worker, workers):
                 read.append(len(places))
                 batch = teacher_batch(batches.collate(rows_at(samples, order[places].tolist())))
-                yield {name: each.to(device(), non_blocking=True) for name, each in batch.items()}
+                yield to_device(batch)
 
         for target in teacher.targets(asked()):
             writer.write(target)

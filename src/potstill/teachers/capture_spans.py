@@ -27,7 +27,7 @@ from potstill.data.positions import supervised_labels
 from potstill.data.stored_texts import hash_of
 from potstill.data.text_of_batch import before_text
 from potstill.data.token_bytes import TokenBytes, TokenEnds
-from potstill.device import device
+from potstill.device import device, to_device
 from potstill.losses.compiled_kernels import worth_compiling
 from potstill.losses.span_likelihood import TokenNumbers
 from potstill.losses.span_scores import numbers_of, numbers_of_likeliest
@@ -309,7 +309,7 @@ class _BlocksAsked:
             some = rows[at : at + self._batch_size]
             batch = self._collate([row.sample for row in some])
             self._asked.append((some, supervised_labels(batch)))
-            yield {name: each.to(device(), non_blocking=True) for name, each in batch.items()}
+            yield to_device(batch)
 
     def take(self, target: TeacherTarget) -> None:
         """Take the teacher's answer to the first batch that it has not answered."""
