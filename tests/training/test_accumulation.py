@@ -54,6 +54,21 @@ def test_only_a_micro_batch_that_has_no_other_is_told_before_it_is_read():
     assert only_one(["one", "two"]) == []
 
 
+def test_all_gradients_of_a_step_are_scaled_in_one_call(monkeypatch):
+    calls = []
+    plain = torch._foreach_mul_
+    monkeypatch.setattr(torch, "_foreach_mul_", lambda tensors, factor: calls.append(tensors) or plain(tensors, factor))
+    layers = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(5)))
+    for weight in layers.parameters():
+        weight.grad = torch.full_like(weight, 4.0)
+    step = OptimizerStep(8, torch.device("cpu"))
+    step.add([{"input_ids": torch.ones(1, 5), "labels": torch.tensor([[0, 1, 1, 1, 1]])}], torch.tensor(0.5))
+    step.finish(step.tokens, [layers])
+    assert [len(tensors) for tensors in calls] == [10]
+    # The divisor was 8, and there are 4 tokens.
+    assert all((weight.grad == 8).all() for weight in layers.parameters())
+
+
 def test_a_known_number_of_tokens_leaves_the_gradient_alone():
     weight = torch.nn.Linear(2, 2)
     weight.weight.grad = torch.full((2, 2), 0.1)

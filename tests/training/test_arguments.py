@@ -23,6 +23,15 @@ def test_fields_pass_straight_through(tmp_path):
     assert (made.max_steps, made.learning_rate, made.per_device_train_batch_size, made.logging_steps) == (5, 1e-4, 3, 2)
 
 
+@pytest.mark.parametrize(("kind", "pinned", "workers"), [("cuda", True, 2), ("cpu", False, 0)])
+def test_samples_are_read_beside_the_training_of_a_gpu(tmp_path, monkeypatch, kind, pinned, workers):
+    monkeypatch.setattr(arguments, "device", lambda: torch.device(kind))
+    made = _arguments(tmp_path)
+    assert (made.dataloader_pin_memory, made.dataloader_num_workers) == (pinned, workers)
+    made = _arguments(tmp_path, dataloader_pin_memory=False, dataloader_num_workers=1)
+    assert (made.dataloader_pin_memory, made.dataloader_num_workers) == (False, 1), "the recipe is heard"
+
+
 def test_what_the_project_needs_is_set(tmp_path):
     made = _arguments(tmp_path)
     assert made.seed == 7

@@ -316,9 +316,9 @@ def test_a_smaller_memory_budget_changes_only_the_rounding(tmp_path, monkeypatch
     expected = trained(tmp_path, teacher=llama())
     sizes = []
 
-    def spied(tokens, memory_budget, sources):
+    def spied(tokens, memory_budget, *more):
         sizes.append(memory_budget)
-        return chunks(tokens, memory_budget, sources)
+        return chunks(tokens, memory_budget, *more)
 
     monkeypatch.setattr(row_blocks, "chunks", spied)
     assert_equal(trained(tmp_path, teacher=llama(), memory_budget=20_000), expected, tolerance=1e-6)
@@ -335,6 +335,31 @@ def test_a_cast_head_is_kept_within_a_step_alone_and_changes_no_bit(tmp_path, mo
     assert not kept._casts._kept
     monkeypatch.setattr(CastWeights, "of", lambda self, weight, dtype: weight.to(dtype))
     assert_equal(weights(kept.model), trained(tmp_path, **given))
+
+
+def test_a_head_is_cast_once_for_all_micro_batches_of_a_step(tmp_path, monkeypatch):
+    asked = []
+    plain = CastWeights.of
+
+    def spied(self, weight, dtype):
+        # Kept here, so that no later tensor gets the same identity.
+        asked.append(plain(self, weight, dtype))
+        return asked[-1]
+
+    monkeypatch.setattr(CastWeights, "of", spied)
+    cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_steps": 2}
+    trained(tmp_path, teacher=llama(), bf16=True, **cut)
+    assert {one.dtype for one in asked} == {torch.bfloat16}
+    assert len(asked) == 2 * 4 * 2, "student and teacher, in each micro-batch of each step"
+    assert len({id(one) for one in asked}) == 2 * 2, "student and teacher, in each step"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_pinned_batches_are_copied_while_the_host_goes_on(tmp_path, pinned):
+    # transformers pins nothing where a CPU is asked for.
+    one = trainer(tmp_path, teacher=llama(), use_cpu=False, dataloader_pin_memory=pinned)
+    assert one.accelerator.dataloader_config.non_blocking is pinned
+    assert one.get_train_dataloader().pin_memory is pinned
 
 
 def test_workers_of_the_loader_change_no_bit(tmp_path):

@@ -26,18 +26,24 @@ DEFAULTS: dict[str, Any] = {
     "save_steps": 500,
     # The one before is resumed if the last one is damaged.
     "save_total_limit": 2,
-    # On a GPU, samples are read and pinned beside the training. On a CPU, workers would take its cores.
-    "dataloader_pin_memory": device().type != "cpu",
-    "dataloader_num_workers": 0 if device().type == "cpu" else 2,
     "ddp_find_unused_parameters": False,
 }
-"""Values that a recipe may change."""
+"""Values that a recipe may change, beside those of ``loader_defaults``."""
 
 NAMES = {"lr_scheduler_type": SchedulerType, "optim": OptimizerNames}
 """Fields whose values are names that transformers knows."""
 
 TYPICAL_STEPS = 1000
 """The assumed length of a training whose steps are counted later."""
+
+
+def loader_defaults() -> dict[str, Any]:
+    """How samples are read, where a recipe does not say it: on a GPU, beside the training and into pinned memory.
+
+    On a CPU, workers would take its cores.
+    """
+    on_cpu = device().type == "cpu"
+    return {"dataloader_pin_memory": not on_cpu, "dataloader_num_workers": 0 if on_cpu else 2}
 
 
 def training_arguments(
@@ -71,7 +77,7 @@ def training_arguments(
         "use_cpu": device().type == "cpu",
     }
     try:
-        return TrainingArguments(**(DEFAULTS | dict(training) | chosen | ours))
+        return TrainingArguments(**(DEFAULTS | loader_defaults() | dict(training) | chosen | ours))
     except Exception as error:  # a file of settings may be missing, and other libraries take part
         raise UserError(f"`{key}`: transformers refuses it: {first_line(error)}") from error
 
