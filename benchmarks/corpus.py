@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,14 +67,27 @@ def _speed(settings: Settings, folder: Path, passages: list[str]) -> tuple[Table
 
 
 def _memory(settings: Settings, folder: Path, passages: list[str]) -> tuple[Table, float]:
-    table = Table("Corpus: memory", ("text, MB", "peak above the start, MiB"), "Of the process, before it reads.")
+    peaks: dict[int, float] = {}
     for megabytes in (1, 2) if settings.quick else MEMORY_MEGABYTES:
         say(f"corpus: memory over {megabytes} MB")
         file = _write(folder / f"{megabytes}.jsonl", passages, megabytes)
-        most = float(_child("potstill", folder, file)["mebibytes"])
-        table.add(str(megabytes), f"{most:.0f}")
+        peaks[megabytes] = float(_child("potstill", folder, file)["mebibytes"])
         file.unlink()
-    return table, most
+    table = Table("Corpus: memory", ("text, MB", "peak above the start, MiB"), growth(peaks))
+    for megabytes, peak in peaks.items():
+        table.add(str(megabytes), f"{peak:.0f}")
+    return table, peaks[max(peaks)]
+
+
+def growth(peaks: Mapping[int, float]) -> str:
+    """What the peaks are of, and how much they grow from the smallest to the largest text.
+
+    Args:
+        peaks: MiB, by the megabytes of text.
+    """
+    few, many = min(peaks), max(peaks)
+    share = (peaks[many] - peaks[few]) * 2**20 / ((many - few) * 10**6)
+    return f"Of the process, before it reads. From {few} to {many} MB it grows by {share:.1f} bytes a byte of text."
 
 
 def _child(how: str, folder: Path, file: Path) -> dict[str, Any]:

@@ -33,6 +33,12 @@ def test_the_section_compares_speed_and_finds_the_greatest_memory(monkeypatch):
     assert {one.key for one in measured} <= {aim.key for aim in AIMS}
 
 
+def test_the_growth_of_memory_is_told_by_the_byte_of_text():
+    peaks = {50: 50.0, 150: 400.0, 500: 50.0 + 450 * 10**6 * 0.25 / 2**20}
+    assert "From 50 to 500 MB it grows by 0.2 bytes a byte of text." in corpus.growth(peaks)
+    assert "grows by 1.0 bytes" in corpus.growth({1: 0.0, 2: 10**6 / 2**20})
+
+
 @pytest.mark.parametrize("how", ["potstill", "map"])
 def test_one_measurement_runs(how, tmp_path, monkeypatch, capsys):
     teacher = tiny.save_model(tiny.llama(), tmp_path / "teacher")

@@ -1,5 +1,8 @@
 """Documents of a recipe's corpus are cleaned, counted per source and split; errors name the source."""
 
+import json
+import tracemalloc
+
 import pytest
 
 from potstill.data.babylm_cleaning import Counts
@@ -83,3 +86,22 @@ def test_a_source_without_a_rule_is_named(tmp_path, babylm):
 def test_text_that_is_not_utf_8_is_named(tmp_path, babylm):
     babylm("train", cbt=b"na\xefve\n")
     assert "cbt.train is not UTF-8 (byte 2)" in refusal(corpus(tmp_path))
+
+
+def test_memory_is_flat_in_the_size_of_files(tmp_path):
+    def peak(documents):
+        file = tmp_path / f"{documents}.jsonl"
+        lines = (json.dumps({"text": f"{number} " + "word " * 400}) for number in range(documents))
+        file.write_text("\n".join(lines))
+        section = Corpus.model_validate({"sources": [{"path": str(file)}], "sequence_length": 8, "held_out": 0.1})
+        tracemalloc.start()
+        split = split_text(section, {}, tmp_path)
+        read = sum(len(text) for side in (split.train, split.held_out) for text in side)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert read > 2000 * documents
+        return found
+
+    peak(10)
+    # A hash and a place for each document stay in memory, and not its 2,000 bytes of text.
+    assert peak(2000) - peak(500) < 1500 * 250
