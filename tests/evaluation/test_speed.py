@@ -34,9 +34,10 @@ def test_teacher_student_and_control_are_measured(finished):
     assert student.parameters < teacher.parameters
     assert student.bytes < teacher.bytes
     assert student.memory < teacher.memory
-    assert control.measured_as == "student"
-    assert control.rates == student.rates
-    assert found.rounds == len(teacher.rates["decode"])
+    assert control.measured_as is student.measured_as is None
+    assert control.rates != student.rates, "each was timed itself"
+    assert control.memory == pytest.approx(student.memory, rel=0.01)
+    assert found.rounds == len(teacher.rates["decode"]) == len(control.rates["decode"])
     saved = json.loads((run.path("evaluate") / "speed.json").read_text())
     assert Speed.from_dict({name: value for name, value in saved.items() if name != "digest"}) == found
 
@@ -61,7 +62,7 @@ def test_a_measurement_that_is_finished_is_kept(finished, monkeypatch):
     assert Speed.from_dict(again) == _speed(run)
 
 
-def test_students_of_several_experiments_share_one_measurement(tmp_path):
+def test_students_of_several_experiments_share_one_measurement_and_the_control_has_its_own(tmp_path):
     recipe = toy_recipe(
         tmp_path, OF_SPEED, "experiments={hot: {losses: [{kind: forward_kl, temperature: 4}]}, cold: {}}"
     )
@@ -72,8 +73,16 @@ def test_students_of_several_experiments_share_one_measurement(tmp_path):
         ("teacher", None),
         ("student hot", None),
         ("student cold", "student hot"),
-        ("control", "student hot"),
+        ("control", None),
     ]
+
+
+def test_without_a_control_the_student_is_measured_alone(finished, monkeypatch):
+    recipe, run = finished
+    timed = []
+    monkeypatch.setattr(speed, "measure_rounds", lambda models: timed.append(list(models)))
+    speed._measured(SimpleNamespace(recipe=recipe.model_copy(update={"control": None}), run=run))
+    assert timed == [["teacher", "student"]]
 
 
 @pytest.mark.parametrize(

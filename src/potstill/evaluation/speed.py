@@ -1,6 +1,7 @@
 """Speed: the size of teachers, students and control, and how fast they read and write on this machine.
 
-All students and controls of a run have the start's shape, so one of them is measured for all. Makes `speed.json`.
+All students of a run have the start's shape, so one of them is measured for all; the control is measured itself. Makes
+`speed.json`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from potstill.metrics.speed_rounds import ROUNDS, measure_rounds
 from potstill.models.folder import ADAPTER
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Work
-from potstill.recipe.candidates import teacher_candidates, trained_candidates
+from potstill.recipe.candidates import Candidate, teacher_candidates, trained_candidates
 from potstill.recipe.step import Step
 from potstill.teachers.gguf import parts_pattern
 from potstill.teachers.prepare import WEIGHTS
@@ -43,27 +44,29 @@ def _measured(work: Work) -> Speed:
     named = zip(teacher_candidates(work.recipe), artifacts.teachers(work), strict=True)
     teachers = {candidate.label: teacher for candidate, teacher in named if not teacher.is_elsewhere}
     students = [one for one in trained_candidates(work.recipe) if one.seed == work.recipe.seeds[0]]
-    like = students[0]
     made = work.run.manifest(Step("student"))
     assert made is not None, "the student is not made"
     described = [ModelSpeed(name, cast(int, one.parameters()), bytes_of_teacher(one)) for name, one in teachers.items()]
+    # The first of each role.
+    measured = {student.role: student for student in reversed(students)}
     for student in students:
         size = _bytes_of_student(work, artifacts.trained_folder(work, student))
+        like = measured[student.role]
         measured_as = None if student is like else like.label
         described.append(ModelSpeed(student.label, made["summary"]["parameters"], size, measured_as=measured_as))
-    if not fit_together(work, {like: [CandidateModel(like, lambda: artifacts.trained_model(work, like))]}):
-        return _without_rates(described, "The teachers and the student do not fit into memory together.")
+    if not fit_together(work, {one: [_loadable(work, one)] for one in measured.values()}):
+        return _without_rates(described, "The teachers, a student and the control do not fit into memory together.")
     say("  speed: reading and writing, at most a minute")
     models: dict[str, Any] = {name: teacher.model() for name, teacher in teachers.items()}
-    models[like.label] = artifacts.trained_model(work, like)
+    models |= {one.label: artifacts.trained_model(work, one) for one in measured.values()}
     rounds = measure_rounds(models)
     if rounds is None:
         return _without_rates(described, "A single round would take longer than a minute on this machine.")
     complete = []
     for model in described:
         name = model.measured_as or model.model
-        measured = replace(model, rates=rounds.rates[name], memory=rounds.memory[name])
-        complete.append(replace(measured, number_format=_number_format(models[name])))
+        rates, memory = rounds.rates[name], rounds.memory[name]
+        complete.append(replace(model, rates=rates, memory=memory, number_format=_number_format(models[name])))
     notes = [f"Only {rounds.rounds} of {ROUNDS} rounds fitted into a minute."] if rounds.rounds < ROUNDS else []
     notes += [
         f"{teacher.name} runs in llama.cpp: it reads rows one by one, and its memory is not counted."
@@ -80,6 +83,10 @@ def _measured(work: Work) -> Speed:
         sizes.new_tokens,
         tuple(notes),
     )
+
+
+def _loadable(work: Work, candidate: Candidate) -> CandidateModel:
+    return CandidateModel(candidate, lambda: artifacts.trained_model(work, candidate))
 
 
 def _without_rates(described: Sequence[ModelSpeed], why: str) -> Speed:
