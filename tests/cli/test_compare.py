@@ -10,11 +10,12 @@ import pytest
 import fake_stages
 import minimal
 from potstill.cli import compare
-from potstill.cli.compare import WIDTH, comparison, comparison_table, write_plot
+from potstill.cli.compare import WIDTH, comparison, comparison_table, draw_unasked, write_plot
 from potstill.errors import UserError
 from potstill.metrics.speed import ModelSpeed, Speed
 from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
+from potstill.report.compare_page import SIGN
 
 ROW = {"model": "student", "metric": "loss", "value": 4.6812, "low": 4.6, "high": 4.7, "n": 200, "seeds": None}
 
@@ -249,6 +250,31 @@ def test_a_plot_has_the_points_of_every_run_with_a_speed(measured, tmp_path):
     assert "run: student" in page
     assert "50%" in page
     assert "other is left out" in page
+
+
+def test_several_runs_are_drawn_for_a_person_at_a_terminal(measured, tmp_path):
+    told = draw_unasked(measured, at_terminal=True)
+    assert told == "compare.html draws quality against speed and size of these runs"
+    assert "run: student" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+    # A page of its own is made anew.
+    (tmp_path / "compare.html").write_text(SIGN, encoding="utf-8")
+    assert draw_unasked(measured, at_terminal=True) == told
+    assert "run: student" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_a_script_gets_no_file_that_it_did_not_ask_for(measured, tmp_path):
+    assert draw_unasked(measured, at_terminal=False).startswith("`--plot FILE.html` draws")
+    assert not (tmp_path / "compare.html").exists()
+
+
+def test_a_page_of_somebody_else_stays_as_it_is(measured, tmp_path):
+    (tmp_path / "compare.html").write_text("mine")
+    assert "stays as it is" in draw_unasked(measured, at_terminal=True)
+    assert (tmp_path / "compare.html").read_text() == "mine"
+
+
+def test_where_nothing_can_be_drawn_the_table_is_no_failure(measured):
+    assert "there is nothing to draw" in draw_unasked(measured[1:], at_terminal=True)
 
 
 def test_without_any_speed_there_is_no_plot(measured, tmp_path):

@@ -309,6 +309,20 @@ def test_compare_prints_a_table_or_json(call, finished):
     assert [(row["run"], row["model"], row["n"]) for row in json.loads(out)] == [("mine", "student", 20)]
 
 
+@pytest.mark.parametrize(
+    ("runs", "more", "asked"), [(2, [], [False]), (1, [], []), (2, ["--json"], []), (2, ["--plot", "page.html"], [])]
+)
+def test_several_runs_are_drawn_where_no_file_and_no_json_is_asked_for(call, finished, monkeypatch, runs, more, asked):
+    told = []
+    monkeypatch.setattr("potstill.cli.compare.write_plot", lambda *_: None)
+    monkeypatch.setattr("potstill.cli.compare.draw_unasked", lambda _, at_terminal: told.append(at_terminal) or "drawn")
+    code, _, err = call("compare", *["runs/mine"] * runs, *more)
+    assert code == 0
+    # What the tests print does not go to a terminal.
+    assert told == asked
+    assert ("drawn" in err) == bool(asked)
+
+
 @pytest.mark.parametrize("verb", ["status", "compare", "review"])
 def test_a_folder_that_is_not_a_run_is_refused(call, verb):
     code, _, err = call(verb, "nowhere")

@@ -12,7 +12,7 @@ from potstill.metrics.speed import Speed
 from potstill.pipeline.recipe_inputs import INTERVALS
 from potstill.pipeline.run_folder import Run
 from potstill.recipe.load import saved_recipe
-from potstill.report.compare_page import ComparedRun, has_points, render_comparison
+from potstill.report.compare_page import SIGN, ComparedRun, has_points, render_comparison
 from potstill.report.data import ANSWER_METRICS, HELD_OUT_METRICS
 from potstill.report.significance import beyond_chance
 from potstill.report.significance import key as key_of
@@ -22,6 +22,9 @@ COLUMNS = ("run", "model", "metric", "value", "low", "high", "n", "chance", "std
 
 OPTIONAL = ("chance", "stderr", "seeds")
 """Columns that are left out if they are empty in every row."""
+
+UNASKED = Path("compare.html")
+"""The page of several runs, in the working folder, where no other file is named."""
 
 WIDTH = 100
 """The columns of a terminal that a table of several metrics may take, unless one metric alone needs more."""
@@ -48,6 +51,27 @@ def comparison(folders: Sequence[Path]) -> list[dict[str, Any]]:
             row["beyond_chance"] = beyond[key_of(pair)]
             rows.append({"run": name, "model": f"{pair.a} - {pair.b}", "value": pair.difference, **row})
     return rows
+
+
+def draw_unasked(folders: Sequence[Path], *, at_terminal: bool) -> str:
+    """Draw the runs into :data:`UNASKED` for a person at a terminal; a script gets no file that it did not ask for.
+
+    Returns:
+        What was drawn, or why nothing was, in one sentence.
+    """
+    if not at_terminal:
+        return "`--plot FILE.html` draws quality against speed and size of these runs"
+    if UNASKED.exists() and not _is_comparison(UNASKED):
+        return f"{UNASKED} is no page of potstill's and stays as it is; `--plot FILE.html` draws these runs elsewhere"
+    try:
+        write_plot(UNASKED, folders)
+    except UserError as error:
+        return str(error)
+    return f"{UNASKED} draws quality against speed and size of these runs"
+
+
+def _is_comparison(file: Path) -> bool:
+    return file.is_file() and SIGN.encode() in file.read_bytes()
 
 
 def write_plot(file: Path, folders: Sequence[Path]) -> None:

@@ -273,8 +273,11 @@ def check(run: RunFolder) -> None:
 
 @app.command(rich_help_panel="Looking at runs")
 def compare(runs: RunFolders, as_json: AsJson = False, plot: PlotFile = None) -> None:
-    """Print the figures of one or more runs: model, metric, value, interval, n."""
-    from potstill.cli.compare import comparison, comparison_table, write_plot
+    """Print the figures of one or more runs: model, metric, value, interval, n.
+
+    In a terminal, several runs are also drawn into compare.html.
+    """
+    from potstill.cli.compare import comparison, comparison_table, draw_unasked, write_plot
 
     with in_run(runs[0]):
         rows = comparison(runs)
@@ -282,7 +285,7 @@ def compare(runs: RunFolders, as_json: AsJson = False, plot: PlotFile = None) ->
             write_plot(plot, runs)
         print(json.dumps(rows, indent=2) if as_json else comparison_table(rows))
         if plot is None and len(runs) > 1 and not as_json:
-            typer.echo("`--plot FILE.html` draws quality against speed and size of these runs", err=True)
+            typer.echo(draw_unasked(runs, at_terminal=sys.stdout.isatty()), err=True)
 
 
 @app.command(rich_help_panel="Looking at runs")

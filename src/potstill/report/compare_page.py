@@ -12,6 +12,9 @@ from potstill.report.charts import HUES, Look
 from potstill.report.data import Metric
 from potstill.report.page import ICON
 
+SIGN = "<b>potstill</b> · compare"
+"""What each of these pages has, in its template."""
+
 
 @dataclass(frozen=True)
 class ComparedRun:
