@@ -43,6 +43,13 @@ def test_the_page_names_every_model_and_every_figure(run):
     assert "56,352" in page or "56k" in page.lower(), "the teacher's size"
 
 
+def test_the_page_names_the_number_format(run, recipe):
+    assert re.search(r"Made on [^<]+, in fp32\.", _page(run))
+    in_bf16 = recipe.model_copy(update={"precision": "bf16"})
+    page = render(gather(Work(in_bf16, run, Step("report"))))
+    assert re.search(r"Made on [^<]+, in bf16\.", page)
+
+
 def test_curves_are_the_losses_and_nothing_else(run, recipe):
     report = gather(Work(recipe, run, Step("report")))
     assert {(curve.model, curve.seed) for curve in report.curves} == {
