@@ -325,7 +325,8 @@ def when_it_is_worth_it(said: Sequence[str]) -> list[str]:
     return [
         "## When it is worth it",
         "",
-        f"Of {better + worse + same} comparisons of a loss across tokenizers with cross-entropy alone, {counted}. {advice}",
+        f"Of {better + worse + same} comparisons of a loss across tokenizers with cross-entropy alone, {counted}. "
+        + advice,
         "",
     ]
 

@@ -86,8 +86,8 @@ def _same_trial(job: TrainingJob) -> Hashable:
 
 
 def _try_training(job: TrainingJob, machine: Machine) -> tuple[float, int | None]:
-    """How many times as long as forecast a step took, and the bytes that the training needed, where they are known: of a
-    device, or on a CPU beside the process itself."""
+    """How many times as long as forecast a step took, and the bytes that the training needed, where they are known: of
+    a device, or on a CPU beside the process itself."""
     foreseen = one_step(job, machine).expected * _batches(job) + of_update(job, machine).expected
     timed, untimed = _times(foreseen), _steps_of_other_lengths(job, foreseen)
     _say(f"trying {timed + untimed} steps of {job.key}")
@@ -175,8 +175,8 @@ def seconds_of_token(job: WritingJob) -> float:
 
 
 def _width_of_writing(job: WritingJob) -> int:
-    """The tokens that a step of writing looks back on, in the middle of the answers: those of the row that has the most,
-    because all rows have its keys and values in one tensor."""
+    """The tokens that a step of writing looks back on, in the middle of the answers: those of the longest row, because
+    all rows have its keys and values in one tensor."""
     prompt = (job.prompt.expected + job.prompt.high) / 2
     return max(2, round(min(prompt + job.new.expected / 2, job.longest - TOKENS - 1)))
 

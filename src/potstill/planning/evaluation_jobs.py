@@ -39,7 +39,7 @@ ANSWERED = 0.75
 SECONDS_OF_SCORING, SECONDS_OF_RESPONSE = Range(0.2, 1.0, 6.0), Range(3e-4, 2e-3, 1e-2)
 """To load what compares continuations with their references, and to compare one, mostly by the encoder of sentences."""
 SCORING_BYTES = Range(0.05e9, 0.25e9, 0.8e9)
-"""Of word vectors, an encoder of sentences and its library. Measured with the packages that ship them: 0.2 to 0.3 GB."""
+"""Of word vectors, an encoder of sentences and its library. Measured with packages that ship them: 0.2 to 0.3 GB."""
 FACTS_PROMPTS, PROMPT_TOKENS = 233, Range(4, 10, 24)
 """Of the set of continuations that ships."""
 
@@ -98,18 +98,22 @@ def _of_speed(at: Situation) -> Range:
 
 
 def _models_of_speed(at: Situation) -> Iterator[Job]:
-    """The student's largest batch of `evaluate.speed`, with the teachers beside it if they fit into memory together.
+    """The student's largest batch of `evaluate.speed`, with the teachers and the control beside it if all of them fit
+    into memory together.
 
     Its seconds are those of :func:`_of_speed`.
     """
     student = at.models.student
     teachers, of_teachers = _teachers_beside(at)
-    if student is not None and fit_beside_teachers(
-        [float(BYTES_PER_WEIGHT * student.parameters.total)], of_teachers, SHARE_OF_MEMORY * at.memory
-    ):
+    if student is None:
+        return
+    several = 1 if at.recipe.control is None else 2
+    sizes = [float(BYTES_PER_WEIGHT * student.parameters.total)] * several
+    if fit_beside_teachers(sizes, of_teachers, SHARE_OF_MEMORY * at.memory):
         rows, prompt, new = SIZES[0].batch_size, Range.exactly(SIZES[0].prompt_tokens), SIZES[0].new_tokens
         writing = writing_of(at, student, AnswersToWrite(rows, prompt, new, new, Range.exactly(rows)))
-        yield replace(writing, count=ZERO, beside=Range(0.0, teachers.expected, teachers.high))
+        beside = teachers + writing.weights * (several - 1.0)
+        yield replace(writing, count=ZERO, beside=Range(0.0, beside.expected, beside.high))
 
 
 def _samples(at: Situation) -> Iterator[Job]:

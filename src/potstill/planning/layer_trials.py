@@ -1,8 +1,8 @@
 """Layer trials: how fast some layers of each model are on this CPU, forward, backward and writing.
 
 The rates of large tensors say too little of a small model, whose tensors stay in the CPU's caches. Some layers of the
-model itself are tried in a second or two, which a run can spend at its start: the first ones, and of a model with layers
-of several kinds, such as full and sliding attention, the first one of each kind.
+model itself are tried in a second or two, which a run can spend at its start: the first ones, and of a model with
+layers of several kinds, such as full and sliding attention, the first one of each kind.
 """
 
 import statistics

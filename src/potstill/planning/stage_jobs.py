@@ -22,7 +22,7 @@ from potstill.planning.jobs import (
     writing_of,
 )
 from potstill.planning.models import PlannedModel
-from potstill.planning.ranges import ZERO, Range
+from potstill.planning.ranges import Range
 from potstill.planning.rollout_jobs import jobs_with_rollouts
 from potstill.planning.saving import FILE_BYTES_PER_SECOND, saves_of
 from potstill.recipe.across_tokenizers import keeps_documents
