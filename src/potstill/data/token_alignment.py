@@ -87,17 +87,17 @@ class Spans(NamedTuple):
 
 
 def align(axis: TextAxis, ours: TextReading, theirs: TextReading) -> Spans:
-    """The spans and pairs of two readings of the same text, in time that is linear in its tokens."""
+    """The spans and pairs of two readings of the same text, in time that is linear in its bytes and tokens."""
     last, other = common_ends(len(axis.content), ours.ends, theirs.ends)
     places = ours.ends[last]
-    openings = np.zeros(len(axis.content), bool)
-    openings[axis.openings] = True
+    openings, closings = np.zeros((2, len(axis.content)), bool)
+    openings[axis.openings] = closings[axis.closings] = True
     is_opening = openings[places]
     # A token that has ended before the first byte is the tokenizer's own space.
     of_text = is_opening | ~openings[places - 1]
     pairs = np.stack([ours.rows[last], theirs.rows[other]], 1)[of_text]
     before, after = axis.content[places - 1], axis.content[places]
-    words = is_opening | (of_text & (after == _SPACE) & ~_WHITE[before]) | (of_text & np.isin(places, axis.closings))
+    words = is_opening | (of_text & (after == _SPACE) & ~_WHITE[before]) | (of_text & closings[places])
     piece = openings.cumsum(dtype=np.int32)[places[words]]
     one, two, at = last[words], other[words], places[words]
     kept = piece[1:] == piece[:-1]
