@@ -30,6 +30,13 @@ def test_a_line_is_out_at_once(monkeypatch):
     assert out.flushed == "hello\n"
 
 
+def test_what_the_output_cannot_encode_stops_nothing(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    say("café 日")
+    assert written.getvalue().decode().rstrip() == r"caf\xe9 \u65e5"
+
+
 def test_off_a_terminal_a_line_every_quarter_minute(clock, capsys):
     with progress("training", total=100, unit="steps") as advance:
         for _ in range(100):

@@ -14,9 +14,10 @@ Advance = Callable[[int], None]
 
 
 def say(text: str) -> None:
-    """Print one line; only the first rank prints."""
+    """Print one line; only the first rank prints. What standard output cannot encode is printed as its code."""
     if distributed.is_first():
-        print(text, flush=True)
+        encoding = sys.stdout.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 @contextmanager

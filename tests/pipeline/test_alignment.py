@@ -31,6 +31,21 @@ def test_the_held_out_text_is_measured_and_told(work, capsys):
     assert "of the held-out text is compared with the teacher" in capsys.readouterr().out
 
 
+def test_the_places_that_are_aligned_worst_are_told(work, capsys):
+    hold_out(work, ["one two https://example.org three", "four ①②③④⑤ five six", *documents(40)])
+    alignment.measured_alignment(work)
+    figures, *told = capsys.readouterr().out.splitlines()
+    assert "of the held-out text is compared" in figures
+    assert [line for line in told if not line.startswith("      ")] == [
+        "    the longest texts that are not compared:",
+        "    the longest spans:",
+    ]
+    assert told[1] == "      16 bytes: ' ①②③④⑤'"
+    assert told[2].startswith("        student, ")
+    assert told[3].startswith("        teacher, ")
+    assert "      20 bytes: ' https://example.org'" in told
+
+
 def test_each_teacher_has_figures_of_its_own(work, monkeypatch, capsys):
     several = [SimpleNamespace(name="big", tokenizer=tokenizer), SimpleNamespace(name="other", tokenizer=trained)]
     monkeypatch.setattr(artifacts, "existing_teachers", lambda work: several)
@@ -52,11 +67,13 @@ def test_one_document_is_measured_however_long_it_is(work, monkeypatch):
     assert alignment.measured_alignment(work)["big"]["bytes"] == len(documents(3)[0].encode())
 
 
-def test_a_tokenizer_that_changes_the_text_is_named(work, monkeypatch):
+def test_a_tokenizer_that_changes_the_text_is_named(work, monkeypatch, capsys):
     hold_out(work, [text.title() for text in documents(10)])
     monkeypatch.setattr(artifacts, "tokenizer", lambda work: folding())
     with pytest.raises(UserError, match=r"`tokenizer` does not give back \d+\.\d% .* and at most 1% can be left out"):
         alignment.measured_alignment(work)
+    # What is lost is seen before the run stops.
+    assert "the longest texts that are not compared:" in capsys.readouterr().out
     teacher = SimpleNamespace(name="big", tokenizer=folding)
     monkeypatch.setattr(artifacts, "existing_teachers", lambda work: [teacher])
     monkeypatch.setattr(artifacts, "tokenizer", lambda work: trained())

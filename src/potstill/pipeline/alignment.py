@@ -8,13 +8,15 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 
 from potstill.console import say
-from potstill.data.alignment_figures import MOST_LOST, AlignmentFigures, alignment_figures
+from potstill.data.aligned_texts import aligned_texts
+from potstill.data.alignment_figures import MOST_LOST, AlignmentFigures
 from potstill.data.compared_turns import ComparedTurns
 from potstill.data.conversations.across import OtherReaders, OtherTeacher
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.prompts.across import AnswerReader
 from potstill.data.token_bytes import TokenBytes
+from potstill.data.worst_aligned import WorstAligned
 from potstill.errors import UserError
 from potstill.models.size import positions_of
 from potstill.pipeline import artifacts
@@ -33,6 +35,8 @@ MEASURED_CHARACTERS = 2**22
 def measured_alignment(work: Work) -> dict[str, Any]:
     """The figures of the alignment with each teacher on the held-out text, printed and returned for the summary.
 
+    The places that are aligned worst are printed too: no model has run yet that could tell which are the hardest.
+
     Raises:
         UserError: a tokenizer does not give back more of the text than can be left out in silence.
     """
@@ -41,10 +45,15 @@ def measured_alignment(work: Work) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     for teacher in teachers:
         theirs = TokenBytes(teacher.tokenizer(), f"`teachers.{teacher.name}`")
-        found = alignment_figures(_texts(load_from_disk(work.folder / "held_out")), ours, theirs)
+        found, worst = AlignmentFigures(), WorstAligned(ours, theirs)
+        for some in aligned_texts(_texts(load_from_disk(work.folder / "held_out")), ours, theirs):
+            found.add(some)
+            worst.add(some)
+        say(f"  {f'{teacher.name}: ' if len(teachers) > 1 else ''}{found}")
+        for line in worst.told():
+            say(f"    {line}")
         for name, lost in ((ours.name, found.lost_by_student), (theirs.name, found.lost_by_teacher)):
             _check_lost(name, lost, found)
-        say(f"  {f'{teacher.name}: ' if len(teachers) > 1 else ''}{found}")
         measured[teacher.name] = asdict(found)
     return measured
 
