@@ -9,11 +9,17 @@ from benchmarks.run import Settings
 from tests import tiny
 
 
-def test_the_section_measures_reading_and_merging(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_section_measures_the_tokenizer_our_part_of_reading_and_merging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alignment, "boolq_passages", lambda: tiny.documents(300))
     monkeypatch.setattr(alignment, "train_tokenizer", lambda texts, settings: tiny.tokenizer())
     tables, measured = alignment.section(Settings(torch.device("cpu"), quick=True, rounds=1))
-    assert len(tables[0].rows) == 2
+    assert [row[0] for row in tables[0].rows] == [
+        "bytes of each token, tokenizer included",
+        "bytes of each token, from its ids",
+        alignment.MERGE,
+    ]
+    assert "It changes 0 of the passages" in tables[0].note
+    assert "the steps under `Steps across tokenizers`" in tables[0].note
     assert [one.key for one in measured] == ["alignment"]
     assert measured[0].median > 0
     assert {one.key for one in measured} <= {aim.key for aim in AIMS}
