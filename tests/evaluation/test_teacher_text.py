@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 LENGTH = 96
 """Long enough for a passage to be shown whole."""
+DOCUMENTS = 20
+"""The held-out documents that are read: enough for some to be harder than a typical one."""
 
 
 def recipe(folder, *more):
@@ -38,7 +41,8 @@ def recipe(folder, *more):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     run = Run(folder / "run")
-    run_recipe(recipe(folder, "distil.training.max_steps=2"), run, until="evaluate")
+    settings = ("distil.training.max_steps=2", f"evaluate.documents={DOCUMENTS}")
+    run_recipe(recipe(folder, *settings), run, until="evaluate")
     return run
 
 
@@ -60,7 +64,7 @@ def test_the_share_of_the_teachers_probability_on_common_tokens_is_measured(run)
         n for n, content in enumerate(TokenBytes(tokenizer(), "the teacher").each) if content in {*ours.each} - {b""}
     ]
     model, masses = llama(0), []
-    for text in held_out.select(range(8))["text"]:
+    for text in held_out.select(range(DOCUMENTS))["text"]:
         ids = [tokenizer().eos_token_id, *tokenizer()(text).input_ids]
         for at in range(0, len(ids) - 1, LENGTH - 1):
             with torch.no_grad():
@@ -74,9 +78,12 @@ def test_the_share_of_the_teachers_probability_on_common_tokens_is_measured(run)
 def test_passages_show_by_how_much_each_span_surprises_the_student_more(run):
     passages = read_json(run.path("evaluate") / "passages.json")
     held_out = load_from_disk(run.path("corpus") / "held_out")
-    assert len(passages) == 2
-    for passage in passages:
-        text = held_out[int(passage["title"].split()[-1])]["text"]
+    titles = [
+        re.fullmatch(r"Held-out document (\d+), (.+): [+−]\d\.\d\d bits per byte", one["title"]) for one in passages
+    ]
+    assert [title and title[2] for title in titles] == ["typical", "hardest", "second hardest"]
+    for passage, title in zip(passages, titles, strict=True):
+        text = held_out[int(title[1])]["text"]
         assert "".join(piece["text"] for piece in passage["tokens"]).strip() == text.strip()
         spans = [piece for piece in passage["tokens"] if "excess" in piece]
         assert len(spans) > 5
@@ -85,7 +92,7 @@ def test_passages_show_by_how_much_each_span_surprises_the_student_more(run):
 
 def test_the_teachers_bits_are_those_of_its_own_tokens(run):
     held_out = load_from_disk(run.path("corpus") / "held_out")
-    texts = held_out.select(range(8))["text"]
+    texts = held_out.select(range(DOCUMENTS))["text"]
     nats, model, tokens = [], llama(0), tokenizer()
     for text in texts:
         ids = [tokens.eos_token_id, *tokens(text).input_ids]
@@ -140,13 +147,14 @@ def test_a_trained_student_gets_the_vocabulary_of_the_run_and_an_adapter(tmp_pat
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A run with a second teacher, whose tokenizer differs from both others, and which teaches half of the text."""
+    """A run with a second teacher, whose tokenizer differs from both others. Each teaches a half of the text."""
     folder = tmp_path_factory.mktemp("two")
     other = llama(6, vocab_size=len(folding()))
     other.save_pretrained(folder / "other")
     folding().save_pretrained(folder / "other")
     sources = [{"path": str(folder / name)} for name in ("text.jsonl", "more.jsonl")]
     more = {"teachers.other": {"model": str(folder / "other"), "when": {"source": sources[1]["path"]}}}
+    more |= {"teachers.smollm2.when": {"source": sources[0]["path"]}}
     more |= {"corpus.sources": sources, "distil.training.max_steps": 2, "evaluate.documents": 8}
     for seed, name in enumerate(("text.jsonl", "more.jsonl")):
         # `folding` does not give capital letters and marks back.
@@ -170,6 +178,14 @@ def test_each_of_several_teachers_is_aligned_and_scored_by_itself(two):
     log = (two.path(Step("distil", seed=0)) / "log.jsonl").read_text()
     assert '"alm/smollm2"' in log
     assert '"alm/other"' in log
+
+
+def test_passages_are_of_what_their_teacher_teaches(two):
+    held_out = load_from_disk(two.path("corpus") / "held_out").select(range(8))
+    shown = [int(re.findall(r"\d+", one["title"])[0]) for one in read_json(two.path("evaluate") / "passages.json")]
+    assert shown
+    assert {tuple(held_out[n]["teachers"]) for n in shown} == {("smollm2",)}
+    assert ["other"] in held_out["teachers"]
 
 
 def test_a_student_writes_for_a_teacher_that_reads_other_tokens(tmp_path):

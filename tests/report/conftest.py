@@ -358,10 +358,20 @@ def examples() -> dict[str, Callable[[], Report]]:
     return EXAMPLES
 
 
+def across_tokenizers() -> tuple[Passage, ...]:
+    """The passages of a run whose teacher has a tokenizer of its own."""
+    document = "Held-out document"
+    return (
+        span_passage(f"{document} 4, typical: +0.12 bits per byte", TEXT, 1),
+        span_passage(f"{document} 17, hardest: +0.61 bits per byte", OTHER, 2),
+        span_passage(f"{document} 201, second hardest: +0.58 bits per byte", TEXT, 3),
+    )
+
+
 EXAMPLES: dict[str, Callable[[], Report]] = {
     "one seed": report,
     "three seeds": lambda: replace(report(3), on_policy=(wrote(TEXT),), reuse=reuse("student")),
-    "spans": lambda: replace(report(), passages=(span_passage("Loire", TEXT, 1), span_passage("Operators", OTHER, 2))),
+    "spans": lambda: replace(report(), passages=across_tokenizers()),
     "no control": without_control,
     "negative": negative,
     "null": null,

@@ -124,7 +124,10 @@ def test_cards_know_both_models(pages, examples):
 
 def test_spans_are_told_as_such(pages, examples):
     page, passage = pages["spans"], examples["spans"]().passages[0]
-    assert "how much more a word surprises the student" in " ".join(Page(page).text.split())
+    text = " ".join(Page(page).text.split())
+    assert "how much more a word surprises the student" in text
+    assert "Each title says how many bits per byte more the student has than the teacher" in text
+    assert [text.count(f", {which}: +0.") for which in ("typical", "hardest", "second hardest")] == [1, 1, 1]
     assert "how much more a word surprises" not in pages["one seed"]
     found = re.search(r'<script type="application/json" id="tokens">(.*?)</script>', page, re.DOTALL)
     assert found

@@ -39,6 +39,7 @@ from potstill.recipe.across_tokenizers import crossing_loss
 from potstill.recipe.candidates import trained_candidates
 
 PASSAGES = 2
+"""Of one tokenizer."""
 READABLE_TOKENS = range(60, 161)
 """The lengths, in tokens, of passages that the report shows whole."""
 
@@ -73,13 +74,13 @@ def measure(work: Work, models: Models) -> Measurement:
     judged, metrics = by_part(taught, parts, readers.metrics(METRICS))
     rows, differences = compare(judged, pairs, metrics, sums_of(judged, one_tokenizer), resampling)
     passages = work.folder / "passages.json"
-    # A passage shows the distance from the teacher, token by token or span by span.
+    # A passage shows the distance from a teacher, token by token, or span by span if the first teacher teaches it.
     whole = [n for n, ids in enumerate(held_out["input_ids"]) if len(ids) in READABLE_TOKENS]
     readable = [n for n in whole if len(held_out[n]["input_ids"]) <= recipe.corpus.sequence_length]
     shown = (
         _passages(work, readers, text, held_out, readable, scores[pairs[0][0]][0])
         if one_tokenizer
-        else span_passages(work, held_out, readable, scores, PASSAGES)
+        else span_passages(work, held_out, [n for n in readable if parts is None or 0 in parts.numbers[n]], scores)
     )
     write_json(passages, shown)
     readers.close()
