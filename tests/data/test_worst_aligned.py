@@ -1,10 +1,14 @@
 """Places that are aligned worst: which they are, and what is told of them."""
 
+import itertools
+
+import pytest
+
 from potstill.data.aligned_texts import aligned_texts
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.worst_aligned import MOST_CHARACTERS, MOST_TOKENS, SHOWN, AlignedPlace, WorstAligned, between_spans
 from tiny import documents, tokenizer
-from tokenizer_zoo import trained
+from tokenizer_zoo import HARD, ZOO, texts, trained
 
 OURS, THEIRS = TokenBytes(tokenizer(), "the student"), TokenBytes(trained(), "the teacher")
 
@@ -50,9 +54,10 @@ def test_it_does_not_depend_on_how_many_texts_are_read_at_once() -> None:
         assert len(of_whole) == SHOWN
 
 
-def test_spans_and_what_lies_between_them_are_each_text() -> None:
-    texts = [*documents(20), "", " ", "a", "one ① two three", "  two  spaces\n\nand\ttabs "]
-    (found,) = aligned_texts(texts, OURS, THEIRS)
+@pytest.mark.parametrize("names", itertools.combinations(ZOO, 2), ids="-".join)
+def test_spans_and_what_lies_between_them_are_the_whole_text(names: tuple[str, str]) -> None:
+    ours, theirs = (TokenBytes(ZOO[name](), name) for name in names)
+    (found,) = aligned_texts([*HARD, *texts(20)], ours, theirs)
     axis, places = found.axis.content.tobytes(), [*between_spans(found).tolist(), *found.span_bytes.tolist()]
     # An empty place stands before a span that begins where it does.
     assert b"".join(axis[first:stop] for first, stop in sorted(places)) == b"".join(found.contents)
