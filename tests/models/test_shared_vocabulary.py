@@ -23,9 +23,10 @@ def test_tokens_that_come_after_all_shared_ones_are_left_out() -> None:
 
 
 def test_other_vocabularies_are_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"'small'.*'large'.*id 1 is 'y' in the one and 'z'"):
+    with pytest.raises(UserError, match=r"'small'.*'large'.*id 1 is 'y' in the one and 'z'") as told:
         shared_vocabulary(Tokens("small", "x", "y"), Tokens("large", "x", "z"))
-    with pytest.raises(UserError, match="share no token"):
+    assert str(told.value).endswith('; use models of one tokenizer, or `Loss("alm")` as the only loss from a teacher')
+    with pytest.raises(UserError, match="share no token, because one of them has none"):
         shared_vocabulary(Tokens("small"), Tokens("large", "x"))
 
 
@@ -43,7 +44,8 @@ def test_heads_of_one_size_need_no_proof_and_other_heads_do() -> None:
     assert compared_vocabulary(4, tokens, [(4, tokens)]) == 2
     assert compared_vocabulary(4, tokens, [(4, None), (3, Tokens("b", "x"))]) == 1
     assert compared_vocabulary(4, tokens, [(1, tokens)]) == 1, "no head answers for more than its rows"
-    with pytest.raises(UserError, match="3 ids and the student one of 4; give `teacher_tokenizer`"):
+    told = r"3 ids and the student one of 4; give `teacher_tokenizer`.* or, of different tokenizers, by `Loss\(.alm.\)`"
+    with pytest.raises(UserError, match=told):
         compared_vocabulary(4, tokens, [(3, None)])
     with pytest.raises(UserError, match="give `processing_class`"):
         compared_vocabulary(4, None, [(3, tokens)])

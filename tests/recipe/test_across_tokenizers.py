@@ -5,7 +5,12 @@ import pytest
 import toy_conversations
 import toy_questions
 from potstill.errors import UserError
-from potstill.recipe.across_tokenizers import CROSSING, crossing_loss, keeps_spans
+from potstill.recipe.across_tokenizers import (
+    CROSSING,
+    crossing_loss,
+    keeps_spans,
+    remedy_without_crossing_loss,
+)
 from tiny import llama, save_corpus, save_model, toy_recipe
 
 TOKENIZER = 'tokenizer={"vocab_size": 400}'
@@ -34,6 +39,16 @@ def test_a_loss_across_tokenizers_is_one_of_a_recipe(folder, kind):
     found = recipe(folder, losses(kind, "cross_entropy"))
     assert crossing_loss(found) == kind
     assert crossing_loss(recipe(folder, losses("forward_kl"))) is None
+
+
+def test_without_such_a_loss_it_is_said_what_one_would_need(folder):
+    kl = losses("forward_kl")
+    assert remedy_without_crossing_loss(recipe(folder, kl)) == "use models of one tokenizer, or the loss `alm`"
+    told = remedy_without_crossing_loss(toy_recipe(folder, kl))
+    assert told.endswith("with a `tokenizer` of the student's own and a student that is not made from a teacher")
+    own = {"config": {"model_type": "gpt2"}, "training": {"max_steps": 1}}
+    told = remedy_without_crossing_loss(recipe(folder, kl, f"pretrain={json.dumps({'own': own})}"))
+    assert told == "use models of one tokenizer, or remove `pretrain` and use the loss `alm`"
 
 
 def test_spans_may_be_captured(folder):

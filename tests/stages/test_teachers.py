@@ -36,8 +36,17 @@ def test_teachers_must_speak_the_same_tokens(tmp_path):
     tokens.add_tokens(["<another>"])
     tokens.save_pretrained(other)
     both = json.dumps({"smollm2": {"model": recipe.teachers["smollm2"].model}, "other": {"model": str(other)}})
-    with pytest.raises(UserError, match=r"teachers.smollm2 and teachers.other have different tokenizers"):
+    with pytest.raises(UserError) as told:
         run_recipe(toy_recipe(tmp_path, f"teachers={both}"), Run(tmp_path / "run"), until="teachers")
+    assert str(told.value).startswith("teachers.smollm2 and teachers.other have different tokenizers")
+    assert str(told.value).endswith(
+        "; use models of one tokenizer, or the loss `alm` with a `tokenizer` of the student's own and a student that "
+        "is not made from a teacher"
+    )
+    student = json.dumps({"start": "scratch", "config": {"model_type": "llama", "num_hidden_layers": 2}})
+    losses = json.dumps([{"kind": "alm"}, {"kind": "cross_entropy"}])
+    across = (f"student={student}", f"distil.losses={losses}", "tokenizer={vocab_size: 400}", "capture=null")
+    run_recipe(toy_recipe(tmp_path, f"teachers={both}", *across), Run(tmp_path / "across"), until="teachers")
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def test_a_checkpoint_of_another_tokenizer_is_refused(teachers, tmp_path):
     other.add_tokens(["<extra>"])
     other.save_pretrained(tmp_path)
     with pytest.raises(
-        UserError, match=r"the run's tokenizer and student .* have different tokenizers \(300 and 301 tokens"
+        UserError,
+        match=r"the run's tokenizer and student .* have different tokenizers \(300 and 301 tokens.*; take a student of "
+        r".*`student.vocabulary: carry_over`, .* `tokenizer: \{file: …\}` and use the loss `alm`$",
     ):
         built(Checkpoint(start="checkpoint", model=str(tmp_path)), teachers)
 

@@ -26,9 +26,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def check_same_tokens(
-    ours: Any, theirs: Any, our_name: str, their_name: str, remedy: str = "use models of one tokenizer"
-) -> None:
+def check_same_tokens(ours: Any, theirs: Any, our_name: str, their_name: str, remedy: str) -> None:
     """Refuse two tokenizers that do not give every id the same string.
 
     Args:

@@ -195,7 +195,8 @@ def check_shapes(target: TeacherTarget, tokens: int, student: int, vocabulary: i
         assert isinstance(leaf, LogitsTarget | HiddenTarget)
         if vocabulary is None and width != student:
             raise UserError(
-                f"the teacher has {width} logits and the student {student}: say how many ids they share (vocabulary)"
+                f"the teacher has {width} logits and the student {student}: say how many ids they share (vocabulary), "
+                "or use alm, if they have different tokenizers"
             )
         if vocabulary is not None and width < vocabulary:
             raise UserError(f"the teacher has {width} logits, fewer than the {vocabulary} ids to compare")

@@ -36,10 +36,13 @@ def shared_vocabulary(student: HasVocabulary, teacher: HasVocabulary) -> int:
             raise UserError(
                 f"the student's tokenizer {student.name_or_path!r} and the teacher's {teacher.name_or_path!r} are not "
                 f"one family: id {id} is {_named(of_student.get(id))} in the one and {_named(of_teacher.get(id))} in "
-                "the other"
+                'the other; use models of one tokenizer, or `Loss("alm")` as the only loss from a teacher'
             )
     if not shared:
-        raise UserError(f"the tokenizers {student.name_or_path!r} and {teacher.name_or_path!r} share no token")
+        raise UserError(
+            f"the tokenizers {student.name_or_path!r} and {teacher.name_or_path!r} share no token, because one of them "
+            "has none; give the models' own"
+        )
     return shared
 
 
@@ -66,7 +69,7 @@ def compared_vocabulary(
             missing = "`processing_class`" if tokenizer is None else "`teacher_tokenizer`"
             raise UserError(
                 f"a teacher has a vocabulary of {theirs:,} ids and the student one of {student:,}; give {missing}, so "
-                "that they can be compared on the tokens that they share"
+                'that they can be compared on the tokens that they share, or, of different tokenizers, by `Loss("alm")`'
             )
         found.append(min(theirs, shared_vocabulary(tokenizer, other)))
     shared = min([student, *found])

@@ -24,6 +24,16 @@ def crossing_loss(recipe: "Recipe") -> str | None:
     return next((loss.kind for loss in _losses(recipe) if loss.kind in CROSSING), None)
 
 
+def remedy_without_crossing_loss(recipe: "Recipe") -> str:
+    """What to do about models of different tokenizers, where a recipe has no loss for them: the end of a message."""
+    if recipe.pretrain:
+        return "use models of one tokenizer, or remove `pretrain` and use the loss `alm`"
+    needed = ["a `tokenizer` of the student's own"] if recipe.tokenizer is None else []
+    if getattr(recipe.student, "teacher", None) is not None:
+        needed.append("a student that is not made from a teacher")
+    return f"use models of one tokenizer, or the loss `alm`{' with ' if needed else ''}{' and '.join(needed)}"
+
+
 def _losses(recipe: "Recipe") -> "list[GivenLoss]":
     return [loss for name in recipe.variants for loss in recipe.losses_of(name)]
 

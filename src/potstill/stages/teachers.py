@@ -8,7 +8,7 @@ from potstill.data.tokenizers import check_same_tokens
 from potstill.models.quantization import quantization_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.across_tokenizers import crossing_loss
+from potstill.recipe.across_tokenizers import crossing_loss, remedy_without_crossing_loss
 from potstill.servers.model import ServedModel
 from potstill.teachers.prepare import prepare
 from potstill.teachers.prepared import PreparedTeacher
@@ -20,7 +20,8 @@ def run(work: Work) -> Made:
     teachers = artifacts.existing_teachers(work)
     first, *others = teachers
     for other in [] if crossing_loss(work.recipe) else others:
-        check_same_tokens(first.tokenizer(), other.tokenizer(), f"teachers.{first.name}", f"teachers.{other.name}")
+        one, two = f"teachers.{first.name}", f"teachers.{other.name}"
+        check_same_tokens(first.tokenizer(), other.tokenizer(), one, two, remedy_without_crossing_loss(work.recipe))
     if work.recipe.distributed.strategy == "fsdp2" and work.recipe.capture is None:
         for teacher in teachers:
             teacher.check_shardable()

@@ -16,7 +16,7 @@ from potstill.data.tokenizers import (
 from potstill.files.atomic import atomic_folder
 from potstill.pipeline import artifacts
 from potstill.pipeline.work import Made, Work
-from potstill.recipe.across_tokenizers import crossing_loss
+from potstill.recipe.across_tokenizers import crossing_loss, remedy_without_crossing_loss
 from potstill.recipe.tokenizer import CutTokenizer, TokenizerFile
 
 
@@ -40,7 +40,8 @@ def run(work: Work) -> Made:
     if crossing:
         check_other_tokens(crossing, tokenizer, {f"`teachers.{one.name}`": one.tokenizer() for one in teachers})
     for teacher in [] if crossing else teachers:
-        check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}")
+        remedy = remedy_without_crossing_loss(work.recipe)
+        check_same_tokens(tokenizer, teacher.tokenizer(), "`tokenizer`", f"teachers.{teacher.name}", remedy)
     folder = work.folder / "tokenizer"
     with atomic_folder(folder) as partial:
         tokenizer.save_pretrained(partial)

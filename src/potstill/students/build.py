@@ -100,7 +100,10 @@ def _checkpoint(student: Checkpoint, ours: Any) -> tuple[PreTrainedModel, dict[s
     summary: dict[str, Any] = {"start": "checkpoint", "from": student.model}
     if student.vocabulary == "carry_over" and ours.get_vocab() != tokenizer.get_vocab():
         return model, summary | {"vocabulary": asdict(carry_over(model, tokenizer, ours, "student.vocabulary"))}
-    remedy = "take one of the teachers' tokenizer, or give this one theirs by `student.vocabulary: carry_over`"
+    remedy = (
+        "take a student of the run's tokenizer, give this one the run's by `student.vocabulary: carry_over`, or give "
+        "the run this one's by `tokenizer: {file: …}` and use the loss `alm`"
+    )
     check_same_tokens(ours, tokenizer, "the run's tokenizer", f"student {student.model}", remedy)
     return model, summary
 

@@ -100,7 +100,8 @@ def _check_store(store: TargetStore, tokenizer: Any) -> None:
         if captured != here:
             raise UserError(
                 f"the targets in {store.path} were captured with tokenizer {captured}, but `processing_class` is "
-                f"tokenizer {here}; give the one that they were captured with, or capture them again"
+                f"tokenizer {here}; give the one that they were captured with, capture them again, or, of a teacher "
+                'of another tokenizer, capture spans (`keep: spans`) and use `Loss("alm")`'
             )
 
 
