@@ -54,7 +54,7 @@ def test_each_strategy_says_how_much_of_its_answers_is_compared(run):
         found = run.manifest(Step("strategies", name=f"{name}/own"))["summary"]["compared_turns"]["t"]
         assert 0.9 < found["compared"] / found["learned"] <= 1
     page = (run.path(Step("report")) / "index.html").read_text()
-    assert "of the learned bytes are compared with the teacher" in page
+    assert "of the learned text is compared with the teacher, in " in page
 
 
 def test_a_sample_has_the_answer_behind_both_prompts(run):

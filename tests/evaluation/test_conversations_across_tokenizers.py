@@ -103,4 +103,4 @@ def test_the_lengths_of_answers_are_in_the_tokens_of_the_run(run):
 
 def test_the_report_says_what_was_compared(run):
     page = (run.path(Step("report")) / "index.html").read_text()
-    assert "of the learned bytes are compared with the teacher" in page
+    assert "of the learned text is compared with the teacher, in " in page

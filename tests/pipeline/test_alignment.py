@@ -4,6 +4,9 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset
 
+from potstill.data.compared_turns import ComparedTurns
+from potstill.data.conversations.across import OtherTeacher
+from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from potstill.pipeline import alignment, artifacts
 from tiny import documents, tokenizer
@@ -70,12 +73,46 @@ def test_one_document_is_measured_however_long_it_is(work, monkeypatch):
 def test_a_tokenizer_that_changes_the_text_is_named(work, monkeypatch, capsys):
     hold_out(work, [text.title() for text in documents(10)])
     monkeypatch.setattr(artifacts, "tokenizer", lambda work: folding())
-    with pytest.raises(UserError, match=r"`tokenizer` does not give back \d+\.\d% .* and at most 1% can be left out"):
+    told = r"the tokens of `tokenizer` do not give back \d+\.\d% of the held-out text .* and at most 1% can be left out"
+    with pytest.raises(UserError, match=told):
         alignment.measured_alignment(work)
     # What is lost is seen before the run stops.
     assert "the longest texts that are not compared:" in capsys.readouterr().out
     teacher = SimpleNamespace(name="big", tokenizer=folding)
     monkeypatch.setattr(artifacts, "existing_teachers", lambda work: [teacher])
     monkeypatch.setattr(artifacts, "tokenizer", lambda work: trained())
-    with pytest.raises(UserError, match=r"`teachers.big` does not give back"):
+    with pytest.raises(UserError, match=r"the tokens of `teachers.big` do not give back"):
         alignment.measured_alignment(work)
+
+
+def test_a_little_that_is_lost_is_told(work, monkeypatch, capsys):
+    hold_out(work, [*documents(40), "It has \u2460 half."])
+    monkeypatch.setattr(artifacts, "tokenizer", lambda work: tokenizer())
+    monkeypatch.setattr(artifacts, "existing_teachers", lambda work: [SimpleNamespace(name="big", tokenizer=trained)])
+    alignment.measured_alignment(work)
+    assert "bytes the teacher's tokens do not give back 3\n" in capsys.readouterr().out
+
+
+COUNTS = {"bytes": 1000, "learned": 1000, "compared": 990, "spans": 100, "student_tokens": 150, "teacher_tokens": 250}
+
+
+def turns(**counts):
+    """What is compared of some turns with one teacher."""
+    teachers = {"big": OtherTeacher(TokenBytes(tokenizer(), "`teachers.big`"), None)}
+    return alignment.compared_turns(teachers, [ComparedTurns(**COUNTS, **counts)])
+
+
+def test_of_turns_the_same_is_told_as_of_text(capsys):
+    found = turns(lost_by_teacher=4)["compared_turns"]["big"]
+    assert found["spans"] == 100
+    assert found["lost_by_teacher"] == 4
+    share, lost = "99.0% of the learned text is compared with `teachers.big`", "the teacher's tokens do not give back 4"
+    spans = "in 100 spans of 1.50 tokens of the student and 2.50 of the teacher"
+    assert capsys.readouterr().out == f"  {share}, {spans}, and of 1,000 bytes {lost}\n"
+
+
+@pytest.mark.parametrize(("side", "name"), [("student", "`tokenizer`"), ("teacher", "`teachers.big`")])
+def test_a_tokenizer_that_changes_learned_text_is_named(side, name):
+    told = f"the tokens of {name} do not give back 2.0% of the learned text .20 of 1,000 bytes., and at most 1% can"
+    with pytest.raises(UserError, match=told):
+        turns(**{f"lost_by_{side}": 20})

@@ -72,7 +72,7 @@ def test_of_turns_a_teacher_reads_its_own_tokens_and_leaves_six_bytes_of_each_le
     losses = json.dumps([{"kind": "alm"}])
     overrides = (*(f"{key}={json.dumps(value)}" for key, value in given.items()), f"distil.losses={losses}")
     recipe = toy_conversations.recipe(tmp_path, *overrides)
-    turns = {"t": {"learned": 9, "compared": 8, "student_tokens": 200, "teacher_tokens": 300}}
+    turns = {"t": {"learned": 9, "compared": 8, "student_reads": 200, "teacher_reads": 300}}
     amounts = amounts_of(recipe, MADE | {"held_out_conversations": 4, "compared_turns": turns}, None)
     at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts, "fp32")
     (job,) = (one for one in jobs_of(Step("capture"), at) if isinstance(one, ReadingJob))

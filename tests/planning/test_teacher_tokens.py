@@ -42,7 +42,8 @@ def test_what_the_corpus_counted_is_exact_but_for_the_sample(recipe):
 
 
 def test_what_the_corpus_counted_of_conversations_is_exact(recipe):
-    counts = {"learned": 9, "compared": 8, "student_tokens": 200, "teacher_tokens": 300}
+    in_spans = {"student_tokens": 5, "teacher_tokens": 5}
+    counts = {"learned": 9, "compared": 8, **in_spans, "student_reads": 200, "teacher_reads": 300}
     name = the_teacher(recipe)
     found = teacher_tokens(recipe, {"compared_turns": {name: counts}}, {name: Range.exactly(9.0)})[name]
     assert found == Range.exactly(1.5)

@@ -91,11 +91,15 @@ def test_the_share_of_common_tokens_is_told_of_each_teacher():
 
 
 def test_of_a_teacher_with_a_chat_template_of_its_own_it_is_said_what_was_compared():
-    counts = {"learned": 200, "compared": 150}
+    counts = {"bytes": 180, "learned": 200, "compared": 150, "spans": 10, "student_tokens": 25, "teacher_tokens": 40}
     (said,) = compared_turns({"big": counts})
-    assert "75.0% of the learned bytes are compared with the teacher. Only answers" in said
+    told = "75.0% of the learned text is compared with the teacher, in 10 spans of 2.50 tokens of the student and 4.00"
+    assert f"{told} of the teacher. Only answers" in said
     (said,) = compared_turns({"big": counts, "other": {**counts, "compared": 100}})
-    assert "compared with the teacher big; 50.0% of the learned bytes are compared with the teacher other" in said
+    told = told.replace("the teacher", "the teacher big")
+    assert f"{told} of the teacher; 50.0% of the learned text is compared with the teacher other, in 10 spans" in said
+    (said,) = compared_turns({"big": counts | {"lost_by_student": 1}})
+    assert "of the teacher, and of 180 bytes the student's tokens do not give back 1. Only answers" in said
     assert compared_turns(None) == ()
 
 

@@ -120,10 +120,19 @@ def test_a_store_of_turns_knows_no_texts_and_no_other_turns(tmp_path, given, way
 
 def test_it_is_said_what_is_compared(tmp_path, given, capsys):
     one = trainer(tmp_path, toy_student(), **given, eval_dataset=talks(3))
-    assert "100.0% of the learned bytes are compared with the teacher" in capsys.readouterr().out
+    told = "100.0% of the learned text is compared with the teacher, in "
+    assert f"  {told}" in (said := capsys.readouterr().out)
+    assert " spans of " in said
     one.train()
     assert all(one.state.log_history[0][loss.kind] > 0 for loss in LOSSES)
     assert one.evaluate()["eval_loss"] > 0
+
+
+def test_turns_that_a_teacher_cannot_give_back_are_refused(tmp_path, given):
+    lost = [{"messages": [user("So?"), assistant("Go \u2460 now.")]}]
+    told = r"the tokens of the teacher do not give back \d+\.\d% of the learned text .3 of \d+ bytes., and at most 1%"
+    with pytest.raises(UserError, match=told):
+        trainer(tmp_path, toy_student(), **{**given, "train_dataset": lost})
 
 
 def test_the_teachers_last_span_has_the_probability_of_its_own_end(tmp_path, teacher, given):

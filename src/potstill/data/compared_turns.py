@@ -9,11 +9,18 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
+import torch
+from torch import Tensor
+
+from potstill.data.alignment_figures import AlignmentFigures
 from potstill.data.conversations.render import ChatSample, TurnTokens
 from potstill.data.labels import IGNORE_INDEX
 from potstill.data.token_bytes import SPACE, TokenBytes
-from potstill.data.turns_of_batch import PIECE_COLUMNS, TurnPiece
+from potstill.data.turns_of_batch import PIECE_COLUMNS, TurnPiece, aligned_pieces
 from potstill.errors import UserError
+
+LEARNED_TEXT = "the learned text"
+"""What the figures of turns and answers are of, in messages."""
 
 
 class TurnReader(Protocol):
@@ -29,28 +36,29 @@ class TurnReader(Protocol):
 
 
 @dataclass
-class ComparedTurns:
-    """How much of the turns of some samples is compared with a teacher."""
+class ComparedTurns(AlignmentFigures):
+    """How much of the turns of some samples is compared with a teacher.
+
+    Its `bytes`, and those of them that are lost, are of the words of learned turns (:meth:`add_words`). What a chat
+    template writes between them, as around reasoning, is in its spans too.
+    """
 
     learned: int = 0
-    """The bytes of the student's learned turns."""
+    """The bytes of the student's learned turns, with what its chat template writes in them."""
     compared: int = 0
     """Those of them that are compared."""
-    student_tokens: int = 0
+    student_reads: int = 0
     """The student's tokens of the samples, learned or not."""
-    teacher_tokens: int = 0
+    teacher_reads: int = 0
     """The teacher's tokens of the same samples."""
 
     @property
     def share(self) -> float:
-        """The share of them that is compared."""
+        """The share of the learned bytes that is compared."""
         return self.compared / max(self.learned, 1)
 
-    def told(self, teacher: str) -> str:
-        """The share in a sentence.
-
-        Args:
-            teacher: the teacher's name.
+    def told(self, text: str = LEARNED_TEXT, teacher: str = "the teacher") -> str:
+        """As :meth:`AlignmentFigures.told`.
 
         Raises:
             UserError: nothing is compared.
@@ -60,7 +68,42 @@ class ComparedTurns:
                 f"nothing of {self.learned:,} learned bytes is the same text for {teacher}: the chat templates write "
                 "the turns otherwise; give the tokenizers templates that write a turn as it is"
             )
-        return f"{self.share:.1%} of the learned bytes are compared with {teacher}"
+        return super().told(text, teacher)
+
+    def add_words(self, words: Sequence[str], ours: TokenBytes, theirs: TokenBytes) -> None:
+        """Count the bytes of the words of learned turns, and those that the tokens of student and teacher do not give
+        back."""
+        self.add_text(words, ours.read(words), theirs.read(words))
+
+    def add_pieces(
+        self,
+        student: ChatSample,
+        teacher: ChatSample,
+        sides: tuple[TurnReader, TurnReader],
+        pieces: Sequence[TurnPiece],
+    ) -> None:
+        """Count what is compared of a sample, and its spans.
+
+        Args:
+            student: the sample as the student reads it.
+            teacher: as the teacher reads it.
+            sides: both.
+            pieces: what is compared.
+        """
+        ours, theirs = sides
+        self.student_reads += len(student.input_ids)
+        self.teacher_reads += len(teacher.input_ids)
+        labelled = zip(student.input_ids[1:], student.labels[1:], strict=True)
+        self.learned += sum(len(ours.bytes.each[number]) for number, label in labelled if label != IGNORE_INDEX)
+        self.compared += sum(len(ours.bytes.joined(student.input_ids[one.begin : one.stop])) for one in pieces)
+        if pieces:
+            read = ((_alone(student), ours.bytes), (_alone(teacher), theirs.bytes))
+            self.add_spans(aligned_pieces([pieces], *read))
+
+
+def _alone(sample: ChatSample) -> dict[str, Tensor]:
+    """A sample as the only row of a batch."""
+    return {"input_ids": torch.tensor([sample.input_ids]), "labels": torch.tensor([sample.labels])}
 
 
 def sample_across(
@@ -68,7 +111,7 @@ def sample_across(
     teachers: Sequence[ChatSample | None],
     ours: TurnReader,
     theirs: Sequence[TurnReader | None],
-    compared: Sequence[ComparedTurns],
+    compared: Sequence[ComparedTurns] | None = None,
 ) -> dict[str, Any]:
     """A sample as student and teachers read it: the student's `input_ids` and `labels`, and for each teacher a list in
     each of the columns `PIECE_COLUMNS`. The pieces are a flat list of :class:`TurnPiece`. The lists of a teacher that
@@ -79,35 +122,30 @@ def sample_across(
         teachers: as each teacher reads it; None for a teacher that does not teach it.
         ours: the student.
         theirs: the teachers.
-        compared: counts bytes and tokens for each teacher.
+        compared: counts bytes, spans and tokens for each teacher; None: nothing is counted.
     """
     columns: dict[str, list[list[int]]] = {name: [] for name in PIECE_COLUMNS}
-    for sample, reader, counted in zip(teachers, theirs, compared, strict=True):
+    for number, (sample, reader) in enumerate(zip(teachers, theirs, strict=True)):
         if sample is None or reader is None:
             own: tuple[list[int], ...] = ([], [], [])
         else:
-            own = (sample.input_ids, sample.labels, _pieces(student, sample, (ours, reader), counted))
-            counted.student_tokens += len(student.input_ids)
-            counted.teacher_tokens += len(sample.input_ids)
+            pieces = _pieces(student, sample, (ours, reader))
+            own = (sample.input_ids, sample.labels, [int(field) for piece in pieces for field in piece])
+            if compared is not None:
+                compared[number].add_pieces(student, sample, (ours, reader), pieces)
         for name, numbers in zip(PIECE_COLUMNS, own, strict=True):
             columns[name].append(numbers)
     return {"input_ids": student.input_ids, "labels": student.labels, **columns}
 
 
-def _pieces(
-    student: ChatSample, teacher: ChatSample, sides: tuple[TurnReader, TurnReader], compared: ComparedTurns
-) -> list[int]:
-    pieces: list[int] = []
+def _pieces(student: ChatSample, teacher: ChatSample, sides: tuple[TurnReader, TurnReader]) -> list[TurnPiece]:
+    pieces = list[TurnPiece]()
     turns = {turn.turn: turn for turn in teacher.turns}
     for turn in student.turns:
         ours = [*_runs(student, turn, sides[0])]
-        compared.learned += sum(len(run.content) for run in ours)
         theirs = [*_runs(teacher, turns[turn.turn], sides[1])] if turn.turn in turns else []
-        for one, other in _matched(ours, theirs):
-            piece = _piece(one, other, sides)
-            if piece is not None:
-                compared.compared += len(sides[0].bytes.joined(student.input_ids[piece.begin : piece.stop]))
-                pieces += map(int, piece)
+        found = (_piece(one, other, sides) for one, other in _matched(ours, theirs))
+        pieces += [piece for piece in found if piece is not None]
     return pieces
 
 

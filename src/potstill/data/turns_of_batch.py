@@ -16,7 +16,7 @@ from potstill.data.collators import Collate, Collator, pad_token_id
 from potstill.data.labels import IGNORE_INDEX, supervised_mask
 from potstill.data.prompts.collator import TEACHER
 from potstill.data.text_of_batch import columns, rows_of_predictions
-from potstill.data.token_alignment import NOWHERE, TextAxis, TextReading, align
+from potstill.data.token_alignment import NOWHERE, Spans, TextAxis, TextReading, align
 from potstill.data.token_bytes import TokenBytes
 
 OTHER, PIECES = "other_", "pieces"
@@ -73,25 +73,8 @@ class TurnsCollator:
         """
         teacher = self.reads(samples)
         pieces = [pieces_of(one[PIECES][self.number]) for one in samples]
-        flat = [(row, piece) for row, own in enumerate(pieces) for piece in own]
-        ids, other_ids = batch["input_ids"].numpy(), teacher["input_ids"].numpy()
-        texts, ends = list[bytes](), list[tuple[np.ndarray, np.ndarray]]()
-        for row, piece in flat:
-            one, at = _text(ids[row, piece.begin : piece.stop], self.ours, piece.own_space)
-            read = other_ids[row, piece.other_begin : piece.other_stop]
-            other, other_at = _text(read, self.theirs, piece.other_own_space)
-            texts.append(max(one, other, key=len))
-            ends.append((at, other_at))
-        axis = TextAxis.of(texts, [piece.closed for _, piece in flat])
-        places = (
-            [(row, piece.begin, piece.stop) for row, piece in flat],
-            [(row, piece.other_begin, piece.other_stop) for row, piece in flat],
-        )
-        readings = [
-            _reading(one, axis, of_side, [each[side] for each in ends])
-            for side, (one, of_side) in enumerate(zip((batch, teacher), places, strict=True))
-        ]
-        return teacher | columns(align(axis, *readings), int(supervised_mask(batch).sum()))
+        spans = aligned_pieces(pieces, (batch, self.ours), (teacher, self.theirs))
+        return teacher | columns(spans, int(supervised_mask(batch).sum()))
 
     def teaches(self, sample: Mapping[str, Any]) -> bool:
         """Whether the teacher teaches a sample."""
@@ -155,6 +138,40 @@ def pieces_of(numbers: Sequence[int]) -> list[TurnPiece]:
     """The pieces of a sample for a teacher, of the flat list in its column."""
     width = len(TurnPiece._fields)
     return [TurnPiece(*map(int, numbers[at : at + width])) for at in range(0, len(numbers), width)]  # type: ignore[arg-type]
+
+
+def aligned_pieces(
+    pieces: Sequence[Sequence[TurnPiece]],
+    student: tuple[Mapping[str, Tensor], TokenBytes],
+    teacher: tuple[Mapping[str, Tensor], TokenBytes],
+) -> Spans:
+    """Where student and teacher stand at the same byte of the pieces of a batch.
+
+    Args:
+        pieces: those of each row.
+        student: the batch as the student reads it, and the bytes of its tokens.
+        teacher: the same of the teacher.
+    """
+    (batch, ours), (other_batch, theirs) = student, teacher
+    flat = [(row, piece) for row, own in enumerate(pieces) for piece in own]
+    ids, other_ids = batch["input_ids"].numpy(), other_batch["input_ids"].numpy()
+    texts, ends = list[bytes](), list[tuple[np.ndarray, np.ndarray]]()
+    for row, piece in flat:
+        one, at = _text(ids[row, piece.begin : piece.stop], ours, piece.own_space)
+        read = other_ids[row, piece.other_begin : piece.other_stop]
+        other, other_at = _text(read, theirs, piece.other_own_space)
+        texts.append(max(one, other, key=len))
+        ends.append((at, other_at))
+    axis = TextAxis.of(texts, [piece.closed for _, piece in flat])
+    places = (
+        [(row, piece.begin, piece.stop) for row, piece in flat],
+        [(row, piece.other_begin, piece.other_stop) for row, piece in flat],
+    )
+    readings = [
+        _reading(one, axis, of_side, [each[side] for each in ends])
+        for side, (one, of_side) in enumerate(zip((batch, other_batch), places, strict=True))
+    ]
+    return align(axis, *readings)
 
 
 def _text(ids: Int[np.ndarray, "n"], tokens: TokenBytes, own_space: bool) -> tuple[bytes, Int[np.ndarray, "n"]]:

@@ -9,15 +9,14 @@ from datasets import Dataset, load_from_disk
 
 from potstill.console import say
 from potstill.data.aligned_texts import aligned_texts
-from potstill.data.alignment_figures import MOST_LOST, AlignmentFigures
-from potstill.data.compared_turns import ComparedTurns
+from potstill.data.alignment_figures import HELD_OUT_TEXT, AlignmentFigures
+from potstill.data.compared_turns import LEARNED_TEXT, ComparedTurns
 from potstill.data.conversations.across import OtherReaders, OtherTeacher
 from potstill.data.conversations.conversation import Conversation
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.prompts.across import AnswerReader
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.worst_aligned import WorstAligned
-from potstill.errors import UserError
 from potstill.models.size import positions_of
 from potstill.pipeline import artifacts
 from potstill.pipeline.conversation_files import save_samples_across
@@ -30,6 +29,8 @@ from potstill.recipe.section import MOST_AT_ONCE
 
 MEASURED_CHARACTERS = 2**22
 """The held-out text on which the alignment is measured: enough for figures of four digits, and a few seconds."""
+STUDENT = "`tokenizer`"
+"""The name of the student's tokenizer in messages."""
 
 
 def measured_alignment(work: Work) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def measured_alignment(work: Work) -> dict[str, Any]:
         UserError: a tokenizer does not give back more of the text than can be left out in silence.
     """
     teachers = artifacts.existing_teachers(work)
-    ours = TokenBytes(artifacts.tokenizer(work), "`tokenizer`")
+    ours = TokenBytes(artifacts.tokenizer(work), STUDENT)
     measured: dict[str, Any] = {}
     for teacher in teachers:
         theirs = TokenBytes(teacher.tokenizer(), f"`teachers.{teacher.name}`")
@@ -49,11 +50,10 @@ def measured_alignment(work: Work) -> dict[str, Any]:
         for some in aligned_texts(_texts(load_from_disk(work.folder / "held_out")), ours, theirs):
             found.add(some)
             worst.add(some)
-        say(f"  {f'{teacher.name}: ' if len(teachers) > 1 else ''}{found}")
+        say(f"  {f'{teacher.name}: ' if len(teachers) > 1 else ''}{found.told(HELD_OUT_TEXT)}")
         for line in worst.told():
             say(f"    {line}")
-        for name, lost in ((ours.name, found.lost_by_student), (theirs.name, found.lost_by_teacher)):
-            _check_lost(name, lost, found)
+        found.check_lost(ours.name, theirs.name, HELD_OUT_TEXT)
         measured[teacher.name] = asdict(found)
     return measured
 
@@ -69,11 +69,11 @@ def save_read_by_all(
     them is compared. Returns counts for the summary.
 
     Raises:
-        UserError: nothing is compared, or as ``conversation_files.save_samples_across``.
+        UserError: as :func:`compared_turns`, or as ``conversation_files.save_samples_across``.
     """
     teachers = other_teachers(work)
     names = [*teachers] if teaches_by_row(work.recipe) else None
-    readers = OtherReaders(TokenBytes(artifacts.tokenizer(work), "`tokenizer`"), [*teachers.values()], names)
+    readers = OtherReaders(TokenBytes(artifacts.tokenizer(work), STUDENT), [*teachers.values()], names)
     written, compared = save_samples_across(work.folder / "train", conversations, readers, corpus, tally, counted)
     return {"train_samples": written, **(compared_turns(teachers, compared) if written else {})}
 
@@ -104,10 +104,12 @@ def compared_turns(
     """Print how much of the learned turns or answers is compared with each teacher. Returns it for the summary.
 
     Raises:
-        UserError: nothing is compared with one of them.
+        UserError: a tokenizer does not give back more of the text than can be left out in silence, or nothing is
+            compared with one of them.
     """
     for teacher, counted in zip(teachers.values(), compared, strict=True):
-        say(f"  {counted.told(teacher.bytes.name)}")
+        counted.check_lost(STUDENT, teacher.bytes.name, LEARNED_TEXT)
+        say(f"  {counted.told(teacher=teacher.bytes.name)}")
     return {"compared_turns": {name: asdict(one) for name, one in zip(teachers, compared, strict=True)}}
 
 
@@ -115,13 +117,3 @@ def _texts(held_out: Dataset) -> Iterator[str]:
     lengths = accumulate(map(len, held_out["text"]))
     first = sum(1 for _ in takewhile(lambda total: total <= MEASURED_CHARACTERS, lengths))
     return iter(held_out[: max(first, 1)]["text"])
-
-
-def _check_lost(name: str, lost: int, found: AlignmentFigures) -> None:
-    if lost > MOST_LOST * found.bytes:
-        share = f"{lost / found.bytes:.1%} ({lost:,} of {found.bytes:,} bytes)"
-        raise UserError(
-            f"{name} does not give back {share} of the held-out text, and at most {MOST_LOST:.0%} can be left out: its "
-            "tokenizer changes the text or does not know some of its characters, so its model reads another text; use "
-            "another tokenizer, or other text"
-        )

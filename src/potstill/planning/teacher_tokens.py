@@ -28,15 +28,14 @@ def teacher_tokens(
         return {}
     made = made or {}
     # Of texts, those that are held out are counted; of conversations, all that are learned.
-    counted = {name: _counted(one, OF_HELD_OUT) for name, one in made.get("alignment", {}).items()}
-    counted |= {name: _counted(one, 1.0) for name, one in made.get("compared_turns", {}).items()}
+    counted = {name: _counted(one, "tokens", OF_HELD_OUT) for name, one in made.get("alignment", {}).items()}
+    counted |= {name: _counted(one, "reads", 1.0) for name, one in made.get("compared_turns", {}).items()}
     return {name: counted.get(name) or _of_teacher(recipe, measured.get(name)) for name in recipe.teachers}
 
 
-def _counted(counts: Mapping[str, int], factor: float) -> Range | None:
-    if not counts["student_tokens"]:
-        return None
-    return Range.around(counts["teacher_tokens"] / counts["student_tokens"], factor, factor)
+def _counted(counts: Mapping[str, int], what: str, factor: float) -> Range | None:
+    ours, theirs = counts[f"student_{what}"], counts[f"teacher_{what}"]
+    return Range.around(theirs / ours, factor, factor) if ours else None
 
 
 def _of_teacher(recipe: Recipe, measured: Range | None) -> Range:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from potstill.data.alignment_figures import AlignmentFigures
+from potstill.data.alignment_figures import HELD_OUT_TEXT, AlignmentFigures
 from potstill.data.compared_turns import ComparedTurns
 from potstill.data.row_teachers import NOBODY
 from potstill.recipe import Recipe
@@ -60,12 +60,11 @@ def across_tokenizers(alignment: Mapping[str, Mapping[str, int]] | None) -> tupl
     if alignment is None:
         return ()
     figures = {name: AlignmentFigures(**counts) for name, counts in alignment.items()}
-    if len(figures) == 1:
-        notes = [f"Teacher and student have different tokenizers: {figure}." for figure in figures.values()]
+    told = {name: one.told(HELD_OUT_TEXT) for name, one in figures.items()}
+    if len(told) == 1:
+        notes = [f"Teacher and student have different tokenizers: {one}." for one in told.values()]
     else:
-        notes = [
-            f"The teacher {name} and the student have different tokenizers: {one}." for name, one in figures.items()
-        ]
+        notes = [f"The teacher {name} and the student have different tokenizers: {one}." for name, one in told.items()]
     return (
         *notes,
         "Losses per token are of each model’s own tokens. Bits per byte compare all models.",
@@ -97,8 +96,8 @@ def compared_turns(counts: Mapping[str, Mapping[str, int]] | None) -> tuple[str,
     told = {name: ComparedTurns(**one) for name, one in counts.items()}
     if len(told) == 1:
         alone = "Only answers compare the teacher with the other models."
-        return tuple(f"{what}{one.told('the teacher')}. {alone}" for one in told.values())
-    every = "; ".join(one.told(f"the teacher {name}") for name, one in told.items())
+        return tuple(f"{what}{one.told()}. {alone}" for one in told.values())
+    every = "; ".join(one.told(teacher=f"the teacher {name}") for name, one in told.items())
     return (
         f"Teachers and student have different tokenizers and chat templates: {every}. Only answers compare teachers "
         "with the other models.",

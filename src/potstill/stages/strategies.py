@@ -29,7 +29,7 @@ from potstill.errors import UserError
 from potstill.files.atomic import atomic_folder
 from potstill.files.dataset_writer import dataset_writer, save_dataset
 from potstill.pipeline import artifacts
-from potstill.pipeline.alignment import answer_readers, compared_turns
+from potstill.pipeline.alignment import STUDENT, answer_readers, compared_turns
 from potstill.pipeline.row_teachers import with_teachers
 from potstill.pipeline.steps import HELD_OUT_SAMPLES, held_out_questions_step, held_out_samples_of
 from potstill.pipeline.work import Made, Work
@@ -112,7 +112,7 @@ def _samples_across(
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """The same where teachers have other tokenizers."""
     assert isinstance(work.recipe.corpus, Questions)
-    student = AnswerReader(TokenBytes(artifacts.tokenizer(work), "`tokenizer`"), work.recipe.corpus.sequence_length)
+    student = AnswerReader(TokenBytes(artifacts.tokenizer(work), STUDENT), work.recipe.corpus.sequence_length)
     readers = answer_readers(work)
     names = [*readers] if teaches_by_row(work.recipe) else None
     samples, compared = dict[str, list[Any]](), dict[str, Any]()

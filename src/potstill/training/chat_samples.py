@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from potstill.console import say
-from potstill.data.compared_turns import ComparedTurns
+from potstill.data.compared_turns import LEARNED_TEXT, ComparedTurns
 from potstill.data.conversations.across import OtherReaders, samples_across
 from potstill.data.conversations.chat_template import chat_template
 from potstill.data.conversations.conversation import BadRowError
@@ -77,7 +77,7 @@ def chat_samples(
 
     Raises:
         UserError: the tokenizer is missing or has no template, a row is no proper conversation, or has a column that
-            is not read.
+            is not read; or a tokenizer does not give back the learned text.
     """
     if tokenizer is None:
         raise UserError(f"`{name}` has conversations; give the tokenizer as `processing_class`")
@@ -113,9 +113,16 @@ def chat_samples(
         raise UserError(f"`{name}` has {len(dataset):,} conversations and no sample of them is left ({lost})")
     share = f"{counts.supervised:,} of {counts.tokens:,} tokens are learned"
     say(f"  {name}: {len(found):,} samples of {len(dataset):,} conversations, {share}{'; ' if lost else ''}{lost}")
-    for teacher, counted in zip(others.teachers if others is not None else (), compared, strict=True):
-        say(f"  {counted.told(teacher.bytes.name)}")
+    if others is not None:
+        _tell_compared(others, compared)
     return found
+
+
+def _tell_compared(others: OtherReaders, compared: Sequence[ComparedTurns]) -> None:
+    """Print how much of the learned turns is compared with each teacher of another tokenizer."""
+    for teacher, counted in zip(others.teachers, compared, strict=True):
+        counted.check_lost(others.ours.name, teacher.bytes.name, LEARNED_TEXT)
+        say(f"  {counted.told(teacher=teacher.bytes.name)}")
 
 
 def _plain(sample: ChatSample) -> dict[str, list[int]]:

@@ -102,7 +102,7 @@ class RolloutTurns:
 
         Args:
             rollout: the rollout, whose prompt has those of the teachers.
-            compared: counts bytes for each teacher.
+            compared: counts bytes for each teacher; None: nothing is counted.
         """
         prompts = rollout.prompt.others
         assert prompts is not None, "turns have prompts of their own for the teachers"
@@ -122,9 +122,8 @@ class RolloutTurns:
             for teacher, prompt in zip(self.teachers, prompts, strict=True)
         ]
         theirs = [teacher if prompt else None for teacher, prompt in zip(self.teachers, prompts, strict=True)]
-        counted = compared or [ComparedTurns() for _ in self.teachers]
         student = _sample(before, ids, len(before) + stop)
-        return sample_across(student, read, self.student, theirs, counted)
+        return sample_across(student, read, self.student, theirs, compared)
 
     def lost_text(self, rollout: Rollout) -> list[tuple[int, int]]:
         """For each teacher that reads a rollout, the bytes of it that are not compared, and all of its bytes."""

@@ -106,6 +106,44 @@ def test_spans_are_the_same_words_and_the_last_ends_the_turn(one, other):
     assert [text for text, ends in texts[0] if ends] == [b"said.", b"snows.", b"now."]
 
 
+@pytest.mark.parametrize(("one", "other"), SIDES)
+def test_the_spans_of_training_are_counted(one, other):
+    student, teacher = side(*one), side(*other)
+    samples, compared = paired(student, teacher)
+    spans = TurnsCollator(Collator(0), student.bytes, teacher.bytes)(samples)["teacher_spans"]
+    assert compared.spans == len(spans) > 10
+    tokens = (spans[:, 1] - spans[:, 0]).sum(), (spans[:, 3] - spans[:, 2]).sum()
+    assert (compared.student_tokens, compared.teacher_tokens) == tokens
+    assert compared.student_reads == len(samples[0]["input_ids"]) > compared.student_tokens
+    assert compared.teacher_reads == len(samples[0]["other_input_ids"][0]) > compared.teacher_tokens
+    words = sum(len(turn["content"].encode()) for turn in TALK if turn["role"] == "assistant")
+    assert (compared.bytes, compared.bytes_in_spans) == (words, words)
+    assert (compared.lost_by_student, compared.lost_by_teacher) == (0, 0)
+
+
+def test_the_spans_of_a_turn_that_is_cut_are_those_of_training():
+    student, teacher = side("tiny", "chatml"), side("byte level", "gemma", 60)
+    samples, compared = paired(student, teacher, too_long="cut_right")
+    spans = TurnsCollator(Collator(0), student.bytes, teacher.bytes)(samples)["teacher_spans"]
+    assert compared.spans == len(spans) > 0
+
+
+def test_words_that_are_lost_are_counted_where_they_are_learned():
+    student, teacher = side("tiny", "chatml"), side("byte level", "gemma")
+    talk = [user("\u2460?"), assistant("\u2461 or so"), user("And?"), assistant("one \u2462")]
+    assert paired(student, teacher, *talk)[1].lost_by_teacher == 6
+    found = paired(student, teacher, *talk, learn="last")[1]
+    assert (found.bytes, found.lost_by_student, found.lost_by_teacher) == (len("one 123"), 0, 3)
+    thought = assistant("It rains.", reasoning_content="\u2460 clouds")
+    assert paired(side("tiny", "qwen"), teacher, user("Why?"), thought)[1].lost_by_teacher == 3
+    assert paired(side("tiny", "qwen"), teacher, user("Why?"), thought, reasoning=False)[1].lost_by_teacher == 0
+
+
+def test_what_is_too_long_is_not_counted():
+    _, compared = paired(side("tiny", "chatml"), side("byte level", "gemma", 20))
+    assert compared == ComparedTurns()
+
+
 def test_padding_of_either_side_changes_no_span():
     student, teacher = side("tiny", "chatml"), side("byte level", "gemma")
     together = batch_of(student, teacher)["teacher_spans"]

@@ -75,6 +75,19 @@ def test_the_last_span_of_an_answer_ends_with_it():
         assert sum(ends) == len(rows())
 
 
+def test_spans_and_lost_bytes_of_answers_are_counted():
+    student, teacher = reader(chatty()), reader(byte_level())
+    make = builder(student, teacher)
+    answers = [f"{row['answer']} \u2460" for row in rows()]
+    samples = [make({**row, "answer": answer}, "a row") for row, answer in zip(rows(), answers, strict=True)]
+    spans = TurnsCollator(Collator(0), student.bytes, teacher.bytes)(samples)["teacher_spans"]
+    (found,) = make.compared
+    assert found.spans == len(spans) > len(rows())
+    assert found.student_tokens == (spans[:, 1] - spans[:, 0]).sum()
+    assert found.bytes == sum(len(answer.encode()) for answer in answers)
+    assert (found.lost_by_student, found.lost_by_teacher) == (0, 3 * len(rows()))
+
+
 def test_what_either_has_lost_is_not_compared():
     whole = builder(reader(tokenizer()), reader(byte_level()))(rows()[0], "a row")
     prompt, answer = whole["answer_start"], len(whole["input_ids"]) - whole["answer_start"]
@@ -93,6 +106,9 @@ def test_each_teacher_has_its_rows():
     assert sample["teachers"] == ["two"]
     assert sample["other_input_ids"][0] == sample[PIECES][0] == []
     assert sample[PIECES][1]
+    of_one, of_two = make.compared
+    assert of_one.bytes == of_one.spans == 0
+    assert of_two.bytes == len(rows()[0]["answer"].encode())
 
 
 def test_a_prompt_without_room_for_the_answer_is_named():

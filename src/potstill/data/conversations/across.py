@@ -13,7 +13,7 @@ from potstill.data.compared_turns import ComparedTurns, sample_across
 from potstill.data.conversations.chat_template import ChatTemplate, chat_template
 from potstill.data.conversations.conversation import BadRowError, Conversation, NothingLearnedError
 from potstill.data.conversations.length import fitting_samples
-from potstill.data.conversations.render import ChatSample, render
+from potstill.data.conversations.render import ChatSample, learned_turns, render
 from potstill.data.conversations.tally import ChatTally
 from potstill.data.row_teachers import named
 from potstill.data.token_bytes import TokenBytes
@@ -147,7 +147,7 @@ def samples_across(
         teachers: how each teacher reads it; None for a teacher that does not teach it.
         settings: what is learned, and what is too long: `drop` or `cut_right`.
         tally: counts what becomes of the conversation.
-        compared: counts bytes for each teacher.
+        compared: counts bytes, spans and tokens for each teacher.
 
     Raises:
         BadRowError: one of the templates cannot render it.
@@ -171,9 +171,22 @@ def samples_across(
     counts.turns_in_all += sum(message.role == "assistant" for message in conversation.messages)
     if found:
         tally.keep(conversation, "whole" if kept == list(rendered[0].samples) else "cut", kept)
+        words = learned_words(conversation, settings)
+        for teacher, counted in zip(teachers, compared, strict=True):
+            if teacher is not None:
+                counted.add_words(words, student.bytes, teacher.bytes)
     else:
         tally.drop(conversation.source, "too long for the student or for the teacher")
     return found
+
+
+def learned_words(conversation: Conversation, settings: ChatSettings) -> list[str]:
+    """The words of the learned turns, which every chat template writes in its own way."""
+    found = []
+    for number in learned_turns(conversation, settings):
+        content, reasoning, *calls = conversation.messages[number].texts
+        found += [content, *([reasoning] if settings.reasoning else []), *(calls if settings.tool_calls else [])]
+    return [text for text in found if text]
 
 
 def _cut(sample: ChatSample, longest: int | None) -> ChatSample:

@@ -66,7 +66,7 @@ class AcrossSampleBuilder:
     teachers: Sequence[AnswerReader]
     names: Sequence[str] | None = None
     compared: list[ComparedTurns] = field(init=False)
-    """The bytes of the answers, and those that are compared, for each teacher."""
+    """The bytes of the answers, and what of them is compared, for each teacher."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "compared", [ComparedTurns() for _ in self.teachers])
@@ -86,8 +86,11 @@ class AcrossSampleBuilder:
         ]
         student = self._sample(self.student, "student", row, where)
         read = [None if one is None else self._sample(one, "teacher", row, where) for one in teachers]
-        (answer,) = student.turns
-        whole = len(token_ids(self.student.bytes.tokenizer, text_of_answer(row, where))) + 1
+        (answer,), text = student.turns, text_of_answer(row, where)
+        for teacher, counted in zip(teachers, self.compared, strict=True):
+            if teacher is not None:
+                counted.add_words([text], self.student.bytes, teacher.bytes)
+        whole = len(token_ids(self.student.bytes.tokenizer, text)) + 1
         return {
             "id": str(row.get("id", where)),
             **sample_across(student, read, self.student, teachers, self.compared),
