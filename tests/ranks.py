@@ -19,7 +19,7 @@ from potstill.data.labels import IGNORE_INDEX
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from tiny import documents, gpt2, mixture, tokenizer
-from tokenizer_zoo import folding
+from tokenizer_zoo import folding, unfolded
 from tokenizer_zoo import trained as other_tokenizer
 from toy_training import (
     captured,
@@ -82,7 +82,7 @@ def spans(folder: Path):
 
 def across_tokenizers():
     """A teacher of another tokenizer, and texts of which some teach nothing."""
-    found = TokenBytes(tokenizer(), "tiny").read(documents(16, seed=5))
+    found = TokenBytes(tokenizer(), "tiny").read(unfolded(16, seed=5))
     rows = [{"input_ids": (ids := [0, *one.ids.tolist()][: 20 + 6 * n]), "labels": ids} for n, one in enumerate(found)]
     return {
         "teacher": teacher_of_other_tokens(),

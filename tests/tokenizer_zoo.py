@@ -77,6 +77,11 @@ def folding() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>")
 
 
+def unfolded(count: int, seed: int = 0) -> list[str]:
+    """Documents that :func:`folding` gives back as they are."""
+    return [text.lower().replace("ï", "i") for text in documents(count, seed)]
+
+
 @cache
 def spaced_at_first() -> Any:
     """A tokenizer that puts a space of its own before a text, and none behind a special token."""

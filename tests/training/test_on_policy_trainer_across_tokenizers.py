@@ -8,7 +8,7 @@ from potstill.data.labels import IGNORE_INDEX
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from tiny import documents, llama, tokenizer
-from tokenizer_zoo import folding
+from tokenizer_zoo import folding, unfolded
 from tokenizer_zoo import trained as other_tokenizer
 from toy_rollouts import ends_as_without_a_kill, logged, made, on_policy, still, written
 from toy_training import assert_equal, captured_spans, rows_of_texts, weights
@@ -17,7 +17,7 @@ LOSSES = (Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2))
 
 
 def rows(count=8):
-    found = TokenBytes(tokenizer(), "tiny").read(documents(count, seed=5))
+    found = TokenBytes(tokenizer(), "tiny").read(unfolded(count, seed=5))
     return [{"input_ids": [0, *one.ids.tolist()][: 20 + 5 * n]} for n, one in enumerate(found)]
 
 

@@ -12,7 +12,7 @@ from potstill.errors import UserError
 from potstill.losses import span_blocks, span_scores
 from potstill.losses.span_passes import numbers_of_rows
 from tiny import VOCABULARY, documents, llama, padded, tokenizer
-from tokenizer_zoo import folding
+from tokenizer_zoo import folding, unfolded
 from tokenizer_zoo import trained as other_tokenizer
 from toy_training import Killed, arguments, assert_equal, left_padded, packed_rows, shuffled, trained, trainer, weights
 
@@ -20,12 +20,21 @@ LOSSES = [Loss("alm", 0.7), Loss("uld", 0.1, 2.0), Loss("shared_tokens", 0.2), L
 
 
 def ids_of(count, seed=5):
-    found = TokenBytes(tokenizer(), "tiny").read(documents(count, seed=seed))
+    found = TokenBytes(tokenizer(), "tiny").read(unfolded(count, seed=seed))
     return [[0, *one.ids.tolist()] for one in found]
 
 
 def rows(count=8):
     return [{"input_ids": ids[: 20 + 9 * n]} for n, ids in enumerate(ids_of(count))]
+
+
+def texts():
+    return [{"text": text} for text in documents(8, seed=5)]
+
+
+def roomy():
+    """A student that can read whole texts."""
+    return llama(seed=1, layers=2, max_position_embeddings=512)
 
 
 def teacher():
@@ -73,9 +82,7 @@ def test_packed_documents_teach_what_they_teach_alone(tmp_path):
 
 
 def test_texts_are_read_by_both(tmp_path):
-    texts = [{"text": text} for text in documents(8, seed=5)]
-    long = {"student": llama(seed=1, layers=2, max_position_embeddings=512)}
-    one = trainer(tmp_path, **long, **given(train_dataset=texts, max_steps=2))
+    one = trainer(tmp_path, roomy(), **given(train_dataset=texts(), max_steps=2))
     one.train()
     logged = one.state.log_history[0]
     assert all(logged[loss.kind] > 0 for loss in LOSSES)
@@ -110,6 +117,22 @@ def test_a_teacher_with_too_few_positions_is_refused(tmp_path):
     short = llama(seed=3, vocab_size=400, max_position_embeddings=16)
     with pytest.raises(UserError, match="tokens of the teacher, but that reads only 16"):
         trainer(tmp_path, **given(teacher=short))
+
+
+def test_a_tokenizer_that_loses_text_is_refused_at_the_trainer(tmp_path):
+    other = llama(seed=4, vocab_size=300, max_position_embeddings=512)
+    told = r"the tokens of the teacher do not give back \d+\.\d% of the text of the first 8 samples of `train_dataset`"
+    with pytest.raises(UserError, match=told):
+        trainer(tmp_path, roomy(), **given(teacher=other, teacher_tokenizer=folding(), train_dataset=texts()))
+
+
+def test_it_is_said_what_is_compared_of_the_training_texts_alone(tmp_path, capsys):
+    lost = [{"text": "\u2460"}]
+    trainer(tmp_path, roomy(), **given(train_dataset=texts(), eval_dataset=lost))
+    said = capsys.readouterr().out
+    assert "% of the text of the first 8 samples of `train_dataset` is compared with the teacher, in " in said
+    with pytest.raises(UserError, match=r"the tokens of the teacher do not give back 100.0% of"):
+        trainer(tmp_path, roomy(), **given(train_dataset=lost))
 
 
 def test_one_tokenizer_is_refused_at_the_trainer(tmp_path):

@@ -73,7 +73,7 @@ class ComparedTurns(AlignmentFigures):
     def add_words(self, words: Sequence[str], ours: TokenBytes, theirs: TokenBytes) -> None:
         """Count the bytes of the words of learned turns, and those that the tokens of student and teacher do not give
         back."""
-        self.add_text(words, ours.read(words), theirs.read(words))
+        self.add_bytes(sum(len(word.encode()) for word in words), ours.read(words), theirs.read(words))
 
     def add_pieces(
         self,

@@ -48,6 +48,7 @@ from potstill.training.samples import (
 )
 from potstill.training.taught_rows import EachReadingCollator, TaughtRows, TaughtRowsCollator, without_teachers
 from potstill.training.teaching import Teaching
+from potstill.training.text_alignment import measure_texts
 
 TYPICAL_LENGTH = 512
 """The assumed number of tokens of a sample where none is known before the training."""
@@ -119,8 +120,7 @@ class SampleTrainer(Trainer):
         fitting = FittingCollator(collate, self._positions, teacher)
         collate = SharedVocabularyCollator(fitting, shared, owners)
         for_teachers = self._for_teachers(collate)
-        parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval_dataset": self.eval_dataset}
-        for name, dataset in {"train_dataset": self.train_dataset, **parts}.items():
+        for name, dataset in {"train_dataset": self.train_dataset, **rendered}.items():
             samples = first_samples(dataset, name)
             if self.taught is not None and name == "train_dataset":
                 for sample in samples:
@@ -133,6 +133,8 @@ class SampleTrainer(Trainer):
             if samples:
                 # No teacher reads the samples of an evaluation.
                 self._try((for_teachers if name == "train_dataset" else collate)(samples), samples, name)
+        if given is None and not self._pieces_are_compared:
+            measure_texts(self.train_dataset, self._text_field, self._others, self.teaching.names)
 
     def _for_teachers(self, collate: Collate) -> Collate:
         """Choose the collator that adds what the teachers read, or what they have said, to the batches of another.
@@ -180,9 +182,8 @@ class SampleTrainer(Trainer):
             self.train_dataset = self._read_by_all()
         else:
             self.train_dataset = self._rendered(self.train_dataset, "train_dataset")
-        if not self._pieces_are_compared:
-            return
-        self._match_ends(self._others)
+        if self._pieces_are_compared:
+            self._match_ends(self._others)
 
     def _match_ends(self, teachers: Mapping[int, TeacherAcross | CapturedSpans]) -> None:
         """Tell teachers of another tokenizer, given by number, which token ends a turn."""
