@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import toy_questions
 from potstill.data.prompts.render import prompt_ids
 from potstill.data.token_bytes import TokenBytes
+from potstill.errors import UserError
 from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.pipeline.run_folder import Run
@@ -53,8 +54,17 @@ def test_each_strategy_says_how_much_of_its_answers_is_compared(run):
     for name in ("base", "ground-truth"):
         found = run.manifest(Step("strategies", name=f"{name}/own"))["summary"]["compared_turns"]["t"]
         assert 0.9 < found["compared"] / found["learned"] <= 1
+        assert 0 < found["spans"] < found["student_tokens"] < found["student_reads"]
+        assert found["lost_by_student"] == found["lost_by_teacher"] == 0
     page = (run.path(Step("report")) / "index.html").read_text()
     assert "of the learned text is compared with the teacher, in " in page
+
+
+def test_answers_that_the_tokenizer_does_not_give_back_are_refused(tmp_path):
+    toy_questions.save(tmp_path, [{**row, "answer": f"\u2460\u2461 {row['answer']}"} for row in toy_questions.rows()])
+    told = r"the tokens of `tokenizer` do not give back \d+.\d% of the learned text \(.* bytes\), and at most 1% can"
+    with pytest.raises(UserError, match=told):
+        run_recipe(recipe(tmp_path), Run(tmp_path / "run"), until="strategies")
 
 
 def test_a_sample_has_the_answer_behind_both_prompts(run):

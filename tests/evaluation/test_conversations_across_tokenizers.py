@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import toy_conversations
 from potstill.data.token_bytes import TokenBytes
+from potstill.errors import UserError
 from potstill.files.atomic import read_json
 from potstill.files.jsonl_log import read_jsonl
 from potstill.pipeline.run_folder import Run
@@ -38,6 +39,19 @@ def run(tmp_path_factory):
 def test_the_corpus_says_what_is_compared(run):
     found = run.manifest(Step("corpus"))["summary"]["compared_turns"]["t"]
     assert 0.9 < found["compared"] / found["learned"] <= 1
+    assert 0 < found["spans"] < found["student_tokens"] < found["student_reads"]
+    assert found["lost_by_student"] == found["lost_by_teacher"] == 0
+
+
+def test_learned_words_that_the_tokenizer_does_not_give_back_are_refused(tmp_path):
+    given = recipe(tmp_path)
+    said = toy_conversations.talks()
+    for talk in said:
+        talk["messages"][-1]["content"] += " \u2460\u2461"
+    toy_conversations.save_talks(tmp_path, said)
+    told = r"the tokens of `tokenizer` do not give back \d+.\d% of the learned text \(.* bytes\), and at most 1% can"
+    with pytest.raises(UserError, match=told):
+        run_recipe(given, Run(tmp_path / "run"), until="corpus")
 
 
 def test_samples_hold_what_the_teacher_reads(run):

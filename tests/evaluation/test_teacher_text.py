@@ -120,7 +120,8 @@ def test_the_student_learned_from_it_and_the_control_did_not(run):
 
 def test_a_text_that_a_tokenizer_does_not_give_back_is_refused(tmp_path):
     save_corpus(tmp_path / "text.jsonl", [f"{text} ①② ½ ﬁne ™" for text in documents()])
-    with pytest.raises(UserError, match=r"`tokenizer` does not give back \d+.\d% \(.* bytes\) of the held-out text"):
+    told = r"the tokens of `tokenizer` do not give back \d+.\d% of the held-out text \(.* bytes\)"
+    with pytest.raises(UserError, match=told):
         run_recipe(recipe(tmp_path), Run(tmp_path / "run"), until="corpus")
 
 
