@@ -6,7 +6,8 @@ import pytest
 from datasets import Dataset
 from torch.utils.data import IterableDataset
 
-from potstill.data.alignment_figures import alignment_figures
+from potstill.data.aligned_texts import aligned_texts
+from potstill.data.alignment_figures import AlignmentFigures
 from potstill.data.token_bytes import TokenBytes
 from potstill.errors import UserError
 from potstill.teachers.across_tokenizers import TeacherAcross
@@ -30,7 +31,9 @@ def tokens(text):
 
 def test_what_is_told_is_what_the_corpus_tells_of_held_out_text(capsys):
     measure_texts(ROWS, "text", {0: live()}, None)
-    found = alignment_figures(documents(20), OURS, THEIRS)
+    found = AlignmentFigures()
+    for some in aligned_texts(documents(20), OURS, THEIRS):
+        found.add(some)
     told = found.told("the text of the first 20 samples of `train_dataset`", "the teacher")
     assert capsys.readouterr().out == f"  {told}\n"
 

@@ -34,8 +34,9 @@ def teacher_tokens(
 
 
 def _counted(counts: Mapping[str, int], what: str, factor: float) -> Range | None:
-    ours, theirs = counts[f"student_{what}"], counts[f"teacher_{what}"]
-    return Range.around(theirs / ours, factor, factor) if ours else None
+    # A run of an earlier version has not counted all of them.
+    ours, theirs = counts.get(f"student_{what}"), counts.get(f"teacher_{what}")
+    return Range.around(theirs / ours, factor, factor) if ours and theirs else None
 
 
 def _of_teacher(recipe: Recipe, measured: Range | None) -> Range:
