@@ -1,7 +1,7 @@
 """The run on a GPU, rehearsed on a CPU in small: its parts, its one file of results, and a run that is cut off."""
 
 import json
-import time
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def test_a_part_without_any_result_in_its_time_is_left_out(tmp_path: Path, monke
     monkeypatch.setattr(gpu, "LEAST", 0)
     monkeypatch.setattr(gpu, "MOST", {"slow": 0.1})
     run = gpu.Run(tmp_path / "gpu.json", 60)
-    run.part("slow", lambda: [time.sleep(60)])
+    run.part("slow", lambda: [signal.pause()])
     assert json.loads(run.out.read_text())["slow"]["left_out"] == "not finished after 0 s"
 
 

@@ -7,18 +7,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from potstill.losses.chunked import distillation_loss
 from potstill.losses.logit_chunks import ProductInChunks, product_dtype
 from potstill.losses.loss import Loss
-from potstill.losses.row_blocks import block_logits, mixed, parts_for_buffers, rows_in_chunks
-from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget
+from potstill.losses.pairing import Pairing
+from potstill.losses.row_blocks import LossInputs, block_logits, mixed, parts_for_buffers
+from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, TeacherTarget
 from potstill.models.head import Head
 
 from .cases import loss_on_a_gpu, top_k
+
+
+def inputs_of(tokens: int, vocabulary: int, budget: int, target: TeacherTarget | None) -> LossInputs:
+    labels, pairing = torch.zeros(tokens, dtype=torch.long), Pairing.of([Loss("cross_entropy")], target)
+    return LossInputs(labels, target, pairing, float(tokens), vocabulary, budget, compile=False)
 
 
 def test_teacher_and_student_multiply_in_autocasts_dtype_and_sum_in_fp32() -> None:
     hidden, head = torch.randn(5, 4), Head(torch.randn(9, 4))
     with torch.autocast("cpu", torch.bfloat16):
         student = ProductInChunks(hidden, head, 9, product_dtype(hidden, head.weight))
-        chunks = rows_in_chunks(student, HiddenTarget(hidden, head), torch.zeros(5, dtype=torch.long), 9, 2**20)
+        chunks = inputs_of(5, 9, 2**20, HiddenTarget(hidden, head)).chunks(student)
     for _, _, rows in chunks:
         assert rows.student.product.dtype == rows.teachers[0].product.dtype == torch.bfloat16
         assert rows.student.finished().dtype == torch.float32
@@ -32,7 +38,7 @@ def test_fp64_stays_fp64_under_autocast() -> None:
 def test_chunks_share_one_piece_of_memory_and_are_of_nearly_one_size() -> None:
     hidden, head = torch.randn(10, 4), Head(torch.randn(100, 4))
     student = ProductInChunks(hidden, head, 100, torch.float32)
-    chunks = rows_in_chunks(student, None, torch.zeros(10, dtype=torch.long), 100, 100 * 4 * 5)
+    chunks = inputs_of(10, 100, 100 * 4 * 5, None).chunks(student)
     seen = [(first, last, rows.student.product.data_ptr()) for first, last, rows in chunks]
     assert [(first, last) for first, last, _ in seen] == [(0, 4), (4, 8), (8, 10)]
     assert len({pointer for _, _, pointer in seen}) == 1

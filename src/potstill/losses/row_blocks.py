@@ -101,10 +101,13 @@ class LossInputs:
         return parts_for_buffers(self.labels.device, self.compile)
 
     def chunks(self, student: LogitsSource) -> Iterator[tuple[int, int, RowBlock]]:
-        """``rows_in_chunks`` for these tokens, at their places in the batch, with the labels' weights."""
+        """First token, last token and rows of each chunk, at their places in the batch, with the labels' weights.
+
+        The next chunk's logits overwrite those of a chunk. Autocast counts as it is at the call, not at the first
+        chunk. The caller keeps no logits after the last chunk.
+        """
         begin, weights = self.first, self.label_weights
-        own, memory = RowsFrom(student, begin) if begin else student, (self.memory_budget, self.buffers)
-        chunks = rows_in_chunks(own, self.target, self.labels, self.vocabulary, *memory, self.casts)
+        chunks = _rows_in_chunks(self, RowsFrom(student, begin) if begin else student)
         if weights is not None:
             chunks = ((first, last, rows.with_label_weights(weights[first:last])) for first, last, rows in chunks)
         return ((begin + first, begin + last, rows) for first, last, rows in chunks)
@@ -115,21 +118,11 @@ def weights_beside(groups: Sequence[LossInputs], values: Float[Tensor, "names"])
     return torch.cat([inputs.pairing.weights_beside(values) for inputs in groups])
 
 
-def rows_in_chunks(
-    student: LogitsSource,
-    target: TeacherTarget | None,
-    labels: Int[Tensor, "N"],
-    vocabulary: int,
-    memory_budget: int,
-    buffers: int = _BUFFERS,
-    casts: CastWeights | None = None,
-) -> Iterator[tuple[int, int, RowBlock]]:
-    """First token, last token and rows of each chunk. The next chunk's logits overwrite those of a chunk.
-
-    Autocast counts as it is at the call, not at the first chunk. The caller keeps no logits after the last chunk.
-    """
-    teachers = teacher_products(target, vocabulary, casts)
-    sparse = [leaf for leaf in leaves(target) if isinstance(leaf, SparseTarget)]
+def _rows_in_chunks(inputs: LossInputs, student: LogitsSource) -> Iterator[tuple[int, int, RowBlock]]:
+    """First token, last token and rows of each chunk, counted from the first of these tokens."""
+    teachers = teacher_products(inputs.target, inputs.vocabulary, inputs.casts)
+    sparse = [leaf for leaf in leaves(inputs.target) if isinstance(leaf, SparseTarget)]
+    labels = inputs.labels
 
     def rows(first: int, last: int, most: int) -> RowBlock:
         return RowBlock(
@@ -140,7 +133,7 @@ def rows_in_chunks(
         )
 
     def each() -> Iterator[tuple[int, int, RowBlock]]:
-        for first, last, most in chunks(len(labels), memory_budget, [student, *teachers], buffers):
+        for first, last, most in chunks(len(labels), inputs.memory_budget, [student, *teachers], inputs.buffers):
             yield first, last, rows(first, last, most)
         for source in (student, *teachers):
             source.close()
