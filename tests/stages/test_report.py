@@ -10,6 +10,7 @@ from datasets import load_from_disk
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
+from potstill.console import duration, size
 from potstill.export.evidence import evidence
 from potstill.export.model_card import write_cards
 from potstill.files.atomic import read_json
@@ -19,6 +20,7 @@ from potstill.pipeline.runner import run_recipe
 from potstill.pipeline.work import Work
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
+from potstill.report.number_format import forecast
 from potstill.report.page import render
 from potstill.stages.report import _adapter, gather
 from tiny import toy_recipe
@@ -39,7 +41,6 @@ def test_the_page_names_every_model_and_every_figure(run):
     page = _page(run)
     for said in ("smollm2", "student", "control", "Distilled" if "Distilled" in page else "distil"):
         assert said in page
-    assert "Forecast and what happened" in page
     assert "56,352" in page or "56k" in page.lower(), "the teacher's size"
 
 
@@ -48,6 +49,22 @@ def test_the_page_names_the_number_format(run, recipe):
     in_bf16 = recipe.model_copy(update={"precision": "bf16"})
     page = render(gather(Work(in_bf16, run, Step("report"))))
     assert re.search(r"Made on [^<]+, in bf16\.", page)
+
+
+def test_each_forecast_stands_beside_what_happened(run):
+    table = _page(run).partition("Forecast and what happened")[2].partition("</table>")[0]
+    names = re.findall(r'<th scope="col">(.*?)</th>', table)
+    (row,) = re.findall(r'<tr><th scope="row">distil/seed-0</th>(.*)</tr>', table)
+    cells = dict(zip(names[1:], re.findall(r"<td>(.*?)</td>", row), strict=True))
+    manifest = run.manifest(Step("distil", 0))
+    told, place = manifest["forecast"], "host" if manifest["forecast"]["device_bytes"] is None else "device"
+    assert cells["Time forecast"] == forecast(told["seconds"], duration)
+    assert cells["Time"] == duration(manifest["cost"]["seconds"])
+    assert cells["Memory forecast"] == forecast(told[f"{place}_bytes"], size)
+    assert cells["Memory"] == size(manifest["peak_memory"][place])
+    assert cells["Disk forecast"] == forecast(told["disk_bytes"], size)
+    assert cells["Disk"] == size(sum(made["bytes"] for made in manifest["outputs"].values()))
+    assert len(set(cells.values())) >= 6, "no two of these figures are the same"
 
 
 def test_curves_are_the_losses_and_nothing_else(run, recipe):
