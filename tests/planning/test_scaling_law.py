@@ -100,4 +100,5 @@ def test_the_rule_says_its_limits(ratio, told):
     said = teacher_rule(ratio * 3.0, 3.0)
     assert told in said
     assert f"{ratio:.2f}" in said
+    assert "were not checked against its paper" in said
     assert "take it as a hint" in said

@@ -27,8 +27,9 @@ MOST_NOISE = 0.5
 MOST_UNSURE = 0.1
 """The greatest share of these fits in which a factor and its exponent are not told apart."""
 BEST_RATIO = (0.70, 0.85)
-"""The best teacher's loss, as a share of the loss that the student reaches alone, in six pairs of size and tokens that
-were computed from the published law."""
+"""The best teacher's loss, as a share of the loss that the student reaches alone, in six pairs of size and tokens. They
+were computed with the form of the published law; most of the constants behind them were not checked against the
+paper."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def teacher_rule(teacher: float, alone: float) -> str:
         said = "it may be too good: a teacher nearer to the student may teach as much"
     return (
         f"the teacher's loss is {ratio:.2f} of what the student reaches alone: {said}. The rule ({low:.2f} to "
-        f"{high:.2f} is best) is read off a law for web text, at a temperature of 1 and without cross-entropy; take it "
-        "as a hint, and try two teachers"
+        f"{high:.2f} is best) is computed from a law for web text, at a temperature of 1 and without cross-entropy. "
+        "Most of its constants were not checked against its paper; take it as a hint, and try two teachers"
     )
 
 
