@@ -1,12 +1,12 @@
 """Models of a recipe before any of them is loaded: their configurations, and their parameters by part."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from huggingface_hub import constants
 from transformers import CONFIG_MAPPING
 
 from potstill.errors import UserError, first_line
@@ -262,7 +262,7 @@ def _kept(total: int, student: PrunedLayers | PrunedWidth) -> list[int]:
 
 
 def _of_hub(model: str, revision: str | None, **how: bool) -> Any:
-    if how["local_files_only"] is False and os.environ.get("HF_HUB_OFFLINE"):
+    if how["local_files_only"] is False and constants.HF_HUB_OFFLINE:
         return None
     try:
         with quiet():
