@@ -1,12 +1,15 @@
 """Writes the plans of the published recipes into docs/published.md. `make published` runs it, without a network."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from potstill.console import duration, size
 from potstill.pipeline.graph import all_steps
-from potstill.planning.machine import machine_named
+from potstill.planning.machine import described_machines
+from potstill.planning.needs import needs_of
 from potstill.planning.plan import Plan, make_plan
 from potstill.planning.ranges import Range
+from potstill.planning.show import word
 from potstill.recipe import load_recipe
 
 PAGE = Path(__file__).with_name("published.md")
@@ -19,27 +22,33 @@ HEAD = """\
 """
 
 
-def rows() -> str:
+PLACES = {"device": "the device", "host": "the host", "disk": "the disk", "cache": "the cache's disk"}
+
+
+def generated() -> str:
     """The table: what each recipe needs on each machine."""
-    lines = []
+    lines, machines = [], described_machines()
     for name in RECIPES:
         recipe = load_recipe(name)
         for machine, shown in MACHINES.items():
-            plan = make_plan(recipe, all_steps(recipe), machine_named(machine, Path.cwd(), (768, 3072)))
-            largest = plan.largest
-            tokens = "" if plan.amounts.tokens is None else f"{plan.amounts.tokens.expected:,.0f}"
-            memory = None if largest is None else plan.memory_of(largest)
-            where = "" if largest is None else f" (`{largest.step}`)"
-            cells = [
-                f"`{name}`",
-                tokens,
-                shown,
-                f"{_shown(memory, size)}{where}",
-                _hours(plan),
-                size(plan.disk.expected),
-            ]
-            lines.append(f"| {' | '.join([*cells, _fits(plan, memory)])} |")
+            plan = make_plan(recipe, all_steps(recipe), machines[machine])
+            lines.append(f"| {' | '.join([f'`{name}`', *_cells(plan, shown)])} |")
     return HEAD + "\n".join(lines) + "\n"
+
+
+def _cells(plan: Plan, machine: str) -> list[str]:
+    tokens = "" if plan.amounts.tokens is None else f"{plan.amounts.tokens.expected:,.0f}"
+    needs = list(needs_of(plan))
+    memory = next(need for need in needs if need.place == "device")
+    amiss = "; ".join(f"{PLACES[need.place]}: {word(need)}" for need in needs if word(need) != "fits")
+    return [
+        tokens,
+        machine,
+        f"{_shown(memory.needed, size)} (`{memory.step}`)",
+        _hours(plan),
+        size(plan.disk.expected),
+        amiss or "yes",
+    ]
 
 
 def _hours(plan: Plan) -> str:
@@ -48,24 +57,15 @@ def _hours(plan: Plan) -> str:
     return f"{_shown(plan.known_seconds, duration)} and the tasks"
 
 
-def _fits(plan: Plan, memory: Range | None) -> str:
-    assert memory is not None
-    assert plan.machine.memory is not None
-    if memory.high <= plan.machine.memory:
-        return "yes"
-    return "no" if memory.low > plan.machine.memory else "perhaps"
+def _shown(found: Range, show: Callable[[float], str]) -> str:
+    return f"{show(found.expected)} [{show(found.low)}, {show(found.high)}]"
 
 
-def _shown(found: Range | None, show: object) -> str:
-    assert callable(show)
-    return "?" if found is None else f"{show(found.expected)} [{show(found.low)}, {show(found.high)}]"
-
-
-def main() -> None:
-    """Write the table between the marks of the page."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    PAGE.write_text(before + BEGIN + rows() + END + rest.split(END)[1], encoding="utf-8")
+def written(page: str) -> str:
+    """The page with the table of today between its marks."""
+    before, rest = page.split(BEGIN)
+    return before + BEGIN + generated() + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -18,8 +18,10 @@ from tiny import toy_overrides
 
 
 def test_alone_nothing_is_waited_for(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     distributed.barrier()
+    assert distributed.local_world_size() == 1
     assert (distributed.world_size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
     assert distributed.any_of(True) is True
     assert distributed.any_of(False) is False

@@ -17,6 +17,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_world_size() -> int:
+    """The number of processes on this machine; 1 where the launcher does not say it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def rank() -> int:
     """The number of this process."""
     return int(os.environ.get("RANK", "0"))

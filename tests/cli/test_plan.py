@@ -1,13 +1,17 @@
 """Plan: an estimate before anything is spent."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 
+import minimal
 from potstill.cli import main
 from potstill.planning.duration import Scales
-from tiny import toy_overrides
+from potstill.rehearsal.hub import hub
+from tiny import llama, save_model, toy_overrides
 
 
 @pytest.fixture
@@ -61,6 +65,23 @@ def test_a_machine_nobody_described_is_a_note(call, toy):
 def test_only_this_machine_can_be_calibrated(call, toy):
     said = call("plan", *toy, "--machine", "a100-80gb", "--calibrate", code=2).err
     assert said == "potstill: `--calibrate` tries steps on this machine; leave `--machine` out\n"
+
+
+def test_a_model_that_is_not_here_is_planned_from_its_configuration_on_the_hub(tmp_path):
+    model = save_model(llama(), tmp_path / "model")
+    command = [sys.executable, "-m", "potstill", "plan", str(minimal.write(tmp_path))]
+    command += ["--set", "teachers.t.model=people/tiny", "--machine", "cpu-laptop", "--json"]
+    with hub({"models/people/tiny": model}) as address:
+        # huggingface_hub reads its variables when it is imported.
+        own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(command, env=os.environ | own, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    parameters = sum(one.numel() for one in llama().parameters())
+    assert told["models"]["t"]["total"] == parameters
+    assert told["steps"]["distil/seed-0"]["host_bytes"][1] > 0
+    assert told["fetched_bytes"] == [2 * parameters, 4 * parameters, 4 * parameters], "its configuration says float32"
+    assert not list((tmp_path / "home").rglob("*.safetensors")), "no weights are fetched for a plan"
 
 
 def test_layers_are_tried_for_this_machine_alone(call, toy, monkeypatch):

@@ -1,5 +1,6 @@
 """The forecast of a run: what its folder tells, what is said at its start, and what is refused."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ from potstill.pipeline.runner import run_recipe
 from potstill.planning.duration import Scales, layers_of
 from potstill.planning.jobs import TrainingJob
 from potstill.planning.models import TYPICAL_WIDTHS
+from potstill.planning.needs import needs_of
 from potstill.planning.ranges import Range
 from potstill.teachers.prepared import POINTER
 from tiny import llama, save_model, toy_recipe
@@ -33,9 +35,27 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def plan(toy_folder, run):
-    recipe = toy_recipe(toy_folder, "corpus.train_tokens=3200")
-    return plan_of(recipe, run, all_steps(recipe))
+def planned(toy_folder, run, monkeypatch):
+    """Plans a toy run of some processes, of which this machine has some."""
+
+    def of(*overrides, ranks=1, here=1):
+        monkeypatch.setenv("WORLD_SIZE", str(ranks))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+        recipe = toy_recipe(toy_folder, "corpus.train_tokens=3200", *overrides)
+        return plan_of(recipe, run, all_steps(recipe))
+
+    return of
+
+
+@pytest.fixture
+def plan(planned):
+    return planned()
+
+
+def needed(plan, place):
+    """What a plan needs of a place."""
+    (found,) = (one for one in needs_of(plan) if one.place == place)
+    return found.needed
 
 
 def test_a_toy_is_planned_before_anything_is_written(plan, run):
@@ -95,7 +115,7 @@ def test_it_has_few_digits(found, said):
 
 
 def test_what_cannot_fit_is_refused_by_its_least_forecast_alone(plan, run):
-    least = plan.memory_of(plan.largest).low
+    least = needed(plan, "host").low
     fits = replace(plan, machine=replace(plan.machine, host_memory=least))
     refuse_what_cannot_fit(fits, run)
     with pytest.raises(UserError, match=r"`[a-z/0-9-]+` needs at least .* of memory, and this machine has .*; "):
@@ -113,6 +133,44 @@ def test_a_full_disk_is_refused_and_what_is_written_counts(plan, run):
     refuse_what_cannot_fit(full, run)
 
 
-def test_ranks_are_not_refused(plan, run, monkeypatch):
-    monkeypatch.setattr(forecast.distributed, "world_size", lambda: 2)
-    refuse_what_cannot_fit(replace(plan, machine=replace(plan.machine, free_disk=0.0)), run)
+def test_a_host_that_is_too_small_for_its_accelerator_is_refused_by_name(plan, run):
+    on_gpu = replace(plan.machine, kind="cuda", device_memory=1e15, host_memory=1.0)
+    with pytest.raises(UserError, match=r"`.*` needs at least .* of the host's memory, and this machine has 1 B; "):
+        refuse_what_cannot_fit(replace(plan, machine=on_gpu), run)
+
+
+def test_a_disk_that_is_too_small_for_what_comes_from_the_hub_is_refused_by_name(plan, run):
+    first, *others = plan.steps
+    fetches = replace(plan, steps=(replace(first, fetched=Range(8e9, 8e9, 9e9)), *others))
+    apart = replace(fetches, machine=replace(plan.machine, free_cache=7e9))
+    with pytest.raises(UserError, match=r"at least 8\.0 GB of free disk for the hub's cache, .* 7\.0 GB; set HF_HOME"):
+        refuse_what_cannot_fit(apart, run)
+    refuse_what_cannot_fit(replace(fetches, machine=replace(plan.machine, free_cache=8e9)), run)
+
+
+def test_ranks_share_the_steps_of_an_epoch(planned):
+    epochs = "distil.training={num_train_epochs: 2, per_device_train_batch_size: 4}"
+    one, two = planned(epochs), planned(epochs, ranks=2)
+    samples = one.amounts.samples.expected
+    assert one.schedules["distil"].steps.expected == 2 * math.ceil(samples / 4)
+    assert two.schedules["distil"].steps.expected == 2 * math.ceil(samples / 8)
+    alone, shared = ({step.step: step.seconds.expected for step in found.steps} for found in (one, two))
+    assert shared["distil/seed-0"] < alone["distil/seed-0"]
+    assert shared["capture"] < alone["capture"]
+    assert shared["student"] == alone["student"], "the first rank builds it alone"
+
+
+def test_ranks_on_one_machine_need_its_memory_together(planned, run):
+    alone, apart, together = planned(), planned(ranks=2), planned(ranks=2, here=2)
+    assert needed(apart, "host").low == needed(alone, "host").low < needed(together, "host").low
+    room = (needed(alone, "host").low + needed(together, "host").low) / 2
+    for plan in (alone, apart):
+        refuse_what_cannot_fit(replace(plan, machine=replace(plan.machine, host_memory=room)), run)
+    with pytest.raises(UserError, match=r"`.*` in 2 processes needs at least .* of memory, and this machine has .*; "):
+        refuse_what_cannot_fit(replace(together, machine=replace(together.machine, host_memory=room)), run)
+
+
+def test_a_full_disk_is_refused_for_ranks_too(planned, run):
+    plan = planned(ranks=2)
+    with pytest.raises(UserError, match=r"the run needs at least .* of free disk, and this machine has 0 B; "):
+        refuse_what_cannot_fit(replace(plan, machine=replace(plan.machine, free_disk=0.0)), run)

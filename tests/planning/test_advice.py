@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from potstill.pipeline.graph import all_steps
-from potstill.planning.advice import Misfit, _changes, advise, misfits
-from potstill.planning.machine import described_machines
+from potstill.planning.advice import _changes, _more_ranks, advise
+from potstill.planning.machine import Ranks, described_machines
+from potstill.planning.needs import misfits, needs_of
 from potstill.planning.plan import make_plan
 from potstill.planning.show import shown
 from potstill.recipe import load_recipe
@@ -51,7 +52,8 @@ def test_a_figure_is_that_of_the_changed_recipe(found):
     for one in found:
         changed = load_recipe("distilpythia", [*LARGE, *one.changes])
         again = replan(changed, replace(GPU, devices=one.devices or 1))
-        assert again.memory_of(again.largest) == one.after
+        (needed,) = (need.needed for need in needs_of(again) if need.place == "device")
+        assert needed == one.after
         assert one.fits == (one.after.expected <= GPU.memory)
 
 
@@ -72,11 +74,6 @@ def test_a_store_that_does_not_fit_keeps_fewer_tokens():
     found = list(advise(plan, misfit, replan))
     assert any(one.changes == ("capture.k=64",) and one.fits for one in found)
     assert any(one.changes == ("capture=null",) for one in found)
-
-
-def test_only_the_least_forecast_is_certain(large):
-    assert Misfit("x", large.disk, large.disk.low - 1).is_certain
-    assert not Misfit("x", large.disk, large.disk.low).is_certain
 
 
 def few_layers(recipe):
@@ -107,7 +104,7 @@ def test_more_ranks_need_less_memory_on_each(recipe, overrides, machine, key):
         # Changes for this machine are tried above. A plan of these models takes seconds.
         return plan if other.devices == machine.devices else replan(changed, other)
 
-    (misfit,) = misfits(plan)
+    misfit = next(one for one in misfits(plan) if one.place == "device")
     found = [one for one in advise(plan, misfit, on_more_ranks) if one.devices is not None]
     needed = [one.after.expected for one in found]
     assert len(found) >= 3
@@ -129,6 +126,15 @@ def test_the_ranks_of_this_machine_split_what_is_too_large():
     assert found.after.expected < misfit.needed.expected
 
 
+@pytest.mark.parametrize(("ranks", "changes"), [(1, []), (2, [{"distributed.strategy": "fsdp2"}])])
+def test_ranks_without_accelerators_split_what_is_too_large_for_their_host(ranks, changes):
+    plan = SimpleNamespace(
+        recipe=load_recipe("distilpythia"), machine=described_machines()["cpu-laptop"], ranks=Ranks(ranks, ranks)
+    )
+    misfit = SimpleNamespace(place="host", step="distil/seed-0")
+    assert [one.keys for one in _more_ranks(plan, misfit)] == changes
+
+
 def test_what_cannot_be_split_is_no_advice():
     plan = replan(load_recipe("distilpythia", [*LARGE, "teachers.pythia-160m.quantization={load_in_8bit: true}"]))
     found = [one for misfit in misfits(plan) for one in advise(plan, misfit, replan)]
@@ -140,5 +146,5 @@ def test_a_teacher_of_another_tokenizer_may_be_captured_as_spans():
     student = "student={start: scratch, config: {model_type: llama}}"
     crossing = [student, "tokenizer={vocab_size: 4000}", "distil.losses=[{kind: alm}]", "capture=null"]
     plan = SimpleNamespace(recipe=load_recipe("distilpythia", crossing))
-    first = next(_changes(plan, SimpleNamespace(step="distil/seed-0")))
+    first = next(_changes(plan, SimpleNamespace(place="device", step="distil/seed-0")))
     assert first.keys == {"capture": {"keep": "spans"}}

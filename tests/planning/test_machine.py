@@ -2,6 +2,7 @@
 
 import pytest
 
+from potstill.planning import machine as module
 from potstill.planning.machine import described_machines, machine_named
 
 WIDTHS = (32, 64)
@@ -60,3 +61,13 @@ def test_this_machine_is_measured(tmp_path):
     assert found.free_disk > 0
     assert found.rates["fp32"].low > 0
     assert found.baseline.low > 2**26
+    assert found.is_here
+
+
+def test_the_disk_of_the_hubs_cache_counts_where_it_is_another_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
+    assert machine_named(None, tmp_path / "run", WIDTHS).free_cache is None
+    disks = {"run": (1, 5e9), "hub": (2, 7e9)}
+    monkeypatch.setattr(module, "_disk_of", lambda folder: disks[folder.name])
+    found = machine_named(None, tmp_path / "run", WIDTHS)
+    assert (found.free_disk, found.free_cache) == (5e9, 7e9)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from potstill.pipeline.graph import all_steps
-from potstill.planning.advice import misfits
 from potstill.planning.machine import Machine, machine_named
+from potstill.planning.needs import misfits
 from potstill.planning.plan import make_plan, precision_on, to_dict
 from potstill.planning.show import shown
 from potstill.recipe import load_recipe

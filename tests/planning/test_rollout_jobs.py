@@ -7,7 +7,7 @@ import pytest
 
 import minimal
 import toy_chat_runs
-from potstill.planning.advice import advise, misfits
+from potstill.planning.advice import advise
 from potstill.planning.amounts import amounts_of
 from potstill.planning.disk import disk_of
 from potstill.planning.duration import seconds_of
@@ -15,6 +15,7 @@ from potstill.planning.jobs import Situation, TrainingJob, WritingJob
 from potstill.planning.machine import Machine
 from potstill.planning.memory import keys_and_values, memory_of, vllm_bytes
 from potstill.planning.models import models_of
+from potstill.planning.needs import misfits
 from potstill.planning.plan import make_plan
 from potstill.planning.ranges import Range
 from potstill.planning.stage_jobs import jobs_of

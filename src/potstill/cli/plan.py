@@ -47,7 +47,7 @@ def planned(recipe: Recipe, run: Run, machine: str | None, *, calibrate: bool = 
     if not as_json:
         return shown(plan, advice)
     told = [
-        {"step": misfit.step, "set": list(one.changes), "devices": one.devices}
+        {"place": misfit.place, "step": misfit.step, "set": list(one.changes), "devices": one.devices}
         | {"bytes": one.after.to_list(), "fits": one.fits}
         for misfit, found in advice
         for one in found

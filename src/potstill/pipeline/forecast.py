@@ -11,10 +11,11 @@ from potstill.errors import UserError
 from potstill.models.pretrained import ModelSource
 from potstill.pipeline.graph import all_steps
 from potstill.pipeline.run_folder import Run
-from potstill.planning.advice import Advice, Misfit, advise, misfits
+from potstill.planning.advice import Advice, advise, otherwise
 from potstill.planning.layer_trials import try_layers
-from potstill.planning.machine import machine_named
+from potstill.planning.machine import Ranks, machine_named
 from potstill.planning.models import models_of, widths_of
+from potstill.planning.needs import Need, misfits
 from potstill.planning.plan import Known, Plan, jobs_in, make_plan
 from potstill.planning.sampling.measure import measured_amounts
 from potstill.recipe import Recipe
@@ -90,9 +91,10 @@ def _tokenizer_of(recipe: Recipe, run: Run) -> Any:
 
 
 def plan_of(recipe: Recipe, run: Run, steps: Sequence[Step]) -> Plan:
-    """The plan of some steps of a run on this machine."""
+    """The plan of some steps of a run on this machine, with the processes that were started."""
     machine = machine_named(None, run.folder, typical_widths(recipe, run))
-    return make_plan(recipe, steps, machine, known_of(recipe, run))
+    ranks = Ranks(distributed.world_size(), distributed.local_world_size())
+    return make_plan(recipe, steps, replace(machine, ranks=ranks), known_of(recipe, run))
 
 
 def with_tried_layers(plan: Plan, recipe: Recipe, steps: Sequence[Step]) -> Plan:
@@ -109,12 +111,12 @@ def with_tried_layers(plan: Plan, recipe: Recipe, steps: Sequence[Step]) -> Plan
     return make_plan(recipe, steps, plan.machine, plan.known, scales=scales)
 
 
-def advice_on(plan: Plan) -> list[tuple[Misfit, list[Advice]]]:
+def advice_on(plan: Plan) -> list[tuple[Need, list[Advice]]]:
     """For each thing that does not fit, changes of the recipe that need less."""
     return [(misfit, list(_advice(plan, misfit))) for misfit in misfits(plan)]
 
 
-def _advice(plan: Plan, misfit: Misfit) -> Iterator[Advice]:
+def _advice(plan: Plan, misfit: Need) -> Iterator[Advice]:
     return advise(plan, misfit, lambda changed, machine: make_plan(changed, all_steps(changed), machine, plan.known))
 
 
@@ -130,24 +132,32 @@ def refuse_what_cannot_fit(plan: Plan, run: Run) -> None:
     Raises:
         UserError: says what is needed and what is there, and the first change that fits.
     """
-    if distributed.world_size() > 1:
-        # Ranks share the memory and the work in ways that a plan of one process does not know.
-        return
     for misfit in misfits(plan):
         # What a stopped attempt has written is not written again.
-        written = _bytes_in(run.folder) if misfit.step is None else 0
+        written = _bytes_in(run.folder) if misfit.place == "disk" else 0
         if misfit.needed.low <= misfit.there + written:
             continue
         first = next((one for one in _advice(plan, misfit) if one.fits and one.devices is None), None)
         remedy = (
-            "take a larger machine, or smaller models"
+            otherwise(plan, misfit)
             if first is None
             else f"try {' '.join(f'`--set {one}`' for one in first.changes)}"
         )
-        what = "the run" if misfit.step is None else f"`{misfit.step}`"
-        kind = "of free disk" if misfit.step is None else "of memory"
-        needed, there = size(misfit.needed.low), size(misfit.there)
-        raise UserError(f"{what} needs at least {needed} {kind}, and this machine has {there}; {remedy}")
+        needed, there = f"{size(misfit.needed.low)} {_of_what(plan, misfit)}", size(misfit.there)
+        raise UserError(f"{_who(plan, misfit)} needs at least {needed}, and this machine has {there}; {remedy}")
+
+
+def _who(plan: Plan, misfit: Need) -> str:
+    if misfit.step is None:
+        return "the run"
+    ranks = plan.ranks.here if misfit.place == "host" else 1
+    return f"`{misfit.step}`" if ranks == 1 else f"`{misfit.step}` in {ranks} processes"
+
+
+def _of_what(plan: Plan, misfit: Need) -> str:
+    if misfit.place == "host":
+        return "of memory" if plan.machine.kind == "cpu" else "of the host's memory"
+    return {"device": "of memory", "disk": "of free disk", "cache": "of free disk for the hub's cache"}[misfit.place]
 
 
 def _bytes_in(folder: Path) -> int:

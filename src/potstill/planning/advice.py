@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from potstill.planning.machine import Machine
-from potstill.planning.plan import Plan, StepForecast
+from potstill.planning.needs import Need, needs_of
+from potstill.planning.plan import Plan
 from potstill.planning.ranges import Range
 from potstill.recipe import Recipe
 from potstill.recipe.across_tokenizers import crossing_loss
@@ -26,21 +27,6 @@ MORE_DEVICES = (2, 4, 8, 16)
 TRAININGS = ("pretrain", "distil", "control", "search")
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 FOUR_BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-
-
-@dataclass(frozen=True)
-class Misfit:
-    """What does not fit: the bytes that are needed, and those that are there."""
-
-    step: str | None
-    """None: the disk, for the whole run."""
-    needed: Range
-    there: float
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether not even the least forecast fits."""
-        return self.needed.low > self.there
 
 
 @dataclass(frozen=True)
@@ -69,37 +55,32 @@ Replan = Callable[[Recipe, Machine], Plan]
 """Plans a changed recipe, from the same state of the run."""
 
 
-def misfits(plan: Plan) -> list[Misfit]:
-    """What is expected not to fit: the step that needs the most memory, and the disk."""
-    found = []
-    largest = plan.largest
-    if largest is not None and plan.machine.memory is not None:
-        needed = plan.memory_of(largest)
-        if needed.expected > plan.machine.memory:
-            found.append(Misfit(largest.step, needed, plan.machine.memory))
-    if plan.machine.free_disk is not None and plan.disk.expected > plan.machine.free_disk:
-        found.append(Misfit(None, plan.disk, plan.machine.free_disk))
-    return found
-
-
-def advise(plan: Plan, misfit: Misfit, replan: Replan) -> Iterator[Advice]:
+def advise(plan: Plan, misfit: Need, replan: Replan) -> Iterator[Advice]:
     """Changes that need less than the recipe, the first that fits at first, each planned anew."""
     for change in (*_changes(plan, misfit), *_more_ranks(plan, misfit)):
         changed = _changed(plan.recipe, change.keys)
         if changed is None:
             continue
-        machine = plan.machine if change.devices is None else replace(plan.machine, devices=change.devices)
+        machine = plan.machine
+        if change.devices is not None:
+            machine = replace(machine, devices=change.devices, ranks=None)
         after = _needed(replan(changed, machine), misfit)
         if after is not None and after.expected < misfit.needed.expected:
             told = tuple(f"{key}={json.dumps(value)}" for key, value in change.keys.items())
             yield Advice(told, change.why, after, after.expected <= misfit.there, change.devices)
 
 
-def _needed(plan: Plan, misfit: Misfit) -> Range | None:
-    if misfit.step is None:
-        return plan.disk
+def otherwise(plan: Plan, misfit: Need) -> str:
+    """What helps where no key of the recipe does."""
+    of_downloads = misfit.place == "disk" and plan.machine.free_cache is None and plan.fetched.high > 0
+    if of_downloads or misfit.place == "cache":
+        return "set HF_HOME to a folder on a larger disk, or take smaller models"
+    return "take a larger machine, or smaller models"
+
+
+def _needed(plan: Plan, misfit: Need) -> Range | None:
     # A changed recipe may have other steps; none of its steps may need too much.
-    return None if plan.largest is None else plan.memory_of(plan.largest)
+    return next((one.needed for one in needs_of(plan) if one.place == misfit.place), None)
 
 
 def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
@@ -117,9 +98,12 @@ def _changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _changes(plan: Plan, misfit: Misfit) -> Iterator[_Change]:
+def _changes(plan: Plan, misfit: Need) -> Iterator[_Change]:
     if misfit.step is None:
-        yield from _of_disk(plan)
+        yield from _of_disk(plan) if misfit.place == "disk" else ()
+        return
+    if misfit.place == "host" and plan.machine.kind == "cuda":
+        yield from _of_loading(plan.recipe)
         return
     stage, _, rest = misfit.step.partition("/")
     recipe = plan.recipe
@@ -127,9 +111,7 @@ def _changes(plan: Plan, misfit: Misfit) -> Iterator[_Change]:
         yield from _of_batch(f"pretrain.{rest}.training", recipe.pretrain[rest].training)
     elif stage in TRAININGS:
         if recipe.capture is None:
-            keep = "hidden" if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1 else "top_k"
-            keep = keep if crossing_loss(recipe) is None else "spans"
-            yield _Change({"capture": {"keep": keep}}, "runs the teacher once, before the training")
+            yield _captured(recipe)
         yield from _of_batch("distil.training", recipe.distil.training)
         yield from _of_rollouts(recipe)
         if recipe.student.adapter is None:
@@ -151,6 +133,19 @@ def _changes(plan: Plan, misfit: Misfit) -> Iterator[_Change]:
     elif stage == "evaluate":
         yield _Change({"evaluate.batch_size": max(1, recipe.evaluate.batch_size // 4)}, "reads fewer sequences at once")
         yield from _of_teachers(recipe)
+
+
+def _of_loading(recipe: Recipe) -> Iterator[_Change]:
+    """What makes smaller what each process reads through the host's memory on its way to an accelerator."""
+    if recipe.capture is None:
+        yield _captured(recipe)
+    yield from _of_teachers(recipe)
+
+
+def _captured(recipe: Recipe) -> _Change:
+    keep = "hidden" if recipe.distil.mix == "logits" and len(recipe.all_teachers) > 1 else "top_k"
+    keep = keep if crossing_loss(recipe) is None else "spans"
+    return _Change({"capture": {"keep": keep}}, "runs the teacher once, before the training")
 
 
 def _of_rollouts(recipe: Recipe) -> Iterator[_Change]:
@@ -192,22 +187,23 @@ def _of_teachers(recipe: Recipe) -> Iterator[_Change]:
             )
 
 
-def _more_ranks(plan: Plan, misfit: Misfit) -> Iterator[_Change]:
-    """Splits what is too large among the accelerators of this machine, or of one with more of them."""
+def _more_ranks(plan: Plan, misfit: Need) -> Iterator[_Change]:
+    """Splits what is too large among the ranks of this machine, or of one with more accelerators."""
     stage, recipe, machine = (misfit.step or "").partition("/")[0], plan.recipe, plan.machine
-    if machine.kind != "cuda" or misfit.step is None:
+    on_gpu = machine.kind == "cuda"
+    if misfit.place != ("device" if on_gpu else "host"):
         return
     if stage in TRAININGS:
         keys: dict[str, Any] = {"distributed.strategy": "fsdp2"}
         what = "splits the student, its optimizer and its teachers among the ranks"
-    elif recipe.teachers:
+    elif recipe.teachers and on_gpu:
         keys = {f"teachers.{name}.device_map": "auto" for name in recipe.teachers}
         what = "spreads the teachers over all accelerators"
     else:
         return
-    if machine.devices > 1 and stage in TRAININGS:
+    if plan.ranks.all > 1 and stage in TRAININGS:
         yield _Change(keys, what)
-    for devices in (count for count in MORE_DEVICES if count > machine.devices):
+    for devices in (count for count in MORE_DEVICES if on_gpu and count > machine.devices):
         yield _Change(keys, f"{what}; it needs a machine with {devices} accelerators", devices)
 
 
@@ -226,8 +222,3 @@ def _of_disk(plan: Plan) -> Iterator[_Change]:
         yield _Change({"distil.snapshots": fewer}, "keeps fewer snapshots")
     if recipe.distil.training.get("save_total_limit") != 1:
         yield _Change({"distil.training.save_total_limit": 1}, "keeps one checkpoint at a time")
-
-
-def worst(plan: Plan) -> StepForecast | None:
-    """The step that needs the most memory."""
-    return plan.largest

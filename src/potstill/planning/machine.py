@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -24,7 +25,7 @@ from potstill.planning.ranges import Range
 from potstill.recipe.error_messages import complaint
 from potstill.recipe.section import Section
 from potstill.recipe.training_fields import Positive
-from potstill.training.memory import memory_of_device
+from potstill.training.memory import memory_of_device, memory_of_host
 
 GB, GIB = 1e9, 2.0**30
 HERE = "this machine"
@@ -85,6 +86,16 @@ class Described(Section):
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """How many processes share the work of a run."""
+
+    all: int = 1
+    """On all machines."""
+    here: int = 1
+    """On this one."""
+
+
+@dataclass(frozen=True)
 class Machine:
     """A machine. None stands for what is not known."""
 
@@ -97,7 +108,13 @@ class Machine:
     host_memory: float | None = None
     """Bytes."""
     free_disk: float | None = None
-    """Bytes."""
+    """Bytes of the disk of the run folder."""
+    free_cache: float | None = None
+    """Bytes of the disk of the hub's cache, where that is not the disk of the run folder."""
+    is_here: bool = False
+    """Whether it is this machine, so that what its hub cache has is known."""
+    ranks: Ranks | None = None
+    """The processes that a launcher has started; None: one for each accelerator."""
     rates: dict[str, Range] = field(default_factory=dict)
     """Additions and multiplications of products a second of one device, by number format."""
     bandwidth: Range | None = None
@@ -209,8 +226,16 @@ def _machine(name: str, given: Described) -> Machine:
 def this_machine(folder: Path, widths: tuple[int, int]) -> Machine:
     """This machine, with the rates of a product of these widths, which are measured now."""
     found = _measured(widths)
+    (disk, free), (disk_of_cache, free_of_cache) = _disk_of(folder), _disk_of(Path(constants.HF_HUB_CACHE))
+    return replace(
+        found, free_disk=free, free_cache=None if disk_of_cache == disk else free_of_cache, is_here=True
+    )
+
+
+def _disk_of(folder: Path) -> tuple[int, float]:
+    """The number of the disk on which a folder is, or will be, and the free bytes of that disk."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return replace(found, free_disk=float(shutil.disk_usage(there).free))
+    return there.stat().st_dev, float(shutil.disk_usage(there).free)
 
 
 @cache
@@ -224,7 +249,7 @@ def _measured(widths: tuple[int, int]) -> Machine:
         kind="cpu" if on_cpu else "cuda",
         devices=1 if on_cpu else torch.accelerator.device_count(),
         device_memory=None if on_cpu else float(memory_of_device()),
-        host_memory=float(memory_of_device()) if on_cpu else float(_host_memory()),
+        host_memory=float(memory_of_host()),
         rates={one: SHARE_MEASURED[one] * rate for one, rate in measured.items()},
         bandwidth=SHARE_OF_BANDWIDTH["cpu" if on_cpu else "cuda"] * _bandwidth(),
         attention={
@@ -241,10 +266,6 @@ def _measured(widths: tuple[int, int]) -> Machine:
 def _watts(spent: Cost) -> Range | None:
     """The power that the meter of a run's own costs reads; None if it reads none."""
     return WATTS_MEASURED * (spent.kwh * 3.6e6 / spent.seconds) if spent.kwh else None
-
-
-def _host_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _bandwidth() -> float:

@@ -8,12 +8,14 @@ from typing import Any, Literal
 from potstill.console import size
 from potstill.planning.amounts import Amounts, Schedule, amounts_of, schedule
 from potstill.planning.disk import Disk, disk_of
+from potstill.planning.downloads import fetched_by
 from potstill.planning.duration import UNTRIED, Scales, active_parameters, seconds_of
 from potstill.planning.jobs import Job, Situation, TrainingJob, WritingJob
-from potstill.planning.machine import Machine
+from potstill.planning.machine import Machine, Ranks
 from potstill.planning.memory import MEASURED, Memory, after, keys_and_values, memory_of
 from potstill.planning.models import RecipeModels, models_of
 from potstill.planning.ranges import ZERO, Range
+from potstill.planning.ranks import on_host, ranks_of
 from potstill.planning.stage_jobs import jobs_of
 from potstill.recipe import Recipe
 from potstill.recipe.step import Step
@@ -52,6 +54,8 @@ class StepForecast:
     seconds: Range | None
     kwh: Range | None
     money: Range | None
+    fetched: Range = ZERO
+    """Bytes of weights that come from the hub into its cache."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: each number as its least, its expected and its greatest value, in bytes and seconds."""
@@ -64,6 +68,7 @@ class StepForecast:
             },
             "disk_bytes": _list(None if self.disk is None else self.disk.kept),
             "disk_bytes_meanwhile": _list(None if self.disk is None else self.disk.meanwhile),
+            "fetched_bytes": self.fetched.to_list(),
             "seconds": _list(self.seconds),
             "kwh": _list(self.kwh),
             "money": _list(self.money),
@@ -103,22 +108,28 @@ class Plan:
 
     @property
     def disk(self) -> Range:
-        """The most bytes that the run has on disk at once, as far as they can be told."""
+        """The most bytes that the run has on its disk at once, as far as they can be told. What it fetches from the
+        hub is among them, unless the hub's cache is on another disk."""
         kept, most = ZERO, ZERO
         for one in self.steps:
-            if one.disk is not None:
-                kept += one.disk.kept
-                most = Range.greatest([most, kept + one.disk.meanwhile])
+            kept += one.fetched if self.machine.free_cache is None else ZERO
+            kept += ZERO if one.disk is None else one.disk.kept
+            most = Range.greatest([most, kept if one.disk is None else kept + one.disk.meanwhile])
         return most
 
-    def memory_of(self, one: StepForecast) -> Range:
-        """The bytes that decide whether a step fits: on the device, or on the host of a machine without one."""
-        return one.memory.on_device if self.machine.kind == "cuda" else one.memory.on_host
+    @property
+    def fetched(self) -> Range:
+        """The bytes of weights that come from the hub into its cache."""
+        return sum((one.fetched for one in self.steps), ZERO)
 
     @property
-    def largest(self) -> StepForecast | None:
-        """The step that needs the most memory."""
-        return max(self.steps, key=lambda one: self.memory_of(one).expected, default=None)
+    def ranks(self) -> Ranks:
+        """The processes that share the work."""
+        return ranks_of(self.recipe, self.machine)
+
+    def host_memory_of(self, one: StepForecast) -> Range:
+        """The bytes of a step on the host, of all ranks that are there."""
+        return on_host(one.memory, one.step.partition("/")[0], self.machine, self.ranks)
 
 
 def make_plan(
@@ -142,7 +153,9 @@ def make_plan(
     """
     at = _situation(recipe, machine, known, ask_hub=ask_hub)
     models, amounts = at.models, at.amounts
-    found = tuple(_one_after_another([_forecast(step, at, machine, scales) for step in steps], machine))
+    fetched = fetched_by(steps, at, here=machine.is_here)
+    alone = [replace(_forecast(step, at, machine, scales), fetched=fetched.get(step, ZERO)) for step in steps]
+    found = tuple(_one_after_another(alone, machine))
     notes = [*machine.notes, *models.notes, *amounts.notes]
     if at.precision not in machine.rates:
         notes.append(
@@ -185,14 +198,10 @@ def _on_written_samples(steps: Sequence[Step], at: Situation) -> Iterator[str]:
 def _situation(recipe: Recipe, machine: Machine, known: Known, *, ask_hub: bool) -> Situation:
     models = models_of(recipe, known.teachers, ask_hub=ask_hub)
     amounts = amounts_of(recipe, known.corpus, known.prompts, known.measured)
-    ranks = machine.devices if machine.kind == "cuda" and not _spreads(recipe) else 1
+    ranks = ranks_of(recipe, machine).all
     precision = precision_on(recipe, machine)
     memory = machine.memory or math.inf
     return Situation(recipe.model_copy(update={"precision": precision}), models, amounts, precision, ranks, memory)
-
-
-def _spreads(recipe: Recipe) -> bool:
-    return any(getattr(one, "device_map", None) for one in recipe.teachers.values())
 
 
 def precision_on(recipe: Recipe, machine: Machine) -> Literal["bf16", "fp32"]:
@@ -265,7 +274,9 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             "kind": plan.machine.kind,
             "devices": plan.machine.devices,
             "memory": plan.machine.memory,
+            "host_memory": plan.machine.host_memory,
             "free_disk": plan.machine.free_disk,
+            "free_cache": plan.machine.free_cache,
         },
         "precision": plan.precision,
         "models": {
@@ -293,6 +304,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "money": _list(plan.sum_of("money")),
         "currency": plan.machine.currency,
         "disk_bytes": plan.disk.to_list(),
+        "fetched_bytes": plan.fetched.to_list(),
         "notes": list(plan.notes),
     }
 

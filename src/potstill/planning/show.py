@@ -1,10 +1,11 @@
 """Show: a plan as tables for a terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from potstill.console import duration, size, table
-from potstill.planning.advice import Advice, Misfit
+from potstill.planning.advice import Advice, otherwise
 from potstill.planning.duration import active_parameters
+from potstill.planning.needs import Need, needs_of
 from potstill.planning.plan import Plan, StepForecast
 from potstill.planning.ranges import Range
 
@@ -12,7 +13,7 @@ UNKNOWN = "?"
 MOST_ADVICE = 6
 
 
-def shown(plan: Plan, advice: Iterable[tuple[Misfit, Sequence[Advice]]]) -> str:
+def shown(plan: Plan, advice: Iterable[tuple[Need, Sequence[Advice]]]) -> str:
     """The whole plan: models, text, one row a step, what fits, advice and notes."""
     parts = [
         f"{plan.recipe.about}\non {plan.machine.name}, in {plan.precision}",
@@ -62,8 +63,10 @@ def _steps(plan: Plan) -> str:
         ("host memory", lambda one: _size(one.memory.on_host)),
         ("disk", lambda one: _size(None if one.disk is None else one.disk.kept)),
         ("disk meanwhile", lambda one: _size(None if one.disk is None else one.disk.meanwhile)),
-        ("time", lambda one: _time(one.seconds)),
     ]
+    if plan.fetched.high:
+        columns.append(("from the hub", lambda one: _size(one.fetched)))
+    columns.append(("time", lambda one: _time(one.seconds)))
     if plan.machine.watts is not None:
         columns.append(("energy", lambda one: _energy(one.kwh)))
     if priced:
@@ -94,39 +97,59 @@ def _fits(plan: Plan) -> str:
             lines[-1] += f", {tell(found)}"
     if plan.machine.currency is not None and plan.sum_of("money") is not None:
         lines[-1] += f" {plan.machine.currency}"
-    largest, missing = plan.largest, plan.models.missing
+    missing = plan.models.missing
     if missing:
         lines.append(f"memory and time are not known without {', '.join(missing)}: see the notes")
-    elif largest is not None and plan.machine.memory is not None:
-        needed = plan.memory_of(largest)
-        word = _word(needed, plan.machine.memory)
-        lines.append(f"memory: {_size(needed)} of {size(plan.machine.memory)} ({largest.step}): {word}")
-        parts = largest.memory.device if plan.machine.kind == "cuda" else largest.memory.host
-        lines.append(f"  {', '.join(f'{name} {size(part.expected)}' for name, part in parts.items() if part.high)}")
-    if plan.machine.free_disk is not None:
-        free = plan.machine.free_disk
-        lines.append(f"disk: {_size(plan.disk)} of {size(free)} free: {_word(plan.disk, free)}")
+    for need in needs_of(plan):
+        if need.step is None:
+            lines += _fits_on_disk(plan, need)
+        elif not missing:
+            lines += _fits_in_memory(plan, need)
     return "\n".join(lines)
 
 
-def _word(needed: Range, there: float) -> str:
-    if needed.high <= there:
+def _fits_in_memory(plan: Plan, need: Need) -> Iterator[str]:
+    (one,) = (one for one in plan.steps if one.step == need.step)
+    trains_there = need.place == "device" or plan.machine.kind == "cpu"
+    ranks = f", {plan.ranks.here} processes" if need.place == "host" and plan.ranks.here > 1 else ""
+    what = f"{_size(need.needed)} of {size(need.there)} ({need.step}{ranks})"
+    yield f"{'memory' if trains_there else 'host memory'}: {what}: {word(need)}"
+    if trains_there:
+        parts = one.memory.device if need.place == "device" else one.memory.host
+        yield f"  {', '.join(f'{name} {size(part.expected)}' for name, part in parts.items() if part.high)}"
+
+
+def _fits_on_disk(plan: Plan, need: Need) -> Iterator[str]:
+    what = "disk" if need.place == "disk" else "disk of the hub's cache"
+    yield f"{what}: {_size(need.needed)} of {size(need.there)} free: {word(need)}"
+    if plan.fetched.high and (need.place == "cache" or plan.machine.free_cache is None):
+        yield f"  {_size(plan.fetched)} of it are weights that come from the hub"
+
+
+def word(need: Need) -> str:
+    """Whether what is needed fits, in words."""
+    if need.needed.high <= need.there:
         return "fits"
-    if needed.low > there:
+    if need.needed.low > need.there:
         return "does not fit"
-    return "probably fits" if needed.expected <= there else "probably does not fit"
+    return "probably fits" if need.needed.expected <= need.there else "probably does not fit"
 
 
-def _advice(plan: Plan, misfit: Misfit, found: Sequence[Advice]) -> str:
-    what = "the disk" if misfit.step is None else f"the memory of {misfit.step}"
+def _advice(plan: Plan, misfit: Need, found: Sequence[Advice]) -> str:
+    if misfit.step is None:
+        what = "the disk" if misfit.place == "disk" else "the disk of the hub's cache"
+    else:
+        what = f"the {'host ' if misfit.place == 'host' else ''}memory of {misfit.step}"
     if not found:
-        return f"nothing that a key of the recipe changes makes {what} fit; take a larger machine or smaller models"
+        return f"nothing that a key of the recipe changes makes {what} fit; {otherwise(plan, misfit)}"
     best = sorted(found, key=lambda one: (not one.fits, -one.after.expected if one.fits else one.after.expected))
     lines = [f"to make {what} fit, try:"]
     for one in best[:MOST_ADVICE]:
         sets = " ".join(f"--set '{change}'" for change in one.changes)
         verdict = "fits" if one.fits else "still too much"
         lines.append(f"  {sets}: {one.why}; then {_size(one.after)}, {verdict}")
+    if not best[0].fits:
+        lines.append(f"  no single one of them is enough: {otherwise(plan, misfit)}")
     return "\n".join(lines)
 
 

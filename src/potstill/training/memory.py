@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from potstill import distributed
 from potstill.console import say
 from potstill.device import device
 from potstill.errors import UserError
@@ -45,7 +46,7 @@ def check_memory(model: Any, teachers: Iterable[Any], arguments: TrainingArgumen
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     needed = bytes_of(model) + trained_bytes(trained, arguments) + sum(map(bytes_of, teachers))
     # On a CPU, the ranks of a machine share its memory.
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device().type == "cpu" else 1
+    ranks = distributed.local_world_size() if device().type == "cpu" else 1
     there = memory_of_device()
     say(f"  needs at least {shown(needed * ranks)} of {shown(there)} of memory")
     _refuse_more_than(needed * ranks, there, key)
@@ -90,8 +91,11 @@ def bytes_of(model: Any) -> int:
 
 def memory_of_device() -> int:
     """The bytes of the accelerator's memory, or else of the machine's or its container's."""
-    if device().type == "cuda":
-        return torch.cuda.mem_get_info()[1]
+    return torch.cuda.mem_get_info()[1] if device().type == "cuda" else memory_of_host()
+
+
+def memory_of_host() -> int:
+    """The bytes of the machine's memory, or of its container's."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = CONTAINER.read_text().strip() if CONTAINER.is_file() else "max"
     return min(machine, int(limit)) if limit.isdecimal() else machine
