@@ -67,6 +67,7 @@ def test_only_this_machine_can_be_calibrated(call, toy):
     assert said == "potstill: `--calibrate` tries steps on this machine; leave `--machine` out\n"
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_here_is_planned_from_its_configuration_on_the_hub(tmp_path):
     model = save_model(llama(), tmp_path / "model")
     command = [sys.executable, "-m", "potstill", "plan", str(minimal.write(tmp_path))]

@@ -22,6 +22,7 @@ from potstill.pipeline.run_folder import Run
 from potstill.pipeline.runner import run_recipe
 from potstill.planning.duration import Scales, layers_of
 from potstill.planning.jobs import TrainingJob
+from potstill.planning.memory import Memory
 from potstill.planning.models import TYPICAL_WIDTHS
 from potstill.planning.needs import needs_of
 from potstill.planning.ranges import Range
@@ -53,8 +54,8 @@ def plan(planned):
 
 
 def needed(plan, place):
-    """What a plan needs of a place."""
-    (found,) = (one for one in needs_of(plan) if one.place == place)
+    """What the least forecast of a plan needs of a place."""
+    (found,) = (one for one in needs_of(plan, "low") if one.place == place)
     return found.needed
 
 
@@ -122,6 +123,15 @@ def test_what_cannot_fit_is_refused_by_its_least_forecast_alone(plan, run):
         refuse_what_cannot_fit(replace(plan, machine=replace(plan.machine, host_memory=least - 1)), run)
 
 
+def test_a_step_is_refused_whose_least_forecast_is_the_greatest(plan, run):
+    first, second, *others = plan.steps
+    sure = replace(first, memory=Memory(host={"all": Range(8e9, 8e9, 8e9)}))
+    unsure = replace(second, memory=Memory(host={"all": Range(1e9, 9e9, 10e9)}))
+    made = replace(plan, steps=(sure, unsure, *others), machine=replace(plan.machine, host_memory=7e9))
+    with pytest.raises(UserError, match=f"`{first.step}` needs at least 8.0 GB of memory"):
+        refuse_what_cannot_fit(made, run)
+
+
 def test_a_full_disk_is_refused_and_what_is_written_counts(plan, run):
     least = plan.disk.low
     refuse_what_cannot_fit(replace(plan, machine=replace(plan.machine, free_disk=least)), run)
@@ -161,7 +171,8 @@ def test_ranks_share_the_steps_of_an_epoch(planned):
 
 
 def test_ranks_on_one_machine_need_its_memory_together(planned, run):
-    alone, apart, together = planned(), planned(ranks=2), planned(ranks=2, here=2)
+    wide = "distil.training.per_device_train_batch_size=256"
+    alone, apart, together = planned(wide), planned(wide, ranks=2), planned(wide, ranks=2, here=2)
     assert needed(apart, "host").low == needed(alone, "host").low < needed(together, "host").low
     room = (needed(alone, "host").low + needed(together, "host").low) / 2
     for plan in (alone, apart):

@@ -15,14 +15,15 @@ from potstill.planning.show import shown
 
 FIELDS = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8192, "intermediate_size": 28672}
 FIELDS |= {"num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 32000}
+SMALL = "student={start: scratch, config: {model_type: llama, num_hidden_layers: 1, hidden_size: 64}}"
 NODE = replace(described_machines()["h100-80gb"], host_memory=200e9)
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    """Plans the distillation of a model of the hub with 2.2 billion weights into its first layer."""
+    """Plans the distillation of a model of the hub with 2.2 billion weights into a small one."""
     facts = "facts.models=" + json.dumps({"people/wide": FIELDS})
-    given = ["teachers.t.model=people/wide", facts, "student.layers=1", "precision=bf16", "corpus.train_tokens=8000"]
+    given = ["teachers.t.model=people/wide", facts, SMALL, "precision=bf16", "corpus.train_tokens=8000"]
     recipe = minimal.recipe(tmp_path_factory.mktemp("plan"), *given)
     return lambda **more: replan(recipe, replace(NODE, **more))
 
@@ -46,7 +47,7 @@ def test_a_machine_with_an_accelerator_has_three_places_and_a_fourth_where_the_c
 
 
 def test_a_host_through_which_the_models_do_not_fit_is_told_and_what_helps(planned):
-    plan = planned(host_memory=3e9)
+    plan = planned(host_memory=2.5e9)
     (misfit,) = misfits(plan)
     assert misfit.place == "host"
     assert misfit.needed.low < misfit.there < misfit.needed.expected, "how they are loaded is not known"
@@ -55,7 +56,7 @@ def test_a_host_through_which_the_models_do_not_fit_is_told_and_what_helps(plann
     assert "teachers.t.quantization" in keys
     assert not any("batch_size" in key for key in keys), "batches lie on the device"
     page = shown(plan, [(misfit, found)])
-    assert f"of 3.0 GB ({misfit.step}): probably does not fit" in page
+    assert f"of 2.5 GB ({misfit.step}): probably does not fit" in page
     assert f"to make the host memory of {misfit.step} fit, try:" in page
 
 

@@ -15,7 +15,7 @@ from potstill.planning.advice import Advice, advise, otherwise
 from potstill.planning.layer_trials import try_layers
 from potstill.planning.machine import Ranks, machine_named
 from potstill.planning.models import models_of, widths_of
-from potstill.planning.needs import Need, misfits
+from potstill.planning.needs import Need, misfits, needs_of
 from potstill.planning.plan import Known, Plan, jobs_in, make_plan
 from potstill.planning.sampling.measure import measured_amounts
 from potstill.recipe import Recipe
@@ -132,10 +132,11 @@ def refuse_what_cannot_fit(plan: Plan, run: Run) -> None:
     Raises:
         UserError: says what is needed and what is there, and the first change that fits.
     """
-    for misfit in misfits(plan):
+    for misfit in needs_of(plan, "low"):
+        if misfit.needed.low <= misfit.there:
+            continue
         # What a stopped attempt has written is not written again.
-        written = _bytes_in(run.folder) if misfit.place == "disk" else 0
-        if misfit.needed.low <= misfit.there + written:
+        if misfit.place == "disk" and misfit.needed.low <= misfit.there + _bytes_in(run.folder):
             continue
         first = next((one for one in _advice(plan, misfit) if one.fits and one.devices is None), None)
         remedy = (

@@ -57,6 +57,7 @@ Replan = Callable[[Recipe, Machine], Plan]
 
 def advise(plan: Plan, misfit: Need, replan: Replan) -> Iterator[Advice]:
     """Changes that need less than the recipe, the first that fits at first, each planned anew."""
+    before = _needed(plan, misfit)
     for change in (*_changes(plan, misfit), *_more_ranks(plan, misfit)):
         changed = _changed(plan.recipe, change.keys)
         if changed is None:
@@ -65,7 +66,7 @@ def advise(plan: Plan, misfit: Need, replan: Replan) -> Iterator[Advice]:
         if change.devices is not None:
             machine = replace(machine, devices=change.devices, ranks=None)
         after = _needed(replan(changed, machine), misfit)
-        if after is not None and after.expected < misfit.needed.expected:
+        if before is not None and after is not None and after.expected < before.expected:
             told = tuple(f"{key}={json.dumps(value)}" for key, value in change.keys.items())
             yield Advice(told, change.why, after, after.expected <= misfit.there, change.devices)
 

@@ -1,10 +1,10 @@
 """Needs: what a plan needs at most of each place that has a limit, beside what is there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.planning.plan import Plan, StepForecast
+from potstill.planning.plan import Plan
 from potstill.planning.ranges import Range
 
 Where = Literal["device", "host", "disk", "cache"]
@@ -23,24 +23,27 @@ class Need:
     there: float
 
 
-def needs_of(plan: Plan) -> Iterator[Need]:
-    """What a plan needs of each place whose size is known."""
+def needs_of(plan: Plan, by: Literal["low", "expected"] = "expected") -> Iterator[Need]:
+    """What a plan needs of each place whose size is known.
+
+    Args:
+        plan: the plan.
+        by: which forecasts are compared to find the step that needs the most memory.
+    """
     machine = plan.machine
+    on_host = {one.step: plan.host_memory_of(one) for one in plan.steps}
+    several: list[tuple[Where, Mapping[str, Range], float | None]] = [("host", on_host, machine.host_memory)]
     if machine.kind == "cuda":
-        yield from _of_memory(plan, "device", lambda one: one.memory.on_device, machine.device_memory)
-    yield from _of_memory(plan, "host", plan.host_memory_of, machine.host_memory)
+        on_device = {one.step: one.memory.on_device for one in plan.steps}
+        several.insert(0, ("device", on_device, machine.device_memory))
+    for place, needed, there in several:
+        if needed and there is not None:
+            step = max(needed, key=lambda one: getattr(needed[one], by))
+            yield Need(place, step, needed[step], there)
     if machine.free_disk is not None:
         yield Need("disk", None, plan.disk, machine.free_disk)
     if machine.free_cache is not None:
         yield Need("cache", None, plan.fetched, machine.free_cache)
-
-
-def _of_memory(
-    plan: Plan, place: Where, bytes_of: Callable[[StepForecast], Range], there: float | None
-) -> Iterator[Need]:
-    largest = max(plan.steps, key=lambda one: bytes_of(one).expected, default=None)
-    if largest is not None and there is not None:
-        yield Need(place, largest.step, bytes_of(largest), there)
 
 
 def misfits(plan: Plan) -> list[Need]:
