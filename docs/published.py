@@ -27,13 +27,14 @@ PLACES = {"device": "the device", "host": "the host", "disk": "the disk", "cache
 
 def generated() -> str:
     """The table: what each recipe needs on each machine."""
-    lines, machines = [], described_machines()
-    for name in RECIPES:
-        recipe = load_recipe(name)
-        for machine, shown in MACHINES.items():
-            plan = make_plan(recipe, all_steps(recipe), machines[machine])
-            lines.append(f"| {' | '.join([f'`{name}`', *_cells(plan, shown)])} |")
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "".join(row for name in RECIPES for row in rows(name))
+
+
+def rows(name: str) -> list[str]:
+    """The lines of a recipe, one for each machine."""
+    recipe, machines = load_recipe(name), described_machines()
+    plans = {shown: make_plan(recipe, all_steps(recipe), machines[machine]) for machine, shown in MACHINES.items()}
+    return [f"| {' | '.join([f'`{name}`', *_cells(plan, shown)])} |\n" for shown, plan in plans.items()]
 
 
 def _cells(plan: Plan, machine: str) -> list[str]:

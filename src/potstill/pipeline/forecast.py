@@ -140,9 +140,7 @@ def refuse_what_cannot_fit(plan: Plan, run: Run) -> None:
             continue
         first = next((one for one in _advice(plan, misfit) if one.fits and one.devices is None), None)
         remedy = (
-            otherwise(plan, misfit)
-            if first is None
-            else f"try {' '.join(f'`--set {one}`' for one in first.changes)}"
+            otherwise(plan, misfit) if first is None else f"try {' '.join(f'`--set {one}`' for one in first.changes)}"
         )
         needed, there = f"{size(misfit.needed.low)} {_of_what(plan, misfit)}", size(misfit.there)
         raise UserError(f"{_who(plan, misfit)} needs at least {needed}, and this machine has {there}; {remedy}")

@@ -227,9 +227,7 @@ def this_machine(folder: Path, widths: tuple[int, int]) -> Machine:
     """This machine, with the rates of a product of these widths, which are measured now."""
     found = _measured(widths)
     (disk, free), (disk_of_cache, free_of_cache) = _disk_of(folder), _disk_of(Path(constants.HF_HUB_CACHE))
-    return replace(
-        found, free_disk=free, free_cache=None if disk_of_cache == disk else free_of_cache, is_here=True
-    )
+    return replace(found, free_disk=free, free_cache=None if disk_of_cache == disk else free_of_cache, is_here=True)
 
 
 def _disk_of(folder: Path) -> tuple[int, float]:
