@@ -200,7 +200,7 @@ def test_a_manifest_keeps_its_forecast_beside_what_happened_and_neither_is_an_in
 
 
 def test_what_cannot_fit_is_refused_before_the_first_stage(do, stages, monkeypatch):
-    monkeypatch.setattr("potstill.planning.machine.memory_of_device", lambda: 2**20)
+    monkeypatch.setattr("potstill.planning.machine.memory_of_host", lambda: 2**20)
     machine._measured.cache_clear()
     with pytest.raises(UserError, match=r"of memory, and this machine has 1\.0 MB"):
         do()
