@@ -8,7 +8,7 @@ from potstill.files.named_data import VARIABLE, NamedData, all_named_data, named
 
 
 def described(names: Sequence[str]) -> str:
-    """Each of the data, and where each of its splits is.
+    """Each of the data, and where each of its splits is. All files are read, and compared with the published ones.
 
     Raises:
         UserError: there is no data of that name.
@@ -44,10 +44,18 @@ def _chosen(names: Sequence[str]) -> list[NamedData]:
 
 
 def _place(data: NamedData, split: str) -> str:
-    if (found := data.on_this_machine(split)) is not None:
-        file, name = found[0]
-        return str(file.parents[name.count("/")])
-    there, every = data.counts(split)
-    if there:
-        return f"{data.own_folder()}, {there} of {every} files"
-    return "no; `--fetch` gets it" if data.hub is not None else "no"
+    """Where a split is, how much of it, and which of its files are not the published ones."""
+    whole = data.on_this_machine(split)
+    found = data.own_files(split) if whole is None else whole
+    if not found:
+        return "no; `--fetch` gets it" if data.hub is not None else "no"
+    file, name = found[0]
+    said = [str(file.parents[name.count("/")])]
+    if whole is None:
+        said.append(f"{len(found)} of {data.file_count(split)} files")
+    others = [name for file, name in found if data.is_another_file(file, name)]
+    if len(others) == 1:
+        said.append(f"{others[0]} is another file than the published one")
+    elif others:
+        said.append(f"{others[0]} and {len(others) - 1} more are other files than the published ones")
+    return ", ".join(said)

@@ -66,7 +66,7 @@ NewFile = Annotated[Path, typer.Argument(help="The recipe file to write.")]
 From = Annotated[str, typer.Option("--from", metavar="RECIPE", help="The recipe to copy.")]
 DataNames = Annotated[list[str] | None, typer.Argument(help="Names of data. Default: all.")]
 Fetch = Annotated[
-    bool, typer.Option("--fetch", help="Fetch what is not on this machine, and read every file to check it.")
+    bool, typer.Option("--fetch", help="Fetch what is not on this machine. A file that is another one is an error.")
 ]
 RehearsalFolder = Annotated[
     Path | None, typer.Option(help="The folder of the rehearsal. Default: rehearsals/<the recipe's name>.")

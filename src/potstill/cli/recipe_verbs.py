@@ -62,7 +62,8 @@ def rehearse(recipe: RecipeName, folder: RehearsalFolder = None, set_: Set = Non
 
 @app.command(rich_help_panel=PANEL)
 def data(names: DataNames = None, fetch: Fetch = False) -> None:
-    """List the public data that recipes name: what it is, its licence, and where it is on this machine."""
+    """List the public data that recipes name, check whether its files on this machine are the published ones, and fetch
+    what is missing (`--fetch`)."""
     from potstill.cli import data as listing
 
     print(listing.fetched(names or []) if fetch else listing.described(names or []))

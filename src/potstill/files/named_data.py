@@ -77,7 +77,11 @@ class NamedData:
         if found is None:
             found = self._fetch(split, only, key)
         for file, name in found:
-            self._check(file, name, key)
+            if self.is_another_file(file, name):
+                raise UserError(
+                    f"`{key}`: {file} is not the file that the name {self.name} stands for (its SHA-256 is another); "
+                    "replace it, or name your own file by `path`"
+                )
         return [file for file, _ in found]
 
     def on_this_machine(self, split: str, only: Sequence[str] | None = None) -> list[tuple[Path, str]] | None:
@@ -95,12 +99,26 @@ class NamedData:
                 return found
         return None
 
-    def counts(self, split: str) -> tuple[int, int]:
-        """How many of a split's files `$POTSTILL_DATA` has, and how many there are."""
+    def own_files(self, split: str) -> list[tuple[Path, str]]:
+        """Those of a split's files that `$POTSTILL_DATA` has, and their names in the table; perhaps only some."""
         own, files = self.own_folder(), self.splits[split]
-        names = files.local or files.hub
-        found = [] if own is None else [_all_of(own, [name]) or [] for name in names]
-        return sum(map(len, found)), files.count or len(names)
+        found = [] if own is None else [_all_of(own, [name]) or [] for name in files.local or files.hub]
+        return [one for files_of_name in found for one in files_of_name]
+
+    def file_count(self, split: str) -> int:
+        """How many files a split has."""
+        files = self.splits[split]
+        return files.count or len(files.local or files.hub)
+
+    def is_another_file(self, file: Path, name: str) -> bool:
+        """Whether a file differs from the published one. No file without a checksum in the table does.
+
+        Args:
+            file: a file of this machine, which is read as a whole.
+            name: its name in the table.
+        """
+        status = file.stat()
+        return name in self.sha256 and _sha256(file, status.st_size, status.st_mtime_ns) != self.sha256[name]
 
     def own_folder(self) -> Path | None:
         """The data's folder in `$POTSTILL_DATA`; None if the variable is not set."""
@@ -146,14 +164,6 @@ class NamedData:
             if local_files_only:
                 return None
             raise
-
-    def _check(self, file: Path, name: str, key: str) -> None:
-        status = file.stat()
-        if name in self.sha256 and _sha256(file, status.st_size, status.st_mtime_ns) != self.sha256[name]:
-            raise UserError(
-                f"`{key}`: {file} is not the file that the name {self.name} stands for (its SHA-256 is another); "
-                "replace it, or name your own file by `path`"
-            )
 
 
 @cache
