@@ -1,4 +1,4 @@
-"""Shell lines in the docs: verbs, options and targets of make exist, and the blocks that are marked `run` run."""
+"""Shell lines in the docs: verbs, options, those of torchrun too, and targets of make exist; blocks marked `run` run."""
 
 import re
 import shlex
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 from typer.main import get_command
 
 from potstill.cli import main
@@ -41,6 +42,8 @@ def unknown(words: list[str]) -> str | None:
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return next((one for one in words[1:] if "=" not in one and one not in targets), None)
+    if words[0] == "torchrun" and (wrong := unknown_to_torchrun(words[1:])) is not None:
+        return wrong
     if "potstill" not in words[:-1]:
         return None
     verb, *given = words[words.index("potstill") + 1 :]
@@ -52,6 +55,13 @@ def unknown(words: list[str]) -> str | None:
     return next((one for one in asked if one not in known | {"--debug", "--help"}), None)
 
 
+def unknown_to_torchrun(words: list[str]) -> str | None:
+    """What torchrun's own parser does not know, or takes for the module in place of potstill."""
+    parsed, others = get_args_parser().parse_known_args(words)
+    module = parsed.training_script if parsed.module else None
+    return next(iter(others), None) or (None if module == "potstill" else parsed.training_script)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_verbs_options_and_targets_exist(page):
     assert [found for words in lines(page, only_run=False) if (found := unknown(words))] == []
@@ -59,7 +69,9 @@ def test_verbs_options_and_targets_exist(page):
 
 def test_what_does_not_exist_is_found():
     said = ["make quickstarts", "potstill distill x", "potstill run x --unti y", "torchrun -m potstill run x", "pip x"]
-    assert [unknown(line.split()) for line in said] == ["quickstarts", "distill", "--unti", None, None]
+    said += ["torchrun --nods 2 -m potstill run x", "torchrun --nnodes potstill run x", "torchrun -m potstill ran x"]
+    found = ["quickstarts", "distill", "--unti", None, None, "--nods", "run", "ran"]
+    assert [unknown(line.split()) for line in said] == found
 
 
 @pytest.mark.slow

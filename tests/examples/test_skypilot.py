@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 from torch.distributed.run import get_args_parser
 
-TASK = yaml.safe_load((Path(__file__).parents[2] / "examples" / "skypilot.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+TASK = yaml.safe_load((ROOT / "examples" / "skypilot.yaml").read_text())
 
 
 def test_its_keys_are_skypilots():
@@ -15,6 +16,12 @@ def test_its_keys_are_skypilots():
     assert TASK["resources"]["job_recovery"] == {"recover_on_exit_codes": [130, 143]}
     assert TASK["volumes"] == {"/runs": "potstill-runs"}
     assert isinstance(TASK["num_nodes"], int)
+
+
+def test_it_installs_the_checkout_that_it_copies():
+    # No package index has potstill.
+    assert TASK["setup"].splitlines() == ["pip install ."]
+    assert (ROOT / TASK["workdir"] / "pyproject.toml").is_file()
 
 
 def test_torchrun_takes_its_command():
