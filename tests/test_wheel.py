@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from potstill.files.named_data import all_named_data
 from potstill.recipe import load_recipe, shipped_recipes
 from potstill.rehearsal.cut import cut_recipe
 from potstill.rehearsal.hub import hub
@@ -174,18 +173,26 @@ def test_its_recipes_are_planned_in_an_empty_folder_without_a_network(installed,
     assert not list((tmp_path / "empty").iterdir())
 
 
+def test_ci_runs_each_recipe_of_the_readme_from_the_wheel():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rehearsed = [name for line in re.findall(r"^REHEARSED \+?:?= (.+)$", makefile, re.MULTILINE) for name in line.split()]
+    packaged = re.findall(r"venv/bin/potstill run (\S+)", makefile.partition("\npackage:")[2].partition("\n\n")[0])
+    assert packaged == ["quickstart"]
+    assert {*rehearsed, *packaged} >= set(readme_recipes())
+    assert set(rehearsed) <= set(shipped_recipes())
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert {"make package", 'make rehearse POTSTILL="$PWD/build/package/venv/bin/potstill"'} <= set(ci)
+
+
 @pytest.mark.slow
 def test_the_recipes_of_the_readme_find_their_data_from_an_empty_folder(installed, tmp_path):
     names = readme_recipes()
     assert len(names) == len((ROOT / "README.md").read_text().split("| recipe |")[1].split("\n\n")[0].splitlines()) - 2
     repositories = {}
-    for name in ("distilllama", "distilpythia", "gsm8k"):
+    for name in ("distilllama", "distilpythia", "gsm8k", "chat"):
         # Their models, and the data of all recipes.
         repositories |= make_stand_ins(cut_recipe(load_recipe(name)), tmp_path / name)
-    stand_ins = tmp_path / "gsm8k"
-    here = all_named_data()["stories260k"].on_this_machine("model")
-    # The hub's stand-in has the models and the data of the published experiments; `chat` is none of them.
-    names = [name for name in names if name != "chat" and (name != "distilllama-mini" or here is not None)]
+    stand_ins = tmp_path / "chat"
     (tmp_path / "empty").mkdir()
     with hub(repositories) as address:
         own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}

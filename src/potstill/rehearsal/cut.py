@@ -10,7 +10,7 @@ from potstill.errors import UserError
 from potstill.models.quantization import EXTRA
 from potstill.recipe import Recipe
 from potstill.recipe.served import served_teachers
-from potstill.recipe.teachers import NamedAtServer
+from potstill.recipe.teachers import NamedAtServer, NamedTeacher
 from potstill.rehearsal.data_sets import TASKS
 from potstill.rehearsal.small_models import Scale
 from potstill.rehearsal.sources import ModelFiles, model_files
@@ -122,7 +122,8 @@ def _cut_models(made: CutRecipe, recipe: Recipe) -> None:
         made.models[key], section["config"] = (section["config"], small), small
     _cut_pruning(made, scale)
     for name, teacher in recipe.teachers.items():
-        if f"teachers.{name}" not in made.models:
+        # Named models are small, and a stand-in has their sizes.
+        if f"teachers.{name}" not in made.models and not isinstance(teacher, NamedTeacher):
             made.notes.append(f"`teachers.{name}` is on this machine, and is not cut")
         if getattr(teacher, "device_map", None) is not None:
             made.notes.append(f"`teachers.{name}.device_map`: how the teacher is spread over several devices")

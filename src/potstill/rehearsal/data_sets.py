@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill.rehearsal.story_model import story_model_files
 from potstill.rehearsal.words import every_word, lexicon, paragraph, sentence
 
 MakesRow = Callable[[random.Random, int], dict[str, Any]]
@@ -150,6 +151,16 @@ def problem(draw: random.Random, number: int) -> dict[str, Any]:
     }
 
 
+def conversation(draw: random.Random, number: int) -> dict[str, Any]:
+    """A conversation of UltraChat, some of more than two thousand tokens. One in ten has a turn without a word."""
+    turns = 2 * draw.randint(3, 6)
+    said = [paragraph(draw, draw.randint(6, 14) if turn % 2 else draw.randint(1, 4)) for turn in range(turns)]
+    if number % 10 == 9:
+        said[-1] = ""
+    messages = [{"content": text, "role": ("user", "assistant")[turn % 2]} for turn, text in enumerate(said)]
+    return {"prompt": said[0], "prompt_id": f"{draw.getrandbits(256):064x}", "messages": messages}
+
+
 def minimal_pair(draw: random.Random, number: int) -> dict[str, Any]:
     """A grammatical sentence, and the same with its words turned."""
     good = sentence(draw)
@@ -204,6 +215,13 @@ def _wikitext() -> dict[str, tuple[str, str]]:
     return _files(small, small) | train | _files(large, large, "validation", "test")
 
 
+ULTRACHAT = {
+    "data/train_sft-00000-of-00003-a3ecf92756993583.parquet": ("default", "train_sft"),
+    "data/train_sft-00001-of-00003-0a1804bcb6ae68c6.parquet": ("default", "train_sft"),
+    "data/train_sft-00002-of-00003-ee46ed25cfae92c6.parquet": ("default", "train_sft"),
+    "data/test_sft-00000-of-00001-f7dfac4afe5b93f4.parquet": ("default", "test_sft"),
+}
+
 HUB_DATA: Mapping[str, DataSet] = {
     "Salesforce/wikitext": DataSet(article_line, _wikitext(), TEXT_ROWS),
     "Skylion007/openwebtext": DataSet(document, _files("plain_text", "data", "train", parts=4), TEXT_ROWS // 4),
@@ -213,6 +231,7 @@ HUB_DATA: Mapping[str, DataSet] = {
         _files("main", "main", "train", "test") | _files("socratic", "socratic", "train", "test"),
         TEXT_ROWS,
     ),
+    "HuggingFaceH4/ultrachat_200k": DataSet(conversation, ULTRACHAT),
     "nyu-mll/blimp": DataSet(
         minimal_pair, {name: place for one in BLIMP for name, place in _files(one, one, "train").items()}
     ),
@@ -231,8 +250,8 @@ TASKS = ("piqa", "winogrande", "lambada_openai", "arc_challenge", "arc_easy", "s
 BABYLM_LINES = 120
 
 
-def babylm_files() -> Iterator[tuple[str, str]]:
-    """BabyLM's files, with what its cleaning rules look for: name and text."""
+def babylm_files() -> Iterator[tuple[str, bytes]]:
+    """BabyLM's files, with what its cleaning rules look for: name and content."""
     names = (
         "aochildes bnc_spoken cbt children_stories gutenberg open_subtitles qed simple_wikipedia switchboard wikipedia"
     )
@@ -249,8 +268,12 @@ def babylm_files() -> Iterator[tuple[str, str]]:
                 lines = ["Subtitles by nobody", *lines]
             elif name in ("aochildes", "bnc_spoken", "cbt"):
                 lines = [line.replace(".", " .").replace(",", " ,") for line in lines]
-            yield f"{split}/{name}.{split}", "\n".join(lines) + "\n"
+            yield f"{split}/{name}.{split}", ("\n".join(lines) + "\n").encode()
 
 
-NAMED_FILES: Mapping[str, Callable[[], Iterator[tuple[str, str]]]] = {"babylm-10m": babylm_files}
-"""The named data that no hub has: their files, by their names below the data's folder."""
+NAMED_FILES: Mapping[str, Callable[[], Iterator[tuple[str, bytes]]]] = {
+    "babylm-10m": babylm_files,
+    "stories260k": story_model_files,
+}
+"""The named data that is no data set of the hub: its files, by their names below its repository, or below its folder if
+it has none."""

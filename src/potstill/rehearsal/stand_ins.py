@@ -40,20 +40,26 @@ def make_stand_ins(cut: CutRecipe, folder: Path) -> dict[str, Path]:
     for number, (name, data) in enumerate({**HUB_DATA, **_unknown_data(cut)}.items()):
         repositories[f"datasets/{name}"] = folder / HUB / "datasets" / name
         data.save(repositories[f"datasets/{name}"], seed=number)
-    _make_named_data(folder)
-    return repositories
+    return repositories | _make_named_data(folder)
 
 
-def _make_named_data(folder: Path) -> None:
-    """Write the named data that is not on the hub, and the table with the checksums of the stand-ins."""
+def _make_named_data(folder: Path) -> dict[str, Path]:
+    """Write the named data that is no data set of the hub, and the table with the checksums of the stand-ins.
+
+    Returns:
+        The repositories of this data.
+    """
     table = yaml.safe_load(named_data.TABLE.read_text(encoding="utf-8"))
+    repositories: dict[str, Path] = {}
     for name, entry in table.items():
-        own = folder / DATA / entry["folder"]
+        own, hub = folder / DATA / entry["folder"], entry.get("hub")
+        home = folder / HUB / f"{hub['kind']}s" / hub["repository"] if hub else own
         if name in NAMED_FILES:
-            for file, text in NAMED_FILES[name]():
-                (own / file).parent.mkdir(parents=True, exist_ok=True)
-                (own / file).write_text(text, encoding="utf-8")
-        home = folder / HUB / "datasets" / entry["hub"]["repository"] if entry.get("hub") else own
+            for file, content in NAMED_FILES[name]():
+                (home / file).parent.mkdir(parents=True, exist_ok=True)
+                (home / file).write_bytes(content)
+            if hub:
+                repositories[f"{hub['kind']}s/{hub['repository']}"] = home
         sums = {file: _first_sum(file, own, home) for file in entry.get("sha256", {})}
         entry["sha256"] = {file: found for file, found in sums.items() if found is not None} or entry.get("sha256", {})
         real = named_data.named_data(name).own_folder()
@@ -62,6 +68,7 @@ def _make_named_data(folder: Path) -> None:
             own.parent.mkdir(parents=True, exist_ok=True)
             own.symlink_to(real.absolute())
     write_text(folder / TABLE, yaml.safe_dump(table, sort_keys=False))
+    return repositories
 
 
 def _first_sum(file: str, *places: Path) -> str | None:

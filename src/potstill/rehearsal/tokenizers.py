@@ -23,6 +23,29 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN2_WORDS = LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN2_SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *(f"<|{name}|>" for name in ("object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start")),
+    *(f"<|{name}|>" for name in ("quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")),
+)
+QWEN2_ADDED = ("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>")
+QWEN2_ADDED += ("<|repo_name|>", "<|file_sep|>")
+QWEN2_TEMPLATE = """\
+{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+"""What the template of Qwen2.5-Instruct gives for plain messages, without its branches for tools."""
 LLAMA3_SPECIAL = {0: "<|begin_of_text|>", 1: "<|end_of_text|>", 4: "<|finetune_right_pad_id|>"}
 LLAMA3_SPECIAL |= {6: "<|start_header_id|>", 7: "<|end_header_id|>", 8: "<|eom_id|>", 9: "<|eot_id|>"}
 LLAMA3_TEMPLATE = """\
@@ -110,10 +133,28 @@ def _llama3_instruct() -> tuple[Tokenizer, dict[str, Any]]:
     return made, {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": LLAMA3_TEMPLATE, **roles}
 
 
+def _qwen2_instruct() -> tuple[Tokenizer, dict[str, Any]]:
+    split = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made = _byte_level(split, _filled(_learned(_byte_level(split)), 151_643))
+    made.normalizer = normalizers.NFC()
+    made.post_processor = processors.ByteLevel(trim_offsets=False)
+    made.add_special_tokens([AddedToken(one, special=True) for one in QWEN2_SPECIAL])
+    made.add_tokens([AddedToken(one, normalized=False) for one in QWEN2_ADDED])
+    roles = {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None}
+    more = {"add_prefix_space": False, "model_max_length": 131_072, "chat_template": QWEN2_TEMPLATE}
+    return made, {"tokenizer_class": "Qwen2Tokenizer", **roles, **more}
+
+
 KINDS: Mapping[str, Callable[[], tuple[Tokenizer, dict[str, Any]]]] = {
     "gpt_neox": cache(_gpt_neox),
     "llama2": cache(_llama2),
     "llama3_instruct": cache(_llama3_instruct),
+    "qwen2_instruct": cache(_qwen2_instruct),
 }
 """The published tokenizers, each as a tokenizer and the content of its tokenizer_config.json."""
 
