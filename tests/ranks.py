@@ -126,6 +126,7 @@ def cases(folder: Path, ranks: int):
         "accumulated": {**online, **cut},
         "silent": {**online, **cut, "train_dataset": silent(rows)},
         "tied": {**online, "student": still_gpt2(), "teacher": gpt2(seed=4, layers=2)},
+        "teacher in bf16": {**online, **cut, "teacher": llama().bfloat16()},
         "captured": {"teacher": store, **size},
         "several": {"teacher": [llama(), llama(seed=3)], "teacher_weights": [2, 1], **size},
         "several captured": {"teacher": stores_of_two, **size, **cut, "losses": [Loss("forward_kl", temperature=2.0)]},
@@ -259,6 +260,10 @@ def run(folder: Path, ranks: int):
         one = trainer(folder / "trainer", per_device_eval_batch_size=2, **backend, **copy_of_models(given))
         one.train()
         assert all(isinstance(weight, DTensor) == given.get("fsdp", False) for weight in one.model.parameters()), name
+        if name.startswith("teacher in bf16"):
+            read_by = list(one.teachers[0].model.parameters())
+            assert all(weight.dtype == torch.bfloat16 for weight in read_by), name
+            assert all(isinstance(weight, DTensor) == given.get("fsdp", False) for weight in read_by), name
         if name == "online":
             found["evaluated"], found["refused"] = evaluations(one), refusal(one)
         logged = [

@@ -34,6 +34,7 @@ OF_BOTH = [
     "accumulated",
     "silent",
     "tied",
+    "teacher in bf16",
     "captured",
     "several",
     "several captured",
