@@ -175,7 +175,9 @@ def test_its_recipes_are_planned_in_an_empty_folder_without_a_network(installed,
 
 def test_ci_runs_each_recipe_of_the_readme_from_the_wheel():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    rehearsed = [name for line in re.findall(r"^REHEARSED \+?:?= (.+)$", makefile, re.MULTILINE) for name in line.split()]
+    rehearsed = [
+        name for line in re.findall(r"^REHEARSED \+?:?= (.+)$", makefile, re.MULTILINE) for name in line.split()
+    ]
     packaged = re.findall(r"venv/bin/potstill run (\S+)", makefile.partition("\npackage:")[2].partition("\n\n")[0])
     assert packaged == ["quickstart"]
     assert {*rehearsed, *packaged} >= set(readme_recipes())

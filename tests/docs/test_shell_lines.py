@@ -1,4 +1,4 @@
-"""Shell lines in the docs: verbs, options, those of torchrun too, and targets of make exist; blocks marked `run` run."""
+"""Shell lines in the docs: verbs, options (torchrun's too) and targets of make exist; blocks marked `run` run."""
 
 import re
 import shlex

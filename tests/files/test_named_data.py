@@ -214,9 +214,7 @@ WITHOUT_CHECKSUM = {
         for name in ("bnc_spoken", "gutenberg", "open_subtitles", "qed", "simple_wikipedia", "wikipedia")
     },
     "blimp": {"*/train-00000-of-00001.parquet"},
-    "wikitext-2": {
-        f"wikitext-2-raw-v1/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")
-    },
+    "wikitext-2": {f"wikitext-2-raw-v1/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")},
 }
 """Files that nobody here has had: six of BabyLM's ten, and the hub's parquet files of two data sets. Their checksums
 must come from the files or from their home; add them, and take the names out of here."""

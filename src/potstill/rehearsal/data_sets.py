@@ -152,9 +152,9 @@ def problem(draw: random.Random, number: int) -> dict[str, Any]:
 
 
 def conversation(draw: random.Random, number: int) -> dict[str, Any]:
-    """A conversation of UltraChat, some of more than two thousand tokens. One in ten has a turn without a word."""
+    """A conversation of UltraChat, mostly of more than two thousand tokens. One in ten has a turn without a word."""
     turns = 2 * draw.randint(3, 6)
-    said = [paragraph(draw, draw.randint(6, 14) if turn % 2 else draw.randint(1, 4)) for turn in range(turns)]
+    said = [paragraph(draw, draw.randint(14, 30) if turn % 2 else draw.randint(1, 4)) for turn in range(turns)]
     if number % 10 == 9:
         said[-1] = ""
     messages = [{"content": text, "role": ("user", "assistant")[turn % 2]} for turn, text in enumerate(said)]

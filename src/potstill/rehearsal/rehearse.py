@@ -15,12 +15,14 @@ from potstill.console import duration, say, size, table
 from potstill.errors import UserError
 from potstill.files.atomic import read_json, write_json, write_text
 from potstill.recipe import Recipe
+from potstill.recipe.teachers import NamedTeacher
 from potstill.rehearsal.cut import CutRecipe, cut_recipe
 from potstill.rehearsal.hub import hub
 from potstill.rehearsal.memory import LOG, MemoryOfTraining, memory_of_trainings
 from potstill.rehearsal.process import AGAIN, PROVEN, RECIPE, RUN
 from potstill.rehearsal.small_models import parameters
 from potstill.rehearsal.stand_ins import DATA, make_stand_ins
+from potstill.rehearsal.story_model import SHAPE
 
 RESULT, ERRORS = "rehearsal.json", "errors.txt"
 KILLED = -9
@@ -83,7 +85,9 @@ def rehearse(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def _vocabulary(cut: CutRecipe) -> int | None:
     """The vocabulary size of models that say none: that of the trained tokenizer or of the first teacher."""
     trained = (cut.content.get("tokenizer") or {}).get("vocab_size")
-    return trained or next((files.config.get("vocab_size") for files in cut.files.values()), None)
+    named = any(isinstance(teacher, NamedTeacher) for teacher in cut.recipe.teachers.values())
+    known = SHAPE.vocabulary if named else None
+    return trained or next((files.config.get("vocab_size") for files in cut.files.values()), known)
 
 
 def _clear(folder: Path) -> None:

@@ -12,9 +12,7 @@ import numpy as np
 from potstill.rehearsal.words import paragraph
 from potstill.teachers.llama2c import BYTES, HEADER, Llama2cShape
 
-SHAPE = Llama2cShape(
-    hidden=64, inner=172, layers=5, heads=8, kv_heads=4, vocabulary=512, positions=512, tied=True
-)
+SHAPE = Llama2cShape(hidden=64, inner=172, layers=5, heads=8, kv_heads=4, vocabulary=512, positions=512, tied=True)
 """The sizes in the published file's header."""
 SPREAD = 0.02
 """The standard deviation of the weights, as transformers draws a Llama's."""
@@ -37,7 +35,7 @@ def _model() -> bytes:
 
 
 def _tokenizer() -> bytes:
-    """Special tokens, bytes, and the pieces of made-up text: the more frequent a pair of letters, the higher its score."""
+    """Special tokens, bytes, and pairs of letters of made-up text; the score of a frequent pair is the higher."""
     text = paragraph(random.Random(2), 3000)
     letters = [letter for letter, _ in Counter(text).most_common()]
     pairs = [f"{one}{other}" for (one, other), _ in Counter(pairwise(text)).most_common()]
