@@ -6,6 +6,7 @@ import pytest
 
 from potstill.errors import UserError
 from potstill.recipe import load_recipe
+from potstill.rehearsal import rehearse as module
 from potstill.rehearsal.rehearse import rehearse
 
 RECIPE = {
@@ -52,6 +53,17 @@ def test_what_would_stop_the_run_stops_the_rehearsal_with_its_sentence(tmp_path)
     file.write_text(json.dumps(wrong))
     with pytest.raises(UserError, match=r"there is no field 'txt'; the fields are 'text'"):
         rehearse(load_recipe(str(file)), tmp_path / "rehearsal")
+
+
+def test_a_rehearsal_that_was_stopped_early_is_repeated(tmp_path, monkeypatch):
+    def stopped(cut, folder):
+        (folder / "half").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "make_stand_ins", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            rehearse(load_recipe("distilpythia"), tmp_path)
 
 
 def test_a_folder_with_other_files_stays_as_it_is(tmp_path):

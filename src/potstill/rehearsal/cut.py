@@ -19,6 +19,8 @@ STEPS, STEPS_OF_LONG_SAMPLES, LONG = 12, 6, 1024
 """The fewest optimizer steps of a training, and those where samples have LONG tokens or more."""
 HELD_OUT, VALIDATION, PAIRS, SNAPSHOTS, TRIALS = 12, 8, 5, 3, 2
 """Held-out documents, questions or prompts; samples to select by; pairs of a subtask; snapshots; trials."""
+QUESTIONS = 400
+"""Questions that a generator makes: as many as a stand-in of a data set has."""
 NEW_TOKENS = 64
 """Of an answer. Models with random weights hardly ever end one."""
 HELD_OUT_SHARE = 0.1
@@ -235,16 +237,21 @@ def _cut_written_samples(made: CutRecipe) -> None:
 
 
 def _cut_corpus(made: CutRecipe, recipe: Recipe, samples: int) -> None:
-    corpus = made.content["corpus"]
+    corpus, has_rows = made.content["corpus"], recipe.asks or recipe.chats
     if corpus.get("validation") is not None:
         made.at_most(corpus, "validation", VALIDATION, "corpus")
-    if recipe.asks:
+    if has_rows:
         made.at_most(corpus, "train", samples, "corpus")
     else:
         made.at_most(corpus, "train_tokens", samples * (recipe.corpus.sequence_length - 1), "corpus")
     held_out = corpus.get("held_out")
+    parts = {"corpus": corpus, "corpus.held_out": held_out if isinstance(held_out, dict) else {}}
+    for key, part in parts.items():
+        for place, source in enumerate(part.get("questions", ())):
+            if "generator" in source:
+                made.at_most(source, "count", QUESTIONS, f"{key}.questions.{place}")
     if isinstance(held_out, dict):
-        made.at_most(held_out, "count" if recipe.asks else "sequences", HELD_OUT, "corpus.held_out")
+        made.at_most(held_out, "count" if has_rows else "sequences", HELD_OUT, "corpus.held_out")
     elif held_out is None or held_out < HELD_OUT_SHARE:
         # Of a short text, a small share would be nothing.
         made.set(corpus, "held_out", HELD_OUT_SHARE, "corpus")
@@ -269,7 +276,7 @@ def _cut_evaluation(made: CutRecipe, recipe: Recipe) -> None:
     if snapshots is not None:
         every = snapshots.get("every") is not None
         made.at_most(snapshots, "every" if every else "count", 2 if every else SNAPSHOTS, "distil.snapshots")
-    if recipe.asks:
+    if recipe.has_answers:
         made.at_most(content.setdefault("answers", {}), "max_new_tokens", NEW_TOKENS, "answers")
     if content.get("search"):
         made.at_most(content["search"], "trials", TRIALS, "search")

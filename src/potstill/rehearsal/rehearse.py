@@ -50,7 +50,10 @@ def rehearse(recipe: Recipe, folder: Path) -> dict[str, Any]:
     began, folder = time.monotonic(), folder.absolute()
     _clear(folder)
     cut = cut_recipe(recipe)
+    # First, so that a rehearsal that is stopped from here on can be repeated in its folder.
+    write_text(folder / RECIPE, json.dumps(cut.content, indent=1))
     repositories = make_stand_ins(cut, folder)
+    # Models in folders have other names now.
     write_text(folder / RECIPE, json.dumps(cut.content, indent=1))
     vocabulary = _vocabulary(cut)
     models = {
