@@ -65,9 +65,9 @@ def rehearse(recipe: Recipe, folder: Path) -> dict[str, Any]:
         environment = _environment(folder, address)
         stopped = _process(folder, "interrupt", environment)
         if stopped not in (0, KILLED):
-            raise _failure(folder)
-        if _process(folder, "finish", environment) != 0:
-            raise _failure(folder)
+            raise _failure(folder, stopped)
+        if (ended := _process(folder, "finish", environment)) != 0:
+            raise _failure(folder, ended)
     proven = read_json(folder / PROVEN)
     memory = memory_of_trainings(folder / LOG, folder / RUN, folder / AGAIN)
     result = {
@@ -127,9 +127,12 @@ def _process(folder: Path, mode: str, environment: Mapping[str, str]) -> int:
         return subprocess.run(command, env=environment, stderr=errors, check=False).returncode
 
 
-def _failure(folder: Path) -> UserError:
+def _failure(folder: Path, code: int) -> UserError:
     lines = [line.strip() for line in (folder / ERRORS).read_text(encoding="utf-8").splitlines() if line.strip()]
-    reason = lines[-1].removeprefix("potstill: ") if lines else "it was killed"
+    reason = lines[-1].removeprefix("potstill: ") if lines else "it says nothing of why"
+    if code == KILLED:
+        # What a library wrote last is not the reason.
+        reason = "its process was killed; a system does so when memory runs out"
     return UserError(f"the rehearsal stopped: {reason} (all that it wrote on stderr is in {folder / ERRORS})")
 
 
