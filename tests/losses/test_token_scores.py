@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -109,3 +113,31 @@ def test_of_several_greatest_logits_the_first_counts() -> None:
     logits = torch.randn(200, 500).bfloat16().float().round(decimals=1)
     assert ((logits == logits.amax(-1, keepdim=True)).sum(-1) > 1).any()
     assert torch.equal(most_probable(logits), logits.argmax(-1))
+
+
+PEAKS = """
+import json, resource
+import torch
+from potstill.losses.teacher_target import HiddenTarget
+from potstill.losses.token_scores import score_side_by_side
+from potstill.models.head import Head
+
+torch.set_num_threads(1)
+head = Head(torch.randn(152_000, 8))
+
+def peak(tokens):
+    models = [HiddenTarget(torch.randn(tokens, 8), head) for _ in range(3)]
+    score_side_by_side(models, torch.randint(152_000, (tokens,)), models[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+print(json.dumps([peak(64), peak(600)]))
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_tokens():
+    """It grew by 1.3 GB here: the scores of each block lay where the logits of the one before had been."""
+    # A forked process has the gaps of the heap that it comes from.
+    told = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
+    before, after = json.loads(told.stdout.splitlines()[-1])
+    assert after - before < 300, "MiB"

@@ -65,12 +65,17 @@ def score_side_by_side(
     """
     members = cast(list[WholeDistributions], list(leaves(teacher)))
     names = ["nll"] if teacher is None else ["nll", "forward_kl", "agreement"]
-    found: list[list[dict[str, Tensor]]] = [[] for _ in models]
+    found: list[dict[str, Tensor]] = [{} for _ in models]
     with torch.autocast(labels.device.type, enabled=False):
         for rows, blocks in _products_in_blocks([*models, *members], labels, vocabulary, memory_budget):
             for scores, one in zip(found, _scores_of(blocks, len(models), labels[rows], teacher), strict=True):
-                scores.append(one)
-    return [joined(scores, names, labels) for scores in found]
+                for name in names:
+                    # Into one tensor. Small ones that stay would lie where a freed block was, so that the next block
+                    # would not fit there, and a CPU's memory would grow by a block each time.
+                    if name not in scores:
+                        scores[name] = one[name].new_empty(len(labels))
+                    scores[name][rows] = one[name]
+    return found if len(labels) else [joined([], names, labels) for _ in models]
 
 
 def _products_in_blocks(

@@ -259,9 +259,6 @@ def _cut_corpus(made: CutRecipe, recipe: Recipe, samples: int) -> None:
 
 def _cut_evaluation(made: CutRecipe, recipe: Recipe) -> None:
     content, evaluate = made.content, made.content.setdefault("evaluate", {})
-    # The states of several thousand tokens over a whole vocabulary would not fit a small machine's memory.
-    is_long = recipe.corpus.sequence_length >= LONG
-    made.at_most(evaluate, "batch_size", 1 if is_long else MOST_SAMPLES["per_device_eval_batch_size"], "evaluate")
     if not recipe.asks:
         made.at_most(evaluate, "documents", HELD_OUT, "evaluate")
     for name, given in evaluate.get("minimal_pairs", {}).items():
