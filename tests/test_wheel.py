@@ -180,7 +180,9 @@ def test_ci_runs_each_recipe_of_the_readme_from_the_wheel():
     ]
     packaged = re.findall(r"venv/bin/potstill run (\S+)", makefile.partition("\npackage:")[2].partition("\n\n")[0])
     assert packaged == ["quickstart"]
-    assert {*rehearsed, *packaged} >= set(readme_recipes())
+    # Each of these takes some ten minutes of a core.
+    left_out = {"distilpythia-mini", "chat"}
+    assert set(readme_recipes()) - {*rehearsed, *packaged} == left_out
     assert set(rehearsed) <= set(shipped_recipes())
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert {"make package", 'make rehearse POTSTILL="$PWD/build/package/venv/bin/potstill"'} <= set(ci)
