@@ -16,7 +16,7 @@ from potstill.losses.chunked import MEMORY_BUDGET
 from potstill.losses.divergences import FLOOR
 from potstill.losses.policy_gradient import label_log_probs
 from potstill.losses.teacher_target import HiddenTarget, LogitsTarget, MixedTarget, SparseTarget, TeacherTarget, leaves
-from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks, most_probable
+from potstill.losses.token_scores import ScoresInBlocks, WholeDistributions, logits_in_blocks, most_probable
 
 SMALLEST = 1e-12
 """The least mass of all other tokens together, where those that are told sum to one."""
@@ -118,14 +118,14 @@ def score_beside_sparse(
     """
     of_teachers = TeacherCategories.of(teacher)
     read = [one for one in models if not isinstance(one, SparseTarget)]
-    found: list[list[dict[str, Tensor]]] = [[] for _ in read]
+    found = [ScoresInBlocks(["nll", "forward_kl", "agreement"], labels) for _ in read]
     with torch.autocast(labels.device.type, enabled=False):
         outputs = [*read, *of_teachers.whole]
         for rows, logits in logits_in_blocks(outputs, labels, vocabulary, memory_budget) if outputs else ():
             here, log_q = of_teachers.rows(rows, logits[len(read) :])
             for scores, own in zip(found, logits, strict=False):
-                scores.append(_scores(own, labels[rows], log_q, here))
-    scored = iter([joined(scores, ["nll", "forward_kl", "agreement"], labels) for scores in found])
+                scores.put(rows, _scores(own, labels[rows], log_q, here))
+    scored = iter([scores.whole for scores in found])
     return [scores_of_sparse(one, labels) if isinstance(one, SparseTarget) else next(scored) for one in models]
 
 

@@ -1,11 +1,11 @@
 """Scores per token, for evaluation: how well models predict, and their distance from a teacher. No gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
@@ -65,17 +65,12 @@ def score_side_by_side(
     """
     members = cast(list[WholeDistributions], list(leaves(teacher)))
     names = ["nll"] if teacher is None else ["nll", "forward_kl", "agreement"]
-    found: list[dict[str, Tensor]] = [{} for _ in models]
+    found = [ScoresInBlocks(names, labels) for _ in models]
     with torch.autocast(labels.device.type, enabled=False):
         for rows, blocks in _products_in_blocks([*models, *members], labels, vocabulary, memory_budget):
             for scores, one in zip(found, _scores_of(blocks, len(models), labels[rows], teacher), strict=True):
-                for name in names:
-                    # Into one tensor. Small ones that stay would lie where a freed block was, so that the next block
-                    # would not fit there, and a CPU's memory would grow by a block each time.
-                    if name not in scores:
-                        scores[name] = one[name].new_empty(len(labels))
-                    scores[name][rows] = one[name]
-    return found if len(labels) else [joined([], names, labels) for _ in models]
+                scores.put(rows, one)
+    return [scores.whole for scores in found]
 
 
 def _products_in_blocks(
@@ -181,13 +176,31 @@ def logits_in_chunks(
     return each()
 
 
-def joined(
-    blocks: Sequence[dict[str, Tensor]], names: Sequence[str], labels: Int[Tensor, "N"]
-) -> dict[str, Float[Tensor, "N"]]:
-    """The scores of all blocks under their names; none for no tokens."""
-    if not blocks:
-        return {name: torch.zeros(0, device=labels.device) for name in names}
-    return {name: torch.cat([block[name] for block in blocks]) for name in names}
+class ScoresInBlocks:
+    """Scores of N tokens that come some rows at a time, each kept in one tensor.
+
+    Small tensors that stayed would lie where a freed block of logits was, so that the next block would not fit there,
+    and a CPU's memory would grow by a block each time.
+
+    Args:
+        names: of the scores, for the case that there is no token.
+        labels: of the tokens: [N].
+    """
+
+    def __init__(self, names: Sequence[str], labels: Int[Tensor, "N"]) -> None:
+        self._names, self._labels, self._found = names, labels, dict[str, Tensor]()
+
+    def put(self, rows: slice, scores: Mapping[str, Shaped[Tensor, "n"]]) -> None:
+        """Take the scores of some rows."""
+        for name, one in scores.items():
+            if name not in self._found:
+                self._found[name] = one.new_empty(len(self._labels))
+            self._found[name][rows] = one
+
+    @property
+    def whole(self) -> dict[str, Shaped[Tensor, "N"]]:
+        """The scores of all tokens, by name."""
+        return self._found or {name: torch.zeros(0, device=self._labels.device) for name in self._names}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from potstill.losses.teacher_target import (
     rows_of,
     taught,
 )
-from potstill.losses.token_scores import WholeDistributions, joined, logits_in_blocks
+from potstill.losses.token_scores import ScoresInBlocks, WholeDistributions, logits_in_blocks
 
 LIKELIEST = 16
 """The number of each model's likeliest ids that ``overlap`` compares."""
@@ -69,10 +69,11 @@ def score_written(
         return _beside_sparse(student, labels, teacher, vocabulary, memory_budget)
     members = cast(list[WholeDistributions], list(leaves(teacher)))
     blocks = logits_in_blocks([student, *members], labels, vocabulary, memory_budget)
+    whole, found = cast(WholeDistributions | MixedTarget, teacher), ScoresInBlocks(NAMES, labels)
     with torch.autocast(labels.device.type, enabled=False):
-        whole = cast(WholeDistributions | MixedTarget, teacher)
-        found = [_scores(own, mixed(whole, iter(theirs), 1.0), labels[rows]) for rows, (own, *theirs) in blocks]
-    return joined(found, NAMES, labels)
+        for rows, (own, *theirs) in blocks:
+            found.put(rows, _scores(own, mixed(whole, iter(theirs), 1.0), labels[rows]))
+    return found.whole
 
 
 def _scores_of_groups(
@@ -82,26 +83,27 @@ def _scores_of_groups(
     vocabulary: int | None,
     memory_budget: int,
 ) -> dict[str, Float[Tensor, "N"]]:
-    found, first = list[dict[str, Tensor]](), 0
+    found, first = ScoresInBlocks(NAMES, labels), 0
     for group in teacher.groups:
         last = first + group.tokens
         own = cast(WholeDistributions, rows_of(student, first, last))
-        rows = labels[first:last]
-        found.append(score_written(own, rows, taught(group), vocabulary=vocabulary, memory_budget=memory_budget))
+        rows = slice(first, last)
+        scores = score_written(own, labels[rows], taught(group), vocabulary=vocabulary, memory_budget=memory_budget)
+        found.put(rows, scores)
         first = last
-    return joined(found, tuple(found[0]) if found else NAMES, labels)
+    return found.whole
 
 
 def _of_student_alone(
     student: WholeDistributions, labels: Int[Tensor, "N"], vocabulary: int | None, memory_budget: int
 ) -> dict[str, Float[Tensor, "N"]]:
-    found = []
+    found = ScoresInBlocks(OF_STUDENT, labels)
     with torch.autocast(labels.device.type, enabled=False):
         for rows, (own,) in logits_in_blocks([student], labels, vocabulary, memory_budget):
             log_p = log_softmax(own, dim=-1).clamp_min_(FLOOR)
             numbers = (log_p.gather(1, labels[rows, None])[:, 0], -torch.linalg.vecdot(log_p.exp(), log_p))
-            found.append(dict(zip(OF_STUDENT, numbers, strict=True)))
-    return joined(found, OF_STUDENT, labels)
+            found.put(rows, dict(zip(OF_STUDENT, numbers, strict=True)))
+    return found.whole
 
 
 def _beside_sparse(
@@ -111,7 +113,7 @@ def _beside_sparse(
     vocabulary: int | None,
     memory_budget: int,
 ) -> dict[str, Float[Tensor, "N"]]:
-    of_teachers, found = TeacherCategories.of(teacher), []
+    of_teachers, found = TeacherCategories.of(teacher), ScoresInBlocks(NAMES, labels)
     told = label_log_probs(teacher, labels, vocabulary=vocabulary).clamp_min(FLOOR)
     with torch.autocast(labels.device.type, enabled=False):
         blocks = logits_in_blocks([student, *of_teachers.whole], labels, vocabulary, memory_budget)
@@ -128,8 +130,8 @@ def _beside_sparse(
                 -torch.linalg.vecdot(log_p.exp(), log_p),
                 _overlap_with(own, here, log_q[:, :-1]),
             )
-            found.append({name: one.to(log_p) for name, one in zip(NAMES, numbers, strict=True)})
-    return joined(found, NAMES, labels)
+            found.put(rows, {name: one.to(log_p) for name, one in zip(NAMES, numbers, strict=True)})
+    return found.whole
 
 
 def _overlap_with(student: Float[Tensor, "n V"], told: Categories, log_q: Float[Tensor, "n K"]) -> Float[Tensor, "n"]:
