@@ -208,7 +208,8 @@ def test_the_first_tokens_are_all_that_a_cut_model_knows():
 def test_a_checkpoint_of_another_tokenizer_is_carried_over_where_the_recipe_says_so(tmp_path):
     source = save_model(llama(layers=1), tmp_path / "small")
     given = {"start": "checkpoint", "model": str(source)}
-    with pytest.raises(UserError, match=r"or give this one theirs by `student.vocabulary: carry_over`$"):
+    remedies = r"give this one the run's by `student.vocabulary: carry_over`, or .* and use the loss `alm`$"
+    with pytest.raises(UserError, match=remedies):
         build(Checkpoint(**given), {}, byte_level(), 400)
     carried, summary = build(Checkpoint(**given, vocabulary="carry_over"), {}, byte_level(), 400)
     assert carried.config.vocab_size == 400
