@@ -127,3 +127,17 @@ def test_of_a_teacher_of_other_tokens_only_the_student_is_told() -> None:
         assert all(torch.equal(values, whole[name]) for name, values in found.items())
     groups = GroupedTarget((TokenGroup(3, rows_of(spans, 0, 3)), TokenGroup(2, rows_of(spans, 3, 5))))
     assert torch.equal(score_written(student, labels, groups)["entropy"], whole["entropy"])
+
+
+@pytest.mark.parametrize("spans_first", [True, False])
+def test_of_rows_with_different_teachers_only_what_all_have_is_told(spans_first) -> None:
+    torch.manual_seed(0)
+    labels, none = torch.randint(7, (5,)), torch.zeros(0, dtype=torch.int64)
+    student, teacher = LogitsTarget(torch.randn(5, 7)), LogitsTarget(torch.randn(5, 7))
+    spans = SpanTarget(none.view(0, 2), none.bool(), none, none.float(), none.bool(), torch.zeros(7).bool(), 5)
+    first, second = (spans, teacher) if spans_first else (teacher, spans)
+    groups = GroupedTarget((TokenGroup(3, rows_of(first, 0, 3)), TokenGroup(2, rows_of(second, 3, 5))))
+    found, whole = score_written(student, labels, groups), score_written(student, labels, teacher)
+    assert set(found) == {"student_log_probs", "entropy"}
+    for name, values in found.items():
+        torch.testing.assert_close(values, whole[name])

@@ -177,7 +177,8 @@ def logits_in_chunks(
 
 
 class ScoresInBlocks:
-    """Scores of N tokens that come some rows at a time, each kept in one tensor.
+    """Scores of N tokens that come some rows at a time, each kept in one tensor. Of a score that not all rows have,
+    nothing is kept: rows of teachers with other tokenizers have fewer.
 
     Small tensors that stayed would lie where a freed block of logits was, so that the next block would not fit there,
     and a CPU's memory would grow by a block each time.
@@ -188,19 +189,23 @@ class ScoresInBlocks:
     """
 
     def __init__(self, names: Sequence[str], labels: Int[Tensor, "N"]) -> None:
-        self._names, self._labels, self._found = names, labels, dict[str, Tensor]()
+        self._names, self._labels = names, labels
+        self._found: dict[str, Tensor] | None = None
 
     def put(self, rows: slice, scores: Mapping[str, Shaped[Tensor, "n"]]) -> None:
         """Take the scores of some rows."""
-        for name, one in scores.items():
-            if name not in self._found:
-                self._found[name] = one.new_empty(len(self._labels))
-            self._found[name][rows] = one
+        if self._found is None:
+            self._found = {name: one.new_empty(len(self._labels)) for name, one in scores.items()}
+        self._found = {name: whole for name, whole in self._found.items() if name in scores}
+        for name, whole in self._found.items():
+            whole[rows] = scores[name]
 
     @property
     def whole(self) -> dict[str, Shaped[Tensor, "N"]]:
         """The scores of all tokens, by name."""
-        return self._found or {name: torch.zeros(0, device=self._labels.device) for name in self._names}
+        if self._found is None:
+            return {name: torch.zeros(0, device=self._labels.device) for name in self._names}
+        return self._found
 
 
 @dataclass(frozen=True)
