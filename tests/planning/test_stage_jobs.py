@@ -10,6 +10,7 @@ from potstill.planning.amounts import amounts_of
 from potstill.planning.evaluation_jobs import (
     SECONDS_OF_RESPONSE,
     SECONDS_OF_SCORING,
+    SPEED_OF_WEIGHT,
     _of_speed,
     evaluation_jobs,
     selection_jobs,
@@ -144,6 +145,18 @@ def test_what_compares_continuations_is_loaded_once_for_all_models_and_for_each_
     assert loadings(of_snapshots) == pytest.approx(5), "four snapshots and the start"
     jobs = [one for one in evaluation_jobs(Step("evaluate"), at) if one != WaitingJob(_of_speed(at))]
     assert loadings(jobs) == pytest.approx(1)
+
+
+def test_the_speed_of_a_control_is_measured_beside_the_students(tmp_path):
+    save_model(llama(), tmp_path / "teacher")
+
+    def seconds(*given):
+        recipe = minimal.recipe(tmp_path, f"teachers.t.model={tmp_path / 'teacher'}", *given)
+        at = Situation(recipe, models_of(recipe, {}, ask_hub=False), amounts_of(recipe, None, None), "fp32")
+        return _of_speed(at).expected, at.models.student.parameters.total
+
+    (whole, weights), (alone, _) = seconds(), seconds("control=null")
+    assert whole - alone == pytest.approx(SPEED_OF_WEIGHT * weights)
 
 
 def test_a_teacher_that_is_trained_here_reads_every_prompt(tmp_path):

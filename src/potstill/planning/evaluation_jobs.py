@@ -91,7 +91,9 @@ def evaluation_jobs(step: Step, at: Situation) -> Iterator[Job]:
 
 
 def _of_speed(at: Situation) -> Range:
-    models = [*at.models.teachers.values(), *([] if at.models.student is None else [at.models.student])]
+    # A student, and the control beside it.
+    trained = [] if at.models.student is None else [at.models.student] * (1 if at.recipe.control is None else 2)
+    models = [*at.models.teachers.values(), *trained]
     weights = sum(one.parameters.total for one in models)
     expected = min(SPEED_SECONDS.expected + SPEED_OF_WEIGHT * weights, MOST_SPEED_SECONDS)
     return replace(SPEED_SECONDS, expected=expected)
