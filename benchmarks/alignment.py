@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-import numpy as np
-
 from benchmarks.aims import Measured
 from benchmarks.corpus import boolq_passages
 from benchmarks.run import Settings, say
 from benchmarks.table import Table
-from potstill.data.token_alignment import TextAxis, TextReading, align
+from potstill.data.aligned_texts import text_reading
+from potstill.data.token_alignment import TextAxis, align
 from potstill.data.token_bytes import TokenBytes
 from potstill.data.tokenizers import train_tokenizer
 from potstill.recipe.tokenizer import TrainedTokenizer
@@ -33,9 +32,9 @@ def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
     texts = boolq_passages()[:passages]
     ours, theirs = readers(texts, sizes)
     axis = TextAxis.of([text.encode() for text in texts])
-    readings = [_reading(axis, one, texts) for one in (ours, theirs)]
+    read, of_theirs = ours.read(texts), theirs.read(texts)
+    readings = [text_reading(axis, one) for one in (read, of_theirs)]
     tokens = len(readings[0].ends)
-    read = ours.read(texts)
     work: Mapping[str, Callable[[], object]] = {
         "bytes of each token, tokenizer included": lambda: ours.read(texts),
         "bytes of each token, from its ids": lambda: [
@@ -60,13 +59,6 @@ def section(settings: Settings) -> tuple[list[Table], list[Measured]]:
         if name == MERGE:
             measured.append(Measured("alignment", middle, name))
     return [table], measured
-
-
-def _reading(axis: TextAxis, one: TokenBytes, texts: list[str]) -> TextReading:
-    found = one.read(texts)
-    ends = [np.append(at, at + 1 + each.ends) for at, each in zip(axis.openings, found, strict=True)]
-    lost = np.concatenate([np.append(False, each.lost) for each in found])
-    return TextReading(np.concatenate(ends), lost, np.arange(len(lost)))
 
 
 def _seconds(run: Callable[[], object]) -> float:

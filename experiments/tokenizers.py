@@ -7,12 +7,12 @@
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import load_from_disk
@@ -260,8 +260,7 @@ def page(found: Mapping[str, Found]) -> str:
     """The page, from what each tokenizer gave so far."""
     head = (HERE / "tokenizers.md").read_text(encoding="utf-8")
     lines = _unfinished(found)
-    said = _said(found)
-    lines += ["## What it says", "", *(said or [NOT_YET]), "", *when_it_is_worth_it(said)]
+    lines += ["## What it says", "", *(_said(found) or [NOT_YET]), "", *when_it_is_worth_it(found)]
     lines += ["## Bits per byte", ""]
     for title, one in found.items():
         lines += [f"**{title[0].upper()}{title[1:]}**", "", *_models(one), ""]
@@ -287,58 +286,73 @@ def _unfinished(found: Mapping[str, Found]) -> list[str]:
     return [f"**Not finished: {'; '.join(missing)}.** The rest of this page is of what is.", ""] if missing else []
 
 
-def _said(found: Mapping[str, Found]) -> list[str]:
-    """A sentence about each student of the teacher against its control, and about what crossing costs. Of one seed,
-    nothing is said."""
-    lines = []
-    for title, one in found.items():
-        others = {name: of for name, of in one.seeds.items() if name in NAMES.values() and name != CONTROL}
-        for name, of in others.items():
-            told = [_compared(of[kind], one.seeds[CONTROL][kind], kind) for kind in KINDS if CONTROL in one.seeds]
-            if all(told) and told:
-                lines.append(f"- {name}, with {title}, against cross-entropy alone: {'; '.join(told)}.")
-    cut = found.get(CUT, Found()).seeds
-    if {KL, "`alm`"} <= {*cut}:
-        told = [_compared(cut["`alm`"][kind], cut[KL][kind], kind) for kind in KINDS]
-        if all(told):
-            lines.append(f"- **Crossing**, `alm` against {KL}, with {CUT}: {'; '.join(told)}.")
-    return lines
-
-
 BETTER, WORSE, NO_DIFFERENT = "better", "worse", "no different beyond chance"
 
 
-def when_it_is_worth_it(said: Sequence[str]) -> list[str]:
-    """What to do, from the sentences that compare losses across tokenizers with cross-entropy alone."""
-    crossing = [line for line in said if line.startswith("- `")]
-    better, worse, same = (sum(line.count(f"**{one}**") for line in crossing) for one in (BETTER, WORSE, NO_DIFFERENT))
-    if not crossing:
+class Comparison(NamedTuple):
+    """How a student compares with another on one text, over the seeds that both have."""
+
+    outcome: str
+    told: str
+
+
+def _against_control(found: Mapping[str, Found]) -> Iterator[tuple[str, str, list[Comparison]]]:
+    """Each student of a teacher, its tokenizer's name, and how it compares with its control on each text; none with
+    fewer than two seeds."""
+    for title, one in found.items():
+        control = one.seeds.get(CONTROL)
+        for name, of in one.seeds.items():
+            if control is not None and name in NAMES.values() and name != CONTROL:
+                several = [_compared(of[kind], control[kind], kind) for kind in KINDS]
+                if known := [each for each in several if each is not None]:
+                    yield name, title, known
+
+
+def _said(found: Mapping[str, Found]) -> list[str]:
+    """A sentence about each student of the teacher against its control, and about what crossing costs. Of one seed,
+    nothing is said."""
+    lines = [
+        f"- {name}, with {title}, against cross-entropy alone: {'; '.join(one.told for one in several)}."
+        for name, title, several in _against_control(found)
+    ]
+    cut = found.get(CUT, Found()).seeds
+    if {KL, "`alm`"} <= {*cut}:
+        several = [one for kind in KINDS if (one := _compared(cut["`alm`"][kind], cut[KL][kind], kind)) is not None]
+        if several:
+            lines.append(f"- **Crossing**, `alm` against {KL}, with {CUT}: {'; '.join(one.told for one in several)}.")
+    return lines
+
+
+def when_it_is_worth_it(found: Mapping[str, Found]) -> list[str]:
+    """What to do, from how losses across tokenizers compare with cross-entropy alone."""
+    outcomes = [one.outcome for name, _, several in _against_control(found) if name != KL for one in several]
+    if not outcomes:
         return []
+    better, same, worse = (outcomes.count(one) for one in (BETTER, NO_DIFFERENT, WORSE))
     advice = (
         "For students of this size and this much text, crossing tokenizers is not worth its price. Take a teacher that "
         "has the student's tokens where there is one, or train by cross-entropy alone; a larger student is for a trial "
         "with a control to decide."
         if not better
-        else "Train a control beside it, and keep the loss only where it gains."
+        else "Train a control too, and keep the loss only where it gains."
     )
-    counted = f"{better} are better, {same} no different beyond chance, and {worse} worse"
     return [
         "## When it is worth it",
         "",
-        f"Of {better + worse + same} comparisons of a loss across tokenizers with cross-entropy alone, {counted}. "
-        + advice,
+        f"Of {len(outcomes)} comparisons of a loss across tokenizers with cross-entropy alone, {better} are better, "
+        f"{same} no different beyond chance, and {worse} worse. {advice}",
         "",
     ]
 
 
-def _compared(ours: Sequence[float], theirs: Sequence[float], kind: str) -> str:
-    """How one model compares with another on a text, over the seeds that both have; empty with fewer than two."""
+def _compared(ours: Sequence[float], theirs: Sequence[float], kind: str) -> Comparison | None:
+    """How one model compares with another on a text, over the seeds that both have; None with fewer than two."""
     each = [one - other for one, other in zip(ours, theirs, strict=False)]
     if len(each) < 2:
-        return ""
+        return None
     half, mean = half_width(each), statistics.mean(each)
     outcome = NO_DIFFERENT if abs(mean) <= half else BETTER if mean < 0 else WORSE
-    return f"**{outcome}** on {kind} ({interval(mean, mean - half, mean + half)})"
+    return Comparison(outcome, f"**{outcome}** on {kind} ({interval(mean, mean - half, mean + half)})")
 
 
 def _models(one: Found) -> list[str]:

@@ -5,16 +5,20 @@ import pytest
 
 from experiments.tokenizers import (
     BEGINS_SUMS,
+    BETTER,
     CONTROL,
     CUT,
     GEMMA,
     KINDS,
     KL,
+    NO_DIFFERENT,
     OWN,
+    PAGE,
     PARTS,
     PIECES,
     QUICK,
     TEACHER,
+    WORSE,
     Found,
     bits_per_byte,
     both,
@@ -139,16 +143,28 @@ def test_unequal_numbers_of_seeds_are_compared_on_those_that_both_have():
     assert f"| {KL} | passages | +0.0000, +0.0000 | +0.0000 |" in page(every)
 
 
-def test_when_it_is_worth_it_counts_what_is_said_of_losses_across_tokenizers():
-    said = [
-        f"- `alm`, with {OWN}, against {CONTROL}: **no different beyond chance** on passages; **worse** on sums.",
-        f"- {KL}, with {CUT}, against {CONTROL}: **better** on passages; **better** on sums.",
-        f"- **Crossing**, `alm` against {KL}, with {CUT}: **worse** on passages; **worse** on sums.",
-    ]
-    none = "\n".join(when_it_is_worth_it(said))
-    assert "Of 2 comparisons" in none
-    assert "0 are better, 1 no different beyond chance, and 1 worse" in none
-    assert "not worth its price" in none
-    gains = said[0].replace("**worse**", "**better**")
-    assert "not worth" not in "\n".join(when_it_is_worth_it([gains]))
-    assert when_it_is_worth_it(said[1:]) == []
+def test_when_it_is_worth_it_counts_losses_across_tokenizers_alone():
+    def seeds(shift):
+        return {kind: [1.0 + shift, 1.01 + shift, 1.02 + shift] for kind in KINDS}
+
+    same = {kind: [1.2, 0.9, 1.0] for kind in KINDS}
+    models = {CONTROL: seeds(0.0), "`alm`": seeds(0.5), "`uld`": same, KL: seeds(-0.5)}
+    told = "\n".join(when_it_is_worth_it({CUT: Found(models)}))
+    assert "Of 4 comparisons" in told
+    assert "0 are better, 2 no different beyond chance, and 2 worse" in told
+    assert "not worth its price" in told
+    gains = "\n".join(when_it_is_worth_it({CUT: Found(models | {"`alm`": seeds(-0.5)})}))
+    assert "2 are better" in gains
+    assert "not worth" not in gains
+    assert when_it_is_worth_it({CUT: Found({CONTROL: seeds(0.0), KL: seeds(-0.5)})}) == []
+
+
+def test_the_committed_page_counts_what_it_says():
+    page_of_today = PAGE.read_text(encoding="utf-8")
+    said = page_of_today.partition("## What it says")[2].partition("## ")[0]
+    crossing = [line for line in said.splitlines() if line.startswith("- `")]
+    better, same, worse = (sum(line.count(f"**{one}**") for line in crossing) for one in (BETTER, NO_DIFFERENT, WORSE))
+    counted = (
+        f"Of {better + same + worse} comparisons of a loss across tokenizers with cross-entropy alone, {better} are"
+    )
+    assert f"{counted} better, {same} no different beyond chance, and {worse} worse." in page_of_today

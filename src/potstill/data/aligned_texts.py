@@ -40,14 +40,15 @@ def aligned_texts(texts: Iterable[str], ours: TokenBytes, theirs: TokenBytes) ->
         contents = [text.encode() for text in some]
         axis = TextAxis.of(contents)
         own, others = ours.read(some), theirs.read(some)
-        reading = _reading(axis, own)
-        spans = align(axis, reading, _reading(axis, others))
+        reading = text_reading(axis, own)
+        spans = align(axis, reading, text_reading(axis, others))
         # A prediction has the number of the token that it is made after.
         first, last = reading.ends[spans.ours].T
         yield AlignedTexts(contents, axis, own, others, spans, np.stack([first + spans.opens, last], 1))
 
 
-def _reading(axis: TextAxis, texts: Sequence[TokenEnds]) -> TextReading:
+def text_reading(axis: TextAxis, texts: Sequence[TokenEnds]) -> TextReading:
+    """One tokenizer's reading of the texts on an axis, each with a token before it."""
     ends = [np.append(at, at + 1 + one.ends) for at, one in zip(axis.openings, texts, strict=True)]
     lost = np.concatenate([np.append(False, one.lost) for one in texts])
     return TextReading(np.concatenate(ends), lost, np.arange(len(lost)))
