@@ -47,11 +47,6 @@ def run_dtype(precision: str) -> torch.dtype:
 PROBE_ROWS, PROBE_ROUNDS = 256, 6
 MOST_OPERATIONS = 1.5e9
 """The additions and multiplications of one product. With 14 products, a CPU of 75 GFLOP/s needs 0.3 s."""
-LIMIT = 0.3
-"""Seconds of products after which no further round begins."""
-TRIAL_ROWS, SEVERAL = 16, 4
-"""The rows of a first product in each format; and how many times as slow one must be there to need no other product. A
-CPU that emulates bfloat16 would take seconds for the rest."""
 CLEAR = 1.1
 """How many times as fast bfloat16 must be. A training also casts its weights, and not all of it is products."""
 
@@ -85,8 +80,8 @@ class ProductTimes:
 def time_products(inputs: int, outputs: int) -> ProductTimes:
     """Time a linear layer in both formats by turns. A wide layer is measured as one of the same form with less width.
 
-    A slow machine gets fewer rounds, or fewer rows. Where one format is several times as slow as the other, so that all
-    rounds would take longer than the limit, a few rows have told enough.
+    A slow machine gets no fewer rows or rounds: beside other work most products are slow, and shorter ones more so. The
+    best of several long ones is not.
 
     Args:
         inputs: the width of the layer's inputs.
@@ -95,33 +90,18 @@ def time_products(inputs: int, outputs: int) -> ProductTimes:
     shrink = min(1.0, (MOST_OPERATIONS / (2 * PROBE_ROWS * inputs * outputs)) ** 0.5)
     inputs, outputs = max(1, int(inputs * shrink)), max(1, int(outputs * shrink))
     where = device()
-    pairs = [
-        (torch.randn(PROBE_ROWS, inputs, device=where).to(dtype), torch.randn(outputs, inputs).to(where, dtype))
+    pairs = {
+        dtype: (torch.randn(PROBE_ROWS, inputs, device=where).to(dtype), torch.randn(outputs, inputs).to(where, dtype))
         for dtype in (torch.float32, torch.bfloat16)
-    ]
-    # The first of two prepares the library.
-    trial = [min(_seconds(rows[:TRIAL_ROWS], weight) for _ in range(2)) for rows, weight in pairs]
-    expected = sum(trial) * PROBE_ROWS / TRIAL_ROWS
-    if max(trial) >= SEVERAL * min(trial) and expected * (PROBE_ROUNDS + 1) > LIMIT:
-        fp32, bf16 = ((seconds, seconds) for seconds in trial)
-        return ProductTimes(TRIAL_ROWS, inputs, outputs, fp32, bf16)
-    # One round is not counted, and each half needs one.
-    rows = max(TRIAL_ROWS, min(PROBE_ROWS, int(PROBE_ROWS * LIMIT / (3 * expected)))) if expected else PROBE_ROWS
-    rounds = _rounds([(given[:rows], weight) for given, weight in pairs])
-    half = len(rounds) // 2
-    fp32, bf16 = ((min(times[:half]), min(times[half:])) for times in zip(*rounds, strict=True))
-    return ProductTimes(rows, inputs, outputs, fp32, bf16)
-
-
-def _rounds(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[float, float]]:
-    """The seconds of one product in each format, round by round, after a round that is not counted."""
-    found: list[tuple[float, float]] = []
-    spent = 0.0
-    while len(found) < 3 or (len(found) <= PROBE_ROUNDS and spent + sum(found[-1]) <= LIMIT):
-        fp32, bf16 = (_seconds(*pair) for pair in pairs)
-        found.append((fp32, bf16))
-        spent += fp32 + bf16
-    return found[1:]
+    }
+    for pair in pairs.values():
+        _seconds(*pair)
+    found: dict[torch.dtype, list[float]] = {dtype: [] for dtype in pairs}
+    for _ in range(PROBE_ROUNDS):
+        for dtype, pair in pairs.items():
+            found[dtype].append(_seconds(*pair))
+    fp32, bf16 = ((min(times[: PROBE_ROUNDS // 2]), min(times[PROBE_ROUNDS // 2 :])) for times in found.values())
+    return ProductTimes(PROBE_ROWS, inputs, outputs, fp32, bf16)
 
 
 def _seconds(rows: torch.Tensor, weight: torch.Tensor) -> float:
